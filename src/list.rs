@@ -1,0 +1,59 @@
+//! A list of words in the configuration: a YAML sequence, or one comma-separated string as in APISIX.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// The entries as written, in order, white space around commas removed.
+///
+/// Empty lists and empty entries are kept: whoever reads the list refuses them, with the place (an empty entry is
+/// how a stray comma looks, and a stray comma must never widen a policy).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List(Vec<String>);
+
+impl List {
+    /// The entries, in the order written.
+    pub fn entries(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl FromIterator<String> for List {
+    fn from_iter<I: IntoIterator<Item = String>>(entries: I) -> Self {
+        List(entries.into_iter().collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = List;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings, or one comma-separated string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<List, E> {
+                Ok(text.split(',').map(|entry| entry.trim().to_owned()).collect())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut entries = Vec::with_capacity(seq.size_hint().unwrap_or(0));
+                while let Some(entry) = seq.next_element::<String>()? {
+                    entries.push(entry);
+                }
+                Ok(List(entries))
+            }
+        }
+        deserializer.deserialize_any(ListVisitor)
+    }
+}
+
+/// For `#[serde(deserialize_with = "given")]` on an optional key: a key that is written must have a value.
+///
+/// Without it serde takes `hosts:` with nothing behind it for "absent", and an absent `hosts` means every host.
+pub fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,610 @@
+//! What can be wrong with a configuration, and what to write instead.
+//!
+//! Every sentence that `corsgate check` or a failed reload can say about a file stands here, one [`Kind`] each: the
+//! fault with the user's own text in it, and the remedy. The layers above only say *where* ([`At`]) and *which*.
+//! Nothing here knows files or lines: [`crate::config::Source`] turns a [`KeyPath`] into a line and a column.
+//!
+//! ```
+//! use corsgate::problem::{At, Kind, Problems};
+//!
+//! let mut problems = Problems::default();
+//! let services = At::root().key("services");
+//! problems.add(&services.index(0).key("upstream"), Kind::Missing { example: "upstream: api" });
+//! assert_eq!(
+//!     problems.iter().next().unwrap().to_string(),
+//!     "services[0].upstream: is missing; write for example `upstream: api`",
+//! );
+//! ```
+
+use std::fmt;
+
+/// A fault, a warning or a hint about one place of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key it is about; the key need not exist (it may be the one that is missing).
+    pub at: KeyPath,
+    /// What is wrong.
+    pub kind: Kind,
+}
+
+/// How much a problem matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; never fails a check.
+    Hint,
+    /// Probably not what was meant; fails a check with `--deny-warnings`.
+    Warning,
+    /// The configuration is refused.
+    Error,
+}
+
+/// All that was found, in the order in which it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+/// The path of a key from the top of the file: `services[0].routes[1].cors.allow_origins`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPath(pub Vec<Step>);
+
+/// One step of a [`KeyPath`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// Into a mapping.
+    Key(String),
+    /// Into a list, from 0.
+    Index(usize),
+}
+
+/// A place while walking down a document: a [`KeyPath`] that costs nothing until a problem needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Option<AtStep<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum AtStep<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// One variant for each thing that can be wrong, holding the user's text.
+///
+/// The documentation of a variant is its own [`Kind::fault`] and [`Kind::remedy`].
+#[allow(missing_docs)] // the sentences below say more than a doc comment could
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    // --- the text
+    Syntax { message: String },
+    WrongValue { message: String },
+    UnknownKey { key: String, known: Vec<String> },
+    UnknownWord { word: String, known: Vec<String> },
+    KeyTwice { first_line: usize },
+    Missing { example: &'static str },
+    EmptyList,
+    EmptyEntry,
+    OutOfRange { value: String, range: &'static str, write: String },
+    NotYet { what: &'static str, instead: &'static str },
+
+    // --- names
+    UnknownName { what: &'static str, name: String, known: Vec<String> },
+    NameTwice { what: &'static str, name: String },
+    BadName { what: &'static str, name: String },
+
+    // --- origin patterns
+    OriginReflectsAll,
+    OriginWithoutScheme { text: String },
+    OriginBadScheme { text: String },
+    OriginUpperCase { text: String },
+    OriginTrailingSlash { text: String },
+    OriginPath { text: String, origin: String },
+    OriginQuery { text: String, origin: String },
+    OriginUserinfo { text: String, origin: String },
+    OriginNonAscii { text: String },
+    OriginBadCharacter { text: String, character: char },
+    OriginEmptyHost { text: String },
+    OriginBadHost { text: String, why: &'static str },
+    OriginNotCanonical { text: String, canonical: String },
+    OriginDefaultPort { text: String, write: String },
+    OriginBadPort { text: String, port: String },
+    OriginMisplacedWildcard { text: String },
+    OriginTooLong { limit: usize },
+
+    // --- policies
+    NoOrigins,
+    AnyWithOthers,
+    AnyInSet,
+    NullInSet,
+    NullOrigin,
+    AnyOriginWithCredentials,
+    AnyExposedWithCredentials,
+    InsecureOriginWithCredentials { pattern: String },
+    PublicSuffixWithCredentials { pattern: String, suffix: String },
+    RegexDoesNotCompile { message: String },
+    RegexTooLarge { limit: usize },
+    BadMethod { text: String },
+    BadHeaderName { text: String },
+    BadMaxAge { value: String },
+    BadPreflightStatus { value: u16 },
+    BadRefusedStatus { value: u16 },
+    CorsTrue,
+    UnusedDanger { word: &'static str },
+
+    // --- policies: warnings and hints
+    RegexUnescapedDot { witness: String },
+    RegexOpenPrefix { witness: String },
+    RegexAlternation { witness: String },
+    RegexWithoutScheme { witness: String },
+    RegexMatchesAll { witness: String },
+    PublicSuffix { pattern: String, suffix: String },
+    OddSchemeWithCredentials { pattern: String },
+    MethodNeverSent { method: String },
+    MethodCase { method: String, upper: String },
+    HeaderNeverSent { name: String },
+    HeaderNeverRead { name: String },
+    HeaderOtherDirection { name: String, key: &'static str },
+    MeaninglessBesideAny { text: String },
+    PrivateNetworkGone,
+    MaxAgeLeftOut,
+    AnyHeaderWithoutAuthorization,
+
+    // --- hosts, paths, methods of routes
+    BadHost { text: String, why: &'static str, write: Option<String> },
+    BadPath { text: String, why: &'static str, write: Option<String> },
+    RouteTwice { host: String, path: String, other: KeyPath },
+    NeverReached { why: String },
+    StripPrefixMismatch { prefix: String, path: String },
+
+    // --- listeners, upstreams
+    BadAddress { text: String, example: &'static str },
+    AddressTwice { address: String },
+    TlsKeyAlone { given: &'static str, absent: &'static str },
+    AllWeightsZero,
+    AdminExposed { address: String },
+}
+
+// === impl Problems ===
+
+impl Problems {
+    /// Notes `kind` at a place.
+    pub fn add(&mut self, at: &At<'_>, kind: Kind) {
+        self.push(Problem { at: at.path(), kind });
+    }
+
+    /// Notes a problem whose path is already known.
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// True when something makes the configuration unusable.
+    pub fn any_errors(&self) -> bool {
+        self.0.iter().any(|p| p.kind.severity() == Severity::Error)
+    }
+
+    /// How many of one severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|p| p.kind.severity() == severity).count()
+    }
+
+    /// Nothing at all, not even a hint.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order in which they were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+
+    /// Keeps those for which `keep` is true.
+    pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
+        self.0.retain(keep);
+    }
+
+    /// Adds all of `other` behind these.
+    pub fn extend(&mut self, other: Problems) {
+        self.0.extend(other.0);
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for Problem {
+    /// One line: place, fault, remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.at.0.is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
+        write!(f, "{}; {}", self.kind.fault(), self.kind.remedy())
+    }
+}
+
+impl fmt::Display for Problems {
+    /// One line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|problem| writeln!(f, "{problem}"))
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Severity::Hint => "hint",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        })
+    }
+}
+
+// === impl At, KeyPath ===
+
+impl At<'_> {
+    /// The top of the file.
+    pub const fn root() -> At<'static> {
+        At { parent: None, step: None }
+    }
+
+    /// The value of a key of this mapping.
+    pub const fn key<'b>(&'b self, key: &'b str) -> At<'b> {
+        At { parent: Some(self), step: Some(AtStep::Key(key)) }
+    }
+
+    /// An entry of this list.
+    pub const fn index(&self, index: usize) -> At<'_> {
+        At { parent: Some(self), step: Some(AtStep::Index(index)) }
+    }
+
+    /// The path, written out.
+    pub fn path(&self) -> KeyPath {
+        let mut steps = Vec::new();
+        let mut here = Some(self);
+        while let Some(at) = here {
+            match at.step {
+                Some(AtStep::Key(key)) => steps.push(Step::Key(key.to_owned())),
+                Some(AtStep::Index(index)) => steps.push(Step::Index(index)),
+                None => {}
+            }
+            here = at.parent;
+        }
+        steps.reverse();
+        KeyPath(steps)
+    }
+}
+
+impl KeyPath {
+    /// True when `self` is `other` or lies inside it.
+    pub fn is_within(&self, other: &KeyPath) -> bool {
+        self.0.starts_with(&other.0)
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if i == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Whether it refuses the file, warns, or only hints.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Kind::RegexUnescapedDot { .. }
+            | Kind::RegexOpenPrefix { .. }
+            | Kind::RegexAlternation { .. }
+            | Kind::RegexWithoutScheme { .. }
+            | Kind::RegexMatchesAll { .. }
+            | Kind::PublicSuffix { .. }
+            | Kind::OddSchemeWithCredentials { .. }
+            | Kind::MethodNeverSent { .. }
+            | Kind::HeaderNeverSent { .. }
+            | Kind::HeaderNeverRead { .. }
+            | Kind::HeaderOtherDirection { .. }
+            | Kind::MeaninglessBesideAny { .. }
+            | Kind::PrivateNetworkGone
+            | Kind::UnusedDanger { .. }
+            | Kind::NeverReached { .. }
+            | Kind::StripPrefixMismatch { .. } => Severity::Warning,
+            Kind::MaxAgeLeftOut
+            | Kind::AnyHeaderWithoutAuthorization
+            | Kind::MethodCase { .. }
+            | Kind::AdminExposed { .. } => Severity::Hint,
+            _ => Severity::Error,
+        }
+    }
+
+    /// A stable name for machines (`check --format json`).
+    pub fn code(&self) -> String {
+        let debug = format!("{self:?}");
+        let name = debug.split([' ', '{']).next().unwrap_or_default();
+        let mut code = String::with_capacity(name.len() + 4);
+        for c in name.chars() {
+            if c.is_ascii_uppercase() && !code.is_empty() {
+                code.push('-');
+            }
+            code.push(c.to_ascii_lowercase());
+        }
+        code
+    }
+
+    /// What is wrong, without a full stop.
+    pub fn fault(&self) -> String {
+        use Kind::*;
+        match self {
+            Syntax { message } | WrongValue { message } => message.clone(),
+            UnknownKey { key, .. } => format!("unknown key `{key}`"),
+            UnknownWord { word, .. } => format!("`{word}` is not known here"),
+            KeyTwice { first_line } => format!("the key stands here a second time, first on line {first_line}"),
+            Missing { .. } => "is missing".into(),
+            EmptyList => "the list is empty".into(),
+            EmptyEntry => "the entry is empty".into(),
+            OutOfRange { value, range, .. } => format!("{value} is out of range, it must be {range}"),
+            NotYet { what, .. } => format!("{what} not available in this version"),
+
+            UnknownName { what, name, .. } => format!("there is no {what} named `{name}`"),
+            NameTwice { what, name } => format!("a second {what} named `{name}`"),
+            BadName { what, name } => format!("`{name}` is not a usable {what} name"),
+
+            OriginReflectsAll => {
+                "`**` means: reflect any origin, also with credentials, which no safe policy does".into()
+            }
+            OriginWithoutScheme { text } => format!("`{text}` has no scheme, and an Origin always has one"),
+            OriginBadScheme { text } => format!("`{text}` does not begin with a valid scheme"),
+            OriginUpperCase { text } => {
+                format!("`{text}` has upper-case letters, which browsers never send in an Origin")
+            }
+            OriginTrailingSlash { text } => format!("`{text}` ends with a slash, and an Origin never does"),
+            OriginPath { text, .. } => format!("`{text}` has a path, and an Origin has none"),
+            OriginQuery { text, .. } => format!("`{text}` has a query or fragment, and an Origin has none"),
+            OriginUserinfo { text, .. } => format!("`{text}` has a user part, and an Origin has none"),
+            OriginNonAscii { text } => format!("`{text}` has a host that is not ASCII, and browsers send punycode"),
+            OriginBadCharacter { text, character } => {
+                format!("`{text}` has the character {character:?}, which no Origin contains")
+            }
+            OriginEmptyHost { text } => format!("`{text}` has no host"),
+            OriginBadHost { text, why } => format!("`{text}` has an invalid host: {why}"),
+            OriginNotCanonical { text, .. } => format!("`{text}` is not how browsers write this address"),
+            OriginDefaultPort { text, .. } => {
+                format!("`{text}` has the default port of its scheme, which browsers leave out")
+            }
+            OriginBadPort { text, port } => format!("`{text}` has the bad port `{port}`"),
+            OriginMisplacedWildcard { text } => format!("`{text}` has a `*` where none can be"),
+            OriginTooLong { limit } => format!("longer than {limit} bytes, the longest Origin that is looked at"),
+
+            NoOrigins => "the policy allows no origin, and nothing opens by omission".into(),
+            AnyWithOthers => "`*` cannot be combined with other origins, it already allows them".into(),
+            AnyInSet => "`*` cannot be in an origin set".into(),
+            NullInSet => "`null` cannot be in an origin set".into(),
+            NullOrigin => "`null` is sent by every sandboxed frame, so any site can send it".into(),
+            AnyOriginWithCredentials => "\"*\" cannot be combined with allow_credentials: true".into(),
+            AnyExposedWithCredentials => {
+                "\"*\" cannot be combined with allow_credentials: true: Fetch then reads it as a header named `*`"
+                    .into()
+            }
+            InsecureOriginWithCredentials { pattern } => {
+                format!(
+                    "`{pattern}` is not encrypted, so whoever sits on the network could read responses with credentials"
+                )
+            }
+            PublicSuffixWithCredentials { pattern, suffix } => {
+                format!(
+                    "`{pattern}` trusts with credentials everyone who can register a name under the public suffix `{suffix}`"
+                )
+            }
+            RegexDoesNotCompile { message } => format!("the regular expression does not compile: {message}"),
+            RegexTooLarge { limit } => {
+                format!("the regular expression needs more than {} KiB when compiled", limit / 1024)
+            }
+            BadMethod { text } => format!("`{text}` is not a method"),
+            BadHeaderName { text } => format!("`{text}` is not a header name"),
+            BadMaxAge { value } => format!("{value} is out of range, it must be 0 to 86400 seconds, or -1 for 0"),
+            BadPreflightStatus { value } => format!("{value} cannot be the status of a preflight: browsers want a 2xx"),
+            BadRefusedStatus { value } => format!("{value} cannot be the status of a refused preflight"),
+            CorsTrue => "`true` says nothing about who is allowed".into(),
+            UnusedDanger { word } => format!("`{word}` is not needed by this policy"),
+
+            RegexUnescapedDot { witness } => {
+                format!("a dot that is not escaped stands for any character: lets in `{witness}`")
+            }
+            RegexOpenPrefix { witness } => {
+                format!("anything may stand directly in front of the name, without a dot between: lets in `{witness}`")
+            }
+            RegexAlternation { witness } => {
+                format!("an alternative at the top stands for a whole Origin of its own: lets in `{witness}`")
+            }
+            RegexWithoutScheme { witness } => format!("no scheme is asked for: lets in `{witness}`"),
+            RegexMatchesAll { witness } => format!("matches every origin: lets in `{witness}`"),
+            PublicSuffix { pattern, suffix } => {
+                format!("`{pattern}` trusts everyone who can register a name under the public suffix `{suffix}`")
+            }
+            OddSchemeWithCredentials { pattern } => {
+                format!("`{pattern}` is neither https nor http on loopback, and gets responses with credentials")
+            }
+            MethodNeverSent { method } => format!("`{method}` can never be sent by a page, browsers forbid it"),
+            MethodCase { method, .. } => {
+                format!(
+                    "`{method}` allows only that spelling: methods are case-sensitive, and Fetch does not normalise this one"
+                )
+            }
+            HeaderNeverSent { name } => format!("`{name}` can never be set by a page, browsers forbid it"),
+            HeaderNeverRead { name } => format!("`{name}` can never be read by a page, browsers hide it"),
+            HeaderOtherDirection { name, key } => match *key {
+                "allow_headers" => format!("`{name}` is a response header, and allow_headers lists request headers"),
+                _ => format!("`{name}` is a request header, and expose_headers lists response headers"),
+            },
+            MeaninglessBesideAny { text } => format!("`{text}` changes nothing beside `*`"),
+            PrivateNetworkGone => {
+                "browsers gave up Private Network Access and ask the user instead, so this answers nobody".into()
+            }
+            MaxAgeLeftOut => "left out, so browsers ask again after 5 s".into(),
+            AnyHeaderWithoutAuthorization => "`*` does not cover `Authorization`".into(),
+
+            BadHost { text, why, .. } => format!("`{text}` is not a host: {why}"),
+            BadPath { text, why, .. } => format!("`{text}` is not a path pattern: {why}"),
+            RouteTwice { host, path, other } => format!("host {host} with path {path} is already taken by {other}"),
+            NeverReached { why } => format!("this route can never be reached: {why}"),
+            StripPrefixMismatch { prefix, path } => {
+                format!("`{prefix}` is not a prefix of the path `{path}`, so nothing is stripped there")
+            }
+
+            BadAddress { text, .. } => format!("`{text}` is not an address with a port"),
+            AddressTwice { address } => format!("{address} is already listened on"),
+            TlsKeyAlone { given, absent } => format!("`{given}` without `{absent}`"),
+            AllWeightsZero => "every node has weight 0, so none could be chosen".into(),
+            AdminExposed { address } => {
+                format!("{address} is reachable from other machines, and the admin listener asks for no password")
+            }
+        }
+    }
+
+    /// What to write instead, as an order.
+    pub fn remedy(&self) -> String {
+        use Kind::*;
+        match self {
+            Syntax { .. } => "the file must be YAML or JSON".into(),
+            WrongValue { .. } => "write the value in that form".into(),
+            UnknownKey { key, known } => match nearest(key, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the keys here are {}", listed(known)),
+            },
+            UnknownWord { word, known } => match nearest(word, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("write one of {}", listed(known)),
+            },
+            KeyTwice { .. } => "keep one of the two".into(),
+            Missing { example } => format!("write for example `{example}`"),
+            EmptyList => "list at least one entry, or remove the key".into(),
+            EmptyEntry => "remove it, or the comma that makes it".into(),
+            OutOfRange { write, .. } => format!("write {write}"),
+            NotYet { instead, .. } => (*instead).into(),
+
+            UnknownName { what, name, known } => match nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => format!("define the {what} first"),
+                None => format!("the names are {}", listed(known)),
+            },
+            NameTwice { what, .. } => format!("give each {what} a name of its own"),
+            BadName { .. } => "use letters, digits, `-`, `_` and `.`".into(),
+
+            OriginReflectsAll => "list the origins, or write `*` without allow_credentials".into(),
+            OriginWithoutScheme { text } => format!("write `https://{text}`"),
+            OriginBadScheme { .. } => "write `https://` and the host".into(),
+            OriginUpperCase { text } => format!("write `{}`", text.to_ascii_lowercase()),
+            OriginTrailingSlash { text } => format!("write `{}`", text.trim_end_matches('/')),
+            OriginPath { origin, .. } | OriginQuery { origin, .. } | OriginUserinfo { origin, .. } => {
+                format!("write `{origin}`")
+            }
+            OriginNonAscii { .. } => "write the host in its punycode form (`xn--…`), as the browser's address bar copies it".into(),
+            OriginBadCharacter { .. } => "write `scheme://host` or `scheme://host:port`".into(),
+            OriginEmptyHost { .. } => "write the host, or `scheme://*` for any".into(),
+            OriginBadHost { .. } => "write the host as the browser sends it".into(),
+            OriginNotCanonical { canonical, .. } => format!("write `{canonical}`"),
+            OriginDefaultPort { write, .. } => format!("write `{write}`"),
+            OriginBadPort { .. } => "write a number from 1 to 65535, or `*` for any".into(),
+            OriginMisplacedWildcard { .. } => {
+                "`*` may stand alone, for the port, for the whole host, or as `*.` in front of a host".into()
+            }
+            OriginTooLong { .. } => "shorten it".into(),
+
+            NoOrigins => "write allow_origins, allow_origins_by_regex or allow_origin_sets; or `cors: false` for no CORS handling".into(),
+            AnyWithOthers => "remove the other origins, or the `*`".into(),
+            AnyInSet => "write `allow_origins: \"*\"` in the policy itself".into(),
+            NullInSet => "write `null` in allow_origins of the policy that needs it".into(),
+            NullOrigin => "remove it, or accept that with `dangerously_allow: [null_origin]`".into(),
+            AnyOriginWithCredentials => "list the origins, or remove allow_credentials".into(),
+            AnyExposedWithCredentials => "list the header names".into(),
+            InsecureOriginWithCredentials { pattern } => format!(
+                "write `{}`, or accept that with `dangerously_allow: [insecure_origins]`",
+                pattern.replacen("http:", "https:", 1)
+            ),
+            PublicSuffixWithCredentials { .. } => {
+                "list the hosts that are yours, or accept that with `dangerously_allow: [public_suffix_subdomains]`".into()
+            }
+            RegexDoesNotCompile { .. } => "correct it; look-around and backreferences are not supported, matching takes linear time".into(),
+            RegexTooLarge { .. } => "shorten it, or list the origins".into(),
+            BadMethod { .. } => "write a method such as `PUT`; separate several with commas".into(),
+            BadHeaderName { .. } => "write a name such as `X-Request-Id`; separate several with commas".into(),
+            BadMaxAge { .. } => "write `86400` for the longest, `0` for no caching".into(),
+            BadPreflightStatus { .. } => "write 200 or 204".into(),
+            BadRefusedStatus { .. } => "write 200, 204 or 403".into(),
+            CorsTrue => "write a policy, the name of one, or `false`".into(),
+            UnusedDanger { word } => format!("remove `{word}`, so that it cannot hide a later mistake"),
+
+            RegexUnescapedDot { .. } => "write `\\.` for a dot".into(),
+            RegexOpenPrefix { .. } => "write `([a-z0-9-]+\\.)*` for the subdomains".into(),
+            RegexAlternation { .. } => "put the alternatives in parentheses, `https://(a|b)\\.example`".into(),
+            RegexWithoutScheme { .. } => "begin it with `https://`".into(),
+            RegexMatchesAll { .. } => "narrow it, or write `allow_origins: \"*\"` and see what that refuses".into(),
+            PublicSuffix { .. } => "list the hosts that are yours".into(),
+            OddSchemeWithCredentials { .. } => "make sure that only your own program can send it, or remove it".into(),
+            MethodNeverSent { .. } => "remove it".into(),
+            MethodCase { upper, .. } => format!("write `{upper}`, or both if pages send both"),
+            HeaderNeverSent { .. } | HeaderNeverRead { .. } => "remove it".into(),
+            HeaderOtherDirection { key, .. } => match *key {
+                "allow_headers" => "remove it, or move it to expose_headers".into(),
+                _ => "remove it, or move it to allow_headers".into(),
+            },
+            MeaninglessBesideAny { .. } => "remove it, or the `*`".into(),
+            PrivateNetworkGone => "remove it".into(),
+            MaxAgeLeftOut => "write for example `max_age: 7200`".into(),
+            AnyHeaderWithoutAuthorization => "if pages send it, write `allow_headers: [\"*\", Authorization]`".into(),
+
+            BadHost { write, .. } | BadPath { write, .. } if write.is_some() => {
+                format!("write `{}`", write.as_deref().unwrap_or_default())
+            }
+            BadHost { .. } => "write `api.example` or `*.example`".into(),
+            BadPath { .. } => "write `/users`, `/users/{id}` or `/users/*`".into(),
+            RouteTwice { .. } => "remove one, or tell them apart by `methods`".into(),
+            NeverReached { .. } => "remove it".into(),
+            StripPrefixMismatch { .. } => "write a prefix that the paths of this route begin with".into(),
+
+            BadAddress { example, .. } => format!("write for example `{example}`"),
+            AddressTwice { .. } => "remove one of the two".into(),
+            TlsKeyAlone { absent, .. } => format!("write `{absent}` too"),
+            AllWeightsZero => "give at least one node a weight of 1 or more".into(),
+            AdminExposed { .. } => "write `127.0.0.1:9180`, or make sure that only your monitoring can reach it".into(),
+        }
+    }
+}
+
+/// The known word that `word` was probably meant to be.
+fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate.as_str())
+}
+
+/// At most eight of them: the reader wants an idea of the choice, not all of a thousand names.
+fn listed(words: &[String]) -> String {
+    let shown: Vec<String> = words.iter().take(8).map(|w| format!("`{w}`")).collect();
+    let more = words.len().saturating_sub(8);
+    match more {
+        0 => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
+    }
+}
