@@ -1,0 +1,425 @@
+//! Methods and header names: what a policy lists, and what a preflight asks for.
+//!
+//! A listed set is compiled together with the finished header value that announces it. What a preflight requests is
+//! only ever walked over, never collected: the cost of a hostile list is bounded by [`MAX_NAMES`] and
+//! [`MAX_NAMES_BYTES`], and nothing is allocated for it.
+
+use std::cmp::Ordering;
+
+use http::HeaderValue;
+use http::header::{HeaderMap, HeaderName};
+
+use crate::list::List;
+use crate::problem::{At, Kind, Problems};
+
+/// The most names that one preflight may ask for. Browsers list what a page set by hand; real lists have under 20.
+pub const MAX_NAMES: usize = 128;
+/// The most bytes of names that one preflight may ask for.
+pub const MAX_NAMES_BYTES: usize = 8 * 1024;
+/// The longest header name or method that may be configured.
+const MAX_TOKEN: usize = 256;
+
+/// `allow_methods`, compiled.
+#[derive(Debug)]
+pub enum Methods {
+    /// `*`: every method that is a token.
+    Any {
+        /// The answer without credentials.
+        value: HeaderValue,
+    },
+    /// These, and always those that need no listing.
+    Listed {
+        /// Case-sensitive.
+        names: Vec<Box<str>>,
+        /// The answer.
+        value: HeaderValue,
+    },
+}
+
+/// `allow_headers`, compiled.
+#[derive(Debug)]
+pub enum RequestHeaders {
+    /// `*`: every name but `Authorization`, unless that is listed beside it.
+    Any {
+        /// `Authorization` stands beside the `*`.
+        authorization: bool,
+        /// The answer without credentials.
+        value: HeaderValue,
+    },
+    /// These.
+    Listed {
+        /// What may be asked for.
+        names: NameSet,
+        /// The answer; None when nothing is listed.
+        value: Option<HeaderValue>,
+    },
+}
+
+/// Header names, compared without case.
+#[derive(Debug, Default)]
+pub struct NameSet(Box<[Box<str>]>);
+
+/// Why a requested list of headers is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFault {
+    /// More than [`MAX_NAMES`] or [`MAX_NAMES_BYTES`].
+    TooLong,
+    /// A name that is not allowed, or is not a name.
+    NotAllowed,
+}
+
+// === impl Methods ===
+
+impl Methods {
+    /// `None` (key absent) means `*`.
+    pub(super) fn compile(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Self {
+        let mut names: Vec<Box<str>> = Vec::new();
+        let mut any = list.is_none();
+        for (i, entry) in entries(list, at, problems) {
+            let at = at.index(i);
+            if entry == "*" {
+                any = true;
+                continue;
+            }
+            if !is_token(entry.as_bytes()) || entry.len() > MAX_TOKEN {
+                problems.add(&at, Kind::BadMethod { text: entry.into() });
+                continue;
+            }
+            let upper = entry.to_ascii_uppercase();
+            if ["CONNECT", "TRACE", "TRACK"].contains(&&*upper) {
+                problems.add(&at, Kind::MethodNeverSent { method: entry.into() });
+            }
+            // Fetch, "normalise a method". PATCH is famously not among them.
+            let name = match &*upper {
+                "DELETE" | "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" => &*upper,
+                "PATCH" if entry != "PATCH" => {
+                    problems.add(&at, Kind::MethodCase { method: entry.into(), upper: upper.clone() });
+                    entry
+                }
+                _ => entry,
+            };
+            if !names.iter().any(|known| **known == *name) {
+                names.push(name.into());
+            }
+        }
+        if any && let Some(list) = list {
+            for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*") {
+                problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
+            }
+        }
+        match any {
+            true => Self::Any { value: joined(std::iter::once("*").chain(names.iter().map(|n| &**n))) },
+            false => Self::Listed { value: joined(names.iter().map(|n| &**n)), names },
+        }
+    }
+
+    /// Whether a preflight for this method passes (Fetch, CORS-preflight fetch, step 7: the safelisted ones always).
+    pub fn allow(&self, method: &[u8]) -> bool {
+        match self {
+            Self::Any { .. } => is_token(method),
+            Self::Listed { names, .. } => {
+                matches!(method, b"GET" | b"HEAD" | b"POST") || names.iter().any(|name| name.as_bytes() == method)
+            }
+        }
+    }
+}
+
+// === impl RequestHeaders ===
+
+impl RequestHeaders {
+    /// `None` (key absent) means `*`.
+    pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
+        let named = header_names(list, at, problems, |name, at, problems| {
+            if is_forbidden_request_header(name) {
+                problems.add(at, Kind::HeaderNeverSent { name: name.into() });
+            } else if is_response_header(name) {
+                problems.add(at, Kind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
+            }
+        });
+        let Some(list) = list.filter(|_| !named.any) else {
+            let authorization = named.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
+            for (i, entry) in list.map(List::entries).unwrap_or_default().iter().enumerate() {
+                // With credentials the requested names are echoed, so that `Authorization` needs no listing either.
+                if entry != "*" && (credentials || !entry.eq_ignore_ascii_case("authorization")) {
+                    problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
+                }
+            }
+            if !credentials && !authorization {
+                problems.add(at, Kind::AnyHeaderWithoutAuthorization);
+            }
+            return Self::Any { authorization, value: joined(std::iter::once("*").chain(named.refs())) };
+        };
+        let value = (!list.entries().is_empty() && !named.names.is_empty()).then(|| joined(named.refs()));
+        Self::Listed { value, names: named.names.into_iter().collect() }
+    }
+
+    /// Whether all names that a preflight asks for pass. With credentials `*` is an ordinary name to Fetch, and the
+    /// names are echoed instead: then every token passes.
+    pub fn allow(&self, headers: &HeaderMap, credentials: bool) -> Result<(), ListFault> {
+        let allowed = |name: &[u8]| match self {
+            Self::Any { authorization, .. } => {
+                is_token(name) && (credentials || *authorization || !name.eq_ignore_ascii_case(b"authorization"))
+            }
+            Self::Listed { names, .. } => names.contains(name),
+        };
+        requested(headers, |name| allowed(name))
+    }
+}
+
+/// Walks over the requested names, all fields of them, in order.
+fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(), ListFault> {
+    let fields = || headers.get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    if fields().map(HeaderValue::len).sum::<usize>() > MAX_NAMES_BYTES {
+        return Err(ListFault::TooLong);
+    }
+    // Empty elements are to be ignored (RFC 9110 section 5.6.1.2), but counted: they are work too.
+    let elements = || fields().flat_map(|field| field.as_bytes().split(|b| *b == b','));
+    if elements().take(MAX_NAMES + 1).count() > MAX_NAMES {
+        return Err(ListFault::TooLong);
+    }
+    match elements().map(trim).filter(|name| !name.is_empty()).all(allowed) {
+        true => Ok(()),
+        false => Err(ListFault::NotAllowed),
+    }
+}
+
+/// The requested names as one value, for an echo. They must have been checked with [`RequestHeaders::allow`].
+/// None when there are none: an empty field is never sent.
+pub fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut fields = headers
+        .get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS)
+        .iter()
+        .filter(|field| field.as_bytes().iter().any(|b| !matches!(b, b',' | b' ' | b'\t')));
+    let first = fields.next()?;
+    let Some(second) = fields.next() else { return Some(first.clone()) };
+    // No browser sends several fields, so this bounded allocation happens only for what is odd already.
+    let mut bytes = first.as_bytes().to_vec();
+    for field in std::iter::once(second).chain(fields) {
+        bytes.extend_from_slice(b", ");
+        bytes.extend_from_slice(field.as_bytes());
+    }
+    HeaderValue::from_bytes(&bytes).ok()
+}
+
+/// `expose_headers`, compiled to its value. With credentials `*` would be an ordinary name, and is refused.
+pub(super) fn expose(
+    list: Option<&List>,
+    credentials: bool,
+    at: &At<'_>,
+    problems: &mut Problems,
+) -> Option<HeaderValue> {
+    let list = list?;
+    let named = header_names(Some(list), at, problems, |name, at, problems| {
+        if is_hidden_response_header(name) {
+            problems.add(at, Kind::HeaderNeverRead { name: name.into() });
+        } else if is_forbidden_request_header(name) || is_request_header(name) {
+            problems.add(at, Kind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
+        }
+    });
+    if named.any {
+        if credentials {
+            problems.add(at, Kind::AnyExposedWithCredentials);
+        }
+        for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*") {
+            // `Authorization` is the one that `*` leaves out, in this direction too.
+            if !entry.eq_ignore_ascii_case("authorization") {
+                problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
+            }
+        }
+        return Some(joined(std::iter::once("*").chain(named.refs())));
+    }
+    (!named.names.is_empty()).then(|| joined(named.refs()))
+}
+
+// === impl NameSet ===
+
+impl FromIterator<Box<str>> for NameSet {
+    fn from_iter<I: IntoIterator<Item = Box<str>>>(names: I) -> Self {
+        let mut names: Box<[Box<str>]> = names.into_iter().collect();
+        names.sort_by(|a, b| compare(a.as_bytes(), b.as_bytes()));
+        NameSet(names)
+    }
+}
+
+impl NameSet {
+    /// Without case, and without building a lower-case copy.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.0.binary_search_by(|known| compare(known.as_bytes(), name)).is_ok()
+    }
+}
+
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+}
+
+// --- reading lists
+
+struct Named {
+    any: bool,
+    /// As written, the first of each.
+    names: Vec<Box<str>>,
+}
+
+impl Named {
+    fn refs(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|n| &**n)
+    }
+}
+
+/// Reads header names; `remark` looks at each valid one. An absent list is `*`.
+fn header_names(
+    list: Option<&List>,
+    at: &At<'_>,
+    problems: &mut Problems,
+    remark: impl Fn(&str, &At<'_>, &mut Problems),
+) -> Named {
+    let mut named = Named { any: list.is_none(), names: Vec::new() };
+    for (i, entry) in entries(list, at, problems) {
+        let at = at.index(i);
+        if entry == "*" {
+            named.any = true;
+        } else if HeaderName::from_bytes(entry.as_bytes()).is_err() || entry.len() > MAX_TOKEN {
+            problems.add(&at, Kind::BadHeaderName { text: entry.into() });
+        } else {
+            remark(entry, &at, problems);
+            if !named.names.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+                named.names.push(entry.into());
+            }
+        }
+    }
+    named
+}
+
+/// The non-empty entries with their positions; empty lists and entries are problems.
+pub(super) fn entries<'a>(
+    list: Option<&'a List>,
+    at: &At<'_>,
+    problems: &mut Problems,
+) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
+    let entries = list.map(List::entries).unwrap_or_default();
+    if list.is_some() && entries.is_empty() {
+        problems.add(at, Kind::EmptyList);
+    }
+    for (i, _) in entries.iter().enumerate().filter(|(_, entry)| entry.is_empty()) {
+        problems.add(&at.index(i), Kind::EmptyEntry);
+    }
+    entries.iter().map(String::as_str).enumerate().filter(|(_, entry)| !entry.is_empty())
+}
+
+/// A finished field value of names that were checked to be tokens or `*`.
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
+    let names: Vec<&str> = names.collect();
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(names.join(", ")));
+    value.expect("tokens are valid in a field value")
+}
+
+/// RFC 9110 section 5.6.2.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && bytes.iter().all(|b| {
+            b.is_ascii_alphanumeric()
+                || matches!(
+                    b,
+                    b'!' | b'#'
+                        | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'*'
+                        | b'+'
+                        | b'-'
+                        | b'.'
+                        | b'^'
+                        | b'_'
+                        | b'`'
+                        | b'|'
+                        | b'~'
+                )
+        })
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii()
+}
+
+// --- which names belong where
+
+/// Fetch, "forbidden request-header": a page's attempt to set one is ignored.
+fn is_forbidden_request_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("sec-")
+        || name.starts_with("proxy-")
+        || matches!(
+            &*name,
+            "accept-charset"
+                | "accept-encoding"
+                | "access-control-request-headers"
+                | "access-control-request-method"
+                | "access-control-request-private-network"
+                | "connection"
+                | "content-length"
+                | "cookie"
+                | "cookie2"
+                | "date"
+                | "dnt"
+                | "expect"
+                | "host"
+                | "keep-alive"
+                | "origin"
+                | "referer"
+                | "set-cookie"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "via"
+        )
+}
+
+/// Fetch, "forbidden response-header name".
+fn is_hidden_response_header(name: &str) -> bool {
+    matches!(&*name.to_ascii_lowercase(), "set-cookie" | "set-cookie2")
+}
+
+fn is_response_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(
+        &*name,
+        "access-control-allow-origin"
+            | "access-control-allow-credentials"
+            | "access-control-allow-methods"
+            | "access-control-allow-headers"
+            | "access-control-expose-headers"
+            | "access-control-max-age"
+            | "access-control-allow-private-network"
+            | "timing-allow-origin"
+            | "vary"
+            | "etag"
+            | "location"
+            | "server"
+            | "www-authenticate"
+            | "retry-after"
+            | "age"
+            | "allow"
+            | "accept-ranges"
+            | "last-modified"
+            | "strict-transport-security"
+    )
+}
+
+fn is_request_header(name: &str) -> bool {
+    matches!(
+        &*name.to_ascii_lowercase(),
+        "accept"
+            | "accept-language"
+            | "authorization"
+            | "if-match"
+            | "if-modified-since"
+            | "if-none-match"
+            | "if-range"
+            | "if-unmodified-since"
+            | "range"
+            | "user-agent"
+            | "x-requested-with"
+    )
+}

@@ -1,0 +1,232 @@
+//! Regular expressions over the whole Origin value, and what is suspicious about one.
+//!
+//! An expression must match from the first byte to the last, whatever anchors it has or lacks: the unanchored match is
+//! how other gateways let `https://app.example.evil.test` in. The engine takes linear time and its size is limited.
+//!
+//! [`lint`] warns only with evidence: an origin that the expression lets in and that its author very likely meant to
+//! refuse. Each one is tried against the compiled expression before it is shown.
+
+use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
+use regex_syntax::hir::{Hir, HirKind};
+
+use crate::problem::Kind;
+
+/// The most memory that one compiled expression may take.
+const SIZE_LIMIT: usize = 256 * 1024;
+
+/// Some expressions, tried in one pass.
+#[derive(Debug)]
+pub struct OriginRegexes(regex::bytes::RegexSet);
+
+impl OriginRegexes {
+    /// All of `sources` must have passed [`check`].
+    pub fn compile<'a>(sources: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let sources: Vec<String> = sources.into_iter().filter_map(anchored).collect();
+        let limit = SIZE_LIMIT * sources.len().max(1);
+        let set = regex::bytes::RegexSetBuilder::new(sources).unicode(false).size_limit(limit).build();
+        set.ok().map(OriginRegexes)
+    }
+
+    /// Whether one of them matches the whole value.
+    pub fn matches(&self, origin: &str) -> bool {
+        self.0.is_match(origin.as_bytes())
+    }
+}
+
+/// Whether an expression can be used.
+pub fn check(source: &str) -> Result<(), Kind> {
+    let broken = |message: String| {
+        // The parser's message draws the pattern over several lines; the last one says what is wrong.
+        let last = message.lines().last().unwrap_or_default();
+        Kind::RegexDoesNotCompile { message: last.trim_start_matches("error: ").to_owned() }
+    };
+    if source.is_empty() {
+        return Err(Kind::EmptyEntry);
+    }
+    parse(source).map_err(|e| broken(e.to_string()))?;
+    let anchored = anchored(source).unwrap_or_default();
+    match regex::bytes::RegexBuilder::new(&anchored).unicode(false).size_limit(SIZE_LIMIT).build() {
+        Ok(_) => Ok(()),
+        Err(regex::Error::CompiledTooBig(_)) => Err(Kind::RegexTooLarge { limit: SIZE_LIMIT }),
+        Err(error) => Err(broken(error.to_string())),
+    }
+}
+
+/// What a careful reader would ask about an expression that passed [`check`].
+pub fn lint(source: &str) -> Option<Kind> {
+    let regexes = OriginRegexes::compile([source])?;
+    let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
+    let admitted = |witness: String| regexes.matches(&witness).then_some(witness);
+
+    // From the widest fault to the narrowest: one is enough to make somebody look.
+    let strangers = ["https://evil.test", "http://evil.test:8080", "evil://x"];
+    if strangers[..2].iter().all(|stranger| regexes.matches(stranger)) {
+        return Some(Kind::RegexMatchesAll { witness: strangers[0].into() });
+    }
+    if let Ast::Alternation(alternation) = &ast {
+        let without_scheme = alternation.asts.iter().map(sample).find(|text| !text.contains("://"));
+        if let Some(witness) = without_scheme.and_then(admitted) {
+            return Some(Kind::RegexAlternation { witness });
+        }
+    }
+    if let Some(witness) = with_wrong_dot(&ast).and_then(admitted) {
+        return Some(Kind::RegexUnescapedDot { witness });
+    }
+    if let Some(witness) = with_open_prefix(&ast).and_then(admitted) {
+        return Some(Kind::RegexOpenPrefix { witness });
+    }
+    if !source.contains("://") {
+        let text = sample(&ast);
+        let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(admitted);
+        return witness.map(|witness| Kind::RegexWithoutScheme { witness });
+    }
+    None
+}
+
+// --- anchoring
+
+fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(source).map_err(Box::new)
+}
+
+/// The expression between anchors, written anew from its syntax tree: no comment, flag or parenthesis in the user's
+/// text can reach past its own end.
+fn anchored(source: &str) -> Option<String> {
+    let whole = Hir::concat(vec![
+        Hir::look(regex_syntax::hir::Look::Start),
+        parse(source).ok()?,
+        Hir::look(regex_syntax::hir::Look::End),
+    ]);
+    Some(whole.to_string())
+}
+
+// --- evidence
+
+/// A text that the expression is likely to match, as short and as plain as possible.
+fn sample(ast: &Ast) -> String {
+    let mut out = String::new();
+    Sampler { wrong_dot: None, dots: 0 }.write(ast, &mut out);
+    out
+}
+
+/// A sample in which the first dot that stands between letters without a backslash is a letter.
+fn with_wrong_dot(ast: &Ast) -> Option<String> {
+    let Ast::Concat(concat) = ungrouped(ast) else { return None };
+    let mut dots = 0;
+    let mut wrong = None;
+    for (i, part) in concat.asts.iter().enumerate() {
+        if let Ast::Dot(_) = part {
+            let beside = |ast: Option<&Ast>| ast.is_some_and(is_letter);
+            let before = i.checked_sub(1).and_then(|i| concat.asts.get(i));
+            if wrong.is_none() && (beside(before) || beside(concat.asts.get(i + 1))) {
+                wrong = Some(dots);
+            }
+            dots += 1;
+        }
+    }
+    let mut out = String::new();
+    Sampler { wrong_dot: Some(wrong?), dots: 0 }.write(ast, &mut out);
+    Some(out)
+}
+
+/// A sample in which something that repeats anything runs into the letters behind it: `.*example` as `evilexample`.
+fn with_open_prefix(ast: &Ast) -> Option<String> {
+    let Ast::Concat(concat) = ungrouped(ast) else { return None };
+    let open = concat.asts.windows(2).position(|pair| is_any_run(&pair[0]) && is_letter(&pair[1]))?;
+    let part = |asts: &[Ast]| asts.iter().map(sample).collect::<String>();
+    let (before, after) = (part(&concat.asts[..open]), part(&concat.asts[open + 1..]));
+    let scheme = if before.is_empty() { "https://" } else { "" };
+    Some(format!("{scheme}{before}evil{after}"))
+}
+
+fn ungrouped(ast: &Ast) -> &Ast {
+    match ast {
+        Ast::Group(group) => ungrouped(&group.ast),
+        other => other,
+    }
+}
+
+fn is_letter(ast: &Ast) -> bool {
+    matches!(ast, Ast::Literal(literal) if literal.c.is_ascii_alphanumeric())
+}
+
+/// A repetition without an upper bound of something that can be a letter.
+fn is_any_run(ast: &Ast) -> bool {
+    let Ast::Repetition(repetition) = ast else { return false };
+    let unbounded = match &repetition.op.kind {
+        RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => true,
+        RepetitionKind::Range(range) => matches!(range, RepetitionRange::AtLeast(_)),
+        RepetitionKind::ZeroOrOne => false,
+    };
+    unbounded
+        && match &*repetition.ast {
+            Ast::Dot(_) => true,
+            class @ (Ast::ClassBracketed(_) | Ast::ClassPerl(_)) => class_member(class).is_ascii_alphanumeric(),
+            _ => false,
+        }
+}
+
+struct Sampler {
+    /// The dot, counted from 0 in writing order, that becomes a letter.
+    wrong_dot: Option<usize>,
+    dots: usize,
+}
+
+impl Sampler {
+    fn write(&mut self, ast: &Ast, out: &mut String) {
+        match ast {
+            Ast::Empty(_) | Ast::Flags(_) | Ast::Assertion(_) => {}
+            Ast::Literal(literal) => out.push(literal.c),
+            Ast::Dot(_) => {
+                out.push(if self.wrong_dot == Some(self.dots) { 'x' } else { '.' });
+                self.dots += 1;
+            }
+            Ast::ClassUnicode(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_) => out.push(class_member(ast)),
+            Ast::Repetition(repetition) => {
+                let times = match &repetition.op.kind {
+                    RepetitionKind::ZeroOrOne => 0,
+                    RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => 1,
+                    RepetitionKind::Range(
+                        RepetitionRange::Exactly(n) | RepetitionRange::AtLeast(n) | RepetitionRange::Bounded(n, _),
+                    ) => (*n).min(64),
+                };
+                for _ in 0..times {
+                    match &*repetition.ast {
+                        Ast::Dot(_) => out.push('a'),
+                        other => self.write(other, out),
+                    }
+                }
+            }
+            Ast::Group(group) => match &group.kind {
+                GroupKind::CaptureIndex(_) | GroupKind::CaptureName { .. } | GroupKind::NonCapturing(_) => {
+                    self.write(&group.ast, out);
+                }
+            },
+            Ast::Alternation(alternation) => {
+                if let Some(first) = alternation.asts.first() {
+                    self.write(first, out);
+                }
+            }
+            Ast::Concat(concat) => concat.asts.iter().for_each(|part| self.write(part, out)),
+        }
+    }
+}
+
+/// The plainest character of a class: a letter, else a digit, else whatever it begins with.
+fn class_member(ast: &Ast) -> char {
+    let hir = parse(&ast.to_string());
+    let ranges: Vec<(char, char)> = match hir.as_ref().map(Hir::kind) {
+        Ok(HirKind::Class(regex_syntax::hir::Class::Bytes(class))) => {
+            class.ranges().iter().map(|r| (char::from(r.start()), char::from(r.end()))).collect()
+        }
+        Ok(HirKind::Class(regex_syntax::hir::Class::Unicode(class))) => {
+            class.ranges().iter().map(|r| (r.start(), r.end())).collect()
+        }
+        Ok(HirKind::Literal(literal)) => return literal.0.first().map_or('a', |b| char::from(*b)),
+        _ => return 'a',
+    };
+    let has = |c: char| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c));
+    let preferred = ('a'..='z').chain('0'..='9').find(|c| has(*c));
+    preferred.or(ranges.first().map(|(low, _)| *low)).unwrap_or('a')
+}
