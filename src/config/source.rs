@@ -1,0 +1,224 @@
+//! A configuration's text with its name: turns the path of a key into line, column and excerpt.
+
+use saphyr_parser::{Event, Parser, Span};
+
+use crate::problem::{KeyPath, Step};
+
+/// A file's name and text, and where its keys are.
+#[derive(Debug)]
+pub struct Source<'t> {
+    name: &'t str,
+    text: &'t str,
+    root: Option<Tree>,
+}
+
+/// Where something stands, for people and editors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place<'t> {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// How many characters of the line are meant.
+    pub width: usize,
+    /// The line, without its end.
+    pub excerpt: &'t str,
+}
+
+/// A YAML value with the spans of its keys and values.
+#[derive(Debug)]
+enum Tree {
+    Scalar(Span),
+    List(Span, Vec<Tree>),
+    Map(Span, Vec<(String, Span, Tree)>),
+}
+
+impl<'t> Source<'t> {
+    /// Reads the positions of a text that need not be valid.
+    pub fn new(name: &'t str, text: &'t str) -> Self {
+        Source { name, text, root: Reader::read(text) }
+    }
+
+    /// The file's name, as the user gave it.
+    pub fn name(&self) -> &'t str {
+        self.name
+    }
+
+    /// Where a key is. One that is missing is where its parent is; an entry of a comma-separated string is within it.
+    pub fn place(&self, path: &KeyPath) -> Option<Place<'t>> {
+        let mut at = self.root.as_ref()?;
+        let mut span = match path.0.first() {
+            Some(_) => at.span(),
+            None => return None,
+        };
+        for (i, step) in path.0.iter().enumerate() {
+            match (step, at) {
+                (Step::Key(name), Tree::Map(_, entries)) => {
+                    // The last of two, because the last one is the one that should not be there.
+                    let Some((_, key, value)) = entries.iter().rev().find(|(key, _, _)| key == name) else { break };
+                    at = value;
+                    // A mapping or list begins on a later line than its key, and the key is what people look for.
+                    span = match value {
+                        Tree::Scalar(span) if !span.is_empty() && i + 1 == path.0.len() => *span,
+                        _ => *key,
+                    };
+                }
+                (Step::Index(index), Tree::List(_, entries)) => {
+                    let Some(entry) = entries.get(*index) else { break };
+                    at = entry;
+                    span = entry.span();
+                }
+                (Step::Index(index), Tree::Scalar(scalar)) => {
+                    return Some(self.comma_entry(*scalar, *index));
+                }
+                _ => break,
+            }
+        }
+        Some(self.at(span.start.line(), span.start.col(), span.len()))
+    }
+
+    /// Where a syntax error is, from its own line and column (both from 1).
+    pub fn at_line(&self, line: usize, column: usize) -> Place<'t> {
+        self.at(line, column.saturating_sub(1), 1)
+    }
+
+    /// Keys that stand twice in one mapping: the second one's path, and the line of the first.
+    pub(super) fn keys_that_stand_twice(&self) -> Vec<(KeyPath, usize)> {
+        let mut found = Vec::new();
+        if let Some(root) = &self.root {
+            root.find_twice(&mut KeyPath::default(), &mut found);
+        }
+        found
+    }
+
+    /// `column` from 0.
+    fn at(&self, line: usize, column: usize, width: usize) -> Place<'t> {
+        let excerpt = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let room = excerpt.chars().count().saturating_sub(column).max(1);
+        Place { line, column: column + 1, width: width.clamp(1, room), excerpt: excerpt.trim_end() }
+    }
+
+    /// One entry of `"a, b"`. Only for strings on one line; others are shown whole.
+    fn comma_entry(&self, scalar: Span, index: usize) -> Place<'t> {
+        let whole = self.at(scalar.start.line(), scalar.start.col(), scalar.len());
+        let text: String = whole.excerpt.chars().skip(scalar.start.col()).take(scalar.len()).collect();
+        if scalar.start.line() != scalar.end.line() || !text.contains(',') {
+            return whole;
+        }
+        let (mut column, mut entry) = (scalar.start.col(), "");
+        for (i, part) in text.split(',').enumerate() {
+            entry = part;
+            if i == index {
+                break;
+            }
+            column += part.chars().count() + 1;
+        }
+        let lead = entry.chars().take_while(|c| c.is_whitespace() || matches!(c, '"' | '\'')).count();
+        let trimmed = entry.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+        self.at(scalar.start.line(), column + lead, trimmed.chars().count())
+    }
+}
+
+impl Tree {
+    fn span(&self) -> Span {
+        match self {
+            Tree::Scalar(span) | Tree::List(span, _) | Tree::Map(span, _) => *span,
+        }
+    }
+
+    fn find_twice(&self, path: &mut KeyPath, found: &mut Vec<(KeyPath, usize)>) {
+        match self {
+            Tree::Scalar(_) => {}
+            Tree::List(_, entries) => {
+                for (i, entry) in entries.iter().enumerate() {
+                    path.0.push(Step::Index(i));
+                    entry.find_twice(path, found);
+                    path.0.pop();
+                }
+            }
+            Tree::Map(_, entries) => {
+                let mut seen = std::collections::HashMap::new();
+                for (key, span, value) in entries {
+                    path.0.push(Step::Key(key.clone()));
+                    if let Some(first) = seen.insert(key, span.start.line()) {
+                        found.push((path.clone(), first));
+                    }
+                    value.find_twice(path, found);
+                    path.0.pop();
+                }
+            }
+        }
+    }
+}
+
+/// Builds the tree from the parser's events.
+struct Reader<'t> {
+    events: Parser<'t, saphyr_parser::StrInput<'t>>,
+    depth: usize,
+}
+
+/// serde_yaml refuses what is nested deeper; until it does, nothing here may run out of stack.
+const DEEPEST: usize = 128;
+
+impl<'t> Reader<'t> {
+    fn read(text: &'t str) -> Option<Tree> {
+        let mut reader = Reader { events: Parser::new_from_str(text), depth: 0 };
+        loop {
+            match reader.next()? {
+                (Event::StreamStart | Event::DocumentStart(_), _) => {}
+                (event, span) => return reader.tree(&event, span),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<(Event<'t>, Span)> {
+        self.events.next_event()?.ok()
+    }
+
+    /// Ends quietly at the first error: what was read until there still has its places.
+    fn tree(&mut self, event: &Event<'t>, span: Span) -> Option<Tree> {
+        if self.depth == DEEPEST {
+            return None;
+        }
+        self.depth += 1;
+        let tree = match event {
+            Event::SequenceStart(..) => {
+                let mut entries = Vec::new();
+                while let Some((event, span)) = self.next() {
+                    if event == Event::SequenceEnd {
+                        break;
+                    }
+                    match self.tree(&event, span) {
+                        Some(entry) => entries.push(entry),
+                        None => break,
+                    }
+                }
+                Tree::List(span, entries)
+            }
+            Event::MappingStart(..) => {
+                let mut entries = Vec::new();
+                while let Some((event, key_span)) = self.next() {
+                    let key = match event {
+                        Event::MappingEnd => break,
+                        Event::Scalar(text, ..) => text.into_owned(),
+                        // A key that is no string is no key of ours; serde says so.
+                        other => {
+                            self.tree(&other, key_span);
+                            String::new()
+                        }
+                    };
+                    let Some((event, span)) = self.next() else { break };
+                    match self.tree(&event, span) {
+                        Some(value) => entries.push((key, key_span, value)),
+                        None => break,
+                    }
+                }
+                Tree::Map(span, entries)
+            }
+            Event::Scalar(..) | Event::Alias(_) => Tree::Scalar(span),
+            _ => return None,
+        };
+        self.depth -= 1;
+        Some(tree)
+    }
+}

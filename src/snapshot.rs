@@ -1,0 +1,385 @@
+//! A configuration, compiled: everything that requests read, and nothing that can still fail.
+//!
+//! [`Snapshot::read`] is the only way from text to a snapshot; start, reload and `check` all take it.
+//! [`Snapshot::judge`] is the only way from a request to what happens to it; the proxy, the tests and explanations
+//! all take that. Nothing ever goes back from here to the [`Document`].
+
+mod compile;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+
+use crate::config::Document;
+use crate::cors::{self, Edits, Policy, Reason, Scheme};
+use crate::problem::{KeyPath, Kind, Problems};
+use crate::route::{Found, Path, Routes, is_ambiguous};
+
+/// A compiled configuration. Immutable; a reload makes a new one.
+#[derive(Debug)]
+pub struct Snapshot {
+    table: Routes<RouteId, Option<Arc<Policy>>>,
+    routes: Vec<Route>,
+    upstreams: Vec<Upstream>,
+    /// For hosts that no service has.
+    default_policy: Option<Arc<Policy>>,
+    limits: Limits,
+    fixed: Fixed,
+}
+
+/// A route, with all that was inherited.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// `service/route`, for logs and metrics.
+    pub name: Arc<str>,
+    /// None: no CORS handling.
+    pub policy: Option<Arc<Policy>>,
+    /// Where requests go.
+    pub upstream: UpstreamId,
+    /// What is cut off the front of the path.
+    pub strip_prefix: Option<Box<str>>,
+}
+
+/// Position of an upstream in [`Snapshot::upstreams`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamId(pub usize);
+
+/// Position of a route in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RouteId(u32);
+
+/// An upstream, as configured: what is running for it lives elsewhere, and survives a reload while this is equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name; for one that is written inline, the name of its service or route.
+    pub name: Arc<str>,
+    /// At least one, and one with a weight.
+    pub nodes: Vec<Node>,
+    /// For a new connection.
+    pub connect_timeout: Duration,
+    /// Between two reads.
+    pub read_timeout: Duration,
+    /// Between two writes.
+    pub write_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How often a failed connect is tried again.
+    pub retries: usize,
+}
+
+/// A node of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// A name or an IP address, IPv6 without brackets.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// Its share; 0 = none.
+    pub weight: u32,
+}
+
+/// What a client may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the request target.
+    pub uri: usize,
+    /// Bytes of all header fields, names and values.
+    pub headers: usize,
+    /// Header fields.
+    pub header_count: usize,
+    /// Bytes of a request body.
+    pub body: Option<u64>,
+    /// How long an idle client connection stays open.
+    pub keepalive: Duration,
+}
+
+/// What only a restart can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<SocketAddr>,
+    /// Where operators connect; None: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Threads that serve requests; 0 = one per core.
+    pub threads: usize,
+    /// The longest that SIGTERM waits.
+    pub grace_period: Duration,
+}
+
+/// A request as it came, as far as it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Its own method.
+    pub method: &'a Method,
+    /// The path, without query, byte for byte.
+    pub path: &'a [u8],
+    /// Bytes of the request target as written.
+    pub target_length: usize,
+    /// HTTP/1.1 requests must name a host.
+    pub version: Version,
+    /// How the client reached the gateway.
+    pub scheme: Scheme,
+    /// Host and port as the client wrote them.
+    pub authority: Option<&'a str>,
+    /// All header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// What happens to one request.
+#[derive(Debug, Clone)]
+pub struct Verdict<'s> {
+    /// Who answers, and how.
+    pub action: Action<'s>,
+    /// For every response of the request, whoever makes it.
+    pub edits: Edits,
+    /// Why CORS is as it is; None when the request got no further than its form, host or path.
+    pub reason: Option<Reason>,
+}
+
+/// Who answers a request, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action<'s> {
+    /// The upstream of this route.
+    Forward(RouteRef<'s>),
+    /// The gateway, as a preflight.
+    Answer(StatusCode),
+    /// The gateway, with an error.
+    Refuse(Refusal<'s>),
+}
+
+/// A route of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRef<'s> {
+    /// Its position, for [`Snapshot::route`] later on.
+    pub index: u32,
+    /// The route.
+    pub route: &'s Route,
+}
+
+/// Why the gateway refuses a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal<'s> {
+    /// 400: no host, more than one, or one that cannot be read.
+    BadHost,
+    /// 400: a path that different servers understand differently.
+    AmbiguousPath,
+    /// 400: Content-Length together with Transfer-Encoding.
+    AmbiguousLength,
+    /// 403: the Origin is refused, and the policy says `disallowed_origins: reject`.
+    OriginRejected(Reason),
+    /// 404: no service has the host.
+    UnknownHost,
+    /// 404: the services of the host have no such path.
+    UnknownPath,
+    /// 405: the path has no route for the method. Holds the value of `Allow`.
+    MethodNotAllowed(&'s HeaderValue),
+    /// 413
+    BodyTooLarge,
+    /// 414
+    UriTooLong,
+    /// 431
+    HeadersTooLarge,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Text to snapshot. None when one of the problems is an error; the others are worth showing in any case.
+    pub fn read(text: &str) -> (Option<Self>, Problems) {
+        let mut form = Problems::default();
+        let document = Document::parse(text, &mut form);
+        let mut problems = Problems::default();
+        let snapshot = Self::compile(&document, &mut problems);
+        problems.retain(|problem| !form.iter().any(|cause| follows_from(problem.kind.clone(), &problem.at, &cause.at)));
+        form.extend(problems);
+        let usable = !form.any_errors();
+        (snapshot.filter(|_| usable), form)
+    }
+
+    /// Judges a request: the one decision that everything which happens to it follows from. Reads nothing but the
+    /// request and this snapshot.
+    pub fn judge(&self, request: &Request<'_>) -> Verdict<'_> {
+        let authority = request.authority.unwrap_or_default();
+        let facts =
+            cors::Request { method: request.method, headers: request.headers, scheme: request.scheme, authority };
+        let refuse = |refusal, policy: Option<&Policy>| Verdict {
+            action: Action::Refuse(refusal),
+            edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
+            reason: None,
+        };
+        if !is_host(authority) && (request.authority.is_some() || request.version >= Version::HTTP_11) {
+            return refuse(Refusal::BadHost, None);
+        }
+        let host_policy = || match self.table.carried(authority) {
+            Some(policy) => policy.as_deref(),
+            None => self.default_policy.as_deref(),
+        };
+        if is_ambiguous(request.path) {
+            return refuse(Refusal::AmbiguousPath, host_policy());
+        }
+        let (path, host_policy) = match self.table.find(authority, request.path) {
+            Found::Path(path, host_policy) => (path, host_policy.as_deref()),
+            Found::UnknownPath(policy) => return refuse(Refusal::UnknownPath, policy.as_deref()),
+            Found::UnknownHost => return refuse(Refusal::UnknownHost, self.default_policy.as_deref()),
+        };
+        let Some(chosen) = self.choose(path, &facts) else {
+            let policy = self.common_policy(path).unwrap_or(host_policy);
+            return refuse(Refusal::MethodNotAllowed(path.allow()), policy);
+        };
+        let policy = chosen.route.policy.as_deref();
+        if let Some(refusal) = self.limits.check(request) {
+            return refuse(refusal, policy);
+        }
+        let Some(policy) = policy else {
+            return Verdict {
+                action: Action::Forward(chosen),
+                edits: Edits::default(),
+                reason: Some(Reason::NoPolicy),
+            };
+        };
+        let decision = policy.decide(&facts);
+        let action = match decision.action {
+            cors::Action::Forward => Action::Forward(chosen),
+            cors::Action::Answer(status) => Action::Answer(status),
+            cors::Action::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
+        };
+        Verdict { action, edits: decision.edits, reason: Some(decision.reason) }
+    }
+
+    /// A route by the position that a verdict gave.
+    pub fn route(&self, index: u32) -> &Route {
+        &self.routes[index as usize]
+    }
+
+    /// All routes, in the order of the file.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// All upstreams that some route uses.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// What a client may send.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What only a restart can change.
+    pub fn fixed(&self) -> &Fixed {
+        &self.fixed
+    }
+
+    /// The route of a path for a request. A preflight goes where the request that it asks for would go. An OPTIONS
+    /// that asks for nothing, as people type it into curl, goes to the first route whose policy would answer it.
+    fn choose(&self, path: &Path<RouteId>, facts: &cors::Request<'_>) -> Option<RouteRef<'_>> {
+        let id = match facts.preflighted_method() {
+            Some(method) => path.route(method)?,
+            None => path.route(facts.method.as_str()).or_else(|| {
+                let takes = |id: &&RouteId| {
+                    self.routes[id.0 as usize].policy.as_ref().is_some_and(|policy| policy.takes_as_preflight(facts))
+                };
+                path.routes().next().filter(takes)
+            })?,
+        };
+        Some(RouteRef { index: id.0, route: &self.routes[id.0 as usize] })
+    }
+
+    /// The policy that all routes of a path share, if they do.
+    fn common_policy(&self, path: &Path<RouteId>) -> Option<Option<&Policy>> {
+        let mut policies = path.routes().map(|id| self.routes[id.0 as usize].policy.as_deref());
+        let first = policies.next()?;
+        let same = |other: Option<&Policy>| match (first, other) {
+            (None, None) => true,
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            _ => false,
+        };
+        policies.all(same).then_some(first)
+    }
+}
+
+/// Whether a problem is only what an unreadable value leaves behind: the reader has been told the cause already.
+fn follows_from(kind: Kind, at: &KeyPath, cause: &KeyPath) -> bool {
+    at.is_within(cause)
+        || match kind {
+            Kind::Missing { .. } | Kind::NoOrigins | Kind::EmptyList => cause.is_within(at),
+            Kind::UnknownName { name, .. } => cause.0.last() == Some(&crate::problem::Step::Key(name)),
+            _ => cause.0.is_empty(),
+        }
+}
+
+/// The characters of a host with or without a port; which hosts exist is the routes' business.
+fn is_host(authority: &str) -> bool {
+    !authority.is_empty()
+        && authority.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'[' | b']'))
+}
+
+// === impl Limits, Refusal ===
+
+impl Limits {
+    fn check(&self, request: &Request<'_>) -> Option<Refusal<'static>> {
+        let headers = request.headers;
+        if request.target_length > self.uri {
+            return Some(Refusal::UriTooLong);
+        }
+        let bytes = || headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        if headers.len() > self.header_count || bytes() > self.headers {
+            return Some(Refusal::HeadersTooLarge);
+        }
+        let limit = self.body?;
+        let length = headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+        (length > limit).then_some(Refusal::BodyTooLarge)
+    }
+}
+
+impl Refusal<'_> {
+    /// The status that says it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::BadHost | Refusal::AmbiguousPath | Refusal::AmbiguousLength => StatusCode::BAD_REQUEST,
+            Refusal::OriginRejected(_) => StatusCode::FORBIDDEN,
+            Refusal::UnknownHost | Refusal::UnknownPath => StatusCode::NOT_FOUND,
+            Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// One line for the client. Never holds anything that the client sent.
+    pub fn explanation(&self) -> &'static str {
+        match self {
+            Refusal::BadHost => "The request does not name one valid host.\n",
+            Refusal::AmbiguousPath => {
+                "The path has dot segments, encoded slashes, backslashes or NULs, which servers understand differently.\n"
+            }
+            Refusal::AmbiguousLength => "The request has both Content-Length and Transfer-Encoding.\n",
+            Refusal::OriginRejected(Reason::OriginInvalid) => {
+                "Cross-origin request refused: not exactly one well-formed Origin (origin_invalid).\n"
+            }
+            Refusal::OriginRejected(Reason::OriginNull) => {
+                "Cross-origin request refused: the origin null is not allowed (origin_null).\n"
+            }
+            Refusal::OriginRejected(_) => {
+                "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n"
+            }
+            Refusal::UnknownHost => "No service has this host.\n",
+            Refusal::UnknownPath => "No route has this path.\n",
+            Refusal::MethodNotAllowed(_) => "No route of this path takes this method.\n",
+            Refusal::BodyTooLarge => "The request body is longer than allowed.\n",
+            Refusal::UriTooLong => "The request target is longer than allowed.\n",
+            Refusal::HeadersTooLarge => "The request header is larger than allowed.\n",
+        }
+    }
+}
+
+impl PartialEq for RouteRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+    }
+}
+
+impl Eq for RouteRef<'_> {}

@@ -1,0 +1,621 @@
+//! [`Document`] to [`Snapshot`]: every check that a configuration must pass, all problems at once.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Fixed, Limits, Node, Route, RouteId, Snapshot, Upstream, UpstreamId};
+use crate::config::{self, Balance, Cors, Document, Named, Use};
+use crate::cors::{OriginSets, Origins, Policy, Settings};
+use crate::domain::{check_name, split_port};
+use crate::list::List;
+use crate::problem::{At, KeyPath, Kind, Problems};
+use crate::route::{Conflict, Entry, HostPattern, Methods, PathPattern, Routes};
+
+const ADDRESS: &str = "127.0.0.1:9080";
+const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
+
+impl Snapshot {
+    /// Compiles a document. None when there is an error among the problems that this adds.
+    pub fn compile(document: &Document, problems: &mut Problems) -> Option<Self> {
+        let mut found = Problems::default();
+        let snapshot = Compiler::new(document, &mut found).run();
+        let usable = !found.any_errors();
+        problems.extend(found);
+        snapshot.filter(|_| usable)
+    }
+}
+
+/// The state of one compilation.
+struct Compiler<'d> {
+    document: &'d Document,
+    problems: &'d mut Problems,
+    origin_sets: OriginSets,
+    /// By name; None for one with problems of its own.
+    policies: HashMap<&'d str, Option<Effective<'d>>>,
+    upstream_ids: HashMap<&'d str, Option<UpstreamId>>,
+    upstreams: Vec<Upstream>,
+    routes: Vec<Route>,
+}
+
+/// A policy that is in force somewhere, and what it was made of.
+#[derive(Clone)]
+struct Effective<'d> {
+    policy: Arc<Policy>,
+    settings: &'d Settings,
+}
+
+/// What `cors` says at one place, with what the places above say.
+type InForce<'d> = Option<Effective<'d>>;
+
+/// Where a route's path stands, to say it when two collide.
+struct Spot {
+    service: usize,
+    /// Route and path; None for the one route that a service without routes has.
+    path: Option<(usize, usize)>,
+}
+
+impl<'d> Compiler<'d> {
+    fn new(document: &'d Document, problems: &'d mut Problems) -> Self {
+        Compiler {
+            document,
+            problems,
+            origin_sets: HashMap::new(),
+            policies: HashMap::new(),
+            upstream_ids: HashMap::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> Option<Snapshot> {
+        let (root, document) = (At::root(), self.document);
+        let fixed = self.fixed();
+        let limits = self.limits(&root.key("limits"));
+
+        let at = root.key("origin_sets");
+        self.names(&document.origin_sets, "origin set", &at);
+        for (name, list) in &document.origin_sets.0 {
+            let origins = Origins::compile(list, &at.key(name), self.problems);
+            self.origin_sets.insert(name.clone(), origins.map(Arc::new));
+        }
+        let at = root.key("cors_policies");
+        self.names(&document.cors_policies, "policy", &at);
+        for (name, settings) in &document.cors_policies.0 {
+            let policy = self.policy(settings, &at.key(name));
+            self.policies.insert(name, policy);
+        }
+        let at = root.key("upstreams");
+        self.names(&document.upstreams, "upstream", &at);
+        for (name, upstream) in &document.upstreams.0 {
+            let id = self.upstream(name, upstream, &at.key(name));
+            self.upstream_ids.insert(name, id);
+        }
+        let default = self.cors(document.cors.as_ref(), &None, &root.key("cors"));
+
+        let mut table = Routes::<RouteId, ()>::builder();
+        let mut policies = Vec::new();
+        let mut spots = Vec::new();
+        let at = root.key("services");
+        let services = document.services.as_deref().unwrap_or_default();
+        match &document.services {
+            None => self.problems.add(&at, Kind::Missing { example: "services: [{ name: api, upstream: api }]" }),
+            Some(services) if services.is_empty() => self.problems.add(&at, Kind::EmptyList),
+            Some(_) => {}
+        }
+        let mut names = HashSet::new();
+        for (i, service) in services.iter().enumerate() {
+            let at = at.index(i);
+            self.required_name(service.name.as_deref(), "service", &mut names, &at);
+            let in_force = self.cors(service.cors.as_ref(), &default, &at.key("cors"));
+            let hosts = self.hosts(service.hosts.as_ref(), &at.key("hosts"));
+            let (entries, its_spots) = self.service_routes(i, service, &in_force, &at);
+            table.service(hosts, entries);
+            policies.push(in_force);
+            spots.push(its_spots);
+        }
+
+        let default_policy = default.map(|effective| effective.policy);
+        let common = |services: &[usize]| {
+            let mut all = services.iter().map(|service| &policies[*service]);
+            let first = all.next().and_then(Option::as_ref);
+            let same = |other: &InForce<'_>| first.map(|f| f.settings) == other.as_ref().map(|o| o.settings);
+            match all.all(same) {
+                true => first.map(|effective| effective.policy.clone()),
+                false => default_policy.clone(),
+            }
+        };
+        let table = match table.build(common) {
+            Ok(table) => table,
+            Err(conflicts) => {
+                self.report(&conflicts, &spots);
+                return None;
+            }
+        };
+        Some(Snapshot {
+            table,
+            routes: self.routes,
+            upstreams: self.upstreams,
+            default_policy,
+            limits: limits?,
+            fixed: fixed?,
+        })
+    }
+
+    // --- services and routes
+
+    /// The entries of a service for the table. A service without routes has one for every path.
+    fn service_routes(
+        &mut self,
+        index: usize,
+        service: &'d config::Service,
+        in_force: &InForce<'d>,
+        at: &At<'_>,
+    ) -> (Vec<Entry<RouteId>>, Vec<Spot>) {
+        let (mut entries, mut spots) = (Vec::new(), Vec::new());
+        let name = service.name.as_deref().unwrap_or("unnamed");
+        let routes = service.routes.as_deref();
+        let all_have_their_own = routes.is_some_and(|routes| routes.iter().all(|route| route.upstream.is_some()));
+        let upstream = match &service.upstream {
+            Some(upstream) => self.use_upstream(upstream, name, &at.key("upstream")),
+            None if all_have_their_own => None,
+            None => {
+                self.problems.add(&at.key("upstream"), Kind::Missing { example: "upstream: api" });
+                None
+            }
+        };
+        let Some(routes) = routes else {
+            if let Some(upstream) = upstream {
+                let id = self.push_route(Route {
+                    name: name.into(),
+                    policy: in_force.as_ref().map(|effective| effective.policy.clone()),
+                    upstream,
+                    strip_prefix: None,
+                });
+                let path = PathPattern::any();
+                entries.push(Entry { path, methods: None, route: id });
+                spots.push(Spot { service: index, path: None });
+            }
+            return (entries, spots);
+        };
+        let at_routes = at.key("routes");
+        if routes.is_empty() {
+            self.problems.add(&at_routes, Kind::EmptyList);
+        }
+        let mut names = HashSet::new();
+        for (i, route) in routes.iter().enumerate() {
+            let at = at_routes.index(i);
+            if let Some(name) = route.name.as_deref() {
+                self.name(name, "route", &mut names, &at.key("name"));
+            }
+            let policy = self.cors(route.cors.as_ref(), in_force, &at.key("cors"));
+            let paths = self.paths(route.paths.as_ref(), &at.key("paths"));
+            let methods = self.methods(route.methods.as_ref(), &at);
+            let strip_prefix = self.strip_prefix(route.strip_prefix.as_deref(), &paths, &at);
+            let first_path = paths.first().map(|(_, path)| path.to_string());
+            let name = format!("{name}/{}", route.name.clone().or(first_path).unwrap_or_default());
+            let own = route.upstream.as_ref().map(|own| self.use_upstream(own, &name, &at.key("upstream")));
+            let Some(upstream) = own.unwrap_or(upstream) else { continue };
+            let id = self.push_route(Route {
+                name: name.into(),
+                policy: policy.map(|effective| effective.policy),
+                upstream,
+                strip_prefix,
+            });
+            for (number, path) in paths {
+                entries.push(Entry { path, methods: methods.clone(), route: id });
+                spots.push(Spot { service: index, path: Some((i, number)) });
+            }
+        }
+        (entries, spots)
+    }
+
+    fn push_route(&mut self, route: Route) -> RouteId {
+        self.routes.push(route);
+        RouteId(u32::try_from(self.routes.len() - 1).expect("fewer than 2^32 routes"))
+    }
+
+    fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
+        self.parsed(list, at, HostPattern::parse).into_iter().map(|(_, host)| host).collect()
+    }
+
+    fn paths(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<(usize, PathPattern)> {
+        if list.is_none() {
+            self.problems.add(at, Kind::Missing { example: "paths: [/v1/*]" });
+        }
+        self.parsed(list, at, PathPattern::parse)
+    }
+
+    /// The entries that can be read, with their positions.
+    fn parsed<T>(
+        &mut self,
+        list: Option<&List>,
+        at: &At<'_>,
+        parse: impl Fn(&str) -> Result<T, Kind>,
+    ) -> Vec<(usize, T)> {
+        let entries = list.map(List::entries).unwrap_or_default();
+        if list.is_some() && entries.is_empty() {
+            self.problems.add(at, Kind::EmptyList);
+        }
+        let mut parsed = Vec::with_capacity(entries.len());
+        for (i, entry) in entries.iter().enumerate() {
+            match parse(entry) {
+                Ok(value) => parsed.push((i, value)),
+                Err(kind) => self.problems.add(&at.index(i), kind),
+            }
+        }
+        parsed
+    }
+
+    fn methods(&mut self, list: Option<&List>, at: &At<'_>) -> Option<Methods> {
+        let at_methods = at.key("methods");
+        let parse = |text: &str| match http::Method::from_bytes(text.as_bytes()) {
+            _ if text.is_empty() => Err(Kind::EmptyEntry),
+            // Methods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
+            Ok(method) if text != text.to_ascii_uppercase() => {
+                Err(Kind::UnknownWord { word: method.to_string(), known: vec![text.to_ascii_uppercase()] })
+            }
+            Ok(method) => Ok(method),
+            Err(_) => Err(Kind::BadMethod { text: text.to_owned() }),
+        };
+        let methods = self.parsed(list, &at_methods, parse);
+        if !methods.is_empty() && methods.iter().all(|(_, method)| *method == http::Method::CONNECT) {
+            let why = "CONNECT requests are never forwarded".to_owned();
+            self.problems.add(&at_methods, Kind::NeverReached { why });
+        }
+        list.map(|_| methods.into_iter().map(|(_, method)| method.as_str().into()).collect())
+    }
+
+    fn strip_prefix(&mut self, prefix: Option<&str>, paths: &[(usize, PathPattern)], at: &At<'_>) -> Option<Box<str>> {
+        let prefix = prefix?;
+        let at = at.key("strip_prefix");
+        let why = match PathPattern::parse(prefix) {
+            Err(kind) => {
+                self.problems.add(&at, kind);
+                return None;
+            }
+            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix has no wildcards"),
+            Ok(_) if prefix.ends_with('/') => Some("a prefix ends at a segment"),
+            Ok(_) => None,
+        };
+        if let Some(why) = why {
+            let write = prefix.trim_end_matches(['*', '/']);
+            let write = (!write.is_empty() && !write.contains('{')).then(|| write.to_owned());
+            self.problems.add(&at, Kind::BadPath { text: prefix.into(), why, write });
+            return None;
+        }
+        if let Some((_, path)) = paths.iter().find(|(_, path)| !path.begins_with(prefix)) {
+            self.problems.add(&at, Kind::StripPrefixMismatch { prefix: prefix.into(), path: path.to_string() });
+        }
+        Some(prefix.into())
+    }
+
+    fn report(&mut self, conflicts: &[Conflict], spots: &[Vec<Spot>]) {
+        let mut reported = HashSet::new();
+        for conflict in conflicts {
+            let path = |(service, entry): (usize, usize)| spots[service][entry].path();
+            // A route under many hosts collides under each of them, and once is enough.
+            if reported.insert((conflict.first, conflict.second)) {
+                self.problems.push(crate::problem::Problem {
+                    at: path(conflict.second),
+                    kind: Kind::RouteTwice {
+                        host: conflict.host.clone(),
+                        path: conflict.path.clone(),
+                        other: path(conflict.first),
+                    },
+                });
+            }
+        }
+    }
+
+    // --- policies
+
+    /// What is in force at a place, whose own word counts before `above`.
+    fn cors(&mut self, cors: Option<&'d Cors>, above: &InForce<'d>, at: &At<'_>) -> InForce<'d> {
+        match cors {
+            None => above.clone(),
+            Some(Cors::Off) => None,
+            Some(Cors::On) => {
+                self.problems.add(at, Kind::CorsTrue);
+                None
+            }
+            Some(Cors::Policy(Use::Inline(settings))) => self.policy(settings, at),
+            Some(Cors::Policy(Use::Named(name))) => match self.policies.get(name.as_str()) {
+                Some(policy) => policy.clone(),
+                None => {
+                    self.unknown("policy", name, &self.document.cors_policies, at);
+                    None
+                }
+            },
+        }
+    }
+
+    fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> InForce<'d> {
+        let policy = Policy::compile(settings, &self.origin_sets, at, self.problems)?;
+        Some(Effective { policy: Arc::new(policy), settings })
+    }
+
+    // --- upstreams
+
+    fn use_upstream(&mut self, upstream: &'d Use<config::Upstream>, owner: &str, at: &At<'_>) -> Option<UpstreamId> {
+        match upstream {
+            Use::Inline(upstream) => self.upstream(owner, upstream, at),
+            Use::Named(name) => match self.upstream_ids.get(name.as_str()) {
+                Some(id) => *id,
+                None => {
+                    self.unknown("upstream", name, &self.document.upstreams, at);
+                    None
+                }
+            },
+        }
+    }
+
+    fn upstream(&mut self, name: &str, upstream: &config::Upstream, at: &At<'_>) -> Option<UpstreamId> {
+        let config::Upstream { nodes, balance, hash_on, timeouts, retries, tls, health_check } = upstream;
+        let not_yet = |what| Kind::NotYet { what, instead: "leave it out for now" };
+        if *balance != Balance::RoundRobin {
+            let kind =
+                Kind::NotYet { what: "other ways to balance than `round_robin` are", instead: "write `round_robin`" };
+            self.problems.add(&at.key("balance"), kind);
+        }
+        if hash_on.is_some() {
+            self.problems.add(&at.key("hash_on"), not_yet("hashing is"));
+        }
+        if tls.is_some() {
+            self.problems.add(&at.key("tls"), not_yet("TLS to upstreams is"));
+        }
+        if health_check.is_some() {
+            self.problems.add(&at.key("health_check"), not_yet("health checks are"));
+        }
+        let retries = retries.unwrap_or(1);
+        if retries > 10 {
+            let kind =
+                Kind::OutOfRange { value: retries.to_string(), range: "0 to 10", write: "`1`, one more try".into() };
+            self.problems.add(&at.key("retries"), kind);
+        }
+        let at_timeouts = at.key("timeouts");
+        for (key, timeout) in
+            [("connect", timeouts.connect), ("read", timeouts.read), ("write", timeouts.write), ("idle", timeouts.idle)]
+        {
+            if timeout.get().is_zero() {
+                let kind = Kind::OutOfRange {
+                    value: "0".into(),
+                    range: "1ms to 24h",
+                    write: "a duration such as `60s`".into(),
+                };
+                self.problems.add(&at_timeouts.key(key), kind);
+            }
+        }
+        let at_nodes = at.key("nodes");
+        let nodes = match nodes.as_deref() {
+            None => {
+                let example = "nodes: [{ address: 127.0.0.1:8000 }]";
+                self.problems.add(&at_nodes, Kind::Missing { example });
+                return None;
+            }
+            Some([]) => {
+                self.problems.add(&at_nodes, Kind::EmptyList);
+                return None;
+            }
+            Some(nodes) => nodes,
+        };
+        let mut compiled = Vec::with_capacity(nodes.len());
+        for (i, node) in nodes.iter().enumerate() {
+            if let Some(node) = self.node(node, &at_nodes.index(i)) {
+                compiled.push(node);
+            }
+        }
+        if nodes.iter().all(|node| node.weight == 0) {
+            self.problems.add(&at_nodes, Kind::AllWeightsZero);
+        }
+        self.upstreams.push(Upstream {
+            name: name.into(),
+            nodes: compiled,
+            connect_timeout: timeouts.connect.get(),
+            read_timeout: timeouts.read.get(),
+            write_timeout: timeouts.write.get(),
+            idle_timeout: timeouts.idle.get(),
+            retries,
+        });
+        Some(UpstreamId(self.upstreams.len() - 1))
+    }
+
+    fn node(&mut self, node: &config::Node, at: &At<'_>) -> Option<Node> {
+        if node.weight > 1000 {
+            let value = node.weight.to_string();
+            let kind = Kind::OutOfRange { value, range: "0 to 1000", write: "a share such as `10`".into() };
+            self.problems.add(&at.key("weight"), kind);
+        }
+        let at = at.key("address");
+        let Some(address) = node.address.as_deref() else {
+            self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:8000" });
+            return None;
+        };
+        let parts = || {
+            let (host, port) = split_port(address);
+            let port: u16 = port?.parse().ok().filter(|port| *port != 0)?;
+            let host = host.to_ascii_lowercase();
+            let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            match v6 {
+                Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|v6| (v6.to_string(), port)),
+                None => check_name(host.strip_suffix('.').unwrap_or(&host)).ok().map(|()| (host, port)),
+            }
+        };
+        match parts() {
+            Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
+            None => {
+                let kind = Kind::BadAddress { text: address.into(), example: "127.0.0.1:8000 or api.internal:8000" };
+                self.problems.add(&at, kind);
+                None
+            }
+        }
+    }
+
+    // --- the process
+
+    fn fixed(&mut self) -> Option<Fixed> {
+        let root = At::root();
+        let config::Server { threads, grace_period } = &self.document.server;
+        let at = root.key("server");
+        if *threads > 1024 {
+            let kind = Kind::OutOfRange {
+                value: threads.to_string(),
+                range: "0 to 1024",
+                write: "`0` for one thread per core".into(),
+            };
+            self.problems.add(&at.key("threads"), kind);
+        }
+        let listeners = self.listeners(&root.key("listeners"));
+        let at = root.key("admin");
+        let admin = match &self.document.admin {
+            None => None,
+            Some(admin) => {
+                let at = at.key("address");
+                let address = admin.address.as_deref().unwrap_or(ADMIN_ADDRESS);
+                let address = self.address(address, ADMIN_ADDRESS, &at)?;
+                if !address.ip().is_loopback() {
+                    self.problems.add(&at, Kind::AdminExposed { address: address.to_string() });
+                }
+                if listeners.contains(&address) {
+                    self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+                }
+                Some(address)
+            }
+        };
+        Some(Fixed { listeners, admin, threads: *threads, grace_period: grace_period.get() })
+    }
+
+    fn listeners(&mut self, at: &At<'_>) -> Vec<SocketAddr> {
+        let listeners = match &self.document.listeners {
+            Some(listeners) => listeners.as_slice(),
+            None => {
+                self.problems.add(at, Kind::Missing { example: "listeners: [{ address: 127.0.0.1:9080 }]" });
+                return Vec::new();
+            }
+        };
+        if listeners.is_empty() {
+            self.problems.add(at, Kind::EmptyList);
+        }
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for (i, listener) in listeners.iter().enumerate() {
+            let at = at.index(i);
+            if let Some(tls) = &listener.tls {
+                self.listener_tls(tls, &at.key("tls"));
+            }
+            let at = at.key("address");
+            let Some(address) = listener.address.as_deref() else {
+                self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:9080" });
+                continue;
+            };
+            let Some(address) = self.address(address, ADDRESS, &at) else { continue };
+            if addresses.contains(&address) {
+                self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+            }
+            addresses.push(address);
+        }
+        addresses
+    }
+
+    /// The keys are read and checked already, so that a file written for the version that has TLS gets one clear
+    /// answer and no surprise later.
+    fn listener_tls(&mut self, tls: &config::ListenerTls, at: &At<'_>) {
+        let at_certificates = at.key("certificates");
+        match tls.certificates.as_deref() {
+            None => {
+                let example = "certificates: [{ cert: tls/api.crt, key: tls/api.key }]";
+                self.problems.add(&at_certificates, Kind::Missing { example });
+            }
+            Some([]) => self.problems.add(&at_certificates, Kind::EmptyList),
+            Some(certificates) => {
+                for (i, certificate) in certificates.iter().enumerate() {
+                    let kind = match (&certificate.cert, &certificate.key) {
+                        (Some(_), Some(_)) => continue,
+                        (Some(_), None) => Kind::TlsKeyAlone { given: "cert", absent: "key" },
+                        (None, Some(_)) => Kind::TlsKeyAlone { given: "key", absent: "cert" },
+                        (None, None) => Kind::Missing { example: "{ cert: tls/api.crt, key: tls/api.key }" },
+                    };
+                    self.problems.add(&at_certificates.index(i), kind);
+                }
+            }
+        }
+        let instead = "listen without TLS behind something that has it, or wait for the next version";
+        self.problems.add(at, Kind::NotYet { what: "TLS on listeners is", instead });
+    }
+
+    fn address(&mut self, text: &str, example: &'static str, at: &At<'_>) -> Option<SocketAddr> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Some(address),
+            _ => {
+                self.problems.add(at, Kind::BadAddress { text: text.into(), example });
+                None
+            }
+        }
+    }
+
+    fn limits(&mut self, at: &At<'_>) -> Option<Limits> {
+        let config::Limits { uri, headers, header_count, body, keepalive } = &self.document.limits;
+        let mut range = |key, good: bool, value: String, range, write: &str| {
+            if !good {
+                self.problems.add(&at.key(key), Kind::OutOfRange { value, range, write: write.into() });
+            }
+        };
+        let bytes = |size: &config::Size| format!("{} bytes", size.bytes());
+        range("uri", (1..=512 << 10).contains(&uri.bytes()), bytes(uri), "1B to 512KiB", "`8KiB`");
+        range("headers", (1..=1 << 20).contains(&headers.bytes()), bytes(headers), "1B to 1MiB", "`64KiB`");
+        // Pingora answers more than 256 fields with 400 before anybody can look at them.
+        let count = *header_count;
+        range("header_count", (1..=256).contains(&count), count.to_string(), "1 to 256", "`100`");
+        range("keepalive", !keepalive.get().is_zero(), "0".into(), "1s to 24h", "`60s`");
+        Some(Limits {
+            uri: usize::try_from(uri.bytes()).ok()?,
+            headers: usize::try_from(headers.bytes()).ok()?,
+            header_count: count,
+            body: body.map(config::Size::bytes),
+            keepalive: keepalive.get(),
+        })
+    }
+
+    // --- names
+
+    fn names<T>(&mut self, named: &'d Named<T>, what: &'static str, at: &At<'_>) {
+        let mut names = HashSet::new();
+        for (name, _) in &named.0 {
+            self.name(name, what, &mut names, &at.key(name));
+        }
+    }
+
+    fn required_name(&mut self, name: Option<&'d str>, what: &'static str, names: &mut HashSet<&'d str>, at: &At<'_>) {
+        match name {
+            Some(name) => self.name(name, what, names, &at.key("name")),
+            None => self.problems.add(&at.key("name"), Kind::Missing { example: "name: api" }),
+        }
+    }
+
+    fn name(&mut self, name: &'d str, what: &'static str, names: &mut HashSet<&'d str>, at: &At<'_>) {
+        let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 128 || !name.bytes().all(usable) {
+            self.problems.add(at, Kind::BadName { what, name: name.to_owned() });
+        }
+        if !names.insert(name) {
+            self.problems.add(at, Kind::NameTwice { what, name: name.to_owned() });
+        }
+    }
+
+    fn unknown<T>(&mut self, what: &'static str, name: &str, among: &Named<T>, at: &At<'_>) {
+        let known = among.0.iter().map(|(name, _)| name.clone()).collect();
+        self.problems.add(at, Kind::UnknownName { what, name: name.to_owned(), known });
+    }
+}
+
+impl Spot {
+    fn path(&self) -> KeyPath {
+        let (root, service) = (At::root(), self.service);
+        let services = root.key("services");
+        let service = services.index(service);
+        let Some((route, path)) = self.path else { return service.path() };
+        let routes = service.key("routes");
+        let route = routes.index(route);
+        let paths = route.key("paths");
+        paths.index(path).path()
+    }
+}
