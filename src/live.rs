@@ -1,0 +1,221 @@
+//! The configuration in force: one pointer, replaced as a whole.
+//!
+//! The only place that reads configuration files. [`Live::open`] and [`Live::reload`] do the same things in the same
+//! order: read, parse, compile, look names up, and only then the one store that publishes the result. A failure
+//! anywhere leaves everything as it was.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use crate::config::Source;
+use crate::problem::{Problems, Severity};
+use crate::report::{self, Paint};
+use crate::snapshot::{Fixed, Snapshot, UpstreamId};
+use crate::upstream::{Upstream, resolve};
+
+/// The configuration in force, and where it comes from.
+#[derive(Debug)]
+pub struct Live {
+    file: Origin,
+    current: ArcSwap<Generation>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    reloads: Reloads,
+}
+
+/// One configuration with what runs for it. Requests keep the one they began with.
+#[derive(Debug)]
+pub struct Generation {
+    /// 1 for the one that the process started with.
+    pub number: u64,
+    /// The configuration.
+    pub snapshot: Snapshot,
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+/// How reloads have gone.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Those that were applied.
+    pub applied: AtomicU64,
+    /// Those that were refused.
+    pub refused: AtomicU64,
+    /// The newest was refused: the file is not what is in force.
+    pub last_refused: AtomicBool,
+}
+
+/// A reload that was applied.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The generation that is now in force.
+    pub number: u64,
+    /// What has changed in the file but needs a restart.
+    pub needs_restart: Vec<&'static str>,
+    /// Warnings, as `check` prints them; empty if there are none.
+    pub remarks: String,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug)]
+pub enum Refused {
+    /// The file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// The text has errors; they are written out as `check` prints them.
+    Invalid(String),
+}
+
+#[derive(Debug)]
+enum Origin {
+    File(PathBuf),
+    /// Compiled in: the demo.
+    Text(String),
+}
+
+// === impl Live ===
+
+impl Live {
+    /// Reads a file. Also gives the warnings that `check` would print.
+    pub fn open(path: &Path) -> Result<(Self, String), Refused> {
+        Self::start(Origin::File(path.to_owned()))
+    }
+
+    /// A configuration that is part of the program.
+    pub fn from_text(text: String) -> Result<(Self, String), Refused> {
+        Self::start(Origin::Text(text))
+    }
+
+    fn start(file: Origin) -> Result<(Self, String), Refused> {
+        let (snapshot, remarks) = file.read()?;
+        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, None));
+        Ok((Live { file, current, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
+    }
+
+    /// The configuration in force. Requests call this once.
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// How reloads have gone.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// Reads the file again and puts it in force, whole or not at all. Blocks: on the file and on name look-ups.
+    pub fn reload(&self) -> Result<Reloaded, Refused> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = self.file.read().map(|(snapshot, remarks)| {
+            let old = self.current();
+            let needs_restart = old.snapshot.fixed().differences(snapshot.fixed());
+            let new = Generation::new(old.number + 1, snapshot, Some(&old));
+            let number = new.number;
+            self.current.store(Arc::new(new));
+            Reloaded { number, needs_restart, remarks }
+        });
+        let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.reloads.last_refused.store(result.is_err(), Ordering::Relaxed);
+        result
+    }
+}
+
+impl Origin {
+    fn read(&self) -> Result<(Snapshot, String), Refused> {
+        match self {
+            Origin::Text(text) => read("built-in configuration", text),
+            Origin::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| Refused::Unreadable(path.clone(), error))?;
+                read(&path.to_string_lossy(), &text)
+            }
+        }
+    }
+}
+
+fn read(name: &str, text: &str) -> Result<(Snapshot, String), Refused> {
+    let (snapshot, mut problems) = Snapshot::read(text);
+    // Hints are for whoever writes the file, not for the log of every reload.
+    problems.retain(|problem| problem.kind.severity() > Severity::Hint);
+    let written = |problems: &Problems| report::text(problems, &Source::new(name, text), Paint::Plain);
+    match snapshot {
+        Some(snapshot) if problems.is_empty() => Ok((snapshot, String::new())),
+        Some(snapshot) => Ok((snapshot, written(&problems))),
+        None => Err(Refused::Invalid(written(&problems))),
+    }
+}
+
+// === impl Generation ===
+
+impl Generation {
+    /// What runs for an upstream that is the same as before goes on running.
+    fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Self {
+        let running = |spec: &crate::snapshot::Upstream| {
+            old.and_then(|old| old.upstreams.iter().find(|upstream| upstream.spec() == spec)).cloned()
+        };
+        let upstreams = snapshot
+            .upstreams()
+            .iter()
+            .map(|spec| running(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
+            .collect();
+        let generation = Generation { number, snapshot, upstreams };
+        generation.refresh_names();
+        generation
+    }
+
+    /// What runs for an upstream of the snapshot.
+    pub fn upstream(&self, id: UpstreamId) -> &Upstream {
+        &self.upstreams[id.0]
+    }
+
+    /// Whether some upstream has names to look up.
+    pub fn has_names(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.has_names())
+    }
+
+    /// Looks up the names of all upstreams, all at the same time. Blocks until the resolver has answered.
+    pub fn refresh_names(&self) {
+        std::thread::scope(|scope| {
+            for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
+                scope.spawn(|| {
+                    for (name, error) in upstream.refresh(resolve) {
+                        log::warn!("cannot look up name={name} upstream={} error=\"{error}\"", upstream.spec().name);
+                    }
+                });
+            }
+        });
+    }
+}
+
+// === impl Fixed, Refused ===
+
+impl Fixed {
+    /// The keys in which two configurations differ that only a restart can change.
+    fn differences(&self, new: &Fixed) -> Vec<&'static str> {
+        let Fixed { listeners, admin, threads, grace_period } = self;
+        let mut keys = Vec::new();
+        if *listeners != new.listeners {
+            keys.push("listeners");
+        }
+        if *admin != new.admin {
+            keys.push("admin");
+        }
+        if *threads != new.threads || *grace_period != new.grace_period {
+            keys.push("server");
+        }
+        keys
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Refused::Invalid(problems) => f.write_str(problems.trim_end()),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
