@@ -1,0 +1,249 @@
+//! The process: listeners, signals, and an orderly end.
+//!
+//! Pingora handles SIGTERM, SIGINT and SIGQUIT. What it lacks is here: SIGHUP, which would kill the process; leaving
+//! as soon as nothing is under way, instead of after the whole grace period; and noticing before the start that a port
+//! is taken, instead of living on without it.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use pingora_core::apps::http_app::ServeHttp;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::Admin;
+use crate::live::Live;
+use crate::proxy::{Gateway, Running};
+
+/// How often names are looked up again.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
+/// How often a process that is to end looks whether it can.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Pingora counts attempts over all upstreams; each upstream's own `retries` is at most 10.
+const MAX_ATTEMPTS: usize = 11;
+
+/// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
+#[derive(Debug, Clone)]
+pub struct Hangup(Arc<AtomicBool>);
+
+/// Why the process could not start to serve.
+#[derive(Debug)]
+pub enum StartError {
+    /// The signal handler could not be installed.
+    Signal(io::Error),
+    /// An address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+}
+
+/// Serves until a signal ends the process. Returns only when it could not start.
+pub fn serve(live: Arc<Live>, hangup: Hangup) -> Result<std::convert::Infallible, StartError> {
+    serve_with(live, hangup, |_| {})
+}
+
+/// As [`serve`], with services of the caller's own in the same process.
+pub fn serve_with(
+    live: Arc<Live>,
+    hangup: Hangup,
+    add: impl FnOnce(&mut Server),
+) -> Result<std::convert::Infallible, StartError> {
+    let generation = live.current();
+    let fixed = generation.snapshot.fixed().clone();
+    for address in fixed.listeners.iter().chain(&fixed.admin) {
+        // Pingora would retry for half a minute, and then live on without the listener.
+        drop(TcpListener::bind(address).map_err(|error| StartError::Bind(*address, error))?);
+    }
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let conf = ServerConf {
+        threads: if fixed.threads == 0 { cores } else { fixed.threads },
+        grace_period_seconds: Some(fixed.grace_period.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(1),
+        max_retries: MAX_ATTEMPTS,
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
+    server.bootstrap();
+
+    let gateway = Gateway::new(live.clone());
+    let running = gateway.running();
+    let mut proxy = pingora_proxy::http_proxy_service(&server.configuration, gateway);
+    for address in &fixed.listeners {
+        proxy.add_tcp(&address.to_string());
+    }
+    server.add_service(proxy);
+    if let Some(address) = fixed.admin {
+        add_http_service(&mut server, "admin", Admin::new(live.clone()), address);
+    }
+    server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
+    server.add_service(background_service("names", Names { live }));
+    server.add_service(background_service("drain", Drain { running }));
+    add(&mut server);
+
+    let snapshot = &generation.snapshot;
+    let addresses: Vec<String> = fixed.listeners.iter().map(ToString::to_string).collect();
+    log::info!(
+        "serving on {} routes={} upstreams={}",
+        addresses.join(", "),
+        snapshot.routes().len(),
+        snapshot.upstreams().len()
+    );
+    drop(generation);
+    server.run_forever()
+}
+
+// === impl Hangup, StartError ===
+
+impl Hangup {
+    /// To be called as the first thing in `main`.
+    pub fn catch() -> Result<Self, StartError> {
+        let flag = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone()).map_err(StartError::Signal)?;
+        Ok(Hangup(flag))
+    }
+
+    /// Whether the signal has come since this was last asked.
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Signal(error) => write!(f, "cannot handle SIGHUP: {error}"),
+            StartError::Bind(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; ")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => write!(f, "stop what listens there, or write another address"),
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "write a port from 1024, or give the program CAP_NET_BIND_SERVICE")
+                    }
+                    _ => write!(f, "write an address that this machine has"),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+// === background services ===
+
+/// SIGHUP: reads the configuration again.
+struct Reload {
+    live: Arc<Live>,
+    hangup: Hangup,
+}
+
+#[async_trait]
+impl BackgroundService for Reload {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => return log::error!("SIGHUP will not reload: {error}"),
+        };
+        loop {
+            // Signals come together when they come fast. The file is read after the signal, so the last one counts.
+            while self.hangup.take() {
+                let live = self.live.clone();
+                if let Err(panic) = tokio::task::spawn_blocking(move || reload(&live)).await {
+                    log::error!("the reload failed, the configuration in force stays: {panic}");
+                }
+            }
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                _ = hangups.recv() => {}
+            }
+        }
+    }
+}
+
+fn reload(live: &Live) {
+    match live.reload() {
+        Ok(reloaded) => {
+            if !reloaded.remarks.is_empty() {
+                log::warn!("the new configuration is in force, with remarks:\n{}", reloaded.remarks.trim_end());
+            }
+            for key in &reloaded.needs_restart {
+                log::warn!(
+                    "`{key}` has changed, which needs a restart; everything else of the new configuration is in force"
+                );
+            }
+            log::info!("reloaded generation={}", reloaded.number);
+        }
+        Err(refused) => log::error!("reload refused, the configuration in force stays:\n{refused}"),
+    }
+}
+
+/// Looks the names of upstreams up, again and again.
+struct Names {
+    live: Arc<Live>,
+}
+
+#[async_trait]
+impl BackgroundService for Names {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(LOOK_UP_EVERY) => {}
+            }
+            let generation = self.live.current();
+            if generation.has_names() {
+                // The resolver blocks, and its failure is in the log already.
+                let _ = tokio::task::spawn_blocking(move || generation.refresh_names()).await;
+            }
+        }
+    }
+}
+
+/// SIGTERM: Pingora closes the listeners and then sleeps; this ends the process as soon as nothing is under way.
+struct Drain {
+    running: Arc<Running>,
+}
+
+#[async_trait]
+impl BackgroundService for Drain {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        if shutdown.changed().await.is_err() {
+            return;
+        }
+        log::info!("stopping requests={}", self.running.count());
+        // Pingora reads signals once. While it sleeps, a second one must still be able to say "now".
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.running.count()),
+                _ = terminate.recv() => {}
+                () = tokio::time::sleep(DRAIN_POLL) => {}
+            }
+            if self.running.count() == 0 {
+                break log::info!("stopped");
+            }
+        }
+        log::logger().flush();
+        std::process::exit(0);
+    }
+}
+
+/// Runs a service that answers by itself on an address of its own.
+pub fn add_http_service<A>(server: &mut Server, name: &str, app: A, address: SocketAddr)
+where
+    A: ServeHttp + Send + Sync + 'static,
+{
+    let mut service = Service::new(name.to_owned(), app);
+    service.threads = Some(1);
+    service.add_tcp(&address.to_string());
+    server.add_service(service);
+}
