@@ -1,0 +1,137 @@
+//! The command line: what can be typed, and what it prints.
+//!
+//! Results go to stdout, messages to stderr. Exit codes: 0 done, 1 the configuration or an address cannot be used,
+//! 2 the command line cannot be understood.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Source;
+use crate::demo;
+use crate::live::{Live, Refused};
+use crate::problem::Severity;
+use crate::report::{self, Paint};
+use crate::server::{self, Hangup};
+use crate::snapshot::Snapshot;
+
+const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
+
+/// An edge proxy and small API gateway whose speciality is CORS.
+#[derive(Debug, Parser)]
+#[command(name = "corsgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve. SIGHUP reloads the file, SIGTERM stops when idle, SIGINT stops at once
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Say everything that is wrong with a configuration file, and what to write instead
+    Check {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// Exit with 1 on warnings too
+        #[arg(long)]
+        deny_warnings: bool,
+        /// How to print the problems
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Serve the walkthrough on 127.0.0.1:9080, with a built-in upstream
+    Demo,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs: an array of objects
+    Json,
+}
+
+/// Runs the program, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    // Before anything else: until then a SIGHUP would end the process.
+    let hangup = Hangup::catch();
+    let result = match Arguments::parse().command {
+        Command::Check { config, deny_warnings, format } => return check(&config, deny_warnings, format),
+        Command::Run { config } => hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup)),
+        Command::Demo => hangup.map_err(Into::into).and_then(demo),
+    };
+    let Err(error) = result;
+    let _ = writeln!(std::io::stderr(), "corsgate: {error}");
+    ExitCode::FAILURE
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn run(config: &Path, hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
+    log_to_stderr();
+    let (live, remarks) = Live::open(config).map_err(|refused| match refused {
+        Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
+        Refused::Unreadable(..) => Failure::from(refused),
+    })?;
+    if !remarks.is_empty() {
+        log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
+    }
+    Ok(server::serve(Arc::new(live), hangup)?)
+}
+
+fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
+    log_to_stderr();
+    Ok(demo::serve(hangup, print)?)
+}
+
+fn check(config: &Path, deny_warnings: bool, format: Format) -> ExitCode {
+    let text = match std::fs::read_to_string(config) {
+        Ok(text) => text,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {}", Refused::Unreadable(config.to_owned(), error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (_, problems) = Snapshot::read(&text);
+    let name = config.to_string_lossy();
+    let source = Source::new(&name, &text);
+    print(&match format {
+        Format::Text => report::text(&problems, &source, paint()),
+        Format::Json => report::json(&problems, &source),
+    });
+    let refused = problems.any_errors() || (deny_warnings && problems.count(Severity::Warning) > 0);
+    if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A reader that has gone away, as in `corsgate check | head -1`, is no failure.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn paint() -> Paint {
+    // https://no-color.org
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted && std::io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
+}
+
+/// One line for each event, in UTC. `RUST_LOG=debug` says why every request got what it got.
+fn log_to_stderr() {
+    let defaults =
+        env_logger::Env::default().default_filter_or("info,pingora=error,pingora_core=error,pingora_proxy=error");
+    env_logger::Builder::from_env(defaults)
+        .format(|out, record| {
+            let time = out.timestamp_millis();
+            writeln!(out, "{time} {:5} {}", record.level(), record.args())
+        })
+        .init();
+}

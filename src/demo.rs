@@ -1,0 +1,181 @@
+//! `corsgate demo`: the walkthrough without anything to set up.
+//!
+//! A small httpbin-like upstream runs in the same process. It is reached through a real connection, like any other.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use async_trait::async_trait;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use crate::live::{Live, Refused};
+use crate::server::{Hangup, StartError, add_http_service, serve_with};
+
+/// The configuration that the demo serves; the example of the README is the same file.
+pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
+
+/// Where [`CONFIG`] says that httpbin is.
+const HTTPBIN: &str = "127.0.0.1:8000";
+
+/// Why the demo could not start.
+#[derive(Debug)]
+pub enum DemoError {
+    /// No port for the built-in upstream.
+    Port(io::Error),
+    /// The configuration; not to be expected.
+    Config(Refused),
+    /// The gateway.
+    Start(StartError),
+}
+
+/// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
+pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
+    let address = free_address().map_err(DemoError::Port)?;
+    let config = CONFIG.replace(HTTPBIN, &address.to_string());
+    let (live, _) = Live::from_text(config).map_err(DemoError::Config)?;
+    serve_with(Arc::new(live), hangup, |server| {
+        add_http_service(server, "httpbin", Httpbin, address);
+        announce(&introduction());
+    })
+    .map_err(DemoError::Start)
+}
+
+fn introduction() -> String {
+    let curl = "curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: http://127.0.0.1:9080'";
+    format!(
+        "\
+corsgate serves the walkthrough on http://127.0.0.1:9080, with a built-in httpbin behind it. In another terminal:
+
+  the preflight, answered by corsgate:
+    curl http://127.0.0.1:9080/v1/json -H 'Host: cloud.httpbin.org' -H 'Origin: http://127.0.0.1:9080' -X OPTIONS -i
+
+  a request; the upstream's own Access-Control-Allow-Origin is replaced:
+    {curl} 'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
+
+  an origin that the policy does not allow; nothing of the upstream's CORS headers is left:
+    curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: https://evil.test' \\
+      'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
+
+Press Ctrl-C to stop.
+"
+    )
+}
+
+/// A port that is free now.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DemoError::Port(error) => write!(f, "no free port for the built-in upstream: {error}"),
+            DemoError::Config(refused) => write!(f, "{refused}"),
+            DemoError::Start(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+/// The upstream: `/json`, `/anything`, `/headers`, `/status/{code}`, `/response-headers?name=value`, `/delay/{s}`.
+struct Httpbin;
+
+/// The longest delay and the largest body that the built-in upstream takes part in.
+const LONGEST_DELAY: u64 = 10;
+const LARGEST_BODY: usize = 1 << 20;
+
+#[async_trait]
+impl ServeHttp for Httpbin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            if body.len() + chunk.len() > LARGEST_BODY {
+                return respond(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": "the body is longer than 1 MiB" }));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let request = session.req_header();
+        let path = request.uri.path();
+        let query = || request.uri.query().map(pairs).unwrap_or_default();
+        let headers = || {
+            let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), text(value).into()))
+                .collect::<serde_json::Map<_, _>>()
+        };
+        match path.split('/').skip(1).collect::<Vec<_>>().as_slice() {
+            ["json"] => respond(
+                StatusCode::OK,
+                &json!({ "slideshow": { "title": "Sample Slide Show", "author": "Yours Truly", "slides": [] } }),
+            ),
+            ["headers"] => respond(StatusCode::OK, &json!({ "headers": headers() })),
+            ["anything", ..] => respond(
+                StatusCode::OK,
+                &json!({
+                    "method": request.method.as_str(),
+                    "path": path,
+                    "args": query().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                    "headers": headers(),
+                    "data": String::from_utf8_lossy(&body),
+                }),
+            ),
+            ["status", code] => match code.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()) {
+                Some(status) if !status.is_informational() => respond(status, &json!({ "status": status.as_u16() })),
+                _ => respond(StatusCode::BAD_REQUEST, &json!({ "error": "a status from 200 to 999" })),
+            },
+            ["delay", seconds] => match seconds.parse::<u64>() {
+                Ok(seconds) => {
+                    tokio::time::sleep(Duration::from_secs(seconds.min(LONGEST_DELAY))).await;
+                    respond(StatusCode::OK, &json!({ "delay": seconds.min(LONGEST_DELAY) }))
+                }
+                Err(_) => respond(StatusCode::BAD_REQUEST, &json!({ "error": "a number of seconds" })),
+            },
+            ["response-headers"] => {
+                let wanted = query();
+                let shown: serde_json::Map<_, _> = wanted.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
+                let mut response = respond(StatusCode::OK, &Value::Object(shown));
+                for (name, value) in wanted {
+                    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                        response.headers_mut().append(name, value);
+                    }
+                }
+                response
+            }
+            _ => respond(StatusCode::NOT_FOUND, &json!({ "error": "not found", "path": path })),
+        }
+    }
+}
+
+fn respond(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = if bodiless { Vec::new() } else { format!("{body:#}\n").into_bytes() };
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    if !bodiless {
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        response.headers_mut().insert("content-length", length);
+    }
+    response
+}
+
+/// `a=1&b=2`, percent-encoding and `+` undone.
+fn pairs(query: &str) -> Vec<(String, String)> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
+    };
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
+}

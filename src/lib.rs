@@ -1,0 +1,51 @@
+//! corsgate: an edge proxy and small API gateway on Pingora whose speciality is CORS.
+//!
+//! The whole product in one line:
+//!
+//! ```text
+//! text --parse--> Document --compile--> Snapshot --swap--> Live     request --judge--> Verdict --edits--> headers
+//! ```
+//!
+//! The left half runs at start, on reload and in `check`, the same functions each time. The right half runs for each
+//! request; it parses no configuration, takes no lock and cannot fail for reasons of configuration.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`problem`] | what can be wrong with a configuration, and what to write instead |
+//! | [`cors`] | the policy engine: settings, policy, decision, edits |
+//! | [`route`] | host and path to a route |
+//! | [`config`] | the file: its shape, how text becomes it, where its keys stand |
+//! | [`snapshot`] | a configuration, compiled; what happens to a request |
+//! | [`upstream`] | running upstreams: addresses, and whose turn it is |
+//! | [`live`] | the configuration in force, and how it is replaced |
+//! | [`proxy`] | Pingora's hooks |
+//! | [`server`] | the process: listeners, signals, the end |
+//! | [`admin`], [`demo`], [`cli`], [`report`] | what operators see |
+//!
+//! What must stay true:
+//!
+//! 1. [`problem`], [`list`], [`domain`], [`cors`], [`route`], [`config`], [`snapshot`] and [`report`] do no I/O, read no
+//!    clock and no environment, name nothing of Pingora or tokio, and are not async. A test reads the files and says so.
+//! 2. Only [`live`] and [`cli`] read configuration files. Only [`proxy`], [`server`], [`admin`] and [`demo`] name Pingora.
+//! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.
+//! 4. A request looks at the live configuration once, in its first filter; later ones read what it found.
+//! 5. Every response, ours or the upstream's, gets its CORS headers through [`cors::Edits::apply`].
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod cors;
+pub mod demo;
+pub mod domain;
+pub mod list;
+pub mod live;
+pub mod problem;
+pub mod proxy;
+pub mod report;
+pub mod request_id;
+pub mod route;
+pub mod server;
+pub mod snapshot;
+pub mod upstream;
