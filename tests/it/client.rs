@@ -1,0 +1,294 @@
+//! A raw HTTP/1.1 client that hides nothing.
+//!
+//! It sends the bytes that a test wrote, follows no redirect, adds no field but a missing
+//! `Content-Length`, and shows each field of the answer as it came, repeated ones included. What is
+//! not well-formed HTTP/1.1 is an error, never guessed at.
+//!
+//! The second half is the wire format itself, which the [upstream](crate::upstream) reads and
+//! writes with the same code.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long one socket operation may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One request on a connection of its own.
+///
+/// # Panics
+///
+/// When no well-formed response comes back.
+#[track_caller]
+pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+    let response = Connection::open(addr).and_then(|mut connection| connection.request(method, target, headers, b""));
+    match response {
+        Ok(response) => response,
+        Err(error) => panic!("{method} {target} at {addr}: {error}"),
+    }
+}
+
+/// A connection to a server, open until it is dropped.
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects to `addr`.
+    pub fn open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends one request and reads its response.
+    ///
+    /// `Host` is the caller's, as is every other field. Only a non-empty body whose length no field
+    /// gives gets a `Content-Length`.
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
+        let mut fields = own(headers);
+        if !body.is_empty() && !is_framed(&fields) {
+            fields.push(("Content-Length".into(), body.len().to_string()));
+        }
+        self.send(&message(&format!("{method} {target} HTTP/1.1"), &fields, body))?;
+        self.read(method)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes).map_err(name_timeout)
+    }
+
+    /// Reads the next final response; interim ones are skipped, except 101, which nothing follows.
+    ///
+    /// The method of the request decides whether a body belongs to it.
+    pub fn read(&mut self, request_method: &str) -> io::Result<Response> {
+        loop {
+            let response = self.read_one(request_method).map_err(name_timeout)?;
+            if response.status >= 200 || response.status == 101 {
+                return Ok(response);
+            }
+        }
+    }
+
+    fn read_one(&mut self, request_method: &str) -> io::Result<Response> {
+        let status = parse_status_line(&read_line(&mut self.stream)?)?;
+        let headers = read_fields(&mut self.stream)?;
+        let body = if has_body(request_method, status) { self.read_body(&headers)? } else { Vec::new() };
+        Ok(Response { status, headers, body })
+    }
+
+    fn read_body(&mut self, headers: &Fields) -> io::Result<Vec<u8>> {
+        if let Some(body) = read_framed_body(&mut self.stream, headers)? {
+            return Ok(body);
+        }
+        let mut body = Vec::new();
+        self.stream.read_to_end(&mut body)?;
+        Ok(body)
+    }
+
+    /// Waits for the server to close the connection; false when it has not within the timeout.
+    ///
+    /// # Panics
+    ///
+    /// When bytes come instead that no response accounts for.
+    #[track_caller]
+    pub fn closed(&mut self) -> bool {
+        match self.stream.fill_buf() {
+            Ok(bytes) => {
+                assert!(bytes.is_empty(), "bytes after the last response: {:?}", bytes.escape_ascii().to_string());
+                true
+            }
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// A response as it came.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Every field in the order of arrival, names in the case they were sent in.
+    pub headers: Fields,
+    /// The body without its chunking.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a field.
+    ///
+    /// # Panics
+    ///
+    /// When the field comes more than once.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        only(&self.headers, name)
+    }
+
+    /// The values of each field of this name, in the order of arrival.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        all(&self.headers, name)
+    }
+
+    /// The body as text.
+    ///
+    /// # Panics
+    ///
+    /// When it is not UTF-8.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body of UTF-8")
+    }
+}
+
+/// The fields of a message, in order. Bytes that are not UTF-8 show as U+FFFD.
+pub type Fields = Vec<(String, String)>;
+
+/// The fields as a message owns them.
+pub fn own(fields: &[(&str, &str)]) -> Fields {
+    fields.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+}
+
+/// The value of the field, which must not come twice.
+#[track_caller]
+pub fn only<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let values = all(fields, name);
+    assert!(values.len() <= 1, "{name} comes {} times: {values:?}", values.len());
+    values.first().copied()
+}
+
+/// The values of each field of this name.
+pub fn all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+}
+
+/// Whether a response of this status to this method may carry a body.
+pub fn has_body(request_method: &str, status: u16) -> bool {
+    request_method != "HEAD" && status >= 200 && status != 204 && status != 304
+}
+
+/// Whether the fields say how long the body is.
+pub fn is_framed(fields: &[(String, String)]) -> bool {
+    ["Content-Length", "Transfer-Encoding"].iter().any(|name| !all(fields, name).is_empty())
+}
+
+/// A message in wire format. The body goes out as it is: a chunked one is chunked by the caller.
+pub fn message(start_line: &str, fields: &[(String, String)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{start_line}\r\n").into_bytes();
+    for (name, value) in fields {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Reads one line and takes off its CRLF.
+pub fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line)?;
+    if !line.ends_with(b"\n") {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    match line.strip_suffix(b"\r\n") {
+        Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
+        None => Err(malformed(format!("a line without CR: {:?}", line.escape_ascii().to_string()))),
+    }
+}
+
+/// Reads fields up to the empty line that ends them.
+pub fn read_fields(reader: &mut impl BufRead) -> io::Result<Fields> {
+    let mut fields = Fields::new();
+    loop {
+        let line = read_line(reader)?;
+        if line.is_empty() {
+            return Ok(fields);
+        }
+        match line.split_once(':') {
+            Some((name, value)) if !name.is_empty() && !name.contains(char::is_whitespace) => {
+                fields.push((name.into(), value.trim_matches([' ', '\t']).into()));
+            }
+            _ => return Err(malformed(format!("no field: {line:?}"))),
+        }
+    }
+}
+
+/// Reads the body whose length the fields give; `None` when they do not.
+pub fn read_framed_body(reader: &mut impl BufRead, fields: &[(String, String)]) -> io::Result<Option<Vec<u8>>> {
+    let lengths = all(fields, "Content-Length");
+    let encodings = all(fields, "Transfer-Encoding");
+    match (lengths.as_slice(), encodings.as_slice()) {
+        ([], []) => Ok(None),
+        ([length], []) => {
+            let length = number(length, 10).ok_or_else(|| malformed(format!("Content-Length: {length}")))?;
+            read_exactly(reader, length).map(Some)
+        }
+        ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => read_chunked(reader).map(Some),
+        _ => Err(malformed(format!("Content-Length: {lengths:?} with Transfer-Encoding: {encodings:?}"))),
+    }
+}
+
+/// Reads chunks up to the last one. Trailer fields are checked and dropped.
+fn read_chunked(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = read_line(reader)?;
+        let size = line.split(';').next().unwrap_or_default().trim_end();
+        let size = number(size, 16).ok_or_else(|| malformed(format!("chunk size: {line:?}")))?;
+        if size == 0 {
+            read_fields(reader)?;
+            return Ok(body);
+        }
+        body.append(&mut read_exactly(reader, size)?);
+        let end = read_line(reader)?;
+        if !end.is_empty() {
+            return Err(malformed(format!("after a chunk: {end:?}")));
+        }
+    }
+}
+
+fn read_exactly(reader: &mut impl BufRead, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if reader.take(length).read_to_end(&mut bytes)? as u64 == length {
+        Ok(bytes)
+    } else {
+        Err(ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn parse_status_line(line: &str) -> io::Result<u16> {
+    let mut parts = line.splitn(3, ' ');
+    let status = match (parts.next(), parts.next()) {
+        (Some("HTTP/1.1" | "HTTP/1.0"), Some(status)) if status.len() == 3 => number(status, 10),
+        _ => None,
+    };
+    status.and_then(|status| status.try_into().ok()).ok_or_else(|| malformed(format!("no status line: {line:?}")))
+}
+
+/// The value of digits and nothing else; the parsers of `std` would let a sign pass.
+fn number(digits: &str, radix: u32) -> Option<u64> {
+    let only_digits = digits.chars().all(|digit| digit.is_digit(radix));
+    only_digits.then(|| u64::from_str_radix(digits, radix).ok()).flatten()
+}
+
+/// The error for what is not HTTP/1.1.
+pub fn malformed(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+/// A timeout says "resource temporarily unavailable" on Linux; this says what it was.
+fn name_timeout(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, format!("nothing for {TIMEOUT:?}")),
+        _ => error,
+    }
+}

@@ -1,0 +1,329 @@
+//! The real `corsgate` process, as a user runs it.
+//!
+//! A [`Gateway`] is a serving process with a configuration of its own, killed and reaped when it is
+//! dropped; [`run`] is for the commands that come to an end. Both write their output to files, for
+//! a pipe that nobody reads would stop them. When a test fails, for whatever reason, the whole
+//! output of its gateways is printed with the failure.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a process may take to start or to end.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a line may take to appear in the log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait between two looks at something that cannot be waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The names of the files in the directory of a gateway.
+const CONFIG: &str = "corsgate.yaml";
+const STDOUT: &str = "stdout";
+const STDERR: &str = "stderr";
+
+/// A serving process.
+pub struct Gateway {
+    process: Process,
+    dir: TempDir,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts `corsgate run` and waits until it accepts connections.
+    ///
+    /// `{listen}` and `{admin}` in the configuration stand for two free addresses, such as
+    /// `127.0.0.1:20001`. They stay the same for the life of the gateway.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends instead, or takes too long.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// Like [`start`](Self::start), with more arguments for `corsgate run`, such as `--watch`.
+    pub fn start_with(config: &str, args: &[&str]) -> Self {
+        assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
+        let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+        let (listen, admin) = (free_address(), free_address());
+        write_config(dir.path(), config, listen, admin);
+        let file = |name| File::create(dir.path().join(name)).expect("create a file for output");
+        let process = Process::spawn(
+            corsgate()
+                .arg("run")
+                .arg("--config")
+                .arg(dir.path().join(CONFIG))
+                .args(args)
+                .stdout(file(STDOUT))
+                .stderr(file(STDERR)),
+        );
+        let mut gateway = Self { process, dir, listen, admin };
+        gateway.wait_until_it_accepts();
+        gateway
+    }
+
+    fn wait_until_it_accepts(&mut self) {
+        let listen = self.listen;
+        let accepted = poll(PROCESS_TIMEOUT, || {
+            if let Some(status) = self.process.try_exit() {
+                panic!("the gateway ended instead of serving: {status}");
+            }
+            TcpStream::connect_timeout(&listen, PROCESS_TIMEOUT).ok()
+        });
+        assert!(accepted.is_some(), "nothing listens at {listen} after {PROCESS_TIMEOUT:?}");
+    }
+
+    /// Where `{listen}` is.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where `{admin}` is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The id of the process.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Replaces the configuration file in one step, with the same addresses for the placeholders.
+    pub fn write(&self, config: &str) {
+        write_config(self.dir.path(), config, self.listen, self.admin);
+    }
+
+    /// Replaces the configuration file and asks the gateway to read it.
+    ///
+    /// It does not wait for that: what comes of it is in the log.
+    pub fn reload_with(&self, config: &str) {
+        self.write(config);
+        self.signal(Signal::Hup);
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        // The shell has `kill` built in; not every system has a program of that name.
+        let command = format!("kill -s {} {}", signal.name(), self.pid());
+        let status = Command::new("sh").arg("-c").arg(&command).status().expect("run sh");
+        assert!(status.success(), "{command}: {status}");
+    }
+
+    /// What the process has logged so far.
+    pub fn stderr(&self) -> String {
+        self.output(STDERR)
+    }
+
+    fn output(&self, name: &str) -> String {
+        let bytes = fs::read(self.dir.path().join(name)).expect("read the output of the gateway");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until the log contains `needle`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not in time.
+    #[track_caller]
+    pub fn wait_for_log(&self, needle: &str) {
+        self.wait_for_log_count(needle, 1);
+    }
+
+    /// Waits until the log contains `needle` at least `n` times.
+    ///
+    /// # Panics
+    ///
+    /// When it does not in time.
+    #[track_caller]
+    pub fn wait_for_log_count(&self, needle: &str, n: usize) {
+        let count = || self.stderr().matches(needle).count();
+        let found = poll(LOG_TIMEOUT, || (count() >= n).then_some(()));
+        assert!(found.is_some(), "{needle:?} is in the log {} of {n} times after {LOG_TIMEOUT:?}", count());
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    ///
+    /// When it takes too long.
+    #[track_caller]
+    pub fn exit(&mut self) -> ExitStatus {
+        match self.process.exit() {
+            Some(status) => status,
+            None => panic!("the gateway still runs after {PROCESS_TIMEOUT:?}"),
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for name in [STDOUT, STDERR] {
+                eprintln!("--- {name} of the gateway at {} ---\n{}", self.listen, self.output(name));
+            }
+        }
+    }
+}
+
+/// A signal that the gateway knows.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// Read the configuration again.
+    Hup,
+    /// Drain, then exit.
+    Term,
+    /// Exit at once.
+    Int,
+    /// Hand the sockets over, then exit.
+    Quit,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hup => "HUP",
+            Self::Term => "TERM",
+            Self::Int => "INT",
+            Self::Quit => "QUIT",
+        }
+    }
+}
+
+/// What a command that has ended leaves behind.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit code.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Runs `corsgate` with these arguments to its end, in the root of the package.
+///
+/// # Panics
+///
+/// When it takes too long or dies of a signal.
+#[track_caller]
+pub fn run(args: &[&str]) -> Output {
+    run_in(Path::new(env!("CARGO_MANIFEST_DIR")), args)
+}
+
+/// Like [`run`], in the directory `dir`.
+#[track_caller]
+pub fn run_in(dir: &Path, args: &[&str]) -> Output {
+    let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().expect("create a file for output"));
+    let handle = |file: &File| file.try_clone().expect("duplicate a file handle");
+    let mut process =
+        Process::spawn(corsgate().current_dir(dir).args(args).stdout(handle(&stdout)).stderr(handle(&stderr)));
+    let status = process.exit();
+    let [stdout, stderr] = [&mut stdout, &mut stderr].map(read_from_start);
+    match status.map(|status| status.code()) {
+        Some(Some(code)) => Output { code, stdout, stderr },
+        Some(None) => panic!("corsgate {args:?} died of a signal\n{stdout}\n{stderr}"),
+        None => {
+            panic!("corsgate {args:?} still runs after {PROCESS_TIMEOUT:?}\n{stdout}\n{stderr}")
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nothing listens on, never the same twice in a process.
+///
+/// It lies below the range from which systems take the ports they choose themselves. Neither a
+/// connection nor an [upstream](crate::upstream) can therefore take it before its user does.
+///
+/// # Panics
+///
+/// When there is none left.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+
+    // Processes that run side by side start at different places.
+    let start = process::id().wrapping_mul(61) % u32::from(COUNT);
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        assert!(tried < COUNT, "no free port left");
+        let offset = (start + u32::from(tried)) % u32::from(COUNT);
+        let port = FIRST + u16::try_from(offset).expect("an offset below COUNT");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+/// Writes the file beside its place and moves it there, so that no reader sees half of it.
+fn write_config(dir: &Path, config: &str, listen: SocketAddr, admin: SocketAddr) {
+    let config = config.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string());
+    let draft = dir.join("corsgate.yaml.draft");
+    fs::write(&draft, config).expect("write the configuration");
+    fs::rename(draft, dir.join(CONFIG)).expect("replace the configuration");
+}
+
+fn read_from_start(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("read the output of corsgate");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The binary under test, without input.
+fn corsgate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corsgate"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A child process, killed and reaped when it is dropped.
+struct Process(Child);
+
+impl Process {
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().expect("start corsgate"))
+    }
+
+    /// How it ended, if it did.
+    fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("ask for the status of a child")
+    }
+
+    /// How it ended; `None` when it takes too long.
+    fn exit(&mut self) -> Option<ExitStatus> {
+        poll(PROCESS_TIMEOUT, || self.try_exit())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Neither can fail in a way that a test could act on: the process is this one's child.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Probes until there is a result, `limit` at most.
+fn poll<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = probe();
+        if found.is_some() || Instant::now() >= deadline {
+            return found;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}

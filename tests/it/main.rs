@@ -1,0 +1,8 @@
+//! The integration tests: one binary, one module for each thing that the product promises.
+//!
+//! `client`, `upstream` and `gateway` are the tools; everything else is tests. All of it stays on 127.0.0.1.
+
+mod cases;
+mod client;
+mod gateway;
+mod upstream;

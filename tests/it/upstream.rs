@@ -1,0 +1,416 @@
+//! An origin server on a free port that records what it is sent and answers as a test says.
+//!
+//! A thread accepts, and each connection has one of its own. All of them end when the [`Upstream`]
+//! is dropped, whatever they are waiting for, except inside the function of the test. A panic in
+//! one of them, such as a failed assertion in that function or a request that is not HTTP/1.1, then
+//! fails the test.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::resume_unwind;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::client::{self, Connection, Fields, fetch};
+
+/// How long [`Upstream::wait_for_hits`] waits.
+const HITS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running origin server.
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Upstream {
+    /// Starts a server that gives each request to `answer`, after it was recorded.
+    pub fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a free port");
+        let address = listener.local_addr().expect("the address of a bound listener");
+        let shared = Arc::new(Shared::default());
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared, &answer)
+        });
+        Self { address, shared, acceptor: Some(acceptor) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The requests so far, in the order in which they were complete.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.state().received.clone()
+    }
+
+    /// How many requests came so far.
+    pub fn hits(&self) -> usize {
+        self.shared.state().received.len()
+    }
+
+    /// Waits until at least `n` requests have come.
+    ///
+    /// # Panics
+    ///
+    /// When they do not come in time.
+    #[track_caller]
+    pub fn wait_for_hits(&self, n: usize) {
+        self.shared.wait(HITS_TIMEOUT, |state| state.received.len() >= n);
+        let hits = self.hits();
+        assert!(hits >= n, "{hits} of {n} requests came within {HITS_TIMEOUT:?}");
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear(&self) {
+        self.shared.state().received.clear();
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // Accepting has no timeout: one more connection is what ends it.
+        drop(TcpStream::connect(self.address));
+        let ended = self.acceptor.take().map_or(Ok(()), JoinHandle::join);
+        if let Err(panic) = ended
+            && !thread::panicking()
+        {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The method.
+    pub method: String,
+    /// The request target, undecoded.
+    pub target: String,
+    /// Every field in the order of arrival, names in the case they were sent in.
+    pub headers: Fields,
+    /// The body without its chunking.
+    pub body: Vec<u8>,
+    /// The number of the connection it came on; the first one accepted is 1.
+    pub connection: u64,
+}
+
+impl Received {
+    /// The value of a field.
+    ///
+    /// # Panics
+    ///
+    /// When the field comes more than once.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        client::only(&self.headers, name)
+    }
+
+    /// The values of each field of this name, in the order of arrival.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        client::all(&self.headers, name)
+    }
+}
+
+/// What the server does with a request.
+pub struct Reply {
+    delay: Duration,
+    action: Action,
+}
+
+enum Action {
+    Respond { status: u16, fields: Fields, body: Vec<u8> },
+    Write(Vec<u8>),
+    Close,
+}
+
+impl Reply {
+    /// A response without fields and with an empty body.
+    ///
+    /// It gets a `Content-Length` where one belongs, unless a field says how long the body is. The
+    /// connection is kept, unless either side said `Connection: close`.
+    pub fn new(status: u16) -> Self {
+        Self::at_once(Action::Respond { status, fields: Fields::new(), body: Vec::new() })
+    }
+
+    /// These bytes as they are; then the connection is closed.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::at_once(Action::Write(bytes.into()))
+    }
+
+    /// No answer until the upstream is dropped.
+    pub fn hang() -> Self {
+        Self::reset().after(Duration::MAX)
+    }
+
+    /// The connection is closed without a byte of an answer.
+    pub fn reset() -> Self {
+        Self::at_once(Action::Close)
+    }
+
+    fn at_once(action: Action) -> Self {
+        Self { delay: Duration::ZERO, action }
+    }
+
+    /// Adds a field to a [new](Self::new) response.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let Action::Respond { fields, .. } = &mut self.action else {
+            panic!("only a response has fields: {name}");
+        };
+        fields.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives a [new](Self::new) response its body.
+    pub fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        let Action::Respond { body, .. } = &mut self.action else {
+            panic!("only a response has a body");
+        };
+        *body = bytes.into();
+        self
+    }
+
+    /// Waits before doing it. When the upstream is dropped meanwhile, the connection just closes.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// What the threads of one server share.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    received: Vec<Received>,
+    /// Each accepted connection; gone when its thread has ended.
+    connections: Vec<Weak<TcpStream>>,
+    stopping: bool,
+}
+
+impl Shared {
+    /// The state, which each change under the lock leaves whole, a panic or not.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the condition holds, `timeout` at most.
+    fn wait(&self, timeout: Duration, condition: impl Fn(&State) -> bool) {
+        let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !condition(state));
+        drop(waited);
+    }
+
+    fn record(&self, request: &Received) {
+        self.state().received.push(request.clone());
+        self.changed.notify_all();
+    }
+
+    /// Takes a connection in, to be shut down by [`stop`](Self::stop); false when that was before.
+    fn admit(&self, stream: &Arc<TcpStream>) -> bool {
+        let mut state = self.state();
+        state.connections.push(Arc::downgrade(stream));
+        !state.stopping
+    }
+
+    /// Ends what the threads are waiting for: delays, requests to come, answers nobody reads.
+    fn stop(&self) {
+        let mut state = self.state();
+        state.stopping = true;
+        for stream in state.connections.iter().filter_map(Weak::upgrade) {
+            // It fails only for a connection that has ended already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.changed.notify_all();
+    }
+}
+
+/// Accepts connections until the server stops, then waits for their threads.
+fn accept(listener: &TcpListener, shared: &Shared, answer: &(impl Fn(&Received) -> Reply + Sync)) {
+    thread::scope(|scope| {
+        for (connection, stream) in (1..).zip(listener.incoming()) {
+            let stream = Arc::new(stream.expect("accept a connection"));
+            if !shared.admit(&stream) {
+                break;
+            }
+            scope.spawn(move || match serve(&stream, connection, shared, answer) {
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    panic!("not HTTP/1.1: {error}")
+                }
+                // A peer may go away at any time.
+                Ok(()) | Err(_) => {}
+            });
+        }
+    });
+}
+
+/// Answers the requests of one connection until either side has had enough of it.
+fn serve(
+    mut stream: &TcpStream,
+    connection: u64,
+    shared: &Shared,
+    answer: &impl Fn(&Received) -> Reply,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(&mut reader, connection)? {
+        shared.record(&request);
+        let reply = answer(&request);
+        shared.wait(reply.delay, |state| state.stopping);
+        if shared.state().stopping {
+            break;
+        }
+        match reply.action {
+            Action::Close => break,
+            Action::Write(bytes) => {
+                stream.write_all(&bytes)?;
+                break;
+            }
+            Action::Respond { status, fields, body } => {
+                let last = says_close(&request.headers) || says_close(&fields);
+                stream.write_all(&response(&request.method, status, fields, &body))?;
+                if last {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the next request; `None` when the peer closed the connection instead.
+fn read_request(reader: &mut impl BufRead, connection: u64) -> io::Result<Option<Received>> {
+    if reader.fill_buf()?.is_empty() {
+        return Ok(None);
+    }
+    let line = client::read_line(reader)?;
+    let parts: Vec<&str> = line.split(' ').collect();
+    let &[method, target, "HTTP/1.1" | "HTTP/1.0"] = parts.as_slice() else {
+        return Err(client::malformed(format!("no request line: {line:?}")));
+    };
+    let headers = client::read_fields(reader)?;
+    let body = client::read_framed_body(reader, &headers)?.unwrap_or_default();
+    Ok(Some(Received { method: method.into(), target: target.into(), headers, body, connection }))
+}
+
+fn says_close(fields: &[(String, String)]) -> bool {
+    client::all(fields, "Connection")
+        .iter()
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"))
+}
+
+/// A response in wire format, with the length and the body that the method and the status allow.
+fn response(method: &str, status: u16, mut fields: Fields, body: &[u8]) -> Vec<u8> {
+    // The length that a GET would have had belongs to the answer to a HEAD.
+    if client::has_body("GET", status) && !client::is_framed(&fields) {
+        fields.push(("Content-Length".into(), body.len().to_string()));
+    }
+    let body = if client::has_body(method, status) { body } else { b"" };
+    client::message(&format!("HTTP/1.1 {status} "), &fields, body)
+}
+
+const HOST: (&str, &str) = ("Host", "upstream.test");
+
+#[test]
+fn requests_share_a_kept_connection_and_are_recorded() {
+    let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
+    let mut connection = Connection::open(upstream.address()).unwrap();
+    let first = connection.request("GET", "/first", &[HOST, ("X-Twice", "1"), ("x-twice", "2")], b"").unwrap();
+    let second = connection.request("POST", "/second", &[HOST], b"body").unwrap();
+    fetch(upstream.address(), "GET", "/third", &[HOST]);
+
+    assert_eq!((first.status, first.text(), second.text()), (200, "/first", "/second"));
+    assert_eq!(first.headers, client::own(&[("Content-Length", "6")]));
+    let [first, second, third] = &upstream.received()[..] else { panic!("three requests") };
+    assert_eq!(first.all("x-TWICE"), ["1", "2"]);
+    assert_eq!(first.headers, client::own(&[HOST, ("X-Twice", "1"), ("x-twice", "2")]));
+    assert_eq!((second.method.as_str(), second.header("content-length")), ("POST", Some("4")));
+    assert_eq!(second.body, b"body");
+    assert_eq!([first, second, third].map(|request| request.connection), [1, 1, 2]);
+
+    upstream.clear();
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn chunked_bodies_are_read_on_both_sides() {
+    const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
+    let upstream = Upstream::start(|_| {
+        Reply::new(200).header(CHUNKED.0, CHUNKED.1).body("2;ext=1\r\nan\r\n4\r\nswer\r\n0\r\nTrailer: 1\r\n\r\n")
+    });
+    let mut connection = Connection::open(upstream.address()).unwrap();
+    for _ in 0..2 {
+        let body = b"3\r\nque\r\n4\r\nstio\r\n1\r\nn\r\n0\r\n\r\n";
+        assert_eq!(connection.request("POST", "/", &[HOST, CHUNKED], body).unwrap().text(), "answer");
+    }
+    assert!(upstream.received().iter().all(|request| request.body == b"question"));
+}
+
+#[test]
+fn a_response_that_may_have_no_body_has_none() {
+    let upstream = Upstream::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::new(200).body("of a GET"),
+        _ => Reply::new(204),
+    });
+    let mut connection = Connection::open(upstream.address()).unwrap();
+    let head = connection.request("HEAD", "/", &[HOST], b"").unwrap();
+    let no_content = connection.request("OPTIONS", "/", &[HOST, ("Connection", "close")], b"").unwrap();
+    assert_eq!((head.header("Content-Length"), head.text()), (Some("8"), ""));
+    assert_eq!((no_content.status, no_content.headers), (204, Fields::new()));
+    assert!(connection.closed());
+}
+
+#[test]
+fn a_raw_answer_goes_out_verbatim_and_ends_the_connection() {
+    let upstream = Upstream::start(|_| {
+        Reply::raw(concat!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nVary: A\r\nvary:B \r\n\r\nto the end",
+        ))
+    });
+    let response = fetch(upstream.address(), "GET", "/", &[HOST]);
+    assert_eq!((response.all("Vary"), response.text()), (vec!["A", "B"], "to the end"));
+}
+
+#[test]
+fn a_reset_gives_no_answer() {
+    let upstream = Upstream::start(|_| Reply::reset());
+    let mut connection = Connection::open(upstream.address()).unwrap();
+    let error = connection.request("GET", "/", &[HOST], b"").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert!(connection.closed());
+}
+
+#[test]
+fn a_drop_ends_what_hangs_what_waits_and_what_is_idle() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/hang" => Reply::hang(),
+        _ => Reply::new(200).after(Duration::from_secs(3600)),
+    });
+    let mut idle = Connection::open(upstream.address()).unwrap();
+    let mut waiting = ["/hang", "/wait"].map(|target| {
+        let mut connection = Connection::open(upstream.address()).unwrap();
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: upstream.test\r\n\r\n").as_bytes()).unwrap();
+        connection
+    });
+    upstream.wait_for_hits(2);
+    drop(upstream);
+    assert!(idle.closed());
+    assert!(waiting.iter_mut().all(Connection::closed));
+}
+
+#[test]
+#[should_panic(expected = "a scoped thread panicked")]
+fn a_panic_in_the_answer_fails_the_test() {
+    let upstream = Upstream::start(|request| panic!("nobody may ask for {}", request.target));
+    let mut connection = Connection::open(upstream.address()).unwrap();
+    assert!(connection.request("GET", "/", &[HOST], b"").is_err());
+}
