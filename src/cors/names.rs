@@ -144,7 +144,8 @@ impl RequestHeaders {
                     problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
                 }
             }
-            if !credentials && !authorization {
+            // Who has written `*` may believe that it is everything; who has written nothing believes nothing.
+            if list.is_some() && !credentials && !authorization {
                 problems.add(at, Kind::AnyHeaderWithoutAuthorization);
             }
             return Self::Any { authorization, value: joined(std::iter::once("*").chain(named.refs())) };

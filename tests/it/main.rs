@@ -4,5 +4,7 @@
 
 mod cases;
 mod client;
+mod docs;
 mod gateway;
+mod layout;
 mod upstream;

@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+# Two stages: the toolchain stays behind. Debian's slim image rather than one without a shell, for the health check.
+FROM rust:1-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked --bin corsgate
+
+FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="corsgate" \
+      org.opencontainers.image.description="An edge proxy whose speciality is CORS" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin corsgate
+COPY --from=build /build/target/release/corsgate /usr/local/bin/corsgate
+COPY conf/container.yaml /etc/corsgate/corsgate.yaml
+USER 10001
+EXPOSE 9080
+# SIGHUP reloads: docker kill --signal HUP CONTAINER. SIGTERM waits for running requests.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
+    CMD ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9180 && printf 'GET /readyz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3"]
+# Exec form: corsgate is process 1 and gets the signals itself.
+ENTRYPOINT ["/usr/local/bin/corsgate"]
+CMD ["run", "--config", "/etc/corsgate/corsgate.yaml"]

@@ -1,0 +1,82 @@
+//! The least that a Pingora proxy can do, to measure corsgate against: everything to one upstream, and every OPTIONS
+//! answered with fixed CORS headers. No configuration, no routing, no decision.
+//!
+//! ```text
+//! bare LISTEN UPSTREAM THREADS        bare 127.0.0.1:9081 127.0.0.1:8000 1
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::HeaderValue;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::modules::http::HttpModules;
+use pingora::server::Server;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::upstreams::peer::HttpPeer;
+use pingora_proxy::{ProxyHttp, Session};
+
+/// The same allocator as corsgate's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Bare {
+    upstream: SocketAddr,
+}
+
+#[async_trait]
+impl ProxyHttp for Bare {
+    type CTX = ();
+
+    fn new_ctx(&self) {}
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
+        session.as_downstream_mut().set_keepalive(Some(60));
+        if session.req_header().method != http::Method::OPTIONS {
+            return Ok(false);
+        }
+        let mut response = ResponseHeader::build(200, Some(12))?;
+        for (name, value) in [
+            ("Content-Length", "0"),
+            ("Access-Control-Allow-Origin", "https://app.example"),
+            ("Access-Control-Allow-Methods", "GET, PUT"),
+            ("Access-Control-Allow-Headers", "Content-Type"),
+            ("Access-Control-Max-Age", "7200"),
+            ("Vary", "Origin"),
+        ] {
+            response.insert_header(name, HeaderValue::from_static(value))?;
+        }
+        session.write_response_header(Box::new(response), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let mut peer = Box::new(HttpPeer::new(self.upstream, false, String::new()));
+        peer.options.connection_timeout = Some(Duration::from_secs(2));
+        peer.options.read_timeout = Some(Duration::from_secs(60));
+        peer.options.write_timeout = Some(Duration::from_secs(60));
+        peer.options.idle_timeout = Some(Duration::from_secs(50));
+        Ok(peer)
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [listen, upstream, threads] = arguments.as_slice() else {
+        eprintln!("bare LISTEN UPSTREAM THREADS");
+        std::process::exit(2);
+    };
+    let conf =
+        ServerConf { threads: threads.parse().expect("a number"), grace_period_seconds: Some(0), ..Default::default() };
+    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
+    server.bootstrap();
+    let bare = Bare { upstream: upstream.parse().expect("an address") };
+    let mut proxy = pingora_proxy::http_proxy_service(&server.configuration, bare);
+    proxy.add_tcp(listen);
+    server.add_service(proxy);
+    server.run_forever();
+}

@@ -1,0 +1,211 @@
+//! The documents keep their word: every configuration in them and in `conf/` is read, every command in them is run, and
+//! what they show is what comes out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corsgate::config::Source;
+use corsgate::report::{self, Paint};
+use corsgate::snapshot::Snapshot;
+
+use crate::client;
+use crate::gateway::{Gateway, run_in};
+use crate::upstream::{Reply, Upstream};
+
+/// A fenced block of a document.
+struct Block {
+    language: String,
+    text: String,
+}
+
+#[test]
+fn every_example_in_conf_is_valid_without_warnings() {
+    for file in files("conf", "yaml") {
+        let output = run_in(&root(), &["check", "--deny-warnings", "--config", file.to_str().unwrap()]);
+        assert_eq!(output.code, 0, "{}", output.stdout);
+    }
+}
+
+#[test]
+fn every_configuration_in_the_documents_gives_what_they_show() {
+    let mut seen = 0;
+    for file in documents() {
+        let blocks = blocks(&file);
+        for (i, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "yaml") {
+            let (snapshot, problems) = Snapshot::read(&block.text);
+            let shown = blocks.get(i + 1).filter(|next| next.language == "text");
+            match shown {
+                Some(shown) => {
+                    let source = Source::new("corsgate.yaml", &block.text);
+                    let mut errors = problems;
+                    errors.retain(|problem| problem.kind.severity() == corsgate::problem::Severity::Error);
+                    assert_eq!(report::text(&errors, &source, Paint::Plain), shown.text, "{}", file.display());
+                }
+                None => assert!(snapshot.is_some(), "{}: {problems}\n{}", file.display(), block.text),
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} were found");
+}
+
+#[test]
+fn every_command_in_the_documents_does_what_they_show() {
+    let upstream = Upstream::start(|request| {
+        let query = request.target.split_once('?').map_or("", |(_, query)| query).to_owned();
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.fold(Reply::new(200), |reply, (name, value)| reply.header(name, value))
+    });
+    let walkthrough = fs::read_to_string(root().join("conf/walkthrough.yaml")).unwrap();
+    let walkthrough = walkthrough.replace("127.0.0.1:9080\n\nup", "{listen}\n\nup");
+    let walkthrough = Gateway::start(&walkthrough.replace("127.0.0.1:8000", &upstream.address().to_string()));
+    let folder = tempfile::tempdir().unwrap();
+    let mut curls = 0;
+    for file in documents() {
+        let blocks = blocks(&file);
+        for (i, block) in blocks.iter().enumerate() {
+            if block.language == "yaml" {
+                // The newest configuration that was shown and is no counterexample.
+                if Snapshot::read(&block.text).0.is_some() {
+                    fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
+                }
+            }
+            for command in block.text.lines().filter(|_| block.language == "sh") {
+                let words: Vec<&str> = command.split_whitespace().collect();
+                match words.as_slice() {
+                    ["make", target] => {
+                        let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+                        assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "{command}");
+                    }
+                    ["corsgate", "check", arguments @ ..] => {
+                        let output = run_in(folder.path(), &[&["check"], arguments].concat());
+                        assert_eq!(output.code, 0, "{command}\n{}{}", output.stdout, output.stderr);
+                    }
+                    ["corsgate", "run", "--config", file] => {
+                        let config = fs::read_to_string(folder.path().join(file)).unwrap();
+                        drop(Gateway::start(&config.replace("0.0.0.0:9080", "{listen}")));
+                    }
+                    ["curl", ..] => {
+                        curls += 1;
+                        let shown = blocks.get(i + 1).filter(|next| next.language == "http");
+                        compare(&curl(command, &walkthrough), &shown.expect("what a curl prints is shown").text);
+                    }
+                    ["docker", ..] => check_docker(command),
+                    _ => panic!("{}: no test knows how to run `{command}`", file.display()),
+                }
+            }
+        }
+    }
+    assert!(curls >= 3, "only {curls} were found");
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    for file in documents() {
+        let text = fs::read_to_string(&file).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap();
+            if !target.contains("://") && !target.is_empty() {
+                let path = file.parent().unwrap().join(target);
+                assert!(path.exists(), "{}: {target}", file.display());
+            }
+        }
+    }
+}
+
+/// There is no container engine in the tests. What the commands rely on stands in the Dockerfile.
+fn check_docker(command: &str) {
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    for promise in [
+        "STOPSIGNAL SIGTERM",
+        "USER 10001",
+        "HEALTHCHECK",
+        "ENTRYPOINT [\"/usr/local/bin/corsgate\"]",
+        "CMD [\"run\", \"--config\", \"/etc/corsgate/corsgate.yaml\"]",
+    ] {
+        assert!(dockerfile.contains(promise), "{command}: no {promise}");
+    }
+    assert!(!command.contains("--volume") || command.contains(":/etc/corsgate:ro"), "{command}");
+}
+
+/// A curl line as a request to the gateway; only the options that the documents use.
+fn curl(command: &str, gateway: &Gateway) -> client::Response {
+    let (mut method, mut target, mut headers) = ("GET", None, Vec::new());
+    let words = shell_words(command);
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-i" => {}
+            "-X" => method = words.next().unwrap(),
+            "-H" => headers.push(words.next().unwrap().split_once(": ").unwrap()),
+            url => target = Some(url.strip_prefix("http://127.0.0.1:9080").unwrap()),
+        }
+    }
+    client::fetch(gateway.address(), method, target.unwrap(), &headers)
+}
+
+/// The status and every field that is shown; and no CORS field that is not.
+fn compare(response: &client::Response, shown: &str) {
+    let mut lines = shown.lines();
+    let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(response.status, status);
+    let mut expected: Vec<(String, String)> =
+        lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())).collect();
+    let mut got = response.headers.clone();
+    got.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+    got.retain(|field| field.0.starts_with("access-control-") || field.0 == "vary" || expected.contains(field));
+    expected.sort();
+    got.sort();
+    assert_eq!(got, expected);
+}
+
+/// Words of a shell line; single quotes are all the quoting that the documents need.
+fn shell_words(line: &str) -> Vec<String> {
+    line.split('\'')
+        .enumerate()
+        .flat_map(|(i, part)| match i % 2 {
+            1 => vec![part.to_owned()],
+            _ => part.split_whitespace().map(str::to_owned).collect(),
+        })
+        .collect()
+}
+
+fn blocks(file: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(file).unwrap();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(_) if inside => inside = false,
+            Some(language) => {
+                inside = true;
+                blocks.push(Block { language: language.to_owned(), text: String::new() });
+            }
+            None if inside => {
+                let block = blocks.last_mut().unwrap();
+                block.text += line;
+                block.text.push('\n');
+            }
+            None => {}
+        }
+    }
+    blocks
+}
+
+/// The README first, because the others lean on its configuration.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = vec![root().join("README.md")];
+    documents.extend(files("docs", "md"));
+    documents
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    files.sort();
+    files
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
