@@ -171,7 +171,8 @@ pub enum Patterns {
 #[derive(Debug)]
 pub struct Origins {
     set: OriginSet,
-    patterns: Vec<(String, TuplePattern)>,
+    /// Those that some policies must not have, with their text: few, so that a large set costs each policy little.
+    remarkable: Vec<(String, TuplePattern)>,
 }
 
 /// The compiled `origin_sets`. None for one that has problems of its own.
@@ -660,7 +661,7 @@ impl Policy {
 impl Origins {
     /// Compiles a named set: only origins that mean the same in every policy.
     pub fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
-        let mut patterns = Vec::with_capacity(list.entries().len());
+        let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
         let mut faulty = list.entries().is_empty();
         if faulty {
             problems.add(at, Kind::EmptyList);
@@ -668,7 +669,10 @@ impl Origins {
         for (i, entry) in list.entries().iter().enumerate() {
             let fault = match OriginPattern::parse(entry) {
                 Ok(OriginPattern::Tuple(pattern)) => {
-                    patterns.push((entry.clone(), pattern));
+                    if pattern.is_odd_scheme() || pattern.public_suffix().is_some() {
+                        remarkable.push((entry.clone(), pattern.clone()));
+                    }
+                    patterns.push(pattern);
                     continue;
                 }
                 Ok(OriginPattern::Any) => Kind::AnyInSet,
@@ -678,8 +682,7 @@ impl Origins {
             faulty = true;
             problems.add(&at.index(i), fault);
         }
-        let set = patterns.iter().map(|(_, pattern)| pattern).collect();
-        (!faulty).then_some(Origins { set, patterns })
+        (!faulty).then(|| Origins { set: patterns.iter().collect(), remarkable })
     }
 }
 
@@ -751,7 +754,7 @@ impl OriginKeys<'_> {
                 // Its own problem is reported where it stands.
                 Some(None) => return None,
                 Some(Some(origins)) => {
-                    for (text, pattern) in &origins.patterns {
+                    for (text, pattern) in &origins.remarkable {
                         dangers.look_at(text, pattern, credentials, &at, problems);
                     }
                     shared.push(origins.clone());

@@ -4,6 +4,7 @@
 //! order: read, parse, compile, look names up, and only then the one store that publishes the result. A failure
 //! anywhere leaves everything as it was.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -152,8 +153,10 @@ fn read(name: &str, text: &str) -> Result<(Snapshot, String), Refused> {
 impl Generation {
     /// What runs for an upstream that is the same as before goes on running.
     fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Self {
+        let old: HashMap<&str, &Arc<Upstream>> =
+            old.iter().flat_map(|old| &old.upstreams).map(|upstream| (&*upstream.spec().name, upstream)).collect();
         let running = |spec: &crate::snapshot::Upstream| {
-            old.and_then(|old| old.upstreams.iter().find(|upstream| upstream.spec() == spec)).cloned()
+            old.get(&*spec.name).filter(|upstream| upstream.spec() == spec).map(|upstream| Arc::clone(upstream))
         };
         let upstreams = snapshot
             .upstreams()

@@ -21,7 +21,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::cors::{Edits, Headers, Scheme};
 use crate::live::{Generation, Live};
 use crate::request_id::RequestIds;
-use crate::snapshot::{Action, Refusal, Request, Route, Verdict};
+use crate::snapshot::{Action, Framing, Refusal, Request, Route};
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
@@ -86,11 +86,7 @@ impl ProxyHttp for Gateway {
             let keepalive = generation.snapshot.limits().keepalive.as_secs().max(1);
             downstream.set_keepalive(Some(keepalive));
         }
-        let request = session.req_header();
-        let verdict = match is_ambiguous_length(session.as_downstream()) {
-            true => Verdict { action: Action::Refuse(Refusal::AmbiguousLength), edits: Edits::default(), reason: None },
-            false => generation.snapshot.judge(&facts(request)),
-        };
+        let verdict = generation.snapshot.judge(&facts(session.as_downstream()));
         let (route, action) = match verdict.action {
             Action::Forward(found) => (Some(found.index), None),
             Action::Answer(status) => (None, Some((status, "", None))),
@@ -300,7 +296,8 @@ impl Headers for PingoraHeaders<'_> {
 
 // --- requests
 
-fn facts(request: &RequestHeader) -> Request<'_> {
+fn facts(session: &ServerSession) -> Request<'_> {
+    let request = session.req_header();
     let (target, authority) = origin_form(request);
     let host = || request.headers.get(header::HOST).map(HeaderValue::as_bytes);
     Request {
@@ -316,6 +313,7 @@ fn facts(request: &RequestHeader) -> Request<'_> {
             None => authority.or_else(host).map(|bytes| std::str::from_utf8(bytes).unwrap_or("?")),
         },
         headers: &request.headers,
+        framing: framing(session),
     }
 }
 
@@ -330,15 +328,15 @@ fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Content-Length with Transfer-Encoding: what smuggling is made of. Pingora drops the length and goes on, so that only
-/// the bytes of the header still show it.
-fn is_ambiguous_length(session: &ServerSession) -> bool {
-    let ServerSession::H1(session) = session else { return false };
-    session.req_header().headers.contains_key(header::TRANSFER_ENCODING)
+/// With both, Pingora drops Content-Length and goes on, so that only the bytes of the header still show it.
+fn framing(session: &ServerSession) -> Framing {
+    let ServerSession::H1(session) = session else { return Framing::Clear };
+    let has_both = session.req_header().headers.contains_key(header::TRANSFER_ENCODING)
         && session.get_headers_raw_bytes().split(|b| *b == b'\n').any(|line| {
             let name = line.split(|b| *b == b':').next().unwrap_or_default();
             name.trim_ascii().eq_ignore_ascii_case(b"content-length")
-        })
+        });
+    if has_both { Framing::Ambiguous } else { Framing::Clear }
 }
 
 /// The target in origin form and without the prefix; None when it can stay as it is.

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use crate::config::Document;
 use crate::cors::{self, Edits, Policy, Reason, Scheme};
+use crate::domain::split_port;
 use crate::problem::{KeyPath, Kind, Problems};
 use crate::route::{Found, Path, Routes, is_ambiguous};
 
@@ -125,6 +126,17 @@ pub struct Request<'a> {
     pub authority: Option<&'a str>,
     /// All header fields.
     pub headers: &'a HeaderMap,
+    /// Whether its length is beyond doubt.
+    pub framing: Framing,
+}
+
+/// Whether the length of a request's body is beyond doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// None, or one of Content-Length and Transfer-Encoding.
+    Clear,
+    /// Both: what request smuggling is made of (RFC 9112 section 11.2).
+    Ambiguous,
 }
 
 /// What happens to one request.
@@ -209,7 +221,8 @@ impl Snapshot {
             edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
             reason: None,
         };
-        if !is_host(authority) && (request.authority.is_some() || request.version >= Version::HTTP_11) {
+        // Only HTTP/1.0 can do without a host.
+        if !is_authority(authority) && (request.authority.is_some() || request.version >= Version::HTTP_11) {
             return refuse(Refusal::BadHost, None);
         }
         let host_policy = || match self.table.carried(authority) {
@@ -311,10 +324,17 @@ fn follows_from(kind: Kind, at: &KeyPath, cause: &KeyPath) -> bool {
         }
 }
 
-/// The characters of a host with or without a port; which hosts exist is the routes' business.
-fn is_host(authority: &str) -> bool {
-    !authority.is_empty()
-        && authority.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'[' | b']'))
+/// The form of a host with or without a port; which hosts exist is the routes' business.
+fn is_authority(authority: &str) -> bool {
+    let (host, port) = split_port(authority);
+    let host_is_valid = match host.as_bytes() {
+        [] => false,
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        }
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')),
+    };
+    host_is_valid && port.is_none_or(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 // === impl Limits, Refusal ===
@@ -322,6 +342,9 @@ fn is_host(authority: &str) -> bool {
 impl Limits {
     fn check(&self, request: &Request<'_>) -> Option<Refusal<'static>> {
         let headers = request.headers;
+        if request.framing == Framing::Ambiguous {
+            return Some(Refusal::AmbiguousLength);
+        }
         if request.target_length > self.uri {
             return Some(Refusal::UriTooLong);
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Action, Refusal, Request, Snapshot};
+use corsgate::snapshot::{Action, Framing, Refusal, Request, Snapshot};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use serde::Deserialize;
 
@@ -207,6 +207,7 @@ fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
         scheme: Scheme::Http,
         authority: headers.get("host").map(|host| host.to_str().unwrap()),
         headers: &headers,
+        framing: Framing::Clear,
     };
     let verdict = snapshot.judge(&request);
     let (forwarded, status, mut response) = match verdict.action {

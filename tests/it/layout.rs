@@ -8,8 +8,18 @@ const PURE: [&str; 9] =
     ["problem.rs", "list.rs", "domain.rs", "cors", "route", "config", "snapshot", "report.rs", "request_id.rs"];
 
 const IMPURE_WORDS: [&str; 12] = [
-    "pingora::", "pingora_", "tokio", "std::fs", "std::env", "Instant", "SystemTime", "async fn", "std::io", "println!",
-    "TcpStream", "std::thread",
+    "pingora::",
+    "pingora_",
+    "tokio",
+    "std::fs",
+    "std::env",
+    "Instant",
+    "SystemTime",
+    "async fn",
+    "std::io",
+    "println!",
+    "TcpStream",
+    "std::thread",
 ];
 
 #[test]
