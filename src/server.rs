@@ -67,6 +67,9 @@ pub fn serve_with(
         grace_period_seconds: Some(fixed.grace_period.as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: MAX_ATTEMPTS,
+        // On SIGQUIT Pingora would hand the listening sockets to whoever waits at a path in /tmp that everybody can
+        // write to. Until there is an upgrade to hand them to, nobody can wait there.
+        upgrade_sock: "/dev/null/corsgate".to_owned(),
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
