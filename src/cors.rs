@@ -38,7 +38,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
 pub use self::edits::{Edits, Field, Headers, Vary};
-pub use self::names::{MAX_NAMES, MAX_NAMES_BYTES};
+pub use self::names::{MAX_NAMES, MAX_NAMES_BYTES, is_forbidden_request_header};
 pub use self::origin::{Found, MAX_ORIGIN, OriginPattern, OriginSet, TuplePattern};
 
 use self::edits::{Fields, Removal, Values};

@@ -20,6 +20,7 @@
 //! | [`live`] | the configuration in force, and how it is replaced |
 //! | [`proxy`] | Pingora's hooks |
 //! | [`server`] | the process: listeners, signals, the end |
+//! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
 //! | [`admin`], [`demo`], [`cli`], [`report`] | what operators see |
 //!
 //! What must stay true:
@@ -34,6 +35,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod admin;
+pub mod browser;
 pub mod cli;
 pub mod config;
 pub mod cors;

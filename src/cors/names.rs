@@ -346,7 +346,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 // --- which names belong where
 
 /// Fetch, "forbidden request-header": a page's attempt to set one is ignored.
-fn is_forbidden_request_header(name: &str) -> bool {
+pub fn is_forbidden_request_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("sec-")
         || name.starts_with("proxy-")

@@ -20,15 +20,17 @@ use crate::upstream::{Reply, Upstream};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+pub struct Table {
+    #[serde(skip)]
+    file: String,
     config: String,
-    cases: Vec<Row>,
+    pub cases: Vec<Row>,
 }
 
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
+pub struct Row {
+    pub name: String,
     request: String,
     headers: Vec<String>,
     #[serde(default)]
@@ -59,9 +61,7 @@ struct Outcome {
 #[test]
 fn the_engine_gives_every_row_what_it_expects() {
     check(|table| {
-        let config = format!("{}{}", surroundings("127.0.0.1:9080", "127.0.0.1:8000"), table.config);
-        let (snapshot, problems) = Snapshot::read(&config);
-        let snapshot = snapshot.unwrap_or_else(|| panic!("the table's configuration is refused:\n{problems}"));
+        let snapshot = table.snapshot();
         move |row: &Row| judge(&snapshot, row)
     });
 }
@@ -97,22 +97,48 @@ fn surroundings(listen: &str, upstream: &str) -> String {
     )
 }
 
-/// Runs every row of every table, and shows all that differ.
-fn check<S: FnMut(&Row) -> Outcome>(start: impl Fn(&Table) -> S) {
+/// All tables, in the order of their names.
+pub fn tables() -> Vec<Table> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
-    let (mut rows, mut failures) = (0, String::new());
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
+    let read = |file: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap();
         let table: Table = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        Table { file: file.file_name().unwrap().to_string_lossy().into_owned(), ..table }
+    };
+    files.iter().map(read).collect()
+}
+
+impl Table {
+    /// The table's configuration, compiled.
+    pub fn snapshot(&self) -> Snapshot {
+        let config = format!("{}{}", surroundings("127.0.0.1:9080", "127.0.0.1:8000"), self.config);
+        let (snapshot, problems) = Snapshot::read(&config);
+        snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
+    }
+}
+
+impl Row {
+    /// Method, path without query, and header fields.
+    pub fn request(&self) -> (Method, String, HeaderMap) {
+        let (method, target) = self.request.split_once(' ').expect("`METHOD target`");
+        let path = target.split('?').next().unwrap_or_default().to_owned();
+        (Method::from_bytes(method.as_bytes()).unwrap(), path, header_map(&self.headers))
+    }
+}
+
+/// Runs every row of every table, and shows all that differ.
+fn check<S: FnMut(&Row) -> Outcome>(start: impl Fn(&Table) -> S) {
+    let (mut rows, mut failures) = (0, String::new());
+    for table in tables() {
         let mut subject = start(&table);
         for row in &table.cases {
             rows += 1;
             let outcome = subject(row);
             if let Some(difference) = difference(&row.expect, &outcome) {
-                let _ = writeln!(failures, "{}: {}\n{difference}", file.file_name().unwrap().display(), row.name);
+                let _ = writeln!(failures, "{}: {}\n{difference}", table.file, row.name);
             }
         }
     }
@@ -196,13 +222,11 @@ fn field(line: &str) -> (String, String) {
 
 /// The engine as a subject: what the proxy does, on plain values.
 fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
-    let (method, target) = row.request.split_once(' ').expect("`METHOD target`");
-    let method = Method::from_bytes(method.as_bytes()).unwrap();
-    let headers = header_map(&row.headers);
+    let (method, path, headers) = row.request();
     let request = Request {
         method: &method,
-        path: target.split('?').next().unwrap().as_bytes(),
-        target_length: target.len(),
+        path: path.as_bytes(),
+        target_length: path.len(),
         version: Version::HTTP_11,
         scheme: Scheme::Http,
         authority: headers.get("host").map(|host| host.to_str().unwrap()),
@@ -242,14 +266,9 @@ fn header_map(lines: &[String]) -> HeaderMap {
 
 #[test]
 fn every_reason_code_has_a_row() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut seen = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
-            let table: Table = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-            seen.extend(table.cases.into_iter().filter_map(|row| row.expect.reason));
-        }
+    for table in tables() {
+        seen.extend(table.cases.into_iter().filter_map(|row| row.expect.reason));
     }
     let all = [
         "allowed_any",

@@ -2,6 +2,7 @@
 //!
 //! `client`, `upstream` and `gateway` are the tools; everything else is tests. All of it stays on 127.0.0.1.
 
+mod browser;
 mod cases;
 mod client;
 mod docs;

@@ -1,0 +1,162 @@
+//! The browser's side as the judge: what the engine calls allowed works in a browser, what it calls refused does not,
+//! and the error names the culprit.
+
+use corsgate::browser::{Credentials, Fetch, NetworkError};
+use corsgate::cors::{Reason, Scheme};
+use corsgate::snapshot::{Action, Framing, Request, Snapshot};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use crate::cases;
+
+/// Asks a snapshot as a browser would; gives the engine's reason beside the browser's verdict.
+fn preflight(
+    snapshot: &Snapshot,
+    host: &str,
+    path: &str,
+    fetch: &Fetch<'_>,
+) -> (Option<Reason>, Result<(), NetworkError>) {
+    let mut headers = HeaderMap::new();
+    headers.insert("host", HeaderValue::from_str(host).unwrap());
+    for (name, value) in fetch.preflight_headers() {
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(&value).unwrap());
+    }
+    let (reason, status, answer) = ask(snapshot, &Method::OPTIONS, host, path, &headers);
+    (reason, fetch.check_preflight(status, &answer).map(drop))
+}
+
+fn ask(
+    snapshot: &Snapshot,
+    method: &Method,
+    host: &str,
+    path: &str,
+    headers: &HeaderMap,
+) -> (Option<Reason>, StatusCode, HeaderMap) {
+    let verdict = snapshot.judge(&Request {
+        method,
+        path: path.as_bytes(),
+        target_length: path.len(),
+        version: Version::HTTP_11,
+        scheme: Scheme::Http,
+        authority: Some(host),
+        headers,
+        framing: Framing::Clear,
+    });
+    let mut response = HeaderMap::new();
+    verdict.edits.apply(&mut response);
+    let status = match verdict.action {
+        Action::Forward(_) => StatusCode::OK,
+        Action::Answer(status) => status,
+        Action::Refuse(refusal) => refusal.status(),
+    };
+    (verdict.reason, status, response)
+}
+
+/// The smallest policy there is lets a page do everything that a page usually does.
+#[test]
+fn a_policy_of_one_line_lets_a_page_post_json() {
+    let snapshot = snapshot("allow_origins: https://app.example");
+    let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        let fetch = Fetch { origin: "https://app.example", method, headers: &headers, credentials: Credentials::Omit };
+        assert_eq!(preflight(&snapshot, "api.example", "/", &fetch), (Some(Reason::AllowedExact), Ok(())));
+    }
+}
+
+/// Safelisted methods are never listed by anybody, and never missing.
+#[test]
+fn safelisted_methods_need_no_listing() {
+    let snapshot = snapshot("{ allow_origins: https://app.example, allow_methods: PUT }");
+    let headers = [("X-Custom".to_owned(), "1".to_owned())];
+    for (method, verdict) in [
+        ("get", Ok(())),
+        ("HEAD", Ok(())),
+        ("POST", Ok(())),
+        ("put", Ok(())),
+        ("PATCH", Err(NetworkError::Method("PATCH".into()))),
+        ("patch", Err(NetworkError::Method("patch".into()))),
+    ] {
+        let fetch = Fetch { origin: "https://app.example", method, headers: &headers, credentials: Credentials::Omit };
+        assert_eq!(preflight(&snapshot, "api.example", "/", &fetch).1, verdict, "{method}");
+    }
+}
+
+#[test]
+fn authorization_needs_its_name_beside_the_star() {
+    let headers = [("Authorization".to_owned(), "Bearer x".to_owned())];
+    let page = |credentials| Fetch { origin: "https://app.example", method: "GET", headers: &headers, credentials };
+    let star = snapshot("{ allow_origins: https://app.example, allow_headers: '*' }");
+    let (reason, verdict) = preflight(&star, "api.example", "/", &page(Credentials::Omit));
+    assert_eq!(reason, Some(Reason::HeaderNotAllowed));
+    assert_eq!(verdict, Err(NetworkError::Header("authorization".into())));
+    let beside = snapshot("{ allow_origins: https://app.example, allow_headers: ['*', Authorization] }");
+    assert_eq!(preflight(&beside, "api.example", "/", &page(Credentials::Omit)).1, Ok(()));
+    let echoed = snapshot("{ allow_origins: https://app.example, allow_credentials: true }");
+    assert_eq!(preflight(&echoed, "api.example", "/", &page(Credentials::Include)).1, Ok(()));
+}
+
+/// Every preflight of the tables, judged twice.
+#[test]
+fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
+    let mut judged = 0;
+    for table in cases::tables() {
+        let snapshot = table.snapshot();
+        for row in &table.cases {
+            let (method, path, headers) = row.request();
+            let one = |name: &str| match headers.get_all(name).iter().collect::<Vec<_>>().as_slice() {
+                [value] => value.to_str().ok().map(str::to_owned),
+                _ => None,
+            };
+            let asked = (one("origin"), one("access-control-request-method"), one("host"));
+            let (Some(origin), Some(wanted), Some(host)) = asked else { continue };
+            let lists = headers.get_all("access-control-request-headers").iter().count();
+            if method != Method::OPTIONS || lists > 1 {
+                continue;
+            }
+            let names = one("access-control-request-headers").unwrap_or_default();
+            // A value that is not safelisted, so that the name is asked for whatever it is.
+            let set: Vec<(String, String)> = names
+                .split(',')
+                .map(|name| (name.trim().to_owned(), "\"".repeat(129)))
+                .filter(|(name, _)| !name.is_empty())
+                .collect();
+            let (reason, status, answer) = ask(&snapshot, &method, &host, &path, &headers);
+            let credentials = match answer.contains_key("access-control-allow-credentials") {
+                true => Credentials::Include,
+                false => Credentials::Omit,
+            };
+            let fetch = Fetch { origin: &origin, method: &wanted, headers: &set, credentials };
+            // What no browser sends, no browser can judge.
+            let is_method = Method::from_bytes(wanted.as_bytes()).is_ok() && fetch.normalised_method() == wanted;
+            let sendable = is_method && {
+                let mut sent: Vec<String> = set.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+                sent.sort();
+                sent.dedup();
+                sent == fetch.unsafe_headers()
+            };
+            use Reason::*;
+            let expected = match reason {
+                Some(AllowedAny | AllowedExact | AllowedPattern | AllowedRegex) => true,
+                Some(OriginNotAllowed | OriginNull | OriginInvalid | MethodNotAllowed | HeaderNotAllowed) => false,
+                // Forwarded, or refused before there was a policy; or a list that is too long, whose names `*` covers.
+                _ => continue,
+            };
+            if sendable {
+                judged += 1;
+                let verdict = fetch.check_preflight(status, &answer);
+                assert_eq!(verdict.is_ok(), expected, "{}: {reason:?}, but {verdict:?}", row.name);
+            }
+        }
+    }
+    assert!(judged > 80, "only {judged} were judged");
+}
+
+fn snapshot(policy: &str) -> Snapshot {
+    let text = format!(
+        "listeners: [{{ address: 127.0.0.1:9080 }}]\n\
+         upstreams: {{ origin: {{ nodes: [{{ address: 127.0.0.1:8000 }}] }} }}\n\
+         services:\n  - name: api\n    upstream: origin\n    cors: {policy_line}\n",
+        policy_line = if policy.starts_with('{') { policy.to_owned() } else { format!("{{ {policy} }}") },
+    );
+    let (snapshot, problems) = Snapshot::read(&text);
+    snapshot.unwrap_or_else(|| panic!("{problems}"))
+}
