@@ -311,18 +311,28 @@ impl Vary {
             return None;
         }
         let mut all: Vec<&[u8]> = Vec::new();
-        let mut add = |token| {
-            if !all.iter().any(|known| known.eq_ignore_ascii_case(token)) {
-                all.push(token);
+        let (mut repeated, mut added) = (false, false);
+        for token in there {
+            match contains(&all, token) {
+                true => repeated = true,
+                false => all.push(token),
             }
-        };
-        there.iter().for_each(|token| add(token));
-        self.names().for_each(|name| add(name.as_bytes()));
-        if fields.iter().count() == 1 && there.len() == all.len() {
+        }
+        for name in self.names().map(str::as_bytes) {
+            if !contains(&all, name) {
+                added = true;
+                all.push(name);
+            }
+        }
+        if fields.iter().count() == 1 && !repeated && !added {
             return None;
         }
         HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
     }
+}
+
+fn contains(names: &[&[u8]], name: &[u8]) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The elements of a list-based field that are not empty (RFC 9110 section 5.6.1).
