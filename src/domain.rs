@@ -49,9 +49,9 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether there are whole labels, and nothing else, in front of a wildcard's dot.
-pub fn are_labels(front: &str) -> bool {
-    front.split('.').all(|label| !label.is_empty())
+/// Whether a text is labels and the dots between them: nothing is empty.
+pub fn are_labels(text: &str) -> bool {
+    text.split('.').all(|label| !label.is_empty())
 }
 
 impl Depths {

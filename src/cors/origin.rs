@@ -90,6 +90,7 @@ struct Parts<'a> {
     scheme: &'a str,
     /// `scheme://host`
     without_port: &'a str,
+    /// An address in brackets, or labels of which none is empty: what stands in front of a dot are whole labels.
     host: &'a str,
     /// `host:port` as written
     authority: &'a str,
@@ -268,7 +269,7 @@ impl TuplePattern {
             HostPattern::Any => true,
             HostPattern::Exact(host) => parts.host == &**host,
             HostPattern::Below(base) => {
-                parts.host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some_and(are_labels)
+                parts.host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some()
             }
         };
         parts.scheme == &*self.scheme && port && host
@@ -343,8 +344,7 @@ impl OriginSet {
             map.get(tail).is_some_and(|schemes| schemes.iter().any(|s| **s == *parts.scheme))
         };
         self.depths.tails(parts.host).any(|dot| {
-            (has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..]))
-                && are_labels(&parts.host[..dot])
+            has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..])
         })
     }
 }
@@ -364,9 +364,10 @@ impl<'a> Parts<'a> {
             Some(digits) => Some(parse_port(digits).filter(|port| default_port(scheme) != Some(*port))?),
         };
         let valid = match host.as_bytes() {
-            [b'[', inner @ .., b']'] => inner.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b':')),
-            [] => false,
-            name => name.iter().all(|b| is_name_byte(*b)) && name[0] != b'.' && name[name.len() - 1] != b'.',
+            [b'[', inner @ .., b']'] => {
+                !inner.is_empty() && inner.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b':'))
+            }
+            name => name.iter().all(|b| is_name_byte(*b)) && are_labels(host),
         };
         let without_port = &origin[..scheme.len() + "://".len() + host.len()];
         valid.then_some(Parts { scheme, without_port, host, authority, port })
