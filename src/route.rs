@@ -37,7 +37,7 @@ use http::HeaderValue;
 
 pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
-use crate::domain::{Depths, split_port};
+use crate::domain::{Depths, are_labels, split_port};
 
 /// All routes, compiled. `R` is what a route carries, `H` what a host carries for requests that no route takes.
 #[derive(Debug)]
@@ -186,7 +186,10 @@ impl<R, H> Routes<R, H> {
         lower.make_ascii_lowercase();
         // Lowering ASCII letters leaves UTF-8 valid, so this never takes the other way.
         let host = std::str::from_utf8(lower).unwrap_or_default();
-        let wildcard = || self.depths.tails(host).filter_map(|dot| self.below.get(&host[dot..])).last();
+        let wildcard = || {
+            let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));
+            self.depths.tails(host).filter_map(below).last()
+        };
         self.exact.get(host).or_else(wildcard).copied().or(self.any)
     }
 
