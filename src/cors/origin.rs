@@ -343,9 +343,9 @@ impl OriginSet {
         let has = |map: &HashMap<Box<str>, Schemes>, tail: &str| {
             map.get(tail).is_some_and(|schemes| schemes.iter().any(|s| **s == *parts.scheme))
         };
-        self.depths.tails(parts.host).any(|dot| {
-            has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..])
-        })
+        self.depths
+            .tails(parts.host)
+            .any(|dot| has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..]))
     }
 }
 

@@ -57,13 +57,14 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
         || is_dots(segment)
 }
 
-/// `.` or `..`, each dot maybe written `%2e`, maybe followed by `;parameters`, which some servers cut off first.
+/// `.` or `..`, each dot maybe written `%2e`, maybe followed by `;parameters`, which some servers cut off first; and
+/// some of those have decoded the semicolon before.
 fn is_dots(segment: &[u8]) -> bool {
     let (mut rest, mut dots) = (segment, 0);
     loop {
         rest = match rest {
             [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
-            [] | [b';', ..] => return dots == 1 || dots == 2,
+            [] | [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => return dots == 1 || dots == 2,
             _ => return false,
         };
         dots += 1;
