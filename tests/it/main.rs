@@ -8,4 +8,5 @@ mod client;
 mod docs;
 mod gateway;
 mod layout;
+mod twins;
 mod upstream;
