@@ -278,14 +278,21 @@ pub enum Use<T> {
 pub struct Named<T>(pub Vec<(String, T)>);
 
 impl Document {
-    /// Reads a text. What cannot be read is among the problems, and left out of the document.
-    pub fn parse(text: &str, problems: &mut Problems) -> Self {
+    /// Reads a text. What cannot be read is among the problems, and left out of the document; None when too little is
+    /// left to look for more.
+    pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
+        let text = without_mark(text);
         // An empty file, or one of comments only, is an empty document: what is missing is said later.
         match serde_yaml::from_str::<Option<Document>>(text) {
-            Ok(document) => document.unwrap_or_default(),
-            Err(error) => problems::recover(text, &error, problems),
+            Ok(document) => Some(document.unwrap_or_default()),
+            Err(_) => problems::recover(text, problems),
         }
     }
+}
+
+/// Editors on Windows put a byte order mark in front, which the YAML parser takes for a document of its own.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 // === defaults ===

@@ -76,10 +76,11 @@ enum AtStep<'a> {
 pub enum Kind {
     // --- the text
     Syntax { message: String },
-    WrongValue { message: String },
+    WrongValue { found: String, expected: String },
     UnknownKey { key: String, known: Vec<String> },
     UnknownWord { word: String, known: Vec<String> },
     KeyTwice { first_line: usize },
+    KeyAndAlias { key: String },
     Missing { example: &'static str },
     EmptyList,
     EmptyEntry,
@@ -335,6 +336,16 @@ impl Kind {
         }
     }
 
+    /// Whether this is a misspelt key at `at` that was probably meant to be the key at `meant`, or a merge key that
+    /// may have brought it.
+    pub fn may_stand_for(&self, meant: &KeyPath, at: &KeyPath) -> bool {
+        let Kind::UnknownKey { key, known } = self else { return false };
+        let (Some((Step::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {
+            return false;
+        };
+        parent == own && (key == "<<" || nearest(key, known) == Some(meant))
+    }
+
     /// A stable name for machines (`check --format json`).
     pub fn code(&self) -> String {
         let debug = format!("{self:?}");
@@ -353,10 +364,12 @@ impl Kind {
     pub fn fault(&self) -> String {
         use Kind::*;
         match self {
-            Syntax { message } | WrongValue { message } => message.clone(),
+            Syntax { message } => message.clone(),
+            WrongValue { found, .. } => format!("found {found}"),
             UnknownKey { key, .. } => format!("unknown key `{key}`"),
             UnknownWord { word, .. } => format!("`{word}` is not known here"),
             KeyTwice { first_line } => format!("the key stands here a second time, first on line {first_line}"),
+            KeyAndAlias { key } => format!("`{key}` and its alias are the same key"),
             Missing { .. } => "is missing".into(),
             EmptyList => "the list is empty".into(),
             EmptyEntry => "the entry is empty".into(),
@@ -483,8 +496,11 @@ impl Kind {
     pub fn remedy(&self) -> String {
         use Kind::*;
         match self {
-            Syntax { .. } => "the file must be YAML or JSON".into(),
-            WrongValue { .. } => "write the value in that form".into(),
+            Syntax { message } => syntax_remedy(message).into(),
+            WrongValue { expected, .. } => format!("write {expected}"),
+            UnknownKey { key, .. } if key == "<<" => {
+                "merge keys are not supported; write the keys out, or give the whole value an alias or a name".into()
+            }
             UnknownKey { key, known } => match nearest(key, known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the keys here are {}", listed(known)),
@@ -493,7 +509,7 @@ impl Kind {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("write one of {}", listed(known)),
             },
-            KeyTwice { .. } => "keep one of the two".into(),
+            KeyTwice { .. } | KeyAndAlias { .. } => "keep one of the two".into(),
             Missing { example } => format!("write for example `{example}`"),
             EmptyList => "list at least one entry, or remove the key".into(),
             EmptyEntry => "remove it, or the comma that makes it".into(),
@@ -589,11 +605,38 @@ impl Kind {
     }
 }
 
+/// What most likely makes a text no YAML. The parser's own messages are about its grammar.
+fn syntax_remedy(message: &str) -> &'static str {
+    let says = |part| message.contains(part);
+    if says("while scanning an alias") {
+        "a bare `*` begins an alias in YAML; write it in quotes, as `\"*\"` or `\"*.example\"`"
+    } else if says("unknown anchor") {
+        "define the anchor with `&` above, or write a `*` that is none in quotes"
+    } else if says("cannot start any token") {
+        "indent with spaces, not tabs, and write text that begins with `@`, `%` or a backtick in quotes"
+    } else if says("quoted scalar") {
+        "close the quote"
+    } else if says("mapping values are not allowed") || says("could not find expected ':'") {
+        "write a space behind the colon of a key, and indent the keys of one mapping alike"
+    } else if says("parsing a flow") {
+        "separate the entries with commas, and close every bracket and brace"
+    } else if says("more than one document") {
+        "keep one document, without `---` between"
+    } else if says("control characters") {
+        "remove the character"
+    } else if says("limit exceeded") {
+        "no configuration is nested so deeply or repeats so much"
+    } else {
+        "the file must be YAML or JSON"
+    }
+}
+
 /// The known word that `word` was probably meant to be.
 fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        // A word in another case is no other word.
+        .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()
         .map(|(_, candidate)| candidate.as_str())

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use crate::config::Document;
 use crate::cors::{self, Edits, Policy, Reason, Scheme};
 use crate::domain::split_port;
-use crate::problem::{KeyPath, Kind, Problems};
+use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
 use crate::route::{Found, Path, Routes, is_ambiguous};
 
 /// A compiled configuration. Immutable; a reload makes a new one.
@@ -201,10 +201,10 @@ impl Snapshot {
     /// Text to snapshot. None when one of the problems is an error; the others are worth showing in any case.
     pub fn read(text: &str) -> (Option<Self>, Problems) {
         let mut form = Problems::default();
-        let document = Document::parse(text, &mut form);
+        let Some(document) = Document::parse(text, &mut form) else { return (None, form) };
         let mut problems = Problems::default();
         let snapshot = Self::compile(&document, &mut problems);
-        problems.retain(|problem| !form.iter().any(|cause| follows_from(problem.kind.clone(), &problem.at, &cause.at)));
+        problems.retain(|problem| !form.iter().any(|cause| follows_from(problem, cause)));
         form.extend(problems);
         let usable = !form.any_errors();
         (snapshot.filter(|_| usable), form)
@@ -315,13 +315,32 @@ impl Snapshot {
 }
 
 /// Whether a problem is only what an unreadable value leaves behind: the reader has been told the cause already.
-fn follows_from(kind: Kind, at: &KeyPath, cause: &KeyPath) -> bool {
-    at.is_within(cause)
-        || match kind {
-            Kind::Missing { .. } | Kind::NoOrigins | Kind::EmptyList => cause.is_within(at),
-            Kind::UnknownName { name, .. } => cause.0.last() == Some(&crate::problem::Step::Key(name)),
-            _ => cause.0.is_empty(),
+fn follows_from(problem: &Problem, cause: &Problem) -> bool {
+    let is_left_out = matches!(
+        problem.kind,
+        Kind::Missing { .. } | Kind::MaxAgeLeftOut | Kind::AnyHeaderWithoutAuthorization | Kind::NoOrigins
+    );
+    problem.at.is_within(&cause.at)
+        || match &problem.kind {
+            _ if is_left_out && cause.kind.may_stand_for(&problem.at, &cause.at) => true,
+            Kind::Missing { .. } | Kind::NoOrigins | Kind::EmptyList => cause.at.is_within(&problem.at),
+            Kind::UnknownName { name, what, .. } => {
+                let section = KeyPath(vec![Step::Key(section_of(what).into())]);
+                cause.at == section
+                    || cause.kind.may_stand_for(&section, &cause.at)
+                    || cause.at.0.last() == Some(&Step::Key(name.clone()))
+            }
+            _ => false,
         }
+}
+
+/// Where things with a name are defined.
+fn section_of(what: &str) -> &'static str {
+    match what {
+        "upstream" => "upstreams",
+        "policy" => "cors_policies",
+        _ => "origin_sets",
+    }
 }
 
 /// The form of a host with or without a port; which hosts exist is the routes' business.

@@ -4,61 +4,65 @@
 //! at is noted and taken out of the tree, until the rest can be read. A broken file costs a few readings more; a good
 //! one never comes here.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_path_to_error::{Path, Segment};
-use serde_yaml::Value;
+use serde_yaml::value::{Tag, TaggedValue};
+use serde_yaml::{Mapping, Value};
 
 use super::Document;
-use super::source::Source;
+use super::source::{NO_WORD, Source};
 use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
 
 /// After so many the rest would not be read by anybody.
 const MOST: usize = 200;
 
-/// Notes every problem of the form, and gives what could be read. `error` is what the first reading said.
-pub(super) fn recover(text: &str, error: &serde_yaml::Error, problems: &mut Problems) -> Document {
-    if note_keys_that_stand_twice(text, problems) {
-        return Document::default();
-    }
-    let mut tree: Value = match serde_yaml::from_str(text) {
-        Ok(tree) => tree,
+/// Notes every problem of the form, and gives what could be read: None when that is too little to be worth checking.
+pub(super) fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
+    let mut tree = match serde_yaml::from_str::<Tree>(text) {
+        Ok(Tree(tree)) => tree,
         Err(error) => {
             problems.push(syntax(&error));
-            return Document::default();
+            return None;
         }
     };
+    note_keys_that_stand_twice(text, problems);
     for _ in 0..MOST {
         let mut track = serde_path_to_error::Track::new();
         let error = match Document::deserialize(serde_path_to_error::Deserializer::new(&tree, &mut track)) {
-            Ok(document) => return document,
+            Ok(document) => return Some(document),
             Err(error) => error.to_string(),
         };
         let mut at = key_path(&track.path());
         let kind = kind_of(&error);
-        if let Kind::UnknownKey { key, .. } = &kind
+        if let Kind::UnknownKey { key, .. } | Kind::KeyAndAlias { key } = &kind
             && at.0.last() != Some(&Step::Key(key.clone()))
         {
             at.0.push(Step::Key(key.clone()));
         }
-        let removed = remove(&mut tree, &at.0);
+        // The first reading knows how a plain `7` was written, and takes it for a text where a text is wanted.
+        if matches!(&kind, Kind::WrongValue { expected, .. } if expected == "a string")
+            && let Some(text) = find(&mut tree, &at.0).and_then(|value| Some((as_text(value)?, value)))
+        {
+            *text.1 = Value::String(text.0);
+            continue;
+        }
+        let removed = remove(&mut tree, &at.0, &kind);
         problems.push(Problem { at, kind });
         if !removed {
-            return Document::default();
+            return None;
         }
     }
-    // Only reached with more problems than anybody reads at once.
-    problems.push(syntax(error));
-    Document::default()
+    None
 }
 
 /// serde_yaml stops at a key that stands twice, and without its path.
-fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) -> bool {
-    let twice = Source::new("", text).keys_that_stand_twice();
-    let any = !twice.is_empty();
-    for (at, first_line) in twice {
+fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
+    for (at, first_line) in Source::new("", text).keys_that_stand_twice() {
         problems.push(Problem { at, kind: Kind::KeyTwice { first_line } });
     }
-    any
 }
 
 fn syntax(error: &serde_yaml::Error) -> Problem {
@@ -76,22 +80,45 @@ fn kind_of(message: &str) -> Kind {
         let mut words = quoted(rest).into_iter();
         return Kind::UnknownWord { word: words.next().unwrap_or_default(), known: words.collect() };
     }
-    let plain = message
-        .trim_start_matches("invalid type: ")
-        .trim_start_matches("invalid value: ")
-        .replace("unit value", "no value")
-        .replace("expected a boolean", "expected `true` or `false`")
-        .replace("expected usize", "expected a number")
-        .replace("expected u32", "expected a number")
-        .replace("expected u16", "expected a number")
-        .replace("expected i64", "expected a number")
-        .replace("expected a sequence", "expected a list")
-        .replace("expected unit variant, ", "expected one word, ");
-    let plain = match plain.split_once("expected struct ") {
-        Some((front, _)) => format!("{front}expected a mapping of keys"),
-        None => plain,
-    };
-    Kind::WrongValue { message: plain }
+    if let Some(rest) = message.strip_prefix("duplicate field ") {
+        return Kind::KeyAndAlias { key: quoted(rest).into_iter().next().unwrap_or_default() };
+    }
+    let plain = message.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    match plain.split_once(", expected ").or_else(|| plain.split_once(" expected ")) {
+        Some((found, expected)) => Kind::WrongValue { found: found_in_words(found), expected: in_words(expected) },
+        None => {
+            Kind::WrongValue { found: plain.to_owned(), expected: "what the documentation of this key says".into() }
+        }
+    }
+}
+
+/// What serde calls a thing, as whoever writes YAML calls it.
+fn found_in_words(found: &str) -> String {
+    match found.split_once(' ').unwrap_or((found, "")) {
+        ("unit", _) => "no value".into(),
+        ("sequence", _) => "a list".into(),
+        ("map", _) => "a mapping".into(),
+        ("enum", _) => "a tag".into(),
+        ("string", text) => format!("the text {text}"),
+        ("integer", number) => format!("the number {number}"),
+        ("floating", number) => format!("the number {}", number.trim_start_matches("point ")),
+        ("boolean", word) => word.to_owned(),
+        _ => "something else".into(),
+    }
+}
+
+fn in_words(expected: &str) -> String {
+    match expected {
+        "a boolean" => "`true` or `false`".into(),
+        "usize" | "u32" | "u64" => "a whole number from 0 on".into(),
+        "u16" => "a whole number from 0 to 65535".into(),
+        // The one signed number is `max_age`.
+        "i64" => "a whole number of seconds".into(),
+        "a sequence" => "a list".into(),
+        _ if expected.starts_with("struct ") => "a mapping of keys".into(),
+        _ if expected.contains("variant") => "one word".into(),
+        _ => expected.to_owned(),
+    }
 }
 
 fn key_path(path: &Path) -> KeyPath {
@@ -104,31 +131,106 @@ fn key_path(path: &Path) -> KeyPath {
 }
 
 /// Takes a value out, with its key. A list keeps its length, so that the places of what follows stay right; the hole
-/// is filled with the emptiest thing of the same kind that its neighbours have.
-fn remove(tree: &mut Value, path: &[Step]) -> bool {
+/// is filled with the emptiest thing of the kind that was expected.
+fn remove(tree: &mut Value, path: &[Step], kind: &Kind) -> bool {
     let Some((last, front)) = path.split_last() else { return false };
-    let mut at = tree;
-    for step in front {
-        let next = match step {
-            Step::Key(key) => at.get_mut(key.as_str()),
-            Step::Index(index) => at.get_mut(*index),
-        };
-        match next {
-            Some(next) => at = next,
-            // An enum's variant is a step to serde, but not in the tree.
-            None => return false,
-        }
-    }
+    // An enum's variant is a step to serde, but not in the tree.
+    let Some(at) = find(tree, front) else { return false };
     match (last, at) {
         (Step::Key(key), Value::Mapping(mapping)) => mapping.shift_remove(key.as_str()).is_some(),
         (Step::Index(index), Value::Sequence(list)) => {
-            let empty = Value::Mapping(serde_yaml::Mapping::new());
-            let filler = match list.iter().any(Value::is_string) {
-                true => Value::String("removed".into()),
-                false => empty,
+            let filler = match kind {
+                Kind::UnknownWord { known, .. } => Value::String(known.first().cloned().unwrap_or_default()),
+                Kind::WrongValue { expected, .. } if expected == "a mapping of keys" => Value::Mapping(Mapping::new()),
+                _ => Value::String("removed".into()),
             };
             list.get_mut(*index).is_some_and(|entry| std::mem::replace(entry, filler.clone()) != filler)
         }
         _ => false,
+    }
+}
+
+fn find<'t>(tree: &'t mut Value, path: &[Step]) -> Option<&'t mut Value> {
+    path.iter().try_fold(tree, |at, step| match step {
+        Step::Key(key) => at.get_mut(key.as_str()),
+        Step::Index(index) => at.get_mut(*index),
+    })
+}
+
+fn as_text(scalar: &Value) -> Option<String> {
+    match scalar {
+        Value::Null => Some("null".into()),
+        Value::Bool(word) => Some(word.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A tree of any valid YAML. [`Value`] itself stops at a key that stands twice; here the last one counts.
+struct Tree(Value);
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TreeVisitor;
+        impl<'de> Visitor<'de> for TreeVisitor {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            // No key takes numbers of such a size, so that losing digits of one changes nothing.
+            #[expect(clippy::cast_precision_loss, reason = "only shown")]
+            fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+                Ok((value as f64).into())
+            }
+            #[expect(clippy::cast_precision_loss, reason = "only shown")]
+            fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+                Ok((value as f64).into())
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+                Ok(text.into())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(Tree(entry)) = seq.next_element()? {
+                    entries.push(entry);
+                }
+                Ok(Value::Sequence(entries))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let mut entries = Mapping::new();
+                while let Some((Tree(key), Tree(value))) = map.next_entry()? {
+                    // A key that is no word is no key of ours, and `Source` gives it the same name.
+                    let key = match key {
+                        Value::String(key) => key,
+                        Value::Number(key) => key.to_string(),
+                        Value::Bool(key) => key.to_string(),
+                        _ => NO_WORD.into(),
+                    };
+                    entries.insert(key.into(), value);
+                }
+                Ok(Value::Mapping(entries))
+            }
+            fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
+                let (tag, value) = tagged.variant::<String>()?;
+                let Tree(value) = value.newtype_variant()?;
+                Ok(Value::Tagged(Box::new(TaggedValue { tag: Tag::new(tag), value })))
+            }
+        }
+        deserializer.deserialize_any(TreeVisitor).map(Tree)
     }
 }

@@ -157,6 +157,9 @@ struct Reader<'t> {
     depth: usize,
 }
 
+/// What a key is called that is a list or a mapping.
+pub(super) const NO_WORD: &str = "?";
+
 /// serde_yaml refuses what is nested deeper; until it does, nothing here may run out of stack.
 const DEEPEST: usize = 128;
 
@@ -204,7 +207,7 @@ impl<'t> Reader<'t> {
                         // A key that is no string is no key of ours; serde says so.
                         other => {
                             self.tree(&other, key_span);
-                            String::new()
+                            NO_WORD.into()
                         }
                     };
                     let Some((event, span)) = self.next() else { break };
