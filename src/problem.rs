@@ -291,6 +291,11 @@ impl KeyPath {
     pub fn is_within(&self, other: &KeyPath) -> bool {
         self.0.starts_with(&other.0)
     }
+
+    /// True for `upstreams.api`: what the key is called is the name itself.
+    pub fn names_a_key(&self) -> bool {
+        matches!(&*self.0, [Step::Key(_), Step::Key(_)])
+    }
 }
 
 impl fmt::Display for KeyPath {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::Source;
+use crate::config::{Place, Source};
 use crate::problem::{Kind, Problem, Problems, Severity};
 
 /// How to draw on a terminal.
@@ -83,23 +83,60 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     if let Some(place) = place.filter(|place| !place.excerpt.is_empty()) {
         let number = place.line.to_string();
         let blank = " ".repeat(number.len());
-        // A tab is as wide as it likes; with one space for each the caret stands where the eye looks.
-        let excerpt = place.excerpt.replace('\t', " ");
-        let caret = painted(&"^".repeat(place.width), colour);
-        let _ = writeln!(out, "  {number} | {excerpt}\n  {blank} | {}{caret}", " ".repeat(place.column - 1));
+        let (excerpt, before, width) = window(&place);
+        let caret = painted(&"^".repeat(width), colour);
+        let _ = writeln!(out, "  {number} | {excerpt}\n  {blank} | {}{caret}", " ".repeat(before));
     }
 }
 
-fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<crate::config::Place<'t>> {
-    // A syntax error has no key. Its own message says where it is.
+/// The most characters of a line that are shown: a file of one line, as programs write JSON, would fill the screen.
+const WIDEST: usize = 200;
+
+/// What is shown of a line, how many characters of it stand before what is meant, and how many that has.
+fn window(place: &Place<'_>) -> (String, usize, usize) {
+    // A tab is as wide as it likes; with one space for each the caret stands where the eye looks.
+    let line: Vec<char> = place.excerpt.chars().map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let before = place.column - 1;
+    if line.len() <= WIDEST {
+        return (line.into_iter().collect(), before, place.width);
+    }
+    let first = before.saturating_sub(WIDEST / 4).min(line.len() - WIDEST);
+    let last = first + WIDEST;
+    let dots = |cut: bool| if cut { "…" } else { "" };
+    let shown: String = line[first..last].iter().collect();
+    let excerpt = format!("{}{shown}{}", dots(first > 0), dots(last < line.len()));
+    let before = before - first + usize::from(first > 0);
+    (excerpt, before, place.width.min(WIDEST - (before - usize::from(first > 0)).min(WIDEST - 1)))
+}
+
+fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     match &problem.kind {
-        Kind::Syntax { message } => {
-            let number = |name: &str| -> Option<usize> {
-                let digits = message.rsplit_once(name)?.1;
-                digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-            };
-            Some(source.at_line(number(" at line ")?, number(" column ").unwrap_or(1)))
+        // A syntax error has no key. Its own message says where it is.
+        Kind::Syntax { message } => place_in_words(message, source),
+        Kind::UnknownKey { .. } | Kind::KeyTwice { .. } | Kind::KeyAndAlias { .. } => {
+            Some(source.place_of_key(&problem.at))
         }
-        _ => source.place(&problem.at),
+        Kind::BadName { .. } | Kind::NameTwice { .. } if problem.at.names_a_key() => {
+            Some(source.place_of_key(&problem.at))
+        }
+        _ => Some(source.place(&problem.at)),
+    }
+}
+
+/// The place that a message of the YAML parser names: where it got stuck, or, when that is the end of the text, where
+/// what it was reading began.
+fn place_in_words<'t>(message: &str, source: &Source<'t>) -> Option<Place<'t>> {
+    let number = |text: &str| -> Option<usize> { text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok() };
+    if let Some((_, position)) = message.split_once(" at position ") {
+        return Some(source.at_byte(number(position)?));
+    }
+    let mut places = message.split(" at line ").skip(1).filter_map(|rest| {
+        let column = rest.split_once(" column ").and_then(|(_, column)| number(column));
+        Some(source.at_line(number(rest)?, column.unwrap_or(1)))
+    });
+    let stuck = places.next()?;
+    match stuck.excerpt.is_empty() {
+        true => Some(places.next().unwrap_or(stuck)),
+        false => Some(stuck),
     }
 }

@@ -1,6 +1,6 @@
 //! A configuration's text with its name: turns the path of a key into line, column and excerpt.
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Marker, Parser, Span};
 
 use crate::problem::{KeyPath, Step};
 
@@ -36,6 +36,7 @@ enum Tree {
 impl<'t> Source<'t> {
     /// Reads the positions of a text that need not be valid.
     pub fn new(name: &'t str, text: &'t str) -> Self {
+        let text = super::without_mark(text);
         Source { name, text, root: Reader::read(text) }
     }
 
@@ -44,42 +45,59 @@ impl<'t> Source<'t> {
         self.name
     }
 
-    /// Where a key is. One that is missing is where its parent is; an entry of a comma-separated string is within it.
-    pub fn place(&self, path: &KeyPath) -> Option<Place<'t>> {
-        let mut at = self.root.as_ref()?;
-        let mut span = match path.0.first() {
-            Some(_) => at.span(),
-            None => return None,
-        };
+    /// Where the value of a key is. One that is missing is where its parent is; an entry of a comma-separated string
+    /// is within it.
+    pub fn place(&self, path: &KeyPath) -> Place<'t> {
+        self.find(path, Part::Value)
+    }
+
+    /// Where a key itself is.
+    pub fn place_of_key(&self, path: &KeyPath) -> Place<'t> {
+        self.find(path, Part::Key)
+    }
+
+    fn find(&self, path: &KeyPath, part: Part) -> Place<'t> {
+        // An empty file has no root, and whatever it lacks is missing at its beginning.
+        let Some(mut at) = self.root.as_ref() else { return self.at(1, 0, 1) };
+        let (mut start, mut width) = at.start();
         for (i, step) in path.0.iter().enumerate() {
             match (step, at) {
                 (Step::Key(name), Tree::Map(_, entries)) => {
                     // The last of two, because the last one is the one that should not be there.
                     let Some((_, key, value)) = entries.iter().rev().find(|(key, _, _)| key == name) else { break };
                     at = value;
+                    let is_last = i + 1 == path.0.len();
                     // A mapping or list begins on a later line than its key, and the key is what people look for.
-                    span = match value {
-                        Tree::Scalar(span) if !span.is_empty() && i + 1 == path.0.len() => *span,
+                    let span = match value {
+                        Tree::Scalar(span) if !span.is_empty() && is_last && part == Part::Value => *span,
                         _ => *key,
                     };
+                    (start, width) = (span.start, span.len());
                 }
                 (Step::Index(index), Tree::List(_, entries)) => {
                     let Some(entry) = entries.get(*index) else { break };
                     at = entry;
-                    span = entry.span();
+                    (start, width) = entry.start();
                 }
                 (Step::Index(index), Tree::Scalar(scalar)) => {
-                    return Some(self.comma_entry(*scalar, *index));
+                    return self.comma_entry(*scalar, *index);
                 }
                 _ => break,
             }
         }
-        Some(self.at(span.start.line(), span.start.col(), span.len()))
+        self.at(start.line(), start.col(), width)
     }
 
     /// Where a syntax error is, from its own line and column (both from 1).
     pub fn at_line(&self, line: usize, column: usize) -> Place<'t> {
         self.at(line, column.saturating_sub(1), 1)
+    }
+
+    /// Where a byte is, counted from 0.
+    pub fn at_byte(&self, position: usize) -> Place<'t> {
+        let before = self.text.get(..position).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        self.at(before.matches('\n').count() + 1, before[line_start..].chars().count(), 1)
     }
 
     /// Keys that stand twice in one mapping: the second one's path, and the line of the first.
@@ -119,10 +137,19 @@ impl<'t> Source<'t> {
     }
 }
 
+/// Which part of `key: value` is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Key,
+    Value,
+}
+
 impl Tree {
-    fn span(&self) -> Span {
+    /// Where it begins, and how many characters to mark: of a list or mapping only the first.
+    fn start(&self) -> (Marker, usize) {
         match self {
-            Tree::Scalar(span) | Tree::List(span, _) | Tree::Map(span, _) => *span,
+            Tree::Scalar(span) => (span.start, span.len()),
+            Tree::List(span, _) | Tree::Map(span, _) => (span.start, 1),
         }
     }
 
@@ -155,6 +182,7 @@ impl Tree {
 struct Reader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
     depth: usize,
+    ended: bool,
 }
 
 /// What a key is called that is a list or a mapping.
@@ -165,7 +193,7 @@ const DEEPEST: usize = 128;
 
 impl<'t> Reader<'t> {
     fn read(text: &'t str) -> Option<Tree> {
-        let mut reader = Reader { events: Parser::new_from_str(text), depth: 0 };
+        let mut reader = Reader { events: Parser::new_from_str(text), depth: 0, ended: false };
         loop {
             match reader.next()? {
                 (Event::StreamStart | Event::DocumentStart(_), _) => {}
@@ -174,13 +202,18 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// None at the end, at the first error, and once the text turned out to be nested too deeply: what is open there
+    /// is closed everywhere, or the rest of it would be taken for something else.
     fn next(&mut self) -> Option<(Event<'t>, Span)> {
-        self.events.next_event()?.ok()
+        let event = if self.ended { None } else { self.events.next_event().and_then(Result::ok) };
+        self.ended = event.is_none();
+        event
     }
 
     /// Ends quietly at the first error: what was read until there still has its places.
     fn tree(&mut self, event: &Event<'t>, span: Span) -> Option<Tree> {
         if self.depth == DEEPEST {
+            self.ended = true;
             return None;
         }
         self.depth += 1;
