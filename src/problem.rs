@@ -94,10 +94,11 @@ pub enum Kind {
 
     // --- origin patterns
     OriginReflectsAll,
-    OriginWithoutScheme { text: String },
-    OriginBadScheme { text: String },
-    OriginUpperCase { text: String },
-    OriginTrailingSlash { text: String },
+    OriginSeveral { text: String },
+    OriginWithoutScheme { text: String, write: String },
+    OriginBadScheme { text: String, write: Option<String> },
+    OriginUpperCase { text: String, origin: String },
+    OriginTrailingSlash { text: String, origin: String },
     OriginPath { text: String, origin: String },
     OriginQuery { text: String, origin: String },
     OriginUserinfo { text: String, origin: String },
@@ -388,12 +389,13 @@ impl Kind {
             OriginReflectsAll => {
                 "`**` means: reflect any origin, also with credentials, which no safe policy does".into()
             }
-            OriginWithoutScheme { text } => format!("`{text}` has no scheme, and an Origin always has one"),
-            OriginBadScheme { text } => format!("`{text}` does not begin with a valid scheme"),
-            OriginUpperCase { text } => {
+            OriginSeveral { text } => format!("`{text}` is more than one origin"),
+            OriginWithoutScheme { text, .. } => format!("`{text}` has no scheme, and an Origin always has one"),
+            OriginBadScheme { text, .. } => format!("`{text}` does not begin with a valid scheme"),
+            OriginUpperCase { text, .. } => {
                 format!("`{text}` has upper-case letters, which browsers never send in an Origin")
             }
-            OriginTrailingSlash { text } => format!("`{text}` ends with a slash, and an Origin never does"),
+            OriginTrailingSlash { text, .. } => format!("`{text}` ends with a slash, and an Origin never does"),
             OriginPath { text, .. } => format!("`{text}` has a path, and an Origin has none"),
             OriginQuery { text, .. } => format!("`{text}` has a query or fragment, and an Origin has none"),
             OriginUserinfo { text, .. } => format!("`{text}` has a user part, and an Origin has none"),
@@ -425,6 +427,9 @@ impl Kind {
                 format!(
                     "`{pattern}` is not encrypted, so whoever sits on the network could read responses with credentials"
                 )
+            }
+            PublicSuffixWithCredentials { pattern, suffix } if suffix == "*" => {
+                format!("`{pattern}` trusts every host there is with credentials")
             }
             PublicSuffixWithCredentials { pattern, suffix } => {
                 format!(
@@ -530,13 +535,14 @@ impl Kind {
             BadName { .. } => "use letters, digits, `-`, `_` and `.`".into(),
 
             OriginReflectsAll => "list the origins, or write `*` without allow_credentials".into(),
-            OriginWithoutScheme { text } => format!("write `https://{text}`"),
-            OriginBadScheme { .. } => "write `https://` and the host".into(),
-            OriginUpperCase { text } => format!("write `{}`", text.to_ascii_lowercase()),
-            OriginTrailingSlash { text } => format!("write `{}`", text.trim_end_matches('/')),
-            OriginPath { origin, .. } | OriginQuery { origin, .. } | OriginUserinfo { origin, .. } => {
-                format!("write `{origin}`")
-            }
+            OriginSeveral { .. } => "write each as an entry of its own, or all in one string with commas between".into(),
+            OriginWithoutScheme { write, .. } | OriginBadScheme { write: Some(write), .. } => format!("write `{write}`"),
+            OriginBadScheme { write: None, .. } => "write `https://` and the host".into(),
+            OriginUpperCase { origin, .. }
+            | OriginTrailingSlash { origin, .. }
+            | OriginPath { origin, .. }
+            | OriginQuery { origin, .. }
+            | OriginUserinfo { origin, .. } => format!("write `{origin}`"),
             OriginNonAscii { .. } => "write the host in its punycode form (`xn--…`), as the browser's address bar copies it".into(),
             OriginBadCharacter { .. } => "write `scheme://host` or `scheme://host:port`".into(),
             OriginEmptyHost { .. } => "write the host, or `scheme://*` for any".into(),
@@ -556,6 +562,9 @@ impl Kind {
             NullOrigin => "remove it, or accept that with `dangerously_allow: [null_origin]`".into(),
             AnyOriginWithCredentials => "list the origins, or remove allow_credentials".into(),
             AnyExposedWithCredentials => "list the header names".into(),
+            InsecureOriginWithCredentials { pattern } if pattern.contains("://*:") || pattern.ends_with("://*") => {
+                "list https origins, or accept that with `dangerously_allow: [insecure_origins]`".into()
+            }
             InsecureOriginWithCredentials { pattern } => format!(
                 "write `{}`, or accept that with `dangerously_allow: [insecure_origins]`",
                 pattern.replacen("http:", "https:", 1)

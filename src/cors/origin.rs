@@ -113,20 +113,23 @@ impl OriginPattern {
         if text.len() > MAX_ORIGIN {
             return Err(Kind::OriginTooLong { limit: MAX_ORIGIN });
         }
+        if text.matches("://").count() > 1 || (text.contains(',') && text.contains("://")) {
+            return Err(Kind::OriginSeveral { text: own() });
+        }
         if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(Kind::OriginBadCharacter { text: own(), character });
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(match text.contains(['*', ':', '/']) && !looks_like_host(text) {
-                true => Kind::OriginBadScheme { text: own() },
-                false => Kind::OriginWithoutScheme { text: text.to_ascii_lowercase() },
+                true => Kind::OriginBadScheme { text: own(), write: with_scheme(text) },
+                false => Kind::OriginWithoutScheme { text: own(), write: as_sent("https", text) },
             });
         };
         if scheme.contains('*') {
             return Err(Kind::OriginMisplacedWildcard { text: own() });
         }
         if !is_scheme(&scheme.to_ascii_lowercase()) {
-            return Err(Kind::OriginBadScheme { text: own() });
+            return Err(Kind::OriginBadScheme { text: own(), write: with_scheme(rest) });
         }
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         let after = &rest[authority.len()..];
@@ -134,10 +137,13 @@ impl OriginPattern {
             Some((user, authority)) => (Some(user), authority),
             None => (None, authority),
         };
-        let origin = || format!("{scheme}://{authority}").to_ascii_lowercase();
+        if authority.is_empty() {
+            return Err(Kind::OriginEmptyHost { text: own() });
+        }
+        let origin = || as_sent(scheme, authority);
         match after.as_bytes() {
             [] => {}
-            b"/" => return Err(Kind::OriginTrailingSlash { text: own() }),
+            b"/" => return Err(Kind::OriginTrailingSlash { text: own(), origin: origin() }),
             [b'/', ..] if !after.contains(['?', '#']) => {
                 return Err(Kind::OriginPath { text: own(), origin: origin() });
             }
@@ -151,7 +157,11 @@ impl OriginPattern {
             return Err(Kind::OriginNonAscii { text: own() });
         }
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(Kind::OriginUpperCase { text: own() });
+            return Err(Kind::OriginUpperCase { text: own(), origin: origin() });
+        }
+        if let Ok(address) = authority.parse::<Ipv6Addr>() {
+            let canonical = format!("{scheme}://[{}]", url_ipv6(address));
+            return Err(Kind::OriginNotCanonical { text: own(), canonical });
         }
         let (host, port) = split_port(authority);
         let port = match port {
@@ -199,7 +209,7 @@ impl HostPattern {
                 })?;
                 let last = name.rsplit('.').next().unwrap_or_default();
                 // The URL standard takes a host whose last label is a number for an IPv4 address.
-                match last.bytes().all(|b| b.is_ascii_digit()) {
+                match is_number(last) {
                     true => {
                         let address = name.parse::<Ipv4Addr>();
                         let why = "ends with a number, but is not an IPv4 address";
@@ -402,6 +412,12 @@ fn is_loopback_name(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
+/// The URL standard's "ends in a number": decimal, or hexadecimal behind `0x`.
+fn is_number(label: &str) -> bool {
+    label.bytes().all(|b| b.is_ascii_digit())
+        || label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The URL standard's IPv6 serialiser: as RFC 5952, but never with a dotted IPv4 tail.
 fn url_ipv6(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
@@ -411,6 +427,27 @@ fn url_ipv6(address: Ipv6Addr) -> String {
         }
         None => address.to_string(),
     }
+}
+
+/// What a browser would send for a scheme and an authority in any spelling: lower case, no default port.
+fn as_sent(scheme: &str, authority: &str) -> String {
+    let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.to_ascii_lowercase());
+    let (host, port) = split_port(&authority);
+    match port.and_then(parse_port) {
+        Some(port) if default_port(&scheme) == Some(port) => format!("{scheme}://{host}"),
+        _ => format!("{scheme}://{authority}"),
+    }
+}
+
+/// The origin that a text without a proper scheme was probably meant to be: `https:/app.example/login`.
+fn with_scheme(text: &str) -> Option<String> {
+    let host = |text: &str| {
+        let authority = text.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
+        looks_like_host(authority).then(|| authority.to_owned())
+    };
+    let (scheme, rest) = text.split_once([':', '/']).filter(|(s, _)| ["http", "https"].contains(s)).unzip();
+    let authority = host(rest.unwrap_or(text))?;
+    Some(as_sent(scheme.unwrap_or("https"), &authority))
 }
 
 fn looks_like_host(text: &str) -> bool {
