@@ -153,12 +153,14 @@ pub enum Kind {
     // --- hosts, paths, methods of routes
     BadHost { text: String, why: &'static str, write: Option<String> },
     BadPath { text: String, why: &'static str, write: Option<String> },
+    HostTwice { host: String },
+    AnyMethodInRoute,
     RouteTwice { host: String, path: String, other: KeyPath },
     NeverReached { why: String },
     StripPrefixMismatch { prefix: String, path: String },
 
     // --- listeners, upstreams
-    BadAddress { text: String, example: &'static str },
+    BadAddress { text: String, what: &'static str, example: &'static str },
     AddressTwice { address: String },
     TlsKeyAlone { given: &'static str, absent: &'static str },
     AllWeightsZero,
@@ -443,7 +445,7 @@ impl Kind {
             BadMethod { text } => format!("`{text}` is not a method"),
             BadHeaderName { text } => format!("`{text}` is not a header name"),
             BadMaxAge { value } => format!("{value} is out of range, it must be 0 to 86400 seconds, or -1 for 0"),
-            BadPreflightStatus { value } => format!("{value} cannot be the status of a preflight: browsers want a 2xx"),
+            BadPreflightStatus { value } => format!("{value} cannot be the status of an answered preflight"),
             BadRefusedStatus { value } => format!("{value} cannot be the status of a refused preflight"),
             CorsTrue => "`true` says nothing about who is allowed".into(),
             UnusedDanger { word } => format!("`{word}` is not needed by this policy"),
@@ -486,13 +488,18 @@ impl Kind {
 
             BadHost { text, why, .. } => format!("`{text}` is not a host: {why}"),
             BadPath { text, why, .. } => format!("`{text}` is not a path pattern: {why}"),
-            RouteTwice { host, path, other } => format!("host {host} with path {path} is already taken by {other}"),
+            HostTwice { host } => format!("the host `{host}` stands here a second time"),
+            AnyMethodInRoute => "`*` is not a method".into(),
+            RouteTwice { host, path, other } if host == "*" => {
+                format!("path `{path}` of any host is already taken by {other}")
+            }
+            RouteTwice { host, path, other } => format!("path `{path}` of host `{host}` is already taken by {other}"),
             NeverReached { why } => format!("this route can never be reached: {why}"),
             StripPrefixMismatch { prefix, path } => {
                 format!("`{prefix}` is not a prefix of the path `{path}`, so nothing is stripped there")
             }
 
-            BadAddress { text, .. } => format!("`{text}` is not an address with a port"),
+            BadAddress { text, what, .. } => format!("`{text}` is not {what}"),
             AddressTwice { address } => format!("{address} is already listened on"),
             TlsKeyAlone { given, absent } => format!("`{given}` without `{absent}`"),
             AllWeightsZero => "every node has weight 0, so none could be chosen".into(),
@@ -528,6 +535,9 @@ impl Kind {
 
             UnknownName { what, name, known } => match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if *what == "policy" && ["off", "no", "none", "disabled"].contains(&&**name) => {
+                    "write `false` for no CORS handling".into()
+                }
                 None if known.is_empty() => format!("define the {what} first"),
                 None => format!("the names are {}", listed(known)),
             },
@@ -604,9 +614,12 @@ impl Kind {
             BadHost { write, .. } | BadPath { write, .. } if write.is_some() => {
                 format!("write `{}`", write.as_deref().unwrap_or_default())
             }
+            BadHost { text, .. } if text == "*" => "remove `hosts`".into(),
             BadHost { .. } => "write `api.example` or `*.example`".into(),
             BadPath { .. } => "write `/users`, `/users/{id}` or `/users/*`".into(),
-            RouteTwice { .. } => "remove one, or tell them apart by `methods`".into(),
+            HostTwice { .. } => "remove it".into(),
+            AnyMethodInRoute => "leave `methods` out for any".into(),
+            RouteTwice { .. } => "remove one, or tell them apart by host, path or `methods`".into(),
             NeverReached { .. } => "remove it".into(),
             StripPrefixMismatch { .. } => "write a prefix that the paths of this route begin with".into(),
 

@@ -14,7 +14,7 @@ pub struct Duration(time::Duration);
 pub struct Size(u64);
 
 impl Duration {
-    const FORM: &'static str = "a duration such as `500ms`, `2s` or `5m`";
+    const FORM: &'static str = "a duration such as `500ms`, `2s` or `5m`, at most `24h`";
 
     /// Whole seconds.
     pub const fn from_secs(seconds: u64) -> Self {

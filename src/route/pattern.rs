@@ -83,15 +83,20 @@ impl HostPattern {
         if text == "*" {
             return Err(Kind::BadHost { text: text.into(), why: "for any host, leave `hosts` out", write: None });
         }
+        // What is left of a URL, if that is a host.
+        let bare = |text: &str| {
+            let host = split_port(text.split('/').next().unwrap_or_default()).0;
+            Self::parse(host).is_ok().then(|| host.to_owned())
+        };
         if let Some((_, rest)) = text.split_once("://") {
-            return Err(bad("a host has no scheme", Some(rest.trim_end_matches('/').into())));
+            return Err(bad("a host has no scheme", bare(rest)));
         }
         if text.contains('/') {
-            return Err(bad("a host has no path", text.split('/').next().map(str::to_owned)));
+            return Err(bad("a host has no path", bare(text)));
         }
         let lower = text.to_ascii_lowercase();
         let (host, port) = split_port(&lower);
-        if port.is_some() && !(host.contains(':') || lower.parse::<Ipv6Addr>().is_ok()) {
+        if port.is_some() && lower.parse::<Ipv6Addr>().is_err() {
             return Err(bad("hosts are matched without the port", Some(host.into())));
         }
         if let Ok(address) = lower.parse::<Ipv6Addr>() {
@@ -148,15 +153,23 @@ impl PathPattern {
         if text == "*" {
             return Err(bad("it begins with a slash", Some("/*".into())));
         }
+        if let Some((_, rest)) = text.split_once("://") {
+            let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
+            return Err(bad("it has neither scheme nor host, those are `hosts`", Some(path.into())));
+        }
         if !text.starts_with('/') {
-            return Err(bad("it begins with a slash", Some(format!("/{}", text.trim_start_matches('*')))));
+            let written = format!("/{}", text.trim_start_matches(['*', '/']));
+            return Err(bad("it begins with a slash", Self::parse(&written).is_ok().then_some(written)));
         }
         if let Some(cut) = text.find(['?', '#']) {
             return Err(bad("routes are matched without query and fragment", Some(text[..cut].into())));
         }
-        if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
-            let encoded: String = c.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
-            return Err(bad("clients percent-encode such characters", Some(text.replace(c, &encoded))));
+        if text.bytes().any(|b| !b.is_ascii_graphic()) {
+            let encoded = text.bytes().map(|b| match b.is_ascii_graphic() {
+                true => char::from(b).to_string(),
+                false => format!("%{b:02X}"),
+            });
+            return Err(bad("clients percent-encode such characters", Some(encoded.collect())));
         }
         if is_ambiguous(text.as_bytes()) {
             return Err(bad("requests with dot segments, encoded slashes, backslashes or NULs get 400", None));
@@ -166,11 +179,10 @@ impl PathPattern {
             None => (text, Tail::End),
         };
         if front.contains('*') {
-            let why = "`*` can only be the whole last segment";
-            return Err(bad(
-                why,
-                text.rfind('/').filter(|_| text.ends_with('*')).map(|slash| format!("{}/*", &text[..slash])),
-            ));
+            // `/users*` was meant as `/users/*`, never as the wider `/*`.
+            let below = text.trim_end_matches(['*', '/']);
+            let write = (text.ends_with('*') && !below.contains('*')).then(|| format!("{below}/*"));
+            return Err(bad("`*` can only be the whole last segment", write));
         }
         for segment in front.split('/') {
             let inner = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));

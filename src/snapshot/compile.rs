@@ -216,7 +216,16 @@ impl<'d> Compiler<'d> {
     }
 
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
-        self.parsed(list, at, HostPattern::parse).into_iter().map(|(_, host)| host).collect()
+        let mut hosts = Vec::new();
+        for (i, host) in self.parsed(list, at, HostPattern::parse) {
+            // Without this its routes would be said to take their own place.
+            if hosts.contains(&host) {
+                self.problems.add(&at.index(i), Kind::HostTwice { host: host.to_string() });
+            } else {
+                hosts.push(host);
+            }
+        }
+        hosts
     }
 
     fn paths(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<(usize, PathPattern)> {
@@ -251,6 +260,8 @@ impl<'d> Compiler<'d> {
         let at_methods = at.key("methods");
         let parse = |text: &str| match http::Method::from_bytes(text.as_bytes()) {
             _ if text.is_empty() => Err(Kind::EmptyEntry),
+            // A token, but as the name of a method it would match nothing.
+            _ if text == "*" => Err(Kind::AnyMethodInRoute),
             // Methods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
             Ok(method) if text != text.to_ascii_uppercase() => {
                 Err(Kind::UnknownWord { word: method.to_string(), known: vec![text.to_ascii_uppercase()] })
@@ -444,7 +455,8 @@ impl<'d> Compiler<'d> {
         match parts() {
             Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
             None => {
-                let kind = Kind::BadAddress { text: address.into(), example: "127.0.0.1:8000 or api.internal:8000" };
+                let kind =
+                    Kind::BadAddress { text: address.into(), what: "a host with a port", example: "api.internal:8000" };
                 self.problems.add(&at, kind);
                 None
             }
@@ -546,7 +558,8 @@ impl<'d> Compiler<'d> {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 => Some(address),
             _ => {
-                self.problems.add(at, Kind::BadAddress { text: text.into(), example });
+                self.problems
+                    .add(at, Kind::BadAddress { text: text.into(), what: "an IP address with a port", example });
                 None
             }
         }
