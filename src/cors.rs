@@ -29,6 +29,7 @@ mod names;
 mod origin;
 mod regexes;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ use self::edits::{Fields, Removal, Values};
 use self::names::{ListFault, Methods, RequestHeaders};
 use self::regexes::OriginRegexes;
 use crate::list::{List, given};
-use crate::problem::{At, Kind, Problems};
+use crate::problem::{At, Kind, Problems, Severity};
 
 /// A CORS policy, as written. Every key is optional, but at least one of the three that allow origins must be there.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -559,7 +560,8 @@ impl Policy {
 
     fn compile_into(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let credentials = settings.allow_credentials;
-        let dangers = Dangers { at, allowed: settings.dangerously_allow.as_deref().unwrap_or_default() };
+        let allowed = settings.dangerously_allow.as_deref().unwrap_or_default();
+        let dangers = Dangers { at, allowed, used: RefCell::default() };
         if settings.dangerously_allow.as_ref().is_some_and(Vec::is_empty) {
             problems.add(&at.key("dangerously_allow"), Kind::EmptyList);
         }
@@ -595,24 +597,30 @@ impl Policy {
         let preflight = &settings.preflight;
         let at_preflight = at.key("preflight");
         let status = match preflight.status {
-            200 => StatusCode::OK,
-            204 => StatusCode::NO_CONTENT,
+            200 => Some(StatusCode::OK),
+            204 => Some(StatusCode::NO_CONTENT),
             value => {
                 problems.add(&at_preflight.key("status"), Kind::BadPreflightStatus { value });
-                return None;
+                None
             }
         };
         let refused_status = match preflight.refused_status {
-            200 => StatusCode::OK,
-            204 => StatusCode::NO_CONTENT,
-            403 => StatusCode::FORBIDDEN,
+            200 => Some(StatusCode::OK),
+            204 => Some(StatusCode::NO_CONTENT),
+            403 => Some(StatusCode::FORBIDDEN),
             value => {
                 problems.add(&at_preflight.key("refused_status"), Kind::BadRefusedStatus { value });
-                return None;
+                None
             }
         };
+        // What a policy with errors needs or leaves out is not known yet.
+        if problems.any_errors() {
+            problems.retain(|problem| problem.kind.severity() != Severity::Hint);
+        } else if origins.is_some() {
+            dangers.note_unused(problems);
+        }
 
-        let origins = origins?;
+        let (origins, status, refused_status) = (origins?, status?, refused_status?);
         let echoes_method = credentials && matches!(methods, Methods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
@@ -741,7 +749,7 @@ impl OriginKeys<'_> {
                 }
             }
         }
-        let mut shared = Vec::new();
+        let (mut shared, mut faulty) = (Vec::new(), false);
         let at_sets = dangers.at.key("allow_origin_sets");
         for (i, name) in names::entries(self.sets, &at_sets, problems) {
             let at = at_sets.index(i);
@@ -752,7 +760,7 @@ impl OriginKeys<'_> {
                     problems.add(&at, Kind::UnknownName { what: "origin set", name: name.into(), known });
                 }
                 // Its own problem is reported where it stands.
-                Some(None) => return None,
+                Some(None) => faulty = true,
                 Some(Some(origins)) => {
                     for (text, pattern) in &origins.remarkable {
                         dangers.look_at(text, pattern, credentials, &at, problems);
@@ -760,6 +768,9 @@ impl OriginKeys<'_> {
                     shared.push(origins.clone());
                 }
             }
+        }
+        if faulty {
+            return None;
         }
         if any {
             let beside_star =
@@ -794,16 +805,38 @@ impl Patterns {
     }
 }
 
+impl Danger {
+    /// As a configuration writes it.
+    const fn word(self) -> &'static str {
+        match self {
+            Danger::NullOrigin => "null_origin",
+            Danger::AnyOriginWithCredentials => "any_origin_with_credentials",
+            Danger::InsecureOrigins => "insecure_origins",
+            Danger::PublicSuffixSubdomains => "public_suffix_subdomains",
+        }
+    }
+}
+
 /// `dangerously_allow`, asked about each pattern.
 struct Dangers<'a> {
     /// The policy.
     at: &'a At<'a>,
     allowed: &'a [Danger],
+    /// Those that something asked for.
+    used: RefCell<Vec<Danger>>,
 }
 
 impl Dangers<'_> {
     fn allow(&self, danger: Danger) -> bool {
+        self.used.borrow_mut().push(danger);
         self.allowed.contains(&danger)
+    }
+
+    fn note_unused(&self, problems: &mut Problems) {
+        let at = self.at.key("dangerously_allow");
+        for (i, danger) in self.allowed.iter().enumerate().filter(|(_, danger)| !self.used.borrow().contains(danger)) {
+            problems.add(&at.index(i), Kind::UnusedDanger { word: danger.word() });
+        }
     }
 
     fn look_at(&self, text: &str, pattern: &TuplePattern, credentials: bool, at: &At<'_>, problems: &mut Problems) {

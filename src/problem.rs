@@ -460,7 +460,7 @@ impl Kind {
                 format!("an alternative at the top stands for a whole Origin of its own: lets in `{witness}`")
             }
             RegexWithoutScheme { witness } => format!("no scheme is asked for: lets in `{witness}`"),
-            RegexMatchesAll { witness } => format!("matches every origin: lets in `{witness}`"),
+            RegexMatchesAll { witness } => format!("matches every host: lets in `{witness}`"),
             PublicSuffix { pattern, suffix } => {
                 format!("`{pattern}` trusts everyone who can register a name under the public suffix `{suffix}`")
             }
@@ -596,7 +596,7 @@ impl Kind {
             RegexOpenPrefix { .. } => "write `([a-z0-9-]+\\.)*` for the subdomains".into(),
             RegexAlternation { .. } => "put the alternatives in parentheses, `https://(a|b)\\.example`".into(),
             RegexWithoutScheme { .. } => "begin it with `https://`".into(),
-            RegexMatchesAll { .. } => "narrow it, or write `allow_origins: \"*\"` and see what that refuses".into(),
+            RegexMatchesAll { .. } => "narrow it, or write `allow_origins: \"*\"` if that is meant".into(),
             PublicSuffix { .. } => "list the hosts that are yours".into(),
             OddSchemeWithCredentials { .. } => "make sure that only your own program can send it, or remove it".into(),
             MethodNeverSent { .. } => "remove it".into(),

@@ -103,9 +103,7 @@ impl Methods {
             }
         }
         if any && let Some(list) = list {
-            for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*") {
-                problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
-            }
+            note_meaningless(list, at, problems, |_| true);
         }
         match any {
             true => Self::Any { value: joined(std::iter::once("*").chain(names.iter().map(|n| &**n))) },
@@ -138,11 +136,9 @@ impl RequestHeaders {
         });
         let Some(list) = list.filter(|_| !named.any) else {
             let authorization = named.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
-            for (i, entry) in list.map(List::entries).unwrap_or_default().iter().enumerate() {
+            if let Some(list) = list {
                 // With credentials the requested names are echoed, so that `Authorization` needs no listing either.
-                if entry != "*" && (credentials || !entry.eq_ignore_ascii_case("authorization")) {
-                    problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
-                }
+                note_meaningless(list, at, problems, |name| credentials || !name.eq_ignore_ascii_case("authorization"));
             }
             // Who has written `*` may believe that it is everything; who has written nothing believes nothing.
             if list.is_some() && !credentials && !authorization {
@@ -221,12 +217,8 @@ pub(super) fn expose(
         if credentials {
             problems.add(at, Kind::AnyExposedWithCredentials);
         }
-        for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*") {
-            // `Authorization` is the one that `*` leaves out, in this direction too.
-            if !entry.eq_ignore_ascii_case("authorization") {
-                problems.add(&at.index(i), Kind::MeaninglessBesideAny { text: entry.clone() });
-            }
-        }
+        // `Authorization` is the one that `*` leaves out, in this direction too.
+        note_meaningless(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
         return Some(joined(std::iter::once("*").chain(named.refs())));
     }
     (!named.names.is_empty()).then(|| joined(named.refs()))
@@ -305,6 +297,17 @@ pub(super) fn entries<'a>(
         problems.add(&at.index(i), Kind::EmptyEntry);
     }
     entries.iter().map(String::as_str).enumerate().filter(|(_, entry)| !entry.is_empty())
+}
+
+/// Warns of the names beside a `*` for which `is_covered` holds. One with a problem of its own needs no second.
+fn note_meaningless(list: &List, at: &At<'_>, problems: &mut Problems, is_covered: impl Fn(&str) -> bool) {
+    for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*" && is_covered(entry)) {
+        let at = at.index(i);
+        let path = at.path();
+        if !problems.iter().any(|problem| problem.at == path) {
+            problems.add(&at, Kind::MeaninglessBesideAny { text: entry.clone() });
+        }
+    }
 }
 
 /// A finished field value of names that were checked to be tokens or `*`.

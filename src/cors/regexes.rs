@@ -43,6 +43,9 @@ pub fn check(source: &str) -> Result<(), Kind> {
     if source.is_empty() {
         return Err(Kind::EmptyEntry);
     }
+    if !source.is_ascii() {
+        return Err(Kind::OriginNonAscii { text: source.to_owned() });
+    }
     parse(source).map_err(|e| broken(e.to_string()))?;
     let anchored = anchored(source).unwrap_or_default();
     match regex::bytes::RegexBuilder::new(&anchored).unicode(false).size_limit(SIZE_LIMIT).build() {
@@ -56,12 +59,20 @@ pub fn check(source: &str) -> Result<(), Kind> {
 pub fn lint(source: &str) -> Option<Kind> {
     let regexes = OriginRegexes::compile([source])?;
     let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
-    let admitted = |witness: String| regexes.matches(&witness).then_some(witness);
+    // What browsers send has a scheme, so that is the better evidence.
+    let admitted = |witness: String| {
+        let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
+        with_scheme.into_iter().chain([witness]).find(|witness| regexes.matches(witness))
+    };
 
     // From the widest fault to the narrowest: one is enough to make somebody look.
-    let strangers = ["https://evil.test", "http://evil.test:8080", "evil://x"];
-    if strangers[..2].iter().all(|stranger| regexes.matches(stranger)) {
-        return Some(Kind::RegexMatchesAll { witness: strangers[0].into() });
+    // Two hosts that have nothing in common: what lets in both lets in all, be it of one scheme only.
+    for scheme in ["https", "http"] {
+        let strangers = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
+        if strangers.iter().all(|stranger| regexes.matches(stranger)) {
+            let [witness, _] = strangers;
+            return Some(Kind::RegexMatchesAll { witness });
+        }
     }
     if let Ast::Alternation(alternation) = &ast {
         let without_scheme = alternation.asts.iter().map(sample).find(|text| !text.contains("://"));
