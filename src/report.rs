@@ -14,11 +14,14 @@ pub enum Paint {
     Colour,
 }
 
-/// All problems as text, errors last, because the end is what a terminal shows; then one line that counts them.
+/// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
+/// of the file; then one line that counts them.
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let mut ordered: Vec<&Problem> = problems.iter().collect();
-    ordered.sort_by_key(|problem| problem.kind.severity());
+    ordered.sort_by_cached_key(|problem| {
+        (problem.kind.severity(), place(problem, source).map(|place| (place.line, place.column)))
+    });
     for problem in ordered {
         one(problem, source, paint, &mut out);
     }
@@ -79,7 +82,7 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
         let _ = write!(out, ":{}:{}", place.line, place.column);
     }
     let gap = if problem.at.0.is_empty() { ": " } else { " " };
-    let _ = writeln!(out, "{gap}{problem}");
+    let _ = writeln!(out, "{gap}{}", printable(&problem.to_string()));
     if let Some(place) = place.filter(|place| !place.excerpt.is_empty()) {
         let number = place.line.to_string();
         let blank = " ".repeat(number.len());
@@ -89,13 +92,29 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     }
 }
 
+/// Control characters written out: a file must not be able to steer the terminal of whoever checks it.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+        out
+    })
+}
+
 /// The most characters of a line that are shown: a file of one line, as programs write JSON, would fill the screen.
 const WIDEST: usize = 200;
 
 /// What is shown of a line, how many characters of it stand before what is meant, and how many that has.
 fn window(place: &Place<'_>) -> (String, usize, usize) {
     // A tab is as wide as it likes; with one space for each the caret stands where the eye looks.
-    let line: Vec<char> = place.excerpt.chars().map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let as_one = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    let line: Vec<char> = place.excerpt.chars().map(as_one).collect();
     let before = place.column - 1;
     if line.len() <= WIDEST {
         return (line.into_iter().collect(), before, place.width);
