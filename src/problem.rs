@@ -8,7 +8,8 @@
 //! use corsgate::problem::{At, Kind, Problems};
 //!
 //! let mut problems = Problems::default();
-//! let services = At::root().key("services");
+//! let root = At::root();
+//! let services = root.key("services");
 //! problems.add(&services.index(0).key("upstream"), Kind::Missing { example: "upstream: api" });
 //! assert_eq!(
 //!     problems.iter().next().unwrap().to_string(),
