@@ -5,6 +5,7 @@
 mod browser;
 mod cases;
 mod client;
+mod corpus;
 mod docs;
 mod gateway;
 mod layout;

@@ -1,0 +1,380 @@
+//! The configuration corpus in `tests/config`: what `corsgate check` says about each file, to the letter.
+//!
+//! - `good/*.yaml` is accepted without an error or a warning; each file shows one form.
+//! - `refused/*.txt` and `warned/*.txt` hold a configuration, a line `----`, and what `check` prints for it. The file
+//!   name says the mistake. `twenty-mistakes.txt` is one file with many of them.
+//!
+//! After a change of a message, `BLESS=1 cargo test --test it corpus` writes what is printed now behind each `----`.
+//! Read the difference as a user would before committing it: is the caret under the culprit, is one mistake one
+//! problem, can what it says to write be written?
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corsgate::config::Source;
+use corsgate::problem::{Problems, Severity};
+use corsgate::report::{self, Paint};
+use corsgate::snapshot::Snapshot;
+
+use crate::gateway::run;
+
+const DIVIDER: &str = "----\n";
+
+/// Every code that a problem can have. The closed world of `problem::Kind`: one that is not in the corpus is a
+/// sentence that nobody has read.
+const CODES: &[&str] = &[
+    "address-twice",
+    "admin-exposed",
+    "all-weights-zero",
+    "any-exposed-with-credentials",
+    "any-header-without-authorization",
+    "any-in-set",
+    "any-method-in-route",
+    "any-origin-with-credentials",
+    "any-with-others",
+    "bad-address",
+    "bad-header-name",
+    "bad-host",
+    "bad-max-age",
+    "bad-method",
+    "bad-name",
+    "bad-path",
+    "bad-preflight-status",
+    "bad-refused-status",
+    "cors-true",
+    "empty-entry",
+    "empty-list",
+    "header-never-read",
+    "header-never-sent",
+    "header-other-direction",
+    "host-twice",
+    "insecure-origin-with-credentials",
+    "key-and-alias",
+    "key-twice",
+    "max-age-left-out",
+    "meaningless-beside-any",
+    "method-case",
+    "method-never-sent",
+    "missing",
+    "name-twice",
+    "never-reached",
+    "no-origins",
+    "not-yet",
+    "null-in-set",
+    "null-origin",
+    "odd-scheme-with-credentials",
+    "origin-bad-character",
+    "origin-bad-host",
+    "origin-bad-port",
+    "origin-bad-scheme",
+    "origin-default-port",
+    "origin-empty-host",
+    "origin-misplaced-wildcard",
+    "origin-non-ascii",
+    "origin-not-canonical",
+    "origin-path",
+    "origin-query",
+    "origin-reflects-all",
+    "origin-several",
+    "origin-too-long",
+    "origin-trailing-slash",
+    "origin-upper-case",
+    "origin-userinfo",
+    "origin-without-scheme",
+    "out-of-range",
+    "private-network-gone",
+    "public-suffix",
+    "public-suffix-with-credentials",
+    "regex-alternation",
+    "regex-does-not-compile",
+    "regex-matches-all",
+    "regex-open-prefix",
+    "regex-too-large",
+    "regex-unescaped-dot",
+    "regex-without-scheme",
+    "route-twice",
+    "strip-prefix-mismatch",
+    "syntax",
+    "tls-key-alone",
+    "unknown-key",
+    "unknown-name",
+    "unknown-word",
+    "unused-danger",
+    "wrong-value",
+];
+
+/// A configuration with what `check` is expected to print for it.
+struct Case {
+    path: PathBuf,
+    config: String,
+    printed: String,
+}
+
+#[test]
+fn good_files_are_accepted_without_error_or_warning() {
+    let mut failures = String::new();
+    let files = files("good", "yaml");
+    assert!(files.len() > 60, "only {} files were found", files.len());
+    for path in files {
+        let config = fs::read_to_string(&path).unwrap();
+        let (snapshot, mut problems) = Snapshot::read(&config);
+        problems.retain(|problem| problem.kind.severity() > Severity::Hint);
+        if snapshot.is_none() || !problems.is_empty() {
+            let _ = writeln!(failures, "--- {}\n{}", path.display(), print(&config, &problems));
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+#[test]
+fn refused_files_print_exactly_what_they_say() {
+    compare(&cases("refused"), |case, problems, snapshot| {
+        assert!(problems.any_errors() && !snapshot, "{} is accepted", case.path.display());
+    });
+}
+
+#[test]
+fn warned_files_print_exactly_what_they_say_and_can_be_used() {
+    compare(&cases("warned"), |case, problems, snapshot| {
+        assert!(!problems.any_errors() && snapshot, "{} is refused", case.path.display());
+        assert!(!problems.is_empty(), "{} draws no remark", case.path.display());
+    });
+}
+
+#[test]
+fn twenty_mistakes_in_one_file_are_all_named_in_one_run() {
+    let case = Case::read(&folder().join("twenty-mistakes.txt"));
+    compare(std::slice::from_ref(&case), |_, problems, _| assert!(problems.count(Severity::Error) >= 20));
+    let (_, problems) = Snapshot::read(&case.config);
+    let printed = print(&case.config, &problems);
+    // Kept apart from the blessed text, so that BLESS cannot lose one of them.
+    let places = [
+        "3:14", "5:19", "4:5", "6:25", "7:16", "9:39", "12:20", "14:14", "19:20", "20:44", "21:26", "22:14", "24:5",
+        "27:13", "27:34", "28:15", "30:22", "30:43", "30:65", "31:28", "33:23", "36:27", "36:43", "38:32", "39:17",
+        "39:32", "39:53", "41:15", "42:5", "43:5", "44:11", "47:37",
+    ];
+    for place in places {
+        assert!(
+            printed.contains(&format!("error: corsgate.yaml:{place} ")),
+            "nothing is said about {place}\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn every_kind_of_problem_occurs_in_the_corpus() {
+    let mut seen = BTreeSet::new();
+    for case in all_cases() {
+        seen.extend(Snapshot::read(&case.config).1.iter().map(|problem| problem.kind.code()));
+    }
+    let seen: Vec<&str> = seen.iter().map(String::as_str).collect();
+    assert_eq!(seen, CODES);
+}
+
+#[test]
+fn every_problem_has_a_place() {
+    // What the parser says about these has no position, and none can be found.
+    let nowhere = ["two_documents.txt"];
+    for case in all_cases() {
+        let name = case.path.file_name().unwrap().to_string_lossy().into_owned();
+        let (_, problems) = Snapshot::read(&case.config);
+        let json = report::json(&problems, &Source::new("corsgate.yaml", &case.config));
+        let entries: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let placed = entries.iter().all(|entry| entry["line"].is_u64() && entry["column"].is_u64());
+        assert_eq!(placed, !nowhere.contains(&&*name), "{name}\n{json}");
+    }
+}
+
+/// An origin, host or path that a message tells to write must not be refused when it is written.
+#[test]
+fn what_a_message_says_to_write_for_an_origin_host_or_path_can_be_written() {
+    use corsgate::cors::OriginPattern;
+    use corsgate::route::{HostPattern, PathPattern};
+    let mut tried = 0;
+    for case in all_cases() {
+        for problem in &Snapshot::read(&case.config).1 {
+            let (code, remedy) = (problem.kind.code(), problem.kind.remedy());
+            let Some(written) = remedy.strip_prefix("write `").and_then(|rest| rest.strip_suffix('`')) else {
+                continue;
+            };
+            let result = match &*code {
+                // Two examples are no suggestion.
+                _ if written.contains('`') => continue,
+                // Host names beyond ASCII have a remedy of their own, and every other fault is said first.
+                _ if !written.is_ascii() => continue,
+                code if code.starts_with("origin-") => OriginPattern::parse(written).map(drop),
+                "bad-host" => HostPattern::parse(written).map(drop),
+                "bad-path" => PathPattern::parse(written).map(drop),
+                _ => continue,
+            };
+            tried += 1;
+            assert!(result.is_ok(), "{}: {remedy}, but: {result:?}", case.path.display());
+        }
+    }
+    assert!(tried > 30, "only {tried} were tried");
+}
+
+#[test]
+fn texts_made_to_exhaust_the_reader_are_refused_in_few_lines() {
+    let laughs: String = ('b'..='z')
+        .zip('a'..)
+        .map(|(name, before)| format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(",")))
+        .collect();
+    let texts = [
+        ("brackets", "[".repeat(100_000)),
+        ("closed brackets", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))),
+        // Fewer of them: the YAML parser's time grows with the square of open braces.
+        ("braces", "{a: ".repeat(4_000)),
+        ("dashes", "- ".repeat(50_000)),
+        ("block", (0..1000).map(|depth| format!("{}a:\n", "  ".repeat(depth))).collect()),
+        ("in a list of ours", format!("listeners: {}{}", "[".repeat(120), "]".repeat(120))),
+        ("aliases of aliases", format!("a: &a [x]\n{laughs}")),
+        ("one long line", format!("cors: [{}]\n", "a".repeat(100_000))),
+        ("a NUL", "cors: \0\n".into()),
+        ("many mistakes", format!("services:\n{}", "  - { nme: 7 }\n".repeat(2_000))),
+    ];
+    for (name, text) in texts {
+        let (snapshot, problems) = Snapshot::read(&text);
+        assert!(snapshot.is_none() && problems.any_errors(), "{name}");
+        let printed = print(&text, &problems);
+        assert!(printed.len() < 60_000, "{name}: {} bytes are printed", printed.len());
+    }
+}
+
+#[test]
+fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, config: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, config).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let case = |path: &str| Case::read(&folder().join(path)).config;
+    let valid = write("valid.yaml", &fs::read_to_string(folder().join("good/smallest.yaml")).unwrap());
+    let warned = write("warned.yaml", &case("warned/private_network.txt"));
+    let hinted = write("hinted.yaml", &case("warned/hint_any_header.txt"));
+    let refused = write("refused.yaml", &case("refused/no_origins.txt"));
+    let absent = dir.path().join("absent.yaml").to_str().unwrap().to_owned();
+
+    let code = |file: &str, more: &[&str]| run(&[&["check", "--config", file], more].concat()).code;
+    assert_eq!(code(&valid, &[]), 0);
+    assert_eq!(code(&valid, &["--deny-warnings"]), 0);
+    assert_eq!(code(&warned, &[]), 0);
+    assert_eq!(code(&warned, &["--deny-warnings"]), 1);
+    assert_eq!(code(&warned, &["--deny-warnings", "--format", "json"]), 1);
+    assert_eq!(code(&hinted, &["--deny-warnings"]), 0);
+    assert_eq!(code(&refused, &[]), 1);
+    assert_eq!(code(&absent, &[]), 1);
+    assert_eq!(code(&valid, &["--format", "xml"]), 2);
+    assert_eq!(run(&["check", "--no-such-option"]).code, 2);
+    assert_eq!(run(&["no-such-command"]).code, 2);
+
+    let output = run(&["check", "--config", &absent]);
+    assert!(output.stdout.is_empty() && output.stderr.contains("cannot read"), "{output:?}");
+}
+
+#[test]
+fn check_prints_the_same_problems_as_text_and_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("corsgate.yaml");
+    let case = Case::read(&folder().join("twenty-mistakes.txt"));
+    fs::write(&path, &case.config).unwrap();
+    let path = path.to_str().unwrap();
+    let text = run(&["check", "--config", path]);
+    let json = run(&["check", "--config", path, "--format", "json"]);
+    assert_eq!(text.stdout, case.printed.replace("corsgate.yaml", path));
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&json.stdout).unwrap();
+    let mut from_json: Vec<String> = entries
+        .iter()
+        .map(|e| {
+            let word = |key: &str| e[key].as_str().unwrap().to_owned();
+            format!(
+                "{}: {}:{}:{} {}: {}; {}",
+                word("severity"),
+                word("file"),
+                e["line"],
+                e["column"],
+                word("path"),
+                word("fault"),
+                word("remedy")
+            )
+        })
+        .collect();
+    let mut from_text: Vec<&str> = text.stdout.lines().filter(|line| line.starts_with("error: ")).collect();
+    from_json.sort();
+    from_text.sort_unstable();
+    assert_eq!(from_json, from_text);
+}
+
+// --- reading and comparing
+
+impl Case {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // The configuration may be empty; else its last line ends before the divider.
+        let at = match text.starts_with(DIVIDER) {
+            true => 0,
+            false => text.find(&format!("\n{DIVIDER}")).map(|end| end + 1).expect("a line `----`"),
+        };
+        Case { path: path.to_owned(), config: text[..at].to_owned(), printed: text[at + DIVIDER.len()..].to_owned() }
+    }
+}
+
+/// Prints all files that differ; with `BLESS=1` rewrites them instead. `look` sees each file's problems, and whether
+/// they left something usable.
+fn compare(cases: &[Case], look: impl Fn(&Case, &Problems, bool)) {
+    let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
+    let mut failures = String::new();
+    for case in cases {
+        let (snapshot, problems) = Snapshot::read(&case.config);
+        look(case, &problems, snapshot.is_some());
+        let printed = print(&case.config, &problems);
+        if printed == case.printed {
+            continue;
+        }
+        if bless {
+            fs::write(&case.path, format!("{}{DIVIDER}{printed}", case.config)).unwrap();
+            continue;
+        }
+        let _ = writeln!(failures, "--- {}", case.path.display());
+        let (expected, got): (Vec<&str>, Vec<&str>) = (case.printed.lines().collect(), printed.lines().collect());
+        for line in expected.iter().filter(|line| !got.contains(line)) {
+            let _ = writeln!(failures, "- {line}");
+        }
+        for line in got.iter().filter(|line| !expected.contains(line)) {
+            let _ = writeln!(failures, "+ {line}");
+        }
+    }
+    assert!(failures.is_empty(), "`-` was expected, `+` is printed\n{failures}");
+}
+
+fn print(config: &str, problems: &Problems) -> String {
+    report::text(problems, &Source::new("corsgate.yaml", config), Paint::Plain)
+}
+
+fn all_cases() -> Vec<Case> {
+    let mut cases = cases("refused");
+    cases.extend(self::cases("warned"));
+    cases.push(Case::read(&folder().join("twenty-mistakes.txt")));
+    cases
+}
+
+fn cases(name: &str) -> Vec<Case> {
+    files(name, "txt").iter().map(|path| Case::read(path)).collect()
+}
+
+fn files(name: &str, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder().join(name)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let stray = paths.iter().find(|path| path.extension().is_none_or(|found| found != extension));
+    assert_eq!(stray, None, "not a .{extension} file, so nothing would look at it");
+    assert!(!paths.is_empty(), "tests/config/{name} is empty");
+    paths
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
+}
