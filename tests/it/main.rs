@@ -9,5 +9,6 @@ mod corpus;
 mod docs;
 mod gateway;
 mod layout;
+mod mutation;
 mod twins;
 mod upstream;
