@@ -16,7 +16,7 @@
 //! the claims would be about nothing.
 
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Request, Snapshot};
+use corsgate::snapshot::{Framing, Request, Snapshot};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 const ENTRIES: &[&str] = &[
@@ -236,6 +236,7 @@ fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
         scheme: Scheme::Http,
         authority: Some("api.example"),
         headers: &headers,
+        framing: Framing::Clear,
     };
     let mut response = HeaderMap::new();
     snapshot.judge(&request).edits.apply(&mut response);
