@@ -328,14 +328,26 @@ fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// With both, Pingora drops Content-Length and goes on, so that only the bytes of the header still show it.
+/// Whether the two sides could disagree about where the body ends, which smuggling is made of. Content-Length with
+/// Transfer-Encoding: Pingora drops the length and goes on, so that only the bytes of the header still show it. More than
+/// one length: it takes the first and hands all of them over. Codings other than chunked: it takes off the chunks, and
+/// tells the upstream of no other coding.
 fn framing(session: &ServerSession) -> Framing {
+    let headers = &session.req_header().headers;
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(|length| length.as_bytes().contains(&b',')) || lengths.next().is_some() {
+        return Framing::Ambiguous;
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Framing::Clear };
+    if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        return Framing::Ambiguous;
+    }
     let ServerSession::H1(session) = session else { return Framing::Clear };
-    let has_both = session.req_header().headers.contains_key(header::TRANSFER_ENCODING)
-        && session.get_headers_raw_bytes().split(|b| *b == b'\n').any(|line| {
-            let name = line.split(|b| *b == b':').next().unwrap_or_default();
-            name.trim_ascii().eq_ignore_ascii_case(b"content-length")
-        });
+    let has_both = session.get_headers_raw_bytes().split(|b| *b == b'\n').any(|line| {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"content-length")
+    });
     if has_both { Framing::Ambiguous } else { Framing::Clear }
 }
 

@@ -133,9 +133,9 @@ pub struct Request<'a> {
 /// Whether the length of a request's body is beyond doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// None, or one of Content-Length and Transfer-Encoding.
+    /// None, one Content-Length, or chunked.
     Clear,
-    /// Both: what request smuggling is made of (RFC 9112 section 11.2).
+    /// Anything else: what request smuggling is made of (RFC 9112 section 11.2).
     Ambiguous,
 }
 
@@ -177,7 +177,7 @@ pub enum Refusal<'s> {
     BadHost,
     /// 400: a path that different servers understand differently.
     AmbiguousPath,
-    /// 400: Content-Length together with Transfer-Encoding.
+    /// 400: a body whose end different servers see in different places.
     AmbiguousLength,
     /// 403: the Origin is refused, and the policy says `disallowed_origins: reject`.
     OriginRejected(Reason),
@@ -225,12 +225,12 @@ impl Snapshot {
         if !is_authority(authority) && (request.authority.is_some() || request.version >= Version::HTTP_11) {
             return refuse(Refusal::BadHost, None);
         }
-        let host_policy = || match self.table.carried(authority) {
-            Some(policy) => policy.as_deref(),
-            None => self.default_policy.as_deref(),
-        };
+        // Of a request that may be two, only the host is believed.
+        if request.framing == Framing::Ambiguous {
+            return refuse(Refusal::AmbiguousLength, self.host_policy(authority));
+        }
         if is_ambiguous(request.path) {
-            return refuse(Refusal::AmbiguousPath, host_policy());
+            return refuse(Refusal::AmbiguousPath, self.host_policy(authority));
         }
         let (path, host_policy) = match self.table.find(authority, request.path) {
             Found::Path(path, host_policy) => (path, host_policy.as_deref()),
@@ -259,6 +259,14 @@ impl Snapshot {
             cors::Action::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
         Verdict { action, edits: decision.edits, reason: Some(decision.reason) }
+    }
+
+    /// The policy for responses of the gateway's own that no route of the host is behind.
+    fn host_policy(&self, authority: &str) -> Option<&Policy> {
+        match self.table.carried(authority) {
+            Some(policy) => policy.as_deref(),
+            None => self.default_policy.as_deref(),
+        }
     }
 
     /// A route by the position that a verdict gave.
@@ -361,9 +369,6 @@ fn is_authority(authority: &str) -> bool {
 impl Limits {
     fn check(&self, request: &Request<'_>) -> Option<Refusal<'static>> {
         let headers = request.headers;
-        if request.framing == Framing::Ambiguous {
-            return Some(Refusal::AmbiguousLength);
-        }
         if request.target_length > self.uri {
             return Some(Refusal::UriTooLong);
         }
@@ -398,7 +403,9 @@ impl Refusal<'_> {
             Refusal::AmbiguousPath => {
                 "The path has dot segments, encoded slashes, backslashes or NULs, which servers understand differently.\n"
             }
-            Refusal::AmbiguousLength => "The request has both Content-Length and Transfer-Encoding.\n",
+            Refusal::AmbiguousLength => {
+                "The body needs one Content-Length, or Transfer-Encoding: chunked, and nothing beside it.\n"
+            }
             Refusal::OriginRejected(Reason::OriginInvalid) => {
                 "Cross-origin request refused: not exactly one well-formed Origin (origin_invalid).\n"
             }

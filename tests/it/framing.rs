@@ -1,0 +1,168 @@
+//! Where a request ends, and what it asks for: the gateway and the upstream see the same, or the gateway refuses.
+//!
+//! Everything is written as bytes, because ordinary clients cannot send most of it.
+
+use crate::client::{Connection, Response};
+use crate::gateway::Gateway;
+use crate::upstream::{Received, Reply, Upstream};
+
+const HOST: &str = "Host: api.test\r\n";
+const ORIGIN: &str = "Origin: https://app.test\r\n";
+/// A request that must never be taken for one, in 50 bytes.
+const HIDDEN: &str = "GET /secret HTTP/1.1\r\nHost: api.test\r\nX-Pad: 1\r\n\r\n";
+
+struct Edge {
+    gateway: Gateway,
+    upstream: Upstream,
+}
+
+/// What came of the bytes of one connection.
+struct Exchange {
+    response: Response,
+    received: Vec<Received>,
+    connection: Connection,
+}
+
+impl Edge {
+    fn start() -> Self {
+        let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
+        let gateway = Gateway::start(&format!(
+            "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+limits: {{ body: 1KiB, keepalive: 30s }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT] }}
+    routes:
+      - {{ name: get, paths: [/only-get], methods: [GET] }}
+      - {{ name: two-hundred, paths: [/200/*] }}
+      - name: no-content
+        paths: [/204/*]
+        cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT], preflight: {{ status: 204 }} }}
+      - {{ name: rest, paths: [/*] }}
+  - name: closed
+    hosts: [closed.test]
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    routes: [{{ name: only, paths: [/only] }}]
+",
+            upstream.address(),
+            upstream.address()
+        ));
+        Self { gateway, upstream }
+    }
+
+    fn connect(&self) -> Connection {
+        Connection::open(self.gateway.address()).unwrap()
+    }
+
+    /// Sends bytes that are one request or more, and reads the first response.
+    #[track_caller]
+    fn send(&self, bytes: impl AsRef<[u8]>) -> Exchange {
+        let bytes = bytes.as_ref();
+        self.upstream.clear();
+        let mut connection = self.connect();
+        connection.send(bytes).unwrap();
+        let method = if bytes.starts_with(b"HEAD") { "HEAD" } else { "GET" };
+        let response = connection.read(method).unwrap_or_else(|e| panic!("{}: {e}", bytes.escape_ascii()));
+        Exchange { response, received: self.upstream.received(), connection }
+    }
+
+    /// The bytes are answered by the gateway: the status, the upstream has seen nothing, and the connection is of no more use.
+    #[track_caller]
+    fn refuses(&self, status: u16, bytes: impl AsRef<[u8]>) {
+        let shown = bytes.as_ref().escape_ascii().to_string();
+        let mut exchange = self.send(bytes);
+        assert_eq!(exchange.response.status, status, "{shown}");
+        assert!(exchange.received.is_empty(), "{shown}: the upstream got {:?}", exchange.received);
+        assert_eq!(exchange.response.header("Connection"), Some("close"), "{shown}");
+        assert!(exchange.connection.closed(), "{shown}");
+    }
+
+    /// The bytes are one request, and the upstream gets this one: method, target, body.
+    #[track_caller]
+    fn forwards(&self, bytes: impl AsRef<[u8]>, expected: (&str, &str, &str)) -> Received {
+        let shown = bytes.as_ref().escape_ascii().to_string();
+        let exchange = self.send(bytes);
+        assert_eq!(exchange.response.status, 200, "{shown}");
+        let [received] = &exchange.received[..] else { panic!("{shown}: {:?}", exchange.received) };
+        let body = String::from_utf8_lossy(&received.body);
+        assert_eq!((received.method.as_str(), received.target.as_str(), &*body), expected, "{shown}");
+        received.clone()
+    }
+}
+
+/// A POST with these header lines and this body.
+fn post(lines: &str, body: &str) -> String {
+    format!("POST / HTTP/1.1\r\n{HOST}{lines}\r\n{body}")
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\n{HOST}\r\n")
+}
+
+#[test]
+fn a_length_that_is_given_twice_is_refused_and_the_upstream_sees_nothing() {
+    let edge = Edge::start();
+    for lines in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: 5, 6\r\n",
+    ] {
+        edge.refuses(400, post(lines, "0\r\n\r\n"));
+        let with_bare_lf = format!("POST / HTTP/1.1\n{}{}\n0\r\n\r\n", HOST.replace('\r', ""), lines.replace('\r', ""));
+        edge.refuses(400, with_bare_lf);
+    }
+}
+
+#[test]
+fn a_page_can_read_that_its_body_was_ambiguous() {
+    let edge = Edge::start();
+    let lines = format!("{ORIGIN}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n");
+    let response = edge.send(post(&lines, "0\r\n\r\n")).response;
+    assert_eq!(response.status, 400);
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    assert_eq!(response.header("Vary"), Some("Origin"));
+}
+
+#[test]
+fn a_transfer_encoding_is_chunked_and_nothing_else_or_the_request_is_refused() {
+    let edge = Edge::start();
+    let body = "2\r\nab\r\n0\r\n\r\n";
+    for line in [
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding: chunked;a=b\r\n",
+        "Transfer-Encoding: chunked\x0b\r\n",
+        "Transfer-Encoding: \0chunked\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding:\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding\t: chunked\r\n",
+        "Transfer-Encoding:\r\n chunked\r\n",
+        "X: y\r\n Transfer-Encoding: chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+    ] {
+        edge.refuses(400, post(line, body));
+    }
+    for line in [
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding:chunked\r\n",
+        "Transfer-Encoding: CHUNKED\r\n",
+        "transfer-encoding: \tchunked \r\n",
+    ] {
+        edge.forwards(post(line, body), ("POST", "/", "ab"));
+    }
+}
