@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::authority::{RawTargetAuthority, raw_target_authority};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
+use pingora::{Error, ErrorSource, ErrorType, OkOrErr, OrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::cors::{Edits, Headers, Scheme};
@@ -163,10 +163,15 @@ impl ProxyHttp for Gateway {
             None => drop(request.remove_header("X-Forwarded-For")),
         }
         request.insert_header("X-Forwarded-Proto", HeaderValue::from_static("http"))?;
-        match request.headers.get(header::HOST).cloned() {
-            Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-            None => drop(request.remove_header("X-Forwarded-Host")),
-        }
+        let host = match request.headers.get(header::HOST).cloned() {
+            Some(host) => host,
+            None => {
+                let host = implied_host(session)?;
+                request.insert_header("Host", host.clone())?;
+                host
+            }
+        };
+        request.insert_header("X-Forwarded-Host", host)?;
         request.remove_header("Forwarded");
         request.remove_header("X-Forwarded-Port");
         if !request.headers.get("x-request-id").is_some_and(RequestIds::is_usable) {
@@ -299,18 +304,20 @@ impl Headers for PingoraHeaders<'_> {
 fn facts(session: &ServerSession) -> Request<'_> {
     let request = session.req_header();
     let (target, authority) = origin_form(request);
-    let host = || request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
     Request {
         method: &request.method,
         path: target.split(|b| *b == b'?').next().unwrap_or_default(),
         target_length: request.raw_path().len(),
         version: request.version,
         scheme: Scheme::Http,
-        // HTTP/2 has it in the URI, the absolute form of HTTP/1 in the target, and the rest in Host. What is no text
-        // is no host, but there is one.
+        // HTTP/2 has it in the URI, and HTTP/1 in Host; Pingora sees to it that an absolute target says the same. Only
+        // HTTP/1.0 may leave Host out. What is no text is no host, but there is one.
         authority: match request.uri.authority() {
             Some(authority) => Some(authority.as_str()),
-            None => authority.or_else(host).map(|bytes| std::str::from_utf8(bytes).unwrap_or("?")),
+            None => host
+                .or(authority.filter(|_| request.version < Version::HTTP_11))
+                .map(|bytes| std::str::from_utf8(bytes).unwrap_or("?")),
         },
         headers: &request.headers,
         framing: framing(session),
@@ -359,6 +366,19 @@ fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<
         Some(rest @ ([] | [b'?', ..])) => Some([b"/", rest].concat()),
         _ => authority.map(|_| target.to_vec()),
     }
+}
+
+/// The host of a request without Host, which HTTP/1.0 allows and the HTTP/1.1 that we speak to the upstream does not:
+/// that of its absolute target, else the address that the client has connected to.
+fn implied_host(session: &Session) -> Result<HeaderValue> {
+    let request = session.req_header();
+    let named = match request.uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => origin_form(request).1,
+    };
+    let address = || session.server_addr().map(ToString::to_string).unwrap_or_default();
+    let host = named.map_or_else(|| HeaderValue::try_from(address()), HeaderValue::from_bytes);
+    host.or_err(ErrorType::InternalError, "no host for the upstream")
 }
 
 fn ip_value(ip: IpAddr) -> HeaderValue {

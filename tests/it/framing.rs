@@ -166,3 +166,29 @@ fn a_transfer_encoding_is_chunked_and_nothing_else_or_the_request_is_refused() {
         edge.forwards(post(line, body), ("POST", "/", "ab"));
     }
 }
+
+#[test]
+fn http_1_1_names_its_host_once() {
+    let edge = Edge::start();
+    for bytes in ["GET / HTTP/1.1\r\n\r\n", "GET http://api.test/ HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\n\r\n"]
+    {
+        let exchange = edge.send(bytes);
+        assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{bytes:?}");
+    }
+    edge.refuses(400, format!("GET / HTTP/1.1\r\n{HOST}{HOST}\r\n"));
+    edge.refuses(400, format!("GET / HTTP/1.1\r\n{HOST}Host: closed.test\r\n\r\n"));
+}
+
+#[test]
+fn http_1_0_needs_no_host_and_the_upstream_gets_one() {
+    let edge = Edge::start();
+    let address = edge.gateway.address().to_string();
+    for (target, host) in [("/ten", address.as_str()), ("http://named.test/ten", "named.test")] {
+        let received = edge.forwards(format!("GET {target} HTTP/1.0\r\n\r\n"), ("GET", "/ten", ""));
+        assert_eq!(received.header("Host"), Some(host));
+        assert_eq!(received.header("X-Forwarded-Host"), Some(host));
+    }
+    let mut exchange = edge.send("GET /ten HTTP/1.0\r\n\r\n");
+    assert_eq!(exchange.response.header("Connection"), Some("close"));
+    assert!(exchange.connection.closed());
+}
