@@ -6,7 +6,7 @@
 
 mod compile;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -351,17 +351,17 @@ fn section_of(what: &str) -> &'static str {
     }
 }
 
-/// The form of a host with or without a port; which hosts exist is the routes' business.
+/// A host with or without a port, as far as its form goes; which hosts exist is the routes' business.
 fn is_authority(authority: &str) -> bool {
     let (host, port) = split_port(authority);
-    let host_is_valid = match host.as_bytes() {
-        [] => false,
-        [b'[', inner @ .., b']'] => {
-            !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+    let is_port =
+        |port: &str| port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    port.is_none_or(is_port)
+        && match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(is_name_byte),
         }
-        name => name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')),
-    };
-    host_is_valid && port.is_none_or(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 // === impl Limits, Refusal ===

@@ -192,3 +192,21 @@ fn http_1_0_needs_no_host_and_the_upstream_gets_one() {
     assert_eq!(exchange.response.header("Connection"), Some("close"));
     assert!(exchange.connection.closed());
 }
+
+#[test]
+fn a_host_that_is_no_host_and_port_is_refused() {
+    let edge = Edge::start();
+    for host in [
+        "a b", "a/b", "a?b", "a#b", "a@b", "a,b", "a\\b", "a%00b", "a:b", "a:b:c", "a:80:80", "a:+80", "a:99999",
+        ":80", ":", "[::1", "[::1]x", "[x]", "[]", "::1", "é", "\u{1}",
+    ] {
+        let exchange = edge.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{host:?}");
+    }
+    let exchange = edge.send(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n");
+    assert_eq!((exchange.response.status, exchange.received.len()), (400, 0));
+    for host in ["api.test:80", "api.test:", "API.test.", "[::1]", "[::1]:8080", "127.0.0.1:1", "a_b-c"] {
+        let received = edge.forwards(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), ("GET", "/", ""));
+        assert_eq!(received.header("Host"), Some(host));
+    }
+}
