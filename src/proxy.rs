@@ -304,10 +304,14 @@ impl Headers for PingoraHeaders<'_> {
 fn facts(session: &ServerSession) -> Request<'_> {
     let request = session.req_header();
     let (target, authority) = origin_form(request);
+    let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
+        [] if authority.is_some() => b"/",
+        path => path,
+    };
     let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
     Request {
         method: &request.method,
-        path: target.split(|b| *b == b'?').next().unwrap_or_default(),
+        path,
         target_length: request.raw_path().len(),
         version: request.version,
         scheme: Scheme::Http,
@@ -324,13 +328,11 @@ fn facts(session: &ServerSession) -> Request<'_> {
     }
 }
 
-/// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2).
+/// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2), where the
+/// path may be empty and means `/`.
 fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
-        RawTargetAuthority::Absolute { authority, path_and_query, .. } => match path_and_query {
-            [] => (b"/", Some(authority)),
-            target => (target, Some(authority)),
-        },
+        RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
         RawTargetAuthority::None | RawTargetAuthority::AmbiguousAuthority => (request.raw_path(), None),
     }
 }
@@ -364,7 +366,10 @@ fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<
     match prefix.and_then(|prefix| target.strip_prefix(prefix.as_bytes())) {
         Some(rest @ [b'/', ..]) => Some(rest.to_vec()),
         Some(rest @ ([] | [b'?', ..])) => Some([b"/", rest].concat()),
-        _ => authority.map(|_| target.to_vec()),
+        _ => authority.map(|_| match target {
+            [b'/', ..] => target.to_vec(),
+            query => [b"/", query].concat(),
+        }),
     }
 }
 

@@ -175,6 +175,8 @@ pub struct RouteRef<'s> {
 pub enum Refusal<'s> {
     /// 400: no host, more than one, or one that cannot be read.
     BadHost,
+    /// 400: a target that is no path.
+    BadTarget,
     /// 400: a path that different servers understand differently.
     AmbiguousPath,
     /// 400: a body whose end different servers see in different places.
@@ -228,6 +230,10 @@ impl Snapshot {
         // Of a request that may be two, only the host is believed.
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(authority));
+        }
+        // `*` is the server itself, and only OPTIONS asks for that (RFC 9112 section 3.2.4).
+        if !request.path.starts_with(b"/") && (request.path != b"*" || *request.method != Method::OPTIONS) {
+            return refuse(Refusal::BadTarget, self.host_policy(authority));
         }
         if is_ambiguous(request.path) {
             return refuse(Refusal::AmbiguousPath, self.host_policy(authority));
@@ -386,7 +392,9 @@ impl Refusal<'_> {
     /// The status that says it.
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::BadHost | Refusal::AmbiguousPath | Refusal::AmbiguousLength => StatusCode::BAD_REQUEST,
+            Refusal::BadHost | Refusal::BadTarget | Refusal::AmbiguousPath | Refusal::AmbiguousLength => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::OriginRejected(_) => StatusCode::FORBIDDEN,
             Refusal::UnknownHost | Refusal::UnknownPath => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -400,6 +408,7 @@ impl Refusal<'_> {
     pub fn explanation(&self) -> &'static str {
         match self {
             Refusal::BadHost => "The request does not name one valid host.\n",
+            Refusal::BadTarget => "The request target is not a path.\n",
             Refusal::AmbiguousPath => {
                 "The path has dot segments, encoded slashes, backslashes or NULs, which servers understand differently.\n"
             }

@@ -210,3 +210,36 @@ fn a_host_that_is_no_host_and_port_is_refused() {
         assert_eq!(received.header("Host"), Some(host));
     }
 }
+
+#[test]
+fn an_absolute_target_counts_as_its_path_and_must_name_the_same_host() {
+    let edge = Edge::start();
+    for (target, path) in [
+        ("http://api.test/x?y=/z", "/x?y=/z"),
+        ("https://api.test/x", "/x"),
+        ("http://api.test", "/"),
+        ("http://api.test?y=1", "/?y=1"),
+        ("http://api.test/x#fragment", "/x"),
+    ] {
+        edge.forwards(get(target), ("GET", path, ""));
+    }
+    for target in ["http://closed.test/", "http://user@api.test/", "http://api.test:81/", "http:///x"] {
+        let exchange = edge.send(get(target));
+        assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
+    }
+    // The route is that of the path, however the target is written.
+    for target in ["http://api.test/only-get", "http://api.test/only-get#x", "/only-get#x", "/only-get?x"] {
+        let exchange = edge.send(format!("POST {target} HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"));
+        assert_eq!((exchange.response.status, exchange.received.len()), (405, 0), "{target}");
+    }
+}
+
+#[test]
+fn a_star_is_for_options_only() {
+    let edge = Edge::start();
+    edge.forwards(format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n"), ("OPTIONS", "*", ""));
+    for bytes in [get("*"), get("foo"), get("api.test:80"), get("?x"), format!("POST * HTTP/1.1\r\n{HOST}\r\n")] {
+        let exchange = edge.send(&bytes);
+        assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{bytes:?}");
+    }
+}
