@@ -199,13 +199,20 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
         // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
         if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(response);
+            // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): there the body ends with the connection.
+            if session.req_header().version < Version::HTTP_11
+                && response.headers.contains_key(header::TRANSFER_ENCODING)
+            {
+                response.remove_header("transfer-encoding");
+                session.set_keepalive(None);
+            }
             ctx.edit(response);
         }
         Ok(())

@@ -243,3 +243,26 @@ fn a_star_is_for_options_only() {
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{bytes:?}");
     }
 }
+
+#[test]
+fn an_http_1_0_client_gets_no_chunks() {
+    let upstream = Upstream::start(|_| {
+        Reply::new(200).header("Transfer-Encoding", "chunked").body("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    });
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+services: [{{ name: a, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+        upstream.address()
+    ));
+    for connection_field in ["", "Connection: keep-alive\r\n"] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(format!("GET / HTTP/1.0\r\n{HOST}{connection_field}\r\n").as_bytes()).unwrap();
+        let response = connection.read("GET").unwrap();
+        assert_eq!(response.header("Transfer-Encoding"), None);
+        assert_eq!((response.header("Connection"), response.text()), (Some("close"), "abcde"));
+        assert!(connection.closed());
+    }
+}
