@@ -174,7 +174,8 @@ impl ProxyHttp for Gateway {
         request.insert_header("X-Forwarded-Host", host)?;
         request.remove_header("Forwarded");
         request.remove_header("X-Forwarded-Port");
-        if !request.headers.get("x-request-id").is_some_and(RequestIds::is_usable) {
+        let mut ids = request.headers.get_all("x-request-id").iter();
+        if !ids.next().is_some_and(RequestIds::is_usable) || ids.next().is_some() {
             request.insert_header("X-Request-Id", self.request_ids.next())?;
         }
         Ok(())
