@@ -219,12 +219,12 @@ impl BackgroundService for Drain {
         if shutdown.changed().await.is_err() {
             return;
         }
-        log::info!("stopping requests={}", self.running.count());
         // Pingora reads signals once. While it sleeps, a second one must still be able to say "now".
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
             return;
         };
+        log::info!("stopping requests={}", self.running.count());
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.running.count()),
