@@ -103,6 +103,83 @@ fn get(target: &str) -> String {
 }
 
 #[test]
+fn the_connection_goes_on_after_each_answer_of_the_gateways_own() {
+    let edge = Edge::start();
+    let preflight =
+        |path| format!("OPTIONS {path} HTTP/1.1\r\n{HOST}{ORIGIN}Access-Control-Request-Method: PUT\r\n\r\n");
+    let cases = [
+        (preflight("/200/x"), 200),
+        (preflight("/204/x"), 204),
+        (preflight("/only-get"), 405),
+        (format!("DELETE /only-get HTTP/1.1\r\n{HOST}{ORIGIN}\r\n"), 405),
+        ("GET /unknown HTTP/1.1\r\nHost: closed.test\r\n\r\n".to_owned(), 404),
+        (get("/a/../b"), 400),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(9000)), 414),
+        (format!("GET / HTTP/1.1\r\n{HOST}X-A: {}\r\n\r\n", "a".repeat(70_000)), 431),
+    ];
+    let mut connection = edge.connect();
+    for round in 1..=2 {
+        for (bytes, status) in &cases {
+            connection.send(bytes.as_bytes()).unwrap();
+            let response = connection.read("GET").unwrap_or_else(|e| panic!("round {round}, {status}: {e}"));
+            assert_eq!(
+                (response.status, response.header("Connection")),
+                (*status, Some("keep-alive")),
+                "round {round}"
+            );
+        }
+    }
+    assert_eq!(edge.upstream.hits(), 0);
+    let last = connection.request("GET", "/after", &[("Host", "api.test")], b"").unwrap();
+    assert_eq!(last.text(), "/after");
+}
+
+#[test]
+fn a_head_request_is_refused_without_a_body_and_the_connection_goes_on() {
+    let edge = Edge::start();
+    let mut connection = edge.connect();
+    for _ in 0..2 {
+        connection.send(b"HEAD /unknown HTTP/1.1\r\nHost: closed.test\r\n\r\n").unwrap();
+        let response = connection.read("HEAD").unwrap();
+        assert_eq!((response.status, response.header("Content-Length")), (404, Some("24")));
+    }
+    assert_eq!(connection.request("GET", "/a", &[("Host", "api.test")], b"").unwrap().text(), "/a");
+}
+
+#[test]
+fn a_request_hidden_in_the_body_of_one_that_is_answered_here_is_never_one() {
+    assert_eq!(HIDDEN.len(), 50);
+    let edge = Edge::start();
+    let preflight = format!("OPTIONS / HTTP/1.1\r\n{HOST}{ORIGIN}Access-Control-Request-Method: PUT\r\n");
+    let refused = format!("POST /only-get HTTP/1.1\r\n{HOST}{ORIGIN}");
+    for (head, status) in [(preflight, 200), (refused, 405)] {
+        let framings = [
+            format!("Content-Length: 50\r\n\r\n{HIDDEN}"),
+            // The rest of the body comes later, or what comes later is the next request: nobody can know.
+            format!("Content-Length: 100\r\n\r\n{HIDDEN}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n32\r\n{HIDDEN}\r\n0\r\n\r\n"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{HIDDEN}"),
+        ];
+        for framing in framings {
+            edge.refuses(status, format!("{head}{framing}"));
+        }
+    }
+}
+
+#[test]
+fn a_body_after_which_a_request_stands_is_one_body_and_no_more() {
+    let edge = Edge::start();
+    for framing in ["Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"] {
+        let bytes = format!("POST / HTTP/1.1\r\n{HOST}{framing}{HIDDEN}");
+        let exchange = edge.send(&bytes);
+        assert_eq!(exchange.response.text(), "/");
+        let [received] = &exchange.received[..] else { panic!("{:?}", exchange.received) };
+        assert_eq!((received.method.as_str(), received.body.as_slice()), ("POST", &b"ab"[..]));
+    }
+}
+
+#[test]
 fn a_length_that_is_given_twice_is_refused_and_the_upstream_sees_nothing() {
     let edge = Edge::start();
     for lines in [
@@ -128,6 +205,22 @@ fn a_page_can_read_that_its_body_was_ambiguous() {
     assert_eq!(response.status, 400);
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
     assert_eq!(response.header("Vary"), Some("Origin"));
+}
+
+#[test]
+fn a_length_that_is_no_number_is_refused() {
+    let edge = Edge::start();
+    for length in ["+2", "-2", "0x2", "2a", "2;", "2 2", "", "99999999999999999999999", "٢"] {
+        edge.refuses(400, post(&format!("Content-Length: {length}\r\n"), "ab"));
+    }
+}
+
+#[test]
+fn a_length_with_space_around_it_is_that_length() {
+    let edge = Edge::start();
+    for line in ["Content-Length:2\r\n", "Content-Length: \t2 \r\n", "cOnTeNt-lEnGtH: 2\r\n"] {
+        edge.forwards(post(line, "ab"), ("POST", "/", "ab"));
+    }
 }
 
 #[test]
@@ -165,6 +258,60 @@ fn a_transfer_encoding_is_chunked_and_nothing_else_or_the_request_is_refused() {
     ] {
         edge.forwards(post(line, body), ("POST", "/", "ab"));
     }
+}
+
+#[test]
+fn a_transfer_encoding_on_http_1_0_is_refused() {
+    let edge = Edge::start();
+    edge.refuses(400, format!("POST / HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"));
+}
+
+#[test]
+fn chunks_are_read_as_they_are_meant_or_not_at_all() {
+    const TE: &str = "Transfer-Encoding: chunked\r\n";
+    let edge = Edge::start();
+    edge.forwards(post(TE, "2;ext=\"1\"\r\nab\r\n1\r\nc\r\n0\r\n\r\n"), ("POST", "/", "abc"));
+    edge.forwards(post(TE, "0a\r\n0123456789\r\n0\r\n\r\n"), ("POST", "/", "0123456789"));
+    let received = edge.forwards(post(TE, "2\r\nab\r\n0\r\nHost: evil.test\r\nX-T: 1\r\n\r\n"), ("POST", "/", "ab"));
+    assert_eq!((received.header("Host"), received.header("X-T")), (Some("api.test"), None));
+    for body in [
+        "zz\r\nab\r\n0\r\n\r\n",
+        "2\nab\n0\n\n",
+        "-2\r\nab\r\n0\r\n\r\n",
+        "ffffffffffffffffff\r\nab",
+        "2\r\nabc\r\n0\r\n\r\n",
+    ] {
+        let mut exchange = edge.send(post(TE, body));
+        assert_eq!(exchange.response.status, 400, "{body:?}");
+        assert!(exchange.connection.closed(), "{body:?}");
+        assert!(exchange.received.is_empty(), "{body:?}: the upstream took it for whole: {:?}", exchange.received);
+    }
+}
+
+#[test]
+fn a_header_that_is_folded_or_has_control_characters_is_refused() {
+    let edge = Edge::start();
+    for lines in [
+        "X-A: b\r\n c\r\n",
+        "X-A: b\r\n\tc\r\n",
+        "X-A: b\0c\r\n",
+        "X-A: b\rX-B: c\r\n",
+        "X A: b\r\n",
+        ": b\r\n",
+        "X-A\r\n",
+    ] {
+        edge.refuses(400, format!("GET / HTTP/1.1\r\n{HOST}{lines}\r\n"));
+    }
+    edge.refuses(400, format!("GET / HTTP/1.1\r\n {HOST}\r\n"));
+}
+
+#[test]
+fn lines_that_end_in_lf_alone_reach_the_upstream_with_crlf() {
+    let edge = Edge::start();
+    // The upstream of this test takes CRLF only.
+    edge.forwards("GET /lf HTTP/1.1\nHost: api.test\nX-A: b\n\n", ("GET", "/lf", ""));
+    let received = edge.forwards("GET /lf HTTP/1.1\r\nHost: api.test\nX-A: b\r\n\r\n", ("GET", "/lf", ""));
+    assert_eq!((received.header("Host"), received.header("X-A")), (Some("api.test"), Some("b")));
 }
 
 #[test]
@@ -241,6 +388,50 @@ fn a_star_is_for_options_only() {
     for bytes in [get("*"), get("foo"), get("api.test:80"), get("?x"), format!("POST * HTTP/1.1\r\n{HOST}\r\n")] {
         let exchange = edge.send(&bytes);
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{bytes:?}");
+    }
+}
+
+#[test]
+fn connect_is_refused() {
+    Edge::start().refuses(405, format!("CONNECT api.test:443 HTTP/1.1\r\n{HOST}\r\n"));
+}
+
+#[test]
+fn a_request_that_does_not_wait_for_its_turn_is_dropped_whole() {
+    let edge = Edge::start();
+    let mut exchange = edge.send(format!("{}{}", get("/first"), get("/second")));
+    assert_eq!(exchange.response.text(), "/first");
+    assert!(exchange.connection.closed());
+    let targets: Vec<_> = edge.upstream.received().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/first"]);
+}
+
+#[test]
+fn bytes_of_a_path_arrive_as_they_were_sent_or_the_request_is_refused() {
+    let edge = Edge::start();
+    for target in ["/é?ü=ß", "/%41%e9%zz/;v=1,2", "/a//b", "/a+b", "//api.test/x", "/[]{}|~!$&'()*+,;=:@"] {
+        edge.forwards(get(target), ("GET", target, ""));
+    }
+    edge.refuses(400, b"GET /\xff HTTP/1.1\r\nHost: api.test\r\n\r\n");
+    let exchange = edge.send(get("/a\0b"));
+    assert_eq!((exchange.response.status, exchange.received.len()), (400, 0));
+    // A space cannot be in a target; where one is, the upstream sees it encoded and not as the end of the target.
+    edge.forwards(get("/a b HTTP/1.1"), ("GET", "/a%20b%20HTTP/1.1", ""));
+}
+
+#[test]
+fn what_is_no_http_1_is_refused() {
+    let edge = Edge::start();
+    for bytes in [
+        format!("GET / HTTP/1.2\r\n{HOST}\r\n"),
+        format!("GET / HTTP/2.0\r\n{HOST}\r\n"),
+        format!("GET / http/1.1\r\n{HOST}\r\n"),
+        "GET /\r\n\r\n".to_owned(),
+        format!("G@T / HTTP/1.1\r\n{HOST}\r\n"),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\x16\x03\x01\x00\x05hello\r\n\r\n".to_owned(),
+    ] {
+        edge.refuses(400, bytes);
     }
 }
 
