@@ -72,11 +72,16 @@ impl Connection {
     /// The method of the request decides whether a body belongs to it.
     pub fn read(&mut self, request_method: &str) -> io::Result<Response> {
         loop {
-            let response = self.read_one(request_method).map_err(name_timeout)?;
+            let response = self.read_any(request_method)?;
             if response.status >= 200 || response.status == 101 {
                 return Ok(response);
             }
         }
+    }
+
+    /// Reads the next response, an interim one too.
+    pub fn read_any(&mut self, request_method: &str) -> io::Result<Response> {
+        self.read_one(request_method).map_err(name_timeout)
     }
 
     fn read_one(&mut self, request_method: &str) -> io::Result<Response> {
@@ -93,6 +98,13 @@ impl Connection {
         let mut body = Vec::new();
         self.stream.read_to_end(&mut body)?;
         Ok(body)
+    }
+
+    /// Reads this many bytes that are no response: what follows a 101.
+    pub fn receive(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes).map_err(name_timeout)?;
+        Ok(bytes)
     }
 
     /// Waits for the server to close the connection; false when it has not within the timeout.

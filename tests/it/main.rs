@@ -7,6 +7,7 @@ mod cases;
 mod client;
 mod corpus;
 mod docs;
+mod errors;
 mod forwarding;
 mod framing;
 mod gateway;
