@@ -62,7 +62,58 @@ fn returned(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Response {
 
 // --- paths
 
+#[test]
+fn a_prefix_is_cut_off_at_a_segment_and_nowhere_else() {
+    let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
+    let gateway = in_front_of(&upstream);
+    for (target, expected) in [
+        ("/v1/json", "/json"),
+        ("/v1/json?a=/v1/b", "/json?a=/v1/b"),
+        ("/v1", "/"),
+        ("/v1?x=1", "/?x=1"),
+        ("/v1/", "/"),
+        ("/v1/v1/x", "/v1/x"),
+        ("/v1//evil.test/x", "//evil.test/x"),
+        ("/v1x/json", "/v1x/json"),
+        ("/v1.5", "/v1.5"),
+        ("/V1/json", "/V1/json"),
+        ("/v%31/json", "/v%31/json"),
+        ("/x/v1/json", "/x/v1/json"),
+        ("http://api.test/v1/json?a", "/json?a"),
+    ] {
+        assert_eq!(fetch(gateway.address(), "GET", target, &[HOST]).text(), expected, "{target}");
+    }
+}
+
+#[test]
+fn every_byte_of_path_and_query_stays_as_it_was() {
+    let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
+    let gateway = in_front_of(&upstream);
+    for target in ["/%41%c3%a9/;p=1,2", "/x?a=%2F&b=%zz&&c=[]|{}^`&d=?/../..\\", "/x?", "/x?%00", "/a%20b+c", "/é?é"]
+    {
+        assert_eq!(fetch(gateway.address(), "GET", target, &[HOST]).text(), target);
+        let prefixed = format!("/v1{target}");
+        assert_eq!(fetch(gateway.address(), "GET", &prefixed, &[HOST]).text(), target);
+    }
+}
+
 // --- request headers
+
+#[test]
+fn what_a_client_claims_about_its_way_here_is_replaced() {
+    let request = received(&[
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("X-Forwarded-For", "2.2.2.2"),
+        ("x-forwarded-proto", "https"),
+        ("X-Forwarded-Host", "evil.test"),
+        ("X-Forwarded-Port", "1"),
+        ("Forwarded", "for=1.1.1.1"),
+    ]);
+    assert_eq!(request.header("X-Forwarded-For"), Some("127.0.0.1"));
+    assert_eq!(request.header("X-Forwarded-Proto"), Some("http"));
+    assert_eq!(request.header("X-Forwarded-Host"), Some("api.test"));
+    assert_eq!((request.header("X-Forwarded-Port"), request.header("Forwarded")), (None, None));
+}
 
 #[test]
 fn a_request_has_one_id_its_own_if_that_is_usable() {
@@ -84,7 +135,155 @@ fn a_request_has_one_id_its_own_if_that_is_usable() {
     assert_ne!(first.header("X-Request-Id"), second.header("X-Request-Id"));
 }
 
+#[test]
+fn fields_about_the_connection_end_at_the_gateway() {
+    let request = received(&[
+        ("Connection", "keep-alive, X-Foo"),
+        ("X-Foo", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Connection", "keep-alive"),
+        ("Proxy-Authorization", "Basic x"),
+        ("TE", "trailers"),
+        ("Trailer", "X-T"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAA"),
+        ("X-Bar", "2"),
+    ]);
+    for name in ["X-Foo", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Trailer", "Upgrade"] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+    assert_eq!(request.header("X-Bar"), Some("2"));
+}
+
+#[test]
+fn everything_else_reaches_the_upstream_unchanged() {
+    let fields = [
+        ("Origin", "https://app.test"),
+        ("Cookie", "a=1; b=\"2\""),
+        ("Cookie", "c=3"),
+        ("X-CaSe", "A, b ,c"),
+        ("X-Twice", "1"),
+        ("x-twice", "2"),
+        ("Authorization", "Bearer abc=="),
+        ("Access-Control-Request-Method", "PUT"),
+        ("Accept-Encoding", "gzip, br"),
+        ("Range", "bytes=0-1"),
+        ("If-None-Match", "\"1\""),
+        ("X-Empty", ""),
+    ];
+    let request = received(&fields);
+    assert_eq!(request.header("Host"), Some("api.test"));
+    for (name, value) in fields {
+        assert!(
+            request.headers.contains(&(name.to_owned(), value.to_owned())),
+            "{name}: {value} of {:?}",
+            request.headers
+        );
+    }
+    assert_eq!((request.all("Cookie"), request.all("X-Twice")), (vec!["a=1; b=\"2\"", "c=3"], vec!["1", "2"]));
+    let added: Vec<_> = request.headers.iter().map(|(name, _)| name.as_str()).skip(fields.len() + 1).collect();
+    assert_eq!(added, ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id"]);
+}
+
+#[test]
+fn an_origin_reaches_the_upstream_whatever_the_policy_says_of_it() {
+    for origin in ["https://app.test", "https://evil.test", "null", "not an origin", "HTTPS://APP.TEST"] {
+        assert_eq!(received(&[("Origin", origin)]).header("Origin"), Some(origin));
+    }
+}
+
+#[test]
+fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = in_front_of(&upstream);
+    let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-a")];
+    let plain = fetch(gateway.address(), "OPTIONS", "/", &preflight);
+    let named = "origin, access-control-request-method, access-control-request-headers";
+    let tricked: Vec<_> = preflight.into_iter().chain([("Connection", named)]).collect();
+    let tricked = fetch(gateway.address(), "OPTIONS", "/", &tricked);
+    let answer = |response: &Response| {
+        let fields = response.headers.iter().filter(|(name, _)| name != "Date");
+        (response.status, fields.cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(answer(&tricked), answer(&plain));
+    assert_eq!(upstream.hits(), 0);
+
+    for named in ["origin, x-request-id", "x-request-id, vary, access-control-allow-origin"] {
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("Connection", named)]);
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{named}");
+        assert_eq!(response.header("Vary"), Some("Origin"), "{named}");
+        let request = upstream.received().pop().unwrap();
+        assert!(request.header("X-Request-Id").is_some(), "{named}");
+        assert_eq!(request.header("X-Forwarded-For"), Some("127.0.0.1"), "{named}");
+    }
+
+    upstream.clear();
+    for named in
+        ["x-forwarded-for", "origin, x-forwarded-for, access-control-request-method", "x-forwarded-host", "host"]
+    {
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("Connection", named)]);
+        assert_eq!((response.status, upstream.hits()), (400, 0), "{named}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{named}");
+    }
+}
+
 // --- responses
+
+#[test]
+fn fields_about_the_upstreams_connection_do_not_reach_the_client() {
+    let response = returned(|| {
+        Reply::new(200)
+            .header("Connection", "keep-alive, X-Hop")
+            .header("connection", "x-other")
+            .header("X-Hop", "1")
+            .header("X-Other", "1")
+            .header("Keep-Alive", "timeout=5")
+            .header("Proxy-Authenticate", "Basic")
+            .header("Proxy-Connection", "keep-alive")
+            .header("Upgrade", "h2c")
+            .header("Trailer", "X-T")
+            .header("X-Kept", "2")
+            .body("body")
+    });
+    for name in ["X-Hop", "X-Other", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Upgrade", "Trailer"] {
+        assert_eq!(response.header(name), None, "{name}");
+    }
+    assert_eq!((response.header("X-Kept"), response.text()), (Some("2"), "body"));
+    assert_eq!(response.header("Connection"), Some("keep-alive"));
+}
+
+#[test]
+fn an_upstream_cannot_take_away_what_the_policy_sets() {
+    let response = returned(|| {
+        Reply::new(200)
+            .header("Connection", "access-control-allow-origin, vary, content-length")
+            .header("Vary", "Accept")
+            .body("body")
+    });
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    assert!(response.header("Vary").is_some_and(|vary| vary.contains("Origin")));
+    assert_eq!(response.text(), "body");
+}
+
+#[test]
+fn everything_else_reaches_the_client_unchanged() {
+    let fields = [
+        ("Set-Cookie", "a=1; Path=/"),
+        ("Set-Cookie", "b=2; HttpOnly"),
+        ("Server", "upstream/1"),
+        ("X-CaSe", "A, b"),
+        ("ETag", "W/\"1\""),
+        ("Content-Type", "text/html"),
+        ("Location", "http://127.0.0.1:1/x"),
+        ("Cache-Control", "max-age=1"),
+    ];
+    let response = returned(move || fields.iter().fold(Reply::new(302), |reply, (n, v)| reply.header(n, v)));
+    assert_eq!(response.status, 302);
+    assert_eq!(response.all("Set-Cookie"), ["a=1; Path=/", "b=2; HttpOnly"]);
+    for (name, value) in fields {
+        assert!(response.headers.contains(&(name.to_owned(), value.to_owned())), "{name} of {:?}", response.headers);
+    }
+}
 
 // --- bodies
 
@@ -99,7 +298,146 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     body.chunks(5003).map(chunk).chain([b"0\r\n\r\n".to_vec()]).collect::<Vec<_>>().concat()
 }
 
+#[test]
+fn a_large_body_passes_whole_in_both_directions() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/chunked" => Reply::new(200).header(CHUNKED.0, CHUNKED.1).body(chunked(&request.body)),
+        _ => Reply::new(200).body(request.body.clone()),
+    });
+    let gateway = in_front_of(&upstream);
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    for target in ["/sized", "/chunked"] {
+        let response = connection.request("POST", target, &[HOST], &large()).unwrap();
+        assert!(response.body == large(), "{target}: {} bytes", response.body.len());
+        let response = connection.request("POST", target, &[HOST, CHUNKED], &chunked(&large())).unwrap();
+        assert!(response.body == large(), "{target}, chunked: {} bytes", response.body.len());
+    }
+    let framings = upstream.received().into_iter().map(|request| {
+        (request.header("Content-Length").map(str::to_owned), request.header("Transfer-Encoding").map(str::to_owned))
+    });
+    let (sized, chunked) = ((Some("1048576".to_owned()), None), (None, Some("chunked".to_owned())));
+    assert!(framings.eq([sized.clone(), chunked.clone(), sized, chunked]));
+}
+
+#[test]
+fn a_client_that_waits_for_100_is_told_to_go_on_by_the_upstream() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut bytes = Vec::new();
+        let mut read_until = |end: &[u8], stream: &mut std::net::TcpStream| {
+            while !bytes.ends_with(end) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                bytes.push(byte[0]);
+            }
+        };
+        read_until(b"\r\n\r\n", &mut stream);
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        read_until(b"body", &mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
+    });
+    let gateway = gateway(&format!("    upstream: {{ nodes: [{{ address: \"{address}\" }}] }}"));
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    connection.send(head.as_bytes()).unwrap();
+    assert_eq!(connection.read_any("POST").unwrap().status, 100);
+    connection.send(b"body").unwrap();
+    assert_eq!(connection.read_any("POST").unwrap().text(), "done");
+    upstream.join().unwrap();
+}
+
+#[test]
+fn a_websocket_passes_bytes_both_ways() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway = in_front_of(&upstream);
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    let upgrade = [HOST, ORIGIN, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "abc")];
+    let response = connection.request("GET", "/socket", &upgrade, b"").unwrap();
+    assert_eq!(response.status, 101);
+    assert!(response.header("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
+    assert!(response.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+    assert_eq!(response.header("Sec-WebSocket-Accept"), Some("key"));
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    for message in [&b"\x81\x05hello"[..], b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n", &large()] {
+        connection.send(message).unwrap();
+        assert!(connection.receive(message.len()).unwrap() == message);
+    }
+    let request = &upstream.received()[0];
+    assert_eq!((request.header("Upgrade"), request.header("Sec-WebSocket-Key")), (Some("websocket"), Some("abc")));
+    drop(connection);
+    upstream.wait_for_closed(1);
+    assert_eq!(upstream.hits(), 1);
+}
+
 // --- connections
+
+#[test]
+fn a_connection_to_the_upstream_is_used_again() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = in_front_of(&upstream);
+    for _ in 0..30 {
+        // Each time another client.
+        fetch(gateway.address(), "GET", "/", &[HOST]);
+    }
+    // A client that is quick comes before the connection of the one before it is free again.
+    let connections = upstream.received().iter().map(|request| request.connection).max();
+    assert!(connections < Some(15), "{connections:?} connections for 30 requests");
+}
+
+#[test]
+fn a_connection_that_the_upstream_has_closed_fails_no_request() {
+    let upstream = Upstream::start(|_| Reply::new(200).header("Connection", "close"));
+    let gateway = in_front_of(&upstream);
+    for n in 1..=10 {
+        assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
+        assert_eq!(upstream.received().last().unwrap().connection, n);
+    }
+}
+
+#[test]
+fn an_unused_connection_to_the_upstream_is_closed_after_timeouts_idle() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = gateway(&format!(
+        "    upstream: {{ nodes: [{{ address: \"{}\" }}], timeouts: {{ idle: 300ms }} }}",
+        upstream.address()
+    ));
+    fetch(gateway.address(), "GET", "/", &[HOST]);
+    let answered = Instant::now();
+    upstream.wait_for_closed(1);
+    assert!(answered.elapsed() >= Duration::from_millis(200), "closed after {:?}", answered.elapsed());
+    fetch(gateway.address(), "GET", "/", &[HOST]);
+    assert_eq!(upstream.received()[1].connection, 2);
+}
+
+#[test]
+fn an_idle_client_connection_is_closed_after_limits_keepalive() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = in_front_of(&upstream);
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    for target in ["/", "/"] {
+        connection.request("GET", target, &[HOST], b"").unwrap();
+    }
+    let answered = Instant::now();
+    assert!(connection.closed());
+    assert!(answered.elapsed() >= Duration::from_millis(800), "closed after {:?}", answered.elapsed());
+}
+
+#[test]
+fn requests_are_shared_out_by_weight() {
+    let upstreams: Vec<_> = (0..3).map(|n| Upstream::start(move |_| Reply::new(200).body(n.to_string()))).collect();
+    let nodes: Vec<_> = (upstreams.iter().zip([5, 1, 2]))
+        .map(|(upstream, weight)| format!("{{ address: \"{}\", weight: {weight} }}", upstream.address()))
+        .collect();
+    let gateway = gateway(&format!("    upstream: {{ nodes: [{}] }}", nodes.join(", ")));
+    let mut counts = BTreeMap::<String, usize>::new();
+    for _ in 0..24 {
+        *counts.entry(fetch(gateway.address(), "GET", "/", &[HOST]).text().to_owned()).or_default() += 1;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [15, 3, 6]);
+}
 
 /// The statuses of 20 requests to two nodes, one of which nothing listens at.
 fn statuses_with_a_dead_node(retries: &str) -> BTreeMap<u16, usize> {
@@ -117,4 +455,15 @@ fn statuses_with_a_dead_node(retries: &str) -> BTreeMap<u16, usize> {
         *statuses.entry(response.status).or_default() += 1;
     }
     statuses
+}
+
+#[test]
+fn a_dead_node_of_two_fails_no_request_with_a_retry() {
+    assert_eq!(statuses_with_a_dead_node(""), BTreeMap::from([(200, 20)]));
+    assert_eq!(statuses_with_a_dead_node(", retries: 1"), BTreeMap::from([(200, 20)]));
+}
+
+#[test]
+fn a_dead_node_of_two_fails_half_of_the_requests_without_a_retry() {
+    assert_eq!(statuses_with_a_dead_node(", retries: 0"), BTreeMap::from([(200, 10), (502, 10)]));
 }

@@ -17,6 +17,10 @@ use crate::client::{self, Connection, Fields, fetch};
 /// How long [`Upstream::wait_for_hits`] waits.
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What comes before an echo. The answer to a key is the client's to check, and ours does not.
+const SWITCH: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: key\r\n\r\n";
+
 /// A running origin server.
 pub struct Upstream {
     address: SocketAddr,
@@ -62,6 +66,18 @@ impl Upstream {
         self.shared.wait(HITS_TIMEOUT, |state| state.received.len() >= n);
         let hits = self.hits();
         assert!(hits >= n, "{hits} of {n} requests came within {HITS_TIMEOUT:?}");
+    }
+
+    /// Waits until the gateway has closed at least `n` connections, or the server has.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    #[track_caller]
+    pub fn wait_for_closed(&self, n: usize) {
+        self.shared.wait(HITS_TIMEOUT, |state| state.closed >= n);
+        let closed = self.shared.state().closed;
+        assert!(closed >= n, "{closed} of {n} connections are closed after {HITS_TIMEOUT:?}");
     }
 
     /// Forgets the requests so far.
@@ -125,6 +141,7 @@ pub struct Reply {
 enum Action {
     Respond { status: u16, fields: Fields, body: Vec<u8> },
     Write(Vec<u8>),
+    Echo,
     Close,
 }
 
@@ -140,6 +157,11 @@ impl Reply {
     /// These bytes as they are; then the connection is closed.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::at_once(Action::Write(bytes.into()))
+    }
+
+    /// 101 as a WebSocket server says it, and from then on every byte comes back.
+    pub fn echo() -> Self {
+        Self::at_once(Action::Echo)
     }
 
     /// No answer until the upstream is dropped.
@@ -193,6 +215,8 @@ struct State {
     received: Vec<Received>,
     /// Each accepted connection; gone when its thread has ended.
     connections: Vec<Weak<TcpStream>>,
+    /// How many connections have ended.
+    closed: usize,
     stopping: bool,
 }
 
@@ -210,6 +234,11 @@ impl Shared {
 
     fn record(&self, request: &Received) {
         self.state().received.push(request.clone());
+        self.changed.notify_all();
+    }
+
+    fn count_closed(&self) {
+        self.state().closed += 1;
         self.changed.notify_all();
     }
 
@@ -240,12 +269,17 @@ fn accept(listener: &TcpListener, shared: &Shared, answer: &(impl Fn(&Received) 
             if !shared.admit(&stream) {
                 break;
             }
-            scope.spawn(move || match serve(&stream, connection, shared, answer) {
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    panic!("not HTTP/1.1: {error}")
+            scope.spawn(move || {
+                let served = serve(&stream, connection, shared, answer);
+                drop(stream);
+                shared.count_closed();
+                match served {
+                    Err(error) if error.kind() == ErrorKind::InvalidData => {
+                        panic!("not HTTP/1.1: {error}")
+                    }
+                    // A peer may go away at any time.
+                    Ok(()) | Err(_) => {}
                 }
-                // A peer may go away at any time.
-                Ok(()) | Err(_) => {}
             });
         }
     });
@@ -272,6 +306,18 @@ fn serve(
             Action::Write(bytes) => {
                 stream.write_all(&bytes)?;
                 break;
+            }
+            Action::Echo => {
+                stream.write_all(SWITCH)?;
+                loop {
+                    let bytes = reader.fill_buf()?;
+                    if bytes.is_empty() {
+                        return Ok(());
+                    }
+                    stream.write_all(bytes)?;
+                    let length = bytes.len();
+                    reader.consume(length);
+                }
             }
             Action::Respond { status, fields, body } => {
                 let last = says_close(&request.headers) || says_close(&fields);
