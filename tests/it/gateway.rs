@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -21,6 +21,9 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a line may take to appear in the log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an address that is not ours to choose may be taken.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait between two looks at something that cannot be waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -48,31 +51,55 @@ impl Gateway {
     ///
     /// When the process ends instead, or takes too long.
     pub fn start(config: &str) -> Self {
-        Self::start_with(config, &[])
-    }
-
-    /// Like [`start`](Self::start), with more arguments for `corsgate run`, such as `--watch`.
-    pub fn start_with(config: &str, args: &[&str]) -> Self {
-        assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
-        let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
-        let (listen, admin) = (free_address(), free_address());
-        write_config(dir.path(), config, listen, admin);
-        let file = |name| File::create(dir.path().join(name)).expect("create a file for output");
-        let process = Process::spawn(
-            corsgate()
-                .arg("run")
-                .arg("--config")
-                .arg(dir.path().join(CONFIG))
-                .args(args)
-                .stdout(file(STDOUT))
-                .stderr(file(STDERR)),
-        );
-        let mut gateway = Self { process, dir, listen, admin };
+        let mut gateway = Self::spawn(config);
         gateway.wait_until_it_accepts();
         gateway
     }
 
-    fn wait_until_it_accepts(&mut self) {
+    /// Like [`start`](Self::start), without waiting for anything.
+    pub fn spawn(config: &str) -> Self {
+        assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
+        let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+        let (listen, admin) = (free_address(), free_address());
+        write_config(dir.path(), config, listen, admin);
+        let process = serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
+        Self { process, dir, listen, admin }
+    }
+
+    /// Starts `corsgate demo`, which has one fixed address, and waits until it accepts connections there. When
+    /// something else has the address, such as this test in another directory, it waits for that to end.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends for another reason, or any of it takes too long.
+    pub fn start_demo() -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
+        let started = poll(ADDRESS_TIMEOUT, || {
+            let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+            let process = serving(corsgate().arg("demo"), dir.path());
+            let mut gateway = Self { process, dir, listen, admin: listen };
+            // It says what to type when it knows that the address is its own.
+            let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
+                None if gateway.stdout().is_empty() => None,
+                ended => Some(ended),
+            });
+            match ended {
+                Some(None) => Some(gateway),
+                Some(Some(_)) if gateway.stderr().contains("cannot listen on 127.0.0.1:9080") => None,
+                _ => panic!("the demo does not start: {ended:?}\n{}", gateway.stderr()),
+            }
+        });
+        let mut gateway = started.unwrap_or_else(|| panic!("{listen} is taken for {ADDRESS_TIMEOUT:?}"));
+        gateway.wait_until_it_accepts();
+        gateway
+    }
+
+    /// Waits until something accepts connections at the address of this gateway.
+    ///
+    /// # Panics
+    ///
+    /// When the process ends instead, or takes too long.
+    pub fn wait_until_it_accepts(&mut self) {
         let listen = self.listen;
         let accepted = poll(PROCESS_TIMEOUT, || {
             if let Some(status) = self.process.try_exit() {
@@ -111,12 +138,37 @@ impl Gateway {
         self.signal(Signal::Hup);
     }
 
-    /// Sends a signal to the process.
+    /// Sends a signal to the process, once it handles it: until then, at its very start, it would die of any.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    #[track_caller]
     pub fn signal(&self, signal: Signal) {
+        let handled = poll(PROCESS_TIMEOUT, || self.handles(signal).then_some(()));
+        assert!(handled.is_some(), "no handler for {signal:?} after {PROCESS_TIMEOUT:?}");
         // The shell has `kill` built in; not every system has a program of that name.
         let command = format!("kill -s {} {}", signal.name(), self.pid());
         let status = Command::new("sh").arg("-c").arg(&command).status().expect("run sh");
         assert!(status.success(), "{command}: {status}");
+    }
+
+    /// Whether the process has a handler for the signal, which only Linux tells.
+    fn handles(&self, signal: Signal) -> bool {
+        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid())) else { return true };
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).expect("a mask of signals");
+        caught & (1 << (signal.number() - 1)) != 0
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join(CONFIG)
+    }
+
+    /// What the process has written to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.output(STDOUT)
     }
 
     /// What the process has logged so far.
@@ -184,8 +236,6 @@ pub enum Signal {
     Term,
     /// Exit at once.
     Int,
-    /// Hand the sockets over, then exit.
-    Quit,
 }
 
 impl Signal {
@@ -194,7 +244,14 @@ impl Signal {
             Self::Hup => "HUP",
             Self::Term => "TERM",
             Self::Int => "INT",
-            Self::Quit => "QUIT",
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Self::Hup => 1,
+            Self::Int => 2,
+            Self::Term => 15,
         }
     }
 }
@@ -280,6 +337,12 @@ fn read_from_start(file: &mut File) -> String {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("read the output of corsgate");
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A process that writes its output to files in `dir`.
+fn serving(command: &mut Command, dir: &Path) -> Process {
+    let file = |name| File::create(dir.join(name)).expect("create a file for output");
+    Process::spawn(command.stdout(file(STDOUT)).stderr(file(STDERR)))
 }
 
 /// The binary under test, without input.

@@ -12,6 +12,7 @@ mod forwarding;
 mod framing;
 mod gateway;
 mod layout;
+mod lifecycle;
 mod mutation;
 mod twins;
 mod upstream;

@@ -1,0 +1,476 @@
+//! Signals, reloads, and how the process starts and ends.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Connection, Response, fetch};
+use crate::gateway::{Gateway, Signal, free_port, run};
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+const UPGRADE: [(&str, &str); 3] = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+
+/// Two policies that differ in every header.
+const A: &str = "{ allow_origins: https://app.test, allow_methods: [GET, PUT], allow_headers: [X-A], \
+                 expose_headers: [X-A], max_age: 11, allow_credentials: true }";
+const B: &str = "{ allow_origins: [https://app.test, https://b.test], allow_methods: [GET, DELETE], \
+                 allow_headers: [X-B], expose_headers: [X-B], max_age: 22, timing_allow_origins: https://b.test }";
+
+fn config(upstream: SocketAddr, policy: &str) -> String {
+    with_grace("10s", upstream, policy)
+}
+
+fn with_grace(grace_period: &str, upstream: SocketAddr, policy: &str) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+server: {{ grace_period: {grace_period} }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }}
+    cors: {policy}
+"
+    )
+}
+
+fn get(gateway: &Gateway) -> Response {
+    fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
+}
+
+/// Which policy a response to a GET has its headers from, all of them.
+#[track_caller]
+fn policy_of(response: &Response) -> char {
+    let mut fields: Vec<_> = (response.headers.iter())
+        .filter(|(name, _)| name.starts_with("Access-Control-") || name == "Vary" || name == "Timing-Allow-Origin")
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    fields.sort();
+    match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [
+            "Access-Control-Allow-Credentials: true",
+            "Access-Control-Allow-Origin: https://app.test",
+            "Access-Control-Expose-Headers: X-A",
+            "Vary: Origin",
+        ]
+        | [
+            "Access-Control-Allow-Credentials: true",
+            "Access-Control-Allow-Headers: X-A" | "Access-Control-Allow-Headers: x-a",
+            "Access-Control-Allow-Methods: GET, PUT",
+            "Access-Control-Allow-Origin: https://app.test",
+            "Access-Control-Expose-Headers: X-A",
+            "Access-Control-Max-Age: 11",
+            "Vary: Origin",
+        ] => 'A',
+        ["Access-Control-Allow-Origin: https://app.test", "Access-Control-Expose-Headers: X-B", "Vary: Origin"]
+        | [
+            "Access-Control-Allow-Headers: X-B" | "Access-Control-Allow-Headers: x-b",
+            "Access-Control-Allow-Methods: GET, DELETE",
+            "Access-Control-Allow-Origin: https://app.test",
+            "Access-Control-Expose-Headers: X-B",
+            "Access-Control-Max-Age: 22",
+            "Vary: Origin",
+        ] => 'B',
+        _ => panic!("neither A nor B as a whole: {fields:#?}"),
+    }
+}
+
+/// The value of a metric.
+#[track_caller]
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "admin")]);
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {}", metrics.text())).parse().expect("a number")
+}
+
+/// An upstream that answers `/slow` only when it is told to.
+fn slow_upstream() -> (Upstream, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel();
+    let released = Mutex::new(released);
+    let upstream = Upstream::start(move |request| {
+        if request.target == "/slow" {
+            // An error is the end of the test, and of the wait.
+            let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(15));
+        }
+        Reply::new(200).body(request.target.as_str())
+    });
+    (upstream, release)
+}
+
+/// A request for `/slow` that the upstream has by now.
+fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> Connection {
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(b"GET /slow HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n").unwrap();
+    upstream.wait_for_hits(1);
+    connection
+}
+
+// --- reload
+
+#[test]
+fn a_hangup_puts_the_new_policy_in_force() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let mut kept = Connection::open(gateway.address()).unwrap();
+    assert_eq!(policy_of(&kept.request("GET", "/", &[HOST, ORIGIN], b"").unwrap()), 'A');
+    gateway.reload_with(&config(upstream.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(policy_of(&get(&gateway)), 'B');
+    // A connection that was open before is still open, and belongs to nobody's generation.
+    assert_eq!(policy_of(&kept.request("GET", "/", &[HOST, ORIGIN], b"").unwrap()), 'B');
+}
+
+#[test]
+fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
+    let upstream = Upstream::start(|_| Reply::new(200).header("Access-Control-Allow-Origin", "*"));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let stop = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        // However the scope is left, the clients must end.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let stopping = Stop(&stop);
+        let clients: Vec<_> = (0..3)
+            .map(|client| {
+                let (stop, address) = (&stop, gateway.address());
+                scope.spawn(move || {
+                    let mut connection = Connection::open(address).unwrap();
+                    let mut seen = String::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "GET")];
+                        let response = match seen.len() % 2 {
+                            0 => connection.request("GET", "/", &[HOST, ORIGIN], b"").unwrap(),
+                            _ => connection.request("OPTIONS", "/", &preflight, b"").unwrap(),
+                        };
+                        assert_eq!(response.status, 200);
+                        seen.push(policy_of(&response));
+                        if client == 0 {
+                            connection = Connection::open(address).unwrap();
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let mut refused = 0;
+        for n in 1..=100 {
+            gateway.reload_with(&config(upstream.address(), if n % 2 == 0 { A } else { B }));
+            gateway.wait_for_log(&format!("reloaded generation={}\n", n + 1));
+            if n % 10 == 0 {
+                gateway.reload_with("services: [{ name: broken, cors: nobody }]\nlisten: {listen}\n");
+                refused += 1;
+                gateway.wait_for_log_count("reload refused", refused);
+            }
+        }
+        drop(stopping);
+        clients.into_iter().map(|client| client.join().unwrap()).collect::<String>()
+    });
+    let changes = seen.as_bytes().windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(seen.len() > 300 && changes > 30, "{} responses, {changes} changes", seen.len());
+    assert_eq!(metric(&gateway, "corsgate_config_reloads_total{result=\"applied\"}"), 100);
+    assert_eq!(metric(&gateway, "corsgate_config_reloads_total{result=\"refused\"}"), 10);
+    assert_eq!(metric(&gateway, "corsgate_config_generation"), 101);
+    assert_eq!(policy_of(&get(&gateway)), 'A');
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_explained_as_check_explains_it() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let broken = config(upstream.address(), "{ allow_origins: [\"*\", https://App.test/], allow_methods: [GE T] }");
+    gateway.reload_with(&format!("{broken}unknown: 1\n"));
+    gateway.wait_for_log("reload refused, the configuration in force stays:");
+    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
+    assert_eq!(metric(&gateway, "corsgate_config_generation"), 1);
+    assert_eq!(policy_of(&get(&gateway)), 'A');
+
+    let path = gateway.config_path();
+    let check = run(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(check.code, 1);
+    let log = gateway.stderr();
+    let faults = check.stdout.lines().filter(|line| line.contains("corsgate.yaml:")).collect::<Vec<_>>();
+    assert!(faults.len() >= 4, "{}", check.stdout);
+    for fault in faults.iter().filter(|fault| !fault.contains("hint")) {
+        assert!(log.contains(fault), "{fault}\nis not in\n{log}");
+    }
+
+    gateway.reload_with(&config(upstream.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 0);
+    assert_eq!(policy_of(&get(&gateway)), 'B');
+}
+
+#[test]
+fn a_missing_file_changes_nothing() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    fs::remove_file(gateway.config_path()).unwrap();
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log(&format!("cannot read {}", gateway.config_path().display()));
+    assert_eq!(policy_of(&get(&gateway)), 'A');
+    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
+}
+
+#[test]
+fn a_hangup_while_the_process_starts_is_not_lost_and_kills_nothing() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    for _ in 0..3 {
+        let mut gateway = Gateway::spawn(&config(upstream.address(), A));
+        // Returns as soon as the signal is handled at all, which is long before it can be acted on.
+        gateway.signal(Signal::Hup);
+        gateway.reload_with(&config(upstream.address(), B));
+        gateway.wait_until_it_accepts();
+        gateway.wait_for_log("reloaded generation=2");
+        assert_eq!(policy_of(&get(&gateway)), 'B');
+    }
+}
+
+#[test]
+fn a_request_finishes_with_the_configuration_that_it_began_with() {
+    let (upstream, release) = slow_upstream();
+    let other = Upstream::start(|_| Reply::new(200).body("other"));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let mut slow = begin_slow(&gateway, &upstream);
+    gateway.reload_with(&config(other.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    let now = get(&gateway);
+    assert_eq!((policy_of(&now), now.text()), ('B', "other"));
+    release.send(()).unwrap();
+    let response = slow.read("GET").unwrap();
+    assert_eq!((policy_of(&response), response.text()), ('A', "/slow"));
+}
+
+#[test]
+fn an_error_of_a_request_that_began_before_a_reload_has_the_headers_of_before() {
+    let hanging = Upstream::start(|_| Reply::hang());
+    let gateway = Gateway::start(&config(hanging.address(), A));
+    let mut slow = begin_slow(&gateway, &hanging);
+    gateway.reload_with(&config(hanging.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    drop(hanging);
+    let response = slow.read("GET").unwrap();
+    assert_eq!((response.status, policy_of(&response)), (502, 'A'));
+}
+
+#[test]
+fn a_changed_listener_needs_a_restart_and_the_rest_is_applied() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let elsewhere = format!("127.0.0.1:{}", free_port());
+    let changed = with_grace("9s", upstream.address(), B).replace("{listen}", &elsewhere);
+    gateway.reload_with(&changed);
+    gateway.wait_for_log("reloaded generation=2");
+    let log = gateway.stderr();
+    assert!(log.contains("`listeners` has changed, which needs a restart"), "{log}");
+    assert!(log.contains("`server` has changed, which needs a restart"), "{log}");
+    assert!(!log.contains("`admin` has changed"), "{log}");
+    assert_eq!(policy_of(&get(&gateway)), 'B');
+    let error = TcpStream::connect(&elsewhere).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_websocket_lives_through_reloads() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/socket" => Reply::echo(),
+        _ => Reply::new(200),
+    });
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let mut socket = Connection::open(gateway.address()).unwrap();
+    assert_eq!(socket.request("GET", "/socket", &UPGRADE, b"").unwrap().status, 101);
+    for generation in 2..=4 {
+        gateway.reload_with(&config(upstream.address(), if generation % 2 == 0 { B } else { A }));
+        gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
+        socket.send(b"are you there").unwrap();
+        assert_eq!(socket.receive(13).unwrap(), b"are you there");
+    }
+    // Even one whose upstream is gone from the configuration.
+    let other = Upstream::start(|_| Reply::new(200));
+    gateway.reload_with(&config(other.address(), "false"));
+    gateway.wait_for_log("reloaded generation=5");
+    socket.send(b"still").unwrap();
+    assert_eq!(socket.receive(5).unwrap(), b"still");
+}
+
+// --- the end
+
+#[test]
+fn a_termination_ends_an_idle_process_at_once() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let mut gateway = Gateway::start(&config(upstream.address(), A));
+    let mut idle = Connection::open(gateway.address()).unwrap();
+    idle.request("GET", "/", &[HOST], b"").unwrap();
+    let asked = Instant::now();
+    gateway.signal(Signal::Term);
+    assert_eq!(gateway.exit().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?} of a grace period of 10 s", asked.elapsed());
+    assert!(idle.closed());
+    assert!(gateway.stderr().contains("stopped"), "{}", gateway.stderr());
+}
+
+#[test]
+fn a_termination_waits_for_a_running_request_and_no_longer() {
+    let (upstream, release) = slow_upstream();
+    let mut gateway = Gateway::start(&config(upstream.address(), A));
+    let mut slow = begin_slow(&gateway, &upstream);
+    gateway.signal(Signal::Term);
+    gateway.wait_for_log("stopping requests=1");
+    let refused = (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        TcpStream::connect(gateway.address()).is_err()
+    });
+    assert!(refused, "it still accepts connections");
+    release.send(()).unwrap();
+    let released = Instant::now();
+    let response = slow.read("GET").unwrap();
+    assert_eq!((response.status, response.text(), policy_of(&response)), (200, "/slow", 'A'));
+    assert_eq!(gateway.exit().code(), Some(0));
+    assert!(released.elapsed() < Duration::from_secs(4), "{:?} of a grace period of 10 s", released.elapsed());
+    assert!(slow.closed());
+}
+
+#[test]
+fn a_termination_gives_up_after_the_grace_period() {
+    let upstream = Upstream::start(|_| Reply::hang());
+    let mut gateway = Gateway::start(&with_grace("1s", upstream.address(), A));
+    let mut slow = begin_slow(&gateway, &upstream);
+    let asked = Instant::now();
+    gateway.signal(Signal::Term);
+    assert_eq!(gateway.exit().code(), Some(0));
+    let waited = asked.elapsed();
+    assert!(waited > Duration::from_millis(900) && waited < Duration::from_secs(6), "{waited:?}");
+    assert!(slow.closed());
+}
+
+#[test]
+fn an_interrupt_stops_at_once() {
+    let upstream = Upstream::start(|_| Reply::hang());
+    let mut gateway = Gateway::start(&config(upstream.address(), A));
+    let mut slow = begin_slow(&gateway, &upstream);
+    let asked = Instant::now();
+    gateway.signal(Signal::Int);
+    assert_eq!(gateway.exit().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(slow.closed());
+}
+
+#[test]
+fn an_interrupt_cuts_a_termination_short() {
+    let upstream = Upstream::start(|_| Reply::hang());
+    let mut gateway = Gateway::start(&config(upstream.address(), A));
+    let mut slow = begin_slow(&gateway, &upstream);
+    gateway.signal(Signal::Term);
+    gateway.wait_for_log("stopping requests=1");
+    let asked = Instant::now();
+    gateway.signal(Signal::Int);
+    assert_eq!(gateway.exit().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(gateway.stderr().contains("stopped at once requests=1"), "{}", gateway.stderr());
+    assert!(slow.closed());
+}
+
+// --- the start
+
+/// Writes a configuration to a directory of its own and runs it.
+fn run_with(config: &str) -> crate::gateway::Output {
+    let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
+    let path = dir.path().join("edge.yaml");
+    fs::write(&path, config).unwrap();
+    run(&["run", "--config", path.to_str().unwrap()])
+}
+
+#[test]
+fn a_taken_address_ends_the_start_with_its_name() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let free = || format!("127.0.0.1:{}", free_port());
+    let config = config(address, A);
+    for (listen, admin) in [(address.to_string(), free()), (free(), address.to_string())] {
+        let started = Instant::now();
+        let output = run_with(&config.replace("{listen}", &listen).replace("{admin}", &admin));
+        assert_eq!(output.code, 1);
+        assert!(output.stderr.contains(&format!("cannot listen on {address}: ")), "{}", output.stderr);
+        assert!(!output.stderr.contains("serving on"), "{}", output.stderr);
+        assert_eq!(output.stdout, "");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn a_bad_configuration_ends_the_start_with_all_its_problems() {
+    let output = run_with("listeners: [{ address: nowhere }]\nservices: [{ name: a, cors: nobody }]\n");
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    for part in ["edge.yaml:1:", "nowhere", "edge.yaml:2:", "nobody"] {
+        assert!(output.stderr.contains(part), "{part} in {}", output.stderr);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_ends_the_start() {
+    let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
+    let missing = dir.path().join("missing.yaml");
+    // A directory can be opened and not be read.
+    for path in [missing.as_path(), dir.path()] {
+        let output = run(&["run", "--config", path.to_str().unwrap()]);
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+        assert!(output.stderr.contains(&format!("cannot read {}", path.display())), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_understood_exits_with_2() {
+    for args in [
+        &[][..],
+        &["serve"],
+        &["run", "--nonsense"],
+        &["run", "--config"],
+        &["check", "--format", "xml"],
+        &["demo", "x"],
+    ] {
+        let output = run(args);
+        assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(output.stderr.contains("--help"), "{args:?}: {}", output.stderr);
+    }
+}
+
+// --- admin
+
+#[test]
+fn the_admin_address_says_alive_ready_and_how_reloads_went() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let admin = |method, target| fetch(gateway.admin(), method, target, &[("Host", "admin")]);
+    for path in ["/livez", "/readyz"] {
+        let response = admin("GET", path);
+        assert_eq!((response.status, response.text()), (200, "ok\n"), "{path}");
+    }
+    assert_eq!(admin("HEAD", "/livez").status, 200);
+    assert_eq!(admin("POST", "/livez").status, 405);
+    assert_eq!(admin("GET", "/nothing").status, 404);
+    let counters = || {
+        ["corsgate_config_reloads_total{result=\"applied\"}", "corsgate_config_reloads_total{result=\"refused\"}"]
+            .map(|name| metric(&gateway, name))
+    };
+    assert_eq!(counters(), [0, 0]);
+    gateway.reload_with(&config(upstream.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(counters(), [1, 0]);
+    gateway.reload_with("not: a configuration\nlisten: {listen}\n");
+    gateway.wait_for_log("reload refused");
+    assert_eq!(counters(), [1, 1]);
+    let type_ = admin("GET", "/metrics").header("Content-Type").map(str::to_owned);
+    assert!(type_.is_some_and(|value| value.starts_with("text/plain")));
+    // The admin paths are not on the public address.
+    assert_eq!(fetch(gateway.address(), "GET", "/metrics", &[HOST]).text(), "");
+    assert_eq!(upstream.received()[0].target, "/metrics");
+}
