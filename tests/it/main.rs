@@ -6,6 +6,7 @@ mod browser;
 mod cases;
 mod client;
 mod corpus;
+mod demo;
 mod docs;
 mod errors;
 mod forwarding;

@@ -1,0 +1,119 @@
+//! `corsgate demo`: what it prints can be typed, and does what it says.
+
+use crate::client::{Response, fetch};
+use crate::gateway::{Gateway, Signal};
+
+/// A curl command line, as far as the demo uses it.
+#[derive(Debug, Default)]
+struct Curl {
+    method: Option<String>,
+    target: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Curl {
+    fn parse(line: &str) -> Self {
+        let mut curl = Self::default();
+        let mut words = words(line).into_iter().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().expect("a value");
+            match word.as_str() {
+                "-i" => {}
+                "-X" => curl.method = Some(value()),
+                "-H" => {
+                    let field = value();
+                    let (name, value) = field.split_once(": ").expect("`Name: value`");
+                    curl.fields.push((name.to_owned(), value.to_owned()));
+                }
+                url => {
+                    url.strip_prefix("http://127.0.0.1:9080").expect("a URL of the demo").clone_into(&mut curl.target)
+                }
+            }
+        }
+        curl
+    }
+
+    fn send(&self, gateway: &Gateway) -> Response {
+        let fields: Vec<_> = self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        fetch(gateway.address(), self.method.as_deref().unwrap_or("GET"), &self.target, &fields)
+    }
+}
+
+/// The words of a shell command with single quotes.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for c in line.chars().chain([' ']) {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
+            c => word.push(c),
+        }
+    }
+    words
+}
+
+/// The fields of a response that a browser looks at, in the order of arrival.
+fn cors(response: &Response) -> Vec<(&str, &str)> {
+    let fields = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    fields.filter(|(name, _)| name.starts_with("Access-Control-") || *name == "Vary").collect()
+}
+
+/// One test, because there is one address.
+#[test]
+fn the_demo_answers_what_it_tells_the_user_to_type() {
+    let mut gateway = Gateway::start_demo();
+    let output = gateway.stdout().replace("\\\n", " ");
+    let commands: Vec<_> = output.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
+    let [preflight, allowed, refused] = commands[..] else { panic!("three commands in {output}") };
+
+    assert_eq!(
+        preflight,
+        "curl http://127.0.0.1:9080/v1/json -H 'Host: cloud.httpbin.org' -H 'Origin: http://127.0.0.1:9080' -X OPTIONS -i"
+    );
+    let response = Curl::parse(preflight).send(&gateway);
+    assert_eq!((response.status, response.header("Content-Length"), response.text()), (200, Some("0"), ""));
+    let mut fields = cors(&response);
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            ("Access-Control-Allow-Headers", "*"),
+            ("Access-Control-Allow-Methods", "GET"),
+            ("Access-Control-Allow-Origin", "http://127.0.0.1:9080"),
+            ("Access-Control-Expose-Headers", "*"),
+            ("Access-Control-Max-Age", "5"),
+            ("Vary", "Origin"),
+        ]
+    );
+
+    assert!(allowed.contains("/v1/response-headers?Access-Control-Allow-Origin=*"), "{allowed}");
+    let response = Curl::parse(allowed).send(&gateway);
+    assert_eq!(response.status, 200);
+    let mut fields = cors(&response);
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            ("Access-Control-Allow-Origin", "http://127.0.0.1:9080"),
+            ("Access-Control-Expose-Headers", "*"),
+            ("Vary", "Origin"),
+        ]
+    );
+    // It was the upstream that answered, and it did say something else.
+    assert!(response.text().contains("\"Access-Control-Allow-Origin\": \"*\""), "{}", response.text());
+
+    assert!(refused.contains("Origin: https://evil.test"), "{refused}");
+    let response = Curl::parse(refused).send(&gateway);
+    assert_eq!((response.status, cors(&response)), (200, vec![("Vary", "Origin")]));
+
+    // The rule of the walkthrough for the upstream's own Allow-Credentials.
+    let credentials = "/v1/response-headers?Access-Control-Allow-Credentials=true";
+    for (origin, expected) in [("http://127.0.0.1:9080", Some("true")), ("https://evil.test", None)] {
+        let fields = [("Host", "cloud.httpbin.org"), ("Origin", origin)];
+        let response = fetch(gateway.address(), "GET", credentials, &fields);
+        assert_eq!(response.header("Access-Control-Allow-Credentials"), expected, "{origin}");
+    }
+
+    gateway.signal(Signal::Int);
+    assert_eq!(gateway.exit().code(), Some(0), "Ctrl-C ends it");
+}
