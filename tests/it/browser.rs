@@ -133,10 +133,10 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 sent.dedup();
                 sent == fetch.unsafe_headers()
             };
-            use Reason::*;
             let expected = match reason {
-                Some(AllowedAny | AllowedExact | AllowedPattern | AllowedRegex) => true,
-                Some(OriginNotAllowed | OriginNull | OriginInvalid | MethodNotAllowed | HeaderNotAllowed) => false,
+                Some(Reason::AllowedAny | Reason::AllowedExact | Reason::AllowedPattern | Reason::AllowedRegex) => true,
+                Some(Reason::OriginNotAllowed | Reason::OriginNull | Reason::OriginInvalid) => false,
+                Some(Reason::MethodNotAllowed | Reason::HeaderNotAllowed) => false,
                 // Forwarded, or refused before there was a policy; or a list that is too long, whose names `*` covers.
                 _ => continue,
             };

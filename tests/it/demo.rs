@@ -26,7 +26,7 @@ impl Curl {
                     curl.fields.push((name.to_owned(), value.to_owned()));
                 }
                 url => {
-                    url.strip_prefix("http://127.0.0.1:9080").expect("a URL of the demo").clone_into(&mut curl.target)
+                    url.strip_prefix("http://127.0.0.1:9080").expect("a URL of the demo").clone_into(&mut curl.target);
                 }
             }
         }
