@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use pingora::server::{Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use pingora_core::apps::http_app::ServeHttp;
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::Admin;
@@ -58,7 +59,7 @@ pub fn serve_with(
     let fixed = generation.snapshot.fixed().clone();
     for address in fixed.listeners.iter().chain(&fixed.admin) {
         // Pingora would retry for half a minute, and then live on without the listener.
-        drop(TcpListener::bind(address).map_err(|error| StartError::Bind(*address, error))?);
+        check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
     }
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -100,6 +101,14 @@ pub fn serve_with(
     );
     drop(generation);
     server.run_forever()
+}
+
+/// Whether an address can be had. Binds and does not listen: a client that connects in between would be accepted here,
+/// and cut off.
+fn check_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
 }
 
 // === impl Hangup, StartError ===
