@@ -39,6 +39,8 @@ pub struct Gateway {
     dir: TempDir,
     listen: SocketAddr,
     admin: SocketAddr,
+    /// The addresses that it listens at once it has started.
+    listeners: Vec<SocketAddr>,
 }
 
 impl Gateway {
@@ -63,7 +65,9 @@ impl Gateway {
         let (listen, admin) = (free_address(), free_address());
         write_config(dir.path(), config, listen, admin);
         let process = serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
-        Self { process, dir, listen, admin }
+        let mut listeners = vec![listen];
+        listeners.extend(config.contains("{admin}").then_some(admin));
+        Self { process, dir, listen, admin, listeners }
     }
 
     /// Starts `corsgate demo`, which has one fixed address, and waits until it accepts connections there. When
@@ -77,7 +81,7 @@ impl Gateway {
         let started = poll(ADDRESS_TIMEOUT, || {
             let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
             let process = serving(corsgate().arg("demo"), dir.path());
-            let mut gateway = Self { process, dir, listen, admin: listen };
+            let mut gateway = Self { process, dir, listen, admin: listen, listeners: vec![listen] };
             // It says what to type when it knows that the address is its own.
             let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
                 None if gateway.stdout().is_empty() => None,
@@ -94,20 +98,21 @@ impl Gateway {
         gateway
     }
 
-    /// Waits until something accepts connections at the address of this gateway.
+    /// Waits until the process accepts connections at all its addresses.
     ///
     /// # Panics
     ///
-    /// When the process ends instead, or takes too long.
+    /// When it ends instead, or takes too long.
     pub fn wait_until_it_accepts(&mut self) {
-        let listen = self.listen;
-        let accepted = poll(PROCESS_TIMEOUT, || {
-            if let Some(status) = self.process.try_exit() {
-                panic!("the gateway ended instead of serving: {status}");
-            }
-            TcpStream::connect_timeout(&listen, PROCESS_TIMEOUT).ok()
-        });
-        assert!(accepted.is_some(), "nothing listens at {listen} after {PROCESS_TIMEOUT:?}");
+        for address in self.listeners.clone() {
+            let accepted = poll(PROCESS_TIMEOUT, || {
+                if let Some(status) = self.process.try_exit() {
+                    panic!("the gateway ended instead of serving: {status}");
+                }
+                TcpStream::connect_timeout(&address, PROCESS_TIMEOUT).ok()
+            });
+            assert!(accepted.is_some(), "nothing listens at {address} after {PROCESS_TIMEOUT:?}");
+        }
     }
 
     /// Where `{listen}` is.
