@@ -1,6 +1,8 @@
 //! Domain names, as origins and routes both need them: what one looks like, and how a wildcard's base is found among
 //! a million without looking at more than the name itself.
 
+use std::net::Ipv6Addr;
+
 /// Why a text is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameFault {
@@ -8,6 +10,14 @@ pub enum NameFault {
     Character(char),
     /// Its labels are wrong.
     Shape(&'static str),
+}
+
+/// The host that a request names: lower case, without port and trailing dot. On the stack, because every request has
+/// one.
+#[derive(Debug, Clone, Copy)]
+pub struct HostName {
+    bytes: [u8; HostName::LONGEST],
+    length: usize,
 }
 
 /// The numbers of labels, 1 to 127, that the bases of some wildcards have: `*.partner.example` adds 2.
@@ -38,6 +48,63 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
 /// What a name is made of, dots included.
 pub fn is_name_byte(b: u8) -> bool {
     matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
+}
+
+// === impl HostName ===
+
+impl HostName {
+    /// What DNS allows, with a dot at the end.
+    const LONGEST: usize = 254;
+
+    /// Reads the authority of a request: a name or an address, IPv6 in brackets, maybe with a port (RFC 3986 section
+    /// 3.2.2; the port may be empty). None when it is none: then it must not be routed, nor handed on.
+    pub fn parse(authority: &str) -> Option<Self> {
+        let mut host = HostName { bytes: [0; Self::LONGEST], length: 0 };
+        let mut rest = authority.as_bytes();
+        if let [b'[', ..] = rest {
+            let end = rest.iter().position(|b| *b == b']')? + 1;
+            authority[1..end - 1].parse::<Ipv6Addr>().ok()?;
+            for b in &rest[..end] {
+                host.push(b.to_ascii_lowercase())?;
+            }
+            rest = &rest[end..];
+        } else {
+            while let [b, tail @ ..] = rest
+                && *b != b':'
+            {
+                let b = b.to_ascii_lowercase();
+                host.push(Some(b).filter(|b| is_name_byte(*b))?)?;
+                rest = tail;
+            }
+            if let [.., b'.'] = host.bytes[..host.length] {
+                host.length -= 1;
+            }
+        }
+        let port_is_valid = match rest {
+            [] => true,
+            [b':', digits @ ..] => {
+                let number = digits.iter().try_fold(0u32, |number, digit| match digit {
+                    b'0'..=b'9' => Some((number * 10 + u32::from(digit - b'0')).min(1 << 16)),
+                    _ => None,
+                });
+                number.is_some_and(|number| number < 1 << 16)
+            }
+            _ => false,
+        };
+        (host.length > 0 && port_is_valid).then_some(host)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        // Only ASCII was pushed.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+
+    fn push(&mut self, b: u8) -> Option<()> {
+        *self.bytes.get_mut(self.length)? = b;
+        self.length += 1;
+        Some(())
+    }
 }
 
 /// Splits a port off, at the colon behind the host: not at one inside the brackets of an IPv6 address.

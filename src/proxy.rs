@@ -52,6 +52,9 @@ struct Judged {
     edits: Edits,
 }
 
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 // === impl Gateway ===
 
 impl Gateway {
@@ -172,9 +175,9 @@ impl ProxyHttp for Gateway {
             }
         };
         request.insert_header("X-Forwarded-Host", host)?;
-        request.remove_header("Forwarded");
-        request.remove_header("X-Forwarded-Port");
-        let mut ids = request.headers.get_all("x-request-id").iter();
+        request.remove_header(&header::FORWARDED);
+        request.remove_header(&X_FORWARDED_PORT);
+        let mut ids = request.headers.get_all(X_REQUEST_ID).iter();
         if !ids.next().is_some_and(RequestIds::is_usable) || ids.next().is_some() {
             request.insert_header("X-Request-Id", self.request_ids.next())?;
         }
@@ -396,8 +399,7 @@ fn implied_host(session: &Session) -> Result<HeaderValue> {
 
 fn ip_value(ip: IpAddr) -> HeaderValue {
     // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
-    let text = ip.to_canonical().to_string();
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"))
+    HeaderValue::try_from(ip.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 // --- responses
@@ -448,23 +450,32 @@ fn error_text(status: StatusCode) -> &'static str {
 /// Fields about the connection to the upstream, and those that it names as such (RFC 9110 section 7.6.1). `Connection`
 /// and `Transfer-Encoding` are Pingora's, which writes its own; an upgrade needs both of its fields.
 fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    if response.status != StatusCode::SWITCHING_PROTOCOLS {
-        response.remove_header("upgrade");
+    static HOP_BY_HOP: [HeaderName; 6] = [
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::PROXY_AUTHENTICATE,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+    ];
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    // Most responses have none of them, and one look at the names is cheaper than looking each of them up.
+    if response.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in HOP_BY_HOP.iter().filter(|name| !upgraded || **name != header::UPGRADE) {
+            response.remove_header(name);
+        }
     }
-    let named: Vec<HeaderName> = match response.headers.contains_key(header::CONNECTION) {
-        false => Vec::new(),
-        true => (response.headers.get_all(header::CONNECTION).iter())
+    let names_nothing = |value: &HeaderValue| {
+        [&b"keep-alive"[..], b"close"].iter().any(|plain| value.as_bytes().eq_ignore_ascii_case(plain))
+    };
+    if !response.headers.get_all(header::CONNECTION).iter().all(names_nothing) {
+        let named: Vec<HeaderName> = (response.headers.get_all(header::CONNECTION).iter())
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .filter(|name| !is_framing(name))
-            .collect(),
-    };
-    for name in named {
-        response.remove_header(&name);
-    }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"] {
-        if response.headers.contains_key(name) {
-            response.remove_header(name);
+            .collect();
+        for name in named {
+            response.remove_header(&name);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Makes ids that are unique, also across restarts and replicas. They are no secrets.
 #[derive(Debug)]
 pub struct RequestIds {
@@ -20,8 +22,14 @@ impl RequestIds {
 
     /// 32 hexadecimal digits: the process, then the number of the request.
     pub fn next(&self) -> HeaderValue {
-        let id = format!("{:016x}{:016x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = [0; 32];
+        for (pair, byte) in
+            id.chunks_exact_mut(2).zip(self.process.to_be_bytes().into_iter().chain(number.to_be_bytes()))
+        {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
     }
 
     /// Whether a client's id is kept: short, and nothing that would have to be escaped in a log.

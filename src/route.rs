@@ -8,6 +8,7 @@
 //! and nothing is allocated.
 //!
 //! ```
+//! use corsgate::domain::HostName;
 //! use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes};
 //!
 //! let mut routes = Routes::<&str, ()>::builder();
@@ -18,7 +19,7 @@
 //! );
 //! let routes = routes.build(|_services| ()).unwrap();
 //!
-//! let route = |host, path: &str| match routes.find(host, path.as_bytes()) {
+//! let route = |authority, path: &str| match routes.find(HostName::parse(authority)?.as_str(), path.as_bytes()) {
 //!     Found::Path(path, _) => path.route("GET").copied(),
 //!     _ => None,
 //! };
@@ -37,7 +38,7 @@ use http::HeaderValue;
 
 pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
-use crate::domain::{Depths, are_labels, split_port};
+use crate::domain::{Depths, are_labels};
 
 /// All routes, compiled. `R` is what a route carries, `H` what a host carries for requests that no route takes.
 #[derive(Debug)]
@@ -148,10 +149,12 @@ impl<R, H> Routes<R, H> {
         Builder { services: Vec::new() }
     }
 
-    /// Looks a request up. The authority is what the client sent: case, port and one trailing dot do not matter. The
+    /// Looks a request up. The host is what [`HostName`] makes of what the client sent, empty when there was none. The
     /// path is compared byte for byte; it must have passed [`is_ambiguous`].
-    pub fn find(&self, authority: &str, path: &[u8]) -> Found<'_, R, H> {
-        let Some(host) = self.host(authority).map(|id| &self.hosts[id as usize]) else {
+    ///
+    /// [`HostName`]: crate::domain::HostName
+    pub fn find(&self, host: &str, path: &[u8]) -> Found<'_, R, H> {
+        let Some(host) = self.host(host).map(|id| &self.hosts[id as usize]) else {
             return Found::UnknownHost;
         };
         let found = match path {
@@ -167,8 +170,8 @@ impl<R, H> Routes<R, H> {
     }
 
     /// What a host carries, whatever the path.
-    pub fn carried(&self, authority: &str) -> Option<&H> {
-        self.host(authority).map(|id| &self.hosts[id as usize].carried)
+    pub fn carried(&self, host: &str) -> Option<&H> {
+        self.host(host).map(|id| &self.hosts[id as usize].carried)
     }
 
     /// All routes, each once for every path that leads to it.
@@ -176,16 +179,7 @@ impl<R, H> Routes<R, H> {
         self.paths.iter().flat_map(|path| path.choices.iter().map(|(_, route)| route))
     }
 
-    fn host(&self, authority: &str) -> Option<HostId> {
-        let (host, _) = split_port(authority);
-        let host = host.strip_suffix('.').unwrap_or(host);
-        // Longer than any name: it cannot be listed, and need not be copied.
-        let mut lower = [0; 255];
-        let Some(lower) = lower.get_mut(..host.len()) else { return self.any };
-        lower.copy_from_slice(host.as_bytes());
-        lower.make_ascii_lowercase();
-        // Lowering ASCII letters leaves UTF-8 valid, so this never takes the other way.
-        let host = std::str::from_utf8(lower).unwrap_or_default();
+    fn host(&self, host: &str) -> Option<HostId> {
         let wildcard = || {
             let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));
             self.depths.tails(host).filter_map(below).last()

@@ -6,7 +6,7 @@
 
 mod compile;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use crate::config::Document;
 use crate::cors::{self, Edits, Policy, Reason, Scheme};
-use crate::domain::split_port;
+use crate::domain::HostName;
 use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
 use crate::route::{Found, Path, Routes, is_ambiguous};
 
@@ -223,22 +223,25 @@ impl Snapshot {
             edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
             reason: None,
         };
-        // Only HTTP/1.0 can do without a host.
-        if !is_authority(authority) && (request.authority.is_some() || request.version >= Version::HTTP_11) {
-            return refuse(Refusal::BadHost, None);
-        }
+        let host = match request.authority.map(HostName::parse) {
+            Some(Some(host)) => Some(host),
+            // Only HTTP/1.0 can do without a host.
+            None if request.version < Version::HTTP_11 => None,
+            _ => return refuse(Refusal::BadHost, None),
+        };
+        let host = host.as_ref().map(HostName::as_str).unwrap_or_default();
         // Of a request that may be two, only the host is believed.
         if request.framing == Framing::Ambiguous {
-            return refuse(Refusal::AmbiguousLength, self.host_policy(authority));
+            return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
         // `*` is the server itself, and only OPTIONS asks for that (RFC 9112 section 3.2.4).
         if !request.path.starts_with(b"/") && (request.path != b"*" || *request.method != Method::OPTIONS) {
-            return refuse(Refusal::BadTarget, self.host_policy(authority));
+            return refuse(Refusal::BadTarget, self.host_policy(host));
         }
         if is_ambiguous(request.path) {
-            return refuse(Refusal::AmbiguousPath, self.host_policy(authority));
+            return refuse(Refusal::AmbiguousPath, self.host_policy(host));
         }
-        let (path, host_policy) = match self.table.find(authority, request.path) {
+        let (path, host_policy) = match self.table.find(host, request.path) {
             Found::Path(path, host_policy) => (path, host_policy.as_deref()),
             Found::UnknownPath(policy) => return refuse(Refusal::UnknownPath, policy.as_deref()),
             Found::UnknownHost => return refuse(Refusal::UnknownHost, self.default_policy.as_deref()),
@@ -268,8 +271,8 @@ impl Snapshot {
     }
 
     /// The policy for responses of the gateway's own that no route of the host is behind.
-    fn host_policy(&self, authority: &str) -> Option<&Policy> {
-        match self.table.carried(authority) {
+    fn host_policy(&self, host: &str) -> Option<&Policy> {
+        match self.table.carried(host) {
             Some(policy) => policy.as_deref(),
             None => self.default_policy.as_deref(),
         }
@@ -355,19 +358,6 @@ fn section_of(what: &str) -> &'static str {
         "policy" => "cors_policies",
         _ => "origin_sets",
     }
-}
-
-/// A host with or without a port, as far as its form goes; which hosts exist is the routes' business.
-fn is_authority(authority: &str) -> bool {
-    let (host, port) = split_port(authority);
-    let is_port =
-        |port: &str| port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
-    let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    port.is_none_or(is_port)
-        && match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(is_name_byte),
-        }
 }
 
 // === impl Limits, Refusal ===

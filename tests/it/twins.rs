@@ -10,6 +10,7 @@ use corsgate::cors::{
     Action, Danger, Decision, DisallowedOrigins, Field, Found as FoundOrigin, OriginPattern, OriginSet, Patterns,
     Policy, PreflightMatch, PreflightSettings, Reason, Request, Scheme, Settings, TuplePattern, UpstreamHeaders,
 };
+use corsgate::domain::HostName;
 use corsgate::list::List;
 use corsgate::problem::{At, Problems};
 use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes, is_ambiguous};
@@ -238,6 +239,44 @@ impl Slip {
 // === routes ===
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn a_host_name_is_what_an_authority_has_in_front_of_the_port(
+        authority in prop_oneof![
+            "[aA0.:\\[\\]_%/ -]{0,12}",
+            "(api|API|a_b|xn--p1ai)(\\.|\\.example|\\.\\.)?(:|:0|:80|:65535|:65536|:080|:99999999999|:8a|:-1)?",
+            "\\[(::1|::FFFF:1.2.3.4|1:2|::g)\\]?(:|:80|80|:x)?",
+            "a{250,256}(\\.)?",
+        ]
+    ) {
+        let found = HostName::parse(&authority).map(|host| host.as_str().to_owned());
+        prop_assert_eq!(found, host_name(&authority), "{}", authority);
+    }
+}
+
+/// What of an authority is the host, by the book.
+fn host_name(authority: &str) -> Option<String> {
+    let lower = authority.to_ascii_lowercase();
+    let host = match lower.starts_with('[') {
+        true => &lower[..=lower.find(']')?],
+        false => lower.split(':').next()?,
+    };
+    let port = lower[host.len()..].strip_prefix(':');
+    let number =
+        |digits: &str| digits.chars().all(|c| c.is_ascii_digit()) && digits.parse::<u128>().unwrap_or(0) < 65536;
+    if !(lower.len() == host.len() || port.is_some_and(number)) || host.len() > 254 {
+        return None;
+    }
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok().map(|_| host.to_owned()),
+        None => (!bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)))
+            .then(|| bare.to_owned()),
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
@@ -261,8 +300,9 @@ proptest! {
         prop_assert_eq!(built.is_err(), any_conflict(&services), "a conflict is missed or made up");
         let Ok(routes) = built else { return Ok(()) };
         for (authority, path, method) in &requests {
+            let Some(host) = HostName::parse(authority) else { continue };
             let expected = try_all(&services, authority, path, method);
-            let found = match routes.find(authority, path.as_bytes()) {
+            let found = match routes.find(host.as_str(), path.as_bytes()) {
                 Found::Path(path, host) => Tried::Path(host.clone(), path.route(method).copied()),
                 Found::UnknownPath(host) => Tried::UnknownPath(host.clone()),
                 Found::UnknownHost => Tried::UnknownHost,
