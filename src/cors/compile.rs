@@ -1,0 +1,318 @@
+//! Settings to a policy: every check that a policy must pass, all problems at once.
+
+use std::cell::RefCell;
+
+use http::{HeaderValue, StatusCode};
+
+use super::edits::{Field, Fields, Removal, Vary};
+use super::names::{self, Methods, RequestHeaders};
+use super::origin::{OriginPattern, TuplePattern};
+use super::regexes::{self, OriginRegexes};
+use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
+use crate::list::List;
+use crate::problem::{At, Kind, Problems, Severity};
+
+/// What browsers take when there is no `Access-Control-Max-Age`, and APISIX's default.
+const DEFAULT_MAX_AGE: i64 = 5;
+
+impl Policy {
+    /// Reads a policy's settings; `at` is where they stand. None when there is an error among the problems that this
+    /// adds, or when an origin set that it uses has one.
+    pub fn compile(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
+        let mut found = Problems::default();
+        let policy = Self::compile_into(settings, sets, at, &mut found);
+        let usable = !found.any_errors();
+        problems.extend(found);
+        policy.filter(|_| usable)
+    }
+
+    fn compile_into(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
+        let credentials = settings.allow_credentials;
+        let allowed = settings.dangerously_allow.as_deref().unwrap_or_default();
+        let dangers = Dangers { at, allowed, used: RefCell::default() };
+        if settings.dangerously_allow.as_ref().is_some_and(Vec::is_empty) {
+            problems.add(&at.key("dangerously_allow"), Kind::EmptyList);
+        }
+
+        let keys = OriginKeys {
+            list: ("allow_origins", settings.allow_origins.as_ref()),
+            regexes: ("allow_origins_by_regex", settings.allow_origins_by_regex.as_ref()),
+            sets: settings.allow_origin_sets.as_ref(),
+        };
+        if keys.are_absent() {
+            problems.add(at, Kind::NoOrigins);
+        }
+        let origins = keys.compile(sets, credentials, &dangers, problems);
+        let keys = OriginKeys {
+            list: ("timing_allow_origins", settings.timing_allow_origins.as_ref()),
+            regexes: ("timing_allow_origins_by_regex", settings.timing_allow_origins_by_regex.as_ref()),
+            sets: None,
+        };
+        // Timing information is no credentialed content: `*` is fine there.
+        let timing = match keys.are_absent() {
+            true => None,
+            false => Some(keys.compile(sets, false, &dangers, problems)?),
+        };
+
+        let methods = Methods::compile(settings.allow_methods.as_ref(), &at.key("allow_methods"), problems);
+        let headers =
+            RequestHeaders::compile(settings.allow_headers.as_ref(), credentials, &at.key("allow_headers"), problems);
+        let expose = names::expose(settings.expose_headers.as_ref(), credentials, &at.key("expose_headers"), problems);
+        let max_age = max_age(settings.max_age, &at.key("max_age"), problems);
+        if settings.allow_private_network {
+            problems.add(&at.key("allow_private_network"), Kind::PrivateNetworkGone);
+        }
+        let preflight = &settings.preflight;
+        let at_preflight = at.key("preflight");
+        let status = match preflight.status {
+            200 => Some(StatusCode::OK),
+            204 => Some(StatusCode::NO_CONTENT),
+            value => {
+                problems.add(&at_preflight.key("status"), Kind::BadPreflightStatus { value });
+                None
+            }
+        };
+        let refused_status = match preflight.refused_status {
+            200 => Some(StatusCode::OK),
+            204 => Some(StatusCode::NO_CONTENT),
+            403 => Some(StatusCode::FORBIDDEN),
+            value => {
+                problems.add(&at_preflight.key("refused_status"), Kind::BadRefusedStatus { value });
+                None
+            }
+        };
+        // What a policy with errors needs or leaves out is not known yet.
+        if problems.any_errors() {
+            problems.retain(|problem| problem.kind.severity() != Severity::Hint);
+        } else if origins.is_some() {
+            dangers.note_unused(problems);
+        }
+
+        let (origins, status, refused_status) = (origins?, status?, refused_status?);
+        let echoes_method = credentials && matches!(methods, Methods::Any { .. });
+        let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
+        let statuses_differ = status != refused_status;
+        let on_origin = Vary::default().and_if(origins.depends_on_origin(), Vary::ORIGIN);
+        let mut policy = Policy {
+            vary: on_origin.and_if(timing.as_ref().is_some_and(Allowed::depends_on_origin), Vary::ORIGIN),
+            preflight_vary: on_origin
+                .and_if(echoes_method || statuses_differ, Vary::REQUEST_METHOD)
+                .and_if(echoes_headers || statuses_differ, Vary::REQUEST_HEADERS)
+                .and_if(settings.allow_private_network, Vary::REQUEST_PRIVATE_NETWORK),
+            removal_allowed: Removal::Nothing,
+            origins,
+            timing,
+            credentials,
+            methods,
+            headers,
+            expose,
+            max_age,
+            private_network: settings.allow_private_network,
+            preflight_match: preflight.matches,
+            status,
+            refused_status,
+            disallowed: settings.disallowed_origins,
+        };
+        policy.removal_allowed = match settings.upstream_headers {
+            UpstreamHeaders::Replace => Removal::AllAccessControl(policy.timing_field()),
+            UpstreamHeaders::Override => {
+                // Allow-Credentials and Expose-Headers may be the upstream's, unless the policy sets its own.
+                const OVERRIDDEN: Fields = Fields::of(&[
+                    Field::AllowOrigin,
+                    Field::AllowMethods,
+                    Field::AllowHeaders,
+                    Field::MaxAge,
+                    Field::AllowPrivateNetwork,
+                ]);
+                Removal::Listed(match policy.timing {
+                    Some(_) => OVERRIDDEN.with(Field::TimingAllowOrigin),
+                    None => OVERRIDDEN,
+                })
+            }
+        };
+        Some(policy)
+    }
+}
+
+impl Origins {
+    /// Compiles a named set: only origins that mean the same in every policy.
+    pub fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
+        let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
+        let mut faulty = list.entries().is_empty();
+        if faulty {
+            problems.add(at, Kind::EmptyList);
+        }
+        for (i, entry) in list.entries().iter().enumerate() {
+            let fault = match OriginPattern::parse(entry) {
+                Ok(OriginPattern::Tuple(pattern)) => {
+                    if pattern.is_odd_scheme() || pattern.public_suffix().is_some() {
+                        remarkable.push((entry.clone(), pattern.clone()));
+                    }
+                    patterns.push(pattern);
+                    continue;
+                }
+                Ok(OriginPattern::Any) => Kind::AnyInSet,
+                Ok(OriginPattern::Null) => Kind::NullInSet,
+                Err(fault) => fault,
+            };
+            faulty = true;
+            problems.add(&at.index(i), fault);
+        }
+        (!faulty).then(|| Origins { set: patterns.iter().collect(), remarkable })
+    }
+}
+
+/// The keys that together say who is allowed, for CORS or for timing.
+struct OriginKeys<'a> {
+    list: (&'static str, Option<&'a List>),
+    regexes: (&'static str, Option<&'a Patterns>),
+    sets: Option<&'a List>,
+}
+
+impl OriginKeys<'_> {
+    fn are_absent(&self) -> bool {
+        self.list.1.is_none() && self.regexes.1.is_none() && self.sets.is_none()
+    }
+
+    fn compile(
+        &self,
+        sets: &OriginSets,
+        credentials: bool,
+        dangers: &Dangers<'_>,
+        problems: &mut Problems,
+    ) -> Option<Allowed> {
+        let (mut any, mut null, mut own) = (false, false, Vec::new());
+        let at_list = dangers.at.key(self.list.0);
+        for (i, entry) in names::entries(self.list.1, &at_list, problems) {
+            let at = at_list.index(i);
+            match OriginPattern::parse(entry) {
+                Err(fault) => problems.add(&at, fault),
+                Ok(OriginPattern::Any) => any = true,
+                Ok(OriginPattern::Null) => {
+                    null = true;
+                    if !dangers.allow(Danger::NullOrigin) {
+                        problems.add(&at, Kind::NullOrigin);
+                    }
+                }
+                Ok(OriginPattern::Tuple(pattern)) => {
+                    dangers.look_at(entry, &pattern, credentials, &at, problems);
+                    own.push(pattern);
+                }
+            }
+        }
+        let sources = self.regexes.1.map(Patterns::sources).unwrap_or_default();
+        let at_regexes = dangers.at.key(self.regexes.0);
+        if self.regexes.1.is_some() && sources.is_empty() {
+            problems.add(&at_regexes, Kind::EmptyList);
+        }
+        for (i, source) in sources.iter().enumerate() {
+            let (at_one, in_list) = (at_regexes, at_regexes.index(i));
+            let at = if let Some(Patterns::One(_)) = self.regexes.1 { &at_one } else { &in_list };
+            match regexes::check(source) {
+                Err(fault) => problems.add(at, fault),
+                Ok(()) => {
+                    if let Some(warning) = regexes::lint(source) {
+                        problems.add(at, warning);
+                    }
+                }
+            }
+        }
+        let (mut shared, mut faulty) = (Vec::new(), false);
+        let at_sets = dangers.at.key("allow_origin_sets");
+        for (i, name) in names::entries(self.sets, &at_sets, problems) {
+            let at = at_sets.index(i);
+            match sets.get(name) {
+                None => {
+                    let mut known: Vec<String> = sets.keys().cloned().collect();
+                    known.sort();
+                    problems.add(&at, Kind::UnknownName { what: "origin set", name: name.into(), known });
+                }
+                // Its own problem is reported where it stands.
+                Some(None) => faulty = true,
+                Some(Some(origins)) => {
+                    for (text, pattern) in &origins.remarkable {
+                        dangers.look_at(text, pattern, credentials, &at, problems);
+                    }
+                    shared.push(origins.clone());
+                }
+            }
+        }
+        if faulty {
+            return None;
+        }
+        if any {
+            let beside_star =
+                self.list.1.into_iter().flat_map(List::entries).any(|entry| entry != "*" && !entry.is_empty());
+            if beside_star || !sources.is_empty() || !shared.is_empty() {
+                problems.add(&at_list, Kind::AnyWithOthers);
+            }
+            return Some(match credentials {
+                false => Allowed::Any,
+                true => {
+                    if !dangers.allow(Danger::AnyOriginWithCredentials) {
+                        problems.add(&at_list, Kind::AnyOriginWithCredentials);
+                    }
+                    Allowed::AnyByName { null: dangers.allow(Danger::NullOrigin) }
+                }
+            });
+        }
+        let regexes = match sources.is_empty() {
+            true => None,
+            false => OriginRegexes::compile(sources.iter().map(String::as_str)),
+        };
+        Some(Allowed::Listed { own: own.iter().collect(), shared, regexes, null })
+    }
+}
+
+/// `dangerously_allow`, asked about each pattern.
+struct Dangers<'a> {
+    /// The policy.
+    at: &'a At<'a>,
+    allowed: &'a [Danger],
+    /// Those that something asked for.
+    used: RefCell<Vec<Danger>>,
+}
+
+impl Dangers<'_> {
+    fn allow(&self, danger: Danger) -> bool {
+        self.used.borrow_mut().push(danger);
+        self.allowed.contains(&danger)
+    }
+
+    fn note_unused(&self, problems: &mut Problems) {
+        let at = self.at.key("dangerously_allow");
+        for (i, danger) in self.allowed.iter().enumerate().filter(|(_, danger)| !self.used.borrow().contains(danger)) {
+            problems.add(&at.index(i), Kind::UnusedDanger { word: danger.word() });
+        }
+    }
+
+    fn look_at(&self, text: &str, pattern: &TuplePattern, credentials: bool, at: &At<'_>, problems: &mut Problems) {
+        let own = || text.to_owned();
+        if let Some(suffix) = pattern.public_suffix().map(str::to_owned) {
+            // `scheme://*` without credentials is a way to say "any origin of this scheme", and says so.
+            if credentials && !self.allow(Danger::PublicSuffixSubdomains) {
+                problems.add(at, Kind::PublicSuffixWithCredentials { pattern: own(), suffix });
+            } else if !credentials && suffix != "*" {
+                problems.add(at, Kind::PublicSuffix { pattern: own(), suffix });
+            }
+        }
+        if credentials && pattern.is_insecure() {
+            if !self.allow(Danger::InsecureOrigins) {
+                problems.add(at, Kind::InsecureOriginWithCredentials { pattern: own() });
+            }
+        } else if credentials && pattern.is_odd_scheme() {
+            problems.add(at, Kind::OddSchemeWithCredentials { pattern: own() });
+        }
+    }
+}
+
+fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> HeaderValue {
+    if seconds.is_none() {
+        problems.add(at, Kind::MaxAgeLeftOut);
+    }
+    let seconds = seconds.unwrap_or(DEFAULT_MAX_AGE);
+    if !(-1..=86_400).contains(&seconds) {
+        problems.add(at, Kind::BadMaxAge { value: seconds.to_string() });
+    }
+    HeaderValue::from(seconds.max(0))
+}
