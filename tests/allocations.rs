@@ -1,0 +1,328 @@
+//! Routing and CORS allocate nothing for a request.
+//!
+//! A test binary of its own: to count allocations means to replace the global allocator, and the other tests should
+//! run on the one that they would have without this. Counts are per thread, so that these tests can run side by side.
+//!
+//! Requests are built as Pingora builds them: every header value is a slice of the one buffer that was read, so that a
+//! clone counts a reference. Each measurement follows an identical one that is not counted, because the first request
+//! of a process builds what is lazy (`Vary`, the regex engine's scratch space, the reference counts of a policy's
+//! finished values). What is measured is a judgement and its edits; the response's own map has room to begin with.
+
+use std::sync::LazyLock;
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use corsgate::cors::{Edits, Headers, Scheme};
+use corsgate::snapshot::{Action, Refusal, Request, Snapshot};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pingora::http::ResponseHeader;
+
+#[test]
+fn a_forwarded_request_allocates_nothing() {
+    for (path, origin, allowed) in [
+        ("/listed", Some("https://app.example"), true),
+        ("/listed", Some("https://n99999.example"), true),
+        ("/listed", Some("https://deep.a.b.c.partner.example:8443"), true),
+        ("/listed", Some("https://evilpartner.example"), false),
+        ("/listed", Some("null"), false),
+        ("/listed", Some("http://api.example"), false),
+        ("/listed", Some("https://app.example, https://app.example"), false),
+        ("/listed", None, false),
+        ("/listed/users/7/mail", Some("https://app.example"), true),
+        ("/any", Some("https://whoever.example"), true),
+        ("/any", None, true),
+        ("/by-name", Some("https://whoever.example"), true),
+        ("/regex", Some("https://pr-17.preview.example"), true),
+        ("/regex", Some("https://pr-x.preview.example"), false),
+        ("/none", Some("https://app.example"), false),
+    ] {
+        let fields: Vec<(&str, &str)> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        nothing_allocated(&SNAPSHOT, &Asked::new(Method::GET, "api.example", path, &fields), |outcome| {
+            assert!(matches!(outcome.action, Action::Forward(_)), "{path} {origin:?}: {:?}", outcome.action);
+            assert_eq!(outcome.response.contains_key("access-control-allow-origin"), allowed, "{path} {origin:?}");
+        });
+    }
+}
+
+#[test]
+fn a_preflight_allocates_nothing() {
+    let long = vec!["x-one"; 129].join(",");
+    for (path, origin, method, names, allowed) in [
+        ("/listed", "https://app.example", "PUT", "content-type,x-one", true),
+        ("/listed", "https://app.example", "PATCH", "content-type", false),
+        ("/listed", "https://app.example", "PUT", "content-type,x-evil", false),
+        ("/listed", "https://app.example", "PUT", &long, false),
+        ("/listed", "https://evil.test", "PUT", "content-type", false),
+        ("/any", "https://app.example", "DELETE", "x-anything", true),
+        ("/by-name", "https://app.example", "DELETE", "x-anything,authorization", true),
+        ("/by-name", "https://app.example", "DEL ETE", "x anything", false),
+        ("/regex", "https://pr-17.preview.example", "GET", "", true),
+    ] {
+        let fields =
+            [("origin", origin), ("access-control-request-method", method), ("access-control-request-headers", names)];
+        nothing_allocated(&SNAPSHOT, &Asked::new(Method::OPTIONS, "api.example", path, &fields), |outcome| {
+            let expected = if allowed { 200 } else { 403 };
+            assert!(matches!(outcome.action, Action::Answer(status) if status == expected), "{path} {method} {names}");
+        });
+    }
+}
+
+#[test]
+fn wherever_a_request_is_routed_nothing_is_allocated() {
+    let deep = format!("{}api.example", "a.".repeat(100));
+    for (host, path, refused) in [
+        ("API.example:8080", "/listed", None),
+        ("v2.api.example.", "/anywhere/at/all", None),
+        (&deep, "/", None),
+        ("api.example", "/listed/users/7/mail", None),
+        ("api.example", "/unknown", Some(404)),
+        ("unknown.example", "/listed", Some(404)),
+        ("api.example", "/a/%2e%2e/b", Some(400)),
+        ("api.example", "/reads", Some(405)),
+        ("", "/listed", Some(400)),
+    ] {
+        let method = if path == "/reads" { Method::DELETE } else { Method::GET };
+        let asked = Asked::new(method, host, path, &[("origin", "https://app.example")]);
+        nothing_allocated(&SNAPSHOT, &asked, |outcome| match (outcome.action, refused) {
+            (Action::Forward(_), None) => {}
+            (Action::Refuse(refusal), Some(status)) => assert_eq!(refusal.status(), status),
+            (action, _) => panic!("{host}{path}: {action:?}"),
+        });
+    }
+    let asked = Asked::new(Method::GET, "api.example", "/reject", &[("origin", "https://evil.test")]);
+    nothing_allocated(&SNAPSHOT, &asked, |outcome| {
+        assert!(matches!(outcome.action, Action::Refuse(Refusal::OriginRejected(_))));
+    });
+}
+
+#[test]
+fn the_usual_upstreams_cost_nothing_either() {
+    let asked = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://app.example")]);
+    let refused = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://evil.test")]);
+    for (upstream, vary) in [
+        (&[][..], "Origin"),
+        (&[("vary", "Accept-Encoding")][..], "Accept-Encoding, Origin"),
+        (&[("vary", "accept-encoding"), ("access-control-allow-origin", "*")][..], "Accept-Encoding, Origin"),
+    ] {
+        for asked in [&asked, &refused] {
+            let outcome = outcome_of(&SNAPSHOT, asked, upstream);
+            assert_eq!(outcome.allocated.count_total, 0, "{upstream:?}");
+            assert_eq!(outcome.response["vary"], vary);
+        }
+    }
+}
+
+/// What names http does not know costs one copy of the name in its own map, because `insert` takes the name as it is
+/// written on the wire, and a `HeaderName` is in lower case. Pingora's map makes the same copy. With a map that is
+/// given the finished name the edits themselves allocate nothing.
+#[test]
+fn timing_and_private_network_allocate_nothing_of_their_own() {
+    let get = Asked::new(Method::GET, "api.example", "/timing", &[("origin", "https://app.example")]);
+    let preflight = Asked::new(
+        Method::OPTIONS,
+        "api.example",
+        "/timing",
+        &[("origin", "https://app.example"), ("access-control-request-private-network", "true")],
+    );
+    for (asked, name) in [(get, "timing-allow-origin"), (preflight, "access-control-allow-private-network")] {
+        let counts = [(); 2].map(|()| {
+            let mut sink = FinishedNames(room());
+            let outcome = judged(&SNAPSHOT, &asked, |edits| edits.apply(&mut sink));
+            assert!(sink.0.contains_key(name));
+            outcome.allocated.count_total
+        });
+        assert_eq!(counts[1], 0, "{name}");
+        let outcome = outcome_of(&SNAPSHOT, &asked, &[]);
+        assert!(outcome.allocated.count_total <= 1, "{name}: {:?}", outcome.allocated);
+    }
+}
+
+#[test]
+fn edits_on_the_response_of_pingora_allocate_nothing() {
+    let get = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://app.example")]);
+    let preflight = Asked::new(Method::OPTIONS, "api.example", "/listed", &[("origin", "https://app.example")]);
+    for asked in [get, preflight] {
+        let counts = [(); 2].map(|()| {
+            let mut response = OfPingora(ResponseHeader::build(200, Some(24)).unwrap());
+            let outcome = judged(&SNAPSHOT, &asked, |edits| edits.apply(&mut response));
+            assert_eq!(response.0.headers["access-control-allow-origin"], "https://app.example");
+            outcome.allocated.count_total
+        });
+        assert_eq!(counts[1], 0);
+    }
+}
+
+#[test]
+fn what_a_hostile_preflight_makes_us_allocate_has_a_bound() {
+    // An echo of several fields is the only thing that is ever built from a request.
+    let names = vec!["x".repeat(60); 60].join(",");
+    let short = vec!["x-one"; 60].join(",");
+    for fields in
+        [&[&*names, &*short][..], &[&*short, &*short], &[",,,,,"; 90], &["x-one"; 200], &[&"x".repeat(60_000)]]
+    {
+        let mut all = vec![("origin", "https://app.example"), ("access-control-request-method", "PUT")];
+        all.extend(fields.iter().map(|names| ("access-control-request-headers", *names)));
+        let asked = Asked::new(Method::OPTIONS, "api.example", "/by-name", &all);
+        outcome_of(&SNAPSHOT, &asked, &[]);
+        let allocated = outcome_of(&SNAPSHOT, &asked, &[]).allocated;
+        assert!(allocated.bytes_max <= 32 * 1024, "{} fields: {allocated:?}", fields.len());
+    }
+}
+
+/// One for all tests: reading 100,000 origins takes a while without optimisation.
+static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
+    let many: String = (0..100_000).map(|i| format!("https://n{i}.example,")).collect();
+    let text = format!(
+        r#"
+listeners: [{{ address: "127.0.0.1:9080" }}]
+upstreams: {{ api: {{ nodes: [{{ address: "127.0.0.1:8000" }}] }} }}
+cors_policies:
+  listed:
+    allow_origins: "{many} https://app.example, https://*.partner.example:8443, http://localhost:*"
+    allow_methods: [GET, PUT, DELETE]
+    allow_headers: [Content-Type, X-One]
+    expose_headers: X-Total
+    max_age: 600
+    allow_credentials: true
+    dangerously_allow: [insecure_origins]
+    preflight: {{ refused_status: 403 }}
+services:
+  - name: api
+    hosts: api.example
+    upstream: api
+    cors: listed
+    routes:
+      - paths: [/listed, "/listed/users/{{id}}/mail"]
+      - {{ paths: [/reads], methods: [GET] }}
+      - {{ paths: [/any], cors: {{ allow_origins: "*" }} }}
+      - paths: [/by-name]
+        cors:
+          allow_origins: "*"
+          allow_credentials: true
+          dangerously_allow: [any_origin_with_credentials]
+          preflight: {{ refused_status: 403 }}
+      - {{ paths: [/regex], cors: {{ allow_origins_by_regex: 'https://pr-[0-9]+\.preview\.example' }} }}
+      - {{ paths: [/reject], cors: {{ allow_origins: https://app.example, disallowed_origins: reject }} }}
+      - paths: [/timing]
+        cors:
+          allow_origins: https://app.example
+          timing_allow_origins: https://app.example
+          allow_private_network: true
+      - {{ paths: [/none], cors: false }}
+  - {{ name: others, hosts: "*.api.example", upstream: api, cors: listed }}
+"#
+    );
+    let (snapshot, problems) = Snapshot::read(&text);
+    snapshot.unwrap_or_else(|| panic!("{problems}"))
+});
+
+/// A request whose fields are slices of one buffer.
+struct Asked {
+    method: Method,
+    path: String,
+    authority: String,
+    headers: HeaderMap,
+}
+
+impl Asked {
+    fn new(method: Method, authority: &str, path: &str, fields: &[(&'static str, &str)]) -> Self {
+        let buffer = Bytes::from(fields.iter().map(|(_, value)| *value).collect::<String>() + "\r\n");
+        let (mut headers, mut at) = (HeaderMap::new(), 0);
+        for (name, value) in fields {
+            let slice = buffer.slice(at..at + value.len());
+            headers.append(*name, HeaderValue::from_maybe_shared(slice).unwrap());
+            at += value.len();
+        }
+        Asked { method, path: path.to_owned(), authority: authority.to_owned(), headers }
+    }
+}
+
+struct Judged<'s> {
+    action: Action<'s>,
+    allocated: AllocationInfo,
+}
+
+struct Outcome<'s> {
+    action: Action<'s>,
+    allocated: AllocationInfo,
+    response: HeaderMap,
+}
+
+/// Judges a request and applies its edits, counting.
+fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits)) -> Judged<'s> {
+    let request = Request {
+        method: &asked.method,
+        path: asked.path.as_bytes(),
+        target_length: asked.path.len(),
+        version: Version::HTTP_11,
+        scheme: Scheme::Http,
+        authority: Some(&asked.authority),
+        headers: &asked.headers,
+    };
+    let mut verdict = None;
+    let allocated = measure(|| {
+        let judged = snapshot.judge(&request);
+        apply(&judged.edits);
+        verdict = Some(judged);
+    });
+    Judged { action: verdict.expect("it was judged").action, allocated }
+}
+
+fn outcome_of<'s>(snapshot: &'s Snapshot, asked: &Asked, upstream: &[(&'static str, &'static str)]) -> Outcome<'s> {
+    let once = || {
+        let mut response = room();
+        for (name, value) in upstream {
+            response.append(*name, HeaderValue::from_static(value));
+        }
+        let judged = judged(snapshot, asked, |edits| edits.apply(&mut response));
+        Outcome { action: judged.action, allocated: judged.allocated, response }
+    };
+    once();
+    once()
+}
+
+fn nothing_allocated(snapshot: &Snapshot, asked: &Asked, expect: impl Fn(&Outcome<'_>)) {
+    let outcome = outcome_of(snapshot, asked, &[]);
+    expect(&outcome);
+    assert_eq!(outcome.allocated.count_total, 0, "{} {}: {:?}", asked.method, asked.path, asked.headers);
+}
+
+/// As much as an ordinary response has.
+fn room() -> HeaderMap {
+    HeaderMap::with_capacity(24)
+}
+
+/// A response that is given names which need no conversion.
+struct FinishedNames(HeaderMap);
+
+impl Headers for FinishedNames {
+    fn map(&self) -> &HeaderMap {
+        &self.0
+    }
+    fn insert(&mut self, name: &'static str, value: HeaderValue) {
+        let finished = match name {
+            "Timing-Allow-Origin" => HeaderName::from_static("timing-allow-origin"),
+            "Access-Control-Allow-Private-Network" => HeaderName::from_static("access-control-allow-private-network"),
+            known => HeaderName::from_bytes(known.as_bytes()).expect("a name that http knows"),
+        };
+        self.0.insert(finished, value);
+    }
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove(name);
+    }
+}
+
+/// As the proxy does it.
+struct OfPingora(ResponseHeader);
+
+impl Headers for OfPingora {
+    fn map(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+    fn insert(&mut self, name: &'static str, value: HeaderValue) {
+        self.0.insert_header(name, value).unwrap();
+    }
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove_header(name);
+    }
+}
