@@ -282,6 +282,13 @@ impl Document {
     /// left to look for more.
     pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
         let text = without_mark(text);
+        // JSON is YAML, but its own parser is many times as fast; programs write large files, and they write JSON.
+        // What that parser does not take is judged as any YAML is.
+        if text.trim_start().starts_with('{')
+            && let Ok(document) = serde_json::from_str(text)
+        {
+            return Some(document);
+        }
         // An empty file, or one of comments only, is an empty document: what is missing is said later.
         match serde_yaml::from_str::<Option<Document>>(text) {
             Ok(document) => Some(document.unwrap_or_default()),

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use corsgate::config::Document;
 use corsgate::cors::{
     Action, Danger, Decision, DisallowedOrigins, Field, Found as FoundOrigin, OriginPattern, OriginSet, Patterns,
     Policy, PreflightMatch, PreflightSettings, Reason, Request, Scheme, Settings, TuplePattern, UpstreamHeaders,
@@ -896,6 +897,35 @@ fn upstream_field() -> impl Strategy<Value = (&'static str, &'static str)> {
     let names = ACCESS_CONTROL.into_iter().chain(["vary", "timing-allow-origin", "content-type", "access-control-odd"]);
     let values = vec!["*", "true", "", " ", "false", "https://app.example", "X-One, X-Two", "X-Two", "Accept-Encoding"];
     (select(names.collect::<Vec<_>>()), select(values))
+}
+
+// === JSON ===
+
+/// JSON has a parser of its own, and is YAML nevertheless. A comment behind makes it YAML only.
+#[test]
+fn json_reads_as_the_yaml_that_it_is() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/walkthrough.yaml")).unwrap();
+    let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    for json in [
+        value.to_string(),
+        serde_json::to_string_pretty(&value).unwrap(),
+        r#"{"services": [{"name": "a", "hosts": "a.example, b.example", "cors": false}], "server": {"threads": 2}}"#
+            .into(),
+        r#"{"cors_policies": {"a": {"allow_origins_by_regex": "a{1,2}", "max_age": -1}}, "cors": "\u0061"}"#.into(),
+        r#"{"services": [{"name": "a"}], "services": []}"#.into(),
+        r#"{"limits": {"body": 1.0, "uri": "1KiB"}}"#.into(),
+        r#"{"services": null}"#.into(),
+        r#"{"server": {"threads": 1}, "serve": 1}"#.into(),
+        "{cors: false}".into(),
+        "{} # nothing".into(),
+    ] {
+        let read = |text: &str| {
+            let mut problems = Problems::default();
+            let document = Document::parse(text, &mut problems);
+            (document, problems.to_string())
+        };
+        assert_eq!(read(&json), read(&format!("{json} # YAML")), "{json}");
+    }
 }
 
 // === a policy and its requests ===
