@@ -1,0 +1,121 @@
+//! From text to snapshot: what a start, a reload and `check` cost.
+//!
+//! Classes to filter by: `yaml`, `json`, `compile` (from a document that is read already); and `100`, `100000`, the
+//! number of routes.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use corsgate::config::Document;
+use corsgate::problem::Problems;
+use corsgate::snapshot::Snapshot;
+use criterion::Criterion;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for routes in [100, 100_000] {
+        let mut group = criterion.benchmark_group("compile");
+        if routes > 1000 {
+            group.sample_size(10).measurement_time(Duration::from_secs(10));
+        }
+        let (yaml, json) = (yaml(routes), json(routes));
+        for (form, text) in [("yaml", &yaml), ("json", &json)] {
+            group.bench_function(format!("{form}/{routes}"), |bencher| {
+                bencher.iter_with_large_drop(|| read(black_box(text), routes));
+            });
+        }
+        let document = Document::parse(&yaml, &mut Problems::default());
+        group.bench_function(format!("compile/{routes}"), |bencher| {
+            bencher.iter_with_large_drop(|| compile(black_box(&document), routes));
+        });
+        group.finish();
+    }
+    criterion.final_summary();
+    if std::env::args().any(|argument| argument == "--bench") {
+        budgets();
+    }
+}
+
+fn read(text: &str, routes: usize) -> Snapshot {
+    let (snapshot, problems) = Snapshot::read(text);
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    assert_eq!(snapshot.routes().len(), routes);
+    snapshot
+}
+
+fn compile(document: &Document, routes: usize) -> Snapshot {
+    let mut problems = Problems::default();
+    let snapshot = Snapshot::compile(document, &mut problems).unwrap_or_else(|| panic!("{problems}"));
+    assert_eq!(snapshot.routes().len(), routes);
+    snapshot
+}
+
+/// Services of ten routes, each with a host of its own; one route in ten has a policy of its own.
+fn yaml(routes: usize) -> String {
+    let mut text = String::from(
+        "listeners:
+  - address: 127.0.0.1:9080
+upstreams:
+  api:
+    nodes:
+      - address: 127.0.0.1:8000
+cors_policies:
+  partners:
+    allow_origins: [https://partner.example, \"https://*.partner.example\"]
+    allow_methods: [GET, PUT]
+    allow_headers: [Authorization, Content-Type]
+    max_age: 600
+services:
+",
+    );
+    for service in 0..routes / 10 {
+        let _ = write!(
+            text,
+            "  - name: service-{service}
+    hosts: [n{service}.example]
+    upstream: api
+    cors: partners
+    routes:
+      - name: own
+        paths: [/own/*]
+        cors:
+          allow_origins: [https://app{service}.example, https://admin{service}.example]
+          allow_methods: [GET]
+          allow_headers: [Content-Type]
+          max_age: 600
+"
+        );
+        for route in 1..10 {
+            let _ = write!(text, "      - name: route-{route}\n        paths: [\"/v{route}/items/{{id}}\"]\n");
+        }
+    }
+    text
+}
+
+/// The same as JSON, as programs write it.
+fn json(routes: usize) -> String {
+    let value: serde_json::Value = serde_yaml::from_str(&yaml(routes)).expect("YAML");
+    value.to_string()
+}
+
+// --- the budget
+
+fn budgets() {
+    const ROUTES: usize = 100_000;
+    for (form, text) in [("YAML", yaml(ROUTES)), ("JSON", json(ROUTES))] {
+        let least = (0..5).map(|_| {
+            let start = Instant::now();
+            let snapshot = read(&text, ROUTES);
+            let elapsed = start.elapsed();
+            drop(snapshot);
+            elapsed
+        });
+        let least = least.min().expect("five rounds").as_secs_f64() * 1e3;
+        let verdict = if least <= 500.0 { "within" } else { "OVER" };
+        let megabytes = text.len() >> 20;
+        println!(
+            "budget: 100,000 routes from {megabytes} MiB of {form}: {least:.0} ms, {verdict} the 500 of the budget"
+        );
+    }
+}
