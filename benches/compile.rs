@@ -25,7 +25,7 @@ fn main() {
                 bencher.iter_with_large_drop(|| read(black_box(text), routes));
             });
         }
-        let document = Document::parse(&yaml, &mut Problems::default());
+        let document = Document::parse(&yaml, &mut Problems::default()).expect("the text is a document");
         group.bench_function(format!("compile/{routes}"), |bencher| {
             bencher.iter_with_large_drop(|| compile(black_box(&document), routes));
         });

@@ -11,7 +11,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use corsgate::cors::{self, OriginSets, Policy, Reason, Scheme, Settings};
 use corsgate::problem::{At, Problems};
-use corsgate::snapshot::{Request, Snapshot};
+use corsgate::snapshot::{Framing, Request, Snapshot};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -161,6 +161,7 @@ impl Asked {
             scheme: Scheme::Http,
             authority: Some("api.example"),
             headers: black_box(&self.headers),
+            framing: Framing::Clear,
         };
         let verdict = snapshot.judge(&request);
         from_upstream(response);

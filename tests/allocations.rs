@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Scheme};
-use corsgate::snapshot::{Action, Refusal, Request, Snapshot};
+use corsgate::snapshot::{Action, Framing, Refusal, Request, Snapshot};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 
@@ -258,6 +258,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         scheme: Scheme::Http,
         authority: Some(&asked.authority),
         headers: &asked.headers,
+        framing: Framing::Clear,
     };
     let mut verdict = None;
     let allocated = measure(|| {
