@@ -9,7 +9,7 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test lint bench release image clean cmake help
+.PHONY: demo run test lint bench bench-compare release image clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -27,6 +27,10 @@ lint: cmake ## formatting and clippy, without warnings
 bench: cmake ## engine, router and compile benches
 	$(CARGO) bench
 
+bench-compare: cmake ## corsgate beside a bare Pingora proxy; needs valgrind, nginx, wrk and python3
+	$(CARGO) build --quiet --release --bin corsgate --example bare
+	python3 benches/compare/measure.py
+
 release: cmake ## target/release/corsgate
 	$(CARGO) build --release
 
@@ -40,4 +44,4 @@ cmake:
 	@sh tools/need-cmake.sh "$(TOOLS)"
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / - /'

@@ -334,10 +334,10 @@ impl Kind {
             | Kind::HeaderOtherDirection { .. }
             | Kind::MeaninglessBesideAny { .. }
             | Kind::PrivateNetworkGone
-            | Kind::UnusedDanger { .. }
             | Kind::NeverReached { .. }
             | Kind::StripPrefixMismatch { .. } => Severity::Warning,
             Kind::MaxAgeLeftOut
+            | Kind::UnusedDanger { .. }
             | Kind::AnyHeaderWithoutAuthorization
             | Kind::MethodCase { .. }
             | Kind::AdminExposed { .. } => Severity::Hint,

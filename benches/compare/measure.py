@@ -51,6 +51,9 @@ services:
     routes: [{{ name: v1, paths: [/v1/*] }}]
 """
 
+# As much as is looked at: 128 names, none of them short.
+HOSTILE = PREFLIGHT.replace("content-type", ",".join(f"x-{'a' * 50}-{i:03}" for i in range(128)))
+
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
@@ -177,6 +180,10 @@ def main():
                 ratio = counts["corsgate"] / counts["bare"]
                 print(f"{name}: instructions per request: bare {counts['bare']:,.0f}, "
                       f"corsgate {counts['corsgate']:,.0f}, ratio {ratio:.3f}", flush=True)
+                if name == "preflight":
+                    hostile = instructions("corsgate", HOSTILE, backend, folder)
+                    print(f"hostile preflight: instructions per request: corsgate {hostile:,.0f}, "
+                          f"{hostile / counts['corsgate']:.2f} of a usual one", flush=True)
                 rates = []
                 for _ in range(ROUNDS):
                     rates.append({server: wrk(port, request, folder) for server, port in ports.items()})
