@@ -241,18 +241,22 @@ impl Snapshot {
         if is_ambiguous(request.path) {
             return refuse(Refusal::AmbiguousPath, self.host_policy(host));
         }
+        // What is too large is too large wherever it leads; where it leads only says whose policy the answer has.
+        let too_large = self.limits.check(request);
         let (path, host_policy) = match self.table.find(host, request.path) {
             Found::Path(path, host_policy) => (path, host_policy.as_deref()),
-            Found::UnknownPath(policy) => return refuse(Refusal::UnknownPath, policy.as_deref()),
-            Found::UnknownHost => return refuse(Refusal::UnknownHost, self.default_policy.as_deref()),
+            Found::UnknownPath(policy) => return refuse(too_large.unwrap_or(Refusal::UnknownPath), policy.as_deref()),
+            Found::UnknownHost => {
+                return refuse(too_large.unwrap_or(Refusal::UnknownHost), self.default_policy.as_deref());
+            }
         };
         let Some(chosen) = self.choose(path, &facts) else {
             let policy = self.common_policy(path).unwrap_or(host_policy);
-            return refuse(Refusal::MethodNotAllowed(path.allow()), policy);
+            return refuse(too_large.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
         };
         let policy = chosen.route.policy.as_deref();
-        if let Some(refusal) = self.limits.check(request) {
-            return refuse(refusal, policy);
+        if let Some(too_large) = too_large {
+            return refuse(too_large, policy);
         }
         let Some(policy) = policy else {
             return Verdict {

@@ -155,6 +155,7 @@ fn a_page_can_read_every_error_of_the_gateway_and_a_hostile_one_cannot() {
         wrong(400, "POST", "/ok").field(CHUNKED.0, CHUNKED.1).field("Content-Length", "5").body("0\r\n\r\n"),
         wrong(400, "GET", "/ok").field("Connection", "a, b, c, d, e, f, g, h, i, j, k"),
         wrong(414, "GET", &format!("/below/{}", "a".repeat(1024))),
+        wrong(414, "GET", &format!("/nothing-here/{}", "a".repeat(1024))),
         wrong(431, "GET", "/ok").field("X-Long", "a".repeat(4096)),
         (0..20).fold(wrong(431, "GET", "/ok"), |wrong, _| wrong.field("X-Many", "a")),
     ];
