@@ -1,7 +1,7 @@
 //! Pingora's hooks: facts out of the session, the verdict onto the wire.
 //!
 //! There is no CORS and no routing here. A request is judged once, in `request_filter`; what follows from that is
-//! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through [`Ctx::edit`].
+//! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
