@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::demo;
-use crate::live::{Live, Refused};
+use crate::live::{Live, Refused, read_file};
 use crate::problem::Severity;
 use crate::report::{self, Paint};
 use crate::server::{self, Hangup};
@@ -94,7 +94,7 @@ fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
 }
 
 fn check(config: &Path, deny_warnings: bool, format: Format) -> ExitCode {
-    let text = match std::fs::read_to_string(config) {
+    let text = match read_file(config) {
         Ok(text) => text,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "corsgate: {}", Refused::Unreadable(config.to_owned(), error));
@@ -124,10 +124,11 @@ fn paint() -> Paint {
     if wanted && std::io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
 }
 
-/// One line for each event, in UTC. `RUST_LOG=debug` says why every request got what it got.
+/// One line for each event, in UTC. Pingora's proxy is silent: it has a line for whatever a client breaks off, and what
+/// matters of that is logged by ours. `RUST_LOG=debug` says why every request got what it got.
 fn log_to_stderr() {
     let defaults =
-        env_logger::Env::default().default_filter_or("info,pingora=error,pingora_core=error,pingora_proxy=error");
+        env_logger::Env::default().default_filter_or("info,pingora=error,pingora_core=error,pingora_proxy=off");
     env_logger::Builder::from_env(defaults)
         .format(|out, record| {
             let time = out.timestamp_millis();

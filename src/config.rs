@@ -290,11 +290,36 @@ impl Document {
             return Some(document);
         }
         // An empty file, or one of comments only, is an empty document: what is missing is said later.
+        if nests_too_deep(text) {
+            problems::note_depth(problems);
+            return None;
+        }
         match serde_yaml::from_str::<Option<Document>>(text) {
             Ok(document) => Some(document.unwrap_or_default()),
-            Err(_) => problems::recover(text, problems),
+            Err(error) => {
+                let document = problems::recover(text, problems);
+                // What was refused must not pass because nobody can say why: a key behind an alias stands twice, say.
+                if problems.is_empty() {
+                    problems::note_unexplained(&error, problems);
+                }
+                document
+            }
         }
     }
+}
+
+/// The YAML parser takes time by the square of the open brackets, before it refuses what nests deeper than 128.
+/// Brackets in strings are counted too, and no string has so many that nothing closes.
+fn nests_too_deep(text: &str) -> bool {
+    let mut depth = 0usize;
+    text.bytes().any(|b| {
+        match b {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > 1000
+    })
 }
 
 /// Editors on Windows put a byte order mark in front, which the YAML parser takes for a document of its own.

@@ -129,10 +129,18 @@ impl Origin {
         match self {
             Origin::Text(text) => read("built-in configuration", text),
             Origin::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| Refused::Unreadable(path.clone(), error))?;
+                let text = read_file(path).map_err(|error| Refused::Unreadable(path.clone(), error))?;
                 read(&path.to_string_lossy(), &text)
             }
         }
+    }
+}
+
+/// The text of a configuration file. Reading a pipe or a device could wait for ever, and every later reload with it.
+pub fn read_file(path: &Path) -> io::Result<String> {
+    match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read_to_string(path),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

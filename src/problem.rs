@@ -636,7 +636,9 @@ impl Kind {
 /// What most likely makes a text no YAML. The parser's own messages are about its grammar.
 fn syntax_remedy(message: &str) -> &'static str {
     let says = |part| message.contains(part);
-    if says("while scanning an alias") {
+    if says("duplicate field") {
+        "keep one of the two; an alias can stand for a key"
+    } else if says("while scanning an alias") {
         "a bare `*` begins an alias in YAML; write it in quotes, as `\"*\"` or `\"*.example\"`"
     } else if says("unknown anchor") {
         "define the anchor with `&` above, or write a `*` that is none in quotes"

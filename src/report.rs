@@ -19,14 +19,22 @@ pub enum Paint {
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let mut ordered: Vec<&Problem> = problems.iter().collect();
+    ordered.sort_by_key(|problem| std::cmp::Reverse(problem.kind.severity()));
+    ordered.truncate(MOST_SHOWN);
     ordered.sort_by_cached_key(|problem| {
         (problem.kind.severity(), place(problem, source).map(|place| (place.line, place.column)))
     });
     for problem in ordered {
         one(problem, source, paint, &mut out);
     }
+    if let more @ 1.. = problems.iter().len().saturating_sub(MOST_SHOWN) {
+        let _ = writeln!(out, "and {more} more, which are not shown");
+    }
     out + &summary(problems, source)
 }
+
+/// More than anybody reads at once; a file that a program got wrong can have one in every line.
+const MOST_SHOWN: usize = 500;
 
 /// The line that counts: `conf/corsgate.yaml: 2 errors, 1 warning`.
 pub fn summary(problems: &Problems, source: &Source<'_>) -> String {

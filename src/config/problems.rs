@@ -65,6 +65,17 @@ fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
     }
 }
 
+/// Notes that a text nests deeper than any configuration.
+pub(super) fn note_depth(problems: &mut Problems) {
+    let message = "recursion limit exceeded at line 1 column 1".to_owned();
+    problems.push(Problem { at: KeyPath::default(), kind: Kind::Syntax { message } });
+}
+
+/// Notes what the first reading said, in its own words.
+pub(super) fn note_unexplained(error: &serde_yaml::Error, problems: &mut Problems) {
+    problems.push(syntax(error));
+}
+
 fn syntax(error: &serde_yaml::Error) -> Problem {
     Problem { at: KeyPath::default(), kind: Kind::Syntax { message: error.to_string() } }
 }
@@ -116,7 +127,7 @@ fn in_words(expected: &str) -> String {
         "i64" => "a whole number of seconds".into(),
         "a sequence" => "a list".into(),
         _ if expected.starts_with("struct ") => "a mapping of keys".into(),
-        _ if expected.contains("variant") => "one word".into(),
+        _ if expected.contains("variant") || expected.contains("Value::") => "one word".into(),
         _ => expected.to_owned(),
     }
 }

@@ -62,7 +62,9 @@ pub fn lint(source: &str) -> Option<Kind> {
     // What browsers send has a scheme, so that is the better evidence.
     let admitted = |witness: String| {
         let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
-        with_scheme.into_iter().chain([witness]).find(|witness| regexes.matches(witness))
+        // An empty Origin is none, and `null` is never let in by a regular expression.
+        let sendable = |witness: &String| !witness.is_empty() && witness != "null" && regexes.matches(witness);
+        with_scheme.into_iter().chain([witness]).find(sendable)
     };
 
     // From the widest fault to the narrowest: one is enough to make somebody look.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -219,6 +220,20 @@ fn a_missing_file_changes_nothing() {
     gateway.wait_for_log(&format!("cannot read {}", gateway.config_path().display()));
     assert_eq!(policy_of(&get(&gateway)), 'A');
     assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
+}
+
+/// Reading a pipe would wait for ever, and every later reload with it.
+#[test]
+fn a_pipe_in_place_of_the_file_changes_nothing_and_keeps_no_reload_waiting() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    fs::remove_file(gateway.config_path()).unwrap();
+    assert!(Command::new("mkfifo").arg(gateway.config_path()).status().unwrap().success());
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("it is no regular file");
+    gateway.reload_with(&config(upstream.address(), B));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(policy_of(&get(&gateway)), 'B');
 }
 
 #[test]
