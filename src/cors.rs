@@ -226,7 +226,7 @@ impl Policy {
 
     /// Whether this policy answers a request itself, as a preflight.
     pub fn takes_as_preflight(&self, request: &Request<'_>) -> bool {
-        let has = |name| request.headers.get(name).is_some_and(|value: &HeaderValue| !value.is_empty());
+        let has = |name| request.headers.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
         request.method == Method::OPTIONS
             && match self.preflight_match {
                 PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),

@@ -207,8 +207,17 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+            let mut error = Error::explain(ErrorType::HTTPStatus(502), "the upstream switches protocols unasked");
+            error.esource = ErrorSource::Upstream;
+            return Err(error);
+        }
         // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
-        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
+        let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if interim && let Some(judged) = &ctx.judged {
+            judged.edits.strip(&mut PingoraHeaders(response));
+        }
+        if !interim {
             remove_hop_by_hop(response);
             // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): there the body ends with the connection.
             if session.req_header().version < Version::HTTP_11
@@ -375,7 +384,11 @@ fn framing(session: &ServerSession) -> Framing {
 fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<Vec<u8>> {
     let (target, authority) = origin_form(request);
     match prefix.and_then(|prefix| target.strip_prefix(prefix.as_bytes())) {
-        Some(rest @ [b'/', ..]) => Some(rest.to_vec()),
+        // `//host/path` would be a reference to another host to whoever resolves it.
+        Some([b'/', rest @ ..]) => {
+            let slashes = rest.iter().take_while(|b| **b == b'/').count();
+            Some([b"/", &rest[slashes..]].concat())
+        }
         Some(rest @ ([] | [b'?', ..])) => Some([b"/", rest].concat()),
         _ => authority.map(|_| match target {
             [b'/', ..] => target.to_vec(),

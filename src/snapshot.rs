@@ -227,7 +227,7 @@ impl Snapshot {
             Some(Some(host)) => Some(host),
             // Only HTTP/1.0 can do without a host.
             None if request.version < Version::HTTP_11 => None,
-            _ => return refuse(Refusal::BadHost, None),
+            _ => return refuse(Refusal::BadHost, self.default_policy.as_deref()),
         };
         let host = host.as_ref().map(HostName::as_str).unwrap_or_default();
         // Of a request that may be two, only the host is believed.

@@ -91,6 +91,14 @@ impl Edits {
         self.vary.merge_into(headers);
     }
 
+    /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers of anybody: under a policy the
+    /// upstream's go.
+    pub fn strip(&self, headers: &mut impl Headers) {
+        if self.removal != Removal::Nothing {
+            remove_all_access_control(headers, |_| true);
+        }
+    }
+
     fn remove_from(&self, headers: &mut impl Headers) {
         let (listed, all) = match self.removal {
             Removal::Nothing => return,
@@ -116,9 +124,7 @@ impl Edits {
             }
         }
         if all && others {
-            let names: Vec<HeaderName> =
-                headers.map().keys().filter(|n| is_access_control(n) && Field::of(n).is_none()).cloned().collect();
-            names.iter().for_each(|name| headers.remove(name));
+            remove_all_access_control(headers, |name| Field::of(name).is_none());
         }
     }
 }
@@ -166,6 +172,12 @@ fn make_single(field: Field, headers: &mut impl Headers) {
         }
         _ => headers.remove(&name),
     }
+}
+
+fn remove_all_access_control(headers: &mut impl Headers, which: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> =
+        headers.map().keys().filter(|name| is_access_control(name) && which(name)).cloned().collect();
+    names.iter().for_each(|name| headers.remove(name));
 }
 
 fn is_access_control(name: &HeaderName) -> bool {

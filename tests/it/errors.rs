@@ -28,9 +28,12 @@ impl Edge {
             "/half-a-header" => Reply::raw("HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nX-A: "),
             "/hang" => Reply::hang(),
             "/early" => Reply::raw(concat!(
-                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n",
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nAccess-Control-Allow-Origin: *\r\n\r\n",
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: *\r\n\r\nok",
             )),
+            "/unasked" => {
+                Reply::raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nmore")
+            }
             "/short" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"),
             "/short-chunks" => Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n"),
             "/204" => Reply::new(204).header("Access-Control-Allow-Origin", "*"),
@@ -58,7 +61,7 @@ services:
       - {{ name: unknown, paths: [/unknown], upstream: {{ nodes: [{{ address: \"nowhere.invalid:80\" }}] }} }}
       - {{ name: get, paths: [/only-get], methods: [GET] }}
       - name: rest
-        paths: [/ok, /reset, /garbage, /bad-status, /half-a-header, /hang, /early, /short, /short-chunks, /204, /304]
+        paths: [/ok, /unasked, /reset, /garbage, /bad-status, /half-a-header, /hang, /early, /short, /short-chunks, /204, /304]
       - {{ name: below, paths: [/below/*] }}
 ",
             origin = upstream.address()
@@ -142,6 +145,7 @@ fn a_page_can_read_every_error_of_the_gateway_and_a_hostile_one_cannot() {
         wrong(502, "GET", "/bad-status"),
         wrong(502, "GET", "/half-a-header"),
         wrong(504, "GET", "/hang"),
+        wrong(502, "GET", "/unasked"),
         wrong(503, "GET", "/unknown"),
         wrong(404, "GET", "/nothing-here"),
         wrong(404, "POST", "/nothing-here").body("body"),
@@ -217,7 +221,7 @@ fn every_status_without_a_body_gets_the_headers_and_keeps_the_connection() {
 }
 
 #[test]
-fn early_hints_pass_as_they_are_and_the_response_after_them_gets_the_headers() {
+fn early_hints_pass_without_cors_headers_and_the_response_after_them_gets_the_headers() {
     let edge = Edge::start();
     let mut connection = edge.connect();
     connection.send(b"GET /early HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n").unwrap();
