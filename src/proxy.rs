@@ -18,7 +18,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OkOrErr, OrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::cors::{Edits, Headers, Scheme};
+use crate::cors::{Edits, Headers, Reason, Scheme};
 use crate::live::{Generation, Live};
 use crate::request_id::RequestIds;
 use crate::snapshot::{Action, Framing, Refusal, Request, Route};
@@ -101,8 +101,16 @@ impl ProxyHttp for Gateway {
                 (None, Some((refusal.status(), refusal.explanation(), allow)))
             }
         };
-        if let Some(reason) = verdict.reason.filter(|_| log::log_enabled!(log::Level::Debug)) {
-            log::debug!("judged reason={reason} {}", self.request_summary(session, ctx));
+        if log::log_enabled!(log::Level::Debug) {
+            let reason = verdict.reason.map_or("-", Reason::code);
+            let outcome = match verdict.action {
+                Action::Forward(found) => format!("route={}", found.route.name),
+                Action::Answer(status) => format!("preflight={}", status.as_u16()),
+                Action::Refuse(refusal) => {
+                    format!("refused={} because=\"{}\"", refusal.status().as_u16(), refusal.explanation().trim_end())
+                }
+            };
+            log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
         }
         ctx.judged = Some(Judged { route, edits: verdict.edits, generation });
         let Some((status, text, allow)) = action else { return Ok(false) };
@@ -219,6 +227,10 @@ impl ProxyHttp for Gateway {
         }
         if !interim {
             remove_hop_by_hop(response);
+            // The version is about one connection, not about both (RFC 9110 section 2.5).
+            if response.version < Version::HTTP_11 {
+                response.set_version(Version::HTTP_11);
+            }
             // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): there the body ends with the connection.
             if session.req_header().version < Version::HTTP_11
                 && response.headers.contains_key(header::TRANSFER_ENCODING)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -472,4 +472,21 @@ fn a_dead_node_of_two_fails_no_request_with_a_retry() {
 #[test]
 fn a_dead_node_of_two_fails_half_of_the_requests_without_a_retry() {
     assert_eq!(statuses_with_a_dead_node(1, ", retries: 0"), BTreeMap::from([(200, 10), (502, 10)]));
+}
+
+/// An HTTP/1.0 upstream ends its body with the connection, or says how long it is. Ours has its own version, and its
+/// client can tell where the body ends.
+#[test]
+fn a_response_of_an_http_1_0_upstream_goes_out_in_our_own_version() {
+    for (header, body) in [("Content-Length: 5\r\n", "hello"), ("", "until the end")] {
+        let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.0 200 OK\r\n{header}\r\n{body}")));
+        let gateway = in_front_of(&upstream);
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut raw = String::new();
+        stream.read_to_string(&mut raw).unwrap();
+        assert!(raw.starts_with("HTTP/1.1 200 OK\r\n"), "{raw}");
+        assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).text(), body);
+    }
 }
