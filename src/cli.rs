@@ -20,9 +20,17 @@ use crate::snapshot::Snapshot;
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
+const AFTER_HELP: &str = "\
+Examples:
+  corsgate demo                              something to try, with nothing to set up
+  corsgate check --config corsgate.yaml      every mistake of a file, with what to write
+  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it
+
+RUST_LOG=corsgate=debug logs for every request why it got what it got.";
+
 /// An edge proxy and small API gateway whose speciality is CORS.
 #[derive(Debug, Parser)]
-#[command(name = "corsgate", version, arg_required_else_help = true)]
+#[command(name = "corsgate", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -30,13 +38,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGHUP reloads the file, SIGTERM stops when idle, SIGINT stops at once
+    /// Serve. SIGHUP reloads the file, SIGTERM finishes what has begun and stops, SIGINT stops at once
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Say everything that is wrong with a configuration file, and what to write instead
+    /// List every mistake of a configuration file, with its place and what to write instead
     Check {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

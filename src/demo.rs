@@ -76,6 +76,9 @@ impl fmt::Display for DemoError {
         match self {
             DemoError::Port(error) => write!(f, "no free port for the built-in upstream: {error}"),
             DemoError::Config(refused) => write!(f, "{refused}"),
+            DemoError::Start(StartError::Bind(address, error)) => {
+                write!(f, "cannot listen on {address}, where the demo always listens: {error}; stop what listens there")
+            }
             DemoError::Start(error) => write!(f, "{error}"),
         }
     }

@@ -223,7 +223,9 @@ impl Fixed {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Refused::Unreadable(path, error) => {
+                write!(f, "cannot read {}: {error}; name the file with `--config FILE`", path.display())
+            }
             Refused::Invalid(problems) => f.write_str(problems.trim_end()),
         }
     }

@@ -36,7 +36,7 @@ pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
 /// More than anybody reads at once; a file that a program got wrong can have one in every line.
 const MOST_SHOWN: usize = 500;
 
-/// The line that counts: `conf/corsgate.yaml: 2 errors, 1 warning`.
+/// The line that counts: `conf/corsgate.yaml: 2 errors, 1 warning`, or `conf/corsgate.yaml: valid, 1 hint`.
 pub fn summary(problems: &Problems, source: &Source<'_>) -> String {
     let mut counts = Vec::new();
     for (severity, name) in [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Hint, "hint")] {
@@ -46,10 +46,10 @@ pub fn summary(problems: &Problems, source: &Source<'_>) -> String {
             n => counts.push(format!("{n} {name}s")),
         }
     }
-    match counts.is_empty() {
-        true => format!("{}: valid\n", source.name()),
-        false => format!("{}: {}\n", source.name(), counts.join(", ")),
+    if !problems.any_errors() {
+        counts.insert(0, "valid".to_owned());
     }
+    format!("{}: {}\n", source.name(), counts.join(", "))
 }
 
 /// All problems as one JSON array of objects.

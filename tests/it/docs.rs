@@ -83,7 +83,7 @@ fn every_command_in_the_documents_does_what_they_show() {
                     }
                     ["corsgate", "run", "--config", file] => {
                         let config = fs::read_to_string(folder.path().join(file)).unwrap();
-                        drop(Gateway::start(&config.replace("0.0.0.0:9080", "{listen}")));
+                        drop(Gateway::start(&config.replace("127.0.0.1:9080", "{listen}")));
                     }
                     ["curl", ..] => {
                         curls += 1;
