@@ -40,7 +40,7 @@ pub struct Ctx {
     judged: Option<Judged>,
     /// Addresses that could not be connected to.
     tried: Vec<SocketAddr>,
-    /// Bytes of the request body so far.
+    /// Bytes of the request body so far, in this attempt.
     body: u64,
     running: Arc<Running>,
 }
@@ -163,6 +163,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // Runs for each attempt, and a second one is given the whole body again.
+        ctx.body = 0;
         let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;

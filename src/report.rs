@@ -37,7 +37,7 @@ pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
 const MOST_SHOWN: usize = 500;
 
 /// The line that counts: `conf/corsgate.yaml: 2 errors, 1 warning`, or `conf/corsgate.yaml: valid, 1 hint`.
-pub fn summary(problems: &Problems, source: &Source<'_>) -> String {
+fn summary(problems: &Problems, source: &Source<'_>) -> String {
     let mut counts = Vec::new();
     for (severity, name) in [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Hint, "hint")] {
         match problems.count(severity) {

@@ -174,11 +174,6 @@ impl<R, H> Routes<R, H> {
         self.host(host).map(|id| &self.hosts[id as usize].carried)
     }
 
-    /// All routes, each once for every path that leads to it.
-    pub fn iter(&self) -> impl Iterator<Item = &R> {
-        self.paths.iter().flat_map(|path| path.choices.iter().map(|(_, route)| route))
-    }
-
     fn host(&self, host: &str) -> Option<HostId> {
         let wildcard = || {
             let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));
