@@ -11,7 +11,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use corsgate::cors::{self, OriginSets, Policy, Reason, Scheme, Settings};
 use corsgate::problem::{At, Problems};
-use corsgate::snapshot::{Framing, Request, Snapshot};
+use corsgate::snapshot::{Connection, Framing, Request, Snapshot, Surroundings};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -114,7 +114,7 @@ services:
       - {{ paths: [/regex], cors: {{ allow_origins_by_regex: 'https://pr-[0-9]+\.preview\.example' }} }}
 "#
     );
-    let (snapshot, problems) = Snapshot::read(&text);
+    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 }
 
@@ -162,6 +162,7 @@ impl Asked {
             authority: Some("api.example"),
             headers: black_box(&self.headers),
             framing: Framing::Clear,
+            connection: Connection::default(),
         };
         let verdict = snapshot.judge(&request);
         from_upstream(response);

@@ -12,11 +12,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Source;
 use crate::demo;
-use crate::live::{Live, Refused, read_file};
+use crate::live::{Live, Refused, inspect};
 use crate::problem::Severity;
 use crate::report::{self, Paint};
 use crate::server::{self, Hangup};
-use crate::snapshot::Snapshot;
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
@@ -102,14 +101,13 @@ fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
 }
 
 fn check(config: &Path, deny_warnings: bool, format: Format) -> ExitCode {
-    let text = match read_file(config) {
-        Ok(text) => text,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {}", Refused::Unreadable(config.to_owned(), error));
+    let (text, (_, problems)) = match inspect(config) {
+        Ok(inspected) => inspected,
+        Err(unreadable) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             return ExitCode::FAILURE;
         }
     };
-    let (_, problems) = Snapshot::read(&text);
     let name = config.to_string_lossy();
     let source = Source::new(&name, &text);
     print(&match format {

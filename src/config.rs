@@ -14,7 +14,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 
 pub use self::source::{Place, Source};
 pub use self::units::{Duration, Size};
@@ -35,8 +35,11 @@ pub struct Document {
     pub admin: Option<Admin>,
     /// The process. A change needs a restart.
     pub server: Server,
-    /// What a client may send.
+    /// What a client may do.
     pub limits: Limits,
+    /// Addresses and networks whose word about a client's address, scheme and host is believed; default: none.
+    #[serde(deserialize_with = "given")]
+    pub trusted_proxies: Option<List>,
     /// Named lists of origins, usable in any policy.
     pub origin_sets: Named<List>,
     /// Named policies, usable by name.
@@ -61,15 +64,41 @@ pub struct Listener {
     /// Certificates; absent = plain HTTP.
     #[serde(deserialize_with = "given")]
     pub tls: Option<ListenerTls>,
+    /// `true` or a port: everything but preflights is sent to https, on port 443 or this one. Default: false.
+    #[serde(deserialize_with = "given")]
+    pub redirect_to_https: Option<Toggle<u16>>,
+    /// Every connection begins with a PROXY header, version 1 or 2, from one of `trusted_proxies`. Default: false.
+    pub proxy_protocol: bool,
 }
 
 /// `tls` of a listener.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTls {
-    /// Chosen by server name, the first is the default.
+    /// Chosen by server name: exact, then wildcard, else the first.
     #[serde(deserialize_with = "given")]
     pub certificates: Option<Vec<Certificate>>,
+    /// `"1.2"` (default) or `"1.3"`.
+    #[serde(deserialize_with = "given")]
+    pub min_version: Option<String>,
+    /// Whether HTTP/2 is offered; default true.
+    pub http2: bool,
+    /// PEM file with the authorities that must have signed the certificates of clients; absent: clients show none.
+    #[serde(deserialize_with = "given")]
+    pub client_ca: Option<String>,
+    /// Whether a client may come without a certificate; default `required`. Only beside `client_ca`.
+    #[serde(deserialize_with = "given")]
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+/// `client_certificate` of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// No handshake without one.
+    Required,
+    /// Verified when there is one.
+    Optional,
 }
 
 /// One entry of `certificates`: paths relative to the configuration file.
@@ -101,6 +130,11 @@ pub struct Server {
     pub threads: usize,
     /// The longest that SIGTERM waits for running requests; default 10s.
     pub grace_period: Duration,
+    /// How long SIGTERM goes on accepting after `/readyz` has turned red; default 0s.
+    pub drain_delay: Duration,
+    /// Where SIGQUIT hands the listening sockets to a process started with `--upgrade`; default: a private place.
+    #[serde(deserialize_with = "given")]
+    pub upgrade_socket: Option<String>,
 }
 
 /// `limits`.
@@ -118,6 +152,27 @@ pub struct Limits {
     pub body: Option<Size>,
     /// How long an idle client connection stays open; default 60s.
     pub keepalive: Duration,
+    /// For a TLS handshake with the first header, and for each later header from its first byte on; beyond it 408.
+    /// Default 10s.
+    pub header_timeout: Duration,
+    /// The longest pause in a request body; in all, this and a second more for each KiB that has come. Beyond it 408.
+    /// Default 30s.
+    pub body_timeout: Duration,
+    /// A client that takes nothing of its response for so long is cut off; default 60s.
+    pub send_timeout: Duration,
+    /// Open client connections in all; beyond them 503. Default: no limit.
+    #[serde(deserialize_with = "given")]
+    pub connections: Option<usize>,
+    /// Open connections of one client, an address or a /64 of IPv6; beyond them 429. Default: no limit.
+    #[serde(deserialize_with = "given")]
+    pub connections_per_client: Option<usize>,
+    /// Requests on one connection, which is then closed in an orderly way; default: no limit.
+    #[serde(deserialize_with = "given")]
+    pub requests_per_connection: Option<u32>,
+    /// Streams of one HTTP/2 connection at a time; default 100.
+    pub streams: u32,
+    /// How long nothing may move on an HTTP/2 stream; default 5m.
+    pub stream_idle: Duration,
 }
 
 /// One entry of `upstreams`, or an upstream written inline.
@@ -129,20 +184,29 @@ pub struct Upstream {
     pub nodes: Option<Vec<Node>>,
     /// How a node is chosen; default `round_robin`.
     pub balance: Balance,
-    /// What `balance: hash` hashes.
+    /// What `balance: hash` hashes: `header:NAME`, `cookie:NAME`, `path` or `client_address`.
     #[serde(deserialize_with = "given")]
     pub hash_on: Option<String>,
     /// How long to wait.
     pub timeouts: Timeouts,
-    /// How often a failed connect is tried again, on the next node; 0 to 10, default 1.
+    /// How often a failed request is tried again, on another node; 0 to 10, default 1. Any method when the connect
+    /// failed, idempotent ones also when the node broke off or timed out before its response.
     #[serde(deserialize_with = "given")]
     pub retries: Option<usize>,
+    /// HTTP/2 to the nodes, as gRPC needs it; default false.
+    pub http2: bool,
     /// TLS to the nodes; absent = plain HTTP.
     #[serde(deserialize_with = "given")]
     pub tls: Option<UpstreamTls>,
     /// Active health checks; absent = none.
     #[serde(deserialize_with = "given")]
     pub health_check: Option<HealthCheck>,
+    /// After how many failing requests in a row a node is left out, and for how long; `false`: never.
+    #[serde(deserialize_with = "given")]
+    pub ejection: Option<Toggle<Ejection>>,
+    /// Over what time a node that comes back gets its share; absent = at once.
+    #[serde(deserialize_with = "given")]
+    pub slow_start: Option<Duration>,
 }
 
 /// One entry of `nodes`.
@@ -183,29 +247,65 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long an unused connection is kept; default 50s. Keep it below the upstream's own.
     pub idle: Duration,
+    /// For a whole request, all tries included; default: no limit. WebSockets are excepted.
+    #[serde(deserialize_with = "given")]
+    pub total: Option<Duration>,
+    /// How long nothing may move on a WebSocket, in either direction; default 1h.
+    pub websocket: Duration,
 }
 
 /// `tls` of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
-    /// The name to ask for and to verify.
+    /// The name to ask for and to verify; default: each node's own.
     #[serde(deserialize_with = "given")]
     pub sni: Option<String>,
     /// Whether the certificate is verified; default true.
     pub verify: bool,
+    /// PEM file with the authorities that must have signed it; default: those that the system trusts.
+    #[serde(deserialize_with = "given")]
+    pub ca: Option<String>,
+    /// PEM file with a certificate to show, with `key`.
+    #[serde(deserialize_with = "given")]
+    pub cert: Option<String>,
+    /// PEM file with its private key.
+    #[serde(deserialize_with = "given")]
+    pub key: Option<String>,
 }
 
 /// `health_check` of an upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {
-    /// What to GET.
+    /// What to GET; absent: a connection is enough.
     #[serde(deserialize_with = "given")]
     pub path: Option<String>,
-    /// How often.
+    /// The Host field; default: `tls.sni`, else the address of the node as written.
     #[serde(deserialize_with = "given")]
-    pub interval: Option<Duration>,
+    pub host: Option<String>,
+    /// Between two checks; default 5s.
+    pub interval: Duration,
+    /// For one check; default 2s.
+    pub timeout: Duration,
+    /// The status of a success, such as `200`, or a range; default `200-399`.
+    #[serde(deserialize_with = "given")]
+    pub status: Option<String>,
+    /// Successes in a row that bring a node back; default 2.
+    pub healthy_after: u32,
+    /// Failures in a row that take a node out; default 3.
+    pub unhealthy_after: u32,
+}
+
+/// `ejection` of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ejection {
+    /// Failures in a row; default 5.
+    pub after: u32,
+    /// For how long; default 10s.
+    #[serde(rename = "for")]
+    pub time: Duration,
 }
 
 /// One entry of `services`.
@@ -273,6 +373,17 @@ pub enum Use<T> {
     Inline(Box<T>),
 }
 
+/// `false`, `true`, or how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Toggle<T> {
+    /// `false`
+    Off,
+    /// `true`: as it is by default.
+    On,
+    /// As written.
+    With(T),
+}
+
 /// A mapping of names, in the order of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named<T>(pub Vec<(String, T)>);
@@ -331,7 +442,12 @@ fn without_mark(text: &str) -> &str {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { threads: 0, grace_period: Duration::from_secs(10) }
+        Server {
+            threads: 0,
+            grace_period: Duration::from_secs(10),
+            drain_delay: Duration::from_secs(0),
+            upgrade_socket: None,
+        }
     }
 }
 
@@ -343,6 +459,14 @@ impl Default for Limits {
             header_count: 100,
             body: None,
             keepalive: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(60),
+            connections: None,
+            connections_per_client: None,
+            requests_per_connection: None,
+            streams: 100,
+            stream_idle: Duration::from_secs(300),
         }
     }
 }
@@ -354,6 +478,8 @@ impl Default for Timeouts {
             read: Duration::from_secs(60),
             write: Duration::from_secs(60),
             idle: Duration::from_secs(50),
+            total: None,
+            websocket: Duration::from_secs(3600),
         }
     }
 }
@@ -364,9 +490,35 @@ impl Default for Node {
     }
 }
 
+impl Default for ListenerTls {
+    fn default() -> Self {
+        ListenerTls { certificates: None, min_version: None, http2: true, client_ca: None, client_certificate: None }
+    }
+}
+
 impl Default for UpstreamTls {
     fn default() -> Self {
-        UpstreamTls { sni: None, verify: true }
+        UpstreamTls { sni: None, verify: true, ca: None, cert: None, key: None }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck {
+            path: None,
+            host: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            status: None,
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Ejection { after: 5, time: Duration::from_secs(10) }
     }
 }
 
@@ -437,5 +589,27 @@ impl<'de> Deserialize<'de> for Cors {
             }
         }
         deserializer.deserialize_any(CorsVisitor)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ToggleVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ToggleVisitor<T> {
+            type Value = Toggle<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, `false`, or what it should be")
+            }
+            fn visit_bool<E>(self, on: bool) -> Result<Toggle<T>, E> {
+                Ok(if on { Toggle::On } else { Toggle::Off })
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Toggle<T>, E> {
+                T::deserialize(number.into_deserializer()).map(Toggle::With)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Toggle<T>, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Toggle::With)
+            }
+        }
+        deserializer.deserialize_any(ToggleVisitor(PhantomData))
     }
 }

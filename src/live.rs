@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
 use crate::config::Source;
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
-use crate::snapshot::{Fixed, Snapshot, UpstreamId};
+use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
 use crate::upstream::{Upstream, resolve};
 
 /// The configuration in force, and where it comes from.
@@ -127,25 +128,37 @@ impl Live {
 impl Origin {
     fn read(&self) -> Result<(Snapshot, String), Refused> {
         match self {
-            Origin::Text(text) => read("built-in configuration", text),
+            Origin::Text(text) => usable("built-in configuration", text, Snapshot::read(text, Surroundings::NONE)),
             Origin::File(path) => {
-                let text = read_file(path).map_err(|error| Refused::Unreadable(path.clone(), error))?;
-                read(&path.to_string_lossy(), &text)
+                let (text, read) = inspect(path)?;
+                usable(&path.to_string_lossy(), &text, read)
             }
         }
     }
 }
 
-/// The text of a configuration file. Reading a pipe or a device could wait for ever, and every later reload with it.
-pub fn read_file(path: &Path) -> io::Result<String> {
+/// Reads a configuration file and what it refers to: the text, and what came of it.
+pub fn inspect(path: &Path) -> Result<(String, (Option<Snapshot>, Problems)), Refused> {
+    let text = read_file(path)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))
+        .map_err(|error| Refused::Unreadable(path.to_owned(), error))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = |name: &str| read_file(&folder.join(name)).map_err(|error| error.to_string());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let read = Snapshot::read(&text, Surroundings { file: &file, now: i64::try_from(now).unwrap_or(i64::MAX) });
+    Ok((text, read))
+}
+
+/// Reading a pipe or a device could wait for ever, and every later reload with it.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match std::fs::metadata(path)?.is_file() {
-        true => std::fs::read_to_string(path),
+        true => std::fs::read(path),
         false => Err(io::Error::other("it is no regular file")),
     }
 }
 
-fn read(name: &str, text: &str) -> Result<(Snapshot, String), Refused> {
-    let (snapshot, mut problems) = Snapshot::read(text);
+fn usable(name: &str, text: &str, read: (Option<Snapshot>, Problems)) -> Result<(Snapshot, String), Refused> {
+    let (snapshot, mut problems) = read;
     // Hints are for whoever writes the file, not for the log of every reload.
     problems.retain(|problem| problem.kind.severity() > Severity::Hint);
     let written = |problems: &Problems| report::text(problems, &Source::new(name, text), Paint::Plain);
@@ -205,7 +218,7 @@ impl Generation {
 impl Fixed {
     /// The keys in which two configurations differ that only a restart can change.
     fn differences(&self, new: &Fixed) -> Vec<&'static str> {
-        let Fixed { listeners, admin, threads, grace_period } = self;
+        let Fixed { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
         let mut keys = Vec::new();
         if *listeners != new.listeners {
             keys.push("listeners");
@@ -213,7 +226,9 @@ impl Fixed {
         if *admin != new.admin {
             keys.push("admin");
         }
-        if *threads != new.threads || *grace_period != new.grace_period {
+        let server =
+            |fixed: &Fixed| (fixed.threads, fixed.grace_period, fixed.drain_delay, fixed.upgrade_socket.clone());
+        if server(self) != server(new) {
             keys.push("server");
         }
         keys

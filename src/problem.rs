@@ -85,8 +85,7 @@ pub enum Kind {
     Missing { example: &'static str },
     EmptyList,
     EmptyEntry,
-    OutOfRange { value: String, range: &'static str, write: String },
-    NotYet { what: &'static str, instead: &'static str },
+    OutOfRange { value: String, range: String, write: String },
 
     // --- names
     UnknownName { what: &'static str, name: String, known: Vec<String> },
@@ -163,9 +162,24 @@ pub enum Kind {
     // --- listeners, upstreams
     BadAddress { text: String, what: &'static str, example: &'static str },
     AddressTwice { address: String },
-    TlsKeyAlone { given: &'static str, absent: &'static str },
     AllWeightsZero,
     AdminExposed { address: String },
+    NeedsAnother { key: &'static str, other: &'static str },
+    HashOnUnknown { text: String },
+    SniMissing { node: String },
+    BadStatusRange { text: String },
+    RedirectOverTls,
+
+    // --- certificates
+    FileUnreadable { path: String, why: String },
+    NoPem { path: String, what: &'static str },
+    BadCertificate { path: String, why: String },
+    BadKey { path: String, why: String },
+    KeyMismatch { cert: String, key: String },
+    CertificateExpired { path: String, when: String },
+    CertificateNotYetValid { path: String, when: String },
+    CertificateEndsSoon { path: String, days: i64 },
+    VerifyOff,
 }
 
 // === impl Problems ===
@@ -335,6 +349,8 @@ impl Kind {
             | Kind::MeaninglessBesideAny { .. }
             | Kind::PrivateNetworkGone
             | Kind::NeverReached { .. }
+            | Kind::CertificateEndsSoon { .. }
+            | Kind::VerifyOff
             | Kind::StripPrefixMismatch { .. } => Severity::Warning,
             Kind::MaxAgeLeftOut
             | Kind::UnusedDanger { .. }
@@ -383,7 +399,6 @@ impl Kind {
             EmptyList => "the list is empty".into(),
             EmptyEntry => "the entry is empty".into(),
             OutOfRange { value, range, .. } => format!("{value} is out of range, it must be {range}"),
-            NotYet { what, .. } => format!("{what} not available in this version"),
 
             UnknownName { what, name, .. } => format!("there is no {what} named `{name}`"),
             NameTwice { what, name } => format!("a second {what} named `{name}`"),
@@ -502,10 +517,34 @@ impl Kind {
 
             BadAddress { text, what, .. } => format!("`{text}` is not {what}"),
             AddressTwice { address } => format!("{address} is already listened on"),
-            TlsKeyAlone { given, absent } => format!("`{given}` without `{absent}`"),
             AllWeightsZero => "every node has weight 0, so none could be chosen".into(),
             AdminExposed { address } => {
                 format!("{address} is reachable from other machines, and the admin listener asks for no password")
+            }
+            NeedsAnother { key, other } => format!("`{key}` without `{other}`"),
+            HashOnUnknown { text } => format!("`{text}` is nothing that a node can be chosen by"),
+            SniMissing { node } => {
+                format!("the node {node} is an address, so there is no name to ask for and to verify")
+            }
+            BadStatusRange { text } => format!("`{text}` is neither a status nor a range of them"),
+            RedirectOverTls => "the listener speaks TLS itself, so there is nothing to redirect".into(),
+
+            FileUnreadable { path, why } => format!("cannot read `{path}`: {why}"),
+            NoPem { path, what } => format!("`{path}` holds no {what} in PEM form"),
+            BadCertificate { path, why } => format!("the certificate in `{path}` cannot be used: {why}"),
+            BadKey { path, why } => format!("the private key in `{path}` cannot be used: {why}"),
+            KeyMismatch { cert, key } => {
+                format!("the key in `{key}` does not belong to the first certificate in `{cert}`")
+            }
+            CertificateExpired { path, when } => format!("the certificate in `{path}` has expired on {when}"),
+            CertificateNotYetValid { path, when } => {
+                format!("the certificate in `{path}` is not valid before {when}")
+            }
+            CertificateEndsSoon { path, days: 0 } => format!("the certificate in `{path}` ends today"),
+            CertificateEndsSoon { path, days } => format!("the certificate in `{path}` ends in {days} d"),
+            VerifyOff => {
+                "the upstream's certificate is not verified, so whoever sits between can read and change everything"
+                    .into()
             }
         }
     }
@@ -532,7 +571,6 @@ impl Kind {
             EmptyList => "list at least one entry, or remove the key".into(),
             EmptyEntry => "remove it, or the comma that makes it".into(),
             OutOfRange { write, .. } => format!("write {write}"),
-            NotYet { instead, .. } => (*instead).into(),
 
             UnknownName { what, name, known } => match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -626,9 +664,25 @@ impl Kind {
 
             BadAddress { example, .. } => format!("write for example `{example}`"),
             AddressTwice { .. } => "remove one of the two".into(),
-            TlsKeyAlone { absent, .. } => format!("write `{absent}` too"),
             AllWeightsZero => "give at least one node a weight of 1 or more".into(),
             AdminExposed { .. } => "write `127.0.0.1:9180`, or make sure that only your monitoring can reach it".into(),
+            NeedsAnother { key, other } => format!("write `{other}` too, or remove `{key}`"),
+            HashOnUnknown { .. } => "write `header:NAME`, `cookie:NAME`, `path` or `client_address`".into(),
+            SniMissing { .. } => "write `sni: api.internal`, the name in its certificate".into(),
+            BadStatusRange { .. } => "write `200` or `200-399`".into(),
+            RedirectOverTls => "remove it here, and write it at the listener for plain HTTP".into(),
+
+            FileUnreadable { .. } => {
+                "write a path from the directory of this file, and let the user that runs corsgate read it".into()
+            }
+            NoPem { what, .. } => format!("name a file with a {what}, which begins with `-----BEGIN`"),
+            BadCertificate { .. } => "name a file with an X.509 certificate, version 3".into(),
+            BadKey { .. } => "name a file with an RSA key from 2048 bits, an ECDSA key of P-256 or P-384, or Ed25519".into(),
+            KeyMismatch { .. } => "name the two files of one pair; the certificate of the server itself comes first".into(),
+            CertificateExpired { .. } => "renew it".into(),
+            CertificateNotYetValid { .. } => "wait until then, or set the clock of this machine".into(),
+            CertificateEndsSoon { .. } => "renew it, then reload with SIGHUP".into(),
+            VerifyOff => "remove `verify: false`; for an authority of your own write `ca: FILE`".into(),
         }
     }
 }

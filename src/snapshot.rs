@@ -5,18 +5,23 @@
 //! all take that. Nothing ever goes back from here to the [`Document`].
 
 mod compile;
+mod spec;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
+pub use self::spec::*;
+
 use crate::config::Document;
 use crate::cors::{self, Edits, Policy, Reason, Scheme};
 use crate::domain::HostName;
+use crate::forwarded::TrustedProxies;
 use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
 use crate::route::{Found, Path, Routes, is_ambiguous};
+use crate::tls::Certificate;
 
 /// A compiled configuration. Immutable; a reload makes a new one.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Snapshot {
     table: Routes<RouteId, Option<Arc<Policy>>>,
     routes: Vec<Route>,
     upstreams: Vec<Upstream>,
+    listeners: Vec<Arc<Listener>>,
+    trusted_proxies: TrustedProxies,
     /// For hosts that no service has.
     default_policy: Option<Arc<Policy>>,
     limits: Limits,
@@ -51,51 +58,6 @@ pub struct UpstreamId(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RouteId(u32);
 
-/// An upstream, as configured: what is running for it lives elsewhere, and survives a reload while this is equal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Its name; for one that is written inline, the name of its service or route.
-    pub name: Arc<str>,
-    /// At least one, and one with a weight.
-    pub nodes: Vec<Node>,
-    /// For a new connection.
-    pub connect_timeout: Duration,
-    /// Between two reads.
-    pub read_timeout: Duration,
-    /// Between two writes.
-    pub write_timeout: Duration,
-    /// How long an unused connection is kept.
-    pub idle_timeout: Duration,
-    /// How often a failed connect is tried again.
-    pub retries: usize,
-}
-
-/// A node of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// A name or an IP address, IPv6 without brackets.
-    pub host: Box<str>,
-    /// Its port.
-    pub port: u16,
-    /// Its share; 0 = none.
-    pub weight: u32,
-}
-
-/// What a client may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of the request target.
-    pub uri: usize,
-    /// Bytes of all header fields, names and values.
-    pub headers: usize,
-    /// Header fields.
-    pub header_count: usize,
-    /// Bytes of a request body.
-    pub body: Option<u64>,
-    /// How long an idle client connection stays open.
-    pub keepalive: Duration,
-}
-
 /// What only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed {
@@ -107,6 +69,19 @@ pub struct Fixed {
     pub threads: usize,
     /// The longest that SIGTERM waits.
     pub grace_period: Duration,
+    /// How long SIGTERM goes on accepting.
+    pub drain_delay: Duration,
+    /// Where SIGQUIT hands the sockets over; None: a place that the process finds.
+    pub upgrade_socket: Option<Box<str>>,
+}
+
+/// What a configuration refers to outside of its text.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The contents of a file, by its path as written, or why it cannot be read.
+    pub file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+    /// Seconds since 1970.
+    pub now: i64,
 }
 
 /// A request as it came, as far as it is judged.
@@ -128,6 +103,40 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Whether its length is beyond doubt.
     pub framing: Framing,
+    /// What it came on.
+    pub connection: Connection<'a>,
+}
+
+/// What a request came on, as far as it is judged by that.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connection<'a> {
+    /// None: plain HTTP, or a client that asked for no name.
+    pub asked_for: Option<ServerName<'a>>,
+    /// The port on https where requests should have come instead.
+    pub redirect: Option<u16>,
+    /// Whether there was room for it.
+    pub crowd: Crowd,
+}
+
+/// What the client asked for in its TLS handshake, and was shown.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerName<'a> {
+    /// The name, in lower case.
+    pub name: &'a str,
+    /// The certificate that it was shown.
+    pub certificate: &'a Certificate,
+}
+
+/// Whether there was room for a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Crowd {
+    /// There was.
+    #[default]
+    Room,
+    /// As many as can be are open.
+    Full,
+    /// The client has as many open as one can have.
+    ClientFull,
 }
 
 /// Whether the length of a request's body is beyond doubt.
@@ -157,6 +166,8 @@ pub enum Action<'s> {
     Forward(RouteRef<'s>),
     /// The gateway, as a preflight.
     Answer(StatusCode),
+    /// The gateway: the same on https, at this port.
+    Redirect(u16),
     /// The gateway, with an error.
     Refuse(Refusal<'s>),
 }
@@ -193,19 +204,25 @@ pub enum Refusal<'s> {
     BodyTooLarge,
     /// 414
     UriTooLong,
+    /// 421: the connection was made for another host.
+    Misdirected,
+    /// 429: one connection too many of this client.
+    ClientCrowded,
     /// 431
     HeadersTooLarge,
+    /// 503: one connection too many in all.
+    Crowded,
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
     /// Text to snapshot. None when one of the problems is an error; the others are worth showing in any case.
-    pub fn read(text: &str) -> (Option<Self>, Problems) {
+    pub fn read(text: &str, surroundings: Surroundings<'_>) -> (Option<Self>, Problems) {
         let mut form = Problems::default();
         let Some(document) = Document::parse(text, &mut form) else { return (None, form) };
         let mut problems = Problems::default();
-        let snapshot = Self::compile(&document, &mut problems);
+        let snapshot = Self::compile(&document, surroundings, &mut problems);
         problems.retain(|problem| !form.iter().any(|cause| follows_from(problem, cause)));
         form.extend(problems);
         let usable = !form.any_errors();
@@ -234,6 +251,11 @@ impl Snapshot {
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
+        // RFC 9110 section 7.4. A connection can serve several hosts, as far as its certificate does.
+        let asked_for = request.connection.asked_for;
+        if asked_for.is_some_and(|server| server.name != host && !server.certificate.covers(host)) {
+            return refuse(Refusal::Misdirected, self.host_policy(host));
+        }
         // `*` is the server itself, and only OPTIONS asks for that (RFC 9112 section 3.2.4).
         if !request.path.starts_with(b"/") && (request.path != b"*" || *request.method != Method::OPTIONS) {
             return refuse(Refusal::BadTarget, self.host_policy(host));
@@ -241,33 +263,35 @@ impl Snapshot {
         if is_ambiguous(request.path) {
             return refuse(Refusal::AmbiguousPath, self.host_policy(host));
         }
-        // What is too large is too large wherever it leads; where it leads only says whose policy the answer has.
-        let too_large = self.limits.check(request);
+        // What is too much is too much wherever it leads; where it leads only says whose policy the answer has.
+        let too_much = self.limits.check(request);
         let (path, host_policy) = match self.table.find(host, request.path) {
             Found::Path(path, host_policy) => (path, host_policy.as_deref()),
-            Found::UnknownPath(policy) => return refuse(too_large.unwrap_or(Refusal::UnknownPath), policy.as_deref()),
+            Found::UnknownPath(policy) => return refuse(too_much.unwrap_or(Refusal::UnknownPath), policy.as_deref()),
             Found::UnknownHost => {
-                return refuse(too_large.unwrap_or(Refusal::UnknownHost), self.default_policy.as_deref());
+                return refuse(too_much.unwrap_or(Refusal::UnknownHost), self.default_policy.as_deref());
             }
         };
         let Some(chosen) = self.choose(path, &facts) else {
             let policy = self.common_policy(path).unwrap_or(host_policy);
-            return refuse(too_large.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
+            return refuse(too_much.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
         };
         let policy = chosen.route.policy.as_deref();
-        if let Some(too_large) = too_large {
-            return refuse(too_large, policy);
+        if let Some(too_much) = too_much {
+            return refuse(too_much, policy);
         }
+        // Browsers do not follow a redirect of a preflight, so there is none.
+        let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
+        let forward = match redirect.filter(|_| facts.preflighted_method().is_none()) {
+            Some(port) => Action::Redirect(port),
+            None => Action::Forward(chosen),
+        };
         let Some(policy) = policy else {
-            return Verdict {
-                action: Action::Forward(chosen),
-                edits: Edits::default(),
-                reason: Some(Reason::NoPolicy),
-            };
+            return Verdict { action: forward, edits: Edits::default(), reason: Some(Reason::NoPolicy) };
         };
         let decision = policy.decide(&facts);
         let action = match decision.action {
-            cors::Action::Forward => Action::Forward(chosen),
+            cors::Action::Forward => forward,
             cors::Action::Answer(status) => Action::Answer(status),
             cors::Action::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
@@ -297,7 +321,30 @@ impl Snapshot {
         &self.upstreams
     }
 
-    /// What a client may send.
+    /// Where clients connect, in the order of the file.
+    pub fn listeners(&self) -> &[Arc<Listener>] {
+        &self.listeners
+    }
+
+    /// The listener behind a local address, which a listener on an unspecified address has many of.
+    pub fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
+        let serves = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => {
+                address.port() == local.port() && local.ip().to_canonical().is_ipv4()
+            }
+            IpAddr::V6(ip) if ip.is_unspecified() => address.port() == local.port(),
+            ip => address.port() == local.port() && ip.to_canonical() == local.ip().to_canonical(),
+        };
+        let found = || self.listeners.iter().filter(|listener| serves(listener.address));
+        found().find(|listener| !listener.address.ip().is_unspecified()).or_else(|| found().next())
+    }
+
+    /// Whose word about a client is believed.
+    pub fn trusted_proxies(&self) -> &TrustedProxies {
+        &self.trusted_proxies
+    }
+
+    /// What a client may do.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -364,11 +411,21 @@ fn section_of(what: &str) -> &'static str {
     }
 }
 
-// === impl Limits, Refusal ===
+// === impl Surroundings, Limits, Refusal ===
+
+impl Surroundings<'static> {
+    /// For a configuration that refers to nothing.
+    pub const NONE: Self = Surroundings { file: &|_| Err("there are no files here".to_owned()), now: 0 };
+}
 
 impl Limits {
     fn check(&self, request: &Request<'_>) -> Option<Refusal<'static>> {
         let headers = request.headers;
+        match request.connection.crowd {
+            Crowd::Room => {}
+            Crowd::Full => return Some(Refusal::Crowded),
+            Crowd::ClientFull => return Some(Refusal::ClientCrowded),
+        }
         if request.target_length > self.uri {
             return Some(Refusal::UriTooLong);
         }
@@ -394,6 +451,9 @@ impl Refusal<'_> {
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::ClientCrowded => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
@@ -423,6 +483,11 @@ impl Refusal<'_> {
             Refusal::MethodNotAllowed(_) => "No route of this path takes this method.\n",
             Refusal::BodyTooLarge => "The request body is longer than allowed.\n",
             Refusal::UriTooLong => "The request target is longer than allowed.\n",
+            Refusal::Misdirected => {
+                "This connection was made for another host: its server name (SNI) and its certificate are not for this one.\n"
+            }
+            Refusal::ClientCrowded => "This client has as many connections open as it may.\n",
+            Refusal::Crowded => "As many connections are open as may be.\n",
             Refusal::HeadersTooLarge => "The request header is larger than allowed.\n",
         }
     }

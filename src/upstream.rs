@@ -140,11 +140,21 @@ mod tests {
         Upstream::new(snapshot::Upstream {
             name: "test".into(),
             nodes: nodes.collect(),
-            connect_timeout: Duration::from_secs(1),
-            read_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
+            balance: snapshot::Balance::RoundRobin,
+            timeouts: snapshot::Timeouts {
+                connect: Duration::from_secs(1),
+                read: Duration::from_secs(1),
+                write: Duration::from_secs(1),
+                idle: Duration::from_secs(1),
+                total: None,
+                websocket: Duration::from_secs(1),
+            },
             retries: 1,
+            http2: false,
+            tls: None,
+            health_check: None,
+            ejection: None,
+            slow_start: None,
         })
     }
 

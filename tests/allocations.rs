@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Scheme};
-use corsgate::snapshot::{Action, Framing, Refusal, Request, Snapshot};
+use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 
@@ -212,7 +212,7 @@ services:
   - {{ name: others, hosts: "*.api.example", upstream: api, cors: listed }}
 "#
     );
-    let (snapshot, problems) = Snapshot::read(&text);
+    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 });
 
@@ -259,6 +259,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         authority: Some(&asked.authority),
         headers: &asked.headers,
         framing: Framing::Clear,
+        connection: Connection::default(),
     };
     let mut verdict = None;
     let allocated = measure(|| {

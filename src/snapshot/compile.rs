@@ -1,25 +1,23 @@
 //! [`Document`] to [`Snapshot`]: every check that a configuration must pass, all problems at once.
 
+mod process;
+mod upstreams;
+
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Fixed, Limits, Node, Route, RouteId, Snapshot, Upstream, UpstreamId};
-use crate::config::{self, Balance, Cors, Document, Named, Use};
+use super::{Route, RouteId, Snapshot, Surroundings, Upstream, UpstreamId};
+use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
-use crate::domain::{check_name, split_port};
 use crate::list::List;
 use crate::problem::{At, KeyPath, Kind, Problems};
 use crate::route::{Conflict, Entry, HostPattern, Methods, PathPattern, Routes};
 
-const ADDRESS: &str = "127.0.0.1:9080";
-const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
-
 impl Snapshot {
     /// Compiles a document. None when there is an error among the problems that this adds.
-    pub fn compile(document: &Document, problems: &mut Problems) -> Option<Self> {
+    pub fn compile(document: &Document, surroundings: Surroundings<'_>, problems: &mut Problems) -> Option<Self> {
         let mut found = Problems::default();
-        let snapshot = Compiler::new(document, &mut found).run();
+        let snapshot = Compiler::new(document, surroundings, &mut found).run();
         let usable = !found.any_errors();
         problems.extend(found);
         snapshot.filter(|_| usable)
@@ -29,6 +27,7 @@ impl Snapshot {
 /// The state of one compilation.
 struct Compiler<'d> {
     document: &'d Document,
+    surroundings: Surroundings<'d>,
     problems: &'d mut Problems,
     origin_sets: OriginSets,
     /// By name; None for one with problems of its own.
@@ -56,9 +55,10 @@ struct Spot {
 }
 
 impl<'d> Compiler<'d> {
-    fn new(document: &'d Document, problems: &'d mut Problems) -> Self {
+    fn new(document: &'d Document, surroundings: Surroundings<'d>, problems: &'d mut Problems) -> Self {
         Compiler {
             document,
+            surroundings,
             problems,
             origin_sets: HashMap::new(),
             policies: HashMap::new(),
@@ -70,7 +70,9 @@ impl<'d> Compiler<'d> {
 
     fn run(mut self) -> Option<Snapshot> {
         let (root, document) = (At::root(), self.document);
-        let fixed = self.fixed();
+        let trusted_proxies = self.trusted_proxies(&root.key("trusted_proxies"));
+        let listeners = self.listeners(&trusted_proxies, &root.key("listeners"));
+        let fixed = self.fixed(&listeners);
         let limits = self.limits(&root.key("limits"));
 
         let at = root.key("origin_sets");
@@ -136,6 +138,8 @@ impl<'d> Compiler<'d> {
             table,
             routes: self.routes,
             upstreams: self.upstreams,
+            listeners,
+            trusted_proxies,
             default_policy,
             limits: limits?,
             fixed: fixed?,
@@ -344,248 +348,6 @@ impl<'d> Compiler<'d> {
     fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> InForce<'d> {
         let policy = Policy::compile(settings, &self.origin_sets, at, self.problems)?;
         Some(Effective { policy: Arc::new(policy), settings })
-    }
-
-    // --- upstreams
-
-    fn use_upstream(&mut self, upstream: &'d Use<config::Upstream>, owner: &str, at: &At<'_>) -> Option<UpstreamId> {
-        match upstream {
-            Use::Inline(upstream) => self.upstream(owner, upstream, at),
-            Use::Named(name) => match self.upstream_ids.get(name.as_str()) {
-                Some(id) => *id,
-                None => {
-                    self.unknown("upstream", name, &self.document.upstreams, at);
-                    None
-                }
-            },
-        }
-    }
-
-    fn upstream(&mut self, name: &str, upstream: &config::Upstream, at: &At<'_>) -> Option<UpstreamId> {
-        let config::Upstream { nodes, balance, hash_on, timeouts, retries, tls, health_check } = upstream;
-        let not_yet = |what| Kind::NotYet { what, instead: "leave it out for now" };
-        if *balance != Balance::RoundRobin {
-            let kind =
-                Kind::NotYet { what: "other ways to balance than `round_robin` are", instead: "write `round_robin`" };
-            self.problems.add(&at.key("balance"), kind);
-        }
-        if hash_on.is_some() {
-            self.problems.add(&at.key("hash_on"), not_yet("hashing is"));
-        }
-        if tls.is_some() {
-            self.problems.add(&at.key("tls"), not_yet("TLS to upstreams is"));
-        }
-        if health_check.is_some() {
-            self.problems.add(&at.key("health_check"), not_yet("health checks are"));
-        }
-        let retries = retries.unwrap_or(1);
-        if retries > 10 {
-            let kind =
-                Kind::OutOfRange { value: retries.to_string(), range: "0 to 10", write: "`1`, one more try".into() };
-            self.problems.add(&at.key("retries"), kind);
-        }
-        let at_timeouts = at.key("timeouts");
-        for (key, timeout) in
-            [("connect", timeouts.connect), ("read", timeouts.read), ("write", timeouts.write), ("idle", timeouts.idle)]
-        {
-            if timeout.get().is_zero() {
-                let kind = Kind::OutOfRange {
-                    value: "0".into(),
-                    range: "1ms to 24h",
-                    write: "a duration such as `60s`".into(),
-                };
-                self.problems.add(&at_timeouts.key(key), kind);
-            }
-        }
-        let at_nodes = at.key("nodes");
-        let nodes = match nodes.as_deref() {
-            None => {
-                let example = "nodes: [{ address: 127.0.0.1:8000 }]";
-                self.problems.add(&at_nodes, Kind::Missing { example });
-                return None;
-            }
-            Some([]) => {
-                self.problems.add(&at_nodes, Kind::EmptyList);
-                return None;
-            }
-            Some(nodes) => nodes,
-        };
-        let mut compiled = Vec::with_capacity(nodes.len());
-        for (i, node) in nodes.iter().enumerate() {
-            if let Some(node) = self.node(node, &at_nodes.index(i)) {
-                compiled.push(node);
-            }
-        }
-        if nodes.iter().all(|node| node.weight == 0) {
-            self.problems.add(&at_nodes, Kind::AllWeightsZero);
-        }
-        self.upstreams.push(Upstream {
-            name: name.into(),
-            nodes: compiled,
-            connect_timeout: timeouts.connect.get(),
-            read_timeout: timeouts.read.get(),
-            write_timeout: timeouts.write.get(),
-            idle_timeout: timeouts.idle.get(),
-            retries,
-        });
-        Some(UpstreamId(self.upstreams.len() - 1))
-    }
-
-    fn node(&mut self, node: &config::Node, at: &At<'_>) -> Option<Node> {
-        if node.weight > 1000 {
-            let value = node.weight.to_string();
-            let kind = Kind::OutOfRange { value, range: "0 to 1000", write: "a share such as `10`".into() };
-            self.problems.add(&at.key("weight"), kind);
-        }
-        let at = at.key("address");
-        let Some(address) = node.address.as_deref() else {
-            self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:8000" });
-            return None;
-        };
-        let parts = || {
-            let (host, port) = split_port(address);
-            let port: u16 = port?.parse().ok().filter(|port| *port != 0)?;
-            let host = host.to_ascii_lowercase();
-            let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            match v6 {
-                Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|v6| (v6.to_string(), port)),
-                None => check_name(host.strip_suffix('.').unwrap_or(&host)).ok().map(|()| (host, port)),
-            }
-        };
-        match parts() {
-            Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
-            None => {
-                let kind =
-                    Kind::BadAddress { text: address.into(), what: "a host with a port", example: "api.internal:8000" };
-                self.problems.add(&at, kind);
-                None
-            }
-        }
-    }
-
-    // --- the process
-
-    fn fixed(&mut self) -> Option<Fixed> {
-        let root = At::root();
-        let config::Server { threads, grace_period } = &self.document.server;
-        let at = root.key("server");
-        if *threads > 1024 {
-            let kind = Kind::OutOfRange {
-                value: threads.to_string(),
-                range: "0 to 1024",
-                write: "`0` for one thread per core".into(),
-            };
-            self.problems.add(&at.key("threads"), kind);
-        }
-        let listeners = self.listeners(&root.key("listeners"));
-        let at = root.key("admin");
-        let admin = match &self.document.admin {
-            None => None,
-            Some(admin) => {
-                let at = at.key("address");
-                let address = admin.address.as_deref().unwrap_or(ADMIN_ADDRESS);
-                let address = self.address(address, ADMIN_ADDRESS, &at)?;
-                if !address.ip().is_loopback() {
-                    self.problems.add(&at, Kind::AdminExposed { address: address.to_string() });
-                }
-                if listeners.contains(&address) {
-                    self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
-                }
-                Some(address)
-            }
-        };
-        Some(Fixed { listeners, admin, threads: *threads, grace_period: grace_period.get() })
-    }
-
-    fn listeners(&mut self, at: &At<'_>) -> Vec<SocketAddr> {
-        let listeners = match &self.document.listeners {
-            Some(listeners) => listeners.as_slice(),
-            None => {
-                self.problems.add(at, Kind::Missing { example: "listeners: [{ address: 127.0.0.1:9080 }]" });
-                return Vec::new();
-            }
-        };
-        if listeners.is_empty() {
-            self.problems.add(at, Kind::EmptyList);
-        }
-        let mut addresses = Vec::with_capacity(listeners.len());
-        for (i, listener) in listeners.iter().enumerate() {
-            let at = at.index(i);
-            if let Some(tls) = &listener.tls {
-                self.listener_tls(tls, &at.key("tls"));
-            }
-            let at = at.key("address");
-            let Some(address) = listener.address.as_deref() else {
-                self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:9080" });
-                continue;
-            };
-            let Some(address) = self.address(address, ADDRESS, &at) else { continue };
-            if addresses.contains(&address) {
-                self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
-            }
-            addresses.push(address);
-        }
-        addresses
-    }
-
-    /// The keys are read and checked already, so that a file written for the version that has TLS gets one clear
-    /// answer and no surprise later.
-    fn listener_tls(&mut self, tls: &config::ListenerTls, at: &At<'_>) {
-        let at_certificates = at.key("certificates");
-        match tls.certificates.as_deref() {
-            None => {
-                let example = "certificates: [{ cert: tls/api.crt, key: tls/api.key }]";
-                self.problems.add(&at_certificates, Kind::Missing { example });
-            }
-            Some([]) => self.problems.add(&at_certificates, Kind::EmptyList),
-            Some(certificates) => {
-                for (i, certificate) in certificates.iter().enumerate() {
-                    let kind = match (&certificate.cert, &certificate.key) {
-                        (Some(_), Some(_)) => continue,
-                        (Some(_), None) => Kind::TlsKeyAlone { given: "cert", absent: "key" },
-                        (None, Some(_)) => Kind::TlsKeyAlone { given: "key", absent: "cert" },
-                        (None, None) => Kind::Missing { example: "{ cert: tls/api.crt, key: tls/api.key }" },
-                    };
-                    self.problems.add(&at_certificates.index(i), kind);
-                }
-            }
-        }
-        let instead = "listen without TLS behind something that has it, or wait for the next version";
-        self.problems.add(at, Kind::NotYet { what: "TLS on listeners is", instead });
-    }
-
-    fn address(&mut self, text: &str, example: &'static str, at: &At<'_>) -> Option<SocketAddr> {
-        match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() != 0 => Some(address),
-            _ => {
-                self.problems
-                    .add(at, Kind::BadAddress { text: text.into(), what: "an IP address with a port", example });
-                None
-            }
-        }
-    }
-
-    fn limits(&mut self, at: &At<'_>) -> Option<Limits> {
-        let config::Limits { uri, headers, header_count, body, keepalive } = &self.document.limits;
-        let mut range = |key, good: bool, value: String, range, write: &str| {
-            if !good {
-                self.problems.add(&at.key(key), Kind::OutOfRange { value, range, write: write.into() });
-            }
-        };
-        let bytes = |size: &config::Size| format!("{} bytes", size.bytes());
-        range("uri", (1..=512 << 10).contains(&uri.bytes()), bytes(uri), "1B to 512KiB", "`8KiB`");
-        range("headers", (1..=1 << 20).contains(&headers.bytes()), bytes(headers), "1B to 1MiB", "`64KiB`");
-        // Pingora answers more than 256 fields with 400 before anybody can look at them.
-        let count = *header_count;
-        range("header_count", (1..=256).contains(&count), count.to_string(), "1 to 256", "`100`");
-        range("keepalive", !keepalive.get().is_zero(), "0".into(), "1s to 24h", "`60s`");
-        Some(Limits {
-            uri: usize::try_from(uri.bytes()).ok()?,
-            headers: usize::try_from(headers.bytes()).ok()?,
-            header_count: count,
-            body: body.map(config::Size::bytes),
-            keepalive: keepalive.get(),
-        })
     }
 
     // --- names

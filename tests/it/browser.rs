@@ -3,7 +3,7 @@
 
 use corsgate::browser::{Credentials, Fetch, NetworkError};
 use corsgate::cors::{Reason, Scheme};
-use corsgate::snapshot::{Action, Framing, Request, Snapshot};
+use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::cases;
@@ -40,12 +40,14 @@ fn ask(
         authority: Some(host),
         headers,
         framing: Framing::Clear,
+        connection: Connection::default(),
     });
     let mut response = HeaderMap::new();
     verdict.edits.apply(&mut response);
     let status = match verdict.action {
         Action::Forward(_) => StatusCode::OK,
         Action::Answer(status) => status,
+        Action::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
         Action::Refuse(refusal) => refusal.status(),
     };
     (verdict.reason, status, response)
@@ -157,6 +159,6 @@ fn snapshot(policy: &str) -> Snapshot {
          services:\n  - name: api\n    upstream: origin\n    cors: {policy_line}\n",
         policy_line = if policy.starts_with('{') { policy.to_owned() } else { format!("{{ {policy} }}") },
     );
-    let (snapshot, problems) = Snapshot::read(&text);
+    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Action, Framing, Refusal, Request, Snapshot};
+use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use serde::Deserialize;
 
@@ -115,7 +115,7 @@ impl Table {
     /// The table's configuration, compiled.
     pub fn snapshot(&self) -> Snapshot {
         let config = format!("{}{}", surroundings("127.0.0.1:9080", "127.0.0.1:8000"), self.config);
-        let (snapshot, problems) = Snapshot::read(&config);
+        let (snapshot, problems) = Snapshot::read(&config, Surroundings::NONE);
         snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
     }
 }
@@ -232,11 +232,13 @@ fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
         authority: headers.get("host").map(|host| host.to_str().unwrap()),
         headers: &headers,
         framing: Framing::Clear,
+        connection: Connection::default(),
     };
     let verdict = snapshot.judge(&request);
     let (forwarded, status, mut response) = match verdict.action {
         Action::Forward(_) => (true, row.upstream_status, header_map(&row.upstream)),
         Action::Answer(status) => (false, status.as_u16(), HeaderMap::new()),
+        Action::Redirect(_) => (false, 308, HeaderMap::new()),
         Action::Refuse(refusal) => {
             let mut response = HeaderMap::new();
             if let Refusal::MethodNotAllowed(allow) = refusal {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
 use corsgate::report::{self, Paint};
-use corsgate::snapshot::Snapshot;
 
 use crate::client;
+use crate::corpus;
 use crate::gateway::{Gateway, run_in};
 use crate::upstream::{Reply, Upstream};
 
@@ -32,7 +32,7 @@ fn every_configuration_in_the_documents_gives_what_they_show() {
     for file in documents() {
         let blocks = blocks(&file);
         for (i, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "yaml") {
-            let (snapshot, problems) = Snapshot::read(&block.text);
+            let (snapshot, problems) = corpus::read(&block.text);
             let shown = blocks.get(i + 1).filter(|next| next.language == "text");
             match shown {
                 Some(shown) => {
@@ -66,7 +66,7 @@ fn every_command_in_the_documents_does_what_they_show() {
         for (i, block) in blocks.iter().enumerate() {
             if block.language == "yaml" {
                 // The newest configuration that was shown and is no counterexample.
-                if Snapshot::read(&block.text).0.is_some() {
+                if corpus::read(&block.text).0.is_some() {
                     fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
                 }
             }

@@ -16,7 +16,7 @@
 //! the claims would be about nothing.
 
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Framing, Request, Snapshot};
+use corsgate::snapshot::{Connection, Framing, Request, Snapshot, Surroundings};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 const ENTRIES: &[&str] = &[
@@ -222,7 +222,7 @@ fn config(allow_origins: &str, allow_credentials: bool) -> String {
 }
 
 fn load(config: &str) -> Option<Snapshot> {
-    Snapshot::read(config).0
+    Snapshot::read(config, Surroundings::NONE).0
 }
 
 fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
@@ -237,6 +237,7 @@ fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
         authority: Some("api.example"),
         headers: &headers,
         framing: Framing::Clear,
+        connection: Connection::default(),
     };
     let mut response = HeaderMap::new();
     snapshot.judge(&request).edits.apply(&mut response);

@@ -1,0 +1,132 @@
+//! Who a request really comes from: which word about that is believed, and what the upstream is told.
+//!
+//! A client can write anything into `X-Forwarded-For`. Only what a trusted proxy has written counts, read from the
+//! end: the last address that is no trusted proxy's own is the client.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+/// Header fields that say how a request came.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The networks whose word is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Reads one entry: an address, or a network such as `10.0.0.0/8`.
+    pub fn parse_entry(text: &str) -> Option<IpNet> {
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    }
+
+    /// Whether an address is a trusted proxy's.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The client behind `peer`, who is connected to us, as far as trusted proxies tell of it.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.contains(peer) {
+            return peer;
+        }
+        let mut client = peer;
+        // Fields and entries from the last to the first: each proxy appends.
+        let fields = headers.get_all(X_FORWARDED_FOR).iter();
+        for field in fields.collect::<Vec<_>>().into_iter().rev() {
+            for entry in field.as_bytes().rsplit(|b| *b == b',') {
+                let Some(address) = parse_address(entry) else { return client };
+                client = address;
+                if !self.contains(client) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+impl FromIterator<IpNet> for TrustedProxies {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        TrustedProxies(networks.into_iter().collect())
+    }
+}
+
+/// `X-Forwarded-For` for the upstream: the chain that a trusted peer handed over, and the peer itself.
+pub fn chain(peer: IpAddr, believed: bool, headers: &HeaderMap) -> HeaderValue {
+    // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
+    let peer = peer.to_canonical().to_string();
+    let mut chain = Vec::new();
+    if believed {
+        for field in headers.get_all(X_FORWARDED_FOR) {
+            chain.extend_from_slice(field.as_bytes().trim_ascii());
+            chain.extend_from_slice(b", ");
+        }
+    }
+    chain.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// An entry of a chain: an address, IPv6 maybe in brackets, maybe with a port. Anything else ends the chain.
+fn parse_address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| Some(text.parse::<std::net::SocketAddr>().ok()?.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> TrustedProxies {
+        ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"]
+            .iter()
+            .filter_map(|text| TrustedProxies::parse_entry(text))
+            .collect()
+    }
+
+    fn chained(fields: &[&str]) -> HeaderMap {
+        fields.iter().map(|field| (X_FORWARDED_FOR, HeaderValue::from_str(field).unwrap())).collect()
+    }
+
+    #[test]
+    fn the_client_is_the_last_that_no_trusted_proxy_is() {
+        #[rustfmt::skip]
+        let rows: [(&str, &[&str], &str); 13] = [
+            ("192.0.2.1", &[],                                 "192.0.2.1"),
+            ("192.0.2.1", &["198.51.100.7"],                   "192.0.2.1"),    // forged: the peer is not trusted
+            ("10.0.0.1",  &[],                                 "10.0.0.1"),
+            ("10.0.0.1",  &["198.51.100.7"],                   "198.51.100.7"),
+            ("10.0.0.1",  &["1.1.1.1, 198.51.100.7"],          "198.51.100.7"), // what the client wrote itself is first
+            ("10.0.0.1",  &["198.51.100.7, 10.9.9.9"],         "198.51.100.7"),
+            ("10.0.0.1",  &["1.1.1.1", "198.51.100.7,10.9.9.9"], "198.51.100.7"),
+            ("10.0.0.1",  &["10.1.1.1, 10.2.2.2"],             "10.1.1.1"),     // all trusted: the first
+            ("10.0.0.1",  &["junk, 10.2.2.2"],                 "10.2.2.2"),
+            ("10.0.0.1",  &["198.51.100.7:4711"],              "198.51.100.7"),
+            ("10.0.0.1",  &["[2001:db9::7]:4711"],             "2001:db9::7"),
+            ("::ffff:10.0.0.1", &["::ffff:198.51.100.7"],      "198.51.100.7"),
+            ("2001:db8::1", &["[2001:db9::7]"],                "2001:db9::7"),
+        ];
+        for (peer, fields, client) in rows {
+            let found = trusted().client(peer.parse().unwrap(), &chained(fields));
+            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_chain_is_replaced_or_continued() {
+        let headers = chained(&["1.1.1.1, 2.2.2.2", "3.3.3.3"]);
+        let peer = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(chain(peer, false, &headers), "10.0.0.1");
+        assert_eq!(chain(peer, true, &headers), "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.1");
+    }
+}

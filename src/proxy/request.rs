@@ -1,0 +1,183 @@
+//! Facts out of a request, and what the upstream is told of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{HeaderName, HeaderValue, Version, header};
+use pingora::http::RequestHeader;
+use pingora::http::authority::{RawTargetAuthority, raw_target_authority};
+use pingora::protocols::http::ServerSession;
+use pingora::{ErrorType, OrErr, Result};
+use pingora_proxy::Session;
+
+use crate::cors::Scheme;
+use crate::domain::split_port;
+use crate::forwarded::{TrustedProxies, chain};
+use crate::snapshot::{Connection, Framing, Request};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// Who a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender {
+    /// Who is connected to us.
+    peer: IpAddr,
+    /// Who is behind that, as far as it is to be believed.
+    pub(super) client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    believed: bool,
+    /// How the client has reached the first of us.
+    scheme: Scheme,
+}
+
+impl Sender {
+    pub(super) fn of(session: &ServerSession, trusted: &TrustedProxies) -> Self {
+        let headers = &session.req_header().headers;
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let own = if encrypted { Scheme::Https } else { Scheme::Http };
+        if trusted.is_empty() || !trusted.contains(peer) {
+            return Sender { peer, client: peer, believed: false, scheme: own };
+        }
+        let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+            Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
+            Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
+            _ => own,
+        };
+        Sender { peer, client: trusted.client(peer, headers), believed: true, scheme }
+    }
+}
+
+pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender) -> Request<'a> {
+    let request = session.req_header();
+    let (target, authority) = origin_form(request);
+    let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
+        [] if authority.is_some() => b"/",
+        path => path,
+    };
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    Request {
+        method: &request.method,
+        path,
+        target_length: request.raw_path().len(),
+        version: request.version,
+        scheme: sender.scheme,
+        // HTTP/2 has it in the URI, and HTTP/1 in Host; Pingora sees to it that an absolute target says the same. Only
+        // HTTP/1.0 may leave Host out. What is no text is no host, but there is one.
+        authority: match request.uri.authority() {
+            Some(authority) => Some(authority.as_str()),
+            None => host
+                .or(authority.filter(|_| request.version < Version::HTTP_11))
+                .map(|bytes| std::str::from_utf8(bytes).unwrap_or("?")),
+        },
+        headers: &request.headers,
+        framing: framing(session),
+        connection: Connection::default(),
+    }
+}
+
+/// Where the same is on https. The host is one that a route has: it was judged before.
+pub(super) fn on_https(request: &RequestHeader, port: u16) -> Option<HeaderValue> {
+    let (target, absolute) = origin_form(request);
+    let authority = match request.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => request.headers.get(header::HOST).map(HeaderValue::as_bytes).or(absolute)?,
+    };
+    let (host, _) = split_port(std::str::from_utf8(authority).ok()?);
+    let target = if target.starts_with(b"/") { target } else { b"/" };
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()
+}
+
+/// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2), where the
+/// path may be empty and means `/`.
+fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
+    match raw_target_authority(request.raw_path()) {
+        RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
+        RawTargetAuthority::None | RawTargetAuthority::AmbiguousAuthority => (request.raw_path(), None),
+    }
+}
+
+/// Whether the two sides could disagree about where the body ends, which smuggling is made of. Content-Length with
+/// Transfer-Encoding: Pingora drops the length and goes on, so that only the bytes of the header still show it. More than
+/// one length: it takes the first and hands all of them over. Codings other than chunked: it takes off the chunks, and
+/// tells the upstream of no other coding.
+fn framing(session: &ServerSession) -> Framing {
+    let headers = &session.req_header().headers;
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(|length| length.as_bytes().contains(&b',')) || lengths.next().is_some() {
+        return Framing::Ambiguous;
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Framing::Clear };
+    if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        return Framing::Ambiguous;
+    }
+    let ServerSession::H1(session) = session else { return Framing::Clear };
+    let has_both = session.get_headers_raw_bytes().split(|b| *b == b'\n').any(|line| {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"content-length")
+    });
+    if has_both { Framing::Ambiguous } else { Framing::Clear }
+}
+
+/// The target in origin form and without the prefix; None when it can stay as it is.
+pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<Vec<u8>> {
+    let (target, authority) = origin_form(request);
+    match prefix.and_then(|prefix| target.strip_prefix(prefix.as_bytes())) {
+        // `//host/path` would be a reference to another host to whoever resolves it.
+        Some([b'/', rest @ ..]) => {
+            let slashes = rest.iter().take_while(|b| **b == b'/').count();
+            Some([b"/", &rest[slashes..]].concat())
+        }
+        Some(rest @ ([] | [b'?', ..])) => Some([b"/", rest].concat()),
+        _ => authority.map(|_| match target {
+            [b'/', ..] => target.to_vec(),
+            query => [b"/", query].concat(),
+        }),
+    }
+}
+
+/// Tells the upstream who the request comes from, and how. What a trusted proxy has said stands, and we add to it; what
+/// anybody else claims about their own way here is replaced.
+pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sender: &Sender) -> Result<()> {
+    let host = match request.headers.get(header::HOST).cloned() {
+        Some(host) => host,
+        None => {
+            let host = implied_host(session)?;
+            request.insert_header("Host", host.clone())?;
+            host
+        }
+    };
+    request.insert_header("X-Forwarded-For", chain(sender.peer, sender.believed, &request.headers))?;
+    if !sender.believed {
+        request.remove_header(&header::FORWARDED);
+        request.remove_header(&X_FORWARDED_PORT);
+    }
+    if !sender.believed || !request.headers.contains_key(X_FORWARDED_PROTO) {
+        let scheme = match sender.scheme {
+            Scheme::Http => HeaderValue::from_static("http"),
+            Scheme::Https => HeaderValue::from_static("https"),
+        };
+        request.insert_header("X-Forwarded-Proto", scheme)?;
+    }
+    if !sender.believed || !request.headers.contains_key(X_FORWARDED_HOST) {
+        request.insert_header("X-Forwarded-Host", host)?;
+    }
+    Ok(())
+}
+
+/// The host of a request without Host, which HTTP/1.0 allows and the HTTP/1.1 that we speak to the upstream does not:
+/// that of its absolute target, else the address that the client has connected to.
+fn implied_host(session: &Session) -> Result<HeaderValue> {
+    let request = session.req_header();
+    let named = match request.uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => origin_form(request).1,
+    };
+    let address = || session.server_addr().map(ToString::to_string).unwrap_or_default();
+    let host = named.map_or_else(|| HeaderValue::try_from(address()), HeaderValue::from_bytes);
+    host.or_err(ErrorType::InternalError, "no host for the upstream")
+}

@@ -1,0 +1,295 @@
+//! The part of the compiler that reads what belongs to the process: listeners, limits, the admin listener.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::config::{self, ClientCertificate, Toggle};
+use crate::forwarded::TrustedProxies;
+use crate::problem::{At, Kind};
+use crate::snapshot::{ClientCertificates, Fixed, Limits, Listener, ListenerTls, TlsVersion};
+use crate::tls::{Authorities, Certificate, Certificates, Pem};
+
+const ADDRESS: &str = "127.0.0.1:9080";
+const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
+
+/// Fewer days than this before a certificate ends, its owner is told.
+const ENDS_SOON: i64 = 14;
+
+impl Compiler<'_> {
+    pub(super) fn fixed(&mut self, listeners: &[Arc<Listener>]) -> Option<Fixed> {
+        let root = At::root();
+        let config::Server { threads, grace_period, drain_delay, upgrade_socket } = &self.document.server;
+        let at = root.key("server");
+        self.in_range(*threads as u64, 0..=1024, "`0` for one thread per core", &at.key("threads"));
+        if let Some(socket) = upgrade_socket {
+            // What the kernel takes as the name of a socket, with the zero behind it.
+            self.in_range(socket.len() as u64, 1..=107, "a path of at most 107 bytes", &at.key("upgrade_socket"));
+        }
+        let listeners: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let at = root.key("admin");
+        let admin = match &self.document.admin {
+            None => None,
+            Some(admin) => {
+                let at = at.key("address");
+                let address = admin.address.as_deref().unwrap_or(ADMIN_ADDRESS);
+                let address = self.address(address, ADMIN_ADDRESS, &at)?;
+                if !address.ip().is_loopback() {
+                    self.problems.add(&at, Kind::AdminExposed { address: address.to_string() });
+                }
+                if listeners.contains(&address) {
+                    self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+                }
+                Some(address)
+            }
+        };
+        Some(Fixed {
+            listeners,
+            admin,
+            threads: *threads,
+            grace_period: grace_period.get(),
+            drain_delay: drain_delay.get(),
+            upgrade_socket: upgrade_socket.as_deref().map(Box::from),
+        })
+    }
+
+    pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
+        let parse = |text: &str| {
+            TrustedProxies::parse_entry(text).ok_or_else(|| Kind::BadAddress {
+                text: text.to_owned(),
+                what: "an IP address or a network",
+                example: "10.0.0.0/8",
+            })
+        };
+        let networks = self.parsed(self.document.trusted_proxies.as_ref(), at, parse);
+        networks.into_iter().map(|(_, network)| network).collect()
+    }
+
+    pub(super) fn listeners(&mut self, trusted: &TrustedProxies, at: &At<'_>) -> Vec<Arc<Listener>> {
+        let listeners = match &self.document.listeners {
+            Some(listeners) => listeners.as_slice(),
+            None => {
+                self.problems.add(at, Kind::Missing { example: "listeners: [{ address: 127.0.0.1:9080 }]" });
+                return Vec::new();
+            }
+        };
+        if listeners.is_empty() {
+            self.problems.add(at, Kind::EmptyList);
+        }
+        let mut compiled: Vec<Arc<Listener>> = Vec::with_capacity(listeners.len());
+        for (i, listener) in listeners.iter().enumerate() {
+            let at = at.index(i);
+            let tls = listener.tls.as_ref().map(|tls| self.listener_tls(tls, &at.key("tls")));
+            let redirect = match listener.redirect_to_https {
+                None | Some(Toggle::Off) => None,
+                Some(Toggle::On) => Some(443),
+                Some(Toggle::With(port)) => Some(port),
+            };
+            let at_redirect = at.key("redirect_to_https");
+            if let Some(port) = redirect {
+                self.in_range(u64::from(port), 1..=65535, "`true` for port 443, or a port", &at_redirect);
+                if tls.is_some() {
+                    self.problems.add(&at_redirect, Kind::RedirectOverTls);
+                }
+            }
+            if listener.proxy_protocol && trusted.is_empty() {
+                let kind = Kind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies: [10.0.0.0/8]" };
+                self.problems.add(&at.key("proxy_protocol"), kind);
+            }
+            let at = at.key("address");
+            let Some(address) = listener.address.as_deref() else {
+                self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:9080" });
+                continue;
+            };
+            let Some(address) = self.address(address, ADDRESS, &at) else { continue };
+            if compiled.iter().any(|other| other.address == address) {
+                self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+            }
+            let proxy_protocol = listener.proxy_protocol;
+            compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol }));
+        }
+        compiled
+    }
+
+    /// None when there is no certificate that can be used, which is among the problems then.
+    fn listener_tls(&mut self, tls: &config::ListenerTls, at: &At<'_>) -> Option<ListenerTls> {
+        let config::ListenerTls { certificates, min_version, http2, client_ca, client_certificate } = tls;
+        let min_version = match min_version.as_deref() {
+            None | Some("1.2") => TlsVersion::Tls12,
+            Some("1.3") => TlsVersion::Tls13,
+            Some(word) => {
+                let (value, range) = (format!("TLS {word}"), "\"1.2\" or \"1.3\"".to_owned());
+                let write = "`min_version: \"1.2\"`".to_owned();
+                self.problems.add(&at.key("min_version"), Kind::OutOfRange { value, range, write });
+                TlsVersion::Tls13
+            }
+        };
+        let clients = match (client_ca, client_certificate) {
+            (Some(ca), required) => {
+                let required = !matches!(required, Some(ClientCertificate::Optional));
+                Some(
+                    self.authorities(ca, &at.key("client_ca"))
+                        .map(|authorities| ClientCertificates { authorities, required }),
+                )
+            }
+            (None, Some(_)) => {
+                let kind = Kind::NeedsAnother { key: "client_certificate", other: "client_ca" };
+                self.problems.add(&at.key("client_certificate"), kind);
+                None
+            }
+            (None, None) => None,
+        };
+        let at = at.key("certificates");
+        let example = "certificates: [{ cert: tls/api.crt, key: tls/api.key }]";
+        let all = match certificates.as_deref() {
+            None => {
+                self.problems.add(&at, Kind::Missing { example });
+                return None;
+            }
+            Some([]) => {
+                self.problems.add(&at, Kind::EmptyList);
+                return None;
+            }
+            Some(all) => all,
+        };
+        let all: Option<Vec<_>> = all
+            .iter()
+            .enumerate()
+            .map(|(i, pair)| self.certificate(pair, &at.index(i)))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect();
+        let clients = match clients {
+            None => None,
+            Some(clients) => Some(clients?),
+        };
+        Some(ListenerTls { certificates: Arc::new(Certificates::new(all?)?), min_version, http2: *http2, clients })
+    }
+
+    fn certificate(&mut self, pair: &config::Certificate, at: &At<'_>) -> Option<Arc<Certificate>> {
+        let (cert, key) = match (&pair.cert, &pair.key) {
+            (Some(cert), Some(key)) => (cert, key),
+            (cert, key) => {
+                let kind = match (cert, key) {
+                    (Some(_), _) => Kind::NeedsAnother { key: "cert", other: "key" },
+                    (None, Some(_)) => Kind::NeedsAnother { key: "key", other: "cert" },
+                    (None, None) => Kind::Missing { example: "{ cert: tls/api.crt, key: tls/api.key }" },
+                };
+                self.problems.add(at, kind);
+                return None;
+            }
+        };
+        let (chain, private) = (self.file(cert, &at.key("cert")), self.file(key, &at.key("key")));
+        let (chain, private) = (chain?, private?);
+        let now = self.surroundings.now;
+        let certificate = Certificate::parse(Pem { path: cert, text: &chain }, Pem { path: key, text: &private }, now);
+        let certificate = self.usable_pair(certificate, at)?;
+        let days = certificate.days_left(now);
+        if days < ENDS_SOON {
+            self.problems.add(&at.key("cert"), Kind::CertificateEndsSoon { path: cert.clone(), days });
+        }
+        Some(Arc::new(certificate))
+    }
+
+    pub(super) fn authorities(&mut self, path: &str, at: &At<'_>) -> Option<Authorities> {
+        let text = self.file(path, at)?;
+        self.usable(Authorities::parse(Pem { path, text: &text }), at)
+    }
+
+    /// The contents of a file that the configuration names.
+    pub(super) fn file(&mut self, path: &str, at: &At<'_>) -> Option<Vec<u8>> {
+        let read = (self.surroundings.file)(path);
+        self.usable(read.map_err(|why| Kind::FileUnreadable { path: path.to_owned(), why }), at)
+    }
+
+    /// As [`Self::usable`], for a mapping with `cert` and `key`.
+    pub(super) fn usable_pair<T>(&mut self, result: Result<T, Kind>, at: &At<'_>) -> Option<T> {
+        let of_key = |kind: &Kind| match kind {
+            Kind::BadKey { .. } | Kind::KeyMismatch { .. } => true,
+            Kind::NoPem { what, .. } => *what != "certificate",
+            _ => false,
+        };
+        let key = if result.as_ref().is_err_and(of_key) { "key" } else { "cert" };
+        self.usable(result, &at.key(key))
+    }
+
+    pub(super) fn usable<T>(&mut self, result: Result<T, Kind>, at: &At<'_>) -> Option<T> {
+        result.map_err(|kind| self.problems.add(at, kind)).ok()
+    }
+
+    fn address(&mut self, text: &str, example: &'static str, at: &At<'_>) -> Option<SocketAddr> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Some(address),
+            _ => {
+                self.problems
+                    .add(at, Kind::BadAddress { text: text.into(), what: "an IP address with a port", example });
+                None
+            }
+        }
+    }
+
+    pub(super) fn limits(&mut self, at: &At<'_>) -> Option<Limits> {
+        let config::Limits {
+            uri,
+            headers,
+            header_count,
+            body,
+            keepalive,
+            header_timeout,
+            body_timeout,
+            send_timeout,
+            connections,
+            connections_per_client,
+            requests_per_connection,
+            streams,
+            stream_idle,
+        } = &self.document.limits;
+        let mut size = |key, size: &config::Size, good: std::ops::RangeInclusive<u64>, range: &str, write: &str| {
+            if !good.contains(&size.bytes()) {
+                let (value, range) = (format!("{} bytes", size.bytes()), range.into());
+                self.problems.add(&at.key(key), Kind::OutOfRange { value, range, write: write.into() });
+            }
+        };
+        size("uri", uri, 1..=512 << 10, "1B to 512KiB", "`8KiB`");
+        size("headers", headers, 1..=1 << 20, "1B to 1MiB", "`64KiB`");
+        // Pingora answers more than 256 fields with 400 before anybody can look at them.
+        self.in_range(*header_count as u64, 1..=256, "`100`", &at.key("header_count"));
+        let most = |limit: &Option<usize>| limit.map_or(1, |limit| limit as u64);
+        self.in_range(most(connections), 1..=10_000_000, "`10000`", &at.key("connections"));
+        self.in_range(most(connections_per_client), 1..=10_000_000, "`100`", &at.key("connections_per_client"));
+        let requests = requests_per_connection.map_or(1, u64::from);
+        self.in_range(requests, 1..=u64::from(u32::MAX), "`1000`", &at.key("requests_per_connection"));
+        self.in_range(u64::from(*streams), 1..=10_000, "`100`", &at.key("streams"));
+        Some(Limits {
+            uri: usize::try_from(uri.bytes()).ok()?,
+            headers: usize::try_from(headers.bytes()).ok()?,
+            header_count: *header_count,
+            body: body.map(config::Size::bytes),
+            keepalive: self.positive(*keepalive, "`60s`", &at.key("keepalive")),
+            header_timeout: self.positive(*header_timeout, "`10s`", &at.key("header_timeout")),
+            body_timeout: self.positive(*body_timeout, "`30s`", &at.key("body_timeout")),
+            send_timeout: self.positive(*send_timeout, "`60s`", &at.key("send_timeout")),
+            connections: *connections,
+            connections_per_client: *connections_per_client,
+            requests_per_connection: *requests_per_connection,
+            streams: *streams,
+            stream_idle: self.positive(*stream_idle, "`5m`", &at.key("stream_idle")),
+        })
+    }
+
+    /// A duration that must not be 0.
+    pub(super) fn positive(&mut self, time: config::Duration, write: &str, at: &At<'_>) -> std::time::Duration {
+        if time.get().is_zero() {
+            let kind = Kind::OutOfRange { value: "0".into(), range: "1ms to 24h".into(), write: write.into() };
+            self.problems.add(at, kind);
+        }
+        time.get()
+    }
+
+    pub(super) fn in_range(&mut self, value: u64, good: std::ops::RangeInclusive<u64>, write: &str, at: &At<'_>) {
+        if !good.contains(&value) {
+            let range = format!("{} to {}", good.start(), good.end());
+            self.problems.add(at, Kind::OutOfRange { value: value.to_string(), range, write: write.into() });
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The part of the compiler that reads upstreams.
+
+use super::Compiler;
+use crate::config::{self, Toggle, Use};
+use crate::domain::{HostName, check_name, split_port};
+use crate::problem::{At, Kind};
+use crate::snapshot::{
+    Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, Timeouts, Upstream, UpstreamId, UpstreamTls,
+};
+use crate::tls::{Identity, Pem};
+
+impl<'d> Compiler<'d> {
+    pub(super) fn use_upstream(
+        &mut self,
+        upstream: &'d Use<config::Upstream>,
+        owner: &str,
+        at: &At<'_>,
+    ) -> Option<UpstreamId> {
+        match upstream {
+            Use::Inline(upstream) => self.upstream(owner, upstream, at),
+            Use::Named(name) => match self.upstream_ids.get(name.as_str()) {
+                Some(id) => *id,
+                None => {
+                    self.unknown("upstream", name, &self.document.upstreams, at);
+                    None
+                }
+            },
+        }
+    }
+
+    pub(super) fn upstream(&mut self, name: &str, upstream: &config::Upstream, at: &At<'_>) -> Option<UpstreamId> {
+        let config::Upstream {
+            nodes,
+            balance,
+            hash_on,
+            timeouts,
+            retries,
+            http2,
+            tls,
+            health_check,
+            ejection,
+            slow_start,
+        } = upstream;
+        let balance = self.balance(*balance, hash_on.as_deref(), at);
+        let timeouts = self.timeouts(timeouts, &at.key("timeouts"));
+        let retries = retries.unwrap_or(1);
+        self.in_range(retries as u64, 0..=10, "`1`, one more try", &at.key("retries"));
+        let named = tls.as_ref().is_some_and(|tls| tls.sni.is_some());
+        let tls = tls.as_ref().map(|tls| self.upstream_tls(tls, &at.key("tls")));
+        let health_check = health_check.as_ref().map(|check| self.health_check(check, &at.key("health_check")));
+        let ejection = self.ejection(ejection.as_ref(), &at.key("ejection"));
+        let slow_start = slow_start.map(|time| self.positive(time, "`30s`", &at.key("slow_start")));
+        let at_nodes = at.key("nodes");
+        let nodes = match nodes.as_deref() {
+            None => {
+                let example = "nodes: [{ address: 127.0.0.1:8000 }]";
+                self.problems.add(&at_nodes, Kind::Missing { example });
+                return None;
+            }
+            Some([]) => {
+                self.problems.add(&at_nodes, Kind::EmptyList);
+                return None;
+            }
+            Some(nodes) => nodes,
+        };
+        let mut compiled = Vec::with_capacity(nodes.len());
+        for (i, node) in nodes.iter().enumerate() {
+            if let Some(node) = self.node(node, &at_nodes.index(i)) {
+                compiled.push(node);
+            }
+        }
+        if nodes.iter().all(|node| node.weight == 0) {
+            self.problems.add(&at_nodes, Kind::AllWeightsZero);
+        }
+        if tls.is_some() && !named {
+            let is_address = |node: &&Node| node.host.parse::<std::net::IpAddr>().is_ok();
+            if let Some(node) = compiled.iter().find(is_address) {
+                self.problems.add(&at.key("tls").key("sni"), Kind::SniMissing { node: node.host.to_string() });
+            }
+        }
+        self.upstreams.push(Upstream {
+            name: name.into(),
+            nodes: compiled,
+            balance: balance.unwrap_or(Balance::RoundRobin),
+            timeouts,
+            retries,
+            http2: *http2,
+            tls: tls.flatten(),
+            health_check,
+            ejection,
+            slow_start,
+        });
+        Some(UpstreamId(self.upstreams.len() - 1))
+    }
+
+    fn balance(&mut self, balance: config::Balance, hash_on: Option<&str>, at: &At<'_>) -> Option<Balance> {
+        let at_hash = at.key("hash_on");
+        let balance = match (balance, hash_on) {
+            (config::Balance::Hash, Some(text)) => match hash_on_of(text) {
+                Some(hash_on) => return Some(Balance::Hash(hash_on)),
+                None => {
+                    self.problems.add(&at_hash, Kind::HashOnUnknown { text: text.to_owned() });
+                    return None;
+                }
+            },
+            (config::Balance::Hash, None) => {
+                self.problems.add(&at_hash, Kind::Missing { example: "hash_on: client_address" });
+                return None;
+            }
+            (config::Balance::RoundRobin, _) => Balance::RoundRobin,
+            (config::Balance::Random, _) => Balance::Random,
+            (config::Balance::LeastConnections, _) => Balance::LeastConnections,
+        };
+        if hash_on.is_some() {
+            self.problems.add(&at_hash, Kind::NeedsAnother { key: "hash_on", other: "balance: hash" });
+        }
+        Some(balance)
+    }
+
+    fn timeouts(&mut self, timeouts: &config::Timeouts, at: &At<'_>) -> Timeouts {
+        let config::Timeouts { connect, read, write, idle, total, websocket } = timeouts;
+        let mut positive =
+            |key: &str, time: &config::Duration| self.positive(*time, "a duration such as `60s`", &at.key(key));
+        Timeouts {
+            connect: positive("connect", connect),
+            read: positive("read", read),
+            write: positive("write", write),
+            idle: positive("idle", idle),
+            total: total.as_ref().map(|total| positive("total", total)),
+            websocket: positive("websocket", websocket),
+        }
+    }
+
+    /// None when the files cannot be used.
+    fn upstream_tls(&mut self, tls: &config::UpstreamTls, at: &At<'_>) -> Option<UpstreamTls> {
+        let config::UpstreamTls { sni, verify, ca, cert, key } = tls;
+        if !verify {
+            self.problems.add(&at.key("verify"), Kind::VerifyOff);
+        }
+        let sni = match sni.as_deref() {
+            Some(name) => match check_name(name) {
+                Ok(()) if !name.is_empty() => Some(Box::from(name)),
+                _ => {
+                    let kind =
+                        Kind::BadAddress { text: name.into(), what: "a name in lower case", example: "api.internal" };
+                    self.problems.add(&at.key("sni"), kind);
+                    None
+                }
+            },
+            None => None,
+        };
+        let authorities = match ca {
+            Some(ca) => Some(self.authorities(ca, &at.key("ca"))?),
+            None => None,
+        };
+        let identity = match (cert, key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => {
+                let (chain, private) = (self.file(cert, &at.key("cert"))?, self.file(key, &at.key("key"))?);
+                let pem = |path, text| Pem { path, text };
+                let identity = Identity::parse(pem(cert, &chain), pem(key, &private), self.surroundings.now);
+                Some(self.usable_pair(identity, at)?)
+            }
+            (Some(_), None) => {
+                self.problems.add(&at.key("key"), Kind::NeedsAnother { key: "cert", other: "key" });
+                None
+            }
+            (None, Some(_)) => {
+                self.problems.add(&at.key("cert"), Kind::NeedsAnother { key: "key", other: "cert" });
+                None
+            }
+        };
+        Some(UpstreamTls { sni, verify: *verify, authorities, identity })
+    }
+
+    fn health_check(&mut self, check: &config::HealthCheck, at: &At<'_>) -> HealthCheck {
+        let config::HealthCheck { path, host, interval, timeout, status, healthy_after, unhealthy_after } = check;
+        for (key, alone) in [("host", host.is_some()), ("status", status.is_some())] {
+            if alone && path.is_none() {
+                let kind = Kind::NeedsAnother { key: if key == "host" { "host" } else { "status" }, other: "path" };
+                self.problems.add(&at.key(key), kind);
+            }
+        }
+        let http = path.as_deref().map(|path| {
+            let is_target = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            if !is_target {
+                let why = "it is no path with an optional query";
+                let kind = Kind::BadPath { text: path.into(), why, write: Some("/health".to_owned()) };
+                self.problems.add(&at.key("path"), kind);
+            }
+            let host = host.as_deref().and_then(|host| {
+                let usable = HostName::parse(host).is_some();
+                if !usable {
+                    let kind = Kind::BadHost {
+                        text: host.into(),
+                        why: "no request could name it",
+                        write: Some("api.internal".to_owned()),
+                    };
+                    self.problems.add(&at.key("host"), kind);
+                }
+                usable.then(|| host.into())
+            });
+            let status = status.as_deref().map_or(Some((200, 399)), statuses);
+            if status.is_none() {
+                let text = check.status.clone().unwrap_or_default();
+                self.problems.add(&at.key("status"), Kind::BadStatusRange { text });
+            }
+            HttpCheck { path: path.into(), host, status: status.unwrap_or((200, 399)) }
+        });
+        self.in_range(u64::from(*healthy_after), 1..=100, "`2`", &at.key("healthy_after"));
+        self.in_range(u64::from(*unhealthy_after), 1..=100, "`3`", &at.key("unhealthy_after"));
+        HealthCheck {
+            http,
+            interval: self.positive(*interval, "`5s`", &at.key("interval")),
+            timeout: self.positive(*timeout, "`2s`", &at.key("timeout")),
+            healthy_after: *healthy_after,
+            unhealthy_after: *unhealthy_after,
+        }
+    }
+
+    fn ejection(&mut self, ejection: Option<&Toggle<config::Ejection>>, at: &At<'_>) -> Option<Ejection> {
+        let default = config::Ejection::default();
+        let config::Ejection { after, time } = match ejection {
+            None | Some(Toggle::On) => &default,
+            Some(Toggle::Off) => return None,
+            Some(Toggle::With(ejection)) => ejection,
+        };
+        self.in_range(u64::from(*after), 1..=1000, "`5`", &at.key("after"));
+        Some(Ejection { after: *after, time: self.positive(*time, "`10s`", &at.key("for")) })
+    }
+
+    fn node(&mut self, node: &config::Node, at: &At<'_>) -> Option<Node> {
+        self.in_range(u64::from(node.weight), 0..=1000, "a share such as `10`", &at.key("weight"));
+        let at = at.key("address");
+        let Some(address) = node.address.as_deref() else {
+            self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:8000" });
+            return None;
+        };
+        let parts = || {
+            let (host, port) = split_port(address);
+            let port: u16 = port?.parse().ok().filter(|port| *port != 0)?;
+            let host = host.to_ascii_lowercase();
+            let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            match v6 {
+                Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|v6| (v6.to_string(), port)),
+                None => check_name(host.strip_suffix('.').unwrap_or(&host)).ok().map(|()| (host, port)),
+            }
+        };
+        match parts() {
+            Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
+            None => {
+                let kind =
+                    Kind::BadAddress { text: address.into(), what: "a host with a port", example: "api.internal:8000" };
+                self.problems.add(&at, kind);
+                None
+            }
+        }
+    }
+}
+
+/// `header:NAME`, `cookie:NAME`, `path` or `client_address`.
+fn hash_on_of(text: &str) -> Option<HashOn> {
+    match text.split_once(':') {
+        None if text == "path" => Some(HashOn::Path),
+        None if text == "client_address" => Some(HashOn::ClientAddress),
+        Some(("header", name)) => http::HeaderName::from_bytes(name.as_bytes()).ok().map(HashOn::Header),
+        // A cookie's name is a token, as a header's is (RFC 6265 section 4.1.1), but case counts.
+        Some(("cookie", name)) => {
+            http::HeaderName::from_bytes(name.as_bytes()).ok().map(|_| HashOn::Cookie(name.into()))
+        }
+        _ => None,
+    }
+}
+
+/// `200`, or `200-399`.
+fn statuses(text: &str) -> Option<(u16, u16)> {
+    let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (status(first)?, status(last)?);
+    (first <= last).then_some((first, last))
+}

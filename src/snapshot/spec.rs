@@ -1,0 +1,212 @@
+//! What runs, as configured: listeners, limits and upstreams. Plain data; what is running for it lives elsewhere, and
+//! survives a reload while this is equal.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::tls::{Authorities, Certificates, Identity};
+
+/// One place where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: SocketAddr,
+    /// None: plain HTTP.
+    pub tls: Option<ListenerTls>,
+    /// The port to which everything but preflights is sent, on https.
+    pub redirect: Option<u16>,
+    /// Whether every connection begins with a PROXY header, which only trusted proxies can send.
+    pub proxy_protocol: bool,
+}
+
+/// How a listener ends TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// What it shows.
+    pub certificates: Arc<Certificates>,
+    /// The oldest version that it speaks.
+    pub min_version: TlsVersion,
+    /// Whether it offers HTTP/2.
+    pub http2: bool,
+    /// Whose certificates clients may show; None: they are not asked.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246
+    Tls12,
+    /// RFC 8446
+    Tls13,
+}
+
+/// What clients have to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Who must have signed it.
+    pub authorities: Authorities,
+    /// Whether a client may come without one.
+    pub required: bool,
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the request target.
+    pub uri: usize,
+    /// Bytes of all header fields, names and values.
+    pub headers: usize,
+    /// Header fields.
+    pub header_count: usize,
+    /// Bytes of a request body.
+    pub body: Option<u64>,
+    /// How long an idle client connection stays open.
+    pub keepalive: Duration,
+    /// For a handshake with the first header, and for each later header from its first byte on.
+    pub header_timeout: Duration,
+    /// The longest pause in a request body; and in all this, and a second more for each KiB that has come.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of its response.
+    pub send_timeout: Duration,
+    /// Open connections in all.
+    pub connections: Option<usize>,
+    /// Open connections of one client: an address, or a /64 of IPv6.
+    pub connections_per_client: Option<usize>,
+    /// Requests on one connection.
+    pub requests_per_connection: Option<u32>,
+    /// Streams of one HTTP/2 connection at a time.
+    pub streams: u32,
+    /// How long nothing may move on an HTTP/2 stream.
+    pub stream_idle: Duration,
+}
+
+/// An upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name; for one that is written inline, the name of its service or route.
+    pub name: Arc<str>,
+    /// At least one, and one with a weight.
+    pub nodes: Vec<Node>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How often a failed request is tried again, on another node.
+    pub retries: usize,
+    /// Whether it is spoken to in HTTP/2.
+    pub http2: bool,
+    /// None: plain HTTP.
+    pub tls: Option<UpstreamTls>,
+    /// Active checks.
+    pub health_check: Option<HealthCheck>,
+    /// What failing requests do to a node; None: nothing.
+    pub ejection: Option<Ejection>,
+    /// Over what time a node that comes back gets its share.
+    pub slow_start: Option<Duration>,
+}
+
+/// A node of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// A name or an IP address, IPv6 without brackets.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// Its share; 0 = none.
+    pub weight: u32,
+}
+
+/// How a node is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// The one with the fewest requests under way, for its weight.
+    LeastConnections,
+    /// Always the same one for the same value, as long as it is there; the others keep theirs when it is not.
+    Hash(HashOn),
+}
+
+/// What a node is chosen by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn {
+    /// The value of a request header.
+    Header(HeaderName),
+    /// The value of a cookie.
+    Cookie(Box<str>),
+    /// The path, without the query.
+    Path,
+    /// The address of the client.
+    ClientAddress,
+}
+
+/// How long to wait for an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a new connection, its TLS handshake included.
+    pub connect: Duration,
+    /// Between two reads.
+    pub read: Duration,
+    /// Between two writes.
+    pub write: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+    /// For a whole request, all tries included.
+    pub total: Option<Duration>,
+    /// How long nothing may move on a WebSocket.
+    pub websocket: Duration,
+}
+
+/// How an upstream is spoken to in TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The name to ask for and to verify; None: each node's own.
+    pub sni: Option<Box<str>>,
+    /// Whether the certificate is verified.
+    pub verify: bool,
+    /// Who must have signed it; None: someone that the system trusts.
+    pub authorities: Option<Authorities>,
+    /// What we show.
+    pub identity: Option<Identity>,
+}
+
+/// How a node is asked whether it can serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What to GET, and how; None: a connection is enough.
+    pub http: Option<HttpCheck>,
+    /// Between two checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Successes in a row that bring a node back.
+    pub healthy_after: u32,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: u32,
+}
+
+/// The request of a health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Path and query.
+    pub path: Box<str>,
+    /// The Host field; None: the name that TLS asks for, else the node as written.
+    pub host: Option<Box<str>>,
+    /// First and last status that is a success.
+    pub status: (u16, u16),
+}
+
+/// When requests that fail take a node out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures in a row.
+    pub after: u32,
+    /// For how long.
+    pub time: Duration,
+}

@@ -1,0 +1,291 @@
+//! Certificates and keys: from the text of PEM files to what a handshake needs.
+//!
+//! Every fault that can be known before the first handshake is found here, when the configuration is read: no PEM, a
+//! key that belongs to another certificate, a date that has passed. Files are read and the time is told by the caller.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::domain::HostName;
+use crate::problem::Kind;
+
+/// A certificate with its key, as a listener shows it.
+pub struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// Lower case; addresses as HTTP writes them, wildcards without their `*`.
+    exact: Vec<Box<str>>,
+    wildcard: Vec<Box<str>>,
+    /// Seconds since 1970 at which it ends.
+    ends: i64,
+}
+
+/// The certificates of a listener, found by the name that a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Certificates {
+    all: Vec<Arc<Certificate>>,
+    exact: HashMap<Box<str>, usize>,
+    wildcard: HashMap<Box<str>, usize>,
+}
+
+/// Authorities that are trusted to have signed a certificate.
+#[derive(Clone)]
+pub struct Authorities {
+    certificates: Arc<[CertificateDer<'static>]>,
+    roots: Arc<RootCertStore>,
+}
+
+/// A certificate with its key, as we show it to an upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Belongs to the leaf.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// A file with its name, for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Pem<'a> {
+    /// As written in the configuration.
+    pub path: &'a str,
+    /// What the file holds.
+    pub text: &'a [u8],
+}
+
+// === impl Certificate, Certificates ===
+
+impl Certificate {
+    /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
+    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
+        let (certificates, private) = (read_chain(chain)?, read_key(key)?);
+        let facts = Facts::of(chain.path, &certificates[0], now)?;
+        let key = pair(chain.path, key.path, certificates, private)?;
+        Ok(Certificate { key: Arc::new(key), exact: facts.exact, wildcard: facts.wildcard, ends: facts.ends })
+    }
+
+    /// What a handshake uses.
+    pub fn key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    /// Whether it is valid for a host: a name, or an address as HTTP writes it (RFC 9525 section 6).
+    pub fn covers(&self, host: &str) -> bool {
+        let named = |names: &[Box<str>], name: &str| names.iter().any(|known| **known == *name);
+        named(&self.exact, host) || base_of(host).is_some_and(|base| named(&self.wildcard, base))
+    }
+
+    /// Whole days from `now`, in seconds since 1970, until it ends.
+    pub fn days_left(&self, now: i64) -> i64 {
+        (self.ends - now).div_euclid(86_400)
+    }
+}
+
+impl Certificates {
+    /// The first is the default. None for none at all.
+    pub fn new(all: Vec<Arc<Certificate>>) -> Option<Self> {
+        all.first()?;
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for (i, certificate) in all.iter().enumerate() {
+            for name in &certificate.exact {
+                exact.entry(name.clone()).or_insert(i);
+            }
+            for base in &certificate.wildcard {
+                wildcard.entry(base.clone()).or_insert(i);
+            }
+        }
+        Some(Certificates { all, exact, wildcard })
+    }
+
+    /// The one for a name in lower case: the first that has exactly this name, else the first whose wildcard covers
+    /// it, else the default.
+    pub fn find(&self, name: Option<&str>) -> &Arc<Certificate> {
+        let found = name
+            .and_then(|name| self.exact.get(name).or_else(|| base_of(name).and_then(|base| self.wildcard.get(base))));
+        &self.all[found.copied().unwrap_or(0)]
+    }
+
+    /// All of them, the default first.
+    pub fn all(&self) -> &[Arc<Certificate>] {
+        &self.all
+    }
+}
+
+/// Two are the same when they show the same chain: the key belongs to its leaf.
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+}
+
+impl Eq for Certificate {}
+
+impl fmt::Debug for Certificate {
+    /// Never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Certificate { exact, wildcard, ends, .. } = self;
+        f.debug_struct("Certificate")
+            .field("exact", exact)
+            .field("wildcard", wildcard)
+            .field("ends", ends)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a wildcard of one label would stand in front of: RFC 9525 section 6.3 allows no more.
+fn base_of(name: &str) -> Option<&str> {
+    let (label, base) = name.split_once('.')?;
+    (!label.is_empty()).then_some(base)
+}
+
+// === impl Authorities, Identity ===
+
+impl Authorities {
+    /// Reads a file with one authority or more.
+    pub fn parse(pem: Pem<'_>) -> Result<Self, Kind> {
+        let certificates = read_chain(pem)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| Kind::BadCertificate {
+                path: pem.path.to_owned(),
+                why: format!("it cannot sign others: {error}"),
+            })?;
+        }
+        Ok(Authorities { certificates: certificates.into(), roots: Arc::new(roots) })
+    }
+
+    /// For rustls.
+    pub fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    /// For Pingora.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificates == other.certificates
+    }
+}
+
+impl Eq for Authorities {}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorities({})", self.certificates.len())
+    }
+}
+
+impl Identity {
+    /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
+    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
+        let (certificates, private) = (read_chain(chain)?, read_key(key)?);
+        Facts::of(chain.path, &certificates[0], now)?;
+        pair(chain.path, key.path, certificates.clone(), private.clone_key())?;
+        Ok(Identity { chain: certificates, key: private })
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Identity { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+// --- reading
+
+/// What a leaf says about itself.
+struct Facts {
+    exact: Vec<Box<str>>,
+    wildcard: Vec<Box<str>>,
+    ends: i64,
+}
+
+impl Facts {
+    fn of(path: &str, leaf: &CertificateDer<'_>, now: i64) -> Result<Self, Kind> {
+        let bad = |why: String| Kind::BadCertificate { path: path.to_owned(), why };
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
+        let (starts, ends) = (leaf.validity().not_before, leaf.validity().not_after);
+        if ends.timestamp() < now {
+            return Err(Kind::CertificateExpired { path: path.to_owned(), when: ends.to_string() });
+        }
+        if starts.timestamp() > now {
+            return Err(Kind::CertificateNotYetValid { path: path.to_owned(), when: starts.to_string() });
+        }
+        let mut facts = Facts { exact: Vec::new(), wildcard: Vec::new(), ends: ends.timestamp() };
+        let names = leaf.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => {
+                    let name = name.to_ascii_lowercase();
+                    match name.strip_prefix("*.") {
+                        Some(base) => facts.wildcard.push(base.into()),
+                        None => facts.exact.push(name.into()),
+                    }
+                }
+                GeneralName::IPAddress(bytes) => facts.exact.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// An address as the authority of a request names it.
+fn address(bytes: &[u8]) -> Option<Box<str>> {
+    let ip = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string(),
+        16 => format!("[{}]", IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => return None,
+    };
+    HostName::parse(&ip).map(|host| host.as_str().into())
+}
+
+fn read_chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, Kind> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.text).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(Kind::NoPem { path: pem.path.to_owned(), what: "certificate" }),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(Kind::BadCertificate { path: pem.path.to_owned(), why: error.to_string() }),
+    }
+}
+
+fn read_key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, Kind> {
+    PrivateKeyDer::from_pem_slice(pem.text).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            Kind::NoPem { path: pem.path.to_owned(), what: "private key without a passphrase" }
+        }
+        error => Kind::BadKey { path: pem.path.to_owned(), why: error.to_string() },
+    })
+}
+
+fn pair(
+    cert: &str,
+    key: &str,
+    chain: Vec<CertificateDer<'static>>,
+    private: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, Kind> {
+    let signing = ring::sign::any_supported_type(&private)
+        .map_err(|error| Kind::BadKey { path: key.to_owned(), why: error.to_string() })?;
+    let pair = CertifiedKey::new(chain, signing);
+    match pair.keys_match() {
+        Ok(()) => Ok(pair),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(Kind::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() })
+        }
+        Err(error) => Err(Kind::BadCertificate { path: cert.to_owned(), why: error.to_string() }),
+    }
+}
