@@ -10,16 +10,18 @@ use pingora_core::protocols::http::ServerSession;
 use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::live::Live;
+use crate::server::Readiness;
 
 /// Answers `/livez`, `/readyz` and `/metrics`.
 pub struct Admin {
     live: Arc<Live>,
+    readiness: Readiness,
 }
 
 impl Admin {
     /// Tells about `live`.
-    pub fn new(live: Arc<Live>) -> Self {
-        Admin { live }
+    pub fn new(live: Arc<Live>, readiness: Readiness) -> Self {
+        Admin { live, readiness }
     }
 
     fn answer(&self, method: &Method, path: &str) -> (StatusCode, Vec<u8>) {
@@ -27,6 +29,7 @@ impl Admin {
             return (StatusCode::METHOD_NOT_ALLOWED, b"GET or HEAD\n".to_vec());
         }
         match path {
+            "/readyz" if !self.readiness.is_ready() => (StatusCode::SERVICE_UNAVAILABLE, b"draining\n".to_vec()),
             "/livez" | "/readyz" => (StatusCode::OK, b"ok\n".to_vec()),
             "/metrics" => match self.metrics() {
                 Ok(text) => (StatusCode::OK, text),

@@ -15,7 +15,7 @@ use crate::demo;
 use crate::live::{Live, Refused, inspect};
 use crate::problem::Severity;
 use crate::report::{self, Paint};
-use crate::server::{self, Hangup};
+use crate::server::{self, Hangup, Sockets};
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
@@ -42,6 +42,9 @@ enum Command {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+        /// Take over the listening sockets of the process that runs already, once that is sent SIGQUIT
+        #[arg(long)]
+        upgrade: bool,
     },
     /// List every mistake of a configuration file, with its place and what to write instead
     Check {
@@ -73,7 +76,10 @@ pub fn main() -> ExitCode {
     let hangup = Hangup::catch();
     let result = match Arguments::parse().command {
         Command::Check { config, deny_warnings, format } => return check(&config, deny_warnings, format),
-        Command::Run { config } => hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup)),
+        Command::Run { config, upgrade } => {
+            let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
+            hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup, sockets))
+        }
         Command::Demo => hangup.map_err(Into::into).and_then(demo),
     };
     let Err(error) = result;
@@ -83,7 +89,7 @@ pub fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(config: &Path, hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
+fn run(config: &Path, hangup: Hangup, sockets: Sockets) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
     let (live, remarks) = Live::open(config).map_err(|refused| match refused {
         Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
@@ -92,7 +98,7 @@ fn run(config: &Path, hangup: Hangup) -> Result<std::convert::Infallible, Failur
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
     }
-    Ok(server::serve(Arc::new(live), hangup)?)
+    Ok(server::serve(Arc::new(live), hangup, sockets)?)
 }
 
 fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {

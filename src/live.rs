@@ -97,6 +97,14 @@ impl Live {
         Ok((Live { file, current, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
     }
 
+    /// The configuration file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.file {
+            Origin::File(path) => Some(path),
+            Origin::Text(_) => None,
+        }
+    }
+
     /// The configuration in force. Requests call this once.
     pub fn current(&self) -> Arc<Generation> {
         self.current.load_full()

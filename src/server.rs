@@ -1,8 +1,11 @@
 //! The process: listeners, signals, and an orderly end.
 //!
-//! Pingora handles SIGTERM, SIGINT and SIGQUIT. What it lacks is here: SIGHUP, which would kill the process; leaving
+//! Pingora ends gracefully, at once, or after handing its sockets over. What it lacks is here: SIGHUP, which would kill the process; leaving
 //! as soon as nothing is under way, instead of after the whole grace period; and noticing before the start that a port
 //! is taken, instead of living on without it.
+
+mod signals;
+mod upgrade;
 
 use std::fmt;
 use std::io;
@@ -13,13 +16,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{Server, ShutdownWatch};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use pingora_core::apps::http_app::ServeHttp;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::signals::Readiness;
+use self::signals::Signals;
 use crate::admin::Admin;
 use crate::live::Live;
 use crate::proxy::{Gateway, Running};
@@ -42,25 +47,50 @@ pub enum StartError {
     Signal(io::Error),
     /// An address cannot be listened on.
     Bind(SocketAddr, io::Error),
+    /// There is no place where sockets could change hands.
+    Upgrade(String),
+}
+
+/// Where a process gets its listening sockets from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// It opens them.
+    Own,
+    /// From the process that runs already, once that is sent SIGQUIT.
+    Inherited,
 }
 
 /// Serves until a signal ends the process. Returns only when it could not start.
-pub fn serve(live: Arc<Live>, hangup: Hangup) -> Result<std::convert::Infallible, StartError> {
-    serve_with(live, hangup, |_| {})
+pub fn serve(live: Arc<Live>, hangup: Hangup, sockets: Sockets) -> Result<std::convert::Infallible, StartError> {
+    serve_with(live, hangup, sockets, |_| {})
 }
 
 /// As [`serve`], with services of the caller's own in the same process.
 pub fn serve_with(
     live: Arc<Live>,
     hangup: Hangup,
+    sockets: Sockets,
     add: impl FnOnce(&mut Server),
 ) -> Result<std::convert::Infallible, StartError> {
     let generation = live.current();
     let fixed = generation.snapshot.fixed().clone();
-    for address in fixed.listeners.iter().chain(&fixed.admin) {
-        // Pingora would retry for half a minute, and then live on without the listener.
-        check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
+    let upgrade = live.file().map_or_else(
+        || Err("the configuration is built in".to_owned()),
+        |file| upgrade::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
+    );
+    match (sockets, &upgrade) {
+        (Sockets::Own, _) => {
+            for address in fixed.listeners.iter().chain(&fixed.admin) {
+                // Pingora would retry for half a minute, and then live on without the listener.
+                check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
+            }
+        }
+        (Sockets::Inherited, Ok(socket)) => {
+            log::info!("waiting for the sockets at {}; send SIGQUIT to the running process", socket.display());
+        }
+        (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
     }
+    end_when_a_listener_fails();
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
@@ -68,12 +98,12 @@ pub fn serve_with(
         grace_period_seconds: Some(fixed.grace_period.as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: MAX_ATTEMPTS,
-        // On SIGQUIT Pingora would hand the listening sockets to whoever waits at a path in /tmp that everybody can
-        // write to. Until there is an upgrade to hand them to, nobody can wait there.
-        upgrade_sock: "/dev/null/corsgate".to_owned(),
+        // Pingora's own default is a path that everybody can write to.
+        upgrade_sock: upgrade.as_ref().map_or("/dev/null/corsgate".into(), |path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     };
-    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
+    let options = Opt { upgrade: sockets == Sockets::Inherited, ..Opt::default() };
+    let mut server = Server::new_with_opt_and_conf(options, conf);
     server.bootstrap();
 
     let gateway = Gateway::new(live.clone());
@@ -83,8 +113,9 @@ pub fn serve_with(
         proxy.add_tcp(&address.to_string());
     }
     server.add_service(proxy);
+    let readiness = Readiness::default();
     if let Some(address) = fixed.admin {
-        add_http_service(&mut server, "admin", Admin::new(live.clone()), address);
+        add_http_service(&mut server, "admin", Admin::new(live.clone(), readiness.clone()), address);
     }
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
     server.add_service(background_service("names", Names { live }));
@@ -100,7 +131,22 @@ pub fn serve_with(
         snapshot.upstreams().len()
     );
     drop(generation);
-    server.run_forever()
+    let signals = Signals { readiness, drain_delay: fixed.drain_delay, upgrade };
+    server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    log::logger().flush();
+    std::process::exit(0);
+}
+
+/// A listener that cannot be opened after all panics in a task, and Pingora would live on without it.
+fn end_when_a_listener_fails() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if panic.to_string().contains("Failed to build listeners") {
+            log::error!("cannot listen on an address of the configuration, which ends the process");
+            std::process::exit(1);
+        }
+    }));
 }
 
 /// Whether an address can be had. Binds and does not listen: a client that connects in between would be accepted here,
@@ -131,6 +177,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Signal(error) => write!(f, "cannot handle SIGHUP: {error}"),
+            StartError::Upgrade(why) => write!(f, "cannot take over the sockets of a running process: {why}"),
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; ")?;
                 match error.kind() {

@@ -69,7 +69,7 @@ impl Certificate {
     pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         let facts = Facts::of(chain.path, &certificates[0], now)?;
-        let key = pair(chain.path, key.path, certificates, private)?;
+        let key = pair(chain.path, key.path, certificates, &private)?;
         Ok(Certificate { key: Arc::new(key), exact: facts.exact, wildcard: facts.wildcard, ends: facts.ends })
     }
 
@@ -193,7 +193,7 @@ impl Identity {
     pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         Facts::of(chain.path, &certificates[0], now)?;
-        pair(chain.path, key.path, certificates.clone(), private.clone_key())?;
+        pair(chain.path, key.path, certificates.clone(), &private)?;
         Ok(Identity { chain: certificates, key: private })
     }
 }
@@ -275,9 +275,9 @@ fn pair(
     cert: &str,
     key: &str,
     chain: Vec<CertificateDer<'static>>,
-    private: PrivateKeyDer<'static>,
+    private: &PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, Kind> {
-    let signing = ring::sign::any_supported_type(&private)
+    let signing = ring::sign::any_supported_type(private)
         .map_err(|error| Kind::BadKey { path: key.to_owned(), why: error.to_string() })?;
     let pair = CertifiedKey::new(chain, signing);
     match pair.keys_match() {

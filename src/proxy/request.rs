@@ -34,7 +34,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn of(session: &ServerSession, trusted: &TrustedProxies) -> Self {
         let headers = &session.req_header().headers;
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let own = if encrypted { Scheme::Https } else { Scheme::Http };

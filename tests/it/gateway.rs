@@ -37,6 +37,8 @@ const STDERR: &str = "stderr";
 pub struct Gateway {
     process: Process,
     dir: TempDir,
+    /// Where its configuration is: in `dir`, or in that of the process that it takes over from.
+    home: PathBuf,
     listen: SocketAddr,
     admin: SocketAddr,
     /// The addresses that it listens at once it has started.
@@ -67,7 +69,30 @@ impl Gateway {
         let process = serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
         let mut listeners = vec![listen];
         listeners.extend(config.contains("{admin}").then_some(admin));
-        Self { process, dir, listen, admin, listeners }
+        let home = dir.path().to_owned();
+        Self { process, dir, home, listen, admin, listeners }
+    }
+
+    /// Starts a second process with the same configuration that is to take over the sockets of this one, and waits
+    /// until it can. This one must be kept until the other is gone: the configuration is its.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    #[track_caller]
+    pub fn successor(&self) -> Self {
+        let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+        let arguments = ["run", "--upgrade", "--config"];
+        let process = serving(corsgate().args(arguments).arg(self.home.join(CONFIG)), dir.path());
+        let (home, listeners) = (self.home.clone(), self.listeners.clone());
+        let successor = Self { process, dir, home, listen: self.listen, admin: self.admin, listeners };
+        successor.wait_for_log("waiting for the sockets at ");
+        let socket = successor.stderr();
+        let socket = socket.split("waiting for the sockets at ").nth(1).and_then(|rest| rest.split(';').next());
+        let socket = socket.expect("the log names the socket").to_owned();
+        let waits = || fs::read_to_string("/proc/net/unix").is_ok_and(|table| table.contains(&socket));
+        assert!(poll(PROCESS_TIMEOUT, || waits().then_some(())).is_some(), "nobody waits at {socket}");
+        successor
     }
 
     /// Starts `corsgate demo`, which has one fixed address, and waits until it accepts connections there. When
@@ -81,7 +106,8 @@ impl Gateway {
         let started = poll(ADDRESS_TIMEOUT, || {
             let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
             let process = serving(corsgate().arg("demo"), dir.path());
-            let mut gateway = Self { process, dir, listen, admin: listen, listeners: vec![listen] };
+            let mut gateway =
+                Self { process, home: dir.path().to_owned(), dir, listen, admin: listen, listeners: vec![listen] };
             // It says what to type when it knows that the address is its own.
             let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
                 None if gateway.stdout().is_empty() => None,
@@ -132,7 +158,7 @@ impl Gateway {
 
     /// Replaces the configuration file in one step, with the same addresses for the placeholders.
     pub fn write(&self, config: &str) {
-        write_config(self.dir.path(), config, self.listen, self.admin);
+        write_config(&self.home, config, self.listen, self.admin);
     }
 
     /// Replaces the configuration file and asks the gateway to read it.
@@ -168,7 +194,7 @@ impl Gateway {
 
     /// Its configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.dir.path().join(CONFIG)
+        self.home.join(CONFIG)
     }
 
     /// What the process has written to stdout so far.
@@ -241,6 +267,8 @@ pub enum Signal {
     Term,
     /// Exit at once.
     Int,
+    /// Hand the sockets over, drain, then exit.
+    Quit,
 }
 
 impl Signal {
@@ -249,6 +277,7 @@ impl Signal {
             Self::Hup => "HUP",
             Self::Term => "TERM",
             Self::Int => "INT",
+            Self::Quit => "QUIT",
         }
     }
 
@@ -256,6 +285,7 @@ impl Signal {
         match self {
             Self::Hup => 1,
             Self::Int => 2,
+            Self::Quit => 3,
             Self::Term => 15,
         }
     }

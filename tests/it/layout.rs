@@ -45,7 +45,7 @@ fn the_core_is_pure() {
 
 #[test]
 fn only_the_adapters_name_pingora() {
-    let adapters = ["proxy", "edge", "health.rs", "server.rs", "admin.rs", "demo.rs"];
+    let adapters = ["proxy", "edge", "health.rs", "server", "admin.rs", "demo.rs"];
     for file in sources().iter().filter(|file| !adapters.iter().any(|adapter| is_of(file, adapter))) {
         let code = code(file);
         for crate_name in ["pingora::", "pingora_core::", "pingora_proxy::"] {
@@ -57,7 +57,9 @@ fn only_the_adapters_name_pingora() {
 #[test]
 fn only_live_and_the_command_line_read_files() {
     for file in sources().iter().filter(|file| !is_of(file, "live.rs") && !is_of(file, "cli.rs")) {
-        assert!(!code(file).contains("std::fs"), "{} reads files", file.display());
+        // The place where sockets change hands is no configuration.
+        let allowed = is_of(file, "server/upgrade.rs");
+        assert!(allowed || !code(file).contains("std::fs"), "{} reads files", file.display());
     }
 }
 
