@@ -19,7 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use self::request::{Sender, facts, say_where_from, target_for_upstream};
+use self::request::{Sender, facts, join_cookies, say_where_from, target_for_upstream};
 use self::response::{Own, error_text, own_response, remove_hop_by_hop, status_of};
 use crate::cors::{Edits, Headers, Reason};
 use crate::live::{Generation, Live};
@@ -172,6 +172,7 @@ impl ProxyHttp for Gateway {
         if let Some(judged) = &ctx.judged {
             say_where_from(session, request, &judged.sender)?;
         }
+        join_cookies(request)?;
         let mut ids = request.headers.get_all(X_REQUEST_ID).iter();
         if !ids.next().is_some_and(RequestIds::is_usable) || ids.next().is_some() {
             request.insert_header("X-Request-Id", self.request_ids.next())?;
@@ -183,9 +184,14 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // HTTP/2 clients may end a body with an empty frame, which Pingora 0.9.1 would write as an end of its own in
+        // front of the real one: two requests to an HTTP/1 upstream.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         ctx.body += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         let limit = ctx.judged.as_ref().and_then(|judged| judged.generation.snapshot.limits().body);
         match limit {

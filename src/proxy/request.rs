@@ -169,6 +169,18 @@ pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sen
     Ok(())
 }
 
+/// HTTP/2 sends cookies in several fields, which mean one (RFC 9113 section 8.2.3); servers of HTTP/1 may read the first
+/// alone.
+pub(super) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut cookies = request.headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return Ok(());
+    }
+    let all: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&all.join(&b"; "[..])).or_err(ErrorType::InternalError, "cookies")?;
+    request.insert_header("Cookie", joined)
+}
+
 /// The host of a request without Host, which HTTP/1.0 allows and the HTTP/1.1 that we speak to the upstream does not:
 /// that of its absolute target, else the address that the client has connected to.
 fn implied_host(session: &Session) -> Result<HeaderValue> {
