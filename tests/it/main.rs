@@ -7,6 +7,7 @@ mod cases;
 mod client;
 mod corpus;
 mod demo;
+mod deployment;
 mod docs;
 mod errors;
 mod forwarding;

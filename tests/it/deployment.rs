@@ -1,0 +1,238 @@
+//! What `conf/systemd` and `conf/kubernetes` hold works as it stands there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_yaml::Value;
+
+use crate::client::fetch;
+use crate::corpus;
+use crate::gateway::free_port;
+use crate::upstream::{Reply, Upstream};
+
+fn conf(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(path)
+}
+
+fn manifest(name: &str) -> Value {
+    let path = conf("kubernetes").join(format!("{name}.yaml"));
+    serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+// --- Kubernetes
+
+#[test]
+fn the_manifests_are_complete_and_agree_with_each_other() {
+    let kustomization = manifest("kustomization");
+    let listed: Vec<&str> =
+        kustomization["resources"].as_sequence().unwrap().iter().filter_map(Value::as_str).collect();
+    let mut kinds = Vec::new();
+    for file in &listed {
+        let manifest = manifest(file.strip_suffix(".yaml").unwrap());
+        assert_eq!(manifest["metadata"]["name"], "corsgate", "{file}");
+        assert_eq!(manifest["metadata"]["labels"]["app.kubernetes.io/name"], "corsgate", "{file}");
+        kinds.push(manifest["kind"].as_str().unwrap().to_owned());
+    }
+    kinds.sort();
+    assert_eq!(kinds, ["ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service"]);
+    let files = fs::read_dir(conf("kubernetes")).unwrap().count();
+    assert_eq!(files, listed.len() + 1, "a manifest that nobody lists");
+
+    let deployment = manifest("deployment");
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(&manifest("service")["spec"]["selector"], labels);
+    assert_eq!(&manifest("poddisruptionbudget")["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(manifest("horizontalpodautoscaler")["spec"]["scaleTargetRef"]["name"], "corsgate");
+}
+
+#[test]
+fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
+    let text = manifest("configmap")["data"]["corsgate.yaml"].as_str().unwrap().to_owned();
+    let (snapshot, problems) = corpus::read(&text);
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    assert_eq!(problems.count(corsgate::problem::Severity::Warning), 0, "{problems}");
+
+    let deployment = manifest("deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let port = |name: &str| {
+        let ports = container["ports"].as_sequence().unwrap().iter();
+        ports.filter(|port| port["name"] == name).find_map(|port| port["containerPort"].as_u64()).unwrap()
+    };
+    let fixed = snapshot.fixed();
+    assert_eq!(port("http"), u64::from(fixed.listeners[0].port()));
+    assert_eq!(port("admin"), u64::from(fixed.admin.unwrap().port()));
+    assert!(!fixed.admin.unwrap().ip().is_loopback(), "the kubelet asks from outside of the pod");
+    assert_eq!(manifest("service")["spec"]["ports"][0]["targetPort"], "http");
+    // Killed before it has drained, a pod would lose requests.
+    let needed = fixed.drain_delay + fixed.grace_period;
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > needed.as_secs());
+    for (probe, path) in [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
+        assert_eq!(container[probe]["httpGet"]["path"], path);
+        assert_eq!(container[probe]["httpGet"]["port"], "admin");
+    }
+    // The image runs as this user, and finds its configuration there.
+    let dockerfile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
+    let user = pod["securityContext"]["runAsUser"].as_u64().unwrap();
+    assert!(dockerfile.contains(&format!("\nUSER {user}\n")));
+    let arguments = container["args"].as_sequence().unwrap().iter().filter_map(Value::as_str);
+    assert!(
+        dockerfile.contains(&format!("CMD [{}]", arguments.map(|a| format!("{a:?}")).collect::<Vec<_>>().join(", ")))
+    );
+    assert_eq!(container["volumeMounts"][0]["mountPath"], "/etc/corsgate");
+}
+
+// --- systemd
+
+/// The unit with the binary under test in place of the installed one.
+fn unit() -> String {
+    let unit = fs::read_to_string(conf("systemd/corsgate@.service")).unwrap();
+    unit.replace("/usr/local/bin/corsgate", env!("CARGO_BIN_EXE_corsgate"))
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_understands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corsgate@blue.service");
+    fs::write(&path, unit()).unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg(&path).stdin(Stdio::null()).output();
+    // Not every machine has systemd; where it is, it must be content.
+    if let Ok(verified) = verified {
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("corsgate@")).collect();
+        assert!(ours.is_empty(), "{said}");
+    }
+    let unit = unit();
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(&format!("{key}="))).unwrap_or_default();
+    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
+    assert_eq!(value("Restart"), "on-failure", "a process that has handed over must stay ended");
+    assert_eq!(value("RuntimeDirectoryMode"), "0700", "whoever waits at the socket gets the listeners");
+    for hardening in ["NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"] {
+        assert!(unit.contains(&format!("\n{hardening}\n")), "{hardening}");
+    }
+}
+
+/// A `systemctl` that knows what the script asks of it, and runs what the unit says.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+set -eu
+for last; do :; done
+instance=${last#corsgate@}
+pid=$RUNTIME/$instance.pid
+alive() { [ -f "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null && [ ! -f "$RUNTIME/$instance.ended" ]; }
+case "$*" in
+*is-active*) alive ;;
+start*)
+    CORSGATE_ARGS=
+    [ -f "$RUNTIME/$instance.env" ] && . "$RUNTIME/$instance.env"
+    RUNTIME_DIRECTORY=$RUNTIME "$CORSGATE" run --config "$CONFIG" $CORSGATE_ARGS >"$RUNTIME/$instance.log" 2>&1 &
+    echo $! >"$pid" ;;
+kill*QUIT*) kill -QUIT "$(cat "$pid")" ;;
+stop*) kill -INT "$(cat "$pid")" ;;
+*able*) ;;
+*) echo "systemctl: $*" >&2; exit 1 ;;
+esac
+"#;
+
+struct Machine {
+    folder: tempfile::TempDir,
+    address: std::net::SocketAddr,
+}
+
+impl Machine {
+    fn new(upstream: &Upstream) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, free_port()));
+        let systemctl = folder.path().join("systemctl");
+        fs::write(&systemctl, SYSTEMCTL).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let machine = Machine { folder, address };
+        machine.configure(&format!(
+            "listeners: [{{ address: \"{address}\" }}]\nservices: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]\n",
+            upstream.address()
+        ));
+        machine
+    }
+
+    fn configure(&self, config: &str) {
+        fs::write(self.folder.path().join("corsgate.yaml"), config).unwrap();
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap_or_default());
+        command.env("PATH", path).env("RUNTIME", self.folder.path()).env("CORSGATE", env!("CARGO_BIN_EXE_corsgate"));
+        command.env("CONFIG", self.folder.path().join("corsgate.yaml")).stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code, and what it said.
+    fn upgrade(&self) -> (i32, String) {
+        let output = self.command(&conf("systemd/corsgate-upgrade")).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.code().unwrap(), said)
+    }
+
+    fn start(&self, instance: &str) {
+        let status = self.command(&self.folder.path().join("systemctl")).args(["start", instance]).status();
+        assert!(status.unwrap().success());
+        self.wait("serves", || std::net::TcpStream::connect(self.address).is_ok());
+    }
+
+    fn log(&self, instance: &str) -> String {
+        fs::read_to_string(self.folder.path().join(format!("{instance}.log"))).unwrap_or_default()
+    }
+
+    fn wait(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !is() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{what}: blue\n{}green\n{}",
+                self.log("blue"),
+                self.log("green")
+            );
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for instance in ["blue", "green"] {
+            let pid = fs::read_to_string(self.folder.path().join(format!("{instance}.pid"))).unwrap_or_default();
+            if !pid.is_empty() && !self.log(instance).contains("stopped") {
+                let _ = Command::new("sh").arg("-c").arg(format!("kill -KILL {pid}")).stderr(Stdio::null()).status();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_upgrade_script_hands_over_from_blue_to_green() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let machine = Machine::new(&upstream);
+    let (code, said) = machine.upgrade();
+    assert_eq!(code, 1, "nothing runs yet: {said}");
+    machine.start("corsgate@blue");
+    let (code, said) = machine.upgrade();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("corsgate@green has taken over from corsgate@blue"), "{said}");
+    machine.wait("green serves", || machine.log("green").contains("serving on "));
+    machine.wait("blue ends", || machine.log("blue").contains("stopped"));
+    assert_eq!(fetch(machine.address, "GET", "/", &[("Host", "api.test")]).status, 200);
+}
+
+#[test]
+fn the_upgrade_script_changes_nothing_when_the_configuration_is_broken() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let machine = Machine::new(&upstream);
+    machine.start("corsgate@blue");
+    machine.configure("listeners: []\n");
+    let (code, said) = machine.upgrade();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("listeners: the list is empty"), "{said}");
+    assert_eq!(fetch(machine.address, "GET", "/", &[("Host", "api.test")]).status, 200);
+}
