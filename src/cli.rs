@@ -93,7 +93,7 @@ fn run(config: &Path, hangup: Hangup, sockets: Sockets) -> Result<std::convert::
     log_to_stderr();
     let (live, remarks) = Live::open(config).map_err(|refused| match refused {
         Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
-        Refused::Unreadable(..) => Failure::from(refused),
+        Refused::Unreadable(..) | Refused::Listeners(_) => Failure::from(refused),
     })?;
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
@@ -136,11 +136,12 @@ fn paint() -> Paint {
     if wanted && std::io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
 }
 
-/// One line for each event, in UTC. Pingora's proxy is silent: it has a line for whatever a client breaks off, and what
-/// matters of that is logged by ours. `RUST_LOG=debug` says why every request got what it got.
+/// One line for each event, in UTC. Pingora's proxy is silent, and so is what it has for HTTP/2 connections: there is a
+/// line for whatever a client breaks off, and what matters of that is logged by ours. `RUST_LOG=debug` says why every
+/// request got what it got.
 fn log_to_stderr() {
-    let defaults =
-        env_logger::Env::default().default_filter_or("info,pingora=error,pingora_core=error,pingora_proxy=off");
+    let defaults = env_logger::Env::default()
+        .default_filter_or("info,pingora=error,pingora_core=error,pingora_core::apps=off,pingora_proxy=off");
     env_logger::Builder::from_env(defaults)
         .format(|out, record| {
             let time = out.timestamp_millis();

@@ -18,6 +18,7 @@
 //! | [`snapshot`] | a configuration, compiled; what happens to a request |
 //! | [`upstream`] | running upstreams: addresses, and whose turn it is |
 //! | [`live`] | the configuration in force, and how it is replaced |
+//! | [`edge`] | where clients connect: limits, PROXY headers, TLS, time |
 //! | [`proxy`] | Pingora's hooks |
 //! | [`server`] | the process: listeners, signals, the end |
 //! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
@@ -27,7 +28,8 @@
 //!
 //! 1. [`problem`], [`list`], [`domain`], [`cors`], [`route`], [`config`], [`snapshot`] and [`report`] do no I/O, read no
 //!    clock and no environment, name nothing of Pingora or tokio, and are not async. A test reads the files and says so.
-//! 2. Only [`live`] and [`cli`] read configuration files. Only [`proxy`], [`server`], [`admin`] and [`demo`] name Pingora.
+//! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`server`], [`admin`] and [`demo`]
+//!    name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.
 //! 4. A request looks at the live configuration once, in its first filter; later ones read what it found.
 //! 5. Every response, ours or the upstream's, gets its CORS headers through [`cors::Edits::apply`].
@@ -41,6 +43,7 @@ pub mod config;
 pub mod cors;
 pub mod demo;
 pub mod domain;
+pub mod edge;
 pub mod forwarded;
 pub mod list;
 pub mod live;

@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use crate::config::Source;
+use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
@@ -38,6 +39,7 @@ pub struct Generation {
     /// The configuration.
     pub snapshot: Snapshot,
     upstreams: Vec<Arc<Upstream>>,
+    acceptors: Acceptors,
 }
 
 /// How reloads have gone.
@@ -69,6 +71,8 @@ pub enum Refused {
     Unreadable(PathBuf, io::Error),
     /// The text has errors; they are written out as `check` prints them.
     Invalid(String),
+    /// Its listeners cannot make handshakes.
+    Listeners(AcceptorError),
 }
 
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl Live {
 
     fn start(file: Origin) -> Result<(Self, String), Refused> {
         let (snapshot, remarks) = file.read()?;
-        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, None));
+        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, None)?);
         Ok((Live { file, current, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
     }
 
@@ -118,13 +122,13 @@ impl Live {
     /// Reads the file again and puts it in force, whole or not at all. Blocks: on the file and on name look-ups.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let result = self.file.read().map(|(snapshot, remarks)| {
+        let result = self.file.read().and_then(|(snapshot, remarks)| {
             let old = self.current();
             let needs_restart = old.snapshot.fixed().differences(snapshot.fixed());
-            let new = Generation::new(old.number + 1, snapshot, Some(&old));
+            let new = Generation::new(old.number + 1, snapshot, Some(&old))?;
             let number = new.number;
             self.current.store(Arc::new(new));
-            Reloaded { number, needs_restart, remarks }
+            Ok(Reloaded { number, needs_restart, remarks })
         });
         let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
         count.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +185,9 @@ fn usable(name: &str, text: &str, read: (Option<Snapshot>, Problems)) -> Result<
 
 impl Generation {
     /// What runs for an upstream that is the same as before goes on running.
-    fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Self {
+    fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Result<Self, Refused> {
+        let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
+        let acceptors = acceptors.map_err(Refused::Listeners)?;
         let old: HashMap<&str, &Arc<Upstream>> =
             old.iter().flat_map(|old| &old.upstreams).map(|upstream| (&*upstream.spec().name, upstream)).collect();
         let running = |spec: &crate::snapshot::Upstream| {
@@ -192,9 +198,14 @@ impl Generation {
             .iter()
             .map(|spec| running(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
             .collect();
-        let generation = Generation { number, snapshot, upstreams };
+        let generation = Generation { number, snapshot, upstreams, acceptors };
         generation.refresh_names();
-        generation
+        Ok(generation)
+    }
+
+    /// What its listeners need for handshakes.
+    pub fn acceptors(&self) -> &Acceptors {
+        &self.acceptors
     }
 
     /// What runs for an upstream of the snapshot.
@@ -250,6 +261,7 @@ impl fmt::Display for Refused {
                 write!(f, "cannot read {}: {error}; name the file with `--config FILE`", path.display())
             }
             Refused::Invalid(problems) => f.write_str(problems.trim_end()),
+            Refused::Listeners(error) => error.fmt(f),
         }
     }
 }

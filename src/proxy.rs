@@ -3,6 +3,7 @@
 //! There is no CORS and no routing here. A request is judged once, in `request_filter`; what follows from that is
 //! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
 
+mod pace;
 mod request;
 mod response;
 
@@ -19,9 +20,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use self::pace::Body;
 use self::request::{Sender, facts, join_cookies, say_where_from, target_for_upstream};
 use self::response::{Own, error_text, own_response, remove_hop_by_hop, status_of};
 use crate::cors::{Edits, Headers, Reason};
+use crate::edge::Client;
+use crate::edge::guard::Overdue;
 use crate::live::{Generation, Live};
 use crate::request_id::RequestIds;
 use crate::snapshot::{Action, Route};
@@ -43,8 +47,8 @@ pub struct Ctx {
     judged: Option<Judged>,
     /// Addresses that could not be connected to.
     tried: Vec<SocketAddr>,
-    /// Bytes of the request body so far, in this attempt.
-    body: u64,
+    /// What has come of the request body.
+    body: Body,
     running: Arc<Running>,
 }
 
@@ -78,7 +82,7 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Ctx {
         self.running.0.fetch_add(1, Ordering::Relaxed);
-        Ctx { judged: None, tried: Vec::new(), body: 0, running: self.running.clone() }
+        Ctx { judged: None, tried: Vec::new(), body: Body::default(), running: self.running.clone() }
     }
 
     /// Pingora would add a compression module that is switched off, and costs allocations all the same.
@@ -86,14 +90,9 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let generation = self.live.current();
-        let downstream = session.as_downstream_mut();
-        // Pingora would keep an idle connection for ever. A connection that is to be closed must stay so.
-        if downstream.get_keepalive().is_some() {
-            let keepalive = generation.snapshot.limits().keepalive.as_secs().max(1);
-            downstream.set_keepalive(Some(keepalive));
-        }
+        pace::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
         let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender));
+        let verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
         let (route, own) = match verdict.action {
             Action::Forward(found) => (Some(found.index), None),
             Action::Answer(status) => (None, Some(Own { status, text: "", field: None })),
@@ -113,7 +112,13 @@ impl ProxyHttp for Gateway {
             log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
         }
         ctx.judged = Some(Judged { route, edits: verdict.edits, generation, sender });
-        let Some(Own { status, text, field }) = own else { return Ok(false) };
+        let Some(Own { status, text, field }) = own else {
+            if let Some((route, generation)) = ctx.forwarded() {
+                let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                pace::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
+            }
+            return Ok(false);
+        };
         let mut response = own_response(status, text)?;
         if let Some((name, value)) = field {
             response.insert_header(name, value)?;
@@ -164,7 +169,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         // Runs for each attempt, and a second one is given the whole body again.
-        ctx.body = 0;
+        ctx.body.restart();
         let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;
@@ -182,7 +187,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
@@ -192,16 +197,16 @@ impl ProxyHttp for Gateway {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        ctx.body += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        let limit = ctx.judged.as_ref().and_then(|judged| judged.generation.snapshot.limits().body);
-        match limit {
-            Some(limit) if ctx.body > limit => {
-                let mut error = Error::explain(ErrorType::HTTPStatus(413), "request body longer than limits.body");
-                error.esource = ErrorSource::Downstream;
-                Err(error)
-            }
-            _ => Ok(()),
+        let Some(judged) = &ctx.judged else { return Ok(()) };
+        let limits = judged.generation.snapshot.limits();
+        // What goes over a WebSocket is no body, and has no end to wait for.
+        if !session.was_upgraded() {
+            ctx.body.take(body.as_ref().map_or(0, Bytes::len), limits)?;
         }
+        if end_of_stream {
+            pace::request_is_answered(session.as_downstream(), limits);
+        }
+        Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>
@@ -231,13 +236,26 @@ impl ProxyHttp for Gateway {
                 response.remove_header("transfer-encoding");
                 session.set_keepalive(None);
             }
+            if let Some((route, generation)) = ctx.forwarded() {
+                if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                    let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                    pace::becomes_websocket(session.as_downstream_mut(), timeouts);
+                } else {
+                    pace::request_is_answered(session.as_downstream(), generation.snapshot.limits());
+                }
+            }
             ctx.edit(response);
         }
         Ok(())
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let status = status_of(e);
+        // What a guard has ended looks like a client that broke off.
+        let status = match Client::of(session.as_downstream()).and_then(|client| client.overdue()) {
+            Some(Overdue::Deadline) => Some(StatusCode::GATEWAY_TIMEOUT),
+            Some(Overdue::Idle) => None,
+            None => status_of(e),
+        };
         let failed = FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false };
         let Some(status) = status else { return failed };
         let upstream =

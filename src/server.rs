@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::signals::Readiness;
 use self::signals::Signals;
 use crate::admin::Admin;
+use crate::edge::{Edge, listener_config};
 use crate::live::Live;
 use crate::proxy::{Gateway, Running};
 
@@ -108,11 +109,12 @@ pub fn serve_with(
 
     let gateway = Gateway::new(live.clone());
     let running = gateway.running();
-    let mut proxy = pingora_proxy::http_proxy_service(&server.configuration, gateway);
-    for address in &fixed.listeners {
-        proxy.add_tcp(&address.to_string());
+    let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
+    let mut edge = Service::new("edge".to_owned(), Edge::new(live.clone(), proxy));
+    for listener in generation.snapshot.listeners() {
+        edge.add_listener(listener_config(listener));
     }
-    server.add_service(proxy);
+    server.add_service(edge);
     let readiness = Readiness::default();
     if let Some(address) = fixed.admin {
         add_http_service(&mut server, "admin", Admin::new(live.clone(), readiness.clone()), address);

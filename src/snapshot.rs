@@ -7,7 +7,7 @@
 mod compile;
 mod spec;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -328,14 +328,7 @@ impl Snapshot {
 
     /// The listener behind a local address, which a listener on an unspecified address has many of.
     pub fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
-        let serves = |address: SocketAddr| match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => {
-                address.port() == local.port() && local.ip().to_canonical().is_ipv4()
-            }
-            IpAddr::V6(ip) if ip.is_unspecified() => address.port() == local.port(),
-            ip => address.port() == local.port() && ip.to_canonical() == local.ip().to_canonical(),
-        };
-        let found = || self.listeners.iter().filter(|listener| serves(listener.address));
+        let found = || self.listeners.iter().filter(|listener| listener.serves(local));
         found().find(|listener| !listener.address.ip().is_unspecified()).or_else(|| found().next())
     }
 

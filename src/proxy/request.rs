@@ -11,8 +11,9 @@ use pingora_proxy::Session;
 
 use crate::cors::Scheme;
 use crate::domain::split_port;
+use crate::edge::Client;
 use crate::forwarded::{TrustedProxies, chain};
-use crate::snapshot::{Connection, Framing, Request};
+use crate::snapshot::{Framing, Request, Snapshot};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -50,7 +51,7 @@ impl Sender {
     }
 }
 
-pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender) -> Request<'a> {
+pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender, snapshot: &Snapshot) -> Request<'a> {
     let request = session.req_header();
     let (target, authority) = origin_form(request);
     let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
@@ -74,7 +75,7 @@ pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender) -> Request<
         },
         headers: &request.headers,
         framing: framing(session),
-        connection: Connection::default(),
+        connection: Client::of(session).map(|client| client.facts(snapshot)).unwrap_or_default(),
     }
 }
 

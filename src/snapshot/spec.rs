@@ -1,7 +1,7 @@
 //! What runs, as configured: listeners, limits and upstreams. Plain data; what is running for it lives elsewhere, and
 //! survives a reload while this is equal.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,18 @@ pub struct Listener {
     pub redirect: Option<u16>,
     /// Whether every connection begins with a PROXY header, which only trusted proxies can send.
     pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Whether connections to a local address are its own. One on an unspecified address has many of them.
+    pub fn serves(&self, local: SocketAddr) -> bool {
+        let here = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
+            IpAddr::V6(ip) if ip.is_unspecified() => true,
+            ip => ip.to_canonical() == local.ip().to_canonical(),
+        };
+        here && self.address.port() == local.port()
+    }
 }
 
 /// How a listener ends TLS.

@@ -1,0 +1,317 @@
+//! The edge: where clients connect, before there is a request.
+//!
+//! A connection is taken through these steps, each of which can end it:
+//!
+//! 1. It is counted. One too many is let in all the same, for one request that is told so; far too many are not.
+//! 2. Behind a load balancer its PROXY header is read, which says who the client is.
+//! 3. TLS is ended.
+//! 4. From then on [`connection::Connection`] watches how long the client takes, Pingora reads requests from it, and
+//!    a [`guard`] watches over each.
+//!
+//! Everything is read from the configuration in force when the connection begins. What later steps and the hooks need
+//! to know of it is in [`Client`].
+
+pub mod acceptor;
+pub mod admission;
+mod connection;
+pub mod guard;
+mod proxy_header;
+mod requests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::http::ResponseHeader;
+use pingora::listeners::tls::Acceptor;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::stream::Stream as TcpStream;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream};
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use rustls::ServerConfig;
+use tokio::time::{Instant, timeout_at};
+
+use self::admission::{Admission, Entry, Overcrowded};
+use self::connection::{Connection, Progress, Terms};
+use self::guard::Overdue;
+use self::requests::Requests;
+use crate::live::{Generation, Live};
+use crate::proxy::Gateway;
+use crate::snapshot::{self, Crowd, Limits, Listener, ServerName, Snapshot};
+use crate::tls::{Certificate, Certificates};
+
+/// How long a client may take for its request when it can only be told that there is no room.
+const CROWD_PATIENCE: Duration = Duration::from_secs(1);
+/// What a header may have on top of its limits, so that those who are a little over get a proper answer.
+const HEADER_MARGIN: usize = 32 * 1024;
+/// TLS is read in records of up to 16 KiB, but in small pieces; without a buffer each would be a system call. Plain HTTP
+/// is read into larger buffers of Pingora's own.
+const TLS_READ_BUFFER: usize = 16 * 1024;
+/// Pingora's default: about one packet.
+const WRITE_BUFFER: usize = 1460;
+
+/// The application behind all listeners.
+pub struct Edge {
+    live: Arc<Live>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    admission: Arc<Admission>,
+    /// Where it listens: what the process was started with, whatever the configuration says by now.
+    listeners: Vec<Place>,
+}
+
+/// A client's connection, as far as its requests are concerned.
+#[derive(Debug)]
+pub struct Client {
+    address: IpAddr,
+    listener: Arc<Listener>,
+    tls: Option<ClientTls>,
+    crowd: Crowd,
+    progress: Progress,
+}
+
+/// What a client has asked for in its handshake.
+#[derive(Debug)]
+struct ClientTls {
+    /// In lower case.
+    name: Option<Box<str>>,
+    /// What it was shown.
+    certificate: Arc<Certificate>,
+}
+
+/// A listener, and what it needs for handshakes if it has any.
+#[derive(Debug, Clone)]
+struct Place {
+    listener: Arc<Listener>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+/// Why a connection ends before its first request.
+enum Unserved {
+    /// It is none that a client can make.
+    Unknown,
+    /// Far too many are open.
+    Overcrowded,
+    /// It should begin with a PROXY header, and its peer is no trusted proxy.
+    Untrusted,
+    ProxyHeader(proxy_header::Fault),
+    Handshake(Box<pingora::Error>),
+    /// It took too long.
+    Late,
+}
+
+/// How a listener's connections are set up.
+pub fn listener_config(listener: &Listener) -> ListenerConfig {
+    let read = if listener.tls.is_some() { TLS_READ_BUFFER } else { 0 };
+    ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(read, WRITE_BUFFER))
+}
+
+// === impl Edge ===
+
+impl Edge {
+    /// Serves what `live` says at the time of each connection, on the listeners that it has now.
+    pub fn new(live: Arc<Live>, proxy: HttpProxy<Gateway>) -> Self {
+        let listeners = {
+            let generation = live.current();
+            generation.snapshot.listeners().iter().map(|listener| Place::of(listener, &generation)).collect()
+        };
+        Edge { live, proxy: Arc::new(proxy), admission: Arc::default(), listeners }
+    }
+
+    /// The open connections.
+    pub fn admission(&self) -> Arc<Admission> {
+        self.admission.clone()
+    }
+
+    /// All steps up to the end of the connection.
+    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, Unserved)> {
+        let accepted = Instant::now();
+        let Some((stream, peer, local)) = tcp(stream) else {
+            return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), Unserved::Unknown));
+        };
+        // What is needed for the first steps is given back before the connection goes on, maybe for hours.
+        let (_entry, connection) =
+            Box::pin(self.take_in(stream, accepted, peer, local)).await.map_err(|unserved| (peer, unserved))?;
+        Box::pin(connection.serve(shutdown)).await;
+        Ok(())
+    }
+
+    async fn take_in(
+        &self,
+        mut stream: Box<TcpStream>,
+        accepted: Instant,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<(Entry, Requests), Unserved> {
+        let generation = self.live.current();
+        let limits = generation.snapshot.limits();
+        let place = self.place(&generation, local).ok_or(Unserved::Unknown)?;
+        let mut entry = self.admission.enter(limits.connections).map_err(|Overcrowded| Unserved::Overcrowded)?;
+        let header_timeout = limits.header_timeout;
+        let mut client = peer;
+        if place.listener.proxy_protocol {
+            if !generation.snapshot.trusted_proxies().contains(peer.ip()) {
+                return Err(Unserved::Untrusted);
+            }
+            let reading = timeout_at(accepted + header_timeout, proxy_header::read(&mut *stream));
+            let preface = reading.await.map_err(|_| Unserved::Late)?.map_err(Unserved::ProxyHeader)?;
+            stream.rewind(&preface.rest);
+            if let Some(named) = preface.client {
+                client = named;
+                set_peer(&mut stream, named);
+            }
+        }
+        let address = client.ip().to_canonical();
+        // A trusted proxy has the connections of many clients.
+        if !generation.snapshot.trusted_proxies().contains(address) {
+            entry.identify(address, limits.connections_per_client).map_err(|Overcrowded| Unserved::Overcrowded)?;
+        }
+        let crowd = entry.crowd();
+        let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
+        let deadline = accepted + patience;
+        let terms = Terms {
+            first_header: deadline,
+            header_timeout,
+            header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
+            send_timeout: limits.send_timeout,
+            http2: false,
+        };
+        let client = Client { address, listener: place.listener, tls: None, crowd, progress: Progress::new() };
+        let connection = match place.tls {
+            None => self.connection(*stream, client, terms, limits),
+            Some(config) => {
+                let handshake = Acceptor::from_server_config(config);
+                let handshake = timeout_at(deadline, handshake.tls_handshake(*stream));
+                let stream = handshake.await.map_err(|_| Unserved::Late)?.map_err(Unserved::Handshake)?;
+                let tls = client.listener.tls.as_ref().map(|tls| ClientTls::new(&stream, &tls.certificates));
+                let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+                self.connection(stream, Client { tls, ..client }, Terms { http2, ..terms }, limits)
+            }
+        };
+        Ok((entry, connection))
+    }
+
+    /// The listener behind a local address. One that the configuration in force has not, or has the other way, with
+    /// TLS or without, is as it was when the process started: that needs a restart.
+    fn place(&self, generation: &Generation, local: SocketAddr) -> Option<Place> {
+        let started = self.listeners.iter().find(|place| place.listener.serves(local));
+        let now = generation.snapshot.listener(local).map(|listener| Place::of(listener, generation));
+        match (now, started) {
+            (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
+            (_, started) => started.cloned(),
+        }
+    }
+
+    fn connection<S: IO + 'static>(&self, stream: S, client: Client, terms: Terms, limits: &Limits) -> Requests {
+        let client = Arc::new(client);
+        let digest = ProxyDigest::new(no_response(), Some(Box::new(client.clone())));
+        let stream = Connection::new(stream, client.clone(), Arc::new(digest), terms);
+        Requests::new(self.proxy.clone(), Box::new(stream), client, terms.http2, limits)
+    }
+}
+
+#[async_trait]
+impl ServerApp for Edge {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // Anybody can make any number of these happen; nobody wants as many lines in the log.
+        if let Err((peer, unserved)) = self.serve(stream, shutdown).await {
+            log::debug!("closed before a request peer={peer} because=\"{unserved}\"");
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        // Idle connections wait for this in order to end.
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// The TCP connection, and both its ends.
+fn tcp(stream: Stream) -> Option<(Box<TcpStream>, SocketAddr, SocketAddr)> {
+    let stream = stream.into_any().downcast::<TcpStream>().ok()?;
+    let digest = stream.get_socket_digest()?;
+    let (peer, local) = (*digest.peer_addr()?.as_inet()?, *digest.local_addr()?.as_inet()?);
+    Some((stream, peer, local))
+}
+
+/// From here on the connection comes from `client`, wherever that is asked.
+fn set_peer(stream: &mut TcpStream, client: SocketAddr) {
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // It is new, so that nothing can be there yet.
+    let _ = digest.peer_addr.set(Some(client.into()));
+    stream.set_socket_digest(digest);
+}
+
+/// What stands where a proxy that we had gone through would have answered.
+fn no_response() -> Box<ResponseHeader> {
+    Box::new(ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status")))
+}
+
+// === impl Client ===
+
+impl Client {
+    /// The client of a session. None only in tests that make sessions by themselves.
+    pub fn of(session: &ServerSession) -> Option<&Arc<Self>> {
+        session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Who is connected: the peer, or whom a PROXY header names.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// What its requests are judged by.
+    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> snapshot::Connection<'a> {
+        let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
+        let asked_for = self
+            .tls
+            .as_ref()
+            .and_then(|tls| Some(ServerName { name: tls.name.as_deref()?, certificate: &tls.certificate }));
+        snapshot::Connection { asked_for, redirect: now.unwrap_or(&self.listener).redirect, crowd: self.crowd }
+    }
+
+    /// To be called when the header of a request is complete: its time is no longer running.
+    pub fn request_begins(&self) {
+        self.progress.request_begins();
+    }
+
+    /// Why a guard has asked the request to end, if it has.
+    pub fn overdue(&self) -> Option<Overdue> {
+        self.progress.overdue()
+    }
+}
+
+// === impl ClientTls, Place, Unserved ===
+
+impl ClientTls {
+    fn new(stream: &impl Ssl, certificates: &Certificates) -> Self {
+        let name = stream.get_ssl().and_then(|tls| tls.server_name());
+        // The same look-up as in the handshake, on the same certificates.
+        ClientTls { name: name.map(Into::into), certificate: certificates.find(name).clone() }
+    }
+}
+
+impl Place {
+    fn of(listener: &Arc<Listener>, generation: &Generation) -> Self {
+        Place { listener: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
+    }
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unserved::Unknown => write!(f, "it is not on a listener of ours"),
+            Unserved::Overcrowded => write!(f, "far too many are open"),
+            Unserved::Untrusted => write!(f, "a PROXY header is expected, and the peer is no trusted proxy"),
+            Unserved::ProxyHeader(fault) => write!(f, "{fault}"),
+            Unserved::Handshake(error) => write!(f, "{error}"),
+            Unserved::Late => write!(f, "it took too long"),
+        }
+    }
+}

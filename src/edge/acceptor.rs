@@ -1,0 +1,116 @@
+//! How listeners end TLS: what rustls is told.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::client::VerifierBuilderError;
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+
+use crate::snapshot::{Listener, ListenerTls, TlsVersion};
+use crate::tls::Certificates;
+
+/// What the listeners of a configuration need for handshakes.
+#[derive(Debug, Default)]
+pub struct Acceptors(Vec<Acceptor>);
+
+/// One listener's.
+#[derive(Debug, Clone)]
+struct Acceptor {
+    address: SocketAddr,
+    /// What it was made from.
+    tls: ListenerTls,
+    config: Arc<ServerConfig>,
+}
+
+/// Why there cannot be any handshakes.
+#[derive(Debug)]
+pub enum AcceptorError {
+    /// What rustls says.
+    Tls(rustls::Error),
+    /// What is wrong with the authorities of clients.
+    Authorities(VerifierBuilderError),
+}
+
+impl Acceptors {
+    /// Those of `listeners`. One whose settings are as before goes on with its tickets: clients can resume sessions.
+    /// For any other there are new tickets, so that nobody comes in on what an earlier configuration has verified.
+    pub fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
+        let old = old.map_or(&[][..], |old| &old.0);
+        let with_tls = listeners.iter().filter_map(|listener| Some((listener.address, listener.tls.as_ref()?)));
+        let acceptor = |(address, tls): (SocketAddr, &ListenerTls)| {
+            let same = old.iter().find(|old| old.address == address && old.tls == *tls);
+            let config = same.map_or_else(|| server_config(tls), |same| Ok(same.config.clone()))?;
+            Ok(Acceptor { address, tls: tls.clone(), config })
+        };
+        with_tls.map(acceptor).collect::<Result<_, _>>().map(Acceptors)
+    }
+
+    /// That of a listener.
+    pub fn of(&self, listener: SocketAddr) -> Option<&Arc<ServerConfig>> {
+        self.0.iter().find(|acceptor| acceptor.address == listener).map(|acceptor| &acceptor.config)
+    }
+}
+
+/// What rustls needs to know.
+fn server_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, AcceptorError> {
+    let provider = Arc::new(ring::default_provider());
+    let versions = match tls.min_version {
+        TlsVersion::Tls12 => &[&version::TLS12, &version::TLS13][..],
+        TlsVersion::Tls13 => &[&version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
+    let builder = match &tls.clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => {
+            let roots = clients.authorities.roots().clone();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = if clients.required { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName(tls.certificates.clone())));
+    config.alpn_protocols = match tls.http2 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"http/1.1".to_vec()],
+    };
+    // Sessions are kept by the clients, as tickets: no memory here, and the same on all threads.
+    config.ticketer = ring::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// Chooses the certificate by the name that the client asks for, which rustls gives in lower case.
+#[derive(Debug)]
+struct ByName(Arc<Certificates>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.find(hello.server_name()).key().clone())
+    }
+}
+
+impl From<rustls::Error> for AcceptorError {
+    fn from(error: rustls::Error) -> Self {
+        AcceptorError::Tls(error)
+    }
+}
+
+impl From<VerifierBuilderError> for AcceptorError {
+    fn from(error: VerifierBuilderError) -> Self {
+        AcceptorError::Authorities(error)
+    }
+}
+
+impl fmt::Display for AcceptorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AcceptorError::Tls(error) => write!(f, "TLS: {error}"),
+            AcceptorError::Authorities(error) => write!(f, "client_ca: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for AcceptorError {}

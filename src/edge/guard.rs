@@ -1,0 +1,320 @@
+//! A guard around what serves a request: it ends what takes too long, or what nothing moves on any more.
+//!
+//! The guard is a future around another. What it watches for is said from inside, by the hooks that the other one
+//! calls ([`set_deadline`], [`set_idle`]); while nothing is said it costs no timer and reads no clock. Movement is
+//! being polled: whatever a request waits for, an answer, a chunk, room to write, polls its future when it comes.
+//!
+//! It ends a request in two steps. First it asks: the connection lets no more reads through, which Pingora takes for a
+//! client that broke off, so that the request comes to its usual end, in the log too. What does not end by that is
+//! dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long a request has to come to its end after it was asked to.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Into how many parts an idle time is cut: it is kept to within two of them.
+const TICKS: u32 = 8;
+
+/// What ended a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// Its deadline.
+    Deadline,
+    /// Nothing moved for too long.
+    Idle,
+}
+
+/// What is watched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Terms {
+    deadline: Option<Instant>,
+    idle: Option<Duration>,
+}
+
+thread_local! {
+    /// Those of the guard that is being polled.
+    static CURRENT: Cell<Option<Terms>> = const { Cell::new(None) };
+}
+
+/// Ends the request that is being polled at this time; None: at no time. Does nothing outside of a guard.
+pub fn set_deadline(deadline: Option<Instant>) {
+    change(|terms| terms.deadline = deadline);
+}
+
+/// Ends the request that is being polled when nothing moves on it for so long, and up to a quarter longer; None: never.
+/// Does nothing outside of a guard.
+pub fn set_idle(idle: Option<Duration>) {
+    change(|terms| terms.idle = idle);
+}
+
+/// A new request: what was said for the one before is over.
+pub(super) fn clear() {
+    change(|terms| *terms = Terms::default());
+}
+
+fn change(change: impl FnOnce(&mut Terms)) {
+    CURRENT.with(|current| {
+        if let Some(mut terms) = current.get() {
+            change(&mut terms);
+            current.set(Some(terms));
+        }
+    });
+}
+
+/// The future. Its output is None if it had to drop the one within.
+pub(super) struct Guard<F: ?Sized, A> {
+    inner: Pin<Box<F>>,
+    /// Asks the request to end; false when that is not possible.
+    ask: A,
+    terms: Terms,
+    timer: Timer,
+    /// It was asked to end.
+    asked: bool,
+}
+
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether it runs; one that does not is kept for the next time.
+    runs: bool,
+    /// What it was set for.
+    terms: Terms,
+    /// Ticks of the idle time in which nothing moved.
+    still: u32,
+    /// Something moved since the last tick.
+    moved: bool,
+}
+
+impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Guard<F, A> {
+    /// `ask` asks the request to end; it gives false when that is not possible. `idle` is as in [`set_idle`].
+    pub(super) fn new(inner: Pin<Box<F>>, idle: Option<Duration>, ask: A) -> Self {
+        Guard { inner, ask, terms: Terms { deadline: None, idle }, timer: Timer::default(), asked: false }
+    }
+
+    /// Polls the future within, which may say what to watch for.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Puts back what was there, also when the future panics.
+        struct Restore(Option<Terms>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        let restore = Restore(CURRENT.replace(Some(self.terms)));
+        let result = self.inner.as_mut().poll(cx);
+        self.terms = CURRENT.get().unwrap_or_default();
+        drop(restore);
+        result
+    }
+}
+
+impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Future for Guard<F, A> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let fired = this.timer.fired(cx);
+        if let Poll::Ready(output) = this.poll_inner(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if fired && this.asked {
+            return Poll::Ready(None);
+        }
+        if fired && let Some(overdue) = this.timer.tick() {
+            this.asked = (this.ask)(overdue);
+            if !this.asked {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = this.poll_inner(cx) {
+                return Poll::Ready(Some(output));
+            }
+            this.timer.set(Some(Instant::now() + NOTICE), cx);
+        } else if !this.asked && (fired || this.terms != this.timer.terms) {
+            this.timer.set_for(this.terms, cx);
+        }
+        Poll::Pending
+    }
+}
+
+impl Timer {
+    /// Whether its time has come. If not, it is something else that has moved.
+    fn fired(&mut self, cx: &mut Context<'_>) -> bool {
+        let fired = self.runs && self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        self.moved |= !fired;
+        fired
+    }
+
+    /// What has become overdue, now that its time has come.
+    fn tick(&mut self) -> Option<Overdue> {
+        if self.terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Some(Overdue::Deadline);
+        }
+        self.still = if self.moved { 0 } else { self.still + 1 };
+        self.moved = false;
+        // What moves while a tick is handled is not seen, so that one more is waited for.
+        (self.terms.idle.is_some() && self.still > TICKS).then_some(Overdue::Idle)
+    }
+
+    fn set_for(&mut self, terms: Terms, cx: &mut Context<'_>) {
+        if terms != self.terms {
+            (self.terms, self.still, self.moved) = (terms, 0, false);
+        }
+        let tick = terms.idle.map(|idle| Instant::now() + idle / TICKS);
+        self.set(terms.deadline.into_iter().chain(tick).min(), cx);
+    }
+
+    fn set(&mut self, next: Option<Instant>, cx: &mut Context<'_>) {
+        self.runs = next.is_some();
+        let Some(next) = next else { return };
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(next),
+            None => self.sleep = Some(Box::pin(sleep_until(next))),
+        }
+        if self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_millis(80);
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+    }
+
+    fn never_asks(_: Overdue) -> bool {
+        false
+    }
+
+    async fn pending() {
+        std::future::pending::<()>().await;
+    }
+
+    #[test]
+    fn what_ends_in_time_is_left_alone() {
+        run(async {
+            let work = async {
+                set_idle(Some(IDLE));
+                set_deadline(Some(Instant::now() + 4 * IDLE));
+                tokio::time::sleep(IDLE / 2).await;
+                7
+            };
+            assert_eq!(Guard::new(Box::pin(work), None, never_asks).await, Some(7));
+        });
+    }
+
+    #[test]
+    fn without_terms_there_is_no_timer() {
+        run(async {
+            let (send, mut receive) = mpsc::channel::<()>(1);
+            let mut guard = Guard::new(Box::pin(async move { receive.recv().await }), None, never_asks);
+            assert!(futures_poll(&mut guard).await.is_pending());
+            assert!(guard.timer.sleep.is_none());
+            drop(send);
+            assert_eq!(guard.await, Some(None));
+        });
+    }
+
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
+    }
+
+    #[test]
+    fn what_does_not_move_is_dropped() {
+        run(async {
+            let begin = Instant::now();
+            assert_eq!(Guard::new(Box::pin(pending()), Some(IDLE), never_asks).await, None);
+            assert!((IDLE..IDLE * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        });
+    }
+
+    #[test]
+    fn what_moves_goes_on_until_it_stops() {
+        run(async {
+            let begin = Instant::now();
+            let work = async {
+                set_idle(Some(IDLE));
+                for _ in 0..10 {
+                    tokio::time::sleep(IDLE / 2).await;
+                }
+                pending().await;
+            };
+            assert_eq!(Guard::new(Box::pin(work), None, never_asks).await, None);
+            assert!((IDLE * 6..IDLE * 8).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        });
+    }
+
+    #[test]
+    fn a_deadline_ends_what_moves() {
+        run(async {
+            let begin = Instant::now();
+            let work = async {
+                set_deadline(Some(Instant::now() + IDLE));
+                loop {
+                    tokio::time::sleep(IDLE / 10).await;
+                }
+            };
+            let output: Option<()> = Guard::new(Box::pin(work), None, never_asks).await;
+            assert_eq!(output, None);
+            assert!((IDLE..IDLE * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        });
+    }
+
+    #[test]
+    fn it_asks_before_it_drops() {
+        run(async {
+            let asked = Rc::new(RefCell::new(Vec::new()));
+            let ask = |overdue| {
+                asked.borrow_mut().push(overdue);
+                true
+            };
+            let seen = asked.clone();
+            let polite =
+                std::future::poll_fn(
+                    move |_| {
+                        if seen.borrow().is_empty() { Poll::Pending } else { Poll::Ready("bye") }
+                    },
+                );
+            assert_eq!(Guard::new(Box::pin(polite), Some(IDLE), &ask).await, Some("bye"));
+            let begin = Instant::now();
+            assert_eq!(Guard::new(Box::pin(pending()), Some(IDLE), &ask).await, None);
+            assert!(begin.elapsed() >= NOTICE, "{:?}", begin.elapsed());
+            assert_eq!(*asked.borrow(), [Overdue::Idle, Overdue::Idle]);
+        });
+    }
+
+    #[test]
+    fn terms_can_be_taken_back_and_are_those_of_the_innermost_guard() {
+        run(async {
+            let inner = async {
+                set_idle(Some(IDLE));
+                set_deadline(Some(Instant::now() + IDLE));
+                clear();
+                tokio::time::sleep(IDLE * 2).await;
+                "done"
+            };
+            let outer = async {
+                let inner = Guard::new(Box::pin(inner), None, never_asks).await;
+                (inner, CURRENT.get())
+            };
+            let result = Guard::new(Box::pin(outer), None, never_asks).await;
+            assert_eq!(result, Some((Some("done"), Some(Terms::default()))));
+            set_idle(Some(IDLE));
+            assert_eq!(CURRENT.get(), None, "outside of a guard nothing is remembered");
+        });
+    }
+}
