@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
@@ -188,15 +188,20 @@ impl Generation {
     fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Result<Self, Refused> {
         let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
         let acceptors = acceptors.map_err(Refused::Listeners)?;
-        let old: HashMap<&str, &Arc<Upstream>> =
-            old.iter().flat_map(|old| &old.upstreams).map(|upstream| (&*upstream.spec().name, upstream)).collect();
-        let running = |spec: &crate::snapshot::Upstream| {
-            old.get(&*spec.name).filter(|upstream| upstream.spec() == spec).map(|upstream| Arc::clone(upstream))
+        // One that is written inline may have the name of another one.
+        let mut running: HashMap<&str, Vec<&Arc<Upstream>>> = HashMap::new();
+        for upstream in old.iter().flat_map(|old| &old.upstreams) {
+            running.entry(&*upstream.spec().name).or_default().push(upstream);
+        }
+        let mut take = |spec: &crate::snapshot::Upstream| {
+            let namesakes = running.get_mut(&*spec.name)?;
+            let same = namesakes.iter().position(|upstream| upstream.spec() == spec)?;
+            Some(namesakes.swap_remove(same).clone())
         };
         let upstreams = snapshot
             .upstreams()
             .iter()
-            .map(|spec| running(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
+            .map(|spec| take(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
             .collect();
         let generation = Generation { number, snapshot, upstreams, acceptors };
         generation.refresh_names();
@@ -213,6 +218,11 @@ impl Generation {
         &self.upstreams[id.0]
     }
 
+    /// What runs for all upstreams of the snapshot, in its order.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
     /// Whether some upstream has names to look up.
     pub fn has_names(&self) -> bool {
         self.upstreams.iter().any(|upstream| upstream.has_names())
@@ -223,7 +233,7 @@ impl Generation {
         std::thread::scope(|scope| {
             for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
                 scope.spawn(|| {
-                    for (name, error) in upstream.refresh(resolve) {
+                    for (name, error) in upstream.refresh(Instant::now(), resolve) {
                         log::warn!("cannot look up name={name} upstream={} error=\"{error}\"", upstream.spec().name);
                     }
                 });

@@ -4,10 +4,11 @@
 //! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
 
 mod pace;
+pub(crate) mod peer;
 mod request;
 mod response;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,6 +22,7 @@ use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::pace::Body;
+use self::peer::Tries;
 use self::request::{Sender, facts, join_cookies, say_where_from, target_for_upstream};
 use self::response::{Own, error_text, own_response, remove_hop_by_hop, status_of};
 use crate::cors::{Edits, Headers, Reason};
@@ -29,6 +31,7 @@ use crate::edge::guard::Overdue;
 use crate::live::{Generation, Live};
 use crate::request_id::RequestIds;
 use crate::snapshot::{Action, Route};
+use crate::upstream::Upstream;
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
@@ -45,8 +48,8 @@ pub struct Running(AtomicUsize);
 pub struct Ctx {
     /// What was decided. None before `request_filter`, and then no response gets any CORS header.
     judged: Option<Judged>,
-    /// Addresses that could not be connected to.
-    tried: Vec<SocketAddr>,
+    /// How it fares with the upstream.
+    tries: Tries,
     /// What has come of the request body.
     body: Body,
     running: Arc<Running>,
@@ -82,7 +85,7 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Ctx {
         self.running.0.fetch_add(1, Ordering::Relaxed);
-        Ctx { judged: None, tried: Vec::new(), body: Body::default(), running: self.running.clone() }
+        Ctx { judged: None, tries: Tries::default(), body: Body::default(), running: self.running.clone() }
     }
 
     /// Pingora would add a compression module that is switched off, and costs allocations all the same.
@@ -131,33 +134,31 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let (route, generation) = ctx.forwarded().or_err(ErrorType::InternalError, "no route was chosen")?;
-        let upstream = generation.upstream(route.upstream);
-        let address = upstream.pick(&ctx.tried).ok_or_else(|| {
-            let mut error = Error::explain(ErrorType::HTTPStatus(503), "no address is known for the upstream");
-            error.esource = ErrorSource::Upstream;
-            error
-        })?;
-        let spec = upstream.spec();
-        let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
-        peer.options.connection_timeout = Some(spec.timeouts.connect);
-        peer.options.total_connection_timeout = Some(spec.timeouts.connect);
-        peer.options.read_timeout = Some(spec.timeouts.read);
-        peer.options.write_timeout = Some(spec.timeouts.write);
-        peer.options.idle_timeout = Some(spec.timeouts.idle);
-        Ok(peer)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let (tries, upstream, client) =
+            ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
+        tries.peer(upstream, session.as_downstream(), client)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
-        if let Some((route, generation)) = ctx.forwarded() {
-            let upstream = generation.upstream(route.upstream).spec();
-            // Nothing was sent yet, so that any method may be tried again.
-            e.set_retry(ctx.tried.len() < upstream.retries);
-            log::warn!("connect failed upstream={} address={} error={:?}", upstream.name, peer._address, e.etype());
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
+        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
+            tries.connect_failed(upstream, session.as_downstream(), client, &mut e);
         }
-        if let Some(address) = peer._address.as_inet() {
-            ctx.tried.push(*address);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        // Whether it is tried again is ours to decide; an error that leaves it open would make Pingora panic.
+        e.retry.decide_reuse(false);
+        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
+            tries.broken_off(upstream, session.as_downstream_mut(), client, &mut e, client_reused);
         }
         e
     }
@@ -170,6 +171,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         // Runs for each attempt, and a second one is given the whole body again.
         ctx.body.restart();
+        if let Some((tries, upstream, _)) = ctx.toward_upstream() {
+            tries.check_version(upstream, request.version)?;
+        }
         let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;
@@ -205,6 +209,22 @@ impl ProxyHttp for Gateway {
         }
         if end_of_stream {
             pace::request_is_answered(session.as_downstream(), limits);
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some((tries, upstream, _)) = ctx.toward_upstream() {
+            tries.header_came(upstream, response.status);
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                // From here on silence is measured by what is said in both directions, and is no late request body.
+                session.set_read_timeout(Some(upstream.spec().timeouts.websocket));
+            }
         }
         Ok(())
     }
@@ -303,6 +323,13 @@ impl Ctx {
         let judged = self.judged.as_ref()?;
         let route = judged.route?;
         Some((judged.generation.snapshot.route(route), &judged.generation))
+    }
+
+    /// The tries of a request that is forwarded, where they go, and who it comes from.
+    fn toward_upstream(&mut self) -> Option<(&mut Tries, &Upstream, IpAddr)> {
+        let Judged { generation, route, sender, .. } = self.judged.as_ref()?;
+        let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
+        Some((&mut self.tries, upstream, sender.client))
     }
 
     /// Gives a response what was decided for the request. Every response comes through here.

@@ -94,7 +94,7 @@ pub(super) fn on_https(request: &RequestHeader, port: u16) -> Option<HeaderValue
 
 /// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2), where the
 /// path may be empty and means `/`.
-fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
+pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
         RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
         RawTargetAuthority::None | RawTargetAuthority::AmbiguousAuthority => (request.raw_path(), None),

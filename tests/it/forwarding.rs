@@ -472,7 +472,7 @@ fn a_dead_node_of_two_fails_no_request_with_a_retry() {
 
 #[test]
 fn a_dead_node_of_two_fails_half_of_the_requests_without_a_retry() {
-    assert_eq!(statuses_with_a_dead_node(1, ", retries: 0"), BTreeMap::from([(200, 10), (502, 10)]));
+    assert_eq!(statuses_with_a_dead_node(1, ", retries: 0, ejection: false"), BTreeMap::from([(200, 10), (502, 10)]));
 }
 
 /// An HTTP/1.0 upstream ends its body with the connection, or says how long it is. Ours has its own version, and its

@@ -1,0 +1,331 @@
+//! From an endpoint to Pingora's peer; and when a try fails, whose fault it was and whether there is another one.
+//!
+//! A request has its first try and up to `retries` more, each on a node that it has not been to:
+//!
+//! | what happened | tried again | counts against the node |
+//! |---|---|---|
+//! | no connection | any method | yes, unless the gateway could not even ask |
+//! | broken off, reset, timed out, before the header of a response | idempotent methods, if the body is still there in full | yes, unless the client still owed its body, or the try had been given less than its time |
+//! | the node said that it has not looked at it (HTTP/2) | any method, if the body is still there in full | yes |
+//! | an answer that is no HTTP | no | no |
+//! | anything after the header of a response | no | no |
+//! | the client went away | no | no |
+//!
+//! Beside these there is one try for free on each node: a connection that was kept from an earlier request may have
+//! ended while ours was on its way, and that says nothing about the node. It goes to the same node again, costs no retry
+//! and counts against nobody. It is had once on each node: were all kept connections of a node dead, the second one
+//! counts as a failure, and what remains of `retries` is spent elsewhere. Only idempotent requests have it (RFC 9110
+//! section 9.2.2), or those of which HTTP/2 says that they were not looked at.
+//!
+//! `timeouts.total` ends all of it: each try gets at most the time that is left, and when nothing is left there is none.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+
+use super::request::origin_form;
+use crate::snapshot::{Balance, HashOn};
+use crate::upstream::{Active, Endpoint, Nobody, Upstream, key};
+
+/// How many requests share a connection of HTTP/2.
+const STREAMS: usize = 100;
+
+/// The tries of a request to get an answer from its upstream.
+#[derive(Default)]
+pub(super) struct Tries {
+    /// Where the request is now. Counts as under way there.
+    at: Option<Active>,
+    /// Where it goes next, when the last try has failed.
+    next: Option<Active>,
+    /// Where it has failed. Empty, and without memory, until it does.
+    failed: Vec<Arc<Endpoint>>,
+    /// Whether the free try on the present node is used up.
+    forgiven: bool,
+    /// Whether the present try has less time than `timeouts.read`, because earlier ones have used it up.
+    shortened: bool,
+    /// Whether the header of the response has come.
+    answered: bool,
+    /// When the response must have begun, or for `timeouts.total` ended.
+    deadline: Option<Instant>,
+}
+
+impl Tries {
+    /// When all must be over: `timeouts.total`; for a WebSocket, when it must have begun. None when there is no such
+    /// time, or none any more. Known from the first try on.
+    #[expect(dead_code, reason = "for whoever cuts off a response that goes on beyond it")]
+    pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
+        self.deadline.filter(|_| !(self.answered && session.is_upgrade_req()))
+    }
+
+    /// The peer for the next try. `client` is who the request comes from.
+    pub(super) fn peer(
+        &mut self,
+        upstream: &Upstream,
+        session: &ServerSession,
+        client: IpAddr,
+    ) -> Result<Box<HttpPeer>> {
+        let at = match self.next.take() {
+            Some(next) => next,
+            None => {
+                let key = hash_key(&upstream.spec().balance, session, client);
+                match upstream.pick(key, &self.failed) {
+                    Ok(at) => at,
+                    Err(Nobody::Unknown) => return give_up(503, "no address is known for the upstream"),
+                    Err(Nobody::Down | Nobody::Tried) => return give_up(503, "no node of the upstream is available"),
+                }
+            }
+        };
+        let timeouts = &upstream.spec().timeouts;
+        let mut peer = Box::new(template(upstream, &at));
+        if session.is_upgrade_req() {
+            // These hold for the whole life of a connection, and cannot be changed once the protocol is.
+            peer.options.read_timeout = Some(timeouts.websocket);
+            peer.options.write_timeout = Some(timeouts.websocket);
+            let begin = timeouts.total.unwrap_or(timeouts.connect + timeouts.read);
+            self.deadline.get_or_insert_with(|| Instant::now() + begin);
+        } else if let Some(total) = timeouts.total {
+            let now = Instant::now();
+            let left = self.deadline.get_or_insert(now + total).saturating_duration_since(now);
+            if left.is_zero() {
+                return give_up(504, "timeouts.total is over");
+            }
+            self.shortened = !self.failed.is_empty() && left < timeouts.read;
+            let options = &mut peer.options;
+            for timeout in [
+                &mut options.connection_timeout,
+                &mut options.total_connection_timeout,
+                &mut options.read_timeout,
+                &mut options.write_timeout,
+            ] {
+                *timeout = timeout.map(|timeout| timeout.min(left));
+            }
+        }
+        self.at = Some(at);
+        Ok(peer)
+    }
+
+    /// There is no connection to the peer. Says in the error whether there is another try.
+    pub(super) fn connect_failed(
+        &mut self,
+        upstream: &Upstream,
+        session: &ServerSession,
+        client: IpAddr,
+        e: &mut Error,
+    ) {
+        let Some(at) = self.at.take() else { return };
+        // With HTTP/2, to open a stream on a kept connection is a part of connecting.
+        if upstream.spec().http2 && *e.etype() == ErrorType::H2Error && !self.forgiven {
+            return self.forgive(upstream, at, e);
+        }
+        log::warn!("connect failed upstream={} address={} error={:?}", upstream.spec().name, at.address(), e.etype());
+        // What the system refuses to the gateway, such as one more socket, says nothing about the node.
+        if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
+            blame(upstream, &at);
+        }
+        e.set_retry(self.again(upstream, &at, session, client));
+    }
+
+    /// The upstream speaks another version of HTTP than it should: there is no fallback.
+    pub(super) fn check_version(&self, upstream: &Upstream, version: Version) -> Result<()> {
+        match &self.at {
+            Some(at) if upstream.spec().http2 && version != Version::HTTP_2 => {
+                log::warn!("no HTTP/2 upstream={} address={}", upstream.spec().name, at.address());
+                give_up(502, "the upstream does not speak HTTP/2")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The header of a response has come, maybe an interim one.
+    pub(super) fn header_came(&mut self, upstream: &Upstream, status: StatusCode) {
+        if let Some(at) = &self.at
+            && (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
+        {
+            self.answered = true;
+            upstream.succeeded(at);
+        }
+    }
+
+    /// Something went wrong after there was a connection. Says in the error whether there is another try.
+    pub(super) fn broken_off(
+        &mut self,
+        upstream: &Upstream,
+        session: &mut ServerSession,
+        client: IpAddr,
+        e: &mut Error,
+        reused: bool,
+    ) {
+        let untouched = matches!(e.retry, RetryType::Decided(true));
+        e.set_retry(false);
+        if self.answered || *e.esource() != ErrorSource::Upstream {
+            return;
+        }
+        let kind = Kind::of(e.etype());
+        let Some(at) = self.at.take_if(|_| kind != Kind::Other) else { return };
+        let repeatable =
+            (untouched || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
+        if kind == Kind::Broken && reused && repeatable && !self.forgiven {
+            return self.forgive(upstream, at, e);
+        }
+        log::warn!("no response upstream={} address={} error={:?}", upstream.spec().name, at.address(), e.etype());
+        // Nobody can answer a request of which half is missing.
+        let waited_for_client = kind == Kind::TimedOut && !session.is_body_done();
+        if waited_for_client {
+            return;
+        }
+        if kind == Kind::Broken || !self.shortened {
+            blame(upstream, &at);
+        }
+        e.set_retry(repeatable && self.again(upstream, &at, session, client));
+    }
+
+    /// Another try on the same node, for free.
+    fn forgive(&mut self, upstream: &Upstream, at: Active, e: &mut Error) {
+        log::debug!(
+            "a kept connection had ended upstream={} address={} error={:?}",
+            upstream.spec().name,
+            at.address(),
+            e.etype()
+        );
+        self.forgiven = true;
+        self.next = Some(at);
+        e.set_retry(true);
+    }
+
+    /// Whether there is another try on another node, which is chosen now: later it could be gone, and the client would
+    /// be told something else than what has happened.
+    fn again(&mut self, upstream: &Upstream, at: &Active, session: &ServerSession, client: IpAddr) -> bool {
+        self.forgiven = false;
+        self.failed.push(at.endpoint().clone());
+        if self.failed.len() > upstream.spec().retries || self.deadline.is_some_and(|end| end <= Instant::now()) {
+            return false;
+        }
+        let key = hash_key(&upstream.spec().balance, session, client);
+        self.next = upstream.pick(key, &self.failed).ok();
+        self.next.is_some()
+    }
+}
+
+/// What a node has done instead of answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    TimedOut,
+    Broken,
+    /// It has answered something else, or we have refused what it answered.
+    Other,
+}
+
+impl Kind {
+    fn of(error: &ErrorType) -> Self {
+        use ErrorType::*;
+        match error {
+            ReadTimedout | WriteTimedout => Kind::TimedOut,
+            ReadError | WriteError | ConnectionClosed | H2Error | InvalidH2 | H2Downgrade => Kind::Broken,
+            _ => Kind::Other,
+        }
+    }
+}
+
+fn blame(upstream: &Upstream, at: &Active) {
+    if upstream.failed(at.endpoint(), Instant::now()).is_some() {
+        let ejection = upstream.spec().ejection.as_ref();
+        let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
+        log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.spec().name, at.address());
+    }
+}
+
+fn give_up<T>(status: u16, why: &'static str) -> Result<T> {
+    Error::explain(ErrorType::HTTPStatus(status), why).into_up().into_err()
+}
+
+// --- what a request is hashed by
+
+fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
+    let Balance::Hash(on) = balance else { return None };
+    let request = session.req_header();
+    match on {
+        HashOn::Header(name) => request.headers.get(name).map(|value| key(value.as_bytes())),
+        HashOn::Cookie(name) => cookie(&request.headers, name).map(key),
+        HashOn::Path => origin_form(request).0.split(|b| *b == b'?').next().map(key),
+        HashOn::ClientAddress => Some(match client.to_canonical() {
+            IpAddr::V4(ip) => key(&ip.octets()),
+            IpAddr::V6(ip) => key(&ip.octets()),
+        }),
+    }
+}
+
+/// The value of a cookie. HTTP/2 may send each in a field of its own.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut pairs = fields.flat_map(|field| field.split(|b| *b == b';')).map(<[u8]>::trim_ascii);
+    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+// --- peers
+
+/// How to connect to an endpoint. Worked out once, and cloned for each request.
+pub(crate) fn template(upstream: &Upstream, endpoint: &Endpoint) -> HttpPeer {
+    let make = || new_template(upstream, endpoint);
+    endpoint.slot().get_or_make(make).cloned().unwrap_or_else(make)
+}
+
+/// The name to ask a node for in TLS, and to verify; never empty, for Pingora verifies nothing without one. For an
+/// address it is the address: rustls verifies that too, and does not send it.
+pub(crate) fn server_name<'a>(upstream: &'a Upstream, endpoint: &Endpoint) -> &'a str {
+    let spec = upstream.spec();
+    let host = &*spec.nodes[endpoint.node()].host;
+    spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or(host.strip_suffix('.').unwrap_or(host))
+}
+
+/// What all endpoints of an upstream show and ask for, in Pingora's own types.
+struct Shared {
+    authorities: Option<Arc<CaType>>,
+    identity: Option<Arc<CertKey>>,
+}
+
+fn new_template(upstream: &Upstream, endpoint: &Endpoint) -> HttpPeer {
+    let spec = upstream.spec();
+    let mut peer = match &spec.tls {
+        None => HttpPeer::new(endpoint.address(), false, String::new()),
+        Some(_) => HttpPeer::new(endpoint.address(), true, server_name(upstream, endpoint).to_owned()),
+    };
+    // Pingora shares connections between peers that differ in their authorities or their protocol only.
+    peer.group_key = upstream.id();
+    let options = &mut peer.options;
+    options.connection_timeout = Some(spec.timeouts.connect);
+    options.total_connection_timeout = Some(spec.timeouts.connect);
+    options.read_timeout = Some(spec.timeouts.read);
+    options.write_timeout = Some(spec.timeouts.write);
+    options.idle_timeout = Some(spec.timeouts.idle);
+    if spec.http2 {
+        options.set_http_version(2, 2);
+        options.max_h2_streams = STREAMS;
+    }
+    if let Some(tls) = &spec.tls {
+        options.verify_cert = tls.verify;
+        options.verify_hostname = tls.verify;
+        let wrapped = |der: &[u8]| WrappedX509::new(der.to_vec(), parse_x509);
+        let shared = upstream.slot().get_or_make(|| Shared {
+            authorities: tls
+                .authorities
+                .as_ref()
+                .map(|authorities| authorities.certificates().iter().map(|der| wrapped(der)).collect()),
+            identity: tls.identity.as_ref().map(|identity| {
+                let chain = identity.chain.iter().map(|der| der.to_vec()).collect();
+                Arc::new(CertKey::new(chain, identity.key.secret_der().to_vec()))
+            }),
+        });
+        if let Some(shared) = shared {
+            options.ca.clone_from(&shared.authorities);
+            peer.client_cert_key.clone_from(&shared.identity);
+        }
+    }
+    peer
+}

@@ -1,0 +1,413 @@
+//! The endpoints that may be chosen, laid out so that choosing is quick. A pool never changes; another takes its place.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::endpoint::Endpoint;
+use super::hash;
+use crate::snapshot::Balance;
+
+/// Up to so many endpoints the one with the fewest requests is found by looking at all of them; beyond, two of them are
+/// drawn, and the better one taken.
+const LOOK_AT_ALL: usize = 64;
+/// The most turns that a round has. Weights whose sum is larger are rounded to it: 1 to 1000 stays as it is.
+const MOST_TURNS: u64 = 8192;
+
+/// Who may be chosen.
+#[derive(Debug, Default)]
+pub struct Pool {
+    members: Vec<Member>,
+    /// Positions in `members`, each as often as its weight says, spread evenly.
+    turns: Vec<u32>,
+    /// Whether all weigh the same.
+    equal: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    endpoint: Arc<Endpoint>,
+    weight: u32,
+}
+
+impl Pool {
+    /// The pool of those who may be chosen now, with their weights; None when that is this one. Who weighs nothing is
+    /// left out.
+    pub fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
+        let weighted = weighted.filter(|(_, weight)| *weight > 0);
+        let mut members: Vec<Member> = weighted.map(|(endpoint, weight)| Member { endpoint, weight }).collect();
+        let divisor = members.iter().map(|member| member.weight).fold(0, gcd).max(1);
+        members.iter_mut().for_each(|member| member.weight /= divisor);
+        if members == self.members {
+            return None;
+        }
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+        let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        Some(Pool { members, turns: turns(&weights), equal })
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Chooses someone who was not `tried`. `turn` is a number that each request has for itself, one after the other;
+    /// `salt` makes this process choose otherwise than the ones beside it, where that is wanted. A hash without a key
+    /// goes by turns.
+    pub fn choose(
+        &self,
+        balance: &Balance,
+        key: Option<u64>,
+        turn: usize,
+        salt: u64,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<&Arc<Endpoint>> {
+        if self.turns.is_empty() {
+            return None;
+        }
+        match (balance, key) {
+            (Balance::Hash(_), Some(key)) => self.by_hash(key, tried),
+            (Balance::Random, _) => self.by_turn(below(hash::mix(turn as u64 ^ salt), self.turns.len()), tried),
+            (Balance::LeastConnections, _) => self.least(turn, salt, tried),
+            (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.turns.len(), tried),
+        }
+    }
+
+    /// Whose turn it is, or the next one in turn who was not tried.
+    fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+        let (before, from) = self.turns.split_at(turn);
+        from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
+    }
+
+    /// Who has the fewest requests for its weight. Among those that have equally few: whose turn it is.
+    fn least(&self, turn: usize, salt: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+        let first = self.turns[turn % self.turns.len()] as usize;
+        if self.members.len() > LOOK_AT_ALL && tried.is_empty() {
+            let other = self.turns[below(hash::mix(turn as u64 ^ salt), self.turns.len())] as usize;
+            let (first, other) = (&self.members[first], &self.members[other]);
+            return Some(&if other.has_fewer_than(first) { other } else { first }.endpoint);
+        }
+        let (before, from) = self.members.split_at(first);
+        let untried = from.iter().chain(before).filter(|member| !is_one_of(&member.endpoint, tried));
+        let least = untried.reduce(|least, member| if member.has_fewer_than(least) { member } else { least });
+        least.map(|member| &member.endpoint)
+    }
+
+    /// Whose key it is, or whose it would be without those that were tried.
+    fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+        let untried = self.members.iter().filter(|member| !is_one_of(&member.endpoint, tried));
+        let best = match self.equal {
+            // The lowest lot of those that weigh the same is the highest number, and needs no logarithm.
+            true => untried.max_by_key(|member| hash::mix(key ^ member.endpoint.seed) >> 11),
+            false => {
+                let lot = |member: &Member| hash::lot(key, member.endpoint.seed, member.weight);
+                let lots = untried.map(|member| (lot(member), member));
+                lots.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, member)| member)
+            }
+        };
+        best.map(|member| &member.endpoint)
+    }
+}
+
+impl Member {
+    fn has_fewer_than(&self, other: &Member) -> bool {
+        let (mine, theirs) = (self.endpoint.active() as u64, other.endpoint.active() as u64);
+        (mine * u64::from(other.weight)).cmp(&(theirs * u64::from(self.weight))) == Ordering::Less
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoint, &other.endpoint) && self.weight == other.weight
+    }
+}
+
+fn is_one_of(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
+    tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+}
+
+/// A number below `limit` out of 64 random bits, without a division.
+fn below(bits: u64, limit: usize) -> usize {
+    // The product's upper half is below `limit`.
+    usize::try_from((u128::from(bits) * limit as u128) >> 64).unwrap_or(0)
+}
+
+/// Smooth weighted round robin, as nginx does it: each turn everyone gains its weight, the richest is chosen and pays
+/// the sum. A node of weight 5 beside one of weight 1 is not chosen five times in a row.
+fn turns(weights: &[u32]) -> Vec<u32> {
+    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let most = MOST_TURNS.max(16 * weights.len() as u64);
+    let rounded = |weight: u64| ((weight * most + sum / 2) / sum).max(1);
+    let share = |weight: &u32| if sum > most { rounded(u64::from(*weight)) } else { u64::from(*weight) };
+    let weights: Vec<i64> = weights.iter().map(|weight| i64::try_from(share(weight)).unwrap_or(1)).collect();
+    let total: i64 = weights.iter().sum();
+    let mut credit = vec![0; weights.len()];
+    let mut turns = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
+    for _ in 0..total {
+        for (credit, weight) in credit.iter_mut().zip(&weights) {
+            *credit += weight;
+        }
+        let by_credit = credit.iter().enumerate().rev().max_by_key(|(_, credit)| **credit);
+        let Some((richest, _)) = by_credit else { break };
+        credit[richest] -= total;
+        turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
+    }
+    turns
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::snapshot::HashOn;
+    use crate::upstream::endpoint::Active;
+
+    const HASH: Balance = Balance::Hash(HashOn::Path);
+
+    /// Endpoints 10.0.0.1 and so on, with these weights.
+    fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
+        let address = |i: usize| {
+            SocketAddr::from(([10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()], 80))
+        };
+        weights.iter().enumerate().map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight))).collect()
+    }
+
+    fn pool(endpoints: &[Arc<Endpoint>]) -> Pool {
+        weighing(endpoints, endpoints.iter().map(|endpoint| endpoint.weight()))
+    }
+
+    fn weighing(endpoints: &[Arc<Endpoint>], weights: impl Iterator<Item = u32>) -> Pool {
+        Pool::default().replaced_by(endpoints.iter().cloned().zip(weights)).expect("another one than the empty one")
+    }
+
+    fn order(pool: &Pool, turns: usize) -> String {
+        let chosen = |turn| pool.choose(&Balance::RoundRobin, None, turn, 0, &[]).unwrap().node() + 1;
+        (0..turns).map(|turn| chosen(turn).to_string()).collect()
+    }
+
+    fn many_keys() -> impl Iterator<Item = u64> {
+        (0..100_000_u64).map(|i| hash::key(format!("tenant-{i}").as_bytes()))
+    }
+
+    /// How often each is chosen, by position.
+    fn shares(n: usize, chosen: impl Iterator<Item = usize>) -> Vec<f64> {
+        let (mut counts, mut all) = (vec![0.0; n], 0.0);
+        chosen.for_each(|at| {
+            counts[at] += 1.0;
+            all += 1.0;
+        });
+        counts.into_iter().map(|count: f64| count / all).collect()
+    }
+
+    #[track_caller]
+    fn assert_shares(what: &str, shares: &[f64], weights: &[u32], within: f64) {
+        let sum = f64::from(weights.iter().sum::<u32>());
+        for (i, (share, weight)) in shares.iter().zip(weights).enumerate() {
+            let due = f64::from(*weight) / sum;
+            assert!(
+                (share - due).abs() <= within * due + 0.002,
+                "{what} {weights:?}: {i} has {share} instead of {due}"
+            );
+        }
+    }
+
+    #[test]
+    fn turns_are_spread() {
+        for (weights, expected) in [
+            (&[5, 1, 1][..], "11213111121311"),
+            (&[300, 300, 0], "1212"),
+            (&[1], "111"),
+            (&[10, 20], "212212"),
+            (&[1, 1, 1], "123123"),
+        ] {
+            assert_eq!(order(&pool(&endpoints(weights)), expected.len()), expected, "{weights:?}");
+        }
+    }
+
+    /// In any stretch of a round everyone has had its share, give or take the turns of one round of choices.
+    #[test]
+    fn a_round_gives_everyone_its_weight() {
+        for weights in [&[1, 1000][..], &[999, 1000, 7], &[3, 5, 9, 11, 13], &[1; 100]] {
+            let pool = pool(&endpoints(weights));
+            let round = usize::try_from(weights.iter().sum::<u32>()).unwrap();
+            let counts = (0..round).fold(vec![0; weights.len()], |mut counts: Vec<u32>, turn| {
+                counts[pool.choose(&Balance::RoundRobin, None, turn, 0, &[]).unwrap().node()] += 1;
+                counts
+            });
+            assert_eq!(counts, weights);
+        }
+    }
+
+    #[test]
+    fn a_round_has_bounded_length_and_forgets_nobody() {
+        let mut weights = vec![1000; 999];
+        weights.push(1);
+        let turns = turns(&weights);
+        assert!(turns.len() < 18_000, "{}", turns.len());
+        let counts = turns.iter().fold(HashMap::<u32, u32>::new(), |mut counts, at| {
+            *counts.entry(*at).or_default() += 1;
+            counts
+        });
+        assert_eq!((counts.len(), counts[&999]), (1000, 1));
+        assert!((0..999).all(|at| counts[&at] == 16), "{counts:?}");
+    }
+
+    #[test]
+    fn chance_follows_the_weights() {
+        for weights in [&[1, 1, 1][..], &[5, 1], &[10, 20, 30, 40]] {
+            for salt in [0, 1, u64::MAX] {
+                let pool = pool(&endpoints(weights));
+                let chosen =
+                    (0..100_000).map(|turn| pool.choose(&Balance::Random, None, turn, salt, &[]).unwrap().node());
+                assert_shares("random", &shares(weights.len(), chosen), weights, 0.03);
+            }
+        }
+    }
+
+    /// And it is chance: after any one, every one is as likely as ever.
+    #[test]
+    fn chance_has_no_memory() {
+        let pool = pool(&endpoints(&[1, 1, 1, 1]));
+        let chosen: Vec<usize> =
+            (0..100_000).map(|turn| pool.choose(&Balance::Random, None, turn, 42, &[]).unwrap().node()).collect();
+        let pairs = chosen.windows(2).map(|pair| pair[0] * 4 + pair[1]);
+        assert_shares("pairs", &shares(16, pairs), &[1; 16], 0.06);
+    }
+
+    #[test]
+    fn fewest_requests_for_the_weight() {
+        // Requests under way, weights, and who is next; by turn among equals.
+        for (active, weights, expected) in [
+            (&[0, 0, 0][..], &[1, 1, 1][..], "123"),
+            (&[1, 0, 0], &[1, 1, 1], "223"),
+            (&[2, 1, 1], &[2, 1, 1], "1231"),
+            (&[3, 1, 1], &[2, 1, 1], "223"),
+            (&[5, 9], &[1, 2], "222"),
+            (&[0, 0], &[3, 1], "1121"),
+        ] {
+            let endpoints = endpoints(weights);
+            let _under_way: Vec<Active> =
+                endpoints.iter().zip(active).flat_map(|(at, n)| (0..*n).map(|_| Active::at(at))).collect();
+            let pool = pool(&endpoints);
+            let chosen =
+                |turn| (pool.choose(&Balance::LeastConnections, None, turn, 0, &[]).unwrap().node() + 1).to_string();
+            assert_eq!((0..expected.len()).map(chosen).collect::<String>(), expected, "{active:?} {weights:?}");
+        }
+    }
+
+    /// Requests that last: whoever is chosen keeps what it has.
+    #[test]
+    fn requests_that_last_are_spread_by_weight() {
+        for weights in [&[1, 1, 1][..], &[1, 2, 5], &[1; 200]] {
+            let endpoints = endpoints(weights);
+            let pool = pool(&endpoints);
+            let requests: Vec<Active> = (0..8000)
+                .map(|turn| Active::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()))
+                .collect();
+            let under_way = requests.iter().map(|request| request.node());
+            let within = if weights.len() > LOOK_AT_ALL { 0.1 } else { 0.002 };
+            assert_shares("least", &shares(weights.len(), under_way), weights, within);
+            drop(requests);
+            assert!(endpoints.iter().all(|endpoint| endpoint.active() == 0));
+        }
+    }
+
+    #[test]
+    fn keys_are_spread_by_weight() {
+        for weights in [&[1, 1, 1][..], &[1; 20], &[1, 2, 3, 4], &[1, 100]] {
+            let pool = pool(&endpoints(weights));
+            let chosen = many_keys().map(|key| pool.choose(&HASH, Some(key), 0, 0, &[]).unwrap().node());
+            assert_shares("hash", &shares(weights.len(), chosen), weights, 0.05);
+        }
+    }
+
+    /// The definition, without anything clever: draw all lots, and sort them.
+    fn ranking(endpoints: &[Arc<Endpoint>], key: u64) -> Vec<usize> {
+        let lot = |endpoint: &Arc<Endpoint>| hash::lot(key, endpoint.seed, endpoint.weight());
+        let mut lots: Vec<(f64, usize)> = endpoints.iter().map(|endpoint| (lot(endpoint), endpoint.node())).collect();
+        lots.sort_by(|a, b| a.0.total_cmp(&b.0));
+        lots.into_iter().map(|(_, node)| node).collect()
+    }
+
+    #[test]
+    fn a_key_goes_down_its_ranking() {
+        for weights in [&[1, 1, 1, 1][..], &[4, 2, 9, 1]] {
+            let endpoints = endpoints(weights);
+            let pool = pool(&endpoints);
+            for key in many_keys().take(2000) {
+                let mut tried = Vec::new();
+                while let Some(next) = pool.choose(&HASH, Some(key), 0, 0, &tried) {
+                    tried.push(next.clone());
+                }
+                let nodes: Vec<usize> = tried.iter().map(|endpoint| endpoint.node()).collect();
+                assert_eq!(nodes, ranking(&endpoints, key), "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_keys_of_one_that_leaves_move() {
+        for weights in [&[1, 1, 1, 1, 1][..], &[5, 1, 3, 3, 8]] {
+            let all = endpoints(weights);
+            let before = pool(&all);
+            for gone in 0..all.len() {
+                let rest: Vec<_> = all.iter().filter(|endpoint| endpoint.node() != gone).cloned().collect();
+                let after = pool(&rest);
+                let mut moved = 0;
+                for key in many_keys().take(20_000) {
+                    let (was, is) = (
+                        before.choose(&HASH, Some(key), 0, 0, &[]).unwrap(),
+                        after.choose(&HASH, Some(key), 0, 0, &[]).unwrap(),
+                    );
+                    assert!(was.node() == gone || Arc::ptr_eq(was, is), "{weights:?}: a key of {} moved", was.node());
+                    assert_ne!(is.node(), gone);
+                    moved += usize::from(was.node() == gone);
+                }
+                assert!(moved > 0, "{gone} had no keys");
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_that_grows_only_takes() {
+        let all = endpoints(&[4, 4, 4]);
+        let pools: Vec<Pool> = (1..=4).map(|third| weighing(&all, [4, 4, third].into_iter())).collect();
+        for key in many_keys().take(20_000) {
+            let owners: Vec<usize> =
+                pools.iter().map(|pool| pool.choose(&HASH, Some(key), 0, 0, &[]).unwrap().node()).collect();
+            assert!(owners.windows(2).all(|pair| pair[0] == pair[1] || pair[1] == 2), "{owners:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_difference_makes_another_pool() {
+        let all = endpoints(&[2, 4]);
+        let pool = pool(&all);
+        let replaced = |weights: &[u32]| pool.replaced_by(all.iter().cloned().zip(weights.iter().copied())).is_some();
+        assert!(!replaced(&[2, 4]) && !replaced(&[20, 40]), "shares are what counts");
+        assert!(replaced(&[2, 3]) && replaced(&[2]) && replaced(&[0, 4]));
+    }
+
+    #[test]
+    fn nobody_is_tried_twice() {
+        let endpoints = endpoints(&[9, 1, 1]);
+        let pool = pool(&endpoints);
+        for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConnections, HASH] {
+            for turn in 0..50 {
+                let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+                for _ in 0..3 {
+                    let next = pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("one is left").clone();
+                    assert!(!is_one_of(&next, &tried), "{balance:?}");
+                    tried.push(next);
+                }
+                assert!(pool.choose(&balance, Some(turn as u64), turn, 3, &tried).is_none(), "{balance:?}");
+            }
+        }
+        assert!(Pool::default().choose(&Balance::RoundRobin, None, 0, 0, &[]).is_none());
+    }
+}
