@@ -16,7 +16,8 @@
 //! | [`route`] | host and path to a route |
 //! | [`config`] | the file: its shape, how text becomes it, where its keys stand |
 //! | [`snapshot`] | a configuration, compiled; what happens to a request |
-//! | [`upstream`] | running upstreams: addresses, and whose turn it is |
+//! | [`upstream`] | running upstreams: addresses, how they are, and whose turn it is |
+//! | [`health`] | asks nodes whether they can serve |
 //! | [`live`] | the configuration in force, and how it is replaced |
 //! | [`edge`] | where clients connect: limits, PROXY headers, TLS, time |
 //! | [`proxy`] | Pingora's hooks |
@@ -28,8 +29,8 @@
 //!
 //! 1. [`problem`], [`list`], [`domain`], [`cors`], [`route`], [`config`], [`snapshot`] and [`report`] do no I/O, read no
 //!    clock and no environment, name nothing of Pingora or tokio, and are not async. A test reads the files and says so.
-//! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`server`], [`admin`] and [`demo`]
-//!    name Pingora.
+//! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
+//!    and [`demo`] name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.
 //! 4. A request looks at the live configuration once, in its first filter; later ones read what it found.
 //! 5. Every response, ours or the upstream's, gets its CORS headers through [`cors::Edits::apply`].
@@ -45,6 +46,7 @@ pub mod demo;
 pub mod domain;
 pub mod edge;
 pub mod forwarded;
+pub mod health;
 pub mod list;
 pub mod live;
 pub mod problem;

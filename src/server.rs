@@ -27,6 +27,7 @@ pub use self::signals::Readiness;
 use self::signals::Signals;
 use crate::admin::Admin;
 use crate::edge::{Edge, listener_config};
+use crate::health::Health;
 use crate::live::Live;
 use crate::proxy::{Gateway, Running};
 
@@ -34,8 +35,9 @@ use crate::proxy::{Gateway, Running};
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 /// How often a process that is to end looks whether it can.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
-/// Pingora counts attempts over all upstreams; each upstream's own `retries` is at most 10.
-const MAX_ATTEMPTS: usize = 11;
+/// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
+/// node is tried once more when a kept connection to it had ended.
+const MAX_ATTEMPTS: usize = 22;
 
 /// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
 #[derive(Debug, Clone)]
@@ -120,7 +122,8 @@ pub fn serve_with(
         add_http_service(&mut server, "admin", Admin::new(live.clone(), readiness.clone()), address);
     }
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
-    server.add_service(background_service("names", Names { live }));
+    server.add_service(background_service("names", Names { live: live.clone() }));
+    server.add_service(background_service("health", Health::new(live)));
     server.add_service(background_service("drain", Drain { running }));
     add(&mut server);
 
