@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client that hides nothing.
+//! A raw HTTP/1.1 client that hides nothing, over TCP or TLS.
 //!
 //! It sends the bytes that a test wrote, follows no redirect, adds no field but a missing
 //! `Content-Length`, and shows each field of the answer as it came, repeated ones included. What is
@@ -11,6 +11,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::tls_client::{TlsClient, TlsStream};
+
 /// How long one socket operation may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -21,8 +23,28 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// When no well-formed response comes back.
 #[track_caller]
 pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
-    let response = Connection::open(addr).and_then(|mut connection| connection.request(method, target, headers, b""));
-    match response {
+    fetch_on(Connection::open(addr), addr, method, target, headers)
+}
+
+/// One request on a TLS connection of its own.
+///
+/// # Panics
+///
+/// When no well-formed response comes back.
+#[track_caller]
+pub fn fetch_tls(addr: SocketAddr, tls: &TlsClient, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+    fetch_on(Connection::open_tls(addr, tls), addr, method, target, headers)
+}
+
+#[track_caller]
+fn fetch_on(
+    connection: io::Result<Connection>,
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> Response {
+    match connection.and_then(|mut connection| connection.request(method, target, headers, b"")) {
         Ok(response) => response,
         Err(error) => panic!("{method} {target} at {addr}: {error}"),
     }
@@ -30,7 +52,13 @@ pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &st
 
 /// A connection to a server, open until it is dropped.
 pub struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
+}
+
+/// What a connection runs over.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Connection {
@@ -40,7 +68,37 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(Stream::Plain(stream)) })
+    }
+
+    /// Connects to `addr` and shakes hands.
+    pub fn open_tls(addr: SocketAddr, tls: &TlsClient) -> io::Result<Self> {
+        Ok(Self { stream: BufReader::new(Stream::Tls(Box::new(tls.connect(addr)?))) })
+    }
+
+    /// The certificate that the server showed, as DER.
+    ///
+    /// # Panics
+    ///
+    /// When the connection is a plain one.
+    pub fn server_certificate(&self) -> &[u8] {
+        self.tls().conn.peer_certificates().and_then(|chain| chain.first()).expect("a certificate")
+    }
+
+    /// The protocol that both sides agreed on (ALPN), if any.
+    ///
+    /// # Panics
+    ///
+    /// When the connection is a plain one.
+    pub fn protocol(&self) -> Option<&str> {
+        self.tls().conn.alpn_protocol().map(|name| std::str::from_utf8(name).expect("a protocol that we offered"))
+    }
+
+    fn tls(&self) -> &TlsStream {
+        match self.stream.get_ref() {
+            Stream::Tls(stream) => stream,
+            Stream::Plain(_) => panic!("a plain connection"),
+        }
     }
 
     /// Sends one request and reads its response.
@@ -64,7 +122,8 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.get_mut().write_all(bytes).map_err(name_timeout)
+        let stream = self.stream.get_mut();
+        stream.write_all(bytes).and_then(|()| stream.flush()).map_err(name_timeout)
     }
 
     /// Reads the next final response; interim ones are skipped, except 101, which nothing follows.
@@ -87,17 +146,20 @@ impl Connection {
     fn read_one(&mut self, request_method: &str) -> io::Result<Response> {
         let status = parse_status_line(&read_line(&mut self.stream)?)?;
         let headers = read_fields(&mut self.stream)?;
-        let body = if has_body(request_method, status) { self.read_body(&headers)? } else { Vec::new() };
-        Ok(Response { status, headers, body })
+        let (body, trailers) = match has_body(request_method, status) {
+            true => self.read_body(&headers)?,
+            false => (Vec::new(), Fields::new()),
+        };
+        Ok(Response { status, headers, body, trailers })
     }
 
-    fn read_body(&mut self, headers: &Fields) -> io::Result<Vec<u8>> {
+    fn read_body(&mut self, headers: &Fields) -> io::Result<(Vec<u8>, Fields)> {
         if let Some(body) = read_framed_body(&mut self.stream, headers)? {
             return Ok(body);
         }
         let mut body = Vec::new();
         self.stream.read_to_end(&mut body)?;
-        Ok(body)
+        Ok((body, Fields::new()))
     }
 
     /// Reads this many bytes that are no response: what follows a 101.
@@ -119,7 +181,33 @@ impl Connection {
                 assert!(bytes.is_empty(), "bytes after the last response: {:?}", bytes.escape_ascii().to_string());
                 true
             }
-            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+            // TLS that ends without saying so is UnexpectedEof.
+            Err(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
         }
     }
 }
@@ -133,6 +221,8 @@ pub struct Response {
     pub headers: Fields,
     /// The body without its chunking.
     pub body: Vec<u8>,
+    /// The fields after the body, in the order of arrival.
+    pub trailers: Fields,
 }
 
 impl Response {
@@ -234,31 +324,33 @@ pub fn read_fields(reader: &mut impl BufRead) -> io::Result<Fields> {
     }
 }
 
-/// Reads the body whose length the fields give; `None` when they do not.
-pub fn read_framed_body(reader: &mut impl BufRead, fields: &[(String, String)]) -> io::Result<Option<Vec<u8>>> {
+/// Reads the body whose length the fields give, with its trailers; `None` when they do not.
+pub fn read_framed_body(
+    reader: &mut impl BufRead,
+    fields: &[(String, String)],
+) -> io::Result<Option<(Vec<u8>, Fields)>> {
     let lengths = all(fields, "Content-Length");
     let encodings = all(fields, "Transfer-Encoding");
     match (lengths.as_slice(), encodings.as_slice()) {
         ([], []) => Ok(None),
         ([length], []) => {
             let length = number(length, 10).ok_or_else(|| malformed(format!("Content-Length: {length}")))?;
-            read_exactly(reader, length).map(Some)
+            read_exactly(reader, length).map(|body| Some((body, Fields::new())))
         }
         ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => read_chunked(reader).map(Some),
         _ => Err(malformed(format!("Content-Length: {lengths:?} with Transfer-Encoding: {encodings:?}"))),
     }
 }
 
-/// Reads chunks up to the last one. Trailer fields are checked and dropped.
-fn read_chunked(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+/// Reads chunks up to the last one, and the trailers after it.
+fn read_chunked(reader: &mut impl BufRead) -> io::Result<(Vec<u8>, Fields)> {
     let mut body = Vec::new();
     loop {
         let line = read_line(reader)?;
         let size = line.split(';').next().unwrap_or_default().trim_end();
         let size = number(size, 16).ok_or_else(|| malformed(format!("chunk size: {line:?}")))?;
         if size == 0 {
-            read_fields(reader)?;
-            return Ok(body);
+            return Ok((body, read_fields(reader)?));
         }
         body.append(&mut read_exactly(reader, size)?);
         let end = read_line(reader)?;

@@ -28,6 +28,9 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait between two looks at something that cannot be waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What a configuration writes for the addresses that its gateway is given.
+const PLACEHOLDERS: [&str; 4] = ["{listen}", "{admin}", "{listen2}", "{listen3}"];
+
 /// The names of the files in the directory of a gateway.
 const CONFIG: &str = "corsgate.yaml";
 const STDOUT: &str = "stdout";
@@ -39,8 +42,7 @@ pub struct Gateway {
     dir: TempDir,
     /// Where its configuration is: in `dir`, or in that of the process that it takes over from.
     home: PathBuf,
-    listen: SocketAddr,
-    admin: SocketAddr,
+    addresses: Addresses,
     /// The addresses that it listens at once it has started.
     listeners: Vec<SocketAddr>,
 }
@@ -48,29 +50,37 @@ pub struct Gateway {
 impl Gateway {
     /// Starts `corsgate run` and waits until it accepts connections.
     ///
-    /// `{listen}` and `{admin}` in the configuration stand for two free addresses, such as
+    /// `{listen}`, `{listen2}`, `{listen3}` and `{admin}` in the configuration stand for free addresses, such as
     /// `127.0.0.1:20001`. They stay the same for the life of the gateway.
     ///
     /// # Panics
     ///
     /// When the process ends instead, or takes too long.
     pub fn start(config: &str) -> Self {
-        let mut gateway = Self::spawn(config);
+        Self::start_with_files(config, &[])
+    }
+
+    /// Like [`start`](Self::start), with these files beside the configuration: path from its directory, and contents.
+    pub fn start_with_files(config: &str, files: &[(String, String)]) -> Self {
+        let mut gateway = Self::spawn_with_files(config, files);
         gateway.wait_until_it_accepts();
         gateway
     }
 
     /// Like [`start`](Self::start), without waiting for anything.
     pub fn spawn(config: &str) -> Self {
+        Self::spawn_with_files(config, &[])
+    }
+
+    fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
         assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
-        let (listen, admin) = (free_address(), free_address());
-        write_config(dir.path(), config, listen, admin);
+        let addresses = Addresses::free();
+        write_files(dir.path(), files);
+        write_file(dir.path(), CONFIG, &addresses.fill_in(config));
         let process = serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
-        let mut listeners = vec![listen];
-        listeners.extend(config.contains("{admin}").then_some(admin));
-        let home = dir.path().to_owned();
-        Self { process, dir, home, listen, admin, listeners }
+        let (home, listeners) = (dir.path().to_owned(), addresses.named_in(config));
+        Self { process, dir, home, addresses, listeners }
     }
 
     /// Starts a second process with the same configuration that is to take over the sockets of this one, and waits
@@ -85,7 +95,7 @@ impl Gateway {
         let arguments = ["run", "--upgrade", "--config"];
         let process = serving(corsgate().args(arguments).arg(self.home.join(CONFIG)), dir.path());
         let (home, listeners) = (self.home.clone(), self.listeners.clone());
-        let successor = Self { process, dir, home, listen: self.listen, admin: self.admin, listeners };
+        let successor = Self { process, dir, home, addresses: self.addresses, listeners };
         successor.wait_for_log("waiting for the sockets at ");
         let socket = successor.stderr();
         let socket = socket.split("waiting for the sockets at ").nth(1).and_then(|rest| rest.split(';').next());
@@ -106,8 +116,8 @@ impl Gateway {
         let started = poll(ADDRESS_TIMEOUT, || {
             let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
             let process = serving(corsgate().arg("demo"), dir.path());
-            let mut gateway =
-                Self { process, home: dir.path().to_owned(), dir, listen, admin: listen, listeners: vec![listen] };
+            let (home, addresses) = (dir.path().to_owned(), Addresses([listen; PLACEHOLDERS.len()]));
+            let mut gateway = Self { process, dir, home, addresses, listeners: vec![listen] };
             // It says what to type when it knows that the address is its own.
             let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
                 None if gateway.stdout().is_empty() => None,
@@ -143,12 +153,22 @@ impl Gateway {
 
     /// Where `{listen}` is.
     pub fn address(&self) -> SocketAddr {
-        self.listen
+        self.addresses.of("{listen}")
+    }
+
+    /// Where `{listen2}` is.
+    pub fn address2(&self) -> SocketAddr {
+        self.addresses.of("{listen2}")
+    }
+
+    /// Where `{listen3}` is.
+    pub fn address3(&self) -> SocketAddr {
+        self.addresses.of("{listen3}")
     }
 
     /// Where `{admin}` is.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.addresses.of("{admin}")
     }
 
     /// The id of the process.
@@ -156,9 +176,35 @@ impl Gateway {
         self.process.0.id()
     }
 
+    /// The kibibytes of memory that the process holds (its resident set), which only Linux tells.
+    ///
+    /// # Panics
+    ///
+    /// When the process has ended.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of the process");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that still runs");
+        resident.trim().trim_end_matches(" kB").parse().expect("a number of kibibytes")
+    }
+
+    /// The directory of its configuration, which paths in that are relative to.
+    pub fn dir(&self) -> &Path {
+        &self.home
+    }
+
+    /// Replaces a file beside the configuration in one step, or makes it.
+    pub fn replace(&self, name: &str, contents: &str) {
+        write_file(&self.home, name, contents);
+    }
+
+    /// Replaces files beside the configuration, one after the other.
+    pub fn replace_all(&self, files: &[(String, String)]) {
+        write_files(&self.home, files);
+    }
+
     /// Replaces the configuration file in one step, with the same addresses for the placeholders.
     pub fn write(&self, config: &str) {
-        write_config(&self.home, config, self.listen, self.admin);
+        self.replace(CONFIG, &self.addresses.fill_in(config));
     }
 
     /// Replaces the configuration file and asks the gateway to read it.
@@ -252,7 +298,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if thread::panicking() {
             for name in [STDOUT, STDERR] {
-                eprintln!("--- {name} of the gateway at {} ---\n{}", self.listen, self.output(name));
+                eprintln!("--- {name} of the gateway at {} ---\n{}", self.address(), self.output(name));
             }
         }
     }
@@ -330,6 +376,20 @@ pub fn run_in(dir: &Path, args: &[&str]) -> Output {
     }
 }
 
+/// Runs `corsgate check` on this configuration, with these files beside it. The configuration is `corsgate.yaml`, and
+/// its placeholders stand for free addresses.
+///
+/// # Panics
+///
+/// When it takes too long or dies of a signal.
+#[track_caller]
+pub fn check(config: &str, files: &[(String, String)]) -> Output {
+    let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+    write_files(dir.path(), files);
+    write_file(dir.path(), CONFIG, &Addresses::free().fill_in(config));
+    run_in(dir.path(), &["check", "--config", CONFIG])
+}
+
 /// A port of 127.0.0.1 that nothing listens on, never the same twice in a process.
 ///
 /// It lies below the range from which systems take the ports they choose themselves. Neither a
@@ -360,12 +420,39 @@ fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
+/// What the placeholders stand for, in their order.
+#[derive(Clone, Copy)]
+struct Addresses([SocketAddr; PLACEHOLDERS.len()]);
+
+impl Addresses {
+    fn free() -> Self {
+        Self(PLACEHOLDERS.map(|_| free_address()))
+    }
+
+    fn of(&self, placeholder: &str) -> SocketAddr {
+        self.0[PLACEHOLDERS.iter().position(|known| *known == placeholder).expect("a placeholder")]
+    }
+
+    /// Those that a configuration uses.
+    fn named_in(&self, config: &str) -> Vec<SocketAddr> {
+        PLACEHOLDERS.iter().filter(|name| config.contains(**name)).map(|name| self.of(name)).collect()
+    }
+
+    fn fill_in(&self, config: &str) -> String {
+        PLACEHOLDERS.iter().fold(config.to_owned(), |text, name| text.replace(name, &self.of(name).to_string()))
+    }
+}
+
 /// Writes the file beside its place and moves it there, so that no reader sees half of it.
-fn write_config(dir: &Path, config: &str, listen: SocketAddr, admin: SocketAddr) {
-    let config = config.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string());
-    let draft = dir.join("corsgate.yaml.draft");
-    fs::write(&draft, config).expect("write the configuration");
-    fs::rename(draft, dir.join(CONFIG)).expect("replace the configuration");
+fn write_file(dir: &Path, name: &str, contents: &str) {
+    let (place, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
+    fs::create_dir_all(place.parent().expect("a place in a directory")).expect("make a directory");
+    fs::write(&draft, contents).expect("write a file");
+    fs::rename(draft, place).expect("replace a file");
+}
+
+fn write_files(dir: &Path, files: &[(String, String)]) {
+    files.iter().for_each(|(name, contents)| write_file(dir, name, contents));
 }
 
 fn read_from_start(file: &mut File) -> String {

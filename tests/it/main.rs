@@ -1,9 +1,11 @@
 //! The integration tests: one binary, one module for each thing that the product promises.
 //!
-//! `client`, `upstream` and `gateway` are the tools; everything else is tests. All of it stays on 127.0.0.1.
+//! `client`, `upstream`, `gateway`, their HTTP/2 and TLS counterparts and `certificates` are the tools; everything else
+//! is tests. All of it stays on 127.0.0.1.
 
 mod browser;
 mod cases;
+mod certificates;
 mod client;
 mod corpus;
 mod demo;
@@ -13,8 +15,11 @@ mod errors;
 mod forwarding;
 mod framing;
 mod gateway;
+mod h2_client;
+mod h2_upstream;
 mod layout;
 mod lifecycle;
 mod mutation;
+mod tls_client;
 mod twins;
 mod upstream;

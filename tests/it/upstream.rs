@@ -4,13 +4,18 @@
 //! is dropped, whatever they are waiting for, except inside the function of the test. A panic in
 //! one of them, such as a failed assertion in that function or a request that is not HTTP/1.1, then
 //! fails the test.
+//!
+//! It speaks HTTP/1.1, plainly ([`Upstream::start`]) or over TLS ([`Upstream::start_tls`]). A handshake that fails is
+//! counted ([`Upstream::failed_handshakes`]) and is no request.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::client::{self, Connection, Fields, fetch};
 
@@ -31,12 +36,21 @@ pub struct Upstream {
 impl Upstream {
     /// Starts a server that gives each request to `answer`, after it was recorded.
     pub fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_over(None, answer)
+    }
+
+    /// Like [`start`](Self::start), over TLS.
+    pub fn start_tls(tls: Arc<ServerConfig>, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_over(Some(tls), answer)
+    }
+
+    fn start_over(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a free port");
         let address = listener.local_addr().expect("the address of a bound listener");
         let shared = Arc::new(Shared::default());
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || accept(&listener, &shared, &answer)
+            move || accept(&listener, tls.as_ref(), &shared, &answer)
         });
         Self { address, shared, acceptor: Some(acceptor) }
     }
@@ -80,6 +94,11 @@ impl Upstream {
         assert!(closed >= n, "{closed} of {n} connections are closed after {HITS_TIMEOUT:?}");
     }
 
+    /// How many connections never became TLS ones, so far.
+    pub fn failed_handshakes(&self) -> usize {
+        self.shared.state().failed_handshakes
+    }
+
     /// Forgets the requests so far.
     pub fn clear(&self) {
         self.shared.state().received.clear();
@@ -113,6 +132,10 @@ pub struct Received {
     pub body: Vec<u8>,
     /// The number of the connection it came on; the first one accepted is 1.
     pub connection: u64,
+    /// The name that the client asked for in its handshake.
+    pub sni: Option<String>,
+    /// The certificate that the client showed, as DER.
+    pub client_certificate: Option<Vec<u8>>,
 }
 
 impl Received {
@@ -220,6 +243,7 @@ struct State {
     connections: Vec<Weak<TcpStream>>,
     /// How many connections have ended.
     closed: usize,
+    failed_handshakes: usize,
     stopping: bool,
 }
 
@@ -265,15 +289,25 @@ impl Shared {
 }
 
 /// Accepts connections until the server stops, then waits for their threads.
-fn accept(listener: &TcpListener, shared: &Shared, answer: &(impl Fn(&Received) -> Reply + Sync)) {
+fn accept(
+    listener: &TcpListener,
+    tls: Option<&Arc<ServerConfig>>,
+    shared: &Shared,
+    answer: &(impl Fn(&Received) -> Reply + Sync),
+) {
     thread::scope(|scope| {
         for (connection, stream) in (1..).zip(listener.incoming()) {
             let stream = Arc::new(stream.expect("accept a connection"));
+            // It fails only for a connection that has ended already.
+            let _ = stream.set_nodelay(true);
             if !shared.admit(&stream) {
                 break;
             }
             scope.spawn(move || {
-                let served = serve(&stream, connection, shared, answer);
+                let served = match tls {
+                    None => serve(&*stream, &Peer { connection, sni: None, certificate: None }, shared, answer),
+                    Some(tls) => serve_tls(&stream, connection, tls, shared, answer),
+                };
                 drop(stream);
                 shared.count_closed();
                 match served {
@@ -288,16 +322,50 @@ fn accept(listener: &TcpListener, shared: &Shared, answer: &(impl Fn(&Received) 
     });
 }
 
-/// Answers the requests of one connection until either side has had enough of it.
-fn serve(
-    mut stream: &TcpStream,
+/// Shakes hands, then answers the requests of the connection.
+fn serve_tls(
+    mut socket: &TcpStream,
     connection: u64,
+    tls: &Arc<ServerConfig>,
     shared: &Shared,
     answer: &impl Fn(&Received) -> Reply,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader, connection)? {
+    let mut tls = ServerConnection::new(tls.clone()).map_err(io::Error::other)?;
+    while tls.is_handshaking() {
+        if tls.complete_io(&mut socket).is_err() {
+            shared.state().failed_handshakes += 1;
+            return Ok(());
+        }
+    }
+    let peer = Peer {
+        connection,
+        sni: tls.server_name().map(str::to_owned),
+        certificate: tls.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec()),
+    };
+    serve(StreamOwned::new(tls, socket), &peer, shared, answer)
+}
+
+/// Who a connection is from.
+struct Peer {
+    connection: u64,
+    sni: Option<String>,
+    certificate: Option<Vec<u8>>,
+}
+
+/// Answers the requests of one connection until either side has had enough of it.
+fn serve(
+    stream: impl Read + Write,
+    peer: &Peer,
+    shared: &Shared,
+    answer: &impl Fn(&Received) -> Reply,
+) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let write = |stream: &mut BufReader<_>, bytes: &[u8]| {
+        let stream: &mut _ = stream.get_mut();
+        Write::write_all(stream, bytes)?;
+        Write::flush(stream)
+    };
+    while let Some(request) = read_request(&mut stream, peer)? {
         shared.record(&request);
         let reply = answer(&request);
         shared.wait(reply.delay, |state| state.stopping);
@@ -307,24 +375,23 @@ fn serve(
         match reply.action {
             Action::Close => break,
             Action::Write(bytes) => {
-                stream.write_all(&bytes)?;
+                write(&mut stream, &bytes)?;
                 break;
             }
             Action::Echo => {
-                stream.write_all(SWITCH)?;
+                write(&mut stream, SWITCH)?;
                 loop {
-                    let bytes = reader.fill_buf()?;
+                    let bytes = stream.fill_buf()?.to_vec();
                     if bytes.is_empty() {
                         return Ok(());
                     }
-                    stream.write_all(bytes)?;
-                    let length = bytes.len();
-                    reader.consume(length);
+                    stream.consume(bytes.len());
+                    write(&mut stream, &bytes)?;
                 }
             }
             Action::Respond { status, fields, body } => {
                 let last = says_close(&request.headers) || says_close(&fields);
-                stream.write_all(&response(&request.method, status, fields, &body))?;
+                write(&mut stream, &response(&request.method, status, fields, &body))?;
                 if last {
                     break;
                 }
@@ -335,7 +402,7 @@ fn serve(
 }
 
 /// Reads the next request; `None` when the peer closed the connection instead.
-fn read_request(reader: &mut impl BufRead, connection: u64) -> io::Result<Option<Received>> {
+fn read_request(reader: &mut impl BufRead, peer: &Peer) -> io::Result<Option<Received>> {
     if reader.fill_buf()?.is_empty() {
         return Ok(None);
     }
@@ -345,8 +412,16 @@ fn read_request(reader: &mut impl BufRead, connection: u64) -> io::Result<Option
         return Err(client::malformed(format!("no request line: {line:?}")));
     };
     let headers = client::read_fields(reader)?;
-    let body = client::read_framed_body(reader, &headers)?.unwrap_or_default();
-    Ok(Some(Received { method: method.into(), target: target.into(), headers, body, connection }))
+    let (body, _trailers) = client::read_framed_body(reader, &headers)?.unwrap_or_default();
+    Ok(Some(Received {
+        method: method.into(),
+        target: target.into(),
+        headers,
+        body,
+        connection: peer.connection,
+        sni: peer.sni.clone(),
+        client_certificate: peer.certificate.clone(),
+    }))
 }
 
 fn says_close(fields: &[(String, String)]) -> bool {

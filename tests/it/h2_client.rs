@@ -1,0 +1,405 @@
+//! An HTTP/2 client for tests that block, and a raw one for those that misbehave.
+//!
+//! [`H2Client`] is the `h2` crate, which keeps to the protocol: many requests on one connection, bodies, trailers. All
+//! connections of the process share one runtime, which the [HTTP/2 upstream](crate::h2_upstream) uses too.
+//! [`RawH2`] writes frames as a test makes them, and sees what comes back.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::client::{Fields, Response};
+use crate::tls_client::{TlsClient, TlsStream};
+
+/// How long a connection, or one request with its response, may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What runs all HTTP/2 of the tests.
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+});
+
+/// A connection that is open until it is dropped.
+pub struct H2Client {
+    sender: SendRequest<Bytes>,
+    server_certificate: Option<Vec<u8>>,
+    scheme: &'static str,
+    /// How the connection ended, once it has.
+    ended: watch::Receiver<Option<Result<(), String>>>,
+}
+
+/// A request before it is sent.
+#[derive(Clone, Debug)]
+pub struct H2Request {
+    /// `:method`
+    pub method: String,
+    /// `:authority`
+    pub authority: String,
+    /// `:path`
+    pub path: String,
+    /// Everything else, one field each.
+    pub headers: Fields,
+    /// DATA frames; the last one has END_STREAM unless trailers follow. None at all: the headers have it.
+    pub data: Vec<Vec<u8>>,
+    /// What follows the body.
+    pub trailers: Fields,
+}
+
+impl H2Request {
+    /// A request without a body.
+    pub fn new(method: &str, authority: &str, path: &str) -> Self {
+        Self {
+            method: method.into(),
+            authority: authority.into(),
+            path: path.into(),
+            headers: Fields::new(),
+            data: Vec::new(),
+            trailers: Fields::new(),
+        }
+    }
+
+    /// Adds a field.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a DATA frame, which may be empty. One that is larger than a frame or than the windows is sent in parts.
+    pub fn data(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.data.push(bytes.into());
+        self
+    }
+
+    /// Adds a field after the body.
+    pub fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.trailers.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl H2Client {
+    /// Connects over TLS, where both sides must agree on `h2`.
+    pub fn open(addr: SocketAddr, tls: &TlsClient) -> io::Result<Self> {
+        let tls = tls.clone().protocols(&["h2"]);
+        within(async {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            let stream = TlsConnector::from(tls.config()).connect(tls.name(), stream).await?;
+            let session = stream.get_ref().1;
+            if session.alpn_protocol() != Some(b"h2") {
+                return Err(io::Error::other("the server does not agree on h2"));
+            }
+            let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec());
+            Self::over(stream, "https", certificate).await
+        })
+    }
+
+    /// Connects without TLS, to a server that is known to speak HTTP/2 (prior knowledge).
+    pub fn open_plain(addr: SocketAddr) -> io::Result<Self> {
+        within(async { Self::over(TcpStream::connect(addr).await?, "http", None).await })
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        scheme: &'static str,
+        server_certificate: Option<Vec<u8>>,
+    ) -> io::Result<Self> {
+        let (sender, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+        let (end, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let result = connection.await.map_err(|error| error.to_string());
+            // Nobody may be interested any more.
+            let _ = end.send(Some(result));
+        });
+        Ok(Self { sender, server_certificate, scheme, ended })
+    }
+
+    /// The certificate that the server showed, as DER.
+    pub fn server_certificate(&self) -> &[u8] {
+        self.server_certificate.as_deref().expect("a connection over TLS")
+    }
+
+    /// Sends a request and reads its response to the end.
+    pub fn request(&self, request: &H2Request) -> io::Result<Response> {
+        self.begin(request)?.finish()
+    }
+
+    /// Sends a request without waiting for its response.
+    pub fn begin(&self, request: &H2Request) -> io::Result<Pending> {
+        let (mut pending, mut stream) = self.begin_headers(request, request.data.is_empty())?;
+        if request.data.is_empty() {
+            return Ok(pending);
+        }
+        let (data, trailers) = (request.data.clone(), request.trailers.clone());
+        // The server may answer before it has read everything, so that both go on side by side.
+        pending.sending = Some(RUNTIME.spawn(async move {
+            let last = data.len() - 1;
+            for (n, bytes) in data.into_iter().enumerate() {
+                send_all(&mut stream, bytes.into(), n == last && trailers.is_empty()).await?;
+            }
+            match trailers.is_empty() {
+                true => Ok(()),
+                false => stream.send_trailers(header_map(&trailers)),
+            }
+        }));
+        Ok(pending)
+    }
+
+    /// Sends the header of a request whose body is the caller's to send, or never comes.
+    pub fn begin_headers(&self, request: &H2Request, end: bool) -> io::Result<(Pending, SendStream<Bytes>)> {
+        let uri = http::Uri::builder()
+            .scheme(self.scheme)
+            .authority(request.authority.as_str())
+            .path_and_query(request.path.as_str())
+            .build()
+            .map_err(io::Error::other)?;
+        let mut head = http::Request::builder().method(request.method.as_str()).uri(uri).body(()).expect("a method");
+        *head.headers_mut() = header_map(&request.headers);
+        let sender = self.sender.clone();
+        let (response, stream) = within(async move {
+            sender.ready().await.and_then(|mut sender| sender.send_request(head, end)).map_err(io::Error::other)
+        })?;
+        Ok((Pending { response, sending: None }, stream))
+    }
+
+    /// How many streams the server lets it have at a time.
+    pub fn max_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
+    /// Waits for the server to end the connection; false when it has not within the timeout.
+    pub fn closed(&mut self) -> bool {
+        RUNTIME.block_on(async { timeout(TIMEOUT, self.ended.wait_for(Option::is_some)).await.is_ok() })
+    }
+}
+
+/// A request whose response is still to be read.
+pub struct Pending {
+    response: ResponseFuture,
+    sending: Option<tokio::task::JoinHandle<Result<(), h2::Error>>>,
+}
+
+impl Pending {
+    /// Reads the response to its end.
+    pub fn finish(self) -> io::Result<Response> {
+        let (mut response, mut body) = self.head()?;
+        within(async {
+            response.body = Vec::new();
+            while let Some(bytes) = body.data().await {
+                let bytes = bytes.map_err(io::Error::other)?;
+                body.flow_control().release_capacity(bytes.len()).map_err(io::Error::other)?;
+                response.body.extend_from_slice(&bytes);
+            }
+            let trailers = body.trailers().await.map_err(io::Error::other)?;
+            response.trailers = trailers.as_ref().map(fields).unwrap_or_default();
+            Ok(response)
+        })
+    }
+
+    /// Reads the header of the response and leaves its body alone.
+    pub fn head(self) -> io::Result<(Response, RecvStream)> {
+        within(async {
+            let (head, body) = self.response.await.map_err(io::Error::other)?.into_parts();
+            let headers = fields(&head.headers);
+            let response =
+                Response { status: head.status.as_u16(), headers, body: Vec::new(), trailers: Fields::new() };
+            // What is still to be sent goes on behind this.
+            drop(self.sending);
+            Ok((response, body))
+        })
+    }
+}
+
+/// One request on a connection of its own.
+///
+/// # Panics
+///
+/// When no response comes back.
+#[track_caller]
+pub fn fetch(addr: SocketAddr, tls: &TlsClient, request: &H2Request) -> Response {
+    match H2Client::open(addr, tls).and_then(|client| client.request(request)) {
+        Ok(response) => response,
+        Err(error) => panic!("{request:?} at {addr}: {error}"),
+    }
+}
+
+/// The reason with which the server reset the stream or ended the connection, when that is what an error is.
+pub fn reason(error: &io::Error) -> Option<Reason> {
+    error.get_ref()?.downcast_ref::<h2::Error>()?.reason()
+}
+
+/// Sends bytes as the windows allow; no bytes are an empty frame.
+pub async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: bool) -> Result<(), h2::Error> {
+    if bytes.is_empty() {
+        return stream.send_data(bytes, end);
+    }
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        // None: the stream has ended meanwhile, which whoever reads its answer will see.
+        let Some(capacity) = poll_fn(|context| stream.poll_capacity(context)).await else { return Ok(()) };
+        let part = bytes.split_to(capacity?.min(bytes.len()));
+        stream.send_data(part, end && bytes.is_empty())?;
+    }
+    Ok(())
+}
+
+/// Fields in the order of a map: those of one name stay in order.
+pub fn fields(map: &HeaderMap) -> Fields {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    map.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+/// Fields as the `http` crate holds them, names in lower case.
+pub fn header_map(fields: &[(String, String)]) -> HeaderMap {
+    let field = |(name, value): &(String, String)| {
+        (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
+    };
+    let mut map = HeaderMap::new();
+    fields.iter().map(field).for_each(|(name, value)| drop(map.append(name, value)));
+    map
+}
+
+/// Runs this to its end, with a limit.
+fn within<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    RUNTIME.block_on(async {
+        timeout(TIMEOUT, future)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, format!("nothing for {TIMEOUT:?}"))))
+    })
+}
+
+// === frames, as a test makes them ===
+
+/// What stands in front of the first frame.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection that sends what it is told and answers nothing by itself.
+pub struct RawH2 {
+    stream: TlsStream,
+}
+
+/// A frame as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// The stream it is about; 0 is the connection.
+    pub stream: u32,
+    /// What it says.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Types.
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const CONTINUATION: u8 = 9;
+
+    /// Flags.
+    pub const ACK: u8 = 1;
+    pub const END_STREAM: u8 = 1;
+    pub const END_HEADERS: u8 = 4;
+
+    /// One to be sent.
+    pub fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
+        Self { kind, flags, stream, payload: payload.into() }
+    }
+
+    /// On the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let length = u32::try_from(self.payload.len()).expect("a payload that a frame can hold").to_be_bytes();
+        [&length[1..], &[self.kind, self.flags], &self.stream.to_be_bytes(), &self.payload].concat()
+    }
+}
+
+impl RawH2 {
+    /// Connects, sends the preface and these settings, and acknowledges nothing.
+    pub fn open(addr: SocketAddr, tls: &TlsClient, settings: &[(u16, u32)]) -> io::Result<Self> {
+        let mut raw = Self { stream: tls.clone().protocols(&["h2"]).connect(addr)? };
+        let payload = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        let settings = Frame::new(Frame::SETTINGS, 0, 0, payload.collect::<Vec<_>>());
+        raw.send(&[PREFACE, &settings.bytes()].concat())?;
+        Ok(raw)
+    }
+
+    /// How long a server may leave what it is sent unread, and how long its next frame may take.
+    pub fn patience(&self, limit: Duration) {
+        let socket = &self.stream.sock;
+        socket.set_write_timeout(Some(limit)).and_then(|()| socket.set_read_timeout(Some(limit))).expect("a timeout");
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// Reads the next frame.
+    pub fn read(&mut self) -> io::Result<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head)?;
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+    }
+
+    /// Reads frames until one of this type comes, or the connection ends.
+    pub fn read_until(&mut self, kind: u8) -> io::Result<Frame> {
+        loop {
+            let frame = self.read()?;
+            if frame.kind == kind {
+                return Ok(frame);
+            }
+        }
+    }
+}
+
+/// Header fields in the plainest form of HPACK: no table, no Huffman.
+pub fn hpack(fields: &[(&str, &str)]) -> Vec<u8> {
+    let text = |bytes: &str| [hpack_integer(bytes.len(), 7, 0), bytes.as_bytes().to_vec()].concat();
+    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+/// An integer behind a prefix of so many bits (RFC 7541 section 5.1), with the bits above it.
+pub fn hpack_integer(value: usize, prefix: u8, above: u8) -> Vec<u8> {
+    let byte = |value: usize| u8::try_from(value).expect("a byte");
+    let most = (1 << prefix) - 1;
+    if value < most {
+        return vec![above | byte(value)];
+    }
+    let mut bytes = vec![above | byte(most)];
+    let mut rest = value - most;
+    while rest >= 128 {
+        bytes.push(byte(rest % 128 + 128));
+        rest /= 128;
+    }
+    bytes.push(byte(rest));
+    bytes
+}
+
+#[test]
+fn integers_are_as_in_the_examples_of_rfc_7541() {
+    assert_eq!(hpack_integer(10, 5, 0), [10]);
+    assert_eq!(hpack_integer(1337, 5, 0), [31, 154, 10]);
+    assert_eq!(hpack_integer(42, 8, 0), [42]);
+}
