@@ -1,21 +1,31 @@
 //! The case tables in `tests/cases`: what each request gets, row by row, in a closed world. A CORS header that a row
 //! does not name is a failure.
 //!
-//! The same rows run twice, by one runner: against the engine, without a process, and against the running proxy with
-//! a recording upstream. So whatever the adapter adds, loses or forgets shows as a difference.
+//! The same rows run several times, by one runner: against the engine, without a process, and against the running proxy
+//! with a recording upstream, in each way that clients and upstreams can be connected. So whatever the adapter adds,
+//! loses or forgets, and whatever one protocol does otherwise than another, shows as a difference.
+//!
+//! A row is the same over `http` and `https`. Only an Origin that is the request's own, or would be if the scheme were
+//! another one, depends on it: such a row says `{scheme}` and `{other_scheme}`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corsgate::cors::Scheme;
 use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use serde::Deserialize;
 
-use crate::client;
+use crate::certificates::{Authority, Certificate};
+use crate::client::{self, Fields, Response};
 use crate::gateway::Gateway;
+use crate::h2_client::{self, H2Request};
+use crate::h2_upstream::{H2Reply, H2Upstream};
+use crate::tls_client::TlsClient;
 use crate::upstream::{Reply, Upstream};
 
 #[derive(Deserialize)]
@@ -60,41 +70,125 @@ struct Outcome {
 
 #[test]
 fn the_engine_gives_every_row_what_it_expects() {
-    check(|table| {
-        let snapshot = table.snapshot();
-        move |row: &Row| judge(&snapshot, row)
-    });
+    for scheme in [Scheme::Http, Scheme::Https] {
+        check(scheme, |table| {
+            let snapshot = table.snapshot();
+            move |row: &Row| judge(&snapshot, row, scheme)
+        });
+    }
 }
 
 #[test]
 fn the_proxy_gives_every_row_what_it_expects() {
-    check(|table| {
-        let current: Arc<Mutex<Option<Row>>> = Arc::default();
-        let shown = current.clone();
-        let upstream = Upstream::start(move |_| {
-            let row = shown.lock().unwrap().clone().expect("a row is running");
-            let reply = Reply::new(row.upstream_status).body("from the upstream");
-            row.upstream.iter().map(|line| field(line)).fold(reply, |reply, (name, value)| reply.header(&name, &value))
-        });
-        let origin = upstream.address().to_string();
-        let gateway = Gateway::start(&format!("{}{}", surroundings("{listen}", &origin), table.config));
+    check(Scheme::Http, |table| {
+        let current = Current::default();
+        let upstream = http_1_upstream(&current);
+        let gateway = Gateway::start(&table.config(PLAIN, upstream.address(), ""));
         move |row: &Row| {
-            *current.lock().unwrap() = Some(row.clone());
+            current.begin(row);
             upstream.clear();
-            let (method, target) = row.request.split_once(' ').expect("`METHOD target`");
-            let fields: Vec<(String, String)> = row.headers.iter().map(|line| field(line)).collect();
-            let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            let response = client::fetch(gateway.address(), method, target, &fields);
-            Outcome { forwarded: upstream.hits() > 0, status: response.status, reason: None, headers: response.headers }
+            let response = row
+                .fetch(Scheme::Http, |method, target, fields| client::fetch(gateway.address(), method, target, fields));
+            Outcome::of(upstream.hits(), response)
         }
     });
 }
 
+#[test]
+fn the_proxy_gives_every_row_what_it_expects_over_tls() {
+    check(Scheme::Https, |table| {
+        let current = Current::default();
+        let upstream = http_1_upstream(&current);
+        let (authority, certificate) = table.certificate();
+        let gateway =
+            Gateway::start_with_files(&table.config(TLS, upstream.address(), ""), &certificate.files("table"));
+        move |row: &Row| {
+            current.begin(row);
+            upstream.clear();
+            let tls = TlsClient::new(&authority, &row.host());
+            let response = row.fetch(Scheme::Https, |method, target, fields| {
+                client::fetch_tls(gateway.address(), &tls, method, target, fields)
+            });
+            Outcome::of(upstream.hits(), response)
+        }
+    });
+}
+
+#[test]
+fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
+    // Every row can be said in HTTP/2, so that none is left out.
+    assert_eq!(tables().iter().flat_map(|table| &table.cases).filter(|row| row.as_http_2().is_none()).count(), 0);
+    check(Scheme::Https, |table| {
+        let current = Current::default();
+        let upstream = http_1_upstream(&current);
+        let (authority, certificate) = table.certificate();
+        let gateway =
+            Gateway::start_with_files(&table.config(TLS, upstream.address(), ""), &certificate.files("table"));
+        move |row: &Row| {
+            current.begin(row);
+            upstream.clear();
+            let tls = TlsClient::new(&authority, &row.host());
+            let request = row.as_http_2().expect("a row for HTTP/2");
+            let response = h2_client::fetch(gateway.address(), &tls, &request);
+            Outcome::of(upstream.hits(), response)
+        }
+    });
+}
+
+#[test]
+fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
+    check(Scheme::Http, |table| {
+        let current = Current::default();
+        let upstream = H2Upstream::start({
+            let current = current.clone();
+            move |_| {
+                let row = current.row();
+                let reply = H2Reply::new(row.upstream_status).body("from the upstream");
+                row.upstream_fields().iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+            }
+        });
+        let gateway = Gateway::start(&table.config(PLAIN, upstream.address(), ", http2: true"));
+        move |row: &Row| {
+            current.begin(row);
+            upstream.clear();
+            let response = row
+                .fetch(Scheme::Http, |method, target, fields| client::fetch(gateway.address(), method, target, fields));
+            Outcome::of(upstream.hits(), response)
+        }
+    });
+}
+
+/// Listeners that the proxy's subjects connect to.
+const PLAIN: &str = "{ address: \"{listen}\" }";
+const TLS: &str = "{ address: \"{listen}\", tls: { certificates: [{ cert: table.crt, key: table.key }] } }";
+
+/// The row that is running, for the upstream to answer as it says.
+#[derive(Clone, Default)]
+struct Current(Arc<Mutex<Option<Row>>>);
+
+impl Current {
+    fn begin(&self, row: &Row) {
+        *self.0.lock().unwrap() = Some(row.clone());
+    }
+
+    fn row(&self) -> Row {
+        self.0.lock().unwrap().clone().expect("a row is running")
+    }
+}
+
+/// An upstream that answers as the current row says.
+fn http_1_upstream(current: &Current) -> Upstream {
+    let current = current.clone();
+    Upstream::start(move |_| {
+        let row = current.row();
+        let reply = Reply::new(row.upstream_status).body("from the upstream");
+        row.upstream_fields().iter().fold(reply, |reply, (name, value)| reply.header(name, value))
+    })
+}
+
 /// What the tables leave out of their configurations.
-fn surroundings(listen: &str, upstream: &str) -> String {
-    format!(
-        "listeners: [{{ address: \"{listen}\" }}]\nupstreams: {{ origin: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}\n"
-    )
+fn surroundings(listener: &str, upstream: &str, more: &str) -> String {
+    format!("listeners: [{listener}]\nupstreams: {{ origin: {{ nodes: [{{ address: \"{upstream}\" }}]{more} }} }}\n")
 }
 
 /// All tables, in the order of their names.
@@ -114,23 +208,94 @@ pub fn tables() -> Vec<Table> {
 impl Table {
     /// The table's configuration, compiled.
     pub fn snapshot(&self) -> Snapshot {
-        let config = format!("{}{}", surroundings("127.0.0.1:9080", "127.0.0.1:8000"), self.config);
+        let listener = PLAIN.replace("{listen}", "127.0.0.1:9080");
+        let config = surroundings(&listener, "127.0.0.1:8000", "") + &self.config;
         let (snapshot, problems) = Snapshot::read(&config, Surroundings::NONE);
         snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
+    }
+
+    /// The table's configuration with this listener, and an upstream at this address, of which there is more to say.
+    fn config(&self, listener: &str, upstream: SocketAddr, more: &str) -> String {
+        surroundings(listener, &upstream.to_string(), more) + &self.config
+    }
+
+    /// A certificate for all hosts that its rows ask for, and who signed it.
+    fn certificate(&self) -> (Authority, Certificate) {
+        let authority = Authority::new("authority");
+        let hosts: BTreeSet<String> = self.cases.iter().map(Row::host).collect();
+        let certificate = authority.issue(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
+        (authority, certificate)
     }
 }
 
 impl Row {
-    /// Method, path without query, and header fields.
+    /// Method, path without query, and header fields, over plain HTTP.
     pub fn request(&self) -> (Method, String, HeaderMap) {
-        let (method, target) = self.request.split_once(' ').expect("`METHOD target`");
+        self.request_over(Scheme::Http)
+    }
+
+    fn request_over(&self, scheme: Scheme) -> (Method, String, HeaderMap) {
+        let (method, target) = self.method_and_target();
         let path = target.split('?').next().unwrap_or_default().to_owned();
-        (Method::from_bytes(method.as_bytes()).unwrap(), path, header_map(&self.headers))
+        (Method::from_bytes(method.as_bytes()).unwrap(), path, header_map(&self.fields(scheme)))
+    }
+
+    fn method_and_target(&self) -> (&str, &str) {
+        self.request.split_once(' ').expect("`METHOD target`")
+    }
+
+    fn fields(&self, scheme: Scheme) -> Fields {
+        self.headers.iter().map(|line| field(&in_scheme(line, scheme))).collect()
+    }
+
+    fn upstream_fields(&self) -> Fields {
+        self.upstream.iter().map(|line| field(line)).collect()
+    }
+
+    /// The host it asks for, as a certificate names it.
+    fn host(&self) -> String {
+        let fields = self.fields(Scheme::Http);
+        let host = client::only(&fields, "Host").expect("a Host");
+        let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+        name.trim_end_matches('.').to_ascii_lowercase()
+    }
+
+    /// Gives its method, target and fields to a client of HTTP/1.1.
+    fn fetch(&self, scheme: Scheme, fetch: impl FnOnce(&str, &str, &[(&str, &str)]) -> Response) -> Response {
+        let (method, target) = self.method_and_target();
+        let fields = self.fields(scheme);
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        fetch(method, target, &fields)
+    }
+
+    /// The same in HTTP/2, which has `:authority` for Host. None for what it has no words for: no Host or several, a
+    /// target that is neither a path nor `*`, and fields about an HTTP/1.1 connection.
+    fn as_http_2(&self) -> Option<H2Request> {
+        const CONNECTION: [&str; 7] =
+            ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings"];
+        let (method, target) = self.method_and_target();
+        let fields = self.fields(Scheme::Https);
+        let of_connection = |name: &str| CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known));
+        let [host] = client::all(&fields, "Host")[..] else { return None };
+        let is_target = target == "*" || (target.starts_with('/') && target.parse::<PathAndQuery>().is_ok());
+        if !is_target || fields.iter().any(|(name, _)| of_connection(name)) {
+            return None;
+        }
+        let request = H2Request::new(method, host, target);
+        let rest = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host"));
+        Some(rest.fold(request, |request, (name, value)| request.header(name, value)))
+    }
+}
+
+impl Outcome {
+    /// What a client and an upstream saw.
+    fn of(hits: usize, response: Response) -> Self {
+        Self { forwarded: hits > 0, status: response.status, reason: None, headers: response.headers }
     }
 }
 
 /// Runs every row of every table, and shows all that differ.
-fn check<S: FnMut(&Row) -> Outcome>(start: impl Fn(&Table) -> S) {
+fn check<S: FnMut(&Row) -> Outcome>(scheme: Scheme, start: impl Fn(&Table) -> S) {
     let (mut rows, mut failures) = (0, String::new());
     for table in tables() {
         let mut subject = start(&table);
@@ -138,7 +303,7 @@ fn check<S: FnMut(&Row) -> Outcome>(start: impl Fn(&Table) -> S) {
             rows += 1;
             let outcome = subject(row);
             if let Some(difference) = difference(&row.expect, &outcome) {
-                let _ = writeln!(failures, "{}: {}\n{difference}", table.file, row.name);
+                let _ = writeln!(failures, "{}: {} ({scheme:?})\n{difference}", table.file, row.name);
             }
         }
     }
@@ -205,6 +370,15 @@ fn minus(a: &[String], b: &[String]) -> Vec<String> {
     missing
 }
 
+/// A line for a client that speaks this scheme.
+fn in_scheme(line: &str, scheme: Scheme) -> String {
+    let (own, other) = match scheme {
+        Scheme::Http => ("http", "https"),
+        Scheme::Https => ("https", "http"),
+    };
+    line.replace("{scheme}", own).replace("{other_scheme}", other)
+}
+
 /// `Name: value` with `{300*a}` written out.
 fn field(line: &str) -> (String, String) {
     let (name, value) = line.split_once(':').expect("`Name: value`");
@@ -221,14 +395,14 @@ fn field(line: &str) -> (String, String) {
 }
 
 /// The engine as a subject: what the proxy does, on plain values.
-fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
-    let (method, path, headers) = row.request();
+fn judge(snapshot: &Snapshot, row: &Row, scheme: Scheme) -> Outcome {
+    let (method, path, headers) = row.request_over(scheme);
     let request = Request {
         method: &method,
         path: path.as_bytes(),
         target_length: path.len(),
         version: Version::HTTP_11,
-        scheme: Scheme::Http,
+        scheme,
         authority: headers.get("host").map(|host| host.to_str().unwrap()),
         headers: &headers,
         framing: Framing::Clear,
@@ -236,7 +410,7 @@ fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
     };
     let verdict = snapshot.judge(&request);
     let (forwarded, status, mut response) = match verdict.action {
-        Action::Forward(_) => (true, row.upstream_status, header_map(&row.upstream)),
+        Action::Forward(_) => (true, row.upstream_status, header_map(&row.upstream_fields())),
         Action::Answer(status) => (false, status.as_u16(), HeaderMap::new()),
         Action::Redirect(_) => (false, 308, HeaderMap::new()),
         Action::Refuse(refusal) => {
@@ -257,11 +431,10 @@ fn judge(snapshot: &Snapshot, row: &Row) -> Outcome {
     }
 }
 
-fn header_map(lines: &[String]) -> HeaderMap {
+fn header_map(fields: &[(String, String)]) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for line in lines {
-        let (name, value) = field(line);
-        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(&value).unwrap());
+    for (name, value) in fields {
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
     }
     map
 }

@@ -45,10 +45,21 @@ pub enum Valid {
 impl Authority {
     /// One that nobody knows but who is told.
     pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(Self::params(name), key).expect("sign an authority"))
+    }
+
+    /// One that this one vouches for.
+    pub fn intermediate(&self, name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::signed_by(Self::params(name), key, &self.0).expect("sign an authority"))
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("sign an authority"))
+        params
     }
 
     /// Its own certificate, in PEM.
