@@ -116,11 +116,6 @@ fn unique() -> u64 {
 }
 
 impl Certificate {
-    /// The same certificate beside the key of another one.
-    pub fn with_key_of(&self, other: &Self) -> Self {
-        Self { key: other.key.clone(), ..self.clone() }
-    }
-
     /// As the files `NAME.crt` and `NAME.key`.
     pub fn files(&self, name: &str) -> Files {
         vec![(format!("{name}.crt"), self.cert.clone()), (format!("{name}.key"), self.key.clone())]

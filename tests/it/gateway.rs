@@ -72,7 +72,8 @@ impl Gateway {
         Self::spawn_with_files(config, &[])
     }
 
-    fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
+    /// Like [`spawn`](Self::spawn), with these files beside the configuration.
+    pub fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
         assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
         let addresses = Addresses::free();

@@ -175,11 +175,6 @@ impl H2Client {
         Ok((Pending { response, sending: None }, stream))
     }
 
-    /// How many streams the server lets it have at a time.
-    pub fn max_streams(&self) -> usize {
-        self.sender.current_max_send_streams()
-    }
-
     /// Waits for the server to end the connection; false when it has not within the timeout.
     pub fn closed(&mut self) -> bool {
         RUNTIME.block_on(async { timeout(TIMEOUT, self.ended.wait_for(Option::is_some)).await.is_ok() })
@@ -268,7 +263,9 @@ pub fn header_map(fields: &[(String, String)]) -> HeaderMap {
         (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
     };
     let mut map = HeaderMap::new();
-    fields.iter().map(field).for_each(|(name, value)| drop(map.append(name, value)));
+    for (name, value) in fields.iter().map(field) {
+        map.append(name, value);
+    }
     map
 }
 
@@ -315,7 +312,6 @@ impl Frame {
     pub const CONTINUATION: u8 = 9;
 
     /// Flags.
-    pub const ACK: u8 = 1;
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
@@ -379,6 +375,16 @@ pub fn hpack(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |bytes: &str| [hpack_integer(bytes.len(), 7, 0), bytes.as_bytes().to_vec()].concat();
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
+
+/// A header field that the other side puts into its table (RFC 7541 section 6.2.1).
+pub fn hpack_indexed(name: &str, value: &str) -> Vec<u8> {
+    let mut field = hpack(&[(name, value)]);
+    field[0] = 0x40;
+    field
+}
+
+/// The field that was put into the table last, once more: the first entry behind the 61 that everybody knows.
+pub const HPACK_LATEST: u8 = 0x80 | 0x3e;
 
 /// An integer behind a prefix of so many bits (RFC 7541 section 5.1), with the bits above it.
 pub fn hpack_integer(value: usize, prefix: u8, above: u8) -> Vec<u8> {

@@ -21,7 +21,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Authority;
 use crate::client::{self, Fields};
-use crate::h2_client::{Frame, H2Client, H2Request, RUNTIME, RawH2, fields, header_map, hpack, reason, send_all};
+use crate::h2_client::{
+    Frame, H2Client, H2Request, HPACK_LATEST, RUNTIME, RawH2, fields, header_map, hpack, hpack_indexed, reason,
+    send_all,
+};
 use crate::tls_client::TlsClient;
 
 /// How long [`H2Upstream::wait_for_hits`] waits.
@@ -418,9 +421,11 @@ fn raw_frames_reach_it_as_they_are() {
     let upstream = H2Upstream::start_tls(server, |_| H2Reply::new(200));
     let mut raw = RawH2::open(upstream.address(), &TlsClient::new(&authority, "upstream.test"), &[(4, 100)]).unwrap();
     let head = [(":method", "GET"), (":scheme", "https"), (":authority", "upstream.test"), (":path", "/raw")];
-    let frame = Frame::new(Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM, 1, hpack(&head));
+    let block = [hpack(&head), hpack_indexed("x-again", "1"), vec![HPACK_LATEST; 2]].concat();
+    let frame = Frame::new(Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM, 1, block);
     raw.send(&frame.bytes()).unwrap();
     assert_eq!(raw.read().unwrap().kind, Frame::SETTINGS);
     assert_eq!(raw.read_until(Frame::HEADERS).unwrap().stream, 1);
-    assert_eq!(upstream.received()[0].path, "/raw");
+    let received = &upstream.received()[0];
+    assert_eq!((received.path.as_str(), received.all("x-again")), ("/raw", vec!["1", "1", "1"]));
 }

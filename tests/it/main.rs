@@ -20,6 +20,7 @@ mod h2_upstream;
 mod layout;
 mod lifecycle;
 mod mutation;
+mod tls;
 mod tls_client;
 mod twins;
 mod upstream;

@@ -1,0 +1,686 @@
+//! What clients see of TLS: which certificate, until when, for whom, and what becomes of those who ask for the wrong
+//! thing. And what operators see: a certificate that cannot be used is refused where it is named, before it is served.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustls::version::{TLS12, TLS13};
+
+use crate::certificates::{Authority, Certificate, Files, Valid};
+use crate::client::{Connection, Response, fetch, fetch_tls, own};
+use crate::gateway::{Gateway, Signal, check, run};
+use crate::h2_client::{self, H2Client, H2Request};
+use crate::tls_client::TlsClient;
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+const PREFLIGHT: (&str, &str) = ("Access-Control-Request-Method", "PUT");
+const REFUSED: &str = "reload refused, the configuration in force stays:";
+
+/// A TLS listener that has these lines, in front of one upstream.
+fn config(tls: &str, upstream: &Upstream) -> String {
+    format!(
+        "
+listeners:
+  - address: \"{{listen}}\"
+    tls:
+{tls}
+limits: {{ header_timeout: 1s }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT] }}
+",
+        upstream.address()
+    )
+}
+
+/// The only certificate of a listener, and whatever else the listener says.
+fn one_certificate(more: &str) -> String {
+    format!("      certificates: [{{ cert: tls/api.crt, key: tls/api.key }}]\n{more}")
+}
+
+/// An upstream, an authority, and a certificate of it for `api.test`.
+fn parts() -> (Upstream, Authority, Certificate) {
+    let authority = Authority::new("authority");
+    let certificate = authority.issue(&["api.test"]);
+    (Upstream::start(|_| Reply::new(200).body("from the upstream")), authority, certificate)
+}
+
+fn start(tls: &str, upstream: &Upstream, files: &[Files]) -> Gateway {
+    Gateway::start_with_files(&config(tls, upstream), &files.concat())
+}
+
+/// The certificate that a client is shown.
+#[track_caller]
+fn shown(gateway: &Gateway, tls: &TlsClient) -> Vec<u8> {
+    Connection::open_tls(gateway.address(), tls).expect("a handshake").server_certificate().to_vec()
+}
+
+/// Whether a client gets no answer: neither in the handshake, nor, with TLS 1.3, right after it.
+fn is_refused(gateway: &Gateway, tls: &TlsClient) -> bool {
+    let connection = Connection::open_tls(gateway.address(), tls);
+    connection.and_then(|mut connection| connection.request("GET", "/", &[HOST], b"")).is_err()
+}
+
+#[track_caller]
+fn assert_readable(response: &Response) {
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    assert_eq!(response.header("Vary"), Some("Origin"));
+}
+
+// --- which certificate
+
+/// Three certificates, in an order in which only the kind of a match can decide.
+const THREE: &str = "
+      certificates:
+        - { cert: tls/default.crt, key: tls/default.key }
+        - { cert: tls/wildcard.crt, key: tls/wildcard.key }
+        - { cert: tls/exact.crt, key: tls/exact.key }";
+
+#[test]
+fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+    let (upstream, authority, _) = parts();
+    let default = authority.issue(&["default.test"]);
+    let wildcard = authority.issue(&["*.wild.test"]);
+    let exact = authority.issue(&["api.test", "exact.wild.test"]);
+    let files = [default.files("tls/default"), wildcard.files("tls/wildcard"), exact.files("tls/exact")];
+    let gateway = start(THREE, &upstream, &files);
+    for (name, certificate, certified) in [
+        ("api.test", &exact, "api.test"),
+        ("API.test", &exact, "api.test"),
+        ("exact.wild.test", &exact, "api.test"),
+        ("a.wild.test", &wildcard, "a.wild.test"),
+        // A wildcard is one label.
+        ("a.b.wild.test", &default, "default.test"),
+        ("wild.test", &default, "default.test"),
+        ("default.test", &default, "default.test"),
+        ("unknown.test", &default, "default.test"),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let tls = TlsClient::new(&authority, name).certified_for(certified).version(version);
+            assert!(shown(&gateway, &tls) == certificate.der, "{name} with {version:?}");
+            assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[("Host", name)]).status, 200, "{name}");
+        }
+        let h2 = H2Client::open(gateway.address(), &TlsClient::new(&authority, name).certified_for(certified));
+        assert!(h2.unwrap().server_certificate() == certificate.der, "{name} with HTTP/2");
+    }
+    let silent = TlsClient::new(&authority, "default.test").without_sni();
+    assert!(shown(&gateway, &silent) == default.der);
+}
+
+#[test]
+fn a_chain_is_shown_whole() {
+    let (upstream, root, _) = parts();
+    let intermediate = root.intermediate("intermediate");
+    let leaf = intermediate.issue(&["api.test"]);
+    let mut chain = leaf.clone();
+    chain.cert += &intermediate.pem();
+    let gateway = start(&one_certificate(""), &upstream, &[chain.files("tls/api")]);
+    // Who trusts the root alone needs what is between.
+    assert_eq!(shown(&gateway, &TlsClient::new(&root, "api.test")), leaf.der);
+}
+
+#[test]
+fn an_upstream_is_told_that_the_client_came_over_tls() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    let tls = TlsClient::new(&authority, "api.test");
+    let claim = ("X-Forwarded-Proto", "http");
+    assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST, claim]).status, 200);
+    let request = H2Request::new("GET", "api.test", "/").header(claim.0, claim.1);
+    assert_eq!(h2_client::fetch(gateway.address(), &tls, &request).status, 200);
+    for request in upstream.received() {
+        assert_eq!(request.header("X-Forwarded-Proto"), Some("https"));
+        assert_eq!((request.header("Host"), request.header("X-Forwarded-Host")), (Some("api.test"), Some("api.test")));
+    }
+}
+
+// --- certificates that change
+
+#[test]
+fn a_renewed_certificate_is_shown_after_a_reload_and_no_connection_is_lost() {
+    let (upstream, authority, first) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[first.files("tls/api")]);
+    let tls = TlsClient::new(&authority, "api.test");
+    let mut kept = Connection::open_tls(gateway.address(), &tls).unwrap();
+    let kept_h2 = H2Client::open(gateway.address(), &tls).unwrap();
+    let mut still_serves = || {
+        assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+        assert_eq!(kept_h2.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
+    };
+    still_serves();
+
+    // Only the certificate, for the same key; then both.
+    let second = authority.renew(&first);
+    gateway.replace("tls/api.crt", &second.cert);
+    // A file on the disk changes nothing by itself.
+    assert!(shown(&gateway, &tls) == first.der);
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("reloaded generation=2");
+    assert!(shown(&gateway, &tls) == second.der);
+    still_serves();
+
+    let third = authority.issue(&["api.test"]);
+    gateway.replace_all(&third.files("tls/api"));
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("reloaded generation=3");
+    assert!(shown(&gateway, &tls) == third.der);
+    assert!(H2Client::open(gateway.address(), &tls).unwrap().server_certificate() == third.der);
+    still_serves();
+}
+
+#[test]
+fn a_certificate_can_be_added_and_taken_away_by_a_reload() {
+    let (upstream, authority, certificate) = parts();
+    let added = authority.issue(&["added.test"]);
+    let files = [certificate.files("tls/api"), added.files("tls/added")];
+    let gateway = start(&one_certificate(""), &upstream, &files);
+    let tls = TlsClient::new(&authority, "added.test");
+    assert!(tls.connect(gateway.address()).is_err());
+    let both = "      certificates:
+        - { cert: tls/api.crt, key: tls/api.key }
+        - { cert: tls/added.crt, key: tls/added.key }";
+    gateway.reload_with(&config(both, &upstream));
+    gateway.wait_for_log("reloaded generation=2");
+    assert!(shown(&gateway, &tls) == added.der);
+    gateway.reload_with(&config(&one_certificate(""), &upstream));
+    gateway.wait_for_log("reloaded generation=3");
+    assert!(tls.connect(gateway.address()).is_err());
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+}
+
+/// Two certificates, each key on a line of its own.
+const TWO: &str = "      certificates:
+        - cert: tls/default.crt
+          key: tls/default.key
+        - cert: tls/api.crt
+          key: tls/api.key";
+
+/// A pair of files that cannot be used.
+struct Bad {
+    what: &'static str,
+    /// The files in place of `tls/api.crt` and `tls/api.key`; None: there is no such file.
+    files: [Option<String>; 2],
+    /// The values that the problem may be named at.
+    at: &'static [&'static str],
+    /// What its explanation must say, in any case of letters.
+    says: &'static str,
+}
+
+fn bad_pairs(authority: &Authority) -> Vec<Bad> {
+    const CERT: &[&str] = &["tls/api.crt"];
+    const KEY: &[&str] = &["tls/api.key"];
+    let Certificate { cert, key, .. } = authority.issue(&["api.test"]);
+    let expired = authority.issue_valid(&["api.test"], Valid::Past);
+    let early = authority.issue_valid(&["api.test"], Valid::Future);
+    let (cert, key) = (|| Some(cert.clone()), || Some(key.clone()));
+    let text = || Some("neither this nor that\n".to_owned());
+    let bad = |what, cert, key, at, says| Bad { what, files: [cert, key], at, says };
+    vec![
+        bad("expired", Some(expired.cert), Some(expired.key), CERT, "expired"),
+        bad("not yet valid", Some(early.cert), Some(early.key), CERT, "not yet valid"),
+        bad(
+            "a key of another one",
+            cert(),
+            Some(authority.issue(&["api.test"]).key),
+            &["tls/api.crt", "tls/api.key"],
+            "key",
+        ),
+        bad("no certificate file", None, key(), CERT, "tls/api.crt"),
+        bad("no key file", cert(), None, KEY, "tls/api.key"),
+        bad("a certificate that is no PEM", text(), key(), CERT, "tls/api.crt"),
+        bad("a key that is no PEM", cert(), text(), KEY, "tls/api.key"),
+        bad("an empty certificate", Some(String::new()), key(), CERT, "tls/api.crt"),
+        bad("a key in place of the certificate", key(), key(), CERT, "tls/api.crt"),
+        bad("a certificate in place of the key", cert(), cert(), KEY, "tls/api.key"),
+    ]
+}
+
+impl Bad {
+    fn present(&self) -> Files {
+        let names = ["tls/api.crt", "tls/api.key"].map(str::to_owned);
+        names.into_iter().zip(self.files.clone()).filter_map(|(name, text)| Some((name, text?))).collect()
+    }
+
+    /// Whether a text says where the problem is, and what.
+    #[track_caller]
+    fn assert_explained(&self, config: &str, text: &str) {
+        let line_of = |value: &&&str| 1 + config.lines().position(|line| line.contains(**value)).expect("a line");
+        let places: Vec<_> = self.at.iter().map(|value| format!("corsgate.yaml:{}:", line_of(&value))).collect();
+        let explained = text
+            .lines()
+            .any(|line| places.iter().any(|place| line.contains(place)) && line.to_lowercase().contains(self.says));
+        assert!(explained, "{}: no line with {places:?} and {:?} in\n{text}", self.what, self.says);
+    }
+}
+
+#[test]
+fn a_reload_with_a_bad_certificate_changes_nothing_and_says_where_and_why() {
+    let (upstream, authority, good) = parts();
+    let default = authority.issue(&["default.test"]);
+    let files = [default.files("tls/default"), good.files("tls/api")];
+    let gateway = start(TWO, &upstream, &files);
+    let config = config(TWO, &upstream);
+    let tls = TlsClient::new(&authority, "api.test");
+    let mut kept = Connection::open_tls(gateway.address(), &tls).unwrap();
+    for (n, bad) in bad_pairs(&authority).iter().enumerate() {
+        for name in ["tls/api.crt", "tls/api.key"] {
+            std::fs::remove_file(gateway.dir().join(name)).unwrap();
+        }
+        gateway.replace_all(&bad.present());
+        let before = gateway.stderr().len();
+        gateway.signal(Signal::Hup);
+        gateway.wait_for_log_count(REFUSED, n + 1);
+        bad.assert_explained(&config, &gateway.stderr()[before..]);
+        assert!(shown(&gateway, &tls) == good.der, "{}", bad.what);
+        assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200, "{}", bad.what);
+        gateway.replace_all(&good.files("tls/api"));
+    }
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("reloaded generation=2");
+}
+
+#[test]
+fn check_and_the_start_refuse_a_bad_certificate_where_it_is_named() {
+    let (upstream, authority, good) = parts();
+    let default = authority.issue(&["default.test"]);
+    let config = config(TWO, &upstream);
+    let checked = check(&config, &[default.files("tls/default"), good.files("tls/api")].concat());
+    assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
+    for bad in bad_pairs(&authority) {
+        let files = [default.files("tls/default"), bad.present()].concat();
+        let checked = check(&config, &files);
+        assert_eq!(checked.code, 1, "{}: {}", bad.what, checked.stdout);
+        bad.assert_explained(&config, &checked.stdout);
+
+        let mut gateway = Gateway::spawn_with_files(&config, &files);
+        assert_eq!(gateway.exit().code(), Some(1), "{}", bad.what);
+        bad.assert_explained(&config, &gateway.stderr());
+    }
+}
+
+#[test]
+fn an_authority_of_clients_that_cannot_be_read_is_refused_where_it_is_named() {
+    let (upstream, _, good) = parts();
+    let config = config(&one_certificate("      client_ca: tls/clients.pem"), &upstream);
+    let line = 1 + config.lines().position(|line| line.contains("client_ca")).unwrap();
+    for contents in [None, Some("no authority"), Some("")] {
+        let clients = contents.map(|text| ("tls/clients.pem".to_owned(), text.to_owned()));
+        let files: Files = good.files("tls/api").into_iter().chain(clients).collect();
+        let checked = check(&config, &files);
+        let place = format!("corsgate.yaml:{line}:");
+        assert_eq!(checked.code, 1, "{contents:?}: {}", checked.stdout);
+        let named = checked.stdout.lines().any(|line| line.contains(&place) && line.contains("tls/clients.pem"));
+        assert!(named, "{contents:?}: {}", checked.stdout);
+    }
+}
+
+/// A path is relative to the file that names it, wherever the process was started.
+#[test]
+fn the_paths_of_certificates_are_relative_to_the_configuration() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    let path = gateway.config_path();
+    let checked = run(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+    let absolute = path.parent().unwrap().join("tls/api");
+    let tls = one_certificate("").replace("tls/api", absolute.to_str().unwrap());
+    gateway.reload_with(&config(&tls, &upstream));
+    gateway.wait_for_log("reloaded generation=2");
+    assert!(shown(&gateway, &TlsClient::new(&authority, "api.test")) == certificate.der);
+}
+
+// --- versions and protocols
+
+#[test]
+fn an_old_client_is_refused_where_the_listener_says_so() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate("      min_version: \"1.3\""), &upstream, &[certificate.files("tls/api")]);
+    let [old, new] = [&TLS12, &TLS13].map(|version| TlsClient::new(&authority, "api.test").version(version));
+    assert!(is_refused(&gateway, &old));
+    assert!(!is_refused(&gateway, &new));
+    for more in ["", "      min_version: \"1.2\""] {
+        let gateway = start(&one_certificate(more), &upstream, &[certificate.files("tls/api")]);
+        assert!(!is_refused(&gateway, &old) && !is_refused(&gateway, &new), "{more}");
+    }
+}
+
+#[test]
+fn clients_and_listener_agree_on_a_protocol() {
+    let (upstream, authority, certificate) = parts();
+    let protocol = |gateway: &Gateway, offered: &[&str]| {
+        let tls = TlsClient::new(&authority, "api.test").protocols(offered);
+        let connection = Connection::open_tls(gateway.address(), &tls);
+        connection.map(|connection| connection.protocol().map(str::to_owned)).map_err(|error| error.to_string())
+    };
+    let both = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    let http_1 = start(&one_certificate("      http2: false"), &upstream, &[certificate.files("tls/api")]);
+    for gateway in [&both, &http_1] {
+        assert_eq!(protocol(gateway, &["http/1.1"]), Ok(Some("http/1.1".to_owned())));
+        assert_eq!(protocol(gateway, &[]), Ok(None));
+        assert_eq!(
+            fetch_tls(gateway.address(), &TlsClient::new(&authority, "api.test"), "GET", "/", &[HOST]).status,
+            200
+        );
+    }
+    assert_eq!(protocol(&both, &["h2", "http/1.1"]), Ok(Some("h2".to_owned())));
+    assert_eq!(protocol(&both, &["http/1.1", "h2"]), Ok(Some("h2".to_owned())));
+    assert_eq!(protocol(&http_1, &["h2", "http/1.1"]), Ok(Some("http/1.1".to_owned())));
+    // Nothing in common is no connection (RFC 7301 section 3.2), least of all a guess.
+    assert!(protocol(&http_1, &["h2"]).is_err());
+    assert!(H2Client::open(http_1.address(), &TlsClient::new(&authority, "api.test")).is_err());
+}
+
+#[test]
+fn a_reload_changes_what_new_handshakes_get() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    let tls = TlsClient::new(&authority, "api.test");
+    let old = tls.clone().version(&TLS12);
+    let kept = H2Client::open(gateway.address(), &tls).unwrap();
+    assert!(!is_refused(&gateway, &old));
+
+    let strict = one_certificate("      min_version: \"1.3\"\n      http2: false");
+    gateway.reload_with(&config(&strict, &upstream));
+    gateway.wait_for_log("reloaded generation=2");
+    assert!(is_refused(&gateway, &old));
+    assert!(H2Client::open(gateway.address(), &tls).is_err());
+    assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST]).status, 200);
+    // Who is there already is not asked again.
+    assert_eq!(kept.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+}
+
+#[test]
+fn whether_a_listener_has_tls_at_all_needs_a_restart() {
+    let (upstream, authority, certificate) = parts();
+    let with = config(&one_certificate(""), &upstream);
+    let without = with.replace("    tls:\n", "").replace(&format!("{}\n", one_certificate("")), "");
+    assert!(!without.contains("tls"), "{without}");
+    let gateway = Gateway::start_with_files(&with, &certificate.files("tls/api"));
+    gateway.reload_with(&without.replace("https://app.test", "https://changed.test"));
+    gateway.wait_for_log("reloaded generation=2");
+    gateway.wait_for_log("needs a restart");
+    let tls = TlsClient::new(&authority, "api.test");
+    let changed = ("Origin", "https://changed.test");
+    // The listener is what it was; the rest is applied.
+    let response = fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST, changed]);
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://changed.test"));
+    assert!(shown(&gateway, &tls) == certificate.der);
+}
+
+// --- clients with certificates
+
+#[test]
+fn clients_must_show_a_certificate_where_that_is_required() {
+    let (upstream, authority, certificate) = parts();
+    let (clients, strangers) = (Authority::new("clients"), Authority::new("strangers"));
+    let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), clients.pem())]];
+    let nobody = TlsClient::new(&authority, "api.test");
+    let known = nobody.clone().certificate(&clients.issue(&["client.test"]));
+    let stranger = nobody.clone().certificate(&strangers.issue(&["client.test"]));
+    let expired = nobody.clone().certificate(&clients.issue_valid(&["client.test"], Valid::Past));
+    for (more, without_one) in [("", false), ("required", false), ("optional", true)] {
+        let more = if more.is_empty() { String::new() } else { format!("\n      client_certificate: {more}") };
+        let tls = one_certificate(&format!("      client_ca: tls/clients.pem{more}"));
+        let gateway = start(&tls, &upstream, &files);
+        for version in [&TLS12, &TLS13] {
+            let refused = |tls: &TlsClient| is_refused(&gateway, &tls.clone().version(version));
+            assert!(!refused(&known), "{more}, {version:?}");
+            assert!(refused(&stranger) && refused(&expired), "{more}, {version:?}");
+            assert_eq!(refused(&nobody), !without_one, "{more}, {version:?}");
+        }
+        let request = H2Request::new("GET", "api.test", "/");
+        let by_h2 = |tls| H2Client::open(gateway.address(), tls).and_then(|client| client.request(&request)).is_ok();
+        assert_eq!([&known, &stranger, &nobody].map(by_h2), [true, false, without_one], "{more}, HTTP/2");
+    }
+    // No request of theirs was seen, and the other ones were.
+    assert_eq!(upstream.hits(), 3 * 3 + 3);
+}
+
+/// Neither by a new handshake, nor by taking up a session of before.
+#[test]
+fn clients_of_an_authority_that_a_reload_took_away_are_refused() {
+    let (upstream, authority, certificate) = parts();
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
+    let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), before.pem())]];
+    let gateway = start(&one_certificate("      client_ca: tls/clients.pem"), &upstream, &files);
+    let clients = |authority_of_clients: &Authority| {
+        [&TLS12, &TLS13].map(|version| {
+            let tls = TlsClient::new(&authority, "api.test").version(version);
+            tls.certificate(&authority_of_clients.issue(&["client.test"]))
+        })
+    };
+    let (old, new) = (clients(&before), clients(&after));
+    assert!(old.iter().all(|tls| !is_refused(&gateway, tls)) && new.iter().all(|tls| is_refused(&gateway, tls)));
+    gateway.replace("tls/clients.pem", &after.pem());
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("reloaded generation=2");
+    assert!(old.iter().all(|tls| is_refused(&gateway, tls)) && new.iter().all(|tls| !is_refused(&gateway, tls)));
+}
+
+// --- plain listeners that send everybody to TLS
+
+/// A plain listener that redirects, a TLS one and a plain one beside it, in front of one upstream.
+fn redirecting(to: &str, upstream: &Upstream) -> String {
+    format!(
+        "
+listeners:
+  - {{ address: \"{{listen}}\", redirect_to_https: {to} }}
+  - address: \"{{listen2}}\"
+    tls: {{ certificates: [{{ cert: tls/api.crt, key: tls/api.key }}] }}
+  - {{ address: \"{{listen3}}\" }}
+upstreams: {{ origin: {{ nodes: [{{ address: \"{}\" }}] }} }}
+services:
+  - name: api
+    hosts: [api.test, \"[::1]\"]
+    upstream: origin
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT], expose_headers: X-Trace }}
+  - name: strict
+    hosts: [strict.test]
+    upstream: origin
+    cors: {{ allow_origins: https://app.test, disallowed_origins: reject, preflight: {{ match: standard }} }}
+",
+        upstream.address()
+    )
+}
+
+#[test]
+fn everything_that_would_be_forwarded_is_redirected_with_its_cors_headers() {
+    let (upstream, _, certificate) = parts();
+    for (to, port) in [("true", ""), ("443", ""), ("8443", ":8443")] {
+        let gateway = Gateway::start_with_files(&redirecting(to, &upstream), &certificate.files("tls/api"));
+        for (method, host, target, authority, path) in [
+            ("GET", "api.test", "/", "api.test", "/"),
+            ("GET", "api.test", "/a%20b/?x=/&y", "api.test", "/a%20b/?x=/&y"),
+            ("HEAD", "api.test", "/x", "api.test", "/x"),
+            ("POST", "api.test", "/x", "api.test", "/x"),
+            ("DELETE", "api.test", "/x", "api.test", "/x"),
+            // Its own port is not the one of TLS.
+            ("GET", "api.test:8080", "/x", "api.test", "/x"),
+            ("GET", "[::1]:8080", "/x", "[::1]", "/x"),
+            // The target stays one of this host, whatever it begins with.
+            ("GET", "api.test", "//evil.test/x", "api.test", "//evil.test/x"),
+            ("GET", "api.test", "http://api.test/x?y", "api.test", "/x?y"),
+        ] {
+            let response = fetch(gateway.address(), method, target, &[("Host", host), ORIGIN]);
+            let location = format!("https://{authority}{port}{path}");
+            assert_eq!((response.status, response.header("Location")), (308, Some(&location[..])), "{method} {target}");
+            assert_readable(&response);
+            assert_eq!(response.header("Access-Control-Expose-Headers"), Some("X-Trace"), "{method} {target}");
+        }
+        // Without an Origin, and from a page that may not read it.
+        for origin in [None, Some(("Origin", "https://evil.test"))] {
+            let fields: Vec<_> = [HOST].into_iter().chain(origin).collect();
+            let response = fetch(gateway.address(), "GET", "/", &fields);
+            assert_eq!((response.status, response.header("Vary")), (308, Some("Origin")));
+            assert_eq!(response.header("Access-Control-Allow-Origin"), None);
+        }
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn a_preflight_is_answered_and_never_redirected() {
+    let (upstream, _, certificate) = parts();
+    let gateway = Gateway::start_with_files(&redirecting("true", &upstream), &certificate.files("tls/api"));
+    for host in ["api.test", "strict.test"] {
+        let response = fetch(gateway.address(), "OPTIONS", "/", &[("Host", host), ORIGIN, PREFLIGHT]);
+        assert_eq!((response.status, response.header("Location")), (200, None), "{host}");
+        assert_readable(&response);
+        assert!(response.header("Access-Control-Allow-Methods").is_some(), "{host}");
+        // A refused one is a refusal: a redirect would say less, and lead to the same one.
+        let evil = ("Origin", "https://evil.test");
+        let response = fetch(gateway.address(), "OPTIONS", "/", &[("Host", host), evil, PREFLIGHT]);
+        assert_eq!((response.status, response.header("Location")), (200, None), "{host}");
+    }
+    // What the policy answers, it answers: the walkthrough's OPTIONS has an Origin alone.
+    assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[HOST, ORIGIN]).status, 200);
+    // What it would forward is a request like others.
+    let strict = ("Host", "strict.test");
+    assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[strict, ORIGIN]).status, 308);
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn what_is_refused_is_refused_before_it_is_redirected() {
+    let (upstream, _, certificate) = parts();
+    let gateway = Gateway::start_with_files(&redirecting("true", &upstream), &certificate.files("tls/api"));
+    let status = |target: &str, fields: &[(&str, &str)]| fetch(gateway.address(), "GET", target, fields).status;
+    assert_eq!(status("/", &[("Host", "unknown.test")]), 404);
+    assert_eq!(status("/a/../b", &[HOST]), 400);
+    assert_eq!(status("/", &[("Host", "strict.test"), ("Origin", "https://evil.test")]), 403);
+}
+
+#[test]
+fn a_reload_switches_redirects_on_and_off() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = Gateway::start_with_files(&redirecting("true", &upstream), &certificate.files("tls/api"));
+    let tls = TlsClient::new(&authority, "api.test");
+    for (generation, (to, status)) in (2..).zip([("8443", 308), ("false", 200), ("true", 308)]) {
+        gateway.reload_with(&redirecting(to, &upstream));
+        gateway.wait_for_log(&format!("reloaded generation={generation}"));
+        assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, status, "{to}");
+        // The others never redirect.
+        assert_eq!(fetch_tls(gateway.address2(), &tls, "GET", "/", &[HOST]).status, 200, "{to}");
+        assert_eq!(fetch(gateway.address3(), "GET", "/", &[HOST]).status, 200, "{to}");
+    }
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+}
+
+// --- requests on the wrong connection
+
+/// Two hosts with policies of their own, and one certificate for one name and one for several.
+fn two_hosts(upstream: SocketAddr) -> String {
+    format!(
+        "
+listeners:
+  - address: \"{{listen}}\"
+    tls:
+      certificates:
+        - {{ cert: tls/one.crt, key: tls/one.key }}
+        - {{ cert: tls/several.crt, key: tls/several.key }}
+upstreams: {{ origin: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}
+cors: {{ allow_origins: https://top.test }}
+services:
+  - {{ name: one, hosts: [one.test], upstream: origin, cors: {{ allow_origins: https://app.test }} }}
+  - {{ name: b, hosts: [b.test], upstream: origin, cors: {{ allow_origins: https://b-app.test, allow_methods: PUT }} }}
+  - {{ name: rest, upstream: origin, cors: {{ allow_origins: https://rest.test }} }}
+"
+    )
+}
+
+/// What a client that asked for `name` gets for each authority, by HTTP/1.1 and by HTTP/2, on one connection each.
+fn assert_statuses(gateway: &Gateway, tls: &TlsClient, expected: &[(&str, u16)]) {
+    let mut http_1 = Connection::open_tls(gateway.address(), tls).unwrap();
+    let http_2 = H2Client::open(gateway.address(), tls).unwrap();
+    for (authority, status) in expected {
+        let response = http_1.request("GET", "/", &[("Host", authority)], b"").unwrap();
+        assert_eq!(response.status, *status, "{authority} by HTTP/1.1");
+        let response = http_2.request(&H2Request::new("GET", authority, "/")).unwrap();
+        assert_eq!(response.status, *status, "{authority} by HTTP/2");
+    }
+}
+
+#[test]
+fn a_request_for_a_host_that_the_connection_is_not_for_is_misdirected() {
+    let (upstream, authority, _) = parts();
+    let one = authority.issue(&["one.test"]);
+    let several = authority.issue(&["a.test", "b.test", "*.wild.test"]);
+    let files = [one.files("tls/one"), several.files("tls/several")].concat();
+    let gateway = Gateway::start_with_files(&two_hosts(upstream.address()), &files);
+    let tls = |name| TlsClient::new(&authority, name);
+    let expected = [("one.test", 200), ("ONE.test.:443", 200), ("b.test", 421), ("a.one.test", 421), ("one.test", 200)];
+    assert_statuses(&gateway, &tls("one.test"), &expected);
+    // What the certificate covers, browsers send on the same connection (RFC 9113 section 9.1.1).
+    let expected = [("b.test", 200), ("a.test", 200), ("x.wild.test", 200), ("x.y.wild.test", 421), ("one.test", 421)];
+    assert_statuses(&gateway, &tls("a.test"), &expected);
+    // The name it asked for, though the certificate is another one's; and what the certificate is for.
+    let unknown = tls("unknown.test").certified_for("one.test");
+    assert_statuses(&gateway, &unknown, &[("unknown.test", 200), ("one.test", 200), ("b.test", 421)]);
+    // Who asked for nothing may ask for anything.
+    assert_statuses(&gateway, &tls("one.test").without_sni(), &[("one.test", 200), ("b.test", 200)]);
+}
+
+#[test]
+fn a_misdirected_request_is_answered_with_the_policy_of_the_host_it_asks_for() {
+    let (upstream, authority, _) = parts();
+    let one = authority.issue(&["one.test"]);
+    let files = [one.files("tls/one"), authority.issue(&["a.test"]).files("tls/several")].concat();
+    let gateway = Gateway::start_with_files(&two_hosts(upstream.address()), &files);
+    let tls = TlsClient::new(&authority, "one.test");
+    let fields = [("Origin", "https://b-app.test")];
+    let http_1 = fetch_tls(gateway.address(), &tls, "GET", "/", &[&[("Host", "b.test")], &fields[..]].concat());
+    let mut request = H2Request::new("GET", "b.test", "/");
+    request.headers = own(&fields);
+    let http_2 = h2_client::fetch(gateway.address(), &tls, &request);
+    for response in [http_1, http_2] {
+        assert_eq!(response.status, 421);
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://b-app.test"));
+        assert_eq!(response.header("Vary"), Some("Origin"));
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+// --- clients that do not get on
+
+#[test]
+fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
+    use std::io::Write as _;
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    // Nothing at all, and the beginning of a ClientHello.
+    for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(sent).unwrap();
+        let opened = Instant::now();
+        let mut bytes = Vec::new();
+        match stream.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+        assert!(opened.elapsed() >= Duration::from_millis(800), "closed after {:?}", opened.elapsed());
+    }
+    // A handshake, and no request after it.
+    let mut silent = Connection::open_tls(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
+    match silent.read("GET") {
+        Ok(response) => assert_eq!(response.status, 408),
+        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{error}"),
+    }
+    assert_eq!(fetch_tls(gateway.address(), &TlsClient::new(&authority, "api.test"), "GET", "/", &[HOST]).status, 200);
+}
+
+#[test]
+fn a_client_that_speaks_plain_http_to_a_tls_listener_disturbs_nobody() {
+    let (upstream, authority, certificate) = parts();
+    let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+    let plain = Connection::open(gateway.address()).and_then(|mut plain| plain.request("GET", "/", &[HOST], b""));
+    // Nothing, or a hint as nginx gives it; never the page.
+    assert!(plain.is_err() || plain.is_ok_and(|response| response.status == 400));
+    assert_eq!(upstream.hits(), 0);
+    assert_eq!(fetch_tls(gateway.address(), &TlsClient::new(&authority, "api.test"), "GET", "/", &[HOST]).status, 200);
+}
