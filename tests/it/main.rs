@@ -17,6 +17,7 @@ mod framing;
 mod gateway;
 mod h2_client;
 mod h2_upstream;
+mod http2;
 mod layout;
 mod lifecycle;
 mod mutation;

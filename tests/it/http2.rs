@@ -1,0 +1,549 @@
+//! HTTP/2 with clients and upstreams: what passes, how it is told to an HTTP/1.1 upstream, and what clients that abuse
+//! the protocol can do to others, which is nothing.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use h2::Reason;
+
+use crate::certificates::Authority;
+use crate::client::{Response, fetch_tls, own};
+use crate::gateway::Gateway;
+use crate::h2_client::{Frame, H2Client, H2Request, HPACK_LATEST, RawH2, hpack, hpack_indexed, reason};
+use crate::h2_upstream::{H2Received, H2Reply, H2Upstream};
+use crate::tls_client::TlsClient;
+use crate::upstream::{Received, Reply, Upstream};
+
+/// The service with an HTTP/1.1 upstream, and the one with an HTTP/2 upstream.
+const API: &str = "api.test";
+const GRPC: &str = "grpc.test";
+const ORIGIN: (&str, &str) = ("origin", "https://app.test");
+
+/// A gateway that speaks HTTP/2 with clients, in front of an upstream of each kind.
+struct Edge {
+    gateway: Gateway,
+    http_1: Upstream,
+    http_2: H2Upstream,
+    tls: TlsClient,
+}
+
+impl Edge {
+    /// One with these `limits`, whose upstreams answer as they are told.
+    fn start(
+        limits: &str,
+        http_1: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+        http_2: impl Fn(&H2Received) -> H2Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (http_1, http_2) = (Upstream::start(http_1), H2Upstream::start(http_2));
+        let authority = Authority::new("authority");
+        let config = format!(
+            "
+listeners:
+  - address: \"{{listen}}\"
+    tls: {{ certificates: [{{ cert: tls/edge.crt, key: tls/edge.key }}] }}
+limits: {{ {limits} }}
+cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT], expose_headers: [grpc-status] }}
+services:
+  - {{ name: api, hosts: [{API}], upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}
+  - {{ name: grpc, hosts: [{GRPC}], upstream: {{ nodes: [{{ address: \"{}\" }}], http2: true }} }}
+",
+            http_1.address(),
+            http_2.address(),
+        );
+        let gateway = Gateway::start_with_files(&config, &authority.issue(&[API, GRPC]).files("tls/edge"));
+        Self { gateway, http_1, http_2, tls: TlsClient::new(&authority, API) }
+    }
+
+    /// One whose upstreams say what they were asked for.
+    fn plain(limits: &str) -> Self {
+        Self::start(
+            limits,
+            |request| Reply::new(200).body(request.target.as_str()),
+            |request| H2Reply::new(200).body(request.path.as_str()),
+        )
+    }
+
+    fn client(&self) -> H2Client {
+        H2Client::open(self.gateway.address(), &self.tls).unwrap()
+    }
+
+    fn raw(&self, settings: &[(u16, u32)]) -> RawH2 {
+        RawH2::open(self.gateway.address(), &self.tls, settings).unwrap()
+    }
+}
+
+fn get(authority: &str, path: &str) -> H2Request {
+    H2Request::new("GET", authority, path).header(ORIGIN.0, ORIGIN.1)
+}
+
+fn post(authority: &str, path: &str) -> H2Request {
+    H2Request::new("POST", authority, path).header(ORIGIN.0, ORIGIN.1)
+}
+
+#[track_caller]
+fn assert_readable(response: &Response) {
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://app.test"));
+    assert_eq!(response.header("vary"), Some("Origin"));
+}
+
+/// A body whose every part tells where it belongs.
+fn large() -> Vec<u8> {
+    (0u32..).flat_map(u32::to_be_bytes).take(1 << 20).collect()
+}
+
+// --- what passes
+
+#[test]
+fn a_request_is_told_to_an_http_1_upstream_as_http_1_says_it() {
+    let edge = Edge::plain("");
+    let request = get(API, "/a?b").header("cookie", "a=1").header("cookie", "b=2").header("cookie", "c=3; d=4");
+    let response = edge.client().request(&request.header("x-own", "1").header("te", "trailers")).unwrap();
+    assert_eq!((response.status, response.text()), (200, "/a?b"));
+    assert_readable(&response);
+    let request = edge.http_1.received().pop().unwrap();
+    assert_eq!((request.method.as_str(), request.header("Host")), ("GET", Some(API)));
+    // One field, for HTTP/1.1 servers read no second one (RFC 9113 section 8.2.3).
+    assert_eq!(request.header("Cookie"), Some("a=1; b=2; c=3; d=4"));
+    assert_eq!(request.header("X-Own"), Some("1"));
+    // It is about one connection, and ours to the upstream has nothing to say about trailers.
+    assert_eq!(request.header("TE"), None);
+    assert!(request.headers.iter().all(|(name, _)| !name.starts_with(':')), "{:?}", request.headers);
+}
+
+#[test]
+fn a_request_is_told_to_an_http_2_upstream_as_it_was() {
+    let edge = Edge::plain("");
+    let request = post(GRPC, "/a?b").header("cookie", "a=1").header("cookie", "b=2").data("body");
+    let response = edge.client().request(&request).unwrap();
+    assert_eq!((response.status, response.text()), (200, "/a?b"));
+    assert_readable(&response);
+    let request = edge.http_2.received().pop().unwrap();
+    assert_eq!((request.method.as_str(), request.authority.as_deref()), ("POST", Some(GRPC)));
+    assert_eq!((request.path.as_str(), &request.body[..]), ("/a?b", &b"body"[..]));
+    assert_eq!(request.all("cookie").join("; "), "a=1; b=2");
+    assert_eq!(request.header("x-forwarded-proto"), Some("https"));
+    // `:authority` says it; a Host beside it could only contradict.
+    assert!(request.all("host").iter().all(|host| *host == GRPC), "{:?}", request.headers);
+}
+
+#[test]
+fn large_bodies_pass_whole_in_both_directions() {
+    let edge = Edge::start(
+        "",
+        |request| Reply::new(200).body(request.body.clone()),
+        |request| H2Reply::new(200).body(request.body.clone()),
+    );
+    let client = edge.client();
+    for authority in [API, GRPC] {
+        let response = client.request(&post(authority, "/").data(large())).unwrap();
+        assert!(response.body == large(), "{authority}: {} bytes", response.body.len());
+        let length = large().len().to_string();
+        let response = client.request(&post(authority, "/").header("content-length", &length).data(large())).unwrap();
+        assert!(response.body == large(), "{authority}, with its length: {} bytes", response.body.len());
+    }
+}
+
+/// However a body ends: with its last bytes, with an empty frame after them, or with trailers, which HTTP/1.1 upstreams
+/// are not told.
+#[test]
+fn a_body_is_complete_for_an_http_1_upstream_however_it_ends() {
+    let edge = Edge::plain("");
+    let client = edge.client();
+    for (request, body) in [
+        (post(API, "/none"), ""),
+        (post(API, "/only-empty").data(""), ""),
+        (post(API, "/several-empty").data("").data("").data(""), ""),
+        (post(API, "/whole").data("abc"), "abc"),
+        (post(API, "/empty-end").data("abc").data(""), "abc"),
+        (post(API, "/empty-between").data("").data("a").data("").data("bc").data(""), "abc"),
+        (post(API, "/length").header("content-length", "3").data("abc"), "abc"),
+        (post(API, "/length-empty-end").header("content-length", "3").data("abc").data(""), "abc"),
+        (post(API, "/zero").header("content-length", "0"), ""),
+        (post(API, "/zero-empty-end").header("content-length", "0").data(""), ""),
+        (post(API, "/trailers").data("abc").trailer("x-end", "1"), "abc"),
+        (post(API, "/trailers-empty").data("").trailer("x-end", "1"), ""),
+    ] {
+        edge.http_1.clear();
+        let response = client.request(&request).unwrap_or_else(|error| panic!("{}: {error}", request.path));
+        assert_eq!((response.status, response.text()), (200, request.path.as_str()));
+        let [received] = &edge.http_1.received()[..] else { panic!("one request for {}", request.path) };
+        assert_eq!(String::from_utf8_lossy(&received.body), body, "{}", request.path);
+        assert!(received.all("Content-Length").len() <= 1, "{:?}", received.headers);
+    }
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_it_says_is_not_handed_on_as_if_it_were() {
+    let edge = Edge::plain("");
+    let client = edge.client();
+    for (length, data) in [("5", "abc"), ("2", "abc"), ("x", "abc"), ("+3", "abc")] {
+        let answer = client.request(&post(API, "/").header("content-length", length).data(data));
+        assert!(answer.as_ref().is_err() || answer.is_ok_and(|response| response.status == 400), "{length}");
+    }
+    assert_eq!(edge.http_1.hits(), 0);
+    assert_eq!(client.request(&get(API, "/after")).unwrap().status, 200);
+}
+
+#[test]
+fn trailers_pass_between_http_2_and_http_2() {
+    let edge = Edge::start(
+        "",
+        |_| Reply::new(200),
+        |request| match request.path.as_str() {
+            "/bare" => H2Reply::new(200).trailer("x-end", "1"),
+            _ => H2Reply::new(200).body(request.body.clone()).trailer("x-end", "1").trailer("x-sum", "abc"),
+        },
+    );
+    let client = edge.client();
+    let request = post(GRPC, "/").data("one").data("two").trailer("x-request-end", "1").trailer("x-request-sum", "def");
+    let response = client.request(&request).unwrap();
+    assert_eq!((response.status, response.text()), (200, "onetwo"));
+    assert_eq!(response.trailers, own(&[("x-end", "1"), ("x-sum", "abc")]));
+    assert_readable(&response);
+    assert_eq!(edge.http_2.received()[0].trailers, own(&[("x-request-end", "1"), ("x-request-sum", "def")]));
+    // Without a body they pass as well.
+    let response = client.request(&get(GRPC, "/bare")).unwrap();
+    assert_eq!((response.text(), &response.trailers[..]), ("", &own(&[("x-end", "1")])[..]));
+}
+
+#[test]
+fn grpc_calls_succeed_and_fail_as_they_should() {
+    let edge = Edge::start(
+        "",
+        |_| Reply::new(200),
+        |request| {
+            let reply = H2Reply::new(200).header("content-type", "application/grpc");
+            match request.path.as_str() {
+                "/test.Echo/Say" => {
+                    reply.body(request.body.clone()).trailer("grpc-status", "0").trailer("grpc-message", "")
+                }
+                // Trailers only: the headers are all there is.
+                _ => reply.header("grpc-status", "12").header("grpc-message", "no such method"),
+            }
+        },
+    );
+    let client = edge.client();
+    let call = |method: &str| {
+        let request = post(GRPC, method).header("content-type", "application/grpc").header("te", "trailers");
+        client.request(&request.header("grpc-timeout", "5S").data(&b"\0\0\0\0\x05hello"[..])).unwrap()
+    };
+    let echo = call("/test.Echo/Say");
+    assert_eq!((echo.status, &echo.body[..]), (200, &b"\0\0\0\0\x05hello"[..]));
+    assert_eq!(echo.trailers, own(&[("grpc-status", "0"), ("grpc-message", "")]));
+    assert_readable(&echo);
+    let failed = call("/test.Echo/Shout");
+    assert_eq!((failed.status, failed.header("grpc-status")), (200, Some("12")));
+    assert_eq!((failed.header("grpc-message"), failed.text(), failed.trailers.len()), (Some("no such method"), "", 0));
+    assert_eq!(failed.header("access-control-expose-headers"), Some("grpc-status"));
+    assert_readable(&failed);
+    for request in edge.http_2.received() {
+        // Servers refuse calls without it.
+        assert_eq!(request.header("te"), Some("trailers"));
+        assert_eq!(request.header("content-type"), Some("application/grpc"));
+        assert_eq!(request.header("grpc-timeout"), Some("5S"));
+    }
+}
+
+#[test]
+fn a_stream_that_an_http_2_upstream_resets_is_a_502_that_the_page_can_read() {
+    let edge = Edge::start("", |_| Reply::new(200), |_| H2Reply::reset(Reason::INTERNAL_ERROR));
+    let response = edge.client().request(&post(GRPC, "/").data("body")).unwrap();
+    assert_eq!(response.status, 502);
+    assert_readable(&response);
+}
+
+#[test]
+fn the_answer_to_a_head_has_a_length_and_no_body() {
+    let edge = Edge::start("", |_| Reply::new(200).header("content-length", "8"), |_| H2Reply::new(200));
+    let response = edge.client().request(&H2Request::new("HEAD", API, "/")).unwrap();
+    assert_eq!((response.status, response.header("content-length"), response.text()), (200, Some("8"), ""));
+}
+
+#[test]
+fn fields_about_a_connection_of_http_1_do_not_reach_an_http_2_client() {
+    let edge = Edge::start(
+        "",
+        |_| {
+            let reply = Reply::new(200).header("Connection", "X-Hop").header("X-Hop", "1");
+            reply.header("Keep-Alive", "timeout=5").header("X-Kept", "1").body("body")
+        },
+        |_| H2Reply::new(200),
+    );
+    // The client itself refuses a response with any of them (RFC 9113 section 8.2.2).
+    let response = edge.client().request(&get(API, "/")).unwrap();
+    assert_eq!((response.header("x-hop"), response.header("x-kept"), response.text()), (None, Some("1"), "body"));
+}
+
+// --- many streams
+
+#[test]
+fn many_requests_of_one_connection_run_side_by_side() {
+    let edge = Edge::start(
+        "",
+        |request| Reply::new(200).body(request.target.as_str()).after(Duration::from_millis(100)),
+        |request| H2Reply::new(200).body(request.path.as_str()).after(Duration::from_millis(100)),
+    );
+    let client = edge.client();
+    let started = Instant::now();
+    for authority in [API, GRPC] {
+        let pending: Vec<_> = (0..80).map(|n| client.begin(&get(authority, &format!("/{n}"))).unwrap()).collect();
+        for (n, pending) in pending.into_iter().enumerate() {
+            let response = pending.finish().unwrap();
+            assert_eq!((response.status, response.text()), (200, format!("/{n}").as_str()));
+            assert_readable(&response);
+        }
+    }
+    // One after the other they would take 16 s.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_client_is_told_how_many_streams_it_may_have() {
+    for (limits, expected) in [("", 100), ("streams: 5", 5)] {
+        let edge = Edge::plain(limits);
+        let settings = edge.raw(&[]).read_until(Frame::SETTINGS).unwrap();
+        let of_streams = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| &setting[2..]);
+        assert_eq!(of_streams, Some(&u32::to_be_bytes(expected)[..]), "{limits}");
+        // More than that wait for their turn, and get it.
+        let client = edge.client();
+        let pending: Vec<_> = (0..20).map(|_| client.begin(&get(API, "/")).unwrap()).collect();
+        assert!(pending.into_iter().all(|pending| pending.finish().unwrap().status == 200));
+    }
+}
+
+// --- refusals and limits
+
+#[test]
+fn what_is_too_large_is_refused_so_that_the_page_can_read_why() {
+    let edge = Edge::plain("body: 1KiB, uri: 1KiB, headers: 8KiB, header_count: 20");
+    let client = edge.client();
+    let many = (0..30).fold(get(API, "/"), |request, n| request.header(&format!("x-{n}"), "1"));
+    for (status, request) in [
+        (413, post(API, "/").header("content-length", "2000").data(vec![b'a'; 2000])),
+        (413, post(API, "/").data(vec![b'a'; 2000])),
+        (413, post(API, "/").data(vec![b'a'; 1000]).data(vec![b'a'; 1000]).trailer("x-end", "1")),
+        (413, post(GRPC, "/").data(vec![b'a'; 2000])),
+        (414, get(API, &format!("/{}", "a".repeat(2000)))),
+        (431, get(API, "/").header("x-large", &"a".repeat(9000))),
+        (431, many),
+    ] {
+        let response = client.request(&request).unwrap();
+        assert_eq!(response.status, status, "{request:?}");
+        assert_readable(&response);
+    }
+    // Nobody else of the connection notices.
+    assert_eq!(client.request(&post(API, "/").data(vec![b'a'; 1024])).unwrap().status, 200);
+    assert_eq!((edge.http_1.hits(), edge.http_2.hits()), (1, 0));
+}
+
+#[test]
+fn a_host_beside_another_authority_is_refused() {
+    let edge = Edge::plain("");
+    let client = edge.client();
+    let answer = client.request(&get(API, "/").header("host", "evil.test"));
+    assert!(answer.as_ref().is_err() || answer.is_ok_and(|response| response.status == 400));
+    assert_eq!(edge.http_1.hits(), 0);
+    // The same one twice says nothing new.
+    assert_eq!(client.request(&get(API, "/").header("host", API)).unwrap().status, 200);
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_limits_keepalive() {
+    let edge = Edge::plain("keepalive: 1s");
+    let mut client = edge.client();
+    client.request(&get(API, "/")).unwrap();
+    let answered = Instant::now();
+    assert!(client.closed());
+    assert!(answered.elapsed() >= Duration::from_millis(800), "closed after {:?}", answered.elapsed());
+}
+
+#[test]
+fn a_stream_on_which_nothing_moves_is_reset_and_no_other() {
+    let edge = Edge::start(
+        "stream_idle: 1s",
+        |request| match request.target.as_str() {
+            "/hang" => Reply::hang(),
+            _ => Reply::new(200),
+        },
+        |_| H2Reply::new(200),
+    );
+    let client = edge.client();
+    let started = Instant::now();
+    let error = client.request(&get(API, "/hang")).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(reason(&error).is_some(), "{error}");
+    assert!(started.elapsed() >= Duration::from_millis(800), "reset after {:?}", started.elapsed());
+    assert_eq!(client.request(&get(API, "/")).unwrap().status, 200);
+}
+
+#[test]
+fn a_body_that_stops_is_given_up_after_limits_body_timeout() {
+    let edge = Edge::plain("body_timeout: 1s");
+    let client = edge.client();
+    let started = Instant::now();
+    let (pending, _never_sent) = client.begin_headers(&post(API, "/"), false).unwrap();
+    let response = pending.finish().unwrap();
+    assert_eq!(response.status, 408);
+    assert_readable(&response);
+    assert!(started.elapsed() >= Duration::from_millis(800), "given up after {:?}", started.elapsed());
+    assert_eq!(client.request(&get(API, "/")).unwrap().status, 200);
+}
+
+// --- abuse
+
+/// The header of a GET for a path of the API, in the plainest HPACK.
+fn head(path: &str) -> Vec<u8> {
+    hpack(&[(":method", "GET"), (":scheme", "https"), (":authority", API), (":path", path)])
+}
+
+impl Edge {
+    /// Runs an attack, and beside it a client that behaves: each of its requests is answered, on connections that it
+    /// keeps and on new ones, and the process never holds more than `most` MiB beyond what it held before.
+    #[track_caller]
+    fn withstands(&self, attack: &str, most: u64, run: impl FnOnce() + Send) {
+        let (client, path) = (self.client(), "/behaved");
+        let behave = || {
+            assert_eq!(client.request(&get(API, path)).unwrap().text(), path, "during {attack}");
+            assert_eq!(self.client().request(&get(API, path)).unwrap().text(), path, "during {attack}");
+            let fields = [("Host", API)];
+            let response = fetch_tls(self.gateway.address(), &self.tls, "GET", path, &fields);
+            assert_eq!(response.text(), path, "during {attack}");
+        };
+        // What it needs for anybody is no growth.
+        (0..20).for_each(|_| behave());
+        let before = self.gateway.memory();
+        let (mut most_seen, mut rounds) = (before, 0);
+        thread::scope(|scope| {
+            let attacker = scope.spawn(run);
+            loop {
+                let over = attacker.is_finished();
+                behave();
+                rounds += 1;
+                most_seen = most_seen.max(self.gateway.memory());
+                if over {
+                    break;
+                }
+            }
+        });
+        let grown = most_seen.saturating_sub(before) >> 10;
+        println!("{attack}: {before} KiB before, {grown} MiB more at most, {rounds} rounds of other requests");
+        assert!(grown < most, "{attack}: {grown} MiB more than the {} MiB before", before >> 10);
+    }
+}
+
+/// Sends parts until there are no more, or the server has had enough; whether it took them all.
+fn pour(raw: &mut RawH2, parts: impl IntoIterator<Item = Vec<u8>>) -> bool {
+    raw.patience(Duration::from_secs(2));
+    parts.into_iter().all(|part| raw.send(&part).is_ok())
+}
+
+/// CVE-2023-44487.
+#[test]
+fn a_rapid_reset_disturbs_nobody() {
+    let edge = Edge::plain("");
+    edge.withstands("rapid reset", 96, || {
+        for _ in 0..3 {
+            let stream = |id: u32| {
+                let open = Frame::new(Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM, id, head("/reset"));
+                let cancel = Frame::new(Frame::RST_STREAM, 0, id, 8u32.to_be_bytes());
+                [open.bytes(), cancel.bytes()].concat()
+            };
+            let batches = (0..200).map(|batch| (0..100).flat_map(|n| stream(2 * (100 * batch + n) + 1)).collect());
+            pour(&mut edge.raw(&[]), batches);
+        }
+    });
+}
+
+/// CVE-2024-27316 and its kin: a header that never ends, in large frames and in empty ones.
+#[test]
+fn a_header_that_never_ends_disturbs_nobody_and_is_cut_off() {
+    let edge = Edge::plain("");
+    edge.withstands("CONTINUATION flood", 64, || {
+        let full = hpack(&[("x-flood", &"a".repeat(16_000))]);
+        for (payload, each, batches) in [(full, 1, 4_000), (Vec::new(), 1_000, 1_000)] {
+            let mut raw = edge.raw(&[]);
+            let begin = Frame::new(Frame::HEADERS, Frame::END_STREAM, 1, head("/flood")).bytes();
+            let more = Frame::new(Frame::CONTINUATION, 0, 1, payload).bytes().repeat(each);
+            let all = pour(&mut raw, std::iter::once(begin).chain(std::iter::repeat_n(more, batches)));
+            assert!(!all, "the server took {each} x {batches} frames");
+        }
+    });
+    assert!(edge.http_1.received().iter().all(|request| request.target != "/flood"));
+}
+
+/// One field of 4 KB in the table, and then a byte for each time that it comes again: 64 MB in a frame of 16 KB.
+#[test]
+fn a_header_that_is_small_on_the_wire_alone_disturbs_nobody_and_is_refused() {
+    let edge = Edge::plain("");
+    for (attack, name) in [("HPACK bomb", "x-bomb"), ("cookie bomb", "cookie")] {
+        edge.withstands(attack, 64, || {
+            let mut raw = edge.raw(&[]);
+            let value = "a".repeat(3_900);
+            let first = [head("/bomb"), hpack_indexed(name, &value), vec![HPACK_LATEST; 12_000]].concat();
+            let again = [head("/bomb"), vec![HPACK_LATEST; 16_000]].concat();
+            let blocks = std::iter::once(first).chain(std::iter::repeat_n(again, 99));
+            let frames = (0..).zip(blocks).map(|(n, block)| {
+                Frame::new(Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM, 2 * n + 1, block).bytes()
+            });
+            pour(&mut raw, frames);
+            // Whatever it says, it has seen them by then.
+            while raw
+                .read()
+                .is_ok_and(|frame| ![Frame::HEADERS, Frame::RST_STREAM, Frame::GOAWAY].contains(&frame.kind))
+            {
+            }
+        });
+    }
+    assert!(edge.http_1.received().iter().all(|request| request.target != "/bomb"));
+}
+
+/// CVE-2019-9517 and slow readers: many large responses are asked for, and none is taken.
+#[test]
+fn a_client_that_opens_no_window_keeps_nothing_and_is_cut_off() {
+    const STREAMS: u32 = 40;
+    let edge = Edge::start(
+        "send_timeout: 1s",
+        |request| match request.target.as_str() {
+            "/large" => Reply::new(200).body(vec![b'a'; 2 << 20]),
+            target => Reply::new(200).body(target),
+        },
+        |_| H2Reply::new(200),
+    );
+    edge.withstands("stalled window", 48, || {
+        // SETTINGS_INITIAL_WINDOW_SIZE: no byte of a body may be sent.
+        let mut raw = edge.raw(&[(4, 0)]);
+        raw.patience(Duration::from_secs(10));
+        for n in 0..STREAMS {
+            let flags = Frame::END_HEADERS | Frame::END_STREAM;
+            raw.send(&Frame::new(Frame::HEADERS, flags, 2 * n + 1, head("/large")).bytes()).unwrap();
+        }
+        let mut open: BTreeSet<u32> = (0..STREAMS).map(|n| 2 * n + 1).collect();
+        while !open.is_empty() {
+            match raw.read() {
+                Ok(frame) if frame.kind == Frame::RST_STREAM => drop(open.remove(&frame.stream)),
+                Ok(frame) => assert!(frame.kind != Frame::DATA || frame.payload.is_empty(), "data without a window"),
+                // A timeout is not the end of a connection.
+                Err(error) => {
+                    let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                    assert!(!waits, "{} streams are still open", open.len());
+                    break;
+                }
+            }
+        }
+    });
+    // Nor does it keep the connections to the upstream that its responses came on.
+    edge.http_1.wait_for_closed(STREAMS as usize);
+}
+
+/// CVE-2019-9512 and CVE-2019-9515: everything asks for an answer that nobody reads.
+#[test]
+fn floods_of_pings_and_settings_disturb_nobody() {
+    let edge = Edge::plain("");
+    edge.withstands("pings and settings", 64, || {
+        for frame in [Frame::new(Frame::PING, 0, 0, [7; 8]), Frame::new(Frame::SETTINGS, 0, 0, [])] {
+            pour(&mut edge.raw(&[]), std::iter::repeat_n(frame.bytes().repeat(1_000), 500));
+        }
+    });
+}
