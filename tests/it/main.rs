@@ -25,3 +25,4 @@ mod tls;
 mod tls_client;
 mod twins;
 mod upstream;
+mod upstream_tls;

@@ -1,0 +1,354 @@
+//! TLS to upstreams: who is trusted, what is shown to them, and that a page can read what becomes of a request when they
+//! are not who they should be.
+
+use std::net::SocketAddr;
+
+use crate::certificates::{Authority, Certificate, Files, Valid};
+use crate::client::{Response, fetch};
+use crate::gateway::{Gateway, Signal, check, run};
+use crate::h2_upstream::{H2Reply, H2Upstream};
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+
+/// One service whose upstream is this node, with these settings beside it.
+fn config(node: &str, settings: &str) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+upstreams:
+  secure:
+    nodes: [{{ address: \"{node}\" }}]
+    {settings}
+services:
+  - name: api
+    upstream: secure
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT] }}
+"
+    )
+}
+
+fn start(node: SocketAddr, settings: &str, files: &[Files]) -> Gateway {
+    Gateway::start_with_files(&config(&node.to_string(), settings), &files.concat())
+}
+
+fn ca(authority: &Authority) -> Files {
+    vec![("tls/ca.pem".into(), authority.pem())]
+}
+
+fn get(gateway: &Gateway) -> Response {
+    fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
+}
+
+#[track_caller]
+fn assert_status(gateway: &Gateway, status: u16) {
+    let response = get(gateway);
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    assert_eq!(response.header("Vary"), Some("Origin"));
+}
+
+const VERIFIED: &str = "tls: { sni: upstream.test, ca: tls/ca.pem }";
+
+/// An HTTP/1.1 upstream that shows this certificate.
+fn showing(certificate: &Certificate) -> Upstream {
+    Upstream::start_tls(certificate.server(None, &[]), |_| Reply::new(200))
+}
+
+#[test]
+fn an_upstream_is_verified_by_the_authority_and_the_name_that_it_should_have() {
+    let authority = Authority::new("authority");
+    let upstream = showing(&authority.issue(&["upstream.test"]));
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
+    assert_status(&gateway, 200);
+    let received = upstream.received().pop().unwrap();
+    assert_eq!(received.sni.as_deref(), Some("upstream.test"));
+    // The name in the handshake is the upstream's, the one in the request is what the client asked for.
+    assert_eq!((received.header("Host"), received.header("X-Forwarded-Proto")), (Some("api.test"), Some("http")));
+    assert_eq!(received.client_certificate, None);
+    // A connection is used again, as without TLS.
+    (0..9).for_each(|_| assert_status(&gateway, 200));
+    let connections = upstream.received().iter().map(|request| request.connection).max();
+    assert!(connections < Some(6), "{connections:?} connections for 10 requests");
+}
+
+#[test]
+fn the_name_of_a_node_is_the_one_that_it_should_have() {
+    let authority = Authority::new("authority");
+    let upstream = showing(&authority.issue(&["localhost"]));
+    let node = format!("localhost:{}", upstream.address().port());
+    let gateway = Gateway::start_with_files(&config(&node, "tls: { ca: tls/ca.pem }"), &ca(&authority));
+    assert_status(&gateway, 200);
+    assert_eq!(upstream.received()[0].sni.as_deref(), Some("localhost"));
+}
+
+#[test]
+fn an_upstream_that_is_not_who_it_should_be_gets_nothing_and_is_a_502_that_the_page_can_read() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    for (what, certificate, settings) in [
+        ("another name", authority.issue(&["other.test"]), VERIFIED),
+        ("a wildcard above it", authority.issue(&["*.upstream.test"]), VERIFIED),
+        ("its address alone", authority.issue(&["127.0.0.1"]), VERIFIED),
+        ("another authority", stranger.issue(&["upstream.test"]), VERIFIED),
+        ("an old certificate", authority.issue_valid(&["upstream.test"], Valid::Past), VERIFIED),
+        ("an early certificate", authority.issue_valid(&["upstream.test"], Valid::Future), VERIFIED),
+        // The system knows no authority of ours.
+        ("the system's authorities", authority.issue(&["upstream.test"]), "tls: { sni: upstream.test }"),
+    ] {
+        let upstream = showing(&certificate);
+        let gateway = start(upstream.address(), settings, &[ca(&authority)]);
+        let response = get(&gateway);
+        assert_eq!((response.status, upstream.hits()), (502, 0), "{what}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{what}");
+        assert!(upstream.failed_handshakes() > 0, "{what}");
+    }
+}
+
+#[test]
+fn a_plain_upstream_where_tls_should_be_is_a_502() {
+    let authority = Authority::new("authority");
+    // What is no HTTP would fail a recording upstream.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = listener.local_addr().unwrap();
+    let gateway = start(node, VERIFIED, &[ca(&authority)]);
+    let answer = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 16];
+        let _ = stream.read(&mut bytes);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    });
+    assert_status(&gateway, 502);
+    // Should nobody have come, it need not wait.
+    drop(std::net::TcpStream::connect(node));
+    answer.join().unwrap();
+}
+
+#[test]
+fn an_upstream_that_need_not_be_verified_is_not_and_check_warns() {
+    let upstream = showing(&Authority::new("stranger").issue_valid(&["other.test"], Valid::Past));
+    let settings = "tls: { sni: upstream.test, verify: false }";
+    let gateway = start(upstream.address(), settings, &[]);
+    assert_status(&gateway, 200);
+    assert_eq!(upstream.received()[0].sni.as_deref(), Some("upstream.test"));
+
+    let path = gateway.config_path();
+    let path = path.to_str().unwrap();
+    let checked = run(&["check", "--config", path]);
+    let text = config("node", settings);
+    let line = 1 + text.lines().position(|line| line.contains("verify: false")).unwrap();
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+    let place = format!("corsgate.yaml:{line}:");
+    let warned = checked.stdout.lines().any(|line| line.contains("warning") && line.contains(&place));
+    assert!(warned, "no warning at {place} in {}", checked.stdout);
+    assert_eq!(run(&["check", "--config", path, "--deny-warnings"]).code, 1);
+}
+
+#[test]
+fn a_node_without_a_name_needs_one_for_its_certificate() {
+    for (node, settings, code) in [
+        ("127.0.0.1:8443", "tls: {}", 1),
+        ("[::1]:8443", "tls: {}", 1),
+        ("127.0.0.1:8443", "tls: { sni: upstream.test }", 0),
+        ("upstream.invalid:8443", "tls: {}", 0),
+    ] {
+        let text = config(node, settings);
+        let checked = check(&text, &[]);
+        assert_eq!(checked.code, code, "{node}, {settings}: {}", checked.stdout);
+        let line = 1 + text.lines().position(|line| line.contains("tls:")).unwrap();
+        let named = checked.stdout.contains(&format!("corsgate.yaml:{line}:")) && checked.stdout.contains("sni");
+        assert_eq!(named, code == 1, "{node}, {settings}: {}", checked.stdout);
+    }
+}
+
+// --- what is shown to upstreams
+
+const SHOWN: &str = "tls: { sni: upstream.test, ca: tls/ca.pem, cert: tls/client.crt, key: tls/client.key }";
+
+#[test]
+fn an_upstream_is_shown_the_certificate_that_it_demands() {
+    let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
+    let (own, foreign) = (clients.issue(&["edge.test"]), authority.issue(&["edge.test"]));
+    let demanding = authority.issue(&["upstream.test"]).server(Some(&clients), &[]);
+    let upstream = Upstream::start_tls(demanding, |_| Reply::new(200));
+    let gateway = start(upstream.address(), SHOWN, &[ca(&authority), own.files("tls/client")]);
+    assert_status(&gateway, 200);
+    assert_eq!(upstream.received()[0].client_certificate.as_deref(), Some(&own.der[..]));
+    // None, or one of somebody else's, is not enough.
+    upstream.clear();
+    for settings in [VERIFIED, SHOWN] {
+        let gateway = start(upstream.address(), settings, &[ca(&authority), foreign.files("tls/client")]);
+        assert_status(&gateway, 502);
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn files_for_an_upstream_that_cannot_be_used_are_refused_where_they_are_named() {
+    let authority = Authority::new("authority");
+    let (own, other) = (authority.issue(&["edge.test"]), authority.issue(&["edge.test"]));
+    let early = authority.issue_valid(&["edge.test"], Valid::Future);
+    // Each on a line of its own.
+    let settings = "tls:
+      sni: upstream.test
+      ca: tls/ca.pem
+      cert: tls/client.crt
+      key: tls/client.key";
+    let text = config("127.0.0.1:8443", settings);
+    let all = || [ca(&authority), own.files("tls/client")].concat();
+    assert_eq!(check(&text, &all()).code, 0);
+    let no_pem = || Some("no PEM".to_owned());
+    for (what, file, contents, places) in [
+        ("no authority", "tls/ca.pem", None, &["ca.pem"][..]),
+        ("an authority that is no PEM", "tls/ca.pem", no_pem(), &["ca.pem"]),
+        ("no certificate", "tls/client.crt", None, &["client.crt"]),
+        ("a certificate that is no PEM", "tls/client.crt", no_pem(), &["client.crt"]),
+        ("an early certificate", "tls/client.crt", Some(early.cert), &["client.crt"]),
+        ("no key", "tls/client.key", None, &["client.key"]),
+        ("a key that is no PEM", "tls/client.key", no_pem(), &["client.key"]),
+        ("the key of another one", "tls/client.key", Some(other.key), &["client.crt", "client.key"]),
+    ] {
+        let rest = all().into_iter().filter(|(name, _)| name != file);
+        let files: Files = rest.chain(contents.map(|text| (file.to_owned(), text))).collect();
+        let checked = check(&text, &files);
+        assert_eq!(checked.code, 1, "{what}: {}", checked.stdout);
+        let named = places.iter().any(|place| {
+            let line = 1 + text.lines().position(|line| line.contains(place)).unwrap();
+            checked.stdout.contains(&format!("corsgate.yaml:{line}:"))
+        });
+        assert!(named, "{what}: {}", checked.stdout);
+    }
+    // One without the other says nothing.
+    for half in ["cert: tls/client.crt", "key: tls/client.key"] {
+        let text = config("127.0.0.1:8443", &format!("tls: {{ sni: upstream.test, ca: tls/ca.pem, {half} }}"));
+        assert_eq!(check(&text, &all()).code, 1, "{half}");
+    }
+}
+
+// --- reloads and kept connections
+
+#[test]
+fn an_authority_of_upstreams_is_read_again_and_old_trust_opens_no_door() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let upstream = showing(&right.issue(&["upstream.test"]));
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&wrong)]);
+    assert_status(&gateway, 502);
+    for (generation, (authority, status)) in (2..).zip([(&right, 200), (&wrong, 502), (&right, 200)]) {
+        gateway.replace_all(&ca(authority));
+        gateway.signal(Signal::Hup);
+        gateway.wait_for_log(&format!("reloaded generation={generation}"));
+        // Also not by a connection that was made when that authority was trusted, and is still open.
+        assert_status(&gateway, status);
+        assert_status(&gateway, status);
+    }
+}
+
+#[test]
+fn a_reload_with_a_bad_file_for_an_upstream_changes_nothing() {
+    let authority = Authority::new("authority");
+    let upstream = showing(&authority.issue(&["upstream.test"]));
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
+    gateway.replace("tls/ca.pem", "no PEM");
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("reload refused, the configuration in force stays:");
+    assert_status(&gateway, 200);
+}
+
+/// Two upstreams that lead to one node and trust it differently share no connection: the one that is verified would
+/// otherwise be answered over one that never was.
+#[test]
+fn upstreams_with_different_trust_share_no_connection() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    let (own, server) = (authority.issue(&["edge.test"]), stranger.issue(&["upstream.test"]));
+    let upstream = showing(&server);
+    let node = upstream.address();
+    let gateway = Gateway::start_with_files(
+        &format!(
+            "
+listeners: [{{ address: \"{{listen}}\" }}]
+upstreams:
+  careless: {{ nodes: [{{ address: \"{node}\" }}], tls: {{ sni: upstream.test, verify: false }} }}
+  careful: {{ nodes: [{{ address: \"{node}\" }}], tls: {{ sni: upstream.test, ca: tls/ca.pem }} }}
+  knowing: {{ nodes: [{{ address: \"{node}\" }}], tls: {{ sni: upstream.test, ca: tls/stranger.pem }} }}
+  otherwise: {{ nodes: [{{ address: \"{node}\" }}], tls: {{ sni: other.test, ca: tls/stranger.pem }} }}
+services:
+  - {{ name: careless, hosts: [careless.test], upstream: careless }}
+  - {{ name: careful, hosts: [careful.test], upstream: careful }}
+  - {{ name: knowing, hosts: [knowing.test], upstream: knowing }}
+  - {{ name: otherwise, hosts: [otherwise.test], upstream: otherwise }}
+"
+        ),
+        &[ca(&authority), vec![("tls/stranger.pem".into(), stranger.pem())], own.files("tls/client")].concat(),
+    );
+    for _ in 0..3 {
+        for (host, status) in
+            [("careless.test", 200), ("careful.test", 502), ("knowing.test", 200), ("otherwise.test", 502)]
+        {
+            assert_eq!(fetch(gateway.address(), "GET", "/", &[("Host", host)]).status, status, "{host}");
+        }
+    }
+}
+
+// --- HTTP/2
+
+#[test]
+fn an_upstream_with_http_2_agrees_on_it() {
+    let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
+    let (server, own) = (authority.issue(&["upstream.test"]), clients.issue(&["edge.test"]));
+    let upstream = H2Upstream::start_tls(server.server(Some(&clients), &["h2"]), |request| {
+        H2Reply::new(200).body(request.path.as_str()).header("x-twice", "1").header("x-twice", "2")
+    });
+    let settings = format!("{SHOWN}\n    http2: true");
+    let gateway = start(upstream.address(), &settings, &[ca(&authority), own.files("tls/client")]);
+    let response = fetch(gateway.address(), "GET", "/a?b", &[HOST, ORIGIN, ("Cookie", "a=1; b=2")]);
+    assert_eq!((response.status, response.text(), response.all("x-twice")), (200, "/a?b", vec!["1", "2"]));
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    let received = upstream.received().pop().unwrap();
+    assert_eq!((received.sni.as_deref(), received.client_certificate), (Some("upstream.test"), Some(own.der)));
+    assert_eq!((received.scheme.as_deref(), received.authority.as_deref()), (Some("https"), Some("api.test")));
+    assert_eq!(client_cookies(&received.headers), "a=1; b=2");
+    // Many requests, one connection.
+    (0..9).for_each(|_| assert_eq!(get(&gateway).status, 200));
+    let connections = upstream.received().iter().map(|request| request.connection).max();
+    assert!(connections < Some(6), "{connections:?} connections for 10 requests");
+}
+
+/// The cookies, which HTTP/2 may tell in one field or in several.
+fn client_cookies(headers: &[(String, String)]) -> String {
+    crate::client::all(headers, "cookie").join("; ")
+}
+
+#[test]
+fn an_upstream_that_should_speak_http_2_and_does_not_is_a_502() {
+    let authority = Authority::new("authority");
+    let server = authority.issue(&["upstream.test"]);
+    let settings = format!("{VERIFIED}\n    http2: true");
+    for protocols in [&["http/1.1"][..], &[]] {
+        let upstream = Upstream::start_tls(server.server(None, protocols), |_| Reply::new(200));
+        let gateway = start(upstream.address(), &settings, &[ca(&authority)]);
+        assert_status(&gateway, 502);
+        assert_eq!(upstream.hits(), 0, "{protocols:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_could_speak_http_2_is_not_made_to() {
+    let authority = Authority::new("authority");
+    let server = authority.issue(&["upstream.test"]);
+    let upstream = Upstream::start_tls(server.server(None, &["h2", "http/1.1"]), |_| Reply::new(200));
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
+    assert_status(&gateway, 200);
+    assert_eq!(upstream.hits(), 1);
+}
+
+#[test]
+fn an_http_2_upstream_is_verified_like_any_other() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    for certificate in [authority.issue(&["other.test"]), stranger.issue(&["upstream.test"])] {
+        let upstream = H2Upstream::start_tls(certificate.server(None, &["h2"]), |_| H2Reply::new(200));
+        let gateway = start(upstream.address(), &format!("{VERIFIED}\n    http2: true"), &[ca(&authority)]);
+        assert_status(&gateway, 502);
+        assert_eq!(upstream.hits(), 0);
+    }
+}
