@@ -26,3 +26,4 @@ mod tls_client;
 mod twins;
 mod upstream;
 mod upstream_tls;
+mod websocket;

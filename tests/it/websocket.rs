@@ -1,0 +1,156 @@
+//! WebSockets, or whatever else a connection is upgraded to: they live through every reload, over TLS as without, and
+//! have a time limit of their own.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::certificates::Authority;
+use crate::client::Connection;
+use crate::gateway::Gateway;
+use crate::tls_client::TlsClient;
+use crate::upstream::{Reply, Upstream};
+
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+const UPGRADE: [(&str, &str); 5] = [
+    ("Host", "api.test"),
+    ORIGIN,
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+/// An upstream that echoes, with these timeouts, and an Origin that the policy allows.
+fn config(upstream: SocketAddr, timeouts: &str, origin: &str) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+limits: {{ keepalive: 1s, header_timeout: 1s, body_timeout: 1s, send_timeout: 1s }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{upstream}\" }}], timeouts: {{ {timeouts} }} }}
+    cors: {{ allow_origins: \"{origin}\" }}
+"
+    )
+}
+
+/// An open WebSocket.
+#[track_caller]
+fn open(gateway: &Gateway) -> Connection {
+    upgrade(Connection::open(gateway.address()).unwrap())
+}
+
+#[track_caller]
+fn upgrade(mut connection: Connection) -> Connection {
+    let response = connection.request("GET", "/socket", &UPGRADE, b"").unwrap();
+    assert_eq!((response.status, response.header("Upgrade")), (101, Some("websocket")));
+    connection
+}
+
+#[track_caller]
+fn echo(socket: &mut Connection, message: &str) {
+    socket.send(message.as_bytes()).unwrap();
+    assert_eq!(socket.receive(message.len()).unwrap(), message.as_bytes());
+}
+
+#[test]
+fn a_websocket_lives_through_fifty_reloads() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
+    let mut socket = open(&gateway);
+    for generation in 2..=51 {
+        let origin = if generation % 2 == 0 { "https://other.test" } else { "https://app.test" };
+        gateway.reload_with(&config(upstream.address(), "", origin));
+        gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
+        echo(&mut socket, &format!("after {generation}"));
+    }
+    // Nor does it need the upstream to be in the configuration any more.
+    let other = Upstream::start(|_| Reply::new(200));
+    gateway.reload_with(&config(other.address(), "", "*"));
+    gateway.wait_for_log("reloaded generation=52\n");
+    echo(&mut socket, "still there");
+    assert_eq!(upstream.hits(), 1);
+}
+
+#[test]
+fn a_websocket_over_tls_lives_through_reloads_of_its_certificate() {
+    let authority = Authority::new("authority");
+    let (first, upstream_certificate) = (authority.issue(&["api.test"]), authority.issue(&["upstream.test"]));
+    let upstream = Upstream::start_tls(upstream_certificate.server(None, &[]), |_| Reply::echo());
+    let text = format!(
+        "
+listeners:
+  - address: \"{{listen}}\"
+    tls: {{ certificates: [{{ cert: tls/api.crt, key: tls/api.key }}] }}
+services:
+  - name: api
+    upstream:
+      nodes: [{{ address: \"{}\" }}]
+      tls: {{ sni: upstream.test, ca: tls/ca.pem }}
+    cors: {{ allow_origins: https://app.test }}
+",
+        upstream.address()
+    );
+    let files = [first.files("tls/api"), vec![("tls/ca.pem".to_owned(), authority.pem())]].concat();
+    let gateway = Gateway::start_with_files(&text, &files);
+    // As browsers do: HTTP/1.1 for a WebSocket, though they know HTTP/2 as well.
+    let tls = TlsClient::new(&authority, "api.test").protocols(&["http/1.1"]);
+    let mut socket = upgrade(Connection::open_tls(gateway.address(), &tls).unwrap());
+    for generation in 2..=6 {
+        let renewed = authority.issue(&["api.test"]);
+        gateway.replace_all(&renewed.files("tls/api"));
+        gateway.reload_with(&text);
+        gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
+        let new = Connection::open_tls(gateway.address(), &tls).unwrap();
+        assert!(new.server_certificate() == renewed.der);
+        echo(&mut socket, &format!("after {generation}"));
+    }
+    echo(&mut socket, &"large ".repeat(50_000));
+}
+
+#[test]
+fn a_quiet_websocket_is_closed_after_its_own_timeout_and_one_that_talks_goes_on() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway = Gateway::start(&config(upstream.address(), "websocket: 1s", "https://app.test"));
+    let mut talking = open(&gateway);
+    let mut quiet = open(&gateway);
+    let (since, waiting) = (Instant::now(), thread::spawn(move || (quiet.closed(), Instant::now())));
+    while !waiting.is_finished() || since.elapsed() < Duration::from_secs(3) {
+        echo(&mut talking, "hello");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (closed, at) = waiting.join().unwrap();
+    let lasted = at - since;
+    assert!(closed && lasted >= Duration::from_millis(800) && lasted < Duration::from_secs(5), "{lasted:?}");
+    // The upstream is told as well.
+    upstream.wait_for_closed(1);
+    echo(&mut talking, "hello");
+    assert!(talking.closed());
+    upstream.wait_for_closed(2);
+}
+
+/// Two seconds are longer than any other limit here.
+#[test]
+fn no_timeout_of_requests_ends_a_websocket() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let timeouts = "read: 500ms, write: 500ms, idle: 500ms, total: 1s";
+    let gateway = Gateway::start(&config(upstream.address(), timeouts, "https://app.test"));
+    let mut socket = open(&gateway);
+    echo(&mut socket, "before");
+    thread::sleep(Duration::from_secs(2));
+    echo(&mut socket, "after");
+}
+
+#[test]
+fn either_side_can_end_it_and_the_other_one_notices() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
+    let mut socket = open(&gateway);
+    echo(&mut socket, "hello");
+    drop(socket);
+    upstream.wait_for_closed(1);
+    let mut socket = open(&gateway);
+    echo(&mut socket, "hello");
+    drop(upstream);
+    assert!(socket.closed());
+}
