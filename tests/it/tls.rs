@@ -221,7 +221,7 @@ fn bad_pairs(authority: &Authority) -> Vec<Bad> {
     let bad = |what, cert, key, at, says| Bad { what, files: [cert, key], at, says };
     vec![
         bad("expired", Some(expired.cert), Some(expired.key), CERT, "expired"),
-        bad("not yet valid", Some(early.cert), Some(early.key), CERT, "not yet valid"),
+        bad("not yet valid", Some(early.cert), Some(early.key), CERT, "not valid before"),
         bad(
             "a key of another one",
             cert(),
