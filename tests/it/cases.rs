@@ -18,6 +18,7 @@ use corsgate::cors::Scheme;
 use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::certificates::{Authority, Certificate};
@@ -105,7 +106,7 @@ fn the_proxy_gives_every_row_what_it_expects_over_tls() {
         move |row: &Row| {
             current.begin(row);
             upstream.clear();
-            let tls = TlsClient::new(&authority, &row.host());
+            let tls = row.tls(&authority);
             let response = row.fetch(Scheme::Https, |method, target, fields| {
                 client::fetch_tls(gateway.address(), &tls, method, target, fields)
             });
@@ -127,7 +128,7 @@ fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
         move |row: &Row| {
             current.begin(row);
             upstream.clear();
-            let tls = TlsClient::new(&authority, &row.host());
+            let tls = row.tls(&authority);
             let request = row.as_http_2().expect("a row for HTTP/2");
             let response = h2_client::fetch(gateway.address(), &tls, &request);
             Outcome::of(upstream.hits(), response)
@@ -161,6 +162,9 @@ fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
 /// Listeners that the proxy's subjects connect to.
 const PLAIN: &str = "{ address: \"{listen}\" }";
 const TLS: &str = "{ address: \"{listen}\", tls: { certificates: [{ cert: table.crt, key: table.key }] } }";
+
+/// What the certificate is for when a client cannot say what it asks for.
+const NAMELESS: &str = "nameless.test";
 
 /// The row that is running, for the upstream to answer as it says.
 #[derive(Clone, Default)]
@@ -222,7 +226,8 @@ impl Table {
     /// A certificate for all hosts that its rows ask for, and who signed it.
     fn certificate(&self) -> (Authority, Certificate) {
         let authority = Authority::new("authority");
-        let hosts: BTreeSet<String> = self.cases.iter().map(Row::host).collect();
+        let mut hosts: BTreeSet<String> = self.cases.iter().filter_map(Row::host).collect();
+        hosts.insert(NAMELESS.to_owned());
         let certificate = authority.issue(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
         (authority, certificate)
     }
@@ -252,12 +257,21 @@ impl Row {
         self.upstream.iter().map(|line| field(line)).collect()
     }
 
-    /// The host it asks for, as a certificate names it.
-    fn host(&self) -> String {
+    /// The host it asks for, as a certificate names it. None for what no certificate can name.
+    fn host(&self) -> Option<String> {
         let fields = self.fields(Scheme::Http);
         let host = client::only(&fields, "Host").expect("a Host");
         let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-        name.trim_end_matches('.').to_ascii_lowercase()
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        ServerName::try_from(name.as_str()).is_ok().then_some(name)
+    }
+
+    /// A client that asks for the host, if that is possible.
+    fn tls(&self, authority: &Authority) -> TlsClient {
+        match self.host() {
+            Some(host) => TlsClient::new(authority, &host),
+            None => TlsClient::new(authority, NAMELESS).without_sni(),
+        }
     }
 
     /// Gives its method, target and fields to a client of HTTP/1.1.

@@ -312,6 +312,7 @@ impl Frame {
     pub const CONTINUATION: u8 = 9;
 
     /// Flags.
+    pub const ACK: u8 = 1;
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
@@ -357,6 +358,28 @@ impl RawH2 {
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload)?;
         Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+    }
+
+    /// Waits until the server has read everything that was sent so far, or has ended the connection instead.
+    ///
+    /// # Panics
+    ///
+    /// When it does neither in time.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        let sent = self.send(&Frame::new(Frame::PING, 0, 0, *b"settled?").bytes());
+        let settled = sent.and_then(|()| {
+            loop {
+                let frame = self.read()?;
+                if frame.kind == Frame::PING && frame.flags == Frame::ACK {
+                    return Ok(());
+                }
+            }
+        });
+        if let Err(error) = settled {
+            let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            assert!(!waits, "the server neither reads on nor ends the connection: {error}");
+        }
     }
 
     /// Reads frames until one of this type comes, or the connection ends.
