@@ -24,7 +24,7 @@ use serde::Deserialize;
 use crate::certificates::{Authority, Certificate};
 use crate::client::{self, Fields, Response};
 use crate::gateway::Gateway;
-use crate::h2_client::{self, H2Request};
+use crate::h2_client::{H2Client, H2Request};
 use crate::h2_upstream::{H2Reply, H2Upstream};
 use crate::tls_client::TlsClient;
 use crate::upstream::{Reply, Upstream};
@@ -61,7 +61,10 @@ struct Expected {
 }
 
 /// What a subject did.
+#[derive(Default)]
 struct Outcome {
+    /// Why there is no response at all, against every rule.
+    broken: Option<String>,
     forwarded: bool,
     status: u16,
     /// None where the subject does not show it.
@@ -130,8 +133,10 @@ fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
             upstream.clear();
             let tls = row.tls(&authority);
             let request = row.as_http_2().expect("a row for HTTP/2");
-            let response = h2_client::fetch(gateway.address(), &tls, &request);
-            Outcome::of(upstream.hits(), response)
+            match H2Client::open(gateway.address(), &tls).and_then(|client| client.request(&request)) {
+                Ok(response) => Outcome::of(upstream.hits(), response),
+                Err(error) => Outcome { broken: Some(error.to_string()), ..Outcome::default() },
+            }
         }
     });
 }
@@ -304,7 +309,7 @@ impl Row {
 impl Outcome {
     /// What a client and an upstream saw.
     fn of(hits: usize, response: Response) -> Self {
-        Self { forwarded: hits > 0, status: response.status, reason: None, headers: response.headers }
+        Self { forwarded: hits > 0, status: response.status, headers: response.headers, ..Self::default() }
     }
 }
 
@@ -326,6 +331,9 @@ fn check<S: FnMut(&Row) -> Outcome>(scheme: Scheme, start: impl Fn(&Table) -> S)
 }
 
 fn difference(expected: &Expected, outcome: &Outcome) -> Option<String> {
+    if let Some(error) = &outcome.broken {
+        return Some(format!("  no response: {error}\n"));
+    }
     let mut lines = String::new();
     if expected.forwarded != outcome.forwarded {
         let _ = writeln!(lines, "  forwarded: expected {}, got {}", expected.forwarded, outcome.forwarded);
@@ -438,6 +446,7 @@ fn judge(snapshot: &Snapshot, row: &Row, scheme: Scheme) -> Outcome {
     verdict.edits.apply(&mut response);
     let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
     Outcome {
+        broken: None,
         forwarded,
         status,
         reason: Some(verdict.reason.map(|reason| reason.to_string())),

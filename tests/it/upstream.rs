@@ -6,7 +6,7 @@
 //! fails the test.
 //!
 //! It speaks HTTP/1.1, plainly ([`Upstream::start`]) or over TLS ([`Upstream::start_tls`]). A handshake that fails is
-//! counted ([`Upstream::failed_handshakes`]) and is no request.
+//! counted ([`Upstream::wait_for_failed_handshakes`]) and is no request.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -94,9 +94,16 @@ impl Upstream {
         assert!(closed >= n, "{closed} of {n} connections are closed after {HITS_TIMEOUT:?}");
     }
 
-    /// How many connections never became TLS ones, so far.
-    pub fn failed_handshakes(&self) -> usize {
-        self.shared.state().failed_handshakes
+    /// Waits until at least `n` connections have failed to become TLS ones.
+    ///
+    /// # Panics
+    ///
+    /// When that takes too long.
+    #[track_caller]
+    pub fn wait_for_failed_handshakes(&self, n: usize) {
+        self.shared.wait(HITS_TIMEOUT, |state| state.failed_handshakes >= n);
+        let failed = self.shared.state().failed_handshakes;
+        assert!(failed >= n, "{failed} of {n} handshakes have failed after {HITS_TIMEOUT:?}");
     }
 
     /// Forgets the requests so far.
@@ -269,6 +276,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    fn count_failed_handshake(&self) {
+        self.state().failed_handshakes += 1;
+        self.changed.notify_all();
+    }
+
     /// Takes a connection in, to be shut down by [`stop`](Self::stop); false when that was before.
     fn admit(&self, stream: &Arc<TcpStream>) -> bool {
         let mut state = self.state();
@@ -333,7 +345,7 @@ fn serve_tls(
     let mut tls = ServerConnection::new(tls.clone()).map_err(io::Error::other)?;
     while tls.is_handshaking() {
         if tls.complete_io(&mut socket).is_err() {
-            shared.state().failed_handshakes += 1;
+            shared.count_failed_handshake();
             return Ok(());
         }
     }
