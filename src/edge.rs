@@ -47,6 +47,8 @@ use crate::proxy::Gateway;
 use crate::snapshot::{self, Crowd, Limits, Listener, ServerName, Snapshot};
 use crate::tls::{Certificate, Certificates};
 
+/// How long connections without a request are kept once the process is to end.
+pub const LINGER: Duration = Duration::from_secs(1);
 /// How long a client may take for its request when it can only be told that there is no room.
 const CROWD_PATIENCE: Duration = Duration::from_secs(1);
 /// What a header may have on top of its limits, so that those who are a little over get a proper answer.
@@ -226,7 +228,13 @@ impl ServerApp for Edge {
         None
     }
 
+    /// The listeners are closed. Answers tell clients to close by now; a client between two requests may have sent the
+    /// next one already, and is closed only when it has not for a while.
     async fn cleanup(&self) {
+        let end = Instant::now() + LINGER;
+        while self.admission.open() > 0 && Instant::now() < end {
+            tokio::time::sleep(LINGER / 100).await;
+        }
         // Idle connections wait for this in order to end.
         self.proxy.http_cleanup().await;
     }

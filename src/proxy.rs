@@ -27,7 +27,7 @@ use self::request::{Sender, facts, join_cookies, say_where_from, target_for_upst
 use self::response::{Own, error_text, own_response, remove_hop_by_hop, status_of};
 use crate::cors::{Edits, Headers, Reason};
 use crate::edge::Client;
-use crate::edge::guard::Overdue;
+use crate::edge::guard::{self, Overdue};
 use crate::live::{Generation, Live};
 use crate::request_id::RequestIds;
 use crate::snapshot::{Action, Route};
@@ -137,7 +137,9 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let (tries, upstream, client) =
             ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
-        tries.peer(upstream, session.as_downstream(), client)
+        let peer = tries.peer(upstream, session.as_downstream(), client)?;
+        guard::set_deadline(tries.deadline(session.as_downstream()).map(Into::into));
+        Ok(peer)
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
@@ -181,7 +183,9 @@ impl ProxyHttp for Gateway {
         if let Some(judged) = &ctx.judged {
             say_where_from(session, request, &judged.sender)?;
         }
-        join_cookies(request)?;
+        if session.is_http2() {
+            join_cookies(request)?;
+        }
         let mut ids = request.headers.get_all(X_REQUEST_ID).iter();
         if !ids.next().is_some_and(RequestIds::is_usable) || ids.next().is_some() {
             request.insert_header("X-Request-Id", self.request_ids.next())?;

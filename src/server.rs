@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::configuration::{Opt, ServerConf};
@@ -26,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::signals::Readiness;
 use self::signals::Signals;
 use crate::admin::Admin;
-use crate::edge::{Edge, listener_config};
+use crate::edge::admission::Admission;
+use crate::edge::{Edge, LINGER, listener_config};
 use crate::health::Health;
 use crate::live::Live;
 use crate::proxy::{Gateway, Running};
@@ -83,7 +84,7 @@ pub fn serve_with(
     );
     match (sockets, &upgrade) {
         (Sockets::Own, _) => {
-            for address in fixed.listeners.iter().chain(&fixed.admin) {
+            for address in fixed.listeners.iter().map(|(address, _)| address).chain(&fixed.admin) {
                 // Pingora would retry for half a minute, and then live on without the listener.
                 check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
             }
@@ -112,7 +113,9 @@ pub fn serve_with(
     let gateway = Gateway::new(live.clone());
     let running = gateway.running();
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
-    let mut edge = Service::new("edge".to_owned(), Edge::new(live.clone(), proxy));
+    let edge = Edge::new(live.clone(), proxy);
+    let connections = edge.admission();
+    let mut edge = Service::new("edge".to_owned(), edge);
     for listener in generation.snapshot.listeners() {
         edge.add_listener(listener_config(listener));
     }
@@ -124,11 +127,13 @@ pub fn serve_with(
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
     server.add_service(background_service("names", Names { live: live.clone() }));
     server.add_service(background_service("health", Health::new(live)));
-    server.add_service(background_service("drain", Drain { running }));
+    server.add_service(background_service("drain", Drain { running, connections }));
     add(&mut server);
 
     let snapshot = &generation.snapshot;
-    let addresses: Vec<String> = fixed.listeners.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = (fixed.listeners.iter())
+        .map(|(address, tls)| if *tls { format!("{address} (TLS)") } else { address.to_string() })
+        .collect();
     log::info!(
         "serving on {} routes={} upstreams={}",
         addresses.join(", "),
@@ -272,6 +277,7 @@ impl BackgroundService for Names {
 /// SIGTERM: Pingora closes the listeners and then sleeps; this ends the process as soon as nothing is under way.
 struct Drain {
     running: Arc<Running>,
+    connections: Arc<Admission>,
 }
 
 #[async_trait]
@@ -286,13 +292,15 @@ impl BackgroundService for Drain {
             return;
         };
         log::info!("stopping requests={}", self.running.count());
+        let idle = Instant::now() + LINGER;
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.running.count()),
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
-            if self.running.count() == 0 {
+            // A connection without a request may have one on its way; for how long that is waited for says the edge.
+            if self.running.count() == 0 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10) {
                 break log::info!("stopped");
             }
         }

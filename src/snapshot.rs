@@ -61,8 +61,8 @@ struct RouteId(u32);
 /// What only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed {
-    /// Where clients connect; at least one.
-    pub listeners: Vec<SocketAddr>,
+    /// Where clients connect, at least one; and whether in TLS.
+    pub listeners: Vec<(SocketAddr, bool)>,
     /// Where operators connect; None: nowhere.
     pub admin: Option<SocketAddr>,
     /// Threads that serve requests; 0 = one per core.

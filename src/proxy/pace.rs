@@ -38,10 +38,10 @@ pub(super) fn request_begins(session: &mut ServerSession, limits: &Limits) {
 }
 
 /// A request is forwarded, maybe while its body still comes. HTTP/1 has a timeout for each read; on HTTP/2 it can only be
-/// seen that nothing moves, which may also be because the upstream takes nothing: that has a time of its own.
+/// seen that nothing moves.
 pub(super) fn request_goes_on(session: &mut ServerSession, limits: &Limits, timeouts: &Timeouts) {
     if session.is_http2() && !session.is_body_done() {
-        guard::set_idle(Some(limits.body_timeout.max(timeouts.connect).max(timeouts.write)));
+        guard::set_idle(Some(limits.body_timeout.max(timeouts.connect)));
     }
 }
 

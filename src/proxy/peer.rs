@@ -59,7 +59,6 @@ pub(super) struct Tries {
 impl Tries {
     /// When all must be over: `timeouts.total`; for a WebSocket, when it must have begun. None when there is no such
     /// time, or none any more. Known from the first try on.
-    #[expect(dead_code, reason = "for whoever cuts off a response that goes on beyond it")]
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
         self.deadline.filter(|_| !(self.answered && session.is_upgrade_req()))
     }

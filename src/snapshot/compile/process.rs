@@ -26,7 +26,7 @@ impl Compiler<'_> {
             // What the kernel takes as the name of a socket, with the zero behind it.
             self.in_range(socket.len() as u64, 1..=107, "a path of at most 107 bytes", &at.key("upgrade_socket"));
         }
-        let listeners: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let listeners: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect();
         let at = root.key("admin");
         let admin = match &self.document.admin {
             None => None,
@@ -37,7 +37,7 @@ impl Compiler<'_> {
                 if !address.ip().is_loopback() {
                     self.problems.add(&at, Kind::AdminExposed { address: address.to_string() });
                 }
-                if listeners.contains(&address) {
+                if listeners.iter().any(|(listener, _)| *listener == address) {
                     self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
                 }
                 Some(address)

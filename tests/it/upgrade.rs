@@ -1,0 +1,131 @@
+//! A new binary takes over from the one that runs, and no client notices.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{Connection, fetch};
+use crate::gateway::{Gateway, Signal};
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+
+fn config(upstream: &Upstream, server: &str) -> String {
+    let upstream = upstream.address();
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+server: {{ {server} }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }}
+    cors: {{ allow_origins: https://app.test }}
+"
+    )
+}
+
+/// Clients that ask without pause until they are told to stop: one on a new connection for each request, the others on
+/// connections that they keep for as long as they may. Any request that fails is the end of the test.
+fn load(address: std::net::SocketAddr, stop: &AtomicBool, answered: &AtomicUsize, keep: bool) {
+    let mut kept = None;
+    while !stop.load(Ordering::Relaxed) {
+        let mut connection = kept.take().unwrap_or_else(|| Connection::open(address).unwrap());
+        let response = connection.request("GET", "/", &[HOST, ORIGIN], b"").expect("no request fails");
+        assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (200, Some("https://app.test")));
+        answered.fetch_add(1, Ordering::Relaxed);
+        if keep && response.header("Connection") != Some("close") {
+            kept = Some(connection);
+        }
+    }
+}
+
+#[test]
+fn two_upgrades_in_a_row_under_load_fail_no_request() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let mut first = Gateway::start(&config(&upstream, "grace_period: 10s"));
+    // These live for longer than the clients.
+    let mut second = first.successor();
+    let mut third = None;
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _stopping = Stop(&stop);
+        let address = first.address();
+        for keep in [false, true, true] {
+            let (stop, answered) = (&stop, &answered);
+            scope.spawn(move || load(address, stop, answered, keep));
+        }
+        let serves = |gateway: &Gateway| {
+            let before = answered.load(Ordering::Relaxed);
+            gateway.wait_for_log("serving on ");
+            while answered.load(Ordering::Relaxed) < before + 50 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        first.signal(Signal::Quit);
+        serves(&second);
+        assert_eq!(first.exit().code(), Some(0));
+        let third = third.insert(second.successor());
+        second.signal(Signal::Quit);
+        serves(third);
+        assert_eq!(second.exit().code(), Some(0));
+        serves(third);
+    });
+    let answered = answered.load(Ordering::Relaxed);
+    println!("{answered} requests, none failed");
+    assert!(answered > 500, "only {answered} requests");
+}
+
+#[test]
+fn without_a_successor_the_signal_changes_nothing() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(&upstream, ""));
+    gateway.signal(Signal::Quit);
+    gateway.wait_for_log("SIGQUIT changes nothing: no process waits at ");
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
+    assert_eq!(fetch(gateway.admin(), "GET", "/readyz", &[("Host", "admin")]).status, 200);
+}
+
+#[test]
+fn a_successor_with_a_broken_configuration_ends_before_anything_changes_hands() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(&upstream, ""));
+    gateway.write("listeners: [{ address: \"{listen}\" }]\nservices: []\n");
+    let path = gateway.config_path();
+    let output = crate::gateway::run(&["run", "--upgrade", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
+}
+
+#[test]
+fn readiness_turns_red_before_the_listeners_close() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let mut gateway = Gateway::start(&config(&upstream, "drain_delay: 1500ms"));
+    let ready = || fetch(gateway.admin(), "GET", "/readyz", &[("Host", "admin")]);
+    assert_eq!(ready().status, 200);
+    gateway.signal(Signal::Term);
+    gateway.wait_for_log("draining, not ready any more");
+    let red = ready();
+    assert_eq!((red.status, red.text()), (503, "draining\n"));
+    assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[("Host", "admin")]).status, 200);
+    // Whoever has not noticed yet is still served.
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn a_second_termination_cuts_the_delay_short() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let mut gateway = Gateway::start(&config(&upstream, "drain_delay: 1h"));
+    gateway.signal(Signal::Term);
+    gateway.wait_for_log("draining, not ready any more");
+    gateway.signal(Signal::Term);
+    assert_eq!(gateway.exit().code(), Some(0));
+}
