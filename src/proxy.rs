@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
@@ -127,8 +127,10 @@ impl ProxyHttp for Gateway {
             response.insert_header(name, value)?;
         }
         ctx.edit(&mut response);
-        session.write_response_header(Box::new(response), text.is_empty()).await?;
-        if !text.is_empty() {
+        // Over HTTP/2 Pingora would send the body of an answer to HEAD, which breaks the stream.
+        let bodyless = text.is_empty() || session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(response), bodyless).await?;
+        if !bodyless {
             session.write_response_body(Some(Bytes::from_static(text.as_bytes())), true).await?;
         }
         Ok(true)
@@ -292,7 +294,8 @@ impl ProxyHttp for Gateway {
         let written = match own_response(status, text) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
-                let body = Bytes::from_static(text.as_bytes());
+                let bodyless = session.req_header().method == Method::HEAD;
+                let body = Bytes::from_static(if bodyless { b"" } else { text.as_bytes() });
                 session.as_downstream_mut().write_error_response(response, body).await
             }
             Err(error) => Err(error),
