@@ -329,8 +329,9 @@ fn a_client_is_told_how_many_streams_it_may_have() {
         let settings = edge.raw(&[]).read_until(Frame::SETTINGS).unwrap();
         let of_streams = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| &setting[2..]);
         assert_eq!(of_streams, Some(&u32::to_be_bytes(expected)[..]), "{limits}");
-        // More than that wait for their turn, and get it.
+        // More than that wait for their turn, and get it, once the client has been told.
         let client = edge.client();
+        assert_eq!(client.request(&get(API, "/")).unwrap().status, 200);
         let pending: Vec<_> = (0..20).map(|_| client.begin(&get(API, "/")).unwrap()).collect();
         assert!(pending.into_iter().all(|pending| pending.finish().unwrap().status == 200));
     }
