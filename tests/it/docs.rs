@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
+use corsgate::problem::Kind;
 use corsgate::report::{self, Paint};
 
 use crate::client;
@@ -31,6 +32,51 @@ fn every_example_in_conf_is_valid_without_warnings() {
         let output = run_in(folder.path(), &["check", "--deny-warnings", "--config", "corsgate.yaml"]);
         assert_eq!(output.code, 0, "{}\n{}", file.display(), output.stdout);
     }
+}
+
+/// What the reader says that it knows at a place, asked with a key that nothing has.
+fn keys_at(place: &str) -> Vec<String> {
+    let (_, problems) = corpus::read(&place.replace("HERE", "no_such_key: 1"));
+    let known = problems.iter().find_map(|problem| match &problem.kind {
+        Kind::UnknownKey { key, known } if key == "no_such_key" => Some(known.clone()),
+        _ => None,
+    });
+    known.unwrap_or_else(|| panic!("{place} takes any key: {problems}"))
+}
+
+#[test]
+fn the_reference_has_every_key_that_there_is() {
+    let reference = fs::read_to_string(root().join("conf/reference.yaml")).unwrap();
+    let manual = documents().iter().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
+    let places = [
+        "HERE",
+        "listeners: [{ HERE }]",
+        "listeners: [{ tls: { HERE } }]",
+        "listeners: [{ tls: { certificates: [{ HERE }] } }]",
+        "admin: { HERE }",
+        "server: { HERE }",
+        "limits: { HERE }",
+        "cors_policies: { a: { HERE } }",
+        "cors_policies: { a: { preflight: { HERE } } }",
+        "upstreams: { a: { HERE } }",
+        "upstreams: { a: { nodes: [{ HERE }] } }",
+        "upstreams: { a: { timeouts: { HERE } } }",
+        "upstreams: { a: { tls: { HERE } } }",
+        "upstreams: { a: { health_check: { HERE } } }",
+        "upstreams: { a: { ejection: { HERE } } }",
+        "services: [{ HERE }]",
+        "services: [{ routes: [{ HERE }] }]",
+    ];
+    let mut seen = 0;
+    for place in places {
+        // The alias is APISIX's spelling of another key.
+        for key in keys_at(place).iter().filter(|key| *key != "allow_credential") {
+            seen += 1;
+            assert!(reference.contains(&format!("{key}:")), "conf/reference.yaml: no `{key}` ({place})");
+            assert!(manual.contains(key.as_str()), "docs: no `{key}` ({place})");
+        }
+    }
+    assert!(seen > 80, "only {seen} keys were found");
 }
 
 #[test]
