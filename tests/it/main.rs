@@ -20,6 +20,7 @@ mod h2_upstream;
 mod http2;
 mod layout;
 mod lifecycle;
+mod limits;
 mod mutation;
 mod tls;
 mod tls_client;

@@ -1,0 +1,685 @@
+//! What a client can cost: time, bytes and connections. And who the client is, behind a load balancer.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::certificates::Authority;
+use crate::client::{Connection, Response, fetch};
+use crate::gateway::Gateway;
+use crate::h2_client::{H2Client, H2Request};
+use crate::tls_client::TlsClient;
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+/// A request that is complete.
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n";
+/// How much more than it should something may take on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A listener with these keys, and a policy.
+fn config(listener: &str, limits: &str, more: &str, upstream: SocketAddr) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\"{listener} }}]
+limits: {{ {limits} }}
+{more}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }}
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, POST] }}
+"
+    )
+}
+
+/// An upstream that says the address it was told, and a gateway with these limits in front of it.
+fn start(limits: &str) -> (Upstream, Gateway) {
+    start_with("", limits, "")
+}
+
+fn start_with(listener: &str, limits: &str, more: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/large" => Reply::new(200).body(vec![b'x'; 32 << 20]),
+        "/hang" => Reply::hang(),
+        _ => Reply::new(200).body(request.header("X-Forwarded-For").unwrap_or("nobody")),
+    });
+    let gateway = Gateway::start(&config(listener, limits, more, upstream.address()));
+    (upstream, gateway)
+}
+
+#[track_caller]
+fn assert_readable(response: &Response) {
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some(ORIGIN.1), "{response:?}");
+    assert_eq!(response.header("Vary"), Some("Origin"), "{response:?}");
+}
+
+/// That something which began then took this long, and not much longer.
+#[track_caller]
+fn assert_took(begin: Instant, expected: Duration) {
+    let took = begin.elapsed();
+    assert!((expected.mul_f32(0.8)..expected + SLACK).contains(&took), "{took:?} instead of {expected:?}");
+}
+
+/// Writes until something comes back or the connection ends, `pause` between bytes.
+fn drip(connection: &mut Connection, bytes: &[u8], pause: Duration) {
+    for byte in bytes {
+        if connection.send(&[*byte]).is_err() {
+            return;
+        }
+        thread::sleep(pause);
+    }
+}
+
+// --- headers
+
+#[test]
+fn a_header_that_does_not_end_is_a_408() {
+    let (upstream, gateway) = start("header_timeout: 1s");
+    let mut stops = Connection::open(gateway.address()).unwrap();
+    let begin = Instant::now();
+    stops.send(&GET[..20]).unwrap();
+    let response = stops.read("GET").unwrap();
+    assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
+    assert_took(begin, Duration::from_secs(1));
+    assert!(stops.closed());
+    // A byte from time to time gains nothing.
+    let mut drips = Connection::open(gateway.address()).unwrap();
+    let begin = Instant::now();
+    drip(&mut drips, &GET[..6], Duration::from_millis(180));
+    assert_eq!(drips.read("GET").unwrap().status, 408);
+    assert_took(begin, Duration::from_secs(1));
+    assert!(drips.closed());
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn a_connection_without_any_request_is_closed_without_a_word() {
+    let (_upstream, gateway) = start("header_timeout: 1s");
+    let mut silent = Connection::open(gateway.address()).unwrap();
+    let begin = Instant::now();
+    assert!(silent.closed());
+    assert_took(begin, Duration::from_secs(1));
+}
+
+#[test]
+fn a_later_header_has_its_time_from_its_first_byte_on() {
+    let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
+    let mut kept = Connection::open(gateway.address()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+        // Longer than a header may take: between requests it does not count.
+        thread::sleep(Duration::from_millis(1500));
+    }
+    kept.send(&GET[..20]).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    kept.send(&GET[20..]).unwrap();
+    assert_eq!(kept.read("GET").unwrap().status, 200, "two pieces are no harm");
+    let begin = Instant::now();
+    kept.send(&GET[..20]).unwrap();
+    assert_eq!(kept.read("GET").unwrap().status, 408);
+    assert_took(begin, Duration::from_secs(1));
+    assert!(kept.closed());
+}
+
+/// A preflight is answered without reading from the connection again: what was set for its header must not end the
+/// next one.
+#[test]
+fn a_slow_header_leaves_nothing_behind_for_the_next_one() {
+    let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
+    let mut kept = Connection::open(gateway.address()).unwrap();
+    let preflight = b"OPTIONS / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\
+                      Access-Control-Request-Method: GET\r\n\r\n";
+    for _ in 0..3 {
+        kept.send(&preflight[..20]).unwrap();
+        thread::sleep(Duration::from_millis(600));
+        kept.send(&preflight[20..]).unwrap();
+        assert_eq!(kept.read("OPTIONS").unwrap().status, 200);
+    }
+}
+
+#[test]
+fn a_header_that_is_far_too_large_is_a_431_and_is_not_kept() {
+    let (upstream, gateway) = start("");
+    let before = std::cell::Cell::new(0);
+    let connections: Vec<_> = (0..41)
+        .map(|i| {
+            if i == 1 {
+                // The first one is for what the process needs anyway.
+                before.set(gateway.memory());
+            }
+            let mut connection = Connection::open(gateway.address()).unwrap();
+            connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n").unwrap();
+            // The gateway may stop reading, and then says why.
+            let filler = [b"X-Fill: ", &[b'a'; 1000][..], b"\r\n"].concat();
+            for _ in 0..1024 {
+                if connection.send(&filler).is_err() {
+                    break;
+                }
+            }
+            let response = connection.read("GET").unwrap();
+            assert_eq!((response.status, response.header("Connection")), (431, Some("close")));
+            assert!(connection.closed());
+            connection
+        })
+        .collect();
+    assert_eq!(upstream.hits(), 0);
+    let grown = gateway.memory().saturating_sub(before.get());
+    println!("40 headers of 1 MiB: the gateway has grown by {grown} KiB");
+    assert!(grown < 16 * 1024, "{grown} KiB");
+    drop(connections);
+}
+
+#[test]
+fn a_header_that_is_a_little_too_large_is_a_431_that_the_page_can_read() {
+    let (upstream, gateway) = start("headers: 4KiB");
+    let long = "a".repeat(8 * 1024);
+    for fields in [vec![HOST, ORIGIN, ("X-Long", &long)], [&[HOST, ORIGIN][..], &[("X-Many", "1"); 100]].concat()] {
+        let response = fetch(gateway.address(), "GET", "/", &fields);
+        assert_eq!(response.status, 431);
+        assert_readable(&response);
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+/// 2,000 connections of which each sends a byte now and then, and one client that wants something.
+#[test]
+fn a_slowloris_disturbs_nobody() {
+    let crowd = 2000.min(open_files() / 2 - 100);
+    let (_upstream, gateway) = start("header_timeout: 4s, keepalive: 60s");
+    let mut client = Connection::open(gateway.address()).unwrap();
+    let mut get = || {
+        let begin = Instant::now();
+        assert_eq!(client.request("GET", "/", &[HOST, ORIGIN], b"").unwrap().status, 200);
+        begin.elapsed()
+    };
+    get();
+    let before = gateway.memory();
+    let begin = Instant::now();
+    let mut attackers: Vec<_> = (0..crowd)
+        .map(|_| {
+            let mut attacker = TcpStream::connect(gateway.address()).unwrap();
+            attacker.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n").unwrap();
+            attacker
+        })
+        .collect();
+    let connected = begin.elapsed();
+    let (mut memory, mut slowest, mut requests) = (0, Duration::ZERO, 0);
+    while begin.elapsed() < connected + Duration::from_secs(3) {
+        for (i, attacker) in attackers.iter_mut().enumerate() {
+            // Those that were cut off already cannot.
+            let _ = attacker.write_all(b"X");
+            if i % 50 == 0 {
+                slowest = slowest.max(get());
+                requests += 1;
+            }
+        }
+        memory = memory.max(gateway.memory());
+        thread::sleep(Duration::from_millis(200));
+    }
+    let each = memory.saturating_sub(before) * 1024 / crowd as u64;
+    println!(
+        "{crowd} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
+    );
+    assert!(requests > 100 && slowest < Duration::from_secs(1), "{requests} requests, the slowest in {slowest:?}");
+    assert!(each < 48 * 1024, "{each} B for each slow connection");
+    // Every one of them is told, and cut off.
+    for attacker in &mut attackers {
+        attacker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut answer = Vec::new();
+        match attacker.read_to_end(&mut answer) {
+            Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+    get();
+}
+
+/// How many files a process here may have open.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(1024)
+}
+
+// --- bodies
+
+#[test]
+fn a_body_that_stops_is_a_408_that_the_page_can_read() {
+    let (_upstream, gateway) = start("body_timeout: 1s");
+    for sent in [&b""[..], b"half of it"] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        let header = b"POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 20\r\n\r\n";
+        connection.send(&[header, sent].concat()).unwrap();
+        let begin = Instant::now();
+        let response = connection.read("POST").unwrap();
+        assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
+        assert_readable(&response);
+        assert_took(begin, Duration::from_secs(1));
+        assert!(connection.closed());
+    }
+}
+
+#[test]
+fn a_body_that_drips_is_a_408_that_the_page_can_read() {
+    let (_upstream, gateway) = start("body_timeout: 1s");
+    let length = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 100\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (header, piece) in [(length, &b"x"[..]), (chunked, b"1\r\nx\r\n")] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(header.as_bytes()).unwrap();
+        let begin = Instant::now();
+        for _ in 0..5 {
+            // Never a pause that is too long.
+            let _ = connection.send(piece);
+            thread::sleep(Duration::from_millis(300));
+        }
+        let response = connection.read("POST").unwrap();
+        assert_eq!(response.status, 408);
+        assert_readable(&response);
+        assert_took(begin, Duration::from_millis(1500));
+    }
+}
+
+#[test]
+fn a_long_body_that_keeps_coming_may_take_its_time() {
+    let (upstream, gateway) = start("body_timeout: 1s");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 40960\r\n\r\n").unwrap();
+    for _ in 0..10 {
+        connection.send(&[b'x'; 4096]).unwrap();
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(connection.read("POST").unwrap().status, 200);
+    assert_eq!(upstream.received()[0].body.len(), 40960);
+}
+
+// --- responses
+
+#[test]
+fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
+    let (upstream, gateway) = start("send_timeout: 1s");
+    let mut deaf = Connection::open(gateway.address()).unwrap();
+    let begin = Instant::now();
+    deaf.send(b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    upstream.wait_for_closed(1);
+    assert_took(begin, Duration::from_secs(1));
+    // What is in flight may still come, and is not all.
+    assert!(deaf.read("GET").is_err());
+}
+
+#[test]
+fn a_client_that_takes_its_response_slowly_gets_all_of_it() {
+    let (_upstream, gateway) = start("send_timeout: 1s");
+    let mut slow = TcpStream::connect(gateway.address()).unwrap();
+    slow.write_all(b"GET /large HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut total, mut buffer) = (0, vec![0; 4 << 20]);
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let read = slow.read(&mut buffer).unwrap();
+        total += read;
+        if read == 0 {
+            break;
+        }
+    }
+    assert!(total > 32 << 20, "{total}");
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_limits_keepalive() {
+    let (_upstream, gateway) = start("keepalive: 1s");
+    let mut idle = Connection::open(gateway.address()).unwrap();
+    idle.request("GET", "/", &[HOST], b"").unwrap();
+    let begin = Instant::now();
+    assert!(idle.closed());
+    assert_took(begin, Duration::from_secs(1));
+}
+
+#[test]
+fn a_response_that_goes_on_beyond_the_time_of_its_request_is_cut() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/hang" => Reply::hang(),
+        _ => Reply::new(200).body(vec![b'x'; 32 << 20]),
+    });
+    let config = config("", "", "", upstream.address()).replace("\" }] }", "\" }], timeouts: { total: 1s } }");
+    let gateway = Gateway::start(&config);
+    let begin = Instant::now();
+    let response = fetch(gateway.address(), "GET", "/hang", &[HOST, ORIGIN]);
+    assert_eq!(response.status, 504);
+    assert_readable(&response);
+    assert_took(begin, Duration::from_secs(1));
+    // The response has begun, and its client takes only some of it.
+    let mut slow = TcpStream::connect(gateway.address()).unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    let begin = Instant::now();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut total = 0;
+    let ended = loop {
+        thread::sleep(Duration::from_millis(10));
+        match slow.read(&mut buffer) {
+            Ok(0) | Err(_) => break begin.elapsed(),
+            Ok(read) => total += read,
+        }
+    };
+    assert!(total < 32 << 20, "{total} in {ended:?}");
+}
+
+// --- connections
+
+#[test]
+fn one_connection_too_many_is_told_so_and_there_is_room_again_when_one_closes() {
+    let (upstream, gateway) = start("connections: 2");
+    let mut open: Vec<_> = (0..2).map(|_| Connection::open(gateway.address()).unwrap()).collect();
+    for connection in &mut open {
+        assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    }
+    let mut third = Connection::open(gateway.address()).unwrap();
+    let response = third.request("GET", "/", &[HOST, ORIGIN], b"").unwrap();
+    assert_eq!((response.status, response.header("Connection")), (503, Some("close")));
+    assert_readable(&response);
+    assert!(third.closed());
+    // A preflight is told so too: its answer would be good for a request that has no room.
+    let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "GET")];
+    assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &preflight).status, 503);
+    assert_eq!(upstream.hits(), 2);
+    drop(open);
+    until_served(&gateway);
+}
+
+/// Tries until there is room.
+#[track_caller]
+fn until_served(gateway: &Gateway) {
+    let begin = Instant::now();
+    while fetch(gateway.address(), "GET", "/", &[HOST]).status != 200 {
+        assert!(begin.elapsed() < SLACK, "there is no room again");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_connection_that_is_one_too_many_has_little_time_and_those_far_beyond_have_none() {
+    let (_upstream, gateway) = start("connections: 1");
+    let mut first = Connection::open(gateway.address()).unwrap();
+    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    let begin = Instant::now();
+    let crowd: Vec<_> = (0..30).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
+    let closed = || {
+        let is_closed = |mut stream: &TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            !stream.read(&mut [0; 64]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        crowd.iter().filter(|stream| is_closed(stream)).count()
+    };
+    // Beyond the limit, a tenth of it, and 16, they are closed at once.
+    while closed() < 14 {
+        assert!(begin.elapsed() < Duration::from_millis(900), "{} of 30", closed());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(closed(), 14);
+    while closed() < 30 {
+        assert!(begin.elapsed() < Duration::from_secs(1) + SLACK, "{} of 30", closed());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_took(begin, Duration::from_secs(1));
+    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+}
+
+#[test]
+fn a_limit_of_connections_can_be_changed_by_a_reload() {
+    let (upstream, gateway) = start("connections: 1");
+    let mut first = Connection::open(gateway.address()).unwrap();
+    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 503);
+    gateway.reload_with(&config("", "connections: 2", "", upstream.address()));
+    gateway.wait_for_log("reloaded generation=2");
+    until_served(&gateway);
+    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+}
+
+#[test]
+fn each_client_has_connections_of_its_own() {
+    let (_upstream, gateway) =
+        start_with(", proxy_protocol: true", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
+    let get = |client: &str| {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+        connection.send(format!("PROXY {family} {client} {client} 4711 80\r\n").as_bytes()).unwrap();
+        let response = connection.request("GET", "/", &[HOST, ORIGIN], b"").unwrap();
+        assert_readable(&response);
+        (response.status, connection)
+    };
+    let (status, first) = get("192.0.2.1");
+    assert_eq!(status, 200);
+    let (status, mut second) = get("192.0.2.1");
+    assert_eq!(status, 429);
+    assert!(second.closed());
+    assert_eq!(get("192.0.2.2").0, 200);
+    // Whoever has one address of IPv6 has 2^64 of them.
+    let (status, _network) = get("2001:db8:0:1::1");
+    assert_eq!(status, 200);
+    assert_eq!(get("2001:db8:0:1::2").0, 429);
+    assert_eq!(get("2001:db8:0:2::1").0, 200);
+    drop(first);
+    let begin = Instant::now();
+    while get("192.0.2.1").0 != 200 {
+        assert!(begin.elapsed() < SLACK, "there is no room again");
+    }
+}
+
+#[test]
+fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
+    let (upstream, gateway) = start_with("", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
+    let open: Vec<_> = (0..5)
+        .map(|_| {
+            let mut connection = Connection::open(gateway.address()).unwrap();
+            assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+            connection
+        })
+        .collect();
+    drop(open);
+    gateway.reload_with(&config("", "connections_per_client: 1", "", upstream.address()));
+    gateway.wait_for_log("reloaded generation=2");
+    let mut first = Connection::open(gateway.address()).unwrap();
+    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 429);
+}
+
+#[test]
+fn a_connection_ends_in_an_orderly_way_after_its_last_request() {
+    let (_upstream, gateway) = start("requests_per_connection: 3");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    for expected in ["keep-alive", "keep-alive", "close"] {
+        let response = connection.request("GET", "/", &[HOST], b"").unwrap();
+        assert_eq!((response.status, response.header("Connection")), (200, Some(expected)));
+    }
+    assert!(connection.closed());
+}
+
+#[test]
+fn an_http_2_connection_ends_in_an_orderly_way_after_its_last_request() {
+    let (upstream, authority) = (Upstream::start(|_| Reply::new(200)), Authority::new("authority"));
+    let tls = ", tls: { certificates: [{ cert: tls/api.crt, key: tls/api.key }] }";
+    let files = authority.issue(&["api.test"]).files("tls/api");
+    let config = config(tls, "requests_per_connection: 3", "", upstream.address());
+    let gateway = Gateway::start_with_files(&config, &files);
+    let mut client = H2Client::open(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
+    }
+    assert!(client.closed(), "there is a GOAWAY after the last one");
+    assert!(client.request(&H2Request::new("GET", "api.test", "/")).is_err());
+    assert_eq!(upstream.hits(), 3);
+}
+
+// --- the PROXY protocol
+
+/// A PROXY header of version 2: command, family, what follows.
+fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family][..], &length, rest].concat()
+}
+
+/// From 192.0.2.7:4711 to 10.0.0.1:80.
+const PAIR: [u8; 12] = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
+
+fn behind_a_balancer() -> (Upstream, Gateway) {
+    start_with(", proxy_protocol: true", "header_timeout: 1s", "trusted_proxies: [127.0.0.1]")
+}
+
+#[test]
+fn a_proxy_header_says_who_the_client_is() {
+    let (_upstream, gateway) = behind_a_balancer();
+    let mut pair = [0; 36];
+    pair[..16].copy_from_slice(&"2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let extended = [&PAIR[..], &[0x04, 0, 3, 1, 2, 3]].concat();
+    let rows: [(Vec<u8>, &str); 8] = [
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), "192.0.2.7"),
+        (b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n".to_vec(), "2001:db8::7"),
+        (binary(1, 0x11, &PAIR), "192.0.2.7"),
+        (binary(1, 0x21, &pair), "2001:db8::7"),
+        (binary(1, 0x11, &extended), "192.0.2.7"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (binary(0, 0x11, &PAIR), "127.0.0.1"),
+        (binary(0, 0, b""), "127.0.0.1"),
+    ];
+    for (header, client) in rows {
+        let name = header.escape_ascii();
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(&[&header, GET].concat()).unwrap();
+        assert_eq!(connection.read("GET").unwrap().text(), client, "{name}");
+        // It is said once, and holds for the whole connection.
+        assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().text(), client, "{name}");
+    }
+}
+
+#[test]
+fn a_proxy_header_may_come_in_pieces_and_not_for_ever() {
+    let (_upstream, gateway) = behind_a_balancer();
+    for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), binary(1, 0x11, &PAIR)] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        drip(&mut connection, &[&header, &GET[..2]].concat(), Duration::from_millis(5));
+        connection.send(&GET[2..]).unwrap();
+        assert_eq!(connection.read("GET").unwrap().text(), "192.0.2.7");
+
+        let mut truncated = Connection::open(gateway.address()).unwrap();
+        truncated.send(&header[..header.len() - 1]).unwrap();
+        let begin = Instant::now();
+        assert!(truncated.closed());
+        assert_took(begin, Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn without_a_good_proxy_header_there_is_no_connection() {
+    let (upstream, gateway) = behind_a_balancer();
+    let mut much = binary(1, 0x11, &PAIR);
+    much[14] = 0xff;
+    let rows: [&[u8]; 9] = [
+        b"",
+        b"PROXY TCP4 192.0.2.7 10.0.0.1 4711\r\n",
+        b"PROXY TCP4 192.0.2.256 10.0.0.1 4711 80\r\n",
+        b"PROXY TCP4 2001:db8::7 ::1 4711 80\r\n",
+        b"proxy TCP4 192.0.2.7 10.0.0.1 4711 80\r\n",
+        b"\x16\x03\x01\x02\x00",
+        &binary(2, 0x11, &PAIR),
+        &binary(1, 0x11, &PAIR[..4]),
+        &much,
+    ];
+    for header in rows {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(&[header, GET].concat()).unwrap();
+        assert!(connection.closed(), "{}", header.escape_ascii());
+    }
+    assert_eq!(upstream.hits(), 0);
+    let log = gateway.stderr();
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn a_proxy_header_of_somebody_else_is_not_believed() {
+    let (upstream, gateway) = start_with(", proxy_protocol: true", "", "trusted_proxies: [10.0.0.0/8]");
+    for header in [&b"PROXY TCP4 10.0.0.1 10.0.0.1 4711 80\r\n"[..], b""] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(&[header, GET].concat()).unwrap();
+        assert!(connection.closed());
+    }
+    assert_eq!(upstream.hits(), 0);
+    // Where none is expected, it is no request either.
+    let (upstream, gateway) = start_with("", "", "trusted_proxies: [127.0.0.1]");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(&[b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n", GET].concat()).unwrap();
+    assert_eq!(connection.read("GET").unwrap().status, 400);
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[test]
+fn a_proxy_header_stands_in_front_of_tls() {
+    let upstream = Upstream::start(|request| Reply::new(200).body(request.header("X-Forwarded-For").unwrap()));
+    let authority = Authority::new("authority");
+    let listener = ", proxy_protocol: true, tls: { certificates: [{ cert: tls/api.crt, key: tls/api.key }] }";
+    let config = config(listener, "", "trusted_proxies: [127.0.0.1]", upstream.address());
+    let gateway = Gateway::start_with_files(&config, &authority.issue(&["api.test"]).files("tls/api"));
+    let tls = TlsClient::new(&authority, "api.test");
+    for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n".to_vec(), binary(1, 0x11, &PAIR)] {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.write_all(&header).unwrap();
+        let session = ClientConnection::new(tls.config(), tls.name()).unwrap();
+        let mut stream = StreamOwned::new(session, stream);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        if let Err(error) = stream.read_to_string(&mut answer) {
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("192.0.2.7"), "{answer}");
+    }
+    // Without one, the handshake does not even begin.
+    let refused: io::Result<Connection> = Connection::open_tls(gateway.address(), &tls);
+    assert!(refused.is_err());
+    assert_eq!(upstream.hits(), 2);
+}
+
+// --- all of it at once
+
+/// Every kind of misuse side by side, and a client that wants something.
+#[test]
+fn misuse_of_every_kind_disturbs_nobody_and_fills_no_log() {
+    let (_upstream, gateway) = start("header_timeout: 1s, body_timeout: 1s, send_timeout: 1s, keepalive: 1s");
+    let address = gateway.address();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let misuses: [&[u8]; 6] = [
+            b"",
+            b"GET / HT",
+            b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nx",
+            b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00",
+            b"GET /hang HTTP/1.1\r\nHost: api.test\r\n\r\n",
+        ];
+        for misuse in misuses {
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut crowd: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+                    crowd.iter_mut().for_each(|stream| drop(stream.write_all(misuse)));
+                    thread::sleep(Duration::from_millis(700));
+                }
+            });
+        }
+        let begin = Instant::now();
+        let mut slowest = Duration::ZERO;
+        while begin.elapsed() < Duration::from_secs(3) {
+            let request = Instant::now();
+            assert_eq!(fetch(address, "GET", "/", &[HOST, ORIGIN]).status, 200);
+            slowest = slowest.max(request.elapsed());
+            thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(slowest < SLACK, "{slowest:?}");
+    });
+    let log = gateway.stderr();
+    assert!(log.lines().count() < 10, "{log}");
+}
