@@ -140,7 +140,7 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, connector: &OnceCe
     let ask = async {
         match &spec.http {
             None => TcpStream::connect(endpoint.address()).await.map(drop).map_err(|error| error.to_string()),
-            Some(http) => match ask(upstream, endpoint, http, spec.timeout, connector).await {
+            Some(http) => match ask(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
                 Err(error) => Err(explain(&error)),
@@ -164,18 +164,12 @@ async fn ask(
     upstream: &Upstream,
     endpoint: &Endpoint,
     http: &HttpCheck,
-    timeout: Duration,
     connector: &OnceCell<Connector>,
 ) -> Result<u16> {
     let mut peer = template(upstream, endpoint);
-    for timeout_of in [
-        &mut peer.options.connection_timeout,
-        &mut peer.options.total_connection_timeout,
-        &mut peer.options.read_timeout,
-        &mut peer.options.write_timeout,
-    ] {
-        *timeout_of = Some(timeout);
-    }
+    // One timeout holds for all of it, and it is the caller's.
+    let options = &mut peer.options;
+    (options.connection_timeout, options.total_connection_timeout) = (None, None);
     // Reads the authorities that the system trusts, which most configurations have no need of.
     let connector = connector.get_or_init(|| Connector::new(None));
     // A connection of HTTP/2 that has room for more streams would be kept for the next check.
@@ -184,8 +178,6 @@ async fn ask(
     if upstream.spec().http2 && matches!(session, HttpSession::H1(_)) {
         return Error::e_explain(ErrorType::H2Error, "it does not speak HTTP/2");
     }
-    session.set_read_timeout(Some(timeout));
-    session.set_write_timeout(Some(timeout));
     session.write_request_header(request(upstream, endpoint, http, &peer)?).await?;
     session.finish_request_body().await?;
     let status = loop {
