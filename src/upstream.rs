@@ -133,7 +133,11 @@ impl Upstream {
     /// the request is hashed by; one without goes by turns.
     pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<Active, Nobody> {
         let pool = self.pool.load();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // A second try takes no turn: of two nodes, of which the first is dead, it would be the dead one's again.
+        let turn = match tried {
+            [] => self.turn.fetch_add(1, Ordering::Relaxed),
+            _ => self.turn.load(Ordering::Relaxed),
+        };
         match pool.choose(&self.spec.balance, key, turn, self.salt, tried) {
             Some(endpoint) => Ok(Active::at(endpoint)),
             None if !pool.is_empty() => Err(Nobody::Tried),
@@ -380,6 +384,22 @@ mod tests {
         let second = upstream.pick(None, std::slice::from_ref(&first)).unwrap().endpoint().clone();
         assert_ne!(first.address(), second.address());
         assert_eq!(upstream.pick(None, &[first, second]).unwrap_err(), Nobody::Tried, "one without a weight is nobody");
+    }
+
+    #[test]
+    fn a_retry_takes_no_turn() {
+        let upstream = upstream(&[("10.0.0.1", 1), ("10.0.0.2", 1)]);
+        let dead = the(&upstream, 1);
+        let first_tries: Vec<bool> = (0..20)
+            .map(|_| {
+                let is_dead = Arc::ptr_eq(upstream.pick(None, &[]).unwrap().endpoint(), &dead);
+                if is_dead {
+                    upstream.pick(None, std::slice::from_ref(&dead)).unwrap();
+                }
+                is_dead
+            })
+            .collect();
+        assert_eq!(first_tries.iter().filter(|is_dead| **is_dead).count(), 10, "and not each time");
     }
 
     #[test]

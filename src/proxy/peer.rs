@@ -13,14 +13,15 @@
 //!
 //! Beside these there is one try for free on each node: a connection that was kept from an earlier request may have
 //! ended while ours was on its way, and that says nothing about the node. It goes to the same node again, costs no retry
-//! and counts against nobody. It is had once on each node: were all kept connections of a node dead, the second one
-//! counts as a failure, and what remains of `retries` is spent elsewhere. Only idempotent requests have it (RFC 9110
-//! section 9.2.2), or those of which HTTP/2 says that they were not looked at.
+//! and counts against nobody. It has a new connection, for the other kept ones may be as dead; what fails on that one
+//! too is a failure. Only idempotent requests have it (RFC 9110 section 9.2.2), or those of which HTTP/2 says that they
+//! were not looked at.
 //!
 //! `timeouts.total` ends all of it: each try gets at most the time that is left, and when nothing is left there is none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -46,7 +47,7 @@ pub(super) struct Tries {
     next: Option<Active>,
     /// Where it has failed. Empty, and without memory, until it does.
     failed: Vec<Arc<Endpoint>>,
-    /// Whether the free try on the present node is used up.
+    /// Whether the try on the present node is the free one.
     forgiven: bool,
     /// Whether the present try has less time than `timeouts.read`, because earlier ones have used it up.
     shortened: bool,
@@ -83,6 +84,12 @@ impl Tries {
         };
         let timeouts = &upstream.spec().timeouts;
         let mut peer = Box::new(template(upstream, &at));
+        if self.forgiven {
+            // A group that has no connections. The one that is made is good for this request, and soon closed.
+            static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
+            peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
+            peer.options.idle_timeout = Some(Duration::from_millis(1));
+        }
         if session.is_upgrade_req() {
             // These hold for the whole life of a connection, and cannot be changed once the protocol is.
             peer.options.read_timeout = Some(timeouts.websocket);
@@ -185,7 +192,7 @@ impl Tries {
         e.set_retry(repeatable && self.again(upstream, &at, session, client));
     }
 
-    /// Another try on the same node, for free.
+    /// Another try on the same node, for free, with a new connection.
     fn forgive(&mut self, upstream: &Upstream, at: Active, e: &mut Error) {
         log::debug!(
             "a kept connection had ended upstream={} address={} error={:?}",

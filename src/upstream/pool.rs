@@ -13,6 +13,9 @@ const LOOK_AT_ALL: usize = 64;
 /// The most turns that a round has. Weights whose sum is larger are rounded to it: 1 to 1000 stays as it is.
 const MOST_TURNS: u64 = 8192;
 
+/// How often someone is drawn for a second try before the next one in turn is taken.
+const DRAWS: u64 = 16;
+
 /// Who may be chosen.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -64,10 +67,13 @@ impl Pool {
         if self.turns.is_empty() {
             return None;
         }
+        let chance = turn as u64 ^ salt;
         match (balance, key) {
             (Balance::Hash(_), Some(key)) => self.by_hash(key, tried),
-            (Balance::Random, _) => self.by_turn(below(hash::mix(turn as u64 ^ salt), self.turns.len()), tried),
-            (Balance::LeastConnections, _) => self.least(turn, salt, tried),
+            (Balance::LeastConnections, _) => self.least(turn, chance, tried),
+            (Balance::Random, _) => self.by_chance(chance, tried),
+            // The next one in turn would get all that its neighbour fails to serve.
+            _ if !tried.is_empty() => self.by_chance(chance, tried),
             (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.turns.len(), tried),
         }
     }
@@ -78,11 +84,20 @@ impl Pool {
         from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
     }
 
+    /// Anybody, as likely as the weights say.
+    fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+        let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.turns.len());
+        // Someone who was tried is drawn over, so that what is left keeps its shares; but not for ever.
+        let untried = (0..if tried.is_empty() { 0 } else { DRAWS }).map(draw);
+        let mut untried = untried.map(|turn| &self.members[self.turns[turn] as usize].endpoint);
+        untried.find(|found| !is_one_of(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
+    }
+
     /// Who has the fewest requests for its weight. Among those that have equally few: whose turn it is.
-    fn least(&self, turn: usize, salt: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let first = self.turns[turn % self.turns.len()] as usize;
         if self.members.len() > LOOK_AT_ALL && tried.is_empty() {
-            let other = self.turns[below(hash::mix(turn as u64 ^ salt), self.turns.len())] as usize;
+            let other = self.turns[below(hash::mix(chance), self.turns.len())] as usize;
             let (first, other) = (&self.members[first], &self.members[other]);
             return Some(&if other.has_fewer_than(first) { other } else { first }.endpoint);
         }
@@ -391,6 +406,24 @@ mod tests {
         let replaced = |weights: &[u32]| pool.replaced_by(all.iter().cloned().zip(weights.iter().copied())).is_some();
         assert!(!replaced(&[2, 4]) && !replaced(&[20, 40]), "shares are what counts");
         assert!(replaced(&[2, 3]) && replaced(&[2]) && replaced(&[0, 4]));
+    }
+
+    /// What a dead node of five cannot serve, the others do, and none of them more of it than another.
+    #[test]
+    fn second_tries_are_spread() {
+        let endpoints = endpoints(&[1; 5]);
+        let pool = pool(&endpoints);
+        for balance in [Balance::RoundRobin, Balance::Random, HASH] {
+            let second =
+                |turn| pool.choose(&balance, Some(hash::mix(turn as u64)), turn, 5, &endpoints[..1]).unwrap().node();
+            let second_of = |key| pool.choose(&balance, Some(key), 0, 5, &endpoints[..1]).unwrap().node();
+            let nodes: Vec<usize> = match balance {
+                HASH => many_keys().take(20_000).map(second_of).collect(),
+                _ => (0..20_000).map(|turn| second(turn * 5)).collect(),
+            };
+            let shares = shares(5, nodes.into_iter());
+            assert_shares(&format!("{balance:?}"), &shares[1..], &[1; 4], 0.06);
+        }
     }
 
     #[test]
