@@ -3,6 +3,7 @@
 //! `client`, `upstream`, `gateway`, their HTTP/2 and TLS counterparts and `certificates` are the tools; everything else
 //! is tests. All of it stays on 127.0.0.1.
 
+mod balancing;
 mod browser;
 mod cases;
 mod certificates;
@@ -12,6 +13,7 @@ mod demo;
 mod deployment;
 mod docs;
 mod errors;
+mod faults;
 mod forwarding;
 mod framing;
 mod gateway;

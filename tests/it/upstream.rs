@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
 
 use crate::client::{self, Connection, Fields, fetch};
 
@@ -36,16 +37,25 @@ pub struct Upstream {
 impl Upstream {
     /// Starts a server that gives each request to `answer`, after it was recorded.
     pub fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_over(None, answer)
+        Self::start_over(free(), None, answer)
     }
 
     /// Like [`start`](Self::start), over TLS.
     pub fn start_tls(tls: Arc<ServerConfig>, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_over(Some(tls), answer)
+        Self::start_over(free(), Some(tls), answer)
     }
 
-    fn start_over(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a free port");
+    /// Like [`start`](Self::start), at an address that is known beforehand: for one that goes away and comes back.
+    pub fn start_at(address: SocketAddr, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_over(address, None, answer)
+    }
+
+    fn start_over(
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("bind the address");
         let address = listener.local_addr().expect("the address of a bound listener");
         let shared = Arc::new(Shared::default());
         let acceptor = thread::spawn({
@@ -112,6 +122,11 @@ impl Upstream {
     }
 }
 
+/// Where the system chooses a port.
+fn free() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stop();
@@ -173,6 +188,7 @@ enum Action {
     Write(Vec<u8>),
     Echo,
     Close,
+    Abort,
 }
 
 impl Reply {
@@ -205,6 +221,11 @@ impl Reply {
     /// The connection is closed without a byte of an answer.
     pub fn reset() -> Self {
         Self::at_once(Action::Close)
+    }
+
+    /// The connection is reset without a byte of an answer, as by a process that dies.
+    pub fn abort() -> Self {
+        Self::at_once(Action::Abort)
     }
 
     fn at_once(action: Action) -> Self {
@@ -320,6 +341,9 @@ fn accept(
                     None => serve(&*stream, &Peer { connection, sni: None, certificate: None }, shared, answer),
                     Some(tls) => serve_tls(&stream, connection, tls, shared, answer),
                 };
+                if served.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionAborted) {
+                    SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).expect("a socket that can be reset");
+                }
                 drop(stream);
                 shared.count_closed();
                 match served {
@@ -386,6 +410,7 @@ fn serve(
         }
         match reply.action {
             Action::Close => break,
+            Action::Abort => return Err(ErrorKind::ConnectionAborted.into()),
             Action::Write(bytes) => {
                 write(&mut stream, &bytes)?;
                 break;

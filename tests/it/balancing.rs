@@ -1,0 +1,459 @@
+//! Which node a request goes to, and which ones are left out: all four ways to balance, checks, ejection, and what of
+//! all that lives through a reload and a new look-up of names.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Connection, fetch};
+use crate::gateway::{Gateway, free_port};
+use crate::upstream::{Received, Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+
+/// A configuration with one upstream of these nodes, and these lines more in it.
+fn config(nodes: &[(SocketAddr, u32)], more: &str) -> String {
+    let nodes: Vec<_> = nodes.iter().map(|(at, weight)| format!("{{ address: \"{at}\", weight: {weight} }}")).collect();
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+trusted_proxies: [127.0.0.1]
+upstreams:
+  api:
+    nodes: [{}]
+{more}
+services:
+  - {{ name: api, upstream: api, cors: {{ allow_origins: https://app.test }} }}
+",
+        nodes.join(", ")
+    )
+}
+
+/// Nodes that answer with their position.
+fn nodes<const N: usize>() -> [Upstream; N] {
+    std::array::from_fn(|n| Upstream::start(move |_| Reply::new(200).body(n.to_string())))
+}
+
+fn equal(nodes: &[Upstream]) -> Vec<(SocketAddr, u32)> {
+    nodes.iter().map(|node| (node.address(), 1)).collect()
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+/// Who answers a GET with these fields.
+#[track_caller]
+fn node_of(gateway: &Gateway, target: &str, fields: &[(&str, &str)]) -> usize {
+    let fields: Vec<_> = [HOST].into_iter().chain(fields.iter().copied()).collect();
+    let response = fetch(gateway.address(), "GET", target, &fields);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.text().parse().unwrap()
+}
+
+fn counts(gateway: &Gateway, requests: usize) -> BTreeMap<usize, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..requests {
+        *counts.entry(node_of(gateway, "/", &[])).or_default() += 1;
+    }
+    counts
+}
+
+// --- ways to balance
+
+#[test]
+fn chance_gives_each_node_about_its_share() {
+    let nodes = nodes::<3>();
+    let weighted: Vec<_> = nodes.iter().zip([1, 2, 3]).map(|(node, weight)| (node.address(), weight)).collect();
+    let gateway = Gateway::start(&config(&weighted, "    balance: random"));
+    let counts = counts(&gateway, 600);
+    for (node, share) in [(0, 100_usize), (1, 200), (2, 300)] {
+        // Five standard deviations, and more.
+        assert!(counts[&node].abs_diff(share) < 65, "{counts:?}");
+    }
+}
+
+/// Waits until the condition holds.
+#[track_caller]
+fn wait(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A request counts until all of it is over, which is a moment after its client has the answer. That is why each busy
+/// node has two here.
+#[test]
+fn the_one_with_the_fewest_requests_is_next() {
+    let gates: [Arc<AtomicBool>; 3] = std::array::from_fn(|_| Arc::default());
+    let nodes: [Upstream; 3] = std::array::from_fn(|n| {
+        let gate = gates[n].clone();
+        Upstream::start(move |request| {
+            if request.target == "/lasts" {
+                wait("the gate opens", || gate.load(Ordering::Relaxed));
+            }
+            Reply::new(200).body(n.to_string())
+        })
+    });
+    let gateway = Gateway::start(&config(&equal(&nodes), "    balance: least_connections"));
+    let mut lasting = Vec::new();
+    for i in 0..6 {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(b"GET /lasts HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        wait("the request arrives", || nodes.iter().map(Upstream::hits).sum::<usize>() > i);
+        lasting.push(connection);
+    }
+    assert_eq!(nodes.each_ref().map(Upstream::hits), [2, 2, 2]);
+    gates[1].store(true, Ordering::Relaxed);
+    wait("node 1 is idle", || (0..5).all(|_| node_of(&gateway, "/", &[]) == 1));
+    assert_eq!(counts(&gateway, 20), BTreeMap::from([(1, 20)]));
+    // When all have ended, all are used again.
+    gates.iter().for_each(|gate| gate.store(true, Ordering::Relaxed));
+    assert!(lasting.iter_mut().all(|connection| connection.read("GET").unwrap().status == 200));
+    assert_eq!(counts(&gateway, 30).len(), 3);
+}
+
+#[test]
+fn a_websocket_counts_as_a_request_for_as_long_as_it_is_open() {
+    let nodes: [Upstream; 2] = std::array::from_fn(|n| {
+        Upstream::start(move |request| match request.target.as_str() {
+            "/socket" => Reply::echo(),
+            _ => Reply::new(200).body(n.to_string()),
+        })
+    });
+    let gateway = Gateway::start(&config(&equal(&nodes), "    balance: least_connections"));
+    let mut sockets = [Vec::new(), Vec::new()];
+    for _ in 0..4 {
+        let before = nodes[0].hits();
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+        assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
+        sockets[usize::from(nodes[0].hits() == before)].push(socket);
+    }
+    assert_eq!(sockets.each_ref().map(Vec::len), [2, 2]);
+    sockets[0].clear();
+    wait("node 0 is idle", || (0..5).all(|_| node_of(&gateway, "/", &[]) == 0));
+    assert_eq!(counts(&gateway, 20), BTreeMap::from([(0, 20)]));
+    sockets[1].clear();
+    wait("node 1 is idle too", || counts(&gateway, 4).len() == 2);
+}
+
+#[test]
+fn the_same_value_goes_to_the_same_node() {
+    let nodes = nodes::<4>();
+    for (hash_on, at) in [
+        (
+            "header:X-Tenant",
+            (|i| ("/".into(), vec![("X-Tenant", i)])) as fn(String) -> (String, Vec<(&'static str, String)>),
+        ),
+        ("cookie:tenant", |i| ("/".into(), vec![("Cookie", format!("xtenant=7; tenant={i}; other=1"))])),
+        ("path", |i| (format!("/{i}?{i}"), vec![("X-Tenant", i)])),
+        ("client_address", |i| ("/".into(), vec![("X-Forwarded-For", format!("10.0.{i}.7"))])),
+    ] {
+        let more = format!("    balance: hash\n    hash_on: {hash_on}");
+        let gateway = Gateway::start(&config(&equal(&nodes), &more));
+        let of = |i: usize, noise: &str| {
+            let (target, fields) = at(i.to_string());
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let fields: Vec<_> = fields.into_iter().chain([("X-Noise", noise)]).collect();
+            node_of(&gateway, &target, &fields)
+        };
+        let first: Vec<usize> = (0..40).map(|i| of(i, "a")).collect();
+        assert_eq!(first, (0..40).map(|i| of(i, "b")).collect::<Vec<_>>(), "{hash_on}");
+        assert!((0..4).all(|node| first.contains(&node)), "{hash_on}: {first:?}");
+        // Another process agrees.
+        let other = Gateway::start(&config(&equal(&nodes), &more));
+        let (target, fields) = at("7".into());
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(node_of(&other, &target, &fields), first[7], "{hash_on}");
+    }
+}
+
+#[test]
+fn without_the_value_a_hash_goes_by_turns() {
+    let nodes = nodes::<2>();
+    let gateway = Gateway::start(&config(&equal(&nodes), "    balance: hash\n    hash_on: cookie:tenant"));
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
+}
+
+#[test]
+fn only_the_keys_of_a_node_that_is_gone_move() {
+    let nodes = nodes::<3>();
+    let more = "    balance: hash\n    hash_on: header:X-Tenant";
+    let gateway = Gateway::start(&config(&equal(&nodes), more));
+    let all = |gateway: &Gateway| -> Vec<usize> {
+        (0..60).map(|i| node_of(gateway, "/", &[("X-Tenant", &i.to_string())])).collect()
+    };
+    let before = all(&gateway);
+    gateway.reload_with(&config(&equal(&nodes[..2]), more));
+    gateway.wait_for_log("reloaded generation=2");
+    let after = all(&gateway);
+    for (was, is) in before.iter().zip(&after) {
+        assert!(*was == 2 && *is < 2 || was == is, "{before:?} {after:?}");
+    }
+    assert!(before.contains(&2));
+}
+
+// --- checks
+
+/// A node whose checks a test can make fail, and which can count them.
+struct Checked {
+    upstream: Upstream,
+    well: Arc<AtomicBool>,
+}
+
+fn checked(n: usize) -> Checked {
+    let well = Arc::new(AtomicBool::new(true));
+    let upstream = Upstream::start({
+        let well = well.clone();
+        move |request| match request.target.as_str() {
+            "/health?deep" if !well.load(Ordering::Relaxed) => Reply::new(500),
+            _ => Reply::new(200).body(n.to_string()),
+        }
+    });
+    Checked { upstream, well }
+}
+
+const CHECK: &str = "
+    health_check: { path: /health?deep, host: checks.test, interval: 100ms, timeout: 2s, status: 200-299,
+                    healthy_after: 2, unhealthy_after: 2 }";
+
+impl Checked {
+    fn checks(&self) -> Vec<Received> {
+        self.upstream.received().into_iter().filter(|request| request.target == "/health?deep").collect()
+    }
+}
+
+#[test]
+fn a_check_takes_a_node_out_and_brings_it_back() {
+    let nodes = [checked(0), checked(1)];
+    let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
+    let gateway = Gateway::start(&config(&addresses, CHECK));
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
+
+    nodes[0].well.store(false, Ordering::Relaxed);
+    let address = addresses[0].0;
+    gateway.wait_for_log(&format!("node is down upstream=api address={address} because=\"status 500\""));
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
+
+    nodes[0].well.store(true, Ordering::Relaxed);
+    gateway.wait_for_log(&format!("node is back upstream=api address={address}"));
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
+    assert!(!gateway.stderr().contains(&format!("address={}", addresses[1].0)), "the other one was well all the time");
+
+    let checks = nodes[0].checks();
+    assert!(checks.iter().all(|check| check.method == "GET" && check.header("Host") == Some("checks.test")));
+    assert!(checks.iter().all(|check| check.header("User-Agent") == Some("corsgate-health-check")));
+}
+
+#[test]
+fn checks_go_to_the_node_by_its_own_name_unless_told_otherwise() {
+    let node = Upstream::start(|_| Reply::new(204));
+    let check = "    health_check: { path: /health, interval: 100ms }";
+    let _gateway = Gateway::start(&config(&[(node.address(), 1)], check));
+    node.wait_for_hits(1);
+    assert_eq!(node.received()[0].header("Host"), Some(node.address().to_string().as_str()));
+}
+
+#[test]
+fn when_all_nodes_are_down_the_page_is_told_so() {
+    let nodes = [checked(0), checked(1)];
+    let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
+    let gateway = Gateway::start(&config(&addresses, CHECK));
+    nodes.iter().for_each(|node| node.well.store(false, Ordering::Relaxed));
+    gateway.wait_for_log_count("node is down upstream=api", 2);
+    let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN]);
+    assert_eq!((response.status, response.text()), (503, "No node of the upstream is available.\n"));
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
+    nodes[1].well.store(true, Ordering::Relaxed);
+    gateway.wait_for_log("node is back upstream=api");
+    assert_eq!(counts(&gateway, 4), BTreeMap::from([(1, 4)]));
+}
+
+/// A node that accepts and says nothing is down for a check that asks, and up for one that only connects.
+#[test]
+fn a_check_ends_by_its_timeout() {
+    let silent = Upstream::start(|_| Reply::hang());
+    let well = Upstream::start(|_| Reply::new(200));
+    let addresses = [(silent.address(), 1), (well.address(), 1)];
+    let check = "    health_check: { path: /, interval: 100ms, timeout: 200ms, unhealthy_after: 1 }";
+    let gateway = Gateway::start(&config(&addresses, check));
+    gateway.wait_for_log(&format!(
+        "node is down upstream=api address={} because=\"no answer within 200ms\"",
+        silent.address()
+    ));
+
+    let connects = "    health_check: { interval: 100ms, timeout: 200ms, unhealthy_after: 1, healthy_after: 1 }";
+    let (gone, later) = (nowhere(), nowhere());
+    let gateway = Gateway::start(&config(&[(silent.address(), 1), (gone, 1), (later, 1)], connects));
+    gateway.wait_for_log(&format!("node is down upstream=api address={gone} because="));
+    gateway.wait_for_log(&format!("node is down upstream=api address={later} because="));
+    let _later = Upstream::start_at(later, |_| Reply::new(200));
+    gateway.wait_for_log(&format!("node is back upstream=api address={later}"));
+    assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
+}
+
+#[test]
+fn checks_follow_reloads() {
+    let nodes = [checked(0), checked(1), checked(2)];
+    let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
+    let gateway = Gateway::start(&config(&addresses[..2], CHECK));
+    nodes[0].well.store(false, Ordering::Relaxed);
+    gateway.wait_for_log("node is down upstream=api");
+
+    // Unchanged: what is known stays, without another check having failed.
+    gateway.reload_with(&format!("{}\n# the same upstream\nlimits: {{ uri: 4KiB }}\n", config(&addresses[..2], CHECK)));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 6)]));
+
+    // Changed: it begins anew, with the nodes that it has now.
+    gateway.reload_with(&config(&addresses[1..], CHECK));
+    gateway.wait_for_log("reloaded generation=3");
+    nodes[2].upstream.wait_for_hits(1);
+    let before = nodes[0].checks().len();
+    nodes[1].well.store(false, Ordering::Relaxed);
+    gateway.wait_for_log(&format!("node is down upstream=api address={}", addresses[1].0));
+    assert!(nodes[0].checks().len() <= before + 1, "nobody asks the one that is gone");
+
+    // None: nobody is asked, and all are used.
+    gateway.reload_with(&config(&addresses[1..], ""));
+    gateway.wait_for_log("reloaded generation=4");
+    assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 3), (2, 3)]));
+}
+
+// --- ejection
+
+/// Two nodes, one of which nothing listens at until the test says so.
+fn with_a_dead_node(more: &str) -> (Gateway, Upstream, SocketAddr) {
+    let (alive, dead) = (Upstream::start(|_| Reply::new(200).body("1")), nowhere());
+    let gateway = Gateway::start(&config(&[(dead, 1), (alive.address(), 1)], more));
+    (gateway, alive, dead)
+}
+
+/// Sends requests until the log has the line.
+#[track_caller]
+fn request_until(gateway: &Gateway, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !gateway.stderr().contains(line) {
+        assert!(Instant::now() < deadline, "{line:?} is not in the log");
+        assert_eq!(fetch(gateway.address(), "POST", "/", &[HOST]).status, 200);
+    }
+}
+
+#[test]
+fn a_node_that_fails_is_left_alone_for_a_while() {
+    let (gateway, _alive, dead) = with_a_dead_node("    ejection: { after: 3, for: 500ms }");
+    request_until(&gateway, &format!("node ejected upstream=api address={dead} for=0.5s"));
+    assert_eq!(gateway.stderr().matches("connect failed").count(), 3);
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
+
+    // It is tried once more, and that one failure is enough.
+    gateway.wait_for_log(&format!("node returned upstream=api address={dead}"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while gateway.stderr().matches("node ejected").count() < 2 {
+        assert!(Instant::now() < deadline, "it is not ejected again");
+        assert_eq!(fetch(gateway.address(), "POST", "/", &[HOST]).status, 200);
+    }
+    assert_eq!(gateway.stderr().matches("connect failed").count(), 4);
+
+    // When it has something to say again, it is used again.
+    let _dead = Upstream::start_at(dead, |_| Reply::new(200).body("0"));
+    gateway.wait_for_log_count("node returned", 2);
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
+}
+
+#[test]
+fn without_ejection_a_node_is_tried_again_and_again() {
+    let (gateway, _alive, _) = with_a_dead_node("    ejection: false");
+    assert_eq!(counts(&gateway, 20), BTreeMap::from([(1, 20)]));
+    assert_eq!(gateway.stderr().matches("connect failed").count(), 10);
+}
+
+#[test]
+fn the_last_node_is_never_ejected() {
+    let (one, other) = (nowhere(), nowhere());
+    let gateway =
+        Gateway::start(&config(&[(one, 1), (other, 1)], "    ejection: { after: 1, for: 1h }\n    retries: 0"));
+    for _ in 0..10 {
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN]);
+        assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (502, Some("https://app.test")));
+    }
+    assert_eq!(gateway.stderr().matches("node ejected").count(), 1);
+    let last = if gateway.stderr().contains(&format!("node ejected upstream=api address={one}")) { other } else { one };
+    let _last = Upstream::start_at(last, |_| Reply::new(200).body("1"));
+    assert_eq!(counts(&gateway, 4), BTreeMap::from([(1, 4)]));
+}
+
+#[test]
+fn what_is_known_of_an_unchanged_upstream_lives_through_a_reload() {
+    let ejection = "    ejection: { after: 2, for: 1h }";
+    let (gateway, alive, dead) = with_a_dead_node(ejection);
+    request_until(&gateway, "node ejected");
+    let nodes = [(dead, 1), (alive.address(), 1)];
+    gateway.reload_with(&format!("{}\nlimits: {{ uri: 4KiB }}\n", config(&nodes, ejection)));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
+    assert_eq!(gateway.stderr().matches("connect failed").count(), 2, "it is still ejected");
+
+    gateway.reload_with(&config(&nodes, "    ejection: { after: 3, for: 1h }"));
+    gateway.wait_for_log("reloaded generation=3");
+    request_until(&gateway, "node ejected upstream=api");
+    counts(&gateway, 10);
+    assert_eq!(gateway.stderr().matches("connect failed").count(), 5, "a changed one begins anew");
+}
+
+/// `localhost` is looked up every few seconds.
+#[test]
+fn what_is_known_of_an_address_lives_through_looking_it_up_again() {
+    let alive = Upstream::start(|_| Reply::new(200).body("1"));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+upstreams:
+  api:
+    nodes: [{{ address: \"localhost:{}\" }}, {{ address: \"{}\" }}]
+    ejection: {{ after: 2, for: 1h }}
+    retries: 2
+services:
+  - {{ name: api, upstream: api }}
+",
+        free_port(),
+        alive.address()
+    ));
+    // It may be 127.0.0.1 and ::1, which are ejected one after the other.
+    let failures = || gateway.stderr().matches("connect failed").count();
+    let mut before = usize::MAX;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while before != failures() || before == 0 {
+        assert!(Instant::now() < deadline, "{before} failures");
+        before = failures();
+        assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
+    }
+    thread::sleep(Duration::from_secs(6));
+    assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
+    assert_eq!(failures(), before);
+}
+
+#[test]
+fn a_node_that_is_back_gets_its_share_slowly() {
+    let (gateway, alive, dead) = with_a_dead_node("    ejection: { after: 1, for: 200ms }\n    slow_start: 1h");
+    request_until(&gateway, "node ejected");
+    let hits = Arc::new(AtomicUsize::new(0));
+    let _dead = Upstream::start_at(dead, {
+        let hits = hits.clone();
+        move |_| {
+            hits.fetch_add(1, Ordering::Relaxed);
+            Reply::new(200).body("0")
+        }
+    });
+    gateway.wait_for_log("node returned");
+    // A tenth of its weight, beside one that has all of it.
+    assert_eq!(counts(&gateway, 110), BTreeMap::from([(0, 10), (1, 100)]));
+    assert!(alive.hits() > 100);
+}

@@ -1,0 +1,506 @@
+//! Nodes that die, hang and break off: which requests may fail, and which ones never do.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Connection, Response, fetch};
+use crate::gateway::{Gateway, free_port};
+use crate::upstream::{Received, Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+const UPGRADE: [(&str, &str); 3] = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+
+/// A gateway in front of an upstream of these nodes, with these lines more in it.
+fn gateway(nodes: &[SocketAddr], more: &str) -> Gateway {
+    let nodes: Vec<_> = nodes.iter().map(|at| format!("{{ address: \"{at}\" }}")).collect();
+    Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+upstreams:
+  api:
+    nodes: [{}]
+{more}
+services:
+  - {{ name: api, upstream: api, cors: {{ allow_origins: https://app.test }} }}
+",
+        nodes.join(", ")
+    ))
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+/// Two nodes of which the first does this with every request, and the second answers with the body.
+fn bad_and_good(bad: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> (Upstream, Upstream) {
+    (Upstream::start(bad), Upstream::start(|request| Reply::new(200).body(request.body.clone())))
+}
+
+fn send(gateway: &Gateway, method: &str, body: &[u8]) -> Response {
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.request(method, "/", &[HOST, ORIGIN], body).unwrap_or_else(|error| panic!("{method}: {error}"))
+}
+
+#[track_caller]
+fn assert_readable(response: &Response) {
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{response:?}");
+    assert_eq!(response.header("Vary"), Some("Origin"), "{response:?}");
+}
+
+// --- which tries there are
+
+#[test]
+fn what_may_be_repeated_is_tried_on_another_node_and_nothing_else() {
+    type Bad = fn(&Received) -> Reply;
+    let broken: [(&str, Bad, u16); 4] = [
+        ("closed", |_| Reply::reset(), 502),
+        ("reset", |_| Reply::abort(), 502),
+        ("half a header", |_| Reply::raw("HTTP/1.1 200 OK\r\nX-Half: "), 502),
+        ("silent", |_| Reply::hang(), 504),
+    ];
+    for (what, reply, status) in broken {
+        let (bad, good) = bad_and_good(reply);
+        let nodes = [bad.address(), good.address()];
+        let gateway = gateway(&nodes, "    timeouts: { read: 300ms }\n    ejection: false");
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
+            let body: &[u8] = if method == "PUT" { b"body" } else { b"" };
+            for _ in 0..2 {
+                assert_eq!(send(&gateway, method, body).status, 200, "{what} {method}");
+            }
+        }
+        let before = bad.hits();
+        for method in ["POST", "PATCH"] {
+            let mut statuses = [send(&gateway, method, b"body"), send(&gateway, method, b"body")].map(|response| {
+                assert_readable(&response);
+                response.status
+            });
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, status], "{what} {method}");
+        }
+        assert_eq!(bad.hits(), before + 2, "{what}: each was sent once");
+        assert_eq!(good.received().iter().filter(|request| request.method == "POST").count(), 1, "{what}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_http_is_an_answer() {
+    let (bad, good) = bad_and_good(|_| Reply::raw("220 mail.test ESMTP\r\n\r\n"));
+    let gateway = gateway(&[bad.address(), good.address()], "    ejection: { after: 1, for: 1h }");
+    let mut statuses = BTreeMap::<u16, usize>::new();
+    for _ in 0..10 {
+        *statuses.entry(send(&gateway, "GET", b"").status).or_default() += 1;
+    }
+    assert_eq!(statuses, BTreeMap::from([(200, 5), (502, 5)]));
+}
+
+#[test]
+fn there_are_as_many_tries_as_configured_each_on_another_node() {
+    let nodes: [Upstream; 5] = std::array::from_fn(|_| Upstream::start(|_| Reply::abort()));
+    let addresses = nodes.each_ref().map(Upstream::address);
+    for (retries, tries) in [(0, 1), (1, 2), (3, 4), (10, 5)] {
+        let gateway = gateway(&addresses, &format!("    retries: {retries}\n    ejection: false"));
+        let response = send(&gateway, "GET", b"");
+        assert_eq!(response.status, 502);
+        assert_readable(&response);
+        assert_eq!(nodes.iter().map(Upstream::hits).sum::<usize>(), tries);
+        assert!(nodes.iter().all(|node| node.hits() <= 1));
+        nodes.iter().for_each(Upstream::clear);
+    }
+}
+
+#[test]
+fn a_body_that_is_too_long_to_be_kept_is_not_sent_again() {
+    let (bad, good) = bad_and_good(|_| Reply::abort());
+    let gateway = gateway(&[bad.address(), good.address()], "    ejection: false");
+    let of = |size: usize| {
+        let mut statuses = [(); 2].map(|()| send(&gateway, "PUT", &vec![b'a'; size]).status);
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(of(60 << 10), [200, 200]);
+    assert_eq!(of(200 << 10), [200, 502]);
+}
+
+#[test]
+fn nothing_is_tried_again_after_the_response_has_begun() {
+    let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"));
+    let gateway = gateway(&[bad.address(), good.address()], "    ejection: { after: 1, for: 1h }");
+    let broken = (0..4).filter(|_| {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        match connection.request("GET", "/", &[HOST], b"") {
+            Ok(response) => response.text() != "",
+            Err(error) => matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
+        }
+    });
+    assert_eq!(broken.count(), 2);
+    assert_eq!((bad.hits(), good.hits()), (2, 2));
+    assert!(!gateway.stderr().contains("ejected"), "a response has come");
+}
+
+/// A hint has gone out, and the response to the same request comes from another node.
+#[test]
+fn a_hint_is_no_response() {
+    let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"));
+    let gateway = gateway(&[bad.address(), good.address()], "    ejection: false");
+    for _ in 0..2 {
+        let response = send(&gateway, "GET", b"");
+        assert_eq!(response.status, 200);
+        assert_readable(&response);
+    }
+    assert_eq!((bad.hits(), good.hits()), (1, 2));
+}
+
+/// A kept connection that its node had closed costs no retry: with none at all, and one node only, nobody notices.
+#[test]
+fn a_kept_connection_that_has_ended_costs_nothing() {
+    let seen = Mutex::new(HashSet::new());
+    let requests = AtomicUsize::new(0);
+    let node = Upstream::start(move |request| {
+        // The second request of each connection finds it closed; and the process lives on.
+        match seen.lock().unwrap().insert(request.connection) {
+            true => Reply::new(200).body(requests.fetch_add(1, Ordering::Relaxed).to_string()),
+            false => Reply::abort(),
+        }
+    });
+    let gateway = gateway(&[node.address()], "    retries: 0\n    ejection: { after: 1, for: 1h }");
+    for i in 0..10 {
+        let response = send(&gateway, if i % 2 == 0 { "GET" } else { "PUT" }, b"");
+        assert_eq!((response.status, response.text()), (200, i.to_string().as_str()));
+    }
+    assert!(node.hits() > 10, "no connection was used twice, and this shows nothing");
+    assert!(!gateway.stderr().contains("WARN"));
+    // What may not be repeated is not, not even then. A connection is kept a moment after the answer has come.
+    let lost = (0..100).any(|_| {
+        assert_eq!(send(&gateway, "GET", b"").status, 200);
+        send(&gateway, "POST", b"body").status == 502
+    });
+    assert!(lost);
+}
+
+// --- whose fault it was
+
+/// Half an upload, and then nothing for longer than the node is waited for: a client can do that as often as it likes.
+#[test]
+fn a_client_that_dawdles_or_goes_away_ejects_nobody() {
+    let (one, other) = bad_and_good(|_| Reply::new(200));
+    let nodes = [one.address(), other.address()];
+    let gateway = gateway(&nodes, "    timeouts: { read: 200ms }\n    ejection: { after: 1, for: 1h }");
+    for _ in 0..4 {
+        let mut dawdles = Connection::open(gateway.address()).unwrap();
+        dawdles
+            .send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 10\r\n\r\nhalf ")
+            .unwrap();
+        let response = dawdles.read("PUT").unwrap();
+        assert_eq!(response.status, 504);
+        assert_readable(&response);
+        let mut leaves = Connection::open(gateway.address()).unwrap();
+        leaves.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 10\r\n\r\nhalf ").unwrap();
+        drop(leaves);
+    }
+    assert_eq!(send(&gateway, "GET", b"").status, 200);
+    assert!(!gateway.stderr().contains("ejected"));
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_the_answer_ejects_nobody() {
+    let slow = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(300)));
+    let gateway = gateway(&[slow.address(), slow.address()], "    ejection: { after: 1, for: 1h }");
+    for n in 1..=4 {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        slow.wait_for_hits(n);
+    }
+    slow.wait_for_closed(4);
+    assert_eq!(send(&gateway, "GET", b"").status, 200);
+    assert!(!gateway.stderr().contains("ejected"));
+}
+
+// --- time
+
+#[test]
+fn a_silent_upstream_is_answered_for_when_the_whole_time_is_over() {
+    let silent = [(); 3].map(|()| Upstream::start(|_| Reply::hang()));
+    let nodes = silent.each_ref().map(Upstream::address);
+    // One try that is given less than it is configured to have; and three, of which the last has what is left.
+    for (timeouts, tries) in [("read: 60s, total: 1s", 1), ("read: 400ms, total: 1s", 3)] {
+        let gateway = gateway(&nodes, &format!("    timeouts: {{ {timeouts} }}\n    retries: 9\n    ejection: false"));
+        let started = Instant::now();
+        let response = send(&gateway, "GET", b"");
+        let elapsed = started.elapsed();
+        assert_eq!((response.status, response.text()), (504, "The upstream took too long.\n"), "{timeouts}");
+        assert_readable(&response);
+        assert!(
+            (Duration::from_millis(950)..Duration::from_millis(2500)).contains(&elapsed),
+            "{timeouts}: {elapsed:?}"
+        );
+        assert_eq!(silent.iter().map(Upstream::hits).sum::<usize>(), tries, "{timeouts}");
+        silent.iter().for_each(Upstream::clear);
+    }
+}
+
+/// A node that was asked last and had no time to answer is not to blame for the one that used it up.
+#[test]
+fn who_had_less_than_its_time_is_not_ejected() {
+    let (silent, slow) =
+        (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200).after(Duration::from_millis(450))));
+    let gateway = gateway(
+        &[silent.address(), slow.address()],
+        "    timeouts: { read: 500ms, total: 700ms }\n    ejection: { after: 2, for: 1h }",
+    );
+    // The silent one is out after two. Until then the slow one, when it comes second, has 200 ms of its 450.
+    for _ in 0..12 {
+        assert!([200, 504].contains(&send(&gateway, "GET", b"").status));
+    }
+    let ejected = format!("node ejected upstream=api address={}", silent.address());
+    assert_eq!(gateway.stderr().matches(&ejected).count(), 1);
+    assert_eq!(gateway.stderr().matches("node ejected").count(), 1);
+}
+
+#[test]
+fn a_websocket_has_a_time_of_its_own() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway =
+        gateway(&[upstream.address()], "    timeouts: { read: 200ms, write: 200ms, total: 400ms, websocket: 1500ms }");
+    let mut socket = Connection::open(gateway.address()).unwrap();
+    assert_eq!(socket.request("GET", "/", &UPGRADE, b"").unwrap().status, 101);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(700));
+        socket.send(b"still there").unwrap();
+        assert_eq!(socket.receive(11).unwrap(), b"still there");
+    }
+    let quiet = Instant::now();
+    assert!(socket.closed());
+    assert!(quiet.elapsed() >= Duration::from_millis(1400), "{:?}", quiet.elapsed());
+}
+
+// --- the fault run
+
+/// What a node does with requests.
+mod mode {
+    pub const WELL: u8 = 0;
+    pub const SILENT: u8 = 1;
+    pub const RESETS: u8 = 2;
+}
+
+struct Node {
+    address: SocketAddr,
+    mode: Arc<AtomicU8>,
+    running: Option<Upstream>,
+    /// What was received by those that have run here before.
+    before: Vec<Received>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut node = Node { address: nowhere(), mode: Arc::default(), running: None, before: Vec::new() };
+        node.start();
+        node
+    }
+
+    fn start(&mut self) {
+        let mode = self.mode.clone();
+        self.running = Some(Upstream::start_at(self.address, move |request| match mode.load(Ordering::SeqCst) {
+            mode::SILENT => Reply::hang(),
+            mode::RESETS => Reply::abort(),
+            _ => Reply::new(200).body(request.body.clone()),
+        }));
+    }
+
+    /// Ends what runs here, with all connections.
+    fn kill(&mut self) {
+        let killed = self.running.take().expect("it runs");
+        let shared = killed.received();
+        drop(killed);
+        self.before.extend(shared);
+    }
+
+    fn received(&self) -> Vec<Received> {
+        let now = self.running.iter().flat_map(Upstream::received);
+        self.before.iter().cloned().chain(now).collect()
+    }
+
+    fn hits(&self) -> usize {
+        self.running.as_ref().map_or(0, Upstream::hits)
+    }
+}
+
+/// A request of the run that was not answered with 200.
+#[derive(Debug)]
+struct Lost {
+    method: &'static str,
+    id: String,
+    status: u16,
+    sent: Instant,
+}
+
+/// The threads that send requests for as long as the run goes on.
+#[derive(Default)]
+struct Load {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+    posts: AtomicUsize,
+    lost: Mutex<Vec<Lost>>,
+}
+
+impl Load {
+    /// Sends GET and POST by turns on a connection that is kept, and opened again when an answer says so.
+    fn send(&self, gateway: SocketAddr, thread: usize) {
+        let mut connection = Connection::open(gateway).unwrap();
+        for n in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let method = if n % 2 == 0 { "GET" } else { "POST" };
+            let (id, sent) = (format!("{thread}-{n}"), Instant::now());
+            let body = if method == "POST" { id.as_bytes() } else { b"" };
+            let response = connection.request(method, "/", &[HOST, ORIGIN, ("X-Request-Id", &id)], body);
+            let response = response.unwrap_or_else(|error| panic!("{method} {id} has no answer: {error}"));
+            // Every answer, a good one or not, can be read by the page.
+            assert_readable(&response);
+            if response.status == 200 {
+                assert_eq!(response.body, body, "{method} {id} got the answer of another one");
+            } else {
+                self.lost.lock().unwrap().push(Lost { method, id, status: response.status, sent });
+            }
+            self.posts.fetch_add(usize::from(method == "POST"), Ordering::Relaxed);
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            if response.header("Connection") == Some("close") {
+                connection = Connection::open(gateway).unwrap();
+            }
+        }
+    }
+
+    /// Waits until so many requests more were answered.
+    #[track_caller]
+    fn go_on_for(&self, requests: usize) {
+        let (start, deadline) = (self.answered.load(Ordering::Relaxed), Instant::now() + Duration::from_secs(60));
+        while self.answered.load(Ordering::Relaxed) < start + requests {
+            assert!(Instant::now() < deadline, "the load has come to a halt");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn take_lost(&self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost.lock().unwrap())
+    }
+}
+
+const THREADS: usize = 6;
+const EJECT_AFTER: usize = 3;
+
+/// Three nodes under load, of which one after the other dies, hangs, and resets what it has read.
+///
+/// GETs never fail. Of POSTs only those may fail that a node had been given: one that cannot be connected to was given
+/// none; one that dies was given at most one by each thread; one that hangs or resets was given three in a row before
+/// it is left alone, what was on its way then, and one more each time that it is tried again. Whatever was given to a
+/// node is given to no other.
+#[test]
+fn the_fault_run() {
+    let mut nodes = [Node::new(), Node::new(), Node::new()];
+    let gateway = gateway(
+        &nodes.each_ref().map(|node| node.address),
+        &format!("    timeouts: {{ connect: 5s, read: 1s }}\n    ejection: {{ after: {EJECT_AFTER}, for: 1s }}"),
+    );
+    let load = Load::default();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (load, address) = (&load, gateway.address());
+            scope.spawn(move || load.send(address, thread));
+        }
+        // Ends the load also when the run fails.
+        let _end = StopOnDrop(&load.stop);
+        load.go_on_for(200);
+        assert!(load.take_lost().is_empty(), "all is well at first");
+
+        dies(&mut nodes[0], &gateway, &load);
+        all_are_used_again(&nodes, &gateway, &load);
+        stops_answering(&nodes[1], mode::SILENT, 504, &gateway, &load);
+        all_are_used_again(&nodes, &gateway, &load);
+        stops_answering(&nodes[2], mode::RESETS, 502, &gateway, &load);
+        all_are_used_again(&nodes, &gateway, &load);
+    });
+    assert!(load.take_lost().is_empty());
+
+    // Nothing that may not be repeated was.
+    let mut given = HashMap::<String, usize>::new();
+    for request in nodes.iter().flat_map(Node::received).filter(|request| request.method == "POST") {
+        *given.entry(request.header("X-Request-Id").expect("an id").to_owned()).or_default() += 1;
+    }
+    let twice: Vec<_> = given.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    assert!(given.len() > 500, "{} of {} POSTs", given.len(), load.posts.load(Ordering::Relaxed));
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The process of the node is killed, and connections are refused; later it is started again.
+fn dies(node: &mut Node, gateway: &Gateway, load: &Load) {
+    node.kill();
+    let dead = Instant::now();
+    gateway.wait_for_log(&format!("node ejected upstream=api address={}", node.address));
+    load.go_on_for(500);
+    let lost = load.take_lost();
+    assert!(lost.iter().all(|lost| lost.method == "POST" && lost.status == 502), "{lost:?}");
+    assert!(lost.iter().all(|lost| lost.sent <= dead), "refused, and lost all the same: {lost:?}");
+    assert!(lost.len() <= THREADS, "{lost:?}");
+    node.start();
+}
+
+/// The node takes requests, and does not answer them; later it does again.
+fn stops_answering(node: &Node, how: u8, status: u16, gateway: &Gateway, load: &Load) {
+    let [ejected, returned] =
+        ["ejected", "returned"].map(|what| format!("node {what} upstream=api address={}", node.address));
+    let count = |line: &str| gateway.stderr().matches(line).count();
+    let before = (count(&ejected), count(&returned));
+    node.mode.store(how, Ordering::SeqCst);
+    gateway.wait_for_log_count(&ejected, before.0 + 1);
+    load.go_on_for(500);
+    // It is tried again at least once, and found to be no better.
+    gateway.wait_for_log_count(&ejected, before.0 + 2);
+    load.go_on_for(100);
+    node.mode.store(mode::WELL, Ordering::SeqCst);
+    gateway.wait_for_log_count(&returned, count(&ejected) - before.0 + before.1);
+    load.go_on_for(100);
+
+    let lost = load.take_lost();
+    assert!(lost.iter().all(|lost| lost.method == "POST" && lost.status == status), "{lost:?}");
+    let given: HashSet<String> =
+        node.received().iter().filter_map(|request| request.header("X-Request-Id").map(str::to_owned)).collect();
+    assert!(lost.iter().all(|lost| given.contains(&lost.id)), "not given to the node, and lost all the same: {lost:?}");
+    // Each time that it comes back, all threads may be on their way to it before the first one is known to have failed.
+    let returns = count(&returned) - before.1;
+    let most = EJECT_AFTER + THREADS + returns * THREADS;
+    assert!(lost.len() <= most, "{} lost, {returns} returns: {lost:?}", lost.len());
+}
+
+/// Every node is given requests again.
+fn all_are_used_again(nodes: &[Node], gateway: &Gateway, load: &Load) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let before: Vec<usize> = nodes.iter().map(Node::hits).collect();
+    while !nodes.iter().zip(&before).all(|(node, before)| node.hits() > before + 50) {
+        assert!(Instant::now() < deadline, "{}", gateway.stderr());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let lost = load.take_lost();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn a_request_to_a_lone_node_is_not_repeated() {
+    let node = Upstream::start(|_| Reply::abort());
+    let gateway = gateway(&[node.address()], "    retries: 5");
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 502);
+    assert_eq!(node.hits(), 1);
+}
