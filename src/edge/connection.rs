@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             (self.header_bytes, self.header_timer) = (0, None);
         } else if self.header_bytes > self.terms.header_bytes && !self.terms.http2 {
             // Only asking for more says that the header was not complete: what is too much may be a body.
-            self.refusal = Some(Refusal::new(TOO_LARGE, true));
+            self.refusal = Some(Box::new(Refusal::new(TOO_LARGE, true)));
             return self.poll_refuse(cx);
         }
         let before = buf.filled().len();
@@ -208,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             log::debug!("closed for sending no request in time client={}", self.client.address());
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
-        self.refusal = Some(Refusal::new(TOO_SLOW, false));
+        self.refusal = Some(Box::new(Refusal::new(TOO_SLOW, false)));
         self.poll_refuse(cx)
     }
 
@@ -367,14 +367,14 @@ impl<S> fmt::Debug for Connection<S> {
 // === impl Refusal ===
 
 impl Refusal {
-    fn new((status, text): (&str, &str), linger: bool) -> Box<Self> {
+    fn new((status, text): (&str, &str), linger: bool) -> Self {
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
             text.len()
         );
         let timer = Box::pin(sleep_until(Instant::now() + LINGER));
-        Box::new(Refusal { answer: answer.into_bytes(), written: 0, step: Step::Write, linger, discarded: 0, timer })
+        Refusal { answer: answer.into_bytes(), written: 0, step: Step::Write, linger, discarded: 0, timer }
     }
 
     /// Ready when everything is said, or when it cannot be said any more.
