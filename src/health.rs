@@ -17,13 +17,13 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, ImmutStr, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_core::connectors::http::Connector;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::live::Live;
-use crate::proxy::peer::{server_name, template};
+use crate::proxy::peer::{explain, server_name, template};
 use crate::snapshot::{self, HttpCheck};
 use crate::upstream::{Change, Endpoint, Upstream, key};
 
@@ -222,14 +222,4 @@ fn request(upstream: &Upstream, endpoint: &Endpoint, http: &HttpCheck, peer: &Ht
         }
     }
     Ok(Box::new(request))
-}
-
-/// An error in a few words: its kind, and what is at the bottom of it.
-fn explain(error: &Error) -> String {
-    let (kind, cause) = (error.etype().as_str(), error.root_cause().to_string());
-    match error.context.as_ref().map(ImmutStr::as_str) {
-        _ if error.cause.is_some() && !cause.contains(kind) => format!("{kind}: {cause}"),
-        Some(context) if error.cause.is_none() => format!("{kind}: {context}"),
-        _ => kind.to_owned(),
-    }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -162,7 +163,9 @@ impl ProxyHttp for Gateway {
         // Whether it is tried again is ours to decide; an error that leaves it open would make Pingora panic.
         e.retry.decide_reuse(false);
         if let Some((tries, upstream, client)) = ctx.toward_upstream() {
-            tries.broken_off(upstream, session.as_downstream_mut(), client, &mut e, client_reused);
+            let session = session.as_downstream_mut();
+            let cut_off = overdue(session) == Some(Overdue::Deadline);
+            tries.broken_off(upstream, session, client, &mut e, client_reused, cut_off);
         }
         e
     }
@@ -221,16 +224,12 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         if let Some((tries, upstream, _)) = ctx.toward_upstream() {
             tries.header_came(upstream, response.status);
-            if response.status == StatusCode::SWITCHING_PROTOCOLS {
-                // From here on silence is measured by what is said in both directions, and is no late request body.
-                session.set_read_timeout(Some(upstream.spec().timeouts.websocket));
-            }
         }
         Ok(())
     }
@@ -276,8 +275,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        // What a guard has ended looks like a client that broke off.
-        let status = match Client::of(session.as_downstream()).and_then(|client| client.overdue()) {
+        let status = match overdue(session.as_downstream()) {
             Some(Overdue::Deadline) => Some(StatusCode::GATEWAY_TIMEOUT),
             Some(Overdue::Idle) => None,
             None => status_of(e),
@@ -358,6 +356,11 @@ impl Running {
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Why we have ended a request, if we have: to Pingora it looks like a client that broke off.
+fn overdue(session: &ServerSession) -> Option<Overdue> {
+    Client::of(session).and_then(|client| client.overdue())
 }
 
 /// Pingora keeps the case of names in a second map, which only its own methods keep in step.

@@ -1,4 +1,4 @@
-//! Routing and CORS allocate nothing for a request.
+//! Routing, CORS and the choice of a node allocate nothing for a request.
 //!
 //! A test binary of its own: to count allocations means to replace the global allocator, and the other tests should
 //! run on the one that they would have without this. Counts are per thread, so that these tests can run side by side.
@@ -14,6 +14,7 @@ use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Scheme};
 use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
+use corsgate::upstream::{Upstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 
@@ -166,6 +167,31 @@ fn what_a_hostile_preflight_makes_us_allocate_has_a_bound() {
         outcome_of(&SNAPSHOT, &asked, &[]);
         let allocated = outcome_of(&SNAPSHOT, &asked, &[]).allocated;
         assert!(allocated.bytes_max <= 32 * 1024, "{} fields: {allocated:?}", fields.len());
+    }
+}
+
+#[test]
+fn choosing_a_node_allocates_nothing() {
+    for balance in
+        ["round_robin", "random", "least_connections", "hash, hash_on: path", "hash, hash_on: 'header:X-Tenant'"]
+    {
+        let nodes: String = (1..=9).map(|i| format!("{{ address: '10.0.0.{i}:80', weight: {i} }},")).collect();
+        let text = format!(
+            "
+listeners: [{{ address: '127.0.0.1:9080' }}]
+services: [{{ name: api, upstream: {{ nodes: [{nodes}], balance: {balance} }} }}]
+"
+        );
+        let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+        let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+        let upstream = Upstream::new(snapshot.upstreams()[0].clone());
+        let request = || {
+            let picked = upstream.pick(Some(key(b"/a/path")), &[]).expect("there are nodes");
+            upstream.succeeded(&picked);
+        };
+        // The first look at what is published makes room for the thread.
+        request();
+        assert_eq!(measure(request).count_total, 0, "{balance}");
     }
 }
 

@@ -38,6 +38,9 @@ use crate::upstream::{Active, Endpoint, Nobody, Upstream, key};
 /// How many requests share a connection of HTTP/2.
 const STREAMS: usize = 100;
 
+/// How much earlier the timeouts of a try end than what cuts it off, which leaves no answer over HTTP/2.
+const NOTICE: Duration = Duration::from_millis(100);
+
 /// The tries of a request to get an answer from its upstream.
 #[derive(Default)]
 pub(super) struct Tries {
@@ -58,10 +61,10 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// When all must be over: `timeouts.total`; for a WebSocket, when it must have begun. None when there is no such
-    /// time, or none any more. Known from the first try on.
+    /// When whatever still goes on is cut off: a little after `timeouts.total`; for a WebSocket, after it must have begun.
+    /// None when there is no such time, or none any more. Known from the first try on.
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
-        self.deadline.filter(|_| !(self.answered && session.is_upgrade_req()))
+        self.deadline.filter(|_| !(self.answered && session.is_upgrade_req())).map(|deadline| deadline + NOTICE)
     }
 
     /// The peer for the next try. `client` is who the request comes from.
@@ -130,7 +133,9 @@ impl Tries {
         if upstream.spec().http2 && *e.etype() == ErrorType::H2Error && !self.forgiven {
             return self.forgive(upstream, at, e);
         }
-        log::warn!("connect failed upstream={} address={} error={:?}", upstream.spec().name, at.address(), e.etype());
+        let why = reason(e).map(|reason| format!(" because={reason:?}")).unwrap_or_default();
+        let name = &upstream.spec().name;
+        log::warn!("connect failed upstream={name} address={} error={:?}{why}", at.address(), e.etype());
         // What the system refuses to the gateway, such as one more socket, says nothing about the node.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
             blame(upstream, &at);
@@ -159,7 +164,8 @@ impl Tries {
         }
     }
 
-    /// Something went wrong after there was a connection. Says in the error whether there is another try.
+    /// Something went wrong after there was a connection. Says in the error whether there is another try. `cut_off` is
+    /// whether it was we who broke off, at the deadline.
     pub(super) fn broken_off(
         &mut self,
         upstream: &Upstream,
@@ -167,13 +173,18 @@ impl Tries {
         client: IpAddr,
         e: &mut Error,
         reused: bool,
+        cut_off: bool,
     ) {
         let untouched = matches!(e.retry, RetryType::Decided(true));
         e.set_retry(false);
-        if self.answered || *e.esource() != ErrorSource::Upstream {
+        let kind = match e.esource() {
+            _ if cut_off => Kind::TimedOut,
+            ErrorSource::Upstream => Kind::of(e.etype()),
+            _ => Kind::Other,
+        };
+        if self.answered {
             return;
         }
-        let kind = Kind::of(e.etype());
         let Some(at) = self.at.take_if(|_| kind != Kind::Other) else { return };
         let repeatable =
             (untouched || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
@@ -249,6 +260,21 @@ fn blame(upstream: &Upstream, at: &Active) {
 
 fn give_up<T>(status: u16, why: &'static str) -> Result<T> {
     Error::explain(ErrorType::HTTPStatus(status), why).into_up().into_err()
+}
+
+/// An error in a few words.
+pub(crate) fn explain(error: &Error) -> String {
+    let kind = error.etype().as_str();
+    reason(error).map_or_else(|| kind.to_owned(), |reason| format!("{kind}: {reason}"))
+}
+
+/// What is wrong with a TLS handshake, which nobody finds out otherwise.
+fn reason(error: &Error) -> Option<&str> {
+    let mut inmost = error;
+    while let Some(cause) = inmost.cause.as_ref().and_then(|cause| cause.downcast_ref::<Box<Error>>()) {
+        inmost = cause;
+    }
+    inmost.context.as_ref()?.as_str().strip_prefix("TLS connect() failed: ").map(str::trim)
 }
 
 // --- what a request is hashed by

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::certificates::Authority;
 use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, free_port};
+use crate::h2_upstream::{H2Reply, H2Upstream};
 use crate::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -297,6 +299,47 @@ fn a_check_ends_by_its_timeout() {
     let _later = Upstream::start_at(later, |_| Reply::new(200));
     gateway.wait_for_log(&format!("node is back upstream=api address={later}"));
     assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
+}
+
+/// Over TLS, with the name that is verified; over HTTP/2, both ways; and what is wrong is named.
+#[test]
+fn checks_speak_what_requests_speak() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    let issue = |authority: &Authority| authority.issue(&["upstream.test"]);
+    let files = [("tls/ca.pem".to_owned(), authority.pem())];
+    let tls = "tls: { sni: upstream.test, ca: tls/ca.pem }";
+    let check = "health_check: { path: /health, interval: 100ms, unhealthy_after: 1, healthy_after: 1 }";
+    let start = |nodes: &[(SocketAddr, u32)], more: &str| {
+        Gateway::start_with_files(&config(nodes, &format!("    {check}\n    {more}")), &files)
+    };
+
+    let good = Upstream::start_tls(issue(&authority).server(None, &[]), |_| Reply::new(200));
+    let bad = Upstream::start_tls(issue(&stranger).server(None, &[]), |_| Reply::new(200));
+    let gateway = start(&[(good.address(), 1), (bad.address(), 1)], tls);
+    gateway.wait_for_log(&format!("node is down upstream=api address={} because=\"", bad.address()));
+    assert!(gateway.stderr().contains("UnknownIssuer"), "{}", gateway.stderr());
+    good.wait_for_hits(3);
+    let asked = good.received().remove(0);
+    assert_eq!((asked.header("Host"), asked.sni.as_deref()), (Some("upstream.test"), Some("upstream.test")));
+    assert!(!gateway.stderr().contains(&format!("address={}", good.address())), "{}", gateway.stderr());
+
+    let good = H2Upstream::start_tls(issue(&authority).server(None, &["h2"]), |_| H2Reply::new(204));
+    let bad = Upstream::start_tls(issue(&authority).server(None, &[]), |_| Reply::new(200));
+    let gateway = start(&[(good.address(), 1), (bad.address(), 1)], &format!("http2: true\n    {tls}"));
+    gateway.wait_for_log(&format!("node is down upstream=api address={} because=\"", bad.address()));
+    good.wait_for_hits(3);
+    let asked = good.received().remove(0);
+    assert_eq!((asked.authority.as_deref(), asked.scheme.as_deref()), (Some("upstream.test"), Some("https")));
+    assert!(good.received()[2].connection > asked.connection, "a check has a connection of its own");
+    assert!(!gateway.stderr().contains(&format!("address={}", good.address())), "{}", gateway.stderr());
+
+    let good = H2Upstream::start(|_| H2Reply::new(200).body("fine"));
+    let gateway = start(&[(good.address(), 1)], "http2: true");
+    good.wait_for_hits(3);
+    let asked = good.received().remove(0);
+    assert_eq!(asked.authority, Some(good.address().to_string()));
+    assert_eq!((asked.scheme.as_deref(), asked.path.as_str()), (Some("http"), "/health"));
+    assert!(!gateway.stderr().contains("node is down"), "{}", gateway.stderr());
 }
 
 #[test]

@@ -8,8 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use h2::Reason;
+
+use crate::certificates::Authority;
 use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, free_port};
+use crate::h2_client::{H2Client, H2Request};
+use crate::h2_upstream::{H2Reply, H2Upstream};
+use crate::tls_client::TlsClient;
 use crate::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -183,6 +189,42 @@ fn a_kept_connection_that_has_ended_costs_nothing() {
     assert!(lost);
 }
 
+/// HTTP/2 lets a node say that it has not looked at a request: that is repeated, whatever its method.
+#[test]
+fn a_stream_that_was_refused_is_sent_elsewhere_whatever_its_method() {
+    let refusing = H2Upstream::start(|_| H2Reply::reset(Reason::REFUSED_STREAM));
+    let well = H2Upstream::start(|request| H2Reply::new(200).body(request.body.clone()));
+    let nodes = [refusing.address(), well.address()];
+    let gateway = gateway(&nodes, "    http2: true\n    ejection: false");
+    for _ in 0..4 {
+        let response = send(&gateway, "POST", b"body");
+        assert_eq!((response.status, response.text()), (200, "body"));
+    }
+    assert!(refusing.hits() >= 2);
+    assert_eq!(well.hits(), 4);
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_sent_elsewhere_if_it_may_be_repeated() {
+    for (what, reset) in [("reset", true), ("silent", false)] {
+        let broken = H2Upstream::start(move |_| match reset {
+            true => H2Reply::reset(Reason::INTERNAL_ERROR),
+            false => H2Reply::hang(),
+        });
+        let well = H2Upstream::start(|request| H2Reply::new(200).body(request.body.clone()));
+        let nodes = [broken.address(), well.address()];
+        let gateway = gateway(&nodes, "    http2: true\n    ejection: false\n    timeouts: { read: 300ms }");
+        for _ in 0..4 {
+            let response = send(&gateway, "PUT", b"body");
+            assert_eq!((response.status, response.text()), (200, "body"), "{what}");
+        }
+        let mut statuses = [(); 2].map(|()| send(&gateway, "POST", b"body").status);
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, if reset { 502 } else { 504 }], "{what}");
+        assert_eq!(broken.received().iter().filter(|request| request.method == "POST").count(), 1, "{what}");
+    }
+}
+
 // --- whose fault it was
 
 /// Half an upload, and then nothing for longer than the node is waited for: a client can do that as often as it likes.
@@ -260,6 +302,56 @@ fn who_had_less_than_its_time_is_not_ejected() {
     let ejected = format!("node ejected upstream=api address={}", silent.address());
     assert_eq!(gateway.stderr().matches(&ejected).count(), 1);
     assert_eq!(gateway.stderr().matches("node ejected").count(), 1);
+}
+
+/// The same for a client that speaks HTTP/2, whose stream could only be reset by whatever cuts it off.
+#[test]
+fn a_silent_upstream_is_answered_for_over_http_2() {
+    let silent = Upstream::start(|_| Reply::hang());
+    let authority = Authority::new("authority");
+    let gateway = Gateway::start_with_files(
+        &format!(
+            "
+listeners:
+  - address: \"{{listen}}\"
+    tls: {{ certificates: [{{ cert: tls/edge.crt, key: tls/edge.key }}] }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{}\" }}], timeouts: {{ total: 500ms }} }}
+    cors: {{ allow_origins: https://app.test }}
+",
+            silent.address()
+        ),
+        &authority.issue(&["api.test"]).files("tls/edge"),
+    );
+    let client = H2Client::open(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
+    for method in ["GET", "POST"] {
+        let request = H2Request::new(method, "api.test", "/").header(ORIGIN.0, ORIGIN.1);
+        let request = if method == "POST" { request.data("body") } else { request };
+        let response = client.request(&request).unwrap();
+        assert_eq!(response.status, 504, "{method}");
+        assert_eq!(response.header("access-control-allow-origin"), Some("https://app.test"), "{method}");
+    }
+}
+
+/// It waits as long as any other request for its answer, and the node that does not give it is to blame.
+#[test]
+fn a_websocket_must_begin_in_time() {
+    let (silent, well) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::echo()));
+    let gateway = gateway(
+        &[silent.address(), well.address()],
+        "    timeouts: { connect: 100ms, read: 400ms }\n    ejection: { after: 1, for: 1h }",
+    );
+    let mut statuses = [(); 4].map(|()| {
+        let started = Instant::now();
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let status = socket.request("GET", "/", &UPGRADE, b"").unwrap().status;
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        status
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [101, 101, 101, 504]);
+    gateway.wait_for_log(&format!("node ejected upstream=api address={}", silent.address()));
 }
 
 #[test]
