@@ -62,9 +62,10 @@ pub(super) fn becomes_websocket(session: &mut ServerSession, timeouts: &Timeouts
 // === impl Body ===
 
 impl Body {
-    /// It begins anew, for another attempt. The time that it took so far counts.
+    /// It begins anew, for another attempt. So does its time: what comes is what was kept, and what took so long was
+    /// the node that the first attempt went to.
     pub(super) fn restart(&mut self) {
-        self.bytes = 0;
+        *self = Body::default();
     }
 
     /// Some of it has come.
@@ -95,6 +96,13 @@ fn refuse(status: u16, why: &'static str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_attempt_has_its_own_time() {
+        let mut body = Body { bytes: 7, begin: Instant::now().checked_sub(Duration::from_secs(60)) };
+        body.restart();
+        assert_eq!((body.bytes, body.begin), (0, None));
+    }
 
     #[test]
     fn a_body_has_a_second_more_for_each_kib() {
