@@ -141,7 +141,7 @@ fn paint() -> Paint {
 /// request got what it got.
 fn log_to_stderr() {
     let defaults = env_logger::Env::default()
-        .default_filter_or("info,pingora=error,pingora_core=error,pingora_core::apps=off,pingora_proxy=off");
+        .default_filter_or("info,pingora=error,pingora_core=error,pingora_core::apps=off,pingora_core::server::transfer_fd=off,pingora_proxy=off");
     env_logger::Builder::from_env(defaults)
         .format(|out, record| {
             let time = out.timestamp_millis();

@@ -76,7 +76,7 @@ impl BackgroundService for Health {
             let (generation, now) = (self.live.current(), Instant::now());
             for upstream in generation.upstreams() {
                 for endpoint in upstream.tick(now) {
-                    log::info!("node returned upstream={} address={}", upstream.spec().name, endpoint.address());
+                    log::info!("ejection is over upstream={} address={}", upstream.spec().name, endpoint.address());
                 }
                 if let Some(spec) = &upstream.spec().health_check {
                     for endpoint in upstream.endpoints().iter() {

@@ -26,6 +26,8 @@ use crate::upstream::{Upstream, resolve};
 pub struct Live {
     file: Origin,
     current: ArcSwap<Generation>,
+    /// What the process was started with.
+    started: Fixed,
     /// One reload at a time.
     reloading: Mutex<()>,
     reloads: Reloads,
@@ -97,8 +99,9 @@ impl Live {
 
     fn start(file: Origin) -> Result<(Self, String), Refused> {
         let (snapshot, remarks) = file.read()?;
+        let started = snapshot.fixed().clone();
         let current = ArcSwap::from_pointee(Generation::new(1, snapshot, None)?);
-        Ok((Live { file, current, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
+        Ok((Live { file, current, started, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
     }
 
     /// The configuration file, if there is one.
@@ -124,7 +127,7 @@ impl Live {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let result = self.file.read().and_then(|(snapshot, remarks)| {
             let old = self.current();
-            let needs_restart = old.snapshot.fixed().differences(snapshot.fixed());
+            let needs_restart = self.started.differences(snapshot.fixed());
             let new = Generation::new(old.number + 1, snapshot, Some(&old))?;
             let number = new.number;
             self.current.store(Arc::new(new));

@@ -39,6 +39,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
 /// node is tried once more when a kept connection to it had ended.
 const MAX_ATTEMPTS: usize = 22;
+/// How long Pingora waits for sockets to be handed over.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(6);
 
 /// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
 #[derive(Debug, Clone)]
@@ -89,8 +91,14 @@ pub fn serve_with(
                 check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
             }
         }
+        (Sockets::Inherited, Ok(socket)) if upgrade::someone_waits_at(socket) => {
+            return Err(StartError::Upgrade(format!("another process already waits at {}", socket.display())));
+        }
         (Sockets::Inherited, Ok(socket)) => {
-            log::info!("waiting for the sockets at {}; send SIGQUIT to the running process", socket.display());
+            log::info!(
+                "waiting for the sockets at {}; send SIGQUIT to the running process within {UPGRADE_WITHIN:?}",
+                socket.display()
+            );
         }
         (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
     }
@@ -127,15 +135,16 @@ pub fn serve_with(
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
     server.add_service(background_service("names", Names { live: live.clone() }));
     server.add_service(background_service("health", Health::new(live)));
-    server.add_service(background_service("drain", Drain { running, connections }));
+    server.add_service(background_service("drain", Drain { running, connections, grace_period: fixed.grace_period }));
     add(&mut server);
 
     let snapshot = &generation.snapshot;
     let addresses: Vec<String> = (fixed.listeners.iter())
         .map(|(address, tls)| if *tls { format!("{address} (TLS)") } else { address.to_string() })
         .collect();
+    let admin = fixed.admin.map(|admin| format!(" admin={admin}")).unwrap_or_default();
     log::info!(
-        "serving on {} routes={} upstreams={}",
+        "serving on {}{admin} routes={} upstreams={}",
         addresses.join(", "),
         snapshot.routes().len(),
         snapshot.upstreams().len()
@@ -278,6 +287,8 @@ impl BackgroundService for Names {
 struct Drain {
     running: Arc<Running>,
     connections: Arc<Admission>,
+    /// Whoever still runs then is cut off.
+    grace_period: Duration,
 }
 
 #[async_trait]
@@ -292,7 +303,8 @@ impl BackgroundService for Drain {
             return;
         };
         log::info!("stopping requests={}", self.running.count());
-        let idle = Instant::now() + LINGER;
+        let begin = Instant::now();
+        let (idle, end) = (begin + LINGER, begin + self.grace_period);
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.running.count()),
@@ -302,6 +314,9 @@ impl BackgroundService for Drain {
             // A connection without a request may have one on its way; for how long that is waited for says the edge.
             if self.running.count() == 0 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10) {
                 break log::info!("stopped");
+            }
+            if Instant::now() >= end {
+                break log::warn!("stopped after server.grace_period requests={}", self.running.count());
             }
         }
         log::logger().flush();

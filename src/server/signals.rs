@@ -49,8 +49,8 @@ impl ShutdownSignalWatch for Signals {
                 _ = terminate.recv() => return self.terminate(&mut terminate, &mut interrupt).await,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => {
+                    // Still ready: whoever asks may be asking the new process, which answers at the same address.
                     if self.can_hand_over() {
-                        self.readiness.end();
                         return ShutdownSignal::GracefulUpgrade;
                     }
                 }
@@ -77,10 +77,14 @@ impl Signals {
     /// Without somebody who takes the sockets, SIGQUIT would only end the service.
     fn can_hand_over(&self) -> bool {
         match &self.upgrade {
-            Ok(socket) if someone_waits_at(socket) => true,
+            Ok(socket) if someone_waits_at(socket) => {
+                log::info!("handing the listening sockets over at {}", socket.display());
+                true
+            }
             Ok(socket) => {
                 log::error!(
-                    "SIGQUIT changes nothing: no process waits at {}; start one with `corsgate run --upgrade` first",
+                    "SIGQUIT changes nothing: no process waits at {}; start one with `corsgate run --upgrade` and the same \
+                     --config first",
                     socket.display()
                 );
                 false

@@ -397,7 +397,7 @@ fn a_node_that_fails_is_left_alone_for_a_while() {
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
 
     // It is tried once more, and that one failure is enough.
-    gateway.wait_for_log(&format!("node returned upstream=api address={dead}"));
+    gateway.wait_for_log(&format!("ejection is over upstream=api address={dead}"));
     let deadline = Instant::now() + Duration::from_secs(10);
     while gateway.stderr().matches("node ejected").count() < 2 {
         assert!(Instant::now() < deadline, "it is not ejected again");
@@ -407,7 +407,7 @@ fn a_node_that_fails_is_left_alone_for_a_while() {
 
     // When it has something to say again, it is used again.
     let _dead = Upstream::start_at(dead, |_| Reply::new(200).body("0"));
-    gateway.wait_for_log_count("node returned", 2);
+    gateway.wait_for_log_count("ejection is over", 2);
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
 }
 
@@ -495,7 +495,7 @@ fn a_node_that_is_back_gets_its_share_slowly() {
             Reply::new(200).body("0")
         }
     });
-    gateway.wait_for_log("node returned");
+    gateway.wait_for_log("ejection is over");
     // A tenth of its weight, beside one that has all of it.
     assert_eq!(counts(&gateway, 110), BTreeMap::from([(0, 10), (1, 100)]));
     assert!(alive.hits() > 100);
