@@ -19,13 +19,13 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
+use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::pace::Body;
 use self::peer::Tries;
-use self::request::{Sender, facts, join_cookies, say_where_from, target_for_upstream};
-use self::response::{Own, error_text, own_response, remove_hop_by_hop, status_of};
+use self::request::{Sender, facts, ignore_half_an_upgrade, join_cookies, say_where_from, target_for_upstream};
+use self::response::{Own, error_text, own_response, refused, remove_hop_by_hop, settle_length, status_of};
 use crate::cors::{Edits, Headers, Reason};
 use crate::edge::Client;
 use crate::edge::guard::{self, Overdue};
@@ -53,6 +53,8 @@ pub struct Ctx {
     tries: Tries,
     /// What has come of the request body.
     body: Body,
+    /// Interim responses so far.
+    interim: u8,
     running: Arc<Running>,
 }
 
@@ -63,6 +65,9 @@ struct Judged {
     edits: Edits,
     sender: Sender,
 }
+
+/// More 100 and 103 than this nobody needs in front of one response.
+const MOST_INTERIM: u8 = 32;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -86,7 +91,7 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Ctx {
         self.running.0.fetch_add(1, Ordering::Relaxed);
-        Ctx { judged: None, tries: Tries::default(), body: Body::default(), running: self.running.clone() }
+        Ctx { judged: None, tries: Tries::default(), body: Body::default(), interim: 0, running: self.running.clone() }
     }
 
     /// Pingora would add a compression module that is switched off, and costs allocations all the same.
@@ -95,6 +100,11 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let generation = self.live.current();
         pace::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
+        ignore_half_an_upgrade(session.req_header_mut());
+        if session.req_header().version < Version::HTTP_11 {
+            // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+            session.set_ignore_info_resp(true);
+        }
         let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
         let verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
         let (route, own) = match verdict.action {
@@ -239,17 +249,20 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
-            let mut error = Error::explain(ErrorType::HTTPStatus(502), "the upstream switches protocols unasked");
-            error.esource = ErrorSource::Upstream;
-            return Err(error);
+            return refused("the upstream switches protocols unasked");
         }
         // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
         let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim && let Some(judged) = &ctx.judged {
             judged.edits.strip(&mut PingoraHeaders(response));
+            ctx.interim += 1;
+            if ctx.interim > MOST_INTERIM {
+                return refused("the upstream sends interim responses without end");
+            }
         }
         if !interim {
             remove_hop_by_hop(response);
+            settle_length(response)?;
             // The version is about one connection, not about both (RFC 9110 section 2.5).
             if response.version < Version::HTTP_11 {
                 response.set_version(Version::HTTP_11);
@@ -267,6 +280,8 @@ impl ProxyHttp for Gateway {
                     pace::becomes_websocket(session.as_downstream_mut(), timeouts);
                 } else {
                     pace::request_is_answered(session.as_downstream(), generation.snapshot.limits());
+                    // An upgrade that was refused has had its time to begin, and is a response like any other now.
+                    guard::set_deadline(ctx.tries.deadline(session.as_downstream()).map(Into::into));
                 }
             }
             ctx.edit(response);
@@ -275,18 +290,23 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let status = match overdue(session.as_downstream()) {
-            Some(Overdue::Deadline) => Some(StatusCode::GATEWAY_TIMEOUT),
-            Some(Overdue::Idle) => None,
-            None => status_of(e),
+        let (status, why) = match overdue(session.as_downstream()) {
+            Some(Overdue::Deadline) => (Some(StatusCode::GATEWAY_TIMEOUT), "timeouts.total"),
+            Some(Overdue::Idle) => (None, "idle"),
+            None => (status_of(e), e.etype().as_str()),
         };
         let failed = FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false };
         let Some(status) = status else { return failed };
         let upstream =
             ctx.forwarded().map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).spec().name));
         if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
-            let status = status.as_u16();
-            log::warn!("request failed status={status} route={route} upstream={upstream} error={:?}", e.etype());
+            match session.response_written() {
+                Some(_) => log::warn!("response cut route={route} upstream={upstream} error={why}"),
+                None => {
+                    let status = status.as_u16();
+                    log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");
+                }
+            }
         }
         let text = error_text(status);
         let written = match own_response(status, text) {

@@ -263,6 +263,10 @@ fn read_chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, Kind> {
 }
 
 fn read_key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, Kind> {
+    if pem.text.windows(9).any(|window| window == b"ENCRYPTED") {
+        let why = "it is encrypted, and there is nobody to ask for the passphrase".to_owned();
+        return Err(Kind::BadKey { path: pem.path.to_owned(), why });
+    }
     PrivateKeyDer::from_pem_slice(pem.text).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => {
             Kind::NoPem { path: pem.path.to_owned(), what: "private key without a passphrase" }
@@ -278,7 +282,7 @@ fn pair(
     private: &PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, Kind> {
     let signing = ring::sign::any_supported_type(private)
-        .map_err(|error| Kind::BadKey { path: key.to_owned(), why: error.to_string() })?;
+        .map_err(|_| Kind::BadKey { path: key.to_owned(), why: "it is of a kind that is not supported".to_owned() })?;
     let pair = CertifiedKey::new(chain, signing);
     match pair.keys_match() {
         Ok(()) => Ok(pair),

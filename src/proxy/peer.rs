@@ -56,15 +56,28 @@ pub(super) struct Tries {
     shortened: bool,
     /// Whether the header of the response has come.
     answered: bool,
-    /// When the response must have begun, or for `timeouts.total` ended.
+    /// When all must be over.
     deadline: Option<Instant>,
+    /// What the deadline is for.
+    until: Until,
+}
+
+/// What must have happened at a deadline.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The response has ended.
+    #[default]
+    End,
+    /// There is a response at all: a WebSocket has no end to wait for.
+    Begin,
 }
 
 impl Tries {
     /// When whatever still goes on is cut off: a little after `timeouts.total`; for a WebSocket, after it must have begun.
     /// None when there is no such time, or none any more. Known from the first try on.
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
-        self.deadline.filter(|_| !(self.answered && session.is_upgrade_req())).map(|deadline| deadline + NOTICE)
+        let over = self.answered && (self.until == Until::Begin || session.was_upgraded());
+        self.deadline.filter(|_| !over).map(|deadline| deadline + NOTICE)
     }
 
     /// The peer for the next try. `client` is who the request comes from.
@@ -97,6 +110,9 @@ impl Tries {
             // These hold for the whole life of a connection, and cannot be changed once the protocol is.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
+            if timeouts.total.is_none() {
+                self.until = Until::Begin;
+            }
             let begin = timeouts.total.unwrap_or(timeouts.connect + timeouts.read);
             self.deadline.get_or_insert_with(|| Instant::now() + begin);
         } else if let Some(total) = timeouts.total {

@@ -17,6 +17,7 @@ use crate::snapshot::{Framing, Request, Snapshot};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// Who a request comes from.
@@ -156,6 +157,7 @@ pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sen
     if !sender.believed {
         request.remove_header(&header::FORWARDED);
         request.remove_header(&X_FORWARDED_PORT);
+        request.remove_header(&X_REAL_IP);
     }
     if !sender.believed || !request.headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = match sender.scheme {
@@ -168,6 +170,18 @@ pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sen
         request.insert_header("X-Forwarded-Host", host)?;
     }
     Ok(())
+}
+
+/// An Upgrade that `Connection` does not name was meant for somebody before us (RFC 9110 section 7.8). Pingora looks at
+/// the one field alone.
+pub(super) fn ignore_half_an_upgrade(request: &mut RequestHeader) {
+    if !request.headers.contains_key(header::UPGRADE) {
+        return;
+    }
+    let mut named = request.headers.get_all(header::CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    if !named.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
+        request.remove_header(&header::UPGRADE);
+    }
 }
 
 /// HTTP/2 sends cookies in several fields, which mean one (RFC 9113 section 8.2.3); servers of HTTP/1 may read the first

@@ -83,6 +83,44 @@ pub(super) fn error_text(status: StatusCode) -> &'static str {
     }
 }
 
+/// How long the body is, a response must say once and clearly (RFC 9112 section 6.3): clients differ in what they make of
+/// anything else, and over HTTP/2 they break off.
+pub(super) fn settle_length(response: &mut ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::NO_CONTENT {
+        response.remove_header("content-length");
+        response.remove_header("transfer-encoding");
+        return Ok(());
+    }
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return refused("the upstream sends a transfer coding that is not chunked");
+        }
+        response.remove_header("content-length");
+        return Ok(());
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
+        return Ok(());
+    }
+    let all = response.headers.get_all(header::CONTENT_LENGTH).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let mut all = all.map(<[u8]>::trim_ascii);
+    let first = all.next().unwrap_or_default().to_vec();
+    if !all.all(|length| length == first) {
+        return refused("the upstream gives several lengths for one body");
+    }
+    let length = HeaderValue::from_bytes(&first).unwrap_or(HeaderValue::from_static("0"));
+    response.insert_header("Content-Length", length)
+}
+
+/// A response that cannot be passed on.
+pub(super) fn refused<T>(why: &'static str) -> Result<T> {
+    let mut error = Error::explain(ErrorType::HTTPStatus(502), why);
+    error.esource = ErrorSource::Upstream;
+    Err(error)
+}
+
 /// Fields about the connection to the upstream, and those that it names as such (RFC 9110 section 7.6.1). `Connection`
 /// and `Transfer-Encoding` are Pingora's, which writes its own; an upgrade needs both of its fields.
 pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
