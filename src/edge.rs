@@ -5,8 +5,8 @@
 //! 1. It is counted. One too many is let in all the same, for one request that is told so; far too many are not.
 //! 2. Behind a load balancer its PROXY header is read, which says who the client is.
 //! 3. TLS is ended.
-//! 4. From then on [`connection::Connection`] watches how long the client takes, Pingora reads requests from it, and
-//!    a [`guard`] watches over each.
+//! 4. From then on requests are read from it, which [`requests`] does and times, and a [`guard`] watches over each while
+//!    Pingora serves it.
 //!
 //! Everything is read from the configuration in force when the connection begins. What later steps and the hooks need
 //! to know of it is in [`Client`].
@@ -36,10 +36,11 @@ use pingora::protocols::{ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use rustls::ServerConfig;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use self::admission::{Admission, Entry, Overcrowded};
-use self::connection::{Connection, Progress, Terms};
+use self::connection::{Connection, Progress};
 use self::guard::Overdue;
 use self::requests::Requests;
 use crate::live::{Generation, Live};
@@ -66,6 +67,8 @@ pub struct Edge {
     admission: Arc<Admission>,
     /// Where it listens: what the process was started with, whatever the configuration says by now.
     listeners: Vec<Place>,
+    /// Ends connections that wait for a request.
+    closing: watch::Sender<bool>,
 }
 
 /// A client's connection, as far as its requests are concerned.
@@ -123,7 +126,7 @@ impl Edge {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| Place::of(listener, &generation)).collect()
         };
-        Edge { live, proxy: Arc::new(proxy), admission: Arc::default(), listeners }
+        Edge { live, proxy: Arc::new(proxy), admission: Arc::default(), listeners, closing: watch::Sender::new(false) }
     }
 
     /// The open connections.
@@ -140,7 +143,7 @@ impl Edge {
         // What is needed for the first steps is given back before the connection goes on, maybe for hours.
         let (_entry, connection) =
             Box::pin(self.take_in(stream, accepted, peer, local)).await.map_err(|unserved| (peer, unserved))?;
-        Box::pin(connection.serve(shutdown)).await;
+        Box::pin(connection.serve(shutdown, self.closing.subscribe())).await;
         Ok(())
     }
 
@@ -177,23 +180,16 @@ impl Edge {
         let crowd = entry.crowd();
         let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
         let deadline = accepted + patience;
-        let terms = Terms {
-            first_header: deadline,
-            header_timeout,
-            header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
-            send_timeout: limits.send_timeout,
-            http2: false,
-        };
         let client = Client { address, listener: place.listener, tls: None, crowd, progress: Progress::new() };
         let connection = match place.tls {
-            None => self.connection(*stream, client, terms, limits),
+            None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
                 let handshake = Acceptor::from_server_config(config);
                 let handshake = timeout_at(deadline, handshake.tls_handshake(*stream));
                 let stream = handshake.await.map_err(|_| Unserved::Late)?.map_err(Unserved::Handshake)?;
                 let tls = client.listener.tls.as_ref().map(|tls| ClientTls::new(&stream, &tls.certificates));
                 let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-                self.connection(stream, Client { tls, ..client }, Terms { http2, ..terms }, limits)
+                self.connection(stream, Client { tls, ..client }, http2, deadline, limits)
             }
         };
         Ok((entry, connection))
@@ -210,11 +206,18 @@ impl Edge {
         }
     }
 
-    fn connection<S: IO + 'static>(&self, stream: S, client: Client, terms: Terms, limits: &Limits) -> Requests {
+    fn connection<S: IO + 'static>(
+        &self,
+        stream: S,
+        client: Client,
+        http2: bool,
+        first_header: Instant,
+        limits: &Limits,
+    ) -> Requests {
         let client = Arc::new(client);
         let digest = ProxyDigest::new(no_response(), Some(Box::new(client.clone())));
-        let stream = Connection::new(stream, client.clone(), Arc::new(digest), terms);
-        Requests::new(self.proxy.clone(), Box::new(stream), client, terms.http2, limits)
+        let stream = Connection::new(stream, client.clone(), Arc::new(digest), limits.send_timeout);
+        Requests::new(self.proxy.clone(), Box::new(stream), client, http2, first_header, limits)
     }
 }
 
@@ -235,7 +238,7 @@ impl ServerApp for Edge {
         while self.admission.open() > 0 && Instant::now() < end {
             tokio::time::sleep(LINGER / 100).await;
         }
-        // Idle connections wait for this in order to end.
+        self.closing.send_replace(true);
         self.proxy.http_cleanup().await;
     }
 }
@@ -284,9 +287,9 @@ impl Client {
         snapshot::Connection { asked_for, redirect: now.unwrap_or(&self.listener).redirect, crowd: self.crowd }
     }
 
-    /// To be called when the header of a request is complete: its time is no longer running.
+    /// To be called when the header of a request is understood: from here on its body can be read.
     pub fn request_begins(&self) {
-        self.progress.request_begins();
+        self.progress.open();
     }
 
     /// Why a guard has asked the request to end, if it has.
