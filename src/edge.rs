@@ -54,9 +54,10 @@ pub const LINGER: Duration = Duration::from_secs(1);
 const CROWD_PATIENCE: Duration = Duration::from_secs(1);
 /// What a header may have on top of its limits, so that those who are a little over get a proper answer.
 const HEADER_MARGIN: usize = 32 * 1024;
-/// TLS is read in records of up to 16 KiB, but in small pieces; without a buffer each would be a system call. Plain HTTP
-/// is read into larger buffers of Pingora's own.
-const TLS_READ_BUFFER: usize = 16 * 1024;
+/// Pingora's own would be 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers anyway; of TLS
+/// a record is read at a time, as with a buffer of 16 KiB. (2,000 idle connections over TLS, as measured: 96 KB each with
+/// 64 KiB, 46 KB with 16 KiB, 30 KB with none; an upload of 16 MiB: 258, 1027 and 1032 reads.)
+const READ_BUFFER: usize = 0;
 /// Pingora's default: about one packet.
 const WRITE_BUFFER: usize = 1460;
 
@@ -113,8 +114,7 @@ enum Unserved {
 
 /// How a listener's connections are set up.
 pub fn listener_config(listener: &Listener) -> ListenerConfig {
-    let read = if listener.tls.is_some() { TLS_READ_BUFFER } else { 0 };
-    ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(read, WRITE_BUFFER))
+    ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }
 
 // === impl Edge ===
