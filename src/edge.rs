@@ -17,14 +17,17 @@ mod connection;
 pub mod guard;
 mod proxy_header;
 mod requests;
+mod unserved;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
 use pingora::listeners::tls::Acceptor;
@@ -43,6 +46,7 @@ use self::admission::{Admission, Entry, Overcrowded};
 use self::connection::{Connection, Progress};
 use self::guard::Overdue;
 use self::requests::Requests;
+use self::unserved::{Notices, Unserved};
 use crate::live::{Generation, Live};
 use crate::proxy::Gateway;
 use crate::snapshot::{self, Crowd, Limits, Listener, ServerName, Snapshot};
@@ -70,12 +74,15 @@ pub struct Edge {
     listeners: Vec<Place>,
     /// Ends connections that wait for a request.
     closing: watch::Sender<bool>,
+    notices: Notices,
 }
 
 /// A client's connection, as far as its requests are concerned.
 #[derive(Debug)]
 pub struct Client {
     address: IpAddr,
+    /// Whether the address is who speaks HTTP to us; false behind a PROXY header that names nobody.
+    vouched: bool,
     listener: Arc<Listener>,
     tls: Option<ClientTls>,
     crowd: Crowd,
@@ -89,6 +96,8 @@ struct ClientTls {
     name: Option<Box<str>>,
     /// What it was shown.
     certificate: Arc<Certificate>,
+    /// What it has shown, and was verified, as an upstream is told of it.
+    own: Option<HeaderValue>,
 }
 
 /// A listener, and what it needs for handshakes if it has any.
@@ -96,20 +105,6 @@ struct ClientTls {
 struct Place {
     listener: Arc<Listener>,
     tls: Option<Arc<ServerConfig>>,
-}
-
-/// Why a connection ends before its first request.
-enum Unserved {
-    /// It is none that a client can make.
-    Unknown,
-    /// Far too many are open.
-    Overcrowded,
-    /// It should begin with a PROXY header, and its peer is no trusted proxy.
-    Untrusted,
-    ProxyHeader(proxy_header::Fault),
-    Handshake(Box<pingora::Error>),
-    /// It took too long.
-    Late,
 }
 
 /// How a listener's connections are set up.
@@ -126,7 +121,9 @@ impl Edge {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| Place::of(listener, &generation)).collect()
         };
-        Edge { live, proxy: Arc::new(proxy), admission: Arc::default(), listeners, closing: watch::Sender::new(false) }
+        let closing = watch::Sender::new(false);
+        let (admission, notices) = (Arc::default(), Notices::default());
+        Edge { live, proxy: Arc::new(proxy), admission, listeners, closing, notices }
     }
 
     /// The open connections.
@@ -159,7 +156,7 @@ impl Edge {
         let place = self.place(&generation, local).ok_or(Unserved::Unknown)?;
         let mut entry = self.admission.enter(limits.connections).map_err(|Overcrowded| Unserved::Overcrowded)?;
         let header_timeout = limits.header_timeout;
-        let mut client = peer;
+        let (mut client, mut vouched) = (peer, true);
         if place.listener.proxy_protocol {
             if !generation.snapshot.trusted_proxies().contains(peer.ip()) {
                 return Err(Unserved::Untrusted);
@@ -167,6 +164,7 @@ impl Edge {
             let reading = timeout_at(accepted + header_timeout, proxy_header::read(&mut *stream));
             let preface = reading.await.map_err(|_| Unserved::Late)?.map_err(Unserved::ProxyHeader)?;
             stream.rewind(&preface.rest);
+            vouched = preface.client.is_some();
             if let Some(named) = preface.client {
                 client = named;
                 set_peer(&mut stream, named);
@@ -180,7 +178,7 @@ impl Edge {
         let crowd = entry.crowd();
         let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
         let deadline = accepted + patience;
-        let client = Client { address, listener: place.listener, tls: None, crowd, progress: Progress::new() };
+        let client = Client { address, vouched, listener: place.listener, tls: None, crowd, progress: Progress::new() };
         let connection = match place.tls {
             None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
@@ -224,9 +222,8 @@ impl Edge {
 #[async_trait]
 impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // Anybody can make any number of these happen; nobody wants as many lines in the log.
         if let Err((peer, unserved)) = self.serve(stream, shutdown).await {
-            log::debug!("closed before a request peer={peer} because=\"{unserved}\"");
+            self.notices.note(peer, &unserved, std::time::Instant::now());
         }
         None
     }
@@ -277,6 +274,16 @@ impl Client {
         self.address
     }
 
+    /// Whether what its headers say of others can be believed, if its address is trusted.
+    pub fn can_be_trusted(&self) -> bool {
+        self.vouched
+    }
+
+    /// The certificate that it has shown, as `Client-Cert` says it (RFC 9440).
+    pub fn certificate(&self) -> Option<&HeaderValue> {
+        self.tls.as_ref()?.own.as_ref()
+    }
+
     /// What its requests are judged by.
     pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> snapshot::Connection<'a> {
         let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
@@ -298,31 +305,22 @@ impl Client {
     }
 }
 
-// === impl ClientTls, Place, Unserved ===
+// === impl ClientTls, Place ===
 
 impl ClientTls {
     fn new(stream: &impl Ssl, certificates: &Certificates) -> Self {
         let name = stream.get_ssl().and_then(|tls| tls.server_name());
+        let own = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(|der| {
+            // RFC 9440 section 2.1: a byte sequence of structured fields.
+            HeaderValue::try_from(format!(":{}:", BASE64.encode(der))).ok()
+        });
         // The same look-up as in the handshake, on the same certificates.
-        ClientTls { name: name.map(Into::into), certificate: certificates.find(name).clone() }
+        ClientTls { name: name.map(Into::into), certificate: certificates.find(name).clone(), own }
     }
 }
 
 impl Place {
     fn of(listener: &Arc<Listener>, generation: &Generation) -> Self {
         Place { listener: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
-    }
-}
-
-impl fmt::Display for Unserved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unserved::Unknown => write!(f, "it is not on a listener of ours"),
-            Unserved::Overcrowded => write!(f, "far too many are open"),
-            Unserved::Untrusted => write!(f, "a PROXY header is expected, and the peer is no trusted proxy"),
-            Unserved::ProxyHeader(fault) => write!(f, "{fault}"),
-            Unserved::Handshake(error) => write!(f, "{error}"),
-            Unserved::Late => write!(f, "it took too long"),
-        }
     }
 }

@@ -107,7 +107,8 @@ pub fn serve_with(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads: if fixed.threads == 0 { cores } else { fixed.threads },
-        grace_period_seconds: Some(fixed.grace_period.as_secs()),
+        // The drain ends the process before Pingora does, and says what was cut.
+        grace_period_seconds: Some(fixed.grace_period.as_secs() + 2),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: MAX_ATTEMPTS,
         // Pingora's own default is a path that everybody can write to.

@@ -52,6 +52,8 @@ pub(super) struct Connection<S> {
     send_timeout: Duration,
     /// Runs while it takes nothing.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Something was written and may be in a buffer.
+    unflushed: bool,
 }
 
 // === impl Progress ===
@@ -103,7 +105,7 @@ impl Progress {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(stream: S, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
-        Connection { stream, client, digest, send_timeout, timer: None }
+        Connection { stream, client, digest, send_timeout, timer: None, unflushed: false }
     }
 
     /// What came of sending: whether the client takes something.
@@ -128,7 +130,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.client.progress.stage() {
-            Stage::Open => Pin::new(&mut this.stream).poll_read(cx, buf),
+            Stage::Open => {
+                // Pingora flushes a response with a length only at its end. Reading means that it waits, maybe for an
+                // upstream that is slow: what there is so far goes out.
+                if this.unflushed {
+                    this.unflushed = matches!(Pin::new(&mut this.stream).poll_flush(cx), Poll::Pending);
+                }
+                Pin::new(&mut this.stream).poll_read(cx, buf)
+            }
             // Whoever takes this header for an unfinished one would wait without an end.
             Stage::Header => Poll::Ready(Err(ErrorKind::InvalidData.into())),
             Stage::Late | Stage::Still => Poll::Ready(Err(ErrorKind::TimedOut.into())),
@@ -140,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.unflushed = true;
         this.sent(sent, cx)
     }
 
@@ -150,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.unflushed = true;
         this.sent(sent, cx)
     }
 
@@ -160,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.stream).poll_flush(cx);
+        this.unflushed &= sent.is_pending();
         this.sent(sent, cx)
     }
 

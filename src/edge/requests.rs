@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::guard::{self, Guard};
-use super::{Client, HEADER_MARGIN};
+use super::{CROWD_PATIENCE, Client, HEADER_MARGIN};
 use crate::proxy::Gateway;
 use crate::snapshot::{Crowd, Limits};
 
@@ -117,7 +117,10 @@ impl Requests {
             keepalive: limits.keepalive,
             header_timeout: limits.header_timeout,
             header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
-            stream_idle: limits.stream_idle,
+            stream_idle: match client.crowd {
+                Crowd::Room => limits.stream_idle,
+                Crowd::Full | Crowd::ClientFull => limits.stream_idle.min(CROWD_PATIENCE),
+            },
         };
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(limits.keepalive);

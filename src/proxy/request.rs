@@ -17,6 +17,8 @@ use crate::snapshot::{Framing, Request, Snapshot};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
@@ -40,7 +42,8 @@ impl Sender {
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let own = if encrypted { Scheme::Https } else { Scheme::Http };
-        if trusted.is_empty() || !trusted.contains(peer) {
+        let can_be_trusted = || Client::of(session).is_none_or(|client| client.can_be_trusted());
+        if trusted.is_empty() || !trusted.contains(peer) || !can_be_trusted() {
             return Sender { peer, client: peer, believed: false, scheme: own };
         }
         let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
@@ -158,6 +161,17 @@ pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sen
         request.remove_header(&header::FORWARDED);
         request.remove_header(&X_FORWARDED_PORT);
         request.remove_header(&X_REAL_IP);
+    }
+    match Client::of(session.as_downstream()).and_then(|client| client.certificate()) {
+        Some(certificate) => {
+            request.insert_header("Client-Cert", certificate.clone())?;
+            request.remove_header(&CLIENT_CERT_CHAIN);
+        }
+        None if !sender.believed => {
+            request.remove_header(&CLIENT_CERT);
+            request.remove_header(&CLIENT_CERT_CHAIN);
+        }
+        None => {}
     }
     if !sender.believed || !request.headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = match sender.scheme {

@@ -24,6 +24,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod mutation;
+mod regressions;
 mod tls;
 mod tls_client;
 mod twins;

@@ -442,6 +442,27 @@ fn clients_must_show_a_certificate_where_that_is_required() {
     assert_eq!(upstream.hits(), 3 * 3 + 3);
 }
 
+/// As RFC 9440 says it, so that the service can decide; and what a client claims without a handshake is taken away.
+#[test]
+fn an_upstream_is_told_which_certificate_a_client_has_shown() {
+    let (upstream, authority, certificate) = parts();
+    let clients = Authority::new("clients");
+    let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), clients.pem())]];
+    let tls = one_certificate("      client_ca: tls/clients.pem\n      client_certificate: optional");
+    let gateway = start(&tls, &upstream, &files);
+    let (nobody, own) = (TlsClient::new(&authority, "api.test"), clients.issue(&["client.test"]));
+    let forged = ("Client-Cert", ":AAAA:");
+    for client in [nobody.clone(), nobody.certificate(&own)] {
+        assert_eq!(fetch_tls(gateway.address(), &client, "GET", "/", &[HOST, forged]).status, 200);
+    }
+    let received = upstream.received();
+    assert_eq!(received[0].all("Client-Cert"), Vec::<&str>::new());
+    let told = received[1].header("Client-Cert").unwrap().trim_matches(':').to_owned();
+    // Base64 of DER in the same words as between the lines of a PEM file.
+    let pem: String = own.cert.lines().filter(|line| !line.starts_with("-----")).collect();
+    assert_eq!(told, pem);
+}
+
 /// Neither by a new handshake, nor by taking up a session of before.
 #[test]
 fn clients_of_an_authority_that_a_reload_took_away_are_refused() {

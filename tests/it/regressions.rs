@@ -1,0 +1,266 @@
+//! What hostile clients and sloppy upstreams have once got through, each with its story.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{Connection, fetch};
+use crate::gateway::{Gateway, Signal, run};
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
+
+fn gateway(top: &str, nodes: &[&Upstream], of_upstream: &str) -> Gateway {
+    let nodes: Vec<String> = nodes.iter().map(|node| format!("{{ address: \"{}\" }}", node.address())).collect();
+    Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+{top}
+upstreams: {{ api: {{ nodes: [{}]{of_upstream} }} }}
+services: [{{ name: api, upstream: api, cors: {{ allow_origins: https://app.test }} }}]
+",
+        nodes.join(", ")
+    ))
+}
+
+/// A node that hangs for longer than a body may take was taken for a client that sends its body too slowly.
+#[test]
+fn a_second_try_has_its_own_time_for_the_body() {
+    let (hangs, answers) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200)));
+    let limits = "limits: { body_timeout: 300ms }";
+    let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 700ms }, ejection: false");
+    for (method, body) in [("GET", &b""[..]), ("GET", b""), ("PUT", b"abc"), ("DELETE", b""), ("PUT", b"abc")] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        let response = connection.request(method, "/", &[HOST, ORIGIN], body).unwrap();
+        assert_eq!(response.status, 200, "{method}");
+    }
+    assert!(hangs.hits() > 1, "nothing was tried twice, and this shows nothing");
+}
+
+/// A response with a length was kept back until it was complete, header and all.
+#[test]
+fn the_first_bytes_of_a_slow_response_do_not_wait_for_the_last() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
+    let upstream = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 4096];
+        let _ = stream.read(&mut bytes).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab").unwrap();
+        gone_on.recv_timeout(Duration::from_secs(10)).expect("the client has seen the beginning");
+        stream.write_all(b"cdef").unwrap();
+    });
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}] }} }}]
+"
+    ));
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\nab") {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", seen.escape_ascii());
+        seen.push(byte[0]);
+    }
+    go_on.send(()).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "cdef");
+    upstream.join().unwrap();
+}
+
+/// Two lengths of one value, lengths where there can be none, codings that nobody knows: clients differ in what they make
+/// of these, and those of HTTP/2 break off.
+#[test]
+fn the_length_of_a_response_is_said_once_or_the_response_is_refused() {
+    #[rustfmt::skip]
+    let rows: [(&str, u16, Option<&str>, &str); 7] = [
+        ("200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",       200, Some("2"), "ab"),
+        ("200 OK\r\nContent-Length: 2, 2\r\n\r\nab",                         200, Some("2"), "ab"),
+        ("204 No Content\r\nContent-Length: 4\r\n\r\n",                      204, None,      ""),
+        ("200 OK\r\nTransfer-Encoding: identity\r\n\r\nab",                  502, Some("48"), "The upstream could not be reached or broke off.\n"),
+        ("200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nab",                  502, Some("48"), "The upstream could not be reached or broke off.\n"),
+        ("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 200, None,      "ab"),
+        ("304 Not Modified\r\nContent-Length: 7\r\n\r\n",                    304, Some("7"), ""),
+    ];
+    for (answer, status, length, body) in rows {
+        let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.1 {answer}")));
+        let gateway = gateway("", &[&upstream], "");
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN]);
+        assert_eq!(
+            (response.status, response.all("Content-Length"), response.text()),
+            (status, length.into_iter().collect(), body),
+            "{answer}"
+        );
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{answer}");
+    }
+}
+
+/// A flood of interim responses cost a core for as long as the upstream went on.
+#[test]
+fn interim_responses_have_an_end_and_do_not_reach_http_1_0() {
+    let hints = |n: usize| "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(n);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let few = Upstream::start(move |_| Reply::raw(hints(3) + answer));
+    let gateway_of_few = gateway("", &[&few], "");
+    let mut connection = Connection::open(gateway_of_few.address()).unwrap();
+    connection.send(b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n").unwrap();
+    assert_eq!(connection.read_any("GET").unwrap().status, 200);
+    let many = Upstream::start(move |_| Reply::raw(hints(200) + answer));
+    let gateway_of_many = gateway("", &[&many], "");
+    assert_eq!(fetch(gateway_of_few.address(), "GET", "/", &[HOST]).status, 200);
+    assert_eq!(fetch(gateway_of_many.address(), "GET", "/", &[HOST]).status, 502);
+}
+
+/// Pingora made an upgrade of an Upgrade field alone, behind whoever had not seen one.
+#[test]
+fn an_upgrade_that_connection_does_not_name_is_ignored() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = gateway("", &[&upstream], "");
+    let upgrade = [HOST, ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+    assert_eq!(fetch(gateway.address(), "GET", "/", &upgrade).status, 200);
+    let received = &upstream.received()[0];
+    assert_eq!((received.header("Upgrade"), received.header("Connection")), (None, None));
+}
+
+/// `X-Real-IP` is what many upstreams behind nginx believe.
+#[test]
+fn nobody_but_a_trusted_proxy_says_who_a_client_really_is() {
+    for (trusted, real) in [("", None), ("trusted_proxies: [127.0.0.1]", Some("192.0.2.9"))] {
+        let upstream = Upstream::start(|_| Reply::new(200));
+        let gateway = gateway(trusted, &[&upstream], "");
+        let claims = [HOST, ("X-Real-IP", "192.0.2.9"), ("Client-Cert", ":AAAA:")];
+        fetch(gateway.address(), "GET", "/", &claims);
+        let received = &upstream.received()[0];
+        assert_eq!(received.header("X-Real-IP"), real);
+        assert_eq!(received.header("Client-Cert").is_some(), real.is_some());
+    }
+}
+
+/// Behind a PROXY header that names nobody, what the client wrote itself was believed, for it comes from the balancer.
+#[test]
+fn a_proxy_header_that_names_nobody_vouches_for_nobody() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\", proxy_protocol: true }}]
+trusted_proxies: [127.0.0.1]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+        upstream.address()
+    ));
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n";
+    connection.send(format!("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: api.test\r\n{claims}\r\n").as_bytes()).unwrap();
+    assert_eq!(connection.read("GET").unwrap().status, 200);
+    let received = &upstream.received()[0];
+    assert_eq!(received.header("X-Forwarded-For"), Some("127.0.0.1"));
+    assert_eq!((received.header("X-Forwarded-Proto"), received.header("Forwarded")), (Some("http"), None));
+}
+
+/// A balancer that was missing from trusted_proxies was an outage with an empty log.
+#[test]
+fn the_log_says_that_connections_end_before_they_begin_and_does_not_drown_in_it() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\", proxy_protocol: true }}]
+trusted_proxies: [192.0.2.1]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+        upstream.address()
+    ));
+    for _ in 0..20 {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        assert!(connection.closed());
+    }
+    let line = "the peer is not among trusted_proxies";
+    gateway.wait_for_log(line);
+    assert!(gateway.stderr().matches(line).count() < 5, "{}", gateway.stderr());
+}
+
+/// A refused upgrade was cut when the time was over in which the upgrade should have begun.
+#[test]
+fn a_refused_upgrade_is_a_response_like_any_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na").unwrap();
+        // Longer than connect and read together.
+        thread::sleep(Duration::from_millis(800));
+        stream.write_all(b"b").unwrap();
+    });
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], timeouts: {{ connect: 100ms, read: 200ms }} }} }}]
+"
+    ));
+    let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let response = Connection::open(gateway.address()).unwrap().request("GET", "/", &upgrade, b"").unwrap();
+    assert_eq!((response.status, response.text()), (200, "ab"));
+    upstream.join().unwrap();
+}
+
+/// What needs a restart was compared with the file before, so that a second reload said nothing, and the way back said it.
+#[test]
+fn a_reload_says_what_differs_from_what_was_started() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let config = |server: &str| {
+        format!(
+            "
+listeners: [{{ address: \"{{listen}}\" }}]
+server: {{ {server} }}
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+            upstream.address()
+        )
+    };
+    let gateway = Gateway::start(&config("grace_period: 1s"));
+    for (n, server, warnings) in [(2, "grace_period: 2s", 1), (3, "grace_period: 2s", 2), (4, "grace_period: 1s", 2)] {
+        gateway.reload_with(&config(server));
+        gateway.wait_for_log(&format!("reloaded generation={n}\n"));
+        assert_eq!(
+            gateway.stderr().matches("`server` has changed, which needs a restart").count(),
+            warnings,
+            "{server}"
+        );
+    }
+}
+
+/// The second of two processes that waited for the same sockets panicked.
+#[test]
+fn two_successors_do_not_disturb_each_other() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let mut first = gateway("", &[&upstream], "");
+    let second = first.successor();
+    let path = first.config_path();
+    let output = run(&["run", "--upgrade", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("another process already waits at "), "{}", output.stderr);
+    first.signal(Signal::Quit);
+    second.wait_for_log("serving on ");
+    assert_eq!(first.exit().code(), Some(0));
+    assert_eq!(fetch(second.address(), "GET", "/", &[HOST]).status, 200);
+}
+
+/// What was cut off at the end of the grace period was nowhere to be read.
+#[test]
+fn a_grace_period_that_runs_out_says_what_it_has_cut() {
+    let upstream = Upstream::start(|_| Reply::hang());
+    let mut gateway = gateway("server: { grace_period: 1s }", &[&upstream], "");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    upstream.wait_for_hits(1);
+    gateway.signal(Signal::Term);
+    gateway.wait_for_log("stopped after server.grace_period requests=1");
+    assert_eq!(gateway.exit().code(), Some(0));
+}
