@@ -7,6 +7,7 @@ mod pace;
 pub(crate) mod peer;
 mod request;
 mod response;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -32,6 +32,7 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::request::origin_form;
+use super::upgrade::BodyFirst;
 use crate::snapshot::{Balance, HashOn};
 use crate::upstream::{Active, Endpoint, Nobody, Upstream, key};
 
@@ -100,13 +101,14 @@ impl Tries {
         };
         let timeouts = &upstream.spec().timeouts;
         let mut peer = Box::new(template(upstream, &at));
-        if self.forgiven {
+        if self.forgiven || session.is_upgrade_req() {
             // A group that has no connections. The one that is made is good for this request, and soon closed.
             static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
             peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
         if session.is_upgrade_req() {
+            peer.options.custom_l4 = Some(Arc::new(BodyFirst { timeout: timeouts.connect }));
             // These hold for the whole life of a connection, and cannot be changed once the protocol is.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);

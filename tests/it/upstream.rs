@@ -206,11 +206,8 @@ impl Reply {
     }
 
     /// 101 as a WebSocket server says it, and from then on every byte comes back.
-    ///
-    /// Not at once: Pingora 0.9.1 (`proxy_handle_upstream`) ends the connection when it reads the 101 before it has noted
-    /// that the request has no body, and it looks at the two in random order.
     pub fn echo() -> Self {
-        Self::at_once(Action::Echo).after(Duration::from_millis(100))
+        Self::at_once(Action::Echo)
     }
 
     /// No answer until the upstream is dropped.

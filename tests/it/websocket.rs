@@ -108,6 +108,17 @@ services:
     echo(&mut socket, &"large ".repeat(50_000));
 }
 
+/// Pingora 0.9.1 closes the connection behind the 101 when it sees that before it has noted that the request has no body:
+/// with an upstream that answers at once, that was one WebSocket in thirty.
+#[test]
+fn an_upstream_that_switches_at_once_disturbs_nothing() {
+    let upstream = Upstream::start(|_| Reply::echo());
+    let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
+    for i in 0..500 {
+        echo(&mut open(&gateway), &format!("hello {i}"));
+    }
+}
+
 #[test]
 fn a_quiet_websocket_is_closed_after_its_own_timeout_and_one_that_talks_goes_on() {
     let upstream = Upstream::start(|_| Reply::echo());
