@@ -169,6 +169,7 @@ pub enum Kind {
     SniMissing { node: String },
     BadStatusRange { text: String },
     RedirectOverTls,
+    TrustsEveryone { text: String },
 
     // --- certificates
     FileUnreadable { path: String, why: String },
@@ -351,6 +352,7 @@ impl Kind {
             | Kind::NeverReached { .. }
             | Kind::CertificateEndsSoon { .. }
             | Kind::VerifyOff
+            | Kind::TrustsEveryone { .. }
             | Kind::StripPrefixMismatch { .. } => Severity::Warning,
             Kind::MaxAgeLeftOut
             | Kind::UnusedDanger { .. }
@@ -528,6 +530,9 @@ impl Kind {
             }
             BadStatusRange { text } => format!("`{text}` is neither a status nor a range of them"),
             RedirectOverTls => "the listener speaks TLS itself, so there is nothing to redirect".into(),
+            TrustsEveryone { text } => {
+                format!("`{text}` is everybody, so that every client can claim to be any other one")
+            }
 
             FileUnreadable { path, why } => format!("cannot read `{path}`: {why}"),
             NoPem { path, what } => format!("`{path}` holds no {what} in PEM form"),
@@ -670,6 +675,7 @@ impl Kind {
             HashOnUnknown { .. } => "write `header:NAME`, `cookie:NAME`, `path` or `client_address`".into(),
             SniMissing { .. } => "write `sni: api.internal`, the name in its certificate".into(),
             BadStatusRange { .. } => "write `200` or `200-399`".into(),
+            TrustsEveryone { .. } => "write the addresses of your proxies".into(),
             RedirectOverTls => "remove it here, and write it at the listener for plain HTTP".into(),
 
             FileUnreadable { .. } => {

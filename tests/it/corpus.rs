@@ -109,6 +109,7 @@ const CODES: &[&str] = &[
     "sni-missing",
     "strip-prefix-mismatch",
     "syntax",
+    "trusts-everyone",
     "unknown-key",
     "unknown-name",
     "unknown-word",

@@ -145,7 +145,9 @@ fn every_command_in_the_documents_does_what_they_show() {
                     }
                     ["docker", ..] => check_docker(command),
                     // tests/it/upgrade.rs does this with real processes.
-                    ["corsgate", "run", "--config", _, "--upgrade"] | ["kill", "-QUIT", "$OLD"] => {}
+                    ["corsgate", "run", "--config", _, "--upgrade", "&"]
+                    | ["sleep", "1"]
+                    | ["kill", "-QUIT", "$OLD"] => {}
                     // tests/it/deployment.rs holds the manifests against each other.
                     ["kubectl", "apply", "--kustomize", folder] => assert!(root().join(folder).is_dir(), "{command}"),
                     _ => panic!("{}: no test knows how to run `{command}`", file.display()),

@@ -593,8 +593,9 @@ fn without_a_good_proxy_header_there_is_no_connection() {
         assert!(connection.closed(), "{}", header.escape_ascii());
     }
     assert_eq!(upstream.hits(), 0);
+    // One line says so for all of them.
     let log = gateway.stderr();
-    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+    assert!(!log.contains("ERROR") && log.matches("WARN").count() == 1, "{log}");
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Compiler<'_> {
             })
         };
         let networks = self.parsed(self.document.trusted_proxies.as_ref(), at, parse);
+        for (i, network) in &networks {
+            if network.prefix_len() == 0 {
+                self.problems.add(&at.index(*i), Kind::TrustsEveryone { text: network.to_string() });
+            }
+        }
         networks.into_iter().map(|(_, network)| network).collect()
     }
 
