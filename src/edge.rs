@@ -171,8 +171,8 @@ impl Edge {
             }
         }
         let address = client.ip().to_canonical();
-        // A trusted proxy has the connections of many clients.
-        if !generation.snapshot.trusted_proxies().contains(address) {
+        // A trusted proxy that speaks for itself has the connections of many clients.
+        if client != peer || !generation.snapshot.trusted_proxies().contains(address) {
             entry.identify(address, limits.connections_per_client).map_err(|Overcrowded| Unserved::Overcrowded)?;
         }
         let crowd = entry.crowd();
@@ -196,7 +196,8 @@ impl Edge {
     /// The listener behind a local address. One that the configuration in force has not, or has the other way, with
     /// TLS or without, is as it was when the process started: that needs a restart.
     fn place(&self, generation: &Generation, local: SocketAddr) -> Option<Place> {
-        let started = self.listeners.iter().find(|place| place.listener.serves(local));
+        let started = self.listeners.iter().filter(|place| place.listener.serves(local));
+        let started = started.min_by_key(|place| place.listener.address.ip().is_unspecified());
         let now = generation.snapshot.listener(local).map(|listener| Place::of(listener, generation));
         match (now, started) {
             (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
