@@ -1,4 +1,4 @@
-//! The admin listener: is the process alive, is it ready, and how have its reloads gone.
+//! The admin listener: is the process alive, is it ready, how have its reloads gone, and how are the nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
-use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::live::Live;
 use crate::server::Readiness;
@@ -55,6 +55,21 @@ impl Admin {
         let generation = IntGauge::new("corsgate_config_generation", help)?;
         generation.set(i64::try_from(self.live.current().number).unwrap_or(i64::MAX));
         registry.register(Box::new(generation))?;
+        let node = |name, help| IntGaugeVec::new(Opts::new(name, help), &["upstream", "address"]);
+        let healthy = node("corsgate_upstream_node_healthy", "1 unless health checks have taken the node out.")?;
+        let ejected = node("corsgate_upstream_node_ejected", "1 while the node is out because requests have failed.")?;
+        let active = node("corsgate_upstream_node_active", "Requests under way at the node.")?;
+        for upstream in self.live.current().upstreams() {
+            for condition in upstream.conditions() {
+                let labels = [&*upstream.spec().name, &condition.address.to_string()];
+                healthy.with_label_values(&labels).set(i64::from(condition.healthy));
+                ejected.with_label_values(&labels).set(i64::from(condition.ejected));
+                active.with_label_values(&labels).set(i64::try_from(condition.active).unwrap_or(i64::MAX));
+            }
+        }
+        for gauge in [healthy, ejected, active] {
+            registry.register(Box::new(gauge))?;
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut text)?;
         Ok(text)

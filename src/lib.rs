@@ -15,6 +15,7 @@
 //! | [`cors`] | the policy engine: settings, policy, decision, edits |
 //! | [`route`] | host and path to a route |
 //! | [`config`] | the file: its shape, how text becomes it, where its keys stand |
+//! | [`tls`], [`forwarded`] | certificates, from the text of their files; who a request really comes from |
 //! | [`snapshot`] | a configuration, compiled; what happens to a request |
 //! | [`upstream`] | running upstreams: addresses, how they are, and whose turn it is |
 //! | [`health`] | asks nodes whether they can serve |
@@ -27,8 +28,9 @@
 //!
 //! What must stay true:
 //!
-//! 1. [`problem`], [`list`], [`domain`], [`cors`], [`route`], [`config`], [`snapshot`] and [`report`] do no I/O, read no
-//!    clock and no environment, name nothing of Pingora or tokio, and are not async. A test reads the files and says so.
+//! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`] and
+//!    [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
+//!    files hold and what day it is, the compiler is told. A test reads the files and says so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.

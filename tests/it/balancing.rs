@@ -267,9 +267,16 @@ fn checks_go_to_the_node_by_its_own_name_unless_told_otherwise() {
 fn when_all_nodes_are_down_the_page_is_told_so() {
     let nodes = [checked(0), checked(1)];
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
-    let gateway = Gateway::start(&config(&addresses, CHECK));
+    let gateway = Gateway::start(&format!("admin: {{ address: \"{{admin}}\" }}\n{}", config(&addresses, CHECK)));
+    let healthy = |n: usize| {
+        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "admin")]);
+        let line = format!("corsgate_upstream_node_healthy{{address=\"{}\",upstream=\"api\"}} ", addresses[n].0);
+        metrics.text().lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned)).expect("a line")
+    };
+    assert_eq!([healthy(0), healthy(1)], ["1", "1"]);
     nodes.iter().for_each(|node| node.well.store(false, Ordering::Relaxed));
     gateway.wait_for_log_count("node is down upstream=api", 2);
+    assert_eq!([healthy(0), healthy(1)], ["0", "0"]);
     let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN]);
     assert_eq!((response.status, response.text()), (503, "No node of the upstream is available.\n"));
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
