@@ -226,7 +226,7 @@ fn a_slowloris_disturbs_nobody() {
         "{crowd} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
     );
     assert!(requests > 100 && slowest < Duration::from_secs(1), "{requests} requests, the slowest in {slowest:?}");
-    assert!(each < 48 * 1024, "{each} B for each slow connection");
+    assert!(each < 32 * 1024, "{each} B for each slow connection");
     // Every one of them is told, and cut off.
     for attacker in &mut attackers {
         attacker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
