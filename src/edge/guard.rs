@@ -239,7 +239,7 @@ mod tests {
         run(async {
             let begin = Instant::now();
             assert_eq!(Guard::new(Box::pin(pending()), Some(IDLE), never_asks).await, None);
-            assert!((IDLE..IDLE * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+            assert!(begin.elapsed() >= IDLE, "{:?}", begin.elapsed());
         });
     }
 
@@ -255,7 +255,7 @@ mod tests {
                 pending().await;
             };
             assert_eq!(Guard::new(Box::pin(work), None, never_asks).await, None);
-            assert!((IDLE * 6..IDLE * 8).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+            assert!(begin.elapsed() >= IDLE * 6, "{:?}", begin.elapsed());
         });
     }
 
@@ -272,7 +272,7 @@ mod tests {
             let output: Option<()> = Guard::new(Box::pin(work), None, never_asks).await;
             assert_eq!(output, None);
             let end = IDLE + NOTICE;
-            assert!((end..end + IDLE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+            assert!(begin.elapsed() >= end, "{:?}", begin.elapsed());
         });
     }
 

