@@ -20,7 +20,7 @@ const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 /// A request that is complete.
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n";
 /// How much more than it should something may take on a busy machine.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(5);
 
 /// A listener with these keys, and a policy.
 fn config(listener: &str, limits: &str, more: &str, upstream: SocketAddr) -> String {
