@@ -102,7 +102,9 @@ fn the_unit_is_one_that_systemd_understands() {
     // Not every machine has systemd; where it is, it must be content.
     if let Ok(verified) = verified {
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-        let ours: Vec<&str> = said.lines().filter(|line| line.contains("corsgate@")).collect();
+        // What programs a machine has is not the unit's fault.
+        let of_unit = |line: &&str| line.contains("corsgate@") && !line.contains("is not executable");
+        let ours: Vec<&str> = said.lines().filter(of_unit).collect();
         assert!(ours.is_empty(), "{said}");
     }
     let unit = unit();
