@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::certificates::{Authority, Certificate, Files, Valid};
-use crate::client::{Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, Signal, check, run};
 use crate::h2_upstream::{H2Reply, H2Upstream};
 use crate::upstream::{Reply, Upstream};
@@ -351,4 +351,28 @@ fn an_http_2_upstream_is_verified_like_any_other() {
         assert_status(&gateway, 502);
         assert_eq!(upstream.hits(), 0);
     }
+}
+
+/// The connection for an upgrade is one of its own kind, and TLS stands on it as on any other.
+#[test]
+fn a_websocket_reaches_an_upstream_over_tls() {
+    let authority = Authority::new("authority");
+    let certificate = authority.issue(&["upstream.test"]);
+    let upstream = Upstream::start_tls(certificate.server(None, &[]), |_| Reply::echo());
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
+    for _ in 0..20 {
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+        assert_eq!(socket.request("GET", "/", &upgrade, b"").unwrap().status, 101);
+        for text in ["one", "two"] {
+            socket.send(text.as_bytes()).unwrap();
+            assert_eq!(socket.receive(3).unwrap(), text.as_bytes());
+        }
+    }
+    // Verified as well: nobody else gets the bytes of a WebSocket.
+    let stranger = Authority::new("stranger");
+    let gateway = start(upstream.address(), VERIFIED, &[ca(&stranger)]);
+    let mut socket = Connection::open(gateway.address()).unwrap();
+    let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    assert_eq!(socket.request("GET", "/", &upgrade, b"").unwrap().status, 502);
 }
