@@ -48,6 +48,39 @@ pub struct Route {
     pub upstream: UpstreamId,
     /// What is cut off the front of the path.
     pub strip_prefix: Option<Box<str>>,
+    /// Where it stands in the file.
+    pub place: RoutePlace,
+    /// The nearest `cors`, which counts for it; None when there is none at any level.
+    pub cors: Option<CorsPlace>,
+}
+
+/// Where a route stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutePlace {
+    /// Position of the service.
+    pub service: u32,
+    /// Position of the route in it; None for the one that a service without routes has.
+    pub route: Option<u32>,
+}
+
+/// Which `cors` counts for a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsPlace {
+    /// Where the key stands.
+    pub level: Level,
+    /// The named policy that it chooses; None when it is written in place, or `false`.
+    pub name: Option<Arc<str>>,
+}
+
+/// A place where `cors` can stand, from far to near.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// At the top of the file.
+    Top,
+    /// At a service.
+    Service,
+    /// At a route.
+    Route,
 }
 
 /// Position of an upstream in [`Snapshot::upstreams`].
@@ -157,6 +190,17 @@ pub struct Verdict<'s> {
     pub edits: Edits,
     /// Why CORS is as it is; None when the request got no further than its form, host or path.
     pub reason: Option<Reason>,
+    /// The route that it belongs to, whoever answers; None when it got no further than its form, host or path.
+    pub route: Option<RouteRef<'s>>,
+}
+
+/// What a request is to CORS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    /// Answered here, as a preflight.
+    Preflight,
+    /// Any other.
+    Actual,
 }
 
 /// Who answers a request, and how.
@@ -239,6 +283,7 @@ impl Snapshot {
             action: Action::Refuse(refusal),
             edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
             reason: None,
+            route: None,
         };
         let host = match request.authority.map(HostName::parse) {
             Some(Some(host)) => Some(host),
@@ -278,7 +323,7 @@ impl Snapshot {
         };
         let policy = chosen.route.policy.as_deref();
         if let Some(too_much) = too_much {
-            return refuse(too_much, policy);
+            return Verdict { route: Some(chosen), ..refuse(too_much, policy) };
         }
         // Browsers do not follow a redirect of a preflight, so there is none.
         let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
@@ -287,7 +332,8 @@ impl Snapshot {
             None => Action::Forward(chosen),
         };
         let Some(policy) = policy else {
-            return Verdict { action: forward, edits: Edits::default(), reason: Some(Reason::NoPolicy) };
+            let reason = Some(Reason::NoPolicy);
+            return Verdict { action: forward, edits: Edits::default(), reason, route: Some(chosen) };
         };
         let decision = policy.decide(&facts);
         let action = match decision.action {
@@ -295,7 +341,7 @@ impl Snapshot {
             cors::Action::Answer(status) => Action::Answer(status),
             cors::Action::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, reason: Some(decision.reason) }
+        Verdict { action, edits: decision.edits, reason: Some(decision.reason), route: Some(chosen) }
     }
 
     /// The policy for responses of the gateway's own that no route of the host is behind.
@@ -404,6 +450,76 @@ fn section_of(what: &str) -> &'static str {
     }
 }
 
+// === impl Route, Verdict ===
+
+impl Route {
+    /// Where it stands: `services[0].routes[1]`.
+    pub fn at(&self) -> KeyPath {
+        self.place.at(Level::Route)
+    }
+
+    /// Where the `cors` stands that counts for it, be it a policy, the name of one, or `false`.
+    pub fn cors_at(&self) -> Option<KeyPath> {
+        let mut at = self.place.at(self.cors.as_ref()?.level);
+        at.0.push(Step::Key("cors".into()));
+        Some(at)
+    }
+
+    /// Where its policy is written; None without one.
+    pub fn policy_at(&self) -> Option<KeyPath> {
+        self.policy.as_ref()?;
+        match &self.cors.as_ref()?.name {
+            Some(name) => Some(KeyPath(vec![Step::Key("cors_policies".into()), Step::Key(name.to_string())])),
+            None => self.cors_at(),
+        }
+    }
+}
+
+impl RoutePlace {
+    /// What of a level this route is in: the whole file, its service, or itself.
+    pub fn at(self, level: Level) -> KeyPath {
+        let RoutePlace { service, route } = self;
+        let mut steps = Vec::new();
+        if level >= Level::Service {
+            steps.extend([Step::Key("services".into()), Step::Index(service as usize)]);
+        }
+        if let (Level::Route, Some(route)) = (level, route) {
+            steps.extend([Step::Key("routes".into()), Step::Index(route as usize)]);
+        }
+        KeyPath(steps)
+    }
+}
+
+impl Verdict<'_> {
+    /// What the request is to CORS.
+    pub fn kind(&self) -> RequestKind {
+        match self.action {
+            Action::Answer(_) => RequestKind::Preflight,
+            Action::Forward(_) | Action::Redirect(_) | Action::Refuse(_) => RequestKind::Actual,
+        }
+    }
+
+    /// Why it is so, in one word: the reason, or else why the gateway refuses.
+    pub fn code(&self) -> &'static str {
+        match (self.reason, self.action) {
+            (Some(reason), _) => reason.code(),
+            (None, Action::Refuse(refusal)) => refusal.code(),
+            // Whatever is not refused has a reason.
+            (None, Action::Forward(_) | Action::Answer(_) | Action::Redirect(_)) => "-",
+        }
+    }
+}
+
+impl RequestKind {
+    /// As logs and metrics write it.
+    pub const fn code(self) -> &'static str {
+        match self {
+            RequestKind::Preflight => "preflight",
+            RequestKind::Actual => "actual",
+        }
+    }
+}
+
 // === impl Surroundings, Limits, Refusal ===
 
 impl Surroundings<'static> {
@@ -448,6 +564,26 @@ impl Refusal<'_> {
             Refusal::ClientCrowded => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// In one word, as logs and metrics write it. Where CORS refuses, it is the reason's.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Refusal::BadHost => "bad_host",
+            Refusal::BadTarget => "bad_target",
+            Refusal::AmbiguousPath => "ambiguous_path",
+            Refusal::AmbiguousLength => "ambiguous_length",
+            Refusal::OriginRejected(reason) => reason.code(),
+            Refusal::UnknownHost => "unknown_host",
+            Refusal::UnknownPath => "unknown_path",
+            Refusal::MethodNotAllowed(_) => "no_route_for_method",
+            Refusal::BodyTooLarge => "body_too_large",
+            Refusal::UriTooLong => "uri_too_long",
+            Refusal::Misdirected => "misdirected",
+            Refusal::ClientCrowded => "client_crowded",
+            Refusal::Crowded => "crowded",
+            Refusal::HeadersTooLarge => "headers_too_large",
         }
     }
 

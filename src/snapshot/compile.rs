@@ -6,7 +6,7 @@ mod upstreams;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Route, RouteId, Snapshot, Surroundings, Upstream, UpstreamId};
+use super::{CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Surroundings, Upstream, UpstreamId};
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::list::List;
@@ -45,7 +45,13 @@ struct Effective<'d> {
 }
 
 /// What `cors` says at one place, with what the places above say.
-type InForce<'d> = Option<Effective<'d>>;
+#[derive(Clone, Default)]
+struct InForce<'d> {
+    /// None: no CORS handling.
+    effective: Option<Effective<'d>>,
+    /// Which `cors` said so; None: there is none.
+    place: Option<CorsPlace>,
+}
 
 /// Where a route's path stands, to say it when two collide.
 struct Spot {
@@ -93,7 +99,7 @@ impl<'d> Compiler<'d> {
             let id = self.upstream(name, upstream, &at.key(name));
             self.upstream_ids.insert(name, id);
         }
-        let default = self.cors(document.cors.as_ref(), &None, &root.key("cors"));
+        let default = self.cors(document.cors.as_ref(), Level::Top, &InForce::default(), &root.key("cors"));
 
         let mut table = Routes::<RouteId, ()>::builder();
         let mut policies = Vec::new();
@@ -109,7 +115,7 @@ impl<'d> Compiler<'d> {
         for (i, service) in services.iter().enumerate() {
             let at = at.index(i);
             self.required_name(service.name.as_deref(), "service", &mut names, &at);
-            let in_force = self.cors(service.cors.as_ref(), &default, &at.key("cors"));
+            let in_force = self.cors(service.cors.as_ref(), Level::Service, &default, &at.key("cors"));
             let hosts = self.hosts(service.hosts.as_ref(), &at.key("hosts"));
             let (entries, its_spots) = self.service_routes(i, service, &in_force, &at);
             table.service(hosts, entries);
@@ -117,11 +123,11 @@ impl<'d> Compiler<'d> {
             spots.push(its_spots);
         }
 
-        let default_policy = default.map(|effective| effective.policy);
+        let default_policy = default.effective.map(|effective| effective.policy);
         let common = |services: &[usize]| {
-            let mut all = services.iter().map(|service| &policies[*service]);
-            let first = all.next().and_then(Option::as_ref);
-            let same = |other: &InForce<'_>| first.map(|f| f.settings) == other.as_ref().map(|o| o.settings);
+            let mut all = services.iter().map(|service| policies[*service].effective.as_ref());
+            let first = all.next().flatten();
+            let same = |other: Option<&Effective<'_>>| first.map(|f| f.settings) == other.map(|o| o.settings);
             match all.all(same) {
                 true => first.map(|effective| effective.policy.clone()),
                 false => default_policy.clone(),
@@ -172,9 +178,11 @@ impl<'d> Compiler<'d> {
             if let Some(upstream) = upstream {
                 let id = self.push_route(Route {
                     name: name.into(),
-                    policy: in_force.as_ref().map(|effective| effective.policy.clone()),
+                    policy: in_force.effective.as_ref().map(|effective| effective.policy.clone()),
                     upstream,
                     strip_prefix: None,
+                    place: RoutePlace { service: position(index), route: None },
+                    cors: in_force.place.clone(),
                 });
                 let path = PathPattern::any();
                 entries.push(Entry { path, methods: None, route: id });
@@ -192,19 +200,21 @@ impl<'d> Compiler<'d> {
             if let Some(name) = route.name.as_deref() {
                 self.name(name, "route", &mut names, &at.key("name"));
             }
-            let policy = self.cors(route.cors.as_ref(), in_force, &at.key("cors"));
+            let own = self.cors(route.cors.as_ref(), Level::Route, in_force, &at.key("cors"));
             let paths = self.paths(route.paths.as_ref(), &at.key("paths"));
             let methods = self.methods(route.methods.as_ref(), &at);
             let strip_prefix = self.strip_prefix(route.strip_prefix.as_deref(), &paths, &at);
             let first_path = paths.first().map(|(_, path)| path.to_string());
             let name = format!("{name}/{}", route.name.clone().or(first_path).unwrap_or_default());
-            let own = route.upstream.as_ref().map(|own| self.use_upstream(own, &name, &at.key("upstream")));
-            let Some(upstream) = own.unwrap_or(upstream) else { continue };
+            let to = route.upstream.as_ref().map(|to| self.use_upstream(to, &name, &at.key("upstream")));
+            let Some(upstream) = to.unwrap_or(upstream) else { continue };
             let id = self.push_route(Route {
                 name: name.into(),
-                policy: policy.map(|effective| effective.policy),
+                policy: own.effective.map(|effective| effective.policy),
                 upstream,
                 strip_prefix,
+                place: RoutePlace { service: position(index), route: Some(position(i)) },
+                cors: own.place,
             });
             for (number, path) in paths {
                 entries.push(Entry { path, methods: methods.clone(), route: id });
@@ -216,7 +226,7 @@ impl<'d> Compiler<'d> {
 
     fn push_route(&mut self, route: Route) -> RouteId {
         self.routes.push(route);
-        RouteId(u32::try_from(self.routes.len() - 1).expect("fewer than 2^32 routes"))
+        RouteId(position(self.routes.len() - 1))
     }
 
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
@@ -326,26 +336,31 @@ impl<'d> Compiler<'d> {
     // --- policies
 
     /// What is in force at a place, whose own word counts before `above`.
-    fn cors(&mut self, cors: Option<&'d Cors>, above: &InForce<'d>, at: &At<'_>) -> InForce<'d> {
-        match cors {
-            None => above.clone(),
-            Some(Cors::Off) => None,
-            Some(Cors::On) => {
+    fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &InForce<'d>, at: &At<'_>) -> InForce<'d> {
+        let Some(cors) = cors else { return above.clone() };
+        let mut place = CorsPlace { level, name: None };
+        let effective = match cors {
+            Cors::Off => None,
+            Cors::On => {
                 self.problems.add(at, Kind::CorsTrue);
                 None
             }
-            Some(Cors::Policy(Use::Inline(settings))) => self.policy(settings, at),
-            Some(Cors::Policy(Use::Named(name))) => match self.policies.get(name.as_str()) {
-                Some(policy) => policy.clone(),
-                None => {
-                    self.unknown("policy", name, &self.document.cors_policies, at);
-                    None
+            Cors::Policy(Use::Inline(settings)) => self.policy(settings, at),
+            Cors::Policy(Use::Named(name)) => {
+                place.name = Some(name.as_str().into());
+                match self.policies.get(name.as_str()) {
+                    Some(policy) => policy.clone(),
+                    None => {
+                        self.unknown("policy", name, &self.document.cors_policies, at);
+                        None
+                    }
                 }
-            },
-        }
+            }
+        };
+        InForce { effective, place: Some(place) }
     }
 
-    fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> InForce<'d> {
+    fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective<'d>> {
         let policy = Policy::compile(settings, &self.origin_sets, at, self.problems)?;
         Some(Effective { policy: Arc::new(policy), settings })
     }
@@ -380,6 +395,11 @@ impl<'d> Compiler<'d> {
         let known = among.0.iter().map(|(name, _)| name.clone()).collect();
         self.problems.add(at, Kind::UnknownName { what, name: name.to_owned(), known });
     }
+}
+
+/// In a list of services or routes.
+fn position(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 services and routes")
 }
 
 impl Spot {
