@@ -30,9 +30,14 @@ pub struct Document {
     /// Where clients connect.
     #[serde(deserialize_with = "given")]
     pub listeners: Option<Vec<Listener>>,
-    /// Where operators connect: health, later metrics and status.
+    /// Where operators connect: health, metrics, status; absent = nowhere.
     #[serde(deserialize_with = "given")]
     pub admin: Option<Admin>,
+    /// One line for each request; absent = none.
+    #[serde(deserialize_with = "given")]
+    pub access_log: Option<AccessLog>,
+    /// Whether responses say in `X-Corsgate-Reason` what was decided, for development; default false.
+    pub debug_header: bool,
     /// The process. A change needs a restart.
     pub server: Server,
     /// What a client may do.
@@ -117,9 +122,37 @@ pub struct Certificate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// IP address and port; default `127.0.0.1:9180`.
+    /// IP address and port; default `127.0.0.1:9180`. A change needs a restart.
     #[serde(deserialize_with = "given")]
     pub address: Option<String>,
+    /// Names by which it may be asked, such as `corsgate.internal`; default: only addresses and `localhost`.
+    #[serde(deserialize_with = "given")]
+    pub hosts: Option<List>,
+}
+
+/// `access_log`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// `stdout`, or the path of a file, which SIGHUP opens anew; default `stdout`.
+    pub to: String,
+    /// `json` (default), an object in each line, or `text`, for people.
+    pub format: LogFormat,
+    /// Which part of the requests is written, from 0 to 1; refused ones always are. Default 1.
+    pub sample: f64,
+    /// Only requests that the gateway refuses; default false.
+    pub refusals_only: bool,
+}
+
+/// `format` of the access log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// An object in each line, for programs.
+    #[default]
+    Json,
+    /// One short line, for people.
+    Text,
 }
 
 /// `server`.
@@ -439,6 +472,12 @@ fn without_mark(text: &str) -> &str {
 }
 
 // === defaults ===
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        AccessLog { to: "stdout".into(), format: LogFormat::default(), sample: 1.0, refusals_only: false }
+    }
+}
 
 impl Default for Server {
     fn default() -> Self {

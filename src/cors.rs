@@ -307,7 +307,7 @@ impl Policy {
                 self.removal_allowed
             }
         };
-        Edits { removal, values, vary: self.vary }
+        Edits::new(removal, values, self.vary)
     }
 
     fn timing_field(&self) -> Fields {

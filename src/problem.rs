@@ -170,6 +170,7 @@ pub enum Kind {
     BadStatusRange { text: String },
     RedirectOverTls,
     TrustsEveryone { text: String },
+    DebugHeader,
 
     // --- certificates
     FileUnreadable { path: String, why: String },
@@ -358,6 +359,7 @@ impl Kind {
             | Kind::UnusedDanger { .. }
             | Kind::AnyHeaderWithoutAuthorization
             | Kind::MethodCase { .. }
+            | Kind::DebugHeader
             | Kind::AdminExposed { .. } => Severity::Hint,
             _ => Severity::Error,
         }
@@ -530,6 +532,7 @@ impl Kind {
             }
             BadStatusRange { text } => format!("`{text}` is neither a status nor a range of them"),
             RedirectOverTls => "the listener speaks TLS itself, so there is nothing to redirect".into(),
+            DebugHeader => "every client is told in `X-Corsgate-Reason` what was decided".into(),
             TrustsEveryone { text } => {
                 format!("`{text}` is everybody, so that every client can claim to be any other one")
             }
@@ -676,6 +679,7 @@ impl Kind {
             SniMissing { .. } => "write `sni: api.internal`, the name in its certificate".into(),
             BadStatusRange { .. } => "write `200` or `200-399`".into(),
             TrustsEveryone { .. } => "write the addresses of your proxies".into(),
+            DebugHeader => "leave it out in production".into(),
             RedirectOverTls => "remove it here, and write it at the listener for plain HTTP".into(),
 
             FileUnreadable { .. } => {

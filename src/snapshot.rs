@@ -20,7 +20,7 @@ use crate::cors::{self, Edits, Policy, Reason, Scheme};
 use crate::domain::HostName;
 use crate::forwarded::TrustedProxies;
 use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
-use crate::route::{Found, Path, Routes, is_ambiguous};
+use crate::route::{Found, HostPattern, Path, Routes, is_ambiguous};
 use crate::tls::Certificate;
 
 /// A compiled configuration. Immutable; a reload makes a new one.
@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// For hosts that no service has.
     default_policy: Option<Arc<Policy>>,
     limits: Limits,
+    access_log: Option<AccessLog>,
+    admin_hosts: Vec<HostPattern>,
+    debug_header: bool,
     fixed: Fixed,
 }
 
@@ -276,6 +279,14 @@ impl Snapshot {
     /// Judges a request: the one decision that everything which happens to it follows from. Reads nothing but the
     /// request and this snapshot.
     pub fn judge(&self, request: &Request<'_>) -> Verdict<'_> {
+        let mut verdict = self.decide(request);
+        if self.debug_header {
+            verdict.edits.say(verdict.code());
+        }
+        verdict
+    }
+
+    fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let authority = request.authority.unwrap_or_default();
         let facts =
             cors::Request { method: request.method, headers: request.headers, scheme: request.scheme, authority };
@@ -386,6 +397,16 @@ impl Snapshot {
     /// What a client may do.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// One line for each request; None: none.
+    pub fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref()
+    }
+
+    /// Names by which the admin listener may be asked, beside addresses and `localhost`.
+    pub fn admin_hosts(&self) -> &[HostPattern] {
+        &self.admin_hosts
     }
 
     /// What only a restart can change.

@@ -125,6 +125,7 @@ fn in_words(expected: &str) -> String {
         "u16" => "a whole number from 0 to 65535".into(),
         // The one signed number is `max_age`.
         "i64" => "a whole number of seconds".into(),
+        "f64" => "a number such as `0.1`".into(),
         "a sequence" => "a list".into(),
         _ if expected.starts_with("struct ") => "a mapping of keys".into(),
         _ if expected.contains("variant") || expected.contains("Value::") => "one word".into(),

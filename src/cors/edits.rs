@@ -53,6 +53,8 @@ pub struct Edits {
     pub(super) removal: Removal,
     pub(super) values: Values,
     pub(super) vary: Vary,
+    /// What was decided, for development.
+    said: Option<&'static str>,
 }
 
 /// At most one value for each field, without an allocation.
@@ -72,6 +74,10 @@ pub trait Headers {
 // === impl Edits ===
 
 impl Edits {
+    pub(super) fn new(removal: Removal, values: Values, vary: Vary) -> Self {
+        Edits { removal, values, vary, said: None }
+    }
+
     /// The value that one field will get, for those who explain or test.
     pub fn value(&self, field: Field) -> Option<&HeaderValue> {
         self.values.0[field as usize].as_ref()
@@ -89,6 +95,14 @@ impl Edits {
             }
         }
         self.vary.merge_into(headers);
+        if let Some(code) = self.said {
+            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(code));
+        }
+    }
+
+    /// Also says in a header what was decided, in one word.
+    pub fn say(&mut self, code: &'static str) {
+        self.said = Some(code);
     }
 
     /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers of anybody: under a policy the
@@ -131,7 +145,7 @@ impl Edits {
 
 impl Default for Edits {
     fn default() -> Self {
-        Edits { removal: Removal::Nothing, values: Values::default(), vary: Vary::default() }
+        Edits::new(Removal::Nothing, Values::default(), Vary::default())
     }
 }
 

@@ -80,6 +80,12 @@ impl<'d> Compiler<'d> {
         let listeners = self.listeners(&trusted_proxies, &root.key("listeners"));
         let fixed = self.fixed(&listeners);
         let limits = self.limits(&root.key("limits"));
+        let access_log = self.access_log(&root.key("access_log"));
+        let admin = document.admin.as_ref();
+        let admin_hosts = self.hosts(admin.and_then(|admin| admin.hosts.as_ref()), &root.key("admin").key("hosts"));
+        if document.debug_header {
+            self.problems.add(&root.key("debug_header"), Kind::DebugHeader);
+        }
 
         let at = root.key("origin_sets");
         self.names(&document.origin_sets, "origin set", &at);
@@ -148,6 +154,9 @@ impl<'d> Compiler<'d> {
             trusted_proxies,
             default_policy,
             limits: limits?,
+            access_log,
+            admin_hosts,
+            debug_header: document.debug_header,
             fixed: fixed?,
         })
     }

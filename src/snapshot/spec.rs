@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub use crate::config::LogFormat;
 use crate::tls::{Authorities, Certificates, Identity};
 
 /// One place where clients connect.
@@ -94,6 +95,28 @@ pub struct Limits {
     pub streams: u32,
     /// How long nothing may move on an HTTP/2 stream.
     pub stream_idle: Duration,
+}
+
+/// One line for each request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Where they go.
+    pub to: LogTarget,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The part of the requests that is written, 0 to 1. Refused ones always are.
+    pub sample: f64,
+    /// Whether only refused ones are written.
+    pub refusals_only: bool,
+}
+
+/// Where the lines of an access log go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// To the standard output of the process.
+    Stdout,
+    /// To the end of a file: a path as written, from the folder of the configuration.
+    File(Box<str>),
 }
 
 /// An upstream.

@@ -50,6 +50,7 @@ const CODES: &[&str] = &[
     "certificate-expired",
     "certificate-not-yet-valid",
     "cors-true",
+    "debug-header",
     "empty-entry",
     "empty-list",
     "file-unreadable",

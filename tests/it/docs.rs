@@ -54,6 +54,7 @@ fn the_reference_has_every_key_that_there_is() {
         "listeners: [{ tls: { HERE } }]",
         "listeners: [{ tls: { certificates: [{ HERE }] } }]",
         "admin: { HERE }",
+        "access_log: { HERE }",
         "server: { HERE }",
         "limits: { HERE }",
         "cors_policies: { a: { HERE } }",

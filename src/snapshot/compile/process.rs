@@ -7,7 +7,7 @@ use super::Compiler;
 use crate::config::{self, ClientCertificate, Toggle};
 use crate::forwarded::TrustedProxies;
 use crate::problem::{At, Kind};
-use crate::snapshot::{ClientCertificates, Fixed, Limits, Listener, ListenerTls, TlsVersion};
+use crate::snapshot::{AccessLog, ClientCertificates, Fixed, Limits, Listener, ListenerTls, LogTarget, TlsVersion};
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
 
 const ADDRESS: &str = "127.0.0.1:9080";
@@ -231,6 +231,23 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+
+    pub(super) fn access_log(&mut self, at: &At<'_>) -> Option<AccessLog> {
+        let config::AccessLog { to, format, sample, refusals_only } = self.document.access_log.as_ref()?;
+        let to = match to.as_str() {
+            "stdout" => LogTarget::Stdout,
+            "" => {
+                self.problems.add(&at.key("to"), Kind::EmptyEntry);
+                LogTarget::Stdout
+            }
+            path => LogTarget::File(path.into()),
+        };
+        if !(0.0..=1.0).contains(sample) {
+            let (value, range) = (sample.to_string(), "0 to 1".to_owned());
+            self.problems.add(&at.key("sample"), Kind::OutOfRange { value, range, write: "`0.1` for a tenth".into() });
+        }
+        Some(AccessLog { to, format: *format, sample: *sample, refusals_only: *refusals_only })
     }
 
     pub(super) fn limits(&mut self, at: &At<'_>) -> Option<Limits> {
