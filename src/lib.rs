@@ -17,6 +17,7 @@
 //! | [`config`] | the file: its shape, how text becomes it, where its keys stand |
 //! | [`tls`], [`forwarded`] | certificates, from the text of their files; who a request really comes from |
 //! | [`snapshot`] | a configuration, compiled; what happens to a request |
+//! | [`answer`] | what the gateway answers by itself |
 //! | [`upstream`] | running upstreams: addresses, how they are, and whose turn it is |
 //! | [`health`] | asks nodes whether they can serve |
 //! | [`live`] | the configuration in force, and how it is replaced |
@@ -28,8 +29,8 @@
 //!
 //! What must stay true:
 //!
-//! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`] and
-//!    [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
+//! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`]
+//!    and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
 //!    files hold and what day it is, the compiler is told. A test reads the files and says so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
@@ -40,6 +41,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod admin;
+pub mod answer;
 pub mod browser;
 pub mod cli;
 pub mod config;

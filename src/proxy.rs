@@ -25,8 +25,11 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::pace::Body;
 use self::peer::Tries;
-use self::request::{Sender, facts, ignore_half_an_upgrade, join_cookies, say_where_from, target_for_upstream};
-use self::response::{Own, error_text, own_response, refused, remove_hop_by_hop, settle_length, status_of};
+use self::request::{
+    Sender, authority_and_target, facts, ignore_half_an_upgrade, join_cookies, say_where_from, target_for_upstream,
+};
+use self::response::{own_response, refused, remove_hop_by_hop, settle_length, status_of};
+use crate::answer::Answer;
 use crate::cors::{Edits, Headers, Reason};
 use crate::edge::Client;
 use crate::edge::guard::{self, Overdue};
@@ -108,12 +111,11 @@ impl ProxyHttp for Gateway {
         }
         let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
         let verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
-        let (route, own) = match verdict.action {
-            Action::Forward(found) => (Some(found.index), None),
-            Action::Answer(status) => (None, Some(Own { status, text: "", field: None })),
-            Action::Redirect(port) => (None, Some(Own::redirect(session.req_header(), port))),
-            Action::Refuse(refusal) => (None, Some(Own::refusal(refusal))),
+        let route = match verdict.action {
+            Action::Forward(found) => Some(found.index),
+            Action::Answer(_) | Action::Redirect(_) | Action::Refuse(_) => None,
         };
+        let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.reason.map_or("-", Reason::code);
             let outcome = match verdict.action {
@@ -127,23 +129,20 @@ impl ProxyHttp for Gateway {
             log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
         }
         ctx.judged = Some(Judged { route, edits: verdict.edits, generation, sender });
-        let Some(Own { status, text, field }) = own else {
+        let Some(own) = own else {
             if let Some((route, generation)) = ctx.forwarded() {
                 let timeouts = &generation.upstream(route.upstream).spec().timeouts;
                 pace::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
             }
             return Ok(false);
         };
-        let mut response = own_response(status, text)?;
-        if let Some((name, value)) = field {
-            response.insert_header(name, value)?;
-        }
+        let mut response = own_response(&own)?;
         ctx.edit(&mut response);
         // Over HTTP/2 Pingora would send the body of an answer to HEAD, which breaks the stream.
-        let bodyless = text.is_empty() || session.req_header().method == Method::HEAD;
+        let bodyless = own.text.is_empty() || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(response), bodyless).await?;
         if !bodyless {
-            session.write_response_body(Some(Bytes::from_static(text.as_bytes())), true).await?;
+            session.write_response_body(Some(Bytes::from_static(own.text.as_bytes())), true).await?;
         }
         Ok(true)
     }
@@ -309,12 +308,12 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        let text = error_text(status);
-        let written = match own_response(status, text) {
+        let own = Answer::failure(status);
+        let written = match own_response(&own) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
                 let bodyless = session.req_header().method == Method::HEAD;
-                let body = Bytes::from_static(if bodyless { b"" } else { text.as_bytes() });
+                let body = Bytes::from_static(if bodyless { b"" } else { own.text.as_bytes() });
                 session.as_downstream_mut().write_error_response(response, body).await
             }
             Err(error) => Err(error),

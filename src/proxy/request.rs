@@ -10,7 +10,6 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use crate::cors::Scheme;
-use crate::domain::split_port;
 use crate::edge::Client;
 use crate::forwarded::{TrustedProxies, chain};
 use crate::snapshot::{Framing, Request, Snapshot};
@@ -87,17 +86,14 @@ pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender, snapshot: &
     }
 }
 
-/// Where the same is on https. The host is one that a route has: it was judged before.
-pub(super) fn on_https(request: &RequestHeader, port: u16) -> Option<HeaderValue> {
+/// Host and port as the client wrote them, and the target in origin form, for those who answer with a reference to it.
+pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     let (target, absolute) = origin_form(request);
     let authority = match request.uri.authority() {
-        Some(authority) => authority.as_str().as_bytes(),
-        None => request.headers.get(header::HOST).map(HeaderValue::as_bytes).or(absolute)?,
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => request.headers.get(header::HOST).map(HeaderValue::as_bytes).or(absolute),
     };
-    let (host, _) = split_port(std::str::from_utf8(authority).ok()?);
-    let target = if target.starts_with(b"/") { target } else { b"/" };
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
-    HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()
+    (authority.unwrap_or_default(), target)
 }
 
 /// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2), where the

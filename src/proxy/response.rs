@@ -1,55 +1,16 @@
 //! Responses: the gateway's own, and what of the upstream's is about another connection than the client's.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use super::request::on_https;
-use crate::snapshot::Refusal;
+use crate::answer::Answer;
 
-/// What the gateway answers by itself, without the edits of the request.
-pub(super) struct Own {
-    pub(super) status: StatusCode,
-    /// One line for people; empty for none.
-    pub(super) text: &'static str,
-    /// One more field.
-    pub(super) field: Option<(&'static str, HeaderValue)>,
-}
-
-impl Own {
-    pub(super) fn refusal(refusal: Refusal<'_>) -> Self {
-        let field = match refusal {
-            Refusal::MethodNotAllowed(allow) => Some(("Allow", allow.clone())),
-            // Connections end when they end; soon is as good a guess as any, and keeps clients from hammering.
-            Refusal::Crowded | Refusal::ClientCrowded => Some(("Retry-After", HeaderValue::from_static("1"))),
-            _ => None,
-        };
-        Own { status: refusal.status(), text: refusal.explanation(), field }
-    }
-
-    /// The same on https, with the same method (RFC 9110 section 15.4.9).
-    pub(super) fn redirect(request: &RequestHeader, port: u16) -> Self {
-        match on_https(request, port) {
-            Some(location) => Own {
-                status: StatusCode::PERMANENT_REDIRECT,
-                text: "This is served on https.\n",
-                field: Some(("Location", location)),
-            },
-            None => Own::refusal(Refusal::BadHost),
-        }
-    }
-}
-
-/// A response of the gateway's own, complete but for the request's edits.
-pub(super) fn own_response(status: StatusCode, text: &str) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build(status, Some(12))?;
-    if !text.is_empty() {
-        response.insert_header("Content-Type", HeaderValue::from_static("text/plain; charset=utf-8"))?;
-        response.insert_header("Cache-Control", HeaderValue::from_static("no-store"))?;
-    }
-    // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
-    if status != StatusCode::NO_CONTENT {
-        response.insert_header("Content-Length", HeaderValue::from(text.len()))?;
+/// An answer of the gateway's own, as Pingora writes it.
+pub(super) fn own_response(answer: &Answer) -> Result<ResponseHeader> {
+    let mut response = ResponseHeader::build(answer.status, Some(12))?;
+    for (name, value) in answer.fields() {
+        response.insert_header(name, value)?;
     }
     Ok(response)
 }
@@ -69,18 +30,6 @@ pub(super) fn status_of(e: &Error) -> Option<StatusCode> {
         (_, ErrorSource::Internal | ErrorSource::Unset) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Some(status)
-}
-
-pub(super) fn error_text(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::BAD_GATEWAY => "The upstream could not be reached or broke off.\n",
-        StatusCode::SERVICE_UNAVAILABLE => "No node of the upstream is available.\n",
-        StatusCode::GATEWAY_TIMEOUT => "The upstream took too long.\n",
-        StatusCode::REQUEST_TIMEOUT => "The request took too long to arrive.\n",
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge.explanation(),
-        status if status.is_client_error() => "The request could not be understood.\n",
-        _ => "The gateway failed.\n",
-    }
 }
 
 /// How long the body is, a response must say once and clearly (RFC 9112 section 6.3): clients differ in what they make of
