@@ -4,12 +4,12 @@
 //! order: read, parse, compile, look names up, and only then the one store that publishes the result. A failure
 //! anywhere leaves everything as it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -40,8 +40,23 @@ pub struct Generation {
     pub number: u64,
     /// The configuration.
     pub snapshot: Snapshot,
+    /// What it was compiled from.
+    pub written: Written,
     upstreams: Vec<Arc<Upstream>>,
     acceptors: Acceptors,
+}
+
+/// The text of a configuration.
+#[derive(Debug)]
+pub struct Written {
+    /// The name of its file, as the process was started with.
+    pub name: String,
+    /// As it was read.
+    pub text: String,
+    /// SHA-256 of the text in hexadecimal digits, as `sha256sum` prints it.
+    pub hash: String,
+    /// When it was read.
+    pub read: SystemTime,
 }
 
 /// How reloads have gone.
@@ -53,7 +68,20 @@ pub struct Reloads {
     pub refused: AtomicU64,
     /// The newest was refused: the file is not what is in force.
     pub last_refused: AtomicBool,
+    past: Mutex<VecDeque<Reload>>,
 }
+
+/// A reload that was tried.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// When.
+    pub at: SystemTime,
+    /// The generation that came of it, or what was wrong, as the log has it.
+    pub result: Result<u64, String>,
+}
+
+/// How many reloads are remembered.
+const MOST_RELOADS: usize = 10;
 
 /// A reload that was applied.
 #[derive(Debug)]
@@ -98,9 +126,9 @@ impl Live {
     }
 
     fn start(file: Origin) -> Result<(Self, String), Refused> {
-        let (snapshot, remarks) = file.read()?;
+        let (snapshot, written, remarks) = file.read()?;
         let started = snapshot.fixed().clone();
-        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, None)?);
+        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, written, None)?);
         Ok((Live { file, current, started, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
     }
 
@@ -124,11 +152,11 @@ impl Live {
 
     /// Reads the file again and puts it in force, whole or not at all. Blocks: on the file and on name look-ups.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let result = self.file.read().and_then(|(snapshot, remarks)| {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.file.read().and_then(|(snapshot, written, remarks)| {
             let old = self.current();
             let needs_restart = self.started.differences(snapshot.fixed());
-            let new = Generation::new(old.number + 1, snapshot, Some(&old))?;
+            let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             let number = new.number;
             self.current.store(Arc::new(new));
             Ok(Reloaded { number, needs_restart, remarks })
@@ -136,19 +164,58 @@ impl Live {
         let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
         count.fetch_add(1, Ordering::Relaxed);
         self.reloads.last_refused.store(result.is_err(), Ordering::Relaxed);
+        self.reloads.remember(match &result {
+            Ok(reloaded) => Ok(reloaded.number),
+            Err(refused) => Err(refused.to_string()),
+        });
         result
+    }
+
+    /// Compiles another text as if it were that of the file, beside the same files. Changes nothing.
+    pub fn compile(&self, text: &str) -> (Option<Snapshot>, Problems) {
+        match &self.file {
+            Origin::Text(_) => Snapshot::read(text, Surroundings::NONE),
+            Origin::File(path) => read_beside(path, text),
+        }
+    }
+}
+
+impl Reloads {
+    /// The newest ones, newest first.
+    pub fn past(&self) -> Vec<Reload> {
+        self.lock().iter().rev().cloned().collect()
+    }
+
+    fn remember(&self, result: Result<u64, String>) {
+        let mut past = self.lock();
+        if past.len() == MOST_RELOADS {
+            past.pop_front();
+        }
+        past.push_back(Reload { at: SystemTime::now(), result });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Reload>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Origin {
-    fn read(&self) -> Result<(Snapshot, String), Refused> {
-        match self {
-            Origin::Text(text) => usable("built-in configuration", text, Snapshot::read(text, Surroundings::NONE)),
-            Origin::File(path) => {
-                let (text, read) = inspect(path)?;
-                usable(&path.to_string_lossy(), &text, read)
+    /// A snapshot, its text, and the warnings about it.
+    fn read(&self) -> Result<(Snapshot, Written, String), Refused> {
+        let read = SystemTime::now();
+        let (name, text, (snapshot, problems)) = match self {
+            Origin::Text(text) => {
+                ("built-in configuration".to_owned(), text.clone(), Snapshot::read(text, Surroundings::NONE))
             }
-        }
+            Origin::File(path) => {
+                let (text, result) = inspect(path)?;
+                (path.to_string_lossy().into_owned(), text, result)
+            }
+        };
+        let (snapshot, remarks) = usable(&name, &text, (snapshot, problems))?;
+        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((snapshot, Written { name, text, hash, read }, remarks))
     }
 }
 
@@ -157,11 +224,16 @@ pub fn inspect(path: &Path) -> Result<(String, (Option<Snapshot>, Problems)), Re
     let text = read_file(path)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))
         .map_err(|error| Refused::Unreadable(path.to_owned(), error))?;
+    let read = read_beside(path, &text);
+    Ok((text, read))
+}
+
+/// Compiles a text as that of a configuration file.
+pub fn read_beside(path: &Path, text: &str) -> (Option<Snapshot>, Problems) {
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = |name: &str| read_file(&folder.join(name)).map_err(|error| error.to_string());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let read = Snapshot::read(&text, Surroundings { file: &file, now: i64::try_from(now).unwrap_or(i64::MAX) });
-    Ok((text, read))
+    Snapshot::read(text, Surroundings { file: &file, now: i64::try_from(now).unwrap_or(i64::MAX) })
 }
 
 /// Reading a pipe or a device could wait for ever, and every later reload with it.
@@ -188,7 +260,7 @@ fn usable(name: &str, text: &str, read: (Option<Snapshot>, Problems)) -> Result<
 
 impl Generation {
     /// What runs for an upstream that is the same as before goes on running.
-    fn new(number: u64, snapshot: Snapshot, old: Option<&Generation>) -> Result<Self, Refused> {
+    fn new(number: u64, snapshot: Snapshot, written: Written, old: Option<&Generation>) -> Result<Self, Refused> {
         let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
         let acceptors = acceptors.map_err(Refused::Listeners)?;
         // One that is written inline may have the name of another one.
@@ -206,7 +278,7 @@ impl Generation {
             .iter()
             .map(|spec| take(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
             .collect();
-        let generation = Generation { number, snapshot, upstreams, acceptors };
+        let generation = Generation { number, snapshot, written, upstreams, acceptors };
         generation.refresh_names();
         Ok(generation)
     }
