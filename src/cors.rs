@@ -446,6 +446,26 @@ impl Reason {
             Reason::HeaderListTooLong => "header_list_too_long",
         }
     }
+
+    /// Whether a page is refused something. A request without an Origin is of no page, and one without a policy has
+    /// nobody who refuses.
+    pub const fn is_refusal(self) -> bool {
+        match self {
+            Reason::AllowedAny
+            | Reason::AllowedExact
+            | Reason::AllowedPattern
+            | Reason::AllowedRegex
+            | Reason::NoOrigin
+            | Reason::SameOrigin
+            | Reason::NoPolicy => false,
+            Reason::OriginNotAllowed
+            | Reason::OriginNull
+            | Reason::OriginInvalid
+            | Reason::MethodNotAllowed
+            | Reason::HeaderNotAllowed
+            | Reason::HeaderListTooLong => true,
+        }
+    }
 }
 
 impl fmt::Display for Reason {

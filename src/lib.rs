@@ -24,6 +24,7 @@
 //! | [`edge`] | where clients connect: limits, PROXY headers, TLS, time |
 //! | [`proxy`] | Pingora's hooks |
 //! | [`server`] | the process: listeners, signals, the end |
+//! | [`telemetry`] | what requests leave behind: counts, log lines, the last refusals |
 //! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
 //! | [`admin`], [`demo`], [`cli`], [`report`] | what operators see |
 //!
@@ -60,5 +61,6 @@ pub mod request_id;
 pub mod route;
 pub mod server;
 pub mod snapshot;
+pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -3,6 +3,7 @@
 //! There is no CORS and no routing here. A request is judged once, in `request_filter`; what follows from that is
 //! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
 
+mod notes;
 mod pace;
 pub(crate) mod peer;
 mod request;
@@ -11,7 +12,6 @@ mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use self::notes::Notes;
 use self::pace::Body;
 use self::peer::Tries;
 use self::request::{
@@ -34,20 +35,17 @@ use crate::cors::{Edits, Headers, Reason};
 use crate::edge::Client;
 use crate::edge::guard::{self, Overdue};
 use crate::live::{Generation, Live};
-use crate::request_id::RequestIds;
+use crate::request_id::{self, RequestId, RequestIds};
 use crate::snapshot::{Action, Route};
+use crate::telemetry::{Asked, Forwarded, Record, Telemetry};
 use crate::upstream::Upstream;
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
     live: Arc<Live>,
-    running: Arc<Running>,
+    telemetry: Arc<Telemetry>,
     request_ids: RequestIds,
 }
-
-/// How many requests are under way: what a graceful stop waits for.
-#[derive(Debug, Default)]
-pub struct Running(AtomicUsize);
 
 /// What is remembered of a request between hooks.
 pub struct Ctx {
@@ -59,33 +57,31 @@ pub struct Ctx {
     body: Body,
     /// Interim responses so far.
     interim: u8,
-    running: Arc<Running>,
+    /// What is told of it when it has ended.
+    notes: Notes,
+    telemetry: Arc<Telemetry>,
 }
 
 struct Judged {
     generation: Arc<Generation>,
-    /// The route, for requests that are forwarded.
+    /// The route that the request belongs to, if any.
     route: Option<u32>,
+    /// Whether it is forwarded, which only one with a route can be.
+    forwarded: bool,
     edits: Edits,
     sender: Sender,
+    id: RequestId,
 }
 
 /// More 100 and 103 than this nobody needs in front of one response.
 const MOST_INTERIM: u8 = 32;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 // === impl Gateway ===
 
 impl Gateway {
-    /// Serves what `live` says at the time of each request.
-    pub fn new(live: Arc<Live>) -> Self {
-        Gateway { live, running: Arc::default(), request_ids: RequestIds::new() }
-    }
-
-    /// The count of requests under way.
-    pub fn running(&self) -> Arc<Running> {
-        self.running.clone()
+    /// Serves what `live` says at the time of each request, and tells `telemetry` of it.
+    pub fn new(live: Arc<Live>, telemetry: Arc<Telemetry>) -> Self {
+        Gateway { live, telemetry, request_ids: RequestIds::new() }
     }
 }
 
@@ -94,8 +90,15 @@ impl ProxyHttp for Gateway {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        self.running.0.fetch_add(1, Ordering::Relaxed);
-        Ctx { judged: None, tries: Tries::default(), body: Body::default(), interim: 0, running: self.running.clone() }
+        self.telemetry.running.begin();
+        Ctx {
+            judged: None,
+            tries: Tries::default(),
+            body: Body::default(),
+            interim: 0,
+            notes: Notes::default(),
+            telemetry: self.telemetry.clone(),
+        }
     }
 
     /// Pingora would add a compression module that is switched off, and costs allocations all the same.
@@ -110,11 +113,12 @@ impl ProxyHttp for Gateway {
             session.set_ignore_info_resp(true);
         }
         let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
-        let route = match verdict.action {
-            Action::Forward(found) => Some(found.index),
-            Action::Answer(_) | Action::Redirect(_) | Action::Refuse(_) => None,
-        };
+        let mut verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
+        let id = self.request_ids.of(&session.req_header().headers);
+        verdict.edits.say_for(|| id.value());
+        if self.telemetry.has_audience(&generation) {
+            ctx.notes.begin(&verdict);
+        }
         let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.reason.map_or("-", Reason::code);
@@ -128,7 +132,9 @@ impl ProxyHttp for Gateway {
             };
             log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
         }
-        ctx.judged = Some(Judged { route, edits: verdict.edits, generation, sender });
+        let forwarded = matches!(verdict.action, Action::Forward(_));
+        let route = verdict.route.map(|found| found.index);
+        ctx.judged = Some(Judged { route, forwarded, edits: verdict.edits, generation, sender, id });
         let Some(own) = own else {
             if let Some((route, generation)) = ctx.forwarded() {
                 let timeouts = &generation.upstream(route.upstream).spec().timeouts;
@@ -151,6 +157,8 @@ impl ProxyHttp for Gateway {
         let (tries, upstream, client) =
             ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
         let peer = tries.peer(upstream, session.as_downstream(), client)?;
+        ctx.notes.try_begins();
+        let tries = &ctx.tries;
         guard::set_deadline(tries.deadline(session.as_downstream()).map(Into::into));
         Ok(peer)
     }
@@ -195,17 +203,15 @@ impl ProxyHttp for Gateway {
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;
         }
-        if let Some(judged) = &ctx.judged {
-            say_where_from(session, request, &judged.sender)?;
-        }
         if session.is_http2() {
             join_cookies(request)?;
         }
-        let mut ids = request.headers.get_all(X_REQUEST_ID).iter();
-        if !ids.next().is_some_and(RequestIds::is_usable) || ids.next().is_some() {
-            request.insert_header("X-Request-Id", self.request_ids.next())?;
+        let Some(judged) = &ctx.judged else { return Ok(()) };
+        say_where_from(session, request, &judged.sender)?;
+        match judged.id {
+            RequestId::Own(..) => request.insert_header(request_id::NAME, judged.id.value()),
+            RequestId::Client(_) => Ok(()),
         }
-        Ok(())
     }
 
     async fn request_body_filter(
@@ -238,8 +244,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some((tries, upstream, _)) = ctx.toward_upstream() {
-            tries.header_came(upstream, response.status);
+        if let Some((tries, upstream, _)) = ctx.toward_upstream()
+            && tries.header_came(upstream, response.status)
+        {
+            ctx.notes.header_came();
         }
         Ok(())
     }
@@ -324,6 +332,28 @@ impl ProxyHttp for Gateway {
         failed
     }
 
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx)
+    where
+        Self::CTX: Send + Sync,
+    {
+        let session = session.as_downstream();
+        let (authority, target) = authority_and_target(session.req_header());
+        let asked = Asked {
+            method: &session.req_header().method,
+            authority,
+            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
+            version: session.req_header().version,
+            headers: &session.req_header().headers,
+        };
+        let failure = e.map(|e| match overdue(session) {
+            Some(Overdue::Deadline) => "timeouts.total",
+            Some(Overdue::Idle) => "idle",
+            None => e.etype().as_str(),
+        });
+        let status = session.response_written().map(|response| response.status);
+        ctx.note(Some(asked), status, session.body_bytes_sent(), failure);
+    }
+
     /// Pingora's own line holds what the client sent, and a client can make any number of them; ours does not.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
@@ -340,21 +370,48 @@ impl ProxyHttp for Gateway {
     }
 }
 
-// === impl Ctx, Running ===
+// === impl Ctx ===
 
 impl Ctx {
     /// The route of a request that is forwarded, with its configuration.
     fn forwarded(&self) -> Option<(&Route, &Generation)> {
-        let judged = self.judged.as_ref()?;
-        let route = judged.route?;
-        Some((judged.generation.snapshot.route(route), &judged.generation))
+        let judged = self.judged.as_ref().filter(|judged| judged.forwarded)?;
+        Some((judged.generation.snapshot.route(judged.route?), &judged.generation))
     }
 
     /// The tries of a request that is forwarded, where they go, and who it comes from.
     fn toward_upstream(&mut self) -> Option<(&mut Tries, &Upstream, IpAddr)> {
-        let Judged { generation, route, sender, .. } = self.judged.as_ref()?;
+        let Judged { generation, route, sender, .. } = self.judged.as_ref().filter(|judged| judged.forwarded)?;
         let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
         Some((&mut self.tries, upstream, sender.client))
+    }
+
+    /// Tells of the request, once, when it has ended. `asked` is None when the session is gone.
+    fn note(&mut self, asked: Option<Asked<'_>>, status: Option<StatusCode>, sent: usize, failure: Option<&str>) {
+        let (Some(judged), Some(noted)) = (&self.judged, self.notes.end()) else { return };
+        let upstream = self.forwarded().map(|(route, generation)| Forwarded {
+            name: &generation.upstream(route.upstream).spec().name,
+            address: self.tries.last().map(|endpoint| endpoint.address()),
+            took: noted.upstream_took,
+            tries: noted.tries,
+        });
+        self.telemetry.note(&Record {
+            generation: &judged.generation,
+            route: judged.route.map(|route| (route, judged.generation.snapshot.route(route))),
+            kind: noted.kind,
+            reason: noted.reason,
+            code: noted.code,
+            refused: noted.refused,
+            client: judged.sender.client,
+            scheme: judged.sender.scheme,
+            request: asked,
+            status,
+            sent,
+            took: noted.took,
+            upstream,
+            failure,
+            id: &judged.id,
+        });
     }
 
     /// Gives a response what was decided for the request. Every response comes through here.
@@ -367,14 +424,9 @@ impl Ctx {
 
 impl Drop for Ctx {
     fn drop(&mut self) {
-        self.running.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Running {
-    /// Requests under way now.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        // What a guard has dropped has passed no other hook.
+        self.note(None, None, 0, Some("cut off"));
+        self.telemetry.running.end();
     }
 }
 

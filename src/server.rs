@@ -30,7 +30,8 @@ use crate::edge::admission::Admission;
 use crate::edge::{Edge, LINGER, listener_config};
 use crate::health::Health;
 use crate::live::Live;
-use crate::proxy::{Gateway, Running};
+use crate::proxy::Gateway;
+use crate::telemetry::Telemetry;
 
 /// How often names are looked up again.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
@@ -119,8 +120,8 @@ pub fn serve_with(
     let mut server = Server::new_with_opt_and_conf(options, conf);
     server.bootstrap();
 
-    let gateway = Gateway::new(live.clone());
-    let running = gateway.running();
+    let telemetry = Arc::new(Telemetry::new(fixed.admin.is_some()));
+    let gateway = Gateway::new(live.clone(), telemetry.clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
     let edge = Edge::new(live.clone(), proxy);
     let connections = edge.admission();
@@ -136,7 +137,7 @@ pub fn serve_with(
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
     server.add_service(background_service("names", Names { live: live.clone() }));
     server.add_service(background_service("health", Health::new(live)));
-    server.add_service(background_service("drain", Drain { running, connections, grace_period: fixed.grace_period }));
+    server.add_service(background_service("drain", Drain { telemetry, connections, grace_period: fixed.grace_period }));
     add(&mut server);
 
     let snapshot = &generation.snapshot;
@@ -286,7 +287,7 @@ impl BackgroundService for Names {
 
 /// SIGTERM: Pingora closes the listeners and then sleeps; this ends the process as soon as nothing is under way.
 struct Drain {
-    running: Arc<Running>,
+    telemetry: Arc<Telemetry>,
     connections: Arc<Admission>,
     /// Whoever still runs then is cut off.
     grace_period: Duration,
@@ -303,21 +304,23 @@ impl BackgroundService for Drain {
         else {
             return;
         };
-        log::info!("stopping requests={}", self.running.count());
+        log::info!("stopping requests={}", self.telemetry.running.count());
         let begin = Instant::now();
         let (idle, end) = (begin + LINGER, begin + self.grace_period);
         loop {
             tokio::select! {
-                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.running.count()),
+                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.telemetry.running.count()),
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
             // A connection without a request may have one on its way; for how long that is waited for says the edge.
-            if self.running.count() == 0 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10) {
+            if self.telemetry.running.count() == 0
+                && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10)
+            {
                 break log::info!("stopped");
             }
             if Instant::now() >= end {
-                break log::warn!("stopped after server.grace_period requests={}", self.running.count());
+                break log::warn!("stopped after server.grace_period requests={}", self.telemetry.running.count());
             }
         }
         log::logger().flush();

@@ -520,6 +520,11 @@ impl Verdict<'_> {
         }
     }
 
+    /// Whether the gateway refuses the request, or refuses it to the page that made it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.action, Action::Refuse(_)) || self.reason.is_some_and(Reason::is_refusal)
+    }
+
     /// Why it is so, in one word: the reason, or else why the gateway refuses.
     pub fn code(&self) -> &'static str {
         match (self.reason, self.action) {

@@ -53,8 +53,15 @@ pub struct Edits {
     pub(super) removal: Removal,
     pub(super) values: Values,
     pub(super) vary: Vary,
-    /// What was decided, for development.
-    said: Option<&'static str>,
+    /// What was decided, for development. Nearly no request has it.
+    said: Option<Box<Said>>,
+}
+
+/// What was decided, and about which request.
+#[derive(Debug, Clone)]
+struct Said {
+    code: &'static str,
+    request_id: Option<HeaderValue>,
 }
 
 /// At most one value for each field, without an allocation.
@@ -95,14 +102,24 @@ impl Edits {
             }
         }
         self.vary.merge_into(headers);
-        if let Some(code) = self.said {
-            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(code));
+        if let Some(said) = &self.said {
+            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(said.code));
+            if let Some(id) = &said.request_id {
+                headers.insert("X-Request-Id", id.clone());
+            }
         }
     }
 
     /// Also says in a header what was decided, in one word.
     pub fn say(&mut self, code: &'static str) {
-        self.said = Some(code);
+        self.said = Some(Box::new(Said { code, request_id: None }));
+    }
+
+    /// Says for which request too, if it says anything.
+    pub fn say_for(&mut self, request_id: impl FnOnce() -> HeaderValue) {
+        if let Some(said) = &mut self.said {
+            said.request_id = Some(request_id());
+        }
     }
 
     /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers of anybody: under a policy the

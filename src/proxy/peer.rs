@@ -172,14 +172,18 @@ impl Tries {
         }
     }
 
-    /// The header of a response has come, maybe an interim one.
-    pub(super) fn header_came(&mut self, upstream: &Upstream, status: StatusCode) {
-        if let Some(at) = &self.at
-            && (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
-        {
-            self.answered = true;
-            upstream.succeeded(at);
-        }
+    /// The header of a response has come, maybe an interim one. True when it is that of the response itself.
+    pub(super) fn header_came(&mut self, upstream: &Upstream, status: StatusCode) -> bool {
+        let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+        let Some(at) = self.at.as_ref().filter(|_| !interim) else { return false };
+        self.answered = true;
+        upstream.succeeded(at);
+        true
+    }
+
+    /// Where the request is, or has been last.
+    pub(super) fn last(&self) -> Option<&Endpoint> {
+        self.at.as_ref().map(Active::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
     }
 
     /// Something went wrong after there was a connection. Says in the error whether there is another try. `cut_off` is

@@ -35,7 +35,7 @@ pub(super) struct Sender {
     /// Whether the peer is a trusted proxy.
     believed: bool,
     /// How the client has reached the first of us.
-    scheme: Scheme,
+    pub(super) scheme: Scheme,
 }
 
 impl Sender {
