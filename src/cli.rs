@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::Source;
+use crate::config::{Document, Source};
 use crate::demo;
+use crate::effective;
 use crate::live::{Live, Refused, inspect};
-use crate::problem::Severity;
+use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::server::{self, Hangup, Sockets};
 
@@ -54,7 +55,10 @@ enum Command {
         /// Exit with 1 on warnings too
         #[arg(long)]
         deny_warnings: bool,
-        /// How to print the problems
+        /// Print what is in force for every route, and where each value is written
+        #[arg(long)]
+        effective: bool,
+        /// How to print it
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
@@ -75,7 +79,10 @@ pub fn main() -> ExitCode {
     // Before anything else: until then a SIGHUP would end the process.
     let hangup = Hangup::catch();
     let result = match Arguments::parse().command {
-        Command::Check { config, deny_warnings, format } => return check(&config, deny_warnings, format),
+        Command::Check { config, deny_warnings, effective, format } => {
+            let show = if effective { Show::Effective } else { Show::Problems };
+            return check(&config, deny_warnings, show, format);
+        }
         Command::Run { config, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup, sockets))
@@ -106,8 +113,17 @@ fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
     Ok(demo::serve(hangup, print)?)
 }
 
-fn check(config: &Path, deny_warnings: bool, format: Format) -> ExitCode {
-    let (text, (_, problems)) = match inspect(config) {
+/// What `check` prints of a file that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// Its problems.
+    Problems,
+    /// What is in force for each route. Problems are messages then.
+    Effective,
+}
+
+fn check(config: &Path, deny_warnings: bool, show: Show, format: Format) -> ExitCode {
+    let (text, (snapshot, problems)) = match inspect(config) {
         Ok(inspected) => inspected,
         Err(unreadable) => {
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
@@ -116,10 +132,21 @@ fn check(config: &Path, deny_warnings: bool, format: Format) -> ExitCode {
     };
     let name = config.to_string_lossy();
     let source = Source::new(&name, &text);
-    print(&match format {
-        Format::Text => report::text(&problems, &source, paint()),
-        Format::Json => report::json(&problems, &source),
-    });
+    let document = Document::parse(&text, &mut Problems::default());
+    match (show, snapshot.zip(document)) {
+        (Show::Effective, Some((snapshot, document))) => {
+            let _ = std::io::stderr().write_all(report::text(&problems, &source, Paint::Plain).as_bytes());
+            let routes = effective::routes(&document, &snapshot, &source);
+            print(&match format {
+                Format::Text => effective::text(&routes, &source, paint()),
+                Format::Json => format!("{:#}\n", effective::json(&routes)),
+            });
+        }
+        _ => print(&match format {
+            Format::Text => report::text(&problems, &source, paint()),
+            Format::Json => report::json(&problems, &source),
+        }),
+    }
     let refused = problems.any_errors() || (deny_warnings && problems.count(Severity::Warning) > 0);
     if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

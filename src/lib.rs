@@ -26,12 +26,12 @@
 //! | [`server`] | the process: listeners, signals, the end |
 //! | [`telemetry`] | what requests leave behind: counts, log lines, the last refusals |
 //! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
-//! | [`admin`], [`demo`], [`cli`], [`report`] | what operators see |
+//! | [`admin`], [`demo`], [`cli`], [`report`], [`effective`] | what operators see |
 //!
 //! What must stay true:
 //!
-//! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`]
-//!    and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
+//! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`],
+//!    [`effective`] and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
 //!    files hold and what day it is, the compiler is told. A test reads the files and says so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
@@ -50,6 +50,7 @@ pub mod cors;
 pub mod demo;
 pub mod domain;
 pub mod edge;
+pub mod effective;
 pub mod forwarded;
 pub mod health;
 pub mod list;

@@ -14,6 +14,26 @@ pub enum Paint {
     Colour,
 }
 
+impl Paint {
+    /// What is to be found first.
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    /// What can be passed over.
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    /// With the parameters of an ANSI escape sequence (ECMA-48, SGR).
+    pub fn with(self, parameters: &str, text: &str) -> String {
+        match self {
+            Paint::Plain => text.to_owned(),
+            Paint::Colour => format!("\x1b[{parameters}m{text}\x1b[0m"),
+        }
+    }
+}
+
 /// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
 /// of the file; then one line that counts them.
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
@@ -80,10 +100,7 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
         Severity::Warning => "33",
         Severity::Hint => "36",
     };
-    let painted = |text: &str, colour: &str| match paint {
-        Paint::Plain => text.to_owned(),
-        Paint::Colour => format!("\x1b[1;{colour}m{text}\x1b[0m"),
-    };
+    let painted = |text: &str, colour: &str| paint.with(&format!("1;{colour}"), text);
     let place = place(problem, source);
     let _ = write!(out, "{}: {}", painted(&severity.to_string(), colour), source.name());
     if let Some(place) = &place {

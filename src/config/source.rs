@@ -56,6 +56,26 @@ impl<'t> Source<'t> {
         self.find(path, Part::Key)
     }
 
+    /// The line of a key that is there.
+    pub fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
+        let mut at = self.root.as_ref()?;
+        let mut line = 1;
+        for step in &path.0 {
+            match (step, at) {
+                (Step::Key(name), Tree::Map(_, entries)) => {
+                    let (_, key, value) = entries.iter().rev().find(|(key, _, _)| key == name)?;
+                    (line, at) = (key.start.line(), value);
+                }
+                (Step::Index(index), Tree::List(_, entries)) => {
+                    at = entries.get(*index)?;
+                    line = at.start().0.line();
+                }
+                _ => return None,
+            }
+        }
+        Some(line)
+    }
+
     fn find(&self, path: &KeyPath, part: Part) -> Place<'t> {
         // An empty file has no root, and whatever it lacks is missing at its beginning.
         let Some(mut at) = self.root.as_ref() else { return self.at(1, 0, 1) };

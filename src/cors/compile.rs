@@ -12,9 +12,6 @@ use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, Up
 use crate::list::List;
 use crate::problem::{At, Kind, Problems, Severity};
 
-/// What browsers take when there is no `Access-Control-Max-Age`, and APISIX's default.
-const DEFAULT_MAX_AGE: i64 = 5;
-
 impl Policy {
     /// Reads a policy's settings; `at` is where they stand. None when there is an error among the problems that this
     /// adds, or when an origin set that it uses has one.
@@ -310,7 +307,7 @@ fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> Header
     if seconds.is_none() {
         problems.add(at, Kind::MaxAgeLeftOut);
     }
-    let seconds = seconds.unwrap_or(DEFAULT_MAX_AGE);
+    let seconds = seconds.unwrap_or(Settings::DEFAULT_MAX_AGE);
     if !(-1..=86_400).contains(&seconds) {
         problems.add(at, Kind::BadMaxAge { value: seconds.to_string() });
     }

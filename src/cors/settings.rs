@@ -126,6 +126,11 @@ pub enum Patterns {
 
 // === defaults and words ===
 
+impl Settings {
+    /// What browsers take when there is no `Access-Control-Max-Age`, and APISIX's default.
+    pub const DEFAULT_MAX_AGE: i64 = 5;
+}
+
 impl Default for PreflightSettings {
     fn default() -> Self {
         PreflightSettings { matches: PreflightMatch::default(), status: 200, refused_status: 200 }

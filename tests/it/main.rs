@@ -12,6 +12,7 @@ mod corpus;
 mod demo;
 mod deployment;
 mod docs;
+mod effective;
 mod errors;
 mod faults;
 mod forwarding;
