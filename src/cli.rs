@@ -16,6 +16,7 @@ use crate::effective;
 use crate::live::{Live, Refused, inspect};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
+use crate::schema;
 use crate::server::{self, Hangup, Sockets};
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
@@ -24,6 +25,9 @@ const AFTER_HELP: &str = "\
 Examples:
   corsgate demo                              something to try, with nothing to set up
   corsgate check --config corsgate.yaml      every mistake of a file, with what to write
+  corsgate schema > corsgate.schema.json     completion and help in an editor: put
+      # yaml-language-server: $schema=corsgate.schema.json
+    into the first line of the file
   corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it
 
 RUST_LOG=corsgate=debug logs for every request why it got what it got.";
@@ -62,6 +66,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
     /// Serve the walkthrough on 127.0.0.1:9080, with a built-in upstream
     Demo,
 }
@@ -82,6 +88,10 @@ pub fn main() -> ExitCode {
         Command::Check { config, deny_warnings, effective, format } => {
             let show = if effective { Show::Effective } else { Show::Problems };
             return check(&config, deny_warnings, show, format);
+        }
+        Command::Schema => {
+            print(&schema::json());
+            return ExitCode::SUCCESS;
         }
         Command::Run { config, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };

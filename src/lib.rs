@@ -26,13 +26,14 @@
 //! | [`server`] | the process: listeners, signals, the end |
 //! | [`telemetry`] | what requests leave behind: counts, log lines, the last refusals |
 //! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
-//! | [`admin`], [`demo`], [`cli`], [`report`], [`effective`] | what operators see |
+//! | [`admin`], [`demo`], [`cli`], [`report`], [`effective`], [`schema`] | what operators see |
 //!
 //! What must stay true:
 //!
 //! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`],
-//!    [`effective`] and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or tokio, and are not async. What
-//!    files hold and what day it is, the compiler is told. A test reads the files and says so.
+//!    [`effective`], [`schema`] and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or
+//!    tokio, and are not async. What files hold and what day it is, the compiler is told. A test reads the files and says
+//!    so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.
@@ -60,6 +61,7 @@ pub mod proxy;
 pub mod report;
 pub mod request_id;
 pub mod route;
+pub mod schema;
 pub mod server;
 pub mod snapshot;
 pub mod telemetry;

@@ -1,9 +1,12 @@
 //! Durations (`500ms`, `2s`, `5m`) and sizes (`64KiB`, `1MiB`) as the configuration writes them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// A time span of 1 ms to 24 h, or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +70,60 @@ impl Size {
     }
 }
 
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_units(f, self.0.as_millis(), &[(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")])
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_units(f, self.0.into(), &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")])
+    }
+}
+
+/// In the largest unit that leaves something to write in front of it, and nothing behind.
+fn write_units(f: &mut fmt::Formatter<'_>, number: u128, units: &[(u128, &str)]) -> fmt::Result {
+    let fits = |(size, _): &&(u128, &str)| number >= *size && number.is_multiple_of(*size);
+    match units.iter().find(fits) {
+        Some((size, unit)) => write!(f, "{}{unit}", number / size),
+        None => write!(f, "0{}", units[units.len() - 2].1),
+    }
+}
+
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     Some((text[..digits].parse().ok()?, &text[digits..]))
+}
+
+impl JsonSchema for Duration {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "duration",
+            "description": "A number with its unit: `500ms`, `2s`, `5m`, `1h`; at most `24h`.",
+            "type": "string",
+            "pattern": "^[0-9]+(ms|s|m|h)$",
+        })
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "size",
+            "description": "A number with its unit: `512B`, `64KiB`, `1MiB`, `2GiB`.",
+            "type": "string",
+            "pattern": "^[0-9]+(B|KiB|MiB|GiB)$",
+        })
+    }
 }
 
 /// Both are strings; a bare number has no unit, and the message says so.
@@ -91,6 +145,18 @@ macro_rules! deserialize_from_string {
             }
         }
     };
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 deserialize_from_string!(Duration);

@@ -1,72 +1,92 @@
 //! A policy as it is written. The documentation of a key is its comment here.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::list::{List, given};
+use crate::schema::forms;
 
-/// A CORS policy, as written. Every key is optional, but at least one of the three that allow origins must be there.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// Who may read responses from pages of other origins, and what pages may send. At least one of `allow_origins`,
+/// `allow_origins_by_regex` and `allow_origin_sets` must be there: nothing opens by omission.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
 pub struct Settings {
     /// Origins that may read responses: `"*"` for any, or patterns such as `https://app.example`,
     /// `https://*.app.example`, `http://localhost:*`.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Origins")]
     pub allow_origins: Option<List>,
-    /// Regular expressions that must match an Origin from its first byte to its last.
+    /// Regular expressions that must match an Origin from its first byte to its last. Matching takes linear time; there
+    /// is no look-around.
     #[serde(deserialize_with = "given")]
     pub allow_origins_by_regex: Option<Patterns>,
-    /// Names from `origin_sets`.
+    /// Names from the top level's `origin_sets`.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Names")]
     pub allow_origin_sets: Option<List>,
-    /// Methods that a page may use; default `*`. GET, HEAD and POST always pass and need no listing.
+    /// Methods that a page may use. GET, HEAD and POST always pass and need no listing.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Methods", extend("default" = "*"))]
     pub allow_methods: Option<List>,
-    /// Request headers that a page may set; default `*`.
+    /// Request headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Headers", extend("default" = "*"))]
     pub allow_headers: Option<List>,
-    /// Response headers that a page may read besides the safelisted ones; default none.
+    /// Response headers that a page may read besides the safelisted ones. Without it the upstream's own list stays, for
+    /// allowed origins.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Headers")]
     pub expose_headers: Option<List>,
-    /// Seconds for which a browser may remember a preflight's answer, 0 to 86400; default 5; -1 means 0.
+    /// Seconds for which a browser may remember a preflight's answer, a plain number; -1 means 0.
     #[serde(deserialize_with = "given")]
+    #[schemars(range(min = -1, max = 86_400), extend("default" = Settings::DEFAULT_MAX_AGE))]
     pub max_age: Option<i64>,
-    /// Whether pages may send cookies and other credentials and still read the response; default false.
+    /// Whether pages may send cookies and other credentials and still read the response.
     #[serde(alias = "allow_credential")]
     pub allow_credentials: bool,
-    /// Origins for `Timing-Allow-Origin`, in the forms of `allow_origins`; default: the header is left alone.
+    /// Origins for `Timing-Allow-Origin`, in the forms of `allow_origins`. Without it and
+    /// `timing_allow_origins_by_regex` the header is left alone.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Origins")]
     pub timing_allow_origins: Option<List>,
     /// As `allow_origins_by_regex`, for `Timing-Allow-Origin`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
-    /// Answers `Access-Control-Request-Private-Network`; default false.
+    /// Whether `Access-Control-Request-Private-Network` is answered. Browsers gave it up.
     pub allow_private_network: bool,
     /// Which OPTIONS requests are answered here, and with what status.
     pub preflight: PreflightSettings,
-    /// What happens to the upstream's own CORS headers; default `override`.
+    /// What happens to the upstream's own CORS headers.
     pub upstream_headers: UpstreamHeaders,
-    /// What happens to a request whose Origin is refused; default `forward`.
+    /// What happens to a request whose Origin is refused.
     pub disallowed_origins: DisallowedOrigins,
     /// Accepts what is otherwise refused at load.
     #[serde(deserialize_with = "given")]
+    #[schemars(extend("minItems" = 1))]
     pub dangerously_allow: Option<Vec<Danger>>,
 }
 
-/// `preflight` of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Which OPTIONS requests corsgate answers itself, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreflightSettings {
-    /// Which OPTIONS requests are taken for preflights; default `origin`.
+    /// Which OPTIONS requests are taken for preflights. Others go to the upstream.
     #[serde(rename = "match")]
     pub matches: PreflightMatch,
-    /// Status of an allowed preflight: 200 (default) or 204.
+    /// Status of an allowed preflight.
+    #[schemars(extend("enum" = [200, 204]))]
     pub status: u16,
-    /// Status of a refused one: 200 (default), 204 or 403.
+    /// Status of a refused preflight.
+    #[schemars(extend("enum" = [200, 204, 403]))]
     pub refused_status: u16,
 }
 
 /// Which OPTIONS requests the gateway answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreflightMatch {
     /// With an Origin and a requested method: what browsers send.
@@ -79,7 +99,7 @@ pub enum PreflightMatch {
 }
 
 /// What happens to the upstream's own CORS headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamHeaders {
     /// Those that the policy speaks of are replaced or removed.
@@ -90,7 +110,7 @@ pub enum UpstreamHeaders {
 }
 
 /// What happens to a request whose Origin is refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisallowedOrigins {
     /// It goes to the upstream; the browser withholds the response from the page.
@@ -101,7 +121,7 @@ pub enum DisallowedOrigins {
 }
 
 /// What a policy may do only when it says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Danger {
     /// Allow the origin `null`.
@@ -158,3 +178,37 @@ impl Danger {
         }
     }
 }
+
+// === schemas of what cannot be derived ===
+
+impl JsonSchema for Patterns {
+    fn schema_name() -> Cow<'static, str> {
+        "RegularExpressions".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = json!({ "type": "string", "minLength": 1 });
+        json_schema!({
+            "title": "regular expressions",
+            "description": "One regular expression, or a list of them. A comma separates nothing here.",
+            "anyOf": [{ "type": "array", "minItems": 1, "items": one }, one],
+        })
+    }
+}
+
+fn some_origins(schema: &mut Schema) {
+    let keys = ["allow_origins", "allow_origins_by_regex", "allow_origin_sets"];
+    schema.insert("anyOf".into(), keys.iter().map(|key| json!({ "required": [key] })).collect());
+}
+
+/// serde knows the alias of `allow_credentials`; schemars does not.
+fn with_alias(schema: &mut Schema) {
+    let alias = json!({ "description": "APISIX's spelling of `allow_credentials`.", "type": "boolean" });
+    if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
+        properties.insert(ALIAS.into(), alias);
+    }
+    schema.insert("not".into(), json!({ "required": ["allow_credentials", ALIAS] }));
+}
+
+/// Of `allow_credentials`.
+pub const ALIAS: &str = "allow_credential";

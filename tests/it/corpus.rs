@@ -129,9 +129,9 @@ pub fn read(config: &str) -> (Option<Snapshot>, Problems) {
 }
 
 /// A configuration with what `check` is expected to print for it.
-struct Case {
-    path: PathBuf,
-    config: String,
+pub struct Case {
+    pub path: PathBuf,
+    pub config: String,
     printed: String,
 }
 
@@ -384,11 +384,13 @@ fn all_cases() -> Vec<Case> {
     cases
 }
 
-fn cases(name: &str) -> Vec<Case> {
+/// Those of `refused` or `warned`, in order.
+pub fn cases(name: &str) -> Vec<Case> {
     files(name, "txt").iter().map(|path| Case::read(path)).collect()
 }
 
-fn files(name: &str, extension: &str) -> Vec<PathBuf> {
+/// Those of a folder of the corpus, in order.
+pub fn files(name: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder().join(name)).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod mutation;
 mod regressions;
+mod schema;
 mod tls;
 mod tls_client;
 mod twins;

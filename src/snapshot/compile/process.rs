@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiler;
-use crate::config::{self, ClientCertificate, Toggle};
+use crate::config::{self, ADMIN_ADDRESS, ClientCertificate, Toggle};
 use crate::forwarded::TrustedProxies;
 use crate::problem::{At, Kind};
 use crate::snapshot::{AccessLog, ClientCertificates, Fixed, Limits, Listener, ListenerTls, LogTarget, TlsVersion};
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
 
 const ADDRESS: &str = "127.0.0.1:9080";
-const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
 
 /// Fewer days than this before a certificate ends, its owner is told.
 const ENDS_SOON: i64 = 14;

@@ -1,7 +1,7 @@
 //! The part of the compiler that reads upstreams.
 
 use super::Compiler;
-use crate::config::{self, Toggle, Use};
+use crate::config::{self, HEALTHY_STATUS, RETRIES, Toggle, Use};
 use crate::domain::{HostName, check_name, split_port};
 use crate::problem::{At, Kind};
 use crate::snapshot::{
@@ -43,7 +43,7 @@ impl<'d> Compiler<'d> {
         } = upstream;
         let balance = self.balance(*balance, hash_on.as_deref(), at);
         let timeouts = self.timeouts(timeouts, &at.key("timeouts"));
-        let retries = retries.unwrap_or(1);
+        let retries = retries.unwrap_or(RETRIES);
         self.in_range(retries as u64, 0..=10, "`1`, one more try", &at.key("retries"));
         let named = tls.as_ref().is_some_and(|tls| tls.sni.is_some());
         let tls = tls.as_ref().map(|tls| self.upstream_tls(tls, &at.key("tls")));
@@ -200,7 +200,7 @@ impl<'d> Compiler<'d> {
                 }
                 usable.then(|| host.into())
             });
-            let status = status.as_deref().map_or(Some((200, 399)), statuses);
+            let status = statuses(status.as_deref().unwrap_or(HEALTHY_STATUS));
             if status.is_none() {
                 let text = check.status.clone().unwrap_or_default();
                 self.problems.add(&at.key("status"), Kind::BadStatusRange { text });
