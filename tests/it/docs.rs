@@ -135,6 +135,12 @@ fn every_command_in_the_documents_does_what_they_show() {
                         let output = run_in(folder.path(), &[&["check"], arguments].concat());
                         assert_eq!(output.code, 0, "{command}\n{}{}", output.stdout, output.stderr);
                     }
+                    ["corsgate", "schema", ">", file] => {
+                        let output = run_in(folder.path(), &["schema"]);
+                        assert_eq!(output.code, 0, "{command}\n{}", output.stderr);
+                        let shown = blocks.get(i + 1).map(|next| next.text.as_str()).unwrap_or_default();
+                        assert!(shown.contains(&format!("$schema={file}\n")), "{command}");
+                    }
                     ["corsgate", "run", "--config", file] => {
                         let config = fs::read_to_string(folder.path().join(file)).unwrap();
                         drop(Gateway::start(&config.replace("127.0.0.1:9080", "{listen}")));
