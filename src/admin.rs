@@ -1,78 +1,109 @@
-//! The admin listener: is the process alive, is it ready, how have its reloads gone, and how are the nodes.
+//! The admin listener: is the process alive, is it ready, what is in force, how is it going, and what was refused.
+//!
+//! For people and monitoring beside the gateway, not for pages: whoever asks must do so by an address or a name that is
+//! the operator's, and no other site's page gets an answer ([`door`]). It changes nothing.
 
+mod door;
+mod metrics;
+mod overview;
+mod status;
+
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
-use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::edge::admission::Admission;
 use crate::live::Live;
 use crate::server::Readiness;
+use crate::telemetry::Telemetry;
 
-/// Answers `/livez`, `/readyz` and `/metrics`.
-pub struct Admin {
-    live: Arc<Live>,
-    readiness: Readiness,
+/// What there is to see.
+const PATHS: &str = "\
+/             how it is going, for people
+/livez        whether the process is alive
+/readyz       whether it wants to be sent requests
+/metrics      counts, for Prometheus
+/config       the configuration in force
+/routes       what is in force for every route
+/refusals     the last refused requests
+/refusals/ID  why one was refused
+";
+
+/// Answers for a process.
+#[derive(Clone)]
+pub struct Admin(Arc<Process>);
+
+/// What there is to tell about.
+pub struct Process {
+    /// The configuration in force, and how it came to be.
+    pub live: Arc<Live>,
+    /// Whether it wants to be sent requests.
+    pub readiness: Readiness,
+    /// What requests have left behind.
+    pub telemetry: Arc<Telemetry>,
+    /// The open connections.
+    pub connections: Arc<Admission>,
+    /// When it started.
+    pub started: SystemTime,
 }
 
+/// What is answered.
+struct Page {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum View {
+    Status,
+    Metrics,
+    Config,
+    Routes,
+    Refusals,
+    Refusal { id: String, format: Format },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+// === impl Admin ===
+
 impl Admin {
-    /// Tells about `live`.
-    pub fn new(live: Arc<Live>, readiness: Readiness) -> Self {
-        Admin { live, readiness }
+    /// Tells about a process.
+    pub fn new(process: Process) -> Self {
+        Admin(Arc::new(process))
     }
 
-    fn answer(&self, method: &Method, path: &str) -> (StatusCode, Vec<u8>) {
+    async fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Page {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            return (StatusCode::METHOD_NOT_ALLOWED, b"GET or HEAD\n".to_vec());
+            return Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
         }
+        // Whoever checks these may call the process by any name, and learns nothing but that it lives.
         match path {
-            "/readyz" if !self.readiness.is_ready() => (StatusCode::SERVICE_UNAVAILABLE, b"draining\n".to_vec()),
-            "/livez" | "/readyz" => (StatusCode::OK, b"ok\n".to_vec()),
-            "/metrics" => match self.metrics() {
-                Ok(text) => (StatusCode::OK, text),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n").into_bytes()),
-            },
-            _ => (StatusCode::NOT_FOUND, b"/livez, /readyz or /metrics\n".to_vec()),
-        }
-    }
-
-    /// Prometheus text, made from the counts at the time it is asked for.
-    fn metrics(&self) -> prometheus::Result<Vec<u8>> {
-        let registry = Registry::new();
-        let reloads = self.live.reloads();
-        let help = "Reloads since the start; a refused one has changed nothing.";
-        let counter = IntCounterVec::new(Opts::new("corsgate_config_reloads_total", help), &["result"])?;
-        counter.with_label_values(&["applied"]).inc_by(reloads.applied.load(Ordering::Relaxed));
-        counter.with_label_values(&["refused"]).inc_by(reloads.refused.load(Ordering::Relaxed));
-        registry.register(Box::new(counter))?;
-        let last = IntGauge::new("corsgate_config_last_reload_refused", "1 when the newest reload was refused.")?;
-        last.set(i64::from(reloads.last_refused.load(Ordering::Relaxed)));
-        registry.register(Box::new(last))?;
-        let help = "Number of the configuration in force; 1 is the one of the start.";
-        let generation = IntGauge::new("corsgate_config_generation", help)?;
-        generation.set(i64::try_from(self.live.current().number).unwrap_or(i64::MAX));
-        registry.register(Box::new(generation))?;
-        let node = |name, help| IntGaugeVec::new(Opts::new(name, help), &["upstream", "address"]);
-        let healthy = node("corsgate_upstream_node_healthy", "1 unless health checks have taken the node out.")?;
-        let ejected = node("corsgate_upstream_node_ejected", "1 while the node is out because requests have failed.")?;
-        let active = node("corsgate_upstream_node_active", "Requests under way at the node.")?;
-        for upstream in self.live.current().upstreams() {
-            for condition in upstream.conditions() {
-                let labels = [&*upstream.spec().name, &condition.address.to_string()];
-                healthy.with_label_values(&labels).set(i64::from(condition.healthy));
-                ejected.with_label_values(&labels).set(i64::from(condition.ejected));
-                active.with_label_values(&labels).set(i64::try_from(condition.active).unwrap_or(i64::MAX));
+            "/readyz" if !self.0.readiness.is_ready() => {
+                return Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
             }
+            "/livez" | "/readyz" => return Page::text(StatusCode::OK, "ok\n"),
+            _ => {}
         }
-        for gauge in [healthy, ejected, active] {
-            registry.register(Box::new(gauge))?;
+        if let Err(refusal) = door::admit(headers, self.0.live.current().snapshot.admin_hosts()) {
+            return Page::text(StatusCode::FORBIDDEN, refusal);
         }
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&registry.gather(), &mut text)?;
-        Ok(text)
+        let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
+        // Large configurations take a while to write out, and whether the process lives must be known meanwhile.
+        let process = self.0.clone();
+        let page = tokio::task::spawn_blocking(move || process.page(&view)).await;
+        page.unwrap_or_else(|error| Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
     }
 }
 
@@ -80,13 +111,91 @@ impl Admin {
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
-        let (status, body) = self.answer(&request.method, request.uri.path());
-        let length = http::HeaderValue::from(body.len());
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
+        let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
+        let page = self.answer(&request.method, path, query, &request.headers).await;
+        let mut response = Response::new(Vec::new());
+        *response.status_mut() = page.status;
         let headers = response.headers_mut();
-        headers.insert("content-type", http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-        headers.insert("content-length", length);
+        let fixed = |text| HeaderValue::from_static(text);
+        headers.insert(header::CONTENT_TYPE, fixed(page.content_type));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+        headers.insert(header::CACHE_CONTROL, fixed("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+        headers.insert(header::X_FRAME_OPTIONS, fixed("DENY"));
+        headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+        headers.insert("cross-origin-resource-policy", fixed("same-origin"));
+        headers.insert(header::CONTENT_SECURITY_POLICY, status::CONTENT_SECURITY_POLICY.clone());
+        *response.body_mut() = page.body;
         response
     }
+}
+
+// === impl View, Process, Page ===
+
+impl View {
+    fn of(path: &str, query: &str) -> Option<Self> {
+        Some(match path {
+            "/" => View::Status,
+            "/metrics" => View::Metrics,
+            "/config" => View::Config,
+            "/routes" => View::Routes,
+            "/refusals" => View::Refusals,
+            _ => {
+                let id = path.strip_prefix("/refusals/")?.to_owned();
+                let format = if query == "format=json" { Format::Json } else { Format::Text };
+                View::Refusal { id, format }
+            }
+        })
+    }
+}
+
+impl Process {
+    /// May take a while.
+    fn page(&self, view: &View) -> Page {
+        match view {
+            View::Status => Page {
+                status: StatusCode::OK,
+                content_type: "text/html; charset=utf-8",
+                body: status::page(self, SystemTime::now()).into_bytes(),
+            },
+            View::Metrics => match metrics::text(self) {
+                Ok(body) => {
+                    Page { status: StatusCode::OK, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
+                }
+                Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+            },
+            View::Config => Page::json(&overview::config(self)),
+            View::Routes => Page::json(&overview::routes(&self.live.current())),
+            View::Refusals => Page::json(&overview::refusals(self)),
+            View::Refusal { id, format } => match self.telemetry.refusals.find(id) {
+                Some(refused) => match format {
+                    Format::Json => Page::json(&overview::refusal(&refused)),
+                    Format::Text => Page::text(StatusCode::OK, &refused.code),
+                },
+                None => Page::text(StatusCode::NOT_FOUND, UNKNOWN_REFUSAL),
+            },
+        }
+    }
+}
+
+/// Why there is nothing to tell about a request.
+const UNKNOWN_REFUSAL: &str = "\
+No refused request with this id is remembered. Only the last few hundred are, and only those that were refused;
+/refusals lists them.
+";
+
+impl Page {
+    fn text(status: StatusCode, text: &str) -> Self {
+        Page { status, content_type: "text/plain; charset=utf-8", body: text.as_bytes().to_vec() }
+    }
+
+    fn json(value: &serde_json::Value) -> Self {
+        Page { status: StatusCode::OK, content_type: "application/json", body: format!("{value:#}\n").into_bytes() }
+    }
+}
+
+/// A point in time for people and programs: RFC 3339, in UTC, to the second.
+pub(crate) fn time(at: SystemTime) -> impl fmt::Display {
+    let at = jiff::Timestamp::try_from(at).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

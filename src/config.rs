@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::source::{Place, Source};
 pub use self::units::{Duration, Size};
@@ -36,7 +36,7 @@ pub const RETRIES: usize = 1;
 pub const HEALTHY_STATUS: &str = "200-399";
 
 /// The configuration file of corsgate.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "corsgate configuration", extend("required" = ["listeners", "services"]))]
 pub struct Document {
@@ -79,7 +79,7 @@ pub struct Document {
 }
 
 /// An address where clients connect, and what they speak there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]), transform = no_redirect_over_tls)]
 pub struct Listener {
@@ -99,7 +99,7 @@ pub struct Listener {
 }
 
 /// TLS with clients. A reload renews all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["certificates"], "dependentRequired" = { "client_certificate": ["client_ca"] }))]
 pub struct ListenerTls {
@@ -134,7 +134,7 @@ pub enum ClientCertificate {
 }
 
 /// A certificate with its key: paths of PEM files, from the directory of the configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["cert", "key"]))]
 pub struct Certificate {
@@ -149,7 +149,7 @@ pub struct Certificate {
 }
 
 /// The listener for operators: `/livez`, `/readyz` and `/metrics`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// IP address and port. Keep it on loopback unless only your monitoring can reach it. A change needs a restart.
@@ -163,7 +163,7 @@ pub struct Admin {
 }
 
 /// Where a line for each request goes, and which.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLog {
     /// `stdout`, or the path of a file, from the directory of the configuration; SIGHUP opens it anew.
@@ -190,7 +190,7 @@ pub enum LogFormat {
 }
 
 /// The process. A change of any of these needs a restart.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Threads that serve requests; 0 is one per core.
@@ -207,7 +207,7 @@ pub struct Server {
 }
 
 /// What a client may do.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The longest request target, at most `512KiB`; beyond it 414.
@@ -255,7 +255,7 @@ pub struct Limits {
 }
 
 /// The servers behind a service, and how they are used: an entry of `upstreams`, or written in place.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Upstream", extend("required" = ["nodes"]), transform = hash_needs_a_key)]
 pub struct Upstream {
@@ -295,7 +295,7 @@ pub struct Upstream {
 }
 
 /// A server.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub struct Node {
@@ -324,7 +324,7 @@ pub enum Balance {
 }
 
 /// How long an upstream is waited for. Times without anything happening, but for `connect` and `total`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// For a new connection.
@@ -349,7 +349,7 @@ pub struct Timeouts {
 }
 
 /// TLS with the nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("dependentRequired" = { "cert": ["key"], "key": ["cert"] }))]
 pub struct UpstreamTls {
@@ -374,7 +374,7 @@ pub struct UpstreamTls {
 }
 
 /// How nodes are asked whether they can serve.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("dependentRequired" = { "host": ["path"], "status": ["path"] }))]
 pub struct HealthCheck {
@@ -405,7 +405,7 @@ pub struct HealthCheck {
 }
 
 /// When requests that fail take a node out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {
     /// Failures in a row.
@@ -418,7 +418,7 @@ pub struct Ejection {
 }
 
 /// Hosts, and what serves them.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["name"]), transform = upstream_here_or_on_every_route)]
 pub struct Service {
@@ -444,7 +444,7 @@ pub struct Service {
 }
 
 /// Paths and methods, and what is done with their requests.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["paths"]))]
 pub struct Route {
@@ -484,7 +484,8 @@ pub enum Cors {
 }
 
 /// Something by its name, or written in place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Use<T> {
     /// The name.
     Named(String),
@@ -736,6 +737,34 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
             }
         }
         deserializer.deserialize_any(ToggleVisitor(PhantomData))
+    }
+}
+
+// === as it would be written ===
+
+impl Serialize for Cors {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cors::Off => serializer.serialize_bool(false),
+            Cors::On => serializer.serialize_bool(true),
+            Cors::Policy(policy) => policy.serialize(serializer),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Toggle<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Toggle::Off => serializer.serialize_bool(false),
+            Toggle::On => serializer.serialize_bool(true),
+            Toggle::With(how) => how.serialize(serializer),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Named<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::{self, Cors, Document, Source, Use};
-use crate::cors::{Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders};
+use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
 use crate::list::List;
 use crate::problem::{KeyPath, Step};
 use crate::report::Paint;
@@ -284,11 +285,11 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 17] {
         ("timing_allow_origins", entries(timing_allow_origins.as_ref())),
         ("timing_allow_origins_by_regex", patterns(timing_allow_origins_by_regex.as_ref())),
         ("allow_private_network", Some(allow_private_network.to_string())),
-        ("preflight.match", Some(word_of_match(*matches).into())),
+        ("preflight.match", word(matches)),
         ("preflight.status", Some(status.to_string())),
         ("preflight.refused_status", Some(refused_status.to_string())),
-        ("upstream_headers", Some(word_of_upstream(*upstream_headers).into())),
-        ("disallowed_origins", Some(word_of_disallowed(*disallowed_origins).into())),
+        ("upstream_headers", word(upstream_headers)),
+        ("disallowed_origins", word(disallowed_origins)),
         ("dangerously_allow", dangers),
     ]
 }
@@ -305,24 +306,7 @@ fn joined<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn word_of_match(matches: PreflightMatch) -> &'static str {
-    match matches {
-        PreflightMatch::Standard => "standard",
-        PreflightMatch::Origin => "origin",
-        PreflightMatch::Any => "any",
-    }
-}
-
-fn word_of_upstream(headers: UpstreamHeaders) -> &'static str {
-    match headers {
-        UpstreamHeaders::Override => "override",
-        UpstreamHeaders::Replace => "replace",
-    }
-}
-
-fn word_of_disallowed(disallowed: DisallowedOrigins) -> &'static str {
-    match disallowed {
-        DisallowedOrigins::Forward => "forward",
-        DisallowedOrigins::Reject => "reject",
-    }
+/// A word as the configuration writes it.
+fn word(value: impl Serialize) -> Option<String> {
+    serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
 }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 /// The entries as written, in order, white space around commas removed.
 ///
 /// Empty lists and empty entries are kept: whoever reads the list refuses them, with the place (an empty entry is
 /// how a stray comma looks, and a stray comma must never widen a policy).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct List(Vec<String>);
 
 impl List {

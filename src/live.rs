@@ -145,6 +145,11 @@ impl Live {
         self.current.load_full()
     }
 
+    /// Where operators connect, as the process was started.
+    pub fn admin(&self) -> Option<std::net::SocketAddr> {
+        self.started.admin
+    }
+
     /// How reloads have gone.
     pub fn reloads(&self) -> &Reloads {
         &self.reloads

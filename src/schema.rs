@@ -69,7 +69,8 @@ fn tidy(property: &mut Value) {
             }
         }
     }
-    object.retain(|key, value| key != "format" && !(key == "default" && value.is_null()));
+    // The default of a mapping is that of its keys, which say theirs themselves.
+    object.retain(|key, value| key != "format" && !(key == "default" && (value.is_null() || value.is_object())));
     if object.contains_key("enum") {
         object.retain(|key, _| key != "minimum" && key != "maximum");
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use pingora::server::configuration::{Opt, ServerConf};
@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::signals::Readiness;
 use self::signals::Signals;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::edge::admission::Admission;
 use crate::edge::{Edge, LINGER, listener_config};
 use crate::health::Health;
@@ -132,7 +132,14 @@ pub fn serve_with(
     server.add_service(edge);
     let readiness = Readiness::default();
     if let Some(address) = fixed.admin {
-        add_http_service(&mut server, "admin", Admin::new(live.clone(), readiness.clone()), address);
+        let admin = Admin::new(admin::Process {
+            live: live.clone(),
+            readiness: readiness.clone(),
+            telemetry: telemetry.clone(),
+            connections: connections.clone(),
+            started: SystemTime::now(),
+        });
+        add_http_service(&mut server, "admin", admin, address);
     }
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
     server.add_service(background_service("names", Names { live: live.clone() }));

@@ -84,6 +84,12 @@ impl Certificate {
         named(&self.exact, host) || base_of(host).is_some_and(|base| named(&self.wildcard, base))
     }
 
+    /// What it is for, as its subject alternative names have it.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let wildcards = self.wildcard.iter().map(|base| format!("*.{base}"));
+        self.exact.iter().map(ToString::to_string).chain(wildcards)
+    }
+
     /// Whole days from `now`, in seconds since 1970, until it ends.
     pub fn days_left(&self, now: i64) -> i64 {
         (self.ends - now).div_euclid(86_400)

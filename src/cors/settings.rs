@@ -11,7 +11,7 @@ use crate::schema::forms;
 
 /// Who may read responses from pages of other origins, and what pages may send. At least one of `allow_origins`,
 /// `allow_origins_by_regex` and `allow_origin_sets` must be there: nothing opens by omission.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
 pub struct Settings {
@@ -71,7 +71,7 @@ pub struct Settings {
 }
 
 /// Which OPTIONS requests corsgate answers itself, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreflightSettings {
     /// Which OPTIONS requests are taken for preflights. Others go to the upstream.
@@ -121,7 +121,7 @@ pub enum DisallowedOrigins {
 }
 
 /// What a policy may do only when it says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Danger {
     /// Allow the origin `null`.
@@ -135,7 +135,7 @@ pub enum Danger {
 }
 
 /// Regular expressions: a list, or one. A comma separates nothing here, it may be part of an expression.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged, expecting = "invalid value, expected a regular expression or a list of them")]
 pub enum Patterns {
     /// One.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::domain::{NameFault, check_name, split_port};
+use crate::domain::{HostName, NameFault, check_name, split_port};
 use crate::problem::Kind;
 
 /// `api.example` or `*.example`, lower case.
@@ -129,6 +129,18 @@ impl HostPattern {
             Ok(()) => {}
         }
         Ok(if wild { Self::Below(name.into()) } else { Self::Exact(name.into()) })
+    }
+
+    /// Whether a host is it, or below it.
+    pub fn covers(&self, host: &HostName) -> bool {
+        let host = host.as_str();
+        match self {
+            Self::Exact(name) => host == &**name,
+            // At least one label stands in front.
+            Self::Below(base) => {
+                host.strip_suffix(&**base).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+            }
+        }
     }
 }
 

@@ -269,7 +269,7 @@ fn when_all_nodes_are_down_the_page_is_told_so() {
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
     let gateway = Gateway::start(&format!("admin: {{ address: \"{{admin}}\" }}\n{}", config(&addresses, CHECK)));
     let healthy = |n: usize| {
-        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "admin")]);
+        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
         let line = format!("corsgate_upstream_node_healthy{{address=\"{}\",upstream=\"api\"}} ", addresses[n].0);
         metrics.text().lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned)).expect("a line")
     };

@@ -85,7 +85,7 @@ fn policy_of(response: &Response) -> char {
 /// The value of a metric.
 #[track_caller]
 fn metric(gateway: &Gateway, name: &str) -> u64 {
-    let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "admin")]);
+    let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
     let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {}", metrics.text())).parse().expect("a number")
 }
@@ -464,7 +464,7 @@ fn a_command_line_that_cannot_be_understood_exits_with_2() {
 fn the_admin_address_says_alive_ready_and_how_reloads_went() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
-    let admin = |method, target| fetch(gateway.admin(), method, target, &[("Host", "admin")]);
+    let admin = |method, target| fetch(gateway.admin(), method, target, &[("Host", "localhost")]);
     for path in ["/livez", "/readyz"] {
         let response = admin("GET", path);
         assert_eq!((response.status, response.text()), (200, "ok\n"), "{path}");

@@ -1,0 +1,114 @@
+//! Who may ask the admin listener.
+//!
+//! A page of any site can make a browser send requests to 127.0.0.1, and with a name of its own that it lets point there
+//! (DNS rebinding) even read the answers. So the listener answers only when it is asked for by an address, by
+//! `localhost`, or by a name that `admin.hosts` lists, which no foreign site has; and not when the browser says that
+//! another site asks.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::domain::HostName;
+use crate::route::HostPattern;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const FOREIGN_HOST: &str = "\
+Not by this name. Ask by address or as localhost, or list the name in the configuration: `admin: { hosts: [NAME] }`.
+";
+const FOREIGN_SITE: &str = "Not for pages of other sites.\n";
+
+/// Whether a request is answered; if not, what it is told.
+pub(super) fn admit(headers: &HeaderMap, hosts: &[HostPattern]) -> Result<(), &'static str> {
+    let mut named = headers.get_all(header::HOST).iter();
+    let host = match (named.next(), named.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(HostName::parse).ok_or(FOREIGN_HOST)?,
+        _ => return Err(FOREIGN_HOST),
+    };
+    if !is_own(&host, hosts) {
+        return Err(FOREIGN_HOST);
+    }
+    // Fetch Metadata: a person who types the address, or a page of the listener's own.
+    let site = headers.get_all(SEC_FETCH_SITE);
+    if site.iter().any(|site| site != "none" && site != "same-origin") {
+        return Err(FOREIGN_SITE);
+    }
+    // Browsers without Fetch Metadata say at least this, and nobody else does.
+    let own = |origin: &HeaderValue| {
+        let authority = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+        origin.as_bytes().strip_prefix(b"http://") == Some(authority)
+    };
+    match headers.get_all(header::ORIGIN).iter().all(own) {
+        true => Ok(()),
+        false => Err(FOREIGN_SITE),
+    }
+}
+
+fn is_own(host: &HostName, hosts: &[HostPattern]) -> bool {
+    let name = host.as_str();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    address || name == "localhost" || hosts.iter().any(|pattern| pattern.covers(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(fields: &[(&'static str, &'static str)]) -> Result<(), &'static str> {
+        let hosts = [HostPattern::parse("corsgate.internal").unwrap(), HostPattern::parse("*.ops.internal").unwrap()];
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        admit(&headers, &hosts)
+    }
+
+    #[test]
+    fn only_addresses_localhost_and_names_of_ones_own_are_answered() {
+        let own =
+            ["127.0.0.1:9180", "10.0.0.7", "[::1]:9180", "[::1]", "localhost", "LocalHost:9180", "localhost.:9180"];
+        for host in own.into_iter().chain(["corsgate.internal:9180", "eu.ops.internal", "Corsgate.Internal"]) {
+            assert_eq!(asked(&[("host", host)]), Ok(()), "{host}");
+        }
+        let foreign = [
+            "evil.test",
+            "evil.test:9180",
+            "127.0.0.1.evil.test",
+            "localhost.evil.test",
+            "evil-localhost",
+            "ops.internal",
+            "corsgate.internal.evil.test",
+            "127.0.0.1 evil.test",
+            "",
+        ];
+        for host in foreign {
+            assert_eq!(asked(&[("host", host)]), Err(FOREIGN_HOST), "{host}");
+        }
+        assert_eq!(asked(&[]), Err(FOREIGN_HOST));
+        assert_eq!(asked(&[("host", "localhost"), ("host", "localhost")]), Err(FOREIGN_HOST));
+    }
+
+    #[test]
+    fn no_other_sites_page_is_answered() {
+        let host = ("host", "127.0.0.1:9180");
+        for own in [("sec-fetch-site", "none"), ("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:9180")]
+        {
+            assert_eq!(asked(&[host, own]), Ok(()), "{own:?}");
+        }
+        for foreign in [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("sec-fetch-site", ""),
+            ("origin", "https://evil.test"),
+            ("origin", "null"),
+            ("origin", "http://127.0.0.1:3000"),
+            ("origin", "https://127.0.0.1:9180"),
+            ("origin", ""),
+        ] {
+            assert_eq!(asked(&[host, foreign]), Err(FOREIGN_SITE), "{foreign:?}");
+        }
+        let both = [host, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(asked(&both), Err(FOREIGN_SITE));
+    }
+}

@@ -1,0 +1,264 @@
+//! The page for people: how it is going. Rendered here, whole, with nothing to fetch and no script.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use once_cell::sync::Lazy;
+
+use super::overview::{Group, ago, effective_routes, explain_command, groups};
+use super::{Process, time};
+use crate::effective::EffectiveCors;
+use crate::live::{Generation, Reload};
+use crate::snapshot::Listener;
+
+/// More routes than this nobody reads on a page.
+const MOST_ROUTES: usize = 200;
+/// More groups of refusals than this neither.
+const MOST_GROUPS: usize = 50;
+/// More nodes than this neither.
+const MOST_NODES: usize = 200;
+
+const STYLE: &str = include_str!("status.css");
+
+/// Nothing but the page's own style.
+pub(super) static CONTENT_SECURITY_POLICY: Lazy<HeaderValue> = Lazy::new(|| {
+    let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, STYLE.as_bytes()));
+    let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// The whole page, as of `now`.
+pub(super) fn page(process: &Process, now: SystemTime) -> String {
+    let generation = process.live.current();
+    let refused = groups(process.telemetry.refusals.newest());
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "corsgate" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (head(process, &generation, now))
+                main {
+                    (refusals(&refused, &generation, now))
+                    (listeners(&generation, process, now))
+                    (upstreams(&generation))
+                    (routes(&generation))
+                    (reloads(&process.live.reloads().past(), &generation, now))
+                }
+                footer {
+                    a href="/metrics" { "/metrics" } " " a href="/config" { "/config" } " "
+                    a href="/routes" { "/routes" } " " a href="/refusals" { "/refusals" }
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
+    let written = &generation.written;
+    let refused = process.live.reloads().past().first().is_some_and(|reload| reload.result.is_err());
+    html! {
+        header {
+            h1 { "corsgate " small { (env!("CARGO_PKG_VERSION")) } }
+            @if process.readiness.is_ready() { span.state.good { "ready" } } @else { span.state.bad { "draining" } }
+            @if refused { span.state.bad { "last reload refused" } }
+            dl {
+                div { dt { "up" } dd { (ago(process.started, now)) } }
+                div { dt { "connections" } dd { (process.connections.open()) } }
+                div { dt { "requests" } dd { (process.telemetry.running.count()) } }
+                div { dt { "configuration" } dd { code { (written.name) } " generation " (generation.number) } }
+                div { dt { "read" } dd { (when(written.read, now)) } }
+                div { dt { "sha256" } dd { code title=(written.hash) { (written.hash[..12]) } } }
+            }
+        }
+    }
+}
+
+fn refusals(groups: &[Group], generation: &Generation, now: SystemTime) -> Markup {
+    html! {
+        section {
+            h2 { "Last refusals" }
+            @if groups.is_empty() { p.none { "Nothing was refused." } }
+            @for Group { newest, count } in groups.iter().take(MOST_GROUPS) {
+                article {
+                    h3 {
+                        code.reason { (newest.code) } " "
+                        @match &newest.origin {
+                            Some(origin) => code { (origin) },
+                            None => span.none { "no origin" },
+                        }
+                        " → "
+                        @match &newest.route {
+                            Some(route) => (route),
+                            None => { (newest.authority) " " span.none { "(no route)" } },
+                        }
+                    }
+                    p {
+                        (count) (if *count == 1 { " request, " } else { " requests, the last one " })
+                        (when(newest.at, now)) ": "
+                        code { (newest.method) " " (newest.path) }
+                        @if let Some(method) = &newest.requested_method { " asking for " code { (method) } }
+                        @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
+                        " · " a href=(format!("/refusals/{}", newest.id)) { "why" }
+                    }
+                    @if newest.origin.is_some() { pre { (explain_command(newest, &generation.written.name)) } }
+                }
+            }
+            @if groups.len() > MOST_GROUPS { p.none { "and " (groups.len() - MOST_GROUPS) " more kinds" } }
+        }
+    }
+}
+
+fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Markup {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let speaks = |listener: &Listener| match &listener.tls {
+        None => "http".to_owned(),
+        Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
+    };
+    html! {
+        section {
+            h2 { "Listeners" }
+            table {
+                thead { tr { th { "address" } th { "speaks" } th { "certificates" } } }
+                tbody {
+                    @for listener in generation.snapshot.listeners() {
+                        tr {
+                            td { code { (listener.address) } }
+                            td {
+                                (speaks(listener))
+                                @if let Some(port) = listener.redirect { ", redirects to https on " (port) }
+                                @if listener.proxy_protocol { ", PROXY protocol" }
+                            }
+                            td {
+                                @for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
+                                    @let left = certificate.days_left(seconds);
+                                    div {
+                                        (certificate.names().collect::<Vec<_>>().join(", ")) " "
+                                        span.bad[left < 14] { "ends in " (left) " d" }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    @if let Some(admin) = process.live.admin() {
+                        tr { td { code { (admin) } } td { "admin" } td {} }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn upstreams(generation: &Generation) -> Markup {
+    let nodes = || {
+        generation.upstreams().iter().flat_map(|upstream| {
+            upstream.conditions().into_iter().map(move |condition| (&upstream.spec().name, condition))
+        })
+    };
+    let all = nodes().count();
+    html! {
+        section {
+            h2 { "Upstreams" }
+            table {
+                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "requests under way" } } }
+                tbody {
+                    @for (name, node) in nodes().take(MOST_NODES) {
+                        tr {
+                            td { (name) }
+                            td { code { (node.address) } }
+                            td {
+                                @match (node.healthy, node.ejected) {
+                                    (false, _) => span.bad { "unhealthy" },
+                                    (true, true) => span.bad { "ejected" },
+                                    (true, false) => span.good { "in use" },
+                                }
+                            }
+                            td.number data-label="requests under way" { (node.active) }
+                        }
+                    }
+                }
+            }
+            @if all == 0 { p.none { "No address of any upstream is known." } }
+            @if all > MOST_NODES { p.none { "and " (all - MOST_NODES) " more; " a href="/metrics" { "/metrics" } " has all" } }
+        }
+    }
+}
+
+fn routes(generation: &Generation) -> Markup {
+    let routes = effective_routes(generation);
+    html! {
+        section {
+            h2 { "Routes" }
+            table {
+                thead { tr { th { "route" } th { "serves" } th { "allowed origins" } th { "upstream" } } }
+                tbody {
+                    @for route in routes.iter().take(MOST_ROUTES) {
+                        tr {
+                            td { (route.name) " " span.none { "line\u{a0}" (route.line) } }
+                            td { (route.serves()) }
+                            td {
+                                @match &route.cors {
+                                    EffectiveCors::Absent | EffectiveCors::Off { .. } => {
+                                        span.none { (route.cors.origins()) }
+                                    },
+                                    EffectiveCors::Policy { name, written, .. } => {
+                                        code { (route.cors.origins()) } " "
+                                        span.none {
+                                            @if let Some(name) = name { (name) ", " }
+                                            "line\u{a0}" (written)
+                                        }
+                                    },
+                                }
+                            }
+                            td { (route.upstream) }
+                        }
+                    }
+                }
+            }
+            @if routes.len() > MOST_ROUTES {
+                p.none { "and " (routes.len() - MOST_ROUTES) " more; " a href="/routes" { "/routes" } " has all" }
+            }
+        }
+    }
+}
+
+fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup {
+    html! {
+        section {
+            h2 { "Last reloads" }
+            @if past.is_empty() { p.none { "None since the start." } }
+            @for reload in past {
+                article {
+                    @match &reload.result {
+                        Ok(number) => p {
+                            span.good { "applied" } " generation " (number) ", " (when(reload.at, now))
+                        },
+                        Err(problems) => {
+                            p {
+                                span.bad { "refused" } ", " (when(reload.at, now))
+                                "; generation " (generation.number) " is in force now"
+                            }
+                            pre { (problems) }
+                        },
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long ago, and exactly when for those who want to know.
+fn when(at: SystemTime, now: SystemTime) -> Markup {
+    let exactly = time(at).to_string();
+    html! { time datetime=(exactly) title=(exactly) { (ago(at, now)) " ago" } }
+}

@@ -1,0 +1,310 @@
+//! The admin listener: what operators see, and who is not answered.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::{Response, fetch};
+use crate::gateway::{Gateway, run};
+use crate::upstream::{Reply, Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+const ALLOWED: (&str, &str) = ("Origin", "https://app.test");
+const ADMIN: (&str, &str) = ("Host", "127.0.0.1:9180");
+const PAGES: [&str; 5] = ["/", "/metrics", "/config", "/routes", "/refusals"];
+
+fn config(upstream: &Upstream) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+upstreams: {{ origin: {{ nodes: [{{ address: \"{}\" }}] }} }}
+services:
+  - name: api
+    hosts: [api.test]
+    upstream: origin
+    cors: {{ allow_origins: https://app.test, allow_methods: [GET, PUT], allow_headers: [X-A], max_age: 60 }}
+    routes:
+      - {{ name: orders, paths: [/orders/*] }}
+      - {{ name: raw, paths: [/raw], cors: false }}
+",
+        upstream.address()
+    )
+}
+
+fn start() -> (Upstream, Gateway) {
+    let upstream = Upstream::start(|_| Reply::new(200).header("X-Corsgate-Reason", "mine"));
+    let gateway = Gateway::start(&config(&upstream));
+    (upstream, gateway)
+}
+
+fn ask(gateway: &Gateway, path: &str) -> Response {
+    fetch(gateway.admin(), "GET", path, &[ADMIN])
+}
+
+fn json(gateway: &Gateway, path: &str) -> Value {
+    let response = ask(gateway, path);
+    assert_eq!((response.status, response.header("Content-Type")), (200, Some("application/json")), "{path}");
+    serde_json::from_str(response.text()).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The last refusals, as soon as there are so many.
+#[track_caller]
+fn refusals(gateway: &Gateway, count: usize) -> Vec<Value> {
+    refusals_when(gateway, |all| all.len() == count)
+}
+
+/// The last refusals, as soon as they are what is waited for: a request is noted when it has ended, and a client may be
+/// quicker.
+#[track_caller]
+fn refusals_when(gateway: &Gateway, come: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let all = json(gateway, "/refusals").as_array().cloned().unwrap();
+        if come(&all) {
+            return all;
+        }
+        assert!(Instant::now() < deadline, "{}: {all:#?}", all.len());
+    }
+}
+
+/// A preflight for DELETE of an origin that may not.
+fn refused_preflight(gateway: &Gateway, origin: &str) -> Response {
+    let fields = [HOST, ("Origin", origin), ("Access-Control-Request-Method", "DELETE")];
+    fetch(gateway.address(), "OPTIONS", "/orders/7", &fields)
+}
+
+#[test]
+fn foreign_names_and_foreign_pages_are_answered_by_nobody() {
+    let (_upstream, gateway) = start();
+    let refused: [&[(&str, &str)]; 5] = [
+        &[("Host", "evil.test")],
+        &[("Host", "127.0.0.1.evil.test:9180")],
+        &[ADMIN, ("Sec-Fetch-Site", "cross-site")],
+        &[ADMIN, ("Origin", "https://evil.test")],
+        &[ADMIN, ("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate")],
+    ];
+    for path in PAGES.into_iter().chain(["/refusals/x", "/nothing"]) {
+        for fields in refused {
+            let response = fetch(gateway.admin(), "GET", path, fields);
+            assert_eq!(response.status, 403, "{path} {fields:?}");
+            assert!(!response.text().contains("api"), "{path} {fields:?}: {}", response.text());
+        }
+    }
+    for path in PAGES {
+        assert_eq!(ask(&gateway, path).status, 200, "{path}");
+        assert_eq!(fetch(gateway.admin(), "POST", path, &[ADMIN]).status, 405, "{path}");
+    }
+    // Those who check whether it lives may call it what they like.
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(fetch(gateway.admin(), "GET", path, &[("Host", "evil.test")]).text(), "ok\n");
+    }
+    assert!(ask(&gateway, "/nothing").text().contains("/metrics"));
+}
+
+#[test]
+fn a_name_of_ones_own_is_answered_from_the_reload_on_that_brings_it() {
+    let (upstream, gateway) = start();
+    let named = |gateway: &Gateway| fetch(gateway.admin(), "GET", "/routes", &[("Host", "corsgate.internal:9180")]);
+    assert!(named(&gateway).text().contains("admin: { hosts: [NAME] }"));
+    let admin = "admin: { hosts: [corsgate.internal], address:";
+    gateway.reload_with(&config(&upstream).replace("admin: { address:", admin));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(named(&gateway).status, 200);
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+}
+
+#[test]
+fn programs_see_what_is_in_force() {
+    let (_upstream, gateway) = start();
+    let path = gateway.config_path();
+    let path = path.to_str().unwrap();
+    let checked = run(&["check", "--effective", "--format", "json", "--config", path]);
+    assert_eq!(json(&gateway, "/routes"), serde_json::from_str::<Value>(&checked.stdout).unwrap());
+    let config = json(&gateway, "/config");
+    let text = std::fs::read(path).unwrap();
+    let hash = ring::digest::digest(&ring::digest::SHA256, &text);
+    let hash = hash.as_ref().iter().fold(String::new(), |mut hash, byte| {
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    });
+    assert_eq!((&config["file"], &config["sha256"], &config["generation"]), (&path.into(), &hash.into(), &1.into()));
+    assert_eq!(config["routes"], json(&gateway, "/routes"));
+    // What the file leaves out is filled in.
+    assert_eq!(config["config"]["limits"]["uri"], "8KiB");
+    assert_eq!(config["config"]["upstreams"]["origin"]["timeouts"]["connect"], "2s");
+    let read = config["read"].as_str().unwrap();
+    assert!(read.len() == 20 && read.ends_with('Z'), "{read}");
+    // A file that was changed since is not in force, and a refused one neither.
+    gateway.reload_with("listeners: [{ address: \"{listen}\" }]\nnonsense: true\n");
+    gateway.wait_for_log("reload refused");
+    assert_eq!(json(&gateway, "/config"), config);
+}
+
+#[test]
+fn where_private_keys_are_is_told_nobody() {
+    let certificate = crate::certificates::Authority::new("authority").issue(&["api.test"]);
+    let listener =
+        "listeners: [{ address: \"{listen}\", tls: { certificates: [{ cert: secret.crt, key: secret.key }] } }]";
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let config = config(&upstream).replace("listeners: [{ address: \"{listen}\" }]", listener);
+    let gateway = Gateway::start_with_files(&config, &certificate.files("secret"));
+    let config = json(&gateway, "/config");
+    let pair = &config["config"]["listeners"][0]["tls"]["certificates"][0];
+    assert_eq!((&pair["cert"], &pair["key"]), (&"secret.crt".into(), &"[redacted]".into()));
+    for path in PAGES {
+        let page = ask(&gateway, path);
+        assert!(!page.text().contains("secret.key") && !page.text().contains("PRIVATE KEY"), "{path}");
+    }
+    assert!(ask(&gateway, "/").text().contains("api.test"), "the names of certificates are shown");
+}
+
+#[test]
+fn what_was_refused_is_remembered_with_its_id() {
+    let (_upstream, gateway) = start();
+    let mine = ("X-Request-Id", "mine-1");
+    let fields = [
+        HOST,
+        mine,
+        ("Origin", "https://admin.test"),
+        ("Access-Control-Request-Method", "DELETE"),
+        ("Access-Control-Request-Headers", "x-a,x-b"),
+    ];
+    fetch(gateway.address(), "OPTIONS", "/orders/7?token=secret", &fields);
+    fetch(gateway.address(), "GET", "/orders/7", &[HOST, ("Origin", "null"), ("Cookie", "session=secret")]);
+    fetch(gateway.address(), "GET", "/elsewhere", &[HOST, ALLOWED]);
+    // These are refused nothing.
+    fetch(gateway.address(), "GET", "/orders/7", &[HOST, ALLOWED]);
+    fetch(gateway.address(), "GET", "/orders/7", &[HOST]);
+    fetch(gateway.address(), "GET", "/raw", &[HOST, ("Origin", "https://admin.test")]);
+    let refusals = refusals(&gateway, 3);
+    let facts = |n: usize| {
+        let refusal = &refusals[n];
+        ["method", "path", "origin", "cors", "reason", "route"]
+            .map(|key| refusal[key].as_str().unwrap_or("-").to_owned())
+    };
+    assert_eq!(facts(0), ["GET", "/elsewhere", "https://app.test", "actual", "unknown_path", "-"]);
+    assert_eq!(facts(1), ["GET", "/orders/7", "null", "actual", "origin_null", "api/orders"]);
+    let preflight = ["OPTIONS", "/orders/7", "https://admin.test", "preflight", "origin_not_allowed", "api/orders"];
+    assert_eq!(facts(2), preflight);
+    assert_eq!(refusals[1]["credentials"], true);
+    assert_eq!(refusals[2]["request_id"], "mine-1");
+    assert_eq!(
+        (&refusals[2]["requested_method"], &refusals[2]["requested_headers"]),
+        (&"DELETE".into(), &"x-a,x-b".into())
+    );
+    assert!(!ask(&gateway, "/refusals").text().contains("secret"), "{refusals:#?}");
+}
+
+#[test]
+fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
+    let (_upstream, gateway) = start();
+    refused_preflight(&gateway, "https://admin.test");
+    let mut scanner = crate::client::Connection::open(gateway.address()).unwrap();
+    for i in 0..700 {
+        let target = format!("/wp-{i}");
+        scanner.request("GET", &target, &[HOST], b"").unwrap();
+    }
+    // 128 that no page has sent, and the one that a page has.
+    let remembered = refusals_when(&gateway, |all| all[0]["path"] == "/wp-699");
+    assert_eq!(remembered.len(), 129);
+    assert_eq!(remembered[128]["origin"], "https://admin.test");
+    for i in 0..700 {
+        let origin = format!("https://o{i}.test");
+        scanner.request("GET", "/orders/1", &[HOST, ("Origin", &origin)], b"").unwrap();
+    }
+    let remembered = refusals_when(&gateway, |all| all[0]["origin"] == "https://o699.test");
+    assert_eq!(remembered.len(), 512);
+    assert!(!remembered.iter().any(|refusal| refusal["origin"] == "https://admin.test"));
+}
+
+#[test]
+fn the_status_page_shows_people_what_they_need_and_fetches_nothing() {
+    let (upstream, gateway) = start();
+    let page = ask(&gateway, "/");
+    assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
+    assert!(page.text().contains("Nothing was refused."));
+    for _ in 0..3 {
+        refused_preflight(&gateway, "https://admin.test");
+    }
+    refusals(&gateway, 3);
+    gateway.reload_with("listeners: [{ address: \"{listen}\" }]\nnonsense: true\n");
+    gateway.wait_for_log("reload refused");
+    let page = ask(&gateway, "/");
+    let text = page.text();
+    let shown = [
+        "ready".to_owned(),
+        "last reload refused".to_owned(),
+        "origin_not_allowed".to_owned(),
+        "3 requests".to_owned(),
+        "unknown key `nonsense`".to_owned(),
+        upstream.address().to_string(),
+        gateway.address().to_string(),
+        gateway.admin().to_string(),
+        "api/orders".to_owned(),
+        "cors: false".to_owned(),
+        format!(
+            "corsgate explain --config {} --origin https://admin.test --method DELETE http://api.test/orders/7",
+            gateway.config_path().display()
+        ),
+    ];
+    for words in shown {
+        assert!(text.contains(&words), "{words}\n{text}");
+    }
+    for foreign in ["<script", "src=", "<link", "@import", "url("] {
+        assert!(!text.contains(foreign), "{foreign}");
+    }
+    let policy = page.header("Content-Security-Policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert_eq!(page.header("X-Frame-Options"), Some("DENY"));
+    assert_eq!(page.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(page.header("Cache-Control"), Some("no-store"));
+}
+
+#[test]
+fn nothing_that_a_client_sends_is_markup_or_a_command() {
+    let (_upstream, gateway) = start();
+    for hostile in ["https://<script>alert(1)</script>", "https://x'$(reboot)`id`", "https://\"onload=x"] {
+        let fields = [HOST, ("Origin", hostile), ("X-Request-Id", "<b>")];
+        fetch(gateway.address(), "GET", "/orders/'img'", &fields);
+    }
+    refusals(&gateway, 3);
+    let page = ask(&gateway, "/");
+    for markup in ["<script", "<img", "<b>", "\"onload"] {
+        assert!(!page.text().contains(markup), "{markup}\n{}", page.text());
+    }
+    // In single quotes nothing means anything to a shell but the single quote, which stands outside of them.
+    assert!(page.text().contains(r"--origin 'https://x'\''$(reboot)`id`'"), "{}", page.text());
+}
+
+#[test]
+fn the_debug_header_says_what_was_decided_on_every_response() {
+    let upstream = Upstream::start(|_| Reply::new(200).header("X-Corsgate-Reason", "mine"));
+    let debugging = config(&upstream) + "debug_header: true\n";
+    let gateway = Gateway::start(&debugging);
+    let preflight = ("Access-Control-Request-Method", "DELETE");
+    let cases: [(&str, &str, &[(&str, &str)], &str); 6] = [
+        ("GET", "/orders/1", &[HOST, ALLOWED], "allowed_exact"),
+        ("GET", "/orders/1", &[HOST], "no_origin"),
+        ("OPTIONS", "/orders/1", &[HOST, ALLOWED, preflight], "method_not_allowed"),
+        ("OPTIONS", "/orders/1", &[HOST, ("Origin", "https://evil.test"), preflight], "origin_not_allowed"),
+        ("GET", "/elsewhere", &[HOST, ALLOWED], "unknown_path"),
+        ("GET", "/raw", &[HOST, ALLOWED], "no_policy"),
+    ];
+    for (method, path, fields, reason) in cases {
+        let response = fetch(gateway.address(), method, path, fields);
+        assert_eq!(response.all("X-Corsgate-Reason"), [reason], "{method} {path} {fields:?}");
+        assert_eq!(response.all("X-Request-Id").len(), 1, "{method} {path} {fields:?}");
+    }
+    // By the id that a page is given, what was refused to it is found.
+    let response = refused_preflight(&gateway, "https://evil.test");
+    let id = response.header("X-Request-Id").unwrap();
+    assert_eq!(refusals(&gateway, 4)[0]["request_id"], id);
+    // Without the key nothing is said, and the upstream's own words pass.
+    gateway.reload_with(&config(&upstream));
+    gateway.wait_for_log("reloaded generation=2");
+    assert_eq!(refused_preflight(&gateway, "https://evil.test").header("X-Corsgate-Reason"), None);
+    let response = fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]);
+    assert_eq!((response.header("X-Corsgate-Reason"), response.header("X-Request-Id")), (Some("mine"), None));
+}
