@@ -17,7 +17,7 @@ use crate::live::{Live, Refused, inspect};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::schema;
-use crate::server::{self, Hangup, Sockets};
+use crate::server::{self, Hangup, ReloadOn, Sockets};
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
@@ -28,7 +28,8 @@ Examples:
   corsgate schema > corsgate.schema.json     completion and help in an editor: put
       # yaml-language-server: $schema=corsgate.schema.json
     into the first line of the file
-  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it
+  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it, and so
+                                             does a change, with --watch
 
 RUST_LOG=corsgate=debug logs for every request why it got what it got.";
 
@@ -47,6 +48,9 @@ enum Command {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+        /// Reload as SIGHUP does when the file, or a certificate or key that it names, has changed
+        #[arg(long)]
+        watch: bool,
         /// Take over the listening sockets of the process that runs already, once that is sent SIGQUIT
         #[arg(long)]
         upgrade: bool,
@@ -93,9 +97,10 @@ pub fn main() -> ExitCode {
             print(&schema::json());
             return ExitCode::SUCCESS;
         }
-        Command::Run { config, upgrade } => {
+        Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
-            hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup, sockets))
+            let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };
+            hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup, sockets, reload_on))
         }
         Command::Demo => hangup.map_err(Into::into).and_then(demo),
     };
@@ -106,7 +111,12 @@ pub fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(config: &Path, hangup: Hangup, sockets: Sockets) -> Result<std::convert::Infallible, Failure> {
+fn run(
+    config: &Path,
+    hangup: Hangup,
+    sockets: Sockets,
+    reload_on: ReloadOn,
+) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
     let (live, remarks) = Live::open(config).map_err(|refused| match refused {
         Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
@@ -115,7 +125,7 @@ fn run(config: &Path, hangup: Hangup, sockets: Sockets) -> Result<std::convert::
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
     }
-    Ok(server::serve(Arc::new(live), hangup, sockets)?)
+    Ok(server::serve(Arc::new(live), hangup, sockets, reload_on)?)
 }
 
 fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {

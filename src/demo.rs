@@ -14,7 +14,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use crate::live::{Live, Refused};
-use crate::server::{Hangup, Sockets, StartError, add_http_service, serve_with};
+use crate::server::{Hangup, ReloadOn, Sockets, StartError, add_http_service, serve_with};
 
 /// The configuration that the demo serves; the example of the README is the same file.
 pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
@@ -38,7 +38,7 @@ pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert
     let address = free_address().map_err(DemoError::Port)?;
     let config = CONFIG.replace(HTTPBIN, &address.to_string());
     let (live, _) = Live::from_text(config).map_err(DemoError::Config)?;
-    serve_with(Arc::new(live), hangup, Sockets::Own, |server| {
+    serve_with(Arc::new(live), hangup, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
         announce(&introduction());
     })

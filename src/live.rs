@@ -4,6 +4,8 @@
 //! order: read, parse, compile, look names up, and only then the one store that publishes the result. A failure
 //! anywhere leaves everything as it was.
 
+pub mod watch;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -20,6 +22,7 @@ use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
 use crate::upstream::{Upstream, resolve};
+use watch::{Files, Look, Reading};
 
 /// The configuration in force, and where it comes from.
 #[derive(Debug)]
@@ -28,8 +31,8 @@ pub struct Live {
     current: ArcSwap<Generation>,
     /// What the process was started with.
     started: Fixed,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    /// One reload at a time; with the files of the last one, whatever came of it.
+    files: Mutex<Files>,
     reloads: Reloads,
 }
 
@@ -126,10 +129,12 @@ impl Live {
     }
 
     fn start(file: Origin) -> Result<(Self, String), Refused> {
-        let (snapshot, written, remarks) = file.read()?;
+        let reading = Reading::default();
+        let (snapshot, written, remarks) = file.read(&reading)?;
         let started = snapshot.fixed().clone();
         let current = ArcSwap::from_pointee(Generation::new(1, snapshot, written, None)?);
-        Ok((Live { file, current, started, reloading: Mutex::new(()), reloads: Reloads::default() }, remarks))
+        let files = Mutex::new(reading.files());
+        Ok((Live { file, current, started, files, reloads: Reloads::default() }, remarks))
     }
 
     /// The configuration file, if there is one.
@@ -157,8 +162,9 @@ impl Live {
 
     /// Reads the file again and puts it in force, whole or not at all. Blocks: on the file and on name look-ups.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.file.read().and_then(|(snapshot, written, remarks)| {
+        let mut files = self.lock_files();
+        let reading = Reading::default();
+        let result = self.file.read(&reading).and_then(|(snapshot, written, remarks)| {
             let old = self.current();
             let needs_restart = self.started.differences(snapshot.fixed());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
@@ -166,6 +172,7 @@ impl Live {
             self.current.store(Arc::new(new));
             Ok(Reloaded { number, needs_restart, remarks })
         });
+        *files = reading.files();
         let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
         count.fetch_add(1, Ordering::Relaxed);
         self.reloads.last_refused.store(result.is_err(), Ordering::Relaxed);
@@ -176,11 +183,22 @@ impl Live {
         result
     }
 
+    /// Looks at the files that the last reading asked for. Blocks: on the file system, and while a reload runs.
+    pub fn look(&self) -> Look {
+        let read = self.lock_files().clone();
+        let now = read.again();
+        Look { read, now }
+    }
+
+    fn lock_files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Compiles another text as if it were that of the file, beside the same files. Changes nothing.
     pub fn compile(&self, text: &str) -> (Option<Snapshot>, Problems) {
         match &self.file {
             Origin::Text(_) => Snapshot::read(text, Surroundings::NONE),
-            Origin::File(path) => read_beside(path, text),
+            Origin::File(path) => read_beside(path, text, &Reading::default()),
         }
     }
 }
@@ -206,14 +224,14 @@ impl Reloads {
 
 impl Origin {
     /// A snapshot, its text, and the warnings about it.
-    fn read(&self) -> Result<(Snapshot, Written, String), Refused> {
+    fn read(&self, reading: &Reading) -> Result<(Snapshot, Written, String), Refused> {
         let read = SystemTime::now();
         let (name, text, (snapshot, problems)) = match self {
             Origin::Text(text) => {
                 ("built-in configuration".to_owned(), text.clone(), Snapshot::read(text, Surroundings::NONE))
             }
             Origin::File(path) => {
-                let (text, result) = inspect(path)?;
+                let (text, result) = read_file(path, reading)?;
                 (path.to_string_lossy().into_owned(), text, result)
             }
         };
@@ -226,27 +244,23 @@ impl Origin {
 
 /// Reads a configuration file and what it refers to: the text, and what came of it.
 pub fn inspect(path: &Path) -> Result<(String, (Option<Snapshot>, Problems)), Refused> {
-    let text = read_file(path)
+    read_file(path, &Reading::default())
+}
+
+fn read_file(path: &Path, reading: &Reading) -> Result<(String, (Option<Snapshot>, Problems)), Refused> {
+    let text = (reading.read(path))
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))
         .map_err(|error| Refused::Unreadable(path.to_owned(), error))?;
-    let read = read_beside(path, &text);
+    let read = read_beside(path, &text, reading);
     Ok((text, read))
 }
 
 /// Compiles a text as that of a configuration file.
-pub fn read_beside(path: &Path, text: &str) -> (Option<Snapshot>, Problems) {
+fn read_beside(path: &Path, text: &str, reading: &Reading) -> (Option<Snapshot>, Problems) {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let file = |name: &str| read_file(&folder.join(name)).map_err(|error| error.to_string());
+    let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Snapshot::read(text, Surroundings { file: &file, now: i64::try_from(now).unwrap_or(i64::MAX) })
-}
-
-/// Reading a pipe or a device could wait for ever, and every later reload with it.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    match std::fs::metadata(path)?.is_file() {
-        true => std::fs::read(path),
-        false => Err(io::Error::other("it is no regular file")),
-    }
 }
 
 fn usable(name: &str, text: &str, read: (Option<Snapshot>, Problems)) -> Result<(Snapshot, String), Refused> {

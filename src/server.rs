@@ -30,11 +30,14 @@ use crate::edge::admission::Admission;
 use crate::edge::{Edge, LINGER, listener_config};
 use crate::health::Health;
 use crate::live::Live;
+use crate::live::watch::Watcher;
 use crate::proxy::Gateway;
 use crate::telemetry::Telemetry;
 
 /// How often names are looked up again.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
+/// How often the files of the configuration are looked at: a change is in force in one to two of these.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often a process that is to end looks whether it can.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
@@ -67,9 +70,23 @@ pub enum Sockets {
     Inherited,
 }
 
+/// What makes the process read its configuration again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadOn {
+    /// SIGHUP.
+    Signal,
+    /// SIGHUP, and a change of the configuration or of a file that it names.
+    Change,
+}
+
 /// Serves until a signal ends the process. Returns only when it could not start.
-pub fn serve(live: Arc<Live>, hangup: Hangup, sockets: Sockets) -> Result<std::convert::Infallible, StartError> {
-    serve_with(live, hangup, sockets, |_| {})
+pub fn serve(
+    live: Arc<Live>,
+    hangup: Hangup,
+    sockets: Sockets,
+    reload_on: ReloadOn,
+) -> Result<std::convert::Infallible, StartError> {
+    serve_with(live, hangup, sockets, reload_on, |_| {})
 }
 
 /// As [`serve`], with services of the caller's own in the same process.
@@ -77,6 +94,7 @@ pub fn serve_with(
     live: Arc<Live>,
     hangup: Hangup,
     sockets: Sockets,
+    reload_on: ReloadOn,
     add: impl FnOnce(&mut Server),
 ) -> Result<std::convert::Infallible, StartError> {
     let generation = live.current();
@@ -141,7 +159,7 @@ pub fn serve_with(
         });
         add_http_service(&mut server, "admin", admin, address);
     }
-    server.add_service(background_service("reload", Reload { live: live.clone(), hangup }));
+    server.add_service(background_service("reload", Reload { live: live.clone(), hangup, on: reload_on }));
     server.add_service(background_service("names", Names { live: live.clone() }));
     server.add_service(background_service("health", Health::new(live)));
     server.add_service(background_service("drain", Drain { telemetry, connections, grace_period: fixed.grace_period }));
@@ -224,10 +242,11 @@ impl std::error::Error for StartError {}
 
 // === background services ===
 
-/// SIGHUP: reads the configuration again.
+/// Reads the configuration again, on SIGHUP or when its files have changed.
 struct Reload {
     live: Arc<Live>,
     hangup: Hangup,
+    on: ReloadOn,
 }
 
 #[async_trait]
@@ -237,18 +256,39 @@ impl BackgroundService for Reload {
             Ok(hangups) => hangups,
             Err(error) => return log::error!("SIGHUP will not reload: {error}"),
         };
+        let mut watcher = Watcher::default();
         loop {
             // Signals come together when they come fast. The file is read after the signal, so the last one counts.
             while self.hangup.take() {
-                let live = self.live.clone();
-                if let Err(panic) = tokio::task::spawn_blocking(move || reload(&live)).await {
-                    log::error!("the reload failed, the configuration in force stays: {panic}");
-                }
+                self.reload().await;
             }
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = hangups.recv() => {}
+                () = tokio::time::sleep(LOOK_EVERY), if self.on == ReloadOn::Change => self.look(&mut watcher).await,
             }
+        }
+    }
+}
+
+impl Reload {
+    async fn reload(&self) {
+        let live = self.live.clone();
+        if let Err(panic) = tokio::task::spawn_blocking(move || reload(&live)).await {
+            log::error!("the reload failed, the configuration in force stays: {panic}");
+        }
+    }
+
+    /// Whatever came of a reading, its files are compared with that reading: what was refused is not read again until
+    /// it has changed, and what SIGHUP has read is no change.
+    async fn look(&self, watcher: &mut Watcher) {
+        let live = self.live.clone();
+        // A `stat` is short, but not on a network mount whose server is away.
+        let Ok(look) = tokio::task::spawn_blocking(move || live.look()).await else { return };
+        if let Some(changed) = watcher.see(look, Instant::now()) {
+            let paths: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+            log::info!("reloading changed={}", paths.join(","));
+            self.reload().await;
         }
     }
 }

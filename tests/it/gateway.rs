@@ -67,6 +67,13 @@ impl Gateway {
         gateway
     }
 
+    /// Like [`start_with_files`](Self::start_with_files), with `--watch`.
+    pub fn start_watching(config: &str, files: &[(String, String)]) -> Self {
+        let mut gateway = Self::spawn_with(config, files, &["--watch"]);
+        gateway.wait_until_it_accepts();
+        gateway
+    }
+
     /// Like [`start`](Self::start), without waiting for anything.
     pub fn spawn(config: &str) -> Self {
         Self::spawn_with_files(config, &[])
@@ -74,12 +81,17 @@ impl Gateway {
 
     /// Like [`spawn`](Self::spawn), with these files beside the configuration.
     pub fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
+        Self::spawn_with(config, files, &[])
+    }
+
+    fn spawn_with(config: &str, files: &[(String, String)], arguments: &[&str]) -> Self {
         assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
         let addresses = Addresses::free();
         write_files(dir.path(), files);
         write_file(dir.path(), CONFIG, &addresses.fill_in(config));
-        let process = serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
+        let process =
+            serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)).args(arguments), dir.path());
         let (home, listeners) = (dir.path().to_owned(), addresses.named_in(config));
         Self { process, dir, home, addresses, listeners }
     }
@@ -206,6 +218,11 @@ impl Gateway {
     /// Replaces the configuration file in one step, with the same addresses for the placeholders.
     pub fn write(&self, config: &str) {
         self.replace(CONFIG, &self.addresses.fill_in(config));
+    }
+
+    /// What [`write`](Self::write) would write.
+    pub fn filled_in(&self, config: &str) -> String {
+        self.addresses.fill_in(config)
     }
 
     /// Replaces the configuration file and asks the gateway to read it.

@@ -34,4 +34,5 @@ mod twins;
 mod upgrade;
 mod upstream;
 mod upstream_tls;
+mod watch;
 mod websocket;
