@@ -14,7 +14,7 @@ use crate::config::{Document, Source};
 use crate::demo;
 use crate::effective;
 use crate::live::{Live, Refused, inspect};
-use crate::problem::{Problems, Severity};
+use crate::problem::{At, Kind, Problems, Severity};
 use crate::report::{self, Paint};
 use crate::schema;
 use crate::server::{self, Hangup, ReloadOn, Sockets};
@@ -143,14 +143,20 @@ enum Show {
 }
 
 fn check(config: &Path, deny_warnings: bool, show: Show, format: Format) -> ExitCode {
+    let name = config.to_string_lossy();
     let (text, (snapshot, problems)) = match inspect(config) {
         Ok(inspected) => inspected,
-        Err(unreadable) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
+        Err(refused) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {refused}");
+            // A program that reads the array must not find nothing there.
+            if let (Format::Json, Refused::Unreadable(_, why)) = (format, refused) {
+                let mut problems = Problems::default();
+                problems.add(&At::root(), Kind::Unreadable { why: why.to_string() });
+                print(&report::json(&problems, &Source::new(&name, "")));
+            }
             return ExitCode::FAILURE;
         }
     };
-    let name = config.to_string_lossy();
     let source = Source::new(&name, &text);
     let document = Document::parse(&text, &mut Problems::default());
     match (show, snapshot.zip(document)) {

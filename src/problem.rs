@@ -76,6 +76,7 @@ enum AtStep<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     // --- the text
+    Unreadable { why: String },
     Syntax { message: String },
     WrongValue { found: String, expected: String },
     UnknownKey { key: String, known: Vec<String> },
@@ -393,6 +394,7 @@ impl Kind {
     pub fn fault(&self) -> String {
         use Kind::*;
         match self {
+            Unreadable { why } => format!("cannot be read: {why}"),
             Syntax { message } => message.clone(),
             WrongValue { found, .. } => format!("found {found}"),
             UnknownKey { key, .. } => format!("unknown key `{key}`"),
@@ -561,6 +563,7 @@ impl Kind {
     pub fn remedy(&self) -> String {
         use Kind::*;
         match self {
+            Unreadable { .. } => "name the file with `--config FILE`".into(),
             Syntax { message } => syntax_remedy(message).into(),
             WrongValue { expected, .. } => format!("write {expected}"),
             UnknownKey { key, .. } if key == "<<" => {

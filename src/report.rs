@@ -155,6 +155,8 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
 
 fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     match &problem.kind {
+        // There is no text to point at.
+        Kind::Unreadable { .. } => None,
         // A syntax error has no key. Its own message says where it is.
         Kind::Syntax { message } => place_in_words(message, source),
         Kind::UnknownKey { .. } | Kind::KeyTwice { .. } | Kind::KeyAndAlias { .. } => {

@@ -22,7 +22,7 @@ use crate::gateway::run;
 
 const DIVIDER: &str = "----\n";
 
-/// Every code that a problem can have. The closed world of `problem::Kind`: one that is not in the corpus is a
+/// Every code that a problem of a text can have; `unreadable` is that of a file without one. The closed world of `problem::Kind`: one that is not in the corpus is a
 /// sentence that nobody has read.
 const CODES: &[&str] = &[
     "address-twice",
@@ -296,6 +296,13 @@ fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
 
     let output = run(&["check", "--config", &absent]);
     assert!(output.stdout.is_empty() && output.stderr.contains("cannot read"), "{output:?}");
+    // For programs that is one more problem, without a place.
+    let output = run(&["check", "--config", &absent, "--format", "json"]);
+    let entries: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((output.code, entries.as_array().unwrap().len()), (1, 1), "{output:?}");
+    let entry = &entries[0];
+    assert_eq!((&entry["severity"], &entry["code"]), (&"error".into(), &"unreadable".into()), "{output:?}");
+    assert_eq!((&entry["file"], &entry["line"]), (&absent.into(), &serde_json::Value::Null), "{output:?}");
 }
 
 #[test]
