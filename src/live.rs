@@ -16,13 +16,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+use self::watch::{Files, Look, Reading};
 use crate::config::Source;
 use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
 use crate::upstream::{Upstream, resolve};
-use watch::{Files, Look, Reading};
 
 /// The configuration in force, and where it comes from.
 #[derive(Debug)]

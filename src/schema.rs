@@ -15,14 +15,18 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Document;
 
+const INTRODUCTION: &str = "\
+# Reference of the configuration file
+
+Every key, as `corsgate schema` describes it to editors. This page is made from the same text, so change it there: the
+comments in `src/config.rs` and `src/cors/settings.rs`. How things work together is in
+[Configuration](configuration.md); [conf/reference.yaml](../conf/reference.yaml) has every key in one file.
+";
+
 /// The JSON Schema (draft 2020-12) of the configuration file, as `corsgate schema` prints it.
 pub fn json() -> String {
     let mut schema = root();
-    for mapping in mappings_mut(&mut schema) {
-        for property in properties_mut(mapping) {
-            say_default(property);
-        }
-    }
+    for_each_property(&mut schema, say_default);
     format!("{schema:#}\n")
 }
 
@@ -39,7 +43,7 @@ pub fn reference() -> String {
 fn root() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut root = generator.into_root_schema_for::<Document>().to_value();
-    mappings_mut(&mut root).into_iter().flat_map(properties_mut).for_each(tidy);
+    for_each_property(&mut root, tidy);
     accept_empty_mappings(&mut root);
     // What it is stands in front, for people who look into it.
     let mut ordered: Map<String, Value> =
@@ -83,19 +87,17 @@ fn tidy(property: &mut Value) {
 fn accept_empty_mappings(root: &mut Value) {
     let mut empty = Vec::new();
     let definitions = root["$defs"].clone();
-    for mapping in mappings_mut(root) {
-        for property in properties_mut(mapping) {
-            if property["type"] == "object" {
-                property["type"] = json!(["object", "null"]);
-            }
-            if let Some(name) = definition_of(property) {
-                let of = &definitions[name];
-                if of["type"] == "object" && of.get("required").or(of.get("anyOf")).is_none() {
-                    empty.push(name.to_owned());
-                }
+    for_each_property(root, |property| {
+        if property["type"] == "object" {
+            property["type"] = json!(["object", "null"]);
+        }
+        if let Some(name) = definition_of(property) {
+            let of = &definitions[name];
+            if of["type"] == "object" && of.get("required").or(of.get("anyOf")).is_none() {
+                empty.push(name.to_owned());
             }
         }
-    }
+    });
     for name in empty {
         root["$defs"][name]["type"] = json!(["object", "null"]);
     }
@@ -109,26 +111,15 @@ fn say_default(property: &mut Value) {
     }
 }
 
-/// The root and every definition that has properties.
-fn mappings_mut(root: &mut Value) -> Vec<&mut Map<String, Value>> {
-    let mut mappings = Vec::new();
-    let Some(object) = root.as_object_mut() else { return mappings };
-    let mut properties = None;
-    for (key, value) in object {
-        match (key.as_str(), value) {
-            ("$defs", Value::Object(definitions)) => {
-                mappings.extend(definitions.values_mut().filter_map(|of| of.get_mut("properties")?.as_object_mut()));
-            }
-            ("properties", Value::Object(of_root)) => properties = Some(of_root),
-            _ => {}
-        }
-    }
-    mappings.extend(properties);
-    mappings
-}
-
-fn properties_mut(properties: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
-    properties.values_mut()
+/// What is said of every key, at the top and in every definition.
+fn for_each_property(root: &mut Value, mut change: impl FnMut(&mut Value)) {
+    let mut keys_of = |mapping: &mut Value| {
+        let properties = mapping.get_mut("properties").and_then(Value::as_object_mut);
+        properties.into_iter().flat_map(Map::values_mut).for_each(&mut change);
+    };
+    keys_of(root);
+    let definitions = root.get_mut("$defs").and_then(Value::as_object_mut);
+    definitions.into_iter().flat_map(Map::values_mut).for_each(keys_of);
 }
 
 fn definition_of(schema: &Value) -> Option<&str> {
@@ -204,31 +195,11 @@ impl<'s> Reference<'s> {
         let mut page = INTRODUCTION.to_owned();
         for section in &self.sections {
             let _ = write!(page, "\n## {}\n\n", section.heading);
-            if !section.places.is_empty() {
-                let places: Vec<String> = section.places.iter().map(|place| format!("`{place}`")).collect();
-                let about = section.schema["description"].as_str().unwrap_or_default().replace('\n', " ");
-                // The heading of most is the one place where they stand.
-                let at = match section.schema.get("title") {
-                    Some(_) => format!(" Stands at {}.", places.join(", ")),
-                    None => String::new(),
-                };
-                let _ = write!(page, "{about}{at}\n\n");
-            }
-            page += "| key | value | default | meaning |\n|---|---|---|---|\n";
-            let required =
-                |key: &str| section.schema["required"].as_array().is_some_and(|all| all.contains(&key.into()));
-            for (key, property) in properties(section.schema) {
-                let default = match property.get("default") {
-                    Some(default) => format!("`{}`", written(default)),
-                    None if required(key) => "required".to_owned(),
-                    None => String::new(),
-                };
-                let _ =
-                    writeln!(page, "| `{key}` | {} | {default} | {} |", self.form(property), self.meaning(property));
-            }
+            self.table(section, &mut page);
         }
         page += "\n## Forms\n\n| form | |\n|---|---|\n";
-        let mut forms: Vec<(&str, &str)> = definitions(self.root)
+        let forms = self.root["$defs"].as_object().into_iter().flat_map(Map::values);
+        let mut forms: Vec<(&str, &str)> = forms
             .filter(|form| form.get("properties").is_none())
             .filter_map(|form| Some((form["title"].as_str()?, form["description"].as_str()?)))
             .collect();
@@ -237,6 +208,28 @@ impl<'s> Reference<'s> {
             let _ = writeln!(page, "| {title} | {} |", cell(description));
         }
         page
+    }
+
+    fn table(&self, section: &Section<'_>, page: &mut String) {
+        let Section { schema, heading: _, places } = section;
+        // The top level stands nowhere, and the heading of most is the one place where they stand.
+        if !places.is_empty() {
+            let about = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+            let places: Vec<String> = places.iter().map(|place| format!("`{place}`")).collect();
+            let at = schema.get("title").map(|_| format!(" Stands at {}.", places.join(", "))).unwrap_or_default();
+            let _ = write!(page, "{about}{at}\n\n");
+        }
+        *page += "| key | value | default | meaning |\n|---|---|---|---|\n";
+        let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (key, property) in properties(schema) {
+            let default = match property.get("default") {
+                Some(default) => format!("`{}`", written(default)),
+                None if required.contains(&key.into()) => "required".to_owned(),
+                None => String::new(),
+            };
+            let (form, meaning) = (self.form(property), self.meaning(property));
+            let _ = writeln!(page, "| `{key}` | {form} | {default} | {meaning} |");
+        }
     }
 
     /// What can be written, in words.
@@ -294,20 +287,8 @@ impl<'s> Reference<'s> {
     }
 }
 
-const INTRODUCTION: &str = "\
-# Reference of the configuration file
-
-Every key, as `corsgate schema` describes it to editors. This page is made from the same text, so change it there: the
-comments in `src/config.rs` and `src/cors/settings.rs`. How things work together is in
-[Configuration](configuration.md); [conf/reference.yaml](../conf/reference.yaml) has every key in one file.
-";
-
 fn properties(mapping: &Value) -> impl Iterator<Item = (&str, &Value)> {
     mapping["properties"].as_object().into_iter().flatten().map(|(key, property)| (key.as_str(), property))
-}
-
-fn definitions(root: &Value) -> impl Iterator<Item = &Value> {
-    root["$defs"].as_object().into_iter().flat_map(Map::values)
 }
 
 /// A text within a table.
