@@ -8,6 +8,7 @@
 
 mod problems;
 mod source;
+mod strict;
 mod units;
 
 use std::borrow::Cow;
@@ -516,7 +517,7 @@ impl Document {
         // JSON is YAML, but its own parser is many times as fast; programs write large files, and they write JSON.
         // What that parser does not take is judged as any YAML is.
         if text.trim_start().starts_with('{')
-            && let Ok(document) = serde_json::from_str(text)
+            && let Ok(document) = strict::from_json(text)
         {
             return Some(document);
         }

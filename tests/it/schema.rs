@@ -118,7 +118,7 @@ fn an_unknown_key_is_refused_at_each_place() {
         mapping.insert("no_such_key".into(), json!(1));
         let errors: Vec<String> = schema.iter_errors(&changed).map(|error| error.to_string()).collect();
         assert_eq!(errors.len(), 1, "{place}: {errors:?}");
-        assert!(corpus::read(&yaml(&changed)).0.is_none(), "{place}");
+        assert!(corpus::read(&changed.to_string()).0.is_none(), "{place}");
     }
 }
 
@@ -142,6 +142,7 @@ fn no_value_that_check_accepts_is_refused() {
         json!("1KiB"),
         json!("path"),
         json!(["a", 7, true]),
+        json!([]),
         json!({}),
         Value::Null,
     ];
@@ -162,7 +163,7 @@ fn no_value_that_check_accepts_is_refused() {
             let mut changed = document.clone();
             *changed.pointer_mut(&place).unwrap() = other.clone();
             let errors: Vec<String> = schema.iter_errors(&changed).map(|error| error.to_string()).collect();
-            match corpus::read(&yaml(&changed)).0 {
+            match corpus::read(&changed.to_string()).0 {
                 Some(_) => {
                     accepted += 1;
                     assert!(errors.is_empty(), "{place}: {other}: {errors:?}");
@@ -256,7 +257,7 @@ fn bounds_and_defaults_are_those_of_check() {
     let with = |place: &str, value: &Value| {
         let mut changed = document.clone();
         *changed.pointer_mut(place).unwrap() = value.clone();
-        let (snapshot, problems) = corpus::read(&yaml(&changed));
+        let (snapshot, problems) = corpus::read(&changed.to_string());
         snapshot.map(drop).ok_or(problems)
     };
     let (mut bounds, mut defaults) = (0, 0);
@@ -345,10 +346,6 @@ fn slug(heading: &str) -> String {
 /// The file that has every key.
 fn reference() -> Value {
     value(&fs::read_to_string(root().join("conf/reference.yaml")).unwrap()).unwrap()
-}
-
-fn yaml(value: &Value) -> String {
-    serde_yaml::to_string(value).unwrap()
 }
 
 /// Every value with its JSON pointer, the whole first.
