@@ -285,7 +285,8 @@ pub struct Upstream {
     /// Active health checks. Without it there are none.
     #[serde(deserialize_with = "given")]
     pub health_check: Option<HealthCheck>,
-    /// After how many failing requests in a row a node is left out, and for how long; `false` for never.
+    /// After how many failing requests in a row a node is left out, and for how long; `true` for the defaults of its
+    /// keys, `false` for never.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = true))]
     pub ejection: Option<Toggle<Ejection>>,
@@ -358,7 +359,7 @@ pub struct UpstreamTls {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::ServerName")]
     pub sni: Option<String>,
-    /// Whether the certificate is verified. Without it, whoever sits between can read and change everything.
+    /// Whether the certificate is verified. If it is not, whoever sits between can read and change everything.
     pub verify: bool,
     /// PEM file with the authorities that must have signed it; else those that the system trusts.
     #[serde(deserialize_with = "given")]

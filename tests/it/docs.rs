@@ -170,13 +170,33 @@ fn every_link_between_the_documents_leads_somewhere() {
     for file in documents() {
         let text = fs::read_to_string(&file).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = target.split('#').next().unwrap();
-            if !target.contains("://") && !target.is_empty() {
-                let path = file.parent().unwrap().join(target);
-                assert!(path.exists(), "{}: {target}", file.display());
+            if target.contains("://") {
+                continue;
+            }
+            let (name, fragment) = target.split_once('#').map_or((target, None), |(name, rest)| (name, Some(rest)));
+            let path = if name.is_empty() { file.clone() } else { file.parent().unwrap().join(name) };
+            assert!(path.exists(), "{}: {target}", file.display());
+            if let Some(fragment) = fragment {
+                let headings = headings(&fs::read_to_string(path).unwrap());
+                assert!(
+                    headings.iter().any(|heading| heading == fragment),
+                    "{}: {target}: {headings:?}",
+                    file.display()
+                );
             }
         }
     }
+}
+
+/// The headings of a document, as GitHub names them in links.
+fn headings(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches(['#', ' ']));
+    let slug = |heading: &str| {
+        let mut slug = heading.to_lowercase().replace(' ', "-");
+        slug.retain(|c| c.is_alphanumeric() || "-_".contains(c));
+        slug
+    };
+    headings.map(slug).collect()
 }
 
 /// There is no container engine in the tests. What the commands rely on stands in the Dockerfile.
