@@ -25,11 +25,9 @@ const AFTER_HELP: &str = "\
 Examples:
   corsgate demo                              something to try, with nothing to set up
   corsgate check --config corsgate.yaml      every mistake of a file, with what to write
-  corsgate schema > corsgate.schema.json     completion and help in an editor: put
-      # yaml-language-server: $schema=corsgate.schema.json
-    into the first line of the file
-  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it, and so
-                                             does a change, with --watch
+  corsgate schema > corsgate.schema.json     help in editors, with this in the first line of the file:
+                                             # yaml-language-server: $schema=corsgate.schema.json
+  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it, with --watch any change does
 
 RUST_LOG=corsgate=debug logs for every request why it got what it got.";
 
