@@ -238,12 +238,12 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
     let defaults = values(&Settings::default());
     let attribute = |((key, value), (_, default)): ((&'static str, Option<String>), (_, Option<String>))| {
         let alias = (key == "allow_credentials").then_some("allow_credential");
-        let places = std::iter::once(key).chain(alias).map(|key| {
+        let mut places = std::iter::once(key).chain(alias).map(|key| {
             let mut at = at.clone();
             at.0.extend(key.split('.').map(|step| Step::Key(step.to_owned())));
             at
         });
-        let line = places.filter_map(|at| source.line_of_key(&at)).next();
+        let line = places.find_map(|at| source.line_of_key(&at));
         // Behind an alias (`cors: *shared`) there is no line to be found but that of the alias.
         let line = line.or_else(|| (value != default).then(|| source.place_of_key(at).line));
         Attribute { key, value, line }

@@ -38,7 +38,7 @@ use crate::live::{Generation, Live};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::snapshot::{Action, Route};
 use crate::telemetry::{Asked, Forwarded, Record, Telemetry};
-use crate::upstream::Upstream;
+use crate::upstream::{Endpoint, Upstream};
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
@@ -391,7 +391,7 @@ impl Ctx {
         let (Some(judged), Some(noted)) = (&self.judged, self.notes.end()) else { return };
         let upstream = self.forwarded().map(|(route, generation)| Forwarded {
             name: &generation.upstream(route.upstream).spec().name,
-            address: self.tries.last().map(|endpoint| endpoint.address()),
+            address: self.tries.last().map(Endpoint::address),
             took: noted.upstream_took,
             tries: noted.tries,
         });

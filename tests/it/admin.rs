@@ -14,6 +14,9 @@ const ALLOWED: (&str, &str) = ("Origin", "https://app.test");
 const ADMIN: (&str, &str) = ("Host", "127.0.0.1:9180");
 const PAGES: [&str; 5] = ["/", "/metrics", "/config", "/routes", "/refusals"];
 
+/// Method, path, header fields, and what is decided.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
 fn config(upstream: &Upstream) -> String {
     format!(
         "
@@ -284,7 +287,7 @@ fn the_debug_header_says_what_was_decided_on_every_response() {
     let debugging = config(&upstream) + "debug_header: true\n";
     let gateway = Gateway::start(&debugging);
     let preflight = ("Access-Control-Request-Method", "DELETE");
-    let cases: [(&str, &str, &[(&str, &str)], &str); 6] = [
+    let cases: [Case; 6] = [
         ("GET", "/orders/1", &[HOST, ALLOWED], "allowed_exact"),
         ("GET", "/orders/1", &[HOST], "no_origin"),
         ("OPTIONS", "/orders/1", &[HOST, ALLOWED, preflight], "method_not_allowed"),
