@@ -4,7 +4,6 @@
 //! the operator's, and no other site's page gets an answer ([`door`]). It changes nothing.
 
 mod door;
-mod metrics;
 mod overview;
 mod status;
 
@@ -21,6 +20,7 @@ use crate::edge::admission::Admission;
 use crate::live::Live;
 use crate::server::Readiness;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
 
 /// What there is to see.
 const PATHS: &str = "\
@@ -48,6 +48,8 @@ pub struct Process {
     pub telemetry: Arc<Telemetry>,
     /// The open connections.
     pub connections: Arc<Admission>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// When it started.
     pub started: SystemTime,
 }
@@ -158,10 +160,12 @@ impl Process {
                 content_type: "text/html; charset=utf-8",
                 body: status::page(self, SystemTime::now()).into_bytes(),
             },
-            View::Metrics => match metrics::text(self) {
-                Ok(body) => {
-                    Page { status: StatusCode::OK, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
-                }
+            View::Metrics => match self.metrics.text() {
+                Ok(text) => Page {
+                    status: StatusCode::OK,
+                    content_type: "text/plain; version=0.0.4; charset=utf-8",
+                    body: text.into_bytes(),
+                },
                 Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
             View::Config => Page::json(&overview::config(self)),

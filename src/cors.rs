@@ -428,6 +428,23 @@ impl Request<'_> {
 // === impl Reason ===
 
 impl Reason {
+    /// All of them, each at the position that it has as a number.
+    pub const ALL: [Reason; 13] = [
+        Reason::AllowedAny,
+        Reason::AllowedExact,
+        Reason::AllowedPattern,
+        Reason::AllowedRegex,
+        Reason::NoOrigin,
+        Reason::SameOrigin,
+        Reason::NoPolicy,
+        Reason::OriginNotAllowed,
+        Reason::OriginNull,
+        Reason::OriginInvalid,
+        Reason::MethodNotAllowed,
+        Reason::HeaderNotAllowed,
+        Reason::HeaderListTooLong,
+    ];
+
     /// The code, as logs, metrics and explanations write it.
     pub const fn code(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@
 pub mod acceptor;
 pub mod admission;
 mod connection;
+pub mod counts;
 pub mod guard;
 mod proxy_header;
 mod requests;
@@ -44,6 +45,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::admission::{Admission, Entry, Overcrowded};
 use self::connection::{Connection, Progress};
+use self::counts::{Counts, Open};
 use self::guard::Overdue;
 use self::requests::Requests;
 use self::unserved::{Notices, Unserved};
@@ -75,6 +77,7 @@ pub struct Edge {
     /// Ends connections that wait for a request.
     closing: watch::Sender<bool>,
     notices: Notices,
+    counts: Arc<Counts>,
 }
 
 /// A client's connection, as far as its requests are concerned.
@@ -87,6 +90,7 @@ pub struct Client {
     tls: Option<ClientTls>,
     crowd: Crowd,
     progress: Progress,
+    counts: Open,
 }
 
 /// What a client has asked for in its handshake.
@@ -117,13 +121,14 @@ pub fn listener_config(listener: &Listener) -> ListenerConfig {
 impl Edge {
     /// Serves what `live` says at the time of each connection, on the listeners that it has now.
     pub fn new(live: Arc<Live>, proxy: HttpProxy<Gateway>) -> Self {
-        let listeners = {
+        let listeners: Vec<Place> = {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| Place::of(listener, &generation)).collect()
         };
+        let counts = Arc::new(Counts::new(listeners.iter().map(|place| place.listener.address)));
         let closing = watch::Sender::new(false);
         let (admission, notices) = (Arc::default(), Notices::default());
-        Edge { live, proxy: Arc::new(proxy), admission, listeners, closing, notices }
+        Edge { live, proxy: Arc::new(proxy), admission, listeners, closing, notices, counts }
     }
 
     /// The open connections.
@@ -131,15 +136,32 @@ impl Edge {
         self.admission.clone()
     }
 
+    /// What is counted of them.
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+
     /// All steps up to the end of the connection.
     async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, Unserved)> {
         let accepted = Instant::now();
         let Some((stream, peer, local)) = tcp(stream) else {
+            self.counts.unknown.add(1);
             return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), Unserved::Unknown));
         };
+        let generation = self.live.current();
+        let place = self.place(&generation, local);
+        let Some((place, counts)) =
+            place.and_then(|place| self.counts.of(place.listener.address).map(|counts| (place, counts)))
+        else {
+            self.counts.unknown.add(1);
+            return Err((peer, Unserved::Unknown));
+        };
         // What is needed for the first steps is given back before the connection goes on, maybe for hours.
-        let (_entry, connection) =
-            Box::pin(self.take_in(stream, accepted, peer, local)).await.map_err(|unserved| (peer, unserved))?;
+        let taken_in = Box::pin(self.take_in(stream, accepted, peer, generation, place, counts.accept())).await;
+        let (_entry, connection) = taken_in.map_err(|unserved| {
+            counts.refuse(&unserved);
+            (peer, unserved)
+        })?;
         Box::pin(connection.serve(shutdown, self.closing.subscribe())).await;
         Ok(())
     }
@@ -149,11 +171,11 @@ impl Edge {
         mut stream: Box<TcpStream>,
         accepted: Instant,
         peer: SocketAddr,
-        local: SocketAddr,
+        generation: Arc<Generation>,
+        place: Place,
+        counts: Open,
     ) -> Result<(Entry, Requests), Unserved> {
-        let generation = self.live.current();
         let limits = generation.snapshot.limits();
-        let place = self.place(&generation, local).ok_or(Unserved::Unknown)?;
         let mut entry = self.admission.enter(limits.connections).map_err(|Overcrowded| Unserved::Overcrowded)?;
         let header_timeout = limits.header_timeout;
         let (mut client, mut vouched) = (peer, true);
@@ -178,13 +200,19 @@ impl Edge {
         let crowd = entry.crowd();
         let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
         let deadline = accepted + patience;
-        let client = Client { address, vouched, listener: place.listener, tls: None, crowd, progress: Progress::new() };
+        let (listener, progress) = (place.listener, Progress::new());
+        let client = Client { address, vouched, listener, tls: None, crowd, progress, counts };
         let connection = match place.tls {
             None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
                 let handshake = Acceptor::from_server_config(config);
-                let handshake = timeout_at(deadline, handshake.tls_handshake(*stream));
-                let stream = handshake.await.map_err(|_| Unserved::Late)?.map_err(Unserved::Handshake)?;
+                let handshake = timeout_at(deadline, handshake.tls_handshake(*stream)).await;
+                let handshake =
+                    handshake.map_err(|_| Unserved::Late).and_then(|made| made.map_err(Unserved::Handshake));
+                let counts = &client.counts;
+                let count = if handshake.is_ok() { &counts.handshakes } else { &counts.failed_handshakes };
+                count.add(1);
+                let stream = handshake?;
                 let tls = client.listener.tls.as_ref().map(|tls| ClientTls::new(&stream, &tls.certificates));
                 let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
                 self.connection(stream, Client { tls, ..client }, http2, deadline, limits)

@@ -22,6 +22,7 @@ use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
+use crate::telemetry::Tallies;
 use crate::upstream::{Upstream, resolve};
 
 /// The configuration in force, and where it comes from.
@@ -47,6 +48,7 @@ pub struct Generation {
     pub written: Written,
     upstreams: Vec<Arc<Upstream>>,
     acceptors: Acceptors,
+    tallies: Tallies,
 }
 
 /// The text of a configuration.
@@ -297,7 +299,8 @@ impl Generation {
             .iter()
             .map(|spec| take(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
             .collect();
-        let generation = Generation { number, snapshot, written, upstreams, acceptors };
+        let tallies = Tallies::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.tallies)));
+        let generation = Generation { number, snapshot, written, upstreams, acceptors, tallies };
         generation.refresh_names();
         Ok(generation)
     }
@@ -305,6 +308,11 @@ impl Generation {
     /// What its listeners need for handshakes.
     pub fn acceptors(&self) -> &Acceptors {
         &self.acceptors
+    }
+
+    /// What was counted of the requests to its routes.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// What runs for an upstream of the snapshot.

@@ -11,6 +11,7 @@ mod response;
 mod upgrade;
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
@@ -37,7 +39,7 @@ use crate::edge::guard::{self, Overdue};
 use crate::live::{Generation, Live};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::snapshot::{Action, Route};
-use crate::telemetry::{Asked, Forwarded, Record, Telemetry};
+use crate::telemetry::{Asked, Forwarded, MethodClass, Record, Telemetry};
 use crate::upstream::{Endpoint, Upstream};
 
 /// The gateway, as Pingora sees it.
@@ -117,7 +119,7 @@ impl ProxyHttp for Gateway {
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
         if self.telemetry.has_audience(&generation) {
-            ctx.notes.begin(&verdict);
+            ctx.notes.begin(&verdict, MethodClass::of(&session.req_header().method));
         }
         let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
@@ -161,6 +163,24 @@ impl ProxyHttp for Gateway {
         let tries = &ctx.tries;
         guard::set_deadline(tries.deadline(session.as_downstream()).map(Into::into));
         Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if self.telemetry.counts() {
+            ctx.tries.connected(reused);
+        }
+        Ok(())
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
@@ -404,6 +424,7 @@ impl Ctx {
             refused: noted.refused,
             client: judged.sender.client,
             scheme: judged.sender.scheme,
+            method: noted.method,
             request: asked,
             status,
             sent,

@@ -33,6 +33,7 @@ use crate::live::Live;
 use crate::live::watch::Watcher;
 use crate::proxy::Gateway;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
 
 /// How often names are looked up again.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
@@ -142,7 +143,7 @@ pub fn serve_with(
     let gateway = Gateway::new(live.clone(), telemetry.clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
     let edge = Edge::new(live.clone(), proxy);
-    let connections = edge.admission();
+    let (connections, counts) = (edge.admission(), edge.counts());
     let mut edge = Service::new("edge".to_owned(), edge);
     for listener in generation.snapshot.listeners() {
         edge.add_listener(listener_config(listener));
@@ -155,6 +156,7 @@ pub fn serve_with(
             readiness: readiness.clone(),
             telemetry: telemetry.clone(),
             connections: connections.clone(),
+            metrics: Metrics::new(live.clone(), telemetry.clone(), counts),
             started: SystemTime::now(),
         });
         add_http_service(&mut server, "admin", admin, address);

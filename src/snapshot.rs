@@ -537,6 +537,9 @@ impl Verdict<'_> {
 }
 
 impl RequestKind {
+    /// Both, each at the position that it has as a number.
+    pub const ALL: [RequestKind; 2] = [RequestKind::Preflight, RequestKind::Actual];
+
     /// As logs and metrics write it.
     pub const fn code(self) -> &'static str {
         match self {
@@ -575,6 +578,23 @@ impl Limits {
 }
 
 impl Refusal<'_> {
+    /// The codes of all that are not for CORS to explain.
+    pub const CODES: [&'static str; 13] = [
+        "bad_host",
+        "bad_target",
+        "ambiguous_path",
+        "ambiguous_length",
+        "unknown_host",
+        "unknown_path",
+        "no_route_for_method",
+        "body_too_large",
+        "uri_too_long",
+        "misdirected",
+        "client_crowded",
+        "crowded",
+        "headers_too_large",
+    ];
+
     /// The status that says it.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -3,7 +3,9 @@
 //! Each request is noted once, when it has ended, as one [`Record`]. Everything that is counted, written or remembered
 //! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
 
+pub mod metrics;
 mod refusals;
+mod tally;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 pub use self::refusals::{Refusals, Refused};
+pub use self::tally::{Counter, Distribution, Histogram, MethodClass, StatusClass, Tallies, Tally};
 
 use crate::cors::{Reason, Scheme};
 use crate::live::Generation;
@@ -52,6 +55,8 @@ pub struct Record<'a> {
     pub client: IpAddr,
     /// How the client reached the gateway.
     pub scheme: Scheme,
+    /// Its method, as far as it is told apart.
+    pub method: MethodClass,
     /// What the client sent; None when it was cut off, and nobody has it any more.
     pub request: Option<Asked<'a>>,
     /// The status that the client was given; None when it was given none.
@@ -109,8 +114,16 @@ impl Telemetry {
         self.admin || generation.snapshot.access_log().is_some()
     }
 
+    /// Whether there is anybody to count for.
+    pub fn counts(&self) -> bool {
+        self.admin
+    }
+
     /// To be called once for each request, when it has ended.
     pub fn note(&self, record: &Record<'_>) {
+        if self.admin {
+            record.generation.tallies().count(record);
+        }
         if record.refused {
             self.refusals.remember(record);
         }

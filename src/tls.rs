@@ -90,6 +90,11 @@ impl Certificate {
         self.exact.iter().map(ToString::to_string).chain(wildcards)
     }
 
+    /// When it ends, in seconds since 1970.
+    pub fn ends(&self) -> i64 {
+        self.ends
+    }
+
     /// Whole days from `now`, in seconds since 1970, until it ends.
     pub fn days_left(&self, now: i64) -> i64 {
         (self.ends - now).div_euclid(86_400)

@@ -28,12 +28,13 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-pub use self::endpoint::{Active, Endpoint, Slot};
+pub use self::endpoint::{Active, Endpoint, EndpointCounts, Slot};
 pub use self::hash::key;
 use self::pool::Pool;
 use self::state::State;
 pub use self::state::{Change, STEPS};
 use crate::snapshot;
+use crate::telemetry::Counter;
 
 /// A running upstream.
 #[derive(Debug)]
@@ -53,7 +54,17 @@ pub struct Upstream {
     known: Mutex<Vec<Known>>,
     /// Whether [`Self::tick`] has something to do.
     waiting: AtomicBool,
+    counts: UpstreamCounts,
     slot: Slot,
+}
+
+/// What was counted of an upstream since it runs.
+#[derive(Debug, Default)]
+pub struct UpstreamCounts {
+    /// Tries on another node, after one had failed.
+    pub retries: Counter,
+    /// Tries on the same node, after a connection from an earlier request had ended.
+    pub reconnects: Counter,
 }
 
 #[derive(Debug)]
@@ -104,6 +115,7 @@ impl Upstream {
             salt: RandomState::new().hash_one(()),
             known: Mutex::default(),
             waiting: AtomicBool::new(false),
+            counts: UpstreamCounts::default(),
             slot: Slot::default(),
             spec,
         };
@@ -120,6 +132,11 @@ impl Upstream {
     /// A number that no other running upstream of the process has or had, not even one of the same name.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What was counted of it.
+    pub fn counts(&self) -> &UpstreamCounts {
+        &self.counts
     }
 
     /// For what others work out once for this upstream.
@@ -165,6 +182,7 @@ impl Upstream {
             return None;
         }
         found.state.eject(now + ejection.time);
+        endpoint.counts().ejections.add(1);
         self.lay_out(&known, Some(now));
         Some(Change::Ejected)
     }

@@ -8,14 +8,19 @@
 //! of a process builds what is lazy (`Vary`, the regex engine's scratch space, the reference counts of a policy's
 //! finished values). What is measured is a judgement and its edits; the response's own map has room to begin with.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use corsgate::cors::{Edits, Headers, Scheme};
-use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
+use corsgate::cors::{Edits, Headers, Reason, Scheme};
+use corsgate::live::Live;
+use corsgate::request_id::RequestIds;
+use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, RequestKind, Snapshot, Surroundings};
+use corsgate::telemetry::{Forwarded, MethodClass, Record, Telemetry};
 use corsgate::upstream::{Upstream, key};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 
 #[test]
@@ -193,6 +198,48 @@ services: [{{ name: api, upstream: {{ nodes: [{nodes}], balance: {balance} }} }}
         request();
         assert_eq!(measure(request).count_total, 0, "{balance}");
     }
+}
+
+/// Every request is told of when it has ended. What the first one of a route makes is there for all that follow.
+#[test]
+fn counting_a_request_allocates_nothing() {
+    let text = "
+listeners: [{ address: '127.0.0.1:9080' }]
+services:
+  - name: api
+    upstream: { nodes: [{ address: '127.0.0.1:8000' }] }
+    routes: [{ name: all, paths: [/*] }]
+";
+    let (live, _) = Live::from_text(text.to_owned()).expect("a configuration");
+    let (telemetry, generation) = (Telemetry::new(true), live.current());
+    let id = RequestIds::new().of(&HeaderMap::new());
+    let record = Record {
+        generation: &generation,
+        route: Some((0, generation.snapshot.route(0))),
+        kind: RequestKind::Actual,
+        reason: Some(Reason::NoPolicy),
+        code: Reason::NoPolicy.code(),
+        refused: false,
+        client: IpAddr::from([127, 0, 0, 1]),
+        scheme: Scheme::Http,
+        method: MethodClass::Get,
+        request: None,
+        status: Some(StatusCode::OK),
+        sent: 100,
+        took: Duration::from_millis(20),
+        upstream: Some(Forwarded { name: "api", address: None, took: Some(Duration::from_millis(19)), tries: 1 }),
+        failure: None,
+        id: &id,
+    };
+    let without_route = Record { route: None, reason: None, code: "unknown_host", upstream: None, ..record };
+    for record in [record, without_route] {
+        telemetry.note(&record);
+        let allocated = measure(|| (0..100).for_each(|_| telemetry.note(&record)));
+        assert_eq!(allocated.count_total, 0, "{}", record.code);
+    }
+    let tallies = generation.tallies().all(generation.snapshot.routes());
+    let counted: Vec<u64> = tallies.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
+    assert_eq!(counted, [101, 101]);
 }
 
 /// One for all tests: reading 100,000 origins takes a while without optimisation.

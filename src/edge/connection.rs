@@ -74,6 +74,11 @@ impl Progress {
         self.set(Stage::Open);
     }
 
+    /// Whether nobody has understood the header that came.
+    pub fn was_left_at_header(&self) -> bool {
+        self.stage() == Stage::Header
+    }
+
     /// The request that is served has to end.
     pub fn end(&self, overdue: Overdue) {
         self.set(match overdue {

@@ -32,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::counts::BadHeader;
 use super::guard::{self, Guard};
 use super::{CROWD_PATIENCE, Client, HEADER_MARGIN};
 use crate::proxy::Gateway;
@@ -171,7 +172,12 @@ impl Requests {
                 None => session.set_keepalive_reuses_remaining(app.requests.map(|requests| requests.saturating_sub(1))),
             }
             session.set_pipelined_prefix(header);
-            let Some(reused) = app.proxy.process_new_http(session, shutdown).await else { return };
+            let reused = app.proxy.process_new_http(session, shutdown).await;
+            if progress.was_left_at_header() {
+                // The hooks never heard of it: Pingora has refused it, and closes the connection.
+                app.client.counts.bad_header(BadHeader::Malformed);
+            }
+            let Some(reused) = reused else { return };
             (stream, settings) = reused.consume();
         }
     }
@@ -257,6 +263,7 @@ impl App {
             NoHeader::Slow => ("408 Request Timeout", "The request took too long to arrive.\n"),
             NoHeader::Large => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
         };
+        self.client.counts.bad_header(if why == NoHeader::Slow { BadHeader::Late } else { BadHeader::TooLarge });
         log::debug!("refused answer=\"{status}\" client={}", self.client.address());
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\

@@ -43,6 +43,21 @@ struct Notice {
 const KINDS: usize = 4;
 
 impl Unserved {
+    /// Of each cause the word that metrics have for it, but for connections that are on no listener.
+    pub const CODES: [&'static str; 5] = ["overcrowded", "untrusted", "proxy_header", "handshake", "late"];
+
+    /// Its position among them.
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Unserved::Unknown => None,
+            Unserved::Overcrowded => Some(0),
+            Unserved::Untrusted => Some(1),
+            Unserved::ProxyHeader(_) => Some(2),
+            Unserved::Handshake(_) => Some(3),
+            Unserved::Late => Some(4),
+        }
+    }
+
     /// Those that have a line of their own.
     fn kind(&self) -> Option<usize> {
         match self {

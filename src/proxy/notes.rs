@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cors::Reason;
 use crate::snapshot::{RequestKind, Verdict};
+use crate::telemetry::MethodClass;
 
 /// What is known of a request so far. The default knows nothing, and has nothing to tell.
 #[derive(Debug, Default)]
@@ -12,6 +13,7 @@ pub(super) struct Notes(Option<Begun>);
 #[derive(Debug)]
 struct Begun {
     at: Instant,
+    method: MethodClass,
     kind: RequestKind,
     reason: Option<Reason>,
     code: &'static str,
@@ -24,6 +26,7 @@ struct Begun {
 /// What there is to tell of a request that has ended.
 #[derive(Debug)]
 pub(super) struct Noted {
+    pub(super) method: MethodClass,
     pub(super) kind: RequestKind,
     pub(super) reason: Option<Reason>,
     pub(super) code: &'static str,
@@ -35,9 +38,10 @@ pub(super) struct Noted {
 
 impl Notes {
     /// The request was judged.
-    pub(super) fn begin(&mut self, verdict: &Verdict<'_>) {
+    pub(super) fn begin(&mut self, verdict: &Verdict<'_>, method: MethodClass) {
         self.0 = Some(Begun {
             at: Instant::now(),
+            method,
             kind: verdict.kind(),
             reason: verdict.reason,
             code: verdict.code(),
@@ -65,7 +69,7 @@ impl Notes {
 
     /// It has ended. There is something to tell once.
     pub(super) fn end(&mut self) -> Option<Noted> {
-        let Begun { at, kind, reason, code, refused, tries, first_try: _, upstream_took } = self.0.take()?;
-        Some(Noted { kind, reason, code, refused, took: at.elapsed(), tries, upstream_took })
+        let Begun { at, method, kind, reason, code, refused, tries, first_try: _, upstream_took } = self.0.take()?;
+        Some(Noted { method, kind, reason, code, refused, took: at.elapsed(), tries, upstream_took })
     }
 }

@@ -138,6 +138,14 @@ impl Tries {
         Ok(peer)
     }
 
+    /// There is a connection to the peer, made for this try or kept from an earlier request.
+    pub(super) fn connected(&self, reused: bool) {
+        let Some(at) = &self.at else { return };
+        let counts = at.counts();
+        let count = if reused { &counts.reuses } else { &counts.connects };
+        count.add(1);
+    }
+
     /// There is no connection to the peer. Says in the error whether there is another try.
     pub(super) fn connect_failed(
         &mut self,
@@ -151,6 +159,7 @@ impl Tries {
         if upstream.spec().http2 && *e.etype() == ErrorType::H2Error && !self.forgiven {
             return self.forgive(upstream, at, e);
         }
+        at.counts().connect_failures.add(1);
         let why = reason(e).map(|reason| format!(" because={reason:?}")).unwrap_or_default();
         let name = &upstream.spec().name;
         log::warn!("connect failed upstream={name} address={} error={:?}{why}", at.address(), e.etype());
@@ -213,6 +222,7 @@ impl Tries {
         if kind == Kind::Broken && reused && repeatable && !self.forgiven {
             return self.forgive(upstream, at, e);
         }
+        at.counts().no_responses.add(1);
         log::warn!("no response upstream={} address={} error={:?}", upstream.spec().name, at.address(), e.etype());
         // Nobody can answer a request of which half is missing.
         let waited_for_client = kind == Kind::TimedOut && !session.is_body_done();
@@ -233,6 +243,7 @@ impl Tries {
             at.address(),
             e.etype()
         );
+        upstream.counts().reconnects.add(1);
         self.forgiven = true;
         self.next = Some(at);
         e.set_retry(true);
@@ -248,6 +259,7 @@ impl Tries {
         }
         let key = hash_key(&upstream.spec().balance, session, client);
         self.next = upstream.pick(key, &self.failed).ok();
+        upstream.counts().retries.add(u64::from(self.next.is_some()));
         self.next.is_some()
     }
 }

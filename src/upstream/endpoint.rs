@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use once_cell::sync::OnceCell;
 
 use super::hash;
+use crate::telemetry::Counter;
 
 /// One address of a node. It is the same one for as long as its upstream is configured the same and its name has this
 /// address.
@@ -24,7 +25,23 @@ pub struct Endpoint {
     active: AtomicUsize,
     /// Failures in a row.
     failures: AtomicU32,
+    counts: EndpointCounts,
     slot: Slot,
+}
+
+/// What was counted of an endpoint since it is one.
+#[derive(Debug, Default)]
+pub struct EndpointCounts {
+    /// Connections that were made to it for requests.
+    pub connects: Counter,
+    /// Connections that could not be made.
+    pub connect_failures: Counter,
+    /// Tries that had a connection from an earlier request.
+    pub reuses: Counter,
+    /// Tries that ended without the header of a response, though there was a connection.
+    pub no_responses: Counter,
+    /// How often it was taken out because requests have failed.
+    pub ejections: Counter,
 }
 
 /// A request that is under way at an endpoint. It counts as one until this is dropped.
@@ -45,6 +62,7 @@ impl Endpoint {
             seed,
             active: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
+            counts: EndpointCounts::default(),
             slot: Slot::default(),
         }
     }
@@ -67,6 +85,11 @@ impl Endpoint {
     /// Requests under way.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// What was counted of it.
+    pub fn counts(&self) -> &EndpointCounts {
+        &self.counts
     }
 
     /// For what others work out once for this endpoint.

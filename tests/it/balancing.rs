@@ -270,7 +270,7 @@ fn when_all_nodes_are_down_the_page_is_told_so() {
     let gateway = Gateway::start(&format!("admin: {{ address: \"{{admin}}\" }}\n{}", config(&addresses, CHECK)));
     let healthy = |n: usize| {
         let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
-        let line = format!("corsgate_upstream_node_healthy{{address=\"{}\",upstream=\"api\"}} ", addresses[n].0);
+        let line = format!("corsgate_upstream_node_healthy{{upstream=\"api\",address=\"{}\"}} ", addresses[n].0);
         metrics.text().lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned)).expect("a line")
     };
     assert_eq!([healthy(0), healthy(1)], ["1", "1"]);
