@@ -25,6 +25,7 @@ mod http2;
 mod layout;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod mutation;
 mod regressions;
 mod schema;
