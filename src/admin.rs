@@ -174,7 +174,7 @@ impl Process {
             View::Refusal { id, format } => match self.telemetry.refusals.find(id) {
                 Some(refused) => match format {
                     Format::Json => Page::json(&overview::refusal(&refused)),
-                    Format::Text => Page::text(StatusCode::OK, &refused.code),
+                    Format::Text => Page::text(StatusCode::OK, refused.code),
                 },
                 None => Page::text(StatusCode::NOT_FOUND, UNKNOWN_REFUSAL),
             },
