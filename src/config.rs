@@ -6,6 +6,7 @@
 //! Every problem is reported at once: a value that cannot be read is noted and taken out, and reading goes on
 //! without it, until what is left can be read.
 
+mod edit;
 mod problems;
 mod source;
 mod strict;
@@ -19,6 +20,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::edit::{Hunk, NewValue, hunks};
 pub use self::source::{Place, Source};
 pub use self::units::{Duration, Size};
 

@@ -39,6 +39,19 @@ pub enum Severity {
     Error,
 }
 
+/// What to write in place of what is wrong, for programs that mend files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replacement {
+    /// This text, instead of the value.
+    Text(String),
+    /// This word or number, instead of the value.
+    Literal(&'static str),
+    /// This name, for the key.
+    Key(String),
+    /// Nothing: the entry, or the key with its value, goes.
+    Nothing,
+}
+
 /// All that was found, in the order in which it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
@@ -585,9 +598,7 @@ impl Kind {
 
             UnknownName { what, name, known } => match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if *what == "policy" && ["off", "no", "none", "disabled"].contains(&&**name) => {
-                    "write `false` for no CORS handling".into()
-                }
+                None if means_off(what, name) => "write `false` for no CORS handling".into(),
                 None if known.is_empty() => format!("define the {what} first"),
                 None => format!("the names are {}", listed(known)),
             },
@@ -698,6 +709,58 @@ impl Kind {
             VerifyOff => "remove `verify: false`; for an authority of your own write `ca: FILE`".into(),
         }
     }
+}
+
+impl Kind {
+    /// What to write instead, where that is one definite text; None where it is a choice. Agrees with
+    /// [`Kind::remedy`].
+    pub fn replacement(&self) -> Option<Replacement> {
+        use Kind::*;
+        match self {
+            UnknownKey { key, known } if key != "<<" => {
+                nearest(key, known).map(|near| Replacement::Key(near.to_owned()))
+            }
+            UnknownWord { word, known } => match nearest(word, known) {
+                Some(near) => Some(Replacement::Text(near.to_owned())),
+                None => match known.as_slice() {
+                    [only] => Some(Replacement::Text(only.clone())),
+                    _ => None,
+                },
+            },
+            UnknownName { what, name, known } => match nearest(name, known) {
+                Some(near) => Some(Replacement::Text(near.to_owned())),
+                None => means_off(what, name).then_some(Replacement::Literal("false")),
+            },
+            OriginWithoutScheme { write, .. }
+            | OriginBadScheme { write: Some(write), .. }
+            | OriginUpperCase { origin: write, .. }
+            | OriginTrailingSlash { origin: write, .. }
+            | OriginPath { origin: write, .. }
+            | OriginQuery { origin: write, .. }
+            | OriginUserinfo { origin: write, .. }
+            | OriginNotCanonical { canonical: write, .. }
+            | OriginDefaultPort { write, .. }
+            | BadHost { write: Some(write), .. }
+            | BadPath { write: Some(write), .. }
+            | MethodCase { upper: write, .. } => Some(Replacement::Text(write.clone())),
+            BadMaxAge { value } => Some(Replacement::Literal(if value.starts_with('-') { "0" } else { "86400" })),
+            EmptyEntry
+            | HostTwice { .. }
+            | UnusedDanger { .. }
+            | MethodNeverSent { .. }
+            | HeaderNeverSent { .. }
+            | HeaderNeverRead { .. }
+            | HeaderOtherDirection { .. }
+            | PrivateNetworkGone
+            | RedirectOverTls => Some(Replacement::Nothing),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the name of a policy was meant to say that there is none.
+fn means_off(what: &str, name: &str) -> bool {
+    what == "policy" && ["off", "no", "none", "disabled"].contains(&name)
 }
 
 /// What most likely makes a text no YAML. The parser's own messages are about its grammar.

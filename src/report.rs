@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::{Place, Source};
+use crate::config::{Hunk, Place, Source, hunks};
 use crate::problem::{Kind, Problem, Problems, Severity};
 
 /// How to draw on a terminal.
@@ -74,7 +74,11 @@ fn summary(problems: &Problems, source: &Source<'_>) -> String {
 
 /// All problems as one JSON array of objects.
 pub fn json(problems: &Problems, source: &Source<'_>) -> String {
-    let entries: Vec<_> = problems
+    format!("{:#}\n", problems_json(problems, source))
+}
+
+pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_json::Value {
+    problems
         .iter()
         .map(|problem| {
             let place = place(problem, source);
@@ -87,10 +91,23 @@ pub fn json(problems: &Problems, source: &Source<'_>) -> String {
                 "path": problem.at.to_string(),
                 "fault": problem.kind.fault(),
                 "remedy": problem.kind.remedy(),
+                "fix": fix(problem, source).map(|fix| hunks_json(&fix)),
             })
         })
-        .collect();
-    format!("{:#}\n", serde_json::Value::Array(entries))
+        .collect()
+}
+
+/// The lines that mend a problem, where that is one definite edit.
+pub fn fix(problem: &Problem, source: &Source<'_>) -> Option<Vec<Hunk>> {
+    let mended = source.with_replacement(&problem.at, &problem.kind.replacement()?)?;
+    Some(hunks(source.text(), &mended))
+}
+
+/// Hunks, as `check` and `explain` write them: `removed` stands from `line` on, between line feeds, and `added` is to
+/// stand there instead.
+pub(crate) fn hunks_json(hunks: &[Hunk]) -> serde_json::Value {
+    let one = |hunk: &Hunk| serde_json::json!({ "line": hunk.line, "removed": hunk.removed, "added": hunk.added });
+    hunks.iter().map(one).collect()
 }
 
 fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
@@ -118,7 +135,7 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
 }
 
 /// Control characters written out: a file must not be able to steer the terminal of whoever checks it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         match c.is_control() {
             true => out.extend(c.escape_default()),

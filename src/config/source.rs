@@ -8,8 +8,10 @@ use crate::problem::{KeyPath, Step};
 #[derive(Debug)]
 pub struct Source<'t> {
     name: &'t str,
-    text: &'t str,
-    root: Option<Tree>,
+    whole: &'t str,
+    /// Without the byte order mark, as the parser counts.
+    pub(super) text: &'t str,
+    pub(super) root: Option<Tree>,
 }
 
 /// Where something stands, for people and editors.
@@ -25,9 +27,9 @@ pub struct Place<'t> {
     pub excerpt: &'t str,
 }
 
-/// A YAML value with the spans of its keys and values.
+/// A YAML value with the spans of its keys and values. The span of a list or mapping ends where the last of it does.
 #[derive(Debug)]
-enum Tree {
+pub(super) enum Tree {
     Scalar(Span),
     List(Span, Vec<Tree>),
     Map(Span, Vec<(String, Span, Tree)>),
@@ -36,8 +38,14 @@ enum Tree {
 impl<'t> Source<'t> {
     /// Reads the positions of a text that need not be valid.
     pub fn new(name: &'t str, text: &'t str) -> Self {
-        let text = super::without_mark(text);
-        Source { name, text, root: Reader::read(text) }
+        let whole = text;
+        let text = super::without_mark(whole);
+        Source { name, whole, text, root: Reader::read(text) }
+    }
+
+    /// The text, with its byte order mark if it has one.
+    pub fn text(&self) -> &'t str {
+        self.whole
     }
 
     /// The file's name, as the user gave it.
@@ -173,6 +181,12 @@ impl Tree {
         }
     }
 
+    pub(super) fn span(&self) -> Span {
+        match self {
+            Tree::Scalar(span) | Tree::List(span, _) | Tree::Map(span, _) => *span,
+        }
+    }
+
     fn find_twice(&self, path: &mut KeyPath, found: &mut Vec<(KeyPath, usize)>) {
         match self {
             Tree::Scalar(_) => {}
@@ -239,9 +253,10 @@ impl<'t> Reader<'t> {
         self.depth += 1;
         let tree = match event {
             Event::SequenceStart(..) => {
-                let mut entries = Vec::new();
+                let (mut entries, mut end) = (Vec::new(), None);
                 while let Some((event, span)) = self.next() {
                     if event == Event::SequenceEnd {
+                        end = Some(span);
                         break;
                     }
                     match self.tree(&event, span) {
@@ -249,13 +264,16 @@ impl<'t> Reader<'t> {
                         None => break,
                     }
                 }
-                Tree::List(span, entries)
+                Tree::List(whole(span, end, entries.last()), entries)
             }
             Event::MappingStart(..) => {
-                let mut entries = Vec::new();
+                let (mut entries, mut end): (Vec<(String, Span, Tree)>, _) = (Vec::new(), None);
                 while let Some((event, key_span)) = self.next() {
                     let key = match event {
-                        Event::MappingEnd => break,
+                        Event::MappingEnd => {
+                            end = Some(key_span);
+                            break;
+                        }
                         Event::Scalar(text, ..) => text.into_owned(),
                         // A key that is no string is no key of ours; serde says so.
                         other => {
@@ -269,7 +287,8 @@ impl<'t> Reader<'t> {
                         None => break,
                     }
                 }
-                Tree::Map(span, entries)
+                let last = entries.last().map(|(_, _, value)| value);
+                Tree::Map(whole(span, end, last), entries)
             }
             Event::Scalar(..) | Event::Alias(_) => Tree::Scalar(span),
             _ => return None,
@@ -277,4 +296,11 @@ impl<'t> Reader<'t> {
         self.depth -= 1;
         Some(tree)
     }
+}
+
+/// From the start of a collection to its end: a closing bracket, or where its last entry ends.
+fn whole(start: Span, end: Option<Span>, last: Option<&Tree>) -> Span {
+    let bracket = end.filter(|end| !end.is_empty()).map(|end| end.end);
+    let end = bracket.or(last.map(|last| last.span().end)).unwrap_or(start.end);
+    Span::new(start.start, end)
 }

@@ -1,0 +1,554 @@
+//! Edits of a configuration's text that keep its formatting, and the lines in which two texts differ.
+//!
+//! An edit looks at the form in which a list or mapping is written, and goes on in the same: in one line or in several,
+//! with quotes or without, in YAML or in JSON. Where it does not understand the form it gives up; and whoever offers an
+//! edit reads the edited text again first.
+//!
+//! ```
+//! use corsgate::config::{NewValue, Source};
+//! use corsgate::problem::At;
+//!
+//! let source = Source::new("corsgate.yaml", "cors:\n  allow_methods: [GET, PUT]   # for now\n");
+//! let (root, cors) = (At::root(), "cors");
+//! let cors = root.key(cors);
+//! assert_eq!(
+//!     source.with_entry(&cors.key("allow_methods").path(), "DELETE").unwrap(),
+//!     "cors:\n  allow_methods: [GET, PUT, DELETE]   # for now\n"
+//! );
+//! assert_eq!(
+//!     source.with_key(&cors.path(), "allow_credentials", &NewValue::Literal("true")).unwrap(),
+//!     "cors:\n  allow_methods: [GET, PUT]   # for now\n  allow_credentials: true\n"
+//! );
+//! ```
+
+use std::ops::Range;
+
+use saphyr_parser::Marker;
+
+use super::source::{Source, Tree};
+use crate::problem::{KeyPath, Replacement, Step};
+
+/// A value to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewValue {
+    /// A text, in quotes where it needs them.
+    Text(String),
+    /// A word or number that is no text.
+    Literal(&'static str),
+    /// Texts.
+    List(Vec<String>),
+    /// Keys with their values.
+    Mapping(Vec<(&'static str, NewValue)>),
+}
+
+/// Lines that are replaced by others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hunk {
+    /// The first of them, from 1; where nothing is removed, the line in front of which the others come.
+    pub line: usize,
+    /// What stands there, without line feeds.
+    pub removed: Vec<String>,
+    /// What is to stand there, without line feeds.
+    pub added: Vec<String>,
+}
+
+/// The lines in which two texts differ. Applied to the lines of `old`, what is between line feeds, they make `new`.
+pub fn hunks(old: &str, new: &str) -> Vec<Hunk> {
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
+    let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+    let changes = similar::capture_diff_slices(similar::Algorithm::Myers, &old, &new);
+    let changes = changes.iter().filter(|change| change.tag() != similar::DiffTag::Equal);
+    let hunk = |change: &similar::DiffOp| Hunk {
+        line: change.old_range().start + 1,
+        removed: own(&old[change.old_range()]),
+        added: own(&new[change.new_range()]),
+    };
+    changes.map(hunk).collect()
+}
+
+/// What a path leads to.
+enum Found<'s> {
+    /// A value.
+    Value(&'s Tree),
+    /// An entry of a comma-separated string.
+    Part(Range<usize>),
+}
+
+/// How collections are written on one line or several, and texts with or without quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notation {
+    Yaml,
+    Json,
+}
+
+// === impl Source ===
+
+impl Source<'_> {
+    /// The text with one more entry at the end of a list, be it a flow or a block list, a single word or a
+    /// comma-separated string. None when there is no such list, or it is written in a way that is not understood.
+    pub fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
+        let Found::Value(tree) = self.node(list)? else { return None };
+        let notation = self.notation();
+        match tree {
+            Tree::Scalar(_) => self.with_entry_in_string(self.range(tree), entry),
+            Tree::List(_, entries) => {
+                let quoted = scalar(entry, notation, self.quotes(entries));
+                let Some(last) = entries.last() else {
+                    return Some(self.replaced(self.range(tree), &format!("[{quoted}]")));
+                };
+                let last = self.range(last);
+                if self.is_flow(tree) {
+                    return Some(self.replaced(last.end..last.end, &self.separated(last.start, &quoted)));
+                }
+                // `- ` and what stands in front of it, again.
+                let lead = &self.text[self.line_start(last.start)..last.start];
+                let is_dash = lead.trim_start().strip_prefix('-').is_some_and(|rest| rest.trim().is_empty());
+                let end = self.line_end(last.end);
+                is_dash.then(|| self.replaced(end..end, &format!("{}{lead}{quoted}", self.line_break(end))))
+            }
+            Tree::Map(..) => None,
+        }
+    }
+
+    /// The text with a key of a mapping set to a value: in place of the value that it has, or as a new key.
+    pub fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
+        let Found::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
+        if entries.iter().any(|(known, _, _)| known == key) {
+            let mut at = mapping.clone();
+            at.0.push(Step::Key(key.to_owned()));
+            return self.with_value(&at, value);
+        }
+        let notation = self.notation();
+        let written = format!("{}: {}", written_key(key, notation), value.written(notation));
+        let Some((_, last_key, last_value)) = entries.last() else {
+            return Some(self.replaced(self.range(tree), &format!("{{ {written} }}")));
+        };
+        if self.is_flow(tree) {
+            let (start, end) = (self.byte(last_key.start), self.range(last_value).end.max(self.byte(last_key.end)));
+            return Some(self.replaced(end..end, &self.separated(start, &written)));
+        }
+        // Behind the keys that stand on a line each, in front of the long ones.
+        let is_short = |(_, key, value): &&(String, _, Tree)| {
+            let key: &saphyr_parser::Span = key;
+            let end = self.range(value).end.max(self.byte(key.end));
+            !self.text[self.byte(key.start)..end].contains('\n')
+        };
+        let (_, key_span, value) = entries.iter().rev().find(is_short).or(entries.last())?;
+        let start = self.byte(key_span.start);
+        let indent: String = self.text[self.line_start(start)..start].chars().map(|_| ' ').collect();
+        let end = self.line_end(self.range(value).end.max(self.byte(key_span.end)));
+        Some(self.replaced(end..end, &format!("{}{indent}{written}", self.line_break(end))))
+    }
+
+    /// The text with another value at a place where one stands on a line, or in brackets; also an entry of a
+    /// comma-separated string.
+    pub fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
+        match self.node(at)? {
+            Found::Part(range) => {
+                let NewValue::Text(text) = value else { return None };
+                fits_in_string(text).then(|| self.replaced(range, text))
+            }
+            Found::Value(tree) if matches!(tree, Tree::Scalar(_)) || self.is_flow(tree) => {
+                let range = self.range(tree);
+                let written = value.written(self.notation());
+                // An empty value has no place of its own.
+                (!range.is_empty() && !self.is_special(&range)).then(|| self.replaced(range, &written))
+            }
+            Found::Value(_) => None,
+        }
+    }
+
+    /// The text with a problem's replacement at its place.
+    pub fn with_replacement(&self, at: &KeyPath, replacement: &Replacement) -> Option<String> {
+        match replacement {
+            Replacement::Text(text) => self.with_value(at, &NewValue::Text(text.clone())),
+            Replacement::Literal(word) => self.with_value(at, &NewValue::Literal(word)),
+            Replacement::Key(name) => self.with_key_named(at, name),
+            Replacement::Nothing => self.without(at),
+        }
+    }
+
+    /// The text with another name for a key.
+    pub fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
+        let (Step::Key(key), parent) = at.0.split_last()? else { return None };
+        let Found::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
+        let (_, span, _) = entries.iter().rev().find(|(known, _, _)| known == key)?;
+        let range = self.byte(span.start)..self.byte(span.end);
+        Some(self.replaced(range, &written_key(name, self.notation())))
+    }
+
+    /// The text without an entry of a list, or without a key and its value. None for the only one there is.
+    pub fn without(&self, at: &KeyPath) -> Option<String> {
+        let (last, parent) = at.0.split_last()?;
+        let parent_path = KeyPath(parent.to_vec());
+        let Found::Value(parent) = self.node(&parent_path)? else { return None };
+        let (ranges, position): (Vec<Range<usize>>, usize) = match (parent, last) {
+            (Tree::List(_, entries), Step::Index(index)) => {
+                (entries.iter().map(|entry| self.range(entry)).collect(), *index)
+            }
+            (Tree::Map(_, entries), Step::Key(key)) => {
+                let range = |(_, key, value): &(String, saphyr_parser::Span, Tree)| {
+                    self.byte(key.start)..self.range(value).end.max(self.byte(key.end))
+                };
+                (entries.iter().map(range).collect(), entries.iter().rposition(|(known, _, _)| known == key)?)
+            }
+            (Tree::Scalar(_), Step::Index(index)) => {
+                let Found::Part(range) = self.node(at)? else { return None };
+                return self.without_part(self.range(parent), &range, *index);
+            }
+            _ => return None,
+        };
+        let range = ranges.get(position)?.clone();
+        if ranges.len() < 2 {
+            return None;
+        }
+        if self.is_flow(parent) {
+            let cut = match ranges.get(position + 1) {
+                Some(next) => range.start..next.start,
+                None => ranges[position - 1].end..range.end,
+            };
+            return Some(self.replaced(cut, ""));
+        }
+        let line = self.line_start(range.start);
+        let lead = self.text[line..range.start].trim_start();
+        let is_dash = |lead: &str| lead.strip_prefix('-').is_some_and(|rest| rest.trim().is_empty());
+        match (last, ranges.get(position + 1)) {
+            // The first key of an entry stands behind its dash, and the next one moves up to it.
+            (Step::Key(_), Some(next)) if is_dash(lead) => Some(self.replaced(range.start..next.start, "")),
+            (Step::Key(_), _) if !lead.is_empty() => None,
+            (Step::Index(_), _) if !is_dash(lead) => None,
+            _ => {
+                let end = self.line_end(range.end);
+                let end = (end + self.line_break(end).len()).min(self.text.len());
+                Some(self.replaced(line..end, ""))
+            }
+        }
+    }
+
+    // --- places
+
+    fn node(&self, path: &KeyPath) -> Option<Found<'_>> {
+        let mut at = self.root.as_ref()?;
+        for (i, step) in path.0.iter().enumerate() {
+            at = match (step, at) {
+                (Step::Key(name), Tree::Map(_, entries)) => {
+                    entries.iter().rev().find(|(key, _, _)| key == name).map(|(_, _, value)| value)?
+                }
+                (Step::Index(index), Tree::List(_, entries)) => entries.get(*index)?,
+                (Step::Index(index), Tree::Scalar(_)) if i + 1 == path.0.len() => {
+                    return self.part(self.range(at), *index).map(Found::Part);
+                }
+                _ => return None,
+            };
+        }
+        Some(Found::Value(at))
+    }
+
+    /// An entry of a string on one line, without the space around it; the whole of one without commas.
+    fn part(&self, string: Range<usize>, index: usize) -> Option<Range<usize>> {
+        let inner = self.inner(&string)?;
+        let mut start = inner.start;
+        for (i, part) in self.text[inner].split(',').enumerate() {
+            if i == index {
+                let lead = part.len() - part.trim_start().len();
+                return Some(start + lead..start + lead + part.trim().len());
+            }
+            start += part.len() + 1;
+        }
+        None
+    }
+
+    /// What stands between the quotes of a string, or all of it; None for one in another form.
+    fn inner(&self, string: &Range<usize>) -> Option<Range<usize>> {
+        let text = &self.text[string.clone()];
+        if self.is_special(string) || text.contains(['\n', '\\']) {
+            return None;
+        }
+        match text.as_bytes() {
+            [b'"' | b'\'', .., b'"' | b'\''] => Some(string.start + 1..string.end - 1),
+            [] => None,
+            _ => Some(string.clone()),
+        }
+    }
+
+    /// An alias, or a text over several lines: what it says stands elsewhere, or not on one line.
+    fn is_special(&self, range: &Range<usize>) -> bool {
+        self.text[range.clone()].starts_with(['*', '&', '!', '|', '>']) || self.text[range.clone()].contains('\n')
+    }
+
+    fn is_flow(&self, tree: &Tree) -> bool {
+        let opens = if matches!(tree, Tree::List(..)) { '[' } else { '{' };
+        !matches!(tree, Tree::Scalar(_)) && self.text[self.byte(tree.span().start)..].starts_with(opens)
+    }
+
+    fn range(&self, tree: &Tree) -> Range<usize> {
+        let span = tree.span();
+        let start = self.byte(span.start);
+        let end = self.byte(span.end).max(start);
+        match tree {
+            Tree::Scalar(_) => start..end,
+            // The parser's own end is where it goes on, behind the space.
+            Tree::List(..) | Tree::Map(..) => start..start + self.text[start..end].trim_end().len(),
+        }
+    }
+
+    /// The parser counts characters.
+    fn byte(&self, marker: Marker) -> usize {
+        let index = marker.index();
+        match self.text.is_ascii() {
+            true => index.min(self.text.len()),
+            false => self.text.char_indices().nth(index).map_or(self.text.len(), |(byte, _)| byte),
+        }
+    }
+
+    fn line_start(&self, byte: usize) -> usize {
+        self.text[..byte].rfind('\n').map_or(0, |feed| feed + 1)
+    }
+
+    /// In front of the line break, and of the carriage return that may belong to it.
+    fn line_end(&self, byte: usize) -> usize {
+        // A text over several lines ends where the next line begins.
+        let byte = if self.text[..byte].ends_with('\n') { byte - 1 } else { byte };
+        let end = self.text[byte..].find('\n').map_or(self.text.len(), |feed| byte + feed);
+        if self.text[..end].ends_with('\r') { end - 1 } else { end }
+    }
+
+    /// How lines break there, or at the end of the text.
+    fn line_break(&self, end: usize) -> &'static str {
+        match self.text[end..].starts_with("\r\n") || (end == self.text.len() && self.text.contains("\r\n")) {
+            true => "\r\n",
+            false => "\n",
+        }
+    }
+
+    // --- writing
+
+    fn notation(&self) -> Notation {
+        if self.text.trim_start().starts_with('{') { Notation::Json } else { Notation::Yaml }
+    }
+
+    /// The quotes that all texts of a list have.
+    fn quotes(&self, entries: &[Tree]) -> Option<char> {
+        let quote = |entry: &Tree| self.text[self.range(entry)].chars().next().filter(|c| matches!(c, '"' | '\''));
+        let first = quote(entries.first()?)?;
+        entries.iter().all(|entry| quote(entry) == Some(first)).then_some(first)
+    }
+
+    /// What is added behind an entry of a collection in brackets; on a line of its own where that one is.
+    fn separated(&self, last_start: usize, written: &str) -> String {
+        let lead = &self.text[self.line_start(last_start)..last_start];
+        match lead.trim().is_empty() && self.line_start(last_start) > 0 {
+            true => format!(",{}{lead}{written}", self.line_break(self.line_end(last_start))),
+            false => format!(", {written}"),
+        }
+    }
+
+    fn with_entry_in_string(&self, string: Range<usize>, entry: &str) -> Option<String> {
+        let inner = self.inner(&string)?;
+        let text = &self.text[string.clone()];
+        if text.contains(',') && fits_in_string(entry) {
+            return Some(self.replaced(inner.end..inner.end, &format!(", {entry}")));
+        }
+        let entry = scalar(entry, self.notation(), None);
+        (!text.contains(',')).then(|| self.replaced(string, &format!("[{text}, {entry}]")))
+    }
+
+    fn without_part(&self, string: Range<usize>, part: &Range<usize>, index: usize) -> Option<String> {
+        let inner = self.inner(&string)?;
+        if !self.text[inner.clone()].contains(',') {
+            return None;
+        }
+        let cut = match index {
+            0 => inner.start..self.part(string, 1)?.start,
+            _ => self.part(string, index - 1)?.end..part.end,
+        };
+        Some(self.replaced(cut, ""))
+    }
+
+    /// The whole text with another one in place of a range; the byte order mark is not part of it.
+    fn replaced(&self, range: Range<usize>, with: &str) -> String {
+        let mark = &self.text()[..self.text().len() - self.text.len()];
+        [mark, &self.text[..range.start], with, &self.text[range.end..]].concat()
+    }
+}
+
+/// Without what would end the string or the entry.
+fn fits_in_string(entry: &str) -> bool {
+    !entry.is_empty() && entry.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\'' | b'\\' | b'#'))
+}
+
+impl NewValue {
+    fn written(&self, notation: Notation) -> String {
+        match self {
+            NewValue::Text(text) => scalar(text, notation, None),
+            NewValue::Literal(word) => (*word).to_owned(),
+            NewValue::List(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| scalar(text, notation, None)).collect();
+                format!("[{}]", texts.join(", "))
+            }
+            NewValue::Mapping(entries) => {
+                let entries: Vec<String> = entries
+                    .iter()
+                    .map(|(key, value)| format!("{}: {}", written_key(key, notation), value.written(notation)))
+                    .collect();
+                format!("{{ {} }}", entries.join(", "))
+            }
+        }
+    }
+}
+
+fn written_key(key: &str, notation: Notation) -> String {
+    match notation {
+        Notation::Yaml => key.to_owned(),
+        Notation::Json => format!("\"{key}\""),
+    }
+}
+
+/// A text as YAML or JSON writes it, with quotes where it needs them or the others have them.
+fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
+    let double = || serde_json::Value::String(text.to_owned()).to_string();
+    match (notation, quotes) {
+        (Notation::Json, _) | (_, Some('"')) => double(),
+        (_, Some('\'')) if !text.contains('\'') && !text.contains(char::is_control) => format!("'{text}'"),
+        _ if is_plain(text) => text.to_owned(),
+        _ => double(),
+    }
+}
+
+/// Whether a text needs no quotes, also between brackets.
+fn is_plain(text: &str) -> bool {
+    let bytes_are_plain =
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b':' | b'~' | b'+'));
+    // A number, a date or `true` would be read as something else.
+    let reads_as_itself = || serde_yaml::from_str::<serde_yaml::Value>(text).is_ok_and(|value| value == text);
+    bytes_are_plain && !text.ends_with(':') && !text.starts_with(['-', ':']) && reads_as_itself()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a.b[0].c` as a path.
+    fn path(text: &str) -> KeyPath {
+        let steps = text.split(['.', '[']).filter(|step| !step.is_empty());
+        KeyPath(
+            steps
+                .map(|step| match step.strip_suffix(']') {
+                    Some(index) => Step::Index(index.parse().unwrap()),
+                    None => Step::Key(step.to_owned()),
+                })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn an_entry_goes_into_a_list_in_the_form_that_it_has() {
+        for (before, entry, after) in [
+            ("a: [x, y]", "z", "a: [x, y, z]"),
+            ("a: [x, y] # why", "z", "a: [x, y, z] # why"),
+            ("a: [x, y,]", "z", "a: [x, y, z,]"),
+            ("a: []", "z", "a: [z]"),
+            ("a: [\"x\", \"y\"]", "z", "a: [\"x\", \"y\", \"z\"]"),
+            ("a: ['x']", "z", "a: ['x', 'z']"),
+            ("a: [x]", "https://*.z", "a: [x, \"https://*.z\"]"),
+            ("a: [x]", "null", "a: [x, \"null\"]"),
+            ("a: [x]", "1", "a: [x, \"1\"]"),
+            ("a: [\n  x,\n  y\n]", "z", "a: [\n  x,\n  y,\n  z\n]"),
+            ("a:\n  - x\n  - y # why\nb: 1\n", "z", "a:\n  - x\n  - y # why\n  - z\nb: 1\n"),
+            ("a:\r\n  - x\r\nb: 1\r\n", "z", "a:\r\n  - x\r\n  - z\r\nb: 1\r\n"),
+            ("a:\n- x", "z", "a:\n- x\n- z"),
+            ("a: x", "z", "a: [x, z]"),
+            ("a: \"*\"", "z", "a: [\"*\", z]"),
+            ("a: x, y # why", "z", "a: x, y, z # why"),
+            ("a: \"x, y\"", "z", "a: \"x, y, z\""),
+            ("é: ü\na: [x]", "z", "é: ü\na: [x, z]"),
+            ("{ \"a\": [\"x\"] }", "z", "{ \"a\": [\"x\", \"z\"] }"),
+            ("{\n  \"a\": \"x\"\n}", "z", "{\n  \"a\": [\"x\", \"z\"]\n}"),
+            ("\u{feff}a: [x]", "z", "\u{feff}a: [x, z]"),
+        ] {
+            assert_eq!(Source::new("", before).with_entry(&path("a"), entry).as_deref(), Some(after), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_alone() {
+        for before in ["b: &x [1]\na: *x", "a: |\n  x\n", "a: { x: 1 }", "b: 1", "a:", "", "a: \"x,\\\n  y\""] {
+            assert_eq!(Source::new("", before).with_entry(&path("a"), "z"), None, "{before}");
+        }
+    }
+
+    #[test]
+    fn a_key_goes_into_a_mapping_in_the_form_that_it_has() {
+        let yes = NewValue::Literal("true");
+        for (before, at, after) in [
+            ("a: { x: 1 }", "a", "a: { x: 1, k: true }"),
+            ("a: {}", "a", "a: { k: true }"),
+            ("a: { x: [1] }", "a", "a: { x: [1], k: true }"),
+            ("a: { x: { y: 1 } } # why", "a", "a: { x: { y: 1 }, k: true } # why"),
+            ("a:\n  x: 1\n\nb: 1", "a", "a:\n  x: 1\n  k: true\n\nb: 1"),
+            ("a:\n  x: 1\n  y:\n    - 1\n", "a", "a:\n  x: 1\n  k: true\n  y:\n    - 1\n"),
+            ("a:\n  y:\n    - 1\n", "a", "a:\n  y:\n    - 1\n  k: true\n"),
+            ("a:\n  - x: 1\n    y: 2\n", "a[0]", "a:\n  - x: 1\n    y: 2\n    k: true\n"),
+            ("a:\n  - x: 1\n", "a[0]", "a:\n  - x: 1\n    k: true\n"),
+            ("a: { k: false, x: 1 }", "a", "a: { k: true, x: 1 }"),
+            ("a:\n  k: [x, y]\n", "a", "a:\n  k: true\n"),
+            ("{\"a\":{\"x\":1}}", "a", "{\"a\":{\"x\":1, \"k\": true}}"),
+            ("{\n  \"a\": {\n    \"x\": 1\n  }\n}", "a", "{\n  \"a\": {\n    \"x\": 1,\n    \"k\": true\n  }\n}"),
+        ] {
+            assert_eq!(Source::new("", before).with_key(&path(at), "k", &yes).as_deref(), Some(after), "{before}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_replaced_and_a_key_named_anew() {
+        let text = |value: &str| NewValue::Text(value.to_owned());
+        for (before, at, value, after) in [
+            ("a: x # why", "a", "z", "a: z # why"),
+            ("a: [x, 'y']", "a[1]", "z", "a: [x, z]"),
+            ("a: x, y, w", "a[1]", "z", "a: x, z, w"),
+            ("a: \"x ,y\"", "a[0]", "z", "a: \"z ,y\""),
+            ("a: x", "a[0]", "z", "a: z"),
+            ("a:\n  - x\n", "a[0]", "z", "a:\n  - z\n"),
+        ] {
+            assert_eq!(Source::new("", before).with_value(&path(at), &text(value)).as_deref(), Some(after), "{before}");
+        }
+        let named = |before: &str| Source::new("", before).with_key_named(&path("a.b"), "z");
+        assert_eq!(named("a: { b: 1 }").as_deref(), Some("a: { z: 1 }"));
+        assert_eq!(named("{\"a\": {\"b\": 1}}").as_deref(), Some("{\"a\": {\"z\": 1}}"));
+    }
+
+    #[test]
+    fn what_is_removed_leaves_no_trace() {
+        for (before, at, after) in [
+            ("a: [x, y]", "a[0]", Some("a: [y]")),
+            ("a: [x, y]", "a[1]", Some("a: [x]")),
+            ("a: [x]", "a[0]", None),
+            ("a: x, y", "a[0]", Some("a: y")),
+            ("a: x, y", "a[1]", Some("a: x")),
+            ("a: x,", "a[1]", Some("a: x")),
+            ("a:\n  - x\n  - y\n", "a[0]", Some("a:\n  - y\n")),
+            ("a: { x: 1, y: 2 }", "a.x", Some("a: { y: 2 }")),
+            ("a: { x: 1, y: 2 }", "a.y", Some("a: { x: 1 }")),
+            ("a:\n  x: 1\n  y:\n    z: 1\n    w: 2\n", "a.y", Some("a:\n  x: 1\n")),
+            ("a:\n  - x: 1\n    y: 2\n", "a[0].x", Some("a:\n  - y: 2\n")),
+            ("a:\n  - x: 1\n    y: 2\n", "a[0].y", Some("a:\n  - x: 1\n")),
+            ("a:\n  x: 1\n", "a.x", None),
+        ] {
+            assert_eq!(Source::new("", before).without(&path(at)).as_deref(), after, "{before} without {at}");
+        }
+    }
+
+    #[test]
+    fn hunks_name_the_lines_that_differ() {
+        let hunk = |line, removed: &[&str], added: &[&str]| Hunk {
+            line,
+            removed: removed.iter().map(|line| (*line).to_owned()).collect(),
+            added: added.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        assert_eq!(hunks("a\nb\nc\n", "a\nx\nc\n"), [hunk(2, &["b"], &["x"])]);
+        assert_eq!(hunks("a\nc", "a\nb\nc"), [hunk(2, &[], &["b"])]);
+        assert_eq!(hunks("a", "a\nb"), [hunk(2, &[], &["b"])]);
+        assert_eq!(hunks("a\nb\n", "a\n"), [hunk(2, &["b"], &[])]);
+        assert_eq!(hunks("a", "a"), []);
+    }
+}
