@@ -55,12 +55,41 @@ pub enum NetworkError {
     NoAllowCredentials,
     /// The preflight's status is not 200 to 299.
     PreflightStatus(u16),
+    /// The preflight is answered with a redirect, which browsers do not follow.
+    PreflightRedirect(u16),
     /// A list in the preflight's answer cannot be read.
     MalformedList(&'static str),
     /// `Access-Control-Allow-Methods` lacks the method.
     Method(String),
     /// `Access-Control-Allow-Headers` lacks the header.
     Header(String),
+}
+
+/// Which response fails a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// That to the preflight.
+    Preflight,
+    /// That to the request itself.
+    Response,
+}
+
+/// Why a browser asks first, one for each thing that is not safelisted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsafe {
+    /// The method.
+    Method(String),
+    /// A header by its name.
+    Header(String),
+    /// A header whose name could pass, by its value.
+    Value {
+        /// In lower case.
+        name: String,
+        /// As the page sets it.
+        value: String,
+    },
+    /// Headers that could pass each for itself, but have so many bytes together.
+    Bytes(usize),
 }
 
 /// What may be remembered of a preflight.
@@ -91,10 +120,9 @@ impl Fetch<'_> {
     pub fn unsafe_headers(&self) -> Vec<String> {
         let sent = || self.headers.iter().filter(|(name, _)| !is_forbidden(name));
         let is_safe = |name: &str, value: &str| is_safelisted_header(name, value);
-        // More than 1024 bytes of safelisted values are suspicious together, each for itself or not.
         let safe_bytes: usize = sent().filter(|(name, value)| is_safe(name, value)).map(|(_, value)| value.len()).sum();
         let mut names: Vec<String> = sent()
-            .filter(|(name, value)| safe_bytes > 1024 || !is_safe(name, value))
+            .filter(|(name, value)| safe_bytes > MOST_SAFE_BYTES || !is_safe(name, value))
             .map(|(name, _)| name.to_ascii_lowercase())
             .collect();
         names.sort();
@@ -123,7 +151,11 @@ impl Fetch<'_> {
     pub fn check_preflight(&self, status: StatusCode, headers: &HeaderMap) -> Result<Preflighted, NetworkError> {
         self.check(headers)?;
         if !status.is_success() {
-            return Err(NetworkError::PreflightStatus(status.as_u16()));
+            // It is fetched without following redirects (CORS-preflight fetch, step 6), and what is left is no success.
+            return Err(match status.is_redirection() {
+                true => NetworkError::PreflightRedirect(status.as_u16()),
+                false => NetworkError::PreflightStatus(status.as_u16()),
+            });
         }
         let method = self.normalised_method();
         let methods = list(headers, &header::ACCESS_CONTROL_ALLOW_METHODS, "Access-Control-Allow-Methods")?;
@@ -166,27 +198,148 @@ impl Fetch<'_> {
 
     /// The names of a response's fields that the page may read (Fetch, "CORS-filtered response").
     pub fn readable<'h>(&self, headers: &'h HeaderMap) -> Vec<&'h HeaderName> {
+        headers.keys().filter(|name| self.can_read(headers, name.as_str())).collect()
+    }
+
+    /// Whether the page may read a field of a response, by its name in any case; the field need not be there.
+    pub fn can_read(&self, headers: &HeaderMap, name: &str) -> bool {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let all = self.credentials == Credentials::Omit && exposed.iter().any(|entry| entry == "*");
-        let readable = |name: &HeaderName| {
-            let hidden = matches!(name.as_str(), "set-cookie" | "set-cookie2");
-            let safelisted = matches!(
-                name.as_str(),
-                "cache-control"
-                    | "content-language"
-                    | "content-length"
-                    | "content-type"
-                    | "expires"
-                    | "last-modified"
-                    | "pragma"
-            );
-            !hidden && (safelisted || all || exposed.iter().any(|entry| entry.eq_ignore_ascii_case(name.as_str())))
+        let listed = || all || exposed.iter().any(|entry| entry.eq_ignore_ascii_case(name));
+        !is_hidden(name) && (is_safelisted_response_header(name) || listed())
+    }
+
+    /// The names that a response exposes to the page, beside the safelisted ones; `*` for all.
+    pub fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
+        let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
+        let counts = |name: &String| !is_hidden(name) && (name != "*" || self.credentials == Credentials::Omit);
+        exposed.into_iter().filter(counts).collect()
+    }
+
+    /// Why the browser asks first; empty when it does not.
+    pub fn why_preflight(&self) -> Vec<Unsafe> {
+        let method = self.is_method_unsafe().then(|| Unsafe::Method(self.normalised_method()));
+        let mut why: Vec<Unsafe> = method.into_iter().collect();
+        let mut safe_bytes = 0;
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden(name)) {
+            let name = name.to_ascii_lowercase();
+            if is_safelisted_header(&name, value) {
+                safe_bytes += value.len();
+            } else if is_sometimes_safelisted(&name) {
+                why.push(Unsafe::Value { name, value: value.clone() });
+            } else {
+                why.push(Unsafe::Header(name));
+            }
+        }
+        if safe_bytes > MOST_SAFE_BYTES {
+            why.push(Unsafe::Bytes(safe_bytes));
+        }
+        why
+    }
+
+    /// What a browser's console says of an error, in words like those that browsers use. `url` is what it fetches, in
+    /// quotes, with where that was redirected from.
+    pub fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
+        let response = match stage {
+            Stage::Preflight => "the response to the preflight request does not pass the access control check: ",
+            Stage::Response => "",
         };
-        headers.keys().filter(|name| readable(name)).collect()
+        let allow_origin = "'Access-Control-Allow-Origin' header";
+        let fault = match error {
+            NetworkError::NoAllowOrigin => format!("{response}no {allow_origin} is present on the requested resource"),
+            NetworkError::AllowOriginMismatch(value) if value.contains(',') => {
+                format!("{response}the {allow_origin} contains multiple values '{value}', but only one is allowed")
+            }
+            NetworkError::AllowOriginMismatch(value) => {
+                format!("{response}the {allow_origin} has the value '{value}', which is not the page's origin")
+            }
+            NetworkError::WildcardWithCredentials => format!(
+                "{response}the value of the {allow_origin} must not be the wildcard '*' when the request's \
+                 credentials mode is 'include'"
+            ),
+            NetworkError::NoAllowCredentials => format!(
+                "{response}the value of the 'Access-Control-Allow-Credentials' header must be 'true' when the \
+                 request's credentials mode is 'include'"
+            ),
+            NetworkError::PreflightStatus(status) => {
+                format!("{response}it does not have HTTP ok status, but {status}")
+            }
+            NetworkError::PreflightRedirect(status) => {
+                format!("{response}redirect ({status}) is not allowed for a preflight request")
+            }
+            NetworkError::MalformedList(name) => format!("{response}the '{name}' header cannot be read as a list"),
+            NetworkError::Method(method) => {
+                format!("method {method} is not allowed by Access-Control-Allow-Methods in preflight response")
+            }
+            NetworkError::Header(name) => format!(
+                "request header field {name} is not allowed by Access-Control-Allow-Headers in preflight response"
+            ),
+        };
+        format!("fetch at {url} from origin '{}' is blocked by CORS policy: {fault}.", self.origin)
+    }
+}
+
+impl Preflighted {
+    /// The longest that Chromium remembers a preflight, in seconds; Firefox takes a day.
+    pub const CHROMIUM: u64 = 7200;
+}
+
+impl fmt::Display for Unsafe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unsafe::Method(method) => write!(f, "the method {method} is not GET, HEAD or POST"),
+            Unsafe::Header(name) => write!(f, "the header {name} is not safelisted"),
+            Unsafe::Value { name, value } if name == "content-type" => write!(
+                f,
+                "content-type: {value} is not one that a form can send (text/plain, multipart/form-data, \
+                 application/x-www-form-urlencoded)"
+            ),
+            Unsafe::Value { name, value } if value.len() > LONGEST_SAFE_VALUE => {
+                write!(
+                    f,
+                    "the value of {name} has {} bytes, and more than {LONGEST_SAFE_VALUE} are not safelisted",
+                    value.len()
+                )
+            }
+            Unsafe::Value { name, value } => write!(f, "the value of {name} is not safelisted: {value}"),
+            Unsafe::Bytes(bytes) => write!(
+                f,
+                "the safelisted headers have {bytes} bytes together, and more than {MOST_SAFE_BYTES} are not safelisted"
+            ),
+        }
     }
 }
 
 // --- the standard's small definitions
+
+/// Values of safelisted headers are suspicious beyond that, together and each for itself (Fetch, "CORS-unsafe
+/// request-header names", "CORS-safelisted request-header").
+const MOST_SAFE_BYTES: usize = 1024;
+const LONGEST_SAFE_VALUE: usize = 128;
+
+/// The names of which some values are safelisted.
+fn is_sometimes_safelisted(name: &str) -> bool {
+    matches!(name, "accept" | "accept-language" | "content-language" | "content-type" | "range")
+}
+
+/// Fetch, "CORS-safelisted response-header name", but for those that are exposed.
+fn is_safelisted_response_header(name: &str) -> bool {
+    matches!(
+        &*name.to_ascii_lowercase(),
+        "cache-control"
+            | "content-language"
+            | "content-length"
+            | "content-type"
+            | "expires"
+            | "last-modified"
+            | "pragma"
+    )
+}
+
+/// Fetch, "forbidden response-header name".
+fn is_hidden(name: &str) -> bool {
+    matches!(&*name.to_ascii_lowercase(), "set-cookie" | "set-cookie2")
+}
 
 /// Fetch, "CORS-safelisted method".
 fn is_safelisted_method(method: &str) -> bool {
@@ -205,7 +358,7 @@ fn is_safelisted_header(name: &str, value: &str) -> bool {
     };
     let language_byte =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b' ' | b'*' | b',' | b'-' | b'.' | b';' | b'=');
-    value.len() <= 128
+    value.len() <= LONGEST_SAFE_VALUE
         && match name.to_ascii_lowercase().as_str() {
             "accept" => !value.bytes().any(unsafe_byte),
             "accept-language" | "content-language" => value.bytes().all(language_byte),
@@ -271,6 +424,9 @@ impl fmt::Display for NetworkError {
                 f.write_str("the request has credentials, and Access-Control-Allow-Credentials is not `true`")
             }
             Self::PreflightStatus(status) => write!(f, "the preflight was answered with {status}, which is no success"),
+            Self::PreflightRedirect(status) => {
+                write!(f, "the preflight was answered with {status}, and browsers do not follow a redirect there")
+            }
             Self::MalformedList(name) => write!(f, "{name} cannot be read as a list"),
             Self::Method(method) => write!(f, "Access-Control-Allow-Methods does not allow the method {method}"),
             Self::Header(name) => write!(f, "Access-Control-Allow-Headers does not allow the header {name}"),
@@ -279,3 +435,84 @@ impl fmt::Display for NetworkError {
 }
 
 impl std::error::Error for NetworkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+        lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn fetch<'a>(method: &'a str, headers: &'a [(String, String)], credentials: Credentials) -> Fetch<'a> {
+        Fetch { origin: "https://app.example", method, headers, credentials }
+    }
+
+    /// Each reason for a preflight, and that there is one exactly when the browser asks.
+    #[test]
+    fn why_a_browser_asks_first() {
+        let long = "a".repeat(129);
+        for (method, set, why) in [
+            ("get", &[][..], ""),
+            ("POST", &[("Content-Type", "text/plain;charset=UTF-8")], ""),
+            ("GET", &[("Range", "bytes=5-"), ("Accept-Language", "de, en;q=0.5")], ""),
+            ("GET", &[("Sec-Custom", "1"), ("Cookie", "a")], ""),
+            ("delete", &[], "the method DELETE is not GET, HEAD or POST"),
+            ("GET", &[("X-Id", "7")], "the header x-id is not safelisted"),
+            ("GET", &[("Range", "bytes=-5")], "the value of range is not safelisted: bytes=-5"),
+            (
+                "GET",
+                &[("Accept", long.as_str())],
+                "the value of accept has 129 bytes, and more than 128 are not safelisted",
+            ),
+            ("GET", &[("Accept-Language", "de_DE")], "the value of accept-language is not safelisted: de_DE"),
+        ] {
+            let set = headers(set);
+            let fetch = fetch(method, &set, Credentials::Omit);
+            let all: Vec<String> = fetch.why_preflight().iter().map(ToString::to_string).collect();
+            assert_eq!(all.join("; "), why);
+            assert_eq!(fetch.needs_preflight(), !why.is_empty(), "{method} {set:?}");
+        }
+        let json = headers(&[("Content-Type", "application/json")]);
+        assert!(
+            fetch("POST", &json, Credentials::Omit).why_preflight()[0]
+                .to_string()
+                .contains("application/json is not one that a form")
+        );
+        // Each passes, but not nine of them.
+        let nine = headers(&[("Accept", "a".repeat(120).as_str()); 9]);
+        assert_eq!(fetch("GET", &nine, Credentials::Omit).why_preflight(), [Unsafe::Bytes(1080)]);
+        assert_eq!(fetch("GET", &nine, Credentials::Omit).unsafe_headers(), ["accept"]);
+    }
+
+    #[test]
+    fn what_a_page_can_read() {
+        let mut response = HeaderMap::new();
+        response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("X-Total, Set-Cookie"));
+        let page = fetch("GET", &[], Credentials::Include);
+        for (name, readable) in
+            [("x-total", true), ("Content-Type", true), ("Set-Cookie", false), ("X-Other", false), ("Expires", true)]
+        {
+            assert_eq!(page.can_read(&response, name), readable, "{name}");
+        }
+        response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        assert!(!page.can_read(&response, "X-Other"), "with credentials `*` is a name like any other");
+        assert!(fetch("GET", &[], Credentials::Omit).can_read(&response, "X-Other"));
+        assert!(!fetch("GET", &[], Credentials::Omit).can_read(&response, "Set-Cookie"));
+    }
+
+    /// A browser does not follow a redirect of a preflight, and takes no other status for an answer than 200 to 299.
+    #[test]
+    fn a_preflight_needs_a_status_of_success() {
+        let mut answer = HeaderMap::new();
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
+        let page = fetch("PUT", &[], Credentials::Omit);
+        let status = |code| page.check_preflight(StatusCode::from_u16(code).unwrap(), &answer).map(drop);
+        assert_eq!((status(200), status(204)), (Ok(()), Ok(())));
+        assert_eq!(status(301), Err(NetworkError::PreflightRedirect(301)));
+        assert_eq!(status(404), Err(NetworkError::PreflightStatus(404)));
+        let said = page.console("'https://api.example/'", Stage::Preflight, &NetworkError::PreflightRedirect(301));
+        assert!(said.contains("redirect (301) is not allowed for a preflight request"), "{said}");
+    }
+}

@@ -26,14 +26,15 @@
 //! | [`server`] | the process: listeners, signals, the end |
 //! | [`telemetry`] | what requests leave behind: counts, log lines, the last refusals |
 //! | [`browser`] | what a page's `fetch()` sends, and what it gets to see |
+//! | [`explain`] | why a request gets what it gets, and the edit that lets it pass |
 //! | [`admin`], [`demo`], [`cli`], [`report`], [`effective`], [`schema`] | what operators see |
 //!
 //! What must stay true:
 //!
 //! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`],
-//!    [`effective`], [`schema`] and [`report`] do no I/O, read no clock and no environment, name nothing of Pingora or
-//!    tokio, and are not async. What files hold and what day it is, the compiler is told. A test reads the files and says
-//!    so.
+//!    [`browser`], [`explain`], [`effective`], [`schema`] and [`report`] do no I/O, read no clock and no environment, name
+//!    nothing of Pingora or tokio, and are not async. What files hold and what day it is, the compiler is told. A test
+//!    reads the files and says so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.
@@ -52,6 +53,7 @@ pub mod demo;
 pub mod domain;
 pub mod edge;
 pub mod effective;
+pub mod explain;
 pub mod forwarded;
 pub mod health;
 pub mod list;

@@ -249,6 +249,11 @@ pub fn inspect(path: &Path) -> Result<(String, (Option<Snapshot>, Problems)), Re
     read_file(path, &Reading::default())
 }
 
+/// What would come of a configuration file if this were its text.
+pub fn inspect_text(path: &Path, text: &str) -> (Option<Snapshot>, Problems) {
+    read_beside(path, text, &Reading::default())
+}
+
 fn read_file(path: &Path, reading: &Reading) -> Result<(String, (Option<Snapshot>, Problems)), Refused> {
     let text = (reading.read(path))
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))

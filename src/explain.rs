@@ -1,0 +1,389 @@
+//! Why a page's request gets what it gets, and the smallest edit of the file that lets it pass.
+//!
+//! A [`Question`] is a page's `fetch()`, or a request that really came. [`explain`] asks a [`Configuration`] what
+//! happens: which route and which policy it meets, what goes over the wire, what the browser makes of it, and what to
+//! change. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] write it out.
+//!
+//! Everything comes from the parts that serve requests: [`Exchange`] makes responses as the running gateway does, and
+//! [`crate::browser`] judges them by the Fetch standard. Nothing here reads a file or knows a running process.
+//!
+//! ```
+//! use corsgate::explain::{Configuration, Outcome, Question, explain};
+//! use corsgate::snapshot::{Snapshot, Surroundings};
+//!
+//! let text = "\
+//! listeners: [{ address: 127.0.0.1:9080 }]
+//! upstreams: { api: { nodes: [{ address: 127.0.0.1:8000 }] } }
+//! services:
+//!   - name: api
+//!     upstream: api
+//!     cors: { allow_origins: https://app.example, allow_methods: [PUT] }
+//! ";
+//! let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+//! let snapshot = read(text).0.unwrap();
+//! let configuration = Configuration::new("corsgate.yaml", text, &snapshot, &read);
+//!
+//! let question = Question::new("https://app.example", "https://api.example/orders").unwrap().method("DELETE").unwrap();
+//! let explanation = explain(&question, &configuration);
+//! assert_eq!(explanation.outcome, Outcome::Refused);
+//! assert_eq!(explanation.reason, "method_not_allowed");
+//! assert_eq!(
+//!     explanation.fix.unwrap().hunks[0].added,
+//!     ["    cors: { allow_origins: https://app.example, allow_methods: [PUT, DELETE] }"]
+//! );
+//! ```
+
+mod cause;
+mod exchange;
+mod fix;
+mod play;
+mod question;
+mod written;
+
+pub use self::cause::{Cause, InvalidOrigin, Likeness, Near};
+pub use self::exchange::{Exchange, Head};
+pub use self::fix::{Fix, Widening};
+pub use self::question::{Misasked, Question, Recorded};
+pub use self::written::{json, mended_json, mended_text, text};
+pub use crate::config::Hunk;
+
+use self::cause::Diagnosis;
+use self::play::{End, Play, Step, Why};
+use crate::browser::{Credentials, Fetch, Preflighted, Stage, Unsafe};
+use crate::config::{Document, Source};
+use crate::cors::Scheme;
+use crate::problem::{KeyPath, Problems};
+use crate::snapshot::{Action, Level, RequestKind, Route, Snapshot};
+
+/// A configuration, and how an edited text of it would be read.
+#[derive(Clone, Copy)]
+pub struct Configuration<'a> {
+    name: &'a str,
+    text: &'a str,
+    snapshot: &'a Snapshot,
+    read: Read<'a>,
+}
+
+/// Reads a text with the surroundings of the configuration, as `check` does.
+pub type Read<'a> = &'a dyn Fn(&str) -> (Option<Snapshot>, Problems);
+
+/// Why a request gets what it gets.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The page, or what stands for it.
+    pub origin: String,
+    /// The method as it is sent.
+    pub method: String,
+    /// Where it goes.
+    pub url: String,
+    /// Whether cookies go along.
+    pub credentials: Credentials,
+    /// Whether the page gets what it wants.
+    pub outcome: Outcome,
+    /// The code, as logs and metrics have it; of the step at which it ended.
+    pub reason: &'static str,
+    /// What the browser's console says; None when it says nothing.
+    pub console: Option<String>,
+    /// What is behind it; None when it passes.
+    pub cause: Option<Cause>,
+    /// Where that stands in the file, as far as one place can be named.
+    pub culprit: Option<Place>,
+    /// The route that takes the request.
+    pub route: Option<RouteFound>,
+    /// Whether the browser asks first.
+    pub preflight: Preflight,
+    /// What goes over the wire, in order.
+    pub exchanges: Vec<Shown>,
+    /// Response headers that the page can read: those that are known to be there, and those that are exposed; `*` for all.
+    pub readable: Vec<String>,
+    /// Response headers that the page wants to read and cannot.
+    pub unreadable: Vec<String>,
+    /// Seconds for which the browser remembers the preflight; None without one that passed.
+    pub remembered: Option<u64>,
+    /// What is worth knowing beside that.
+    pub notes: Vec<String>,
+    /// The smallest edit that lets it pass, if there is one.
+    pub fix: Option<Fix>,
+}
+
+/// Whether a page gets what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It does.
+    Allowed,
+    /// It does not.
+    Refused,
+}
+
+/// A place in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The path of the key.
+    pub key: KeyPath,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// The line, without its end.
+    pub excerpt: String,
+}
+
+/// The route that takes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFound {
+    /// `service/route`, as logs have it.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// The policy that counts for it.
+    pub policy: PolicyFound,
+}
+
+/// The policy that counts for a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyFound {
+    /// There is no `cors` at any level.
+    Absent,
+    /// `cors: false`
+    Off(Level, Place),
+    /// Written where it is used.
+    Inline(Level, Place),
+    /// Used by its name.
+    Named {
+        /// Its name.
+        name: String,
+        /// At which level it is used.
+        level: Level,
+        /// Where it is used.
+        used: Place,
+        /// Where it is written.
+        written: Place,
+    },
+}
+
+/// Whether the browser asks first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preflight {
+    /// No: the page and the URL are of one origin, or there is no page. CORS has no part in it.
+    SameOrigin,
+    /// No: everything is safelisted.
+    Safelisted,
+    /// Yes, because of these.
+    Needed(Vec<Unsafe>),
+    /// It has: a preflight is what came.
+    Recorded,
+}
+
+/// A request with its response, to be shown.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// What it is to the browser.
+    pub stage: Stage,
+    /// What it is to the gateway.
+    pub kind: RequestKind,
+    /// Who answers.
+    pub answered_by: AnsweredBy,
+    /// The reason code.
+    pub reason: &'static str,
+    /// `PUT /orders?page=2`
+    pub request: String,
+    /// The request's fields.
+    pub fields: Vec<(String, String)>,
+    /// The response.
+    pub response: Head,
+}
+
+/// Who answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The gateway.
+    Gateway,
+    /// The upstream; its response is an assumption, but for the edits.
+    Upstream,
+}
+
+/// Asks a configuration what happens to a request.
+pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explanation {
+    let mut explanation = diagnose(question, configuration);
+    if explanation.outcome == Outcome::Refused {
+        explanation.fix = fix::find(question, configuration);
+    }
+    explanation
+}
+
+/// For a text that is refused, with its problems: the edits after which it is a configuration that lets the request
+/// pass, or at least a configuration. None when one of the problems leaves a choice.
+pub fn mend(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
+    fix::mend(question, name, text, problems, read)
+}
+
+/// All but the fix.
+fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanation {
+    let play = Play::of(question, configuration.snapshot);
+    let source = Source::new(configuration.name, configuration.text);
+    // The snapshot came from this text, so that it can be read.
+    let document = Document::parse(configuration.text, &mut Problems::default()).unwrap_or_default();
+    let last = play.last();
+    let diagnosis = Diagnosis::of(question, &play, configuration.snapshot, &document);
+    let console = match &play.end {
+        End::Blocked(error) => {
+            let url = match last.url == question.url {
+                true => format!("'{}'", last.url),
+                false => format!("'{}' (redirected from '{}')", last.url, question.url),
+            };
+            let page = question.origin();
+            let fetch = Fetch { origin: &page, ..play.fetch_at(last) };
+            Some(fetch.console(&url, last.stage, error))
+        }
+        End::Response | End::Refused | End::Unreadable(_) => None,
+    };
+    let place = |key: &KeyPath| Place::of(&source, key);
+    Explanation {
+        origin: question.origin(),
+        method: play.fetch_at(last).normalised_method(),
+        url: question.url.to_string(),
+        credentials: question.credentials,
+        outcome: if matches!(play.end, End::Response) { Outcome::Allowed } else { Outcome::Refused },
+        reason: last.exchange.verdict.code(),
+        console,
+        culprit: diagnosis.at.as_ref().map(place),
+        cause: diagnosis.cause,
+        route: last.exchange.verdict.route.map(|found| RouteFound::of(found.route, &source)),
+        preflight: match &play.preflight {
+            Why::SameOrigin => Preflight::SameOrigin,
+            Why::Safelisted => Preflight::Safelisted,
+            Why::Unsafe(why) => Preflight::Needed(why.clone()),
+            Why::Recorded => Preflight::Recorded,
+        },
+        exchanges: play.steps.iter().map(Shown::of).collect(),
+        readable: play.readable.clone(),
+        unreadable: match &play.end {
+            End::Unreadable(names) => names.clone(),
+            End::Response | End::Refused | End::Blocked(_) => Vec::new(),
+        },
+        remembered: play.remembered,
+        notes: notes(question, &play),
+        fix: None,
+    }
+}
+
+fn notes(question: &Question, play: &Play<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let last = play.last();
+    if question.origins.len() > 1 {
+        notes
+            .push("No browser sends several Origins; a client that does is no page, or something adds one.".to_owned());
+    }
+    if question.origins.is_empty() {
+        notes.push("Without an Origin it comes from no page of another origin, and no browser checks it.".to_owned());
+    }
+    if is_mixed_content(question) {
+        notes.push(format!(
+            "Browsers block a request to `http:` from a page on https as mixed content, before CORS is looked at; ask for \
+             https://{}.",
+            question.url.authority
+        ));
+    }
+    if let (End::Blocked(_), Action::Forward(_), Stage::Response) =
+        (&play.end, last.exchange.verdict.action, last.stage)
+    {
+        notes.push(
+            "The upstream gets this request all the same: the browser keeps the response from the page, not the request \
+             from you."
+                .to_owned(),
+        );
+    }
+    let is_answered_options =
+        last.stage == Stage::Response && matches!(last.exchange.verdict.action, Action::Answer(_));
+    if is_answered_options {
+        notes.push(
+            "The gateway takes the page's own OPTIONS for a preflight and answers it; with `preflight: { match: standard }` \
+             the upstream would get it."
+                .to_owned(),
+        );
+    }
+    if let Some(seconds) = play.remembered.filter(|seconds| *seconds > Preflighted::CHROMIUM) {
+        notes.push(format!("Chromium remembers a preflight for {} s, not for {seconds}.", Preflighted::CHROMIUM));
+    }
+    if let (Action::Forward(_), true) = (last.exchange.verdict.action, last.exchange.response.status.is_redirection())
+        && last.stage == Stage::Response
+        && matches!(play.end, End::Response)
+    {
+        notes.push(
+            "The browser follows the upstream's redirect; ask again with the URL where it leads. From one foreign origin on \
+             to another, the Origin becomes null."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// Mixed Content, "should fetching request be blocked": what is on this machine is trusted.
+fn is_mixed_content(question: &Question) -> bool {
+    let host = crate::domain::split_port(&question.url.authority).0;
+    let loopback = host == "localhost"
+        || host.ends_with(".localhost")
+        || host == "[::1]"
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
+    question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !loopback
+}
+
+// === impl Configuration, Place, RouteFound, Shown ===
+
+impl<'a> Configuration<'a> {
+    /// A configuration: what its file is called, its text, the snapshot that came from exactly this text, and how an
+    /// edited text would be read.
+    pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, read: Read<'a>) -> Self {
+        Configuration { name, text, snapshot, read }
+    }
+
+    /// What its file is called.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+}
+
+impl Place {
+    fn of(source: &Source<'_>, key: &KeyPath) -> Self {
+        let place = source.place_of_key(key);
+        Place { key: key.clone(), line: place.line, column: place.column, excerpt: place.excerpt.to_owned() }
+    }
+}
+
+impl RouteFound {
+    fn of(route: &Route, source: &Source<'_>) -> Self {
+        let place = |key: &KeyPath| Place::of(source, key);
+        let policy = match (&route.cors, route.cors_at(), route.policy_at()) {
+            (Some(cors), Some(used), Some(written)) => match &cors.name {
+                Some(name) => PolicyFound::Named {
+                    name: name.to_string(),
+                    level: cors.level,
+                    used: place(&used),
+                    written: place(&written),
+                },
+                None => PolicyFound::Inline(cors.level, place(&used)),
+            },
+            (Some(cors), Some(used), None) => PolicyFound::Off(cors.level, place(&used)),
+            _ => PolicyFound::Absent,
+        };
+        RouteFound { name: route.name.to_string(), place: place(&route.at()), policy }
+    }
+}
+
+impl Shown {
+    fn of(step: &Step<'_>) -> Self {
+        let verdict = &step.exchange.verdict;
+        Shown {
+            stage: step.stage,
+            kind: verdict.kind(),
+            answered_by: match verdict.action {
+                Action::Forward(_) => AnsweredBy::Upstream,
+                Action::Answer(_) | Action::Redirect(_) | Action::Refuse(_) => AnsweredBy::Gateway,
+            },
+            reason: verdict.code(),
+            request: format!("{} {}", step.method, step.url.path_and_query),
+            fields: step.fields.clone(),
+            response: step.exchange.response.clone(),
+        }
+    }
+}
