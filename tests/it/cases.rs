@@ -14,10 +14,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use corsgate::browser::Credentials;
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, Snapshot, Surroundings};
+use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
+use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
@@ -164,6 +166,58 @@ fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
     });
 }
 
+/// `explain` shows exchanges without a process. They are what the running proxy answers, to the byte: the CORS fields in
+/// their order and spelling, `Vary` as it is written. What a page's `fetch()` can say goes through the whole of it, from
+/// question to explanation; the rest (several Origins, hosts that no URL has, and so on) through the exchange alone.
+#[test]
+fn what_explain_shows_is_what_the_proxy_answers() {
+    let (mut explained, mut exchanged, mut failures) = (0, 0, String::new());
+    for table in tables() {
+        let current = Current::default();
+        let upstream = http_1_upstream(&current);
+        let gateway = Gateway::start(&table.config(PLAIN, upstream.address(), ""));
+        let (text, snapshot) = (table.text(), table.snapshot());
+        let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+        let configuration = Configuration::new("table.yaml", &text, &snapshot, &read);
+        for row in &table.cases {
+            current.begin(row);
+            upstream.clear();
+            let response = row
+                .fetch(Scheme::Http, |method, target, fields| client::fetch(gateway.address(), method, target, fields));
+            let answered = (response.status, cors_lines(response.headers.into_iter()));
+            let shown = row.question().and_then(|question| row.shown(&explain(&question, &configuration)));
+            let head = match shown {
+                Some(head) => {
+                    explained += 1;
+                    head
+                }
+                None => {
+                    exchanged += 1;
+                    row.exchange(&snapshot, Scheme::Http).response
+                }
+            };
+            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+            let fields = head.fields().map(|(name, value)| (name.to_owned(), text(value)));
+            let expected = (head.status.as_u16(), cors_lines(fields));
+            if answered != expected {
+                let _ = writeln!(failures, "{}: {}\n  {answered:?}\n  {expected:?}", table.file, row.name);
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+    // 323 and 146 when this was written.
+    assert!(explained > 300 && exchanged > 100, "{explained} rows were explained, {exchanged} only exchanged");
+}
+
+/// The fields that are about CORS, as they are written and in their order.
+fn cors_lines(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let is_cors = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("access-control-") || ["vary", "timing-allow-origin", "allow"].contains(&name.as_str())
+    };
+    fields.filter(|(name, _)| is_cors(name)).map(|(name, value)| format!("{name}: {value}")).collect()
+}
+
 /// Listeners that the proxy's subjects connect to.
 const PLAIN: &str = "{ address: \"{listen}\" }";
 const TLS: &str = "{ address: \"{listen}\", tls: { certificates: [{ cert: table.crt, key: table.key }] } }";
@@ -215,11 +269,15 @@ pub fn tables() -> Vec<Table> {
 }
 
 impl Table {
+    /// The table's configuration, as a whole file.
+    pub fn text(&self) -> String {
+        let listener = PLAIN.replace("{listen}", "127.0.0.1:9080");
+        surroundings(&listener, "127.0.0.1:8000", "") + &self.config
+    }
+
     /// The table's configuration, compiled.
     pub fn snapshot(&self) -> Snapshot {
-        let listener = PLAIN.replace("{listen}", "127.0.0.1:9080");
-        let config = surroundings(&listener, "127.0.0.1:8000", "") + &self.config;
-        let (snapshot, problems) = Snapshot::read(&config, Surroundings::NONE);
+        let (snapshot, problems) = Snapshot::read(&self.text(), Surroundings::NONE);
         snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
     }
 
@@ -248,6 +306,76 @@ impl Row {
         let (method, target) = self.method_and_target();
         let path = target.split('?').next().unwrap_or_default().to_owned();
         (Method::from_bytes(method.as_bytes()).unwrap(), path, header_map(&self.fields(scheme)))
+    }
+
+    /// What the gateway makes of it, on plain values.
+    pub fn exchange<'s>(&self, snapshot: &'s Snapshot, scheme: Scheme) -> Exchange<'s> {
+        let (method, path, headers) = self.request_over(scheme);
+        let request = Request {
+            method: &method,
+            path: path.as_bytes(),
+            target_length: path.len(),
+            version: Version::HTTP_11,
+            scheme,
+            authority: headers.get("host").map(|host| host.to_str().unwrap()),
+            headers: &headers,
+            framing: Framing::Clear,
+            connection: Connection::default(),
+        };
+        Exchange::of(snapshot, &request, self.method_and_target().1, || {
+            let mut head = Head::new(StatusCode::from_u16(self.upstream_status).unwrap());
+            for (name, value) in self.upstream_fields() {
+                head.append(&name, HeaderValue::from_str(&value).unwrap());
+            }
+            head
+        })
+    }
+
+    /// The `fetch()` that makes it, be it as its preflight or as itself. None for what no page can make.
+    pub fn question(&self) -> Option<Question> {
+        let (own_method, target) = self.method_and_target();
+        let fields = self.fields(Scheme::Http);
+        let ([host], [origin]) = (&client::all(&fields, "Host")[..], &client::all(&fields, "Origin")[..]) else {
+            return None;
+        };
+        let mut question = Question::new(origin, &format!("http://{host}{target}")).ok()?;
+        let asked = client::all(&fields, "Access-Control-Request-Method");
+        if let ("OPTIONS", [method]) = (own_method, &asked[..]) {
+            question = question.method(method).ok()?;
+            for names in client::all(&fields, "Access-Control-Request-Headers") {
+                for name in names.split(',') {
+                    question = question.header(name).ok()?;
+                }
+            }
+        } else {
+            question = question.method(own_method).ok()?;
+            for (name, value) in fields.iter().filter(|(name, _)| !["Host", "Origin"].contains(&name.as_str())) {
+                question = match name.as_str() {
+                    "Cookie" => question.credentials(Credentials::Include),
+                    _ => question.header(&format!("{name}: {value}")).ok()?,
+                };
+            }
+        }
+        for line in &self.upstream {
+            let (name, value) = field(line);
+            question = question.upstream_header(&format!("{name}: {value}")).ok()?;
+        }
+        question.upstream_status(self.upstream_status).ok()
+    }
+
+    /// The response that an explanation shows to exactly this request. None when there is none: a browser writes it
+    /// otherwise, or never gets so far.
+    fn shown(&self, explanation: &Explanation) -> Option<Head> {
+        let sorted = |fields: &[(String, String)]| {
+            let fields = fields.iter().filter(|(name, _)| name != "Cookie");
+            let mut lines: Vec<String> =
+                fields.map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
+            lines.sort();
+            lines
+        };
+        let own = sorted(&self.fields(Scheme::Http));
+        let same = |shown: &&Shown| shown.request == self.request && sorted(&shown.fields) == own;
+        explanation.exchanges.iter().find(same).map(|shown| shown.response.clone())
     }
 
     fn method_and_target(&self) -> (&str, &str) {
@@ -418,39 +546,14 @@ fn field(line: &str) -> (String, String) {
 
 /// The engine as a subject: what the proxy does, on plain values.
 fn judge(snapshot: &Snapshot, row: &Row, scheme: Scheme) -> Outcome {
-    let (method, path, headers) = row.request_over(scheme);
-    let request = Request {
-        method: &method,
-        path: path.as_bytes(),
-        target_length: path.len(),
-        version: Version::HTTP_11,
-        scheme,
-        authority: headers.get("host").map(|host| host.to_str().unwrap()),
-        headers: &headers,
-        framing: Framing::Clear,
-        connection: Connection::default(),
-    };
-    let verdict = snapshot.judge(&request);
-    let (forwarded, status, mut response) = match verdict.action {
-        Action::Forward(_) => (true, row.upstream_status, header_map(&row.upstream_fields())),
-        Action::Answer(status) => (false, status.as_u16(), HeaderMap::new()),
-        Action::Redirect(_) => (false, 308, HeaderMap::new()),
-        Action::Refuse(refusal) => {
-            let mut response = HeaderMap::new();
-            if let Refusal::MethodNotAllowed(allow) = refusal {
-                response.insert("allow", allow.clone());
-            }
-            (false, refusal.status().as_u16(), response)
-        }
-    };
-    verdict.edits.apply(&mut response);
+    let exchange = row.exchange(snapshot, scheme);
     let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
     Outcome {
         broken: None,
-        forwarded,
-        status,
-        reason: Some(verdict.reason.map(|reason| reason.to_string())),
-        headers: response.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+        forwarded: matches!(exchange.verdict.action, Action::Forward(_)),
+        status: exchange.response.status.as_u16(),
+        reason: Some(exchange.verdict.reason.map(|reason| reason.to_string())),
+        headers: exchange.response.fields().map(|(name, value)| (name.to_owned(), text(value))).collect(),
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
-use corsgate::problem::{Problems, Severity};
+use corsgate::problem::{Problems, Replacement, Severity};
 use corsgate::report::{self, Paint};
 use corsgate::snapshot::{Snapshot, Surroundings};
 
@@ -194,6 +194,30 @@ fn every_kind_of_problem_occurs_in_the_corpus() {
     }
     let seen: Vec<&str> = seen.iter().map(String::as_str).collect();
     assert_eq!(seen, CODES);
+}
+
+/// A program can apply what `check --format json` has under `fix`: then the problem is gone, and what was written is what
+/// the remedy says.
+#[test]
+fn every_fix_takes_its_problem_away() {
+    let mut mended = BTreeSet::new();
+    for case in all_cases() {
+        let (_, problems) = read(&case.config);
+        let json = report::json(&problems, &Source::new("corsgate.yaml", &case.config));
+        let entries: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        for (problem, entry) in problems.iter().zip(&entries).filter(|(_, entry)| !entry["fix"].is_null()) {
+            let edited = crate::explain::apply(&case.config, &entry["fix"]);
+            let (_, left) = read(&edited);
+            let name = case.path.display();
+            assert!(!left.iter().any(|other| other == problem), "{name}: {problem}\n{edited}");
+            if let Some(Replacement::Text(text) | Replacement::Key(text)) = problem.kind.replacement() {
+                let remedy = problem.kind.remedy();
+                assert!(remedy.contains(&format!("`{text}`")), "{name}: {remedy}, but the fix writes {text}");
+            }
+            mended.insert(problem.kind.code());
+        }
+    }
+    assert!(mended.len() >= 20, "only {mended:?} were mended");
 }
 
 #[test]

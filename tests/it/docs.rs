@@ -114,7 +114,7 @@ fn every_command_in_the_documents_does_what_they_show() {
     let walkthrough = walkthrough.replace("127.0.0.1:9080\n\nup", "{listen}\n\nup");
     let walkthrough = Gateway::start(&walkthrough.replace("127.0.0.1:8000", &upstream.address().to_string()));
     let folder = tempfile::tempdir().unwrap();
-    let mut curls = 0;
+    let (mut curls, mut explained) = (0, 0);
     for file in documents() {
         let blocks = blocks(&file);
         for (i, block) in blocks.iter().enumerate() {
@@ -141,6 +141,17 @@ fn every_command_in_the_documents_does_what_they_show() {
                         let shown = blocks.get(i + 1).map(|next| next.text.as_str()).unwrap_or_default();
                         assert!(shown.contains(&format!("$schema={file}\n")), "{command}");
                     }
+                    ["corsgate", "explain", ..] => {
+                        explained += 1;
+                        let words = shell_words(command);
+                        let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+                        let in_package = words.iter().any(|word| word.starts_with("conf/"));
+                        let output = run_in(if in_package { root() } else { folder.path().into() }.as_path(), &words);
+                        assert!([0, 3].contains(&output.code), "{command}\n{}{}", output.stdout, output.stderr);
+                        if let Some(shown) = blocks.get(i + 1).filter(|next| next.language == "text") {
+                            assert_eq!(output.stdout, shown.text, "{command}");
+                        }
+                    }
                     ["corsgate", "run", "--config", file] => {
                         let config = fs::read_to_string(folder.path().join(file)).unwrap();
                         drop(Gateway::start(&config.replace("127.0.0.1:9080", "{listen}")));
@@ -163,6 +174,7 @@ fn every_command_in_the_documents_does_what_they_show() {
         }
     }
     assert!(curls >= 3, "only {curls} were found");
+    assert!(explained >= 4, "only {explained} were explained");
 }
 
 #[test]
@@ -246,7 +258,7 @@ fn compare(response: &client::Response, shown: &str) {
 }
 
 /// Words of a shell line; single quotes are all the quoting that the documents need.
-fn shell_words(line: &str) -> Vec<String> {
+pub fn shell_words(line: &str) -> Vec<String> {
     line.split('\'')
         .enumerate()
         .flat_map(|(i, part)| match i % 2 {

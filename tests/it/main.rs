@@ -15,6 +15,7 @@ mod deployment;
 mod docs;
 mod effective;
 mod errors;
+mod explain;
 mod faults;
 mod forwarding;
 mod framing;

@@ -1,0 +1,528 @@
+//! `corsgate explain`: the mistakes that people make, planted one by one; each is named, and the edit that is offered
+//! takes it away.
+//!
+//! `tests/explain/*.txt` hold a configuration, a line `----`, the question as it is typed with what the answer must say,
+//! another `----`, and what is printed, to the letter:
+//!
+//! ```text
+//! explain --origin https://app.example https://api.example/orders
+//! reason: origin_not_allowed
+//! says: the scheme is another
+//! fix: none
+//! ```
+//!
+//! `reason` is the code of the refusal, or of the first error of a file that is refused. Without `fix: none` an edit has to
+//! be offered; the test applies it, as a program would from the JSON, and then the same question passes and `check` finds
+//! no error. After a change of a sentence, `BLESS=1 cargo test --test it -- explain` writes what is printed now; read the
+//! difference as a tired developer would.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corsgate::browser::Credentials;
+use corsgate::cors::Scheme;
+use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
+use corsgate::report::Paint;
+use corsgate::snapshot::{RequestKind, Snapshot, Surroundings};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+
+use crate::cases;
+use crate::gateway::{Output, run_in};
+
+const DIVIDER: &str = "----\n";
+
+/// Exit codes.
+const ALLOWED: i32 = 0;
+const UNUSABLE: i32 = 1;
+const USAGE: i32 = 2;
+const REFUSED: i32 = 3;
+
+struct Mistake {
+    path: PathBuf,
+    config: String,
+    /// As typed, without `corsgate`.
+    command: String,
+    expectations: Vec<(String, String)>,
+    printed: String,
+}
+
+#[test]
+fn every_planted_mistake_is_named_and_its_edit_takes_it_away() {
+    let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
+    let (mut failures, mut mended) = (String::new(), 0);
+    let mistakes = mistakes();
+    for mistake in &mistakes {
+        let folder = Folder::with(&mistake.config);
+        let asked = folder.ask(&mistake.command);
+        let mut wrong = mistake.what_is_wrong(&folder, &asked, &mut mended);
+        if bless {
+            mistake.write(&asked.stdout);
+        } else if asked.stdout != mistake.printed {
+            let _ = writeln!(wrong, "  prints something else:\n{}", asked.stdout);
+        }
+        if !wrong.is_empty() {
+            let _ = writeln!(failures, "{}\n{wrong}", mistake.path.display());
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+    assert!(mistakes.len() >= 40, "only {} mistakes", mistakes.len());
+    assert!(mended >= 30, "only {mended} were mended");
+}
+
+/// What makes no sense as a question is said to, with what to write, and nothing of it reaches the terminal raw.
+#[test]
+fn a_question_that_makes_no_sense_is_answered_with_what_to_write() {
+    let url = "https://api.example/orders";
+    let origin = "https://app.example";
+    let long = format!("https://{}.example", "a".repeat(5000));
+    for (arguments, says) in [
+        (
+            &["--origin", "https://app.example/", url][..],
+            "ends with a slash, and an Origin never does; write `https://app.example`",
+        ),
+        (
+            &["--origin", "https://app.example/login", url],
+            "has a path, and an Origin has none; write `https://app.example`",
+        ),
+        (
+            &["--origin", "https://App.Example", url],
+            "upper-case letters, which browsers never send in an Origin; write `https://app.example`",
+        ),
+        (&["--origin", "https://app.example:443", url], "write `https://app.example`"),
+        (&["--origin", "app.example", url], "has no scheme, and an Origin always has one; write `https://app.example`"),
+        (&["--origin", "https://*.app.example", url], "is a pattern; write the origin of one page"),
+        (&["--origin", "*", url], "is a pattern"),
+        (&["--origin", "", url], "--origin: the entry is empty"),
+        (&["--origin", "https://app.example, https://b.example", url], "is more than one origin"),
+        (&["--origin", &long, url], "longer than 300 bytes"),
+        (&["--origin", "https://app\u{1b}[31m.example", url], "has the character '\\u{1b}'"),
+        (&["--origin", "https://bücher.example", url], "write the host in its punycode form"),
+        (&["--origin", origin, "/orders"], "`/orders` is not a URL"),
+        (&["--origin", origin, "api.example/orders"], "is not a URL"),
+        (&["--origin", origin, "ftp://api.example/orders"], "neither http nor https"),
+        (&["--origin", origin, "javascript:alert(1)"], "neither http nor https"),
+        (&["--origin", origin, "https://"], "is not a URL"),
+        (&["--origin", origin, "https://[::1/orders"], "is not a URL"),
+        (&["--origin", origin, "https://api.example:99999/"], "is not a URL"),
+        (&["--origin", origin, "https://user:secret@api.example/"], "leave out what stands before the `@`"),
+        (&["--origin", origin, "https://api.example/a\nb"], "has the character '\\n'"),
+        (&["--origin", origin, "--method", "P T", url], "`P T` is not a method"),
+        (&["--origin", origin, "--method", "", url], "is not a method"),
+        (&["--origin", origin, "--method", "trace", url], "no page can send `trace`"),
+        (&["--origin", origin, "--header", "X Id: 1", url], "is not a header; write `Name: value`"),
+        (&["--origin", origin, "--header", "X-Id: a\r\nOrigin: b", url], "is not a header"),
+        (&["--origin", origin, "--header", "Cookie: a=1", url], "write `--credentials`"),
+        (&["--origin", origin, "--header", "Origin: https://b.example", url], "write `--origin`"),
+        (&["--origin", origin, "--header", "Sec-Fetch-Mode: cors", url], "browsers ignore the attempt"),
+        (&["--origin", origin, "--upstream-header", "X-Total", url], "write `Name: value`"),
+        (&["--origin", origin, "--upstream-status", "101", url], "101 is no status of a response"),
+        (&["--origin", origin, "--upstream-status", "99999", url], "99999"),
+        (&["--origin", origin, "--reads", "X Total", url], "is not the name of a header"),
+        (&[url], "--origin <ORIGIN>"),
+        (&["--origin", origin], "<URL>"),
+    ] {
+        let output = Folder::with("").run(&[&["explain", "--config", "corsgate.yaml"], arguments].concat());
+        assert_eq!(output.code, USAGE, "{arguments:?}\n{}", output.stdout);
+        assert!(output.stderr.contains(says), "{arguments:?}: {}", output.stderr);
+        assert!(output.stdout.is_empty() && !output.stderr.contains('\u{1b}'), "{arguments:?}: {}", output.stderr);
+    }
+}
+
+const SMALL: &str = "\
+listeners: [{ address: 127.0.0.1:9080 }]
+upstreams: { api: { nodes: [{ address: 127.0.0.1:8000 }] } }
+services:
+  - name: api
+    upstream: api
+    cors: { allow_origins: [https://app.example, \"http://[::1]:*\"], allow_headers: [X-Id], max_age: 600 }
+";
+
+/// What a browser makes of a URL is asked, not what was typed.
+#[test]
+fn questions_are_taken_as_a_browser_takes_them() {
+    let folder = Folder::with(SMALL);
+    for (arguments, code, says) in [
+        (
+            "--origin https://app.example 'https://API.example:443/a/../b?q#f'",
+            ALLOWED,
+            "> GET /b?q HTTP/1.1\n   > Host: api.example\n",
+        ),
+        ("--origin http://[::1]:3000 http://[2001:DB8::0:1]:8080", ALLOWED, "> Host: [2001:db8::1]:8080\n"),
+        (
+            "--origin https://app.example https://bücher.example/ü",
+            ALLOWED,
+            "> GET /%C3%BC HTTP/1.1\n   > Host: xn--bcher-kva.example\n",
+        ),
+        (
+            "--origin https://app.example --method put https://api.example",
+            ALLOWED,
+            "Access-Control-Request-Method: PUT",
+        ),
+        (
+            "--origin https://app.example --header 'content-TYPE: text/plain' https://api.example",
+            ALLOWED,
+            "none: method and headers are safelisted",
+        ),
+        (
+            "--origin https://app.example --header 'Content-Type: text/plain; \"' https://api.example",
+            REFUSED,
+            "does not list content-type",
+        ),
+        ("--origin https://app.example --header Accept https://api.example", REFUSED, "does not list accept"),
+        ("--origin https://app.example --method DELETE https://app.example/x", ALLOWED, "CORS has no part in it"),
+        (
+            "--origin https://app.example --method OPTIONS https://api.example",
+            ALLOWED,
+            "takes the page's own OPTIONS for a preflight",
+        ),
+        (
+            "--origin https://app.example --upstream-status 302 --upstream-header 'Location: /login' https://api.example",
+            ALLOWED,
+            "follows the upstream's redirect",
+        ),
+        (
+            "--origin https://app.example --upstream-status 500 https://api.example",
+            ALLOWED,
+            "< HTTP/1.1 500 Internal Server Error",
+        ),
+        ("--origin https://app.example http://api.example", ALLOWED, "as mixed content"),
+        (
+            "--origin https://app.example https://api.example/%2e%2e%2fadmin",
+            REFUSED,
+            "answers 400 whatever the policy says",
+        ),
+    ] {
+        let output = folder.ask(&format!("explain {arguments}"));
+        assert_eq!(output.code, code, "{arguments}\n{}{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains(says), "{arguments}\n{}", output.stdout);
+    }
+}
+
+/// However much is asked, the answer comes and has an end.
+#[test]
+fn a_huge_question_is_answered() {
+    let folder = Folder::with(SMALL);
+    let names: Vec<String> = (0..2000).map(|i| format!("X-Header-{i}")).collect();
+    let mut arguments = vec!["explain", "--config", "corsgate.yaml", "--origin", "https://app.example"];
+    names.iter().for_each(|name| arguments.extend(["--header", name]));
+    let url = format!("https://api.example/{}", "a".repeat(4000));
+    arguments.push(&url);
+    let output = folder.run(&arguments);
+    assert_eq!(output.code, REFUSED);
+    assert!(output.stdout.contains("asks for more than 128 headers"), "{}", output.stdout);
+    assert!(output.stdout.contains("header_list_too_long"), "{}", output.stdout);
+}
+
+/// What is no text is no argument, and no configuration.
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::with(SMALL);
+    fs::write(folder.0.path().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
+    let output = folder.run(&["explain", "--config", "binary.yaml", "--origin", "null", "https://api.example"]);
+    assert_eq!((output.code, output.stderr.contains("not UTF-8")), (UNUSABLE, true), "{}", output.stderr);
+    let missing = folder.run(&["explain", "--config", "none.yaml", "--origin", "null", "https://api.example"]);
+    assert_eq!(
+        (missing.code, missing.stderr.contains("cannot read none.yaml")),
+        (UNUSABLE, true),
+        "{}",
+        missing.stderr
+    );
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_corsgate"));
+    command.args(["explain", "--origin"]).arg(std::ffi::OsStr::from_bytes(b"https://\xff.example"));
+    let output = command.arg("https://api.example").output().unwrap();
+    assert_eq!(output.status.code(), Some(USAGE));
+}
+
+/// A refusal that was kept becomes a question again, whoever sent the request.
+#[test]
+fn a_recorded_request_is_explained() {
+    let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+    let snapshot = read(SMALL).0.unwrap();
+    let configuration = Configuration::new("corsgate.yaml", SMALL, &snapshot, &read);
+    let preflight = Recorded {
+        kind: RequestKind::Preflight,
+        scheme: Scheme::Https,
+        authority: "api.example",
+        path: "/orders",
+        method: "OPTIONS",
+        origin: Some("https://app.example"),
+        requested_method: Some("PUT"),
+        requested_headers: Some("x-id,x-trace"),
+        credentials: Credentials::Omit,
+    };
+    let actual = Recorded {
+        kind: RequestKind::Actual,
+        method: "DELETE",
+        requested_method: None,
+        requested_headers: None,
+        credentials: Credentials::Include,
+        ..preflight
+    };
+    for (recorded, reason, cause, has_fix) in [
+        (preflight, "header_not_allowed", "headers_not_allowed", true),
+        (Recorded { origin: Some("https://b.example"), ..preflight }, "origin_not_allowed", "origin_not_allowed", true),
+        (
+            Recorded { origin: Some("https://a.example, https://b.example"), ..preflight },
+            "origin_invalid",
+            "origin_invalid",
+            false,
+        ),
+        (Recorded { origin: Some("null"), ..preflight }, "origin_null", "origin_null", true),
+        (Recorded { origin: Some("no origin"), ..preflight }, "origin_invalid", "origin_invalid", false),
+        (
+            Recorded { origin: Some("https://\u{fffd}\u{0}.example"), ..preflight },
+            "origin_invalid",
+            "origin_invalid",
+            false,
+        ),
+        (Recorded { requested_method: None, ..preflight }, "header_not_allowed", "headers_not_allowed", true),
+        (Recorded { requested_headers: Some(",,"), ..preflight }, "allowed_exact", "", false),
+        (actual, "allowed_exact", "credentials_not_allowed", true),
+        (Recorded { credentials: Credentials::Omit, ..actual }, "allowed_exact", "", false),
+        (Recorded { origin: None, ..actual }, "no_origin", "", false),
+        (Recorded { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
+        (Recorded { path: "/a/../b", ..actual }, "ambiguous_path", "refused_by_gateway", false),
+        (Recorded { authority: "api example", ..actual }, "bad_host", "refused_by_gateway", false),
+        (
+            Recorded { authority: "", path: "", method: "", origin: Some(""), ..actual },
+            "bad_host",
+            "refused_by_gateway",
+            false,
+        ),
+    ] {
+        let explanation = explain(&Question::recorded(&recorded), &configuration);
+        let found = explanation.cause.as_ref().map_or("", Cause::code);
+        assert_eq!((explanation.reason, found, explanation.fix.is_some()), (reason, cause, has_fix), "{recorded:?}");
+        assert!(!text(&explanation, "corsgate.yaml", Paint::Plain).contains('\0'), "{recorded:?}");
+        let json: Value = serde_json::from_str(&json(&explanation, "corsgate.yaml")).unwrap();
+        assert_eq!(json["reason"], reason);
+    }
+    // As it came, also where a browser would have written it otherwise.
+    let odd = Recorded { requested_headers: Some("X-Trace , x-id"), ..preflight };
+    let explanation = explain(&Question::recorded(&odd), &configuration);
+    assert_eq!(explanation.preflight, Preflight::Recorded);
+    assert!(
+        explanation.exchanges[0].fields.contains(&("Access-Control-Request-Headers".into(), "X-Trace , x-id".into()))
+    );
+}
+
+/// A redirect to https is followed: with the page's own origin it goes on as before, with a foreign one the Origin is lost.
+#[test]
+fn a_redirect_to_https_is_followed() {
+    let folder = Folder::with(&SMALL.replace("9080 }", "9080, redirect_to_https: true }"));
+    let own = folder.ask("explain --origin http://api.example --method POST http://api.example/orders");
+    assert_eq!(own.code, REFUSED, "{}", own.stdout);
+    assert!(own.stdout.contains("Location: https://api.example/orders"), "{}", own.stdout);
+    assert!(own.stdout.contains("> Origin: http://api.example\n   < HTTP/1.1 200"), "{}", own.stdout);
+    let foreign = folder.ask("explain --origin https://app.example --header X-Id http://api.example/orders");
+    // The preflight is answered where it comes, the request after it is redirected, and asks again under no name.
+    assert!(foreign.stdout.contains("3. preflight"), "{}", foreign.stdout);
+    assert!(foreign.stdout.contains("> Origin: null"), "{}", foreign.stdout);
+    assert!(foreign.stdout.contains("(redirected from 'http://api.example/orders')"), "{}", foreign.stdout);
+    assert_eq!(foreign.code, REFUSED);
+}
+
+/// Whatever a page asks of whatever configuration: what passes needs no edit, and an edit that is offered works.
+#[test]
+fn an_edit_that_is_offered_works() {
+    let (mut runner, offered) = (TestRunner::new(ProptestConfig::with_cases(192)), Cell::new(0));
+    let tables = cases::tables();
+    let row = (0..tables.len()).prop_flat_map(|table| (Just(table), 0..tables[table].cases.len()));
+    let result = runner.run(&(row, asked()), |((table, row), asked)| {
+        let table = &tables[table];
+        let (text, snapshot) = (table.text(), table.snapshot());
+        let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+        let Some(question) = asked.question(&table.cases[row]) else { return Ok(()) };
+        let explanation = explain(&question, &Configuration::new("table.yaml", &text, &snapshot, &read));
+        if explanation.outcome == Outcome::Allowed {
+            prop_assert_eq!(explanation.fix, None);
+        } else if explanation.fix.is_some() {
+            offered.set(offered.get() + 1);
+            let json: Value = serde_json::from_str(&json(&explanation, "table.yaml")).unwrap();
+            let edited = apply(&text, &json["fix"]["hunks"]);
+            let (snapshot, problems) = read(&edited);
+            prop_assert!(snapshot.is_some(), "{problems}\n{edited}");
+            let snapshot = snapshot.unwrap();
+            let again = explain(&question, &Configuration::new("table.yaml", &edited, &snapshot, &read));
+            prop_assert_eq!(again.outcome, Outcome::Allowed, "{}", edited);
+        }
+        Ok(())
+    });
+    assert!(result.is_ok(), "{}", result.unwrap_err());
+    assert!(offered.get() > 80, "only {} edits were offered", offered.get());
+}
+
+/// What a page may ask, beside where.
+#[derive(Debug, Clone)]
+struct Asked {
+    origin: Option<&'static str>,
+    method: &'static str,
+    headers: Vec<&'static str>,
+    credentials: bool,
+    reads: Vec<&'static str>,
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let origins = prop::option::of(prop::sample::select(vec![
+        "https://app.example",
+        "http://app.example",
+        "https://new.app.example:8443",
+        "http://localhost:3000",
+        "tauri://app",
+        "null",
+        "https://other.test",
+    ]));
+    let methods = prop::sample::select(vec!["GET", "POST", "put", "PATCH", "patch", "DELETE", "OPTIONS", "PURGE"]);
+    let names = ["Content-Type: application/json", "Authorization", "X-Trace", "Accept: */*", "Range: bytes=1-"];
+    let headers = prop::sample::subsequence(names.to_vec(), 0..=3);
+    let reads = prop::sample::subsequence(vec!["X-Total", "Content-Type"], 0..=2);
+    let all = (origins, methods, headers, any::<bool>(), reads);
+    all.prop_map(|(origin, method, headers, credentials, reads)| Asked { origin, method, headers, credentials, reads })
+}
+
+impl Asked {
+    /// To where a row goes, from where it comes unless this says otherwise.
+    fn question(&self, row: &cases::Row) -> Option<Question> {
+        let (_, path, fields) = row.request();
+        let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
+        let origin = self.origin.or(text("origin")).unwrap_or("https://app.example");
+        let mut question = Question::new(origin, &format!("http://{}{path}", text("host")?)).ok()?;
+        question = question.method(self.method).ok()?;
+        for header in &self.headers {
+            question = question.header(header).ok()?;
+        }
+        for name in &self.reads {
+            question = question.reads(name).ok()?;
+        }
+        Some(question.credentials(if self.credentials { Credentials::Include } else { Credentials::Omit }))
+    }
+}
+
+impl Mistake {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let parts: Vec<&str> = text.splitn(3, DIVIDER).collect();
+        let [config, question, ref printed @ ..] = parts[..] else { panic!("{}: no question", path.display()) };
+        let (command, rest) = question.split_once('\n').unwrap();
+        let expectation = |line: &str| {
+            let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{}: {line}", path.display()));
+            assert!(["reason", "says", "fix", "exit"].contains(&key), "{}: {line}", path.display());
+            (key.to_owned(), value.to_owned())
+        };
+        Mistake {
+            path: path.to_owned(),
+            config: config.to_owned(),
+            command: command.to_owned(),
+            expectations: rest.lines().map(expectation).collect(),
+            printed: printed.concat(),
+        }
+    }
+
+    fn write(&self, printed: &str) {
+        let mut text = format!("{}{DIVIDER}{}\n", self.config, self.command);
+        for (key, value) in &self.expectations {
+            let _ = writeln!(text, "{key}: {value}");
+        }
+        fs::write(&self.path, text + DIVIDER + printed).unwrap();
+    }
+
+    fn expected(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.expectations.iter().filter(move |(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    fn what_is_wrong(&self, folder: &Folder, asked: &Output, mended: &mut usize) -> String {
+        let mut wrong = String::new();
+        let mut hold = |condition: bool, what: &str| {
+            if !condition {
+                let _ = writeln!(wrong, "  {what}");
+            }
+        };
+        let answer: Value =
+            serde_json::from_str(&folder.ask(&format!("{} --format json", self.command)).stdout).unwrap();
+        let verdict = answer["verdict"].as_str().unwrap();
+        let code = match verdict {
+            "refused" => REFUSED,
+            "unusable" => UNUSABLE,
+            _ => ALLOWED,
+        };
+        hold(asked.code == code && code != ALLOWED, &format!("exit code {} for {verdict}", asked.code));
+        hold(asked.stderr.is_empty(), &asked.stderr);
+        let reason = match verdict {
+            "unusable" => answer["problems"].as_array().unwrap().iter().find(|problem| problem["severity"] == "error"),
+            _ => None,
+        };
+        let reason = reason.map_or(&answer["reason"], |problem| &problem["code"]);
+        hold(self.expected("reason").eq(reason.as_str()), &format!("the reason is {reason}"));
+        // The verdict is the first thing that a reader sees.
+        let first = asked.stdout.lines().next().unwrap_or_default();
+        hold(["refused: ", "unreadable: ", "error: "].iter().any(|word| first.starts_with(word)), first);
+        for phrase in self.expected("says") {
+            hold(asked.stdout.contains(phrase), &format!("does not say: {phrase}"));
+        }
+        hold(self.expected("says").next().is_some(), "nothing that it must say");
+        let fix = &answer["fix"];
+        hold(self.expected("fix").eq(fix.is_null().then_some("none")), &format!("the fix is {fix}"));
+        if !fix.is_null() {
+            *mended += 1;
+            let after = Folder::with(&apply(&self.config, &fix["hunks"]));
+            let again = after.ask(&self.command);
+            hold(again.code == ALLOWED, &format!("still refused after the edit:\n{}", again.stdout));
+            hold(again.stdout.starts_with("allowed: "), &again.stdout);
+            let checked = after.run(&["check", "--config", "corsgate.yaml"]);
+            hold(checked.code == 0, &checked.stdout);
+        }
+        wrong
+    }
+}
+
+/// A text with hunks, as a program applies them: lines are what is between line feeds.
+pub fn apply(text: &str, hunks: &Value) -> String {
+    let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+    };
+    // From the last to the first, so that the numbers stay right.
+    for hunk in hunks.as_array().unwrap().iter().rev() {
+        let from = usize::try_from(hunk["line"].as_u64().unwrap()).unwrap() - 1;
+        let removed = texts(&hunk["removed"]);
+        assert_eq!(lines[from..from + removed.len()], removed);
+        lines.splice(from..from + removed.len(), texts(&hunk["added"]));
+    }
+    lines.join("\n")
+}
+
+/// A directory with a configuration.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("corsgate.yaml"), config).unwrap();
+        Folder(folder)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        run_in(self.0.path(), arguments)
+    }
+
+    /// A command as it is typed.
+    fn ask(&self, command: &str) -> Output {
+        let words = crate::docs::shell_words(command);
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(words.remove(0), "explain");
+        self.run(&[&["explain", "--config", "corsgate.yaml"], words.as_slice()].concat())
+    }
+}
+
+fn mistakes() -> Vec<Mistake> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explain");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| Mistake::read(path)).collect()
+}
