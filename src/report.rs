@@ -100,7 +100,7 @@ pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_j
 /// The lines that mend a problem, where that is one definite edit.
 pub fn fix(problem: &Problem, source: &Source<'_>) -> Option<Vec<Hunk>> {
     let mended = source.with_replacement(&problem.at, &problem.kind.replacement()?)?;
-    Some(hunks(source.text(), &mended))
+    Some(hunks(source.whole(), &mended))
 }
 
 /// Hunks, as `check` and `explain` write them: `removed` stands from `line` on, between line feeds, and `added` is to

@@ -367,7 +367,7 @@ impl Source<'_> {
 
     /// The whole text with another one in place of a range; the byte order mark is not part of it.
     fn replaced(&self, range: Range<usize>, with: &str) -> String {
-        let mark = &self.text()[..self.text().len() - self.text.len()];
+        let mark = &self.whole()[..self.whole().len() - self.text.len()];
         [mark, &self.text[..range.start], with, &self.text[range.end..]].concat()
     }
 }

@@ -44,7 +44,7 @@ impl<'t> Source<'t> {
     }
 
     /// The text, with its byte order mark if it has one.
-    pub fn text(&self) -> &'t str {
+    pub fn whole(&self) -> &'t str {
         self.whole
     }
 

@@ -440,24 +440,7 @@ impl Circumstances<'_> {
             None => Edit::Key(at, "allow_origins", NewValue::Text(origin.to_owned())),
         };
         let candidate = Candidate::new(format!("add `{origin}` to allow_origins"), vec![edit]);
-        vec![candidate.widens(self.whole_policy(origin, settings))]
-    }
-
-    /// What an origin gets that is allowed, beyond what was asked for.
-    fn whole_policy(&self, origin: &str, settings: &Settings) -> Option<Widening> {
-        let words = |list: &Option<List>, any: &str| match list.as_ref().map(List::entries) {
-            None => any.to_owned(),
-            Some(entries) if entries.iter().any(|entry| entry == "*") => any.to_owned(),
-            Some(entries) => entries.join(", "),
-        };
-        let mut allows = vec![
-            format!("methods: {}", words(&settings.allow_methods, "any")),
-            format!("headers: {}", words(&settings.allow_headers, "any")),
-        ];
-        if settings.allow_credentials {
-            allows.push("credentials".to_owned());
-        }
-        Some(Widening::WholePolicy { origin: origin.to_owned(), allows: allows.join("; ") })
+        vec![candidate.widens(Some(whole_policy(origin, settings)))]
     }
 
     fn null_origin(&self) -> Vec<Candidate> {
@@ -536,10 +519,10 @@ impl Circumstances<'_> {
             edits.push(exposed);
             step += ", and list the exposed headers";
         }
-        let origin = &self.last().origin;
         if any_origin {
+            let origin = &self.last().origin;
             edits.insert(0, Edit::Key(at.clone(), "allow_origins", NewValue::Text(origin.clone())));
-            step += &format!(", with `{origin}` instead of `*` in allow_origins");
+            let step = format!("{step}, with `{origin}` instead of `*` in allow_origins");
             return vec![Candidate::new(step, edits).widens(Some(Widening::OthersRefused))];
         }
         let widening = self.all_origins("send cookies and read what comes back".to_owned());
@@ -555,6 +538,23 @@ impl Circumstances<'_> {
             && settings.allow_origins_by_regex.as_ref().map(Patterns::sources).is_none();
         (!(one && none_else)).then_some(Widening::AllOrigins(vec![may]))
     }
+}
+
+/// What an origin gets that is allowed, beyond what was asked for.
+fn whole_policy(origin: &str, settings: &Settings) -> Widening {
+    let words = |list: &Option<List>, any: &str| match list.as_ref().map(List::entries) {
+        None => any.to_owned(),
+        Some(entries) if entries.iter().any(|entry| entry == "*") => any.to_owned(),
+        Some(entries) => entries.join(", "),
+    };
+    let mut allows = vec![
+        format!("methods: {}", words(&settings.allow_methods, "any")),
+        format!("headers: {}", words(&settings.allow_headers, "any")),
+    ];
+    if settings.allow_credentials {
+        allows.push("credentials".to_owned());
+    }
+    Widening::WholePolicy { origin: origin.to_owned(), allows: allows.join("; ") }
 }
 
 fn below(at: &KeyPath, key: &str) -> KeyPath {

@@ -31,6 +31,7 @@ use crate::snapshot::RequestKind;
 /// # Ok::<(), corsgate::explain::Misasked>(())
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Question {
     pub(super) origins: Vec<Box<str>>,
     pub(super) url: Target,
@@ -222,7 +223,7 @@ impl Question {
             recorded: None,
         };
         if request.kind == RequestKind::Preflight || request.requested_method.is_some() {
-            question.method = request.requested_method.unwrap_or("GET").to_owned();
+            question.method = request.requested_method.map_or("GET".into(), Into::into);
             let header = |name| PageHeader { name, value: None };
             question.headers = list(request.requested_headers).into_iter().map(header).collect();
             let fields = [
