@@ -264,8 +264,8 @@ fn explain(arguments: &ExplainArguments) -> ExitCode {
     };
     let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &read));
     print(&match arguments.format {
-        Format::Text => explain::text(&explanation, &name, paint()),
-        Format::Json => explain::json(&explanation, &name),
+        Format::Text => explain::text(&explanation, paint()),
+        Format::Json => explain::json(&explanation),
     });
     match explanation.outcome {
         Outcome::Allowed => ExitCode::SUCCESS,

@@ -70,6 +70,8 @@ pub type Read<'a> = &'a dyn Fn(&str) -> (Option<Snapshot>, Problems);
 /// Why a request gets what it gets.
 #[derive(Debug, Clone)]
 pub struct Explanation {
+    /// What the configuration is called.
+    pub file: String,
     /// The page, or what stands for it.
     pub origin: String,
     /// The method as it is sent.
@@ -124,8 +126,6 @@ pub struct Place {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// The line, without its end.
-    pub excerpt: String,
 }
 
 /// The route that takes a request.
@@ -239,6 +239,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
     };
     let place = |key: &KeyPath| Place::of(&source, key);
     Explanation {
+        file: configuration.name.to_owned(),
         origin: question.origin(),
         method: play.fetch_at(last).normalised_method(),
         url: question.url.to_string(),
@@ -346,7 +347,7 @@ impl<'a> Configuration<'a> {
 impl Place {
     fn of(source: &Source<'_>, key: &KeyPath) -> Self {
         let place = source.place_of_key(key);
-        Place { key: key.clone(), line: place.line, column: place.column, excerpt: place.excerpt.to_owned() }
+        Place { key: key.clone(), line: place.line, column: place.column }
     }
 }
 

@@ -17,9 +17,8 @@ const GREEN: &str = "1;32";
 const CYAN: &str = "1;36";
 
 /// An explanation for people: the verdict first, then why, then what goes over the wire, then what to change.
-/// `file` is what the configuration is called.
-pub fn text(explanation: &Explanation, file: &str, paint: Paint) -> String {
-    let mut out = Out { text: String::new(), file, paint };
+pub fn text(explanation: &Explanation, paint: Paint) -> String {
+    let mut out = Out { text: String::new(), file: printable(&explanation.file), paint };
     out.verdict(explanation);
     out.why(explanation);
     for (i, exchange) in explanation.exchanges.iter().enumerate() {
@@ -34,7 +33,7 @@ pub fn text(explanation: &Explanation, file: &str, paint: Paint) -> String {
 
 /// What mends a text that was refused, for people: behind what `check` prints.
 pub fn mended_text(fix: &Fix, paint: Paint) -> String {
-    let mut out = Out { text: String::new(), file: &fix.file, paint };
+    let mut out = Out { text: String::new(), file: printable(&fix.file), paint };
     out.fix("to mend it", fix);
     out.text
 }
@@ -47,22 +46,22 @@ pub fn mended_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) 
 }
 
 /// An explanation as one JSON object.
-pub fn json(explanation: &Explanation, file: &str) -> String {
-    format!("{:#}\n", value(explanation, file))
+pub fn json(explanation: &Explanation) -> String {
+    format!("{:#}\n", value(explanation))
 }
 
 // --- for people
 
-struct Out<'a> {
+struct Out {
     text: String,
-    file: &'a str,
+    file: String,
     paint: Paint,
 }
 
 /// As wide as the longest label and a gap.
 const LABEL: usize = 12;
 
-impl Out<'_> {
+impl Out {
     fn verdict(&mut self, explanation: &Explanation) {
         let Explanation { origin, method, url, reason, .. } = explanation;
         let page = match origin.as_str() {
@@ -99,7 +98,7 @@ impl Out<'_> {
         if let Some(cause) = &explanation.cause {
             self.item("cause", &sentence(&cause.fault()));
             if let Some(place) = &explanation.culprit {
-                let Place { line, column, key, .. } = place;
+                let Place { line, column, key } = place;
                 let _ =
                     writeln!(self.text, "{:LABEL$}  {}:{line}:{column} {}", "", self.file, printable(&key.to_string()));
             }
@@ -133,7 +132,7 @@ impl Out<'_> {
         };
         let by = match exchange.answered_by {
             AnsweredBy::Gateway => "answered by corsgate".to_owned(),
-            AnsweredBy::Upstream => "forwarded; as far as known, the response is".to_owned(),
+            AnsweredBy::Upstream => "forwarded; what the upstream answers is assumed".to_owned(),
         };
         let _ = writeln!(self.text, "\n{}", self.paint.with(CYAN, &format!("{number}. {what}, {by}")));
         let _ = writeln!(self.text, "   > {} HTTP/1.1", printable(&exchange.request));
@@ -254,7 +253,8 @@ fn lossy(value: &HeaderValue) -> String {
 
 // --- for machines
 
-fn value(explanation: &Explanation, file: &str) -> Value {
+fn value(explanation: &Explanation) -> Value {
+    let file = &explanation.file;
     let place = |place: &Place| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
     let route = explanation.route.as_ref().map(|route| {
         let policy = match &route.policy {

@@ -299,8 +299,8 @@ fn a_recorded_request_is_explained() {
         let explanation = explain(&Question::recorded(&recorded), &configuration);
         let found = explanation.cause.as_ref().map_or("", Cause::code);
         assert_eq!((explanation.reason, found, explanation.fix.is_some()), (reason, cause, has_fix), "{recorded:?}");
-        assert!(!text(&explanation, "corsgate.yaml", Paint::Plain).contains('\0'), "{recorded:?}");
-        let json: Value = serde_json::from_str(&json(&explanation, "corsgate.yaml")).unwrap();
+        assert!(!text(&explanation, Paint::Plain).contains('\0'), "{recorded:?}");
+        let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
         assert_eq!(json["reason"], reason);
     }
     // As it came, also where a browser would have written it otherwise.
@@ -344,7 +344,7 @@ fn an_edit_that_is_offered_works() {
             prop_assert_eq!(explanation.fix, None);
         } else if explanation.fix.is_some() {
             offered.set(offered.get() + 1);
-            let json: Value = serde_json::from_str(&json(&explanation, "table.yaml")).unwrap();
+            let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
             let edited = apply(&text, &json["fix"]["hunks"]);
             let (snapshot, problems) = read(&edited);
             prop_assert!(snapshot.is_some(), "{problems}\n{edited}");
