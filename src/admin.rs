@@ -6,6 +6,7 @@
 mod door;
 mod overview;
 mod status;
+mod why;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use percent_encoding::percent_decode_str;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 
@@ -143,7 +145,7 @@ impl View {
             "/routes" => View::Routes,
             "/refusals" => View::Refusals,
             _ => {
-                let id = path.strip_prefix("/refusals/")?.to_owned();
+                let id = percent_decode_str(path.strip_prefix("/refusals/")?).decode_utf8_lossy().into_owned();
                 let format = if query == "format=json" { Format::Json } else { Format::Text };
                 View::Refusal { id, format }
             }
@@ -173,8 +175,8 @@ impl Process {
             View::Refusals => Page::json(&overview::refusals(self)),
             View::Refusal { id, format } => match self.telemetry.refusals.find(id) {
                 Some(refused) => match format {
-                    Format::Json => Page::json(&overview::refusal(&refused)),
-                    Format::Text => Page::text(StatusCode::OK, refused.code),
+                    Format::Json => Page::json(&why::json(self, &refused)),
+                    Format::Text => Page::text(StatusCode::OK, &why::text(self, &refused, SystemTime::now())),
                 },
                 None => Page::text(StatusCode::NOT_FOUND, UNKNOWN_REFUSAL),
             },

@@ -3,6 +3,8 @@
 //! Results go to stdout, messages to stderr. Exit codes: 0 done, 1 the configuration or an address cannot be used,
 //! 2 the command line cannot be understood, 3 a browser would refuse what `explain` was asked about.
 
+mod why;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ Examples:
   corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it, with --watch any change does
   corsgate explain --origin https://app.example --method PUT https://api.example/orders
                                              what a browser makes of it, and what to change
+  corsgate why REQUEST_ID                    the same, for what a running corsgate has refused
 
 RUST_LOG=corsgate=debug logs for every request why it got what it got.";
 
@@ -77,6 +80,8 @@ enum Command {
     /// Say what a page's request gets, what a browser makes of it, and the smallest edit that lets it pass
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainArguments),
+    /// Say why a running corsgate has refused a request, and the smallest edit that lets it pass
+    Why(why::Arguments),
     /// Serve the walkthrough on 127.0.0.1:9080, with a built-in upstream
     Demo,
 }
@@ -145,6 +150,7 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Explain(arguments) => return explain(&arguments),
+        Command::Why(arguments) => return why::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };

@@ -153,7 +153,7 @@ pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
     }
 }
 
-fn scheme_word(scheme: Scheme) -> &'static str {
+pub(super) fn scheme_word(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",

@@ -311,3 +311,93 @@ fn the_debug_header_says_what_was_decided_on_every_response() {
     let response = fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]);
     assert_eq!((response.header("X-Corsgate-Reason"), response.header("X-Request-Id")), (Some("mine"), None));
 }
+
+#[test]
+fn why_says_of_a_request_what_really_happened_and_what_to_change() {
+    let (upstream, gateway) = start();
+    let admin = format!("http://{}", gateway.admin());
+    let why = |id: &str, more: &[&str]| run(&[&["why", id, "--admin", &admin], more].concat());
+    let fields = [
+        HOST,
+        ALLOWED,
+        ("X-Request-Id", "job:7.a_b"),
+        ("Access-Control-Request-Method", "DELETE"),
+        ("Access-Control-Request-Headers", "x-a"),
+    ];
+    fetch(gateway.address(), "OPTIONS", "/orders/7", &fields);
+    refusals(&gateway, 1);
+    let output = why("job:7.a_b", &[]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    for words in [
+        "request job:7.a_b, ",
+        "method_not_allowed",
+        "OPTIONS http://api.test/orders/7 from 127.0.0.1: status 200, route api/orders",
+        "configuration generation 1, which is in force",
+        "  +    |     cors: { allow_origins: https://app.test, allow_methods: [GET, PUT, DELETE], allow_headers: [X-A], max_age: 60 }",
+    ] {
+        assert!(output.stdout.contains(words), "{words}\n{}", output.stdout);
+    }
+    let program: Value = serde_json::from_str(&why("job:7.a_b", &["--format", "json"]).stdout).unwrap();
+    assert_eq!(program["request"]["reason"], "method_not_allowed");
+    assert_eq!(program["explanation"]["reason"], "method_not_allowed");
+    // What comes after a reload is about what is in force then, and says so.
+    gateway.reload_with(&config(&upstream).replace("[GET, PUT]", "[GET, PUT, DELETE]"));
+    gateway.wait_for_log("reloaded generation=2");
+    let output = why("job:7.a_b", &[]);
+    assert!(
+        output.stdout.contains("generation 1; what follows is about 2, which is in force now"),
+        "{}",
+        output.stdout
+    );
+    let program: Value = serde_json::from_str(&why("job:7.a_b", &["--format", "json"]).stdout).unwrap();
+    assert_eq!((&program["explanation"]["outcome"], &program["generation_in_force"]), (&"allowed".into(), &2.into()));
+}
+
+#[test]
+fn why_explains_whatever_was_refused() {
+    let (_upstream, gateway) = start();
+    let admin = format!("http://{}", gateway.admin());
+    let preflight = ("Access-Control-Request-Method", "PUT");
+    let long = "x".repeat(4000);
+    let requests: [Case; 9] = [
+        ("GET", "/orders/1", &[HOST, ("Origin", "null")], "origin_null"),
+        ("GET", "/orders/1", &[HOST, ALLOWED, ALLOWED], "origin_invalid"),
+        ("GET", "/orders/1", &[HOST, ("Origin", "https://\u{202e}x"), ("Cookie", "a=b")], "origin_invalid"),
+        ("GET", "/orders/1", &[HOST, ("Origin", "https://a.test, https://b.test")], "origin_invalid"),
+        ("GET", "/elsewhere", &[HOST, ALLOWED], "unknown_path"),
+        ("GET", "/orders/1", &[("Host", "nowhere.test"), ALLOWED], "unknown_host"),
+        ("GET", "/orders/%2e%2e/x", &[HOST, ALLOWED], "ambiguous_path"),
+        (
+            "OPTIONS",
+            "/orders/1",
+            &[HOST, ALLOWED, preflight, ("Access-Control-Request-Headers", &long)],
+            "header_not_allowed",
+        ),
+        ("OPTIONS", "/orders/1", &[HOST, ("Origin", "https://evil.test"), preflight], "origin_not_allowed"),
+    ];
+    for (n, (method, path, fields, reason)) in requests.iter().enumerate() {
+        let id = format!("request-{n}");
+        let fields = [fields, &[("X-Request-Id", id.as_str())][..]].concat();
+        fetch(gateway.address(), method, path, &fields);
+        refusals(&gateway, n + 1);
+        let output = run(&["why", &id, "--admin", &admin]);
+        assert_eq!(output.code, 0, "{reason}: {}", output.stderr);
+        assert!(output.stdout.contains(reason), "{reason}: {}", output.stdout);
+        assert!(!output.stdout.contains(|c: char| c.is_control() && c != '\n'), "{:?}", output.stdout);
+    }
+}
+
+#[test]
+fn why_says_what_to_do_when_there_is_no_answer() {
+    let (_upstream, gateway) = start();
+    let admin = format!("http://{}", gateway.admin());
+    let output = run(&["why", "nobody", "--admin", &admin]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    assert!(output.stderr.contains("No refused request with this id is remembered"), "{}", output.stderr);
+    let nobody = format!("http://127.0.0.1:{}", crate::gateway::free_port());
+    for url in [nobody.as_str(), "127.0.0.1:1", "ftp://127.0.0.1", "nonsense"] {
+        let output = run(&["why", "nobody", "--admin", url]);
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{url}");
+        assert!(output.stderr.contains("name the admin listener with `--admin URL`"), "{url}: {}", output.stderr);
+    }
+}
