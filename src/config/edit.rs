@@ -278,13 +278,26 @@ impl Source<'_> {
 
     fn is_flow(&self, tree: &Tree) -> bool {
         let opens = if matches!(tree, Tree::List(..)) { '[' } else { '{' };
-        !matches!(tree, Tree::Scalar(_)) && self.text[self.byte(tree.span().start)..].starts_with(opens)
+        !matches!(tree, Tree::Scalar(_)) && self.text[self.start(tree)..].starts_with(opens)
+    }
+
+    /// Where a value begins, behind the anchor that it may have: what is edited there is edited for all aliases.
+    fn start(&self, tree: &Tree) -> usize {
+        let start = self.byte(tree.span().start);
+        let text = &self.text[start..];
+        match text.strip_prefix('&').filter(|_| !matches!(tree, Tree::Scalar(_))) {
+            Some(anchored) => {
+                let name = anchored.find(char::is_whitespace).unwrap_or(anchored.len());
+                start + 1 + name + (anchored.len() - name - anchored[name..].trim_start().len())
+            }
+            None => start,
+        }
     }
 
     fn range(&self, tree: &Tree) -> Range<usize> {
         let span = tree.span();
-        let start = self.byte(span.start);
-        let end = self.byte(span.end).max(start);
+        let (start, end) = (self.start(tree), self.byte(span.end));
+        let end = end.max(start);
         match tree {
             Tree::Scalar(_) => start..end,
             // The parser's own end is where it goes on, behind the space.
@@ -448,6 +461,7 @@ mod tests {
             ("a: [x, y] # why", "z", "a: [x, y, z] # why"),
             ("a: [x, y,]", "z", "a: [x, y, z,]"),
             ("a: []", "z", "a: [z]"),
+            ("a: &all [x] # why\nb: *all", "z", "a: &all [x, z] # why\nb: *all"),
             ("a: [\"x\", \"y\"]", "z", "a: [\"x\", \"y\", \"z\"]"),
             ("a: ['x']", "z", "a: ['x', 'z']"),
             ("a: [x]", "https://*.z", "a: [x, \"https://*.z\"]"),

@@ -25,8 +25,12 @@ pub fn text(explanation: &Explanation, paint: Paint) -> String {
         out.exchange(i + 1, exchange);
     }
     out.after(explanation);
-    if let Some(fix) = &explanation.fix {
-        out.fix("to let it pass", fix);
+    match &explanation.fix {
+        Some(fix) => out.fix("to let it pass", fix),
+        None if explanation.outcome == Outcome::Refused => {
+            out.text.push_str("\nNo edit of the file was found that lets it pass.\n");
+        }
+        None => {}
     }
     out.text
 }
