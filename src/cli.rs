@@ -174,7 +174,7 @@ fn run(
     log_to_stderr();
     let (live, remarks) = Live::open(config).map_err(|refused| match refused {
         Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
-        Refused::Unreadable(..) | Refused::Listeners(_) => Failure::from(refused),
+        Refused::Unreadable(..) | Refused::Listeners(_) | Refused::AccessLog(_) => Failure::from(refused),
     })?;
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());

@@ -174,7 +174,8 @@ pub struct AccessLog {
     pub to: String,
     /// What a line looks like.
     pub format: LogFormat,
-    /// Which part of the requests is written, from 0 for none to 1 for all; refused ones always are.
+    /// Which part of the requests is written, from 0 for none to 1 for all; refused ones and those with a status
+    /// from 500 on always are.
     #[schemars(range(min = 0, max = 1))]
     pub sample: f64,
     /// Whether only requests that the gateway refuses are written.

@@ -32,9 +32,9 @@
 //! What must stay true:
 //!
 //! 1. [`problem`], [`list`], [`domain`], [`forwarded`], [`tls`], [`cors`], [`route`], [`config`], [`snapshot`], [`answer`],
-//!    [`browser`], [`explain`], [`effective`], [`schema`] and [`report`] do no I/O, read no clock and no environment, name
-//!    nothing of Pingora or tokio, and are not async. What files hold and what day it is, the compiler is told. A test
-//!    reads the files and says so.
+//!    [`browser`], [`explain`], [`effective`], [`schema`], [`report`] and the lines of [`telemetry::access_log`] do no I/O,
+//!    read no clock and no environment, name nothing of Pingora or tokio, and are not async. What files hold and what day
+//!    it is, the compiler is told. A test reads the files and says so.
 //! 2. Only [`live`] and [`cli`] read configuration files. Only [`edge`], [`proxy`], [`health`], [`server`], [`admin`]
 //!    and [`demo`] name Pingora.
 //! 3. Every [`snapshot::Snapshot`] came from [`snapshot::Snapshot::compile`]. A failed one changes nothing that runs.

@@ -1,8 +1,8 @@
 //! The configuration in force: one pointer, replaced as a whole.
 //!
 //! The only place that reads configuration files. [`Live::open`] and [`Live::reload`] do the same things in the same
-//! order: read, parse, compile, look names up, and only then the one store that publishes the result. A failure
-//! anywhere leaves everything as it was.
+//! order: read, parse, compile, look names up, open the access log, and only then the one store that publishes the
+//! result. A failure anywhere leaves everything as it was.
 
 pub mod watch;
 
@@ -22,7 +22,8 @@ use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
 use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
-use crate::telemetry::Tallies;
+use crate::telemetry::access_log::Unopened;
+use crate::telemetry::{AccessLog, Tallies};
 use crate::upstream::{Upstream, resolve};
 
 /// The configuration in force, and where it comes from.
@@ -35,6 +36,7 @@ pub struct Live {
     /// One reload at a time; with the files of the last one, whatever came of it.
     files: Mutex<Files>,
     reloads: Reloads,
+    access_log: Arc<AccessLog>,
 }
 
 /// One configuration with what runs for it. Requests keep the one they began with.
@@ -108,6 +110,8 @@ pub enum Refused {
     Invalid(String),
     /// Its listeners cannot make handshakes.
     Listeners(AcceptorError),
+    /// Its access log cannot be written.
+    AccessLog(Unopened),
 }
 
 #[derive(Debug)]
@@ -134,9 +138,13 @@ impl Live {
         let reading = Reading::default();
         let (snapshot, written, remarks) = file.read(&reading)?;
         let started = snapshot.fixed().clone();
-        let current = ArcSwap::from_pointee(Generation::new(1, snapshot, written, None)?);
+        let first = Generation::new(1, snapshot, written, None)?;
+        let access_log = Arc::new(AccessLog::default());
+        let opened = access_log.open(first.snapshot.access_log(), file.folder()).map_err(Refused::AccessLog)?;
+        access_log.follow(opened);
+        let current = ArcSwap::from_pointee(first);
         let files = Mutex::new(reading.files());
-        Ok((Live { file, current, started, files, reloads: Reloads::default() }, remarks))
+        Ok((Live { file, current, started, files, reloads: Reloads::default(), access_log }, remarks))
     }
 
     /// The configuration file, if there is one.
@@ -162,7 +170,13 @@ impl Live {
         &self.reloads
     }
 
-    /// Reads the file again and puts it in force, whole or not at all. Blocks: on the file and on name look-ups.
+    /// The access log that the configuration in force asks for.
+    pub fn access_log(&self) -> &Arc<AccessLog> {
+        &self.access_log
+    }
+
+    /// Reads the file again and puts it in force, whole or not at all. Opens the file of the access log anew in any
+    /// case. Blocks: on files and on name look-ups.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
         let mut files = self.lock_files();
         let reading = Reading::default();
@@ -171,10 +185,17 @@ impl Live {
             let needs_restart = self.started.differences(snapshot.fixed());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             let number = new.number;
+            let log = self.access_log.open(new.snapshot.access_log(), self.file.folder());
+            let log = log.map_err(Refused::AccessLog)?;
             self.current.store(Arc::new(new));
+            self.access_log.follow(log);
             Ok(Reloaded { number, needs_restart, remarks })
         });
         *files = reading.files();
+        if result.is_err() {
+            // Whoever has renamed the file does not want to hear of mistakes in the configuration.
+            self.access_log.reopen();
+        }
         let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
         count.fetch_add(1, Ordering::Relaxed);
         self.reloads.last_refused.store(result.is_err(), Ordering::Relaxed);
@@ -225,6 +246,14 @@ impl Reloads {
 }
 
 impl Origin {
+    /// What paths in it are relative to.
+    fn folder(&self) -> &Path {
+        match self {
+            Origin::File(path) => path.parent().unwrap_or(Path::new("")),
+            Origin::Text(_) => Path::new(""),
+        }
+    }
+
     /// A snapshot, its text, and the warnings about it.
     fn read(&self, reading: &Reading) -> Result<(Snapshot, Written, String), Refused> {
         let read = SystemTime::now();
@@ -379,6 +408,7 @@ impl fmt::Display for Refused {
             }
             Refused::Invalid(problems) => f.write_str(problems.trim_end()),
             Refused::Listeners(error) => error.fmt(f),
+            Refused::AccessLog(error) => error.fmt(f),
         }
     }
 }

@@ -32,8 +32,8 @@ use crate::health::Health;
 use crate::live::Live;
 use crate::live::watch::Watcher;
 use crate::proxy::Gateway;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{AccessLog, Telemetry};
 
 /// How often names are looked up again.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
@@ -44,6 +44,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
 /// node is tried once more when a kept connection to it had ended.
 const MAX_ATTEMPTS: usize = 22;
+/// How long the end waits for an access log that nobody reads.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
 /// How long Pingora waits for sockets to be handed over.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(6);
 
@@ -139,7 +141,8 @@ pub fn serve_with(
     let mut server = Server::new_with_opt_and_conf(options, conf);
     server.bootstrap();
 
-    let telemetry = Arc::new(Telemetry::new(fixed.admin.is_some()));
+    let telemetry = Arc::new(Telemetry::new(fixed.admin.is_some(), live.access_log().clone()));
+    let access_log = live.access_log().clone();
     let gateway = Gateway::new(live.clone(), telemetry.clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
     let edge = Edge::new(live.clone(), proxy);
@@ -181,8 +184,14 @@ pub fn serve_with(
     drop(generation);
     let signals = Signals { readiness, drain_delay: fixed.drain_delay, upgrade };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    exit(&access_log)
+}
+
+/// Ends the process, once what its requests have left behind is written.
+fn exit(access_log: &AccessLog) -> ! {
+    access_log.finish(LAST_LINES_WITHIN);
     log::logger().flush();
-    std::process::exit(0);
+    std::process::exit(0)
 }
 
 /// A listener that cannot be opened after all panics in a task, and Pingora would live on without it.
@@ -372,8 +381,7 @@ impl BackgroundService for Drain {
                 break log::warn!("stopped after server.grace_period requests={}", self.telemetry.running.count());
             }
         }
-        log::logger().flush();
-        std::process::exit(0);
+        exit(&self.telemetry.access_log)
     }
 }
 

@@ -3,16 +3,19 @@
 //! Each request is noted once, when it has ended, as one [`Record`]. Everything that is counted, written or remembered
 //! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
 
+pub mod access_log;
 pub mod metrics;
 mod refusals;
 mod tally;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version};
 
+pub use self::access_log::AccessLog;
 pub use self::refusals::{Refusals, Refused};
 pub use self::tally::{Counter, Distribution, Histogram, MethodClass, StatusClass, Tallies, Tally};
 
@@ -30,6 +33,8 @@ pub struct Telemetry {
     pub running: Running,
     /// The last ones that were refused.
     pub refusals: Refusals,
+    /// A line for each.
+    pub access_log: Arc<AccessLog>,
 }
 
 /// How many requests are under way: what a graceful stop waits for.
@@ -104,9 +109,9 @@ pub struct Forwarded<'a> {
 // === impl Telemetry, Running ===
 
 impl Telemetry {
-    /// For a process with an admin listener, or without.
-    pub fn new(admin: bool) -> Self {
-        Telemetry { admin, running: Running::default(), refusals: Refusals::default() }
+    /// For a process with an admin listener, or without. Reloads change the access log.
+    pub fn new(admin: bool, access_log: Arc<AccessLog>) -> Self {
+        Telemetry { admin, running: Running::default(), refusals: Refusals::default(), access_log }
     }
 
     /// Whether anybody can ever learn of a request. If not, none has to be told of.
@@ -127,6 +132,7 @@ impl Telemetry {
         if record.refused {
             self.refusals.remember(record);
         }
+        self.access_log.write(record);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Routing, CORS and the choice of a node allocate nothing for a request.
+//! Routing, CORS, the choice of a node and the access log allocate nothing for a request.
 //!
 //! A test binary of its own: to count allocations means to replace the global allocator, and the other tests should
 //! run on the one that they would have without this. Counts are per thread, so that these tests can run side by side.
@@ -8,9 +8,11 @@
 //! of a process builds what is lazy (`Vary`, the regex engine's scratch space, the reference counts of a policy's
 //! finished values). What is measured is a judgement and its edits; the response's own map has room to begin with.
 
+use std::fs;
 use std::net::IpAddr;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use corsgate::cors::{Edits, Headers, Reason, Scheme};
 use corsgate::live::Live;
 use corsgate::request_id::RequestIds;
 use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, RequestKind, Snapshot, Surroundings};
-use corsgate::telemetry::{Forwarded, MethodClass, Record, Telemetry};
+use corsgate::telemetry::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
 use corsgate::upstream::{Upstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -211,7 +213,7 @@ services:
     routes: [{ name: all, paths: [/*] }]
 ";
     let (live, _) = Live::from_text(text.to_owned()).expect("a configuration");
-    let (telemetry, generation) = (Telemetry::new(true), live.current());
+    let (telemetry, generation) = (Telemetry::new(true, Arc::<AccessLog>::default()), live.current());
     let id = RequestIds::new().of(&HeaderMap::new());
     let record = Record {
         generation: &generation,
@@ -240,6 +242,76 @@ services:
     let tallies = generation.tallies().all(generation.snapshot.routes());
     let counted: Vec<u64> = tallies.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
     assert_eq!(counted, [101, 101]);
+}
+
+/// Its buffers go round. A request whose line finds none makes one, which only happens while more wait to be written than
+/// ever did before.
+#[test]
+fn a_line_of_the_access_log_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (format, refused) in [("json", false), ("json", true), ("text", false), ("text", true)] {
+        let path = folder.path().join(format!("{format}-{refused}.log"));
+        let text = format!(
+            "
+listeners: [{{ address: '127.0.0.1:9080' }}]
+access_log: {{ to: '{}', format: {format} }}
+services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }} }}]
+",
+            path.display()
+        );
+        let (live, _) = Live::from_text(text).unwrap();
+        let generation = live.current();
+        let asked = Asked::new(
+            Method::GET,
+            "api.example",
+            "/a/\"path\"\u{1b}\u{e9}",
+            &[("origin", "https://app.example"), ("user-agent", "Mozilla/5.0 \"\u{e9}\"")],
+        );
+        let id = RequestIds::new().of(&asked.headers);
+        let record = Record {
+            generation: &generation,
+            route: Some((0, generation.snapshot.route(0))),
+            kind: RequestKind::Actual,
+            reason: None,
+            code: "origin_not_allowed",
+            refused,
+            client: [203, 0, 113, 7].into(),
+            scheme: Scheme::Http,
+            method: MethodClass::Get,
+            request: Some(telemetry::Asked {
+                method: &asked.method,
+                authority: asked.authority.as_bytes(),
+                path: asked.path.as_bytes(),
+                version: Version::HTTP_11,
+                headers: &asked.headers,
+            }),
+            status: Some(StatusCode::OK),
+            sent: 1234,
+            took: Duration::from_micros(12_034),
+            upstream: Some(Forwarded {
+                name: "api",
+                address: Some(([127, 0, 0, 1], 8000).into()),
+                took: Some(Duration::from_micros(999)),
+                tries: 1,
+            }),
+            failure: Some("ConnectionClosed"),
+            id: &id,
+        };
+        let write = || live.access_log().write(&record);
+        let written = |lines: usize| {
+            let end = Instant::now() + Duration::from_secs(10);
+            while fs::read_to_string(&path).unwrap().lines().count() < lines {
+                assert!(Instant::now() < end, "{lines} lines are not written");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        write();
+        written(1);
+        for lines in 2..20 {
+            assert_eq!(measure(write).count_total, 0, "{format}");
+            written(lines);
+        }
+    }
 }
 
 /// One for all tests: reading 100,000 origins takes a while without optimisation.

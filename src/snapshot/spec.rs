@@ -104,7 +104,7 @@ pub struct AccessLog {
     pub to: LogTarget,
     /// How a line looks.
     pub format: LogFormat,
-    /// The part of the requests that is written, 0 to 1. Refused ones always are.
+    /// The part of the requests that is written, 0 to 1. Refused ones and those with a status from 500 on always are.
     pub sample: f64,
     /// Whether only refused ones are written.
     pub refusals_only: bool,

@@ -69,7 +69,18 @@ impl Gateway {
 
     /// Like [`start_with_files`](Self::start_with_files), with `--watch`.
     pub fn start_watching(config: &str, files: &[(String, String)]) -> Self {
-        let mut gateway = Self::spawn_with(config, files, &["--watch"]);
+        let mut gateway = Self::spawn_with(config, files, |command| {
+            command.arg("--watch");
+        });
+        gateway.wait_until_it_accepts();
+        gateway
+    }
+
+    /// Like [`start`](Self::start), with something else than a file for its stdout.
+    pub fn start_with_stdout(config: &str, stdout: impl Into<Stdio>) -> Self {
+        let mut gateway = Self::spawn_with(config, &[], |command| {
+            command.stdout(stdout);
+        });
         gateway.wait_until_it_accepts();
         gateway
     }
@@ -81,17 +92,19 @@ impl Gateway {
 
     /// Like [`spawn`](Self::spawn), with these files beside the configuration.
     pub fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
-        Self::spawn_with(config, files, &[])
+        Self::spawn_with(config, files, |_| ())
     }
 
-    fn spawn_with(config: &str, files: &[(String, String)], arguments: &[&str]) -> Self {
+    fn spawn_with(config: &str, files: &[(String, String)], change: impl FnOnce(&mut Command)) -> Self {
         assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
         let addresses = Addresses::free();
         write_files(dir.path(), files);
         write_file(dir.path(), CONFIG, &addresses.fill_in(config));
-        let process =
-            serving(corsgate().arg("run").arg("--config").arg(dir.path().join(CONFIG)).args(arguments), dir.path());
+        let mut command = corsgate();
+        output_to_files(command.arg("run").arg("--config").arg(dir.path().join(CONFIG)), dir.path());
+        change(&mut command);
+        let process = Process::spawn(&mut command);
         let (home, listeners) = (dir.path().to_owned(), addresses.named_in(config));
         Self { process, dir, home, addresses, listeners }
     }
@@ -481,8 +494,12 @@ fn read_from_start(file: &mut File) -> String {
 
 /// A process that writes its output to files in `dir`.
 fn serving(command: &mut Command, dir: &Path) -> Process {
+    Process::spawn(output_to_files(command, dir))
+}
+
+fn output_to_files<'c>(command: &'c mut Command, dir: &Path) -> &'c mut Command {
     let file = |name| File::create(dir.join(name)).expect("create a file for output");
-    Process::spawn(command.stdout(file(STDOUT)).stderr(file(STDERR)))
+    command.stdout(file(STDOUT)).stderr(file(STDERR))
 }
 
 /// The binary under test, without input.

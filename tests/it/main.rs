@@ -3,6 +3,7 @@
 //! `client`, `upstream`, `gateway`, their HTTP/2 and TLS counterparts and `certificates` are the tools; everything else
 //! is tests. All of it stays on 127.0.0.1.
 
+mod access_log;
 mod admin;
 mod balancing;
 mod browser;

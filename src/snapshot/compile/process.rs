@@ -235,7 +235,8 @@ impl Compiler<'_> {
     pub(super) fn access_log(&mut self, at: &At<'_>) -> Option<AccessLog> {
         let config::AccessLog { to, format, sample, refusals_only } = self.document.access_log.as_ref()?;
         let to = match to.as_str() {
-            "stdout" => LogTarget::Stdout,
+            // The second is what other servers want, and cannot always be opened: it may be a socket.
+            "stdout" | "/dev/stdout" => LogTarget::Stdout,
             "" => {
                 self.problems.add(&at.key("to"), Kind::EmptyEntry);
                 LogTarget::Stdout

@@ -1,0 +1,110 @@
+//! Lines that were not written: counted, and told of in the log once in a while.
+//!
+//! A thread of its own does the telling. The one that writes may be stuck, and a request must not wait for the log, which
+//! may well be the same pipe that nobody reads.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// How often the log says that lines were dropped.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Lines that were not written.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// There was no room in the queue.
+    crowded_out: AtomicU64,
+    /// The target did not take them.
+    refused: AtomicU64,
+    /// The newest reason for that which the log has not heard of.
+    why: Mutex<Option<io::Error>>,
+    /// There is something to tell.
+    untold: AtomicBool,
+    told: Mutex<Told>,
+    teller: OnceLock<Thread>,
+}
+
+/// What the log has heard of.
+#[derive(Debug, Default)]
+struct Told {
+    crowded_out: u64,
+    refused: u64,
+}
+
+// === impl Losses ===
+
+impl Losses {
+    /// All of them, since the start.
+    pub(super) fn lines(&self) -> u64 {
+        self.crowded_out.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A line had no room in the queue. Never waits.
+    pub(super) fn crowded_out(&self) {
+        self.crowded_out.fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// The target did not take so many lines.
+    pub(super) fn refused_by_target(&self, lines: usize, error: io::Error) {
+        self.refused.fetch_add(lines as u64, Ordering::Relaxed);
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if !self.untold.load(Ordering::Relaxed) && !self.untold.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(teller) = self.teller.get() {
+            teller.unpark();
+        }
+    }
+
+    /// Starts the thread that tells of them, unless it runs.
+    pub(super) fn start_telling(self: &Arc<Self>) -> io::Result<()> {
+        if self.teller.get().is_some() {
+            return Ok(());
+        }
+        let losses = self.clone();
+        let telling = thread::Builder::new().name("access-log-losses".into()).spawn(move || losses.run())?;
+        let _ = self.teller.set(telling.thread().clone());
+        // There may have been something to tell before it could be woken.
+        self.wake();
+        Ok(())
+    }
+
+    fn run(&self) {
+        loop {
+            if self.untold.swap(false, Ordering::AcqRel) {
+                self.say();
+                thread::sleep(EVERY);
+            } else {
+                thread::park();
+            }
+        }
+    }
+
+    /// Tells what has not been told.
+    pub(super) fn say(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Told {
+            crowded_out: self.crowded_out.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        };
+        if let lines @ 1.. = now.crowded_out - told.crowded_out {
+            log::warn!("access log lines dropped lines={lines} because=\"its target takes them too slowly\"");
+        }
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (lines @ 1.., Some(error)) = (now.refused - told.refused, why) {
+            log::error!("access log lines dropped lines={lines} because=\"{error}\"");
+        }
+        *told = now;
+    }
+}
