@@ -22,6 +22,9 @@ pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
 /// Where [`CONFIG`] says that httpbin is.
 const HTTPBIN: &str = "127.0.0.1:8000";
 
+/// Whoever tries something sees what became of it, and why.
+const ACCESS_LOG: &str = "\naccess_log: { format: text }\n";
+
 /// Why the demo could not start.
 #[derive(Debug)]
 pub enum DemoError {
@@ -36,7 +39,7 @@ pub enum DemoError {
 /// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
 pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
     let address = free_address().map_err(DemoError::Port)?;
-    let config = CONFIG.replace(HTTPBIN, &address.to_string());
+    let config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
     let (live, _) = Live::from_text(config).map_err(DemoError::Config)?;
     serve_with(Arc::new(live), hangup, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
@@ -61,7 +64,7 @@ corsgate serves the walkthrough on http://127.0.0.1:9080, with a built-in httpbi
     curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: https://evil.test' \\
       'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
 
-Press Ctrl-C to stop.
+Each request has a line here, with the reason for what CORS did. Press Ctrl-C to stop.
 "
     )
 }

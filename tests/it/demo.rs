@@ -116,4 +116,13 @@ fn the_demo_answers_what_it_tells_the_user_to_type() {
 
     gateway.signal(Signal::Int);
     assert_eq!(gateway.exit().code(), Some(0), "Ctrl-C ends it");
+
+    // Below what it has told the user to type, what became of each, and why.
+    let output = gateway.stdout();
+    let (introduction, lines) = output.split_once("Press Ctrl-C to stop.\n").expect("an introduction");
+    assert!(introduction.contains("Each request has a line here"), "{introduction}");
+    let reasons: Vec<&str> =
+        lines.lines().map(|line| line.split_whitespace().nth(5).expect("a reason in its column")).collect();
+    let (allowed, refused) = ("allowed_exact", "origin_not_allowed");
+    assert_eq!(reasons, [allowed, allowed, refused, allowed, refused], "{lines}");
 }
