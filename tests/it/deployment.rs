@@ -113,8 +113,25 @@ fn the_unit_is_one_that_systemd_understands() {
     assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
     assert_eq!(value("Restart"), "on-failure", "a process that has handed over must stay ended");
     assert_eq!(value("RuntimeDirectoryMode"), "0700", "whoever waits at the socket gets the listeners");
+    assert_eq!(value("LogsDirectory"), "corsgate", "the rest of the file system is closed to it");
     for hardening in ["NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"] {
         assert!(unit.contains(&format!("\n{hardening}\n")), "{hardening}");
+    }
+}
+
+#[test]
+fn logrotate_and_the_unit_agree_where_the_access_log_is() {
+    let rotation = fs::read_to_string(conf("logrotate/corsgate")).unwrap();
+    assert!(rotation.contains("\n/var/log/corsgate/*.log {\n"), "{rotation}");
+    assert!(unit().contains("\nLogsDirectory=corsgate\n"));
+    assert!(
+        rotation.contains("systemctl reload 'corsgate@*'") && unit().contains("\nExecReload=/bin/kill -HUP $MAINPID\n")
+    );
+    let said = Command::new("logrotate").arg("--debug").arg(conf("logrotate/corsgate")).stdin(Stdio::null()).output();
+    // Not every machine has logrotate; where it is, it must be content.
+    if let Ok(said) = said {
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.contains("error:"), "{said}");
     }
 }
 
