@@ -242,6 +242,31 @@ fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
     assert!(line["error"].is_string(), "{line:#}");
 }
 
+/// Then what the client had sent is gone, and the rest is known all the same.
+#[test]
+fn a_stream_that_was_cut_off_has_a_line() {
+    let authority = Authority::new("authority");
+    let upstream = Upstream::start(|_| {
+        thread::sleep(Duration::from_secs(3));
+        Reply::new(200)
+    });
+    let text = config(upstream.address(), TO_FILE).replace(
+        "listeners: [{ address: \"{listen}\" }]",
+        "listeners: [{ address: \"{listen}\", tls: { certificates: [{ cert: a.crt, key: a.key }] } }]\nlimits: { stream_idle: 300ms }",
+    );
+    let gateway = Gateway::start_with_files(&text, &authority.issue(&["api.test"]).files("a"));
+    let h2 = H2Client::open(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
+    let request = H2Request::new("GET", "api.test", "/x").header("origin", "https://app.test");
+    h2.request(&request).expect_err("the stream is reset");
+    let line = newest(&gateway, 1);
+    has(
+        &line,
+        &json!({ "status": null, "error": "cut off", "method": null, "host": null, "path": null, "protocol": null,
+                 "origin": null, "route": "api/all", "reason": "allowed_exact", "client": "127.0.0.1", "tries": 1 }),
+    );
+    assert!(line["duration_ms"].as_f64().unwrap() > 200.0, "{line:#}");
+}
+
 #[test]
 fn text_is_one_short_line_for_people() {
     let upstream = Upstream::start(|_| Reply::new(200));

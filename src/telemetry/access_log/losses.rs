@@ -57,13 +57,10 @@ impl Losses {
 
     fn tell(&self) {
         if !self.untold.load(Ordering::Relaxed) && !self.untold.swap(true, Ordering::AcqRel) {
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(teller) = self.teller.get() {
-            teller.unpark();
+            // Nobody writes before it is there.
+            if let Some(teller) = self.teller.get() {
+                teller.unpark();
+            }
         }
     }
 
@@ -75,8 +72,6 @@ impl Losses {
         let losses = self.clone();
         let telling = thread::Builder::new().name("access-log-losses".into()).spawn(move || losses.run())?;
         let _ = self.teller.set(telling.thread().clone());
-        // There may have been something to tell before it could be woken.
-        self.wake();
         Ok(())
     }
 

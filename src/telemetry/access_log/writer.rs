@@ -73,6 +73,8 @@ impl Lines {
     /// Says that all lines have been queued. The writer ends when it has written them.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        // As above: either it is seen, or the writer can be woken.
+        fence(Ordering::SeqCst);
         self.wake();
     }
 
