@@ -350,7 +350,7 @@ fn why_says_of_a_request_what_really_happened_and_what_to_change() {
         output.stdout
     );
     let program: Value = serde_json::from_str(&why("job:7.a_b", &["--format", "json"]).stdout).unwrap();
-    assert_eq!((&program["explanation"]["outcome"], &program["generation_in_force"]), (&"allowed".into(), &2.into()));
+    assert_eq!((&program["explanation"]["verdict"], &program["generation_in_force"]), (&"allowed".into(), &2.into()));
 }
 
 #[test]
