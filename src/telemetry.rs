@@ -128,9 +128,9 @@ impl Telemetry {
     pub fn note(&self, record: &Record<'_>) {
         if self.admin {
             record.generation.tallies().count(record);
-        }
-        if record.refused {
-            self.refusals.remember(record);
+            if record.refused {
+                self.refusals.remember(record);
+            }
         }
         self.access_log.write(record);
     }

@@ -92,6 +92,11 @@ const NOT_REMEMBERED: Family = counter(
     &[],
     "Refused requests that are counted but not among the last refusals, for several came at the same instant.",
 );
+const DROPPED_LINES: Family = counter(
+    "corsgate_access_log_dropped_lines_total",
+    &[],
+    "Lines of the access log that were not written, because its target was too slow or did not take them.",
+);
 const ACCEPTED: Family = counter("corsgate_connections_total", &["listener"], "Connections that clients have made.");
 const OPEN: Family = gauge("corsgate_connections_open", &["listener"], "Connections of clients that are open.");
 const LIMIT: Family =
@@ -173,7 +178,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of the program.");
 
 /// All metrics, in the order in which they are written; after them come those of the process itself.
-pub const FAMILIES: [&Family; 30] = [
+pub const FAMILIES: [&Family; 31] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -182,6 +187,7 @@ pub const FAMILIES: [&Family; 30] = [
     &REFUSED,
     &IN_FLIGHT,
     &NOT_REMEMBERED,
+    &DROPPED_LINES,
     &ACCEPTED,
     &OPEN,
     &LIMIT,
@@ -271,7 +277,8 @@ impl Metrics {
             }
         })?;
         page.write(&IN_FLIGHT, |series| series.value(&[], self.telemetry.running.count() as u64))?;
-        page.write(&NOT_REMEMBERED, |series| series.value(&[], self.telemetry.refusals.missed()))
+        page.write(&NOT_REMEMBERED, |series| series.value(&[], self.telemetry.refusals.missed()))?;
+        page.write(&DROPPED_LINES, |series| series.value(&[], self.telemetry.access_log.dropped()))
     }
 
     fn connections(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {

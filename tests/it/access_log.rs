@@ -594,11 +594,16 @@ fn a_file_that_cannot_be_opened_anew_stays_open_and_the_reload_goes_on() {
 #[test]
 fn a_full_device_costs_lines_and_nothing_else() {
     let upstream = Upstream::start(|_| Reply::new(200));
-    let mut gateway = Gateway::start(&config(upstream.address(), "{ to: /dev/full }"));
+    let admin = "admin: { address: \"{admin}\" }";
+    let mut gateway = Gateway::start(&(config(upstream.address(), "{ to: /dev/full }") + admin));
     for _ in 0..50 {
         assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
     }
     gateway.wait_for_log("access log lines dropped lines=");
+    wait_for("the count of lines that were lost", || {
+        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
+        metrics.text().contains("corsgate_access_log_dropped_lines_total 50\n").then_some(())
+    });
     gateway.reload_with(&config(upstream.address(), TO_FILE));
     gateway.wait_for_log("reloaded generation=2");
     fetch(gateway.address(), "GET", "/", &[HOST]);
