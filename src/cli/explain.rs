@@ -1,0 +1,126 @@
+//! `corsgate explain`: what a page's request gets, and what to change.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::check::unreadable;
+use super::{DEFAULT_CONFIG, Format, paint, print};
+use crate::browser::Credentials;
+use crate::config::Source;
+use crate::explain::{self, Configuration, Misasked, Outcome, Question};
+use crate::live::{Refused, inspect, inspect_text};
+use crate::report;
+
+pub(super) const HELP: &str = "\
+Exit codes: 0 the page gets what it wants, 3 it does not, 1 the configuration cannot be used.
+
+Examples:
+  corsgate explain --origin https://app.example https://api.example/orders
+  corsgate explain --origin https://app.example --method PUT --header 'Content-Type: application/json' \
+    --credentials https://api.example/orders/7
+  corsgate explain --origin https://app.example --reads X-Total https://api.example/orders";
+
+/// The command line cannot be understood; clap exits with the same.
+const USAGE: u8 = 2;
+/// A browser would refuse it.
+const REFUSED: u8 = 3;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// The page's origin, such as `https://app.example`, or `null`; several stand for several fields, as only curl sends them
+    #[arg(short, long, value_name = "ORIGIN", required = true)]
+    origin: Vec<String>,
+    /// The method, as the page writes it
+    #[arg(short, long, default_value = "GET")]
+    method: String,
+    /// A header that the page sets, as `Name: value` or `Name`
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    header: Vec<String>,
+    /// With cookies: `credentials: 'include'`
+    #[arg(long)]
+    credentials: bool,
+    /// A response header that the page wants to read
+    #[arg(long, value_name = "NAME")]
+    reads: Vec<String>,
+    /// The status of the upstream's response
+    #[arg(long, value_name = "STATUS", default_value_t = 200)]
+    upstream_status: u16,
+    /// A header of the upstream's response, as `Name: value`
+    #[arg(long, value_name = "HEADER")]
+    upstream_header: Vec<String>,
+    /// How to print the explanation
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// What the page fetches
+    url: String,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let question = match arguments.question() {
+        Ok(question) => question,
+        Err(misasked) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {}", report::printable(&misasked.to_string()));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let name = arguments.config.to_string_lossy();
+    let (text, (snapshot, problems)) = match inspect(&arguments.config) {
+        Ok(inspected) => inspected,
+        Err(refused) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {refused}");
+            if let (Format::Json, Refused::Unreadable(_, why)) = (arguments.format, refused) {
+                print(&explain::mended_json(&unreadable(&why), &Source::new(&name, ""), None));
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let read = |text: &str| inspect_text(&arguments.config, text);
+    let Some(snapshot) = snapshot else {
+        let source = Source::new(&name, &text);
+        let fix = explain::mend(&question, &name, &text, &problems, &read);
+        print(&match arguments.format {
+            Format::Text => {
+                let mended = fix.map(|fix| explain::mended_text(&fix, paint())).unwrap_or_default();
+                report::text(&problems, &source, paint()) + &mended
+            }
+            Format::Json => explain::mended_json(&problems, &source, fix.as_ref()),
+        });
+        return ExitCode::FAILURE;
+    };
+    let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &read));
+    print(&match arguments.format {
+        Format::Text => explain::text(&explanation, paint()),
+        Format::Json => explain::json(&explanation),
+    });
+    match explanation.outcome {
+        Outcome::Allowed => ExitCode::SUCCESS,
+        Outcome::Refused => ExitCode::from(REFUSED),
+    }
+}
+
+impl Arguments {
+    fn question(&self) -> Result<Question, Misasked> {
+        let (first, others) = self.origin.split_first().expect("clap asks for one");
+        let mut question = Question::new(first, &self.url)?.method(&self.method)?;
+        for origin in others {
+            question = question.and_origin(origin)?;
+        }
+        for header in &self.header {
+            question = question.header(header)?;
+        }
+        for name in &self.reads {
+            question = question.reads(name)?;
+        }
+        for header in &self.upstream_header {
+            question = question.upstream_header(header)?;
+        }
+        let credentials = if self.credentials { Credentials::Include } else { Credentials::Omit };
+        Ok(question.upstream_status(self.upstream_status)?.credentials(credentials))
+    }
+}
