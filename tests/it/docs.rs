@@ -1,5 +1,8 @@
 //! The documents keep their word: every configuration in them and in `conf/` is read, every command in them is run, and
 //! what they show is what comes out.
+//!
+//! `BLESS=1 cargo test --test it -- docs` writes what `corsgate explain` prints now into the documents, which name lines of
+//! `conf/`. Read the difference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -115,6 +118,7 @@ fn every_command_in_the_documents_does_what_they_show() {
     let walkthrough = Gateway::start(&walkthrough.replace("127.0.0.1:8000", &upstream.address().to_string()));
     let folder = tempfile::tempdir().unwrap();
     let (mut curls, mut explained) = (0, 0);
+    let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     for file in documents() {
         let blocks = blocks(&file);
         for (i, block) in blocks.iter().enumerate() {
@@ -149,7 +153,14 @@ fn every_command_in_the_documents_does_what_they_show() {
                         let output = run_in(if in_package { root() } else { folder.path().into() }.as_path(), &words);
                         assert!([0, 3].contains(&output.code), "{command}\n{}{}", output.stdout, output.stderr);
                         if let Some(shown) = blocks.get(i + 1).filter(|next| next.language == "text") {
-                            assert_eq!(output.stdout, shown.text, "{command}");
+                            if bless {
+                                let document = fs::read_to_string(&file).unwrap();
+                                let block = |text: &str| format!("```text\n{text}```\n");
+                                fs::write(&file, document.replacen(&block(&shown.text), &block(&output.stdout), 1))
+                                    .unwrap();
+                            } else {
+                                assert_eq!(output.stdout, shown.text, "{command}");
+                            }
                         }
                     }
                     ["corsgate", "run", "--config", file] => {
