@@ -514,6 +514,17 @@ pub enum Toggle<T> {
 pub struct Named<T>(pub Vec<(String, T)>);
 
 impl Document {
+    /// The policy that a `cors` means; None: none, or none of that name.
+    pub fn settings<'d>(&'d self, cors: &'d Cors) -> Option<&'d Settings> {
+        match cors {
+            Cors::Off | Cors::On => None,
+            Cors::Policy(Use::Inline(settings)) => Some(settings),
+            Cors::Policy(Use::Named(name)) => {
+                self.cors_policies.0.iter().find(|(known, _)| known == name).map(|(_, settings)| settings)
+            }
+        }
+    }
+
     /// Reads a text. What cannot be read is among the problems, and left out of the document; None when too little is
     /// left to look for more.
     pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::config::{self, Cors, Document, Source, Use};
+use crate::config::{Document, Source};
 use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
 use crate::list::List;
 use crate::problem::{KeyPath, Step};
@@ -190,7 +190,8 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
     };
     let list = |list: Option<&List>| list.map(|list| list.entries().to_vec()).unwrap_or_default();
     let line = |at: &KeyPath| source.place_of_key(at).line;
-    let cors = match (route.cors_at(), settings(route, service, own, document)) {
+    let nearest = route.cors.as_ref().and_then(|cors| route.place.cors(document, cors.level));
+    let cors = match (route.cors_at(), nearest.and_then(|cors| document.settings(cors))) {
         (None, _) => EffectiveCors::Absent,
         (Some(at), None) => EffectiveCors::Off { line: line(&at) },
         (Some(at), Some(settings)) => {
@@ -213,24 +214,6 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
         strip_prefix: route.strip_prefix.as_deref().map(str::to_owned),
         cors,
     })
-}
-
-/// The settings of the policy that counts; None: none does.
-fn settings<'d>(
-    route: &Route,
-    service: &'d config::Service,
-    own: Option<&'d config::Route>,
-    document: &'d Document,
-) -> Option<&'d Settings> {
-    let nearest = own.and_then(|own| own.cors.as_ref()).or(service.cors.as_ref()).or(document.cors.as_ref())?;
-    match nearest {
-        Cors::Off | Cors::On => None,
-        Cors::Policy(Use::Inline(settings)) => Some(settings),
-        Cors::Policy(Use::Named(name)) => {
-            debug_assert_eq!(route.cors.as_ref().and_then(|cors| cors.name.as_deref()), Some(name.as_str()));
-            document.cors_policies.0.iter().find(|(known, _)| known == name).map(|(_, settings)| settings)
-        }
-    }
 }
 
 /// Every attribute of a policy that is written at a place.

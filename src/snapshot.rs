@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 pub use self::spec::*;
 
-use crate::config::Document;
+use crate::config::{Cors, Document};
 use crate::cors::{self, Edits, Policy, Reason, Scheme};
 use crate::domain::HostName;
 use crate::forwarded::TrustedProxies;
@@ -497,6 +497,16 @@ impl Route {
 }
 
 impl RoutePlace {
+    /// The `cors` of a level, as a document has it for this route; None: there is none.
+    pub fn cors(self, document: &Document, level: Level) -> Option<&Cors> {
+        let service = || document.services.as_ref()?.get(self.service as usize);
+        match level {
+            Level::Top => document.cors.as_ref(),
+            Level::Service => service()?.cors.as_ref(),
+            Level::Route => service()?.routes.as_ref()?.get(self.route? as usize)?.cors.as_ref(),
+        }
+    }
+
     /// What of a level this route is in: the whole file, its service, or itself.
     pub fn at(self, level: Level) -> KeyPath {
         let RoutePlace { service, route } = self;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::play::{End, Play, Step};
 use super::question::Question;
 use crate::browser::{Credentials, Fetch, NetworkError, Stage};
-use crate::config::{Cors, Document, Use};
+use crate::config::Document;
 use crate::cors::{
     self, MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, OriginPattern, OriginSets, Origins, Patterns, Policy, Settings,
 };
@@ -388,14 +388,14 @@ impl<'d> Scope<'d> {
     pub(super) fn settings(&self) -> Option<(&'d Settings, KeyPath)> {
         let at = self.route.policy_at()?;
         let place = self.route.cors.as_ref()?;
-        Some((settings(self.document, cors_at(self.document, self.route.place, place.level)?)?, at))
+        Some((self.document.settings(self.route.place.cors(self.document, place.level)?)?, at))
     }
 
     /// The `cors` of the levels beyond one, from near to far, as far as they are policies.
     fn farther(&self, level: Level) -> impl Iterator<Item = (Level, &'d Settings)> {
         let levels = [Level::Service, Level::Top].into_iter().filter(move |other| *other < level);
         let (document, place) = (self.document, self.route.place);
-        levels.filter_map(move |level| Some((level, settings(document, cors_at(document, place, level)?)?)))
+        levels.filter_map(move |level| Some((level, document.settings(place.cors(document, level)?)?)))
     }
 
     /// Where a key of the policy stands, or would.
@@ -480,26 +480,6 @@ impl<'d> Scope<'d> {
         let listed = |name: &str| list.unwrap_or_default().iter().any(|entry| entry.eq_ignore_ascii_case(name));
         let lacks = |name: &&String| !listed(name) && (!star || name.eq_ignore_ascii_case("authorization"));
         (names.iter().filter(lacks).cloned().collect(), star)
-    }
-}
-
-/// The `cors` of a level, for a route.
-pub(super) fn cors_at(document: &Document, place: RoutePlace, level: Level) -> Option<&Cors> {
-    let service = || document.services.as_ref()?.get(place.service as usize);
-    match level {
-        Level::Top => document.cors.as_ref(),
-        Level::Service => service()?.cors.as_ref(),
-        Level::Route => service()?.routes.as_ref()?.get(place.route? as usize)?.cors.as_ref(),
-    }
-}
-
-fn settings<'d>(document: &'d Document, cors: &'d Cors) -> Option<&'d Settings> {
-    match cors {
-        Cors::Off | Cors::On => None,
-        Cors::Policy(Use::Inline(settings)) => Some(settings),
-        Cors::Policy(Use::Named(name)) => {
-            document.cors_policies.0.iter().find(|(known, _)| known == name).map(|(_, settings)| settings)
-        }
     }
 }
 
