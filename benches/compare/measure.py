@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""corsgate beside a bare Pingora proxy, in one run: instructions and throughput per request.
+"""corsgate beside a bare Pingora proxy, in one run: instructions and throughput per request; and what it costs to watch
+it, with metrics, and with metrics and an access log in JSON.
 
     make bench-compare        (needs valgrind, nginx and wrk; builds the release binaries)
 
@@ -37,6 +38,7 @@ PREFLIGHT = (
 
 CORSGATE = """
 listeners: [{{ address: 127.0.0.1:{port} }}]
+{watched}
 server: {{ threads: 1, grace_period: 1s }}
 upstreams: {{ api: {{ nodes: [{{ address: 127.0.0.1:{backend} }}] }} }}
 services:
@@ -50,6 +52,14 @@ services:
       max_age: 7200
     routes: [{{ name: v1, paths: [/v1/*] }}]
 """
+
+# Without an admin listener and an access log nobody could see what requests leave behind, and nothing is counted.
+WATCHED = {
+    "corsgate": "",
+    "with metrics": "admin: {{ address: 127.0.0.1:{admin} }}",
+    "with metrics and log": "admin: {{ address: 127.0.0.1:{admin} }}\naccess_log: {{ to: access.log }}",
+}
+SERVERS = ("bare", *WATCHED)
 
 # As much as is looked at: 128 names, none of them short.
 HOSTILE = PREFLIGHT.replace("content-type", ",".join(f"x-{'a' * 50}-{i:03}" for i in range(128)))
@@ -114,9 +124,9 @@ def exchange_read(sock):
 def command(server, port, backend, folder):
     if server == "bare":
         return [os.path.join(RELEASE, "examples", "bare"), f"127.0.0.1:{port}", f"127.0.0.1:{backend}", "1"]
-    path = os.path.join(folder, "corsgate.yaml")
+    path = os.path.join(folder, f"{server.replace(' ', '-')}-{port}.yaml")
     with open(path, "w") as file:
-        file.write(CORSGATE.format(port=port, backend=backend))
+        file.write(CORSGATE.format(port=port, backend=backend, watched=WATCHED[server].format(admin=free_port())))
     return [os.path.join(RELEASE, "corsgate"), "run", "--config", path]
 
 
@@ -164,7 +174,7 @@ def main():
         try:
             wait_for(backend)
             ports = {}
-            for server in ("bare", "corsgate"):
+            for server in SERVERS:
                 ports[server] = free_port()
                 servers.append(subprocess.Popen(
                     ["taskset", "-c", "0", *command(server, ports[server], backend, folder)], stderr=subprocess.DEVNULL))
@@ -177,9 +187,9 @@ def main():
                     assert head.startswith("HTTP/1.1 200"), head
                     assert name == "proxied GET" or "Access-Control-Allow-Methods: GET, PUT" in head, (server, head)
                 counts = {server: instructions(server, request, backend, folder) for server in ports}
-                ratio = counts["corsgate"] / counts["bare"]
-                print(f"{name}: instructions per request: bare {counts['bare']:,.0f}, "
-                      f"corsgate {counts['corsgate']:,.0f}, ratio {ratio:.3f}", flush=True)
+                for server in WATCHED:
+                    print(f"{name}: instructions per request: {server} {counts[server]:,.0f}, "
+                          f"bare {counts['bare']:,.0f}, ratio {counts[server] / counts['bare']:.3f}", flush=True)
                 if name == "preflight":
                     hostile = instructions("corsgate", HOSTILE, backend, folder)
                     print(f"hostile preflight: instructions per request: corsgate {hostile:,.0f}, "
@@ -187,11 +197,15 @@ def main():
                 rates = []
                 for _ in range(ROUNDS):
                     rates.append({server: wrk(port, request, folder) for server, port in ports.items()})
-                medians = {server: statistics.median(rate[server] for rate in rates) for server in ports}
-                ratios = sorted(rate["corsgate"] / rate["bare"] for rate in rates)
-                print(f"{name}: requests per second: bare {medians['bare']:,.0f}, corsgate {medians['corsgate']:,.0f}, "
-                      f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds)",
-                      flush=True)
+                    # It grows by some hundred MiB in a minute.
+                    os.truncate(os.path.join(folder, "access.log"), 0)
+                for server, beside in (("corsgate", "bare"), ("with metrics", "corsgate"),
+                                       ("with metrics and log", "corsgate")):
+                    ratios = sorted(rate[server] / rate[beside] for rate in rates)
+                    medians = [statistics.median(rate[server] for rate in rates) for server in (server, beside)]
+                    print(f"{name}: requests per second: {server} {medians[0]:,.0f}, {beside} {medians[1]:,.0f}, "
+                          f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds)",
+                          flush=True)
         finally:
             for process in [*servers, nginx]:
                 process.terminate()
