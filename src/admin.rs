@@ -24,6 +24,9 @@ use crate::server::Readiness;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 
+/// By which whoever asks knows that it has reached this listener, and not a service behind the gateway.
+pub const SERVER: &str = "corsgate-admin";
+
 /// What there is to see.
 const PATHS: &str = "\
 /             how it is going, for people
@@ -123,6 +126,7 @@ impl ServeHttp for Admin {
         let fixed = |text| HeaderValue::from_static(text);
         headers.insert(header::CONTENT_TYPE, fixed(page.content_type));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+        headers.insert(header::SERVER, fixed(SERVER));
         headers.insert(header::CACHE_CONTROL, fixed("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
         headers.insert(header::X_FRAME_OPTIONS, fixed("DENY"));

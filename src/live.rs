@@ -160,9 +160,15 @@ impl Live {
         self.current.load_full()
     }
 
-    /// Where operators connect, as the process was started.
-    pub fn admin(&self) -> Option<std::net::SocketAddr> {
-        self.started.admin
+    /// What the process was started with, and only a restart can change.
+    pub fn started(&self) -> &Fixed {
+        &self.started
+    }
+
+    /// The keys in which the configuration in force differs from what the process was started with, and which only a
+    /// restart can put in force.
+    pub fn needs_restart(&self) -> Vec<&'static str> {
+        self.started.differences(self.current().snapshot.fixed())
     }
 
     /// How reloads have gone.

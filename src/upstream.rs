@@ -95,6 +95,8 @@ pub struct Condition {
     pub ejected: bool,
     /// Requests under way.
     pub active: usize,
+    /// Tries that have failed: without a connection, or without a response.
+    pub failures: u64,
 }
 
 impl Upstream {
@@ -201,6 +203,7 @@ impl Upstream {
             healthy: state.is_healthy(),
             ejected: state.is_ejected(),
             active: endpoint.active(),
+            failures: endpoint.counts().connect_failures.get() + endpoint.counts().no_responses.get(),
         };
         self.lock().iter().map(condition).collect()
     }

@@ -35,6 +35,8 @@ pub(super) fn config(process: &Process) -> Value {
         "sha256": written.hash,
         "read": time(written.read).to_string(),
         "generation": generation.number,
+        "needs_restart": process.live.needs_restart(),
+        "listening": process.live.started().listeners.iter().map(|(address, _)| address).collect::<Vec<_>>(),
         "config": effective,
         "routes": routes(&generation),
     })
@@ -129,7 +131,9 @@ pub(super) fn explain_command(refused: &Refused, file: &str) -> String {
         RequestKind::Preflight => refused.requested_method.as_deref().unwrap_or("GET"),
         RequestKind::Actual => &refused.method,
     };
-    let _ = write!(command, " --method {}", quoted(method));
+    if method != "GET" {
+        let _ = write!(command, " --method {}", quoted(method));
+    }
     let names = refused.requested_headers.iter().flat_map(|names| names.split(','));
     for name in names.map(str::trim).filter(|name| !name.is_empty()).take(20) {
         let _ = write!(command, " --header {}", quoted(name));

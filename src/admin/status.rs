@@ -1,5 +1,6 @@
 //! The page for people: how it is going. Rendered here, whole, with nothing to fetch and no script.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -13,11 +14,13 @@ use super::{Process, time};
 use crate::effective::EffectiveCors;
 use crate::live::{Generation, Reload};
 use crate::snapshot::Listener;
+use crate::telemetry::StatusClass;
 
 /// More routes than this nobody reads on a page.
 const MOST_ROUTES: usize = 200;
-/// More groups of refusals than this neither.
-const MOST_GROUPS: usize = 50;
+/// Groups of refusals that are shown at once, and those that are shown to who asks for more.
+const FIRST_GROUPS: usize = 10;
+const MOST_GROUPS: usize = 60;
 /// More nodes than this neither.
 const MOST_NODES: usize = 200;
 
@@ -47,9 +50,9 @@ pub(super) fn page(process: &Process, now: SystemTime) -> String {
             body {
                 (head(process, &generation, now))
                 main {
-                    (refusals(&refused, &generation, now))
-                    (listeners(&generation, process, now))
                     (upstreams(&generation))
+                    (refusals(&refused, process, now))
+                    (listeners(&generation, process, now))
                     (routes(&generation))
                     (reloads(&process.live.reloads().past(), &generation, now))
                 }
@@ -66,56 +69,82 @@ pub(super) fn page(process: &Process, now: SystemTime) -> String {
 fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
     let written = &generation.written;
     let refused = process.live.reloads().past().first().is_some_and(|reload| reload.result.is_err());
+    let restart = process.live.needs_restart();
     html! {
         header {
             h1 { "corsgate " small { (env!("CARGO_PKG_VERSION")) } }
             @if process.readiness.is_ready() { span.state.good { "ready" } } @else { span.state.bad { "draining" } }
             @if refused { span.state.bad { "last reload refused" } }
+            @if !restart.is_empty() {
+                span.state.bad { "needs a restart: " (restart.join(", ")) }
+            }
             dl {
                 div { dt { "up" } dd { (ago(process.started, now)) } }
-                div { dt { "connections" } dd { (process.connections.open()) } }
-                div { dt { "requests" } dd { (process.telemetry.running.count()) } }
+                div { dt { "open connections" } dd { (process.connections.open()) } }
+                div { dt { "requests under way" } dd { (process.telemetry.running.count()) } }
                 div { dt { "configuration" } dd { code { (written.name) } " generation " (generation.number) } }
                 div { dt { "read" } dd { (when(written.read, now)) } }
                 div { dt { "sha256" } dd { code title=(written.hash) { (written.hash[..12]) } } }
+                div { dt { "this page" } dd { (time(now).to_string()) } }
             }
         }
     }
 }
 
-fn refusals(groups: &[Group], generation: &Generation, now: SystemTime) -> Markup {
+fn refusals(groups: &[Group], process: &Process, now: SystemTime) -> Markup {
+    let (first, more) = groups.split_at(groups.len().min(FIRST_GROUPS));
+    let (more, rest) = more.split_at(more.len().min(MOST_GROUPS));
     html! {
         section {
             h2 { "Last refusals" }
             @if groups.is_empty() { p.none { "Nothing was refused." } }
-            @for Group { newest, count } in groups.iter().take(MOST_GROUPS) {
-                article {
-                    h3 {
-                        code.reason { (newest.code) } " "
-                        @match &newest.origin {
-                            Some(origin) => code { (origin) },
-                            None => span.none { "no origin" },
-                        }
-                        " → "
-                        @match &newest.route {
-                            Some(route) => (route),
-                            None => { (newest.authority) " " span.none { "(no route)" } },
-                        }
-                    }
-                    p {
-                        (count) (if *count == 1 { " request, " } else { " requests, the last one " })
-                        (when(newest.at, now)) ": "
-                        code { (newest.method) " " (newest.path) }
-                        @if let Some(method) = &newest.requested_method { " asking for " code { (method) } }
-                        @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
-                        " · " a href=(format!("/refusals/{}", newest.id)) { "why" }
-                    }
-                    @if newest.origin.is_some() { pre { (explain_command(newest, &generation.written.name)) } }
+            @for group in first { (refusal(group, process, now)) }
+            @if !more.is_empty() {
+                details {
+                    summary { (more.len()) " more kinds" }
+                    @for group in more { (refusal(group, process, now)) }
                 }
             }
-            @if groups.len() > MOST_GROUPS { p.none { "and " (groups.len() - MOST_GROUPS) " more kinds" } }
+            @if !rest.is_empty() {
+                p.none { "and " (rest.len()) " more kinds; " a href="/refusals" { "/refusals" } " has all" }
+            }
         }
     }
+}
+
+/// Refused requests with the same origin, route and reason.
+fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) -> Markup {
+    html! {
+        article {
+            h3 {
+                code.reason { (newest.code) } " "
+                @match &newest.origin {
+                    Some(origin) => code { (origin) },
+                    None => span.none { "no origin" },
+                }
+                " → "
+                @match &newest.route {
+                    Some(route) => (route),
+                    None => { (newest.authority) " " span.none { "(no route)" } },
+                }
+            }
+            p {
+                (count) (if *count == 1 { " request, " } else { " requests, the last one " })
+                (when(newest.at, now)) ": "
+                code { (newest.method) " " (newest.path) }
+                @if let Some(method) = &newest.requested_method { " asking for " code { (method) } }
+                @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
+                " · " a href=(format!("/refusals/{}", newest.id)) { "why " code { (newest.id) } }
+            }
+            @if newest.origin.is_some() { pre { (explain_command(newest, &file(process))) } }
+        }
+    }
+}
+
+/// The file by a name that means the same in every directory.
+fn file(process: &Process) -> String {
+    let absolute = process.live.file().and_then(|path| std::path::absolute(path).ok());
+    absolute.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
 }
 
 fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Markup {
@@ -125,33 +154,47 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
         None => "http".to_owned(),
         Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
     };
+    let started = process.live.started();
+    // Where it listens is as it was at the start; what it does there is as the file says now, if that says anything.
+    let now_at = |(address, tls): &(SocketAddr, bool)| {
+        let mut listeners = generation.snapshot.listeners().iter();
+        listeners.find(|listener| listener.address == *address && listener.tls.is_some() == *tls)
+    };
     html! {
         section {
             h2 { "Listeners" }
             table {
                 thead { tr { th { "address" } th { "speaks" } th { "certificates" } } }
                 tbody {
-                    @for listener in generation.snapshot.listeners() {
+                    @for place in &started.listeners {
                         tr {
-                            td { code { (listener.address) } }
-                            td {
-                                (speaks(listener))
-                                @if let Some(port) = listener.redirect { ", redirects to https on " (port) }
-                                @if listener.proxy_protocol { ", PROXY protocol" }
-                            }
-                            td {
-                                @for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
-                                    @let left = certificate.days_left(seconds);
-                                    div {
-                                        (certificate.names().collect::<Vec<_>>().join(", ")) " "
-                                        span.bad[left < 14] { "ends in " (left) " d" }
+                            td data-label="address" { code { (place.0) } }
+                            @match now_at(place) {
+                                Some(listener) => {
+                                    td data-label="speaks" {
+                                        (speaks(listener))
+                                        @if let Some(port) = listener.redirect { ", redirects to https on " (port) }
+                                        @if listener.proxy_protocol { ", PROXY protocol" }
                                     }
-                                }
+                                    td {
+                                        @for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
+                                            @let left = certificate.days_left(seconds);
+                                            div {
+                                                (certificate.names().collect::<Vec<_>>().join(", ")) " "
+                                                span.bad[left < 14] { "ends in " (left) " d" }
+                                            }
+                                        }
+                                    }
+                                },
+                                None => {
+                                    td data-label="speaks" { (if place.1 { "https" } else { "http" }) }
+                                    td { span.bad { "not in the file any more; as it was at the start until a restart" } }
+                                },
                             }
                         }
                     }
-                    @if let Some(admin) = process.live.admin() {
-                        tr { td { code { (admin) } } td { "admin" } td {} }
+                    @if let Some(admin) = started.admin {
+                        tr { td data-label="address" { code { (admin) } } td data-label="speaks" { "http, this page" } td {} }
                     }
                 }
             }
@@ -170,20 +213,21 @@ fn upstreams(generation: &Generation) -> Markup {
         section {
             h2 { "Upstreams" }
             table {
-                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "requests under way" } } }
+                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "requests under way" } th.number { "failed tries" } } }
                 tbody {
                     @for (name, node) in nodes().take(MOST_NODES) {
                         tr {
-                            td { (name) }
-                            td { code { (node.address) } }
-                            td {
+                            td data-label="upstream" { (name) }
+                            td data-label="node" { code { (node.address) } }
+                            td data-label="state" {
                                 @match (node.healthy, node.ejected) {
                                     (false, _) => span.bad { "unhealthy" },
                                     (true, true) => span.bad { "ejected" },
-                                    (true, false) => span.good { "in use" },
+                                    (true, false) => span.good[node.failures == 0] { "in use" },
                                 }
                             }
                             td.number data-label="requests under way" { (node.active) }
+                            td.number.bad[node.failures > 0] data-label="failed tries" { (node.failures) }
                         }
                     }
                 }
@@ -196,17 +240,28 @@ fn upstreams(generation: &Generation) -> Markup {
 
 fn routes(generation: &Generation) -> Markup {
     let routes = effective_routes(generation);
+    // In the order of the snapshot, as the counts are.
+    let counts = |position| {
+        let tally = generation.tallies().of(position);
+        tally.map_or((0, 0), |tally| (tally.total(), tally.with(StatusClass::ServerError)))
+    };
     html! {
         section {
             h2 { "Routes" }
             table {
-                thead { tr { th { "route" } th { "serves" } th { "allowed origins" } th { "upstream" } } }
+                thead {
+                    tr {
+                        th { "route" } th { "serves" } th { "allowed origins" } th { "upstream" }
+                        th.number { "requests" } th.number { "5xx" }
+                    }
+                }
                 tbody {
-                    @for route in routes.iter().take(MOST_ROUTES) {
+                    @for (position, route) in routes.iter().enumerate().take(MOST_ROUTES) {
+                        @let (requests, errors) = counts(position);
                         tr {
-                            td { (route.name) " " span.none { "line\u{a0}" (route.line) } }
-                            td { (route.serves()) }
-                            td {
+                            td data-label="route" { (route.name) " " span.none { "line\u{a0}" (route.line) } }
+                            td data-label="serves" { (route.serves()) }
+                            td data-label="allowed origins" {
                                 @match &route.cors {
                                     EffectiveCors::Absent | EffectiveCors::Off { .. } => {
                                         span.none { (route.cors.origins()) }
@@ -215,12 +270,14 @@ fn routes(generation: &Generation) -> Markup {
                                         code { (route.cors.origins()) } " "
                                         span.none {
                                             @if let Some(name) = name { (name) ", " }
-                                            "line\u{a0}" (written)
+                                            "policy in line\u{a0}" (written)
                                         }
                                     },
                                 }
                             }
-                            td { (route.upstream) }
+                            td data-label="upstream" { (route.upstream) }
+                            td.number data-label="requests" { (requests) }
+                            td.number.bad[errors > 0] data-label="5xx" { (errors) }
                         }
                     }
                 }

@@ -169,6 +169,11 @@ const RELOADS: Family = counter(
     "Reloads since the start; a refused one has changed nothing.",
 );
 const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 when the newest reload was refused.");
+const RESTART_REQUIRED: Family = gauge(
+    "corsgate_config_restart_required",
+    &[],
+    "1 while the configuration in force says something that only a restart can put in force, such as another address.",
+);
 const GENERATION: Family =
     gauge("corsgate_config_generation", &[], "Number of the configuration in force; 1 is the one of the start.");
 const CONFIG_READ: Family =
@@ -178,7 +183,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of the program.");
 
 /// All metrics, in the order in which they are written; after them come those of the process itself.
-pub const FAMILIES: [&Family; 31] = [
+pub const FAMILIES: [&Family; 32] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -206,6 +211,7 @@ pub const FAMILIES: [&Family; 31] = [
     &RETRIES,
     &RELOADS,
     &LAST_REFUSED,
+    &RESTART_REQUIRED,
     &GENERATION,
     &CONFIG_READ,
     &CONFIG_INFO,
@@ -329,6 +335,7 @@ impl Metrics {
             series.value(&["refused"], reloads.refused.load(Ordering::Relaxed));
         })?;
         page.write(&LAST_REFUSED, |series| series.value(&[], reloads.last_refused.load(Ordering::Relaxed)))?;
+        page.write(&RESTART_REQUIRED, |series| series.value(&[], u64::from(!self.live.needs_restart().is_empty())))?;
         page.write(&GENERATION, |series| series.value(&[], generation.number))?;
         page.write(&CONFIG_READ, |series| series.value(&[], seconds(generation.written.read)))?;
         page.write(&CONFIG_INFO, |series| series.value(&[&generation.written.hash], true))?;

@@ -153,6 +153,11 @@ impl Tallies {
         route.unwrap_or(&self.unrouted).get_or_init(Box::default).count(record);
     }
 
+    /// What was counted of the route at this position; None: nothing yet.
+    pub fn of(&self, route: usize) -> Option<&Tally> {
+        self.routes.get(route)?.get()
+    }
+
     /// What was counted: service, route, and the numbers, each name once. Those that nothing was counted of are left
     /// out. `routes` are those that this was made for.
     pub fn all<'a>(&'a self, routes: &'a [Route]) -> Vec<(&'a str, &'a str, &'a Tally)> {
@@ -177,6 +182,16 @@ fn labels(name: &str) -> (&str, &str) {
 // === impl Tally, Counter, Histogram ===
 
 impl Tally {
+    /// All requests.
+    pub fn total(&self) -> u64 {
+        self.requests.iter().flatten().map(Counter::get).sum()
+    }
+
+    /// Those that have ended with this class of status.
+    pub fn with(&self, status: StatusClass) -> u64 {
+        self.requests.iter().map(|by_status| by_status[status as usize].get()).sum()
+    }
+
     fn count(&self, record: &Record<'_>) {
         self.requests[record.method as usize][StatusClass::of(record.status) as usize].add(1);
         match record.reason {

@@ -266,6 +266,36 @@ fn the_status_page_shows_people_what_they_need_and_fetches_nothing() {
 }
 
 #[test]
+fn the_status_page_tells_what_is_so_and_not_what_the_file_says() {
+    let (upstream, gateway) = start();
+    let moved = config(&upstream)
+        .replace("{ address: \"{listen}\" }", "{ address: \"{listen2}\" }")
+        .replace("nodes: [{", "nodes: [{ address: \"127.0.0.1:1\" }, {");
+    gateway.reload_with(&moved);
+    gateway.wait_for_log("reloaded generation=2");
+    // Until one of them has gone to the node where nothing listens, and then to the other one.
+    let failed = || ask(&gateway, "/").text().contains("<td class=\"number bad\" data-label=\"failed tries\">");
+    for _ in 0..20 {
+        assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]).status, 200);
+    }
+    assert!(failed());
+    let page = ask(&gateway, "/");
+    assert!(page.text().contains("needs a restart: listeners"), "{}", page.text());
+    let listeners = page.text().split("<h2>Listeners</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(listeners.contains(&gateway.address().to_string()), "{listeners}");
+    assert!(!listeners.contains(&gateway.address2().to_string()), "{listeners}");
+    assert!(listeners.contains("not in the file any more"), "{listeners}");
+    let shown = json(&gateway, "/config");
+    assert_eq!(shown["needs_restart"], serde_json::json!(["listeners"]));
+    assert_eq!(shown["listening"], serde_json::json!([gateway.address().to_string()]));
+    assert!(ask(&gateway, "/metrics").text().contains("\ncorsgate_config_restart_required 1\n"));
+    gateway.reload_with(&config(&upstream));
+    gateway.wait_for_log("reloaded generation=3");
+    assert!(!ask(&gateway, "/").text().contains("restart"));
+    assert!(ask(&gateway, "/metrics").text().contains("\ncorsgate_config_restart_required 0\n"));
+}
+
+#[test]
 fn nothing_that_a_client_sends_is_markup_or_a_command() {
     let (_upstream, gateway) = start();
     for hostile in ["https://<script>alert(1)</script>", "https://x'$(reboot)`id`", "https://\"onload=x"] {
@@ -394,10 +424,18 @@ fn why_says_what_to_do_when_there_is_no_answer() {
     let output = run(&["why", "nobody", "--admin", &admin]);
     assert_eq!((output.code, output.stdout.as_str()), (1, ""));
     assert!(output.stderr.contains("No refused request with this id is remembered"), "{}", output.stderr);
+    assert_eq!(output.stderr.lines().count(), 2, "{}", output.stderr);
+    // A listener can be named without its scheme.
+    assert_eq!(run(&["why", "nobody", "--admin", &gateway.admin().to_string()]).stderr, output.stderr);
     let nobody = format!("http://127.0.0.1:{}", crate::gateway::free_port());
-    for url in [nobody.as_str(), "127.0.0.1:1", "ftp://127.0.0.1", "nonsense"] {
+    let public = format!("http://{}", gateway.address());
+    for url in [nobody.as_str(), "127.0.0.1:1", "ftp://127.0.0.1", "https://127.0.0.1:9180", "no sense", &public] {
         let output = run(&["why", "nobody", "--admin", url]);
         assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{url}");
-        assert!(output.stderr.contains("name the admin listener with `--admin URL`"), "{url}: {}", output.stderr);
+        assert!(
+            output.stderr.contains("name the admin listener, as in `--admin http://127.0.0.1:9180`"),
+            "{url}: {}",
+            output.stderr
+        );
     }
 }
