@@ -2,7 +2,8 @@
 //!
 //! A small httpbin-like upstream runs in the same process. It is reached through a real connection, like any other.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
@@ -22,6 +23,9 @@ pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
 /// Where [`CONFIG`] says that httpbin is.
 const HTTPBIN: &str = "127.0.0.1:8000";
 
+/// Where the demo shows what was refused, unless something else is there already.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
+
 /// Whoever tries something sees what became of it, and why.
 const ACCESS_LOG: &str = "\naccess_log: { format: text }\n";
 
@@ -39,16 +43,23 @@ pub enum DemoError {
 /// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
 pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
     let address = free_address().map_err(DemoError::Port)?;
-    let config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
+    let mut config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
+    let admin = TcpListener::bind(ADMIN).is_ok().then_some(ADMIN);
+    if let Some(admin) = admin {
+        let _ = writeln!(config, "admin: {{ address: {admin} }}");
+    }
     let (live, _) = Live::from_text(config).map_err(DemoError::Config)?;
     serve_with(Arc::new(live), hangup, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
-        announce(&introduction());
+        announce(&introduction(admin));
     })
     .map_err(DemoError::Start)
 }
 
-fn introduction() -> String {
+fn introduction(admin: Option<SocketAddr>) -> String {
+    let admin = admin.map_or_else(String::new, |admin| {
+        format!("  what was refused, and why, in a browser:\n    http://{admin}/\n\n")
+    });
     let curl = "curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: http://127.0.0.1:9080'";
     format!(
         "\
@@ -64,7 +75,7 @@ corsgate serves the walkthrough on http://127.0.0.1:9080, with a built-in httpbi
     curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: https://evil.test' \\
       'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
 
-Each request has a line here, with the reason for what CORS did. Press Ctrl-C to stop.
+{admin}Each request has a line here, with the reason for what CORS did. Press Ctrl-C to stop.
 "
     )
 }

@@ -136,15 +136,16 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
                 @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
                 " · " a href=(format!("/refusals/{}", newest.id)) { "why " code { (newest.id) } }
             }
-            @if newest.origin.is_some() { pre { (explain_command(newest, &file(process))) } }
+            // Without an Origin there is nothing to explain, and without a file nothing to explain it by.
+            @if let (Some(_), Some(file)) = (&newest.origin, file(process)) { pre { (explain_command(newest, &file)) } }
         }
     }
 }
 
 /// The file by a name that means the same in every directory.
-fn file(process: &Process) -> String {
-    let absolute = process.live.file().and_then(|path| std::path::absolute(path).ok());
-    absolute.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
+fn file(process: &Process) -> Option<String> {
+    let absolute = std::path::absolute(process.live.file()?).ok()?;
+    Some(absolute.to_string_lossy().into_owned())
 }
 
 fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Markup {

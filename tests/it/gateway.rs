@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::client::fetch;
+
 /// How long a process may take to start or to end.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -157,6 +159,10 @@ impl Gateway {
         });
         let mut gateway = started.unwrap_or_else(|| panic!("{listen} is taken for {ADDRESS_TIMEOUT:?}"));
         gateway.wait_until_it_accepts();
+        // Its upstream starts beside it, and is there a moment later.
+        let host = [("Host", "cloud.httpbin.org")];
+        let reaches = || (fetch(listen, "GET", "/v1/json", &host).status != 502).then_some(());
+        assert!(poll(PROCESS_TIMEOUT, reaches).is_some(), "the demo's upstream does not start");
         gateway
     }
 
