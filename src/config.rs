@@ -151,7 +151,7 @@ pub struct Certificate {
     pub key: Option<String>,
 }
 
-/// The listener for operators: `/livez`, `/readyz` and `/metrics`.
+/// The listener for operators: a status page, `/refusals`, `/routes`, `/config`, `/metrics`, `/livez` and `/readyz`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {

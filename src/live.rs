@@ -302,7 +302,12 @@ fn read_beside(path: &Path, text: &str, reading: &Reading) -> (Option<Snapshot>,
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Snapshot::read(text, Surroundings { file: &file, now: i64::try_from(now).unwrap_or(i64::MAX) })
+    let has_folder =
+        |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
+    Snapshot::read(
+        text,
+        Surroundings { file: &file, has_folder: &has_folder, now: i64::try_from(now).unwrap_or(i64::MAX) },
+    )
 }
 
 fn usable(name: &str, text: &str, read: (Option<Snapshot>, Problems)) -> Result<(Snapshot, String), Refused> {

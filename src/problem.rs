@@ -185,6 +185,7 @@ pub enum Kind {
     RedirectOverTls,
     TrustsEveryone { text: String },
     DebugHeader,
+    FolderMissing { path: String },
 
     // --- certificates
     FileUnreadable { path: String, why: String },
@@ -368,6 +369,7 @@ impl Kind {
             | Kind::CertificateEndsSoon { .. }
             | Kind::VerifyOff
             | Kind::TrustsEveryone { .. }
+            | Kind::FolderMissing { .. }
             | Kind::StripPrefixMismatch { .. } => Severity::Warning,
             Kind::MaxAgeLeftOut
             | Kind::UnusedDanger { .. }
@@ -547,6 +549,7 @@ impl Kind {
             }
             BadStatusRange { text } => format!("`{text}` is neither a status nor a range of them"),
             RedirectOverTls => "the listener speaks TLS itself, so there is nothing to redirect".into(),
+            FolderMissing { path } => format!("the folder of `{path}` is not there, and without it nothing starts"),
             DebugHeader => "every client is told in `X-Corsgate-Reason` what was decided".into(),
             TrustsEveryone { text } => {
                 format!("`{text}` is everybody, so that every client can claim to be any other one")
@@ -693,6 +696,7 @@ impl Kind {
             SniMissing { .. } => "write `sni: api.internal`, the name in its certificate".into(),
             BadStatusRange { .. } => "write `200` or `200-399`".into(),
             TrustsEveryone { .. } => "write the addresses of your proxies".into(),
+            FolderMissing { .. } => "make it, or write a path in a folder that is there, from the directory of this file".into(),
             DebugHeader => "leave it out in production".into(),
             RedirectOverTls => "remove it here, and write it at the listener for plain HTTP".into(),
 

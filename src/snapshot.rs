@@ -116,6 +116,8 @@ pub struct Fixed {
 pub struct Surroundings<'a> {
     /// The contents of a file, by its path as written, or why it cannot be read.
     pub file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+    /// Whether the folder is there in which a file is to be, by the path of that file as written.
+    pub has_folder: &'a dyn Fn(&str) -> bool,
     /// Seconds since 1970.
     pub now: i64,
 }
@@ -563,7 +565,8 @@ impl RequestKind {
 
 impl Surroundings<'static> {
     /// For a configuration that refers to nothing.
-    pub const NONE: Self = Surroundings { file: &|_| Err("there are no files here".to_owned()), now: 0 };
+    pub const NONE: Self =
+        Surroundings { file: &|_| Err("there are no files here".to_owned()), has_folder: &|_| true, now: 0 };
 }
 
 impl Limits {

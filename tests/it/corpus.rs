@@ -54,6 +54,7 @@ const CODES: &[&str] = &[
     "empty-entry",
     "empty-list",
     "file-unreadable",
+    "folder-missing",
     "hash-on-unknown",
     "header-never-read",
     "header-never-sent",
@@ -125,7 +126,7 @@ const TODAY: i64 = 1_780_185_600;
 /// Reads a configuration beside which the files of `tests/config/tls` are.
 pub fn read(config: &str) -> (Option<Snapshot>, Problems) {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
-    Snapshot::read(config, Surroundings { file: &file, now: TODAY })
+    Snapshot::read(config, Surroundings { file: &file, has_folder: &|path| !path.starts_with("missing/"), now: TODAY })
 }
 
 /// A configuration with what `check` is expected to print for it.

@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
+use corsgate::cors::Reason;
 use corsgate::problem::Kind;
 use corsgate::report::{self, Paint};
+use corsgate::snapshot::Refusal;
 
 use crate::client;
 use crate::corpus;
@@ -81,6 +83,15 @@ fn the_reference_has_every_key_that_there_is() {
         }
     }
     assert!(seen > 80, "only {seen} keys were found");
+}
+
+#[test]
+fn the_manual_explains_every_code_that_a_request_can_have() {
+    let manual = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let codes = Reason::ALL.map(Reason::code);
+    for code in codes.iter().chain(&Refusal::CODES) {
+        assert!(manual.contains(&format!("`{code}`")), "docs/configuration.md: no `{code}`");
+    }
 }
 
 #[test]

@@ -241,7 +241,13 @@ impl Compiler<'_> {
                 self.problems.add(&at.key("to"), Kind::EmptyEntry);
                 LogTarget::Stdout
             }
-            path => LogTarget::File(path.into()),
+            path => {
+                // It may be there by the time of the start, so that this is no reason to refuse the file.
+                if !(self.surroundings.has_folder)(path) {
+                    self.problems.add(&at.key("to"), Kind::FolderMissing { path: path.to_owned() });
+                }
+                LogTarget::File(path.into())
+            }
         };
         if !(0.0..=1.0).contains(sample) {
             let (value, range) = (sample.to_string(), "0 to 1".to_owned());
