@@ -3,6 +3,7 @@
 //! For people and monitoring beside the gateway, not for pages: whoever asks must do so by an address or a name that is
 //! the operator's, and no other site's page gets an answer ([`door`]). It changes nothing.
 
+mod bounds;
 mod door;
 mod overview;
 mod status;
@@ -10,19 +11,23 @@ mod why;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::edge::admission::Admission;
 use crate::live::Live;
 use crate::server::Readiness;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+
+pub use self::bounds::Bounded;
 
 /// By which whoever asks knows that it has reached this listener, and not a service behind the gateway.
 pub const SERVER: &str = "corsgate-admin";
@@ -57,7 +62,12 @@ pub struct Process {
     pub metrics: Metrics,
     /// When it started.
     pub started: SystemTime,
+    /// Who makes a page that takes long: one at a time, for a large configuration costs memory as well.
+    pub turn: Arc<Semaphore>,
 }
+
+/// How long a page is waited for that somebody else's is in front of.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is answered.
 struct Page {
@@ -107,9 +117,17 @@ impl Admin {
             return Page::text(StatusCode::FORBIDDEN, refusal);
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
+        let Ok(Ok(turn)) = timeout(PATIENCE, self.0.turn.clone().acquire_owned()).await else {
+            return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Busy with the page of somebody else; ask again.\n");
+        };
         // Large configurations take a while to write out, and whether the process lives must be known meanwhile.
         let process = self.0.clone();
-        let page = tokio::task::spawn_blocking(move || process.page(&view)).await;
+        let page = tokio::task::spawn_blocking(move || {
+            // It ends with the work, also when nobody waits for that any more.
+            let _turn = turn;
+            process.page(&view)
+        });
+        let page = page.await;
         page.unwrap_or_else(|error| Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
     }
 }
@@ -117,6 +135,7 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        bounds::asked();
         let request = session.req_header();
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
         let page = self.answer(&request.method, path, query, &request.headers).await;

@@ -73,9 +73,13 @@ pub struct Attribute {
 /// Longer values do not push the others' places aside.
 const WIDEST: usize = 48;
 
-/// Every route, in the order of the file.
-pub fn routes(document: &Document, snapshot: &Snapshot, source: &Source<'_>) -> Vec<EffectiveRoute> {
-    snapshot.routes().iter().filter_map(|route| effective(route, document, snapshot, source)).collect()
+/// Every route, in the order of the file. Each is looked up when it is asked for.
+pub fn routes<'a>(
+    document: &'a Document,
+    snapshot: &'a Snapshot,
+    source: &'a Source<'_>,
+) -> impl Iterator<Item = EffectiveRoute> + 'a {
+    snapshot.routes().iter().filter_map(|route| effective(route, document, snapshot, source))
 }
 
 /// For people.
@@ -189,7 +193,7 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
         Some(position) => Some(service.routes.as_deref()?.get(position as usize)?),
     };
     let list = |list: Option<&List>| list.map(|list| list.entries().to_vec()).unwrap_or_default();
-    let line = |at: &KeyPath| source.place_of_key(at).line;
+    let line = |at: &KeyPath| source.line(at);
     let nearest = route.cors.as_ref().and_then(|cors| route.place.cors(document, cors.level));
     let cors = match (route.cors_at(), nearest.and_then(|cors| document.settings(cors))) {
         (None, _) => EffectiveCors::Absent,
@@ -206,7 +210,7 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
     };
     Some(EffectiveRoute {
         name: route.name.to_string(),
-        line: source.place(&route.at()).line,
+        line: line(&route.at()),
         hosts: list(service.hosts.as_ref()),
         paths: list(own.and_then(|own| own.paths.as_ref())),
         methods: list(own.and_then(|own| own.methods.as_ref())),
@@ -228,7 +232,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
         });
         let line = places.find_map(|at| source.line_of_key(&at));
         // Behind an alias (`cors: *shared`) there is no line to be found but that of the alias.
-        let line = line.or_else(|| (value != default).then(|| source.place_of_key(at).line));
+        let line = line.or_else(|| (value != default).then(|| source.line(at)));
         Attribute { key, value, line }
     };
     values(settings).into_iter().zip(defaults).map(attribute).collect()

@@ -134,15 +134,36 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     }
 }
 
-/// Control characters written out: a file must not be able to steer the terminal of whoever checks it.
+/// Control characters, and those that cannot be seen or turn the direction of others, written out: what somebody else has
+/// sent or written must not be able to steer the terminal of whoever looks at it, nor to look like something else.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match c.is_control() {
+        match is_unseen(c) {
             true => out.extend(c.escape_default()),
             false => out.push(c),
         }
         out
     })
+}
+
+/// Unicode's controls and format characters (general categories Cc and Cf), and its line and paragraph separators.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 /// The most characters of a line that are shown: a file of one line, as programs write JSON, would fill the screen.
@@ -153,7 +174,7 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
     // A tab is as wide as it likes; with one space for each the caret stands where the eye looks.
     let as_one = |c: char| match c {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        c if is_unseen(c) => '\u{fffd}',
         c => c,
     };
     let line: Vec<char> = place.excerpt.chars().map(as_one).collect();

@@ -19,13 +19,14 @@ use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
-use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::apps::ServerApp;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 pub use self::signals::Readiness;
 use self::signals::Signals;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Bounded};
 use crate::edge::admission::Admission;
 use crate::edge::{Edge, LINGER, listener_config};
 use crate::health::Health;
@@ -161,8 +162,9 @@ pub fn serve_with(
             connections: connections.clone(),
             metrics: Metrics::new(live.clone(), telemetry.clone(), counts),
             started: SystemTime::now(),
+            turn: Arc::new(Semaphore::new(1)),
         });
-        add_http_service(&mut server, "admin", admin, address);
+        add_http_service(&mut server, "admin", Bounded::new(admin), address);
     }
     server.add_service(background_service("reload", Reload { live: live.clone(), hangup, on: reload_on }));
     server.add_service(background_service("names", Names { live: live.clone() }));
@@ -388,7 +390,7 @@ impl BackgroundService for Drain {
 /// Runs a service that answers by itself on an address of its own.
 pub fn add_http_service<A>(server: &mut Server, name: &str, app: A, address: SocketAddr)
 where
-    A: ServeHttp + Send + Sync + 'static,
+    A: ServerApp + Send + Sync + 'static,
 {
     let mut service = Service::new(name.to_owned(), app);
     service.threads = Some(1);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 pub use self::access_log::AccessLog;
-pub use self::refusals::{Refusals, Refused};
+pub use self::refusals::{CUT, Refusals, Refused};
 pub use self::tally::{Counter, Distribution, Histogram, MethodClass, StatusClass, Tallies, Tally};
 
 use crate::cors::{Reason, Scheme};

@@ -13,7 +13,7 @@ use crate::effective::{self, EffectiveRoute};
 use crate::live::Generation;
 use crate::problem::Problems;
 use crate::snapshot::RequestKind;
-use crate::telemetry::Refused;
+use crate::telemetry::{CUT, Refused};
 
 /// Refused requests that differ in nothing that matters.
 pub(super) struct Group {
@@ -44,16 +44,15 @@ pub(super) fn config(process: &Process) -> Value {
 
 /// What is in force for every route.
 pub(super) fn routes(generation: &Generation) -> Value {
-    effective::json(&effective_routes(generation))
+    effective::json(&effective_routes(generation, usize::MAX))
 }
 
-pub(super) fn effective_routes(generation: &Generation) -> Vec<EffectiveRoute> {
+/// The first so many of them.
+pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<EffectiveRoute> {
     let written = &generation.written;
     let source = Source::new(&written.name, &written.text);
-    match Document::parse(&written.text, &mut Problems::default()) {
-        Some(document) => effective::routes(&document, &generation.snapshot, &source),
-        None => Vec::new(),
-    }
+    let document = Document::parse(&written.text, &mut Problems::default()).unwrap_or_default();
+    effective::routes(&document, &generation.snapshot, &source).take(most).collect()
 }
 
 /// All refused requests that are remembered, newest first.
@@ -121,29 +120,29 @@ pub(super) fn groups(newest_first: Vec<Refused>) -> Vec<Group> {
     groups
 }
 
-/// What to type into a shell to have a refused request explained.
-pub(super) fn explain_command(refused: &Refused, file: &str) -> String {
-    let mut command = format!("corsgate explain --config {}", quoted(file));
-    if let Some(origin) = &refused.origin {
-        let _ = write!(command, " --origin {}", quoted(origin));
-    }
+/// What to type into a shell to have a refused request explained. None without an Origin, which there is nothing to
+/// explain for, and for one that is not remembered whole: that would be another one.
+pub(super) fn explain_command(refused: &Refused, file: &str) -> Option<String> {
+    let origin = refused.origin.as_ref()?;
+    // In one word with its name, so that none is taken for an option of its own.
+    let mut command = format!("corsgate explain --config {} --origin={}", quoted(file), quoted(origin));
     let method = match refused.kind {
         RequestKind::Preflight => refused.requested_method.as_deref().unwrap_or("GET"),
         RequestKind::Actual => &refused.method,
     };
     if method != "GET" {
-        let _ = write!(command, " --method {}", quoted(method));
+        let _ = write!(command, " --method={}", quoted(method));
     }
     let names = refused.requested_headers.iter().flat_map(|names| names.split(','));
     for name in names.map(str::trim).filter(|name| !name.is_empty()).take(20) {
-        let _ = write!(command, " --header {}", quoted(name));
+        let _ = write!(command, " --header={}", quoted(name));
     }
     if refused.credentials {
         command += " --credentials";
     }
     let url = format!("{}://{}{}", scheme_word(refused.scheme), refused.authority, refused.path);
     let _ = write!(command, " {}", quoted(&url));
-    command
+    Some(command).filter(|command| !command.contains(CUT))
 }
 
 /// How long ago, in a word.

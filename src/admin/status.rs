@@ -136,8 +136,7 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
                 @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
                 " · " a href=(format!("/refusals/{}", newest.id)) { "why " code { (newest.id) } }
             }
-            // Without an Origin there is nothing to explain, and without a file nothing to explain it by.
-            @if let (Some(_), Some(file)) = (&newest.origin, file(process)) { pre { (explain_command(newest, &file)) } }
+            @if let Some(command) = file(process).and_then(|file| explain_command(newest, &file)) { pre { (command) } }
         }
     }
 }
@@ -240,7 +239,8 @@ fn upstreams(generation: &Generation) -> Markup {
 }
 
 fn routes(generation: &Generation) -> Markup {
-    let routes = effective_routes(generation);
+    let routes = effective_routes(generation, MOST_ROUTES);
+    let all = generation.snapshot.routes().len();
     // In the order of the snapshot, as the counts are.
     let counts = |position| {
         let tally = generation.tallies().of(position);
@@ -257,7 +257,7 @@ fn routes(generation: &Generation) -> Markup {
                     }
                 }
                 tbody {
-                    @for (position, route) in routes.iter().enumerate().take(MOST_ROUTES) {
+                    @for (position, route) in routes.iter().enumerate() {
                         @let (requests, errors) = counts(position);
                         tr {
                             td data-label="route" { (route.name) " " span.none { "line\u{a0}" (route.line) } }
@@ -283,8 +283,8 @@ fn routes(generation: &Generation) -> Markup {
                     }
                 }
             }
-            @if routes.len() > MOST_ROUTES {
-                p.none { "and " (routes.len() - MOST_ROUTES) " more; " a href="/routes" { "/routes" } " has all" }
+            @if all > routes.len() {
+                p.none { "and " (all - routes.len()) " more; " a href="/routes" { "/routes" } " has all" }
             }
         }
     }

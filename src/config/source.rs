@@ -64,24 +64,40 @@ impl<'t> Source<'t> {
         self.find(path, Part::Key)
     }
 
+    /// The line of a key, or of the nearest one around it that is there.
+    pub fn line(&self, path: &KeyPath) -> usize {
+        self.walk(path).0
+    }
+
     /// The line of a key that is there.
     pub fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
-        let mut at = self.root.as_ref()?;
-        let mut line = 1;
+        let (line, all) = self.walk(path);
+        all.then_some(line)
+    }
+
+    /// How far a path leads: to which line, and whether to its end.
+    fn walk(&self, path: &KeyPath) -> (usize, bool) {
+        let (mut line, mut at) = (1, self.root.as_ref());
         for step in &path.0 {
-            match (step, at) {
-                (Step::Key(name), Tree::Map(_, entries)) => {
-                    let (_, key, value) = entries.iter().rev().find(|(key, _, _)| key == name)?;
-                    (line, at) = (key.start.line(), value);
+            at = match (step, at) {
+                (Step::Key(name), Some(Tree::Map(_, entries))) => {
+                    let found = entries.iter().rev().find(|(key, _, _)| key == name);
+                    found.map(|(_, key, value)| (key.start.line(), value))
                 }
-                (Step::Index(index), Tree::List(_, entries)) => {
-                    at = entries.get(*index)?;
-                    line = at.start().0.line();
+                (Step::Index(index), Some(Tree::List(_, entries))) => {
+                    entries.get(*index).map(|entry| (entry.start().0.line(), entry))
                 }
-                _ => return None,
+                _ => None,
+            }
+            .map(|(found, value)| {
+                line = found;
+                value
+            });
+            if at.is_none() {
+                return (line, false);
             }
         }
-        Some(line)
+        (line, true)
     }
 
     fn find(&self, path: &KeyPath, part: Part) -> Place<'t> {

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// How long a file may be away before its absence is taken for a change: whoever replaces one may take it away first.
 const AWAY: Duration = Duration::from_secs(5);
 
+/// More bytes than this no configuration has: that of a million routes has a third of it.
+const LARGEST: u64 = 512 << 20;
+
 /// Files, each as it was at one time; None: not there, or not to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<Stamp>>);
@@ -57,11 +60,20 @@ impl Reading {
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let found = std::fs::metadata(path);
         self.0.borrow_mut().0.insert(path.to_owned(), found.as_ref().ok().map(Stamp::of));
+        let found = found?;
         // Reading a pipe or a device could wait for ever, and every later reload with it.
-        match found?.is_file() {
-            true => std::fs::read(path),
-            false => Err(io::Error::other("it is no regular file")),
+        if !found.is_file() {
+            return Err(io::Error::other("it is no regular file"));
         }
+        // What was put there by mistake must not take the memory of the requests.
+        if found.len() > LARGEST {
+            return Err(io::Error::other(format!(
+                "it has {} MiB, and none of a configuration may have more than {}",
+                found.len() >> 20,
+                LARGEST >> 20
+            )));
+        }
+        std::fs::read(path)
     }
 
     /// What was asked for.

@@ -13,7 +13,11 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::Record;
 use crate::cors::Scheme;
+use crate::report::printable;
 use crate::snapshot::RequestKind;
+
+/// At the end of what was cut.
+pub const CUT: &str = "…";
 
 /// How many requests of pages are remembered.
 const MOST_OF_PAGES: usize = 384;
@@ -162,14 +166,14 @@ impl Entries {
 fn fields(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
     let mut values = headers.get_all(name).iter();
     let first = text(values.next()?.as_bytes(), most);
-    Some(values.take(8).fold(first, |all, value| {
-        let joined = all + ", " + &text(value.as_bytes(), most);
-        text(joined.as_bytes(), most)
+    Some(values.take(8).fold(first, |all, value| match all.ends_with(CUT) {
+        true => all,
+        false => all + ", " + &text(value.as_bytes(), most),
     }))
 }
 
+/// At most so many bytes of it, and nothing that people who look at it could not see.
 fn text(bytes: &[u8], most: usize) -> String {
-    let cut = bytes.len() > most;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]);
-    if cut { format!("{text}…") } else { text.into_owned() }
+    let text = printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(most)]));
+    if bytes.len() > most { text + CUT } else { text }
 }

@@ -1,6 +1,8 @@
 //! The admin listener: what operators see, and who is not answered.
 
 use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -248,7 +250,7 @@ fn the_status_page_shows_people_what_they_need_and_fetches_nothing() {
         "api/orders".to_owned(),
         "cors: false".to_owned(),
         format!(
-            "corsgate explain --config {} --origin https://admin.test --method DELETE http://api.test/orders/7",
+            "corsgate explain --config {} --origin=https://admin.test --method=DELETE http://api.test/orders/7",
             gateway.config_path().display()
         ),
     ];
@@ -308,7 +310,7 @@ fn nothing_that_a_client_sends_is_markup_or_a_command() {
         assert!(!page.text().contains(markup), "{markup}\n{}", page.text());
     }
     // In single quotes nothing means anything to a shell but the single quote, which stands outside of them.
-    assert!(page.text().contains(r"--origin 'https://x'\''$(reboot)`id`'"), "{}", page.text());
+    assert!(page.text().contains(r"--origin='https://x'\''$(reboot)`id`'"), "{}", page.text());
 }
 
 #[test]
@@ -413,7 +415,9 @@ fn why_explains_whatever_was_refused() {
         let output = run(&["why", &id, "--admin", &admin]);
         assert_eq!(output.code, 0, "{reason}: {}", output.stderr);
         assert!(output.stdout.contains(reason), "{reason}: {}", output.stdout);
-        assert!(!output.stdout.contains(|c: char| c.is_control() && c != '\n'), "{:?}", output.stdout);
+        let unseen = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!output.stdout.contains(unseen), "{:?}", output.stdout);
+        assert!(!ask(&gateway, "/").text().contains(unseen));
     }
 }
 
@@ -438,4 +442,56 @@ fn why_says_what_to_do_when_there_is_no_answer() {
             output.stderr
         );
     }
+}
+
+#[test]
+fn why_goes_nowhere_else() {
+    let elsewhere = Upstream::start(|_| Reply::new(200).header("Server", "corsgate-admin"));
+    let target = format!("http://{}/", elsewhere.address());
+    let evil = Upstream::start(move |_| Reply::new(302).header("Location", &target).header("Server", "corsgate-admin"));
+    let output = run(&["why", "x", "--admin", &format!("http://{}", evil.address())]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{}", output.stderr);
+    assert_eq!((evil.hits(), elsewhere.hits()), (1, 0));
+}
+
+/// Whoever holds a connection here without asking anything holds a file that a client of the gateway may need.
+#[test]
+fn connections_to_the_admin_listener_are_few_and_short() {
+    let (_upstream, gateway) = start();
+    let mut held: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(gateway.admin()).unwrap()).collect();
+    for stream in &mut held {
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    }
+    // Those that are too many end at once, the others when their time is over; and then there is room again.
+    let begin = Instant::now();
+    for stream in &mut held {
+        let ended = matches!(stream.read(&mut [0; 64]), Ok(0)) || begin.elapsed() < Duration::from_secs(20);
+        assert!(ended, "a connection is still open after {:?}", begin.elapsed());
+    }
+    assert_eq!(ask(&gateway, "/livez").status, 200);
+    assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST]).status, 200);
+}
+
+#[test]
+fn pages_of_a_large_configuration_take_turns() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let routes = (0..3000).fold(String::new(), |mut routes, i| {
+        let _ = writeln!(routes, "      - {{ name: r{i}, paths: [/r{i}] }}");
+        routes
+    });
+    let gateway = Gateway::start(&(config(&upstream) + &routes));
+    let pages: Vec<_> = std::thread::scope(|scope| {
+        let ask = || scope.spawn(|| ["/config", "/"].map(|path| ask(&gateway, path)));
+        let asked: Vec<_> = (0..8).map(|_| ask()).collect();
+        while !asked.iter().all(|asked| asked.is_finished()) {
+            assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[ADMIN]).status, 200);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        asked.into_iter().flat_map(|asked| asked.join().unwrap()).collect()
+    });
+    // Nobody waits for long: who is not served in time is told so.
+    assert!(pages.iter().all(|page| page.status == 200 || page.status == 503));
+    assert!(pages.iter().any(|page| page.status == 200));
+    assert!(ask(&gateway, "/").text().contains("and 2802 more; "));
 }
