@@ -21,8 +21,8 @@ use crate::config::Source;
 use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
 use crate::report::{self, Paint};
-use crate::snapshot::{Fixed, Snapshot, Surroundings, UpstreamId};
-use crate::telemetry::access_log::Unopened;
+use crate::snapshot::{self, Fixed, LogTarget, Snapshot, Surroundings, UpstreamId};
+use crate::telemetry::access_log::{Opened, Unopened};
 use crate::telemetry::{AccessLog, Tallies};
 use crate::upstream::{Upstream, resolve};
 
@@ -140,7 +140,7 @@ impl Live {
         let started = snapshot.fixed().clone();
         let first = Generation::new(1, snapshot, written, None)?;
         let access_log = Arc::new(AccessLog::default());
-        let opened = access_log.open(first.snapshot.access_log(), file.folder()).map_err(Refused::AccessLog)?;
+        let opened = file.open_log(&access_log, &first.snapshot, &reading)?;
         access_log.follow(opened);
         let current = ArcSwap::from_pointee(first);
         let files = Mutex::new(reading.files());
@@ -191,8 +191,7 @@ impl Live {
             let needs_restart = self.started.differences(snapshot.fixed());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             let number = new.number;
-            let log = self.access_log.open(new.snapshot.access_log(), self.file.folder());
-            let log = log.map_err(Refused::AccessLog)?;
+            let log = self.file.open_log(&self.access_log, &new.snapshot, &reading)?;
             self.current.store(Arc::new(new));
             self.access_log.follow(log);
             Ok(Reloaded { number, needs_restart, remarks })
@@ -258,6 +257,17 @@ impl Origin {
             Origin::File(path) => path.parent().unwrap_or(Path::new("")),
             Origin::Text(_) => Path::new(""),
         }
+    }
+
+    /// Opens the access log that a snapshot asks for, unless its lines would go into the configuration itself.
+    fn open_log(&self, log: &AccessLog, snapshot: &Snapshot, reading: &Reading) -> Result<Opened, Refused> {
+        if let Some(snapshot::AccessLog { to: LogTarget::File(path), .. }) = snapshot.access_log() {
+            let path = self.folder().join(&**path);
+            if reading.has(&path) {
+                return Err(Refused::AccessLog(Unopened::of_the_configuration(path)));
+            }
+        }
+        log.open(snapshot.access_log(), self.folder()).map_err(Refused::AccessLog)
     }
 
     /// A snapshot, its text, and the warnings about it.

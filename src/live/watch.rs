@@ -76,6 +76,14 @@ impl Reading {
         std::fs::read(path)
     }
 
+    /// Whether a path leads to one of the files that were read, by whatever name.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let place = |stamp: &Stamp| (stamp.device, stamp.inode);
+        let Ok(found) = std::fs::metadata(path) else { return false };
+        let found = place(&Stamp::of(&found));
+        self.0.borrow().0.values().flatten().any(|stamp| place(stamp) == found)
+    }
+
     /// What was asked for.
     pub(super) fn files(self) -> Files {
         self.0.into_inner()

@@ -592,6 +592,22 @@ fn a_file_that_cannot_be_opened_anew_stays_open_and_the_reload_goes_on() {
 }
 
 #[test]
+fn lines_never_go_into_the_configuration() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
+    for itself in ["corsgate.yaml", "./corsgate.yaml", "../{}/corsgate.yaml"] {
+        let folder = gateway.dir().file_name().unwrap().to_str().unwrap();
+        let target = format!("{{ to: \"{}\" }}", itself.replace("{}", folder));
+        let written = config(upstream.address(), &target);
+        gateway.reload_with(&written);
+        gateway.wait_for_log_count("it is a file of the configuration itself", 1);
+        fetch(gateway.address(), "GET", "/", &[HOST]);
+        assert!(fs::read_to_string(gateway.config_path()).unwrap().ends_with("retries: 1 }\n"), "{itself}");
+    }
+    gateway.wait_for_log_count("it is a file of the configuration itself", 3);
+}
+
+#[test]
 fn a_full_device_costs_lines_and_nothing_else() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let admin = "admin: { address: \"{admin}\" }";

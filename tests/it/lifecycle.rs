@@ -458,6 +458,20 @@ fn a_command_line_that_cannot_be_understood_exits_with_2() {
     }
 }
 
+/// Somebody has put another file in its place. It is not read, for that would take the memory of the requests.
+#[test]
+fn a_file_that_is_far_too_large_is_not_read() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    let before = gateway.memory();
+    // It takes no room on the disk.
+    std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(600 << 20)).unwrap();
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log("it has 600 MiB, and none of a configuration may have more than 512");
+    assert!(gateway.memory() < before + 64 * 1024, "{} KiB, before {before}", gateway.memory());
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
+}
+
 // --- admin
 
 #[test]

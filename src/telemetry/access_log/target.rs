@@ -86,6 +86,13 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 // === impl Unopened ===
 
+impl Unopened {
+    /// For a path that leads to a file of the configuration, which lines would spoil.
+    pub fn of_the_configuration(path: PathBuf) -> Self {
+        Unopened { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
+    }
+}
+
 impl fmt::Display for Unopened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unopened { path, error } = self;
