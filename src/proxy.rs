@@ -356,6 +356,9 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
+        if ctx.notes.are_empty() {
+            return;
+        }
         let session = session.as_downstream();
         let (authority, target) = authority_and_target(session.req_header());
         let asked = Asked {

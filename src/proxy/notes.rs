@@ -67,6 +67,11 @@ impl Notes {
         }
     }
 
+    /// Whether there is nothing to tell, because nobody would hear it or it was told.
+    pub(super) fn are_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// It has ended. There is something to tell once.
     pub(super) fn end(&mut self) -> Option<Noted> {
         let Begun { at, method, kind, reason, code, refused, tries, first_try: _, upstream_took } = self.0.take()?;
