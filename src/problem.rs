@@ -757,7 +757,80 @@ impl Kind {
             | HeaderOtherDirection { .. }
             | PrivateNetworkGone
             | RedirectOverTls => Some(Replacement::Nothing),
-            _ => None,
+            // Whoever wrote it has a choice, or what is to be written is not known.
+            Unreadable { .. }
+            | Syntax { .. }
+            | WrongValue { .. }
+            | UnknownKey { .. }
+            | KeyTwice { .. }
+            | KeyAndAlias { .. }
+            | Missing { .. }
+            | EmptyList
+            | OutOfRange { .. }
+            | NameTwice { .. }
+            | BadName { .. }
+            | OriginReflectsAll
+            | OriginSeveral { .. }
+            | OriginBadScheme { write: None, .. }
+            | OriginNonAscii { .. }
+            | OriginBadCharacter { .. }
+            | OriginEmptyHost { .. }
+            | OriginBadHost { .. }
+            | OriginBadPort { .. }
+            | OriginMisplacedWildcard { .. }
+            | OriginTooLong { .. }
+            | NoOrigins
+            | AnyWithOthers
+            | AnyInSet
+            | NullInSet
+            | NullOrigin
+            | AnyOriginWithCredentials
+            | AnyExposedWithCredentials
+            | InsecureOriginWithCredentials { .. }
+            | PublicSuffixWithCredentials { .. }
+            | RegexDoesNotCompile { .. }
+            | RegexTooLarge { .. }
+            | BadMethod { .. }
+            | BadHeaderName { .. }
+            | BadPreflightStatus { .. }
+            | BadRefusedStatus { .. }
+            | CorsTrue
+            | RegexUnescapedDot { .. }
+            | RegexOpenPrefix { .. }
+            | RegexAlternation { .. }
+            | RegexWithoutScheme { .. }
+            | RegexMatchesAll { .. }
+            | PublicSuffix { .. }
+            | OddSchemeWithCredentials { .. }
+            | MeaninglessBesideAny { .. }
+            | MaxAgeLeftOut
+            | AnyHeaderWithoutAuthorization
+            | BadHost { write: None, .. }
+            | BadPath { write: None, .. }
+            | AnyMethodInRoute
+            | RouteTwice { .. }
+            | NeverReached { .. }
+            | StripPrefixMismatch { .. }
+            | BadAddress { .. }
+            | AddressTwice { .. }
+            | AllWeightsZero
+            | AdminExposed { .. }
+            | NeedsAnother { .. }
+            | HashOnUnknown { .. }
+            | SniMissing { .. }
+            | BadStatusRange { .. }
+            | TrustsEveryone { .. }
+            | DebugHeader
+            | FileUnreadable { .. }
+            | FolderMissing { .. }
+            | NoPem { .. }
+            | BadCertificate { .. }
+            | BadKey { .. }
+            | KeyMismatch { .. }
+            | CertificateExpired { .. }
+            | CertificateNotYetValid { .. }
+            | CertificateEndsSoon { .. }
+            | VerifyOff => None,
         }
     }
 }
