@@ -9,6 +9,9 @@ use crate::answer::Answer;
 use crate::cors::Headers;
 use crate::snapshot::{Request, Snapshot, Verdict};
 
+/// Stands for the value of a field that is another one for every request.
+const UNKNOWN: &str = "...";
+
 /// What came of one request.
 #[derive(Debug, Clone)]
 pub struct Exchange<'s> {
@@ -37,7 +40,8 @@ impl<'s> Exchange<'s> {
         target: &str,
         upstream: impl FnOnce() -> Head,
     ) -> Exchange<'s> {
-        let verdict = snapshot.judge(request);
+        let mut verdict = snapshot.judge(request);
+        verdict.edits.say_for(|| HeaderValue::from_static(UNKNOWN));
         let asked = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
         let mut response = match Answer::to(verdict.action, asked) {
             Some(own) => Head::from(&own),
