@@ -276,7 +276,9 @@ fn notes(question: &Question, play: &Play<'_>) -> Vec<String> {
             .push("No browser sends several Origins; a client that does is no page, or something adds one.".to_owned());
     }
     if question.origins.is_empty() {
-        notes.push("Without an Origin it comes from no page of another origin, and no browser checks it.".to_owned());
+        notes.push(
+            "The request has no Origin, so that CORS has no part in it: if it was refused, CORS was not why.".to_owned(),
+        );
     }
     if is_mixed_content(question) {
         notes.push(format!(

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::exchange::Exchange;
-use super::question::{Question, Target};
+use super::question::{Given, Question, Target};
 use crate::browser::{Credentials, Fetch, NetworkError, Stage, Unsafe};
 use crate::cors::{Headers as _, Scheme};
 use crate::snapshot::{Action, Connection, Framing, Request, Snapshot};
@@ -94,7 +94,10 @@ impl<'s> Play<'s> {
                 headers: &headers,
                 credentials: question.credentials,
             };
-            let recorded = question.recorded.as_ref().filter(|_| hop == 0 && !origins.is_empty());
+            let recorded = match &question.given {
+                Given::Preflight(fields) if hop == 0 && !origins.is_empty() => Some(fields),
+                Given::Page | Given::Request | Given::Preflight(_) => None,
+            };
             let why = match recorded {
                 Some(_) => Why::Recorded,
                 None if !is_cors => Why::SameOrigin,

@@ -41,8 +41,18 @@ pub struct Question {
     pub(super) credentials: Credentials,
     pub(super) reads: Vec<String>,
     pub(super) upstream: Head,
-    /// The fields of a preflight that really came, instead of those that a browser would send.
-    pub(super) recorded: Option<Vec<(&'static str, String)>>,
+    pub(super) given: Given,
+}
+
+/// What a question was made from.
+#[derive(Debug, Clone)]
+pub(super) enum Given {
+    /// What a page would do.
+    Page,
+    /// A request that really came.
+    Request,
+    /// A preflight that really came: its fields, instead of those that a browser would send.
+    Preflight(Vec<(&'static str, String)>),
 }
 
 /// A header that a page sets. None: its value is not known, and taken for one that has to be asked for.
@@ -128,7 +138,7 @@ impl Question {
             credentials: Credentials::Omit,
             reads: Vec::new(),
             upstream: Head::new(StatusCode::OK),
-            recorded: None,
+            given: Given::Page,
         })
     }
 
@@ -220,7 +230,7 @@ impl Question {
             credentials: request.credentials,
             reads: Vec::new(),
             upstream: Head::new(StatusCode::OK),
-            recorded: None,
+            given: Given::Request,
         };
         if request.kind == RequestKind::Preflight || request.requested_method.is_some() {
             question.method = request.requested_method.map_or("GET".into(), Into::into);
@@ -231,7 +241,7 @@ impl Question {
                 ("Access-Control-Request-Headers", request.requested_headers),
             ];
             let given = |(name, value): (_, Option<&str>)| Some((name, value?.to_owned()));
-            question.recorded = Some(fields.into_iter().filter_map(given).collect());
+            question.given = Given::Preflight(fields.into_iter().filter_map(given).collect());
         }
         question
     }

@@ -118,9 +118,12 @@ impl Out {
             self.item("policy", &self.policy(route));
         }
         let preflight = match &explanation.preflight {
+            Preflight::SameOrigin if explanation.origin.is_empty() => {
+                "none: without an Origin CORS has no part in it".to_owned()
+            }
             Preflight::SameOrigin => "none: page and URL are of one origin, so that CORS has no part in it".to_owned(),
             Preflight::Safelisted => "none: method and headers are safelisted".to_owned(),
-            Preflight::Recorded => "it is what came".to_owned(),
+            Preflight::Recorded => "this request was the preflight".to_owned(),
             Preflight::Needed(why) => {
                 let why: Vec<String> = why.iter().map(ToString::to_string).collect();
                 format!("needed: {}", why.join("; "))

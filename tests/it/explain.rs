@@ -303,6 +303,16 @@ fn a_recorded_request_is_explained() {
         let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
         assert_eq!(json["reason"], reason);
     }
+    // What people read about it.
+    for (recorded, says) in [
+        (preflight, "this request was the preflight"),
+        (Recorded { origin: None, path: "/a/../b", ..actual }, "The request has no Origin, so that CORS has no part in it"),
+        (Recorded { origin: None, ..actual }, "none: without an Origin CORS has no part in it"),
+    ] {
+        let explanation = explain(&Question::recorded(&recorded), &configuration);
+        let text = text(&explanation, Paint::Plain);
+        assert!(text.contains(says), "{says}\n{text}");
+    }
     // As it came, also where a browser would have written it otherwise.
     let odd = Recorded { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
