@@ -82,7 +82,7 @@ pub struct Explanation {
     pub credentials: Credentials,
     /// Whether the page gets what it wants.
     pub outcome: Outcome,
-    /// The code, as logs and metrics have it; of the step at which it ended.
+    /// The gateway's code for the step at which it ended, as logs and metrics have it. The cause has one of its own.
     pub reason: &'static str,
     /// What the browser's console says; None when it says nothing.
     pub console: Option<String>,

@@ -40,6 +40,8 @@ pub enum Cause {
     },
     /// The gateway refuses the request whatever its policy says.
     RefusedByGateway {
+        /// The code of the refusal.
+        code: &'static str,
         /// Its answer.
         status: u16,
         /// Its words.
@@ -288,7 +290,8 @@ impl Diagnosis {
             }
             refusal => {
                 let status = refusal.status().as_u16();
-                (Cause::RefusedByGateway { status, explanation: refusal.explanation().trim_end() }, None)
+                let (code, explanation) = (refusal.code(), refusal.explanation().trim_end());
+                (Cause::RefusedByGateway { code, status, explanation }, None)
             }
         };
         Diagnosis { cause: Some(cause), at }
@@ -546,7 +549,7 @@ impl Cause {
             Cause::NoRouteForMethod { method, allow } => {
                 format!("the routes of this path take {allow}, but not {method}")
             }
-            Cause::RefusedByGateway { status, explanation } => {
+            Cause::RefusedByGateway { status, explanation, .. } => {
                 format!("the gateway answers {status} whatever the policy says: {}", explanation.trim_end_matches('.'))
             }
             Cause::NoPolicy(error) => {
@@ -675,13 +678,17 @@ impl Cause {
         })
     }
 
-    /// A stable name, for machines.
+    /// The codes that no log and no metric has: of causes that the gateway does not know of, or takes for another.
+    pub const CODES: [&'static str; 5] =
+        ["credentials_not_allowed", "not_exposed", "origin_lost", "policy_off", "upstream"];
+
+    /// A stable name, for machines: where the gateway has a code for it, that one.
     pub fn code(&self) -> &'static str {
         match self {
             Cause::UnknownHost { .. } => "unknown_host",
             Cause::UnknownPath { .. } => "unknown_path",
             Cause::NoRouteForMethod { .. } => "no_route_for_method",
-            Cause::RefusedByGateway { .. } => "refused_by_gateway",
+            Cause::RefusedByGateway { code, .. } => code,
             Cause::NoPolicy(_) => "no_policy",
             Cause::PolicyOff { .. } => "policy_off",
             Cause::OriginNotAllowed { .. } => "origin_not_allowed",
@@ -689,7 +696,7 @@ impl Cause {
             Cause::OriginLost { .. } => "origin_lost",
             Cause::OriginInvalid(_) => "origin_invalid",
             Cause::MethodNotAllowed { .. } => "method_not_allowed",
-            Cause::HeadersNotAllowed { .. } => "headers_not_allowed",
+            Cause::HeadersNotAllowed { .. } => "header_not_allowed",
             Cause::HeaderListTooLong => "header_list_too_long",
             Cause::CredentialsNotAllowed { .. } => "credentials_not_allowed",
             Cause::Upstream(_) => "upstream",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{AnsweredBy, Explanation, Fix, Hunk, Outcome, Place, PolicyFound, Preflight, RouteFound, Shown};
+use super::{AnsweredBy, Cause, Explanation, Fix, Hunk, Outcome, Place, PolicyFound, Preflight, RouteFound, Shown};
 use crate::browser::{Credentials, Stage};
 use crate::config::Source;
 use crate::problem::Problems;
@@ -77,11 +77,8 @@ impl Out {
             Credentials::Include => " with credentials",
             Credentials::Omit => "",
         };
-        // The gateway's word on an origin that it allows says little when the browser stops for another reason.
-        let code = match &explanation.cause {
-            Some(cause) if reason.starts_with("allowed_") => cause.code(),
-            _ => reason,
-        };
+        // The gateway's word says little when the browser stops for another reason.
+        let code = explanation.cause.as_ref().map_or(*reason, Cause::code);
         let request = format!("{method} {url}{credentials}");
         let (word, colour, line) = match explanation.outcome {
             Outcome::Allowed => ("allowed", GREEN, format!("{page} can {request} ({code})")),
