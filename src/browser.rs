@@ -79,15 +79,17 @@ pub enum Stage {
 pub enum Unsafe {
     /// The method.
     Method(String),
-    /// A header by its name.
+    /// A header by its name, as the page writes it.
     Header(String),
     /// A header whose name could pass, by its value.
     Value {
-        /// In lower case.
+        /// As the page writes it.
         name: String,
         /// As the page sets it.
         value: String,
     },
+    /// A header whose name could pass, and whose value nobody has said: it is taken for one that cannot.
+    UnknownValue(String),
     /// Headers that could pass each for itself, but have so many bytes together.
     Bytes(usize),
 }
@@ -222,13 +224,12 @@ impl Fetch<'_> {
         let mut why: Vec<Unsafe> = method.into_iter().collect();
         let mut safe_bytes = 0;
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden(name)) {
-            let name = name.to_ascii_lowercase();
-            if is_safelisted_header(&name, value) {
+            if is_safelisted_header(name, value) {
                 safe_bytes += value.len();
-            } else if is_sometimes_safelisted(&name) {
-                why.push(Unsafe::Value { name, value: value.clone() });
+            } else if is_sometimes_safelisted(name) {
+                why.push(Unsafe::Value { name: name.clone(), value: value.clone() });
             } else {
-                why.push(Unsafe::Header(name));
+                why.push(Unsafe::Header(name.clone()));
             }
         }
         if safe_bytes > MOST_SAFE_BYTES {
@@ -288,23 +289,26 @@ impl fmt::Display for Unsafe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unsafe::Method(method) => write!(f, "the method {method} is not GET, HEAD or POST"),
-            Unsafe::Header(name) => write!(f, "the header {name} is not safelisted"),
-            Unsafe::Value { name, value } if name == "content-type" => write!(
+            Unsafe::Header(name) => write!(f, "the header {name} has to be asked for"),
+            Unsafe::Value { name, value } if name.eq_ignore_ascii_case("content-type") => write!(
                 f,
-                "content-type: {value} is not one that a form can send (text/plain, multipart/form-data, \
+                "{name}: {value} is not one that a form can send (text/plain, multipart/form-data, \
                  application/x-www-form-urlencoded)"
             ),
             Unsafe::Value { name, value } if value.len() > LONGEST_SAFE_VALUE => {
                 write!(
                     f,
-                    "the value of {name} has {} bytes, and more than {LONGEST_SAFE_VALUE} are not safelisted",
+                    "the value of {name} has {} bytes, and more than {LONGEST_SAFE_VALUE} have to be asked for",
                     value.len()
                 )
             }
-            Unsafe::Value { name, value } => write!(f, "the value of {name} is not safelisted: {value}"),
+            Unsafe::Value { name, value } => write!(f, "this value of {name} has to be asked for: {value}"),
+            Unsafe::UnknownValue(name) => {
+                write!(f, "the value of {name} is not known, and taken for one that has to be asked for")
+            }
             Unsafe::Bytes(bytes) => write!(
                 f,
-                "the safelisted headers have {bytes} bytes together, and more than {MOST_SAFE_BYTES} are not safelisted"
+                "the headers that need no asking have {bytes} bytes together, and more than {MOST_SAFE_BYTES} do need it"
             ),
         }
     }
@@ -319,7 +323,10 @@ const LONGEST_SAFE_VALUE: usize = 128;
 
 /// The names of which some values are safelisted.
 fn is_sometimes_safelisted(name: &str) -> bool {
-    matches!(name, "accept" | "accept-language" | "content-language" | "content-type" | "range")
+    matches!(
+        &*name.to_ascii_lowercase(),
+        "accept" | "accept-language" | "content-language" | "content-type" | "range"
+    )
 }
 
 /// Fetch, "CORS-safelisted response-header name", but for those that are exposed.
@@ -458,14 +465,14 @@ mod tests {
             ("GET", &[("Range", "bytes=5-"), ("Accept-Language", "de, en;q=0.5")], ""),
             ("GET", &[("Sec-Custom", "1"), ("Cookie", "a")], ""),
             ("delete", &[], "the method DELETE is not GET, HEAD or POST"),
-            ("GET", &[("X-Id", "7")], "the header x-id is not safelisted"),
-            ("GET", &[("Range", "bytes=-5")], "the value of range is not safelisted: bytes=-5"),
+            ("GET", &[("X-Id", "7")], "the header X-Id has to be asked for"),
+            ("GET", &[("Range", "bytes=-5")], "this value of Range has to be asked for: bytes=-5"),
             (
                 "GET",
                 &[("Accept", long.as_str())],
-                "the value of accept has 129 bytes, and more than 128 are not safelisted",
+                "the value of Accept has 129 bytes, and more than 128 have to be asked for",
             ),
-            ("GET", &[("Accept-Language", "de_DE")], "the value of accept-language is not safelisted: de_DE"),
+            ("GET", &[("Accept-Language", "de_DE")], "this value of Accept-Language has to be asked for: de_DE"),
         ] {
             let set = headers(set);
             let fetch = fetch(method, &set, Credentials::Omit);

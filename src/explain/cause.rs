@@ -91,7 +91,7 @@ pub enum Cause {
     },
     /// `allow_headers` lacks these.
     HeadersNotAllowed {
-        /// Their names.
+        /// Their names, as the page writes them.
         names: Vec<String>,
         /// It has a `*`, which does not cover `Authorization`.
         star: bool,
@@ -243,6 +243,7 @@ impl Diagnosis {
             }
             cors::Reason::HeaderNotAllowed => {
                 let (names, star) = scope.missing_headers(&asked_names(last));
+                let names = names.iter().map(|name| question.spelled(name)).collect();
                 (Cause::HeadersNotAllowed { names, star }, scope.key("allow_headers"))
             }
             cors::Reason::HeaderListTooLong => (Cause::HeaderListTooLong, None),

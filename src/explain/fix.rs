@@ -405,7 +405,8 @@ impl Circumstances<'_> {
         keys.push(("allow_methods", text(&routed_method(self.last()))));
         let asked = asked_names(self.play.steps.first()?);
         if !asked.is_empty() {
-            keys.push(("allow_headers", NewValue::List(asked)));
+            let names = asked.iter().map(|name| question.spelled(name)).collect();
+            keys.push(("allow_headers", NewValue::List(names)));
         }
         if !question.reads.is_empty() {
             keys.push(("expose_headers", NewValue::List(question.reads.clone())));
@@ -473,12 +474,6 @@ impl Circumstances<'_> {
             return None;
         }
         let (settings, at) = self.scope()?.settings()?;
-        // As the page writes them, which is how they are usually written.
-        let spelled = |name: &String| {
-            let as_page = self.question.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-            as_page.map_or(name, |header| &header.name).clone()
-        };
-        let names: Vec<String> = names.iter().map(spelled).collect();
         let key = below(&at, "allow_headers");
         let edits = match settings.allow_headers {
             Some(_) => names.iter().map(|name| Edit::Entry(key.clone(), name.clone())).collect(),

@@ -101,7 +101,7 @@ impl<'s> Play<'s> {
             let why = match recorded {
                 Some(_) => Why::Recorded,
                 None if !is_cors => Why::SameOrigin,
-                None if fetch.needs_preflight() => Why::Unsafe(fetch.why_preflight()),
+                None if fetch.needs_preflight() => Why::Unsafe(question.without_unknown_values(fetch.why_preflight())),
                 None => Why::Safelisted,
             };
             let asks_first = matches!(why, Why::Recorded | Why::Unsafe(_));

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use super::exchange::Head;
-use crate::browser::Credentials;
+use crate::browser::{Credentials, Unsafe};
 use crate::cors::{OriginPattern, Scheme};
 use crate::problem::Kind;
 use crate::snapshot::RequestKind;
@@ -244,6 +244,24 @@ impl Question {
             question.given = Given::Preflight(fields.into_iter().filter_map(given).collect());
         }
         question
+    }
+
+    /// The name of a header as the page writes it, which is how it is usually written.
+    pub(super) fn spelled(&self, name: &str) -> String {
+        let as_page = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        as_page.map_or(name, |header| &header.name).to_owned()
+    }
+
+    /// Nothing is said of a value that is not known.
+    pub(super) fn without_unknown_values(&self, why: Vec<Unsafe>) -> Vec<Unsafe> {
+        let is_unknown =
+            |name: &str| self.headers.iter().any(|header| header.name == name && header.value.is_none());
+        why.into_iter()
+            .map(|why| match why {
+                Unsafe::Value { name, .. } if is_unknown(&name) => Unsafe::UnknownValue(name),
+                other => other,
+            })
+            .collect()
     }
 
     /// The page's origin in one piece; several are joined as a list, which equals no origin.

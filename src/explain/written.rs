@@ -119,7 +119,7 @@ impl Out {
                 "none: without an Origin CORS has no part in it".to_owned()
             }
             Preflight::SameOrigin => "none: page and URL are of one origin, so that CORS has no part in it".to_owned(),
-            Preflight::Safelisted => "none: method and headers are safelisted".to_owned(),
+            Preflight::Safelisted => format!("none: a plain {} without special headers needs none", explanation.method),
             Preflight::Recorded => "this request was the preflight".to_owned(),
             Preflight::Needed(why) => {
                 let why: Vec<String> = why.iter().map(ToString::to_string).collect();
@@ -157,9 +157,9 @@ impl Out {
         }
         if gets_it && explanation.preflight != Preflight::SameOrigin {
             let readable = match explanation.readable.as_slice() {
-                [] => "the body; of the headers only the safelisted ones".to_owned(),
+                [] => "the body; of the headers only those that need no exposing, such as Content-Type".to_owned(),
                 names if names.iter().any(|name| name == "*") => "the body; all headers but Set-Cookie".to_owned(),
-                names => format!("the body; headers: {}, and the safelisted ones", names.join(", ")),
+                names => format!("the body; headers: {}, and those that need no exposing", names.join(", ")),
             };
             self.item("readable", &readable);
         }
