@@ -49,9 +49,11 @@ pub use crate::config::Hunk;
 
 use self::cause::Diagnosis;
 use self::play::{End, Play, Step, Why};
+use self::question::Given;
 use crate::browser::{Credentials, Fetch, Preflighted, Stage, Unsafe};
 use crate::config::{Document, Source};
 use crate::cors::Scheme;
+use crate::domain::split_port;
 use crate::problem::{KeyPath, Problems};
 use crate::snapshot::{Action, Level, RequestKind, Route, Snapshot};
 
@@ -263,12 +265,12 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
             End::Response | End::Refused | End::Blocked(_) => Vec::new(),
         },
         remembered: play.remembered,
-        notes: notes(question, &play),
+        notes: notes(question, &play, configuration.snapshot),
         fix: None,
     }
 }
 
-fn notes(question: &Question, play: &Play<'_>) -> Vec<String> {
+fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot) -> Vec<String> {
     let mut notes = Vec::new();
     let last = play.last();
     if question.origins.len() > 1 {
@@ -281,12 +283,17 @@ fn notes(question: &Question, play: &Play<'_>) -> Vec<String> {
         );
     }
     if is_mixed_content(question) {
+        let instead = match https_port(snapshot, question) {
+            Some(443) => format!("ask for https://{}", split_port(&question.url.authority).0),
+            Some(port) => format!("ask for https://{}:{port}", split_port(&question.url.authority).0),
+            None => "no listener of this file speaks TLS".to_owned(),
+        };
         notes.push(format!(
-            "Browsers block a request to `http:` from a page on https as mixed content, before CORS is looked at; ask for \
-             https://{}.",
-            question.url.authority
+            "Browsers block a request to `http:` from a page on https as mixed content, before CORS is looked at; \
+             {instead}."
         ));
     }
+    notes.extend(note_on_port(snapshot, question));
     if let (End::Blocked(_), Action::Forward(_), Stage::Response) =
         (&play.end, last.exchange.verdict.action, last.stage)
     {
@@ -323,12 +330,48 @@ fn notes(question: &Question, play: &Play<'_>) -> Vec<String> {
 
 /// Mixed Content, "should fetching request be blocked": what is on this machine is trusted.
 fn is_mixed_content(question: &Question) -> bool {
-    let host = crate::domain::split_port(&question.url.authority).0;
+    let host = split_port(&question.url.authority).0;
     let loopback = host == "localhost"
         || host.ends_with(".localhost")
         || host == "[::1]"
         || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
     question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !loopback
+}
+
+/// The port on which the file says that https is, if it does: where the listener of a plain URL redirects, or that of a
+/// TLS listener.
+fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
+    let speak_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
+    let mut ports = speak_tls.map(|listener| listener.address.port());
+    play::redirect(snapshot, &question.url)
+        .or_else(|| ports.clone().find(|port| *port == 443))
+        .or_else(|| ports.next())
+}
+
+/// A port that somebody wrote is that of a listener, or somebody maps ports; only who asks knows. What came has come
+/// somehow, and the default port of a scheme nobody writes.
+fn note_on_port(snapshot: &Snapshot, question: &Question) -> Option<String> {
+    if !matches!(question.given, Given::Page) {
+        return None;
+    }
+    let port = split_port(&question.url.authority).1?.parse::<u16>().ok()?;
+    let here = || snapshot.listeners().iter().filter(|listener| listener.address.port() == port);
+    let is_tls = question.url.scheme == Scheme::Https;
+    if here().any(|listener| listener.tls.is_some() == is_tls) {
+        return None;
+    }
+    Some(match (here().next(), question.url.scheme) {
+        (None, _) => {
+            format!("No listener of this file has port {port}; this is right only behind something that has.")
+        }
+        (Some(_), Scheme::Https) => format!(
+            "The listener of this file with port {port} speaks no TLS; this is right only behind something that does."
+        ),
+        (Some(_), Scheme::Http) => format!(
+            "The listener of this file with port {port} speaks only TLS; this is right only behind something that \
+             takes plain HTTP."
+        ),
+    })
 }
 
 // === impl Configuration, Place, RouteFound, Shown ===

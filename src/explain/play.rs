@@ -229,7 +229,7 @@ impl<'s> Step<'s> {
 
 /// Where a plain listener sends what comes to it: the one of the URL's port, else the first, because ports are often
 /// mapped on the way.
-fn redirect(snapshot: &Snapshot, url: &Target) -> Option<u16> {
+pub(super) fn redirect(snapshot: &Snapshot, url: &Target) -> Option<u16> {
     let plain = || snapshot.listeners().iter().filter(|listener| listener.tls.is_none());
     let listener = plain().find(|listener| listener.address.port() == url.port()).or_else(|| plain().next());
     listener.filter(|_| url.scheme == Scheme::Http)?.redirect

@@ -32,6 +32,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
 use crate::cases;
+use crate::certificates::Authority;
 use crate::gateway::{Output, run_in};
 
 const DIVIDER: &str = "----\n";
@@ -369,6 +370,54 @@ fn a_redirect_to_https_is_followed() {
     assert!(foreign.stdout.contains("> Origin: null"), "{}", foreign.stdout);
     assert!(foreign.stdout.contains("(redirected from 'http://api.example/orders')"), "{}", foreign.stdout);
     assert_eq!(foreign.code, REFUSED);
+}
+
+/// What is said of https and of ports is what the listeners of the file say.
+#[test]
+fn ports_are_those_of_the_listeners() {
+    let api = Authority::new("Explained").issue(&["api.example"]);
+    let tls = "tls: { certificates: [{ cert: api.crt, key: api.key }] }";
+    let (plain, moved) = ("{ address: 127.0.0.1:9080 }", "{ address: 127.0.0.1:9080, redirect_to_https: 9443 }");
+    let moved_to_443 = "{ address: 127.0.0.1:9080, redirect_to_https: true }";
+    let on = |port: u16| format!("{{ address: 127.0.0.1:{port}, {tls} }}");
+    let mixed = "as mixed content, before CORS is looked at;";
+    let nobody = "No listener of this file has port";
+    for (listeners, url, says) in [
+        (plain.to_owned(), "http://api.example:31080", Some(format!("{mixed} no listener of this file speaks TLS."))),
+        (moved.to_owned(), "http://api.example:9080", Some(format!("{mixed} ask for https://api.example:9443."))),
+        (moved_to_443.to_owned(), "http://api.example:9080", Some(format!("{mixed} ask for https://api.example."))),
+        (
+            format!("{plain}, {}", on(8443)),
+            "http://api.example",
+            Some(format!("{mixed} ask for https://api.example:8443.")),
+        ),
+        (
+            format!("{}, {}", on(8443), on(443)),
+            "http://api.example:8080",
+            Some(format!("{mixed} ask for https://api.example.")),
+        ),
+        (
+            plain.to_owned(),
+            "https://api.example:8443",
+            Some(format!("{nobody} 8443; this is right only behind something that has.")),
+        ),
+        (plain.to_owned(), "https://api.example:9080", Some("with port 9080 speaks no TLS;".to_owned())),
+        (on(8443), "http://api.example:8443", Some("with port 8443 speaks only TLS;".to_owned())),
+        (format!("{plain}, {}", on(8443)), "https://api.example:8443", None),
+        (plain.to_owned(), "https://api.example", None),
+        // What the scheme has anyway, browsers leave out.
+        (plain.to_owned(), "https://api.example:443", None),
+    ] {
+        let folder = Folder::with(&SMALL.replace("{ address: 127.0.0.1:9080 }", &listeners));
+        for (name, pem) in api.files("api") {
+            fs::write(folder.0.path().join(name), pem).unwrap();
+        }
+        let output = folder.ask(&format!("explain --origin https://app.example {url}"));
+        match says {
+            Some(says) => assert!(output.stdout.contains(&says), "{listeners} {url}\n{}{}", output.stdout, output.stderr),
+            None => assert!(!output.stdout.contains("note"), "{listeners} {url}\n{}{}", output.stdout, output.stderr),
+        }
+    }
 }
 
 /// Whatever a page asks of whatever configuration: what passes needs no edit, and an edit that is offered works.
