@@ -323,10 +323,7 @@ const LONGEST_SAFE_VALUE: usize = 128;
 
 /// The names of which some values are safelisted.
 fn is_sometimes_safelisted(name: &str) -> bool {
-    matches!(
-        &*name.to_ascii_lowercase(),
-        "accept" | "accept-language" | "content-language" | "content-type" | "range"
-    )
+    matches!(&*name.to_ascii_lowercase(), "accept" | "accept-language" | "content-language" | "content-type" | "range")
 }
 
 /// Fetch, "CORS-safelisted response-header name", but for those that are exposed.

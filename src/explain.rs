@@ -250,7 +250,6 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
         reason: last.exchange.verdict.code(),
         console,
         culprit: diagnosis.at.as_ref().map(place),
-        cause: diagnosis.cause,
         route: last.exchange.verdict.route.map(|found| RouteFound::of(found.route, &source)),
         preflight: match &play.preflight {
             Why::SameOrigin => Preflight::SameOrigin,
@@ -265,21 +264,30 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
             End::Response | End::Refused | End::Blocked(_) => Vec::new(),
         },
         remembered: play.remembered,
-        notes: notes(question, &play, configuration.snapshot),
+        notes: notes(question, &play, configuration.snapshot, diagnosis.cause.as_ref()),
+        cause: diagnosis.cause,
         fix: None,
     }
 }
 
-fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot) -> Vec<String> {
+fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot, cause: Option<&Cause>) -> Vec<String> {
     let mut notes = Vec::new();
     let last = play.last();
     if question.origins.len() > 1 {
         notes
             .push("No browser sends several Origins; a client that does is no page, or something adds one.".to_owned());
     }
+    let says_it = matches!(
+        cause,
+        Some(Cause::MethodNotAllowed { meant: Some(_), .. } | Cause::NoRouteForMethod { meant: Some(_), .. })
+    );
+    if let Some(meant) = cause::meant(&question.method, std::iter::empty()).filter(|_| !says_it) {
+        notes.push(format!("{}.", cause::case_matters(&question.method, &meant)));
+    }
     if question.origins.is_empty() {
         notes.push(
-            "The request has no Origin, so that CORS has no part in it: if it was refused, CORS was not why.".to_owned(),
+            "The request has no Origin, so that CORS has no part in it: if it was refused, CORS was not why."
+                .to_owned(),
         );
     }
     if is_mixed_content(question) {
@@ -343,9 +351,7 @@ fn is_mixed_content(question: &Question) -> bool {
 fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
     let speak_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
     let mut ports = speak_tls.map(|listener| listener.address.port());
-    play::redirect(snapshot, &question.url)
-        .or_else(|| ports.clone().find(|port| *port == 443))
-        .or_else(|| ports.next())
+    play::redirect(snapshot, &question.url).or_else(|| ports.clone().find(|port| *port == 443)).or_else(|| ports.next())
 }
 
 /// A port that somebody wrote is that of a listener, or somebody maps ports; only who asks knows. What came has come

@@ -37,6 +37,8 @@ pub enum Cause {
         method: String,
         /// Those that it has routes for.
         allow: String,
+        /// The same word in another case, which it has or which is usual: then the page is the place to mend it.
+        meant: Option<String>,
     },
     /// The gateway refuses the request whatever its policy says.
     RefusedByGateway {
@@ -86,7 +88,7 @@ pub enum Cause {
         method: String,
         /// Those that it has.
         listed: Vec<String>,
-        /// The same word in another case, which it has or which is usual.
+        /// The same word in another case, which it has or which is usual: then the page is the place to mend it.
         meant: Option<String>,
     },
     /// `allow_headers` lacks these.
@@ -236,9 +238,7 @@ impl Diagnosis {
                 let settings = scope.settings().map(|(settings, _)| settings);
                 let listed = settings.and_then(|settings| settings.allow_methods.as_ref()).map(List::entries);
                 let listed = listed.unwrap_or_default().to_vec();
-                let usual = method.to_ascii_uppercase();
-                let meant = listed.iter().find(|word| word.eq_ignore_ascii_case(&method)).cloned();
-                let meant = meant.or(Some(usual).filter(|usual| *usual != method));
+                let meant = meant(&method, listed.iter().map(String::as_str));
                 (Cause::MethodNotAllowed { method, listed, meant }, scope.key("allow_methods"))
             }
             cors::Reason::HeaderNotAllowed => {
@@ -287,7 +287,8 @@ impl Diagnosis {
                     at.0.push(KeyStep::Key("methods".into()));
                     at
                 });
-                (Cause::NoRouteForMethod { method, allow }, at)
+                let meant = meant(&method, allow.split(',').map(str::trim));
+                (Cause::NoRouteForMethod { method, allow, meant }, at)
             }
             refusal => {
                 let status = refusal.status().as_u16();
@@ -306,6 +307,18 @@ pub(super) fn routed_method(step: &Step<'_>) -> String {
         Stage::Preflight => asked().unwrap_or("OPTIONS").to_owned(),
         Stage::Response => step.method.to_string(),
     }
+}
+
+/// The method that was meant, if another case of it is known. PATCH is: of the usual ones it is the one that browsers send
+/// as the page writes it (Fetch, "normalise a method").
+pub(super) fn meant<'w>(method: &str, known: impl Iterator<Item = &'w str>) -> Option<String> {
+    let alike = std::iter::once("PATCH").chain(known).find(|word| word.eq_ignore_ascii_case(method))?;
+    (alike != method).then(|| alike.to_owned())
+}
+
+/// What to do about a method in another case than was meant, without a full stop.
+pub(super) fn case_matters(method: &str, meant: &str) -> String {
+    format!("Methods are case-sensitive: let the page write '{meant}' instead of '{method}'")
 }
 
 /// The routes that take other methods of the path of a step, by asking for each.
@@ -547,7 +560,7 @@ impl Cause {
         match self {
             Cause::UnknownHost { host, .. } => format!("no service has the host {host}, so no policy is asked"),
             Cause::UnknownPath { path, .. } => format!("no route of this host has the path {path}"),
-            Cause::NoRouteForMethod { method, allow } => {
+            Cause::NoRouteForMethod { method, allow, .. } => {
                 format!("the routes of this path take {allow}, but not {method}")
             }
             Cause::RefusedByGateway { status, explanation, .. } => {
@@ -649,11 +662,19 @@ impl Cause {
                  browser."
                     .into()
             }
-            Cause::MethodNotAllowed { method, meant: Some(meant), .. } => {
-                format!("Methods are case-sensitive: let the page write '{meant}' instead of '{method}'.")
+            Cause::MethodNotAllowed { method, meant: Some(meant), listed } => {
+                let advice = case_matters(method, meant);
+                match listed.contains(meant) {
+                    true => format!("{advice}."),
+                    false => format!("{advice}, and add `{meant}` to allow_methods."),
+                }
             }
-            Cause::NoRouteForMethod { method, .. } if *method != method.to_ascii_uppercase() => {
-                format!("Methods are case-sensitive: let the page write '{}'.", method.to_ascii_uppercase())
+            Cause::NoRouteForMethod { method, meant: Some(meant), allow } => {
+                let advice = case_matters(method, meant);
+                match allow.split(',').any(|word| word.trim() == meant) {
+                    true => format!("{advice}."),
+                    false => format!("{advice}, and add `{meant}` to the methods of a route."),
+                }
             }
             Cause::HeaderListTooLong => "No page needs so many: let it send less.".into(),
             Cause::CredentialsNotAllowed { .. } => {
@@ -662,17 +683,27 @@ impl Cause {
             Cause::Upstream(_) => {
                 "Look at what the upstream sends; `upstream_headers: replace` removes all of it.".into()
             }
-            Cause::OriginNotAllowed { insecure: true, .. } => {
-                "A page that came over http could have been changed on the way, and no policy gives it credentials: serve the \
-                 page on https."
-                    .into()
+            Cause::OriginNotAllowed { insecure: true, near, origin, .. } => {
+                let elsewhere = near.as_ref().and_then(|near| near.elsewhere(origin));
+                let instead = match elsewhere.filter(|elsewhere| elsewhere.starts_with("https:")) {
+                    Some(elsewhere) => format!("open the page at {elsewhere}, which the policy has"),
+                    None => "serve the page on https".to_owned(),
+                };
+                format!(
+                    "A page that came over http could have been changed on the way, and no policy gives it credentials: \
+                     {instead}."
+                )
             }
             Cause::OriginNotAllowed { near: Some(Near { likeness: Likeness::RegexPart, .. }), .. } => {
                 "A regular expression must match the whole Origin, from its scheme to its end.".into()
             }
-            Cause::NoRouteForMethod { .. }
+            Cause::OriginNotAllowed { near: Some(near), origin, .. } => {
+                let elsewhere = near.elsewhere(origin)?;
+                format!("Opening the page at {elsewhere}, which the policy has, is the other way.")
+            }
+            Cause::NoRouteForMethod { meant: None, .. }
             | Cause::RefusedByGateway { .. }
-            | Cause::OriginNotAllowed { .. }
+            | Cause::OriginNotAllowed { near: None, .. }
             | Cause::MethodNotAllowed { meant: None, .. }
             | Cause::HeadersNotAllowed { .. }
             | Cause::NotExposed(_) => return None,
@@ -707,6 +738,27 @@ impl Cause {
 }
 
 impl Near {
+    /// Where the page is allowed, as the entry has it, if only scheme and port differ. Nobody is sent from https to http.
+    fn elsewhere(&self, origin: &str) -> Option<String> {
+        match self.likeness {
+            Likeness::Scheme | Likeness::Port | Likeness::SchemeAndPort => {}
+            Likeness::Www | Likeness::BareDomain | Likeness::Subdomain | Likeness::Spelling | Likeness::RegexPart => {
+                return None;
+            }
+        }
+        let (scheme, listed) = self.listed.split_once("://")?;
+        let (own_scheme, authority) = origin.split_once("://")?;
+        if (own_scheme, scheme) == ("https", "http") {
+            return None;
+        }
+        let (host, own) = split_port(authority);
+        let port = match split_port(listed).1 {
+            Some("*") => own,
+            port => port,
+        };
+        Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
+    }
+
     fn fault(&self, origin: &str) -> String {
         let Near { listed, likeness } = self;
         let difference = match likeness {

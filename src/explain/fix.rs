@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::cause::{Cause, Diagnosis, Scope, asked_names, routed_method, routes_for, routes_of_host};
+use super::cause::{Cause, Diagnosis, Scope, asked_names, meant, routed_method, routes_for, routes_of_host};
 use super::play::{End, Play, Step, Why};
 use super::question::Question;
 use super::{Configuration, Hunk};
@@ -303,7 +303,11 @@ impl Circumstances<'_> {
         match cause {
             Cause::UnknownHost { host, .. } => self.more_hosts(host),
             Cause::UnknownPath { path, .. } => self.more_paths(path),
-            Cause::NoRouteForMethod { method, allow } => self.more_route_methods(method, allow),
+            // The page writes it in another case than it means.
+            Cause::NoRouteForMethod { meant: Some(_), .. } | Cause::MethodNotAllowed { meant: Some(_), .. } => {
+                Vec::new()
+            }
+            Cause::NoRouteForMethod { method, allow, meant: None } => self.more_route_methods(method, allow),
             Cause::NoPolicy(_) => self.new_policy().into_iter().collect(),
             Cause::PolicyOff { level, shadows, .. } => {
                 let uncovered = shadows.filter(|_| *level == Level::Route).and_then(|above| self.uncover(above));
@@ -314,7 +318,7 @@ impl Circumstances<'_> {
                 self.more_origins(origin).into_iter().chain(uncovered).collect()
             }
             Cause::OriginNull => self.null_origin(),
-            Cause::MethodNotAllowed { method, .. } => self.more_methods(method).into_iter().collect(),
+            Cause::MethodNotAllowed { method, meant: None, .. } => self.more_methods(method).into_iter().collect(),
             Cause::HeadersNotAllowed { names, star } => self.more_headers(names, *star).into_iter().collect(),
             Cause::CredentialsNotAllowed { .. } => self.credentials(),
             Cause::NotExposed(names) => self.more_exposed(names).into_iter().collect(),
@@ -402,7 +406,8 @@ impl Circumstances<'_> {
         let question = self.question;
         let text = |text: &str| NewValue::Text(text.to_owned());
         let mut keys = vec![("allow_origins", text(&self.last().origin))];
-        keys.push(("allow_methods", text(&routed_method(self.last()))));
+        let method = routed_method(self.last());
+        keys.push(("allow_methods", text(&meant(&method, std::iter::empty()).unwrap_or(method))));
         let asked = asked_names(self.play.steps.first()?);
         if !asked.is_empty() {
             let names = asked.iter().map(|name| question.spelled(name)).collect();

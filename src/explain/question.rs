@@ -254,8 +254,7 @@ impl Question {
 
     /// Nothing is said of a value that is not known.
     pub(super) fn without_unknown_values(&self, why: Vec<Unsafe>) -> Vec<Unsafe> {
-        let is_unknown =
-            |name: &str| self.headers.iter().any(|header| header.name == name && header.value.is_none());
+        let is_unknown = |name: &str| self.headers.iter().any(|header| header.name == name && header.value.is_none());
         why.into_iter()
             .map(|why| match why {
                 Unsafe::Value { name, .. } if is_unknown(&name) => Unsafe::UnknownValue(name),

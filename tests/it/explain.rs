@@ -323,12 +323,7 @@ fn a_recorded_request_is_explained() {
         (Recorded { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
         (Recorded { path: "/a/../b", ..actual }, "ambiguous_path", "ambiguous_path", false),
         (Recorded { authority: "api example", ..actual }, "bad_host", "bad_host", false),
-        (
-            Recorded { authority: "", path: "", method: "", origin: Some(""), ..actual },
-            "bad_host",
-            "bad_host",
-            false,
-        ),
+        (Recorded { authority: "", path: "", method: "", origin: Some(""), ..actual }, "bad_host", "bad_host", false),
     ] {
         let explanation = explain(&Question::recorded(&recorded), &configuration);
         let found = explanation.cause.as_ref().map_or("", Cause::code);
@@ -340,7 +335,10 @@ fn a_recorded_request_is_explained() {
     // What people read about it.
     for (recorded, says) in [
         (preflight, "this request was the preflight"),
-        (Recorded { origin: None, path: "/a/../b", ..actual }, "The request has no Origin, so that CORS has no part in it"),
+        (
+            Recorded { origin: None, path: "/a/../b", ..actual },
+            "The request has no Origin, so that CORS has no part in it",
+        ),
         (Recorded { origin: None, ..actual }, "none: without an Origin CORS has no part in it"),
     ] {
         let explanation = explain(&Question::recorded(&recorded), &configuration);
@@ -414,7 +412,9 @@ fn ports_are_those_of_the_listeners() {
         }
         let output = folder.ask(&format!("explain --origin https://app.example {url}"));
         match says {
-            Some(says) => assert!(output.stdout.contains(&says), "{listeners} {url}\n{}{}", output.stdout, output.stderr),
+            Some(says) => {
+                assert!(output.stdout.contains(&says), "{listeners} {url}\n{}{}", output.stdout, output.stderr)
+            }
             None => assert!(!output.stdout.contains("note"), "{listeners} {url}\n{}{}", output.stdout, output.stderr),
         }
     }
