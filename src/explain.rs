@@ -50,9 +50,9 @@ pub use crate::config::Hunk;
 use self::cause::Diagnosis;
 use self::play::{End, Play, Step, Why};
 use self::question::Given;
-use crate::browser::{Credentials, Fetch, Preflighted, Stage, Unsafe};
+use crate::browser::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::config::{Document, Source};
-use crate::cors::Scheme;
+use crate::cors::{Headers as _, Scheme};
 use crate::domain::split_port;
 use crate::problem::{KeyPath, Problems};
 use crate::snapshot::{Action, Level, RequestKind, Route, Snapshot};
@@ -308,6 +308,16 @@ fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot, cause: Optio
         notes.push(
             "The upstream gets this request all the same: the browser keeps the response from the page, not the request \
              from you."
+                .to_owned(),
+        );
+    }
+    if let (Some(Cause::HeadersNotAllowed { star: true, .. }), End::Blocked(NetworkError::Header(_))) =
+        (cause, &play.end)
+        && question.credentials == Credentials::Omit
+        && last.exchange.response.map().get(http::header::ACCESS_CONTROL_ALLOW_HEADERS).is_some_and(|list| list == "*")
+    {
+        notes.push(
+            "Chromium still lets `*` cover Authorization, against the Fetch standard. Do not rely on that: list it."
                 .to_owned(),
         );
     }
