@@ -42,12 +42,13 @@ mod written;
 
 pub use self::cause::{Cause, InvalidOrigin, Likeness, Near};
 pub use self::exchange::{Exchange, Head};
-pub use self::fix::{Fix, Widening};
+pub use self::fix::{Fix, Objection, Tried, Widening};
 pub use self::question::{Misasked, Question, Recorded};
 pub use self::written::{json, mended_json, mended_text, text};
 pub use crate::config::Hunk;
 
 use self::cause::Diagnosis;
+use self::fix::Sought;
 use self::play::{End, Play, Step, Why};
 use self::question::Given;
 use crate::browser::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
@@ -108,6 +109,8 @@ pub struct Explanation {
     pub notes: Vec<String>,
     /// The smallest edit that lets it pass, if there is one.
     pub fix: Option<Fix>,
+    /// What came closest, if there is none: an edit with which the file would be refused.
+    pub tried: Option<Tried>,
 }
 
 /// Whether a page gets what it wants.
@@ -208,7 +211,11 @@ pub enum AnsweredBy {
 pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explanation {
     let mut explanation = diagnose(question, configuration);
     if explanation.outcome == Outcome::Refused {
-        explanation.fix = fix::find(question, configuration);
+        match fix::find(question, configuration) {
+            Sought::Fix(fix) => explanation.fix = Some(fix),
+            Sought::Refused(tried) => explanation.tried = Some(tried),
+            Sought::Nothing => {}
+        }
     }
     explanation
 }
@@ -267,6 +274,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
         notes: notes(question, &play, configuration.snapshot, diagnosis.cause.as_ref()),
         cause: diagnosis.cause,
         fix: None,
+        tried: None,
     }
 }
 

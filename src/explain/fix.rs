@@ -9,12 +9,12 @@ use std::fmt;
 use super::cause::{Cause, Diagnosis, Scope, asked_names, meant, routed_method, routes_for, routes_of_host};
 use super::play::{End, Play, Step, Why};
 use super::question::Question;
-use super::{Configuration, Hunk};
+use super::{Configuration, Hunk, Place};
 use crate::browser::{Credentials, Fetch, Stage};
 use crate::config::{Document, NewValue, Source, hunks};
 use crate::cors::{self, Headers as _, Patterns, Policy, Settings};
 use crate::list::List;
-use crate::problem::{KeyPath, Kind, Problems, Replacement, Severity, Step as KeyStep};
+use crate::problem::{KeyPath, Kind, Problem, Problems, Replacement, Severity, Step as KeyStep};
 use crate::route::PathPattern;
 use crate::snapshot::{Level, Route, RoutePlace, Snapshot};
 
@@ -29,6 +29,34 @@ pub struct Fix {
     pub hunks: Vec<Hunk>,
     /// What it opens beyond what was asked for, and what it closes.
     pub widens: Vec<Widening>,
+}
+
+/// An edit that takes the cause away, but with which the file would be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// What it does, one order for each step.
+    pub steps: Vec<String>,
+    /// Why the file would be refused: as `check` says it, at the places of the file as it is.
+    pub objections: Vec<Objection>,
+}
+
+/// An error of an edited file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// Where, in the file as it is.
+    pub at: Place,
+    /// What is wrong, and what to write.
+    pub kind: Kind,
+}
+
+/// What came of looking for an edit.
+pub(super) enum Sought {
+    /// One that works.
+    Fix(Fix),
+    /// One that `check` does not let through.
+    Refused(Tried),
+    /// None.
+    Nothing,
 }
 
 /// What an edit opens beyond what was asked for, or closes.
@@ -74,14 +102,24 @@ enum Edit {
 }
 
 /// The edit after which the request passes, found step by step.
-pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> Option<Fix> {
+pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> Sought {
     let mut attempt = Attempt::of(configuration.text);
-    let passing = attempt.proceed(question, configuration)?;
+    let passing = match attempt.proceed(question, configuration) {
+        Ok(passing) => passing,
+        Err(Stuck::Refused(problems)) => {
+            let source = Source::new(configuration.name, configuration.text);
+            let objection =
+                |problem: &Problem| Objection { at: Place::of(&source, &problem.at), kind: problem.kind.clone() };
+            let objections = problems.iter().map(objection).collect();
+            return Sought::Refused(Tried { steps: attempt.steps, objections });
+        }
+        Err(Stuck::Nowhere) => return Sought::Nothing,
+    };
     let others = also_opened(question, configuration.snapshot, &passing);
     if !others.is_empty() {
         attempt.widens.insert(0, Widening::Routes(others));
     }
-    Some(attempt.fix(configuration.name, configuration.text))
+    Sought::Fix(attempt.fix(configuration.name, configuration.text))
 }
 
 /// The edit after which a text that was refused is a configuration, and the request passes too, if that is possible.
@@ -110,11 +148,19 @@ pub(super) fn mend(
     if !matches!(Play::of(question, &usable).end, End::Response) {
         // What only mends the file is worth having too.
         let mut further = Attempt { text: mended.clone(), ..attempt.clone() };
-        if further.proceed(question, &configuration).is_some() {
+        if further.proceed(question, &configuration).is_ok() {
             attempt = further;
         }
     }
     Some(attempt.fix(name, text))
+}
+
+/// Why an attempt does not come to its end.
+enum Stuck {
+    /// The last of its steps makes these errors.
+    Refused(Vec<Problem>),
+    /// There is no further step.
+    Nowhere,
 }
 
 /// A text on its way.
@@ -136,26 +182,36 @@ impl Attempt {
     }
 
     /// Takes one cause away after the other, until the request passes: the snapshot with which it does.
-    fn proceed(&mut self, question: &Question, configuration: &Configuration<'_>) -> Option<Snapshot> {
+    fn proceed(&mut self, question: &Question, configuration: &Configuration<'_>) -> Result<Snapshot, Stuck> {
         let mut newest: Option<Snapshot> = None;
         let (mut causes, mut readings) = (Vec::new(), 0);
         for _ in 0..MOST_STEPS {
             let snapshot = newest.as_ref().unwrap_or(configuration.snapshot);
-            let document = Document::parse(&self.text, &mut Problems::default())?;
+            let document = Document::parse(&self.text, &mut Problems::default()).ok_or(Stuck::Nowhere)?;
             let play = Play::of(question, snapshot);
-            let cause = Diagnosis::of(question, &play, snapshot, &document).cause?;
+            let cause = Diagnosis::of(question, &play, snapshot, &document).cause.ok_or(Stuck::Nowhere)?;
             let candidates = Circumstances { question, play: &play, snapshot, document: &document }.candidates(&cause);
             // Where a request goes is one decision, what it gets there another: the likeliest place first.
             let is_about_routing = matches!(cause, Cause::UnknownHost { .. } | Cause::UnknownPath { .. });
             causes.push(cause);
             let mut best: Option<(Candidate, String, Snapshot, bool)> = None;
+            let mut refused: Option<(String, Vec<Problem>)> = None;
             for candidate in candidates {
                 let Some(edited) = candidate.apply(&self.text) else { continue };
                 readings += 1;
                 if readings > MOST_READINGS {
-                    return None;
+                    return Err(Stuck::Nowhere);
                 }
-                let Some(snapshot) = (configuration.read)(&edited).0 else { continue };
+                let (snapshot, problems) = (configuration.read)(&edited);
+                let Some(snapshot) = snapshot else {
+                    // The one with the fewest errors comes closest. None of them is mended here: what an edit of a file that
+                    // was fine can make an error of is who is allowed, and that is not for an edit to change.
+                    let errors: Vec<Problem> = errors(&problems).cloned().collect();
+                    if refused.as_ref().is_none_or(|(_, fewest)| errors.len() < fewest.len()) {
+                        refused = Some((candidate.step, errors));
+                    }
+                    continue;
+                };
                 let passes = matches!(Play::of(question, &snapshot).end, End::Response);
                 let is_progress = passes || is_new_cause(question, &edited, &snapshot, &causes);
                 if passes || (is_progress && best.is_none()) {
@@ -165,23 +221,26 @@ impl Attempt {
                     break;
                 }
             }
-            let (candidate, edited, snapshot, passes) = best?;
+            let Some((candidate, edited, snapshot, passes)) = best else {
+                let Some((step, problems)) = refused else { return Err(Stuck::Nowhere) };
+                self.steps.push(step);
+                return Err(Stuck::Refused(problems));
+            };
             self.steps.push(candidate.step);
             candidate.widens.into_iter().for_each(|widening| widening.add_to(&mut self.widens));
             self.text = edited;
             if passes {
-                return Some(snapshot);
+                return Ok(snapshot);
             }
             newest = Some(snapshot);
         }
-        None
+        Err(Stuck::Nowhere)
     }
 
     /// Writes what the problems say is to be written; None when one of the errors leaves a choice.
     fn mend(&mut self, question: &Question, problems: &Problems) -> Option<()> {
-        let errors = problems.iter().filter(|problem| problem.kind.severity() == Severity::Error);
         let mut edits: Vec<(KeyPath, Replacement)> = Vec::new();
-        for problem in errors {
+        for problem in errors(problems) {
             let replacement = match &problem.kind {
                 // Which origins to list nobody knows, but that this one is meant.
                 Kind::AnyOriginWithCredentials => {
@@ -208,6 +267,10 @@ impl Attempt {
         }
         (!edits.is_empty()).then_some(())
     }
+}
+
+fn errors(problems: &Problems) -> impl Iterator<Item = &Problem> {
+    problems.iter().filter(|problem| problem.kind.severity() == Severity::Error)
 }
 
 fn is_new_cause(question: &Question, text: &str, snapshot: &Snapshot, causes: &[Cause]) -> bool {

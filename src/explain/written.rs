@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{AnsweredBy, Cause, Explanation, Fix, Hunk, Outcome, Place, PolicyFound, Preflight, RouteFound, Shown};
+use super::{
+    AnsweredBy, Cause, Explanation, Fix, Hunk, Objection, Outcome, Place, PolicyFound, Preflight, RouteFound, Shown,
+    Tried,
+};
 use crate::browser::{Credentials, Stage};
 use crate::config::Source;
 use crate::problem::Problems;
@@ -29,6 +32,7 @@ pub fn text(explanation: &Explanation, paint: Paint) -> String {
         Some(fix) => out.fix("to let it pass", fix),
         None if explanation.outcome == Outcome::Refused => {
             out.text.push_str("\nNo edit of the file was found that lets it pass.\n");
+            explanation.tried.iter().for_each(|tried| out.tried(tried));
         }
         None => {}
     }
@@ -179,6 +183,15 @@ impl Out {
         }
     }
 
+    fn tried(&mut self, tried: &Tried) {
+        let steps = printable(&tried.steps.join("; "));
+        let _ = writeln!(self.text, "The closest one: {steps}; but the file is refused then:");
+        for Objection { at: Place { line, column, key }, kind } in &tried.objections {
+            let problem = format!("{key}: {}; {}", kind.fault(), kind.remedy());
+            let _ = writeln!(self.text, "  {}:{line}:{column} {}", self.file, printable(&problem));
+        }
+    }
+
     fn hunks(&mut self, hunks: &[Hunk]) {
         let width = hunks.iter().map(|hunk| hunk.line + hunk.removed.len()).max().unwrap_or(0).to_string().len();
         for hunk in hunks {
@@ -304,6 +317,7 @@ fn value(explanation: &Explanation) -> Value {
         "unreadable": explanation.unreadable,
         "notes": explanation.notes,
         "fix": explanation.fix.as_ref().map(fix),
+        "tried": explanation.tried.as_ref().map(|tried| self::tried(tried, &place)),
     })
 }
 
@@ -326,6 +340,11 @@ fn shown(exchange: &Shown) -> Value {
         "status": response.status.as_u16(),
         "response_headers": response.fields().map(|(name, value)| field(name, &lossy(value))).collect::<Vec<_>>(),
     })
+}
+
+fn tried(tried: &Tried, place: &dyn Fn(&Place) -> Value) -> Value {
+    let problem = |Objection { at, kind }: &Objection| json!({ "code": kind.code(), "at": place(at), "fault": kind.fault(), "remedy": kind.remedy() });
+    json!({ "steps": tried.steps, "problems": tried.objections.iter().map(problem).collect::<Vec<_>>() })
 }
 
 fn fix(fix: &Fix) -> Value {

@@ -13,7 +13,8 @@
 //!
 //! `reason` is the code of the refusal, or of the first error of a file that is refused. Without `fix: none` an edit has to
 //! be offered; the test applies it, as a program would from the JSON, and then the same question passes and `check` finds
-//! no error. After a change of a sentence, `BLESS=1 cargo test --test it -- explain` writes what is printed now; read the
+//! no error. `tried` names the key of what `check` says against the edit that came closest. After a change of a sentence,
+//! `BLESS=1 cargo test --test it -- explain` writes what is printed now; read the
 //! difference as a tired developer would.
 
 use std::cell::Cell;
@@ -504,7 +505,7 @@ impl Mistake {
         let (command, rest) = question.split_once('\n').unwrap();
         let expectation = |line: &str| {
             let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{}: {line}", path.display()));
-            assert!(["reason", "says", "fix", "exit"].contains(&key), "{}: {line}", path.display());
+            assert!(["reason", "says", "fix", "tried"].contains(&key), "{}: {line}", path.display());
             (key.to_owned(), value.to_owned())
         };
         Mistake {
@@ -563,6 +564,9 @@ impl Mistake {
         hold(self.expected("says").next().is_some(), "nothing that it must say");
         let fix = &answer["fix"];
         hold(self.expected("fix").eq(fix.is_null().then_some("none")), &format!("the fix is {fix}"));
+        let objections = answer["tried"]["problems"].as_array().into_iter().flatten();
+        let tried: Vec<&str> = objections.map(|problem| problem["at"]["path"].as_str().unwrap()).collect();
+        hold(self.expected("tried").eq(tried.iter().copied()), &format!("tried, but for {tried:?}"));
         if !fix.is_null() {
             *mended += 1;
             let after = Folder::with(&apply(&self.config, &fix["hunks"]));
