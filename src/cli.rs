@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::demo;
 use crate::live::{Live, Refused};
-use crate::report::Paint;
+use crate::report::{Paint, Width};
 use crate::schema;
 use crate::server::{self, Hangup, ReloadOn, Sockets};
 
@@ -136,6 +136,14 @@ fn paint() -> Paint {
     // https://no-color.org
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if wanted && std::io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
+}
+
+fn width() -> Width {
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        // Some terminals do not know, and say 0.
+        Ok(size) if size.ws_col > 0 => Width::of_terminal(size.ws_col),
+        _ => Width::DEFAULT,
+    }
 }
 
 /// One line for each event, in UTC. Pingora's proxy is silent, and so is what it has for HTTP/2 connections: there is a

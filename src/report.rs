@@ -134,6 +134,41 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     }
 }
 
+/// How many columns text for people may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Width(usize);
+
+impl Width {
+    /// Where no terminal says how wide it is.
+    pub const DEFAULT: Width = Width(100);
+
+    /// That of a terminal; sentences are not narrower than 60 columns, and not wider than 120.
+    pub fn of_terminal(columns: u16) -> Self {
+        Width(usize::from(columns).clamp(60, 120))
+    }
+
+    /// A text in lines, between words; those behind the first are indented by as many columns as its beginning has. A word
+    /// that does not fit stays whole, so that it can be copied.
+    pub(crate) fn wrap(self, beginning: &str, text: &str) -> String {
+        let indent = beginning.chars().count();
+        let (mut wrapped, mut column) = (beginning.to_owned(), indent);
+        for word in text.split(' ') {
+            let length = word.chars().count();
+            if column > indent && column + 1 + length > self.0 {
+                wrapped.push('\n');
+                wrapped.extend(std::iter::repeat_n(' ', indent));
+                column = indent;
+            } else if column > indent {
+                wrapped.push(' ');
+                column += 1;
+            }
+            wrapped.push_str(word);
+            column += length;
+        }
+        wrapped
+    }
+}
+
 /// Control characters, and those that cannot be seen or turn the direction of others, written out: what somebody else has
 /// sent or written must not be able to steer the terminal of whoever looks at it, nor to look like something else.
 pub(crate) fn printable(text: &str) -> String {
@@ -222,5 +257,25 @@ fn place_in_words<'t>(message: &str, source: &Source<'t>) -> Option<Place<'t>> {
     match stuck.excerpt.is_empty() {
         true => Some(places.next().unwrap_or(stuck)),
         false => Some(stuck),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let narrow = Width::of_terminal(1);
+        let text = "one two three four five six seven eight nine ten eleven twelve thirteen";
+        assert_eq!(
+            narrow.wrap("  label  ", text),
+            "  label  one two three four five six seven eight nine ten\n         eleven twelve thirteen"
+        );
+        let long = "https://a.example/".repeat(5);
+        assert_eq!(narrow.wrap("", &format!("at {long} it")), format!("at\n{long}\nit"));
+        assert_eq!(narrow.wrap("- ", &long), format!("- {long}"));
+        assert_eq!((Width::of_terminal(80), Width::of_terminal(100)), (Width(80), Width::DEFAULT));
+        assert_eq!((Width::of_terminal(20), Width::of_terminal(u16::MAX)), (Width(60), Width(120)));
     }
 }

@@ -8,7 +8,7 @@ use super::overview::{ago, refusal, scheme_word};
 use super::{Process, time};
 use crate::browser::Credentials;
 use crate::explain::{self, Configuration, Explanation, Question, Recorded};
-use crate::report::{Paint, printable};
+use crate::report::{Paint, Width, printable};
 use crate::telemetry::Refused;
 
 /// For people.
@@ -30,7 +30,10 @@ pub(super) fn text(process: &Process, refused: &Refused, now: SystemTime) -> Str
         format!("  {by}"),
     ];
     let happened = happened.map(|line| printable(&line)).join("\n");
-    format!("{happened}\n\n{}", explained(process, refused, |explanation| explain::text(explanation, Paint::Plain)))
+    format!(
+        "{happened}\n\n{}",
+        explained(process, refused, |explanation| explain::text(explanation, Paint::Plain, Width::DEFAULT))
+    )
 }
 
 /// For programs.

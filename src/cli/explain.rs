@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::check::unreadable;
-use super::{DEFAULT_CONFIG, Format, paint, print};
+use super::{DEFAULT_CONFIG, Format, paint, print, width};
 use crate::browser::Credentials;
 use crate::config::Source;
 use crate::explain::{self, Configuration, Misasked, Outcome, Question};
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let fix = explain::mend(&question, &name, &text, &problems, &read);
         print(&match arguments.format {
             Format::Text => {
-                let mended = fix.map(|fix| explain::mended_text(&fix, paint())).unwrap_or_default();
+                let mended = fix.map(|fix| explain::mended_text(&fix, paint(), width())).unwrap_or_default();
                 report::text(&problems, &source, paint()) + &mended
             }
             Format::Json => explain::mended_json(&problems, &source, fix.as_ref()),
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &read));
     print(&match arguments.format {
-        Format::Text => explain::text(&explanation, paint()),
+        Format::Text => explain::text(&explanation, paint(), width()),
         Format::Json => explain::json(&explanation),
     });
     match explanation.outcome {

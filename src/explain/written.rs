@@ -12,7 +12,7 @@ use super::{
 use crate::browser::{Credentials, Stage};
 use crate::config::Source;
 use crate::problem::Problems;
-use crate::report::{Paint, hunks_json, printable, problems_json};
+use crate::report::{Paint, Width, hunks_json, printable, problems_json};
 use crate::snapshot::Level;
 
 const RED: &str = "1;31";
@@ -20,8 +20,8 @@ const GREEN: &str = "1;32";
 const CYAN: &str = "1;36";
 
 /// An explanation for people: the verdict first, then why, then what goes over the wire, then what to change.
-pub fn text(explanation: &Explanation, paint: Paint) -> String {
-    let mut out = Out { text: String::new(), file: printable(&explanation.file), paint };
+pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
+    let mut out = Out { text: String::new(), file: printable(&explanation.file), paint, width };
     out.verdict(explanation);
     out.why(explanation);
     for (i, exchange) in explanation.exchanges.iter().enumerate() {
@@ -40,8 +40,8 @@ pub fn text(explanation: &Explanation, paint: Paint) -> String {
 }
 
 /// What mends a text that was refused, for people: behind what `check` prints.
-pub fn mended_text(fix: &Fix, paint: Paint) -> String {
-    let mut out = Out { text: String::new(), file: printable(&fix.file), paint };
+pub fn mended_text(fix: &Fix, paint: Paint, width: Width) -> String {
+    let mut out = Out { text: String::new(), file: printable(&fix.file), paint, width };
     out.fix("to mend it", fix);
     out.text
 }
@@ -64,6 +64,7 @@ struct Out {
     text: String,
     file: String,
     paint: Paint,
+    width: Width,
 }
 
 /// As wide as the longest label and a gap.
@@ -175,17 +176,18 @@ impl Out {
     }
 
     fn fix(&mut self, what: &str, fix: &Fix) {
-        let title = format!("{what}: {}", printable(&fix.steps.join("; ")));
+        let title = self.width.wrap("", &format!("{what}: {}", printable(&fix.steps.join("; "))));
         let _ = writeln!(self.text, "\n{}", self.paint.with(GREEN, &title));
         self.hunks(&fix.hunks);
         for widening in &fix.widens {
-            let _ = writeln!(self.text, "  {}", printable(&widening.to_string()));
+            let _ = writeln!(self.text, "{}", self.width.wrap("  ", &printable(&widening.to_string())));
         }
     }
 
     fn tried(&mut self, tried: &Tried) {
         let steps = printable(&tried.steps.join("; "));
-        let _ = writeln!(self.text, "The closest one: {steps}; but the file is refused then:");
+        let closest = self.width.wrap("", &format!("The closest one: {steps}; but the file is refused then:"));
+        let _ = writeln!(self.text, "{closest}");
         for Objection { at: Place { line, column, key }, kind } in &tried.objections {
             let problem = format!("{key}: {}; {}", kind.fault(), kind.remedy());
             let _ = writeln!(self.text, "  {}:{line}:{column} {}", self.file, printable(&problem));
@@ -223,7 +225,8 @@ impl Out {
     }
 
     fn item(&mut self, label: &str, text: &str) {
-        let _ = writeln!(self.text, "  {label:<LABEL$}{}", printable(text));
+        let line = self.width.wrap(&format!("  {label:<LABEL$}"), &printable(text));
+        let _ = writeln!(self.text, "{line}");
     }
 }
 
