@@ -484,7 +484,7 @@ fn pages_of_a_large_configuration_take_turns() {
     let pages: Vec<_> = std::thread::scope(|scope| {
         let ask = || scope.spawn(|| ["/config", "/"].map(|path| ask(&gateway, path)));
         let asked: Vec<_> = (0..8).map(|_| ask()).collect();
-        while !asked.iter().all(|asked| asked.is_finished()) {
+        while !asked.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[ADMIN]).status, 200);
             std::thread::sleep(Duration::from_millis(20));
         }
