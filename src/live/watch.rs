@@ -76,12 +76,11 @@ impl Reading {
         std::fs::read(path)
     }
 
-    /// Whether a path leads to one of the files that were read, by whatever name.
+    /// Whether a path leads to one of the files that were read, by whatever name; also when that was replaced since.
     pub(super) fn has(&self, path: &Path) -> bool {
-        let place = |stamp: &Stamp| (stamp.device, stamp.inode);
-        let Ok(found) = std::fs::metadata(path) else { return false };
-        let found = place(&Stamp::of(&found));
-        self.0.borrow().0.values().flatten().any(|stamp| place(stamp) == found)
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        let Some(found) = place(path) else { return false };
+        self.0.borrow().0.keys().any(|read| place(read).as_ref() == Some(&found))
     }
 
     /// What was asked for.
