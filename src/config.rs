@@ -6,25 +6,21 @@
 //! Every problem is reported at once: a value that cannot be read is noted and taken out, and reading goes on
 //! without it, until what is left can be read.
 
+mod choices;
 mod edit;
 mod problems;
 mod source;
 mod strict;
 mod units;
 
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
-
+pub use self::choices::{Cors, Named, Toggle, Use};
 pub use self::edit::{Hunk, NewValue, hunks};
 pub use self::source::{Place, Source};
 pub use self::units::{Duration, Size};
-
-use serde_json::json;
 
 use crate::cors::Settings;
 use crate::list::{List, given};
@@ -477,42 +473,6 @@ pub struct Route {
     pub cors: Option<Cors>,
 }
 
-/// `cors`: a policy, the name of one, or `false`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Cors {
-    /// `false`: no CORS handling at all.
-    Off,
-    /// `true`, which means nothing; refused with its place.
-    On,
-    /// A policy.
-    Policy(Use<Settings>),
-}
-
-/// Something by its name, or written in place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Use<T> {
-    /// The name.
-    Named(String),
-    /// The thing.
-    Inline(Box<T>),
-}
-
-/// `false`, `true`, or how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Toggle<T> {
-    /// `false`
-    Off,
-    /// `true`: as it is by default.
-    On,
-    /// As written.
-    With(T),
-}
-
-/// A mapping of names, in the order of the file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Named<T>(pub Vec<(String, T)>);
-
 impl Document {
     /// The policy that a `cors` means; None: none, or none of that name.
     pub fn settings<'d>(&'d self, cors: &'d Cors) -> Option<&'d Settings> {
@@ -664,189 +624,7 @@ impl Default for Ejection {
     }
 }
 
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Named(Vec::new())
-    }
-}
-
-// === reading what serde cannot derive ===
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NamedVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
-            type Value = Named<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping of names")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
-                let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0));
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Named(entries))
-            }
-        }
-        deserializer.deserialize_map(NamedVisitor(PhantomData))
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Use<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct UseVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for UseVisitor<T> {
-            type Value = Use<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name, or the thing itself")
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Use<T>, E> {
-                Ok(Use::Named(name.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Use<T>, A::Error> {
-                let inline = T::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(Use::Inline(Box::new(inline)))
-            }
-        }
-        deserializer.deserialize_any(UseVisitor(PhantomData))
-    }
-}
-
-impl<'de> Deserialize<'de> for Cors {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct CorsVisitor;
-        impl<'de> Visitor<'de> for CorsVisitor {
-            type Value = Cors;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a policy, the name of one, or `false`")
-            }
-            fn visit_bool<E>(self, on: bool) -> Result<Cors, E> {
-                Ok(if on { Cors::On } else { Cors::Off })
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Cors, E> {
-                Ok(Cors::Policy(Use::Named(name.to_owned())))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cors, A::Error> {
-                Use::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Cors::Policy)
-            }
-        }
-        deserializer.deserialize_any(CorsVisitor)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ToggleVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ToggleVisitor<T> {
-            type Value = Toggle<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`true`, `false`, or what it should be")
-            }
-            fn visit_bool<E>(self, on: bool) -> Result<Toggle<T>, E> {
-                Ok(if on { Toggle::On } else { Toggle::Off })
-            }
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Toggle<T>, E> {
-                T::deserialize(number.into_deserializer()).map(Toggle::With)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Toggle<T>, A::Error> {
-                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Toggle::With)
-            }
-        }
-        deserializer.deserialize_any(ToggleVisitor(PhantomData))
-    }
-}
-
-// === as it would be written ===
-
-impl Serialize for Cors {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Cors::Off => serializer.serialize_bool(false),
-            Cors::On => serializer.serialize_bool(true),
-            Cors::Policy(policy) => policy.serialize(serializer),
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Toggle<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Toggle::Off => serializer.serialize_bool(false),
-            Toggle::On => serializer.serialize_bool(true),
-            Toggle::With(how) => how.serialize(serializer),
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Named<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-// === schemas of what cannot be derived ===
-
-impl<T: JsonSchema> JsonSchema for Named<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Named{}", T::schema_name()).into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "object",
-            "propertyNames": { "pattern": format!("^{}$", forms::NAME) },
-            "additionalProperties": generator.subschema_for::<T>(),
-        })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Use<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Use{}", T::schema_name()).into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [forms::by_name(), generator.subschema_for::<T>()] })
-    }
-}
-
-impl JsonSchema for Cors {
-    fn schema_name() -> Cow<'static, str> {
-        "Cors".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    /// `true` can be read, to be refused with its place; here it is not known.
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let policy = generator.subschema_for::<Settings>();
-        json_schema!({ "anyOf": [{ "const": false }, forms::by_name(), policy] })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Toggle<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Toggle{}", T::schema_name()).into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<T>()] })
-    }
-}
+// === rules of the schema that no type says ===
 
 fn no_redirect_over_tls(schema: &mut Schema) {
     schema.insert("if".into(), json!({ "required": ["tls"] }));
