@@ -45,8 +45,13 @@ const PATHS: &str = "\
 ";
 
 /// Answers for a process.
-#[derive(Clone)]
-pub struct Admin(Arc<Process>);
+pub struct Admin {
+    process: Arc<Process>,
+    /// Pages that are made from the text of the configuration: one at a time, for a large one costs memory as well.
+    pages: Arc<Semaphore>,
+    /// What is counted has a queue of its own: monitoring must not go blind because somebody looks at a page.
+    scrapes: Arc<Semaphore>,
+}
 
 /// What there is to tell about.
 pub struct Process {
@@ -62,8 +67,6 @@ pub struct Process {
     pub metrics: Metrics,
     /// When it started.
     pub started: SystemTime,
-    /// Who makes a page that takes long: one at a time, for a large configuration costs memory as well.
-    pub turn: Arc<Semaphore>,
 }
 
 /// How long a page is waited for that somebody else's is in front of.
@@ -98,7 +101,8 @@ enum Format {
 impl Admin {
     /// Tells about a process.
     pub fn new(process: Process) -> Self {
-        Admin(Arc::new(process))
+        let queue = || Arc::new(Semaphore::new(1));
+        Admin { process: Arc::new(process), pages: queue(), scrapes: queue() }
     }
 
     async fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Page {
@@ -107,21 +111,25 @@ impl Admin {
         }
         // Whoever checks these may call the process by any name, and learns nothing but that it lives.
         match path {
-            "/readyz" if !self.0.readiness.is_ready() => {
+            "/readyz" if !self.process.readiness.is_ready() => {
                 return Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
             }
             "/livez" | "/readyz" => return Page::text(StatusCode::OK, "ok\n"),
             _ => {}
         }
-        if let Err(refusal) = door::admit(headers, self.0.live.current().snapshot.admin_hosts()) {
+        if let Err(refusal) = door::admit(headers, self.process.live.current().snapshot.admin_hosts()) {
             return Page::text(StatusCode::FORBIDDEN, refusal);
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
-        let Ok(Ok(turn)) = timeout(PATIENCE, self.0.turn.clone().acquire_owned()).await else {
+        let queue = match view {
+            View::Metrics => &self.scrapes,
+            View::Status | View::Config | View::Routes | View::Refusals | View::Refusal { .. } => &self.pages,
+        };
+        let Ok(Ok(turn)) = timeout(PATIENCE, queue.clone().acquire_owned()).await else {
             return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Busy with the page of somebody else; ask again.\n");
         };
         // Large configurations take a while to write out, and whether the process lives must be known meanwhile.
-        let process = self.0.clone();
+        let process = self.process.clone();
         let page = tokio::task::spawn_blocking(move || {
             // It ends with the work, also when nobody waits for that any more.
             let _turn = turn;

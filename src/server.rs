@@ -22,7 +22,6 @@ use pingora::services::listening::Service;
 use pingora_core::apps::ServerApp;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 pub use self::signals::Readiness;
 use self::signals::Signals;
@@ -162,7 +161,6 @@ pub fn serve_with(
             connections: connections.clone(),
             metrics: Metrics::new(live.clone(), telemetry.clone(), counts),
             started: SystemTime::now(),
-            turn: Arc::new(Semaphore::new(1)),
         });
         add_http_service(&mut server, "admin", Bounded::new(admin), address);
     }
