@@ -2,8 +2,12 @@
 //! answered with fixed CORS headers. No configuration, no routing, no decision.
 //!
 //! ```text
-//! bare LISTEN UPSTREAM THREADS        bare 127.0.0.1:9081 127.0.0.1:8000 1
+//! bare LISTEN UPSTREAM THREADS [TLS_LISTEN CERT KEY]
+//! bare 127.0.0.1:9081 127.0.0.1:8000 1
+//! bare 127.0.0.1:9081 127.0.0.1:8000 1 127.0.0.1:9444 bare.crt bare.key
 //! ```
+//!
+//! With the last three it also listens for TLS, and offers HTTP/2 there; both files are PEM.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::listeners::tls::TlsSettings;
 use pingora::modules::http::HttpModules;
 use pingora::server::Server;
 use pingora::server::configuration::{Opt, ServerConf};
@@ -66,8 +71,8 @@ impl ProxyHttp for Bare {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, upstream, threads] = arguments.as_slice() else {
-        eprintln!("bare LISTEN UPSTREAM THREADS");
+    let ([listen, upstream, threads, tls @ ..], true) = (arguments.as_slice(), matches!(arguments.len(), 3 | 6)) else {
+        eprintln!("bare LISTEN UPSTREAM THREADS [TLS_LISTEN CERT KEY]");
         std::process::exit(2);
     };
     let conf =
@@ -77,6 +82,11 @@ fn main() {
     let bare = Bare { upstream: upstream.parse().expect("an address") };
     let mut proxy = pingora_proxy::http_proxy_service(&server.configuration, bare);
     proxy.add_tcp(listen);
+    if let [listen, cert, key] = tls {
+        let mut settings = TlsSettings::intermediate(cert, key).expect("a certificate and its key");
+        settings.enable_h2();
+        proxy.add_tls_with_settings(listen, None, settings);
+    }
     server.add_service(proxy);
     server.run_forever();
 }

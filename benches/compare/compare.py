@@ -1,0 +1,435 @@
+"""corsgate beside nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy: the same work, side by side, in one run.
+
+    make bench-compare                                 everything, in about an hour
+    make bench-compare ONLY=preflight,get              what has a name that begins so
+    make bench-compare PEERS=corsgate,nginx ROUNDS=1   only these
+
+The peer has the first core, with one worker; the backend and the load generator have the second. Peers take turns in
+short rounds, because machines drift and two runs are never alike: ratios are taken round by round, and the median
+counts. Results are written to target/compare after every measurement, and at the end a report and plots.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import functools
+import http.client
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import load
+import plots
+import report
+import scenarios
+from peers import (
+    OTHER_CORE,
+    PEERS,
+    TARGET,
+    WATCHED,
+    Backend,
+    Bare,
+    Caddy,
+    Corsgate,
+    CorsgateDefaults,
+    Envoy,
+    Failed,
+    Haproxy,
+    Nginx,
+    Peer,
+    Work,
+    make_certificate,
+)
+
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+SECONDS = float(os.environ.get("SECONDS_PER_ROUND", "2"))
+ONLY = tuple(filter(None, os.environ.get("ONLY", "").split(",")))
+ONLY_PEERS = tuple(filter(None, os.environ.get("PEERS", "").split(",")))
+
+OUT = TARGET / "compare"
+WARM_UP = 1.0
+CALLGRIND_REQUESTS = 3200
+COUNTED = {"get": scenarios.GET, "preflight": scenarios.PREFLIGHT, "preflight-hostile": scenarios.HOSTILE}
+
+GROWING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy)
+SIZES = {"hosts": (10, 10_000, 1_000_000), "origins": (10, 1_000, 100_000), "routes": (10, 1_000, 100_000)}
+SAMPLES = 1000  # requests that are spread over a whole set
+START_LIMIT, MEMORY_LIMIT = 180.0, 12 << 30
+
+RELOADING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy, Caddy)
+RELOAD_EVERY, RELOAD_SECONDS = 0.5, 2 * SECONDS
+MANY_ROUTES, MANY_RELOADS = 100_000, 5
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that `finally` is run, and nobody stays behind
+    os.sched_setaffinity(0, {int(OTHER_CORE)})
+    chosen = [peer for peer in PEERS if not ONLY_PEERS or peer.name in ONLY_PEERS]
+    present = [peer for peer in chosen if peer.binary()]
+    results = Results(present)
+    with tempfile.TemporaryDirectory(prefix="compare-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        backend = Backend(folder, Work(0, *make_certificate(folder)))
+        backend.start()
+        stack.callback(backend.stop)
+        work = dataclasses.replace(backend.work, backend=backend.port)
+        try:
+            run_scenarios(present, work, folder, results)
+            if wanted("instructions"):
+                count_instructions(present, work, folder, results)
+            for kind, sizes in SIZES.items():
+                if wanted(kind):
+                    grow(kind, sizes, [peer for peer in GROWING if peer in present], work, folder, results)
+            if wanted("reloads"):
+                reload_often([peer for peer in RELOADING if peer in present], work, folder, results)
+            if wanted("many-routes") and Corsgate in present:
+                reload_many_routes(work, folder, results)
+        except scenarios.WrongAnswer as wrong:
+            sys.exit(f"stopped: {wrong}")
+    print("\n" + report.write(results.path))
+    plots.write(results.path)
+
+
+def wanted(name: str) -> bool:
+    return not ONLY or name.startswith(ONLY)
+
+
+class Results:
+    """What has been found so far, always on disk as well."""
+
+    def __init__(self, present: Sequence[type[Peer]]) -> None:
+        OUT.mkdir(parents=True, exist_ok=True)
+        self.path = OUT / "results.json"
+        self.found: dict = {
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+            "machine": {
+                "cpu": cpu_model(),
+                "cores": os.cpu_count(),
+                "kernel": platform.release(),
+                "hardware_counters": load.has_hardware_counters(),
+            },
+            "settings": {"rounds": ROUNDS, "seconds": SECONDS, "requests_under_callgrind": CALLGRIND_REQUESTS},
+            "versions": {peer.name: peer.version() for peer in present},
+            "known": [{"peer": known.peer, "scenarios": known.scenarios, "why": known.why} for known in scenarios.KNOWN]
+            + [
+                {"peer": peer, "scenarios": ("all",), "why": why}
+                for peer, (_, why) in scenarios.KNOWN_FORWARDED.items()
+            ],
+            "titles": {scenario.name: scenario.title for scenario in scenarios.SCENARIOS},
+            "scenarios": {},
+            "paced": {},
+            "memory": {},
+            "instructions": {},
+            "growth": {},
+            "reloads": {},
+            "many_routes": {},
+        }
+
+    def put(self, value: object, *keys: str) -> None:
+        within = self.found
+        for key in keys[:-1]:
+            within = within.setdefault(key, {})
+        within[keys[-1]] = value
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.found, indent=1))
+        new.rename(self.path)
+        print_line(keys, value)
+
+
+def print_line(keys: Sequence[str], value: object) -> None:
+    match value:
+        case {"failed": why}:
+            text = str(why)
+        case {"rounds": [first, *_] as rounds}:
+            text = figures({name: report.median(each[name] for each in rounds) for name in first})
+        case dict():
+            text = figures(value)
+        case float() | int():
+            text = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+        case _:
+            text = str(value)
+    print(f"{keys[0]:12} {keys[1]:18} {' '.join(keys[2:]):28} {text}", flush=True)
+
+
+def figures(measures: load.Measures) -> str:
+    return "  ".join(f"{name} {measures[name]:>10,.1f}" for name in measures if name != "requests")
+
+
+# === the peers beside each other ===
+
+
+def run_scenarios(present: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    chosen = [scenario for scenario in scenarios.SCENARIOS if wanted(scenario.name)]
+    if not chosen and not wanted("paced"):
+        return
+    with contextlib.ExitStack() as stack:
+        running: list[Peer] = []
+        for kind in present:
+            peer = kind(folder, work)
+            try:
+                peer.start()
+            except Failed as failed:
+                results.put({"failed": str(failed)}, "memory", kind.name)
+                continue
+            stack.callback(peer.stop)
+            scenarios.check_forwarded(peer.name, peer.port)
+            running.append(peer)
+            results.put(load.memory(peer.process.pid), "memory", peer.name, "idle")
+        for scenario in chosen:
+            loads = {}
+            for peer in running:
+                if not takes_part(peer, scenario):
+                    continue
+                try:
+                    scenarios.check(peer.name, scenario, peer.tls_port if scenario.tls else peer.port)
+                    loads[peer.name] = (peer, functools.partial(load_of, scenario, peer, folder))
+                except (OSError, http.client.HTTPException) as failure:
+                    results.put({"failed": f"{failure} {peer.last_words()}"}, "scenarios", scenario.name, peer.name)
+            in_turns(loads, results, "scenarios", scenario.name)
+        if wanted("paced"):
+            loads = {
+                peer.name: (peer, functools.partial(load.paced, peer.port, scenarios.GET, folder=folder))
+                for peer in running
+                if not isinstance(peer, WATCHED)
+            }
+            in_turns(loads, results, "paced", "get")
+        for peer in running:
+            results.put(load.memory(peer.process.pid), "memory", peer.name, "after")
+
+
+def takes_part(peer: Peer, scenario: scenarios.Scenario) -> bool:
+    return (scenario.bare or not isinstance(peer, Bare)) and (scenario.watched or not isinstance(peer, WATCHED))
+
+
+def load_of(scenario: scenarios.Scenario, peer: Peer, folder: Path, seconds: float) -> load.Measures:
+    match scenario.load:
+        case "handshakes":
+            return load.handshakes(peer.tls_port, scenario.request, seconds, folder)
+        case "http2":
+            return load.http2(peer.tls_port, scenario.request, seconds, folder)
+        case _:
+            port = peer.tls_port if scenario.tls else peer.port
+            return load.wrk(port, [scenario.request], seconds, folder, tls=scenario.tls)
+
+
+def in_turns(loads: dict[str, tuple[Peer, Callable[..., load.Measures]]], results: Results, *keys: str) -> None:
+    """Rounds of one turn each. Who fails is left out from then on, and the others go on."""
+    failures: dict[str, str] = {}
+    rounds: dict[str, list[load.Measures]] = {name: [] for name in loads}
+    names = list(loads)
+    for number in range(-1, ROUNDS):
+        # Nobody is always the first one, or the one after the same other.
+        first = number % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            peer, make = loads[name]
+            if name in failures:
+                continue
+            try:
+                if number < 0:
+                    make(seconds=WARM_UP)
+                    continue
+                measures = load.turn(peer.process.pid, functools.partial(make, seconds=SECONDS))
+                if measures["errors"] and keys[0] != "paced":
+                    raise load.LoadFailed(f"{measures['errors']:.0f} errors")
+                rounds[name].append(measures)
+            except (load.LoadFailed, subprocess.SubprocessError, OSError) as failure:
+                failures[name] = f"{failure} {peer.last_words()}".strip()
+    for name in names:
+        results.put({"failed": failures[name]} if name in failures else {"rounds": rounds[name]}, *keys, name)
+
+
+# === instructions ===
+
+
+def count_instructions(present: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    for name, request in COUNTED.items():
+        for kind in present:
+            if kind is Caddy or (name == "preflight-hostile" and issubclass(kind, (Bare, *WATCHED))):
+                continue  # valgrind does not run programs in Go
+            peer = kind(folder, work)
+
+            def start(wrapper: Sequence[str], peer: Peer = peer) -> int:
+                peer.start(wrapper, seconds=120)
+                return peer.port
+
+            try:
+                count = load.callgrind(
+                    start,
+                    functools.partial(peer.stop, patience=60),
+                    (peer.folder / "log").read_text,
+                    request.bytes(),
+                    CALLGRIND_REQUESTS,
+                    peer.folder / "out",
+                )
+                results.put(count, "instructions", name, kind.name)
+            except (Failed, load.LoadFailed, OSError) as failure:
+                results.put({"failed": str(failure)}, "instructions", name, kind.name)
+
+
+# === growth ===
+
+
+def grow(
+    kind: str, sizes: Sequence[int], growing: Sequence[type[Peer]], work: Work, folder: Path, results: Results
+) -> None:
+    """Preflights, which each gateway answers by itself. All sizes of one peer take turns with each other."""
+    for peer_kind in growing:
+        with contextlib.ExitStack() as stack:
+            loads: dict[str, tuple[Peer, Callable[..., load.Measures]]] = {}
+            for size in sizes:
+                grown, requests = grown_work(kind, size, work)
+                peer = peer_kind(folder, grown)
+                keys = ("growth", kind, peer.name, str(size))
+                try:
+                    took = peer.start(seconds=START_LIMIT, most_memory=MEMORY_LIMIT, request=requests[0])
+                except Failed as failed:
+                    results.put({"failed": str(failed)}, *keys)
+                    continue
+                stack.callback(peer.stop)
+                results.put(took, *keys, "start_seconds")
+                results.put(load.memory(peer.process.pid), *keys, "memory")
+                for request in requests[:: SAMPLES // 10]:
+                    check_grown(peer, request)
+                middle = [requests[len(requests) // 2]]
+                loads[f"{size} fixed"] = (peer, functools.partial(load.wrk, peer.port, middle, folder=folder))
+                loads[f"{size} spread"] = (peer, functools.partial(load.wrk, peer.port, requests, folder=folder))
+            in_turns(loads, results, "growth", kind, peer_kind.name)
+
+
+def grown_work(kind: str, size: int, work: Work) -> tuple[Work, list[scenarios.Request]]:
+    """The configuration, and preflights spread over all of it."""
+    some = range(0, size, max(1, size // SAMPLES))
+    match kind:
+        case "hosts":
+            hosts = [f"h{number}.customers.example" for number in range(size)]
+            return dataclasses.replace(work, hosts=hosts), [scenarios.preflight(host=hosts[number]) for number in some]
+        case "origins":
+            origins = [f"https://o{number}.customers.example" for number in range(size)]
+            return dataclasses.replace(work, origins=origins), [scenarios.preflight(origins[number]) for number in some]
+        case _:
+            prefixes = [f"/v1/r{number}/" for number in range(size)]
+            requests = [scenarios.preflight(path=f"{prefixes[number]}items") for number in some]
+            return dataclasses.replace(work, prefixes=prefixes), requests
+
+
+def check_grown(peer: Peer, request: scenarios.Request) -> None:
+    scenario = dataclasses.replace(
+        next(each for each in scenarios.SCENARIOS if each.name == "preflight"),
+        request=request,
+        answer=scenarios.allowed(dict(request.headers)["Origin"]),
+    )
+    scenarios.check(peer.name, scenario, peer.port)
+
+
+# === reloads ===
+
+
+def reload_often(reloading: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    """A changed configuration twice a second. At full load a connection that is closed is a lost request."""
+    for kind in reloading:
+        peer = kind(folder, work)
+        try:
+            peer.start()
+            for name, make in (
+                ("saturated", functools.partial(load.wrk, peer.port, [scenarios.GET])),
+                ("paced", functools.partial(load.paced, peer.port, scenarios.GET)),
+            ):
+                make(seconds=WARM_UP, folder=folder)
+                results.put(make(seconds=RELOAD_SECONDS, folder=folder), "reloads", peer.name, name, "without")
+                with reloading_every(RELOAD_EVERY, peer) as reloads:
+                    measures = make(seconds=RELOAD_SECONDS, folder=folder)
+                results.put(measures | {"reloads": reloads[0]}, "reloads", peer.name, name, "with")
+                wait_until_in_force(peer)
+        except (Failed, load.LoadFailed, subprocess.SubprocessError, OSError) as failure:
+            results.put({"failed": str(failure)}, "reloads", peer.name)
+        finally:
+            peer.stop()
+
+
+@contextlib.contextmanager
+def reloading_every(pause: float, peer: Peer) -> Iterator[list[int]]:
+    """Yields how many reloads there were, in a list."""
+    over, count = threading.Event(), [0]
+
+    def reload() -> None:
+        while not over.wait(pause):
+            count[0] += 1
+            reload_changed(peer)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        reloads = executor.submit(reload)
+        try:
+            yield count
+        finally:
+            over.set()
+        reloads.result()
+
+
+def reload_changed(peer: Peer) -> float:
+    """The time when it was told."""
+    peer.work = dataclasses.replace(peer.work, max_age=peer.work.max_age + 1)
+    peer.configure()
+    told = time.monotonic()
+    peer.reload()
+    return told
+
+
+def wait_until_in_force(peer: Peer, seconds: float = 20) -> None:
+    """The last one counts; or the reloads were none."""
+    until = time.monotonic() + seconds
+    while scenarios.ask(peer.port, scenarios.PREFLIGHT).get("access-control-max-age") != str(peer.work.max_age):
+        if time.monotonic() > until:
+            raise Failed(f"{peer.name} has not put the last configuration in force")
+        time.sleep(0.05)
+
+
+def reload_many_routes(work: Work, folder: Path, results: Results) -> None:
+    """100,000 routes in YAML, on one core, under load."""
+    grown, requests = grown_work("routes", MANY_ROUTES, work)
+    peer = CorsgateDefaults(folder, grown)
+    try:
+        peer.start(seconds=START_LIMIT, request=requests[0])
+        make = functools.partial(load.paced, peer.port, dataclasses.replace(requests[0], method="GET"), folder=folder)
+        make(seconds=WARM_UP)
+        results.put(make(seconds=RELOAD_SECONDS), "many_routes", "paced", "before")
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            reloads = executor.submit(lambda: [timed_reload(peer, number + 1) for number in range(MANY_RELOADS)])
+            # About as long as the reloads last.
+            results.put(make(seconds=MANY_RELOADS), "many_routes", "paced", "during")
+            results.put(sorted(reloads.result()), "many_routes", "reload_seconds", "all")
+        results.put(load.memory(peer.process.pid), "many_routes", "memory", "after")
+    except (Failed, load.LoadFailed, OSError) as failure:
+        results.put({"failed": str(failure)}, "many_routes", "failed")
+    finally:
+        peer.stop()
+
+
+def timed_reload(peer: Peer, number: int, seconds: float = 60) -> float:
+    """From the signal to the line in the log."""
+    told = reload_changed(peer)
+    while (peer.folder / "log").read_text().count("reloaded generation=") < number:
+        if time.monotonic() - told > seconds:
+            raise Failed(f"no reload within {seconds:.0f} s: {peer.last_words()}")
+        time.sleep(0.005)
+    return time.monotonic() - told
+
+
+def cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
+    return found[1] if found else platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The gate: what corsgate costs beside a bare Pingora proxy, as instructions, which do not depend on a quiet machine.
+
+    python3 benches/compare/gate.py target/release/corsgate target/release/examples/bare
+
+Needs valgrind, and nothing else that is compared with. Ends with 1 when corsgate is above a bound; see load.py for how
+instructions are counted. The backend is a thread of this program: under callgrind every proxy is slower than that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import load
+import scenarios
+
+# What a request may cost, beside the bare proxy. Lower them when the code has become better, so that it stays so.
+BOUNDS = {
+    "preflight": (scenarios.PREFLIGHT, 1.25),
+    "GET, allowed origin": (scenarios.GET, 1.35),
+}
+REQUESTS = 1600  # enough that two runs differ by less than 1 %
+
+Command = Callable[[int], list[str]]  # for a port
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: keep-alive\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept-Encoding\r\n\r\n%s"
+    % (len(scenarios.BODY), scenarios.BODY)
+)
+
+CORSGATE = """
+listeners: [{{ address: 127.0.0.1:{port} }}]
+server: {{ threads: 1, grace_period: 1s }}
+upstreams: {{ api: {{ nodes: [{{ address: 127.0.0.1:{backend} }}] }} }}
+services:
+  - name: api
+    hosts: [{host}]
+    upstream: api
+    cors:
+      allow_origins: [{origin}, "https://*.partner.example"]
+      allow_methods: [{methods}]
+      allow_headers: [{headers}]
+      max_age: {max_age}
+    routes: [{{ name: v1, paths: [/v1/*] }}]
+"""
+
+
+def main() -> int:
+    if len(sys.argv) != 3:
+        print("gate.py CORSGATE BARE", file=sys.stderr)
+        return 2
+    corsgate, bare = (os.path.abspath(path) for path in sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="gate-") as name, backend() as upstream:
+        folder = Path(name)
+        print(
+            f"{'user instructions per request':32} {'corsgate':>10} {'bare':>10} {'more':>10} {'ratio':>7} {'bound':>7}"
+        )
+        above = []
+        for title, (request, bound) in BOUNDS.items():
+            ours = instructions(lambda port: corsgate_command(corsgate, port, upstream, folder), request, folder)
+            least = instructions(
+                lambda port: [bare, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", "1"], request, folder
+            )
+            ratio = ours / least
+            print(
+                f"{title:32} {ours:>10,.0f} {least:>10,.0f} {ours - least:>10,.0f} {ratio:>7.3f} {bound:>7.2f}",
+                flush=True,
+            )
+            if ratio > bound:
+                above.append(title)
+    if above:
+        print(
+            f"\n{' and '.join(above)}: corsgate does more than it may, beside a bare Pingora proxy.\n"
+            "What is new in the hooks of src/proxy.rs, or in what they call? Build with `--profile profiling`, run\n"
+            "both under `valgrind --tool=callgrind`, and compare with callgrind_annotate. If it is meant, say in\n"
+            "the commit what it buys, and raise the bound in benches/compare/gate.py."
+        )
+    return 1 if above else 0
+
+
+def corsgate_command(binary: str, port: int, upstream: int, folder: Path) -> list[str]:
+    config = folder / "corsgate.yaml"
+    config.write_text(
+        CORSGATE.format(
+            port=port,
+            backend=upstream,
+            host=scenarios.HOST,
+            origin=scenarios.ORIGIN,
+            methods=scenarios.METHODS,
+            headers=scenarios.HEADERS,
+            max_age=scenarios.MAX_AGE,
+        )
+    )
+    return [binary, "run", "--config", str(config)]
+
+
+def instructions(command: Command, request: scenarios.Request, folder: Path) -> float:
+    server = Server(command, folder / "log")
+    return load.callgrind(server.start, server.stop, server.log.read_text, request.bytes(), REQUESTS, folder / "out")
+
+
+class Server:
+    """A process that is started anew for each count, on a port of its own."""
+
+    def __init__(self, command: Command, log: Path) -> None:
+        self.command, self.log = command, log
+        self.process: subprocess.Popen | None = None
+
+    def start(self, wrapper: Sequence[str]) -> int:
+        port = load.free_port()
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [*wrapper, *self.command(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return port
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        self.stop()
+        raise load.LoadFailed(f"the server did not start: {self.log.read_text()[-500:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def backend() -> Iterator[int]:
+    """Answers everything with the same bytes, and keeps connections. Its threads end with the program."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield listener.getsockname()[1]
+
+
+def answer(connection: socket.socket) -> None:
+    """Requests here have no body, so each ends with its header."""
+    with connection, contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        data = b""
+        while received := connection.recv(1 << 16):
+            data += received
+            complete = data.count(b"\r\n\r\n")
+            if complete:
+                data = data.rpartition(b"\r\n\r\n")[2]
+                connection.sendall(ANSWER * complete)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

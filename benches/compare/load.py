@@ -1,0 +1,319 @@
+"""Makes load, and counts what it costs the one who answers.
+
+*CPU time* is what the scheduler has given to the threads of a peer during its turn, user and kernel, divided by the
+requests: it does not depend on whether the peer or the load generator was the bottleneck. *Throughput* and latency are
+those of wrk and h2load. *Instructions* are exact for a binary: under callgrind a peer gets N and then 2N requests, and
+the difference of the totals, divided by N, leaves out start and stop; the kernel is not counted. Where the machine has
+hardware counters, `perf stat` counts instructions and cycles during the turns as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+CORE = "1"  # of the load generators
+CONNECTIONS = 64
+PACED_CONNECTIONS, PACED_PAUSE = 32, 16  # milliseconds: some 2,000 requests per second
+Measures = dict[str, float]
+
+# Valgrind counts an instruction for every byte that `rep movsb` copies, which a processor does in a few. glibc takes that
+# for larger copies unless it is told otherwise; this way they are counted in steps of 32 bytes.
+COPIES_IN_STEPS = ["env", "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000"]
+
+
+class Sendable(Protocol):
+    """A request, as scenarios.py has it."""
+
+    method: str
+    path: str
+    host: str
+    headers: tuple[tuple[str, str], ...]
+    body: int
+
+    def bytes(self) -> bytes: ...
+
+
+class LoadFailed(Exception):
+    pass
+
+
+# === what it costs ===
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    pids = [pid]
+    for each in pids:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids += map(int, children.read_text().split())
+    return pids
+
+
+def cpu_seconds(pid: int) -> float:
+    nanoseconds = 0
+    for each in family(pid):
+        for schedstat in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                nanoseconds += int(schedstat.read_text().split()[0])
+    return nanoseconds / 1e9
+
+
+def memory(pid: int) -> int:
+    """Resident bytes of a process and its children. What they share is counted once; their binary counts in full, for
+    a proportional share of it would flatter whoever runs three times."""
+    own, files = 0, [0]
+    for each in family(pid):
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
+            own += sum(map(int, re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.M)))
+            files += map(int, re.findall(r"^RssFile:\s+(\d+)", Path(f"/proc/{each}/status").read_text(), re.M))
+    return (own + max(files)) << 10
+
+
+def turn(pid: int, load: Callable[[], Measures]) -> Measures:
+    """What `load` says, and what it has cost the process per request."""
+    with hardware_counters(pid) as counted:
+        before = cpu_seconds(pid)
+        measures = load()
+        cpu = cpu_seconds(pid) - before
+    requests = measures["requests"]
+    return measures | {"cpu_us": cpu / requests * 1e6} | {name: count / requests for name, count in counted.items()}
+
+
+@functools.cache
+def has_hardware_counters() -> bool:
+    if shutil.which("perf") is None:
+        return False
+    done = subprocess.run(["perf", "stat", "-x,", "-e", "instructions,cycles", "true"], capture_output=True, text=True)
+    return done.returncode == 0 and "not supported" not in done.stderr and "not counted" not in done.stderr
+
+
+@contextlib.contextmanager
+def hardware_counters(pid: int) -> Iterator[dict[str, float]]:
+    counted: dict[str, float] = {}
+    if not has_hardware_counters():
+        yield counted
+        return
+    pids = ",".join(map(str, family(pid)))
+    perf = subprocess.Popen(
+        ["perf", "stat", "-x,", "-e", "instructions,cycles", "-p", pids], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.1)  # it attaches
+    try:
+        yield counted
+    finally:
+        perf.send_signal(signal.SIGINT)
+        for count, event in re.findall(r"^(\d+),[^,]*,(instructions|cycles)", perf.communicate(timeout=20)[1], re.M):
+            counted[event] = float(count)
+
+
+def callgrind(
+    start: Callable[[Sequence[str]], int],
+    stop: Callable[[], None],
+    log: Callable[[], str],
+    request: bytes,
+    requests: int,
+    out: Path,
+) -> float:
+    """User instructions per request. `start` runs a server under the wrapper it is given, and returns its port; after
+    `stop`, `log` has what it has written to stderr."""
+    totals = []
+    for times in (requests, 2 * requests):
+        port = start([*COPIES_IN_STEPS, "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"])
+        try:
+            exchange(port, request, times)
+        finally:
+            stop()
+        collected = re.findall(r"Collected : (\d+)", log())
+        if not collected:
+            raise LoadFailed(f"callgrind has no total: {log()[-300:]}")
+        totals.append(int(collected[-1]))
+    return (totals[1] - totals[0]) / requests
+
+
+def exchange(port: int, request: bytes, times: int, connections: int = 16) -> None:
+    """So many requests, on kept connections of which each has one under way: slower than wrk, and always the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(connections)]
+        for _ in range(times // connections):
+            for each in sockets:
+                each.sendall(request)
+            for each in sockets:
+                receive(each)
+
+
+def receive(connection: socket.socket) -> None:
+    """One response with a Content-Length and status 200."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += received(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"^content-length: *(\d+)", head, re.I | re.M)
+    if not head.startswith(b"HTTP/1.1 200") or length is None:
+        raise LoadFailed(f"unexpected answer: {head!r}")
+    missing = int(length[1]) - len(body)
+    while missing > 0:
+        missing -= len(received(connection))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def received(connection: socket.socket) -> bytes:
+    data = connection.recv(1 << 16)
+    if not data:
+        raise LoadFailed("the server has closed a connection")
+    return data
+
+
+# === who makes it ===
+
+
+def wrk(
+    port: int,
+    requests: Sequence[Sendable],
+    seconds: float,
+    folder: Path,
+    tls: bool = False,
+    options: Sequence[str] = (f"-c{CONNECTIONS}",),
+    more: str = "",
+) -> Measures:
+    """As fast as 64 kept connections can. Several requests are sent in turn."""
+    script = folder / "requests.lua"
+    script.write_text(
+        "\n".join(
+            [
+                "local requests, next = {}, 0",
+                "function init()",
+                f"  local body = string.rep('x', {requests[0].body})",
+                *(f"  requests[#requests + 1] = {wrk_format(request)}" for request in requests),
+                "end",
+                "function request()",
+                "  next = next % #requests + 1",
+                "  return requests[next]",
+                "end",
+                more,
+            ]
+        )
+    )
+    text = run(
+        [
+            "wrk",
+            "-t1",
+            *options,
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "10s",
+            "--latency",
+            "-s",
+            str(script),
+            f"{'https' if tls else 'http'}://127.0.0.1:{port}/",
+        ],
+        seconds,
+    )
+    done = int(re.search(r"(\d+) requests in", text)[1])
+    if done == 0:
+        raise LoadFailed(text)
+    return {
+        "requests": done,
+        "per_second": float(re.search(r"Requests/sec: +([\d.]+)", text)[1]),
+        "p50_us": microseconds(re.search(r"50% +(\S+)", text)[1]),
+        "p99_us": microseconds(re.search(r"99% +(\S+)", text)[1]),
+        "errors": sum(map(int, re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", text))),
+    }
+
+
+def wrk_format(request: Sendable) -> str:
+    headers = {"Host": request.host, "Accept": "*/*"} | dict(request.headers)
+    fields = ", ".join(f"[{lua(name)}] = {lua(value)}" for name, value in headers.items())
+    return f"wrk.format({lua(request.method)}, {lua(request.path)}, {{{fields}}}, {'body' if request.body else 'nil'})"
+
+
+def http2(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
+    """Eight connections of sixteen streams over TLS, as fast as they can."""
+    return h2load(port, request, ["-c8", "-m16", "-D", str(max(1, round(seconds)))], seconds, folder, protocol="h2")
+
+
+def handshakes(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
+    """A connection for each request. h2load resumes no session, so that every handshake is a full one; wrk would."""
+    began, parts = time.monotonic(), []
+    while time.monotonic() - began < seconds:
+        parts.append(h2load(port, request, ["--h1", "-c128", "-n128"], 20, folder))
+    requests = sum(part["requests"] for part in parts)
+    return {
+        "requests": requests,
+        "per_second": requests / (time.monotonic() - began),
+        "errors": sum(part["errors"] for part in parts),
+    }
+
+
+def paced(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
+    """A fixed rate that every peer reaches easily: what a client waits for when nothing is full. Its errors say
+    nothing: wrk counts connections, too, that were closed while it paused, and lost no request."""
+    return wrk(
+        port,
+        [request],
+        seconds,
+        folder,
+        options=[f"-c{PACED_CONNECTIONS}"],
+        more=(f"function delay() return math.random({PACED_PAUSE // 2}, {PACED_PAUSE * 3 // 2}) end"),
+    )
+
+
+def h2load(
+    port: int, request: Sendable, options: list[str], seconds: float, folder: Path, protocol: str = "http/1.1"
+) -> Measures:
+    """Over TLS. Latencies are those of its log, which has a line for each request."""
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
+    headers = [f"-H{name}: {value}" for name, value in ((":authority", request.host), *request.headers)]
+    text = run(
+        ["h2load", "-t1", *options, *headers, f"--log-file={log}", f"https://127.0.0.1:{port}{request.path}"], seconds
+    )
+    if f"Application protocol: {protocol}\n" not in text or "TLS Protocol: TLSv1.3" not in text:
+        raise LoadFailed(f"not {protocol} over TLS 1.3: {text}")
+    rows = [line.split("\t") for line in log.read_text().splitlines()]
+    times = sorted(int(row[2]) for row in rows if row[1] == "200")
+    if not times:
+        raise LoadFailed(text)
+    return {
+        "requests": len(times),
+        "per_second": float(re.search(r"([\d.]+) req/s", text)[1]),
+        "p50_us": quantile(times, 0.5),
+        "p99_us": quantile(times, 0.99),
+        "errors": int(re.search(r"(\d+) failed", text)[1]) + len(rows) - len(times),
+    }
+
+
+def run(command: list[str], seconds: float) -> str:
+    done = subprocess.run(["taskset", "-c", CORE, *command], capture_output=True, text=True, timeout=seconds + 60)
+    if done.returncode != 0:
+        raise LoadFailed(f"{command[0]}: {(done.stdout + done.stderr)[-500:]}")
+    return done.stdout
+
+
+def lua(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def microseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[unit]
+
+
+def quantile(ordered: Sequence[int], part: float) -> int:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

@@ -1,0 +1,784 @@
+"""How each peer is configured, started, reloaded and stopped, and what version it is.
+
+All do the same Work in the idiom of their manuals, with one worker, kept upstream connections and no access log. What
+they are given beyond their defaults is what a careful operator would give them: room for kept connections, hash tables
+that fit, no temporary files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import load
+import scenarios
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "target"
+PYTHON_PACKAGES = TARGET / "tools" / "peers"  # where tools/need-peers.sh puts them
+
+PEER_CORE, OTHER_CORE = "0", "1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a gateway is told to do."""
+
+    backend: int
+    certificate: Path
+    key: Path
+    hosts: Sequence[str] = (scenarios.HOST,)
+    origins: Sequence[str] = (scenarios.ORIGIN,)
+    prefixes: Sequence[str] = ("/v1/",)
+    max_age: int = scenarios.MAX_AGE
+
+
+class Failed(Exception):
+    """A peer did not do what it was started for."""
+
+
+class Peer:
+    name: str
+    environment: dict[str, str] = {}
+
+    def __init__(self, folder: Path, work: Work) -> None:
+        self.folder = folder / f"{self.name.replace(' ', '-')}-{load.free_port()}"
+        self.folder.mkdir()
+        self.port, self.tls_port, self.admin_port = load.free_port(), load.free_port(), load.free_port()
+        self.work = work
+        self.process: subprocess.Popen | None = None
+
+    # === what each peer says of itself ===
+
+    @classmethod
+    def binary(cls) -> str | None:
+        """Where it is, if it is there."""
+        return shutil.which(cls.name)
+
+    @classmethod
+    def version(cls) -> str:
+        raise NotImplementedError
+
+    def configure(self) -> None:
+        """Writes what it reads."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def command_for_callgrind(self) -> list[str]:
+        """The same, in one process where there would be more."""
+        return self.command()
+
+    def reload(self) -> None:
+        """Puts in force what `configure` has written."""
+        raise NotImplementedError
+
+    # === the same for all ===
+
+    def start(
+        self,
+        wrapper: Sequence[str] = (),
+        seconds: float = 60,
+        most_memory: int | None = None,
+        request: scenarios.Request = scenarios.GET,
+    ) -> float:
+        """Starts it on its core, and returns after how many seconds it has answered."""
+        self.configure()
+        command = self.command_for_callgrind() if wrapper else self.command()
+        began = time.monotonic()
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", PEER_CORE, *wrapper, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                start_new_session=True,
+            )
+        try:
+            while time.monotonic() - began < seconds:
+                if self.process.poll() is not None:
+                    raise Failed(f"{self.name} ended at its start: {self.last_words()}")
+                if most_memory and load.memory(self.process.pid) > most_memory:
+                    raise Failed(f"took more than {most_memory >> 30} GiB")
+                try:
+                    if scenarios.ask(self.port, request, timeout=seconds)["status"] == 200:
+                        return time.monotonic() - began
+                except OSError:
+                    pass
+                time.sleep(0.02)
+            raise Failed(f"did not answer within {seconds:.0f} s")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, patience: float = 10) -> None:
+        """Asks it to end, and ends everything that it has started."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def last_words(self) -> str:
+        return (self.folder / "log").read_text(errors="replace").strip()[-300:]
+
+    def replace(self, name: str, text: str) -> None:
+        """A file that is never seen half written."""
+        new = self.folder / f"{name}.new"
+        new.write_text(text)
+        new.rename(self.folder / name)
+
+
+class Corsgate(Peer):
+    name = "corsgate"
+    built = "release"
+    watched = ""  # without an admin listener and an access log nobody could see what requests leave behind
+    server = "server: { threads: 1, grace_period: 1s }"
+
+    @classmethod
+    def binary(cls) -> str | None:
+        path = TARGET / cls.built / "corsgate"
+        return str(path) if path.exists() else None
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line([cls.binary(), "--version"])
+
+    def configure(self) -> None:
+        self.replace(
+            "corsgate.yaml",
+            f"""
+listeners:
+  - address: 127.0.0.1:{self.port}
+  - address: 127.0.0.1:{self.tls_port}
+    tls: {{ min_version: "1.3", certificates: [{{ cert: {self.work.certificate}, key: {self.work.key} }}] }}
+{self.watched.format(admin=self.admin_port)}
+{self.server}
+upstreams:
+  api: {{ nodes: [{{ address: 127.0.0.1:{self.work.backend} }}] }}
+services:
+  - name: api
+    upstream: api
+    hosts:
+{yaml_list(self.work.hosts)}
+    cors:
+      allow_methods: [{scenarios.METHODS}]
+      allow_headers: [{scenarios.HEADERS}]
+      max_age: {self.work.max_age}
+      allow_origins:
+        - "https://*.partner.example"
+{yaml_list(self.work.origins)}
+    routes:
+"""
+            + "\n".join(
+                f"      - {{ name: r{number}, paths: [{prefix}*] }}" for number, prefix in enumerate(self.work.prefixes)
+            ),
+        )
+
+    def command(self) -> list[str]:
+        return [self.binary(), "run", "--config", str(self.folder / "corsgate.yaml")]
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+
+class CorsgatePgo(Corsgate):
+    name = "corsgate-pgo"
+    built = "pgo"
+
+
+class CorsgateMetrics(Corsgate):
+    name = "with metrics"
+    watched = "admin: {{ address: 127.0.0.1:{admin} }}"
+
+
+class CorsgateLog(Corsgate):
+    name = "with metrics and log"
+    watched = "admin: {{ address: 127.0.0.1:{admin} }}\naccess_log: {{ to: access.log }}"
+
+
+class CorsgateDefaults(Corsgate):
+    """As somebody runs it who has configured nothing of the process."""
+
+    server = ""
+
+
+class Nginx(Peer):
+    name = "nginx"
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line(["nginx", "-v"]).removeprefix("nginx version: ")
+
+    def configure(self) -> None:
+        # Big enough for 1,000,000 names of up to 100 bytes without a warning; small for few.
+        buckets = max(1024, 2 * len(self.work.hosts), 2 * len(self.work.origins))
+        (self.folder / "location.conf").write_text(NGINX_LOCATION)
+        self.replace(
+            "nginx.conf",
+            f"""
+daemon off; user root; worker_processes 1; worker_rlimit_nofile 65536;
+pid {self.folder}/pid; error_log {self.folder}/error.log crit;
+events {{ worker_connections 16384; }}
+http {{
+  access_log off;
+  client_body_temp_path {self.folder}/b; proxy_temp_path {self.folder}/p; fastcgi_temp_path {self.folder}/f;
+  uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
+  keepalive_requests 1000000000;
+  client_body_buffer_size 128k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;
+  server_names_hash_max_size {buckets}; server_names_hash_bucket_size 128;
+  map_hash_max_size {buckets}; map_hash_bucket_size 128;
+  ssl_certificate {self.work.certificate}; ssl_certificate_key {self.work.key}; ssl_protocols TLSv1.3;
+
+  map $http_origin $cors_origin {{
+    default "";
+    "~{scenarios.PARTNERS}" $http_origin;
+    {lines('"{0}" $http_origin;', self.work.origins)}
+  }}
+  map $cors_origin $cors_methods {{ "" ""; default "{scenarios.METHODS}"; }}
+  map $cors_origin $cors_headers {{ "" ""; default "{scenarios.HEADERS}"; }}
+  map $cors_origin $cors_max_age {{ "" ""; default "{self.work.max_age}"; }}
+
+  upstream api {{ server 127.0.0.1:{self.work.backend}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{self.port} default_server backlog=4096;
+    listen 127.0.0.1:{self.tls_port} ssl http2 default_server backlog=4096;
+    return 404;
+  }}
+  server {{
+    listen 127.0.0.1:{self.port};
+    listen 127.0.0.1:{self.tls_port} ssl http2;
+    server_name {lines("{0}", self.work.hosts)};
+    {lines("location {0} {{ include location.conf; }}", self.work.prefixes)}
+  }}
+}}
+""",
+        )
+
+    def command(self) -> list[str]:
+        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+    def command_for_callgrind(self) -> list[str]:
+        return [*self.command(), "-g", "master_process off;"]
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+
+NGINX_LOCATION = """
+if ($request_method = OPTIONS) {
+  add_header Access-Control-Allow-Origin $cors_origin;
+  add_header Access-Control-Allow-Methods $cors_methods;
+  add_header Access-Control-Allow-Headers $cors_headers;
+  add_header Access-Control-Max-Age $cors_max_age;
+  add_header Vary Origin;
+  return 200;
+}
+add_header Access-Control-Allow-Origin $cors_origin always;
+add_header Vary Origin always;
+proxy_hide_header Access-Control-Allow-Origin;
+proxy_hide_header Access-Control-Allow-Methods;
+proxy_hide_header Access-Control-Allow-Headers;
+proxy_hide_header Access-Control-Allow-Credentials;
+proxy_hide_header Access-Control-Expose-Headers;
+proxy_hide_header Access-Control-Max-Age;
+proxy_http_version 1.1;
+proxy_set_header Connection "";
+proxy_set_header Host $host;
+proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+proxy_set_header X-Forwarded-Proto $scheme;
+proxy_set_header X-Forwarded-Host $http_host;
+proxy_set_header X-Request-Id $request_id;
+proxy_pass http://api;
+"""
+
+
+class Haproxy(Peer):
+    name = "haproxy"
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line(["haproxy", "-v"]).split(" - ")[0]
+
+    def configure(self) -> None:
+        # Files of strings become trees; they must be compared with case for that, so hosts are made lower case first.
+        (self.folder / "hosts").write_text("\n".join(self.work.hosts) + "\n")
+        (self.folder / "origins").write_text("\n".join(self.work.origins) + "\n")
+        (self.folder / "prefixes").write_text("\n".join(self.work.prefixes) + "\n")
+        preflight = " ".join(
+            f'hdr {name} "{value}"'
+            for name, value in (
+                ("Access-Control-Allow-Origin", "%[var(txn.origin)]"),
+                ("Access-Control-Allow-Methods", scenarios.METHODS),
+                ("Access-Control-Allow-Headers", scenarios.HEADERS),
+                ("Access-Control-Max-Age", self.work.max_age),
+                ("Vary", "Origin"),
+            )
+        )
+        pem = self.folder / "both.pem"
+        pem.write_text(self.work.certificate.read_text() + self.work.key.read_text())
+        self.replace(
+            "haproxy.cfg",
+            f"""
+global
+  nbthread 1
+  maxconn 8192
+  ssl-default-bind-options ssl-min-ver TLSv1.3
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 60s
+  timeout server 60s
+  http-reuse always
+frontend edge
+  bind 127.0.0.1:{self.port} backlog 4096
+  bind 127.0.0.1:{self.tls_port} backlog 4096 ssl crt {pem} alpn h2,http/1.1
+  acl known_host req.hdr(host),host_only,lower -m str -f {self.folder}/hosts
+  acl known_path path -m beg -f {self.folder}/prefixes
+  acl listed req.fhdr(origin) -m str -f {self.folder}/origins
+  acl partner req.fhdr(origin) -m reg {scenarios.PARTNERS}
+  acl allowed var(txn.origin) -m found
+  http-request return status 404 unless known_host known_path
+  http-request set-var(txn.origin) req.fhdr(origin) if listed || partner
+  http-request return status 200 {preflight} if METH_OPTIONS allowed
+  http-request return status 200 hdr Vary Origin if METH_OPTIONS
+  option forwardfor
+  http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
+  http-request set-header X-Forwarded-Proto http unless {{ ssl_fc }}
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request set-header X-Request-Id %[uuid()]
+  http-response del-header Access-Control- -m beg
+  http-response set-header Access-Control-Allow-Origin %[var(txn.origin)] if allowed
+  http-response add-header Vary Origin
+  default_backend api
+backend api
+  server node 127.0.0.1:{self.work.backend}
+""",
+        )
+
+    def command(self) -> list[str]:
+        return ["haproxy", "-W", "-f", str(self.folder / "haproxy.cfg")]
+
+    def command_for_callgrind(self) -> list[str]:
+        return ["haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGUSR2)
+
+
+class Envoy(Peer):
+    name = "envoy"
+
+    @classmethod
+    def binary(cls) -> str | None:
+        packaged = PYTHON_PACKAGES / "envoy" / "_bin" / "envoy"
+        return str(packaged) if packaged.exists() else shutil.which("envoy")
+
+    @classmethod
+    def version(cls) -> str:
+        return "envoy/" + re.search(r"version: [^/]*/([^/]*)/", first_line([cls.binary(), "--version"]))[1]
+
+    def configure(self) -> None:
+        """JSON, which it reads faster than YAML. Routes have a file of their own, which is what it reloads."""
+
+        def address(port: int) -> dict:
+            return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+        def chain(**more: object) -> list:
+            return [
+                {
+                    "filters": [
+                        {
+                            "name": "envoy.filters.network.http_connection_manager",
+                            "typed_config": {
+                                "@type": f"{ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                                "stat_prefix": "edge",
+                                "use_remote_address": True,
+                                "rds": {
+                                    "route_config_name": "edge",
+                                    "config_source": {
+                                        "resource_api_version": "V3",
+                                        "path_config_source": {
+                                            "path": f"{self.folder}/routes.json",
+                                            "watched_directory": {"path": str(self.folder)},
+                                        },
+                                    },
+                                },
+                                "http_filters": [
+                                    {
+                                        "name": "envoy.filters.http.cors",
+                                        "typed_config": {"@type": f"{ENVOY}.filters.http.cors.v3.Cors"},
+                                    },
+                                    {
+                                        "name": "envoy.filters.http.router",
+                                        "typed_config": {"@type": f"{ENVOY}.filters.http.router.v3.Router"},
+                                    },
+                                ],
+                            },
+                        }
+                    ],
+                    **more,
+                }
+            ]
+
+        tls = {
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": f"{ENVOY}.transport_sockets.tls.v3.DownstreamTlsContext",
+                    "common_tls_context": {
+                        "tls_params": {
+                            "tls_minimum_protocol_version": "TLSv1_3",
+                            "tls_maximum_protocol_version": "TLSv1_3",
+                        },
+                        "alpn_protocols": ["h2", "http/1.1"],
+                        "tls_certificates": [
+                            {
+                                "certificate_chain": {"filename": str(self.work.certificate)},
+                                "private_key": {"filename": str(self.work.key)},
+                            }
+                        ],
+                    },
+                },
+            }
+        }
+        (self.folder / "envoy.json").write_text(
+            json.dumps(
+                {
+                    "node": {"id": "edge", "cluster": "edge"},
+                    "static_resources": {
+                        "listeners": [
+                            {"name": "plain", "address": address(self.port), "filter_chains": chain()},
+                            {"name": "tls", "address": address(self.tls_port), "filter_chains": chain(**tls)},
+                        ],
+                        "clusters": [
+                            {
+                                "name": "api",
+                                "type": "STATIC",
+                                "connect_timeout": "2s",
+                                "load_assignment": {
+                                    "cluster_name": "api",
+                                    "endpoints": [
+                                        {"lb_endpoints": [{"endpoint": {"address": address(self.work.backend)}}]}
+                                    ],
+                                },
+                            }
+                        ],
+                    },
+                }
+            )
+        )
+        cors = {
+            "@type": f"{ENVOY}.filters.http.cors.v3.CorsPolicy",
+            "allow_origin_string_match": [
+                *({"exact": origin} for origin in self.work.origins),
+                {"safe_regex": {"regex": scenarios.PARTNERS}},
+            ],
+            "allow_methods": scenarios.METHODS,
+            "allow_headers": scenarios.HEADERS,
+            "max_age": str(self.work.max_age),
+        }
+        self.replace(
+            "routes.json",
+            json.dumps(
+                {
+                    "version_info": str(time.time()),
+                    "resources": [
+                        {
+                            "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+                            "name": "edge",
+                            "virtual_hosts": [
+                                {
+                                    "name": "api",
+                                    "domains": list(self.work.hosts),
+                                    "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+                                    # Taken out before the CORS filter sets its own, so that none leaks through.
+                                    "response_headers_to_remove": [
+                                        f"access-control-{name}"
+                                        for name in (
+                                            "allow-origin",
+                                            "allow-methods",
+                                            "allow-headers",
+                                            "allow-credentials",
+                                            "expose-headers",
+                                            "max-age",
+                                        )
+                                    ],
+                                    "response_headers_to_add": [{"header": {"key": "vary", "value": "Origin"}}],
+                                    "request_headers_to_add": [
+                                        {"header": {"key": "x-forwarded-host", "value": "%REQ(:authority)%"}}
+                                    ],
+                                    "routes": [
+                                        {"match": {"prefix": prefix}, "route": {"cluster": "api"}}
+                                        for prefix in self.work.prefixes
+                                    ],
+                                }
+                            ],
+                        }
+                    ],
+                }
+            ),
+        )
+
+    def command(self) -> list[str]:
+        return [
+            self.binary(),
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "error",
+            "--config-path",
+            str(self.folder / "envoy.json"),
+        ]
+
+    def reload(self) -> None:
+        """It watches the folder, and has seen the rename."""
+
+
+ENVOY = "type.googleapis.com/envoy.extensions"
+
+
+class Caddy(Peer):
+    name = "caddy"
+
+    @classmethod
+    def version(cls) -> str:
+        return "caddy/" + first_line(["caddy", "version"])
+
+    def __init__(self, folder: Path, work: Work) -> None:
+        super().__init__(folder, work)
+        # It keeps a copy of its configuration, and an authority, at home.
+        self.environment = {
+            "GOMAXPROCS": "1",
+            "HOME": str(self.folder),
+            "XDG_DATA_HOME": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder),
+        }
+
+    def configure(self) -> None:
+        [prefix], [host] = self.work.prefixes, self.work.hosts
+        origins = "|".join(re.escape(origin) for origin in self.work.origins)
+        self.replace(
+            "Caddyfile",
+            f"""
+{{
+  admin 127.0.0.1:{self.admin_port}
+  auto_https off
+  default_sni {host}
+  log {{
+    level ERROR
+  }}
+  servers {{
+    protocols h1 h2
+  }}
+}}
+(site) {{
+  bind 127.0.0.1
+  handle {prefix}* {{
+    @allowed header_regexp Origin ^({origins})$|{scenarios.PARTNERS}
+    @preflight {{
+      method OPTIONS
+      header Origin *
+    }}
+    header Vary Origin
+    header @allowed Access-Control-Allow-Origin {{http.request.header.Origin}}
+    handle @preflight {{
+      header @allowed {{
+        Access-Control-Allow-Methods "{scenarios.METHODS}"
+        Access-Control-Allow-Headers "{scenarios.HEADERS}"
+        Access-Control-Max-Age "{self.work.max_age}"
+      }}
+      respond 200
+    }}
+    handle {{
+      reverse_proxy 127.0.0.1:{self.work.backend} {{
+        header_up X-Request-Id {{http.request.uuid}}
+        header_down -Access-Control-*
+        transport http {{
+          keepalive_idle_conns_per_host 256
+        }}
+      }}
+    }}
+  }}
+  respond 404
+}}
+http://{host}:{self.port} {{
+  import site
+}}
+https://{host}:{self.tls_port} {{
+  tls {self.work.certificate} {self.work.key} {{
+    protocols tls1.3
+  }}
+  import site
+}}
+""",
+        )
+
+    def command(self) -> list[str]:
+        return ["caddy", "run", "--config", str(self.folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+    def reload(self) -> None:
+        subprocess.run(
+            [
+                "taskset",
+                "-c",
+                OTHER_CORE,
+                "caddy",
+                "reload",
+                "--config",
+                str(self.folder / "Caddyfile"),
+                "--adapter",
+                "caddyfile",
+                "--address",
+                f"127.0.0.1:{self.admin_port}",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=30,
+            env=os.environ | self.environment,
+        )
+
+
+class Bare(Peer):
+    name = "bare"
+    built = "release/examples"
+
+    @classmethod
+    def binary(cls) -> str | None:
+        path = TARGET / cls.built / "bare"
+        return str(path) if path.exists() else None
+
+    @classmethod
+    def version(cls) -> str:
+        return "examples/bare.rs"
+
+    def configure(self) -> None:
+        pass
+
+    def command(self) -> list[str]:
+        return [
+            self.binary(),
+            f"127.0.0.1:{self.port}",
+            f"127.0.0.1:{self.work.backend}",
+            "1",
+            f"127.0.0.1:{self.tls_port}",
+            str(self.work.certificate),
+            str(self.work.key),
+        ]
+
+
+class BarePgo(Bare):
+    name = "bare-pgo"
+    built = "pgo"
+
+
+class Backend(Peer):
+    """What all of them proxy to: nginx again, beside the load generator, so that the peer has its core for itself."""
+
+    name = "backend"
+
+    @classmethod
+    def binary(cls) -> str | None:
+        return shutil.which("nginx")
+
+    def configure(self) -> None:
+        (self.folder / "large").write_bytes(scenarios.LARGE)
+        (self.folder / "nginx.conf").write_text(f"""
+daemon off; user root; worker_processes 1; worker_cpu_affinity 10; worker_rlimit_nofile 65536;
+pid {self.folder}/pid; error_log {self.folder}/error.log crit;
+events {{ worker_connections 16384; }}
+http {{
+  access_log off; sendfile on; default_type application/json;
+  client_body_temp_path {self.folder}/b; proxy_temp_path {self.folder}/p; fastcgi_temp_path {self.folder}/f;
+  uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
+  keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 1m;
+  add_header Access-Control-Allow-Origin *; add_header Vary Accept-Encoding;
+  server {{
+    listen 127.0.0.1:{self.port} backlog=4096;
+    location / {{ return 200 '{scenarios.BODY.decode()}'; }}
+    location = /v1/large {{ alias {self.folder}/large; }}
+    location = /v1/forwarded {{
+      return 200 '$http_x_forwarded_for|$http_x_forwarded_proto|$http_x_forwarded_host|$http_x_request_id';
+    }}
+  }}
+}}
+""")
+
+    def command(self) -> list[str]:
+        return ["taskset", "-c", OTHER_CORE, "nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+
+# In the order of the columns.
+PEERS: tuple[type[Peer], ...] = (
+    Corsgate,
+    CorsgatePgo,
+    Bare,
+    BarePgo,
+    Nginx,
+    Haproxy,
+    Envoy,
+    Caddy,
+    CorsgateMetrics,
+    CorsgateLog,
+)
+WATCHED = (CorsgateMetrics, CorsgateLog)
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """The same for all: ECDSA on P-256."""
+    certificate, key = folder / "edge.crt", folder / "edge.key"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "60",
+            "-subj",
+            f"/CN={scenarios.HOST}",
+            "-addext",
+            f"subjectAltName=DNS:{scenarios.HOST},IP:127.0.0.1",
+            "-out",
+            str(certificate),
+            "-keyout",
+            str(key),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+def first_line(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return ((done.stdout + done.stderr).strip().splitlines() or ["?"])[0]
+
+
+def yaml_list(entries: Sequence[str]) -> str:
+    return "\n".join(f"        - {entry}" for entry in entries)
+
+
+def lines(form: str, entries: Sequence[str]) -> str:
+    return "\n    ".join(form.format(entry) for entry in entries)

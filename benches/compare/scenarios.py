@@ -1,0 +1,224 @@
+"""What is asked of every peer, what the right answer is, and what some peers cannot do.
+
+Every peer is asked before it is timed. An answer that differs in status, body, `Vary` or any `Access-Control-*` field
+ends the run, unless the difference stands in KNOWN: times of different work must not stand in one table unseen.
+
+The policy is the same everywhere: one service on one host, everything below /v1/, two kinds of origins, two methods,
+one header. The backend sends `Access-Control-Allow-Origin: *` and a `Vary` of its own, so that overriding is real work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import ssl
+
+HOST = "api.example"
+ORIGIN = "https://app.example"
+PARTNERS = r"^https://([a-z0-9-]+\.)+partner\.example$"  # `https://*.partner.example` where there are only expressions
+METHODS = "GET, PUT"
+HEADERS = "Content-Type"
+MAX_AGE = 7200
+
+BODY = b'{"items":[{"id":1,"name":"a sixty byte body, more or less"}]}'
+LARGE = b"x" * (1 << 20)
+UPLOAD = 64 << 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    method: str = "GET"
+    path: str = "/v1/items"
+    host: str = HOST
+    headers: tuple[tuple[str, str], ...] = ()
+    body: int = 0  # so many bytes
+
+    def bytes(self) -> bytes:
+        """As it goes over the wire in HTTP/1.1."""
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: measure", "Accept: */*"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.body:
+            lines.append(f"Content-Length: {self.body}")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + b"x" * self.body
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    name: str
+    title: str
+    request: Request
+    answer: dict[str, object]
+    load: str = "wrk"  # or "handshakes", "http2"
+    bare: bool = True  # whether the bare proxy takes part, which decides nothing
+    watched: bool = False  # whether to measure what metrics and an access log cost
+
+    @property
+    def tls(self) -> bool:
+        return self.load != "wrk" or self.name == "tls"
+
+
+def preflight(origin: str = ORIGIN, host: str = HOST, path: str = "/v1/items", names: str = "content-type") -> Request:
+    return Request(
+        "OPTIONS",
+        path,
+        host,
+        (("Origin", origin), ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", names)),
+    )
+
+
+def get(origin: str | None = ORIGIN, path: str = "/v1/items") -> Request:
+    return Request(path=path, headers=(("Origin", origin),) if origin else ())
+
+
+def forwarded(origin: str | None, body: bytes = BODY) -> dict[str, object]:
+    answer: dict[str, object] = {"status": 200, "body": body, "vary": "accept-encoding, origin"}
+    return answer | ({"access-control-allow-origin": origin} if origin else {})
+
+
+def allowed(origin: str = ORIGIN, max_age: int = MAX_AGE) -> dict[str, object]:
+    return {
+        "status": 200,
+        "body": b"",
+        "vary": "origin",
+        "access-control-allow-origin": origin,
+        "access-control-allow-methods": METHODS,
+        "access-control-allow-headers": HEADERS,
+        "access-control-max-age": str(max_age),
+    }
+
+
+GET = get()
+PREFLIGHT = preflight()
+# As much as corsgate looks at: 128 names, none of them short. The gateways say what they allow, the browser compares.
+HOSTILE = preflight(names=",".join(f"x-{'a' * 50}-{i:03}" for i in range(128)))
+
+SCENARIOS = (
+    Scenario("get", "GET, allowed origin", GET, forwarded(ORIGIN), watched=True),
+    Scenario("get-no-origin", "GET without Origin", get(None), forwarded(None), bare=False),
+    Scenario("get-refused", "GET, refused origin", get("https://evil.test"), forwarded(None), bare=False),
+    Scenario("preflight", "preflight", PREFLIGHT, allowed(), watched=True),
+    Scenario(
+        "preflight-refused",
+        "preflight, refused origin",
+        preflight("https://evil.test"),
+        {"status": 200, "body": b"", "vary": "origin"},
+        bare=False,
+    ),
+    Scenario("preflight-hostile", "hostile preflight (128 names, 7 KiB)", HOSTILE, allowed(), bare=False),
+    Scenario("large-body", "GET of 1 MiB", get(path="/v1/large"), forwarded(ORIGIN, LARGE)),
+    Scenario(
+        "upload",
+        "POST of 64 KiB",
+        Request("POST", "/v1/upload", headers=(("Origin", ORIGIN),), body=UPLOAD),
+        forwarded(ORIGIN),
+    ),
+    Scenario("tls", "GET over TLS, kept connections", GET, forwarded(ORIGIN)),
+    Scenario("handshakes", "GET over TLS, a full handshake for each", GET, forwarded(ORIGIN), load="handshakes"),
+    Scenario("http2", "GET over HTTP/2 and TLS", GET, forwarded(ORIGIN), load="http2"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a peer answers instead, and why that is accepted."""
+
+    peer: str
+    scenarios: tuple[str, ...]
+    field: str
+    instead: object
+    why: str
+
+
+PROXIED = ("get", "large-body", "upload", "tls", "handshakes", "http2")
+KNOWN = (
+    Known(
+        "bare", PROXIED, "access-control-allow-origin", "*", "passes the upstream's CORS headers on: it decides nothing"
+    ),
+    Known("bare", PROXIED, "vary", "accept-encoding", "adds nothing to Vary"),
+    Known(
+        "envoy",
+        ("preflight", "preflight-hostile"),
+        "vary",
+        None,
+        "has no Vary on the preflights that it answers; response_headers_to_add reaches only forwarded requests",
+    ),
+    Known("envoy", ("preflight-refused",), "body", BODY, "forwards refused preflights to the upstream"),
+    Known(
+        "envoy",
+        ("preflight-refused",),
+        "vary",
+        "accept-encoding, origin",
+        "forwards refused preflights to the upstream",
+    ),
+)
+# What is told to the upstream; a peer that is not named here tells it everything.
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id")
+KNOWN_FORWARDED = {
+    "bare": (FORWARDED, "tells the upstream nothing about the client"),
+}
+
+
+class WrongAnswer(Exception):
+    pass
+
+
+def check(peer: str, scenario: Scenario, port: int) -> None:
+    """Asks once, and compares."""
+    name = peer.removesuffix("-pgo")
+    found = ask(port, scenario.request, scenario.tls)
+    expected = scenario.answer | ({"tls": "TLSv1.3"} if scenario.tls else {})
+    for known in KNOWN:
+        if known.peer == name and scenario.name in known.scenarios:
+            expected[known.field] = known.instead
+    for field in sorted(found.keys() | expected.keys()):
+        if found.get(field) != expected.get(field):
+            raise WrongAnswer(
+                f"{peer} answers {scenario.name!r} with {field} {shortened(found.get(field))}, "
+                f"expected {shortened(expected.get(field))}; what is meant to differ belongs into KNOWN of scenarios.py"
+            )
+
+
+def check_forwarded(peer: str, port: int) -> None:
+    """Asks for the fields that the upstream has got."""
+    absent = KNOWN_FORWARDED.get(peer.removesuffix("-pgo"), ((), ""))[0]
+    got = ask(port, Request(path="/v1/forwarded"), False)["body"].decode().split("|")
+    for field, value in zip(FORWARDED, got, strict=True):
+        if (value == "") != (field in absent):
+            raise WrongAnswer(f"{peer} sends {field}: {value!r} to the upstream; see KNOWN_FORWARDED of scenarios.py")
+
+
+def ask(port: int, request: Request, tls: bool = False, timeout: float = 10) -> dict[str, object]:
+    """The status, the body, and every field that CORS is about. A field that comes twice shows as both values."""
+    if tls:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=trusting())
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.connect()
+        found: dict[str, object] = {"tls": connection.sock.version()} if tls else {}
+        headers = {"Host": request.host, "Accept": "*/*"} | dict(request.headers)
+        connection.request(request.method, request.path, b"x" * request.body or None, headers)
+        response = connection.getresponse()
+        found |= {"status": response.status, "body": response.read()}
+        for name in {name.lower() for name, _ in response.getheaders()}:
+            if name.startswith("access-control-"):
+                found[name] = " AND ".join(response.headers.get_all(name))
+        names = ",".join(response.headers.get_all("vary", [])).lower().split(",")
+        if vary := ", ".join(sorted(name.strip() for name in names if name.strip())):
+            found["vary"] = vary
+        return found
+    finally:
+        connection.close()
+
+
+def trusting() -> ssl.SSLContext:
+    """The certificate was made for this run."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def shortened(value: object) -> str:
+    text = "absent" if value is None else repr(value)
+    return text if len(text) < 100 else f"{text[:97]}..."
