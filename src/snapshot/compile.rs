@@ -239,16 +239,17 @@ impl<'d> Compiler<'d> {
     }
 
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
-        let mut hosts = Vec::new();
-        for (i, host) in self.parsed(list, at, HostPattern::parse) {
-            // Without this its routes would be said to take their own place.
-            if hosts.contains(&host) {
-                self.problems.add(&at.index(i), Kind::HostTwice { host: host.to_string() });
-            } else {
-                hosts.push(host);
+        let mut known = HashSet::new();
+        let mut hosts = self.parsed(list, at, HostPattern::parse);
+        // Without this its routes would be said to take their own place.
+        hosts.retain(|(i, host)| {
+            let is_new = known.insert(host.clone());
+            if !is_new {
+                self.problems.add(&at.index(*i), Kind::HostTwice { host: host.to_string() });
             }
-        }
-        hosts
+            is_new
+        });
+        hosts.into_iter().map(|(_, host)| host).collect()
     }
 
     fn paths(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<(usize, PathPattern)> {
