@@ -53,8 +53,12 @@ impl Answer {
             ("Cache-Control", HeaderValue::from_static("no-store")),
         ]);
         // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
-        let length = (self.status != StatusCode::NO_CONTENT).then(|| HeaderValue::from(self.text.len()));
-        let length = length.map(|length| ("Content-Length", length));
+        let length = match self.text.len() {
+            // That of every preflight.
+            0 => HeaderValue::from_static("0"),
+            length => HeaderValue::from(length),
+        };
+        let length = (self.status != StatusCode::NO_CONTENT).then_some(("Content-Length", length));
         text.into_iter().flatten().chain(length).chain(self.more.clone())
     }
 

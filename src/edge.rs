@@ -49,6 +49,7 @@ use self::counts::{Counts, Open};
 use self::guard::Overdue;
 use self::requests::Requests;
 use self::unserved::{Notices, Unserved};
+use crate::forwarded;
 use crate::live::{Generation, Live};
 use crate::proxy::Gateway;
 use crate::snapshot::{self, Crowd, Limits, Listener, ServerName, Snapshot};
@@ -84,6 +85,8 @@ pub struct Edge {
 #[derive(Debug)]
 pub struct Client {
     address: IpAddr,
+    /// The address, as upstreams are told of it.
+    forwarded_for: HeaderValue,
     /// Whether the address is who speaks HTTP to us; false behind a PROXY header that names nobody.
     vouched: bool,
     listener: Arc<Listener>,
@@ -201,7 +204,8 @@ impl Edge {
         let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
         let deadline = accepted + patience;
         let (listener, progress) = (place.listener, Progress::new());
-        let client = Client { address, vouched, listener, tls: None, crowd, progress, counts };
+        let forwarded_for = forwarded::alone(address);
+        let client = Client { address, forwarded_for, vouched, listener, tls: None, crowd, progress, counts };
         let connection = match place.tls {
             None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
@@ -301,6 +305,11 @@ impl Client {
     /// Who is connected: the peer, or whom a PROXY header names.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// `X-Forwarded-For` of a request that nobody else has handed on to it.
+    pub fn forwarded_for(&self) -> &HeaderValue {
+        &self.forwarded_for
     }
 
     /// Whether what its headers say of others can be believed, if its address is trusted.

@@ -60,19 +60,21 @@ impl FromIterator<IpNet> for TrustedProxies {
     }
 }
 
-/// `X-Forwarded-For` for the upstream: the chain that a trusted peer handed over, and the peer itself.
-pub fn chain(peer: IpAddr, believed: bool, headers: &HeaderMap) -> HeaderValue {
+/// `X-Forwarded-For` for the upstream, of a peer whose word about others is not believed. All its requests have the same.
+pub fn alone(peer: IpAddr) -> HeaderValue {
     // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
-    let peer = peer.to_canonical().to_string();
-    let mut chain = Vec::new();
-    if believed {
-        for field in headers.get_all(X_FORWARDED_FOR) {
-            chain.extend_from_slice(field.as_bytes().trim_ascii());
-            chain.extend_from_slice(b", ");
-        }
-    }
-    chain.extend_from_slice(peer.as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).unwrap_or(HeaderValue::from_static("unknown"))
+    value(peer.to_canonical().to_string().into_bytes())
+}
+
+/// `X-Forwarded-For` for the upstream: the chain that a trusted peer handed over, and the peer itself, as [`alone`] says
+/// it.
+pub fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());
+    value(before.chain([peer.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]))
+}
+
+fn value(text: Vec<u8>) -> HeaderValue {
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// An entry of a chain: an address, IPv6 maybe in brackets, maybe with a port. Anything else ends the chain.
@@ -125,8 +127,9 @@ mod tests {
     #[test]
     fn the_chain_is_replaced_or_continued() {
         let headers = chained(&["1.1.1.1, 2.2.2.2", "3.3.3.3"]);
-        let peer = "::ffff:10.0.0.1".parse().unwrap();
-        assert_eq!(chain(peer, false, &headers), "10.0.0.1");
-        assert_eq!(chain(peer, true, &headers), "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.1");
+        let peer = alone("::ffff:10.0.0.1".parse().unwrap());
+        assert_eq!(peer, "10.0.0.1");
+        assert_eq!(chain(&headers, &peer), "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.1");
+        assert_eq!(chain(&HeaderMap::new(), &peer), "10.0.0.1");
     }
 }

@@ -159,7 +159,6 @@ impl Requests {
         let mut first = Some(first_header);
         loop {
             progress.open();
-            guard::clear();
             let header = match app.read_header(&mut stream, first.take(), &mut closing).await {
                 Ok(header) => header,
                 Err(why) => return app.say_why(&mut stream, why).await,
@@ -218,15 +217,28 @@ impl App {
         closing: &mut watch::Receiver<bool>,
     ) -> Result<BytesMut, NoHeader> {
         let left = |first: Instant| first.saturating_duration_since(Instant::now());
+        guard::clear();
+        // There is a timer for a first request, of which a connection has one. For the others the guard has one that it
+        // sets anew without taking it out and putting it in.
+        let begin = async {
+            match first {
+                Some(first) => timeout(left(first), read_some(stream)).await.map_err(|_| NoHeader::Silence),
+                None => {
+                    guard::set_deadline(Some(Instant::now() + self.limits.keepalive));
+                    let bytes = read_some(stream).await;
+                    guard::clear();
+                    Ok(bytes)
+                }
+            }
+        };
         let bytes = tokio::select! {
             biased;
-            bytes = timeout(first.map_or(self.limits.keepalive, left), read_some(stream)) => bytes,
+            bytes = begin => bytes?,
             _ = closing.wait_for(|closing| *closing) => return Err(NoHeader::Over),
         };
         let mut bytes = match bytes {
-            Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
-            Ok(_) => return Err(NoHeader::Over),
-            Err(_) => return Err(NoHeader::Silence),
+            Ok(bytes) if !bytes.is_empty() => bytes,
+            _ => return Err(NoHeader::Over),
         };
         if is_whole(&bytes, 0) {
             return Ok(bytes);

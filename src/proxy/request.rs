@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 
 use crate::cors::Scheme;
 use crate::edge::Client;
-use crate::forwarded::{TrustedProxies, chain};
+use crate::forwarded::{self, TrustedProxies};
 use crate::snapshot::{Framing, Request, Snapshot};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -156,12 +156,15 @@ pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sen
             host
         }
     };
-    request.insert_header("X-Forwarded-For", chain(sender.peer, sender.believed, &request.headers))?;
+    let client = Client::of(session.as_downstream());
+    let peer = client.map_or_else(|| forwarded::alone(sender.peer), |client| client.forwarded_for().clone());
+    let chain = if sender.believed { forwarded::chain(&request.headers, &peer) } else { peer };
+    request.insert_header("X-Forwarded-For", chain)?;
     // Most requests have none of them, and one look at the names is cheaper than looking each of them up.
     if !sender.believed && request.headers.keys().any(|name| CLAIMS.contains(name)) {
         CLAIMS.iter().for_each(|name| drop(request.remove_header(name)));
     }
-    if let Some(certificate) = Client::of(session.as_downstream()).and_then(|client| client.certificate()) {
+    if let Some(certificate) = client.and_then(|client| client.certificate()) {
         request.insert_header("Client-Cert", certificate.clone())?;
         request.remove_header("client-cert-chain");
     }
