@@ -22,6 +22,7 @@ use pingora::services::listening::Service;
 use pingora_core::apps::ServerApp;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 pub use self::signals::Readiness;
 use self::signals::Signals;
@@ -39,11 +40,18 @@ use crate::telemetry::{AccessLog, Telemetry};
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 /// How often the files of the configuration are looked at: a change is in force in one to two of these.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a configuration that was replaced is looked at, whether somebody still uses it.
+const FREE_EVERY: Duration = Duration::from_secs(1);
+/// How a reload stands back behind requests where they need the same processor: as `nice` says it.
+const RELOAD_NICE: i32 = 10;
 /// How often a process that is to end looks whether it can.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
 /// node is tried once more when a kept connection to it had ended.
 const MAX_ATTEMPTS: usize = 22;
+/// Connections to nodes that each thread keeps for later requests, as long as their `timeouts.idle` says. With Pingora's
+/// own 128, more requests at a time than that would make a connection each.
+const KEPT_CONNECTIONS: usize = 1024;
 /// How long the end waits for an access log that nobody reads.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
 /// How long Pingora waits for sockets to be handed over.
@@ -133,6 +141,7 @@ pub fn serve_with(
         grace_period_seconds: Some(fixed.grace_period.as_secs() + 2),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: MAX_ATTEMPTS,
+        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
         // Pingora's own default is a path that everybody can write to.
         upgrade_sock: upgrade.as_ref().map_or("/dev/null/corsgate".into(), |path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
@@ -268,15 +277,19 @@ impl BackgroundService for Reload {
             Err(error) => return log::error!("SIGHUP will not reload: {error}"),
         };
         let mut watcher = Watcher::default();
+        let (mut look, mut free) = (every(LOOK_EVERY), every(FREE_EVERY));
+        let mut retired = false;
         loop {
             // Signals come together when they come fast. The file is read after the signal, so the last one counts.
             while self.hangup.take() {
                 self.reload().await;
+                retired = true;
             }
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = hangups.recv() => {}
-                () = tokio::time::sleep(LOOK_EVERY), if self.on == ReloadOn::Change => self.look(&mut watcher).await,
+                _ = look.tick(), if self.on == ReloadOn::Change => retired |= self.look(&mut watcher).await,
+                _ = free.tick(), if retired => retired = self.free_retired().await,
             }
         }
     }
@@ -285,23 +298,51 @@ impl BackgroundService for Reload {
 impl Reload {
     async fn reload(&self) {
         let live = self.live.clone();
-        if let Err(panic) = tokio::task::spawn_blocking(move || reload(&live)).await {
+        let reload = move || {
+            stand_back();
+            reload(&live);
+        };
+        if let Err(panic) = tokio::task::spawn_blocking(reload).await {
             log::error!("the reload failed, the configuration in force stays: {panic}");
         }
     }
 
-    /// Whatever came of a reading, its files are compared with that reading: what was refused is not read again until
+    /// Whether there is more to free later.
+    async fn free_retired(&self) -> bool {
+        let live = self.live.clone();
+        let free = move || {
+            stand_back();
+            live.free_retired()
+        };
+        tokio::task::spawn_blocking(free).await.unwrap_or(true)
+    }
+
+    /// True if it has reloaded. Whatever came of a reading, its files are compared with that reading: what was refused is not read again until
     /// it has changed, and what SIGHUP has read is no change.
-    async fn look(&self, watcher: &mut Watcher) {
+    async fn look(&self, watcher: &mut Watcher) -> bool {
         let live = self.live.clone();
         // A `stat` is short, but not on a network mount whose server is away.
-        let Ok(look) = tokio::task::spawn_blocking(move || live.look()).await else { return };
-        if let Some(changed) = watcher.see(look, Instant::now()) {
-            let paths: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
-            log::info!("reloading changed={}", paths.join(","));
-            self.reload().await;
-        }
+        let Ok(look) = tokio::task::spawn_blocking(move || live.look()).await else { return false };
+        let Some(changed) = watcher.see(look, Instant::now()) else { return false };
+        let paths: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+        log::info!("reloading changed={}", paths.join(","));
+        self.reload().await;
+        true
     }
+}
+
+/// Ticks with that much time between them, the first one included.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// The threads that block for this service are no others': requests come first from here on.
+fn stand_back() {
+    // Elsewhere this would be about the whole process.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, RELOAD_NICE);
 }
 
 fn reload(live: &Live) {

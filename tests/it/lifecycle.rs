@@ -5,9 +5,11 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use corsgate::live::Live;
 
 use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, Signal, free_port, run};
@@ -220,6 +222,26 @@ fn a_missing_file_changes_nothing() {
     gateway.wait_for_log(&format!("cannot read {}", gateway.config_path().display()));
     assert_eq!(policy_of(&get(&gateway)), 'A');
     assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
+}
+
+/// To free 100,000 routes takes as long as many requests do, and must not fall to the last request that used them.
+#[test]
+fn a_replaced_configuration_is_freed_by_whoever_reloads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corsgate.yaml");
+    let text = config(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), A);
+    fs::write(&path, text.replace("{listen}", "127.0.0.1:2").replace("{admin}", "127.0.0.1:3")).unwrap();
+    let (live, _) = Live::open(&path).unwrap();
+    let request = live.current();
+    let first = Arc::downgrade(&request);
+    live.reload().unwrap();
+    live.reload().unwrap();
+    assert!(live.free_retired(), "a request still uses the first one");
+    drop(request);
+    assert!(first.upgrade().is_some(), "the request did not free it");
+    assert!(!live.free_retired());
+    assert!(first.upgrade().is_none());
+    assert_eq!(live.current().number, 3);
 }
 
 /// Reading a pipe would wait for ever, and every later reload with it.
