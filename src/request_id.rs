@@ -16,15 +16,15 @@ const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// Makes ids that are unique, also across restarts and replicas. They are no secrets.
 #[derive(Debug)]
 pub struct RequestIds {
-    process: u64,
+    process: [u8; 16],
     next: AtomicU64,
 }
 
 /// The id of one request. Costs nothing until somebody wants to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestId {
-    /// Ours: the process, then the number of the request.
-    Own(u64, u64),
+    /// Ours: the process, in digits, then the number of the request.
+    Own([u8; 16], u64),
     /// The client's, which is kept.
     Client(HeaderValue),
 }
@@ -32,7 +32,7 @@ pub enum RequestId {
 impl RequestIds {
     /// Begins a series of its own.
     pub fn new() -> Self {
-        RequestIds { process: RandomState::new().hash_one(std::process::id()), next: AtomicU64::new(0) }
+        RequestIds { process: digits(RandomState::new().hash_one(std::process::id())), next: AtomicU64::new(0) }
     }
 
     /// The id of a request with these header fields: its own, if it has exactly one that is usable, else a new one.
@@ -51,7 +51,7 @@ impl RequestId {
         match self {
             RequestId::Client(value) => value.clone(),
             RequestId::Own(process, number) => {
-                HeaderValue::from_bytes(&digits(*process, *number)).unwrap_or(HeaderValue::from_static("-"))
+                HeaderValue::from_bytes(&whole(process, *number)).unwrap_or(HeaderValue::from_static("-"))
             }
         }
     }
@@ -62,21 +62,27 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestId::Own(process, number) => {
-                f.write_str(std::str::from_utf8(&digits(*process, *number)).unwrap_or("-"))
+                f.write_str(std::str::from_utf8(&whole(process, *number)).unwrap_or("-"))
             }
             RequestId::Client(value) => f.write_str(value.to_str().unwrap_or("-")),
         }
     }
 }
 
-/// Sixteen hexadecimal digits each. Every forwarded request has them made, which formatting would take longer for.
-fn digits(process: u64, number: u64) -> [u8; 32] {
+fn whole(process: &[u8; 16], number: u64) -> [u8; 32] {
     let mut id = [0; 32];
-    let bytes = process.to_be_bytes().into_iter().chain(number.to_be_bytes());
-    for (pair, byte) in id.chunks_exact_mut(2).zip(bytes) {
+    id[..16].copy_from_slice(process);
+    id[16..].copy_from_slice(&digits(number));
+    id
+}
+
+/// Sixteen hexadecimal digits. Every forwarded request has them made, which formatting would take longer for.
+fn digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
         pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
-    id
+    digits
 }
 
 /// Whether a client's id is kept: short, and nothing that would have to be escaped in a log.

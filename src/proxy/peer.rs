@@ -101,13 +101,14 @@ impl Tries {
         };
         let timeouts = &upstream.spec().timeouts;
         let mut peer = Box::new(template(upstream, &at));
-        if self.forgiven || session.is_upgrade_req() {
+        let is_upgrade = session.is_upgrade_req();
+        if self.forgiven || is_upgrade {
             // A group that has no connections. The one that is made is good for this request, and soon closed.
             static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
             peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
-        if session.is_upgrade_req() {
+        if is_upgrade {
             peer.options.custom_l4 = Some(Arc::new(BodyFirst { timeout: timeouts.connect }));
             // These hold for the whole life of a connection, and cannot be changed once the protocol is.
             peer.options.read_timeout = Some(timeouts.websocket);

@@ -73,20 +73,15 @@ pub(super) fn refused<T>(why: &'static str) -> Result<T> {
 /// Fields about the connection to the upstream, and those that it names as such (RFC 9110 section 7.6.1). `Connection`
 /// and `Transfer-Encoding` are Pingora's, which writes its own; an upgrade needs both of its fields.
 pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    static HOP_BY_HOP: [HeaderName; 6] = [
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        header::PROXY_AUTHENTICATE,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-    ];
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    // Most responses have none of them, and one look at the names is cheaper than looking each of them up.
-    if response.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        for name in HOP_BY_HOP.iter().filter(|name| !upgraded || **name != header::UPGRADE) {
-            response.remove_header(name);
-        }
+    let is_hop_by_hop = |name: &HeaderName| match name.as_str() {
+        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer" => true,
+        "upgrade" => !upgraded,
+        _ => false,
+    };
+    // One look at each name is cheaper than looking up the ones that nearly no response has.
+    while let Some(name) = response.headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        response.remove_header(&name);
     }
     let names_nothing = |value: &HeaderValue| {
         [&b"keep-alive"[..], b"close"].iter().any(|plain| value.as_bytes().eq_ignore_ascii_case(plain))

@@ -441,7 +441,7 @@ mod tests {
             headers.extend(field(origin).map(|value| (header::ORIGIN, value)));
         }
         headers.extend(field(&sent.user_agent).map(|value| (header::USER_AGENT, value)));
-        let id = RequestId::Own(0x0123_4567_89ab_cdef, 1);
+        let id = RequestId::Own(*b"0123456789abcdef", 1);
         let record = Record {
             generation: &generation,
             route: Some((0, generation.snapshot.route(0))),
