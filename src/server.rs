@@ -42,8 +42,6 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often a configuration that was replaced is looked at, whether somebody still uses it.
 const FREE_EVERY: Duration = Duration::from_secs(1);
-/// How a reload stands back behind requests where they need the same processor: as `nice` says it.
-const RELOAD_NICE: i32 = 10;
 /// How often a process that is to end looks whether it can.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
@@ -317,8 +315,8 @@ impl Reload {
         tokio::task::spawn_blocking(free).await.unwrap_or(true)
     }
 
-    /// True if it has reloaded. Whatever came of a reading, its files are compared with that reading: what was refused is not read again until
-    /// it has changed, and what SIGHUP has read is no change.
+    /// True if it has reloaded. Whatever came of a reading, its files are compared with that reading: what was refused is
+    /// not read again until it has changed, and what SIGHUP has read is no change.
     async fn look(&self, watcher: &mut Watcher) -> bool {
         let live = self.live.clone();
         // A `stat` is short, but not on a network mount whose server is away.
@@ -342,7 +340,12 @@ fn every(period: Duration) -> Interval {
 fn stand_back() {
     // Elsewhere this would be about the whole process.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, RELOAD_NICE);
+    {
+        /// As `nice` says it: a tenth of a core that requests need, all of one that they do not.
+        const NICE: i32 = 10;
+        // Who may not do even that reloads as fast as requests are served.
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
 }
 
 fn reload(live: &Live) {
