@@ -62,7 +62,7 @@ def draw_cpu(found: dict, out: Path) -> None:
     for panel, (name, measured) in zip(axes.flat, scenarios.items()):
         bars = {peer: cpu(measured[peer]) for peer in reversed(COLOURS) if "rounds" in measured.get(peer, {})}
         drawn = panel.barh(list(bars), list(bars.values()), color=[COLOURS[peer] for peer in bars])
-        panel.bar_label(drawn, fmt="%.3g", padding=2, fontsize=8)
+        panel.bar_label(drawn, fmt=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}", padding=2, fontsize=8)
         panel.set_title(found["titles"][name], fontsize=9)
         panel.set_xticks([])
         panel.tick_params(left=False)
