@@ -27,6 +27,8 @@ python3 tools/train.py "$out/counting/release/corsgate"
 
 # Code of the crates that no request runs has no counts, which the compiler would remark for each.
 echo "building the one that is used" >&2
+# Cargo would not see that only the counts are others.
+rm -rf "$out/build"
 RUSTFLAGS="-Cprofile-use=$out/corsgate.profdata -Cllvm-args=-pgo-warn-missing-function=false" \
     "$cargo" build --quiet --release --locked --target-dir "$out/build" $binaries
 cp "$out/build/release/corsgate" "$out/corsgate"
