@@ -47,8 +47,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
 /// node is tried once more when a kept connection to it had ended.
 const MAX_ATTEMPTS: usize = 22;
-/// Connections to nodes that each thread keeps for later requests, as long as their `timeouts.idle` says. With Pingora's
-/// own 128, more requests at a time than that would make a connection each.
+/// Connections to nodes that each thread keeps for later requests, as long as their `timeouts.idle` says. Pingora's own
+/// 128 would close what a burst of more requests leaves behind, and the next burst make them again.
 const KEPT_CONNECTIONS: usize = 1024;
 /// How long the end waits for an access log that nobody reads.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
