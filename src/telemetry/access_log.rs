@@ -6,7 +6,8 @@
 //!
 //! A reload puts another [`Sink`] in force, with a queue, a thread and a target of its own, also when only the file has
 //! to be opened anew. Requests that have ended by then have their lines in the old one, and its thread ends when it has
-//! written them. What is written of a request, and how, says the configuration that is in force when it ends.
+//! written them; the next one for the same place waits for that, so that lines stand in the order of their requests.
+//! What is written of a request, and how, says the configuration that is in force when it ends.
 
 mod line;
 mod losses;
@@ -57,8 +58,9 @@ struct Sink {
 
 #[derive(Debug)]
 struct Writer {
+    place: Place,
     lines: Arc<Lines>,
-    thread: JoinHandle<()>,
+    thread: Arc<JoinHandle<()>>,
 }
 
 /// How often the end looks whether everything is written.
@@ -93,11 +95,12 @@ impl AccessLog {
 
     fn start(&self, sink: &Sink) -> std::io::Result<()> {
         self.losses.start_telling()?;
-        let lines = sink.lines.clone();
-        let thread = writer::start(lines.clone(), sink.target.clone(), self.losses.clone())?;
         let mut writers = self.writers();
         writers.retain(|writer| !writer.thread.is_finished());
-        writers.push(Writer { lines, thread });
+        let earlier = writers.iter().filter(|writer| writer.place == sink.place).map(|writer| writer.thread.clone());
+        let lines = sink.lines.clone();
+        let thread = writer::start(lines.clone(), sink.target.clone(), self.losses.clone(), earlier.collect())?;
+        writers.push(Writer { place: sink.place.clone(), lines, thread: Arc::new(thread) });
         Ok(())
     }
 
@@ -168,5 +171,32 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         self.lines.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::LogFormat;
+
+    /// Each of them gets a thread, and which of these begins first is chance.
+    #[test]
+    fn however_soon_one_reload_follows_another_lines_stand_in_order() {
+        const RELOADS: usize = 100;
+        let folder = tempfile::tempdir().unwrap();
+        let log = AccessLog::default();
+        let to = LogTarget::File("access.log".into());
+        let settings = snapshot::AccessLog { to, format: LogFormat::Json, sample: 1.0, refusals_only: false };
+        for n in 0..RELOADS {
+            drop(log.open(Some(&settings), folder.path()).unwrap());
+            log.follow(log.open(Some(&settings), folder.path()).unwrap());
+            let sink = log.current.load_full().unwrap();
+            sink.lines.push(|line| line.extend_from_slice(format!("{n}\n").as_bytes())).unwrap();
+        }
+        log.finish(Duration::from_secs(30));
+        let written = std::fs::read_to_string(folder.path().join("access.log")).unwrap();
+        let expected: String = (0..RELOADS).map(|n| format!("{n}\n")).collect();
+        assert_eq!(written, expected);
+        assert!(log.writers().iter().all(|writer| writer.thread.is_finished()), "none waits for ever");
     }
 }

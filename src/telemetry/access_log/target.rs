@@ -19,8 +19,8 @@ pub(super) enum Place {
     File(PathBuf),
 }
 
-/// Something open that lines are written to. After a reload two threads may have the same one for a moment; nobody else
-/// takes its lock.
+/// Something open that lines are written to. After a reload the next writer has it too, and waits for the one before it:
+/// nobody ever waits for its lock.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) open: Arc<Mutex<File>>,

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -76,6 +76,11 @@ impl Lines {
         // As above: either it is seen, or the writer can be woken.
         fence(Ordering::SeqCst);
         self.wake();
+    }
+
+    /// Whether there is nothing to write, and never will be.
+    fn is_done(&self) -> bool {
+        self.closed.load(Ordering::Acquire) && self.queued.is_empty()
     }
 
     /// Lines that nobody has taken.
@@ -173,9 +178,21 @@ fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)
     Ok(())
 }
 
-/// Starts the thread that writes the lines.
-pub(super) fn start(lines: Arc<Lines>, target: Target, losses: Arc<Losses>) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("access-log".into()).spawn(move || run(&lines, &target, &losses))
+/// Starts the thread that writes the lines, when those that have written to the same place before have ended.
+pub(super) fn start(
+    lines: Arc<Lines>,
+    target: Target,
+    losses: Arc<Losses>,
+    earlier: Vec<Arc<JoinHandle<()>>>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("access-log".into()).spawn(move || {
+        // A log that was opened and never put in force is closed with nothing to write, and need not wait.
+        while !earlier.iter().all(|thread| thread.is_finished()) && !lines.is_done() {
+            thread::sleep(NAP);
+        }
+        drop(earlier);
+        run(&lines, &target, &losses);
+    })
 }
 
 #[cfg(test)]
