@@ -150,6 +150,7 @@ class Corsgate(Peer):
     built = "release"
     watched = ""  # without an admin listener and an access log nobody could see what requests leave behind
     server = "server: { threads: 1, grace_period: 1s }"
+    file = "corsgate.yaml"
 
     @classmethod
     def binary(cls) -> str | None:
@@ -162,7 +163,7 @@ class Corsgate(Peer):
 
     def configure(self) -> None:
         self.replace(
-            "corsgate.yaml",
+            self.file,
             f"""
 listeners:
   - address: 127.0.0.1:{self.port}
@@ -192,7 +193,7 @@ services:
         )
 
     def command(self) -> list[str]:
-        return [self.binary(), "run", "--config", str(self.folder / "corsgate.yaml")]
+        return [self.binary(), "run", "--config", str(self.folder / self.file)]
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)
@@ -216,7 +217,31 @@ class CorsgateLog(Corsgate):
 class CorsgateDefaults(Corsgate):
     """As somebody runs it who has configured nothing of the process."""
 
+    name = "YAML"
     server = ""
+
+
+class CorsgateJson(CorsgateDefaults):
+    """The same from JSON, which is what programs write."""
+
+    name = "JSON"
+
+    def configure(self) -> None:
+        routes = [{"name": f"r{number}", "paths": [f"{prefix}*"]} for number, prefix in enumerate(self.work.prefixes)]
+        cors = {
+            "allow_methods": scenarios.METHODS.split(", "),
+            "allow_headers": scenarios.HEADERS.split(", "),
+            "max_age": self.work.max_age,
+            "allow_origins": ["https://*.partner.example", *self.work.origins],
+        }
+        service = {"name": "api", "upstream": "api", "hosts": self.work.hosts, "cors": cors, "routes": routes}
+        node = {"address": f"127.0.0.1:{self.work.backend}"}
+        configuration = {
+            "listeners": [{"address": f"127.0.0.1:{self.port}"}],
+            "upstreams": {"api": {"nodes": [node]}},
+            "services": [service],
+        }
+        self.replace(self.file, json.dumps(configuration))
 
 
 class Nginx(Peer):
