@@ -229,15 +229,17 @@ impl<R: Clone> Builder<R> {
 
     /// Compiles. `carry` makes what a host carries out of the services that have it, by position.
     pub fn build<H>(self, carry: impl Fn(&[usize]) -> H) -> Result<Routes<R, H>, Vec<Conflict>> {
+        // Most entries have a path of their own, which ends at a node of its own.
+        let entries = self.services.iter().map(|(_, entries)| entries.len()).sum();
         let mut routes = Routes {
             exact: HashMap::new(),
             below: HashMap::new(),
             depths: Depths::default(),
             any: None,
             hosts: Vec::new(),
-            nodes: Vec::new(),
-            edges: HashMap::new(),
-            paths: Vec::new(),
+            nodes: Vec::with_capacity(entries),
+            edges: HashMap::with_capacity(entries),
+            paths: Vec::with_capacity(entries),
         };
         let mut conflicts = Vec::new();
         // Hosts with the same services share one tree: a service with a million hosts has one, not a million.
@@ -247,7 +249,8 @@ impl<R: Clone> Builder<R> {
                 MapEntry::Occupied(known) => *known.get(),
                 MapEntry::Vacant(new) => {
                     let root = routes.push_node();
-                    let mut tree = Tree { routes: &mut routes, root, owners: StdHashMap::new() };
+                    let entries = new.key().iter().map(|service| self.services[*service].1.len()).sum();
+                    let mut tree = Tree { routes: &mut routes, root, owners: HashMap::with_capacity(entries) };
                     for &service in new.key() {
                         for (i, entry) in self.services[service].1.iter().enumerate() {
                             if let Some(first) = tree.add(entry, (service, i)) {
@@ -307,7 +310,7 @@ struct Tree<'a, R, H> {
     routes: &'a mut Routes<R, H>,
     root: NodeId,
     /// Who put each choice of a path there.
-    owners: StdHashMap<PathId, Vec<(usize, usize)>>,
+    owners: HashMap<(PathId, usize), (usize, usize)>,
 }
 
 impl<R: Clone, H> Tree<'_, R, H> {
@@ -349,12 +352,13 @@ impl<R: Clone, H> Tree<'_, R, H> {
             path
         });
         let choices = &mut self.routes.paths[path as usize].choices;
-        let owners = self.owners.entry(path).or_default();
         if let Some(taken) = choices.iter().position(|(methods, _)| overlap(methods.as_ref(), entry.methods.as_ref())) {
-            return Some(owners[taken]);
+            return self.owners.get(&(path, taken)).copied();
         }
+        self.owners.insert((path, choices.len()), owner);
+        // Most paths have one.
+        choices.reserve_exact(1);
         choices.push((entry.methods.clone(), entry.route.clone()));
-        owners.push(owner);
         None
     }
 }

@@ -171,7 +171,9 @@ impl<'d> Compiler<'d> {
         in_force: &InForce<'d>,
         at: &At<'_>,
     ) -> (Vec<Entry<RouteId>>, Vec<Spot>) {
-        let (mut entries, mut spots) = (Vec::new(), Vec::new());
+        let count = service.routes.as_ref().map_or(1, Vec::len);
+        let (mut entries, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        self.routes.reserve(count);
         let name = service.name.as_deref().unwrap_or("unnamed");
         let routes = service.routes.as_deref();
         let all_have_their_own = routes.is_some_and(|routes| routes.iter().all(|route| route.upstream.is_some()));
@@ -203,7 +205,7 @@ impl<'d> Compiler<'d> {
         if routes.is_empty() {
             self.problems.add(&at_routes, Kind::EmptyList);
         }
-        let mut names = HashSet::new();
+        let mut names = HashSet::with_capacity(count);
         for (i, route) in routes.iter().enumerate() {
             let at = at_routes.index(i);
             if let Some(name) = route.name.as_deref() {
@@ -213,8 +215,11 @@ impl<'d> Compiler<'d> {
             let paths = self.paths(route.paths.as_ref(), &at.key("paths"));
             let methods = self.methods(route.methods.as_ref(), &at);
             let strip_prefix = self.strip_prefix(route.strip_prefix.as_deref(), &paths, &at);
-            let first_path = paths.first().map(|(_, path)| path.to_string());
-            let name = format!("{name}/{}", route.name.clone().or(first_path).unwrap_or_default());
+            let name = match (&route.name, paths.first()) {
+                (Some(own), _) => format!("{name}/{own}"),
+                (None, Some((_, first))) => format!("{name}/{first}"),
+                (None, None) => format!("{name}/"),
+            };
             let to = route.upstream.as_ref().map(|to| self.use_upstream(to, &name, &at.key("upstream")));
             let Some(upstream) = to.unwrap_or(upstream) else { continue };
             let id = self.push_route(Route {
