@@ -29,7 +29,8 @@ use self::notes::Notes;
 use self::pace::Body;
 use self::peer::Tries;
 use self::request::{
-    Sender, authority_and_target, facts, ignore_half_an_upgrade, join_cookies, say_where_from, target_for_upstream,
+    Sender, authority_and_target, change_headers, facts, ignore_half_an_upgrade, join_cookies, say_where_from,
+    target_for_upstream,
 };
 use self::response::{own_response, refused, remove_hop_by_hop, settle_length, status_of};
 use crate::answer::Answer;
@@ -138,6 +139,8 @@ impl ProxyHttp for Gateway {
         let route = verdict.route.map(|found| found.index);
         ctx.judged = Some(Judged { route, forwarded, edits: verdict.edits, generation, sender, id });
         let Some(own) = own else {
+            // For the upstream it is copied whole.
+            change_headers(session.req_header_mut(), |_| ())?;
             if let Some((route, generation)) = ctx.forwarded() {
                 let timeouts = &generation.upstream(route.upstream).spec().timeouts;
                 pace::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
@@ -223,15 +226,16 @@ impl ProxyHttp for Gateway {
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;
         }
-        if session.is_http2() {
-            join_cookies(request)?;
-        }
         let Some(judged) = &ctx.judged else { return Ok(()) };
-        say_where_from(session, request, &judged.sender)?;
-        match judged.id {
-            RequestId::Own(..) => request.insert_header(request_id::NAME, judged.id.value()),
-            RequestId::Client(_) => Ok(()),
-        }
+        change_headers(request, |headers| {
+            if session.is_http2() {
+                join_cookies(headers)?;
+            }
+            if let RequestId::Own(..) = judged.id {
+                headers.insert(request_id::NAME, judged.id.value());
+            }
+            say_where_from(session, headers, &judged.sender)
+        })?
     }
 
     async fn request_body_filter(

@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// As it is written on the wire.
-pub const NAME: &str = "X-Request-Id";
+/// The name of the field.
+pub const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Makes ids that are unique, also across restarts and replicas. They are no secrets.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ impl RequestIds {
 
     /// The id of a request with these header fields: its own, if it has exactly one that is usable, else a new one.
     pub fn of(&self, headers: &HeaderMap) -> RequestId {
-        let mut ids = headers.get_all(HEADER).iter();
+        let mut ids = headers.get_all(NAME).iter();
         match (ids.next(), ids.next()) {
             (Some(id), None) if is_usable(id) => RequestId::Client(id.clone()),
             _ => RequestId::Own(self.process, self.next.fetch_add(1, Ordering::Relaxed)),

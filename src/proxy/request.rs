@@ -1,8 +1,9 @@
 //! Facts out of a request, and what the upstream is told of it.
 
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
 use pingora::http::RequestHeader;
 use pingora::http::authority::{RawTargetAuthority, raw_target_authority};
 use pingora::protocols::http::ServerSession;
@@ -16,6 +17,9 @@ use crate::snapshot::{Framing, Request, Snapshot};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
 /// Who a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sender {
@@ -96,6 +100,23 @@ pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// Changes header fields in the map that holds them. Pingora's own methods keep a second map in step, of names as they
+/// were written; a request comes out of this without it, and its names are in lower case, as they are in HTTP/2 (RFC 9113
+/// section 8.2.1).
+pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
+    let of_uri = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
+    // An absolute target the URI does not keep.
+    let target = (of_uri != Some(request.raw_path())).then(|| request.raw_path().to_vec());
+    let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts = request::Parts::from(mem::replace(request, empty));
+    let done = change(&mut parts.headers);
+    *request = parts.into();
+    if let Some(target) = target {
+        request.set_raw_path(&target)?;
+    }
+    Ok(done)
+}
+
 /// Whether the two sides could disagree about where the body ends, which smuggling is made of. Content-Length with
 /// Transfer-Encoding: Pingora drops the length and goes on, so that only the bytes of the header still show it. More than
 /// one length: it takes the first and hands all of them over. Codings other than chunked: it takes off the chunks, and
@@ -138,38 +159,38 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
 
 /// Tells the upstream who the request comes from, and how. What a trusted proxy has said stands, and we add to it; what
 /// anybody else claims about their own way here is replaced.
-pub(super) fn say_where_from(session: &Session, request: &mut RequestHeader, sender: &Sender) -> Result<()> {
-    let host = match request.headers.get(header::HOST).cloned() {
+pub(super) fn say_where_from(session: &Session, headers: &mut HeaderMap, sender: &Sender) -> Result<()> {
+    let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
         None => {
             let host = implied_host(session)?;
-            request.insert_header("Host", host.clone())?;
+            headers.insert(header::HOST, host.clone());
             host
         }
     };
     let client = Client::of(session.as_downstream());
     let peer = client.map_or_else(|| forwarded::alone(sender.peer), |client| client.forwarded_for().clone());
-    let chain = if sender.believed { forwarded::chain(&request.headers, &peer) } else { peer };
-    request.insert_header("X-Forwarded-For", chain)?;
+    let chain = if sender.believed { forwarded::chain(headers, &peer) } else { peer };
+    headers.insert(forwarded::X_FORWARDED_FOR, chain);
     // One look at each name is cheaper than looking up the ones that nearly no request has.
     while !sender.believed
-        && let Some(name) = request.headers.keys().find(|name| is_claim(name)).cloned()
+        && let Some(name) = headers.keys().find(|name| is_claim(name)).cloned()
     {
-        request.remove_header(&name);
+        headers.remove(&name);
     }
     if let Some(certificate) = client.and_then(|client| client.certificate()) {
-        request.insert_header("Client-Cert", certificate.clone())?;
-        request.remove_header("client-cert-chain");
+        headers.insert(CLIENT_CERT, certificate.clone());
+        headers.remove(CLIENT_CERT_CHAIN);
     }
-    if !sender.believed || !request.headers.contains_key(X_FORWARDED_PROTO) {
+    if !sender.believed || !headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = match sender.scheme {
             Scheme::Http => HeaderValue::from_static("http"),
             Scheme::Https => HeaderValue::from_static("https"),
         };
-        request.insert_header("X-Forwarded-Proto", scheme)?;
+        headers.insert(X_FORWARDED_PROTO, scheme);
     }
-    if !sender.believed || !request.headers.contains_key(X_FORWARDED_HOST) {
-        request.insert_header("X-Forwarded-Host", host)?;
+    if !sender.believed || !headers.contains_key(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())
 }
@@ -193,14 +214,15 @@ pub(super) fn ignore_half_an_upgrade(request: &mut RequestHeader) {
 
 /// HTTP/2 sends cookies in several fields, which mean one (RFC 9113 section 8.2.3); servers of HTTP/1 may read the first
 /// alone.
-pub(super) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let mut cookies = request.headers.get_all(header::COOKIE).iter();
+pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {
         return Ok(());
     }
-    let all: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     let joined = HeaderValue::from_bytes(&all.join(&b"; "[..])).or_err(ErrorType::InternalError, "cookies")?;
-    request.insert_header("Cookie", joined)
+    headers.insert(header::COOKIE, joined);
+    Ok(())
 }
 
 /// The host of a request without Host, which HTTP/1.0 allows and the HTTP/1.1 that we speak to the upstream does not:

@@ -107,6 +107,31 @@ fn every_byte_of_path_and_query_stays_as_it_was() {
 // --- request headers
 
 #[test]
+fn names_reach_the_upstream_in_lower_case_and_the_client_as_they_were_written() {
+    let request =
+        received(&[("X-Custom-NAME", "1"), ("x-custom-name", "2"), ("ACCEPT", "*/*"), ("Content-type", "a/b")]);
+    let mut fields: Vec<_> = request.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    fields.retain(|field| !field.starts_with("x-request-id: ") && !field.starts_with("x-forwarded-host: "));
+    assert_eq!(
+        fields,
+        [
+            "Host: api.test",
+            "x-custom-name: 1",
+            "x-custom-name: 2",
+            "accept: */*",
+            "Content-Type: a/b",
+            "x-forwarded-for: 127.0.0.1",
+            "x-forwarded-proto: http",
+        ]
+    );
+    let response = returned(|| Reply::new(200).header("x-lower", "1").header("X-UPPER", "2"));
+    let names: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+    for name in ["x-lower", "X-UPPER", "Access-Control-Allow-Origin"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+#[test]
 fn what_a_client_claims_about_its_way_here_is_replaced() {
     let request = received(&[
         ("X-Forwarded-For", "1.1.1.1"),
@@ -182,14 +207,14 @@ fn everything_else_reaches_the_upstream_unchanged() {
     assert_eq!(request.header("Host"), Some("api.test"));
     for (name, value) in fields {
         assert!(
-            request.headers.contains(&(name.to_owned(), value.to_owned())),
+            request.headers.contains(&(name.to_ascii_lowercase(), value.to_owned())),
             "{name}: {value} of {:?}",
             request.headers
         );
     }
     assert_eq!((request.all("Cookie"), request.all("X-Twice")), (vec!["a=1; b=\"2\"", "c=3"], vec!["1", "2"]));
     let added: Vec<_> = request.headers.iter().map(|(name, _)| name.as_str()).skip(fields.len() + 1).collect();
-    assert_eq!(added, ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id"]);
+    assert_eq!(added, ["x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]);
 }
 
 #[test]
