@@ -139,7 +139,7 @@ impl ProxyHttp for Gateway {
         let route = verdict.route.map(|found| found.index);
         ctx.judged = Some(Judged { route, forwarded, edits: verdict.edits, generation, sender, id });
         let Some(own) = own else {
-            // For the upstream it is copied whole.
+            // Pingora copies the request for the upstream, with as many maps as it has.
             change_headers(session.req_header_mut(), |_| ())?;
             if let Some((route, generation)) = ctx.forwarded() {
                 let timeouts = &generation.upstream(route.upstream).spec().timeouts;

@@ -353,7 +353,7 @@ impl<R: Clone, H> Tree<'_, R, H> {
         });
         let choices = &mut self.routes.paths[path as usize].choices;
         if let Some(taken) = choices.iter().position(|(methods, _)| overlap(methods.as_ref(), entry.methods.as_ref())) {
-            return self.owners.get(&(path, taken)).copied();
+            return Some(self.owners[&(path, taken)]);
         }
         self.owners.insert((path, choices.len()), owner);
         // Most paths have one.

@@ -105,7 +105,7 @@ pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
 /// section 8.2.1).
 pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
     let of_uri = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
-    // An absolute target the URI does not keep.
+    // The URI keeps no absolute target.
     let target = (of_uri != Some(request.raw_path())).then(|| request.raw_path().to_vec());
     let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = request::Parts::from(mem::replace(request, empty));
