@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,8 +52,7 @@ class Peer:
     environment: dict[str, str] = {}
 
     def __init__(self, folder: Path, work: Work) -> None:
-        self.folder = folder / f"{self.name.replace(' ', '-')}-{load.free_port()}"
-        self.folder.mkdir()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name.replace(' ', '-')}-", dir=folder))
         self.port, self.tls_port, self.admin_port = load.free_port(), load.free_port(), load.free_port()
         self.work = work
         self.process: subprocess.Popen | None = None
