@@ -3,7 +3,8 @@
     python3 benches/compare/report.py target/compare/results.json
 
 Ratios are corsgate's figure divided by the peer's, taken in each round; what is shown is their median, lowest and
-highest. With profile-guided builds (make release-pgo) it is the figure of that one. Of CPU time, instructions and memory less is better, of requests per second more.
+highest. With profile-guided builds (make release-pgo) corsgate's figure is that of its own. Of CPU time, instructions
+and memory less is better, of requests per second more.
 """
 
 from __future__ import annotations
