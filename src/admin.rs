@@ -1,12 +1,14 @@
 //! The admin listener: is the process alive, is it ready, what is in force, how is it going, and what was refused.
 //!
 //! For people and monitoring beside the gateway, not for pages: whoever asks must do so by an address or a name that is
-//! the operator's, and no other site's page gets an answer ([`door`]). It changes nothing.
+//! the operator's, and no other site's page gets an answer ([`host_check`]). It changes nothing.
 
-mod bounds;
-mod door;
-mod overview;
-mod status;
+mod host_check;
+mod json;
+mod limits;
+pub mod metrics;
+mod page;
+mod readiness;
 mod why;
 
 use std::fmt;
@@ -21,13 +23,13 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::edge::admission::Admission;
+use crate::accept::admission::Admission;
 use crate::live::Live;
-use crate::server::Readiness;
-use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::Metrics;
+use crate::record::Telemetry;
 
-pub use self::bounds::Bounded;
+pub use self::limits::Bounded;
+use self::metrics::Metrics;
+pub use self::readiness::Readiness;
 
 /// By which whoever asks knows that it has reached this listener, and not a service behind the gateway.
 pub const SERVER: &str = "corsgate-admin";
@@ -117,7 +119,7 @@ impl Admin {
             "/livez" | "/readyz" => return Page::text(StatusCode::OK, "ok\n"),
             _ => {}
         }
-        if let Err(refusal) = door::admit(headers, self.process.live.current().snapshot.admin_hosts()) {
+        if let Err(refusal) = host_check::admit(headers, self.process.live.current().snapshot.admin_hosts()) {
             return Page::text(StatusCode::FORBIDDEN, refusal);
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
@@ -143,7 +145,7 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        bounds::asked();
+        limits::asked();
         let request = session.req_header();
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
         let page = self.answer(&request.method, path, query, &request.headers).await;
@@ -159,7 +161,7 @@ impl ServeHttp for Admin {
         headers.insert(header::X_FRAME_OPTIONS, fixed("DENY"));
         headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
         headers.insert("cross-origin-resource-policy", fixed("same-origin"));
-        headers.insert(header::CONTENT_SECURITY_POLICY, status::CONTENT_SECURITY_POLICY.clone());
+        headers.insert(header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY.clone());
         *response.body_mut() = page.body;
         response
     }
@@ -191,7 +193,7 @@ impl Process {
             View::Status => Page {
                 status: StatusCode::OK,
                 content_type: "text/html; charset=utf-8",
-                body: status::page(self, SystemTime::now()).into_bytes(),
+                body: page::page(self, SystemTime::now()).into_bytes(),
             },
             View::Metrics => match self.metrics.text() {
                 Ok(text) => Page {
@@ -201,9 +203,9 @@ impl Process {
                 },
                 Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
-            View::Config => Page::json(&overview::config(self)),
-            View::Routes => Page::json(&overview::routes(&self.live.current())),
-            View::Refusals => Page::json(&overview::refusals(self)),
+            View::Config => Page::json(&json::config(self)),
+            View::Routes => Page::json(&json::routes(&self.live.current())),
+            View::Refusals => Page::json(&json::refusals(self)),
             View::Refusal { id, format } => match self.telemetry.refusals.find(id) {
                 Some(refused) => match format {
                     Format::Json => Page::json(&why::json(self, &refused)),

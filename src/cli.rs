@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::schema;
 use crate::demo;
 use crate::live::{Live, Refused};
-use crate::report::{Paint, Width};
-use crate::schema;
-use crate::server::{self, Hangup, ReloadOn, Sockets};
+use crate::process::{self, Hangup, ReloadOn, Sockets};
+use crate::terminal::{Paint, Width};
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
@@ -118,7 +118,7 @@ fn run(
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
     }
-    Ok(server::serve(Arc::new(live), hangup, sockets, reload_on)?)
+    Ok(process::serve(Arc::new(live), hangup, sockets, reload_on)?)
 }
 
 fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {

@@ -9,6 +9,7 @@
 mod choices;
 mod edit;
 mod problems;
+pub mod schema;
 mod source;
 mod strict;
 mod units;
@@ -23,9 +24,9 @@ pub use self::source::{Place, Source};
 pub use self::units::{Duration, Size};
 
 use crate::cors::Settings;
-use crate::list::{List, given};
+use crate::notation::forms;
+use crate::notation::{List, given};
 use crate::problem::Problems;
-use crate::schema::forms;
 
 /// Where the admin listener is when `admin` does not say.
 pub const ADMIN_ADDRESS: &str = "127.0.0.1:9180";

@@ -15,7 +15,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use crate::live::{Live, Refused};
-use crate::server::{Hangup, ReloadOn, Sockets, StartError, add_http_service, serve_with};
+use crate::process::{Hangup, ReloadOn, Sockets, StartError, add_http_service, serve_with};
 
 /// The configuration that the demo serves; the example of the README is the same file.
 pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");

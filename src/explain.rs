@@ -5,7 +5,7 @@
 //! change. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] write it out.
 //!
 //! Everything comes from the parts that serve requests: [`Exchange`] makes responses as the running gateway does, and
-//! [`crate::browser`] judges them by the Fetch standard. Nothing here reads a file or knows a running process.
+//! [`crate::explain::fetch`] judges them by the Fetch standard. Nothing here reads a file or knows a running process.
 //!
 //! ```
 //! use corsgate::explain::{Configuration, Outcome, Question, explain};
@@ -34,27 +34,29 @@
 //! ```
 
 mod cause;
+pub mod effective;
 mod exchange;
+pub mod fetch;
 mod fix;
 mod play;
 mod question;
-mod written;
+mod render;
 
 pub use self::cause::{Cause, InvalidOrigin, Likeness, Near};
 pub use self::exchange::{Exchange, Head};
 pub use self::fix::{Fix, Objection, Tried, Widening};
 pub use self::question::{Misasked, Question, Recorded};
-pub use self::written::{json, mended_json, mended_text, text};
+pub use self::render::{json, mended_json, mended_text, text};
 pub use crate::config::Hunk;
 
 use self::cause::Diagnosis;
 use self::fix::Sought;
 use self::play::{End, Play, Step, Why};
 use self::question::Given;
-use crate::browser::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::config::{Document, Source};
 use crate::cors::{Headers as _, Scheme};
 use crate::domain::split_port;
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::problem::{KeyPath, Problems};
 use crate::snapshot::{Action, Level, RequestKind, Route, Snapshot};
 

@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::live::Live;
-use crate::proxy::peer::{explain, server_name, template};
 use crate::snapshot::{self, HttpCheck};
+use crate::upstream::peer::{explain, server_name, template};
 use crate::upstream::{Change, Endpoint, Upstream, key};
 
 /// How exact the times of checks, ejections and slow starts are.

@@ -4,7 +4,7 @@
 //! order: read, parse, compile, look names up, open the access log, and only then the one store that publishes the
 //! result. A failure anywhere leaves everything as it was.
 
-pub mod watch;
+mod acceptors;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,14 +16,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use self::watch::{Files, Look, Reading};
+pub use self::acceptors::{AcceptorError, Acceptors};
 use crate::config::Source;
-use crate::edge::acceptor::{AcceptorError, Acceptors};
 use crate::problem::{Problems, Severity};
-use crate::report::{self, Paint};
+use crate::record::access_log::{Opened, Unopened};
+use crate::record::{AccessLog, Tallies};
+use crate::report;
 use crate::snapshot::{self, Fixed, LogTarget, Snapshot, Surroundings, UpstreamId};
-use crate::telemetry::access_log::{Opened, Unopened};
-use crate::telemetry::{AccessLog, Tallies};
+use crate::source::watch::{Files, Look, Reading};
+use crate::terminal::Paint;
 use crate::upstream::{Upstream, resolve};
 
 /// The configuration in force, and where it comes from.

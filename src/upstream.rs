@@ -16,6 +16,7 @@
 
 mod endpoint;
 mod hash;
+pub(crate) mod peer;
 mod pool;
 mod state;
 
@@ -33,8 +34,8 @@ pub use self::hash::key;
 use self::pool::Pool;
 use self::state::State;
 pub use self::state::{Change, STEPS};
+use crate::counter::Counter;
 use crate::snapshot;
-use crate::telemetry::Counter;
 
 /// A running upstream.
 #[derive(Debug)]

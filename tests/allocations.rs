@@ -18,9 +18,9 @@ use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Reason, Scheme};
 use corsgate::live::Live;
-use corsgate::request_id::RequestIds;
+use corsgate::record::request_id::RequestIds;
+use corsgate::record::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
 use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, RequestKind, Snapshot, Surroundings};
-use corsgate::telemetry::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
 use corsgate::upstream::{Upstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -278,7 +278,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             client: [203, 0, 113, 7].into(),
             scheme: Scheme::Http,
             method: MethodClass::Get,
-            request: Some(telemetry::Asked {
+            request: Some(record::Asked {
                 method: &asked.method,
                 authority: asked.authority.as_bytes(),
                 path: asked.path.as_bytes(),

@@ -81,7 +81,7 @@ def main() -> int:
     if above:
         print(
             f"\n{' and '.join(above)}: corsgate does more than it may, beside a bare Pingora proxy.\n"
-            "What is new in the hooks of src/proxy.rs, or in what they call? Build with `--profile profiling`, run\n"
+            "What is new in the hooks of src/forward.rs, or in what they call? Build with `--profile profiling`, run\n"
             "both under `valgrind --tool=callgrind`, and compare with callgrind_annotate. If it is meant, say in\n"
             "the commit what it buys, and raise the bound in benches/compare/gate.py."
         )

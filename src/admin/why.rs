@@ -4,12 +4,12 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::overview::{ago, refusal, scheme_word};
+use super::json::{ago, refusal, scheme_word};
 use super::{Process, time};
-use crate::browser::Credentials;
+use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Explanation, Question, Recorded};
-use crate::report::{Paint, Width, printable};
-use crate::telemetry::Refused;
+use crate::record::Refused;
+use crate::terminal::{Paint, Width, printable};
 
 /// For people.
 pub(super) fn text(process: &Process, refused: &Refused, now: SystemTime) -> String {

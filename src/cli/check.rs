@@ -8,10 +8,11 @@ use clap::Args;
 
 use super::{DEFAULT_CONFIG, Format, paint, print};
 use crate::config::{Document, Source};
-use crate::effective;
+use crate::explain::effective;
 use crate::live::{Refused, inspect};
 use crate::problem::{At, Kind, Problems, Severity};
-use crate::report::{self, Paint};
+use crate::report;
+use crate::terminal::Paint;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::check::unreadable;
 use super::{DEFAULT_CONFIG, Format, paint, print, width};
-use crate::browser::Credentials;
 use crate::config::Source;
+use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Misasked, Outcome, Question};
 use crate::live::{Refused, inspect, inspect_text};
 use crate::report;
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let question = match arguments.question() {
         Ok(question) => question,
         Err(misasked) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {}", report::printable(&misasked.to_string()));
+            let _ = writeln!(std::io::stderr(), "corsgate: {}", crate::terminal::printable(&misasked.to_string()));
             return ExitCode::from(USAGE);
         }
     };

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Format, print};
 use crate::admin::SERVER;
-use crate::report::printable;
+use crate::terminal::printable;
 
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9180";
 

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cors::Settings;
-use crate::schema::forms;
+use crate::notation::forms;
 
 /// `cors`: a policy, the name of one, or `false`.
 #[derive(Debug, Clone, PartialEq)]

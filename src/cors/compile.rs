@@ -9,7 +9,7 @@ use super::names::{self, Methods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, OriginRegexes};
 use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
-use crate::list::List;
+use crate::notation::List;
 use crate::problem::{At, Kind, Problems, Severity};
 
 impl Policy {

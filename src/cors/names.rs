@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
-use crate::list::List;
+use crate::notation::List;
 use crate::problem::{At, Kind, Problems};
 
 /// The most names that one preflight may ask for. Browsers list what a page set by hand; real lists have under 20.

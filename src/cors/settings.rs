@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::list::{List, given};
-use crate::schema::forms;
+use crate::notation::forms;
+use crate::notation::{List, given};
 
 /// Who may read responses from pages of other origins, and what pages may send. At least one of `allow_origins`,
 /// `allow_origins_by_regex` and `allow_origin_sets` must be there: nothing opens by omission.

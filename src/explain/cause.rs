@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use super::play::{End, Play, Step};
 use super::question::Question;
-use crate::browser::{Credentials, Fetch, NetworkError, Stage};
 use crate::config::Document;
 use crate::cors::{
     self, MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, OriginPattern, OriginSets, Origins, Patterns, Policy, Settings,
 };
 use crate::domain::split_port;
-use crate::list::List;
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
+use crate::notation::List;
 use crate::problem::{At, KeyPath, Problems, Step as KeyStep};
 use crate::snapshot::{Action, Level, Refusal, Route, RoutePlace, Snapshot};
 

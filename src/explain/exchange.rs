@@ -5,8 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::answer::Answer;
 use crate::cors::Headers;
+use crate::decide::local_reply::Answer;
 use crate::snapshot::{Request, Snapshot, Verdict};
 
 /// Stands for the value of a field that is another one for every request.

@@ -10,10 +10,10 @@ use super::cause::{Cause, Diagnosis, Scope, asked_names, meant, routed_method, r
 use super::play::{End, Play, Step, Why};
 use super::question::Question;
 use super::{Configuration, Hunk, Place};
-use crate::browser::{Credentials, Fetch, Stage};
 use crate::config::{Document, NewValue, Source, hunks};
 use crate::cors::{self, Headers as _, Patterns, Policy, Settings};
-use crate::list::List;
+use crate::explain::fetch::{Credentials, Fetch, Stage};
+use crate::notation::List;
 use crate::problem::{KeyPath, Kind, Problem, Problems, Replacement, Severity, Step as KeyStep};
 use crate::route::PathPattern;
 use crate::snapshot::{Level, Route, RoutePlace, Snapshot};

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::exchange::Exchange;
 use super::question::{Given, Question, Target};
-use crate::browser::{Credentials, Fetch, NetworkError, Stage, Unsafe};
 use crate::cors::{Headers as _, Scheme};
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage, Unsafe};
 use crate::snapshot::{Action, Connection, Framing, Request, Snapshot};
 
 /// A conversation from its first request to its end.

@@ -6,15 +6,15 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use super::exchange::Head;
-use crate::browser::{Credentials, Unsafe};
 use crate::cors::{OriginPattern, Scheme};
+use crate::explain::fetch::{Credentials, Unsafe};
 use crate::problem::Kind;
 use crate::snapshot::RequestKind;
 
 /// A page's request, as far as it matters to CORS. Valid by construction.
 ///
 /// ```
-/// use corsgate::browser::Credentials;
+/// use corsgate::explain::fetch::Credentials;
 /// use corsgate::explain::Question;
 ///
 /// let question = Question::new("https://app.example", "https://api.example/orders?page=2")?

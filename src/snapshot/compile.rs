@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Surroundings, Upstream, UpstreamId};
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
-use crate::list::List;
+use crate::notation::List;
 use crate::problem::{At, KeyPath, Kind, Problems};
 use crate::route::{Conflict, Entry, HostPattern, Methods, PathPattern, Routes};
 

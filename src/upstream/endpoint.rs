@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use once_cell::sync::OnceCell;
 
 use super::hash;
-use crate::telemetry::Counter;
+use crate::counter::Counter;
 
 /// One address of a node. It is the same one for as long as its upstream is configured the same and its name has this
 /// address.

@@ -1,8 +1,8 @@
 //! The browser's side as the judge: what the engine calls allowed works in a browser, what it calls refused does not,
 //! and the error names the culprit.
 
-use corsgate::browser::{Credentials, Fetch, NetworkError};
 use corsgate::cors::{Reason, Scheme};
+use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
 use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 

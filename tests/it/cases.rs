@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use corsgate::browser::Credentials;
 use corsgate::cors::Scheme;
+use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
 use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
 use http::uri::PathAndQuery;

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
 use corsgate::problem::{Problems, Replacement, Severity};
-use corsgate::report::{self, Paint};
+use corsgate::report;
 use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::terminal::Paint;
 
 use crate::gateway::run;
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use corsgate::config::Source;
 use corsgate::cors::Reason;
 use corsgate::problem::Kind;
-use corsgate::report::{self, Paint};
+use corsgate::report;
 use corsgate::snapshot::Refusal;
+use corsgate::terminal::Paint;
 
 use crate::client;
 use crate::corpus;

@@ -23,11 +23,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use corsgate::browser::Credentials;
 use corsgate::cors::{Reason, Scheme};
+use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
-use corsgate::report::{Paint, Width};
 use corsgate::snapshot::{Refusal, RequestKind, Snapshot, Surroundings};
+use corsgate::terminal::{Paint, Width};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;

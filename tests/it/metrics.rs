@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corsgate::telemetry::metrics::{FAMILIES, Kind};
+use corsgate::admin::metrics::{FAMILIES, Kind};
 use promql_parser::label::METRIC_NAME;
 use promql_parser::parser::{Expr, LabelModifier, VectorSelector};
 

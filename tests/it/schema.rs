@@ -146,7 +146,7 @@ fn no_value_that_check_accepts_is_refused() {
         json!({}),
         Value::Null,
     ];
-    // Words of YAML where a text is wanted are texts to `check`; see the documentation of `corsgate::schema`.
+    // Words of YAML where a text is wanted are texts to `check`; see the documentation of `corsgate::config::schema`.
     let is_odd = |place: &str, is_text: bool, other: &Value| match other {
         Value::Null => is_text,
         Value::Bool(_) | Value::Number(_) => {
@@ -212,7 +212,7 @@ fn no_text_that_can_be_read_is_refused() {
         ("Duration", |text| Duration::parse(text).is_some(), &["500ms", "02s", "5m", "24h"]),
         ("Size", |text| Size::parse(text).is_some(), &["512B", "064KiB", "1MiB", "2GiB"]),
     ];
-    let root: Value = serde_json::from_str(&corsgate::schema::json()).unwrap();
+    let root: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
     for (name, reads, texts) in forms {
         let schema = jsonschema::draft202012::new(&root["$defs"][name]).unwrap();
         let (mut read, mut tried) = (0, 0);
@@ -252,7 +252,7 @@ fn no_text_that_can_be_read_is_refused() {
 /// The bounds and the defaults of the schema are those of `check`.
 #[test]
 fn bounds_and_defaults_are_those_of_check() {
-    let schema = serde_json::from_str::<Value>(&corsgate::schema::json()).unwrap();
+    let schema = serde_json::from_str::<Value>(&corsgate::config::schema::json()).unwrap();
     let document = reference();
     let with = |place: &str, value: &Value| {
         let mut changed = document.clone();
@@ -295,7 +295,7 @@ fn bounds_and_defaults_are_those_of_check() {
 fn the_command_prints_the_schema_and_nothing_else() {
     let output = run(&["schema"]);
     assert_eq!((output.code, &*output.stderr), (0, ""));
-    assert_eq!(output.stdout, corsgate::schema::json());
+    assert_eq!(output.stdout, corsgate::config::schema::json());
     let schema: Value = serde_json::from_str(&output.stdout).unwrap();
     assert!(jsonschema::meta::is_valid(&schema));
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
@@ -305,7 +305,7 @@ fn the_command_prints_the_schema_and_nothing_else() {
 /// A hover without a text helps nobody.
 #[test]
 fn every_key_says_what_it_means() {
-    let schema: Value = serde_json::from_str(&corsgate::schema::json()).unwrap();
+    let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
     let mappings = schema["$defs"].as_object().unwrap().values().chain([&schema]);
     let mut keys = 0;
     for (key, property) in mappings.filter_map(|mapping| mapping["properties"].as_object()).flatten() {
@@ -320,7 +320,7 @@ fn every_key_says_what_it_means() {
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = root().join("docs/reference.md");
-    let page = corsgate::schema::reference();
+    let page = corsgate::config::schema::reference();
     if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
         fs::write(&path, &page).unwrap();
     }
@@ -381,7 +381,7 @@ fn choices<'s>(root: &'s Value, schema: &'s Value) -> Vec<&'s Value> {
 }
 
 fn validator() -> Validator {
-    let schema: Value = serde_json::from_str(&corsgate::schema::json()).unwrap();
+    let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
     jsonschema::draft202012::new(&schema).expect("a schema")
 }
 

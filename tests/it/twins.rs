@@ -12,7 +12,7 @@ use corsgate::cors::{
     Policy, PreflightMatch, PreflightSettings, Reason, Request, Scheme, Settings, TuplePattern, UpstreamHeaders,
 };
 use corsgate::domain::HostName;
-use corsgate::list::List;
+use corsgate::notation::List;
 use corsgate::problem::{At, Problems};
 use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes, is_ambiguous};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};

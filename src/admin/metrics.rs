@@ -1,0 +1,541 @@
+//! `/metrics`: everything that is counted, as Prometheus reads it.
+//!
+//! Nothing is kept here. Whoever counts keeps plain numbers; they are read, given their names and written out when
+//! somebody asks, by the thread of the admin listener, and no request waits for that.
+//!
+//! Labels hold what is configured, and words of closed lists. Nothing that a client sends becomes one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+
+use crate::cors::Reason;
+use crate::counter::{BUCKETS, Distribution};
+use crate::live::{Generation, Live};
+use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
+use crate::record::{MethodClass, StatusClass, Telemetry};
+use crate::snapshot::{Refusal, RequestKind};
+
+/// What is counted, and where it stands.
+pub struct Metrics {
+    live: Arc<Live>,
+    telemetry: Arc<Telemetry>,
+    connections: Arc<Counts>,
+    #[cfg(target_os = "linux")]
+    process: ProcessCollector,
+}
+
+/// One metric, with all its series.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// One line for people.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A number that grows.
+    Counter,
+    /// A number.
+    Gauge,
+    /// How many took how long.
+    Histogram,
+}
+
+const REQUESTS: Family = counter(
+    "corsgate_requests_total",
+    &["service", "route", "method", "status"],
+    "Requests that have ended, by method and class of status; none: the client was given no response.",
+);
+const DURATION: Family = histogram(
+    "corsgate_request_duration_seconds",
+    &["service", "route"],
+    "From the header of a request to the end of its response, without WebSockets.",
+);
+const UPSTREAM_DURATION: Family = histogram(
+    "corsgate_upstream_response_seconds",
+    &["service", "route"],
+    "From the first try at an upstream to the header of its response.",
+);
+const SENT: Family = counter(
+    "corsgate_response_body_bytes_total",
+    &["service", "route"],
+    "Bytes of the bodies of responses, as sent to clients.",
+);
+const DECISIONS: Family = counter(
+    "corsgate_cors_decisions_total",
+    &["service", "route", "kind", "reason"],
+    "What was decided about CORS, for preflights and for actual requests.",
+);
+const REFUSED: Family = counter(
+    "corsgate_refused_requests_total",
+    &["service", "route", "code"],
+    "Requests that were refused for other causes than CORS.",
+);
+const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Requests under way, WebSockets included.");
+const NOT_REMEMBERED: Family = counter(
+    "corsgate_refusals_not_remembered_total",
+    &[],
+    "Refused requests that are counted but not among the last refusals, for several came at the same instant.",
+);
+const DROPPED_LINES: Family = counter(
+    "corsgate_access_log_dropped_lines_total",
+    &[],
+    "Lines of the access log that were not written, because its target was too slow or did not take them.",
+);
+const ACCEPTED: Family = counter("corsgate_connections_total", &["listener"], "Connections that clients have made.");
+const OPEN: Family = gauge("corsgate_connections_open", &["listener"], "Connections of clients that are open.");
+const LIMIT: Family =
+    gauge("corsgate_connections_limit", &[], "How many connections may be open, when limits.connections says so.");
+const REFUSED_CONNECTIONS: Family = counter(
+    "corsgate_connections_refused_total",
+    &["listener", "reason"],
+    "Connections that were closed before their first request.",
+);
+const HANDSHAKES: Family = counter(
+    "corsgate_tls_handshakes_total",
+    &["listener", "result"],
+    "TLS handshakes with clients, by how they ended: ok or failed.",
+);
+const BAD_HEADERS: Family = counter(
+    "corsgate_bad_headers_total",
+    &["listener", "reason"],
+    "Headers over HTTP/1 that never became a request: late (408), too_large (431), malformed (400, or 405 for CONNECT).",
+);
+const CERTIFICATES: Family = gauge(
+    "corsgate_certificate_expiry_timestamp_seconds",
+    &["listener", "certificate"],
+    "When the certificate of a listener ends, by the first name that it is for.",
+);
+const HEALTHY: Family = gauge(
+    "corsgate_upstream_node_healthy",
+    &["upstream", "address"],
+    "1 unless health checks have taken the node out.",
+);
+const EJECTED: Family = gauge(
+    "corsgate_upstream_node_ejected",
+    &["upstream", "address"],
+    "1 while the node is out because requests have failed.",
+);
+const ACTIVE: Family =
+    gauge("corsgate_upstream_node_active", &["upstream", "address"], "Requests under way at the node.");
+const CONNECTS: Family = counter(
+    "corsgate_upstream_connects_total",
+    &["upstream", "address"],
+    "Connections that were made to the node for requests.",
+);
+const CONNECT_FAILURES: Family = counter(
+    "corsgate_upstream_connect_failures_total",
+    &["upstream", "address"],
+    "Connections to the node that could not be made.",
+);
+const REUSES: Family = counter(
+    "corsgate_upstream_reuses_total",
+    &["upstream", "address"],
+    "Tries that went to the node on a connection from an earlier request.",
+);
+const NO_RESPONSES: Family = counter(
+    "corsgate_upstream_no_responses_total",
+    &["upstream", "address"],
+    "Tries that ended without a response of the node, though there was a connection.",
+);
+const EJECTIONS: Family = counter(
+    "corsgate_upstream_ejections_total",
+    &["upstream", "address"],
+    "How often the node was taken out because requests have failed.",
+);
+const RETRIES: Family = counter(
+    "corsgate_upstream_retries_total",
+    &["upstream", "to"],
+    "Second and later tries: on another_node, or on the same_node when a connection from an earlier request had ended.",
+);
+const RELOADS: Family = counter(
+    "corsgate_config_reloads_total",
+    &["result"],
+    "Reloads since the start; a refused one has changed nothing.",
+);
+const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 when the newest reload was refused.");
+const RESTART_REQUIRED: Family = gauge(
+    "corsgate_config_restart_required",
+    &[],
+    "1 while the configuration in force says something that only a restart can put in force, such as another address.",
+);
+const GENERATION: Family =
+    gauge("corsgate_config_generation", &[], "Number of the configuration in force; 1 is the one of the start.");
+const CONFIG_READ: Family =
+    gauge("corsgate_config_last_reload_success_timestamp_seconds", &[], "When the configuration in force was read.");
+const CONFIG_INFO: Family =
+    gauge("corsgate_config_info", &["hash"], "1, with the SHA-256 of the text of the configuration in force.");
+const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of the program.");
+
+/// All metrics, in the order in which they are written; after them come those of the process itself.
+pub const FAMILIES: [&Family; 32] = [
+    &REQUESTS,
+    &DURATION,
+    &UPSTREAM_DURATION,
+    &SENT,
+    &DECISIONS,
+    &REFUSED,
+    &IN_FLIGHT,
+    &NOT_REMEMBERED,
+    &DROPPED_LINES,
+    &ACCEPTED,
+    &OPEN,
+    &LIMIT,
+    &REFUSED_CONNECTIONS,
+    &HANDSHAKES,
+    &BAD_HEADERS,
+    &CERTIFICATES,
+    &HEALTHY,
+    &EJECTED,
+    &ACTIVE,
+    &CONNECTS,
+    &CONNECT_FAILURES,
+    &REUSES,
+    &NO_RESPONSES,
+    &EJECTIONS,
+    &RETRIES,
+    &RELOADS,
+    &LAST_REFUSED,
+    &RESTART_REQUIRED,
+    &GENERATION,
+    &CONFIG_READ,
+    &CONFIG_INFO,
+    &BUILD_INFO,
+];
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Those of a process.
+    pub fn new(live: Arc<Live>, telemetry: Arc<Telemetry>, connections: Arc<Counts>) -> Self {
+        Metrics {
+            live,
+            telemetry,
+            connections,
+            #[cfg(target_os = "linux")]
+            process: ProcessCollector::for_self(),
+        }
+    }
+
+    /// As of now, in the text format of Prometheus.
+    pub fn text(&self) -> prometheus::Result<String> {
+        let generation = self.live.current();
+        let mut page = Page::default();
+        self.requests(&generation, &mut page)?;
+        self.connections(&generation, &mut page)?;
+        upstreams(&generation, &mut page)?;
+        self.configuration(&generation, &mut page)?;
+        #[cfg(target_os = "linux")]
+        page.encode(&self.process.collect())?;
+        Ok(page.text)
+    }
+
+    fn requests(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
+        let all = generation.tallies().all(generation.snapshot.routes());
+        page.write(&REQUESTS, |series| {
+            for (service, route, tally) in &all {
+                for (method, by_status) in MethodClass::ALL.iter().zip(&tally.requests) {
+                    for (status, count) in StatusClass::ALL.iter().zip(by_status) {
+                        series.counted(&[service, route, method.code(), status.code()], count.get());
+                    }
+                }
+            }
+        })?;
+        page.write(&DURATION, |series| {
+            all.iter().for_each(|(service, route, tally)| series.took(&[service, route], &tally.duration.read()));
+        })?;
+        page.write(&UPSTREAM_DURATION, |series| {
+            all.iter()
+                .for_each(|(service, route, tally)| series.took(&[service, route], &tally.upstream_duration.read()));
+        })?;
+        page.write(&SENT, |series| {
+            all.iter().for_each(|(service, route, tally)| series.value(&[service, route], tally.sent.get()));
+        })?;
+        page.write(&DECISIONS, |series| {
+            for (service, route, tally) in &all {
+                for (kind, by_reason) in RequestKind::ALL.iter().zip(&tally.decisions) {
+                    for (reason, count) in Reason::ALL.iter().zip(by_reason) {
+                        series.counted(&[service, route, kind.code(), reason.code()], count.get());
+                    }
+                }
+            }
+        })?;
+        page.write(&REFUSED, |series| {
+            for (service, route, tally) in &all {
+                for (code, count) in Refusal::CODES.iter().zip(&tally.refusals) {
+                    series.counted(&[service, route, code], count.get());
+                }
+            }
+        })?;
+        page.write(&IN_FLIGHT, |series| series.value(&[], self.telemetry.running.count() as u64))?;
+        page.write(&NOT_REMEMBERED, |series| series.value(&[], self.telemetry.refusals.missed()))?;
+        page.write(&DROPPED_LINES, |series| series.value(&[], self.telemetry.access_log.dropped()))
+    }
+
+    fn connections(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
+        let listeners: Vec<_> =
+            self.connections.listeners.iter().map(|(address, counts)| (address.to_string(), counts)).collect();
+        page.write(&ACCEPTED, |series| {
+            listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.accepted.get()));
+        })?;
+        page.write(&OPEN, |series| {
+            listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.open() as u64));
+        })?;
+        page.write(&LIMIT, |series| {
+            let limit = generation.snapshot.limits().connections;
+            limit.iter().for_each(|limit| series.value(&[], *limit as u64));
+        })?;
+        page.write(&REFUSED_CONNECTIONS, |series| {
+            for (listener, counts) in &listeners {
+                for (reason, count) in RefusedConnection::ALL.iter().zip(&counts.refused) {
+                    series.counted(&[listener, reason.code()], count.get());
+                }
+            }
+            series.counted(&["-", "unknown"], self.connections.unknown.get());
+        })?;
+        page.write(&HANDSHAKES, |series| {
+            for (listener, counts) in &listeners {
+                series.counted(&[listener, "ok"], counts.handshakes.get());
+                series.counted(&[listener, "failed"], counts.failed_handshakes.get());
+            }
+        })?;
+        page.write(&BAD_HEADERS, |series| {
+            for (listener, counts) in &listeners {
+                for (reason, count) in BadHeader::ALL.iter().zip(&counts.headers) {
+                    series.counted(&[listener, reason.code()], count.get());
+                }
+            }
+        })?;
+        page.write(&CERTIFICATES, |series| {
+            for (listener, name, ends) in certificates(generation) {
+                series.value(&[&listener, &name], ends);
+            }
+        })
+    }
+
+    fn configuration(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
+        let reloads = self.live.reloads();
+        page.write(&RELOADS, |series| {
+            series.value(&["applied"], reloads.applied.load(Ordering::Relaxed));
+            series.value(&["refused"], reloads.refused.load(Ordering::Relaxed));
+        })?;
+        page.write(&LAST_REFUSED, |series| series.value(&[], reloads.last_refused.load(Ordering::Relaxed)))?;
+        page.write(&RESTART_REQUIRED, |series| series.value(&[], u64::from(!self.live.needs_restart().is_empty())))?;
+        page.write(&GENERATION, |series| series.value(&[], generation.number))?;
+        page.write(&CONFIG_READ, |series| series.value(&[], seconds(generation.written.read)))?;
+        page.write(&CONFIG_INFO, |series| series.value(&[&generation.written.hash], true))?;
+        page.write(&BUILD_INFO, |series| series.value(&[env!("CARGO_PKG_VERSION")], true))
+    }
+}
+
+/// What is known of the nodes of all upstreams. One that is written in place can have the name of another one: then
+/// both are told as one.
+fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
+    #[derive(Default)]
+    struct Node {
+        down: bool,
+        ejected: bool,
+        active: u64,
+        /// As [`COUNTERS`].
+        counts: [u64; 5],
+    }
+    const COUNTERS: [Family; 5] = [CONNECTS, CONNECT_FAILURES, REUSES, NO_RESPONSES, EJECTIONS];
+    let mut nodes: BTreeMap<(&str, String), Node> = BTreeMap::new();
+    let mut retries: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for upstream in generation.upstreams() {
+        let name = &*upstream.spec().name;
+        let (again, same) = retries.entry(name).or_default();
+        *again += upstream.counts().retries.get();
+        *same += upstream.counts().reconnects.get();
+        for condition in upstream.conditions() {
+            let node = nodes.entry((name, condition.address.to_string())).or_default();
+            node.down |= !condition.healthy;
+            node.ejected |= condition.ejected;
+            node.active += condition.active as u64;
+        }
+        for endpoint in upstream.endpoints().iter() {
+            let node = nodes.entry((name, endpoint.address().to_string())).or_default();
+            let counts = endpoint.counts();
+            let counts =
+                [&counts.connects, &counts.connect_failures, &counts.reuses, &counts.no_responses, &counts.ejections];
+            node.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.get());
+        }
+    }
+    page.write(&HEALTHY, |series| {
+        nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], !node.down));
+    })?;
+    page.write(&EJECTED, |series| {
+        nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], node.ejected));
+    })?;
+    page.write(&ACTIVE, |series| {
+        nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], node.active));
+    })?;
+    for (i, family) in COUNTERS.iter().enumerate() {
+        page.write(family, |series| {
+            nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], node.counts[i]));
+        })?;
+    }
+    page.write(&RETRIES, |series| {
+        for (name, (again, same)) in &retries {
+            series.value(&[name, "another_node"], *again);
+            series.value(&[name, "same_node"], *same);
+        }
+    })
+}
+
+/// Listener, first name and end of each certificate; of those that share both, the end of the first to end.
+fn certificates(generation: &Generation) -> impl Iterator<Item = (String, String, u64)> {
+    let mut ends: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for listener in generation.snapshot.listeners() {
+        for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
+            let name = certificate.names().next().unwrap_or_else(|| "-".to_owned());
+            let end = u64::try_from(certificate.ends()).unwrap_or(0);
+            let first = ends.entry((listener.address.to_string(), name)).or_insert(end);
+            *first = end.min(*first);
+        }
+    }
+    ends.into_iter().map(|((listener, name), end)| (listener, name, end))
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+// === how it is written ===
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Histogram, labels, help }
+}
+
+/// The text so far.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+/// The series of a metric.
+struct Series {
+    labels: &'static [&'static str],
+    metrics: Vec<proto::Metric>,
+}
+
+/// Prometheus has one type of number.
+struct Number(f64);
+
+impl Page {
+    /// Writes a metric, unless there is nothing to say of it.
+    fn write(&mut self, family: &Family, fill: impl FnOnce(&mut Series)) -> prometheus::Result<()> {
+        let mut series = Series { labels: family.labels, metrics: Vec::new() };
+        fill(&mut series);
+        let mut written = MetricFamily::default();
+        written.set_name(family.name.to_owned());
+        written.set_help(family.help.to_owned());
+        written.set_field_type(match family.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        written.set_metric(series.metrics);
+        self.encode(&[written])
+    }
+
+    fn encode(&mut self, families: &[MetricFamily]) -> prometheus::Result<()> {
+        // The encoder takes a metric without series for a mistake.
+        for family in families.iter().filter(|family| !family.get_metric().is_empty()) {
+            TextEncoder::new().encode_utf8(std::slice::from_ref(family), &mut self.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl Series {
+    /// A count of something that may never happen: told of once it has.
+    fn counted(&mut self, labels: &[&str], count: u64) {
+        if count > 0 {
+            self.value(labels, count);
+        }
+    }
+
+    fn value(&mut self, labels: &[&str], value: impl Into<Number>) {
+        let Number(value) = value.into();
+        let (mut counter, mut gauge) = (proto::Counter::default(), proto::Gauge::default());
+        counter.set_value(value);
+        gauge.set_value(value);
+        let metric = self.metric(labels);
+        // What is written is the one that the metric is.
+        metric.set_counter(counter);
+        metric.set_gauge(gauge);
+    }
+
+    fn took(&mut self, labels: &[&str], took: &Distribution) {
+        if took.count == 0 {
+            return;
+        }
+        let bucket = |(bound, count): (&std::time::Duration, &u64)| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(bound.as_secs_f64());
+            bucket.set_cumulative_count(*count);
+            bucket
+        };
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(BUCKETS.iter().zip(&took.cumulative).map(bucket).collect());
+        histogram.set_sample_count(took.count);
+        histogram.set_sample_sum(took.sum);
+        self.metric(labels).set_histogram(histogram);
+    }
+
+    /// A new one, without a value.
+    fn metric(&mut self, labels: &[&str]) -> &mut proto::Metric {
+        debug_assert_eq!(labels.len(), self.labels.len());
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        self.metrics.push(proto::Metric::from_label(self.labels.iter().zip(labels).map(pair).collect()));
+        self.metrics.last_mut().unwrap_or_else(|| unreachable!("one was pushed"))
+    }
+}
+
+impl From<u64> for Number {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nothing that is counted here gets there")]
+    fn from(value: u64) -> Self {
+        Number(value as f64)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Number(value)
+    }
+}
+
+impl From<bool> for Number {
+    fn from(value: bool) -> Self {
+        Number(f64::from(u8::from(value)))
+    }
+}

@@ -1,0 +1,322 @@
+//! The page for people: how it is going. Rendered here, whole, with nothing to fetch and no script.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use once_cell::sync::Lazy;
+
+use super::json::{Group, ago, effective_routes, explain_command, groups};
+use super::{Process, time};
+use crate::explain::effective::EffectiveCors;
+use crate::live::{Generation, Reload};
+use crate::record::StatusClass;
+use crate::snapshot::Listener;
+
+/// More routes than this nobody reads on a page.
+const MOST_ROUTES: usize = 200;
+/// Groups of refusals that are shown at once, and those that are shown to who asks for more.
+const FIRST_GROUPS: usize = 10;
+const MOST_GROUPS: usize = 60;
+/// More nodes than this neither.
+const MOST_NODES: usize = 200;
+
+const STYLE: &str = include_str!("status.css");
+
+/// Nothing but the page's own style.
+pub(super) static CONTENT_SECURITY_POLICY: Lazy<HeaderValue> = Lazy::new(|| {
+    let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, STYLE.as_bytes()));
+    let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// The whole page, as of `now`.
+pub(super) fn page(process: &Process, now: SystemTime) -> String {
+    let generation = process.live.current();
+    let refused = groups(process.telemetry.refusals.newest());
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "corsgate" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (head(process, &generation, now))
+                main {
+                    (upstreams(&generation))
+                    (refusals(&refused, process, now))
+                    (listeners(&generation, process, now))
+                    (routes(&generation))
+                    (reloads(&process.live.reloads().past(), &generation, now))
+                }
+                footer {
+                    a href="/metrics" { "/metrics" } " " a href="/config" { "/config" } " "
+                    a href="/routes" { "/routes" } " " a href="/refusals" { "/refusals" }
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
+    let written = &generation.written;
+    let refused = process.live.reloads().past().first().is_some_and(|reload| reload.result.is_err());
+    let restart = process.live.needs_restart();
+    html! {
+        header {
+            h1 { "corsgate " small { (env!("CARGO_PKG_VERSION")) } }
+            @if process.readiness.is_ready() { span.state.good { "ready" } } @else { span.state.bad { "draining" } }
+            @if refused { span.state.bad { "last reload refused" } }
+            @if !restart.is_empty() {
+                span.state.bad { "needs a restart: " (restart.join(", ")) }
+            }
+            dl {
+                div { dt { "up" } dd { (ago(process.started, now)) } }
+                div { dt { "open connections" } dd { (process.connections.open()) } }
+                div { dt { "requests under way" } dd { (process.telemetry.running.count()) } }
+                div { dt { "configuration" } dd { code { (written.name) } " generation " (generation.number) } }
+                div { dt { "read" } dd { (when(written.read, now)) } }
+                div { dt { "sha256" } dd { code title=(written.hash) { (written.hash[..12]) } } }
+                div { dt { "this page" } dd { (time(now).to_string()) } }
+            }
+        }
+    }
+}
+
+fn refusals(groups: &[Group], process: &Process, now: SystemTime) -> Markup {
+    let (first, more) = groups.split_at(groups.len().min(FIRST_GROUPS));
+    let (more, rest) = more.split_at(more.len().min(MOST_GROUPS));
+    html! {
+        section {
+            h2 { "Last refusals" }
+            @if groups.is_empty() { p.none { "Nothing was refused." } }
+            @for group in first { (refusal(group, process, now)) }
+            @if !more.is_empty() {
+                details {
+                    summary { (more.len()) " more kinds" }
+                    @for group in more { (refusal(group, process, now)) }
+                }
+            }
+            @if !rest.is_empty() {
+                p.none { "and " (rest.len()) " more kinds; " a href="/refusals" { "/refusals" } " has all" }
+            }
+        }
+    }
+}
+
+/// Refused requests with the same origin, route and reason.
+fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) -> Markup {
+    html! {
+        article {
+            h3 {
+                code.reason { (newest.code) } " "
+                @match &newest.origin {
+                    Some(origin) => code { (origin) },
+                    None => span.none { "no origin" },
+                }
+                " → "
+                @match &newest.route {
+                    Some(route) => (route),
+                    None => { (newest.authority) " " span.none { "(no route)" } },
+                }
+            }
+            p {
+                (count) (if *count == 1 { " request, " } else { " requests, the last one " })
+                (when(newest.at, now)) ": "
+                code { (newest.method) " " (newest.path) }
+                @if let Some(method) = &newest.requested_method { " asking for " code { (method) } }
+                @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
+                " · " a href=(format!("/refusals/{}", newest.id)) { "why " code { (newest.id) } }
+            }
+            @if let Some(command) = file(process).and_then(|file| explain_command(newest, &file)) { pre { (command) } }
+        }
+    }
+}
+
+/// The file by a name that means the same in every directory.
+fn file(process: &Process) -> Option<String> {
+    let absolute = std::path::absolute(process.live.file()?).ok()?;
+    Some(absolute.to_string_lossy().into_owned())
+}
+
+fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Markup {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let speaks = |listener: &Listener| match &listener.tls {
+        None => "http".to_owned(),
+        Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
+    };
+    let started = process.live.started();
+    // Where it listens is as it was at the start; what it does there is as the file says now, if that says anything.
+    let now_at = |(address, tls): &(SocketAddr, bool)| {
+        let mut listeners = generation.snapshot.listeners().iter();
+        listeners.find(|listener| listener.address == *address && listener.tls.is_some() == *tls)
+    };
+    html! {
+        section {
+            h2 { "Listeners" }
+            table {
+                thead { tr { th { "address" } th { "speaks" } th { "certificates" } } }
+                tbody {
+                    @for place in &started.listeners {
+                        tr {
+                            td data-label="address" { code { (place.0) } }
+                            @match now_at(place) {
+                                Some(listener) => {
+                                    td data-label="speaks" {
+                                        (speaks(listener))
+                                        @if let Some(port) = listener.redirect { ", redirects to https on " (port) }
+                                        @if listener.proxy_protocol { ", PROXY protocol" }
+                                    }
+                                    td {
+                                        @for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
+                                            @let left = certificate.days_left(seconds);
+                                            div {
+                                                (certificate.names().collect::<Vec<_>>().join(", ")) " "
+                                                span.bad[left < 14] { "ends in " (left) " d" }
+                                            }
+                                        }
+                                    }
+                                },
+                                None => {
+                                    td data-label="speaks" { (if place.1 { "https" } else { "http" }) }
+                                    td { span.bad { "not in the file any more; as it was at the start until a restart" } }
+                                },
+                            }
+                        }
+                    }
+                    @if let Some(admin) = started.admin {
+                        tr { td data-label="address" { code { (admin) } } td data-label="speaks" { "http, this page" } td {} }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn upstreams(generation: &Generation) -> Markup {
+    let nodes = || {
+        generation.upstreams().iter().flat_map(|upstream| {
+            upstream.conditions().into_iter().map(move |condition| (&upstream.spec().name, condition))
+        })
+    };
+    let all = nodes().count();
+    html! {
+        section {
+            h2 { "Upstreams" }
+            table {
+                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "requests under way" } th.number { "failed tries" } } }
+                tbody {
+                    @for (name, node) in nodes().take(MOST_NODES) {
+                        tr {
+                            td data-label="upstream" { (name) }
+                            td data-label="node" { code { (node.address) } }
+                            td data-label="state" {
+                                @match (node.healthy, node.ejected) {
+                                    (false, _) => span.bad { "unhealthy" },
+                                    (true, true) => span.bad { "ejected" },
+                                    (true, false) => span.good[node.failures == 0] { "in use" },
+                                }
+                            }
+                            td.number data-label="requests under way" { (node.active) }
+                            td.number.bad[node.failures > 0] data-label="failed tries" { (node.failures) }
+                        }
+                    }
+                }
+            }
+            @if all == 0 { p.none { "No address of any upstream is known." } }
+            @if all > MOST_NODES { p.none { "and " (all - MOST_NODES) " more; " a href="/metrics" { "/metrics" } " has all" } }
+        }
+    }
+}
+
+fn routes(generation: &Generation) -> Markup {
+    let routes = effective_routes(generation, MOST_ROUTES);
+    let all = generation.snapshot.routes().len();
+    // In the order of the snapshot, as the counts are.
+    let counts = |position| {
+        let tally = generation.tallies().of(position);
+        tally.map_or((0, 0), |tally| (tally.total(), tally.with(StatusClass::ServerError)))
+    };
+    html! {
+        section {
+            h2 { "Routes" }
+            table {
+                thead {
+                    tr {
+                        th { "route" } th { "serves" } th { "allowed origins" } th { "upstream" }
+                        th.number { "requests" } th.number { "5xx" }
+                    }
+                }
+                tbody {
+                    @for (position, route) in routes.iter().enumerate() {
+                        @let (requests, errors) = counts(position);
+                        tr {
+                            td data-label="route" { (route.name) " " span.none { "line\u{a0}" (route.line) } }
+                            td data-label="serves" { (route.serves()) }
+                            td data-label="allowed origins" {
+                                @match &route.cors {
+                                    EffectiveCors::Absent | EffectiveCors::Off { .. } => {
+                                        span.none { (route.cors.origins()) }
+                                    },
+                                    EffectiveCors::Policy { name, written, .. } => {
+                                        code { (route.cors.origins()) } " "
+                                        span.none {
+                                            @if let Some(name) = name { (name) ", " }
+                                            "policy in line\u{a0}" (written)
+                                        }
+                                    },
+                                }
+                            }
+                            td data-label="upstream" { (route.upstream) }
+                            td.number data-label="requests" { (requests) }
+                            td.number.bad[errors > 0] data-label="5xx" { (errors) }
+                        }
+                    }
+                }
+            }
+            @if all > routes.len() {
+                p.none { "and " (all - routes.len()) " more; " a href="/routes" { "/routes" } " has all" }
+            }
+        }
+    }
+}
+
+fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup {
+    html! {
+        section {
+            h2 { "Last reloads" }
+            @if past.is_empty() { p.none { "None since the start." } }
+            @for reload in past {
+                article {
+                    @match &reload.result {
+                        Ok(number) => p {
+                            span.good { "applied" } " generation " (number) ", " (when(reload.at, now))
+                        },
+                        Err(problems) => {
+                            p {
+                                span.bad { "refused" } ", " (when(reload.at, now))
+                                "; generation " (generation.number) " is in force now"
+                            }
+                            pre { (problems) }
+                        },
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long ago, and exactly when for those who want to know.
+fn when(at: SystemTime, now: SystemTime) -> Markup {
+    let exactly = time(at).to_string();
+    html! { time datetime=(exactly) title=(exactly) { (ago(at, now)) " ago" } }
+}

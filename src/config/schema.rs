@@ -1,0 +1,301 @@
+//! The shape of the configuration file for those who do not read it with us: editors, as a JSON Schema, and people, as
+//! the reference page. Both are made from the types of [`crate::config`] and [`crate::cors::Settings`], whose comments
+//! are what they say of a key, and from the defaults that those types have.
+//!
+//! A schema knows less than `check`: it sees no names, files and lines, and no rule about two places. It refuses no
+//! file that `check` accepts, but for oddities: YAML's `null`, `true` and numbers without quotes, which are texts to
+//! `check` where it wants a text, are texts to the schema only where somebody may mean them so.
+
+use std::fmt::Write as _;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::config::Document;
+
+const INTRODUCTION: &str = "\
+# Reference of the configuration file
+
+Every key, as `corsgate schema` describes it to editors. This page is made from the same text, so change it there: the
+comments in `src/config/document.rs` and `src/cors/settings.rs`. How things work together is in
+[Configuration](configuration.md); [conf/reference.yaml](../conf/reference.yaml) has every key in one file.
+";
+
+/// The JSON Schema (draft 2020-12) of the configuration file, as `corsgate schema` prints it.
+pub fn json() -> String {
+    let mut schema = root();
+    for_each_property(&mut schema, say_default);
+    format!("{schema:#}\n")
+}
+
+/// The reference page in Markdown: one table for each mapping, in the order of the file.
+pub fn reference() -> String {
+    let root = root();
+    let mut reference = Reference { root: &root, sections: Vec::new() };
+    reference.visit(&root, "", "Top level");
+    reference.page()
+}
+
+// === the schema ===
+
+fn root() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut root = generator.into_root_schema_for::<Document>().to_value();
+    for_each_property(&mut root, tidy);
+    accept_empty_mappings(&mut root);
+    // What it is stands in front, for people who look into it.
+    let mut ordered: Map<String, Value> =
+        ["$schema", "title", "description"].map(|key| (key.to_owned(), root[key].take())).into_iter().collect();
+    if let Value::Object(rest) = root {
+        ordered.extend(rest.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    Value::Object(ordered)
+}
+
+/// Takes out what schemars says of an `Option` and of Rust's numbers: a key that is written must have a value, and how
+/// wide a number is in memory is no concern of editors.
+fn tidy(property: &mut Value) {
+    let is_null = |schema: &Value| schema["type"] == "null" || *schema == "null";
+    let Some(object) = property.as_object_mut() else { return };
+    for key in ["anyOf", "type"] {
+        let Some(choices) = object.get_mut(key).and_then(Value::as_array_mut) else { continue };
+        choices.retain(|choice| !is_null(choice));
+        if let [only] = &mut choices[..] {
+            let only = only.take();
+            object.remove(key);
+            match only {
+                Value::Object(only) => only.into_iter().for_each(|(key, value)| {
+                    object.entry(key).or_insert(value);
+                }),
+                word => drop(object.insert(key.into(), word)),
+            }
+        }
+    }
+    // The default of a mapping is that of its keys, which say theirs themselves.
+    object.retain(|key, value| key != "format" && !(key == "default" && (value.is_null() || value.is_object())));
+    if object.contains_key("enum") {
+        object.retain(|key, _| key != "minimum" && key != "maximum");
+    }
+    if let Some(Value::String(text)) = object.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+}
+
+/// A key with nothing behind it is an empty mapping to the reader, which is fine where nothing need be in it.
+fn accept_empty_mappings(root: &mut Value) {
+    let mut empty = Vec::new();
+    let definitions = root["$defs"].clone();
+    for_each_property(root, |property| {
+        if property["type"] == "object" {
+            property["type"] = json!(["object", "null"]);
+        }
+        if let Some(name) = definition_of(property) {
+            let of = &definitions[name];
+            if of["type"] == "object" && of.get("required").or(of.get("anyOf")).is_none() {
+                empty.push(name.to_owned());
+            }
+        }
+    });
+    for name in empty {
+        root["$defs"][name]["type"] = json!(["object", "null"]);
+    }
+}
+
+/// Editors show the description of a key, and not all of them its default.
+fn say_default(property: &mut Value) {
+    let default = property.get("default").map(written);
+    if let (Some(default), Some(Value::String(text))) = (default, property.get_mut("description")) {
+        let _ = write!(text, " Default: `{default}`.");
+    }
+}
+
+/// What is said of every key, at the top and in every definition.
+fn for_each_property(root: &mut Value, mut change: impl FnMut(&mut Value)) {
+    let mut keys_of = |mapping: &mut Value| {
+        let properties = mapping.get_mut("properties").and_then(Value::as_object_mut);
+        properties.into_iter().flat_map(Map::values_mut).for_each(&mut change);
+    };
+    keys_of(root);
+    let definitions = root.get_mut("$defs").and_then(Value::as_object_mut);
+    definitions.into_iter().flat_map(Map::values_mut).for_each(keys_of);
+}
+
+fn definition_of(schema: &Value) -> Option<&str> {
+    schema["$ref"].as_str()?.strip_prefix("#/$defs/")
+}
+
+/// A value as the configuration writes it.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        // 1.0
+        Value::Number(number) => number.to_string().trim_end_matches(".0").to_owned(),
+        value => value.to_string(),
+    }
+}
+
+// === the reference ===
+
+struct Reference<'s> {
+    root: &'s Value,
+    /// In the order of the file, those of a mapping behind it.
+    sections: Vec<Section<'s>>,
+}
+
+/// A mapping, and where it stands.
+struct Section<'s> {
+    schema: &'s Value,
+    heading: String,
+    places: Vec<String>,
+}
+
+impl<'s> Reference<'s> {
+    /// Adds a mapping and those inside. `path` is in front of its keys.
+    fn visit(&mut self, schema: &'s Value, path: &str, heading: &str) {
+        self.sections.push(Section { schema, heading: heading.to_owned(), places: Vec::new() });
+        for (key, property) in properties(schema) {
+            for (name, suffix) in self.mappings_in(property) {
+                let mapping = &self.root["$defs"][name];
+                let place = format!("{path}{key}{suffix}");
+                let known = self.sections.iter().position(|section| std::ptr::eq(section.schema, mapping));
+                let index = known.unwrap_or(self.sections.len());
+                if known.is_none() {
+                    match mapping["title"].as_str() {
+                        Some(title) => self.visit(mapping, &format!("{title}: "), title),
+                        None => self.visit(mapping, &format!("{place}."), &place),
+                    }
+                }
+                self.sections[index].places.push(place);
+            }
+        }
+    }
+
+    /// The mappings that a value can be or hold, each with what leads to it.
+    fn mappings_in(&self, schema: &'s Value) -> Vec<(&'s str, String)> {
+        let below = |schema: Option<&'s Value>, step: &str| -> Vec<(&'s str, String)> {
+            let found = schema.map(|schema| self.mappings_in(schema)).unwrap_or_default();
+            found.into_iter().map(|(name, suffix)| (name, format!("{step}{suffix}"))).collect()
+        };
+        let mut found: Vec<_> = definition_of(schema)
+            .filter(|name| self.root["$defs"][*name].get("properties").is_some())
+            .map(|name| (name, String::new()))
+            .into_iter()
+            .collect();
+        found.extend(below(schema.get("items"), "[]"));
+        found.extend(below(schema.get("additionalProperties"), ".NAME"));
+        for choice in schema["anyOf"].as_array().into_iter().flatten() {
+            found.extend(below(Some(choice), ""));
+        }
+        found
+    }
+
+    fn page(&self) -> String {
+        let mut page = INTRODUCTION.to_owned();
+        for section in &self.sections {
+            let _ = write!(page, "\n## {}\n\n", section.heading);
+            self.table(section, &mut page);
+        }
+        page += "\n## Forms\n\n| form | |\n|---|---|\n";
+        let forms = self.root["$defs"].as_object().into_iter().flat_map(Map::values);
+        let mut forms: Vec<(&str, &str)> = forms
+            .filter(|form| form.get("properties").is_none())
+            .filter_map(|form| Some((form["title"].as_str()?, form["description"].as_str()?)))
+            .collect();
+        forms.sort_unstable();
+        for (title, description) in forms {
+            let _ = writeln!(page, "| {title} | {} |", cell(description));
+        }
+        page
+    }
+
+    fn table(&self, section: &Section<'_>, page: &mut String) {
+        let Section { schema, heading: _, places } = section;
+        // The top level stands nowhere, and the heading of most is the one place where they stand.
+        if !places.is_empty() {
+            let about = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+            let places: Vec<String> = places.iter().map(|place| format!("`{place}`")).collect();
+            let at = schema.get("title").map(|_| format!(" Stands at {}.", places.join(", "))).unwrap_or_default();
+            let _ = write!(page, "{about}{at}\n\n");
+        }
+        *page += "| key | value | default | meaning |\n|---|---|---|---|\n";
+        let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (key, property) in properties(schema) {
+            let default = match property.get("default") {
+                Some(default) => format!("`{}`", written(default)),
+                None if required.contains(&key.into()) => "required".to_owned(),
+                None => String::new(),
+            };
+            let (form, meaning) = (self.form(property), self.meaning(property));
+            let _ = writeln!(page, "| `{key}` | {form} | {default} | {meaning} |");
+        }
+    }
+
+    /// What can be written, in words.
+    fn form(&self, schema: &Value) -> String {
+        if let Some(name) = definition_of(schema) {
+            let definition = &self.root["$defs"][name];
+            let section = self.sections.iter().find(|section| std::ptr::eq(section.schema, definition));
+            return match section {
+                Some(section) => format!("[mapping](#{})", anchor(&section.heading)),
+                None => self.form(definition),
+            };
+        }
+        let number = |key: &str| schema.get(key).map(written);
+        let all = |key: &str| schema[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let either = |forms: Vec<String>| match forms.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => forms.concat(),
+        };
+        if let Some(title) = schema["title"].as_str() {
+            return format!("[{title}](#forms)");
+        }
+        if let Some(word) = schema.get("const") {
+            return format!("`{}`", written(word));
+        }
+        if !all("enum").is_empty() {
+            return either(all("enum").iter().map(|word| format!("`{}`", written(word))).collect());
+        }
+        if !all("anyOf").is_empty() || !all("oneOf").is_empty() {
+            return either(all("anyOf").iter().chain(all("oneOf")).map(|choice| self.form(choice)).collect());
+        }
+        if let Some(items) = schema.get("items") {
+            return format!("list of {}", self.form(items));
+        }
+        if let Some(value) = schema.get("additionalProperties") {
+            return format!("names, each with {}", self.form(value));
+        }
+        match (schema["type"].as_str(), number("minimum"), number("maximum")) {
+            (Some("boolean"), ..) => "`true` or `false`".into(),
+            (Some("integer"), Some(least), Some(most)) => format!("{least} to {most}"),
+            (Some("integer"), ..) => "a whole number".into(),
+            (Some("number"), Some(least), Some(most)) => format!("a number from {least} to {most}"),
+            _ => "text".into(),
+        }
+    }
+
+    /// What a key means, and each of its words.
+    fn meaning(&self, schema: &Value) -> String {
+        let mut meaning = schema["description"].as_str().map(cell).unwrap_or_default();
+        let words = definition_of(schema.get("items").unwrap_or(schema)).map(|name| &self.root["$defs"][name]["oneOf"]);
+        for word in words.and_then(Value::as_array).into_iter().flatten() {
+            let (name, about) = (written(&word["const"]), word["description"].as_str().unwrap_or_default());
+            let _ = write!(meaning, "<br>`{name}`: {}", cell(about));
+        }
+        meaning
+    }
+}
+
+fn properties(mapping: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    mapping["properties"].as_object().into_iter().flatten().map(|(key, property)| (key.as_str(), property))
+}
+
+/// A text within a table.
+fn cell(text: &str) -> String {
+    text.replace('\n', " ").replace('|', "\\|")
+}
+
+/// What GitHub makes of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}

@@ -1,0 +1,3 @@
+//! A request to what happens to it.
+
+pub mod local_reply;

@@ -1,0 +1,480 @@
+//! Pingora's hooks: facts out of the session, the verdict onto the wire.
+//!
+//! There is no CORS and no routing here. A request is judged once, in `request_filter`; what follows from that is
+//! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
+
+mod attempts;
+mod request;
+mod response;
+mod timeouts;
+mod timing;
+mod websocket;
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::protocols::http::ServerSession;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, OkOrErr, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use self::attempts::Tries;
+use self::request::{
+    Sender, authority_and_target, change_headers, facts, ignore_half_an_upgrade, join_cookies, say_where_from,
+    target_for_upstream,
+};
+use self::response::{own_response, refused, remove_hop_by_hop, settle_length, status_of};
+use self::timeouts::Body;
+use self::timing::Notes;
+use crate::cors::{Edits, Headers, Reason};
+use crate::decide::local_reply::Answer;
+use crate::live::{Generation, Live};
+use crate::read::Client;
+use crate::read::watchdog::{self, Overdue};
+use crate::record::request_id::{self, RequestId, RequestIds};
+use crate::record::{Asked, Forwarded, MethodClass, Record, Telemetry};
+use crate::snapshot::{Action, Route};
+use crate::upstream::{Endpoint, Upstream};
+
+/// The gateway, as Pingora sees it.
+pub struct Gateway {
+    live: Arc<Live>,
+    telemetry: Arc<Telemetry>,
+    request_ids: RequestIds,
+}
+
+/// What is remembered of a request between hooks.
+pub struct Ctx {
+    /// What was decided. None before `request_filter`, and then no response gets any CORS header.
+    judged: Option<Judged>,
+    /// How it fares with the upstream.
+    tries: Tries,
+    /// What has come of the request body.
+    body: Body,
+    /// Interim responses so far.
+    interim: u8,
+    /// What is told of it when it has ended.
+    notes: Notes,
+    telemetry: Arc<Telemetry>,
+}
+
+struct Judged {
+    generation: Arc<Generation>,
+    /// The route that the request belongs to, if any.
+    route: Option<u32>,
+    /// Whether it is forwarded, which only one with a route can be.
+    forwarded: bool,
+    edits: Edits,
+    sender: Sender,
+    id: RequestId,
+}
+
+/// More 100 and 103 than this nobody needs in front of one response.
+const MOST_INTERIM: u8 = 32;
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Serves what `live` says at the time of each request, and tells `telemetry` of it.
+    pub fn new(live: Arc<Live>, telemetry: Arc<Telemetry>) -> Self {
+        Gateway { live, telemetry, request_ids: RequestIds::new() }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        self.telemetry.running.begin();
+        Ctx {
+            judged: None,
+            tries: Tries::default(),
+            body: Body::default(),
+            interim: 0,
+            notes: Notes::default(),
+            telemetry: self.telemetry.clone(),
+        }
+    }
+
+    /// Pingora would add a compression module that is switched off, and costs allocations all the same.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let generation = self.live.current();
+        timeouts::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
+        ignore_half_an_upgrade(session.req_header_mut());
+        if session.req_header().version < Version::HTTP_11 {
+            // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+            session.set_ignore_info_resp(true);
+        }
+        let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
+        let mut verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
+        let id = self.request_ids.of(&session.req_header().headers);
+        verdict.edits.say_for(|| id.value());
+        if self.telemetry.has_audience(&generation) {
+            ctx.notes.begin(&verdict, MethodClass::of(&session.req_header().method));
+        }
+        let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
+        if log::log_enabled!(log::Level::Debug) {
+            let reason = verdict.reason.map_or("-", Reason::code);
+            let outcome = match verdict.action {
+                Action::Forward(found) => format!("route={}", found.route.name),
+                Action::Answer(status) => format!("preflight={}", status.as_u16()),
+                Action::Redirect(port) => format!("redirect={port}"),
+                Action::Refuse(refusal) => {
+                    format!("refused={} because=\"{}\"", refusal.status().as_u16(), refusal.explanation().trim_end())
+                }
+            };
+            log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
+        }
+        let forwarded = matches!(verdict.action, Action::Forward(_));
+        let route = verdict.route.map(|found| found.index);
+        ctx.judged = Some(Judged { route, forwarded, edits: verdict.edits, generation, sender, id });
+        let Some(own) = own else {
+            // Pingora copies the request for the upstream, with as many maps as it has.
+            change_headers(session.req_header_mut(), |_| ())?;
+            if let Some((route, generation)) = ctx.forwarded() {
+                let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                timeouts::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
+            }
+            return Ok(false);
+        };
+        let mut response = own_response(&own)?;
+        ctx.edit(&mut response);
+        // Over HTTP/2 Pingora would send the body of an answer to HEAD, which breaks the stream.
+        let bodyless = own.text.is_empty() || session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(response), bodyless).await?;
+        if !bodyless {
+            session.write_response_body(Some(Bytes::from_static(own.text.as_bytes())), true).await?;
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let (tries, upstream, client) =
+            ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
+        let peer = tries.peer(upstream, session.as_downstream(), client)?;
+        ctx.notes.try_begins();
+        let tries = &ctx.tries;
+        watchdog::set_deadline(tries.deadline(session.as_downstream()).map(Into::into));
+        Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if self.telemetry.counts() {
+            ctx.tries.connected(reused);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
+        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
+            tries.connect_failed(upstream, session.as_downstream(), client, &mut e);
+        }
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        // Whether it is tried again is ours to decide; an error that leaves it open would make Pingora panic.
+        e.retry.decide_reuse(false);
+        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
+            let session = session.as_downstream_mut();
+            let cut_off = overdue(session) == Some(Overdue::Deadline);
+            tries.broken_off(upstream, session, client, &mut e, client_reused, cut_off);
+        }
+        e
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // Runs for each attempt, and a second one is given the whole body again.
+        ctx.body.restart();
+        if let Some((tries, upstream, _)) = ctx.toward_upstream() {
+            tries.check_version(upstream, request.version)?;
+        }
+        let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
+        if let Some(target) = target_for_upstream(request, prefix) {
+            request.set_raw_path(&target)?;
+        }
+        let Some(judged) = &ctx.judged else { return Ok(()) };
+        change_headers(request, |headers| {
+            if session.is_http2() {
+                join_cookies(headers)?;
+            }
+            if let RequestId::Own(..) = judged.id {
+                headers.insert(request_id::NAME, judged.id.value());
+            }
+            say_where_from(session, headers, &judged.sender)
+        })?
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // HTTP/2 clients may end a body with an empty frame, which Pingora 0.9.1 would write as an end of its own in
+        // front of the real one: two requests to an HTTP/1 upstream.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        let Some(judged) = &ctx.judged else { return Ok(()) };
+        let limits = judged.generation.snapshot.limits();
+        // What goes over a WebSocket is no body, and has no end to wait for.
+        if !session.was_upgraded() {
+            ctx.body.take(body.as_ref().map_or(0, Bytes::len), limits)?;
+        }
+        if end_of_stream {
+            timeouts::request_is_answered(session.as_downstream(), limits);
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some((tries, upstream, _)) = ctx.toward_upstream()
+            && tries.header_came(upstream, response.status)
+        {
+            ctx.notes.header_came();
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+            return refused("the upstream switches protocols unasked");
+        }
+        // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
+        let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if interim && let Some(judged) = &ctx.judged {
+            judged.edits.strip(&mut PingoraHeaders(response));
+            ctx.interim += 1;
+            if ctx.interim > MOST_INTERIM {
+                return refused("the upstream sends interim responses without end");
+            }
+        }
+        if !interim {
+            remove_hop_by_hop(response);
+            settle_length(response)?;
+            // The version is about one connection, not about both (RFC 9110 section 2.5).
+            if response.version < Version::HTTP_11 {
+                response.set_version(Version::HTTP_11);
+            }
+            // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): there the body ends with the connection.
+            if session.req_header().version < Version::HTTP_11
+                && response.headers.contains_key(header::TRANSFER_ENCODING)
+            {
+                response.remove_header("transfer-encoding");
+                session.set_keepalive(None);
+            }
+            if let Some((route, generation)) = ctx.forwarded() {
+                if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                    let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                    timeouts::becomes_websocket(session.as_downstream_mut(), timeouts);
+                } else {
+                    timeouts::request_is_answered(session.as_downstream(), generation.snapshot.limits());
+                    // An upgrade that was refused has had its time to begin, and is a response like any other now.
+                    watchdog::set_deadline(ctx.tries.deadline(session.as_downstream()).map(Into::into));
+                }
+            }
+            ctx.edit(response);
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let (status, why) = match overdue(session.as_downstream()) {
+            Some(Overdue::Deadline) => (Some(StatusCode::GATEWAY_TIMEOUT), "timeouts.total"),
+            Some(Overdue::Idle) => (None, "idle"),
+            None => (status_of(e), e.etype().as_str()),
+        };
+        let failed = FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false };
+        let Some(status) = status else { return failed };
+        let upstream =
+            ctx.forwarded().map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).spec().name));
+        if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
+            match session.response_written() {
+                Some(_) => log::warn!("response cut route={route} upstream={upstream} error={why}"),
+                None => {
+                    let status = status.as_u16();
+                    log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");
+                }
+            }
+        }
+        let own = Answer::failure(status);
+        let written = match own_response(&own) {
+            Ok(mut response) => {
+                ctx.edit(&mut response);
+                let bodyless = session.req_header().method == Method::HEAD;
+                let body = Bytes::from_static(if bodyless { b"" } else { own.text.as_bytes() });
+                session.as_downstream_mut().write_error_response(response, body).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            log::debug!("could not send the error response status={status} error={error}");
+        }
+        failed
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx)
+    where
+        Self::CTX: Send + Sync,
+    {
+        if ctx.notes.are_empty() {
+            return;
+        }
+        let session = session.as_downstream();
+        let (authority, target) = authority_and_target(session.req_header());
+        let asked = Asked {
+            method: &session.req_header().method,
+            authority,
+            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
+            version: session.req_header().version,
+            headers: &session.req_header().headers,
+        };
+        let failure = e.map(|e| match overdue(session) {
+            Some(Overdue::Deadline) => "timeouts.total",
+            Some(Overdue::Idle) => "idle",
+            None => e.etype().as_str(),
+        });
+        let status = session.response_written().map(|response| response.status);
+        ctx.note(Some(asked), status, session.body_bytes_sent(), failure);
+    }
+
+    /// Pingora's own line holds what the client sent, and a client can make any number of them; ours does not.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+// === impl Ctx ===
+
+impl Ctx {
+    /// The route of a request that is forwarded, with its configuration.
+    fn forwarded(&self) -> Option<(&Route, &Generation)> {
+        let judged = self.judged.as_ref().filter(|judged| judged.forwarded)?;
+        Some((judged.generation.snapshot.route(judged.route?), &judged.generation))
+    }
+
+    /// The tries of a request that is forwarded, where they go, and who it comes from.
+    fn toward_upstream(&mut self) -> Option<(&mut Tries, &Upstream, IpAddr)> {
+        let Judged { generation, route, sender, .. } = self.judged.as_ref().filter(|judged| judged.forwarded)?;
+        let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
+        Some((&mut self.tries, upstream, sender.client))
+    }
+
+    /// Tells of the request, once, when it has ended. `asked` is None when the session is gone.
+    fn note(&mut self, asked: Option<Asked<'_>>, status: Option<StatusCode>, sent: usize, failure: Option<&str>) {
+        let (Some(judged), Some(noted)) = (&self.judged, self.notes.end()) else { return };
+        let upstream = self.forwarded().map(|(route, generation)| Forwarded {
+            name: &generation.upstream(route.upstream).spec().name,
+            address: self.tries.last().map(Endpoint::address),
+            took: noted.upstream_took,
+            tries: noted.tries,
+        });
+        self.telemetry.note(&Record {
+            generation: &judged.generation,
+            route: judged.route.map(|route| (route, judged.generation.snapshot.route(route))),
+            kind: noted.kind,
+            reason: noted.reason,
+            code: noted.code,
+            refused: noted.refused,
+            client: judged.sender.client,
+            scheme: judged.sender.scheme,
+            method: noted.method,
+            request: asked,
+            status,
+            sent,
+            took: noted.took,
+            upstream,
+            failure,
+            id: &judged.id,
+        });
+    }
+
+    /// Gives a response what was decided for the request. Every response comes through here.
+    fn edit(&self, response: &mut ResponseHeader) {
+        if let Some(judged) = &self.judged {
+            judged.edits.apply(&mut PingoraHeaders(response));
+        }
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        // What a guard has dropped has passed no other hook.
+        self.note(None, None, 0, Some("cut off"));
+        self.telemetry.running.end();
+    }
+}
+
+/// Why we have ended a request, if we have: to Pingora it looks like a client that broke off.
+fn overdue(session: &ServerSession) -> Option<Overdue> {
+    Client::of(session).and_then(|client| client.overdue())
+}
+
+/// Pingora keeps the case of names in a second map, which only its own methods keep in step.
+struct PingoraHeaders<'a>(&'a mut ResponseHeader);
+
+impl Headers for PingoraHeaders<'_> {
+    fn map(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+    fn insert(&mut self, name: &'static str, value: HeaderValue) {
+        // Fails only for an invalid name, and these are constants.
+        let _ = self.0.insert_header(name, value);
+    }
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove_header(name);
+    }
+}

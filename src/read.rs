@@ -1,0 +1,13 @@
+//! A client's connection to its requests: reads headers, enforces timeouts, and hands each request to the application.
+//!
+//! HTTP/1 headers are read here, HTTP/2 by Pingora. [`watchdog`] enforces the deadline and the idle timeout of a request.
+
+mod client;
+mod connection;
+mod requests;
+pub mod watchdog;
+
+pub use self::client::Client;
+pub(crate) use self::client::ClientTls;
+pub(crate) use self::connection::Connection;
+pub(crate) use self::requests::{CROWD_PATIENCE, Requests};

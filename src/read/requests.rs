@@ -1,0 +1,434 @@
+//! The requests of one connection: how they are read, and who watches over them.
+//!
+//! | while | what ends it | how |
+//! |---|---|---|
+//! | the first request is awaited, and its header comes in | `header_timeout` since the connection was accepted | 408, or nothing if nothing came |
+//! | a later request is awaited | `keepalive` | closed |
+//! | its header comes in | `header_timeout` since its first byte | 408 |
+//! | a header comes in | more bytes than any header may have | 431 |
+//!
+//! With HTTP/1 this reads the header, and gives it to Pingora when it is whole. A connection that waits for one is little
+//! more than its socket then, for as long as it waits; and a header that comes byte by byte is not parsed at each byte.
+//! HTTP/2 is read by Pingora alone; a connection without any request in the time for the first header is closed.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::server::ShutdownWatch;
+use pingora::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Client;
+use super::watchdog::{self, Guard};
+use crate::record::listeners::BadHeader;
+use crate::snapshot::{Crowd, Limits};
+
+/// How long a client may take for its request when it can only be told that there is no room.
+pub(crate) const CROWD_PATIENCE: Duration = Duration::from_secs(1);
+/// What a header may have on top of its limits, so that those who are a little over get a proper answer.
+const HEADER_MARGIN: usize = 32 * 1024;
+
+/// What is read of a header at once, unless it is longer.
+const HEADER_READ: usize = 4096;
+/// How long, and for how many bytes, the rest of a header that is too large is read and thrown away. A connection that
+/// is closed with something unread takes the answer with it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_BYTES: usize = 4 << 20;
+/// What all bodies of an HTTP/2 connection may have under way to us. A stream has 64 KiB of it, so that one whose
+/// upstream takes nothing does not hold up the others.
+const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What we keep of a response that an HTTP/2 client has promised to take, and does not take.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// How often a client of HTTP/2 may break the protocol of its streams.
+const H2_STREAM_ERRORS: usize = 128;
+/// How long a client of HTTP/2 has to close a connection that was ended, once all its streams are done with.
+const H2_FAREWELL: Duration = Duration::from_secs(5);
+
+/// A connection from which requests can be read.
+pub(crate) struct Requests<A> {
+    app: Arc<App<A>>,
+    stream: Stream,
+    http2: bool,
+    /// Until when the header of the first one must be there.
+    first_header: Instant,
+}
+
+/// The connection, as Pingora asks about it, and what it is held to.
+struct App<A> {
+    app: Arc<A>,
+    client: Arc<Client>,
+    limits: Held,
+    /// For the requests that may come.
+    requests: Option<u32>,
+    options: HttpServerOptions,
+    h2_options: H2Options,
+    streams: AtomicU32,
+    active: AtomicUsize,
+    /// Ends the connection once its streams are done with (HTTP/2).
+    close: watch::Sender<bool>,
+}
+
+/// What a connection is held to, as it was when it began.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    keepalive: Duration,
+    header_timeout: Duration,
+    /// Bytes of a header that is not whole yet.
+    header_bytes: usize,
+    stream_idle: Duration,
+}
+
+/// Why there is no header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoHeader {
+    /// The client, or the process, wants no more of them.
+    Over,
+    /// It was awaited long enough.
+    Silence,
+    /// It did not end in time.
+    Slow,
+    /// It is too large.
+    Large,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
+    pub fn new(
+        app: Arc<A>,
+        stream: Stream,
+        client: Arc<Client>,
+        http2: bool,
+        first_header: Instant,
+        limits: &Limits,
+    ) -> Self {
+        let requests = match client.crowd {
+            Crowd::Room => limits.requests_per_connection,
+            Crowd::Full | Crowd::ClientFull => Some(1),
+        };
+        let held = Held {
+            keepalive: limits.keepalive,
+            header_timeout: limits.header_timeout,
+            header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
+            stream_idle: match client.crowd {
+                Crowd::Room => limits.stream_idle,
+                Crowd::Full | Crowd::ClientFull => limits.stream_idle.min(CROWD_PATIENCE),
+            },
+        };
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(limits.keepalive);
+        let app = App {
+            app,
+            client,
+            limits: held,
+            requests,
+            options,
+            h2_options: h2_options(limits.streams, held.header_bytes),
+            streams: AtomicU32::new(0),
+            active: AtomicUsize::new(0),
+            close: watch::Sender::new(false),
+        };
+        Requests { app: Arc::new(app), stream, http2, first_header }
+    }
+
+    /// Serves all of them. `closing` ends a connection that waits for the next one.
+    pub async fn serve(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
+        if self.http2 {
+            return self.serve_http2(shutdown).await;
+        }
+        let client = self.app.client.clone();
+        let ask = |overdue| {
+            client.progress.end(overdue);
+            true
+        };
+        Guard::new(Box::pin(self.serve_http1(shutdown, closing)), None, ask).await;
+    }
+
+    async fn serve_http1(self, shutdown: &ShutdownWatch, mut closing: watch::Receiver<bool>) {
+        let Requests { app, mut stream, first_header, .. } = self;
+        let progress = &app.client.progress;
+        let mut settings: Option<HttpPersistentSettings> = None;
+        let mut first = Some(first_header);
+        loop {
+            progress.open();
+            let header = match app.read_header(&mut stream, first.take(), &mut closing).await {
+                Ok(header) => header,
+                Err(why) => return app.say_why(&mut stream, why).await,
+            };
+            progress.header_came();
+            let mut session = ServerSession::new_http1(stream);
+            match settings {
+                Some(settings) => settings.apply_to_session(&mut session),
+                // Pingora counts how often a connection is used again.
+                None => session.set_keepalive_reuses_remaining(app.requests.map(|requests| requests.saturating_sub(1))),
+            }
+            session.set_pipelined_prefix(header);
+            let reused = app.app.process_new_http(session, shutdown).await;
+            if progress.was_left_at_header() {
+                // The hooks never heard of it: Pingora has refused it, and closes the connection.
+                app.client.counts.bad_header(BadHeader::Malformed);
+            }
+            let Some(reused) = reused else { return };
+            (stream, settings) = reused.consume();
+        }
+    }
+
+    async fn serve_http2(self, shutdown: &ShutdownWatch) {
+        let Requests { app, stream, first_header, .. } = self;
+        let (closing, mut shutdown) = (app.close.subscribe(), shutdown.clone());
+        let stopping = async {
+            // A sender that is gone says nothing any more.
+            if shutdown.wait_for(|stopping| *stopping).await.is_ok() {
+                app.close.send_replace(true);
+            }
+            std::future::pending::<()>().await;
+        };
+        let without_any = async {
+            sleep_until(first_header).await;
+            if app.streams.load(Ordering::Relaxed) > 0 {
+                std::future::pending::<()>().await;
+            }
+            log::debug!("closed for sending no request in time client={}", app.client.address());
+        };
+        tokio::select! {
+            _ = app.process_new(stream, &closing) => {}
+            () = stopping => {}
+            () = app.farewell() => {}
+            () = without_any => {}
+        }
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
+    /// Waits for the header of the next request, and reads it to its end. What comes with it of a body is in there too.
+    /// `first` is until when that of the first request must be there.
+    async fn read_header(
+        &self,
+        stream: &mut Stream,
+        first: Option<Instant>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Result<BytesMut, NoHeader> {
+        let left = |first: Instant| first.saturating_duration_since(Instant::now());
+        watchdog::clear();
+        // There is a timer for a first request, of which a connection has one. For the others the guard has one that it
+        // sets anew without taking it out and putting it in.
+        let begin = async {
+            match first {
+                Some(first) => timeout(left(first), read_some(stream)).await.map_err(|_| NoHeader::Silence),
+                None => {
+                    watchdog::set_deadline(Some(Instant::now() + self.limits.keepalive));
+                    let bytes = read_some(stream).await;
+                    watchdog::clear();
+                    Ok(bytes)
+                }
+            }
+        };
+        let bytes = tokio::select! {
+            biased;
+            bytes = begin => bytes?,
+            _ = closing.wait_for(|closing| *closing) => return Err(NoHeader::Over),
+        };
+        let mut bytes = match bytes {
+            Ok(bytes) if !bytes.is_empty() => bytes,
+            _ => return Err(NoHeader::Over),
+        };
+        if is_whole(&bytes, 0) {
+            return Ok(bytes);
+        }
+        bytes.reserve(HEADER_READ);
+        let rest = async {
+            loop {
+                let seen = bytes.len();
+                if seen > self.limits.header_bytes {
+                    return Err(NoHeader::Large);
+                }
+                match stream.read_buf(&mut bytes).await {
+                    Ok(0) | Err(_) => return Err(NoHeader::Over),
+                    Ok(_) if is_whole(&bytes, seen) => return Ok(()),
+                    Ok(_) => {}
+                }
+            }
+        };
+        match timeout(first.map_or(self.limits.header_timeout, left), rest).await {
+            Ok(rest) => rest.map(|()| bytes),
+            Err(_) => Err(NoHeader::Slow),
+        }
+    }
+
+    /// The last words to a client from which there is no header, if it can be told.
+    async fn say_why(&self, stream: &mut Stream, why: NoHeader) {
+        let (status, text) = match why {
+            NoHeader::Over => return,
+            // A browser may have opened the connection for later, and an answer to nothing would be taken for one to
+            // what comes then.
+            NoHeader::Silence => {
+                return log::debug!("closed for sending no request in time client={}", self.client.address());
+            }
+            NoHeader::Slow => ("408 Request Timeout", "The request took too long to arrive.\n"),
+            NoHeader::Large => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
+        };
+        self.client.counts.bad_header(if why == NoHeader::Slow { BadHeader::Late } else { BadHeader::TooLarge });
+        log::debug!("refused answer=\"{status}\" client={}", self.client.address());
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+            text.len()
+        );
+        let tell = async {
+            stream.write_all(answer.as_bytes()).await?;
+            AsyncWriteExt::shutdown(&mut *stream).await?;
+            let mut left = LAST_BYTES;
+            while why == NoHeader::Large && left > 0 {
+                let read = read_some(stream).await?.len();
+                left = if read == 0 { 0 } else { left.saturating_sub(read) };
+            }
+            io::Result::Ok(())
+        };
+        // Whoever does not listen has missed it.
+        let _ = timeout(LAST_WORDS, tell).await;
+    }
+
+    /// Ready when the connection was to end, and only the client does not end it.
+    async fn farewell(&self) {
+        const STEPS: u32 = 5;
+        let mut quiet = 0;
+        // The sender is right here.
+        let _ = self.close.subscribe().wait_for(|closing| *closing).await;
+        while quiet < STEPS {
+            sleep(H2_FAREWELL / STEPS).await;
+            quiet = if self.active.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+        }
+    }
+}
+
+/// For HTTP/2 only. Written out, for the macro of this trait would put each request into a box more.
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for App<A> {
+    fn process_new_http<'a, 'b, 'c>(
+        self: &'a Arc<Self>,
+        session: ServerSession,
+        shutdown: &'b ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'c>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if self.requests.is_some_and(|requests| number >= requests) {
+            self.close.send_replace(true);
+        }
+        let active = Active::new(self.clone());
+        let request = self.app.process_new_http(session, shutdown);
+        // There is no asking: a stream that is dropped is reset, which says enough.
+        let request = Guard::new(request, Some(self.limits.stream_idle), |_| false);
+        Box::pin(async move {
+            let _active = active;
+            request.await.flatten()
+        })
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2_options.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+/// A stream that is being served.
+struct Active<A>(Arc<App<A>>);
+
+impl<A> Active<A> {
+    fn new(app: Arc<App<A>>) -> Self {
+        app.active.fetch_add(1, Ordering::Relaxed);
+        Active(app)
+    }
+}
+
+impl<A> Drop for Active<A> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn h2_options(streams: u32, header_list: usize) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .max_concurrent_streams(streams)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buffer_size(H2_SEND_BUFFER)
+        .max_local_error_reset_streams(Some(H2_STREAM_ERRORS));
+    options
+}
+
+/// Reads what is there, or waits for it; nothing at the end. There is no buffer before there is something to put into it.
+async fn read_some(stream: &mut Stream) -> io::Result<BytesMut> {
+    poll_fn(|cx| {
+        let mut space = [const { MaybeUninit::uninit() }; HEADER_READ];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(BytesMut::from(buf.filled())))
+    })
+    .await
+}
+
+/// Whether a header is there to its end: an empty line, after any number of them in front. `seen` bytes had none.
+fn is_whole(bytes: &[u8], seen: usize) -> bool {
+    let Some(begin) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else { return false };
+    // Most headers come alone and at once.
+    if bytes.ends_with(b"\r\n\r\n") {
+        return true;
+    }
+    // Servers take a line feed alone for the end of a line (RFC 9112 section 2.2), and Pingora does.
+    let mut rest = &bytes[begin.max(seen.saturating_sub(2))..];
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        rest = &rest[end + 1..];
+        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_ends_with_an_empty_line() {
+        let whole: [&[u8]; 7] = [
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody",
+            b"GET / HTTP/1.1\nHost: a\n\n",
+            b"GET / HTTP/1.1\nHost: a\r\n\n",
+            b"GET / HTTP/1.1\nHost: a\n\r\nbody",
+            b"\r\n\n\r\nGET / HTTP/1.1\r\n\r\n",
+            b"\xff\0\n\n",
+        ];
+        for header in whole {
+            assert!(is_whole(header, 0), "{}", header.escape_ascii());
+            // Wherever it is cut, it is whole when its end has come, and not before.
+            let end = (1..=header.len()).find(|end| is_whole(&header[..*end], 0)).unwrap();
+            for seen in 0..end {
+                assert!(is_whole(&header[..end], seen), "{} after {seen}", header[..end].escape_ascii());
+                assert!(!is_whole(&header[..seen], 0), "{}", header[..seen].escape_ascii());
+            }
+        }
+        for part in [&b""[..], b"\r\n", b"\n\n\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n", b"G\r\r\n\r"] {
+            assert!(!is_whole(part, 0), "{}", part.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What is kept of requests: who looks at the gateway from outside learns it from here.
+//!
+//! Each request is noted once, when it has ended, as one [`Record`]. Everything that is counted, written or remembered
+//! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
+
+pub mod access_log;
+pub mod listeners;
+mod refusals;
+pub mod request_id;
+mod route_metrics;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode, Version};
+
+pub use self::access_log::AccessLog;
+pub use self::refusals::{CUT, Refusals, Refused};
+pub use self::route_metrics::{MethodClass, StatusClass, Tallies, Tally};
+
+use crate::cors::{Reason, Scheme};
+use crate::live::Generation;
+use crate::record::request_id::RequestId;
+use crate::snapshot::{RequestKind, Route};
+
+/// Everything that requests leave behind in this process.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Whether there is an admin listener, where it can be asked for.
+    admin: bool,
+    /// Requests under way.
+    pub running: Running,
+    /// The last ones that were refused.
+    pub refusals: Refusals,
+    /// A line for each.
+    pub access_log: Arc<AccessLog>,
+}
+
+/// How many requests are under way: what a graceful stop waits for.
+#[derive(Debug, Default)]
+pub struct Running(AtomicUsize);
+
+/// A request that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// The configuration that it was served with.
+    pub generation: &'a Generation,
+    /// The route that it belongs to, with its position; None when it got no further than its form, host or path.
+    pub route: Option<(u32, &'a Route)>,
+    /// What it was to CORS.
+    pub kind: RequestKind,
+    /// Why CORS was as it was; None when it got no further than its form, host or path.
+    pub reason: Option<Reason>,
+    /// The reason, or else why the gateway refused, in one word.
+    pub code: &'static str,
+    /// Whether the gateway refused it, or refused it to the page that made it.
+    pub refused: bool,
+    /// Who it came from.
+    pub client: IpAddr,
+    /// How the client reached the gateway.
+    pub scheme: Scheme,
+    /// Its method, as far as it is told apart.
+    pub method: MethodClass,
+    /// What the client sent; None when it was cut off, and nobody has it any more.
+    pub request: Option<Asked<'a>>,
+    /// The status that the client was given; None when it was given none.
+    pub status: Option<StatusCode>,
+    /// Bytes of the response's body.
+    pub sent: usize,
+    /// From when its header was understood until its response had ended.
+    pub took: Duration,
+    /// How it fared with its upstream; None when it was not forwarded.
+    pub upstream: Option<Forwarded<'a>>,
+    /// What went wrong after it was judged, in a word or two.
+    pub failure: Option<&'a str>,
+    /// By which it is found.
+    pub id: &'a RequestId,
+}
+
+/// What a client has asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Host and port, as the client wrote them; empty when there are none.
+    pub authority: &'a [u8],
+    /// The path, without query, byte for byte.
+    pub path: &'a [u8],
+    /// The version of HTTP.
+    pub version: Version,
+    /// All header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// How a request fared with its upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarded<'a> {
+    /// The upstream's name.
+    pub name: &'a str,
+    /// The node that answered, or was tried last; None when there was none to try.
+    pub address: Option<SocketAddr>,
+    /// From the first try until the header of the response; None when there was no response.
+    pub took: Option<Duration>,
+    /// Tries, 1 for a request that went well at once.
+    pub tries: usize,
+}
+
+// === impl Telemetry, Running ===
+
+impl Telemetry {
+    /// For a process with an admin listener, or without. Reloads change the access log.
+    pub fn new(admin: bool, access_log: Arc<AccessLog>) -> Self {
+        Telemetry { admin, running: Running::default(), refusals: Refusals::default(), access_log }
+    }
+
+    /// Whether anybody can ever learn of a request. If not, none has to be told of.
+    pub fn has_audience(&self, generation: &Generation) -> bool {
+        self.admin || generation.snapshot.access_log().is_some()
+    }
+
+    /// Whether there is anybody to count for.
+    pub fn counts(&self) -> bool {
+        self.admin
+    }
+
+    /// To be called once for each request, when it has ended.
+    pub fn note(&self, record: &Record<'_>) {
+        if self.admin {
+            record.generation.tallies().count(record);
+            if record.refused {
+                self.refusals.remember(record);
+            }
+        }
+        self.access_log.write(record);
+    }
+}
+
+impl Running {
+    /// Requests under way now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One begins.
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has ended.
+    pub fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,3 @@
+//! Where a configuration comes from.
+
+pub mod watch;
