@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two stages: the toolchain stays behind. Debian's slim image rather than one without a shell, for the health check.
+# Two stages keep the toolchain out of the image. Debian slim, because the health check needs a shell.
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
@@ -15,10 +15,10 @@ COPY --from=build /build/target/release/corsgate /usr/local/bin/corsgate
 COPY conf/container.yaml /etc/corsgate/corsgate.yaml
 USER 10001
 EXPOSE 9080
-# SIGHUP reloads: docker kill --signal HUP CONTAINER. SIGTERM waits for running requests.
+# SIGTERM waits for running requests. SIGHUP reloads: docker kill --signal HUP CONTAINER
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9180 && printf 'GET /readyz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3"]
-# Exec form: corsgate is process 1 and gets the signals itself.
+# Exec form, so that corsgate is process 1 and receives the signals.
 ENTRYPOINT ["/usr/local/bin/corsgate"]
 CMD ["run", "--config", "/etc/corsgate/corsgate.yaml"]

@@ -1,11 +1,11 @@
-# Two commands for newcomers:
-#   make demo   build, start the walkthrough on 127.0.0.1:9080, and say what to type
-#   make test   everything that `cargo test` holds together
+# Start here:
+#   make demo   build, start the walkthrough on 127.0.0.1:9080, and print commands to try
+#   make test   run all tests
 #
-# Needed: a Rust toolchain, a C compiler and make. Pingora's zlib also needs cmake, which is installed when missing.
+# Requires a Rust toolchain, a C compiler and make. Pingora's zlib also requires cmake, which is installed if missing.
 
 CARGO ?= cargo
-# Only used when the machine has no cmake and no package manager that we may use.
+# Only used if the machine has neither cmake nor a package manager that can install it.
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
@@ -17,33 +17,33 @@ demo: cmake ## start the walkthrough, with a built-in upstream
 run: cmake ## serve conf/corsgate.yaml
 	$(CARGO) run --release --quiet -- run
 
-test: cmake ## all tests
+test: cmake ## run all tests
 	$(CARGO) test --quiet
 
-lint: cmake ## formatting and clippy, without warnings
+lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --all-targets -- --deny warnings
 
-bench: cmake ## engine, router and compile benches
+bench: cmake ## run the engine, router and compile benches
 	$(CARGO) bench
 
-bench-compare: cmake ## corsgate beside nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy, in an hour; installs them
+bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy (an hour; installs them)
 	@sh tools/need-peers.sh "$(TOOLS)"
 	$(CARGO) build --quiet --release --bin corsgate --example bare
 	python3 -B benches/compare/compare.py
 
-bench-gate: cmake ## holds the instructions of a request under a bound beside a bare Pingora proxy; installs valgrind
+bench-gate: cmake ## check the instructions per request against a bare Pingora proxy; installs valgrind
 	@sh tools/debian.sh valgrind=valgrind
 	$(CARGO) build --quiet --release --locked --bin corsgate --example bare
 	python3 -B benches/compare/gate.py target/release/corsgate target/release/examples/bare
 
-release: cmake ## target/release/corsgate
+release: cmake ## build target/release/corsgate
 	$(CARGO) build --release
 
-release-pgo: cmake ## target/pgo/corsgate: the same, faster by a quarter and built in three times as long
+release-pgo: cmake ## build target/pgo/corsgate: a quarter faster, three times the build time
 	sh tools/release-pgo.sh
 
-image: ## a container image, `corsgate`
+image: ## build the container image `corsgate`
 	docker build --tag corsgate .
 
 clean:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs packages of Debian or Ubuntu for commands that are missing: as root, or with a sudo that does not ask.
+# Installs Debian or Ubuntu packages for missing commands, as root or with a sudo that needs no password.
 #   debian.sh COMMAND=PACKAGE...    debian.sh h2load=nghttp2-client openssl=openssl
 set -eu
 
@@ -15,7 +15,7 @@ else as_root=no
 fi
 if [ "$as_root" != no ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing" >&2
-    # The lists of a fresh machine or image are empty.
+    # A fresh machine or image has empty package lists.
     $as_root apt-get install -y -qq $missing >/dev/null 2>&1 ||
         { $as_root apt-get update -qq && $as_root apt-get install -y -qq $missing; } >/dev/null && exit 0
 fi

