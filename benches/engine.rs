@@ -10,8 +10,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use corsgate::cors::{self, OriginSets, Policy, Reason, Scheme, Settings};
+use corsgate::decide::{Connection, Framing, Request};
 use corsgate::problem::{At, Problems};
-use corsgate::snapshot::{Connection, Framing, Request, Snapshot, Surroundings};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -21,7 +22,7 @@ fn main() {
     let mut bench = |asked: &Asked| {
         let mut response = HeaderMap::with_capacity(24);
         criterion.bench_function(&format!("engine/{}", asked.name), |bencher| {
-            bencher.iter(|| asked.judge(black_box(&snapshot), &mut response));
+            bencher.iter(|| asked.decide(black_box(&snapshot), &mut response));
         });
     };
     all().iter().for_each(&mut bench);
@@ -164,7 +165,7 @@ impl Asked {
             framing: Framing::Clear,
             connection: Connection::default(),
         };
-        let verdict = snapshot.judge(&request);
+        let verdict = snapshot.decide(&request);
         from_upstream(response);
         verdict.edits.apply(response);
         assert_eq!(verdict.reason, Some(self.reason));
@@ -224,7 +225,12 @@ fn budgets() {
         (named(usual), hostile)
     }) {
         let what = format!("{} and {}", usual.name, hostile.name);
-        budget::compare(&what, 5.0, || usual.judge(&snapshot, &mut response), || hostile.judge(&snapshot, &mut other));
+        budget::compare(
+            &what,
+            5.0,
+            || usual.decide(&snapshot, &mut response),
+            || hostile.decide(&snapshot, &mut other),
+        );
     }
 }
 

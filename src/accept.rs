@@ -35,10 +35,11 @@ use tokio::time::{Instant, timeout_at};
 
 use self::admission::{Admission, Entry, Overcrowded};
 use self::errors::{Notices, Unserved};
+use crate::decide::Crowd;
 use crate::live::{Generation, Live};
 use crate::read::{CROWD_PATIENCE, Client, ClientTls, Connection, Requests};
 use crate::record::listeners::{Counts, Open};
-use crate::snapshot::{Crowd, Limits, Listener};
+use crate::snapshot::{Limits, Listener};
 /// How long connections without a request are kept once the process is to end.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Pingora's own would be 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers anyway; of TLS

@@ -55,10 +55,11 @@ use self::play::{End, Play, Step, Why};
 use self::question::Given;
 use crate::config::{Document, Source};
 use crate::cors::{Headers as _, Scheme};
+use crate::decide::{Action, RequestKind};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::problem::{KeyPath, Problems};
-use crate::snapshot::{Action, Level, RequestKind, Route, Snapshot};
+use crate::snapshot::{Level, Route, Snapshot};
 
 /// A configuration, and how an edited text of it would be read.
 #[derive(Clone, Copy)]

@@ -34,13 +34,14 @@ use self::response::{own_response, refused, remove_hop_by_hop, settle_length, st
 use self::timeouts::Body;
 use self::timing::Notes;
 use crate::cors::{Edits, Headers, Reason};
+use crate::decide::Action;
 use crate::decide::local_reply::Answer;
 use crate::live::{Generation, Live};
 use crate::read::Client;
 use crate::read::watchdog::{self, Overdue};
 use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{Asked, Forwarded, MethodClass, Record, Telemetry};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::Route;
 use crate::upstream::{Endpoint, Upstream};
 
 /// The gateway, as Pingora sees it.
@@ -116,7 +117,7 @@ impl ProxyHttp for Gateway {
             session.set_ignore_info_resp(true);
         }
         let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let mut verdict = generation.snapshot.judge(&facts(session.as_downstream(), &sender, &generation.snapshot));
+        let mut verdict = generation.snapshot.decide(&facts(session.as_downstream(), &sender, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
         if self.telemetry.has_audience(&generation) {

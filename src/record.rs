@@ -21,9 +21,10 @@ pub use self::refusals::{CUT, Refusals, Refused};
 pub use self::route_metrics::{MethodClass, StatusClass, Tallies, Tally};
 
 use crate::cors::{Reason, Scheme};
+use crate::decide::RequestKind;
 use crate::live::Generation;
 use crate::record::request_id::RequestId;
-use crate::snapshot::{RequestKind, Route};
+use crate::snapshot::Route;
 
 /// Everything that requests leave behind in this process.
 #[derive(Debug)]

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Reason, Scheme};
+use corsgate::decide::{Action, Connection, Framing, Refusal, Request, RequestKind};
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
 use corsgate::record::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
-use corsgate::snapshot::{Action, Connection, Framing, Refusal, Request, RequestKind, Snapshot, Surroundings};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use corsgate::upstream::{Upstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -408,7 +409,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
     };
     let mut verdict = None;
     let allocated = measure(|| {
-        let judged = snapshot.judge(&request);
+        let judged = snapshot.decide(&request);
         apply(&judged.edits);
         verdict = Some(judged);
     });

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::snapshot::Crowd;
+use crate::decide::Crowd;
 
 /// Locks are shared by clients: few enough to be small, many enough that threads rarely meet.
 const SHARDS: usize = 32;

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::{Process, time};
 use crate::config::{Document, Source};
 use crate::cors::Scheme;
+use crate::decide::RequestKind;
 use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
 use crate::problem::Problems;
 use crate::record::{CUT, Refused};
-use crate::snapshot::RequestKind;
 
 /// Refused requests that differ in nothing that matters.
 pub(super) struct Group {

@@ -18,10 +18,10 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use crate::cors::Reason;
 use crate::counter::{BUCKETS, Distribution};
+use crate::decide::{Refusal, RequestKind};
 use crate::live::{Generation, Live};
 use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
 use crate::record::{MethodClass, StatusClass, Telemetry};
-use crate::snapshot::{Refusal, RequestKind};
 
 /// What is counted, and where it stands.
 pub struct Metrics {

@@ -3,8 +3,8 @@
 
 use http::{HeaderValue, StatusCode};
 
+use super::{Action, Refusal};
 use crate::domain::split_port;
-use crate::snapshot::{Action, Refusal};
 
 /// A response of the gateway's own, complete but for the edits of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,11 +8,12 @@ use crate::config::Document;
 use crate::cors::{
     self, MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, OriginPattern, OriginSets, Origins, Patterns, Policy, Settings,
 };
+use crate::decide::{Action, Refusal};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 use crate::notation::List;
 use crate::problem::{At, KeyPath, Problems, Step as KeyStep};
-use crate::snapshot::{Action, Level, Refusal, Route, RoutePlace, Snapshot};
+use crate::snapshot::{Level, Route, RoutePlace, Snapshot};
 
 /// What is behind a refusal, one variant each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -325,7 +326,7 @@ pub(super) fn case_matters(method: &str, meant: &str) -> String {
 pub(super) fn routes_for(step: &Step<'_>, allow: &str, snapshot: &Snapshot) -> Vec<RoutePlace> {
     let mut places = Vec::new();
     for method in allow.split(',').filter_map(|method| http::Method::from_bytes(method.trim().as_bytes()).ok()) {
-        let request = crate::snapshot::Request {
+        let request = crate::decide::Request {
             method: &method,
             path: step.url.path().as_bytes(),
             target_length: step.url.path_and_query.len(),
@@ -333,10 +334,10 @@ pub(super) fn routes_for(step: &Step<'_>, allow: &str, snapshot: &Snapshot) -> V
             scheme: step.url.scheme,
             authority: Some(&step.url.authority),
             headers: &http::HeaderMap::new(),
-            framing: crate::snapshot::Framing::Clear,
-            connection: crate::snapshot::Connection::default(),
+            framing: crate::decide::Framing::Clear,
+            connection: crate::decide::Connection::default(),
         };
-        if let Some(found) = snapshot.judge(&request).route
+        if let Some(found) = snapshot.decide(&request).route
             && !places.contains(&found.route.place)
         {
             places.push(found.route.place);

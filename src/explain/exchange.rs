@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cors::Headers;
 use crate::decide::local_reply::Answer;
-use crate::snapshot::{Request, Snapshot, Verdict};
+use crate::decide::{Request, Verdict};
+use crate::snapshot::Snapshot;
 
 /// Stands for the value of a field that is another one for every request.
 const UNKNOWN: &str = "...";
@@ -40,7 +41,7 @@ impl<'s> Exchange<'s> {
         target: &str,
         upstream: impl FnOnce() -> Head,
     ) -> Exchange<'s> {
-        let mut verdict = snapshot.judge(request);
+        let mut verdict = snapshot.decide(request);
         verdict.edits.say_for(|| HeaderValue::from_static(UNKNOWN));
         let asked = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
         let mut response = match Answer::to(verdict.action, asked) {

@@ -6,8 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use super::exchange::Exchange;
 use super::question::{Given, Question, Target};
 use crate::cors::{Headers as _, Scheme};
+use crate::decide::{Action, Connection, Framing, Request};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage, Unsafe};
-use crate::snapshot::{Action, Connection, Framing, Request, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// A conversation from its first request to its end.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use url::{Host, Url};
 
 use super::exchange::Head;
 use crate::cors::{OriginPattern, Scheme};
+use crate::decide::RequestKind;
 use crate::explain::fetch::{Credentials, Unsafe};
 use crate::problem::Kind;
-use crate::snapshot::RequestKind;
 
 /// A page's request, as far as it matters to CORS. Valid by construction.
 ///

@@ -11,9 +11,10 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use crate::cors::Scheme;
+use crate::decide::{Framing, Request};
 use crate::forwarded::{self, TrustedProxies};
 use crate::read::Client;
-use crate::snapshot::{Framing, Request, Snapshot};
+use crate::snapshot::Snapshot;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::cors::Reason;
+use crate::decide::{RequestKind, Verdict};
 use crate::record::MethodClass;
-use crate::snapshot::{RequestKind, Verdict};
 
 /// What is known of a request so far. The default knows nothing, and has nothing to tell.
 #[derive(Debug, Default)]

@@ -11,9 +11,10 @@ use pingora::protocols::http::ServerSession;
 
 use super::connection::Progress;
 use super::watchdog::Overdue;
+use crate::decide::{self, Crowd, ServerName};
 use crate::forwarded;
 use crate::record::listeners::Open;
-use crate::snapshot::{self, Crowd, Listener, ServerName, Snapshot};
+use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{Certificate, Certificates};
 
 /// A client's connection, as far as its requests are concerned.
@@ -92,13 +93,13 @@ impl Client {
     }
 
     /// What its requests are judged by.
-    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> snapshot::Connection<'a> {
+    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::Connection<'a> {
         let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let asked_for = self
             .tls
             .as_ref()
             .and_then(|tls| Some(ServerName { name: tls.name.as_deref()?, certificate: &tls.certificate }));
-        snapshot::Connection { asked_for, redirect: now.unwrap_or(&self.listener).redirect, crowd: self.crowd }
+        decide::Connection { asked_for, redirect: now.unwrap_or(&self.listener).redirect, crowd: self.crowd }
     }
 
     /// To be called when the header of a request is understood: from here on its body can be read.

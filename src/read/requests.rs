@@ -33,8 +33,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Client;
 use super::watchdog::{self, Guard};
+use crate::decide::Crowd;
 use crate::record::listeners::BadHeader;
-use crate::snapshot::{Crowd, Limits};
+use crate::snapshot::Limits;
 
 /// How long a client may take for its request when it can only be told that there is no room.
 pub(crate) const CROWD_PATIENCE: Duration = Duration::from_secs(1);

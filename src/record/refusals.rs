@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::Record;
 use crate::cors::Scheme;
-use crate::snapshot::RequestKind;
+use crate::decide::RequestKind;
 use crate::terminal::printable;
 
 /// At the end of what was cut.

@@ -13,7 +13,8 @@ use once_cell::race::OnceBox;
 use super::Record;
 use crate::cors::Reason;
 use crate::counter::{Counter, Histogram};
-use crate::snapshot::{Refusal, RequestKind, Route};
+use crate::decide::{Refusal, RequestKind};
+use crate::snapshot::Route;
 
 /// The name of the route that requests without one are counted as.
 const UNROUTED: &str = "-/-";

@@ -2,8 +2,9 @@
 //! and the error names the culprit.
 
 use corsgate::cors::{Reason, Scheme};
+use corsgate::decide::{Action, Connection, Framing, Request};
 use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
-use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::cases;
@@ -31,7 +32,7 @@ fn ask(
     path: &str,
     headers: &HeaderMap,
 ) -> (Option<Reason>, StatusCode, HeaderMap) {
-    let verdict = snapshot.judge(&Request {
+    let verdict = snapshot.decide(&Request {
         method,
         path: path.as_bytes(),
         target_length: path.len(),

@@ -15,9 +15,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corsgate::cors::Scheme;
+use corsgate::decide::{Action, Connection, Framing, Request};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
-use corsgate::snapshot::{Action, Connection, Framing, Request, Snapshot, Surroundings};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use rustls::pki_types::ServerName;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use corsgate::config::Source;
 use corsgate::cors::Reason;
+use corsgate::decide::Refusal;
 use corsgate::problem::Kind;
 use corsgate::report;
-use corsgate::snapshot::Refusal;
 use corsgate::terminal::Paint;
 
 use crate::client;

@@ -24,9 +24,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::cors::{Reason, Scheme};
+use corsgate::decide::{Refusal, RequestKind};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
-use corsgate::snapshot::{Refusal, RequestKind, Snapshot, Surroundings};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use corsgate::terminal::{Paint, Width};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;

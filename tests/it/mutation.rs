@@ -16,7 +16,8 @@
 //! the claims would be about nothing.
 
 use corsgate::cors::Scheme;
-use corsgate::snapshot::{Connection, Framing, Request, Snapshot, Surroundings};
+use corsgate::decide::{Connection, Framing, Request};
+use corsgate::snapshot::{Snapshot, Surroundings};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 const ENTRIES: &[&str] = &[
@@ -240,6 +241,6 @@ fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
         connection: Connection::default(),
     };
     let mut response = HeaderMap::new();
-    snapshot.judge(&request).edits.apply(&mut response);
+    snapshot.decide(&request).edits.apply(&mut response);
     response.contains_key("access-control-allow-origin")
 }

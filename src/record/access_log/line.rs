@@ -414,10 +414,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::decide::RequestKind;
     use crate::live::Live;
     use crate::record::request_id::RequestId;
     use crate::record::{Asked, Forwarded, MethodClass};
-    use crate::snapshot::RequestKind;
 
     const CONFIG: &str = "{ listeners: [{ address: '127.0.0.1:1' }], services: [{ name: api, upstream: \
                           { nodes: [{ address: '127.0.0.1:2' }] } }] }";

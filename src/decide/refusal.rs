@@ -1,0 +1,129 @@
+//! Why the gateway refuses a request: the status, the code of logs and metrics, and the text for the client.
+
+use http::{HeaderValue, StatusCode};
+
+use crate::cors::Reason;
+
+/// Why the gateway refuses a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal<'s> {
+    /// 400: no host, more than one, or one that cannot be read.
+    BadHost,
+    /// 400: a target that is no path.
+    BadTarget,
+    /// 400: a path that different servers understand differently.
+    AmbiguousPath,
+    /// 400: a body whose end different servers see in different places.
+    AmbiguousLength,
+    /// 403: the Origin is refused, and the policy says `disallowed_origins: reject`.
+    OriginRejected(Reason),
+    /// 404: no service has the host.
+    UnknownHost,
+    /// 404: the services of the host have no such path.
+    UnknownPath,
+    /// 405: the path has no route for the method. Holds the value of `Allow`.
+    MethodNotAllowed(&'s HeaderValue),
+    /// 413
+    BodyTooLarge,
+    /// 414
+    UriTooLong,
+    /// 421: the connection was made for another host.
+    Misdirected,
+    /// 429: one connection too many of this client.
+    ClientCrowded,
+    /// 431
+    HeadersTooLarge,
+    /// 503: one connection too many in all.
+    Crowded,
+}
+
+impl Refusal<'_> {
+    /// The codes of all that are not for CORS to explain.
+    pub const CODES: [&'static str; 13] = [
+        "bad_host",
+        "bad_target",
+        "ambiguous_path",
+        "ambiguous_length",
+        "unknown_host",
+        "unknown_path",
+        "no_route_for_method",
+        "body_too_large",
+        "uri_too_long",
+        "misdirected",
+        "client_crowded",
+        "crowded",
+        "headers_too_large",
+    ];
+
+    /// The status that says it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::BadHost | Refusal::BadTarget | Refusal::AmbiguousPath | Refusal::AmbiguousLength => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::OriginRejected(_) => StatusCode::FORBIDDEN,
+            Refusal::UnknownHost | Refusal::UnknownPath => StatusCode::NOT_FOUND,
+            Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::ClientCrowded => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// In one word, as logs and metrics write it. Where CORS refuses, it is the reason's.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Refusal::BadHost => "bad_host",
+            Refusal::BadTarget => "bad_target",
+            Refusal::AmbiguousPath => "ambiguous_path",
+            Refusal::AmbiguousLength => "ambiguous_length",
+            Refusal::OriginRejected(reason) => reason.code(),
+            Refusal::UnknownHost => "unknown_host",
+            Refusal::UnknownPath => "unknown_path",
+            Refusal::MethodNotAllowed(_) => "no_route_for_method",
+            Refusal::BodyTooLarge => "body_too_large",
+            Refusal::UriTooLong => "uri_too_long",
+            Refusal::Misdirected => "misdirected",
+            Refusal::ClientCrowded => "client_crowded",
+            Refusal::Crowded => "crowded",
+            Refusal::HeadersTooLarge => "headers_too_large",
+        }
+    }
+
+    /// One line for the client. Never holds anything that the client sent.
+    pub fn explanation(&self) -> &'static str {
+        match self {
+            Refusal::BadHost => "The request does not name one valid host.\n",
+            Refusal::BadTarget => "The request target is not a path.\n",
+            Refusal::AmbiguousPath => {
+                "The path has dot segments, encoded slashes, backslashes or NULs, which servers understand differently.\n"
+            }
+            Refusal::AmbiguousLength => {
+                "The body needs one Content-Length, or Transfer-Encoding: chunked, and nothing beside it.\n"
+            }
+            Refusal::OriginRejected(Reason::OriginInvalid) => {
+                "Cross-origin request refused: not exactly one well-formed Origin (origin_invalid).\n"
+            }
+            Refusal::OriginRejected(Reason::OriginNull) => {
+                "Cross-origin request refused: the origin null is not allowed (origin_null).\n"
+            }
+            Refusal::OriginRejected(_) => {
+                "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n"
+            }
+            Refusal::UnknownHost => "No service has this host.\n",
+            Refusal::UnknownPath => "No route has this path.\n",
+            Refusal::MethodNotAllowed(_) => "No route of this path takes this method.\n",
+            Refusal::BodyTooLarge => "The request body is longer than allowed.\n",
+            Refusal::UriTooLong => "The request target is longer than allowed.\n",
+            Refusal::Misdirected => {
+                "This connection was made for another host: its server name (SNI) and its certificate are not for this one.\n"
+            }
+            Refusal::ClientCrowded => "This client has as many connections open as it may.\n",
+            Refusal::Crowded => "As many connections are open as may be.\n",
+            Refusal::HeadersTooLarge => "The request header is larger than allowed.\n",
+        }
+    }
+}
