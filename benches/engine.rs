@@ -22,7 +22,7 @@ fn main() {
     let mut bench = |asked: &Asked| {
         let mut response = HeaderMap::with_capacity(24);
         criterion.bench_function(&format!("engine/{}", asked.name), |bencher| {
-            bencher.iter(|| asked.decide(black_box(&snapshot), &mut response));
+            bencher.iter(|| asked.judge(black_box(&snapshot), &mut response));
         });
     };
     all().iter().for_each(&mut bench);
@@ -225,12 +225,7 @@ fn budgets() {
         (named(usual), hostile)
     }) {
         let what = format!("{} and {}", usual.name, hostile.name);
-        budget::compare(
-            &what,
-            5.0,
-            || usual.decide(&snapshot, &mut response),
-            || hostile.decide(&snapshot, &mut other),
-        );
+        budget::compare(&what, 5.0, || usual.judge(&snapshot, &mut response), || hostile.judge(&snapshot, &mut other));
     }
 }
 

@@ -82,6 +82,20 @@ enum AtStep<'a> {
     Index(usize),
 }
 
+/// A place that a message of the YAML parser names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyntaxPlace {
+    /// Offset in the text, from 0.
+    Byte(usize),
+    /// Line and column, from 1.
+    Line {
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+    },
+}
+
 /// One variant for each thing that can be wrong, holding the user's text.
 ///
 /// The documentation of a variant is its own [`Kind::fault`] and [`Kind::remedy`].
@@ -90,7 +104,7 @@ enum AtStep<'a> {
 pub enum Kind {
     // --- the text
     Unreadable { why: String },
-    Syntax { message: String },
+    Syntax { message: String, remedy: &'static str, places: Vec<SyntaxPlace> },
     WrongValue { found: String, expected: String },
     UnknownKey { key: String, known: Vec<String> },
     UnknownWord { word: String, known: Vec<String> },
@@ -410,7 +424,7 @@ impl Kind {
         use Kind::*;
         match self {
             Unreadable { why } => format!("cannot be read: {why}"),
-            Syntax { message } => message.clone(),
+            Syntax { message, .. } => message.clone(),
             WrongValue { found, .. } => format!("found {found}"),
             UnknownKey { key, .. } => format!("unknown key `{key}`"),
             UnknownWord { word, .. } => format!("`{word}` is not known here"),
@@ -580,7 +594,7 @@ impl Kind {
         use Kind::*;
         match self {
             Unreadable { .. } => "name the file with `--config FILE`".into(),
-            Syntax { message } => syntax_remedy(message).into(),
+            Syntax { remedy, .. } => (*remedy).to_owned(),
             WrongValue { expected, .. } => format!("write {expected}"),
             UnknownKey { key, .. } if key == "<<" => {
                 "merge keys are not supported; write the keys out, or give the whole value an alias or a name".into()
@@ -838,34 +852,6 @@ impl Kind {
 /// Whether the name of a policy was meant to say that there is none.
 fn means_off(what: &str, name: &str) -> bool {
     what == "policy" && ["off", "no", "none", "disabled"].contains(&name)
-}
-
-/// What most likely makes a text no YAML. The parser's own messages are about its grammar.
-fn syntax_remedy(message: &str) -> &'static str {
-    let says = |part| message.contains(part);
-    if says("duplicate field") {
-        "keep one of the two; an alias can stand for a key"
-    } else if says("while scanning an alias") {
-        "a bare `*` begins an alias in YAML; write it in quotes, as `\"*\"` or `\"*.example\"`"
-    } else if says("unknown anchor") {
-        "define the anchor with `&` above, or write a `*` that is none in quotes"
-    } else if says("cannot start any token") {
-        "indent with spaces, not tabs, and write text that begins with `@`, `%` or a backtick in quotes"
-    } else if says("quoted scalar") {
-        "close the quote"
-    } else if says("mapping values are not allowed") || says("could not find expected ':'") {
-        "write a space behind the colon of a key, and indent the keys of one mapping alike"
-    } else if says("parsing a flow") {
-        "separate the entries with commas, and close every bracket and brace"
-    } else if says("more than one document") {
-        "keep one document, without `---` between"
-    } else if says("control characters") {
-        "remove the character"
-    } else if says("limit exceeded") {
-        "no configuration is nested so deeply or repeats so much"
-    } else {
-        "the file must be YAML or JSON"
-    }
 }
 
 /// The known word that `word` was probably meant to be.

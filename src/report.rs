@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::{Hunk, Place, Source, hunks};
-use crate::problem::{Kind, Problem, Problems, Severity};
+use crate::problem::{Kind, Problem, Problems, Severity, SyntaxPlace};
 use crate::terminal::{Paint, is_unseen, printable};
 
 /// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
@@ -135,8 +135,8 @@ fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     match &problem.kind {
         // There is no text to point at.
         Kind::Unreadable { .. } => None,
-        // A syntax error has no key. Its own message says where it is.
-        Kind::Syntax { message } => place_in_words(message, source),
+        // A syntax error has no key.
+        Kind::Syntax { places, .. } => syntax_place(places, source),
         Kind::UnknownKey { .. } | Kind::KeyTwice { .. } | Kind::KeyAndAlias { .. } => {
             Some(source.place_of_key(&problem.at))
         }
@@ -147,20 +147,15 @@ fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     }
 }
 
-/// The place that a message of the YAML parser names: where it got stuck, or, when that is the end of the text, where
-/// what it was reading began.
-fn place_in_words<'t>(message: &str, source: &Source<'t>) -> Option<Place<'t>> {
-    let number = |text: &str| -> Option<usize> { text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok() };
-    if let Some((_, position)) = message.split_once(" at position ") {
-        return Some(source.at_byte(number(position)?));
-    }
-    let mut places = message.split(" at line ").skip(1).filter_map(|rest| {
-        let column = rest.split_once(" column ").and_then(|(_, column)| number(column));
-        Some(source.at_line(number(rest)?, column.unwrap_or(1)))
+/// Where the parser stopped; at the end of the text, where the value began that it was reading.
+fn syntax_place<'t>(places: &[SyntaxPlace], source: &Source<'t>) -> Option<Place<'t>> {
+    let mut places = places.iter().map(|place| match place {
+        SyntaxPlace::Byte(byte) => source.at_byte(*byte),
+        SyntaxPlace::Line { line, column } => source.at_line(*line, *column),
     });
-    let stuck = places.next()?;
-    match stuck.excerpt.is_empty() {
-        true => Some(places.next().unwrap_or(stuck)),
-        false => Some(stuck),
+    let stopped = places.next()?;
+    match stopped.excerpt.is_empty() {
+        true => Some(places.next().unwrap_or(stopped)),
+        false => Some(stopped),
     }
 }

@@ -26,6 +26,7 @@ use std::ops::Range;
 use saphyr_parser::Marker;
 
 use super::source::{Source, Tree};
+use super::yaml::reads_as_text;
 use crate::problem::{KeyPath, Replacement, Step};
 
 /// A value to be written.
@@ -432,9 +433,7 @@ fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
 fn is_plain(text: &str) -> bool {
     let bytes_are_plain =
         text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b':' | b'~' | b'+'));
-    // A number, a date or `true` would be read as something else.
-    let reads_as_itself = || serde_yaml::from_str::<serde_yaml::Value>(text).is_ok_and(|value| value == text);
-    bytes_are_plain && !text.ends_with(':') && !text.starts_with(['-', ':']) && reads_as_itself()
+    bytes_are_plain && !text.ends_with(':') && !text.starts_with(['-', ':']) && reads_as_text(text)
 }
 
 #[cfg(test)]

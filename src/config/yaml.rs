@@ -1,4 +1,6 @@
-//! What is wrong with a text that is no [`Document`], all of it.
+//! YAML to [`Document`], and every problem of a text that is none.
+//!
+//! The only file that names serde_yaml and depends on the words of its messages.
 //!
 //! serde stops at its first error. So the text is read into a tree, the tree is tried, and whatever an error points
 //! at is noted and taken out of the tree, until the rest can be read. A broken file costs a few readings more; a good
@@ -14,13 +16,36 @@ use serde_yaml::{Mapping, Value};
 
 use super::Document;
 use super::source::{NO_WORD, Source};
-use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
+use crate::problem::{KeyPath, Kind, Problem, Problems, Step, SyntaxPlace};
 
 /// After so many the rest would not be read by anybody.
 const MOST: usize = 200;
 
+/// Reads a text. Notes what cannot be read, and leaves it out of the document. None when too little is left for more
+/// checks. An empty text is an empty document.
+pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
+    if nests_too_deep(text) {
+        let message = "recursion limit exceeded at line 1 column 1".to_owned();
+        let (remedy, places) = (syntax_remedy(&message), places_in(&message));
+        problems.push(Problem { at: KeyPath::default(), kind: Kind::Syntax { message, remedy, places } });
+        return None;
+    }
+    match serde_yaml::from_str::<Option<Document>>(text) {
+        Ok(document) => Some(document.unwrap_or_default()),
+        Err(error) => {
+            let document = recover(text, problems);
+            // A text that serde_yaml refused must not pass because no problem explains it: a key behind an alias may
+            // stand twice, for example.
+            if problems.is_empty() {
+                problems.push(syntax(&error));
+            }
+            document
+        }
+    }
+}
+
 /// Notes every problem of the form, and gives what could be read: None when that is too little to be worth checking.
-pub(super) fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
+fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
     let mut tree = match serde_yaml::from_str::<Tree>(text) {
         Ok(Tree(tree)) => tree,
         Err(error) => {
@@ -65,19 +90,24 @@ fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
     }
 }
 
-/// Notes that a text nests deeper than any configuration.
-pub(super) fn note_depth(problems: &mut Problems) {
-    let message = "recursion limit exceeded at line 1 column 1".to_owned();
-    problems.push(Problem { at: KeyPath::default(), kind: Kind::Syntax { message } });
-}
-
-/// Notes what the first reading said, in its own words.
-pub(super) fn note_unexplained(error: &serde_yaml::Error, problems: &mut Problems) {
-    problems.push(syntax(error));
-}
-
+/// The parser's message, the places that it names, and what to write instead.
 fn syntax(error: &serde_yaml::Error) -> Problem {
-    Problem { at: KeyPath::default(), kind: Kind::Syntax { message: error.to_string() } }
+    let message = error.to_string();
+    let (remedy, places) = (syntax_remedy(&message), places_in(&message));
+    Problem { at: KeyPath::default(), kind: Kind::Syntax { message, remedy, places } }
+}
+
+/// The places that a message names: where the parser stopped, then where the value that it was reading began.
+fn places_in(message: &str) -> Vec<SyntaxPlace> {
+    let number = |text: &str| -> Option<usize> { text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok() };
+    if let Some((_, position)) = message.split_once(" at position ") {
+        return number(position).map(SyntaxPlace::Byte).into_iter().collect();
+    }
+    let place = |rest: &str| {
+        let column = rest.split_once(" column ").and_then(|(_, column)| number(column));
+        Some(SyntaxPlace::Line { line: number(rest)?, column: column.unwrap_or(1) })
+    };
+    message.split(" at line ").skip(1).filter_map(place).collect()
 }
 
 /// serde's errors are sentences. These are the few forms that say more when they are taken apart.
@@ -176,6 +206,53 @@ fn as_text(scalar: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// What most likely makes a text no YAML. The parser's own messages are about its grammar.
+fn syntax_remedy(message: &str) -> &'static str {
+    let says = |part| message.contains(part);
+    if says("duplicate field") {
+        "keep one of the two; an alias can stand for a key"
+    } else if says("while scanning an alias") {
+        "a bare `*` begins an alias in YAML; write it in quotes, as `\"*\"` or `\"*.example\"`"
+    } else if says("unknown anchor") {
+        "define the anchor with `&` above, or write a `*` that is none in quotes"
+    } else if says("cannot start any token") {
+        "indent with spaces, not tabs, and write text that begins with `@`, `%` or a backtick in quotes"
+    } else if says("quoted scalar") {
+        "close the quote"
+    } else if says("mapping values are not allowed") || says("could not find expected ':'") {
+        "write a space behind the colon of a key, and indent the keys of one mapping alike"
+    } else if says("parsing a flow") {
+        "separate the entries with commas, and close every bracket and brace"
+    } else if says("more than one document") {
+        "keep one document, without `---` between"
+    } else if says("control characters") {
+        "remove the character"
+    } else if says("limit exceeded") {
+        "no configuration is nested so deeply or repeats so much"
+    } else {
+        "the file must be YAML or JSON"
+    }
+}
+
+/// The YAML parser takes time by the square of the open brackets, before it refuses what nests deeper than 128.
+/// Brackets in strings are counted too, and no string has so many that nothing closes.
+fn nests_too_deep(text: &str) -> bool {
+    let mut depth = 0usize;
+    text.bytes().any(|b| {
+        match b {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > 1000
+    })
+}
+
+/// Whether YAML reads a text without quotes as that text, not as a number, a date or `true`.
+pub(super) fn reads_as_text(text: &str) -> bool {
+    serde_yaml::from_str::<Value>(text).is_ok_and(|value| value == text)
 }
 
 /// A tree of any valid YAML. [`Value`] itself stops at a key that stands twice; here the last one counts.

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
 /// Reads a text that must be JSON.
-pub(super) fn from_json<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
+pub(super) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Strict(&mut json))?;
     json.end()?;
@@ -157,7 +157,7 @@ mod tests {
     fn a_file_with_every_key_is_the_same_as_in_yaml() {
         let yaml = include_str!("../../conf/reference.yaml");
         let json = serde_yaml::from_str::<serde_json::Value>(yaml).unwrap().to_string();
-        assert_eq!(from_json::<Document>(&json).unwrap(), serde_yaml::from_str(yaml).unwrap());
+        assert_eq!(parse::<Document>(&json).unwrap(), serde_yaml::from_str(yaml).unwrap());
     }
 
     #[test]
@@ -165,8 +165,8 @@ mod tests {
         for text in
             [r#"["x"]"#, r#"{"admin": []}"#, r#"{"listeners": [[]]}"#, r#"{"cors": {"preflight": []}}"#, "{} {}"]
         {
-            assert!(from_json::<Document>(text).is_err(), "{text}");
+            assert!(parse::<Document>(text).is_err(), "{text}");
         }
-        assert!(from_json::<Document>("{}\n").is_ok());
+        assert!(parse::<Document>("{}\n").is_ok());
     }
 }
