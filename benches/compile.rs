@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use corsgate::config::Document;
 use corsgate::problem::Problems;
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use criterion::Criterion;
 
 fn main() {
@@ -38,7 +38,7 @@ fn main() {
 }
 
 fn read(text: &str, routes: usize) -> Snapshot {
-    let (snapshot, problems) = Snapshot::read(text, Surroundings::NONE);
+    let Loaded { snapshot, problems } = load(text, CompileEnv::NONE);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     assert_eq!(snapshot.routes().len(), routes);
     snapshot
@@ -46,8 +46,7 @@ fn read(text: &str, routes: usize) -> Snapshot {
 
 fn compile(document: &Document, routes: usize) -> Snapshot {
     let mut problems = Problems::default();
-    let snapshot =
-        Snapshot::compile(document, Surroundings::NONE, &mut problems).unwrap_or_else(|| panic!("{problems}"));
+    let snapshot = Snapshot::compile(document, CompileEnv::NONE, &mut problems).unwrap_or_else(|| panic!("{problems}"));
     assert_eq!(snapshot.routes().len(), routes);
     snapshot
 }

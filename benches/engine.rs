@@ -12,7 +12,7 @@ use bytes::Bytes;
 use corsgate::cors::{self, OriginSets, Policy, Reason, Scheme, Settings};
 use corsgate::decide::{Connection, Framing, Request};
 use corsgate::problem::{At, Problems};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -115,7 +115,7 @@ services:
       - {{ paths: [/regex], cors: {{ allow_origins_by_regex: 'https://pr-[0-9]+\.preview\.example' }} }}
 "#
     );
-    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+    let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 }
 

@@ -18,6 +18,7 @@ use crate::config::schema;
 use crate::demo;
 use crate::live::{Live, Refused};
 use crate::process::{self, Hangup, ReloadOn, Sockets};
+use crate::source::ConfigSource;
 use crate::terminal::{Paint, Width};
 
 const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
@@ -111,9 +112,9 @@ fn run(
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    let (live, remarks) = Live::open(config).map_err(|refused| match refused {
+    let (live, remarks) = Live::start(ConfigSource::File(config.to_owned())).map_err(|refused| match refused {
         Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
-        Refused::Unreadable(..) | Refused::Listeners(_) | Refused::AccessLog(_) => Failure::from(refused),
+        Refused::Unreadable(_) | Refused::Listeners(_) | Refused::AccessLog(_) => Failure::from(refused),
     })?;
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());

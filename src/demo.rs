@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::live::{Live, Refused};
 use crate::process::{Hangup, ReloadOn, Sockets, StartError, add_http_service, serve_with};
+use crate::source::ConfigSource;
 
 /// The configuration that the demo serves; the example of the README is the same file.
 pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
@@ -48,7 +49,7 @@ pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert
     if let Some(admin) = admin {
         let _ = writeln!(config, "admin: {{ address: {admin} }}");
     }
-    let (live, _) = Live::from_text(config).map_err(DemoError::Config)?;
+    let (live, _) = Live::start(ConfigSource::BuiltIn(config)).map_err(DemoError::Config)?;
     serve_with(Arc::new(live), hangup, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
         announce(&introduction(admin));

@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use corsgate::explain::{Configuration, Outcome, Question, explain};
-//! use corsgate::snapshot::{Snapshot, Surroundings};
+//! use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 //!
 //! let text = "\
 //! listeners: [{ address: 127.0.0.1:9080 }]
@@ -19,7 +19,7 @@
 //!     upstream: api
 //!     cors: { allow_origins: https://app.example, allow_methods: [PUT] }
 //! ";
-//! let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+//! let read = |text: &str| load(text, CompileEnv::NONE);
 //! let snapshot = read(text).0.unwrap();
 //! let configuration = Configuration::new("corsgate.yaml", text, &snapshot, &read);
 //!
@@ -59,7 +59,7 @@ use crate::decide::{Action, RequestKind};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::problem::{KeyPath, Problems};
-use crate::snapshot::{Level, Route, Snapshot};
+use crate::snapshot::{Level, Loaded, Route, Snapshot};
 
 /// A configuration, and how an edited text of it would be read.
 #[derive(Clone, Copy)]
@@ -70,8 +70,8 @@ pub struct Configuration<'a> {
     read: Read<'a>,
 }
 
-/// Reads a text with the surroundings of the configuration, as `check` does.
-pub type Read<'a> = &'a dyn Fn(&str) -> (Option<Snapshot>, Problems);
+/// Reads a text with the env of the configuration, as `check` does.
+pub type Read<'a> = &'a dyn Fn(&str) -> Loaded;
 
 /// Why a request gets what it gets.
 #[derive(Debug, Clone)]

@@ -120,7 +120,7 @@ impl ProxyHttp for Gateway {
         let mut verdict = generation.snapshot.decide(&facts(session.as_downstream(), &sender, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
-        if self.telemetry.has_audience(&generation) {
+        if self.telemetry.has_audience(&generation.snapshot) {
             ctx.notes.begin(&verdict, MethodClass::of(&session.req_header().method));
         }
         let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
@@ -423,24 +423,27 @@ impl Ctx {
             took: noted.upstream_took,
             tries: noted.tries,
         });
-        self.telemetry.note(&Record {
-            generation: &judged.generation,
-            route: judged.route.map(|route| (route, judged.generation.snapshot.route(route))),
-            kind: noted.kind,
-            reason: noted.reason,
-            code: noted.code,
-            refused: noted.refused,
-            client: judged.sender.client,
-            scheme: judged.sender.scheme,
-            method: noted.method,
-            request: asked,
-            status,
-            sent,
-            took: noted.took,
-            upstream,
-            failure,
-            id: &judged.id,
-        });
+        self.telemetry.note(
+            judged.generation.tallies(),
+            &Record {
+                generation: judged.generation.number,
+                route: judged.route.map(|route| (route, judged.generation.snapshot.route(route))),
+                kind: noted.kind,
+                reason: noted.reason,
+                code: noted.code,
+                refused: noted.refused,
+                client: judged.sender.client,
+                scheme: judged.sender.scheme,
+                method: noted.method,
+                request: asked,
+                status,
+                sent,
+                took: noted.took,
+                upstream,
+                failure,
+                id: &judged.id,
+            },
+        );
     }
 
     /// Gives a response what was decided for the request. Every response comes through here.

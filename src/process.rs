@@ -107,7 +107,7 @@ pub fn serve_with(
 ) -> Result<std::convert::Infallible, StartError> {
     let generation = live.current();
     let fixed = generation.snapshot.fixed().clone();
-    let upgrade = live.file().map_or_else(
+    let upgrade = live.source().path().map_or_else(
         || Err("the configuration is built in".to_owned()),
         |file| handover::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
     );

@@ -22,9 +22,8 @@ pub use self::route_metrics::{MethodClass, StatusClass, Tallies, Tally};
 
 use crate::cors::{Reason, Scheme};
 use crate::decide::RequestKind;
-use crate::live::Generation;
 use crate::record::request_id::RequestId;
-use crate::snapshot::Route;
+use crate::snapshot::{Route, Snapshot};
 
 /// Everything that requests leave behind in this process.
 #[derive(Debug)]
@@ -46,8 +45,8 @@ pub struct Running(AtomicUsize);
 /// A request that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// The configuration that it was served with.
-    pub generation: &'a Generation,
+    /// Number of the configuration generation that served it.
+    pub generation: u64,
     /// The route that it belongs to, with its position; None when it got no further than its form, host or path.
     pub route: Option<(u32, &'a Route)>,
     /// What it was to CORS.
@@ -117,8 +116,8 @@ impl Telemetry {
     }
 
     /// Whether anybody can ever learn of a request. If not, none has to be told of.
-    pub fn has_audience(&self, generation: &Generation) -> bool {
-        self.admin || generation.snapshot.access_log().is_some()
+    pub fn has_audience(&self, snapshot: &Snapshot) -> bool {
+        self.admin || snapshot.access_log().is_some()
     }
 
     /// Whether there is anybody to count for.
@@ -126,10 +125,10 @@ impl Telemetry {
         self.admin
     }
 
-    /// To be called once for each request, when it has ended.
-    pub fn note(&self, record: &Record<'_>) {
+    /// To be called once for each request, when it has ended. `tallies` are those of its configuration.
+    pub fn note(&self, tallies: &Tallies, record: &Record<'_>) {
         if self.admin {
-            record.generation.tallies().count(record);
+            tallies.count(record);
             if record.refused {
                 self.refusals.remember(record);
             }

@@ -1,21 +1,23 @@
 //! A configuration, compiled: everything that requests read, and nothing that can still fail.
 //!
-//! [`Snapshot::read`] is the only way from text to a snapshot; start, reload and `check` all take it.
+//! [`load`] is the only way from text to a snapshot; start, reload and `check` all take it.
 //! Nothing ever goes back from here to the [`Document`].
 
 mod compile;
+mod load;
 mod spec;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::load::{CompileEnv, Loaded, load};
 pub use self::spec::*;
 
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
 use crate::forwarded::TrustedProxies;
-use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
+use crate::problem::{KeyPath, Step};
 use crate::route::{Found, HostPattern, Routes};
 
 /// A compiled configuration. Immutable; a reload makes a new one.
@@ -106,32 +108,9 @@ pub struct Fixed {
     pub upgrade_socket: Option<Box<str>>,
 }
 
-/// What a configuration refers to outside of its text.
-#[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
-    /// The contents of a file, by its path as written, or why it cannot be read.
-    pub file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
-    /// Whether the folder is there in which a file is to be, by the path of that file as written.
-    pub has_folder: &'a dyn Fn(&str) -> bool,
-    /// Seconds since 1970.
-    pub now: i64,
-}
-
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Text to snapshot. None when one of the problems is an error; the others are worth showing in any case.
-    pub fn read(text: &str, surroundings: Surroundings<'_>) -> (Option<Self>, Problems) {
-        let mut form = Problems::default();
-        let Some(document) = Document::parse(text, &mut form) else { return (None, form) };
-        let mut problems = Problems::default();
-        let snapshot = Self::compile(&document, surroundings, &mut problems);
-        problems.retain(|problem| !form.iter().any(|cause| follows_from(problem, cause)));
-        form.extend(problems);
-        let usable = !form.any_errors();
-        (snapshot.filter(|_| usable), form)
-    }
-
     /// The routes of a path, and the policy of its host.
     pub(crate) fn find(&self, host: &str, path: &[u8]) -> Found<'_, RouteId, Option<Arc<Policy>>> {
         self.table.find(host, path)
@@ -207,36 +186,27 @@ impl Snapshot {
     }
 }
 
-/// Whether a problem is only what an unreadable value leaves behind: the reader has been told the cause already.
-fn follows_from(problem: &Problem, cause: &Problem) -> bool {
-    let is_left_out = matches!(
-        problem.kind,
-        Kind::Missing { .. } | Kind::MaxAgeLeftOut | Kind::AnyHeaderWithoutAuthorization | Kind::NoOrigins
-    );
-    problem.at.is_within(&cause.at)
-        || match &problem.kind {
-            _ if is_left_out && cause.kind.may_stand_for(&problem.at, &cause.at) => true,
-            Kind::Missing { .. } | Kind::NoOrigins | Kind::EmptyList => cause.at.is_within(&problem.at),
-            Kind::UnknownName { name, what, .. } => {
-                let section = KeyPath(vec![Step::Key(section_of(what).into())]);
-                cause.at == section
-                    || cause.kind.may_stand_for(&section, &cause.at)
-                    || cause.at.0.last() == Some(&Step::Key(name.clone()))
-            }
-            _ => false,
-        }
-}
+// === impl Fixed, Route ===
 
-/// Where things with a name are defined.
-fn section_of(what: &str) -> &'static str {
-    match what {
-        "upstream" => "upstreams",
-        "policy" => "cors_policies",
-        _ => "origin_sets",
+impl Fixed {
+    /// The keys in which two configurations differ that only a restart can change.
+    pub(crate) fn differences(&self, new: &Fixed) -> Vec<&'static str> {
+        let Fixed { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
+        let mut keys = Vec::new();
+        if *listeners != new.listeners {
+            keys.push("listeners");
+        }
+        if *admin != new.admin {
+            keys.push("admin");
+        }
+        let server =
+            |fixed: &Fixed| (fixed.threads, fixed.grace_period, fixed.drain_delay, fixed.upgrade_socket.clone());
+        if server(self) != server(new) {
+            keys.push("server");
+        }
+        keys
     }
 }
-
-// === impl Route ===
 
 impl Route {
     /// Where it stands: `services[0].routes[1]`.
@@ -284,12 +254,4 @@ impl RoutePlace {
         }
         KeyPath(steps)
     }
-}
-
-// === impl Surroundings ===
-
-impl Surroundings<'static> {
-    /// For a configuration that refers to nothing.
-    pub const NONE: Self =
-        Surroundings { file: &|_| Err("there are no files here".to_owned()), has_folder: &|_| true, now: 0 };
 }

@@ -1,3 +1,116 @@
-//! Where a configuration comes from.
+//! Where a configuration comes from: a file, or a text that is part of the program.
 
+mod file;
 pub mod watch;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use self::file::Files;
+pub(crate) use self::file::Reading;
+
+use crate::snapshot::{CompileEnv, Loaded, load};
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone)]
+pub enum ConfigSource {
+    /// A file. Paths in it are relative to its folder.
+    File(PathBuf),
+    /// A text that is part of the program, for `demo`. It can name no files.
+    BuiltIn(String),
+}
+
+/// The text of a configuration.
+#[derive(Debug)]
+pub struct SourceText {
+    /// Path of the file as given on the command line.
+    pub name: String,
+    /// The text as it was read.
+    pub text: String,
+    /// SHA-256 of the text in hexadecimal digits, as `sha256sum` prints it.
+    pub hash: String,
+    /// When it was read.
+    pub read: SystemTime,
+}
+
+/// The configuration file cannot be read, or is not UTF-8.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Error of the operating system.
+    pub error: io::Error,
+}
+
+// === impl ConfigSource ===
+
+impl ConfigSource {
+    /// Path of the configuration file; None for a built-in configuration.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            ConfigSource::File(path) => Some(path),
+            ConfigSource::BuiltIn(_) => None,
+        }
+    }
+
+    /// Reads the text and loads it.
+    pub fn open(&self) -> Result<(SourceText, Loaded), Unreadable> {
+        self.read_and_load(&Reading::default())
+    }
+
+    /// Loads another text as if it were the text of this source. Reads the files that the text names.
+    pub fn load(&self, text: &str) -> Loaded {
+        self.load_with(text, &Reading::default())
+    }
+
+    /// As [`ConfigSource::open`]; `reading` remembers the files that were read.
+    pub(crate) fn read_and_load(&self, reading: &Reading) -> Result<(SourceText, Loaded), Unreadable> {
+        let text = self.read(reading)?;
+        let loaded = self.load_with(&text.text, reading);
+        Ok((text, loaded))
+    }
+
+    /// The folder to which paths in the configuration are relative.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    fn read(&self, reading: &Reading) -> Result<SourceText, Unreadable> {
+        let read = SystemTime::now();
+        let (name, text) = match self {
+            ConfigSource::BuiltIn(text) => ("built-in configuration".to_owned(), text.clone()),
+            ConfigSource::File(path) => {
+                let text = (reading.read(path))
+                    .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))
+                    .map_err(|error| Unreadable { path: path.clone(), error })?;
+                (path.to_string_lossy().into_owned(), text)
+            }
+        };
+        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(SourceText { name, text, hash, read })
+    }
+
+    fn load_with(&self, text: &str, reading: &Reading) -> Loaded {
+        if let ConfigSource::BuiltIn(_) = self {
+            return load(text, CompileEnv::NONE);
+        }
+        let folder = self.folder();
+        let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
+        let has_folder =
+            |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        load(text, CompileEnv { file: &file, has_folder: &has_folder, now })
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot read {}: {}; name the file with `--config FILE`", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for Unreadable {}

@@ -21,7 +21,8 @@ use corsgate::decide::{Action, Connection, Framing, Refusal, Request, RequestKin
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
 use corsgate::record::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
+use corsgate::source::ConfigSource;
 use corsgate::upstream::{Upstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -190,7 +191,7 @@ listeners: [{{ address: '127.0.0.1:9080' }}]
 services: [{{ name: api, upstream: {{ nodes: [{nodes}], balance: {balance} }} }}]
 "
         );
-        let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+        let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
         let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
         let upstream = Upstream::new(snapshot.upstreams()[0].clone());
         let request = || {
@@ -213,11 +214,11 @@ services:
     upstream: { nodes: [{ address: '127.0.0.1:8000' }] }
     routes: [{ name: all, paths: [/*] }]
 ";
-    let (live, _) = Live::from_text(text.to_owned()).expect("a configuration");
+    let (live, _) = Live::start(ConfigSource::BuiltIn(text.to_owned())).expect("a configuration");
     let (telemetry, generation) = (Telemetry::new(true, Arc::<AccessLog>::default()), live.current());
     let id = RequestIds::new().of(&HeaderMap::new());
     let record = Record {
-        generation: &generation,
+        generation: generation.number,
         route: Some((0, generation.snapshot.route(0))),
         kind: RequestKind::Actual,
         reason: Some(Reason::NoPolicy),
@@ -236,8 +237,8 @@ services:
     };
     let without_route = Record { route: None, reason: None, code: "unknown_host", upstream: None, ..record };
     for record in [record, without_route] {
-        telemetry.note(&record);
-        let allocated = measure(|| (0..100).for_each(|_| telemetry.note(&record)));
+        telemetry.note(generation.tallies(), &record);
+        let allocated = measure(|| (0..100).for_each(|_| telemetry.note(generation.tallies(), &record)));
         assert_eq!(allocated.count_total, 0, "{}", record.code);
     }
     let tallies = generation.tallies().all(generation.snapshot.routes());
@@ -260,7 +261,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
 ",
             path.display()
         );
-        let (live, _) = Live::from_text(text).unwrap();
+        let (live, _) = Live::start(ConfigSource::BuiltIn(text)).unwrap();
         let generation = live.current();
         let asked = Asked::new(
             Method::GET,
@@ -270,7 +271,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         );
         let id = RequestIds::new().of(&asked.headers);
         let record = Record {
-            generation: &generation,
+            generation: generation.number,
             route: Some((0, generation.snapshot.route(0))),
             kind: RequestKind::Actual,
             reason: None,
@@ -358,7 +359,7 @@ services:
   - {{ name: others, hosts: "*.api.example", upstream: api, cors: listed }}
 "#
     );
-    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+    let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 });
 

@@ -143,7 +143,7 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
 
 /// The file by a name that means the same in every directory.
 fn file(process: &Process) -> Option<String> {
-    let absolute = std::path::absolute(process.live.file()?).ok()?;
+    let absolute = std::path::absolute(process.live.source().path()?).ok()?;
     Some(absolute.to_string_lossy().into_owned())
 }
 

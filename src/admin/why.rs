@@ -61,7 +61,7 @@ fn explained<T>(process: &Process, refused: &Refused, write: impl FnOnce(&Explan
     });
     let generation = process.live.current();
     let written = &generation.written;
-    let read = |text: &str| process.live.compile(text);
+    let read = |text: &str| process.live.source().load(text);
     let configuration = Configuration::new(&written.name, &written.text, &generation.snapshot, &read);
     write(&explain::explain(&question, &configuration))
 }

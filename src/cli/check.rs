@@ -9,9 +9,10 @@ use clap::Args;
 use super::{DEFAULT_CONFIG, Format, paint, print};
 use crate::config::{Document, Source};
 use crate::explain::effective;
-use crate::live::{Refused, inspect};
 use crate::problem::{At, Kind, Problems, Severity};
 use crate::report;
+use crate::snapshot::Loaded;
+use crate::source::{ConfigSource, Unreadable};
 use crate::terminal::Paint;
 
 #[derive(Debug, Args)]
@@ -32,13 +33,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Arguments) -> ExitCode {
     let name = config.to_string_lossy();
-    let (text, (snapshot, problems)) = match inspect(config) {
-        Ok(inspected) => inspected,
-        Err(refused) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {refused}");
+    let (text, Loaded { snapshot, problems }) = match ConfigSource::File(config.clone()).open() {
+        Ok((text, loaded)) => (text.text, loaded),
+        Err(unreadable) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             // A program that reads the array must not find nothing there.
-            if let (Format::Json, Refused::Unreadable(_, why)) = (format, refused) {
-                print(&report::json(&unreadable(&why), &Source::new(&name, "")));
+            if let Format::Json = format {
+                print(&report::json(&unreadable_problem(&unreadable), &Source::new(&name, "")));
             }
             return ExitCode::FAILURE;
         }
@@ -67,8 +68,8 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
 }
 
 /// For programs, which want to find a file that cannot be read where they find everything else.
-pub(super) fn unreadable(why: &std::io::Error) -> Problems {
+pub(super) fn unreadable_problem(unreadable: &Unreadable) -> Problems {
     let mut problems = Problems::default();
-    problems.add(&At::root(), Kind::Unreadable { why: why.to_string() });
+    problems.add(&At::root(), Kind::Unreadable { why: unreadable.error.to_string() });
     problems
 }

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::unreadable;
+use super::check::unreadable_problem;
 use super::{DEFAULT_CONFIG, Format, paint, print, width};
 use crate::config::Source;
 use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Misasked, Outcome, Question};
-use crate::live::{Refused, inspect, inspect_text};
 use crate::report;
+use crate::snapshot::Loaded;
+use crate::source::ConfigSource;
 
 pub(super) const HELP: &str = "\
 Exit codes: 0 the page gets what it wants, 3 it does not, 1 the configuration cannot be used.
@@ -70,17 +71,18 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let name = arguments.config.to_string_lossy();
-    let (text, (snapshot, problems)) = match inspect(&arguments.config) {
-        Ok(inspected) => inspected,
-        Err(refused) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {refused}");
-            if let (Format::Json, Refused::Unreadable(_, why)) = (arguments.format, refused) {
-                print(&explain::mended_json(&unreadable(&why), &Source::new(&name, ""), None));
+    let source = ConfigSource::File(arguments.config.clone());
+    let (text, Loaded { snapshot, problems }) = match source.open() {
+        Ok((text, loaded)) => (text.text, loaded),
+        Err(unreadable) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
+            if let Format::Json = arguments.format {
+                print(&explain::mended_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));
             }
             return ExitCode::FAILURE;
         }
     };
-    let read = |text: &str| inspect_text(&arguments.config, text);
+    let read = |text: &str| source.load(text);
     let Some(snapshot) = snapshot else {
         let source = Source::new(&name, &text);
         let fix = explain::mend(&question, &name, &text, &problems, &read);

@@ -16,7 +16,7 @@ use crate::explain::fetch::{Credentials, Fetch, Stage};
 use crate::notation::List;
 use crate::problem::{KeyPath, Kind, Problem, Problems, Replacement, Severity, Step as KeyStep};
 use crate::route::PathPattern;
-use crate::snapshot::{Level, Route, RoutePlace, Snapshot};
+use crate::snapshot::{Level, Loaded, Route, RoutePlace, Snapshot};
 
 /// An edit of the file after which the request passes. It was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub(super) fn mend(
     let mut usable = None;
     for _ in 0..MOST_STEPS {
         attempt.mend(question, &problems)?;
-        let (snapshot, left) = read(&attempt.text);
+        let Loaded { snapshot, problems: left } = read(&attempt.text);
         if snapshot.is_some() || left == problems {
             usable = snapshot;
             break;
@@ -202,7 +202,7 @@ impl Attempt {
                 if readings > MOST_READINGS {
                     return Err(Stuck::Nowhere);
                 }
-                let (snapshot, problems) = (configuration.read)(&edited);
+                let Loaded { snapshot, problems } = (configuration.read)(&edited);
                 let Some(snapshot) = snapshot else {
                     // The one with the fewest errors comes closest. None of them is mended here: what an edit of a file that
                     // was fine can make an error of is who is allowed, and that is not for an edit to change.

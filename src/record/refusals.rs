@@ -117,7 +117,7 @@ impl Refusals {
         let refused = Refused {
             at: SystemTime::now(),
             id: record.id.to_string(),
-            generation: record.generation.number,
+            generation: record.generation,
             client: record.client,
             scheme: record.scheme,
             authority: text(asked.authority, 300),

@@ -253,7 +253,7 @@ impl StatusClass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Snapshot, Surroundings};
+    use crate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 
     /// A configuration with these routes of one service.
     fn snapshot(routes: &[&str]) -> Snapshot {
@@ -264,7 +264,7 @@ listeners: [{{ address: '127.0.0.1:9080' }}]
 services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }}, routes: [{routes}] }}]
 "
         );
-        let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+        let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
         snapshot.unwrap_or_else(|| panic!("{problems}"))
     }
 

@@ -6,7 +6,7 @@ mod upstreams;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Surroundings, Upstream, UpstreamId};
+use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Upstream, UpstreamId};
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::List;
@@ -15,9 +15,9 @@ use crate::route::{Conflict, Entry, HostPattern, Methods, PathPattern, Routes};
 
 impl Snapshot {
     /// Compiles a document. None when there is an error among the problems that this adds.
-    pub fn compile(document: &Document, surroundings: Surroundings<'_>, problems: &mut Problems) -> Option<Self> {
+    pub fn compile(document: &Document, env: CompileEnv<'_>, problems: &mut Problems) -> Option<Self> {
         let mut found = Problems::default();
-        let snapshot = Compiler::new(document, surroundings, &mut found).run();
+        let snapshot = Compiler::new(document, env, &mut found).run();
         let usable = !found.any_errors();
         problems.extend(found);
         snapshot.filter(|_| usable)
@@ -27,7 +27,7 @@ impl Snapshot {
 /// The state of one compilation.
 struct Compiler<'d> {
     document: &'d Document,
-    surroundings: Surroundings<'d>,
+    env: CompileEnv<'d>,
     problems: &'d mut Problems,
     origin_sets: OriginSets,
     /// By name; None for one with problems of its own.
@@ -61,10 +61,10 @@ struct Spot {
 }
 
 impl<'d> Compiler<'d> {
-    fn new(document: &'d Document, surroundings: Surroundings<'d>, problems: &'d mut Problems) -> Self {
+    fn new(document: &'d Document, env: CompileEnv<'d>, problems: &'d mut Problems) -> Self {
         Compiler {
             document,
-            surroundings,
+            env,
             problems,
             origin_sets: HashMap::new(),
             policies: HashMap::new(),

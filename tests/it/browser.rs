@@ -4,7 +4,7 @@
 use corsgate::cors::{Reason, Scheme};
 use corsgate::decide::{Action, Connection, Framing, Request};
 use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::cases;
@@ -160,6 +160,6 @@ fn snapshot(policy: &str) -> Snapshot {
          services:\n  - name: api\n    upstream: origin\n    cors: {policy_line}\n",
         policy_line = if policy.starts_with('{') { policy.to_owned() } else { format!("{{ {policy} }}") },
     );
-    let (snapshot, problems) = Snapshot::read(&text, Surroundings::NONE);
+    let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
     snapshot.unwrap_or_else(|| panic!("{problems}"))
 }

@@ -18,7 +18,7 @@ use corsgate::cors::Scheme;
 use corsgate::decide::{Action, Connection, Framing, Request};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use rustls::pki_types::ServerName;
@@ -178,7 +178,7 @@ fn what_explain_shows_is_what_the_proxy_answers() {
         let upstream = http_1_upstream(&current);
         let gateway = Gateway::start(&table.config(PLAIN, upstream.address(), ""));
         let (text, snapshot) = (table.text(), table.snapshot());
-        let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+        let read = |text: &str| load(text, CompileEnv::NONE);
         let configuration = Configuration::new("table.yaml", &text, &snapshot, &read);
         for row in &table.cases {
             current.begin(row);
@@ -251,7 +251,7 @@ fn http_1_upstream(current: &Current) -> Upstream {
 }
 
 /// What the tables leave out of their configurations.
-fn surroundings(listener: &str, upstream: &str, more: &str) -> String {
+fn env(listener: &str, upstream: &str, more: &str) -> String {
     format!("listeners: [{listener}]\nupstreams: {{ origin: {{ nodes: [{{ address: \"{upstream}\" }}]{more} }} }}\n")
 }
 
@@ -273,18 +273,18 @@ impl Table {
     /// The table's configuration, as a whole file.
     pub fn text(&self) -> String {
         let listener = PLAIN.replace("{listen}", "127.0.0.1:9080");
-        surroundings(&listener, "127.0.0.1:8000", "") + &self.config
+        env(&listener, "127.0.0.1:8000", "") + &self.config
     }
 
     /// The table's configuration, compiled.
     pub fn snapshot(&self) -> Snapshot {
-        let (snapshot, problems) = Snapshot::read(&self.text(), Surroundings::NONE);
+        let Loaded { snapshot, problems } = load(&self.text(), CompileEnv::NONE);
         snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
     }
 
     /// The table's configuration with this listener, and an upstream at this address, of which there is more to say.
     fn config(&self, listener: &str, upstream: SocketAddr, more: &str) -> String {
-        surroundings(listener, &upstream.to_string(), more) + &self.config
+        env(listener, &upstream.to_string(), more) + &self.config
     }
 
     /// A certificate for all hosts that its rows ask for, and who signed it.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use corsgate::config::Source;
 use corsgate::problem::{Problems, Replacement, Severity};
 use corsgate::report;
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, load};
 use corsgate::terminal::Paint;
 
 use crate::gateway::run;
@@ -125,9 +125,9 @@ const CODES: &[&str] = &[
 const TODAY: i64 = 1_780_185_600;
 
 /// Reads a configuration beside which the files of `tests/config/tls` are.
-pub fn read(config: &str) -> (Option<Snapshot>, Problems) {
+pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
-    Snapshot::read(config, Surroundings { file: &file, has_folder: &|path| !path.starts_with("missing/"), now: TODAY })
+    load(config, CompileEnv { file: &file, has_folder: &|path| !path.starts_with("missing/"), now: TODAY })
 }
 
 /// A configuration with what `check` is expected to print for it.
@@ -144,7 +144,7 @@ fn good_files_are_accepted_without_error_or_warning() {
     assert!(files.len() > 60, "only {} files were found", files.len());
     for path in files {
         let config = fs::read_to_string(&path).unwrap();
-        let (snapshot, mut problems) = read(&config);
+        let Loaded { snapshot, mut problems } = read(&config);
         problems.retain(|problem| problem.kind.severity() > Severity::Hint);
         if snapshot.is_none() || !problems.is_empty() {
             let _ = writeln!(failures, "--- {}\n{}", path.display(), print(&config, &problems));
@@ -172,7 +172,7 @@ fn warned_files_print_exactly_what_they_say_and_can_be_used() {
 fn twenty_mistakes_in_one_file_are_all_named_in_one_run() {
     let case = Case::read(&folder().join("twenty-mistakes.txt"));
     compare(std::slice::from_ref(&case), |_, problems, _| assert!(problems.count(Severity::Error) >= 20));
-    let (_, problems) = read(&case.config);
+    let problems = read(&case.config).problems;
     let printed = print(&case.config, &problems);
     // Kept apart from the blessed text, so that BLESS cannot lose one of them.
     let places = [
@@ -192,7 +192,7 @@ fn twenty_mistakes_in_one_file_are_all_named_in_one_run() {
 fn every_kind_of_problem_occurs_in_the_corpus() {
     let mut seen = BTreeSet::new();
     for case in all_cases() {
-        seen.extend(read(&case.config).1.iter().map(|problem| problem.kind.code()));
+        seen.extend(read(&case.config).problems.iter().map(|problem| problem.kind.code()));
     }
     let seen: Vec<&str> = seen.iter().map(String::as_str).collect();
     assert_eq!(seen, CODES);
@@ -204,12 +204,12 @@ fn every_kind_of_problem_occurs_in_the_corpus() {
 fn every_fix_takes_its_problem_away() {
     let mut mended = BTreeSet::new();
     for case in all_cases() {
-        let (_, problems) = read(&case.config);
+        let problems = read(&case.config).problems;
         let json = report::json(&problems, &Source::new("corsgate.yaml", &case.config));
         let entries: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
         for (problem, entry) in problems.iter().zip(&entries).filter(|(_, entry)| !entry["fix"].is_null()) {
             let edited = crate::explain::apply(&case.config, &entry["fix"]);
-            let (_, left) = read(&edited);
+            let left = read(&edited).problems;
             let name = case.path.display();
             assert!(!left.iter().any(|other| other == problem), "{name}: {problem}\n{edited}");
             if let Some(Replacement::Text(text) | Replacement::Key(text)) = problem.kind.replacement() {
@@ -228,7 +228,7 @@ fn every_problem_has_a_place() {
     let nowhere = ["two_documents.txt"];
     for case in all_cases() {
         let name = case.path.file_name().unwrap().to_string_lossy().into_owned();
-        let (_, problems) = read(&case.config);
+        let problems = read(&case.config).problems;
         let json = report::json(&problems, &Source::new("corsgate.yaml", &case.config));
         let entries: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
         let placed = entries.iter().all(|entry| entry["line"].is_u64() && entry["column"].is_u64());
@@ -243,7 +243,7 @@ fn what_a_message_says_to_write_for_an_origin_host_or_path_can_be_written() {
     use corsgate::route::{HostPattern, PathPattern};
     let mut tried = 0;
     for case in all_cases() {
-        for problem in &read(&case.config).1 {
+        for problem in &read(&case.config).problems {
             let (code, remedy) = (problem.kind.code(), problem.kind.remedy());
             let Some(written) = remedy.strip_prefix("write `").and_then(|rest| rest.strip_suffix('`')) else {
                 continue;
@@ -285,7 +285,7 @@ fn texts_made_to_exhaust_the_reader_are_refused_in_few_lines() {
         ("many mistakes", format!("services:\n{}", "  - { nme: 7 }\n".repeat(2_000))),
     ];
     for (name, text) in texts {
-        let (snapshot, problems) = read(&text);
+        let Loaded { snapshot, problems } = read(&text);
         assert!(snapshot.is_none() && problems.any_errors(), "{name}");
         let printed = print(&text, &problems);
         assert!(printed.len() < 60_000, "{name}: {} bytes are printed", printed.len());
@@ -384,7 +384,7 @@ fn compare(cases: &[Case], look: impl Fn(&Case, &Problems, bool)) {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let mut failures = String::new();
     for case in cases {
-        let (snapshot, problems) = read(&case.config);
+        let Loaded { snapshot, problems } = read(&case.config);
         look(case, &problems, snapshot.is_some());
         let printed = print(&case.config, &problems);
         if printed == case.printed {

@@ -11,6 +11,7 @@ use crate::client::fetch;
 use crate::corpus;
 use crate::gateway::free_port;
 use crate::upstream::{Reply, Upstream};
+use corsgate::snapshot::Loaded;
 
 fn conf(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(path)
@@ -51,7 +52,7 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
 #[test]
 fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
     let text = manifest("configmap")["data"]["corsgate.yaml"].as_str().unwrap().to_owned();
-    let (snapshot, problems) = corpus::read(&text);
+    let Loaded { snapshot, problems } = corpus::read(&text);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     assert_eq!(problems.count(corsgate::problem::Severity::Warning), 0, "{problems}");
 

@@ -12,6 +12,7 @@ use corsgate::cors::Reason;
 use corsgate::decide::Refusal;
 use corsgate::problem::Kind;
 use corsgate::report;
+use corsgate::snapshot::Loaded;
 use corsgate::terminal::Paint;
 
 use crate::client;
@@ -42,7 +43,7 @@ fn every_example_in_conf_is_valid_without_warnings() {
 
 /// What the reader says that it knows at a place, asked with a key that nothing has.
 fn keys_at(place: &str) -> Vec<String> {
-    let (_, problems) = corpus::read(&place.replace("HERE", "no_such_key: 1"));
+    let problems = corpus::read(&place.replace("HERE", "no_such_key: 1")).problems;
     let known = problems.iter().find_map(|problem| match &problem.kind {
         Kind::UnknownKey { key, known } if key == "no_such_key" => Some(known.clone()),
         _ => None,
@@ -101,7 +102,7 @@ fn every_configuration_in_the_documents_gives_what_they_show() {
     for file in documents() {
         let blocks = blocks(&file);
         for (i, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "yaml") {
-            let (snapshot, problems) = corpus::read(&block.text);
+            let Loaded { snapshot, problems } = corpus::read(&block.text);
             let shown = blocks.get(i + 1).filter(|next| next.language == "text");
             match shown {
                 Some(shown) => {
@@ -136,7 +137,7 @@ fn every_command_in_the_documents_does_what_they_show() {
         for (i, block) in blocks.iter().enumerate() {
             if block.language == "yaml" {
                 // The newest configuration that was shown and is no counterexample.
-                if corpus::read(&block.text).0.is_some() {
+                if corpus::read(&block.text).snapshot.is_some() {
                     fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
                 }
             }

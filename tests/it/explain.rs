@@ -27,7 +27,7 @@ use corsgate::cors::{Reason, Scheme};
 use corsgate::decide::{Refusal, RequestKind};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{CompileEnv, Loaded, load};
 use corsgate::terminal::{Paint, Width};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -278,8 +278,8 @@ fn what_is_not_utf_8_is_refused() {
 /// A refusal that was kept becomes a question again, whoever sent the request.
 #[test]
 fn a_recorded_request_is_explained() {
-    let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
-    let snapshot = read(SMALL).0.unwrap();
+    let read = |text: &str| load(text, CompileEnv::NONE);
+    let snapshot = read(SMALL).snapshot.unwrap();
     let configuration = Configuration::new("corsgate.yaml", SMALL, &snapshot, &read);
     let preflight = Recorded {
         kind: RequestKind::Preflight,
@@ -431,7 +431,7 @@ fn an_edit_that_is_offered_works() {
     let result = runner.run(&(row, asked()), |((table, row), asked)| {
         let table = &tables[table];
         let (text, snapshot) = (table.text(), table.snapshot());
-        let read = |text: &str| Snapshot::read(text, Surroundings::NONE);
+        let read = |text: &str| load(text, CompileEnv::NONE);
         let Some(question) = asked.question(&table.cases[row]) else { return Ok(()) };
         let explanation = explain(&question, &Configuration::new("table.yaml", &text, &snapshot, &read));
         if explanation.outcome == Outcome::Allowed {
@@ -440,7 +440,7 @@ fn an_edit_that_is_offered_works() {
             offered.set(offered.get() + 1);
             let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
             let edited = apply(&text, &json["fix"]["hunks"]);
-            let (snapshot, problems) = read(&edited);
+            let Loaded { snapshot, problems } = read(&edited);
             prop_assert!(snapshot.is_some(), "{problems}\n{edited}");
             let snapshot = snapshot.unwrap();
             let again = explain(&question, &Configuration::new("table.yaml", &edited, &snapshot, &read));

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corsgate::live::Live;
+use corsgate::source::ConfigSource;
 
 use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, Signal, free_port, run};
@@ -231,7 +232,7 @@ fn a_replaced_configuration_is_freed_by_whoever_reloads() {
     let path = folder.path().join("corsgate.yaml");
     let text = config(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), A);
     fs::write(&path, text.replace("{listen}", "127.0.0.1:2").replace("{admin}", "127.0.0.1:3")).unwrap();
-    let (live, _) = Live::open(&path).unwrap();
+    let (live, _) = Live::start(ConfigSource::File(path.clone())).unwrap();
     let request = live.current();
     let first = Arc::downgrade(&request);
     live.reload().unwrap();

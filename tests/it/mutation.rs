@@ -17,7 +17,7 @@
 
 use corsgate::cors::Scheme;
 use corsgate::decide::{Connection, Framing, Request};
-use corsgate::snapshot::{Snapshot, Surroundings};
+use corsgate::snapshot::{self, CompileEnv, Snapshot};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 const ENTRIES: &[&str] = &[
@@ -223,7 +223,7 @@ fn config(allow_origins: &str, allow_credentials: bool) -> String {
 }
 
 fn load(config: &str) -> Option<Snapshot> {
-    Snapshot::read(config, Surroundings::NONE).0
+    snapshot::load(config, CompileEnv::NONE).snapshot
 }
 
 fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {

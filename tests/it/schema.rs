@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::corpus;
 use crate::gateway::run;
+use corsgate::snapshot::Loaded;
 
 /// What is wrong in form. Everything with one of these codes is refused by the schema too.
 const OF_FORM: &[&str] = &[
@@ -87,7 +88,7 @@ fn what_is_wrong_in_form_is_refused() {
     for case in corpus::cases("refused") {
         // What is no YAML, or has a key twice, an editor says without a schema.
         let Some(value) = value(&case.config) else { continue };
-        let (_, problems) = corpus::read(&case.config);
+        let problems = corpus::read(&case.config).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
         let of_form: Vec<String> = codes.filter(|code| OF_FORM.contains(&&**code)).collect();
         if !of_form.is_empty() && schema.is_valid(&value) {
@@ -118,7 +119,7 @@ fn an_unknown_key_is_refused_at_each_place() {
         mapping.insert("no_such_key".into(), json!(1));
         let errors: Vec<String> = schema.iter_errors(&changed).map(|error| error.to_string()).collect();
         assert_eq!(errors.len(), 1, "{place}: {errors:?}");
-        assert!(corpus::read(&changed.to_string()).0.is_none(), "{place}");
+        assert!(corpus::read(&changed.to_string()).snapshot.is_none(), "{place}");
     }
 }
 
@@ -163,7 +164,7 @@ fn no_value_that_check_accepts_is_refused() {
             let mut changed = document.clone();
             *changed.pointer_mut(&place).unwrap() = other.clone();
             let errors: Vec<String> = schema.iter_errors(&changed).map(|error| error.to_string()).collect();
-            match corpus::read(&changed.to_string()).0 {
+            match corpus::read(&changed.to_string()).snapshot {
                 Some(_) => {
                     accepted += 1;
                     assert!(errors.is_empty(), "{place}: {other}: {errors:?}");
@@ -257,7 +258,7 @@ fn bounds_and_defaults_are_those_of_check() {
     let with = |place: &str, value: &Value| {
         let mut changed = document.clone();
         *changed.pointer_mut(place).unwrap() = value.clone();
-        let (snapshot, problems) = corpus::read(&changed.to_string());
+        let Loaded { snapshot, problems } = corpus::read(&changed.to_string());
         snapshot.map(drop).ok_or(problems)
     };
     let (mut bounds, mut defaults) = (0, 0);

@@ -90,7 +90,7 @@ fn json(record: &Record<'_>, millis: u64, out: &mut Vec<u8>) {
     object.number("tries", upstream.map(|upstream| upstream.tries as u64));
     object.strings("user_agent", header(header::USER_AGENT), room::USER_AGENT);
     object.quoted("request_id", |out| show_within(out, format_args!("{}", record.id), room::ID));
-    object.number("generation", Some(record.generation.number));
+    object.number("generation", Some(record.generation));
     out.extend_from_slice(b"}\n");
 }
 
@@ -415,14 +415,14 @@ mod tests {
 
     use super::*;
     use crate::decide::RequestKind;
-    use crate::live::Live;
     use crate::record::request_id::RequestId;
     use crate::record::{Asked, Forwarded, MethodClass};
+    use crate::snapshot::{CompileEnv, Snapshot, load};
 
     const CONFIG: &str = "{ listeners: [{ address: '127.0.0.1:1' }], services: [{ name: api, upstream: \
                           { nodes: [{ address: '127.0.0.1:2' }] } }] }";
 
-    static LIVE: LazyLock<Live> = LazyLock::new(|| Live::from_text(CONFIG.to_owned()).unwrap().0);
+    static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| load(CONFIG, CompileEnv::NONE).snapshot.unwrap());
 
     /// What a client can put anything into.
     #[derive(Debug, Clone, Default)]
@@ -434,7 +434,6 @@ mod tests {
     }
 
     fn line_of(format: LogFormat, sent: &Sent) -> Vec<u8> {
-        let generation = LIVE.current();
         let mut headers = HeaderMap::new();
         let field = |bytes: &[u8]| HeaderValue::from_bytes(bytes).ok();
         for origin in &sent.origins {
@@ -443,8 +442,8 @@ mod tests {
         headers.extend(field(&sent.user_agent).map(|value| (header::USER_AGENT, value)));
         let id = RequestId::Own(*b"0123456789abcdef", 1);
         let record = Record {
-            generation: &generation,
-            route: Some((0, generation.snapshot.route(0))),
+            generation: 1,
+            route: Some((0, SNAPSHOT.route(0))),
             kind: RequestKind::Actual,
             reason: None,
             code: "origin_not_allowed",

@@ -185,7 +185,7 @@ impl Compiler<'_> {
         };
         let (chain, private) = (self.file(cert, &at.key("cert")), self.file(key, &at.key("key")));
         let (chain, private) = (chain?, private?);
-        let now = self.surroundings.now;
+        let now = self.env.now;
         let certificate = Certificate::parse(Pem { path: cert, text: &chain }, Pem { path: key, text: &private }, now);
         let certificate = self.usable_pair(certificate, at)?;
         let days = certificate.days_left(now);
@@ -202,7 +202,7 @@ impl Compiler<'_> {
 
     /// The contents of a file that the configuration names.
     pub(super) fn file(&mut self, path: &str, at: &At<'_>) -> Option<Vec<u8>> {
-        let read = (self.surroundings.file)(path);
+        let read = (self.env.file)(path);
         self.usable(read.map_err(|why| Kind::FileUnreadable { path: path.to_owned(), why }), at)
     }
 
@@ -243,7 +243,7 @@ impl Compiler<'_> {
             }
             path => {
                 // It may be there by the time of the start, so that this is no reason to refuse the file.
-                if !(self.surroundings.has_folder)(path) {
+                if !(self.env.has_folder)(path) {
                     self.problems.add(&at.key("to"), Kind::FolderMissing { path: path.to_owned() });
                 }
                 LogTarget::File(path.into())

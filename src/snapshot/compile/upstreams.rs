@@ -158,7 +158,7 @@ impl<'d> Compiler<'d> {
             (Some(cert), Some(key)) => {
                 let (chain, private) = (self.file(cert, &at.key("cert"))?, self.file(key, &at.key("key"))?);
                 let pem = |path, text| Pem { path, text };
-                let identity = Identity::parse(pem(cert, &chain), pem(key, &private), self.surroundings.now);
+                let identity = Identity::parse(pem(cert, &chain), pem(key, &private), self.env.now);
                 Some(self.usable_pair(identity, at)?)
             }
             (Some(_), None) => {

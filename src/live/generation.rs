@@ -1,0 +1,95 @@
+//! One configuration with everything that runs for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Acceptors, Refused};
+use crate::record::Tallies;
+use crate::snapshot::{Snapshot, UpstreamId};
+use crate::source::SourceText;
+use crate::upstream::{Upstream, resolve};
+
+/// One configuration with what runs for it. Requests keep the one they began with.
+#[derive(Debug)]
+pub struct Generation {
+    /// 1 for the one that the process started with.
+    pub number: u64,
+    /// The configuration.
+    pub snapshot: Snapshot,
+    /// What it was compiled from.
+    pub written: SourceText,
+    upstreams: Vec<Arc<Upstream>>,
+    acceptors: Acceptors,
+    tallies: Tallies,
+}
+
+impl Generation {
+    /// What runs for an upstream that is the same as before goes on running.
+    pub(super) fn new(
+        number: u64,
+        snapshot: Snapshot,
+        written: SourceText,
+        old: Option<&Generation>,
+    ) -> Result<Self, Refused> {
+        let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
+        let acceptors = acceptors.map_err(Refused::Listeners)?;
+        // One that is written inline may have the name of another one.
+        let mut running: HashMap<&str, Vec<&Arc<Upstream>>> = HashMap::new();
+        for upstream in old.iter().flat_map(|old| &old.upstreams) {
+            running.entry(&*upstream.spec().name).or_default().push(upstream);
+        }
+        let mut take = |spec: &crate::snapshot::Upstream| {
+            let namesakes = running.get_mut(&*spec.name)?;
+            let same = namesakes.iter().position(|upstream| upstream.spec() == spec)?;
+            Some(namesakes.swap_remove(same).clone())
+        };
+        let upstreams = snapshot
+            .upstreams()
+            .iter()
+            .map(|spec| take(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
+            .collect();
+        let tallies = Tallies::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.tallies)));
+        let generation = Generation { number, snapshot, written, upstreams, acceptors, tallies };
+        generation.refresh_names();
+        Ok(generation)
+    }
+
+    /// What its listeners need for handshakes.
+    pub fn acceptors(&self) -> &Acceptors {
+        &self.acceptors
+    }
+
+    /// What was counted of the requests to its routes.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// What runs for an upstream of the snapshot.
+    pub fn upstream(&self, id: UpstreamId) -> &Upstream {
+        &self.upstreams[id.0]
+    }
+
+    /// What runs for all upstreams of the snapshot, in its order.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// Whether some upstream has names to look up.
+    pub fn has_names(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.has_names())
+    }
+
+    /// Looks up the names of all upstreams, all at the same time. Blocks until the resolver has answered.
+    pub fn refresh_names(&self) {
+        std::thread::scope(|scope| {
+            for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
+                scope.spawn(|| {
+                    for (name, error) in upstream.refresh(Instant::now(), resolve) {
+                        log::warn!("cannot look up name={name} upstream={} error=\"{error}\"", upstream.spec().name);
+                    }
+                });
+            }
+        });
+    }
+}
