@@ -9,8 +9,8 @@ mod budget;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use corsgate::cors::{self, OriginSets, Policy, Reason, Scheme, Settings};
-use corsgate::decide::{Connection, Framing, Request};
+use corsgate::cors::{CorsRequest, OriginSets, Policy, Reason, Scheme, Settings};
+use corsgate::decide::{ConnectionFacts, Framing, Request};
 use corsgate::problem::{At, Problems};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use criterion::Criterion;
@@ -163,7 +163,7 @@ impl Asked {
             authority: Some("api.example"),
             headers: black_box(&self.headers),
             framing: Framing::Clear,
-            connection: Connection::default(),
+            connection: ConnectionFacts::default(),
         };
         let verdict = snapshot.decide(&request);
         from_upstream(response);
@@ -188,7 +188,7 @@ fn budgets() {
     };
     let (ten, many) = (policy(10), policy(100_000));
     let decide = |policy: &Policy, asked: &Asked| {
-        let request = cors::Request {
+        let request = CorsRequest {
             method: &asked.method,
             headers: black_box(&asked.headers),
             scheme: Scheme::Http,

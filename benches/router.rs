@@ -9,7 +9,7 @@ mod budget;
 
 use std::hint::black_box;
 
-use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes};
+use corsgate::route::{HostPattern, PathPattern, RouteEntry, RouteMatch, Routes};
 use criterion::Criterion;
 
 type Table = Routes<u32, ()>;
@@ -59,8 +59,8 @@ impl Asked {
 
 fn is_found(table: &Table, host: &str, path: &str) -> bool {
     match table.find(host, path.as_bytes()) {
-        Found::Path(path, ()) => path.route("GET").is_some(),
-        Found::UnknownPath(()) | Found::UnknownHost => false,
+        RouteMatch::Path(path, ()) => path.route("GET").is_some(),
+        RouteMatch::UnknownPath(()) | RouteMatch::UnknownHost => false,
     }
 }
 
@@ -85,7 +85,8 @@ fn all(count: usize) -> Vec<Asked> {
 /// Services with as many hosts as told, each with a wildcard beside it, and two routes.
 fn table(count: usize, hosts_each: usize) -> Table {
     let mut builder = Table::builder();
-    let entry = |path: &str, route| Entry { path: PathPattern::parse(path).expect("a path"), methods: None, route };
+    let entry =
+        |path: &str, route| RouteEntry { path: PathPattern::parse(path).expect("a path"), methods: None, route };
     for first in (0..count).step_by(hosts_each) {
         let id = u32::try_from(first).expect("few enough");
         let names =
@@ -103,7 +104,7 @@ fn paths() -> Table {
     let literal = (1..=64).map(|depth| steps("a", depth));
     let parameters = (2..=63).map(|depth| format!("{}/{{id}}/c", steps("a", depth - 1)));
     let others = ["/users/{id}/mail".to_owned(), "/static/*".to_owned()];
-    let entries = literal.chain(parameters).chain(others).enumerate().map(|(i, path)| Entry {
+    let entries = literal.chain(parameters).chain(others).enumerate().map(|(i, path)| RouteEntry {
         path: PathPattern::parse(&path).expect("a path"),
         methods: None,
         route: u32::try_from(i).expect("few enough"),

@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
-use pingora::listeners::tls::Acceptor;
+use pingora::listeners::tls::Acceptor as TlsAcceptor;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -33,11 +33,11 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use self::admission::{Admission, Entry, Overcrowded};
-use self::errors::{Notices, Unserved};
-use crate::decide::Crowd;
+use self::admission::{Admission, ConnectionPermit, LimitReached};
+use self::errors::{AcceptError, AcceptErrorLog};
+use crate::decide::Capacity;
 use crate::live::{Generation, Live};
-use crate::read::{CROWD_PATIENCE, Client, ClientTls, Connection, Requests};
+use crate::read::{Client, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Requests};
 use crate::record::listeners::{Counts, Open};
 use crate::snapshot::{Limits, Listener};
 /// How long connections without a request are kept once the process is to end.
@@ -50,21 +50,21 @@ const READ_BUFFER: usize = 0;
 const WRITE_BUFFER: usize = 1460;
 
 /// The application behind all listeners.
-pub struct Edge<A> {
+pub struct Acceptor<A> {
     live: Arc<Live>,
     app: Arc<A>,
     admission: Arc<Admission>,
     /// Where it listens: what the process was started with, whatever the configuration says by now.
-    listeners: Vec<Place>,
+    listeners: Vec<ListenerRuntime>,
     /// Ends connections that wait for a request.
     closing: watch::Sender<bool>,
-    notices: Notices,
+    notices: AcceptErrorLog,
     counts: Arc<Counts>,
 }
 
 /// A listener, and what it needs for handshakes if it has any.
 #[derive(Debug, Clone)]
-struct Place {
+struct ListenerRuntime {
     listener: Arc<Listener>,
     tls: Option<Arc<ServerConfig>>,
 }
@@ -74,19 +74,19 @@ pub fn listener_config(listener: &Listener) -> ListenerConfig {
     ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }
 
-// === impl Edge ===
+// === impl Acceptor ===
 
-impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// Hands requests to `app`. Serves what `live` says at the time of each connection, on the listeners that it has now.
     pub fn new(live: Arc<Live>, app: A) -> Self {
-        let listeners: Vec<Place> = {
+        let listeners: Vec<ListenerRuntime> = {
             let generation = live.current();
-            generation.snapshot.listeners().iter().map(|listener| Place::of(listener, &generation)).collect()
+            generation.snapshot.listeners().iter().map(|listener| ListenerRuntime::of(listener, &generation)).collect()
         };
         let counts = Arc::new(Counts::new(listeners.iter().map(|place| place.listener.address)));
         let closing = watch::Sender::new(false);
-        let (admission, notices) = (Arc::default(), Notices::default());
-        Edge { live, app: Arc::new(app), admission, listeners, closing, notices, counts }
+        let (admission, notices) = (Arc::default(), AcceptErrorLog::default());
+        Acceptor { live, app: Arc::new(app), admission, listeners, closing, notices, counts }
     }
 
     /// The open connections.
@@ -100,11 +100,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     /// All steps up to the end of the connection.
-    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, Unserved)> {
+    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, AcceptError)> {
         let accepted = Instant::now();
         let Some((stream, peer, local)) = tcp(stream) else {
             self.counts.unknown.add(1);
-            return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), Unserved::Unknown));
+            return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), AcceptError::Unknown));
         };
         let generation = self.live.current();
         let place = self.place(&generation, local);
@@ -112,11 +112,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             place.and_then(|place| self.counts.of(place.listener.address).map(|counts| (place, counts)))
         else {
             self.counts.unknown.add(1);
-            return Err((peer, Unserved::Unknown));
+            return Err((peer, AcceptError::Unknown));
         };
         // What is needed for the first steps is given back before the connection goes on, maybe for hours.
-        let taken_in = Box::pin(self.take_in(stream, accepted, peer, generation, place, counts.accept())).await;
-        let (_entry, connection) = taken_in.map_err(|unserved| {
+        let accepted_connection =
+            Box::pin(self.accept_connection(stream, accepted, peer, generation, place, counts.accept())).await;
+        let (_entry, connection) = accepted_connection.map_err(|unserved| {
             unserved.counted().into_iter().for_each(|refused| counts.refuse(refused));
             (peer, unserved)
         })?;
@@ -124,27 +125,28 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         Ok(())
     }
 
-    async fn take_in(
+    async fn accept_connection(
         &self,
         mut stream: Box<TcpStream>,
         accepted: Instant,
         peer: SocketAddr,
         generation: Arc<Generation>,
-        place: Place,
+        place: ListenerRuntime,
         counts: Open,
-    ) -> Result<(Entry, Requests<A>), Unserved> {
+    ) -> Result<(ConnectionPermit, Requests<A>), AcceptError> {
         let limits = generation.snapshot.limits();
-        let mut entry = self.admission.enter(limits.connections).map_err(|Overcrowded| Unserved::Overcrowded)?;
+        let mut entry =
+            self.admission.enter(limits.connections).map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         let header_timeout = limits.header_timeout;
-        let (mut client, mut vouched) = (peer, true);
+        let (mut client, mut identified) = (peer, true);
         if place.listener.proxy_protocol {
             if !generation.snapshot.trusted_proxies().contains(peer.ip()) {
-                return Err(Unserved::Untrusted);
+                return Err(AcceptError::Untrusted);
             }
             let reading = timeout_at(accepted + header_timeout, proxy_protocol::read(&mut *stream));
-            let preface = reading.await.map_err(|_| Unserved::Late)?.map_err(Unserved::ProxyHeader)?;
+            let preface = reading.await.map_err(|_| AcceptError::Late)?.map_err(AcceptError::ProxyHeader)?;
             stream.rewind(&preface.rest);
-            vouched = preface.client.is_some();
+            identified = preface.client.is_some();
             if let Some(named) = preface.client {
                 client = named;
                 set_peer(&mut stream, named);
@@ -153,19 +155,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let address = client.ip().to_canonical();
         // A trusted proxy that speaks for itself has the connections of many clients.
         if client != peer || !generation.snapshot.trusted_proxies().contains(address) {
-            entry.identify(address, limits.connections_per_client).map_err(|Overcrowded| Unserved::Overcrowded)?;
+            entry
+                .identify(address, limits.connections_per_client)
+                .map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         }
-        let crowd = entry.crowd();
-        let patience = if crowd == Crowd::Room { header_timeout } else { header_timeout.min(CROWD_PATIENCE) };
+        let capacity = entry.capacity();
+        let patience =
+            if capacity == Capacity::Available { header_timeout } else { header_timeout.min(OVER_LIMIT_TIMEOUT) };
         let deadline = accepted + patience;
-        let client = Client::new(address, vouched, place.listener, crowd, counts);
+        let client = Client::new(address, identified, place.listener, capacity, counts);
         let connection = match place.tls {
             None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
-                let handshake = Acceptor::from_server_config(config);
+                let handshake = TlsAcceptor::from_server_config(config);
                 let handshake = timeout_at(deadline, handshake.tls_handshake(*stream)).await;
                 let handshake =
-                    handshake.map_err(|_| Unserved::Late).and_then(|made| made.map_err(Unserved::Handshake));
+                    handshake.map_err(|_| AcceptError::Late).and_then(|made| made.map_err(AcceptError::Handshake));
                 let counts = client.counts();
                 let count = if handshake.is_ok() { &counts.handshakes } else { &counts.failed_handshakes };
                 count.add(1);
@@ -180,10 +185,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 
     /// The listener behind a local address. One that the configuration in force has not, or has the other way, with
     /// TLS or without, is as it was when the process started: that needs a restart.
-    fn place(&self, generation: &Generation, local: SocketAddr) -> Option<Place> {
+    fn place(&self, generation: &Generation, local: SocketAddr) -> Option<ListenerRuntime> {
         let started = self.listeners.iter().filter(|place| place.listener.serves(local));
         let started = started.min_by_key(|place| place.listener.address.ip().is_unspecified());
-        let now = generation.snapshot.listener(local).map(|listener| Place::of(listener, generation));
+        let now = generation.snapshot.listener(local).map(|listener| ListenerRuntime::of(listener, generation));
         match (now, started) {
             (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
             (_, started) => started.cloned(),
@@ -200,13 +205,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     ) -> Requests<A> {
         let client = Arc::new(client);
         let digest = ProxyDigest::new(no_response(), Some(Box::new(client.clone())));
-        let stream = Connection::new(stream, client.clone(), Arc::new(digest), limits.send_timeout);
+        let stream = ClientStream::new(stream, client.clone(), Arc::new(digest), limits.send_timeout);
         Requests::new(self.app.clone(), Box::new(stream), client, http2, first_header, limits)
     }
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Acceptor<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         if let Err((peer, unserved)) = self.serve(stream, shutdown).await {
             self.notices.note(peer, &unserved, std::time::Instant::now());
@@ -247,8 +252,8 @@ fn no_response() -> Box<ResponseHeader> {
     Box::new(ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status")))
 }
 
-impl Place {
+impl ListenerRuntime {
     fn of(listener: &Arc<Listener>, generation: &Generation) -> Self {
-        Place { listener: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
+        ListenerRuntime { listener: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::accept::admission::Admission;
 use crate::live::Live;
-use crate::record::Telemetry;
+use crate::record::Recorder;
 
 pub use self::limits::Bounded;
 use self::metrics::Metrics;
@@ -47,7 +47,7 @@ const PATHS: &str = "\
 ";
 
 /// Answers for a process.
-pub struct Admin {
+pub struct AdminServer {
     process: Arc<Process>,
     /// Pages that are made from the text of the configuration: one at a time, for a large one costs memory as well.
     pages: Arc<Semaphore>,
@@ -62,7 +62,7 @@ pub struct Process {
     /// Whether it wants to be sent requests.
     pub readiness: Readiness,
     /// What requests have left behind.
-    pub telemetry: Arc<Telemetry>,
+    pub recorder: Arc<Recorder>,
     /// The open connections.
     pub connections: Arc<Admission>,
     /// What is counted.
@@ -98,13 +98,13 @@ enum Format {
     Json,
 }
 
-// === impl Admin ===
+// === impl AdminServer ===
 
-impl Admin {
+impl AdminServer {
     /// Tells about a process.
     pub fn new(process: Process) -> Self {
         let queue = || Arc::new(Semaphore::new(1));
-        Admin { process: Arc::new(process), pages: queue(), scrapes: queue() }
+        AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue() }
     }
 
     async fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Page {
@@ -143,7 +143,7 @@ impl Admin {
 }
 
 #[async_trait]
-impl ServeHttp for Admin {
+impl ServeHttp for AdminServer {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         limits::asked();
         let request = session.req_header();
@@ -206,7 +206,7 @@ impl Process {
             View::Config => Page::json(&json::config(self)),
             View::Routes => Page::json(&json::routes(&self.live.current())),
             View::Refusals => Page::json(&json::refusals(self)),
-            View::Refusal { id, format } => match self.telemetry.refusals.find(id) {
+            View::Refusal { id, format } => match self.recorder.refusals.find(id) {
                 Some(refused) => match format {
                     Format::Json => Page::json(&why::json(self, &refused)),
                     Format::Text => Page::text(StatusCode::OK, &why::text(self, &refused, SystemTime::now())),

@@ -16,8 +16,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::schema;
 use crate::demo;
-use crate::live::{Live, Refused};
-use crate::process::{self, Hangup, ReloadOn, Sockets};
+use crate::live::{Live, LoadError};
+use crate::process::{self, ReloadOn, ReloadSignal, Sockets};
 use crate::source::ConfigSource;
 use crate::terminal::{Paint, Width};
 
@@ -82,7 +82,7 @@ enum Format {
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     // Before anything else: until then a SIGHUP would end the process.
-    let hangup = Hangup::catch();
+    let reload_signal = ReloadSignal::catch();
     let result = match Arguments::parse().command {
         Command::Check(arguments) => return check::run(&arguments),
         Command::Schema => {
@@ -94,9 +94,9 @@ pub fn main() -> ExitCode {
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };
-            hangup.map_err(Into::into).and_then(|hangup| run(&config, hangup, sockets, reload_on))
+            reload_signal.map_err(Into::into).and_then(|reload_signal| run(&config, reload_signal, sockets, reload_on))
         }
-        Command::Demo => hangup.map_err(Into::into).and_then(demo),
+        Command::Demo => reload_signal.map_err(Into::into).and_then(demo),
     };
     let Err(error) = result;
     let _ = writeln!(std::io::stderr(), "corsgate: {error}");
@@ -107,24 +107,24 @@ type Failure = Box<dyn std::error::Error>;
 
 fn run(
     config: &Path,
-    hangup: Hangup,
+    reload_signal: ReloadSignal,
     sockets: Sockets,
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
     let (live, remarks) = Live::start(ConfigSource::File(config.to_owned())).map_err(|refused| match refused {
-        Refused::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
-        Refused::Unreadable(_) | Refused::Listeners(_) | Refused::AccessLog(_) => Failure::from(refused),
+        LoadError::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
+        LoadError::Unreadable(_) | LoadError::Listeners(_) | LoadError::AccessLog(_) => Failure::from(refused),
     })?;
     if !remarks.is_empty() {
         log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
     }
-    Ok(process::serve(Arc::new(live), hangup, sockets, reload_on)?)
+    Ok(process::serve(Arc::new(live), reload_signal, sockets, reload_on)?)
 }
 
-fn demo(hangup: Hangup) -> Result<std::convert::Infallible, Failure> {
+fn demo(reload_signal: ReloadSignal) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    Ok(demo::serve(hangup, print)?)
+    Ok(demo::serve(reload_signal, print)?)
 }
 
 /// A reader that has gone away, as in `corsgate check | head -1`, is no failure.

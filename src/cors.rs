@@ -6,7 +6,7 @@
 //! response of the request, whoever makes it, gets the decision's [`Edits`].
 //!
 //! ```
-//! use corsgate::cors::{Origins, Policy, Request, Scheme, Settings};
+//! use corsgate::cors::{Origins, Policy, CorsRequest, Scheme, Settings};
 //! use corsgate::problem::{At, Problems};
 //! use http::{HeaderMap, Method};
 //!
@@ -15,7 +15,7 @@
 //!
 //! let mut headers = HeaderMap::new();
 //! headers.insert("Origin", "https://app.example".parse().unwrap());
-//! let request = Request { method: &Method::GET, headers: &headers, scheme: Scheme::Http, authority: "api.example" };
+//! let request = CorsRequest { method: &Method::GET, headers: &headers, scheme: Scheme::Http, authority: "api.example" };
 //! let decision = policy.decide(&request);
 //!
 //! let mut response = HeaderMap::new();
@@ -40,13 +40,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::edits::{Edits, Field, Headers, Vary};
 pub use self::names::{MAX_NAMES, MAX_NAMES_BYTES, is_forbidden_request_header};
-pub use self::origin::{Found, MAX_ORIGIN, OriginPattern, OriginSet, TuplePattern};
+pub use self::origin::{MAX_ORIGIN, OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };
 
 use self::edits::{Fields, Removal, Values};
-use self::names::{ListFault, Methods, RequestHeaders};
+use self::names::{AllowedMethods, ListFault, RequestHeaders};
 use self::regexes::OriginRegexes;
 
 /// A named list of origins (`origin_sets`), compiled once and shared by all policies that use it.
@@ -66,7 +66,7 @@ pub struct Policy {
     origins: Allowed,
     timing: Option<Allowed>,
     credentials: bool,
-    methods: Methods,
+    methods: AllowedMethods,
     headers: RequestHeaders,
     expose: Option<HeaderValue>,
     max_age: HeaderValue,
@@ -82,7 +82,7 @@ pub struct Policy {
 
 /// The facts of a request that a decision rests on.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct CorsRequest<'a> {
     /// The request's own method; a preflight's is OPTIONS.
     pub method: &'a Method,
     /// All request headers as they came.
@@ -106,7 +106,7 @@ pub enum Scheme {
 #[derive(Debug, Clone)]
 pub struct Decision {
     /// Who answers.
-    pub action: Action,
+    pub action: PolicyAction,
     /// For every response of this request, whoever makes it.
     pub edits: Edits,
     /// Why.
@@ -115,11 +115,11 @@ pub struct Decision {
 
 /// Who answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum PolicyAction {
     /// The upstream.
     Forward,
     /// The gateway, as a preflight: this status, no body.
-    Answer(StatusCode),
+    AnswerPreflight(StatusCode),
     /// The gateway, with 403.
     Reject,
 }
@@ -169,14 +169,14 @@ enum Allowed {
 
 /// The Origin of a request.
 #[derive(Debug, Clone, Copy)]
-enum Given<'a> {
+enum OriginField<'a> {
     Absent,
     Invalid,
     One(&'a HeaderValue, &'a str),
 }
 
 /// What an origin gets of one header.
-enum Verdict {
+enum OriginDecision {
     Granted(HeaderValue, Reason),
     Refused(Reason),
 }
@@ -189,35 +189,35 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 impl Policy {
     /// Decides about one request. Allocates nothing, takes no lock, and its cost has a bound that no request can move.
-    pub fn decide(&self, request: &Request<'_>) -> Decision {
-        let origin = Given::of(request.headers);
+    pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
+        let origin = OriginField::of(request.headers);
         let verdict = self.origins.judge(origin, request);
         if self.takes_as_preflight(request) {
             return self.answer_preflight(request, &verdict);
         }
         let action = match (self.disallowed, &verdict) {
-            (DisallowedOrigins::Reject, Verdict::Refused(reason))
+            (DisallowedOrigins::Reject, OriginDecision::Refused(reason))
                 if !matches!(reason, Reason::NoOrigin | Reason::SameOrigin) =>
             {
-                Action::Reject
+                PolicyAction::Reject
             }
-            _ => Action::Forward,
+            _ => PolicyAction::Forward,
         };
         Decision { action, edits: self.ordinary_edits(origin, request, &verdict), reason: verdict.reason() }
     }
 
     /// What any response gets that is no answer to a preflight: for errors that are found before a decision can be
     /// acted on.
-    pub fn respond(&self, request: &Request<'_>) -> (Edits, Reason) {
-        let origin = Given::of(request.headers);
+    pub fn respond(&self, request: &CorsRequest<'_>) -> (Edits, Reason) {
+        let origin = OriginField::of(request.headers);
         let verdict = self.origins.judge(origin, request);
         (self.ordinary_edits(origin, request, &verdict), verdict.reason())
     }
 
-    fn ordinary_edits(&self, origin: Given<'_>, request: &Request<'_>, verdict: &Verdict) -> Edits {
+    fn ordinary_edits(&self, origin: OriginField<'_>, request: &CorsRequest<'_>, verdict: &OriginDecision) -> Edits {
         let mut edits = self.edits(verdict);
         if let Some(timing) = &self.timing
-            && let Verdict::Granted(value, _) = timing.judge(origin, request)
+            && let OriginDecision::Granted(value, _) = timing.judge(origin, request)
         {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
@@ -225,7 +225,7 @@ impl Policy {
     }
 
     /// Whether this policy answers a request itself, as a preflight.
-    pub fn takes_as_preflight(&self, request: &Request<'_>) -> bool {
+    pub fn takes_as_preflight(&self, request: &CorsRequest<'_>) -> bool {
         let has = |name| request.headers.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
         request.method == Method::OPTIONS
             && match self.preflight_match {
@@ -235,21 +235,25 @@ impl Policy {
             }
     }
 
-    fn answer_preflight(&self, request: &Request<'_>, verdict: &Verdict) -> Decision {
+    fn answer_preflight(&self, request: &CorsRequest<'_>, verdict: &OriginDecision) -> Decision {
         let mut edits = self.edits(verdict);
         edits.vary = self.preflight_vary;
-        let Verdict::Granted(_, granted) = *verdict else {
-            return Decision { action: Action::Answer(self.refused_status), edits, reason: verdict.reason() };
+        let OriginDecision::Granted(_, granted) = *verdict else {
+            return Decision {
+                action: PolicyAction::AnswerPreflight(self.refused_status),
+                edits,
+                reason: verdict.reason(),
+            };
         };
         let requested = Requested::of(request.headers);
         let mut set = |field, value| edits.values.set(field, value);
         // The lists are always the true ones, also when what was asked for is not among them: then the browser's
         // console names the method or header that is missing.
         match (&self.methods, self.credentials) {
-            (Methods::Listed { value, .. }, _) | (Methods::Any { value }, false) => {
+            (AllowedMethods::Listed { value, .. }, _) | (AllowedMethods::Any { value }, false) => {
                 set(Field::AllowMethods, value.clone());
             }
-            (Methods::Any { .. }, true) => {
+            (AllowedMethods::Any { .. }, true) => {
                 if let Requested::Method(method) = requested
                     && names::is_token(method.as_bytes())
                 {
@@ -288,15 +292,15 @@ impl Policy {
             (true, Err(ListFault::NotAllowed)) => (self.refused_status, Reason::HeaderNotAllowed),
             (true, Ok(())) => (self.status, granted),
         };
-        Decision { action: Action::Answer(status), edits, reason }
+        Decision { action: PolicyAction::AnswerPreflight(status), edits, reason }
     }
 
     /// What both kinds of response have in common.
-    fn edits(&self, verdict: &Verdict) -> Edits {
+    fn edits(&self, verdict: &OriginDecision) -> Edits {
         let mut values = Values::default();
         let removal = match verdict {
-            Verdict::Refused(_) => Removal::AllAccessControl(self.timing_field()),
-            Verdict::Granted(value, _) => {
+            OriginDecision::Refused(_) => Removal::AllAccessControl(self.timing_field()),
+            OriginDecision::Granted(value, _) => {
                 values.set(Field::AllowOrigin, value.clone());
                 if self.credentials {
                     values.set(Field::AllowCredentials, TRUE);
@@ -319,14 +323,14 @@ impl Policy {
 }
 
 impl Allowed {
-    fn judge(&self, origin: Given<'_>, request: &Request<'_>) -> Verdict {
+    fn judge(&self, origin: OriginField<'_>, request: &CorsRequest<'_>) -> OriginDecision {
         if let Allowed::Any = self {
-            return Verdict::Granted(ANY, Reason::AllowedAny);
+            return OriginDecision::Granted(ANY, Reason::AllowedAny);
         }
         let (value, text) = match origin {
-            Given::Absent => return Verdict::Refused(Reason::NoOrigin),
-            Given::Invalid => return Verdict::Refused(Reason::OriginInvalid),
-            Given::One(value, text) => (value, text),
+            OriginField::Absent => return OriginDecision::Refused(Reason::NoOrigin),
+            OriginField::Invalid => return OriginDecision::Refused(Reason::OriginInvalid),
+            OriginField::One(value, text) => (value, text),
         };
         let reason = match self {
             Allowed::Any => Some(Reason::AllowedAny),
@@ -336,17 +340,17 @@ impl Allowed {
                 .chain(shared.iter().map(|origins| &origins.set))
                 .find_map(|set| set.find(text))
                 .map(|found| match found {
-                    Found::Exact => Reason::AllowedExact,
-                    Found::Pattern => Reason::AllowedPattern,
+                    OriginMatch::Exact => Reason::AllowedExact,
+                    OriginMatch::Pattern => Reason::AllowedPattern,
                 })
                 .or_else(|| regexes.as_ref().filter(|r| r.matches(text)).map(|_| Reason::AllowedRegex)),
         };
         match reason {
             // A clone of a header value counts a reference, it copies nothing.
-            Some(reason) => Verdict::Granted(value.clone(), reason),
-            None if text == "null" => Verdict::Refused(Reason::OriginNull),
-            None if request.is_own_origin(text) => Verdict::Refused(Reason::SameOrigin),
-            None => Verdict::Refused(Reason::OriginNotAllowed),
+            Some(reason) => OriginDecision::Granted(value.clone(), reason),
+            None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
+            None if request.is_own_origin(text) => OriginDecision::Refused(Reason::SameOrigin),
+            None => OriginDecision::Refused(Reason::OriginNotAllowed),
         }
     }
 
@@ -355,36 +359,36 @@ impl Allowed {
     }
 }
 
-impl Verdict {
+impl OriginDecision {
     fn reason(&self) -> Reason {
         match self {
-            Verdict::Granted(_, reason) | Verdict::Refused(reason) => *reason,
+            OriginDecision::Granted(_, reason) | OriginDecision::Refused(reason) => *reason,
         }
     }
 }
 
-impl<'a> Given<'a> {
+impl<'a> OriginField<'a> {
     /// Exactly one field with one value; empty is absent. What is let through here is written into a response, so it
     /// is visible ASCII only, and no list.
     fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = headers.get_all(ORIGIN).iter();
-        let Some(value) = fields.next() else { return Given::Absent };
+        let Some(value) = fields.next() else { return OriginField::Absent };
         let bytes = value.as_bytes();
         let plain = |b: &u8| matches!(b, 0x21..=0x7e) && *b != b',';
         if fields.next().is_some() {
-            return Given::Invalid;
+            return OriginField::Invalid;
         }
         if bytes.is_empty() {
-            return Given::Absent;
+            return OriginField::Absent;
         }
         match value.to_str() {
-            Ok(text) if bytes.len() <= MAX_ORIGIN && bytes.iter().all(plain) => Given::One(value, text),
-            _ => Given::Invalid,
+            Ok(text) if bytes.len() <= MAX_ORIGIN && bytes.iter().all(plain) => OriginField::One(value, text),
+            _ => OriginField::Invalid,
         }
     }
 }
 
-/// `Access-Control-Request-Method`.
+/// `Access-Control-CorsRequest-Method`.
 #[derive(Clone, Copy)]
 enum Requested<'a> {
     None,
@@ -403,7 +407,7 @@ impl<'a> Requested<'a> {
     }
 }
 
-impl Request<'_> {
+impl CorsRequest<'_> {
     /// The method that a preflight asks for: what the real request will be routed by. None when this is no
     /// CORS-preflight request in the sense of Fetch.
     pub fn preflighted_method(&self) -> Option<&str> {

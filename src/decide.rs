@@ -10,11 +10,11 @@ mod request;
 use http::{Method, StatusCode, Version};
 
 pub use self::refusal::Refusal;
-pub use self::request::{Connection, Crowd, Framing, Request, ServerName};
+pub use self::request::{Capacity, ConnectionFacts, Framing, Request, ServerName};
 
-use crate::cors::{self, Edits, Policy, Reason, Scheme};
+use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Reason, Scheme};
 use crate::domain::HostName;
-use crate::route::{Found, Path, is_ambiguous};
+use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
 
 /// What happens to one request.
@@ -45,7 +45,7 @@ pub enum Action<'s> {
     /// The upstream of this route.
     Forward(RouteRef<'s>),
     /// The gateway, as a preflight.
-    Answer(StatusCode),
+    AnswerPreflight(StatusCode),
     /// The gateway: the same on https, at this port.
     Redirect(u16),
     /// The gateway, with an error.
@@ -76,8 +76,7 @@ impl Snapshot {
 
     fn judge(&self, request: &Request<'_>) -> Verdict<'_> {
         let authority = request.authority.unwrap_or_default();
-        let facts =
-            cors::Request { method: request.method, headers: request.headers, scheme: request.scheme, authority };
+        let facts = CorsRequest { method: request.method, headers: request.headers, scheme: request.scheme, authority };
         let refuse = |refusal, policy: Option<&Policy>| Verdict {
             action: Action::Refuse(refusal),
             edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
@@ -110,9 +109,11 @@ impl Snapshot {
         // What is too much is too much wherever it leads; where it leads only says whose policy the answer has.
         let too_much = check_limits(self.limits(), request);
         let (path, host_policy) = match self.find(host, request.path) {
-            Found::Path(path, host_policy) => (path, host_policy.as_deref()),
-            Found::UnknownPath(policy) => return refuse(too_much.unwrap_or(Refusal::UnknownPath), policy.as_deref()),
-            Found::UnknownHost => {
+            RouteMatch::Path(path, host_policy) => (path, host_policy.as_deref()),
+            RouteMatch::UnknownPath(policy) => {
+                return refuse(too_much.unwrap_or(Refusal::UnknownPath), policy.as_deref());
+            }
+            RouteMatch::UnknownHost => {
                 return refuse(too_much.unwrap_or(Refusal::UnknownHost), self.default_policy());
             }
         };
@@ -136,16 +137,16 @@ impl Snapshot {
         };
         let decision = policy.decide(&facts);
         let action = match decision.action {
-            cors::Action::Forward => forward,
-            cors::Action::Answer(status) => Action::Answer(status),
-            cors::Action::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
+            PolicyAction::Forward => forward,
+            PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
+            PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
         Verdict { action, edits: decision.edits, reason: Some(decision.reason), route: Some(chosen) }
     }
 
     /// The route of a path for a request. A preflight goes where the request that it asks for would go. An OPTIONS
     /// that asks for nothing, as people type it into curl, goes to the first route whose policy would answer it.
-    fn choose(&self, path: &Path<RouteId>, facts: &cors::Request<'_>) -> Option<RouteRef<'_>> {
+    fn choose(&self, path: &Path<RouteId>, facts: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
         let id = match facts.preflighted_method() {
             Some(method) => path.route(method)?,
             None => path.route(facts.method.as_str()).or_else(|| {
@@ -173,10 +174,10 @@ impl Snapshot {
 
 fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'static>> {
     let headers = request.headers;
-    match request.connection.crowd {
-        Crowd::Room => {}
-        Crowd::Full => return Some(Refusal::Crowded),
-        Crowd::ClientFull => return Some(Refusal::ClientCrowded),
+    match request.connection.capacity {
+        Capacity::Available => {}
+        Capacity::ConnectionLimit => return Some(Refusal::ConnectionLimit),
+        Capacity::ClientLimit => return Some(Refusal::ClientConnectionLimit),
     }
     if request.target_length > limits.uri {
         return Some(Refusal::UriTooLong);
@@ -196,7 +197,7 @@ impl Verdict<'_> {
     /// What the request is to CORS.
     pub fn kind(&self) -> RequestKind {
         match self.action {
-            Action::Answer(_) => RequestKind::Preflight,
+            Action::AnswerPreflight(_) => RequestKind::Preflight,
             Action::Forward(_) | Action::Redirect(_) | Action::Refuse(_) => RequestKind::Actual,
         }
     }
@@ -212,7 +213,7 @@ impl Verdict<'_> {
             (Some(reason), _) => reason.code(),
             (None, Action::Refuse(refusal)) => refusal.code(),
             // Whatever is not refused has a reason.
-            (None, Action::Forward(_) | Action::Answer(_) | Action::Redirect(_)) => "-",
+            (None, Action::Forward(_) | Action::AnswerPreflight(_) | Action::Redirect(_)) => "-",
         }
     }
 }

@@ -14,8 +14,8 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use crate::live::{Live, Refused};
-use crate::process::{Hangup, ReloadOn, Sockets, StartError, add_http_service, serve_with};
+use crate::live::{Live, LoadError};
+use crate::process::{ReloadOn, ReloadSignal, Sockets, StartError, add_http_service, serve_with};
 use crate::source::ConfigSource;
 
 /// The configuration that the demo serves; the example of the README is the same file.
@@ -36,13 +36,13 @@ pub enum DemoError {
     /// No port for the built-in upstream.
     Port(io::Error),
     /// The configuration; not to be expected.
-    Config(Refused),
+    Config(LoadError),
     /// The gateway.
     Start(StartError),
 }
 
 /// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
-pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
+pub fn serve(reload_signal: ReloadSignal, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
     let address = free_address().map_err(DemoError::Port)?;
     let mut config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
     let admin = TcpListener::bind(ADMIN).is_ok().then_some(ADMIN);
@@ -50,7 +50,7 @@ pub fn serve(hangup: Hangup, announce: impl FnOnce(&str)) -> Result<std::convert
         let _ = writeln!(config, "admin: {{ address: {admin} }}");
     }
     let (live, _) = Live::start(ConfigSource::BuiltIn(config)).map_err(DemoError::Config)?;
-    serve_with(Arc::new(live), hangup, Sockets::Own, ReloadOn::Signal, |server| {
+    serve_with(Arc::new(live), reload_signal, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
         announce(&introduction(admin));
     })

@@ -38,21 +38,21 @@ pub mod effective;
 mod exchange;
 pub mod fetch;
 mod fix;
-mod play;
 mod question;
 mod render;
+mod simulation;
 
 pub use self::cause::{Cause, InvalidOrigin, Likeness, Near};
 pub use self::exchange::{Exchange, Head};
-pub use self::fix::{Fix, Objection, Tried, Widening};
-pub use self::question::{Misasked, Question, Recorded};
-pub use self::render::{json, mended_json, mended_text, text};
+pub use self::fix::{Fix, Objection, RejectedFix, Widening};
+pub use self::question::{InvalidQuestion, Question, Recorded};
+pub use self::render::{json, repaired_json, repaired_text, text};
 pub use crate::config::Hunk;
 
 use self::cause::Diagnosis;
-use self::fix::Sought;
-use self::play::{End, Play, Step, Why};
+use self::fix::FixResult;
 use self::question::Given;
+use self::simulation::{End, Simulation, Step, Why};
 use crate::config::{Document, Source};
 use crate::cors::{Headers as _, Scheme};
 use crate::decide::{Action, RequestKind};
@@ -113,7 +113,7 @@ pub struct Explanation {
     /// The smallest edit that lets it pass, if there is one.
     pub fix: Option<Fix>,
     /// What came closest, if there is none: an edit with which the file would be refused.
-    pub tried: Option<Tried>,
+    pub tried: Option<RejectedFix>,
 }
 
 /// Whether a page gets what it wants.
@@ -215,9 +215,9 @@ pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explan
     let mut explanation = diagnose(question, configuration);
     if explanation.outcome == Outcome::Refused {
         match fix::find(question, configuration) {
-            Sought::Fix(fix) => explanation.fix = Some(fix),
-            Sought::Refused(tried) => explanation.tried = Some(tried),
-            Sought::Nothing => {}
+            FixResult::Fix(fix) => explanation.fix = Some(fix),
+            FixResult::Refused(tried) => explanation.tried = Some(tried),
+            FixResult::Nothing => {}
         }
     }
     explanation
@@ -225,13 +225,13 @@ pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explan
 
 /// For a text that is refused, with its problems: the edits after which it is a configuration that lets the request
 /// pass, or at least a configuration. None when one of the problems leaves a choice.
-pub fn mend(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
-    fix::mend(question, name, text, problems, read)
+pub fn repair(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
+    fix::repair(question, name, text, problems, read)
 }
 
 /// All but the fix.
 fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanation {
-    let play = Play::of(question, configuration.snapshot);
+    let play = Simulation::of(question, configuration.snapshot);
     let source = Source::new(configuration.name, configuration.text);
     // The snapshot came from this text, so that it can be read.
     let document = Document::parse(configuration.text, &mut Problems::default()).unwrap_or_default();
@@ -281,7 +281,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
     }
 }
 
-fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot, cause: Option<&Cause>) -> Vec<String> {
+fn notes(question: &Question, play: &Simulation<'_>, snapshot: &Snapshot, cause: Option<&Cause>) -> Vec<String> {
     let mut notes = Vec::new();
     let last = play.last();
     if question.origins.len() > 1 {
@@ -333,7 +333,7 @@ fn notes(question: &Question, play: &Play<'_>, snapshot: &Snapshot, cause: Optio
         );
     }
     let is_answered_options =
-        last.stage == Stage::Response && matches!(last.exchange.verdict.action, Action::Answer(_));
+        last.stage == Stage::Response && matches!(last.exchange.verdict.action, Action::AnswerPreflight(_));
     if is_answered_options {
         notes.push(
             "The gateway takes the page's own OPTIONS for a preflight and answers it; with `preflight: { match: standard }` \
@@ -372,7 +372,9 @@ fn is_mixed_content(question: &Question) -> bool {
 fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
     let speak_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
     let mut ports = speak_tls.map(|listener| listener.address.port());
-    play::redirect(snapshot, &question.url).or_else(|| ports.clone().find(|port| *port == 443)).or_else(|| ports.next())
+    simulation::redirect(snapshot, &question.url)
+        .or_else(|| ports.clone().find(|port| *port == 443))
+        .or_else(|| ports.next())
 }
 
 /// A port that somebody wrote is that of a listener, or somebody maps ports; only who asks knows. What came has come
@@ -451,7 +453,7 @@ impl Shown {
             kind: verdict.kind(),
             answered_by: match verdict.action {
                 Action::Forward(_) => AnsweredBy::Upstream,
-                Action::Answer(_) | Action::Redirect(_) | Action::Refuse(_) => AnsweredBy::Gateway,
+                Action::AnswerPreflight(_) | Action::Redirect(_) | Action::Refuse(_) => AnsweredBy::Gateway,
             },
             reason: verdict.code(),
             request: format!("{} {}", step.method, step.url.path_and_query),

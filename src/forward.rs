@@ -1,6 +1,6 @@
 //! Pingora's hooks: facts out of the session, the verdict onto the wire.
 //!
-//! There is no CORS and no routing here. A request is judged once, in `request_filter`; what follows from that is
+//! There is no CORS and no routing here. A request is decided once, in `request_filter`; what follows from that is
 //! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
 
 mod attempts;
@@ -25,55 +25,55 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use self::attempts::Tries;
+use self::attempts::Attempts;
 use self::request::{
-    Sender, authority_and_target, change_headers, facts, ignore_half_an_upgrade, join_cookies, say_where_from,
-    target_for_upstream,
+    RemoteInfo, authority_and_target, change_headers, drop_case_map, facts, join_cookies, set_forwarded_headers,
+    strip_unnamed_upgrade, target_for_upstream,
 };
-use self::response::{own_response, refused, remove_hop_by_hop, settle_length, status_of};
+use self::response::{normalize_framing, own_response, refused, remove_hop_by_hop, status_of};
 use self::timeouts::Body;
-use self::timing::Notes;
+use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
 use crate::decide::Action;
-use crate::decide::local_reply::Answer;
+use crate::decide::local_reply::LocalReply;
 use crate::live::{Generation, Live};
 use crate::read::Client;
-use crate::read::watchdog::{self, Overdue};
+use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
-use crate::record::{Asked, Forwarded, MethodClass, Record, Telemetry};
+use crate::record::{MethodClass, Recorder, RequestLine, RequestRecord, UpstreamAttempt};
 use crate::snapshot::Route;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, RunningUpstream};
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
     live: Arc<Live>,
-    telemetry: Arc<Telemetry>,
+    recorder: Arc<Recorder>,
     request_ids: RequestIds,
 }
 
 /// What is remembered of a request between hooks.
 pub struct Ctx {
     /// What was decided. None before `request_filter`, and then no response gets any CORS header.
-    judged: Option<Judged>,
+    decided: Option<Decided>,
     /// How it fares with the upstream.
-    tries: Tries,
+    attempts: Attempts,
     /// What has come of the request body.
     body: Body,
     /// Interim responses so far.
     interim: u8,
     /// What is told of it when it has ended.
-    notes: Notes,
-    telemetry: Arc<Telemetry>,
+    timing: RequestTiming,
+    recorder: Arc<Recorder>,
 }
 
-struct Judged {
+struct Decided {
     generation: Arc<Generation>,
     /// The route that the request belongs to, if any.
     route: Option<u32>,
     /// Whether it is forwarded, which only one with a route can be.
     forwarded: bool,
     edits: Edits,
-    sender: Sender,
+    remote: RemoteInfo,
     id: RequestId,
 }
 
@@ -83,9 +83,9 @@ const MOST_INTERIM: u8 = 32;
 // === impl Gateway ===
 
 impl Gateway {
-    /// Serves what `live` says at the time of each request, and tells `telemetry` of it.
-    pub fn new(live: Arc<Live>, telemetry: Arc<Telemetry>) -> Self {
-        Gateway { live, telemetry, request_ids: RequestIds::new() }
+    /// Serves what `live` says at the time of each request, and tells `recorder` of it.
+    pub fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
+        Gateway { live, recorder, request_ids: RequestIds::new() }
     }
 }
 
@@ -94,14 +94,14 @@ impl ProxyHttp for Gateway {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        self.telemetry.running.begin();
+        self.recorder.running.begin();
         Ctx {
-            judged: None,
-            tries: Tries::default(),
+            decided: None,
+            attempts: Attempts::default(),
             body: Body::default(),
             interim: 0,
-            notes: Notes::default(),
-            telemetry: self.telemetry.clone(),
+            timing: RequestTiming::default(),
+            recorder: self.recorder.clone(),
         }
     }
 
@@ -111,39 +111,38 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let generation = self.live.current();
         timeouts::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
-        ignore_half_an_upgrade(session.req_header_mut());
+        strip_unnamed_upgrade(session.req_header_mut());
         if session.req_header().version < Version::HTTP_11 {
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
             session.set_ignore_info_resp(true);
         }
-        let sender = Sender::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let mut verdict = generation.snapshot.decide(&facts(session.as_downstream(), &sender, &generation.snapshot));
+        let remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
+        let mut verdict = generation.snapshot.decide(&facts(session.as_downstream(), &remote, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
-        if self.telemetry.has_audience(&generation.snapshot) {
-            ctx.notes.begin(&verdict, MethodClass::of(&session.req_header().method));
+        if self.recorder.is_recording(&generation.snapshot) {
+            ctx.timing.begin(&verdict, MethodClass::of(&session.req_header().method));
         }
-        let own = Answer::to(verdict.action, || authority_and_target(session.req_header()));
+        let own = LocalReply::to(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.reason.map_or("-", Reason::code);
             let outcome = match verdict.action {
                 Action::Forward(found) => format!("route={}", found.route.name),
-                Action::Answer(status) => format!("preflight={}", status.as_u16()),
+                Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
                 Action::Redirect(port) => format!("redirect={port}"),
                 Action::Refuse(refusal) => {
                     format!("refused={} because=\"{}\"", refusal.status().as_u16(), refusal.explanation().trim_end())
                 }
             };
-            log::debug!("judged reason={reason} {outcome} {}", self.request_summary(session, ctx));
+            log::debug!("decided reason={reason} {outcome} {}", self.request_summary(session, ctx));
         }
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
-        ctx.judged = Some(Judged { route, forwarded, edits: verdict.edits, generation, sender, id });
+        ctx.decided = Some(Decided { route, forwarded, edits: verdict.edits, generation, remote, id });
         let Some(own) = own else {
-            // Pingora copies the request for the upstream, with as many maps as it has.
-            change_headers(session.req_header_mut(), |_| ())?;
+            drop_case_map(session.req_header_mut())?;
             if let Some((route, generation)) = ctx.forwarded() {
-                let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                let timeouts = &generation.upstream(route.upstream).settings().timeouts;
                 timeouts::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
             }
             return Ok(false);
@@ -160,12 +159,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let (tries, upstream, client) =
+        let (attempts, upstream, client) =
             ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
-        let peer = tries.peer(upstream, session.as_downstream(), client)?;
-        ctx.notes.try_begins();
-        let tries = &ctx.tries;
-        watchdog::set_deadline(tries.deadline(session.as_downstream()).map(Into::into));
+        let peer = attempts.peer(upstream, session.as_downstream(), client)?;
+        ctx.timing.try_begins();
+        let attempts = &ctx.attempts;
+        watchdog::set_deadline(attempts.deadline(session.as_downstream()).map(Into::into));
         Ok(peer)
     }
 
@@ -181,15 +180,15 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
-        if self.telemetry.counts() {
-            ctx.tries.connected(reused);
+        if self.recorder.counts() {
+            ctx.attempts.connected(reused);
         }
         Ok(())
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
-        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
-            tries.connect_failed(upstream, session.as_downstream(), client, &mut e);
+        if let Some((attempts, upstream, client)) = ctx.toward_upstream() {
+            attempts.connect_failed(upstream, session.as_downstream(), client, &mut e);
         }
         e
     }
@@ -204,10 +203,10 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         // Whether it is tried again is ours to decide; an error that leaves it open would make Pingora panic.
         e.retry.decide_reuse(false);
-        if let Some((tries, upstream, client)) = ctx.toward_upstream() {
+        if let Some((attempts, upstream, client)) = ctx.toward_upstream() {
             let session = session.as_downstream_mut();
-            let cut_off = overdue(session) == Some(Overdue::Deadline);
-            tries.broken_off(upstream, session, client, &mut e, client_reused, cut_off);
+            let cut_off = expired(session) == Some(Expired::Deadline);
+            attempts.on_error(upstream, session, client, &mut e, client_reused, cut_off);
         }
         e
     }
@@ -220,22 +219,22 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         // Runs for each attempt, and a second one is given the whole body again.
         ctx.body.restart();
-        if let Some((tries, upstream, _)) = ctx.toward_upstream() {
-            tries.check_version(upstream, request.version)?;
+        if let Some((attempts, upstream, _)) = ctx.toward_upstream() {
+            attempts.check_version(upstream, request.version)?;
         }
         let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(request, prefix) {
             request.set_raw_path(&target)?;
         }
-        let Some(judged) = &ctx.judged else { return Ok(()) };
+        let Some(decided) = &ctx.decided else { return Ok(()) };
         change_headers(request, |headers| {
             if session.is_http2() {
                 join_cookies(headers)?;
             }
-            if let RequestId::Own(..) = judged.id {
-                headers.insert(request_id::NAME, judged.id.value());
+            if let RequestId::Own(..) = decided.id {
+                headers.insert(request_id::NAME, decided.id.value());
             }
-            say_where_from(session, headers, &judged.sender)
+            set_forwarded_headers(session, headers, &decided.remote)
         })?
     }
 
@@ -251,8 +250,8 @@ impl ProxyHttp for Gateway {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        let Some(judged) = &ctx.judged else { return Ok(()) };
-        let limits = judged.generation.snapshot.limits();
+        let Some(decided) = &ctx.decided else { return Ok(()) };
+        let limits = decided.generation.snapshot.limits();
         // What goes over a WebSocket is no body, and has no end to wait for.
         if !session.was_upgraded() {
             ctx.body.take(body.as_ref().map_or(0, Bytes::len), limits)?;
@@ -269,10 +268,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some((tries, upstream, _)) = ctx.toward_upstream()
-            && tries.header_came(upstream, response.status)
+        if let Some((attempts, upstream, _)) = ctx.toward_upstream()
+            && attempts.header_came(upstream, response.status)
         {
-            ctx.notes.header_came();
+            ctx.timing.header_came();
         }
         Ok(())
     }
@@ -286,8 +285,8 @@ impl ProxyHttp for Gateway {
         }
         // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
         let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
-        if interim && let Some(judged) = &ctx.judged {
-            judged.edits.strip(&mut PingoraHeaders(response));
+        if interim && let Some(decided) = &ctx.decided {
+            decided.edits.strip(&mut PingoraHeaders(response));
             ctx.interim += 1;
             if ctx.interim > MOST_INTERIM {
                 return refused("the upstream sends interim responses without end");
@@ -295,7 +294,7 @@ impl ProxyHttp for Gateway {
         }
         if !interim {
             remove_hop_by_hop(response);
-            settle_length(response)?;
+            normalize_framing(response)?;
             // The version is about one connection, not about both (RFC 9110 section 2.5).
             if response.version < Version::HTTP_11 {
                 response.set_version(Version::HTTP_11);
@@ -309,12 +308,12 @@ impl ProxyHttp for Gateway {
             }
             if let Some((route, generation)) = ctx.forwarded() {
                 if response.status == StatusCode::SWITCHING_PROTOCOLS {
-                    let timeouts = &generation.upstream(route.upstream).spec().timeouts;
+                    let timeouts = &generation.upstream(route.upstream).settings().timeouts;
                     timeouts::becomes_websocket(session.as_downstream_mut(), timeouts);
                 } else {
                     timeouts::request_is_answered(session.as_downstream(), generation.snapshot.limits());
                     // An upgrade that was refused has had its time to begin, and is a response like any other now.
-                    watchdog::set_deadline(ctx.tries.deadline(session.as_downstream()).map(Into::into));
+                    watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
                 }
             }
             ctx.edit(response);
@@ -323,15 +322,16 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let (status, why) = match overdue(session.as_downstream()) {
-            Some(Overdue::Deadline) => (Some(StatusCode::GATEWAY_TIMEOUT), "timeouts.total"),
-            Some(Overdue::Idle) => (None, "idle"),
+        let (status, why) = match expired(session.as_downstream()) {
+            Some(Expired::Deadline) => (Some(StatusCode::GATEWAY_TIMEOUT), "timeouts.total"),
+            Some(Expired::Idle) => (None, "idle"),
             None => (status_of(e), e.etype().as_str()),
         };
         let failed = FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false };
         let Some(status) = status else { return failed };
-        let upstream =
-            ctx.forwarded().map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).spec().name));
+        let upstream = ctx
+            .forwarded()
+            .map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).settings().name));
         if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
             match session.response_written() {
                 Some(_) => log::warn!("response cut route={route} upstream={upstream} error={why}"),
@@ -341,7 +341,7 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        let own = Answer::failure(status);
+        let own = LocalReply::failure(status);
         let written = match own_response(&own) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
@@ -361,21 +361,21 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
-        if ctx.notes.are_empty() {
+        if ctx.timing.are_empty() {
             return;
         }
         let session = session.as_downstream();
         let (authority, target) = authority_and_target(session.req_header());
-        let asked = Asked {
+        let asked = RequestLine {
             method: &session.req_header().method,
             authority,
             path: target.split(|b| *b == b'?').next().unwrap_or_default(),
             version: session.req_header().version,
             headers: &session.req_header().headers,
         };
-        let failure = e.map(|e| match overdue(session) {
-            Some(Overdue::Deadline) => "timeouts.total",
-            Some(Overdue::Idle) => "idle",
+        let failure = e.map(|e| match expired(session) {
+            Some(Expired::Deadline) => "timeouts.total",
+            Some(Expired::Idle) => "idle",
             None => e.etype().as_str(),
         });
         let status = session.response_written().map(|response| response.status);
@@ -403,37 +403,37 @@ impl ProxyHttp for Gateway {
 impl Ctx {
     /// The route of a request that is forwarded, with its configuration.
     fn forwarded(&self) -> Option<(&Route, &Generation)> {
-        let judged = self.judged.as_ref().filter(|judged| judged.forwarded)?;
-        Some((judged.generation.snapshot.route(judged.route?), &judged.generation))
+        let decided = self.decided.as_ref().filter(|decided| decided.forwarded)?;
+        Some((decided.generation.snapshot.route(decided.route?), &decided.generation))
     }
 
     /// The tries of a request that is forwarded, where they go, and who it comes from.
-    fn toward_upstream(&mut self) -> Option<(&mut Tries, &Upstream, IpAddr)> {
-        let Judged { generation, route, sender, .. } = self.judged.as_ref().filter(|judged| judged.forwarded)?;
+    fn toward_upstream(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
+        let Decided { generation, route, remote, .. } = self.decided.as_ref().filter(|decided| decided.forwarded)?;
         let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
-        Some((&mut self.tries, upstream, sender.client))
+        Some((&mut self.attempts, upstream, remote.client))
     }
 
     /// Tells of the request, once, when it has ended. `asked` is None when the session is gone.
-    fn note(&mut self, asked: Option<Asked<'_>>, status: Option<StatusCode>, sent: usize, failure: Option<&str>) {
-        let (Some(judged), Some(noted)) = (&self.judged, self.notes.end()) else { return };
-        let upstream = self.forwarded().map(|(route, generation)| Forwarded {
-            name: &generation.upstream(route.upstream).spec().name,
-            address: self.tries.last().map(Endpoint::address),
+    fn note(&mut self, asked: Option<RequestLine<'_>>, status: Option<StatusCode>, sent: usize, failure: Option<&str>) {
+        let (Some(decided), Some(noted)) = (&self.decided, self.timing.end()) else { return };
+        let upstream = self.forwarded().map(|(route, generation)| UpstreamAttempt {
+            name: &generation.upstream(route.upstream).settings().name,
+            address: self.attempts.last().map(Endpoint::address),
             took: noted.upstream_took,
             tries: noted.tries,
         });
-        self.telemetry.note(
-            judged.generation.tallies(),
-            &Record {
-                generation: judged.generation.number,
-                route: judged.route.map(|route| (route, judged.generation.snapshot.route(route))),
+        self.recorder.note(
+            decided.generation.route_metrics(),
+            &RequestRecord {
+                generation: decided.generation.number,
+                route: decided.route.map(|route| (route, decided.generation.snapshot.route(route))),
                 kind: noted.kind,
                 reason: noted.reason,
                 code: noted.code,
                 refused: noted.refused,
-                client: judged.sender.client,
-                scheme: judged.sender.scheme,
+                client: decided.remote.client,
+                scheme: decided.remote.scheme,
                 method: noted.method,
                 request: asked,
                 status,
@@ -441,15 +441,15 @@ impl Ctx {
                 took: noted.took,
                 upstream,
                 failure,
-                id: &judged.id,
+                id: &decided.id,
             },
         );
     }
 
     /// Gives a response what was decided for the request. Every response comes through here.
     fn edit(&self, response: &mut ResponseHeader) {
-        if let Some(judged) = &self.judged {
-            judged.edits.apply(&mut PingoraHeaders(response));
+        if let Some(decided) = &self.decided {
+            decided.edits.apply(&mut PingoraHeaders(response));
         }
     }
 }
@@ -458,13 +458,13 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         // What a guard has dropped has passed no other hook.
         self.note(None, None, 0, Some("cut off"));
-        self.telemetry.running.end();
+        self.recorder.running.end();
     }
 }
 
 /// Why we have ended a request, if we have: to Pingora it looks like a client that broke off.
-fn overdue(session: &ServerSession) -> Option<Overdue> {
-    Client::of(session).and_then(|client| client.overdue())
+fn expired(session: &ServerSession) -> Option<Expired> {
+    Client::of(session).and_then(|client| client.expired())
 }
 
 /// Pingora keeps the case of names in a second map, which only its own methods keep in step.

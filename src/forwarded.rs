@@ -1,6 +1,6 @@
 //! Who a request really comes from: which word about that is believed, and what the upstream is told.
 //!
-//! A client can write anything into `X-Forwarded-For`. Only what a trusted proxy has written counts, read from the
+//! A client can write anything into `X-UpstreamAttempt-For`. Only what a trusted proxy has written counts, read from the
 //! end: the last address that is no trusted proxy's own is the client.
 
 use std::net::IpAddr;
@@ -60,13 +60,13 @@ impl FromIterator<IpNet> for TrustedProxies {
     }
 }
 
-/// `X-Forwarded-For` for the upstream, of a peer whose word about others is not believed. All its requests have the same.
+/// `X-UpstreamAttempt-For` for the upstream, of a peer whose word about others is not believed. All its requests have the same.
 pub fn alone(peer: IpAddr) -> HeaderValue {
     // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
     value(peer.to_canonical().to_string().into_bytes())
 }
 
-/// `X-Forwarded-For` for the upstream: the chain that a trusted peer handed over, and the peer itself, as [`alone`] says
+/// `X-UpstreamAttempt-For` for the upstream: the chain that a trusted peer handed over, and the peer itself, as [`alone`] says
 /// it.
 pub fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
     let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::live::Live;
 use crate::snapshot::{self, HttpCheck};
 use crate::upstream::peer::{explain, server_name, template};
-use crate::upstream::{Change, Endpoint, Upstream, key};
+use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 
 /// How exact the times of checks, ejections and slow starts are.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ pub struct Health {
 struct Checks(HashMap<usize, Check>);
 
 struct Check {
-    upstream: Arc<Upstream>,
+    upstream: Arc<RunningUpstream>,
     endpoint: Arc<Endpoint>,
     /// Moves every check a little, so that many nodes are not asked at once, nor one by many gateways.
     spread: u64,
@@ -76,9 +76,9 @@ impl BackgroundService for Health {
             let (generation, now) = (self.live.current(), Instant::now());
             for upstream in generation.upstreams() {
                 for endpoint in upstream.tick(now) {
-                    log::info!("ejection is over upstream={} address={}", upstream.spec().name, endpoint.address());
+                    log::info!("ejection is over upstream={} address={}", upstream.settings().name, endpoint.address());
                 }
-                if let Some(spec) = &upstream.spec().health_check {
+                if let Some(spec) = &upstream.settings().health_check {
                     for endpoint in upstream.endpoints().iter() {
                         checks.of(upstream, endpoint, spec, now).go_on(&self.connector, spec, now, round);
                     }
@@ -92,13 +92,13 @@ impl BackgroundService for Health {
 impl Checks {
     fn of(
         &mut self,
-        upstream: &Arc<Upstream>,
+        upstream: &Arc<RunningUpstream>,
         endpoint: &Arc<Endpoint>,
         spec: &snapshot::HealthCheck,
         now: Instant,
     ) -> &mut Check {
         self.0.entry(Arc::as_ptr(endpoint).addr()).or_insert_with(|| {
-            let spread = key(format!("{} {}", upstream.spec().name, endpoint.address()).as_bytes());
+            let spread = key(format!("{} {}", upstream.settings().name, endpoint.address()).as_bytes());
             let (upstream, endpoint) = (upstream.clone(), endpoint.clone());
             let due = now + part(spec.interval.min(FIRST_WITHIN), spread, 100);
             Check { upstream, endpoint, spread, due, task: None, round: 0 }
@@ -135,8 +135,8 @@ fn part(of: Duration, chance: u64, steps: u32) -> Duration {
 }
 
 /// Asks a node, and passes on what it has said.
-async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, connector: &OnceCell<Connector>) {
-    let Some(spec) = &upstream.spec().health_check else { return };
+async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: &OnceCell<Connector>) {
+    let Some(spec) = &upstream.settings().health_check else { return };
     let ask = async {
         match &spec.http {
             None => TcpStream::connect(endpoint.address()).await.map(drop).map_err(|error| error.to_string()),
@@ -150,7 +150,7 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, connector: &OnceCe
     let asked = tokio::time::timeout(spec.timeout, ask).await;
     let result = asked.unwrap_or_else(|_| Err(format!("no answer within {:?}", spec.timeout)));
     let change = upstream.checked(endpoint, result.is_ok(), Instant::now());
-    let (name, address) = (&upstream.spec().name, endpoint.address());
+    let (name, address) = (&upstream.settings().name, endpoint.address());
     match (change, result) {
         (Some(Change::Down), Err(why)) => log::warn!("node is down upstream={name} address={address} because={why:?}"),
         (Some(Change::Up), _) => log::info!("node is back upstream={name} address={address}"),
@@ -161,7 +161,7 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, connector: &OnceCe
 
 /// Sends the request of a check, and returns the status of the response.
 async fn ask(
-    upstream: &Upstream,
+    upstream: &RunningUpstream,
     endpoint: &Endpoint,
     http: &HttpCheck,
     connector: &OnceCell<Connector>,
@@ -175,7 +175,7 @@ async fn ask(
     // A connection of HTTP/2 that has room for more streams would be kept for the next check.
     peer.options.max_h2_streams = 1;
     let (mut session, _) = connector.get_http_session(&peer).await?;
-    if upstream.spec().http2 && matches!(session, HttpSession::H1(_)) {
+    if upstream.settings().http2 && matches!(session, HttpSession::H1(_)) {
         return Error::e_explain(ErrorType::H2Error, "it does not speak HTTP/2");
     }
     session.write_request_header(request(upstream, endpoint, http, &peer)?).await?;
@@ -199,8 +199,13 @@ async fn ask(
     Ok(status)
 }
 
-fn request(upstream: &Upstream, endpoint: &Endpoint, http: &HttpCheck, peer: &HttpPeer) -> Result<Box<RequestHeader>> {
-    let node = &upstream.spec().nodes[endpoint.node()];
+fn request(
+    upstream: &RunningUpstream,
+    endpoint: &Endpoint,
+    http: &HttpCheck,
+    peer: &HttpPeer,
+) -> Result<Box<RequestHeader>> {
+    let node = &upstream.settings().nodes[endpoint.node()];
     let host = match &http.host {
         Some(host) => host.to_string(),
         None if peer.is_tls() => server_name(upstream, endpoint).to_owned(),
@@ -210,7 +215,7 @@ fn request(upstream: &Upstream, endpoint: &Endpoint, http: &HttpCheck, peer: &Ht
     let mut request = RequestHeader::build("GET", http.path.as_bytes(), None)?;
     request.insert_header("User-Agent", "corsgate-health-check")?;
     request.insert_header("Accept", "*/*")?;
-    match upstream.spec().http2 {
+    match upstream.settings().http2 {
         false => {
             request.insert_header("Host", host)?;
             request.insert_header("Connection", "close")?;

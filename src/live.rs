@@ -20,10 +20,10 @@ pub use self::reloads::{Reload, Reloads};
 
 use crate::config::Source;
 use crate::problem::{Problems, Severity};
-use crate::record::AccessLog;
-use crate::record::access_log::{Opened, Unopened};
+use crate::record::AccessLogger;
+use crate::record::access_log::{OpenError, Opened};
 use crate::report;
-use crate::snapshot::{self, Fixed, Loaded, LogTarget, Snapshot};
+use crate::snapshot::{self, Loaded, LogTarget, Snapshot, StartupSettings};
 use crate::source::watch::Look;
 use crate::source::{ConfigSource, Files, Reading, SourceText, Unreadable};
 use crate::terminal::Paint;
@@ -36,11 +36,11 @@ pub struct Live {
     /// Those that were in force before, and may still serve somebody.
     retired: Mutex<Vec<Arc<Generation>>>,
     /// What the process was started with.
-    started: Fixed,
+    started: StartupSettings,
     /// One reload at a time; with the files of the last one, whatever came of it.
     files: Mutex<Files>,
     reloads: Reloads,
-    access_log: Arc<AccessLog>,
+    access_log: Arc<AccessLogger>,
 }
 
 /// A reload that was applied.
@@ -56,7 +56,7 @@ pub struct Reloaded {
 
 /// Why a configuration cannot be used.
 #[derive(Debug)]
-pub enum Refused {
+pub enum LoadError {
     /// The file cannot be read.
     Unreadable(Unreadable),
     /// The text has errors; they are written out as `check` prints them.
@@ -64,21 +64,21 @@ pub enum Refused {
     /// Its listeners cannot make handshakes.
     Listeners(AcceptorError),
     /// Its access log cannot be written.
-    AccessLog(Unopened),
+    AccessLog(OpenError),
 }
 
 // === impl Live ===
 
 impl Live {
     /// Loads the configuration of the process. Also returns the warnings that `check` would print.
-    pub fn start(source: ConfigSource) -> Result<(Self, String), Refused> {
+    pub fn start(source: ConfigSource) -> Result<(Self, String), LoadError> {
         let reading = Reading::default();
         let (snapshot, written, remarks) = read(&source, &reading)?;
-        let started = snapshot.fixed().clone();
+        let started = snapshot.startup().clone();
         let first = Generation::new(1, snapshot, written, None)?;
-        let access_log = Arc::new(AccessLog::default());
+        let access_log = Arc::new(AccessLogger::default());
         let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
-        access_log.follow(opened);
+        access_log.activate(opened);
         let current = ArcSwap::from_pointee(first);
         let files = Mutex::new(reading.files());
         let (retired, reloads) = (Mutex::default(), Reloads::default());
@@ -96,14 +96,14 @@ impl Live {
     }
 
     /// What the process was started with, and only a restart can change.
-    pub fn started(&self) -> &Fixed {
+    pub fn started(&self) -> &StartupSettings {
         &self.started
     }
 
     /// The keys in which the configuration in force differs from what the process was started with, and which only a
     /// restart can put in force.
     pub fn needs_restart(&self) -> Vec<&'static str> {
-        self.started.differences(self.current().snapshot.fixed())
+        self.started.differences(self.current().snapshot.startup())
     }
 
     /// How reloads have gone.
@@ -112,24 +112,24 @@ impl Live {
     }
 
     /// The access log that the configuration in force asks for.
-    pub fn access_log(&self) -> &Arc<AccessLog> {
+    pub fn access_log(&self) -> &Arc<AccessLogger> {
         &self.access_log
     }
 
     /// Reads the file again and puts it in force, whole or not at all. Opens the file of the access log anew in any
     /// case. Blocks: on files and on name look-ups.
-    pub fn reload(&self) -> Result<Reloaded, Refused> {
+    pub fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut files = self.lock_files();
         let reading = Reading::default();
         let result = read(&self.source, &reading).and_then(|(snapshot, written, remarks)| {
             let old = self.current();
-            let needs_restart = self.started.differences(snapshot.fixed());
+            let needs_restart = self.started.differences(snapshot.startup());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             let number = new.number;
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
             let replaced = self.current.swap(Arc::new(new));
             self.lock_retired().push(replaced);
-            self.access_log.follow(log);
+            self.access_log.activate(log);
             Ok(Reloaded { number, needs_restart, remarks })
         });
         *files = reading.files();
@@ -177,8 +177,8 @@ impl Live {
 }
 
 /// A snapshot, its text, and the warnings about it.
-fn read(source: &ConfigSource, reading: &Reading) -> Result<(Snapshot, SourceText, String), Refused> {
-    let (text, Loaded { snapshot, mut problems }) = source.read_and_load(reading).map_err(Refused::Unreadable)?;
+fn read(source: &ConfigSource, reading: &Reading) -> Result<(Snapshot, SourceText, String), LoadError> {
+    let (text, Loaded { snapshot, mut problems }) = source.read_and_load(reading).map_err(LoadError::Unreadable)?;
     // Hints are for the author of the file, not for the log of every reload.
     problems.retain(|problem| problem.kind.severity() > Severity::Hint);
     let written = |problems: &Problems| report::text(problems, &Source::new(&text.name, &text.text), Paint::Plain);
@@ -187,30 +187,35 @@ fn read(source: &ConfigSource, reading: &Reading) -> Result<(Snapshot, SourceTex
             let remarks = if problems.is_empty() { String::new() } else { written(&problems) };
             Ok((snapshot, text, remarks))
         }
-        None => Err(Refused::Invalid(written(&problems))),
+        None => Err(LoadError::Invalid(written(&problems))),
     }
 }
 
 /// Opens the access log of a snapshot. Refuses a path that is a file of the configuration itself.
-fn open_log(source: &ConfigSource, log: &AccessLog, snapshot: &Snapshot, reading: &Reading) -> Result<Opened, Refused> {
+fn open_log(
+    source: &ConfigSource,
+    log: &AccessLogger,
+    snapshot: &Snapshot,
+    reading: &Reading,
+) -> Result<Opened, LoadError> {
     if let Some(snapshot::AccessLog { to: LogTarget::File(path), .. }) = snapshot.access_log() {
         let path = source.folder().join(&**path);
         if reading.has(&path) {
-            return Err(Refused::AccessLog(Unopened::of_the_configuration(path)));
+            return Err(LoadError::AccessLog(OpenError::of_the_configuration(path)));
         }
     }
-    log.open(snapshot.access_log(), source.folder()).map_err(Refused::AccessLog)
+    log.open(snapshot.access_log(), source.folder()).map_err(LoadError::AccessLog)
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Unreadable(error) => error.fmt(f),
-            Refused::Invalid(problems) => f.write_str(problems.trim_end()),
-            Refused::Listeners(error) => error.fmt(f),
-            Refused::AccessLog(error) => error.fmt(f),
+            LoadError::Unreadable(error) => error.fmt(f),
+            LoadError::Invalid(problems) => f.write_str(problems.trim_end()),
+            LoadError::Listeners(error) => error.fmt(f),
+            LoadError::AccessLog(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for LoadError {}

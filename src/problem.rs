@@ -1,16 +1,16 @@
 //! What can be wrong with a configuration, and what to write instead.
 //!
-//! Every sentence that `corsgate check` or a failed reload can say about a file stands here, one [`Kind`] each: the
+//! Every sentence that `corsgate check` or a failed reload can say about a file stands here, one [`ProblemKind`] each: the
 //! fault with the user's own text in it, and the remedy. The layers above only say *where* ([`At`]) and *which*.
 //! Nothing here knows files or lines: [`crate::config::Source`] turns a [`KeyPath`] into a line and a column.
 //!
 //! ```
-//! use corsgate::problem::{At, Kind, Problems};
+//! use corsgate::problem::{At, ProblemKind, Problems};
 //!
 //! let mut problems = Problems::default();
 //! let root = At::root();
 //! let services = root.key("services");
-//! problems.add(&services.index(0).key("upstream"), Kind::Missing { example: "upstream: api" });
+//! problems.add(&services.index(0).key("upstream"), ProblemKind::Missing { example: "upstream: api" });
 //! assert_eq!(
 //!     problems.iter().next().unwrap().to_string(),
 //!     "services[0].upstream: is missing; write for example `upstream: api`",
@@ -25,7 +25,7 @@ pub struct Problem {
     /// The key it is about; the key need not exist (it may be the one that is missing).
     pub at: KeyPath,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: ProblemKind,
 }
 
 /// How much a problem matters.
@@ -58,11 +58,11 @@ pub struct Problems(Vec<Problem>);
 
 /// The path of a key from the top of the file: `services[0].routes[1].cors.allow_origins`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyPath(pub Vec<Step>);
+pub struct KeyPath(pub Vec<PathStep>);
 
 /// One step of a [`KeyPath`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Step {
+pub enum PathStep {
     /// Into a mapping.
     Key(String),
     /// Into a list, from 0.
@@ -98,10 +98,10 @@ pub enum SyntaxPlace {
 
 /// One variant for each thing that can be wrong, holding the user's text.
 ///
-/// The documentation of a variant is its own [`Kind::fault`] and [`Kind::remedy`].
+/// The documentation of a variant is its own [`ProblemKind::fault`] and [`ProblemKind::remedy`].
 #[allow(missing_docs)] // the sentences below say more than a doc comment could
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     // --- the text
     Unreadable { why: String },
     Syntax { message: String, remedy: &'static str, places: Vec<SyntaxPlace> },
@@ -217,7 +217,7 @@ pub enum Kind {
 
 impl Problems {
     /// Notes `kind` at a place.
-    pub fn add(&mut self, at: &At<'_>, kind: Kind) {
+    pub fn add(&mut self, at: &At<'_>, kind: ProblemKind) {
         self.push(Problem { at: at.path(), kind });
     }
 
@@ -324,8 +324,8 @@ impl At<'_> {
         let mut here = Some(self);
         while let Some(at) = here {
             match at.step {
-                Some(AtStep::Key(key)) => steps.push(Step::Key(key.to_owned())),
-                Some(AtStep::Index(index)) => steps.push(Step::Index(index)),
+                Some(AtStep::Key(key)) => steps.push(PathStep::Key(key.to_owned())),
+                Some(AtStep::Index(index)) => steps.push(PathStep::Index(index)),
                 None => {}
             }
             here = at.parent;
@@ -343,7 +343,7 @@ impl KeyPath {
 
     /// True for `upstreams.api`: what the key is called is the name itself.
     pub fn names_a_key(&self) -> bool {
-        matches!(&*self.0, [Step::Key(_), Step::Key(_)])
+        matches!(&*self.0, [PathStep::Key(_), PathStep::Key(_)])
     }
 }
 
@@ -351,46 +351,46 @@ impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if i == 0 => f.write_str(key)?,
-                Step::Key(key) => write!(f, ".{key}")?,
-                Step::Index(index) => write!(f, "[{index}]")?,
+                PathStep::Key(key) if i == 0 => f.write_str(key)?,
+                PathStep::Key(key) => write!(f, ".{key}")?,
+                PathStep::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
     }
 }
 
-// === impl Kind ===
+// === impl ProblemKind ===
 
-impl Kind {
+impl ProblemKind {
     /// Whether it refuses the file, warns, or only hints.
     pub fn severity(&self) -> Severity {
         match self {
-            Kind::RegexUnescapedDot { .. }
-            | Kind::RegexOpenPrefix { .. }
-            | Kind::RegexAlternation { .. }
-            | Kind::RegexWithoutScheme { .. }
-            | Kind::RegexMatchesAll { .. }
-            | Kind::PublicSuffix { .. }
-            | Kind::OddSchemeWithCredentials { .. }
-            | Kind::MethodNeverSent { .. }
-            | Kind::HeaderNeverSent { .. }
-            | Kind::HeaderNeverRead { .. }
-            | Kind::HeaderOtherDirection { .. }
-            | Kind::MeaninglessBesideAny { .. }
-            | Kind::PrivateNetworkGone
-            | Kind::NeverReached { .. }
-            | Kind::CertificateEndsSoon { .. }
-            | Kind::VerifyOff
-            | Kind::TrustsEveryone { .. }
-            | Kind::FolderMissing { .. }
-            | Kind::StripPrefixMismatch { .. } => Severity::Warning,
-            Kind::MaxAgeLeftOut
-            | Kind::UnusedDanger { .. }
-            | Kind::AnyHeaderWithoutAuthorization
-            | Kind::MethodCase { .. }
-            | Kind::DebugHeader
-            | Kind::AdminExposed { .. } => Severity::Hint,
+            ProblemKind::RegexUnescapedDot { .. }
+            | ProblemKind::RegexOpenPrefix { .. }
+            | ProblemKind::RegexAlternation { .. }
+            | ProblemKind::RegexWithoutScheme { .. }
+            | ProblemKind::RegexMatchesAll { .. }
+            | ProblemKind::PublicSuffix { .. }
+            | ProblemKind::OddSchemeWithCredentials { .. }
+            | ProblemKind::MethodNeverSent { .. }
+            | ProblemKind::HeaderNeverSent { .. }
+            | ProblemKind::HeaderNeverRead { .. }
+            | ProblemKind::HeaderOtherDirection { .. }
+            | ProblemKind::MeaninglessBesideAny { .. }
+            | ProblemKind::PrivateNetworkGone
+            | ProblemKind::NeverReached { .. }
+            | ProblemKind::CertificateEndsSoon { .. }
+            | ProblemKind::VerifyOff
+            | ProblemKind::TrustsEveryone { .. }
+            | ProblemKind::FolderMissing { .. }
+            | ProblemKind::StripPrefixMismatch { .. } => Severity::Warning,
+            ProblemKind::MaxAgeLeftOut
+            | ProblemKind::UnusedDanger { .. }
+            | ProblemKind::AnyHeaderWithoutAuthorization
+            | ProblemKind::MethodCase { .. }
+            | ProblemKind::DebugHeader
+            | ProblemKind::AdminExposed { .. } => Severity::Hint,
             _ => Severity::Error,
         }
     }
@@ -398,8 +398,8 @@ impl Kind {
     /// Whether this is a misspelt key at `at` that was probably meant to be the key at `meant`, or a merge key that
     /// may have brought it.
     pub fn may_stand_for(&self, meant: &KeyPath, at: &KeyPath) -> bool {
-        let Kind::UnknownKey { key, known } = self else { return false };
-        let (Some((Step::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {
+        let ProblemKind::UnknownKey { key, known } = self else { return false };
+        let (Some((PathStep::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {
             return false;
         };
         parent == own && (key == "<<" || nearest(key, known) == Some(meant))
@@ -421,7 +421,7 @@ impl Kind {
 
     /// What is wrong, without a full stop.
     pub fn fault(&self) -> String {
-        use Kind::*;
+        use ProblemKind::*;
         match self {
             Unreadable { why } => format!("cannot be read: {why}"),
             Syntax { message, .. } => message.clone(),
@@ -591,7 +591,7 @@ impl Kind {
 
     /// What to write instead, as an order.
     pub fn remedy(&self) -> String {
-        use Kind::*;
+        use ProblemKind::*;
         match self {
             Unreadable { .. } => "name the file with `--config FILE`".into(),
             Syntax { remedy, .. } => (*remedy).to_owned(),
@@ -729,11 +729,11 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl ProblemKind {
     /// What to write instead, where that is one definite text; None where it is a choice. Agrees with
-    /// [`Kind::remedy`].
+    /// [`ProblemKind::remedy`].
     pub fn replacement(&self) -> Option<Replacement> {
-        use Kind::*;
+        use ProblemKind::*;
         match self {
             UnknownKey { key, known } if key != "<<" => {
                 nearest(key, known).map(|near| Replacement::Key(near.to_owned()))

@@ -23,18 +23,18 @@ use pingora::services::listening::Service;
 use pingora_core::apps::ServerApp;
 use tokio::net::TcpSocket;
 
-use self::drain::Drain;
-use self::names::Names;
-use self::reload::Reload;
-pub use self::reload::{Hangup, ReloadOn};
+use self::drain::DrainService;
+use self::names::NamesService;
+use self::reload::ReloadService;
+pub use self::reload::{ReloadOn, ReloadSignal};
 use self::signals::Signals;
-use crate::accept::{Edge, listener_config};
+use crate::accept::{Acceptor, listener_config};
 use crate::admin::metrics::Metrics;
-use crate::admin::{self, Admin, Bounded, Readiness};
+use crate::admin::{self, AdminServer, Bounded, Readiness};
 use crate::forward::Gateway;
 use crate::health::Health;
 use crate::live::Live;
-use crate::record::{AccessLog, Telemetry};
+use crate::record::{AccessLogger, Recorder};
 
 /// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
 /// node is tried once more when a kept connection to it had ended.
@@ -70,23 +70,23 @@ pub enum Sockets {
 /// Serves until a signal ends the process. Returns only when it could not start.
 pub fn serve(
     live: Arc<Live>,
-    hangup: Hangup,
+    reload_signal: ReloadSignal,
     sockets: Sockets,
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, StartError> {
-    serve_with(live, hangup, sockets, reload_on, |_| {})
+    serve_with(live, reload_signal, sockets, reload_on, |_| {})
 }
 
 /// As [`serve`], with services of the caller's own in the same process.
 pub fn serve_with(
     live: Arc<Live>,
-    hangup: Hangup,
+    reload_signal: ReloadSignal,
     sockets: Sockets,
     reload_on: ReloadOn,
     add: impl FnOnce(&mut Server),
 ) -> Result<std::convert::Infallible, StartError> {
     let generation = live.current();
-    let fixed = generation.snapshot.fixed().clone();
+    let fixed = generation.snapshot.startup().clone();
     let upgrade = live.source().path().map_or_else(
         || Err("the configuration is built in".to_owned()),
         |file| handover::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
@@ -127,11 +127,11 @@ pub fn serve_with(
     let mut server = Server::new_with_opt_and_conf(options, conf);
     server.bootstrap();
 
-    let telemetry = Arc::new(Telemetry::new(fixed.admin.is_some(), live.access_log().clone()));
+    let recorder = Arc::new(Recorder::new(fixed.admin.is_some(), live.access_log().clone()));
     let access_log = live.access_log().clone();
-    let gateway = Gateway::new(live.clone(), telemetry.clone());
+    let gateway = Gateway::new(live.clone(), recorder.clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
-    let edge = Edge::new(live.clone(), proxy);
+    let edge = Acceptor::new(live.clone(), proxy);
     let (connections, counts) = (edge.admission(), edge.counts());
     let mut edge = Service::new("edge".to_owned(), edge);
     for listener in generation.snapshot.listeners() {
@@ -140,20 +140,24 @@ pub fn serve_with(
     server.add_service(edge);
     let readiness = Readiness::default();
     if let Some(address) = fixed.admin {
-        let admin = Admin::new(admin::Process {
+        let admin = AdminServer::new(admin::Process {
             live: live.clone(),
             readiness: readiness.clone(),
-            telemetry: telemetry.clone(),
+            recorder: recorder.clone(),
             connections: connections.clone(),
-            metrics: Metrics::new(live.clone(), telemetry.clone(), counts),
+            metrics: Metrics::new(live.clone(), recorder.clone(), counts),
             started: SystemTime::now(),
         });
         add_http_service(&mut server, "admin", Bounded::new(admin), address);
     }
-    server.add_service(background_service("reload", Reload { live: live.clone(), hangup, on: reload_on }));
-    server.add_service(background_service("names", Names { live: live.clone() }));
+    server
+        .add_service(background_service("reload", ReloadService { live: live.clone(), reload_signal, on: reload_on }));
+    server.add_service(background_service("names", NamesService { live: live.clone() }));
     server.add_service(background_service("health", Health::new(live)));
-    server.add_service(background_service("drain", Drain { telemetry, connections, grace_period: fixed.grace_period }));
+    server.add_service(background_service(
+        "drain",
+        DrainService { recorder, connections, grace_period: fixed.grace_period },
+    ));
     add(&mut server);
 
     let snapshot = &generation.snapshot;
@@ -174,7 +178,7 @@ pub fn serve_with(
 }
 
 /// Ends the process, once what its requests have left behind is written.
-fn exit(access_log: &AccessLog) -> ! {
+fn exit(access_log: &AccessLogger) -> ! {
     access_log.finish(LAST_LINES_WITHIN);
     log::logger().flush();
     std::process::exit(0)

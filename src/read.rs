@@ -9,5 +9,5 @@ pub mod watchdog;
 
 pub use self::client::Client;
 pub(crate) use self::client::ClientTls;
-pub(crate) use self::connection::Connection;
-pub(crate) use self::requests::{CROWD_PATIENCE, Requests};
+pub(crate) use self::connection::ClientStream;
+pub(crate) use self::requests::{OVER_LIMIT_TIMEOUT, Requests};

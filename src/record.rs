@@ -1,6 +1,6 @@
 //! What is kept of requests: who looks at the gateway from outside learns it from here.
 //!
-//! Each request is noted once, when it has ended, as one [`Record`]. Everything that is counted, written or remembered
+//! Each request is noted once, when it has ended, as one [`RequestRecord`]. Everything that is counted, written or remembered
 //! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
 
 pub mod access_log;
@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version};
 
-pub use self::access_log::AccessLog;
-pub use self::refusals::{CUT, Refusals, Refused};
-pub use self::route_metrics::{MethodClass, StatusClass, Tallies, Tally};
+pub use self::access_log::AccessLogger;
+pub use self::refusals::{CUT, Refusals, RefusedRequest};
+pub use self::route_metrics::{MethodClass, RouteMetrics, RouteMetricsTable, StatusClass};
 
 use crate::cors::{Reason, Scheme};
 use crate::decide::RequestKind;
@@ -27,7 +27,7 @@ use crate::snapshot::{Route, Snapshot};
 
 /// Everything that requests leave behind in this process.
 #[derive(Debug)]
-pub struct Telemetry {
+pub struct Recorder {
     /// Whether there is an admin listener, where it can be asked for.
     admin: bool,
     /// Requests under way.
@@ -35,7 +35,7 @@ pub struct Telemetry {
     /// The last ones that were refused.
     pub refusals: Refusals,
     /// A line for each.
-    pub access_log: Arc<AccessLog>,
+    pub access_log: Arc<AccessLogger>,
 }
 
 /// How many requests are under way: what a graceful stop waits for.
@@ -44,7 +44,7 @@ pub struct Running(AtomicUsize);
 
 /// A request that has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
+pub struct RequestRecord<'a> {
     /// Number of the configuration generation that served it.
     pub generation: u64,
     /// The route that it belongs to, with its position; None when it got no further than its form, host or path.
@@ -64,7 +64,7 @@ pub struct Record<'a> {
     /// Its method, as far as it is told apart.
     pub method: MethodClass,
     /// What the client sent; None when it was cut off, and nobody has it any more.
-    pub request: Option<Asked<'a>>,
+    pub request: Option<RequestLine<'a>>,
     /// The status that the client was given; None when it was given none.
     pub status: Option<StatusCode>,
     /// Bytes of the response's body.
@@ -72,7 +72,7 @@ pub struct Record<'a> {
     /// From when its header was understood until its response had ended.
     pub took: Duration,
     /// How it fared with its upstream; None when it was not forwarded.
-    pub upstream: Option<Forwarded<'a>>,
+    pub upstream: Option<UpstreamAttempt<'a>>,
     /// What went wrong after it was judged, in a word or two.
     pub failure: Option<&'a str>,
     /// By which it is found.
@@ -81,7 +81,7 @@ pub struct Record<'a> {
 
 /// What a client has asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RequestLine<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Host and port, as the client wrote them; empty when there are none.
@@ -96,7 +96,7 @@ pub struct Asked<'a> {
 
 /// How a request fared with its upstream.
 #[derive(Debug, Clone, Copy)]
-pub struct Forwarded<'a> {
+pub struct UpstreamAttempt<'a> {
     /// The upstream's name.
     pub name: &'a str,
     /// The node that answered, or was tried last; None when there was none to try.
@@ -107,16 +107,16 @@ pub struct Forwarded<'a> {
     pub tries: usize,
 }
 
-// === impl Telemetry, Running ===
+// === impl Recorder, Running ===
 
-impl Telemetry {
+impl Recorder {
     /// For a process with an admin listener, or without. Reloads change the access log.
-    pub fn new(admin: bool, access_log: Arc<AccessLog>) -> Self {
-        Telemetry { admin, running: Running::default(), refusals: Refusals::default(), access_log }
+    pub fn new(admin: bool, access_log: Arc<AccessLogger>) -> Self {
+        Recorder { admin, running: Running::default(), refusals: Refusals::default(), access_log }
     }
 
     /// Whether anybody can ever learn of a request. If not, none has to be told of.
-    pub fn has_audience(&self, snapshot: &Snapshot) -> bool {
+    pub fn is_recording(&self, snapshot: &Snapshot) -> bool {
         self.admin || snapshot.access_log().is_some()
     }
 
@@ -125,10 +125,10 @@ impl Telemetry {
         self.admin
     }
 
-    /// To be called once for each request, when it has ended. `tallies` are those of its configuration.
-    pub fn note(&self, tallies: &Tallies, record: &Record<'_>) {
+    /// To be called once for each request, when it has ended. `route_metrics` are those of its configuration.
+    pub fn note(&self, route_metrics: &RouteMetricsTable, record: &RequestRecord<'_>) {
         if self.admin {
-            tallies.count(record);
+            route_metrics.count(record);
             if record.refused {
                 self.refusals.remember(record);
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::{Hunk, Place, Source, hunks};
-use crate::problem::{Kind, Problem, Problems, Severity, SyntaxPlace};
+use crate::problem::{Problem, ProblemKind, Problems, Severity, SyntaxPlace};
 use crate::terminal::{Paint, is_unseen, printable};
 
 /// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
@@ -134,13 +134,13 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
 fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     match &problem.kind {
         // There is no text to point at.
-        Kind::Unreadable { .. } => None,
+        ProblemKind::Unreadable { .. } => None,
         // A syntax error has no key.
-        Kind::Syntax { places, .. } => syntax_place(places, source),
-        Kind::UnknownKey { .. } | Kind::KeyTwice { .. } | Kind::KeyAndAlias { .. } => {
+        ProblemKind::Syntax { places, .. } => syntax_place(places, source),
+        ProblemKind::UnknownKey { .. } | ProblemKind::KeyTwice { .. } | ProblemKind::KeyAndAlias { .. } => {
             Some(source.place_of_key(&problem.at))
         }
-        Kind::BadName { .. } | Kind::NameTwice { .. } if problem.at.names_a_key() => {
+        ProblemKind::BadName { .. } | ProblemKind::NameTwice { .. } if problem.at.names_a_key() => {
             Some(source.place_of_key(&problem.at))
         }
         _ => Some(source.place(&problem.at)),

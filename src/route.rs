@@ -9,10 +9,10 @@
 //!
 //! ```
 //! use corsgate::domain::HostName;
-//! use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes};
+//! use corsgate::route::{RouteEntry, RouteMatch, HostPattern, PathPattern, Routes};
 //!
 //! let mut routes = Routes::<&str, ()>::builder();
-//! let entry = |path, route| Entry { path: PathPattern::parse(path).unwrap(), methods: None, route };
+//! let entry = |path, route| RouteEntry { path: PathPattern::parse(path).unwrap(), methods: None, route };
 //! routes.service(
 //!     vec![HostPattern::parse("*.example").unwrap()],
 //!     vec![entry("/users/{id}", "one user"), entry("/*", "all the rest")],
@@ -20,7 +20,7 @@
 //! let routes = routes.build(|_services| ()).unwrap();
 //!
 //! let route = |authority, path: &str| match routes.find(HostName::parse(authority)?.as_str(), path.as_bytes()) {
-//!     Found::Path(path, _) => path.route("GET").copied(),
+//!     RouteMatch::Path(path, _) => path.route("GET").copied(),
 //!     _ => None,
 //! };
 //! assert_eq!(route("api.example:8080", "/users/7"), Some("one user"));
@@ -59,7 +59,7 @@ pub struct Routes<R, H> {
 
 /// What was found for a host and a path.
 #[derive(Debug)]
-pub enum Found<'a, R, H> {
+pub enum RouteMatch<'a, R, H> {
     /// The routes of the path, to be chosen by method; and what the host carries.
     Path(&'a Path<R>, &'a H),
     /// The host is known, the path is not.
@@ -72,21 +72,21 @@ pub enum Found<'a, R, H> {
 #[derive(Debug)]
 pub struct Path<R> {
     /// In the order of the file.
-    choices: Vec<(Option<Methods>, R)>,
+    choices: Vec<(Option<RouteMethods>, R)>,
     /// The value of `Allow` when no route takes a method.
     allow: HeaderValue,
 }
 
-/// Methods of a route; None takes all that no other route of the path names.
-pub type Methods = Box<[Box<str>]>;
+/// RouteMethods of a route; None takes all that no other route of the path names.
+pub type RouteMethods = Box<[Box<str>]>;
 
 /// One route of a service under one path.
 #[derive(Debug)]
-pub struct Entry<R> {
+pub struct RouteEntry<R> {
     /// Where.
     pub path: PathPattern,
     /// Which methods; None for all.
-    pub methods: Option<Methods>,
+    pub methods: Option<RouteMethods>,
     /// What.
     pub route: R,
 }
@@ -94,7 +94,7 @@ pub struct Entry<R> {
 /// Collects services, in the order of the file.
 #[derive(Debug)]
 pub struct Builder<R> {
-    services: Vec<(Vec<HostPattern>, Vec<Entry<R>>)>,
+    services: Vec<(Vec<HostPattern>, Vec<RouteEntry<R>>)>,
 }
 
 /// Two routes that would take the same requests.
@@ -153,9 +153,9 @@ impl<R, H> Routes<R, H> {
     /// path is compared byte for byte; it must have passed [`is_ambiguous`].
     ///
     /// [`HostName`]: crate::domain::HostName
-    pub fn find(&self, host: &str, path: &[u8]) -> Found<'_, R, H> {
+    pub fn find(&self, host: &str, path: &[u8]) -> RouteMatch<'_, R, H> {
         let Some(host) = self.host(host).map(|id| &self.hosts[id as usize]) else {
-            return Found::UnknownHost;
+            return RouteMatch::UnknownHost;
         };
         let found = match path {
             // The asterisk form of OPTIONS is about the whole server.
@@ -164,8 +164,8 @@ impl<R, H> Routes<R, H> {
             _ => None,
         };
         match found {
-            Some(id) => Found::Path(&self.paths[id as usize], &host.carried),
-            None => Found::UnknownPath(&host.carried),
+            Some(id) => RouteMatch::Path(&self.paths[id as usize], &host.carried),
+            None => RouteMatch::UnknownPath(&host.carried),
         }
     }
 
@@ -203,7 +203,8 @@ impl<R, H> Routes<R, H> {
 impl<R> Path<R> {
     /// The route for a method: one that names it, else one that takes all.
     pub fn route(&self, method: &str) -> Option<&R> {
-        let naming = |methods: &Option<Methods>| methods.as_ref().is_some_and(|m| m.iter().any(|m| **m == *method));
+        let naming =
+            |methods: &Option<RouteMethods>| methods.as_ref().is_some_and(|m| m.iter().any(|m| **m == *method));
         let named = self.choices.iter().find(|(methods, _)| naming(methods));
         named.or_else(|| self.choices.iter().find(|(methods, _)| methods.is_none())).map(|(_, route)| route)
     }
@@ -223,7 +224,7 @@ impl<R> Path<R> {
 
 impl<R: Clone> Builder<R> {
     /// Adds a service: its hosts (none: any host) and its routes.
-    pub fn service(&mut self, hosts: Vec<HostPattern>, entries: Vec<Entry<R>>) {
+    pub fn service(&mut self, hosts: Vec<HostPattern>, entries: Vec<RouteEntry<R>>) {
         self.services.push((hosts, entries));
     }
 
@@ -315,7 +316,7 @@ struct Tree<'a, R, H> {
 
 impl<R: Clone, H> Tree<'_, R, H> {
     /// Adds an entry; or says who already takes its requests.
-    fn add(&mut self, entry: &Entry<R>, owner: (usize, usize)) -> Option<(usize, usize)> {
+    fn add(&mut self, entry: &RouteEntry<R>, owner: (usize, usize)) -> Option<(usize, usize)> {
         let mut at = self.root;
         for segment in entry.path.segments() {
             at = match segment {
@@ -371,7 +372,7 @@ impl<R, H> Routes<R, H> {
 }
 
 /// A route without methods takes what the others leave, so it overlaps only with another one without.
-fn overlap(a: Option<&Methods>, b: Option<&Methods>) -> bool {
+fn overlap(a: Option<&RouteMethods>, b: Option<&RouteMethods>) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
@@ -379,7 +380,7 @@ fn overlap(a: Option<&Methods>, b: Option<&Methods>) -> bool {
     }
 }
 
-fn allow<R>(choices: &[(Option<Methods>, R)]) -> HeaderValue {
+fn allow<R>(choices: &[(Option<RouteMethods>, R)]) -> HeaderValue {
     let methods: Vec<&str> = choices.iter().flat_map(|(methods, _)| methods.iter().flatten()).map(|m| &**m).collect();
     HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }

@@ -5,20 +5,20 @@
 
 mod compile;
 mod load;
-mod spec;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::load::{CompileEnv, Loaded, load};
-pub use self::spec::*;
+pub use self::settings::*;
 
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
 use crate::forwarded::TrustedProxies;
-use crate::problem::{KeyPath, Step};
-use crate::route::{Found, HostPattern, Routes};
+use crate::problem::{KeyPath, PathStep};
+use crate::route::{HostPattern, RouteMatch, Routes};
 
 /// A compiled configuration. Immutable; a reload makes a new one.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Snapshot {
     access_log: Option<AccessLog>,
     admin_hosts: Vec<HostPattern>,
     debug_header: bool,
-    fixed: Fixed,
+    startup: StartupSettings,
 }
 
 /// A route, with all that was inherited.
@@ -93,7 +93,7 @@ pub(crate) struct RouteId(pub(crate) u32);
 
 /// What only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fixed {
+pub struct StartupSettings {
     /// Where clients connect, at least one; and whether in TLS.
     pub listeners: Vec<(SocketAddr, bool)>,
     /// Where operators connect; None: nowhere.
@@ -112,7 +112,7 @@ pub struct Fixed {
 
 impl Snapshot {
     /// The routes of a path, and the policy of its host.
-    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Found<'_, RouteId, Option<Arc<Policy>>> {
+    pub(crate) fn find(&self, host: &str, path: &[u8]) -> RouteMatch<'_, RouteId, Option<Arc<Policy>>> {
         self.table.find(host, path)
     }
 
@@ -181,17 +181,17 @@ impl Snapshot {
     }
 
     /// What only a restart can change.
-    pub fn fixed(&self) -> &Fixed {
-        &self.fixed
+    pub fn startup(&self) -> &StartupSettings {
+        &self.startup
     }
 }
 
-// === impl Fixed, Route ===
+// === impl StartupSettings, Route ===
 
-impl Fixed {
+impl StartupSettings {
     /// The keys in which two configurations differ that only a restart can change.
-    pub(crate) fn differences(&self, new: &Fixed) -> Vec<&'static str> {
-        let Fixed { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
+    pub(crate) fn differences(&self, new: &StartupSettings) -> Vec<&'static str> {
+        let StartupSettings { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
         let mut keys = Vec::new();
         if *listeners != new.listeners {
             keys.push("listeners");
@@ -199,8 +199,9 @@ impl Fixed {
         if *admin != new.admin {
             keys.push("admin");
         }
-        let server =
-            |fixed: &Fixed| (fixed.threads, fixed.grace_period, fixed.drain_delay, fixed.upgrade_socket.clone());
+        let server = |settings: &StartupSettings| {
+            (settings.threads, settings.grace_period, settings.drain_delay, settings.upgrade_socket.clone())
+        };
         if server(self) != server(new) {
             keys.push("server");
         }
@@ -217,7 +218,7 @@ impl Route {
     /// Where the `cors` stands that counts for it, be it a policy, the name of one, or `false`.
     pub fn cors_at(&self) -> Option<KeyPath> {
         let mut at = self.place.at(self.cors.as_ref()?.level);
-        at.0.push(Step::Key("cors".into()));
+        at.0.push(PathStep::Key("cors".into()));
         Some(at)
     }
 
@@ -225,7 +226,7 @@ impl Route {
     pub fn policy_at(&self) -> Option<KeyPath> {
         self.policy.as_ref()?;
         match &self.cors.as_ref()?.name {
-            Some(name) => Some(KeyPath(vec![Step::Key("cors_policies".into()), Step::Key(name.to_string())])),
+            Some(name) => Some(KeyPath(vec![PathStep::Key("cors_policies".into()), PathStep::Key(name.to_string())])),
             None => self.cors_at(),
         }
     }
@@ -247,10 +248,10 @@ impl RoutePlace {
         let RoutePlace { service, route } = self;
         let mut steps = Vec::new();
         if level >= Level::Service {
-            steps.extend([Step::Key("services".into()), Step::Index(service as usize)]);
+            steps.extend([PathStep::Key("services".into()), PathStep::Index(service as usize)]);
         }
         if let (Level::Route, Some(route)) = (level, route) {
-            steps.extend([Step::Key("routes".into()), Step::Index(route as usize)]);
+            steps.extend([PathStep::Key("routes".into()), PathStep::Index(route as usize)]);
         }
         KeyPath(steps)
     }

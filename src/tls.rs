@@ -17,7 +17,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::domain::HostName;
-use crate::problem::Kind;
+use crate::problem::ProblemKind;
 
 /// A certificate with its key, as a listener shows it.
 pub struct Certificate {
@@ -66,7 +66,7 @@ pub struct Pem<'a> {
 
 impl Certificate {
     /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
-    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
+    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         let facts = Facts::of(chain.path, &certificates[0], now)?;
         let key = pair(chain.path, key.path, certificates, &private)?;
@@ -162,11 +162,11 @@ fn base_of(name: &str) -> Option<&str> {
 
 impl Authorities {
     /// Reads a file with one authority or more.
-    pub fn parse(pem: Pem<'_>) -> Result<Self, Kind> {
+    pub fn parse(pem: Pem<'_>) -> Result<Self, ProblemKind> {
         let certificates = read_chain(pem)?;
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
-            roots.add(certificate.clone()).map_err(|error| Kind::BadCertificate {
+            roots.add(certificate.clone()).map_err(|error| ProblemKind::BadCertificate {
                 path: pem.path.to_owned(),
                 why: format!("it cannot sign others: {error}"),
             })?;
@@ -201,7 +201,7 @@ impl fmt::Debug for Authorities {
 
 impl Identity {
     /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
-    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, Kind> {
+    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         Facts::of(chain.path, &certificates[0], now)?;
         pair(chain.path, key.path, certificates.clone(), &private)?;
@@ -225,15 +225,15 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(path: &str, leaf: &CertificateDer<'_>, now: i64) -> Result<Self, Kind> {
-        let bad = |why: String| Kind::BadCertificate { path: path.to_owned(), why };
+    fn of(path: &str, leaf: &CertificateDer<'_>, now: i64) -> Result<Self, ProblemKind> {
+        let bad = |why: String| ProblemKind::BadCertificate { path: path.to_owned(), why };
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
         let (starts, ends) = (leaf.validity().not_before, leaf.validity().not_after);
         if ends.timestamp() < now {
-            return Err(Kind::CertificateExpired { path: path.to_owned(), when: ends.to_string() });
+            return Err(ProblemKind::CertificateExpired { path: path.to_owned(), when: ends.to_string() });
         }
         if starts.timestamp() > now {
-            return Err(Kind::CertificateNotYetValid { path: path.to_owned(), when: starts.to_string() });
+            return Err(ProblemKind::CertificateNotYetValid { path: path.to_owned(), when: starts.to_string() });
         }
         let mut facts = Facts { exact: Vec::new(), wildcard: Vec::new(), ends: ends.timestamp() };
         let names = leaf.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
@@ -264,25 +264,25 @@ fn address(bytes: &[u8]) -> Option<Box<str>> {
     HostName::parse(&ip).map(|host| host.as_str().into())
 }
 
-fn read_chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, Kind> {
+fn read_chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, ProblemKind> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.text).collect();
     match chain {
-        Ok(chain) if chain.is_empty() => Err(Kind::NoPem { path: pem.path.to_owned(), what: "certificate" }),
+        Ok(chain) if chain.is_empty() => Err(ProblemKind::NoPem { path: pem.path.to_owned(), what: "certificate" }),
         Ok(chain) => Ok(chain),
-        Err(error) => Err(Kind::BadCertificate { path: pem.path.to_owned(), why: error.to_string() }),
+        Err(error) => Err(ProblemKind::BadCertificate { path: pem.path.to_owned(), why: error.to_string() }),
     }
 }
 
-fn read_key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, Kind> {
+fn read_key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, ProblemKind> {
     if pem.text.windows(9).any(|window| window == b"ENCRYPTED") {
         let why = "it is encrypted, and there is nobody to ask for the passphrase".to_owned();
-        return Err(Kind::BadKey { path: pem.path.to_owned(), why });
+        return Err(ProblemKind::BadKey { path: pem.path.to_owned(), why });
     }
     PrivateKeyDer::from_pem_slice(pem.text).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => {
-            Kind::NoPem { path: pem.path.to_owned(), what: "private key without a passphrase" }
+            ProblemKind::NoPem { path: pem.path.to_owned(), what: "private key without a passphrase" }
         }
-        error => Kind::BadKey { path: pem.path.to_owned(), why: error.to_string() },
+        error => ProblemKind::BadKey { path: pem.path.to_owned(), why: error.to_string() },
     })
 }
 
@@ -291,16 +291,18 @@ fn pair(
     key: &str,
     chain: Vec<CertificateDer<'static>>,
     private: &PrivateKeyDer<'static>,
-) -> Result<CertifiedKey, Kind> {
-    let signing = ring::sign::any_supported_type(private)
-        .map_err(|_| Kind::BadKey { path: key.to_owned(), why: "it is of a kind that is not supported".to_owned() })?;
+) -> Result<CertifiedKey, ProblemKind> {
+    let signing = ring::sign::any_supported_type(private).map_err(|_| ProblemKind::BadKey {
+        path: key.to_owned(),
+        why: "it is of a kind that is not supported".to_owned(),
+    })?;
     let pair = CertifiedKey::new(chain, signing);
     match pair.keys_match() {
         Ok(()) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(Kind::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() })
+            Err(ProblemKind::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() })
         }
-        Err(error) => Err(Kind::BadCertificate { path: cert.to_owned(), why: error.to_string() }),
+        Err(error) => Err(ProblemKind::BadCertificate { path: cert.to_owned(), why: error.to_string() }),
     }
 }

@@ -3,7 +3,7 @@
 //! What is configured stands in [`crate::snapshot::Upstream`]; this is the part that changes without a reload, and that
 //! survives one when the configuration of the upstream is the same. There are two sides:
 //!
-//! - Requests [`pick`](Upstream::pick) an [`Endpoint`] from a [`Pool`](pool::Pool) that was laid out before, and count
+//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a [`Pool`](pool::Pool) that was laid out before, and count
 //!   on the endpoint what comes of it. They take no lock and allocate nothing.
 //! - Everything that changes who may be picked goes through one mutex: looked up names, checks, failures in a row, time
 //!   that passes. Each of these lays out a new pool, if there is a difference.
@@ -29,18 +29,18 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-pub use self::endpoint::{Active, Endpoint, EndpointCounts, Slot};
+pub use self::endpoint::{ActiveRequest, Endpoint, EndpointCounts, Slot};
 pub use self::hash::key;
 use self::pool::Pool;
 use self::state::State;
-pub use self::state::{Change, STEPS};
+pub use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
 use crate::snapshot;
 
 /// A running upstream.
 #[derive(Debug)]
-pub struct Upstream {
-    spec: snapshot::Upstream,
+pub struct RunningUpstream {
+    settings: snapshot::Upstream,
     /// Unlike any other's in this process.
     id: u64,
     /// Those that may be picked.
@@ -52,7 +52,7 @@ pub struct Upstream {
     /// What makes `random` another row of numbers in each process.
     salt: u64,
     /// What is known of each endpoint. Picks never take this lock.
-    known: Mutex<Vec<Known>>,
+    known: Mutex<Vec<EndpointEntry>>,
     /// Whether [`Self::tick`] has something to do.
     waiting: AtomicBool,
     counts: UpstreamCounts,
@@ -69,25 +69,25 @@ pub struct UpstreamCounts {
 }
 
 #[derive(Debug)]
-struct Known {
+struct EndpointEntry {
     endpoint: Arc<Endpoint>,
     state: State,
 }
 
 /// Why there is nobody to pick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nobody {
+pub enum PickError {
     /// No name has an address.
-    Unknown,
+    Unresolved,
     /// Checks fail everywhere.
-    Down,
+    AllUnhealthy,
     /// Everybody was tried.
-    Tried,
+    Exhausted,
 }
 
 /// How an endpoint is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct EndpointStatus {
     /// Where it is.
     pub address: SocketAddr,
     /// Whether checks have nothing against it; true without checks.
@@ -100,17 +100,17 @@ pub struct Condition {
     pub failures: u64,
 }
 
-impl Upstream {
+impl RunningUpstream {
     /// Starts with the nodes that are written as addresses. Those that are names need a [`Self::refresh`].
     pub fn new(spec: snapshot::Upstream) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
         let addresses = addresses.filter_map(|(i, node)| {
             let ip = node.host.parse::<IpAddr>().ok()?;
-            Some(Known::new(i, SocketAddr::new(ip, node.port), node.weight))
+            Some(EndpointEntry::new(i, SocketAddr::new(ip, node.port), node.weight))
         });
-        let known: Vec<Known> = addresses.collect();
-        let upstream = Upstream {
+        let known: Vec<EndpointEntry> = addresses.collect();
+        let upstream = RunningUpstream {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             pool: ArcSwap::default(),
             endpoints: ArcSwap::default(),
@@ -120,7 +120,7 @@ impl Upstream {
             waiting: AtomicBool::new(false),
             counts: UpstreamCounts::default(),
             slot: Slot::default(),
-            spec,
+            settings: spec,
         };
         *upstream.lock() = known;
         upstream.lay_out(&upstream.lock(), None);
@@ -128,8 +128,8 @@ impl Upstream {
     }
 
     /// As configured.
-    pub fn spec(&self) -> &snapshot::Upstream {
-        &self.spec
+    pub fn settings(&self) -> &snapshot::Upstream {
+        &self.settings
     }
 
     /// A number that no other running upstream of the process has or had, not even one of the same name.
@@ -150,19 +150,19 @@ impl Upstream {
     // --- requests
 
     /// The endpoint for a request, by the configured balance, other than those that were `tried` for it. `key` is what
-    /// the request is hashed by; one without goes by turns.
-    pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<Active, Nobody> {
+    /// the request is hashed by; one without goes by schedule.
+    pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
         let pool = self.pool.load();
         // A second try takes no turn: of two nodes, of which the first is dead, it would be the dead one's again.
         let turn = match tried {
             [] => self.turn.fetch_add(1, Ordering::Relaxed),
             _ => self.turn.load(Ordering::Relaxed),
         };
-        match pool.choose(&self.spec.balance, key, turn, self.salt, tried) {
-            Some(endpoint) => Ok(Active::at(endpoint)),
-            None if !pool.is_empty() => Err(Nobody::Tried),
-            None if self.endpoints.load().is_empty() => Err(Nobody::Unknown),
-            None => Err(Nobody::Down),
+        match pool.choose(&self.settings.balance, key, turn, self.salt, tried) {
+            Some(endpoint) => Ok(ActiveRequest::at(endpoint)),
+            None if !pool.is_empty() => Err(PickError::Exhausted),
+            None if self.endpoints.load().is_empty() => Err(PickError::Unresolved),
+            None => Err(PickError::AllUnhealthy),
         }
     }
 
@@ -174,7 +174,7 @@ impl Upstream {
     /// A request has failed at the endpoint, before there was a response. Tells when that takes it out.
     pub fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Change> {
         let failures = endpoint.failed();
-        let ejection = self.spec.ejection.as_ref().filter(|ejection| failures >= ejection.after)?;
+        let ejection = self.settings.ejection.as_ref().filter(|ejection| failures >= ejection.after)?;
         let mut known = self.lock();
         let others = known.iter().filter(|known| known.state.is_available() && !Arc::ptr_eq(&known.endpoint, endpoint));
         if others.count() == 0 {
@@ -198,8 +198,8 @@ impl Upstream {
     }
 
     /// How the endpoints are, in the order of the configuration.
-    pub fn conditions(&self) -> Vec<Condition> {
-        let condition = |Known { endpoint, state }: &Known| Condition {
+    pub fn statuses(&self) -> Vec<EndpointStatus> {
+        let condition = |EndpointEntry { endpoint, state }: &EndpointEntry| EndpointStatus {
             address: endpoint.address(),
             healthy: state.is_healthy(),
             ejected: state.is_ejected(),
@@ -211,7 +211,7 @@ impl Upstream {
 
     /// A check of the endpoint has come to its end. Tells when that takes it out or brings it back.
     pub fn checked(&self, endpoint: &Arc<Endpoint>, passed: bool, now: Instant) -> Option<Change> {
-        let check = self.spec.health_check.as_ref()?;
+        let check = self.settings.health_check.as_ref()?;
         let mut known = self.lock();
         let found = known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, endpoint))?;
         let change = found.state.checked(passed, check, now)?;
@@ -230,10 +230,10 @@ impl Upstream {
         }
         let mut known = self.lock();
         let mut returned = Vec::new();
-        for Known { endpoint, state } in known.iter_mut() {
-            if state.tick(now, self.spec.slow_start) == Some(Change::Returned) {
+        for EndpointEntry { endpoint, state } in known.iter_mut() {
+            if state.tick(now, self.settings.slow_start) == Some(Change::Returned) {
                 // Who has returned may not fail again before it has succeeded once.
-                endpoint.set_failures(self.spec.ejection.as_ref().map_or(0, |ejection| ejection.after - 1));
+                endpoint.set_failures(self.settings.ejection.as_ref().map_or(0, |ejection| ejection.after - 1));
                 returned.push(endpoint.clone());
             }
         }
@@ -243,7 +243,7 @@ impl Upstream {
 
     /// Whether some node is a name, and must be looked up again from time to time.
     pub fn has_names(&self) -> bool {
-        self.spec.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
+        self.settings.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
     }
 
     /// Looks all names up. A name that cannot be looked up keeps the addresses that it had: a broken resolver must not
@@ -254,7 +254,7 @@ impl Upstream {
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
     ) -> Vec<(String, io::Error)> {
         // Looking up takes its time, and is not done under the lock.
-        let names = self.spec.nodes.iter().enumerate();
+        let names = self.settings.nodes.iter().enumerate();
         let names = names.filter(|(_, node)| node.weight > 0 && node.host.parse::<IpAddr>().is_err());
         let (mut found, mut failed) = (Vec::new(), Vec::new());
         for (i, node) in names {
@@ -277,7 +277,7 @@ impl Upstream {
                 let same = of_node.iter().position(|known| known.endpoint.address() == address);
                 known.push(match same {
                     Some(same) => of_node.swap_remove(same),
-                    None => Known::new(i, address, self.spec.nodes[i].weight),
+                    None => EndpointEntry::new(i, address, self.settings.nodes[i].weight),
                 });
             }
         }
@@ -288,23 +288,24 @@ impl Upstream {
 
     // --- in common
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<EndpointEntry>> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Publishes what follows from what is known. Without a time every share is whole.
-    fn lay_out(&self, known: &[Known], now: Option<Instant>) {
+    fn lay_out(&self, known: &[EndpointEntry], now: Option<Instant>) {
         let available = known.iter().any(|known| known.state.is_available());
-        let usable = |known: &&Known| match available {
+        let usable = |known: &&EndpointEntry| match available {
             true => known.state.is_available(),
             false => known.state.is_healthy(),
         };
-        let share = |known: &Known| now.map_or(STEPS, |now| known.state.share(now, self.spec.slow_start));
-        let weighted = |known: &Known| (known.endpoint.clone(), known.endpoint.weight() * share(known));
+        let ramp =
+            |known: &EndpointEntry| now.map_or(RAMP_STEPS, |now| known.state.ramp(now, self.settings.slow_start));
+        let weighted = |known: &EndpointEntry| (known.endpoint.clone(), known.endpoint.weight() * ramp(known));
         if let Some(pool) = self.pool.load().replaced_by(known.iter().filter(usable).map(weighted)) {
             self.pool.store(Arc::new(pool));
         }
-        let same = |(known, endpoint): (&Known, &Arc<Endpoint>)| Arc::ptr_eq(&known.endpoint, endpoint);
+        let same = |(known, endpoint): (&EndpointEntry, &Arc<Endpoint>)| Arc::ptr_eq(&known.endpoint, endpoint);
         let endpoints = self.endpoints.load();
         if known.len() != endpoints.len() || !known.iter().zip(endpoints.iter()).all(same) {
             self.endpoints.store(Arc::new(known.iter().map(|known| known.endpoint.clone()).collect()));
@@ -313,9 +314,9 @@ impl Upstream {
     }
 }
 
-impl Known {
+impl EndpointEntry {
     fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
-        Known { endpoint: Arc::new(Endpoint::new(node, address, weight)), state: State::NEW }
+        EndpointEntry { endpoint: Arc::new(Endpoint::new(node, address, weight)), state: State::NEW }
     }
 }
 
@@ -363,22 +364,22 @@ mod tests {
         }
     }
 
-    fn upstream(nodes: &[(&str, u32)]) -> Upstream {
-        Upstream::new(spec(nodes))
+    fn upstream(nodes: &[(&str, u32)]) -> RunningUpstream {
+        RunningUpstream::new(spec(nodes))
     }
 
-    fn three() -> Upstream {
+    fn three() -> RunningUpstream {
         upstream(&[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1)])
     }
 
     /// The last digits of the addresses that are picked.
-    fn picks(upstream: &Upstream, n: usize) -> String {
-        let last = |picked: Active| picked.address().ip().to_string().chars().last().unwrap();
+    fn picks(upstream: &RunningUpstream, n: usize) -> String {
+        let last = |picked: ActiveRequest| picked.address().ip().to_string().chars().last().unwrap();
         (0..n).map_while(|_| upstream.pick(None, &[]).ok()).map(last).collect()
     }
 
     /// Those that are picked, each once.
-    fn available(upstream: &Upstream) -> String {
+    fn available(upstream: &RunningUpstream) -> String {
         let mut picked: Vec<char> = picks(upstream, 60).chars().collect();
         picked.sort_unstable();
         picked.dedup();
@@ -386,16 +387,16 @@ mod tests {
     }
 
     /// The endpoint whose address ends in the digit.
-    fn the(upstream: &Upstream, digit: u8) -> Arc<Endpoint> {
+    fn the(upstream: &RunningUpstream, digit: u8) -> Arc<Endpoint> {
         let ends = |endpoint: &&Arc<Endpoint>| endpoint.address().ip().to_string().ends_with(char::from(b'0' + digit));
         upstream.endpoints().iter().find(ends).expect("an endpoint of this address").clone()
     }
 
-    fn fail(upstream: &Upstream, digit: u8, times: u32, now: Instant) -> Vec<Option<Change>> {
+    fn fail(upstream: &RunningUpstream, digit: u8, times: u32, now: Instant) -> Vec<Option<Change>> {
         (0..times).map(|_| upstream.failed(&the(upstream, digit), now)).collect()
     }
 
-    fn tick(upstream: &Upstream, now: Instant) -> usize {
+    fn tick(upstream: &RunningUpstream, now: Instant) -> usize {
         upstream.tick(now).len()
     }
 
@@ -405,7 +406,11 @@ mod tests {
         let first = upstream.pick(None, &[]).unwrap().endpoint().clone();
         let second = upstream.pick(None, std::slice::from_ref(&first)).unwrap().endpoint().clone();
         assert_ne!(first.address(), second.address());
-        assert_eq!(upstream.pick(None, &[first, second]).unwrap_err(), Nobody::Tried, "one without a weight is nobody");
+        assert_eq!(
+            upstream.pick(None, &[first, second]).unwrap_err(),
+            PickError::Exhausted,
+            "one without a weight is nobody"
+        );
     }
 
     #[test]
@@ -428,9 +433,9 @@ mod tests {
     fn requests_under_way_are_counted() {
         let upstream = upstream(&[("10.0.0.1", 1)]);
         let requests = [(); 3].map(|()| upstream.pick(None, &[]).unwrap());
-        assert_eq!(upstream.conditions()[0].active, 3);
+        assert_eq!(upstream.statuses()[0].active, 3);
         drop(requests);
-        assert_eq!(upstream.conditions()[0].active, 0);
+        assert_eq!(upstream.statuses()[0].active, 0);
     }
 
     #[test]
@@ -462,7 +467,7 @@ mod tests {
     fn an_address_keeps_its_state_when_its_name_is_looked_up_again() {
         let upstream = upstream(&[("api.internal", 1)]);
         let now = Instant::now();
-        assert_eq!(upstream.pick(None, &[]).unwrap_err(), Nobody::Unknown);
+        assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::Unresolved);
         let answer = |addresses: &[&str]| {
             let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
             upstream.refresh(now, |_, _| Ok(found.clone()));
@@ -476,7 +481,7 @@ mod tests {
         answer(&["10.0.0.3:80", "10.0.0.2:80", "10.0.0.1:80"]);
         assert!(Arc::ptr_eq(&one, &the(&upstream, 1)) && Arc::ptr_eq(&two, &the(&upstream, 2)));
         assert_eq!(available(&upstream), "13", "2 is still down, and 3 is new");
-        assert_eq!(upstream.conditions().iter().map(|one| one.active).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(upstream.statuses().iter().map(|one| one.active).collect::<Vec<_>>(), [1, 0, 0]);
 
         answer(&["10.0.0.2:80", "10.0.0.3:80"]);
         assert_eq!(available(&upstream), "3");
@@ -493,10 +498,10 @@ mod tests {
         for digit in [1, 2, 3] {
             assert_eq!(upstream.checked(&the(&upstream, digit), false, now), Some(Change::Down));
         }
-        assert_eq!(upstream.pick(None, &[]).unwrap_err(), Nobody::Down);
+        assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::AllUnhealthy);
         assert_eq!(upstream.checked(&the(&upstream, 2), true, now), Some(Change::Up));
         assert_eq!(available(&upstream), "2");
-        let healthy: Vec<bool> = upstream.conditions().iter().map(|condition| condition.healthy).collect();
+        let healthy: Vec<bool> = upstream.statuses().iter().map(|condition| condition.healthy).collect();
         assert_eq!(healthy, [false, true, false]);
     }
 
@@ -550,7 +555,7 @@ mod tests {
         upstream.checked(&the(&upstream, 3), false, now);
         assert_eq!(available(&upstream), "1", "the only one that checks have nothing against");
         upstream.checked(&the(&upstream, 1), false, now);
-        assert_eq!(upstream.pick(None, &[]).unwrap_err(), Nobody::Down);
+        assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::AllUnhealthy);
         upstream.checked(&the(&upstream, 3), true, now);
         assert_eq!(available(&upstream), "3");
     }
@@ -558,27 +563,27 @@ mod tests {
     #[test]
     fn without_ejection_nobody_is_ejected() {
         let upstream =
-            Upstream::new(snapshot::Upstream { ejection: None, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
+            RunningUpstream::new(snapshot::Upstream { ejection: None, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
         assert_eq!(fail(&upstream, 1, 1000, Instant::now()), [None; 1000]);
         assert_eq!(available(&upstream), "12");
     }
 
     /// Percent of the picks that go to the first of two.
-    fn share(upstream: &Upstream) -> usize {
+    fn ramp(upstream: &RunningUpstream) -> usize {
         picks(upstream, 1100).matches('1').count() * 100 / 1100
     }
 
     #[test]
     fn who_is_back_gets_its_share_slowly() {
-        let slow = |nodes| Upstream::new(snapshot::Upstream { slow_start: Some(10 * SECOND), ..spec(nodes) });
+        let slow = |nodes| RunningUpstream::new(snapshot::Upstream { slow_start: Some(10 * SECOND), ..spec(nodes) });
         let upstream = slow(&[("10.0.0.1", 5), ("10.0.0.2", 5)]);
         let start = Instant::now();
-        assert_eq!(share(&upstream), 50, "not at the start");
+        assert_eq!(ramp(&upstream), 50, "not at the start");
         upstream.checked(&the(&upstream, 1), false, start);
         upstream.checked(&the(&upstream, 1), true, start);
         let later = |seconds: u32| {
             upstream.tick(start + seconds * SECOND);
-            share(&upstream)
+            ramp(&upstream)
         };
         assert_eq!([0, 1, 4, 8, 9, 100].map(later), [9, 16, 33, 47, 50, 50]);
         assert!(!upstream.waiting.load(Ordering::Relaxed), "and then nobody looks any more");
@@ -591,7 +596,8 @@ mod tests {
     #[test]
     fn a_hash_without_a_key_goes_by_turns() {
         let balance = Balance::Hash(HashOn::ClientAddress);
-        let upstream = Upstream::new(snapshot::Upstream { balance, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
+        let upstream =
+            RunningUpstream::new(snapshot::Upstream { balance, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
         assert_eq!(picks(&upstream, 6), "121212");
         let of = |tenant: &str| upstream.pick(Some(key(tenant.as_bytes())), &[]).unwrap().address();
         assert!((0..100).all(|_| of("a") == of("a")));
@@ -617,6 +623,6 @@ mod tests {
                 upstream.checked(&one, true, start);
             }
         });
-        assert!(upstream.conditions().iter().all(|condition| condition.active == 0 && condition.healthy));
+        assert!(upstream.statuses().iter().all(|condition| condition.active == 0 && condition.healthy));
     }
 }

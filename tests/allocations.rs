@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Reason, Scheme};
-use corsgate::decide::{Action, Connection, Framing, Refusal, Request, RequestKind};
+use corsgate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, RequestKind};
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
-use corsgate::record::{self, AccessLog, Forwarded, MethodClass, Record, Telemetry};
+use corsgate::record::{self, AccessLogger, MethodClass, Recorder, RequestRecord, UpstreamAttempt};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use corsgate::source::ConfigSource;
-use corsgate::upstream::{Upstream, key};
+use corsgate::upstream::{RunningUpstream, key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 
@@ -72,7 +72,10 @@ fn a_preflight_allocates_nothing() {
             [("origin", origin), ("access-control-request-method", method), ("access-control-request-headers", names)];
         nothing_allocated(&SNAPSHOT, &Asked::new(Method::OPTIONS, "api.example", path, &fields), |outcome| {
             let expected = if allowed { 200 } else { 403 };
-            assert!(matches!(outcome.action, Action::Answer(status) if status == expected), "{path} {method} {names}");
+            assert!(
+                matches!(outcome.action, Action::AnswerPreflight(status) if status == expected),
+                "{path} {method} {names}"
+            );
         });
     }
 }
@@ -193,7 +196,7 @@ services: [{{ name: api, upstream: {{ nodes: [{nodes}], balance: {balance} }} }}
         );
         let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
         let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
-        let upstream = Upstream::new(snapshot.upstreams()[0].clone());
+        let upstream = RunningUpstream::new(snapshot.upstreams()[0].clone());
         let request = || {
             let picked = upstream.pick(Some(key(b"/a/path")), &[]).expect("there are nodes");
             upstream.succeeded(&picked);
@@ -215,9 +218,9 @@ services:
     routes: [{ name: all, paths: [/*] }]
 ";
     let (live, _) = Live::start(ConfigSource::BuiltIn(text.to_owned())).expect("a configuration");
-    let (telemetry, generation) = (Telemetry::new(true, Arc::<AccessLog>::default()), live.current());
+    let (recorder, generation) = (Recorder::new(true, Arc::<AccessLogger>::default()), live.current());
     let id = RequestIds::new().of(&HeaderMap::new());
-    let record = Record {
+    let record = RequestRecord {
         generation: generation.number,
         route: Some((0, generation.snapshot.route(0))),
         kind: RequestKind::Actual,
@@ -231,18 +234,18 @@ services:
         status: Some(StatusCode::OK),
         sent: 100,
         took: Duration::from_millis(20),
-        upstream: Some(Forwarded { name: "api", address: None, took: Some(Duration::from_millis(19)), tries: 1 }),
+        upstream: Some(UpstreamAttempt { name: "api", address: None, took: Some(Duration::from_millis(19)), tries: 1 }),
         failure: None,
         id: &id,
     };
-    let without_route = Record { route: None, reason: None, code: "unknown_host", upstream: None, ..record };
+    let without_route = RequestRecord { route: None, reason: None, code: "unknown_host", upstream: None, ..record };
     for record in [record, without_route] {
-        telemetry.note(generation.tallies(), &record);
-        let allocated = measure(|| (0..100).for_each(|_| telemetry.note(generation.tallies(), &record)));
+        recorder.note(generation.route_metrics(), &record);
+        let allocated = measure(|| (0..100).for_each(|_| recorder.note(generation.route_metrics(), &record)));
         assert_eq!(allocated.count_total, 0, "{}", record.code);
     }
-    let tallies = generation.tallies().all(generation.snapshot.routes());
-    let counted: Vec<u64> = tallies.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
+    let route_metrics = generation.route_metrics().all(generation.snapshot.routes());
+    let counted: Vec<u64> = route_metrics.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
     assert_eq!(counted, [101, 101]);
 }
 
@@ -270,7 +273,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             &[("origin", "https://app.example"), ("user-agent", "Mozilla/5.0 \"\u{e9}\"")],
         );
         let id = RequestIds::new().of(&asked.headers);
-        let record = Record {
+        let record = RequestRecord {
             generation: generation.number,
             route: Some((0, generation.snapshot.route(0))),
             kind: RequestKind::Actual,
@@ -280,7 +283,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             client: [203, 0, 113, 7].into(),
             scheme: Scheme::Http,
             method: MethodClass::Get,
-            request: Some(record::Asked {
+            request: Some(record::RequestLine {
                 method: &asked.method,
                 authority: asked.authority.as_bytes(),
                 path: asked.path.as_bytes(),
@@ -290,7 +293,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             status: Some(StatusCode::OK),
             sent: 1234,
             took: Duration::from_micros(12_034),
-            upstream: Some(Forwarded {
+            upstream: Some(UpstreamAttempt {
                 name: "api",
                 address: Some(([127, 0, 0, 1], 8000).into()),
                 took: Some(Duration::from_micros(999)),
@@ -384,7 +387,7 @@ impl Asked {
     }
 }
 
-struct Judged<'s> {
+struct Decided<'s> {
     action: Action<'s>,
     allocated: AllocationInfo,
 }
@@ -396,7 +399,7 @@ struct Outcome<'s> {
 }
 
 /// Judges a request and applies its edits, counting.
-fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits)) -> Judged<'s> {
+fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits)) -> Decided<'s> {
     let request = Request {
         method: &asked.method,
         path: asked.path.as_bytes(),
@@ -406,7 +409,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         authority: Some(&asked.authority),
         headers: &asked.headers,
         framing: Framing::Clear,
-        connection: Connection::default(),
+        connection: ConnectionFacts::default(),
     };
     let mut verdict = None;
     let allocated = measure(|| {
@@ -414,7 +417,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         apply(&judged.edits);
         verdict = Some(judged);
     });
-    Judged { action: verdict.expect("it was judged").action, allocated }
+    Decided { action: verdict.expect("it was judged").action, allocated }
 }
 
 fn outcome_of<'s>(snapshot: &'s Snapshot, asked: &Asked, upstream: &[(&'static str, &'static str)]) -> Outcome<'s> {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::decide::Crowd;
+use crate::decide::Capacity;
 
 /// Locks are shared by clients: few enough to be small, many enough that threads rarely meet.
 const SHARDS: usize = 32;
@@ -26,16 +26,16 @@ pub struct Admission {
 
 /// One connection, counted until it is dropped.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ConnectionPermit {
     admission: Arc<Admission>,
-    crowd: Crowd,
+    capacity: Capacity,
     /// None while connections of its client are not counted.
     client: Option<Key>,
 }
 
 /// There is not even room to say that there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overcrowded;
+pub struct LimitReached;
 
 /// A client: an IPv4 address, or a /64 of IPv6, which is what one subscriber has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,12 +55,12 @@ impl Default for Admission {
 
 impl Admission {
     /// Counts a connection. `limit` is for all of them.
-    pub fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<Entry, Overcrowded> {
+    pub fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<ConnectionPermit, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on leaving is counted, however it happens.
-        let mut entry = Entry { admission: self.clone(), crowd: Crowd::Room, client: None };
+        let mut entry = ConnectionPermit { admission: self.clone(), capacity: Capacity::Available, client: None };
         if is_over(open, limit)? {
-            entry.crowd = Crowd::Full;
+            entry.capacity = Capacity::ConnectionLimit;
         }
         Ok(entry)
     }
@@ -76,11 +76,11 @@ impl Admission {
     }
 }
 
-// === impl Entry ===
+// === impl ConnectionPermit ===
 
-impl Entry {
+impl ConnectionPermit {
     /// Counts the connection as its client's. `limit` is for each client; without one nothing is counted.
-    pub fn identify(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), Overcrowded> {
+    pub fn identify(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), LimitReached> {
         let Some(limit) = limit else { return Ok(()) };
         let key = Key::of(client);
         let count = {
@@ -90,19 +90,19 @@ impl Entry {
             *count
         };
         self.client = Some(key);
-        if is_over(count, Some(limit))? && self.crowd == Crowd::Room {
-            self.crowd = Crowd::ClientFull;
+        if is_over(count, Some(limit))? && self.capacity == Capacity::Available {
+            self.capacity = Capacity::ClientLimit;
         }
         Ok(())
     }
 
     /// How the connection is to be treated.
-    pub fn crowd(&self) -> Crowd {
-        self.crowd
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
         let Some(key) = self.client else { return };
@@ -118,10 +118,10 @@ impl Drop for Entry {
 }
 
 /// Whether the count, this connection included, is over the limit, but not by so much that nothing can be said.
-fn is_over(count: usize, limit: Option<usize>) -> Result<bool, Overcrowded> {
+fn is_over(count: usize, limit: Option<usize>) -> Result<bool, LimitReached> {
     let Some(limit) = limit else { return Ok(false) };
     match count > limit.saturating_add(limit / 10).saturating_add(WAITING_ROOM) {
-        true => Err(Overcrowded),
+        true => Err(LimitReached),
         false => Ok(count > limit),
     }
 }
@@ -146,7 +146,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn enter(admission: &Arc<Admission>, client: &str, all: Option<usize>, each: Option<usize>) -> Option<Entry> {
+    fn enter(
+        admission: &Arc<Admission>,
+        client: &str,
+        all: Option<usize>,
+        each: Option<usize>,
+    ) -> Option<ConnectionPermit> {
         let mut entry = admission.enter(all).ok()?;
         entry.identify(ip(client), each).ok()?;
         Some(entry)
@@ -156,7 +161,7 @@ mod tests {
     fn without_limits_there_is_room_and_connections_are_counted() {
         let admission = Arc::new(Admission::default());
         let entries: Vec<_> = (0..100).map(|_| enter(&admission, "192.0.2.1", None, None).unwrap()).collect();
-        assert!(entries.iter().all(|entry| entry.crowd() == Crowd::Room));
+        assert!(entries.iter().all(|entry| entry.capacity() == Capacity::Available));
         assert_eq!(admission.open(), 100);
         drop(entries);
         assert_eq!(admission.open(), 0);
@@ -167,23 +172,23 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let mut entries: Vec<_> = (0..200).map_while(|_| admission.enter(Some(40)).ok()).collect();
         assert_eq!(entries.len(), 40 + 4 + 16);
-        assert!(entries[..40].iter().all(|entry| entry.crowd() == Crowd::Room));
-        assert!(entries[40..].iter().all(|entry| entry.crowd() == Crowd::Full));
+        assert!(entries[..40].iter().all(|entry| entry.capacity() == Capacity::Available));
+        assert!(entries[40..].iter().all(|entry| entry.capacity() == Capacity::ConnectionLimit));
         assert_eq!(admission.open(), 60, "those who were turned away are not there");
         entries.truncate(39);
-        assert_eq!(admission.enter(Some(40)).unwrap().crowd(), Crowd::Room, "there is room again");
+        assert_eq!(admission.enter(Some(40)).unwrap().capacity(), Capacity::Available, "there is room again");
     }
 
     #[test]
     fn each_client_has_a_limit_of_its_own() {
         let admission = Arc::new(Admission::default());
-        let crowd = |client| enter(&admission, client, None, Some(2));
+        let capacity = |client| enter(&admission, client, None, Some(2));
         let entries: Vec<_> =
-            ["192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|client| crowd(client).unwrap()).into();
-        let crowds: Vec<_> = entries.iter().map(Entry::crowd).collect();
-        assert_eq!(crowds, [Crowd::Room, Crowd::Room, Crowd::ClientFull, Crowd::Room]);
+            ["192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|client| capacity(client).unwrap()).into();
+        let crowds: Vec<_> = entries.iter().map(ConnectionPermit::capacity).collect();
+        assert_eq!(crowds, [Capacity::Available, Capacity::Available, Capacity::ClientLimit, Capacity::Available]);
         drop(entries);
-        assert_eq!(crowd("192.0.2.1").unwrap().crowd(), Crowd::Room);
+        assert_eq!(capacity("192.0.2.1").unwrap().capacity(), Capacity::Available);
     }
 
     #[test]
@@ -192,14 +197,14 @@ mod tests {
         let _first = enter(&admission, "2001:db8:0:1::1", None, Some(1)).unwrap();
         let second = enter(&admission, "2001:db8:0:1:ffff::2", None, Some(1)).unwrap();
         let other = enter(&admission, "2001:db8:0:2::1", None, Some(1)).unwrap();
-        assert_eq!((second.crowd(), other.crowd()), (Crowd::ClientFull, Crowd::Room));
+        assert_eq!((second.capacity(), other.capacity()), (Capacity::ClientLimit, Capacity::Available));
     }
 
     #[test]
     fn the_whole_house_being_full_counts_before_the_client() {
         let admission = Arc::new(Admission::default());
         let _first = enter(&admission, "192.0.2.1", Some(1), Some(1)).unwrap();
-        assert_eq!(enter(&admission, "192.0.2.1", Some(1), Some(1)).unwrap().crowd(), Crowd::Full);
+        assert_eq!(enter(&admission, "192.0.2.1", Some(1), Some(1)).unwrap().capacity(), Capacity::ConnectionLimit);
     }
 
     #[test]
@@ -218,8 +223,8 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let uncounted = enter(&admission, "192.0.2.1", None, None).unwrap();
         let counted = enter(&admission, "192.0.2.1", None, Some(1)).unwrap();
-        assert_eq!(counted.crowd(), Crowd::Room);
+        assert_eq!(counted.capacity(), Capacity::Available);
         drop(uncounted);
-        assert_eq!(enter(&admission, "192.0.2.1", None, Some(1)).unwrap().crowd(), Crowd::ClientFull);
+        assert_eq!(enter(&admission, "192.0.2.1", None, Some(1)).unwrap().capacity(), Capacity::ClientLimit);
     }
 }

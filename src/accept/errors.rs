@@ -16,11 +16,11 @@ use crate::record::listeners::RefusedConnection;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Why a connection ends before its first request.
-pub(super) enum Unserved {
+pub(super) enum AcceptError {
     /// It is none that a client can make.
     Unknown,
     /// Far too many are open.
-    Overcrowded,
+    ConnectionLimitHard,
     /// It should begin with a PROXY header, and its peer is no trusted proxy.
     Untrusted,
     /// Its PROXY header cannot be used.
@@ -33,7 +33,7 @@ pub(super) enum Unserved {
 
 /// What the log has heard of.
 #[derive(Debug, Default)]
-pub(super) struct Notices(Mutex<[Notice; KINDS]>);
+pub(super) struct AcceptErrorLog(Mutex<[Notice; KINDS]>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Notice {
@@ -43,34 +43,34 @@ struct Notice {
 
 const KINDS: usize = 4;
 
-impl Unserved {
+impl AcceptError {
     /// As metrics count it. None for a connection that is on no listener.
     pub fn counted(&self) -> Option<RefusedConnection> {
         match self {
-            Unserved::Unknown => None,
-            Unserved::Overcrowded => Some(RefusedConnection::Overcrowded),
-            Unserved::Untrusted => Some(RefusedConnection::Untrusted),
-            Unserved::ProxyHeader(_) => Some(RefusedConnection::ProxyHeader),
-            Unserved::Handshake(_) => Some(RefusedConnection::Handshake),
-            Unserved::Late => Some(RefusedConnection::Late),
+            AcceptError::Unknown => None,
+            AcceptError::ConnectionLimitHard => Some(RefusedConnection::ConnectionLimitHard),
+            AcceptError::Untrusted => Some(RefusedConnection::Untrusted),
+            AcceptError::ProxyHeader(_) => Some(RefusedConnection::ProxyHeader),
+            AcceptError::Handshake(_) => Some(RefusedConnection::Handshake),
+            AcceptError::Late => Some(RefusedConnection::Late),
         }
     }
 
     /// Those that have a line of their own.
     fn kind(&self) -> Option<usize> {
         match self {
-            Unserved::Unknown | Unserved::Late => None,
-            Unserved::Overcrowded => Some(0),
-            Unserved::Untrusted => Some(1),
-            Unserved::ProxyHeader(_) => Some(2),
-            Unserved::Handshake(_) => Some(3),
+            AcceptError::Unknown | AcceptError::Late => None,
+            AcceptError::ConnectionLimitHard => Some(0),
+            AcceptError::Untrusted => Some(1),
+            AcceptError::ProxyHeader(_) => Some(2),
+            AcceptError::Handshake(_) => Some(3),
         }
     }
 }
 
-impl Notices {
+impl AcceptErrorLog {
     /// Logs it, if its kind has not been logged just now.
-    pub fn note(&self, peer: SocketAddr, unserved: &Unserved, now: Instant) {
+    pub fn note(&self, peer: SocketAddr, unserved: &AcceptError, now: Instant) {
         match unserved.kind().and_then(|kind| self.turn(kind, now)) {
             Some(0) => log::warn!("closed before a request peer={peer} because=\"{unserved}\""),
             Some(more) => log::warn!("closed before a request peer={peer} because=\"{unserved}\" others_before={more}"),
@@ -91,17 +91,17 @@ impl Notices {
     }
 }
 
-impl fmt::Display for Unserved {
+impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unserved::Unknown => write!(f, "it is not on a listener of ours"),
-            Unserved::Overcrowded => write!(f, "far more connections are open than limits allow"),
-            Unserved::Untrusted => {
+            AcceptError::Unknown => write!(f, "it is not on a listener of ours"),
+            AcceptError::ConnectionLimitHard => write!(f, "far more connections are open than limits allow"),
+            AcceptError::Untrusted => {
                 write!(f, "proxy_protocol is expected here, and the peer is not among trusted_proxies")
             }
-            Unserved::ProxyHeader(fault) => write!(f, "{fault}"),
-            Unserved::Handshake(error) => write!(f, "{error}"),
-            Unserved::Late => write!(f, "it took too long"),
+            AcceptError::ProxyHeader(fault) => write!(f, "{fault}"),
+            AcceptError::Handshake(error) => write!(f, "{error}"),
+            AcceptError::Late => write!(f, "it took too long"),
         }
     }
 }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn of_many_of_a_kind_one_in_a_while_is_said() {
-        let (notices, now) = (Notices::default(), Instant::now());
+        let (notices, now) = (AcceptErrorLog::default(), Instant::now());
         assert_eq!(notices.turn(1, now), Some(0));
         assert_eq!([notices.turn(1, now), notices.turn(1, now)], [None, None]);
         assert_eq!(notices.turn(2, now), Some(0), "another kind has its own turn");

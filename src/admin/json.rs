@@ -13,12 +13,12 @@ use crate::decide::RequestKind;
 use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
 use crate::problem::Problems;
-use crate::record::{CUT, Refused};
+use crate::record::{CUT, RefusedRequest};
 
-/// Refused requests that differ in nothing that matters.
+/// RefusedRequest requests that differ in nothing that matters.
 pub(super) struct Group {
     /// The newest of them.
-    pub(super) newest: Refused,
+    pub(super) newest: RefusedRequest,
     /// How many are remembered.
     pub(super) count: usize,
 }
@@ -57,11 +57,11 @@ pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<Effe
 
 /// All refused requests that are remembered, newest first.
 pub(super) fn refusals(process: &Process) -> Value {
-    process.telemetry.refusals.newest().iter().map(refusal).collect()
+    process.recorder.refusals.newest().iter().map(refusal).collect()
 }
 
-pub(super) fn refusal(refused: &Refused) -> Value {
-    let Refused {
+pub(super) fn refusal(refused: &RefusedRequest) -> Value {
+    let RefusedRequest {
         at,
         id,
         generation,
@@ -99,8 +99,8 @@ pub(super) fn refusal(refused: &Refused) -> Value {
     })
 }
 
-/// Refused requests by origin, route and reason, those with the newest request first.
-pub(super) fn groups(newest_first: Vec<Refused>) -> Vec<Group> {
+/// RefusedRequest requests by origin, route and reason, those with the newest request first.
+pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut places = HashMap::new();
     for refused in newest_first {
@@ -122,7 +122,7 @@ pub(super) fn groups(newest_first: Vec<Refused>) -> Vec<Group> {
 
 /// What to type into a shell to have a refused request explained. None without an Origin, which there is nothing to
 /// explain for, and for one that is not remembered whole: that would be another one.
-pub(super) fn explain_command(refused: &Refused, file: &str) -> Option<String> {
+pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<String> {
     let origin = refused.origin.as_ref()?;
     // In one word with its name, so that none is taken for an option of its own.
     let mut command = format!("corsgate explain --config {} --origin={}", quoted(file), quoted(origin));

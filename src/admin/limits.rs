@@ -12,7 +12,7 @@ use pingora_core::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::Admin;
+use super::AdminServer;
 
 /// More people and programs do not look at one gateway.
 const MOST_CONNECTIONS: usize = 64;
@@ -28,7 +28,7 @@ tokio::task_local! {
 
 /// The admin listener, as its connections reach it.
 pub struct Bounded {
-    admin: Arc<Admin>,
+    admin: Arc<AdminServer>,
     room: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn asked() {
 
 impl Bounded {
     /// Within these bounds.
-    pub fn new(admin: Admin) -> Self {
+    pub fn new(admin: AdminServer) -> Self {
         Bounded { admin: Arc::new(admin), room: Arc::new(Semaphore::new(MOST_CONNECTIONS)) }
     }
 }

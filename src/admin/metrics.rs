@@ -21,12 +21,12 @@ use crate::counter::{BUCKETS, Distribution};
 use crate::decide::{Refusal, RequestKind};
 use crate::live::{Generation, Live};
 use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
-use crate::record::{MethodClass, StatusClass, Telemetry};
+use crate::record::{MethodClass, Recorder, StatusClass};
 
 /// What is counted, and where it stands.
 pub struct Metrics {
     live: Arc<Live>,
-    telemetry: Arc<Telemetry>,
+    recorder: Arc<Recorder>,
     connections: Arc<Counts>,
     #[cfg(target_os = "linux")]
     process: ProcessCollector,
@@ -38,7 +38,7 @@ pub struct Family {
     /// Its name.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels.
     pub labels: &'static [&'static str],
     /// One line for people.
@@ -47,7 +47,7 @@ pub struct Family {
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that grows.
     Counter,
     /// A number.
@@ -90,7 +90,7 @@ const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Requests un
 const NOT_REMEMBERED: Family = counter(
     "corsgate_refusals_not_remembered_total",
     &[],
-    "Refused requests that are counted but not among the last refusals, for several came at the same instant.",
+    "RefusedRequest requests that are counted but not among the last refusals, for several came at the same instant.",
 );
 const DROPPED_LINES: Family = counter(
     "corsgate_access_log_dropped_lines_total",
@@ -222,10 +222,10 @@ pub const FAMILIES: [&Family; 32] = [
 
 impl Metrics {
     /// Those of a process.
-    pub fn new(live: Arc<Live>, telemetry: Arc<Telemetry>, connections: Arc<Counts>) -> Self {
+    pub fn new(live: Arc<Live>, recorder: Arc<Recorder>, connections: Arc<Counts>) -> Self {
         Metrics {
             live,
-            telemetry,
+            recorder,
             connections,
             #[cfg(target_os = "linux")]
             process: ProcessCollector::for_self(),
@@ -246,10 +246,10 @@ impl Metrics {
     }
 
     fn requests(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
-        let all = generation.tallies().all(generation.snapshot.routes());
+        let all = generation.route_metrics().all(generation.snapshot.routes());
         page.write(&REQUESTS, |series| {
-            for (service, route, tally) in &all {
-                for (method, by_status) in MethodClass::ALL.iter().zip(&tally.requests) {
+            for (service, route, metrics) in &all {
+                for (method, by_status) in MethodClass::ALL.iter().zip(&metrics.requests) {
                     for (status, count) in StatusClass::ALL.iter().zip(by_status) {
                         series.counted(&[service, route, method.code(), status.code()], count.get());
                     }
@@ -257,18 +257,19 @@ impl Metrics {
             }
         })?;
         page.write(&DURATION, |series| {
-            all.iter().for_each(|(service, route, tally)| series.took(&[service, route], &tally.duration.read()));
+            all.iter().for_each(|(service, route, metrics)| series.took(&[service, route], &metrics.duration.read()));
         })?;
         page.write(&UPSTREAM_DURATION, |series| {
-            all.iter()
-                .for_each(|(service, route, tally)| series.took(&[service, route], &tally.upstream_duration.read()));
+            all.iter().for_each(|(service, route, metrics)| {
+                series.took(&[service, route], &metrics.upstream_duration.read())
+            });
         })?;
         page.write(&SENT, |series| {
-            all.iter().for_each(|(service, route, tally)| series.value(&[service, route], tally.sent.get()));
+            all.iter().for_each(|(service, route, metrics)| series.value(&[service, route], metrics.sent.get()));
         })?;
         page.write(&DECISIONS, |series| {
-            for (service, route, tally) in &all {
-                for (kind, by_reason) in RequestKind::ALL.iter().zip(&tally.decisions) {
+            for (service, route, metrics) in &all {
+                for (kind, by_reason) in RequestKind::ALL.iter().zip(&metrics.decisions) {
                     for (reason, count) in Reason::ALL.iter().zip(by_reason) {
                         series.counted(&[service, route, kind.code(), reason.code()], count.get());
                     }
@@ -276,15 +277,15 @@ impl Metrics {
             }
         })?;
         page.write(&REFUSED, |series| {
-            for (service, route, tally) in &all {
-                for (code, count) in Refusal::CODES.iter().zip(&tally.refusals) {
+            for (service, route, metrics) in &all {
+                for (code, count) in Refusal::CODES.iter().zip(&metrics.refusals) {
                     series.counted(&[service, route, code], count.get());
                 }
             }
         })?;
-        page.write(&IN_FLIGHT, |series| series.value(&[], self.telemetry.running.count() as u64))?;
-        page.write(&NOT_REMEMBERED, |series| series.value(&[], self.telemetry.refusals.missed()))?;
-        page.write(&DROPPED_LINES, |series| series.value(&[], self.telemetry.access_log.dropped()))
+        page.write(&IN_FLIGHT, |series| series.value(&[], self.recorder.running.count() as u64))?;
+        page.write(&NOT_REMEMBERED, |series| series.value(&[], self.recorder.refusals.missed()))?;
+        page.write(&DROPPED_LINES, |series| series.value(&[], self.recorder.access_log.dropped()))
     }
 
     fn connections(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
@@ -358,11 +359,11 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
     let mut nodes: BTreeMap<(&str, String), Node> = BTreeMap::new();
     let mut retries: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for upstream in generation.upstreams() {
-        let name = &*upstream.spec().name;
+        let name = &*upstream.settings().name;
         let (again, same) = retries.entry(name).or_default();
         *again += upstream.counts().retries.get();
         *same += upstream.counts().reconnects.get();
-        for condition in upstream.conditions() {
+        for condition in upstream.statuses() {
             let node = nodes.entry((name, condition.address.to_string())).or_default();
             node.down |= !condition.healthy;
             node.ejected |= condition.ejected;
@@ -419,15 +420,15 @@ fn seconds(time: SystemTime) -> f64 {
 // === how it is written ===
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Counter, labels, help }
+    Family { name, kind: MetricKind::Counter, labels, help }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Gauge, labels, help }
+    Family { name, kind: MetricKind::Gauge, labels, help }
 }
 
 const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: Kind::Histogram, labels, help }
+    Family { name, kind: MetricKind::Histogram, labels, help }
 }
 
 /// The text so far.
@@ -454,9 +455,9 @@ impl Page {
         written.set_name(family.name.to_owned());
         written.set_help(family.help.to_owned());
         written.set_field_type(match family.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
+            MetricKind::Counter => MetricType::COUNTER,
+            MetricKind::Gauge => MetricType::GAUGE,
+            MetricKind::Histogram => MetricType::HISTOGRAM,
         });
         written.set_metric(series.metrics);
         self.encode(&[written])

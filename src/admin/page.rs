@@ -36,7 +36,7 @@ pub(super) static CONTENT_SECURITY_POLICY: Lazy<HeaderValue> = Lazy::new(|| {
 /// The whole page, as of `now`.
 pub(super) fn page(process: &Process, now: SystemTime) -> String {
     let generation = process.live.current();
-    let refused = groups(process.telemetry.refusals.newest());
+    let refused = groups(process.recorder.refusals.newest());
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -81,7 +81,7 @@ fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
             dl {
                 div { dt { "up" } dd { (ago(process.started, now)) } }
                 div { dt { "open connections" } dd { (process.connections.open()) } }
-                div { dt { "requests under way" } dd { (process.telemetry.running.count()) } }
+                div { dt { "requests under way" } dd { (process.recorder.running.count()) } }
                 div { dt { "configuration" } dd { code { (written.name) } " generation " (generation.number) } }
                 div { dt { "read" } dd { (when(written.read, now)) } }
                 div { dt { "sha256" } dd { code title=(written.hash) { (written.hash[..12]) } } }
@@ -112,7 +112,7 @@ fn refusals(groups: &[Group], process: &Process, now: SystemTime) -> Markup {
     }
 }
 
-/// Refused requests with the same origin, route and reason.
+/// RefusedRequest requests with the same origin, route and reason.
 fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) -> Markup {
     html! {
         article {
@@ -205,7 +205,7 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
 fn upstreams(generation: &Generation) -> Markup {
     let nodes = || {
         generation.upstreams().iter().flat_map(|upstream| {
-            upstream.conditions().into_iter().map(move |condition| (&upstream.spec().name, condition))
+            upstream.statuses().into_iter().map(move |condition| (&upstream.settings().name, condition))
         })
     };
     let all = nodes().count();
@@ -243,8 +243,8 @@ fn routes(generation: &Generation) -> Markup {
     let all = generation.snapshot.routes().len();
     // In the order of the snapshot, as the counts are.
     let counts = |position| {
-        let tally = generation.tallies().of(position);
-        tally.map_or((0, 0), |tally| (tally.total(), tally.with(StatusClass::ServerError)))
+        let metrics = generation.route_metrics().of(position);
+        metrics.map_or((0, 0), |metrics| (metrics.total(), metrics.with(StatusClass::ServerError)))
     };
     html! {
         section {

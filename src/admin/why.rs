@@ -8,12 +8,13 @@ use super::json::{ago, refusal, scheme_word};
 use super::{Process, time};
 use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Explanation, Question, Recorded};
-use crate::record::Refused;
+use crate::record::RefusedRequest;
 use crate::terminal::{Paint, Width, printable};
 
 /// For people.
-pub(super) fn text(process: &Process, refused: &Refused, now: SystemTime) -> String {
-    let Refused { at, id, generation, client, scheme, authority, path, method, code, route, status, .. } = refused;
+pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime) -> String {
+    let RefusedRequest { at, id, generation, client, scheme, authority, path, method, code, route, status, .. } =
+        refused;
     let route = route.as_ref().map(|route| format!(", route {route}")).unwrap_or_default();
     let status = status.map_or("no status".to_owned(), |status| format!("status {status}"));
     let url = format!("{}://{authority}{path}", scheme_word(*scheme));
@@ -37,7 +38,7 @@ pub(super) fn text(process: &Process, refused: &Refused, now: SystemTime) -> Str
 }
 
 /// For programs.
-pub(super) fn json(process: &Process, refused: &Refused) -> Value {
+pub(super) fn json(process: &Process, refused: &RefusedRequest) -> Value {
     let explanation = explained(process, refused, explain::json);
     json!({
         "request": refusal(refused),
@@ -47,7 +48,7 @@ pub(super) fn json(process: &Process, refused: &Refused) -> Value {
 }
 
 /// The explanation of the request by the configuration in force.
-fn explained<T>(process: &Process, refused: &Refused, write: impl FnOnce(&Explanation) -> T) -> T {
+fn explained<T>(process: &Process, refused: &RefusedRequest, write: impl FnOnce(&Explanation) -> T) -> T {
     let question = Question::recorded(&Recorded {
         kind: refused.kind,
         scheme: refused.scheme,

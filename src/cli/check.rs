@@ -9,7 +9,7 @@ use clap::Args;
 use super::{DEFAULT_CONFIG, Format, paint, print};
 use crate::config::{Document, Source};
 use crate::explain::effective;
-use crate::problem::{At, Kind, Problems, Severity};
+use crate::problem::{At, ProblemKind, Problems, Severity};
 use crate::report;
 use crate::snapshot::Loaded;
 use crate::source::{ConfigSource, Unreadable};
@@ -70,6 +70,6 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
 /// For programs, which want to find a file that cannot be read where they find everything else.
 pub(super) fn unreadable_problem(unreadable: &Unreadable) -> Problems {
     let mut problems = Problems::default();
-    problems.add(&At::root(), Kind::Unreadable { why: unreadable.error.to_string() });
+    problems.add(&At::root(), ProblemKind::Unreadable { why: unreadable.error.to_string() });
     problems
 }

@@ -10,7 +10,7 @@ use super::check::unreadable_problem;
 use super::{DEFAULT_CONFIG, Format, paint, print, width};
 use crate::config::Source;
 use crate::explain::fetch::Credentials;
-use crate::explain::{self, Configuration, Misasked, Outcome, Question};
+use crate::explain::{self, Configuration, InvalidQuestion, Outcome, Question};
 use crate::report;
 use crate::snapshot::Loaded;
 use crate::source::ConfigSource;
@@ -65,8 +65,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let question = match arguments.question() {
         Ok(question) => question,
-        Err(misasked) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {}", crate::terminal::printable(&misasked.to_string()));
+        Err(invalid) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: {}", crate::terminal::printable(&invalid.to_string()));
             return ExitCode::from(USAGE);
         }
     };
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(unreadable) => {
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             if let Format::Json = arguments.format {
-                print(&explain::mended_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));
+                print(&explain::repaired_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));
             }
             return ExitCode::FAILURE;
         }
@@ -85,13 +85,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let read = |text: &str| source.load(text);
     let Some(snapshot) = snapshot else {
         let source = Source::new(&name, &text);
-        let fix = explain::mend(&question, &name, &text, &problems, &read);
+        let fix = explain::repair(&question, &name, &text, &problems, &read);
         print(&match arguments.format {
             Format::Text => {
-                let mended = fix.map(|fix| explain::mended_text(&fix, paint(), width())).unwrap_or_default();
+                let mended = fix.map(|fix| explain::repaired_text(&fix, paint(), width())).unwrap_or_default();
                 report::text(&problems, &source, paint()) + &mended
             }
-            Format::Json => explain::mended_json(&problems, &source, fix.as_ref()),
+            Format::Json => explain::repaired_json(&problems, &source, fix.as_ref()),
         });
         return ExitCode::FAILURE;
     };
@@ -107,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 impl Arguments {
-    fn question(&self) -> Result<Question, Misasked> {
+    fn question(&self) -> Result<Question, InvalidQuestion> {
         let (first, others) = self.origin.split_first().expect("clap asks for one");
         let mut question = Question::new(first, &self.url)?.method(&self.method)?;
         for origin in others {

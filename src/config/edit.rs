@@ -27,7 +27,7 @@ use saphyr_parser::Marker;
 
 use super::source::{Source, Tree};
 use super::yaml::reads_as_text;
-use crate::problem::{KeyPath, Replacement, Step};
+use crate::problem::{KeyPath, PathStep, Replacement};
 
 /// A value to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Source<'_> {
         let Found::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
             let mut at = mapping.clone();
-            at.0.push(Step::Key(key.to_owned()));
+            at.0.push(PathStep::Key(key.to_owned()));
             return self.with_value(&at, value);
         }
         let notation = self.notation();
@@ -171,7 +171,7 @@ impl Source<'_> {
 
     /// The text with another name for a key.
     pub fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
-        let (Step::Key(key), parent) = at.0.split_last()? else { return None };
+        let (PathStep::Key(key), parent) = at.0.split_last()? else { return None };
         let Found::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
         let (_, span, _) = entries.iter().rev().find(|(known, _, _)| known == key)?;
         let range = self.byte(span.start)..self.byte(span.end);
@@ -184,16 +184,16 @@ impl Source<'_> {
         let parent_path = KeyPath(parent.to_vec());
         let Found::Value(parent) = self.node(&parent_path)? else { return None };
         let (ranges, position): (Vec<Range<usize>>, usize) = match (parent, last) {
-            (Tree::List(_, entries), Step::Index(index)) => {
+            (Tree::List(_, entries), PathStep::Index(index)) => {
                 (entries.iter().map(|entry| self.range(entry)).collect(), *index)
             }
-            (Tree::Map(_, entries), Step::Key(key)) => {
+            (Tree::Map(_, entries), PathStep::Key(key)) => {
                 let range = |(_, key, value): &(String, saphyr_parser::Span, Tree)| {
                     self.byte(key.start)..self.range(value).end.max(self.byte(key.end))
                 };
                 (entries.iter().map(range).collect(), entries.iter().rposition(|(known, _, _)| known == key)?)
             }
-            (Tree::Scalar(_), Step::Index(index)) => {
+            (Tree::Scalar(_), PathStep::Index(index)) => {
                 let Found::Part(range) = self.node(at)? else { return None };
                 return self.without_part(self.range(parent), &range, *index);
             }
@@ -215,9 +215,9 @@ impl Source<'_> {
         let is_dash = |lead: &str| lead.strip_prefix('-').is_some_and(|rest| rest.trim().is_empty());
         match (last, ranges.get(position + 1)) {
             // The first key of an entry stands behind its dash, and the next one moves up to it.
-            (Step::Key(_), Some(next)) if is_dash(lead) => Some(self.replaced(range.start..next.start, "")),
-            (Step::Key(_), _) if !lead.is_empty() => None,
-            (Step::Index(_), _) if !is_dash(lead) => None,
+            (PathStep::Key(_), Some(next)) if is_dash(lead) => Some(self.replaced(range.start..next.start, "")),
+            (PathStep::Key(_), _) if !lead.is_empty() => None,
+            (PathStep::Index(_), _) if !is_dash(lead) => None,
             _ => {
                 let end = self.line_end(range.end);
                 let end = (end + self.line_break(end).len()).min(self.text.len());
@@ -232,11 +232,11 @@ impl Source<'_> {
         let mut at = self.root.as_ref()?;
         for (i, step) in path.0.iter().enumerate() {
             at = match (step, at) {
-                (Step::Key(name), Tree::Map(_, entries)) => {
+                (PathStep::Key(name), Tree::Map(_, entries)) => {
                     entries.iter().rev().find(|(key, _, _)| key == name).map(|(_, _, value)| value)?
                 }
-                (Step::Index(index), Tree::List(_, entries)) => entries.get(*index)?,
-                (Step::Index(index), Tree::Scalar(_)) if i + 1 == path.0.len() => {
+                (PathStep::Index(index), Tree::List(_, entries)) => entries.get(*index)?,
+                (PathStep::Index(index), Tree::Scalar(_)) if i + 1 == path.0.len() => {
                     return self.part(self.range(at), *index).map(Found::Part);
                 }
                 _ => return None,
@@ -446,8 +446,8 @@ mod tests {
         KeyPath(
             steps
                 .map(|step| match step.strip_suffix(']') {
-                    Some(index) => Step::Index(index.parse().unwrap()),
-                    None => Step::Key(step.to_owned()),
+                    Some(index) => PathStep::Index(index.parse().unwrap()),
+                    None => PathStep::Key(step.to_owned()),
                 })
                 .collect(),
         )

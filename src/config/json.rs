@@ -1,5 +1,5 @@
 //! JSON without a liberty that serde takes with it: a list in place of a mapping, whose entries become the values of
-//! the keys in the order of their declaration. Nobody means that, and YAML does not have it.
+//! the keys in the order of their declaration. PickError means that, and YAML does not have it.
 
 use std::fmt;
 

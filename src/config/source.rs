@@ -2,7 +2,7 @@
 
 use saphyr_parser::{Event, Marker, Parser, Span};
 
-use crate::problem::{KeyPath, Step};
+use crate::problem::{KeyPath, PathStep};
 
 /// A file's name and text, and where its keys are.
 #[derive(Debug)]
@@ -80,11 +80,11 @@ impl<'t> Source<'t> {
         let (mut line, mut at) = (1, self.root.as_ref());
         for step in &path.0 {
             at = match (step, at) {
-                (Step::Key(name), Some(Tree::Map(_, entries))) => {
+                (PathStep::Key(name), Some(Tree::Map(_, entries))) => {
                     let found = entries.iter().rev().find(|(key, _, _)| key == name);
                     found.map(|(_, key, value)| (key.start.line(), value))
                 }
-                (Step::Index(index), Some(Tree::List(_, entries))) => {
+                (PathStep::Index(index), Some(Tree::List(_, entries))) => {
                     entries.get(*index).map(|entry| (entry.start().0.line(), entry))
                 }
                 _ => None,
@@ -106,7 +106,7 @@ impl<'t> Source<'t> {
         let (mut start, mut width) = at.start();
         for (i, step) in path.0.iter().enumerate() {
             match (step, at) {
-                (Step::Key(name), Tree::Map(_, entries)) => {
+                (PathStep::Key(name), Tree::Map(_, entries)) => {
                     // The last of two, because the last one is the one that should not be there.
                     let Some((_, key, value)) = entries.iter().rev().find(|(key, _, _)| key == name) else { break };
                     at = value;
@@ -118,12 +118,12 @@ impl<'t> Source<'t> {
                     };
                     (start, width) = (span.start, span.len());
                 }
-                (Step::Index(index), Tree::List(_, entries)) => {
+                (PathStep::Index(index), Tree::List(_, entries)) => {
                     let Some(entry) = entries.get(*index) else { break };
                     at = entry;
                     (start, width) = entry.start();
                 }
-                (Step::Index(index), Tree::Scalar(scalar)) => {
+                (PathStep::Index(index), Tree::Scalar(scalar)) => {
                     return self.comma_entry(*scalar, *index);
                 }
                 _ => break,
@@ -208,7 +208,7 @@ impl Tree {
             Tree::Scalar(_) => {}
             Tree::List(_, entries) => {
                 for (i, entry) in entries.iter().enumerate() {
-                    path.0.push(Step::Index(i));
+                    path.0.push(PathStep::Index(i));
                     entry.find_twice(path, found);
                     path.0.pop();
                 }
@@ -216,7 +216,7 @@ impl Tree {
             Tree::Map(_, entries) => {
                 let mut seen = std::collections::HashMap::new();
                 for (key, span, value) in entries {
-                    path.0.push(Step::Key(key.clone()));
+                    path.0.push(PathStep::Key(key.clone()));
                     if let Some(first) = seen.insert(key, span.start.line()) {
                         found.push((path.clone(), first));
                     }

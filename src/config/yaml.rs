@@ -16,7 +16,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::Document;
 use super::source::{NO_WORD, Source};
-use crate::problem::{KeyPath, Kind, Problem, Problems, Step, SyntaxPlace};
+use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
 /// After so many the rest would not be read by anybody.
 const MOST: usize = 200;
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     if nests_too_deep(text) {
         let message = "recursion limit exceeded at line 1 column 1".to_owned();
         let (remedy, places) = (syntax_remedy(&message), places_in(&message));
-        problems.push(Problem { at: KeyPath::default(), kind: Kind::Syntax { message, remedy, places } });
+        problems.push(Problem { at: KeyPath::default(), kind: ProblemKind::Syntax { message, remedy, places } });
         return None;
     }
     match serde_yaml::from_str::<Option<Document>>(text) {
@@ -62,13 +62,13 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
         };
         let mut at = key_path(&track.path());
         let kind = kind_of(&error);
-        if let Kind::UnknownKey { key, .. } | Kind::KeyAndAlias { key } = &kind
-            && at.0.last() != Some(&Step::Key(key.clone()))
+        if let ProblemKind::UnknownKey { key, .. } | ProblemKind::KeyAndAlias { key } = &kind
+            && at.0.last() != Some(&PathStep::Key(key.clone()))
         {
-            at.0.push(Step::Key(key.clone()));
+            at.0.push(PathStep::Key(key.clone()));
         }
         // The first reading knows how a plain `7` was written, and takes it for a text where a text is wanted.
-        if matches!(&kind, Kind::WrongValue { expected, .. } if expected == "a string")
+        if matches!(&kind, ProblemKind::WrongValue { expected, .. } if expected == "a string")
             && let Some(text) = find(&mut tree, &at.0).and_then(|value| Some((as_text(value)?, value)))
         {
             *text.1 = Value::String(text.0);
@@ -86,7 +86,7 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
 /// serde_yaml stops at a key that stands twice, and without its path.
 fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
     for (at, first_line) in Source::new("", text).keys_that_stand_twice() {
-        problems.push(Problem { at, kind: Kind::KeyTwice { first_line } });
+        problems.push(Problem { at, kind: ProblemKind::KeyTwice { first_line } });
     }
 }
 
@@ -94,7 +94,7 @@ fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
 fn syntax(error: &serde_yaml::Error) -> Problem {
     let message = error.to_string();
     let (remedy, places) = (syntax_remedy(&message), places_in(&message));
-    Problem { at: KeyPath::default(), kind: Kind::Syntax { message, remedy, places } }
+    Problem { at: KeyPath::default(), kind: ProblemKind::Syntax { message, remedy, places } }
 }
 
 /// The places that a message names: where the parser stopped, then where the value that it was reading began.
@@ -111,25 +111,28 @@ fn places_in(message: &str) -> Vec<SyntaxPlace> {
 }
 
 /// serde's errors are sentences. These are the few forms that say more when they are taken apart.
-fn kind_of(message: &str) -> Kind {
+fn kind_of(message: &str) -> ProblemKind {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let mut words = quoted(rest).into_iter();
-        return Kind::UnknownKey { key: words.next().unwrap_or_default(), known: words.collect() };
+        return ProblemKind::UnknownKey { key: words.next().unwrap_or_default(), known: words.collect() };
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let mut words = quoted(rest).into_iter();
-        return Kind::UnknownWord { word: words.next().unwrap_or_default(), known: words.collect() };
+        return ProblemKind::UnknownWord { word: words.next().unwrap_or_default(), known: words.collect() };
     }
     if let Some(rest) = message.strip_prefix("duplicate field ") {
-        return Kind::KeyAndAlias { key: quoted(rest).into_iter().next().unwrap_or_default() };
+        return ProblemKind::KeyAndAlias { key: quoted(rest).into_iter().next().unwrap_or_default() };
     }
     let plain = message.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
     match plain.split_once(", expected ").or_else(|| plain.split_once(" expected ")) {
-        Some((found, expected)) => Kind::WrongValue { found: found_in_words(found), expected: in_words(expected) },
-        None => {
-            Kind::WrongValue { found: plain.to_owned(), expected: "what the documentation of this key says".into() }
+        Some((found, expected)) => {
+            ProblemKind::WrongValue { found: found_in_words(found), expected: in_words(expected) }
         }
+        None => ProblemKind::WrongValue {
+            found: plain.to_owned(),
+            expected: "what the documentation of this key says".into(),
+        },
     }
 }
 
@@ -165,8 +168,8 @@ fn in_words(expected: &str) -> String {
 
 fn key_path(path: &Path) -> KeyPath {
     let steps = path.iter().filter_map(|segment| match segment {
-        Segment::Map { key } | Segment::Enum { variant: key } => Some(Step::Key(key.clone())),
-        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } | Segment::Enum { variant: key } => Some(PathStep::Key(key.clone())),
+        Segment::Seq { index } => Some(PathStep::Index(*index)),
         Segment::Unknown => None,
     });
     KeyPath(steps.collect())
@@ -174,16 +177,18 @@ fn key_path(path: &Path) -> KeyPath {
 
 /// Takes a value out, with its key. A list keeps its length, so that the places of what follows stay right; the hole
 /// is filled with the emptiest thing of the kind that was expected.
-fn remove(tree: &mut Value, path: &[Step], kind: &Kind) -> bool {
+fn remove(tree: &mut Value, path: &[PathStep], kind: &ProblemKind) -> bool {
     let Some((last, front)) = path.split_last() else { return false };
     // An enum's variant is a step to serde, but not in the tree.
     let Some(at) = find(tree, front) else { return false };
     match (last, at) {
-        (Step::Key(key), Value::Mapping(mapping)) => mapping.shift_remove(key.as_str()).is_some(),
-        (Step::Index(index), Value::Sequence(list)) => {
+        (PathStep::Key(key), Value::Mapping(mapping)) => mapping.shift_remove(key.as_str()).is_some(),
+        (PathStep::Index(index), Value::Sequence(list)) => {
             let filler = match kind {
-                Kind::UnknownWord { known, .. } => Value::String(known.first().cloned().unwrap_or_default()),
-                Kind::WrongValue { expected, .. } if expected == "a mapping of keys" => Value::Mapping(Mapping::new()),
+                ProblemKind::UnknownWord { known, .. } => Value::String(known.first().cloned().unwrap_or_default()),
+                ProblemKind::WrongValue { expected, .. } if expected == "a mapping of keys" => {
+                    Value::Mapping(Mapping::new())
+                }
                 _ => Value::String("removed".into()),
             };
             list.get_mut(*index).is_some_and(|entry| std::mem::replace(entry, filler.clone()) != filler)
@@ -192,10 +197,10 @@ fn remove(tree: &mut Value, path: &[Step], kind: &Kind) -> bool {
     }
 }
 
-fn find<'t>(tree: &'t mut Value, path: &[Step]) -> Option<&'t mut Value> {
+fn find<'t>(tree: &'t mut Value, path: &[PathStep]) -> Option<&'t mut Value> {
     path.iter().try_fold(tree, |at, step| match step {
-        Step::Key(key) => at.get_mut(key.as_str()),
-        Step::Index(index) => at.get_mut(*index),
+        PathStep::Key(key) => at.get_mut(key.as_str()),
+        PathStep::Index(index) => at.get_mut(*index),
     })
 }
 

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use http::{HeaderValue, StatusCode};
 
 use super::edits::{Field, Fields, Removal, Vary};
-use super::names::{self, Methods, RequestHeaders};
+use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, OriginRegexes};
 use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
 use crate::notation::List;
-use crate::problem::{At, Kind, Problems, Severity};
+use crate::problem::{At, ProblemKind, Problems, Severity};
 
 impl Policy {
     /// Reads a policy's settings; `at` is where they stand. None when there is an error among the problems that this
@@ -28,7 +28,7 @@ impl Policy {
         let allowed = settings.dangerously_allow.as_deref().unwrap_or_default();
         let dangers = Dangers { at, allowed, used: RefCell::default() };
         if settings.dangerously_allow.as_ref().is_some_and(Vec::is_empty) {
-            problems.add(&at.key("dangerously_allow"), Kind::EmptyList);
+            problems.add(&at.key("dangerously_allow"), ProblemKind::EmptyList);
         }
 
         let keys = OriginKeys {
@@ -37,7 +37,7 @@ impl Policy {
             sets: settings.allow_origin_sets.as_ref(),
         };
         if keys.are_absent() {
-            problems.add(at, Kind::NoOrigins);
+            problems.add(at, ProblemKind::NoOrigins);
         }
         let origins = keys.compile(sets, credentials, &dangers, problems);
         let keys = OriginKeys {
@@ -51,13 +51,13 @@ impl Policy {
             false => Some(keys.compile(sets, false, &dangers, problems)?),
         };
 
-        let methods = Methods::compile(settings.allow_methods.as_ref(), &at.key("allow_methods"), problems);
+        let methods = AllowedMethods::compile(settings.allow_methods.as_ref(), &at.key("allow_methods"), problems);
         let headers =
             RequestHeaders::compile(settings.allow_headers.as_ref(), credentials, &at.key("allow_headers"), problems);
         let expose = names::expose(settings.expose_headers.as_ref(), credentials, &at.key("expose_headers"), problems);
         let max_age = max_age(settings.max_age, &at.key("max_age"), problems);
         if settings.allow_private_network {
-            problems.add(&at.key("allow_private_network"), Kind::PrivateNetworkGone);
+            problems.add(&at.key("allow_private_network"), ProblemKind::PrivateNetworkGone);
         }
         let preflight = &settings.preflight;
         let at_preflight = at.key("preflight");
@@ -65,7 +65,7 @@ impl Policy {
             200 => Some(StatusCode::OK),
             204 => Some(StatusCode::NO_CONTENT),
             value => {
-                problems.add(&at_preflight.key("status"), Kind::BadPreflightStatus { value });
+                problems.add(&at_preflight.key("status"), ProblemKind::BadPreflightStatus { value });
                 None
             }
         };
@@ -74,7 +74,7 @@ impl Policy {
             204 => Some(StatusCode::NO_CONTENT),
             403 => Some(StatusCode::FORBIDDEN),
             value => {
-                problems.add(&at_preflight.key("refused_status"), Kind::BadRefusedStatus { value });
+                problems.add(&at_preflight.key("refused_status"), ProblemKind::BadRefusedStatus { value });
                 None
             }
         };
@@ -86,7 +86,7 @@ impl Policy {
         }
 
         let (origins, status, refused_status) = (origins?, status?, refused_status?);
-        let echoes_method = credentials && matches!(methods, Methods::Any { .. });
+        let echoes_method = credentials && matches!(methods, AllowedMethods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
         let on_origin = Vary::default().and_if(origins.depends_on_origin(), Vary::ORIGIN);
@@ -137,7 +137,7 @@ impl Origins {
         let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
         let mut faulty = list.entries().is_empty();
         if faulty {
-            problems.add(at, Kind::EmptyList);
+            problems.add(at, ProblemKind::EmptyList);
         }
         for (i, entry) in list.entries().iter().enumerate() {
             let fault = match OriginPattern::parse(entry) {
@@ -148,8 +148,8 @@ impl Origins {
                     patterns.push(pattern);
                     continue;
                 }
-                Ok(OriginPattern::Any) => Kind::AnyInSet,
-                Ok(OriginPattern::Null) => Kind::NullInSet,
+                Ok(OriginPattern::Any) => ProblemKind::AnyInSet,
+                Ok(OriginPattern::Null) => ProblemKind::NullInSet,
                 Err(fault) => fault,
             };
             faulty = true;
@@ -188,7 +188,7 @@ impl OriginKeys<'_> {
                 Ok(OriginPattern::Null) => {
                     null = true;
                     if !dangers.allow(Danger::NullOrigin) {
-                        problems.add(&at, Kind::NullOrigin);
+                        problems.add(&at, ProblemKind::NullOrigin);
                     }
                 }
                 Ok(OriginPattern::Tuple(pattern)) => {
@@ -200,7 +200,7 @@ impl OriginKeys<'_> {
         let sources = self.regexes.1.map(Patterns::sources).unwrap_or_default();
         let at_regexes = dangers.at.key(self.regexes.0);
         if self.regexes.1.is_some() && sources.is_empty() {
-            problems.add(&at_regexes, Kind::EmptyList);
+            problems.add(&at_regexes, ProblemKind::EmptyList);
         }
         for (i, source) in sources.iter().enumerate() {
             let (at_one, in_list) = (at_regexes, at_regexes.index(i));
@@ -222,7 +222,7 @@ impl OriginKeys<'_> {
                 None => {
                     let mut known: Vec<String> = sets.keys().cloned().collect();
                     known.sort();
-                    problems.add(&at, Kind::UnknownName { what: "origin set", name: name.into(), known });
+                    problems.add(&at, ProblemKind::UnknownName { what: "origin set", name: name.into(), known });
                 }
                 // Its own problem is reported where it stands.
                 Some(None) => faulty = true,
@@ -241,13 +241,13 @@ impl OriginKeys<'_> {
             let beside_star =
                 self.list.1.into_iter().flat_map(List::entries).any(|entry| entry != "*" && !entry.is_empty());
             if beside_star || !sources.is_empty() || !shared.is_empty() {
-                problems.add(&at_list, Kind::AnyWithOthers);
+                problems.add(&at_list, ProblemKind::AnyWithOthers);
             }
             return Some(match credentials {
                 false => Allowed::Any,
                 true => {
                     if !dangers.allow(Danger::AnyOriginWithCredentials) {
-                        problems.add(&at_list, Kind::AnyOriginWithCredentials);
+                        problems.add(&at_list, ProblemKind::AnyOriginWithCredentials);
                     }
                     Allowed::AnyByName { null: dangers.allow(Danger::NullOrigin) }
                 }
@@ -279,7 +279,7 @@ impl Dangers<'_> {
     fn note_unused(&self, problems: &mut Problems) {
         let at = self.at.key("dangerously_allow");
         for (i, danger) in self.allowed.iter().enumerate().filter(|(_, danger)| !self.used.borrow().contains(danger)) {
-            problems.add(&at.index(i), Kind::UnusedDanger { word: danger.word() });
+            problems.add(&at.index(i), ProblemKind::UnusedDanger { word: danger.word() });
         }
     }
 
@@ -288,28 +288,28 @@ impl Dangers<'_> {
         if let Some(suffix) = pattern.public_suffix().map(str::to_owned) {
             // `scheme://*` without credentials is a way to say "any origin of this scheme", and says so.
             if credentials && !self.allow(Danger::PublicSuffixSubdomains) {
-                problems.add(at, Kind::PublicSuffixWithCredentials { pattern: own(), suffix });
+                problems.add(at, ProblemKind::PublicSuffixWithCredentials { pattern: own(), suffix });
             } else if !credentials && suffix != "*" {
-                problems.add(at, Kind::PublicSuffix { pattern: own(), suffix });
+                problems.add(at, ProblemKind::PublicSuffix { pattern: own(), suffix });
             }
         }
         if credentials && pattern.is_insecure() {
             if !self.allow(Danger::InsecureOrigins) {
-                problems.add(at, Kind::InsecureOriginWithCredentials { pattern: own() });
+                problems.add(at, ProblemKind::InsecureOriginWithCredentials { pattern: own() });
             }
         } else if credentials && pattern.is_odd_scheme() {
-            problems.add(at, Kind::OddSchemeWithCredentials { pattern: own() });
+            problems.add(at, ProblemKind::OddSchemeWithCredentials { pattern: own() });
         }
     }
 }
 
 fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> HeaderValue {
     if seconds.is_none() {
-        problems.add(at, Kind::MaxAgeLeftOut);
+        problems.add(at, ProblemKind::MaxAgeLeftOut);
     }
     let seconds = seconds.unwrap_or(Settings::DEFAULT_MAX_AGE);
     if !(-1..=86_400).contains(&seconds) {
-        problems.add(at, Kind::BadMaxAge { value: seconds.to_string() });
+        problems.add(at, ProblemKind::BadMaxAge { value: seconds.to_string() });
     }
     HeaderValue::from(seconds.max(0))
 }

@@ -105,7 +105,7 @@ impl Edits {
         if let Some(said) = &self.said {
             headers.insert("X-Corsgate-Reason", HeaderValue::from_static(said.code));
             if let Some(id) = &said.request_id {
-                headers.insert("X-Request-Id", id.clone());
+                headers.insert("X-CorsRequest-Id", id.clone());
             }
         }
     }
@@ -297,18 +297,18 @@ impl Fields {
 impl Vary {
     /// `Origin`
     pub const ORIGIN: Vary = Vary(1);
-    /// `Access-Control-Request-Method`
+    /// `Access-Control-CorsRequest-Method`
     pub const REQUEST_METHOD: Vary = Vary(2);
-    /// `Access-Control-Request-Headers`
+    /// `Access-Control-CorsRequest-Headers`
     pub const REQUEST_HEADERS: Vary = Vary(4);
-    /// `Access-Control-Request-Private-Network`
+    /// `Access-Control-CorsRequest-Private-Network`
     pub const REQUEST_PRIVATE_NETWORK: Vary = Vary(8);
 
     const NAMES: [&'static str; 4] = [
         "Origin",
-        "Access-Control-Request-Method",
-        "Access-Control-Request-Headers",
-        "Access-Control-Request-Private-Network",
+        "Access-Control-CorsRequest-Method",
+        "Access-Control-CorsRequest-Headers",
+        "Access-Control-CorsRequest-Private-Network",
     ];
 
     /// This, and `other` when the condition holds.

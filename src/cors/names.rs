@@ -10,7 +10,7 @@ use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::notation::List;
-use crate::problem::{At, Kind, Problems};
+use crate::problem::{At, ProblemKind, Problems};
 
 /// The most names that one preflight may ask for. Browsers list what a page set by hand; real lists have under 20.
 pub const MAX_NAMES: usize = 128;
@@ -21,7 +21,7 @@ const MAX_TOKEN: usize = 256;
 
 /// `allow_methods`, compiled.
 #[derive(Debug)]
-pub enum Methods {
+pub enum AllowedMethods {
     /// `*`: every method that is a token.
     Any {
         /// The answer without credentials.
@@ -68,9 +68,9 @@ pub enum ListFault {
     NotAllowed,
 }
 
-// === impl Methods ===
+// === impl AllowedMethods ===
 
-impl Methods {
+impl AllowedMethods {
     /// `None` (key absent) means `*`.
     pub(super) fn compile(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Self {
         let mut names: Vec<Box<str>> = Vec::new();
@@ -82,18 +82,18 @@ impl Methods {
                 continue;
             }
             if !is_token(entry.as_bytes()) || entry.len() > MAX_TOKEN {
-                problems.add(&at, Kind::BadMethod { text: entry.into() });
+                problems.add(&at, ProblemKind::BadMethod { text: entry.into() });
                 continue;
             }
             let upper = entry.to_ascii_uppercase();
             if ["CONNECT", "TRACE", "TRACK"].contains(&&*upper) {
-                problems.add(&at, Kind::MethodNeverSent { method: entry.into() });
+                problems.add(&at, ProblemKind::MethodNeverSent { method: entry.into() });
             }
             // Fetch, "normalise a method". PATCH is famously not among them.
             let name = match &*upper {
                 "DELETE" | "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" => &*upper,
                 "PATCH" if entry != "PATCH" => {
-                    problems.add(&at, Kind::MethodCase { method: entry.into(), upper: upper.clone() });
+                    problems.add(&at, ProblemKind::MethodCase { method: entry.into(), upper: upper.clone() });
                     entry
                 }
                 _ => entry,
@@ -129,9 +129,9 @@ impl RequestHeaders {
     pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
         let named = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
-                problems.add(at, Kind::HeaderNeverSent { name: name.into() });
+                problems.add(at, ProblemKind::HeaderNeverSent { name: name.into() });
             } else if is_response_header(name) {
-                problems.add(at, Kind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
+                problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
             }
         });
         let Some(list) = list.filter(|_| !named.any) else {
@@ -142,7 +142,7 @@ impl RequestHeaders {
             }
             // Who has written `*` may believe that it is everything; who has written nothing believes nothing.
             if list.is_some() && !credentials && !authorization {
-                problems.add(at, Kind::AnyHeaderWithoutAuthorization);
+                problems.add(at, ProblemKind::AnyHeaderWithoutAuthorization);
             }
             return Self::Any { authorization, value: joined(std::iter::once("*").chain(named.refs())) };
         };
@@ -212,14 +212,14 @@ pub(super) fn expose(
     let list = list?;
     let named = header_names(Some(list), at, problems, |name, at, problems| {
         if is_hidden_response_header(name) {
-            problems.add(at, Kind::HeaderNeverRead { name: name.into() });
+            problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
         } else if is_forbidden_request_header(name) || is_request_header(name) {
-            problems.add(at, Kind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
+            problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
         }
     });
     if named.any {
         if credentials {
-            problems.add(at, Kind::AnyExposedWithCredentials);
+            problems.add(at, ProblemKind::AnyExposedWithCredentials);
         }
         // `Authorization` is the one that `*` leaves out, in this direction too.
         note_meaningless(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
@@ -276,7 +276,7 @@ fn header_names(
         if entry == "*" {
             named.any = true;
         } else if HeaderName::from_bytes(entry.as_bytes()).is_err() || entry.len() > MAX_TOKEN {
-            problems.add(&at, Kind::BadHeaderName { text: entry.into() });
+            problems.add(&at, ProblemKind::BadHeaderName { text: entry.into() });
         } else {
             remark(entry, &at, problems);
             if !named.names.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
@@ -295,10 +295,10 @@ pub(super) fn entries<'a>(
 ) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
     let entries = list.map(List::entries).unwrap_or_default();
     if list.is_some() && entries.is_empty() {
-        problems.add(at, Kind::EmptyList);
+        problems.add(at, ProblemKind::EmptyList);
     }
     for (i, _) in entries.iter().enumerate().filter(|(_, entry)| entry.is_empty()) {
-        problems.add(&at.index(i), Kind::EmptyEntry);
+        problems.add(&at.index(i), ProblemKind::EmptyEntry);
     }
     entries.iter().map(String::as_str).enumerate().filter(|(_, entry)| !entry.is_empty())
 }
@@ -309,7 +309,7 @@ fn note_meaningless(list: &List, at: &At<'_>, problems: &mut Problems, is_covere
         let at = at.index(i);
         let path = at.path();
         if !problems.iter().any(|problem| problem.at == path) {
-            problems.add(&at, Kind::MeaninglessBesideAny { text: entry.clone() });
+            problems.add(&at, ProblemKind::MeaninglessBesideAny { text: entry.clone() });
         }
     }
 }

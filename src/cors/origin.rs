@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hashbrown::{HashMap, HashSet};
 
 use crate::domain::{Depths, NameFault, are_labels, check_name, is_name_byte, split_port};
-use crate::problem::Kind;
+use crate::problem::ProblemKind;
 
 /// The longest Origin that is looked at. A DNS name has at most 253 bytes; the rest is room for scheme and port.
 /// The bound is what keeps a hostile Origin as cheap as a real one.
@@ -77,7 +77,7 @@ type Schemes = Vec<Box<str>>;
 
 /// Which form allowed an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum OriginMatch {
     /// It is listed itself.
     Exact,
     /// A pattern with a wildcard covers it.
@@ -101,35 +101,35 @@ struct Parts<'a> {
 
 impl OriginPattern {
     /// Reads one entry of a configuration. The error says what a browser would have sent instead.
-    pub fn parse(text: &str) -> Result<Self, Kind> {
+    pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match text {
-            "" => return Err(Kind::EmptyEntry),
+            "" => return Err(ProblemKind::EmptyEntry),
             "*" => return Ok(Self::Any),
             "null" => return Ok(Self::Null),
-            "**" => return Err(Kind::OriginReflectsAll),
+            "**" => return Err(ProblemKind::OriginReflectsAll),
             _ => {}
         }
         if text.len() > MAX_ORIGIN {
-            return Err(Kind::OriginTooLong { limit: MAX_ORIGIN });
+            return Err(ProblemKind::OriginTooLong { limit: MAX_ORIGIN });
         }
         if text.matches("://").count() > 1 || (text.contains(',') && text.contains("://")) {
-            return Err(Kind::OriginSeveral { text: own() });
+            return Err(ProblemKind::OriginSeveral { text: own() });
         }
         if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Kind::OriginBadCharacter { text: own(), character });
+            return Err(ProblemKind::OriginBadCharacter { text: own(), character });
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(match text.contains(['*', ':', '/']) && !looks_like_host(text) {
-                true => Kind::OriginBadScheme { text: own(), write: with_scheme(text) },
-                false => Kind::OriginWithoutScheme { text: own(), write: as_sent("https", text) },
+                true => ProblemKind::OriginBadScheme { text: own(), write: with_scheme(text) },
+                false => ProblemKind::OriginWithoutScheme { text: own(), write: as_sent("https", text) },
             });
         };
         if scheme.contains('*') {
-            return Err(Kind::OriginMisplacedWildcard { text: own() });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own() });
         }
         if !is_scheme(&scheme.to_ascii_lowercase()) {
-            return Err(Kind::OriginBadScheme { text: own(), write: with_scheme(rest) });
+            return Err(ProblemKind::OriginBadScheme { text: own(), write: with_scheme(rest) });
         }
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         let after = &rest[authority.len()..];
@@ -138,39 +138,39 @@ impl OriginPattern {
             None => (None, authority),
         };
         if authority.is_empty() {
-            return Err(Kind::OriginEmptyHost { text: own() });
+            return Err(ProblemKind::OriginEmptyHost { text: own() });
         }
         let origin = || as_sent(scheme, authority);
         match after.as_bytes() {
             [] => {}
-            b"/" => return Err(Kind::OriginTrailingSlash { text: own(), origin: origin() }),
+            b"/" => return Err(ProblemKind::OriginTrailingSlash { text: own(), origin: origin() }),
             [b'/', ..] if !after.contains(['?', '#']) => {
-                return Err(Kind::OriginPath { text: own(), origin: origin() });
+                return Err(ProblemKind::OriginPath { text: own(), origin: origin() });
             }
-            [b'\\', ..] => return Err(Kind::OriginBadCharacter { text: own(), character: '\\' }),
-            _ => return Err(Kind::OriginQuery { text: own(), origin: origin() }),
+            [b'\\', ..] => return Err(ProblemKind::OriginBadCharacter { text: own(), character: '\\' }),
+            _ => return Err(ProblemKind::OriginQuery { text: own(), origin: origin() }),
         }
         if user.is_some() {
-            return Err(Kind::OriginUserinfo { text: own(), origin: origin() });
+            return Err(ProblemKind::OriginUserinfo { text: own(), origin: origin() });
         }
         if !text.is_ascii() {
-            return Err(Kind::OriginNonAscii { text: own() });
+            return Err(ProblemKind::OriginNonAscii { text: own() });
         }
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(Kind::OriginUpperCase { text: own(), origin: origin() });
+            return Err(ProblemKind::OriginUpperCase { text: own(), origin: origin() });
         }
         if let Ok(address) = authority.parse::<Ipv6Addr>() {
             let canonical = format!("{scheme}://[{}]", url_ipv6(address));
-            return Err(Kind::OriginNotCanonical { text: own(), canonical });
+            return Err(ProblemKind::OriginNotCanonical { text: own(), canonical });
         }
         let (host, port) = split_port(authority);
         let port = match port {
             None => PortPattern::Exact(None),
             Some("*") => PortPattern::Any,
             Some(digits) => match parse_port(digits) {
-                None => return Err(Kind::OriginBadPort { text: own(), port: digits.to_owned() }),
+                None => return Err(ProblemKind::OriginBadPort { text: own(), port: digits.to_owned() }),
                 Some(port) if default_port(scheme) == Some(port) => {
-                    return Err(Kind::OriginDefaultPort { text: own(), write: format!("{scheme}://{host}") });
+                    return Err(ProblemKind::OriginDefaultPort { text: own(), write: format!("{scheme}://{host}") });
                 }
                 Some(port) => PortPattern::Exact(Some(port)),
             },
@@ -181,10 +181,10 @@ impl OriginPattern {
 }
 
 impl HostPattern {
-    fn parse(host: &str, text: &str) -> Result<Self, Kind> {
+    fn parse(host: &str, text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match host {
-            "" => return Err(Kind::OriginEmptyHost { text: own() }),
+            "" => return Err(ProblemKind::OriginEmptyHost { text: own() }),
             "*" => return Ok(Self::Any),
             _ => {}
         }
@@ -193,19 +193,19 @@ impl HostPattern {
             None => (false, host),
         };
         if name.contains('*') {
-            return Err(Kind::OriginMisplacedWildcard { text: own() });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own() });
         }
         let canonical = match name.strip_prefix('[') {
             Some(v6) => {
                 let address = v6.strip_suffix(']').and_then(|v6| v6.parse::<Ipv6Addr>().ok());
-                let address =
-                    address.ok_or(Kind::OriginBadHost { text: own(), why: "not an IPv6 address in brackets" })?;
+                let address = address
+                    .ok_or(ProblemKind::OriginBadHost { text: own(), why: "not an IPv6 address in brackets" })?;
                 Some(format!("[{}]", url_ipv6(address)))
             }
             None => {
                 check_name(name).map_err(|fault| match fault {
-                    NameFault::Character(character) => Kind::OriginBadCharacter { text: own(), character },
-                    NameFault::Shape(why) => Kind::OriginBadHost { text: own(), why },
+                    NameFault::Character(character) => ProblemKind::OriginBadCharacter { text: own(), character },
+                    NameFault::Shape(why) => ProblemKind::OriginBadHost { text: own(), why },
                 })?;
                 let last = name.rsplit('.').next().unwrap_or_default();
                 // The URL standard takes a host whose last label is a number for an IPv4 address.
@@ -213,16 +213,16 @@ impl HostPattern {
                     true => {
                         let address = name.parse::<Ipv4Addr>();
                         let why = "ends with a number, but is not an IPv4 address";
-                        Some(address.map_err(|_| Kind::OriginBadHost { text: own(), why })?.to_string())
+                        Some(address.map_err(|_| ProblemKind::OriginBadHost { text: own(), why })?.to_string())
                     }
                     false => None,
                 }
             }
         };
         match canonical {
-            Some(_) if wild => Err(Kind::OriginBadHost { text: own(), why: "an address has no subdomains" }),
+            Some(_) if wild => Err(ProblemKind::OriginBadHost { text: own(), why: "an address has no subdomains" }),
             Some(canonical) if canonical != name => {
-                Err(Kind::OriginNotCanonical { text: own(), canonical: text.replacen(name, &canonical, 1) })
+                Err(ProblemKind::OriginNotCanonical { text: own(), canonical: text.replacen(name, &canonical, 1) })
             }
             _ if wild => Ok(Self::Below(name.into())),
             _ => Ok(Self::Exact(name.into())),
@@ -324,9 +324,9 @@ impl<'a> FromIterator<&'a TuplePattern> for OriginSet {
 
 impl OriginSet {
     /// Whether an Origin is in the set, and how it got there.
-    pub fn find(&self, origin: &str) -> Option<Found> {
+    pub fn find(&self, origin: &str) -> Option<OriginMatch> {
         if self.exact.contains(origin) {
-            return Some(Found::Exact);
+            return Some(OriginMatch::Exact);
         }
         if self.only_exact() {
             return None;
@@ -341,7 +341,7 @@ impl OriginSet {
                         PortPattern::Exact(port) => parts.port == *port,
                     }
             });
-        found.then_some(Found::Pattern)
+        found.then_some(OriginMatch::Pattern)
     }
 
     fn only_exact(&self) -> bool {

@@ -9,7 +9,7 @@
 use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
 use regex_syntax::hir::{Hir, HirKind};
 
-use crate::problem::Kind;
+use crate::problem::ProblemKind;
 
 /// The most memory that one compiled expression may take.
 const SIZE_LIMIT: usize = 256 * 1024;
@@ -34,29 +34,29 @@ impl OriginRegexes {
 }
 
 /// Whether an expression can be used.
-pub fn check(source: &str) -> Result<(), Kind> {
+pub fn check(source: &str) -> Result<(), ProblemKind> {
     let broken = |message: String| {
         // The parser's message draws the pattern over several lines; the last one says what is wrong.
         let last = message.lines().last().unwrap_or_default();
-        Kind::RegexDoesNotCompile { message: last.trim_start_matches("error: ").to_owned() }
+        ProblemKind::RegexDoesNotCompile { message: last.trim_start_matches("error: ").to_owned() }
     };
     if source.is_empty() {
-        return Err(Kind::EmptyEntry);
+        return Err(ProblemKind::EmptyEntry);
     }
     if !source.is_ascii() {
-        return Err(Kind::OriginNonAscii { text: source.to_owned() });
+        return Err(ProblemKind::OriginNonAscii { text: source.to_owned() });
     }
     parse(source).map_err(|e| broken(e.to_string()))?;
     let anchored = anchored(source).unwrap_or_default();
     match regex::bytes::RegexBuilder::new(&anchored).unicode(false).size_limit(SIZE_LIMIT).build() {
         Ok(_) => Ok(()),
-        Err(regex::Error::CompiledTooBig(_)) => Err(Kind::RegexTooLarge { limit: SIZE_LIMIT }),
+        Err(regex::Error::CompiledTooBig(_)) => Err(ProblemKind::RegexTooLarge { limit: SIZE_LIMIT }),
         Err(error) => Err(broken(error.to_string())),
     }
 }
 
 /// What a careful reader would ask about an expression that passed [`check`].
-pub fn lint(source: &str) -> Option<Kind> {
+pub fn lint(source: &str) -> Option<ProblemKind> {
     let regexes = OriginRegexes::compile([source])?;
     let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
     // What browsers send has a scheme, so that is the better evidence.
@@ -73,26 +73,26 @@ pub fn lint(source: &str) -> Option<Kind> {
         let strangers = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
         if strangers.iter().all(|stranger| regexes.matches(stranger)) {
             let [witness, _] = strangers;
-            return Some(Kind::RegexMatchesAll { witness });
+            return Some(ProblemKind::RegexMatchesAll { witness });
         }
     }
     if let Ast::Alternation(alternation) = &ast {
         let without_scheme = alternation.asts.iter().map(sample).find(|text| !text.contains("://"));
         if let Some(witness) = without_scheme.and_then(admitted) {
-            return Some(Kind::RegexAlternation { witness });
+            return Some(ProblemKind::RegexAlternation { witness });
         }
     }
     if let Some(witness) = with_wrong_dot(&ast).and_then(admitted) {
-        return Some(Kind::RegexUnescapedDot { witness });
+        return Some(ProblemKind::RegexUnescapedDot { witness });
     }
     if let Some(witness) = with_open_prefix(&ast).and_then(admitted) {
-        return Some(Kind::RegexOpenPrefix { witness });
+        return Some(ProblemKind::RegexOpenPrefix { witness });
     }
     if !source.contains("://") {
         let text = sample(&ast);
         let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
         let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(admitted);
-        return witness.map(|witness| Kind::RegexWithoutScheme { witness });
+        return witness.map(|witness| ProblemKind::RegexWithoutScheme { witness });
     }
     None
 }

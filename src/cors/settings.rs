@@ -32,7 +32,7 @@ pub struct Settings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Methods", extend("default" = "*"))]
     pub allow_methods: Option<List>,
-    /// Request headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
+    /// CorsRequest headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Headers", extend("default" = "*"))]
     pub allow_headers: Option<List>,
@@ -56,7 +56,7 @@ pub struct Settings {
     /// As `allow_origins_by_regex`, for `Timing-Allow-Origin`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
-    /// Whether `Access-Control-Request-Private-Network` is answered. Browsers gave it up.
+    /// Whether `Access-Control-CorsRequest-Private-Network` is answered. Browsers gave it up.
     pub allow_private_network: bool,
     /// Which OPTIONS requests are answered here, and with what status.
     pub preflight: PreflightSettings,

@@ -8,7 +8,7 @@ use crate::domain::split_port;
 
 /// A response of the gateway's own, complete but for the edits of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct LocalReply {
     /// Its status.
     pub status: StatusCode,
     /// The body, one line for people; empty for none.
@@ -17,13 +17,13 @@ pub struct Answer {
     more: Option<(&'static str, HeaderValue)>,
 }
 
-impl Answer {
+impl LocalReply {
     /// What an action answers; None when the upstream does. `asked` gives authority and target of the request, as the
     /// client wrote them.
     pub fn to<'a>(action: Action<'_>, asked: impl FnOnce() -> (&'a [u8], &'a [u8])) -> Option<Self> {
         match action {
             Action::Forward(_) => None,
-            Action::Answer(status) => Some(Answer { status, text: "", more: None }),
+            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", more: None }),
             Action::Redirect(port) => {
                 let (authority, target) = asked();
                 Some(Self::redirect(authority, target, port))
@@ -43,7 +43,7 @@ impl Answer {
             status if status.is_client_error() => "The request could not be understood.\n",
             _ => "The gateway failed.\n",
         };
-        Answer { status, text, more: None }
+        LocalReply { status, text, more: None }
     }
 
     /// Its fields, in their order.
@@ -66,10 +66,12 @@ impl Answer {
         let more = match refusal {
             Refusal::MethodNotAllowed(allow) => Some(("Allow", allow.clone())),
             // Connections end when they end; soon is as good a guess as any, and keeps clients from hammering.
-            Refusal::Crowded | Refusal::ClientCrowded => Some(("Retry-After", HeaderValue::from_static("1"))),
+            Refusal::ConnectionLimit | Refusal::ClientConnectionLimit => {
+                Some(("Retry-After", HeaderValue::from_static("1")))
+            }
             _ => None,
         };
-        Answer { status: refusal.status(), text: refusal.explanation(), more }
+        LocalReply { status: refusal.status(), text: refusal.explanation(), more }
     }
 
     /// The same on https, with the same method (RFC 9110 section 15.4.9). The host is one that a route has.
@@ -81,7 +83,7 @@ impl Answer {
             HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()
         });
         match location {
-            Some(location) => Answer {
+            Some(location) => LocalReply {
                 status: StatusCode::PERMANENT_REDIRECT,
                 text: "This is served on https.\n",
                 more: Some(("Location", location)),

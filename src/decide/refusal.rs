@@ -30,11 +30,11 @@ pub enum Refusal<'s> {
     /// 421: the connection was made for another host.
     Misdirected,
     /// 429: one connection too many of this client.
-    ClientCrowded,
+    ClientConnectionLimit,
     /// 431
     HeadersTooLarge,
     /// 503: one connection too many in all.
-    Crowded,
+    ConnectionLimit,
 }
 
 impl Refusal<'_> {
@@ -50,8 +50,8 @@ impl Refusal<'_> {
         "body_too_large",
         "uri_too_long",
         "misdirected",
-        "client_crowded",
-        "crowded",
+        "client_connection_limit",
+        "connection_limit",
         "headers_too_large",
     ];
 
@@ -67,8 +67,8 @@ impl Refusal<'_> {
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
             Refusal::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::ClientCrowded => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::ClientConnectionLimit => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
@@ -87,8 +87,8 @@ impl Refusal<'_> {
             Refusal::BodyTooLarge => "body_too_large",
             Refusal::UriTooLong => "uri_too_long",
             Refusal::Misdirected => "misdirected",
-            Refusal::ClientCrowded => "client_crowded",
-            Refusal::Crowded => "crowded",
+            Refusal::ClientConnectionLimit => "client_connection_limit",
+            Refusal::ConnectionLimit => "connection_limit",
             Refusal::HeadersTooLarge => "headers_too_large",
         }
     }
@@ -121,8 +121,8 @@ impl Refusal<'_> {
             Refusal::Misdirected => {
                 "This connection was made for another host: its server name (SNI) and its certificate are not for this one.\n"
             }
-            Refusal::ClientCrowded => "This client has as many connections open as it may.\n",
-            Refusal::Crowded => "As many connections are open as may be.\n",
+            Refusal::ClientConnectionLimit => "This client has as many connections open as it may.\n",
+            Refusal::ConnectionLimit => "As many connections are open as may be.\n",
             Refusal::HeadersTooLarge => "The request header is larger than allowed.\n",
         }
     }

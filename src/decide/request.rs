@@ -25,18 +25,18 @@ pub struct Request<'a> {
     /// Whether its length is beyond doubt.
     pub framing: Framing,
     /// What it came on.
-    pub connection: Connection<'a>,
+    pub connection: ConnectionFacts<'a>,
 }
 
 /// What a request came on, as far as it is judged by that.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Connection<'a> {
+pub struct ConnectionFacts<'a> {
     /// None: plain HTTP, or a client that asked for no name.
     pub asked_for: Option<ServerName<'a>>,
     /// The port on https where requests should have come instead.
     pub redirect: Option<u16>,
     /// Whether there was room for it.
-    pub crowd: Crowd,
+    pub capacity: Capacity,
 }
 
 /// What the client asked for in its TLS handshake, and was shown.
@@ -50,14 +50,14 @@ pub struct ServerName<'a> {
 
 /// Whether there was room for a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Crowd {
+pub enum Capacity {
     /// There was.
     #[default]
-    Room,
+    Available,
     /// As many as can be are open.
-    Full,
+    ConnectionLimit,
     /// The client has as many open as one can have.
-    ClientFull,
+    ClientLimit,
 }
 
 /// Whether the length of a request's body is beyond doubt.

@@ -2,17 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::play::{End, Play, Step};
 use super::question::Question;
+use super::simulation::{End, Simulation, Step};
 use crate::config::Document;
 use crate::cors::{
-    self, MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, OriginPattern, OriginSets, Origins, Patterns, Policy, Settings,
+    self, CorsRequest, MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, OriginPattern, OriginSets, Origins, Patterns, Policy,
+    Settings,
 };
 use crate::decide::{Action, Refusal};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 use crate::notation::List;
-use crate::problem::{At, KeyPath, Problems, Step as KeyStep};
+use crate::problem::{At, KeyPath, PathStep as KeyStep, Problems};
 use crate::snapshot::{Level, Route, RoutePlace, Snapshot};
 
 /// What is behind a refusal, one variant each.
@@ -38,7 +39,7 @@ pub enum Cause {
         method: String,
         /// Those that it has routes for.
         allow: String,
-        /// The same word in another case, which it has or which is usual: then the page is the place to mend it.
+        /// The same word in another case, which it has or which is usual: then the page is the place to repair it.
         meant: Option<String>,
     },
     /// The gateway refuses the request whatever its policy says.
@@ -89,7 +90,7 @@ pub enum Cause {
         method: String,
         /// Those that it has.
         listed: Vec<String>,
-        /// The same word in another case, which it has or which is usual: then the page is the place to mend it.
+        /// The same word in another case, which it has or which is usual: then the page is the place to repair it.
         meant: Option<String>,
     },
     /// `allow_headers` lacks these.
@@ -167,7 +168,7 @@ pub(super) struct Scope<'d> {
 }
 
 impl Diagnosis {
-    pub(super) fn of(question: &Question, play: &Play<'_>, snapshot: &Snapshot, document: &Document) -> Self {
+    pub(super) fn of(question: &Question, play: &Simulation<'_>, snapshot: &Snapshot, document: &Document) -> Self {
         let last = play.last();
         let verdict = &last.exchange.verdict;
         let none = Diagnosis { cause: None, at: None };
@@ -335,7 +336,7 @@ pub(super) fn routes_for(step: &Step<'_>, allow: &str, snapshot: &Snapshot) -> V
             authority: Some(&step.url.authority),
             headers: &http::HeaderMap::new(),
             framing: crate::decide::Framing::Clear,
-            connection: crate::decide::Connection::default(),
+            connection: crate::decide::ConnectionFacts::default(),
         };
         if let Some(found) = snapshot.decide(&request).route
             && !places.contains(&found.route.place)
@@ -477,7 +478,7 @@ impl<'d> Scope<'d> {
     /// The farther level whose policy would allow what this one refuses.
     fn shadowed(&self, step: &Step<'_>) -> Option<Level> {
         let level = self.route.cors.as_ref()?.level;
-        let facts = cors::Request {
+        let facts = CorsRequest {
             method: &step.method,
             headers: &step.headers,
             scheme: step.url.scheme,
@@ -544,9 +545,9 @@ fn likeness(listed: &str, origin: &str) -> Option<Likeness> {
     (strsim::damerau_levenshtein(listed, origin) <= 2).then_some(Likeness::Spelling)
 }
 
-// === impl Play ===
+// === impl Simulation ===
 
-impl Play<'_> {
+impl Simulation<'_> {
     /// The fetch, as far as the words about a step need it.
     pub(super) fn fetch_at<'p>(&'p self, step: &'p Step<'_>) -> Fetch<'p> {
         Fetch { origin: &step.origin, method: &self.method, headers: &[], credentials: self.credentials }
@@ -739,7 +740,7 @@ impl Cause {
 }
 
 impl Near {
-    /// Where the page is allowed, as the entry has it, if only scheme and port differ. Nobody is sent from https to http.
+    /// Where the page is allowed, as the entry has it, if only scheme and port differ. PickError is sent from https to http.
     fn elsewhere(&self, origin: &str) -> Option<String> {
         match self.likeness {
             Likeness::Scheme | Likeness::Port | Likeness::SchemeAndPort => {}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::config::{Document, Source};
 use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
 use crate::notation::List;
-use crate::problem::{KeyPath, Step};
+use crate::problem::{KeyPath, PathStep};
 use crate::snapshot::{Route, Snapshot};
 use crate::terminal::Paint;
 
@@ -227,7 +227,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
         let alias = (key == "allow_credentials").then_some("allow_credential");
         let mut places = std::iter::once(key).chain(alias).map(|key| {
             let mut at = at.clone();
-            at.0.extend(key.split('.').map(|step| Step::Key(step.to_owned())));
+            at.0.extend(key.split('.').map(|step| PathStep::Key(step.to_owned())));
             at
         });
         let line = places.find_map(|at| source.line_of_key(&at));

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cors::Headers;
-use crate::decide::local_reply::Answer;
+use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
 use crate::snapshot::Snapshot;
 
@@ -44,7 +44,7 @@ impl<'s> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.say_for(|| HeaderValue::from_static(UNKNOWN));
         let asked = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
-        let mut response = match Answer::to(verdict.action, asked) {
+        let mut response = match LocalReply::to(verdict.action, asked) {
             Some(own) => Head::from(&own),
             None => upstream(),
         };
@@ -75,8 +75,8 @@ impl Head {
     }
 }
 
-impl From<&Answer> for Head {
-    fn from(answer: &Answer) -> Self {
+impl From<&LocalReply> for Head {
+    fn from(answer: &LocalReply) -> Self {
         let mut head = Head::new(answer.status);
         answer.fields().for_each(|(name, value)| head.append(name, value));
         head

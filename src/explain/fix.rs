@@ -7,14 +7,14 @@
 use std::fmt;
 
 use super::cause::{Cause, Diagnosis, Scope, asked_names, meant, routed_method, routes_for, routes_of_host};
-use super::play::{End, Play, Step, Why};
 use super::question::Question;
+use super::simulation::{End, Simulation, Step, Why};
 use super::{Configuration, Hunk, Place};
 use crate::config::{Document, NewValue, Source, hunks};
-use crate::cors::{self, Headers as _, Patterns, Policy, Settings};
+use crate::cors::{CorsRequest, Headers as _, Patterns, Policy, PolicyAction, Settings};
 use crate::explain::fetch::{Credentials, Fetch, Stage};
 use crate::notation::List;
-use crate::problem::{KeyPath, Kind, Problem, Problems, Replacement, Severity, Step as KeyStep};
+use crate::problem::{KeyPath, PathStep as KeyStep, Problem, ProblemKind, Problems, Replacement, Severity};
 use crate::route::PathPattern;
 use crate::snapshot::{Level, Loaded, Route, RoutePlace, Snapshot};
 
@@ -33,7 +33,7 @@ pub struct Fix {
 
 /// An edit that takes the cause away, but with which the file would be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub struct RejectedFix {
     /// What it does, one order for each step.
     pub steps: Vec<String>,
     /// Why the file would be refused: as `check` says it, at the places of the file as it is.
@@ -46,15 +46,15 @@ pub struct Objection {
     /// Where, in the file as it is.
     pub at: Place,
     /// What is wrong, and what to write.
-    pub kind: Kind,
+    pub kind: ProblemKind,
 }
 
 /// What came of looking for an edit.
-pub(super) enum Sought {
+pub(super) enum FixResult {
     /// One that works.
     Fix(Fix),
     /// One that `check` does not let through.
-    Refused(Tried),
+    Refused(RejectedFix),
     /// None.
     Nothing,
 }
@@ -102,7 +102,7 @@ enum Edit {
 }
 
 /// The edit after which the request passes, found step by step.
-pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> Sought {
+pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> FixResult {
     let mut attempt = Attempt::of(configuration.text);
     let passing = match attempt.proceed(question, configuration) {
         Ok(passing) => passing,
@@ -111,19 +111,19 @@ pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> So
             let objection =
                 |problem: &Problem| Objection { at: Place::of(&source, &problem.at), kind: problem.kind.clone() };
             let objections = problems.iter().map(objection).collect();
-            return Sought::Refused(Tried { steps: attempt.steps, objections });
+            return FixResult::Refused(RejectedFix { steps: attempt.steps, objections });
         }
-        Err(Stuck::Nowhere) => return Sought::Nothing,
+        Err(Stuck::Nowhere) => return FixResult::Nothing,
     };
     let others = also_opened(question, configuration.snapshot, &passing);
     if !others.is_empty() {
         attempt.widens.insert(0, Widening::Routes(others));
     }
-    Sought::Fix(attempt.fix(configuration.name, configuration.text))
+    FixResult::Fix(attempt.fix(configuration.name, configuration.text))
 }
 
 /// The edit after which a text that was refused is a configuration, and the request passes too, if that is possible.
-pub(super) fn mend(
+pub(super) fn repair(
     question: &Question,
     name: &str,
     text: &str,
@@ -134,7 +134,7 @@ pub(super) fn mend(
     let mut problems = problems.clone();
     let mut usable = None;
     for _ in 0..MOST_STEPS {
-        attempt.mend(question, &problems)?;
+        attempt.repair(question, &problems)?;
         let Loaded { snapshot, problems: left } = read(&attempt.text);
         if snapshot.is_some() || left == problems {
             usable = snapshot;
@@ -145,7 +145,7 @@ pub(super) fn mend(
     let usable = usable?;
     let mended = attempt.text.clone();
     let configuration = Configuration::new(name, &mended, &usable, read);
-    if !matches!(Play::of(question, &usable).end, End::Response) {
+    if !matches!(Simulation::of(question, &usable).end, End::Response) {
         // What only mends the file is worth having too.
         let mut further = Attempt { text: mended.clone(), ..attempt.clone() };
         if further.proceed(question, &configuration).is_ok() {
@@ -188,9 +188,9 @@ impl Attempt {
         for _ in 0..MOST_STEPS {
             let snapshot = newest.as_ref().unwrap_or(configuration.snapshot);
             let document = Document::parse(&self.text, &mut Problems::default()).ok_or(Stuck::Nowhere)?;
-            let play = Play::of(question, snapshot);
+            let play = Simulation::of(question, snapshot);
             let cause = Diagnosis::of(question, &play, snapshot, &document).cause.ok_or(Stuck::Nowhere)?;
-            let candidates = Circumstances { question, play: &play, snapshot, document: &document }.candidates(&cause);
+            let candidates = FixContext { question, play: &play, snapshot, document: &document }.candidates(&cause);
             // Where a request goes is one decision, what it gets there another: the likeliest place first.
             let is_about_routing = matches!(cause, Cause::UnknownHost { .. } | Cause::UnknownPath { .. });
             causes.push(cause);
@@ -212,7 +212,7 @@ impl Attempt {
                     }
                     continue;
                 };
-                let passes = matches!(Play::of(question, &snapshot).end, End::Response);
+                let passes = matches!(Simulation::of(question, &snapshot).end, End::Response);
                 let is_progress = passes || is_new_cause(question, &edited, &snapshot, &causes);
                 if passes || (is_progress && best.is_none()) {
                     best = Some((candidate, edited, snapshot, passes));
@@ -238,12 +238,12 @@ impl Attempt {
     }
 
     /// Writes what the problems say is to be written; None when one of the errors leaves a choice.
-    fn mend(&mut self, question: &Question, problems: &Problems) -> Option<()> {
+    fn repair(&mut self, question: &Question, problems: &Problems) -> Option<()> {
         let mut edits: Vec<(KeyPath, Replacement)> = Vec::new();
         for problem in errors(problems) {
             let replacement = match &problem.kind {
                 // Which origins to list nobody knows, but that this one is meant.
-                Kind::AnyOriginWithCredentials => {
+                ProblemKind::AnyOriginWithCredentials => {
                     Widening::OthersRefused.add_to(&mut self.widens);
                     Replacement::Text(question.origin())
                 }
@@ -275,14 +275,14 @@ fn errors(problems: &Problems) -> impl Iterator<Item = &Problem> {
 
 fn is_new_cause(question: &Question, text: &str, snapshot: &Snapshot, causes: &[Cause]) -> bool {
     let Some(document) = Document::parse(text, &mut Problems::default()) else { return false };
-    let next = Diagnosis::of(question, &Play::of(question, snapshot), snapshot, &document).cause;
+    let next = Diagnosis::of(question, &Simulation::of(question, snapshot), snapshot, &document).cause;
     next.is_some_and(|next| !causes.contains(&next))
 }
 
 /// The names of the routes, but for that of the request, whose policy lets the request pass after an edit and did not
 /// before.
 fn also_opened(question: &Question, before: &Snapshot, after: &Snapshot) -> Vec<String> {
-    let play = Play::of(question, after);
+    let play = Simulation::of(question, after);
     if play.preflight == Why::SameOrigin || before.routes().len() != after.routes().len() {
         return Vec::new();
     }
@@ -295,7 +295,7 @@ fn also_opened(question: &Question, before: &Snapshot, after: &Snapshot) -> Vec<
 }
 
 /// Whether all steps of a conversation would pass if this were the policy of its route.
-fn passes(question: &Question, play: &Play<'_>, policy: &Policy) -> bool {
+fn passes(question: &Question, play: &Simulation<'_>, policy: &Policy) -> bool {
     play.steps.iter().all(|step| {
         let headers: Vec<(String, String)> = match step.stage {
             // The names that it asks for, with a value that is not safelisted.
@@ -308,14 +308,14 @@ fn passes(question: &Question, play: &Play<'_>, policy: &Policy) -> bool {
             headers: &headers,
             credentials: question.credentials,
         };
-        let decision = policy.decide(&cors::Request {
+        let decision = policy.decide(&CorsRequest {
             method: &step.method,
             headers: &step.headers,
             scheme: step.url.scheme,
             authority: &step.url.authority,
         });
         let mut response = super::Head::new(http::StatusCode::OK);
-        if let cors::Action::Answer(status) = decision.action {
+        if let PolicyAction::AnswerPreflight(status) = decision.action {
             response.status = status;
         }
         decision.edits.apply(&mut response);
@@ -353,14 +353,14 @@ impl Candidate {
 }
 
 /// What there is to know when a cause is to be taken away.
-struct Circumstances<'a> {
+struct FixContext<'a> {
     question: &'a Question,
-    play: &'a Play<'a>,
+    play: &'a Simulation<'a>,
     snapshot: &'a Snapshot,
     document: &'a Document,
 }
 
-impl Circumstances<'_> {
+impl FixContext<'_> {
     /// Ways to take a cause away, those that open least first.
     fn candidates(&self, cause: &Cause) -> Vec<Candidate> {
         match cause {
@@ -393,7 +393,7 @@ impl Circumstances<'_> {
                     .into_iter()
                     .collect()
             }
-            // Not for the file to mend.
+            // Not for the file to repair.
             Cause::RefusedByGateway { .. }
             | Cause::OriginLost { .. }
             | Cause::OriginInvalid(_)

@@ -9,7 +9,7 @@ use super::exchange::Head;
 use crate::cors::{OriginPattern, Scheme};
 use crate::decide::RequestKind;
 use crate::explain::fetch::{Credentials, Unsafe};
-use crate::problem::Kind;
+use crate::problem::ProblemKind;
 
 /// A page's request, as far as it matters to CORS. Valid by construction.
 ///
@@ -28,7 +28,7 @@ use crate::problem::Kind;
 ///     error.to_string(),
 ///     "--origin: `https://app.example/` ends with a slash, and an Origin never does; write `https://app.example`"
 /// );
-/// # Ok::<(), corsgate::explain::Misasked>(())
+/// # Ok::<(), corsgate::explain::InvalidQuestion>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -97,9 +97,9 @@ pub struct Recorded<'a> {
 
 /// Why a question makes no sense: which argument, what is wrong with it, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Misasked {
+pub enum InvalidQuestion {
     /// Not what a browser sends as an Origin.
-    Origin(Kind),
+    Origin(ProblemKind),
     /// A pattern, but a page has one origin.
     OriginPattern(String),
     /// Not an absolute URL.
@@ -129,7 +129,7 @@ pub enum Misasked {
 impl Question {
     /// What happens when a page of `origin` fetches `url`: with GET, without headers of its own and without
     /// credentials, unless said otherwise.
-    pub fn new(origin: &str, url: &str) -> Result<Self, Misasked> {
+    pub fn new(origin: &str, url: &str) -> Result<Self, InvalidQuestion> {
         Ok(Question {
             origins: vec![page_origin(origin)?],
             url: Target::parse(url)?,
@@ -143,35 +143,35 @@ impl Question {
     }
 
     /// One more `Origin` field. No browser sends two; what does is curl, or a proxy that adds one.
-    pub fn and_origin(mut self, origin: &str) -> Result<Self, Misasked> {
+    pub fn and_origin(mut self, origin: &str) -> Result<Self, InvalidQuestion> {
         self.origins.push(page_origin(origin)?);
         Ok(self)
     }
 
     /// The method, as the page writes it.
-    pub fn method(mut self, method: &str) -> Result<Self, Misasked> {
+    pub fn method(mut self, method: &str) -> Result<Self, InvalidQuestion> {
         if Method::from_bytes(method.as_bytes()).is_err() || method.len() > LONGEST_NAME {
-            return Err(Misasked::Method(method.into()));
+            return Err(InvalidQuestion::Method(method.into()));
         }
         if ["CONNECT", "TRACE", "TRACK"].iter().any(|forbidden| method.eq_ignore_ascii_case(forbidden)) {
-            return Err(Misasked::ForbiddenMethod(method.into()));
+            return Err(InvalidQuestion::ForbiddenMethod(method.into()));
         }
         self.method = method.into();
         Ok(self)
     }
 
     /// A header that the page sets, as `Name: value`, or `Name` when the value is not known.
-    pub fn header(mut self, line: &str) -> Result<Self, Misasked> {
+    pub fn header(mut self, line: &str) -> Result<Self, InvalidQuestion> {
         let (name, value) = match line.split_once(':') {
             Some((name, value)) => (name.trim(), Some(value.trim())),
             None => (line.trim(), None),
         };
         let valid = is_field_name(name) && value.is_none_or(|value| HeaderValue::from_str(value).is_ok());
         if !valid {
-            return Err(Misasked::Header(line.into()));
+            return Err(InvalidQuestion::Header(line.into()));
         }
         if crate::cors::is_forbidden_request_header(name) {
-            return Err(Misasked::ForbiddenHeader(name.into()));
+            return Err(InvalidQuestion::ForbiddenHeader(name.into()));
         }
         self.headers.push(PageHeader { name: name.into(), value: value.map(str::to_owned) });
         Ok(self)
@@ -184,28 +184,28 @@ impl Question {
     }
 
     /// A response header that the page wants to read.
-    pub fn reads(mut self, name: &str) -> Result<Self, Misasked> {
+    pub fn reads(mut self, name: &str) -> Result<Self, InvalidQuestion> {
         if !is_field_name(name) {
-            return Err(Misasked::Reads(name.into()));
+            return Err(InvalidQuestion::Reads(name.into()));
         }
         self.reads.push(name.into());
         Ok(self)
     }
 
     /// The status of the upstream's response; 200 if it is not said.
-    pub fn upstream_status(mut self, status: u16) -> Result<Self, Misasked> {
+    pub fn upstream_status(mut self, status: u16) -> Result<Self, InvalidQuestion> {
         let code = StatusCode::from_u16(status).ok().filter(|code| !code.is_informational());
-        self.upstream.status = code.ok_or(Misasked::UpstreamStatus(status))?;
+        self.upstream.status = code.ok_or(InvalidQuestion::UpstreamStatus(status))?;
         Ok(self)
     }
 
     /// A field of the upstream's response, as `Name: value`.
-    pub fn upstream_header(mut self, line: &str) -> Result<Self, Misasked> {
-        let misasked = || Misasked::UpstreamHeader(line.into());
-        let (name, value) = line.split_once(':').ok_or_else(misasked)?;
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| misasked())?;
+    pub fn upstream_header(mut self, line: &str) -> Result<Self, InvalidQuestion> {
+        let invalid = || InvalidQuestion::UpstreamHeader(line.into());
+        let (name, value) = line.split_once(':').ok_or_else(invalid)?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| invalid())?;
         if !is_field_name(name.trim()) {
-            return Err(misasked());
+            return Err(invalid());
         }
         self.upstream.append(name.trim(), value);
         Ok(self)
@@ -284,11 +284,11 @@ impl fmt::Display for Question {
 }
 
 /// No browser sends an origin with a wildcard, and a pattern is a usual thing to copy out of a configuration.
-fn page_origin(text: &str) -> Result<Box<str>, Misasked> {
+fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
     if text.contains('*') {
-        return Err(Misasked::OriginPattern(text.into()));
+        return Err(InvalidQuestion::OriginPattern(text.into()));
     }
-    OriginPattern::parse(text).map_err(Misasked::Origin)?;
+    OriginPattern::parse(text).map_err(InvalidQuestion::Origin)?;
     Ok(text.into())
 }
 
@@ -303,8 +303,8 @@ fn is_field_name(name: &str) -> bool {
 
 impl Target {
     /// Reads a URL as browsers do (URL standard): dot segments, default ports and the like are gone afterwards.
-    fn parse(text: &str) -> Result<Self, Misasked> {
-        let bad = |why: String| Misasked::Url(text.into(), why);
+    fn parse(text: &str) -> Result<Self, InvalidQuestion> {
+        let bad = |why: String| InvalidQuestion::Url(text.into(), why);
         if let Some(c) = text.chars().find(|c| c.is_control() || c.is_whitespace()) {
             return Err(bad(format!("it has the character {c:?}")));
         }
@@ -312,10 +312,10 @@ impl Target {
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
-            _ => return Err(Misasked::UrlScheme(text.into())),
+            _ => return Err(InvalidQuestion::UrlScheme(text.into())),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Misasked::UrlUserinfo(text.into()));
+            return Err(InvalidQuestion::UrlUserinfo(text.into()));
         }
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
@@ -367,46 +367,50 @@ impl fmt::Display for Target {
     }
 }
 
-// === impl Misasked ===
+// === impl InvalidQuestion ===
 
-impl fmt::Display for Misasked {
+impl fmt::Display for InvalidQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Misasked::Origin(kind) => write!(f, "--origin: {}; {}", kind.fault(), kind.remedy()),
-            Misasked::OriginPattern(text) => {
+            InvalidQuestion::Origin(kind) => write!(f, "--origin: {}; {}", kind.fault(), kind.remedy()),
+            InvalidQuestion::OriginPattern(text) => {
                 write!(
                     f,
                     "--origin: `{text}` is a pattern; write the origin of one page, such as `https://app.example`"
                 )
             }
-            Misasked::Url(text, why) => {
+            InvalidQuestion::Url(text, why) => {
                 write!(f, "`{text}` is not a URL: {why}; write for example `https://api.example/orders`")
             }
-            Misasked::UrlScheme(text) => write!(f, "`{text}` is neither http nor https; write `https://` and the rest"),
-            Misasked::UrlUserinfo(text) => {
+            InvalidQuestion::UrlScheme(text) => {
+                write!(f, "`{text}` is neither http nor https; write `https://` and the rest")
+            }
+            InvalidQuestion::UrlUserinfo(text) => {
                 write!(f, "`{text}` has a user part, and fetch() refuses that; leave out what stands before the `@`")
             }
-            Misasked::Method(text) => write!(f, "--method: `{text}` is not a method; write for example `PUT`"),
-            Misasked::ForbiddenMethod(text) => {
+            InvalidQuestion::Method(text) => write!(f, "--method: `{text}` is not a method; write for example `PUT`"),
+            InvalidQuestion::ForbiddenMethod(text) => {
                 write!(f, "--method: no page can send `{text}`, fetch() refuses it; write another method")
             }
-            Misasked::Header(text) => {
+            InvalidQuestion::Header(text) => {
                 write!(f, "--header: `{text}` is not a header; write `Name: value`, or `Name` alone")
             }
-            Misasked::ForbiddenHeader(name) => match &*name.to_ascii_lowercase() {
+            InvalidQuestion::ForbiddenHeader(name) => match &*name.to_ascii_lowercase() {
                 "cookie" => write!(f, "--header: a page cannot set `{name}`; write `--credentials` for cookies"),
                 "origin" => write!(f, "--header: a page cannot set `{name}`; write `--origin`"),
                 _ => write!(f, "--header: a page cannot set `{name}`, browsers ignore the attempt; leave it out"),
             },
-            Misasked::UpstreamHeader(text) => {
+            InvalidQuestion::UpstreamHeader(text) => {
                 write!(f, "--upstream-header: `{text}` is not a header; write `Name: value`")
             }
-            Misasked::UpstreamStatus(status) => {
+            InvalidQuestion::UpstreamStatus(status) => {
                 write!(f, "--upstream-status: {status} is no status of a response; write 200 to 999")
             }
-            Misasked::Reads(text) => write!(f, "--reads: `{text}` is not the name of a header; write `X-Total`, say"),
+            InvalidQuestion::Reads(text) => {
+                write!(f, "--reads: `{text}` is not the name of a header; write `X-Total`, say")
+            }
         }
     }
 }
 
-impl std::error::Error for Misasked {}
+impl std::error::Error for InvalidQuestion {}

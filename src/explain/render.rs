@@ -6,8 +6,8 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    AnsweredBy, Cause, Explanation, Fix, Hunk, Objection, Outcome, Place, PolicyFound, Preflight, RouteFound, Shown,
-    Tried,
+    AnsweredBy, Cause, Explanation, Fix, Hunk, Objection, Outcome, Place, PolicyFound, Preflight, RejectedFix,
+    RouteFound, Shown,
 };
 use crate::config::Source;
 use crate::explain::fetch::{Credentials, Stage};
@@ -41,14 +41,14 @@ pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
 }
 
 /// What mends a text that was refused, for people: behind what `check` prints.
-pub fn mended_text(fix: &Fix, paint: Paint, width: Width) -> String {
+pub fn repaired_text(fix: &Fix, paint: Paint, width: Width) -> String {
     let mut out = Out { text: String::new(), file: printable(&fix.file), paint, width };
-    out.fix("to mend it", fix);
+    out.fix("to repair it", fix);
     out.text
 }
 
 /// A text that was refused, as one JSON object: its problems, as `check` writes them, and what mends it.
-pub fn mended_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
+pub fn repaired_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
     let object =
         json!({ "verdict": "unusable", "problems": problems_json(problems, source), "fix": fix.map(self::fix) });
     format!("{object:#}\n")
@@ -185,7 +185,7 @@ impl Out {
         }
     }
 
-    fn tried(&mut self, tried: &Tried) {
+    fn tried(&mut self, tried: &RejectedFix) {
         let steps = printable(&tried.steps.join("; "));
         let closest = self.width.wrap("", &format!("The closest one: {steps}; but the file is refused then:"));
         let _ = writeln!(self.text, "{closest}");
@@ -346,7 +346,7 @@ fn shown(exchange: &Shown) -> Value {
     })
 }
 
-fn tried(tried: &Tried, place: &dyn Fn(&Place) -> Value) -> Value {
+fn tried(tried: &RejectedFix, place: &dyn Fn(&Place) -> Value) -> Value {
     let problem = |Objection { at, kind }: &Objection| json!({ "code": kind.code(), "at": place(at), "fault": kind.fault(), "remedy": kind.remedy() });
     json!({ "steps": tried.steps, "problems": tried.objections.iter().map(problem).collect::<Vec<_>>() })
 }

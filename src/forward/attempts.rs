@@ -33,22 +33,22 @@ use super::request::origin_form;
 use super::websocket::BodyFirst;
 use crate::snapshot::{Balance, HashOn};
 use crate::upstream::peer::{reason, template};
-use crate::upstream::{Active, Endpoint, Nobody, Upstream, key};
+use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
 /// How much earlier the timeouts of a try end than what cuts it off, which leaves no answer over HTTP/2.
 const NOTICE: Duration = Duration::from_millis(100);
 
 /// The tries of a request to get an answer from its upstream.
 #[derive(Default)]
-pub(super) struct Tries {
+pub(super) struct Attempts {
     /// Where the request is now. Counts as under way there.
-    at: Option<Active>,
+    at: Option<ActiveRequest>,
     /// Where it goes next, when the last try has failed.
-    next: Option<Active>,
+    next: Option<ActiveRequest>,
     /// Where it has failed. Empty, and without memory, until it does.
     failed: Vec<Arc<Endpoint>>,
     /// Whether the try on the present node is the free one.
-    forgiven: bool,
+    retried_stale: bool,
     /// Whether the present try has less time than `timeouts.read`, because earlier ones have used it up.
     shortened: bool,
     /// Whether the header of the response has come.
@@ -69,7 +69,7 @@ enum Until {
     Begin,
 }
 
-impl Tries {
+impl Attempts {
     /// When whatever still goes on is cut off: a little after `timeouts.total`; for a WebSocket, after it must have begun.
     /// None when there is no such time, or none any more. Known from the first try on.
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
@@ -80,25 +80,27 @@ impl Tries {
     /// The peer for the next try. `client` is who the request comes from.
     pub(super) fn peer(
         &mut self,
-        upstream: &Upstream,
+        upstream: &RunningUpstream,
         session: &ServerSession,
         client: IpAddr,
     ) -> Result<Box<HttpPeer>> {
         let at = match self.next.take() {
             Some(next) => next,
             None => {
-                let key = hash_key(&upstream.spec().balance, session, client);
+                let key = hash_key(&upstream.settings().balance, session, client);
                 match upstream.pick(key, &self.failed) {
                     Ok(at) => at,
-                    Err(Nobody::Unknown) => return give_up(503, "no address is known for the upstream"),
-                    Err(Nobody::Down | Nobody::Tried) => return give_up(503, "no node of the upstream is available"),
+                    Err(PickError::Unresolved) => return give_up(503, "no address is known for the upstream"),
+                    Err(PickError::AllUnhealthy | PickError::Exhausted) => {
+                        return give_up(503, "no node of the upstream is available");
+                    }
                 }
             }
         };
-        let timeouts = &upstream.spec().timeouts;
+        let timeouts = &upstream.settings().timeouts;
         let mut peer = Box::new(template(upstream, &at));
         let is_upgrade = session.is_upgrade_req();
-        if self.forgiven || is_upgrade {
+        if self.retried_stale || is_upgrade {
             // A group that has no connections. The one that is made is good for this request, and soon closed.
             static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
             peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
@@ -146,32 +148,32 @@ impl Tries {
     /// There is no connection to the peer. Says in the error whether there is another try.
     pub(super) fn connect_failed(
         &mut self,
-        upstream: &Upstream,
+        upstream: &RunningUpstream,
         session: &ServerSession,
         client: IpAddr,
         e: &mut Error,
     ) {
         let Some(at) = self.at.take() else { return };
         // With HTTP/2, to open a stream on a kept connection is a part of connecting.
-        if upstream.spec().http2 && *e.etype() == ErrorType::H2Error && !self.forgiven {
-            return self.forgive(upstream, at, e);
+        if upstream.settings().http2 && *e.etype() == ErrorType::H2Error && !self.retried_stale {
+            return self.retry_stale_connection(upstream, at, e);
         }
         at.counts().connect_failures.add(1);
         let why = reason(e).map(|reason| format!(" because={reason:?}")).unwrap_or_default();
-        let name = &upstream.spec().name;
+        let name = &upstream.settings().name;
         log::warn!("connect failed upstream={name} address={} error={:?}{why}", at.address(), e.etype());
         // What the system refuses to the gateway, such as one more socket, says nothing about the node.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
-            blame(upstream, &at);
+            record_failure(upstream, &at);
         }
-        e.set_retry(self.again(upstream, &at, session, client));
+        e.set_retry(self.next_attempt(upstream, &at, session, client));
     }
 
     /// The upstream speaks another version of HTTP than it should: there is no fallback.
-    pub(super) fn check_version(&self, upstream: &Upstream, version: Version) -> Result<()> {
+    pub(super) fn check_version(&self, upstream: &RunningUpstream, version: Version) -> Result<()> {
         match &self.at {
-            Some(at) if upstream.spec().http2 && version != Version::HTTP_2 => {
-                log::warn!("no HTTP/2 upstream={} address={}", upstream.spec().name, at.address());
+            Some(at) if upstream.settings().http2 && version != Version::HTTP_2 => {
+                log::warn!("no HTTP/2 upstream={} address={}", upstream.settings().name, at.address());
                 give_up(502, "the upstream does not speak HTTP/2")
             }
             _ => Ok(()),
@@ -179,7 +181,7 @@ impl Tries {
     }
 
     /// The header of a response has come, maybe an interim one. True when it is that of the response itself.
-    pub(super) fn header_came(&mut self, upstream: &Upstream, status: StatusCode) -> bool {
+    pub(super) fn header_came(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
         let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
         let Some(at) = self.at.as_ref().filter(|_| !interim) else { return false };
         self.answered = true;
@@ -189,14 +191,14 @@ impl Tries {
 
     /// Where the request is, or has been last.
     pub(super) fn last(&self) -> Option<&Endpoint> {
-        self.at.as_ref().map(Active::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
+        self.at.as_ref().map(ActiveRequest::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
     }
 
     /// Something went wrong after there was a connection. Says in the error whether there is another try. `cut_off` is
     /// whether it was we who broke off, at the deadline.
-    pub(super) fn broken_off(
+    pub(super) fn on_error(
         &mut self,
-        upstream: &Upstream,
+        upstream: &RunningUpstream,
         session: &mut ServerSession,
         client: IpAddr,
         e: &mut Error,
@@ -206,55 +208,61 @@ impl Tries {
         let untouched = matches!(e.retry, RetryType::Decided(true));
         e.set_retry(false);
         let kind = match e.esource() {
-            _ if cut_off => Kind::TimedOut,
-            ErrorSource::Upstream => Kind::of(e.etype()),
-            _ => Kind::Other,
+            _ if cut_off => FailureKind::TimedOut,
+            ErrorSource::Upstream => FailureKind::of(e.etype()),
+            _ => FailureKind::Other,
         };
         if self.answered {
             return;
         }
-        let Some(at) = self.at.take_if(|_| kind != Kind::Other) else { return };
+        let Some(at) = self.at.take_if(|_| kind != FailureKind::Other) else { return };
         let repeatable =
             (untouched || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
-        if kind == Kind::Broken && reused && repeatable && !self.forgiven {
-            return self.forgive(upstream, at, e);
+        if kind == FailureKind::Broken && reused && repeatable && !self.retried_stale {
+            return self.retry_stale_connection(upstream, at, e);
         }
         at.counts().no_responses.add(1);
-        log::warn!("no response upstream={} address={} error={:?}", upstream.spec().name, at.address(), e.etype());
-        // Nobody can answer a request of which half is missing.
-        let waited_for_client = kind == Kind::TimedOut && !session.is_body_done();
+        log::warn!("no response upstream={} address={} error={:?}", upstream.settings().name, at.address(), e.etype());
+        // PickError can answer a request of which half is missing.
+        let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
             return;
         }
-        if kind == Kind::Broken || !self.shortened {
-            blame(upstream, &at);
+        if kind == FailureKind::Broken || !self.shortened {
+            record_failure(upstream, &at);
         }
-        e.set_retry(repeatable && self.again(upstream, &at, session, client));
+        e.set_retry(repeatable && self.next_attempt(upstream, &at, session, client));
     }
 
     /// Another try on the same node, for free, with a new connection.
-    fn forgive(&mut self, upstream: &Upstream, at: Active, e: &mut Error) {
+    fn retry_stale_connection(&mut self, upstream: &RunningUpstream, at: ActiveRequest, e: &mut Error) {
         log::debug!(
             "a kept connection had ended upstream={} address={} error={:?}",
-            upstream.spec().name,
+            upstream.settings().name,
             at.address(),
             e.etype()
         );
         upstream.counts().reconnects.add(1);
-        self.forgiven = true;
+        self.retried_stale = true;
         self.next = Some(at);
         e.set_retry(true);
     }
 
     /// Whether there is another try on another node, which is chosen now: later it could be gone, and the client would
     /// be told something else than what has happened.
-    fn again(&mut self, upstream: &Upstream, at: &Active, session: &ServerSession, client: IpAddr) -> bool {
-        self.forgiven = false;
+    fn next_attempt(
+        &mut self,
+        upstream: &RunningUpstream,
+        at: &ActiveRequest,
+        session: &ServerSession,
+        client: IpAddr,
+    ) -> bool {
+        self.retried_stale = false;
         self.failed.push(at.endpoint().clone());
-        if self.failed.len() > upstream.spec().retries || self.deadline.is_some_and(|end| end <= Instant::now()) {
+        if self.failed.len() > upstream.settings().retries || self.deadline.is_some_and(|end| end <= Instant::now()) {
             return false;
         }
-        let key = hash_key(&upstream.spec().balance, session, client);
+        let key = hash_key(&upstream.settings().balance, session, client);
         self.next = upstream.pick(key, &self.failed).ok();
         upstream.counts().retries.add(u64::from(self.next.is_some()));
         self.next.is_some()
@@ -263,29 +271,29 @@ impl Tries {
 
 /// What a node has done instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FailureKind {
     TimedOut,
     Broken,
     /// It has answered something else, or we have refused what it answered.
     Other,
 }
 
-impl Kind {
+impl FailureKind {
     fn of(error: &ErrorType) -> Self {
         use ErrorType::*;
         match error {
-            ReadTimedout | WriteTimedout => Kind::TimedOut,
-            ReadError | WriteError | ConnectionClosed | H2Error | InvalidH2 | H2Downgrade => Kind::Broken,
-            _ => Kind::Other,
+            ReadTimedout | WriteTimedout => FailureKind::TimedOut,
+            ReadError | WriteError | ConnectionClosed | H2Error | InvalidH2 | H2Downgrade => FailureKind::Broken,
+            _ => FailureKind::Other,
         }
     }
 }
 
-fn blame(upstream: &Upstream, at: &Active) {
+fn record_failure(upstream: &RunningUpstream, at: &ActiveRequest) {
     if upstream.failed(at.endpoint(), Instant::now()).is_some() {
-        let ejection = upstream.spec().ejection.as_ref();
+        let ejection = upstream.settings().ejection.as_ref();
         let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
-        log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.spec().name, at.address());
+        log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.settings().name, at.address());
     }
 }
 

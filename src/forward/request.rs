@@ -23,38 +23,38 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 
 /// Who a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sender {
+pub(super) struct RemoteInfo {
     /// Who is connected to us.
     peer: IpAddr,
-    /// Who is behind that, as far as it is to be believed.
+    /// Who is behind that, as far as it is to be peer_trusted.
     pub(super) client: IpAddr,
     /// Whether the peer is a trusted proxy.
-    believed: bool,
+    peer_trusted: bool,
     /// How the client has reached the first of us.
     pub(super) scheme: Scheme,
 }
 
-impl Sender {
+impl RemoteInfo {
     pub(super) fn of(session: &ServerSession, trusted: &TrustedProxies) -> Self {
         let headers = &session.req_header().headers;
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let own = if encrypted { Scheme::Https } else { Scheme::Http };
-        let can_be_trusted = || Client::of(session).is_none_or(|client| client.can_be_trusted());
-        if trusted.is_empty() || !trusted.contains(peer) || !can_be_trusted() {
-            return Sender { peer, client: peer, believed: false, scheme: own };
+        let is_identified = || Client::of(session).is_none_or(|client| client.is_identified());
+        if trusted.is_empty() || !trusted.contains(peer) || !is_identified() {
+            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme: own };
         }
         let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
             Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
             Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
             _ => own,
         };
-        Sender { peer, client: trusted.client(peer, headers), believed: true, scheme }
+        RemoteInfo { peer, client: trusted.client(peer, headers), peer_trusted: true, scheme }
     }
 }
 
-pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender, snapshot: &Snapshot) -> Request<'a> {
+pub(super) fn facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapshot: &Snapshot) -> Request<'a> {
     let request = session.req_header();
     let (target, authority) = origin_form(request);
     let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
@@ -67,7 +67,7 @@ pub(super) fn facts<'a>(session: &'a ServerSession, sender: &Sender, snapshot: &
         path,
         target_length: request.raw_path().len(),
         version: request.version,
-        scheme: sender.scheme,
+        scheme: remote.scheme,
         // HTTP/2 has it in the URI, and HTTP/1 in Host; Pingora sees to it that an absolute target says the same. Only
         // HTTP/1.0 may leave Host out. What is no text is no host, but there is one.
         authority: match request.uri.authority() {
@@ -118,6 +118,12 @@ pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce
     Ok(done)
 }
 
+/// Drops Pingora's second map, which keeps the case of names, from a request. Pingora copies the request for the upstream
+/// with as many maps as it has.
+pub(super) fn drop_case_map(request: &mut RequestHeader) -> Result<()> {
+    change_headers(request, |_| ())
+}
+
 /// Whether the two sides could disagree about where the body ends, which smuggling is made of. Content-Length with
 /// Transfer-Encoding: Pingora drops the length and goes on, so that only the bytes of the header still show it. More than
 /// one length: it takes the first and hands all of them over. Codings other than chunked: it takes off the chunks, and
@@ -160,7 +166,7 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
 
 /// Tells the upstream who the request comes from, and how. What a trusted proxy has said stands, and we add to it; what
 /// anybody else claims about their own way here is replaced.
-pub(super) fn say_where_from(session: &Session, headers: &mut HeaderMap, sender: &Sender) -> Result<()> {
+pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, remote: &RemoteInfo) -> Result<()> {
     let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
         None => {
@@ -170,12 +176,12 @@ pub(super) fn say_where_from(session: &Session, headers: &mut HeaderMap, sender:
         }
     };
     let client = Client::of(session.as_downstream());
-    let peer = client.map_or_else(|| forwarded::alone(sender.peer), |client| client.forwarded_for().clone());
-    let chain = if sender.believed { forwarded::chain(headers, &peer) } else { peer };
+    let peer = client.map_or_else(|| forwarded::alone(remote.peer), |client| client.forwarded_for().clone());
+    let chain = if remote.peer_trusted { forwarded::chain(headers, &peer) } else { peer };
     headers.insert(forwarded::X_FORWARDED_FOR, chain);
     // One look at each name is cheaper than looking up the ones that nearly no request has.
-    while !sender.believed
-        && let Some(name) = headers.keys().find(|name| is_claim(name)).cloned()
+    while !remote.peer_trusted
+        && let Some(name) = headers.keys().find(|name| is_untrusted_forwarding_header(name)).cloned()
     {
         headers.remove(&name);
     }
@@ -183,27 +189,27 @@ pub(super) fn say_where_from(session: &Session, headers: &mut HeaderMap, sender:
         headers.insert(CLIENT_CERT, certificate.clone());
         headers.remove(CLIENT_CERT_CHAIN);
     }
-    if !sender.believed || !headers.contains_key(X_FORWARDED_PROTO) {
-        let scheme = match sender.scheme {
+    if !remote.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        let scheme = match remote.scheme {
             Scheme::Http => HeaderValue::from_static("http"),
             Scheme::Https => HeaderValue::from_static("https"),
         };
         headers.insert(X_FORWARDED_PROTO, scheme);
     }
-    if !sender.believed || !headers.contains_key(X_FORWARDED_HOST) {
+    if !remote.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())
 }
 
 /// What only a trusted proxy can know, and is not said anew.
-fn is_claim(name: &HeaderName) -> bool {
+fn is_untrusted_forwarding_header(name: &HeaderName) -> bool {
     matches!(name.as_str(), "forwarded" | "x-forwarded-port" | "x-real-ip" | "client-cert" | "client-cert-chain")
 }
 
 /// An Upgrade that `Connection` does not name was meant for somebody before us (RFC 9110 section 7.8). Pingora looks at
 /// the one field alone.
-pub(super) fn ignore_half_an_upgrade(request: &mut RequestHeader) {
+pub(super) fn strip_unnamed_upgrade(request: &mut RequestHeader) {
     if !request.headers.contains_key(header::UPGRADE) {
         return;
     }

@@ -4,10 +4,10 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::decide::local_reply::Answer;
+use crate::decide::local_reply::LocalReply;
 
 /// An answer of the gateway's own, as Pingora writes it.
-pub(super) fn own_response(answer: &Answer) -> Result<ResponseHeader> {
+pub(super) fn own_response(answer: &LocalReply) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build(answer.status, Some(12))?;
     for (name, value) in answer.fields() {
         response.insert_header(name, value)?;
@@ -34,7 +34,7 @@ pub(super) fn status_of(e: &Error) -> Option<StatusCode> {
 
 /// How long the body is, a response must say once and clearly (RFC 9112 section 6.3): clients differ in what they make of
 /// anything else, and over HTTP/2 they break off.
-pub(super) fn settle_length(response: &mut ResponseHeader) -> Result<()> {
+pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
     if response.status == StatusCode::NO_CONTENT {
         response.remove_header("content-length");
         response.remove_header("transfer-encoding");

@@ -8,7 +8,7 @@ use crate::record::MethodClass;
 
 /// What is known of a request so far. The default knows nothing, and has nothing to tell.
 #[derive(Debug, Default)]
-pub(super) struct Notes(Option<Begun>);
+pub(super) struct RequestTiming(Option<Begun>);
 
 #[derive(Debug)]
 struct Begun {
@@ -36,8 +36,8 @@ pub(super) struct Noted {
     pub(super) upstream_took: Option<Duration>,
 }
 
-impl Notes {
-    /// The request was judged.
+impl RequestTiming {
+    /// The request was decided.
     pub(super) fn begin(&mut self, verdict: &Verdict<'_>, method: MethodClass) {
         self.0 = Some(Begun {
             at: Instant::now(),

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Acceptors, Refused};
-use crate::record::Tallies;
+use super::{Acceptors, LoadError};
+use crate::record::RouteMetricsTable;
 use crate::snapshot::{Snapshot, UpstreamId};
 use crate::source::SourceText;
-use crate::upstream::{Upstream, resolve};
+use crate::upstream::{RunningUpstream, resolve};
 
 /// One configuration with what runs for it. Requests keep the one they began with.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct Generation {
     pub snapshot: Snapshot,
     /// What it was compiled from.
     pub written: SourceText,
-    upstreams: Vec<Arc<Upstream>>,
+    upstreams: Vec<Arc<RunningUpstream>>,
     acceptors: Acceptors,
-    tallies: Tallies,
+    route_metrics: RouteMetricsTable,
 }
 
 impl Generation {
@@ -31,26 +31,27 @@ impl Generation {
         snapshot: Snapshot,
         written: SourceText,
         old: Option<&Generation>,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, LoadError> {
         let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
-        let acceptors = acceptors.map_err(Refused::Listeners)?;
+        let acceptors = acceptors.map_err(LoadError::Listeners)?;
         // One that is written inline may have the name of another one.
-        let mut running: HashMap<&str, Vec<&Arc<Upstream>>> = HashMap::new();
+        let mut running: HashMap<&str, Vec<&Arc<RunningUpstream>>> = HashMap::new();
         for upstream in old.iter().flat_map(|old| &old.upstreams) {
-            running.entry(&*upstream.spec().name).or_default().push(upstream);
+            running.entry(&*upstream.settings().name).or_default().push(upstream);
         }
         let mut take = |spec: &crate::snapshot::Upstream| {
             let namesakes = running.get_mut(&*spec.name)?;
-            let same = namesakes.iter().position(|upstream| upstream.spec() == spec)?;
+            let same = namesakes.iter().position(|upstream| upstream.settings() == spec)?;
             Some(namesakes.swap_remove(same).clone())
         };
         let upstreams = snapshot
             .upstreams()
             .iter()
-            .map(|spec| take(spec).unwrap_or_else(|| Arc::new(Upstream::new(spec.clone()))))
+            .map(|spec| take(spec).unwrap_or_else(|| Arc::new(RunningUpstream::new(spec.clone()))))
             .collect();
-        let tallies = Tallies::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.tallies)));
-        let generation = Generation { number, snapshot, written, upstreams, acceptors, tallies };
+        let route_metrics =
+            RouteMetricsTable::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.route_metrics)));
+        let generation = Generation { number, snapshot, written, upstreams, acceptors, route_metrics };
         generation.refresh_names();
         Ok(generation)
     }
@@ -61,17 +62,17 @@ impl Generation {
     }
 
     /// What was counted of the requests to its routes.
-    pub fn tallies(&self) -> &Tallies {
-        &self.tallies
+    pub fn route_metrics(&self) -> &RouteMetricsTable {
+        &self.route_metrics
     }
 
     /// What runs for an upstream of the snapshot.
-    pub fn upstream(&self, id: UpstreamId) -> &Upstream {
+    pub fn upstream(&self, id: UpstreamId) -> &RunningUpstream {
         &self.upstreams[id.0]
     }
 
     /// What runs for all upstreams of the snapshot, in its order.
-    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+    pub fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
     }
 
@@ -86,7 +87,10 @@ impl Generation {
             for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
                 scope.spawn(|| {
                     for (name, error) in upstream.refresh(Instant::now(), resolve) {
-                        log::warn!("cannot look up name={name} upstream={} error=\"{error}\"", upstream.spec().name);
+                        log::warn!(
+                            "cannot look up name={name} upstream={} error=\"{error}\"",
+                            upstream.settings().name
+                        );
                     }
                 });
             }

@@ -11,21 +11,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::exit;
 use crate::accept::LINGER;
 use crate::accept::admission::Admission;
-use crate::record::Telemetry;
+use crate::record::Recorder;
 
 /// How often a process that is to end looks whether it can.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// SIGTERM: Pingora closes the listeners and then sleeps; this ends the process as soon as nothing is under way.
-pub(super) struct Drain {
-    pub(super) telemetry: Arc<Telemetry>,
+pub(super) struct DrainService {
+    pub(super) recorder: Arc<Recorder>,
     pub(super) connections: Arc<Admission>,
     /// Whoever still runs then is cut off.
     pub(super) grace_period: Duration,
 }
 
 #[async_trait]
-impl BackgroundService for Drain {
+impl BackgroundService for DrainService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         if shutdown.changed().await.is_err() {
             return;
@@ -35,25 +35,25 @@ impl BackgroundService for Drain {
         else {
             return;
         };
-        log::info!("stopping requests={}", self.telemetry.running.count());
+        log::info!("stopping requests={}", self.recorder.running.count());
         let begin = Instant::now();
         let (idle, end) = (begin + LINGER, begin + self.grace_period);
         loop {
             tokio::select! {
-                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.telemetry.running.count()),
+                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.recorder.running.count()),
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
             // A connection without a request may have one on its way; for how long that is waited for says the edge.
-            if self.telemetry.running.count() == 0
+            if self.recorder.running.count() == 0
                 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10)
             {
                 break log::info!("stopped");
             }
             if Instant::now() >= end {
-                break log::warn!("stopped after server.grace_period requests={}", self.telemetry.running.count());
+                break log::warn!("stopped after server.grace_period requests={}", self.recorder.running.count());
             }
         }
-        exit(&self.telemetry.access_log)
+        exit(&self.recorder.access_log)
     }
 }

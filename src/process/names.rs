@@ -13,12 +13,12 @@ use crate::live::Live;
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// Looks the names of upstreams up, again and again.
-pub(super) struct Names {
+pub(super) struct NamesService {
     pub(super) live: Arc<Live>,
 }
 
 #[async_trait]
-impl BackgroundService for Names {
+impl BackgroundService for NamesService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         loop {
             tokio::select! {

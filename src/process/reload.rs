@@ -21,7 +21,7 @@ const FREE_EVERY: Duration = Duration::from_secs(1);
 
 /// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
 #[derive(Debug, Clone)]
-pub struct Hangup(Arc<AtomicBool>);
+pub struct ReloadSignal(Arc<AtomicBool>);
 
 /// What makes the process read its configuration again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +32,14 @@ pub enum ReloadOn {
     Change,
 }
 
-// === impl Hangup ===
+// === impl ReloadSignal ===
 
-impl Hangup {
+impl ReloadSignal {
     /// To be called as the first thing in `main`.
     pub fn catch() -> Result<Self, StartError> {
         let flag = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone()).map_err(StartError::Signal)?;
-        Ok(Hangup(flag))
+        Ok(ReloadSignal(flag))
     }
 
     /// Whether the signal has come since this was last asked.
@@ -48,17 +48,17 @@ impl Hangup {
     }
 }
 
-// === impl Reload ===
+// === impl ReloadService ===
 
 /// Reads the configuration again, on SIGHUP or when its files have changed.
-pub(super) struct Reload {
+pub(super) struct ReloadService {
     pub(super) live: Arc<Live>,
-    pub(super) hangup: Hangup,
+    pub(super) reload_signal: ReloadSignal,
     pub(super) on: ReloadOn,
 }
 
 #[async_trait]
-impl BackgroundService for Reload {
+impl BackgroundService for ReloadService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
@@ -69,7 +69,7 @@ impl BackgroundService for Reload {
         let mut retired = false;
         loop {
             // Signals come together when they come fast. The file is read after the signal, so the last one counts.
-            while self.hangup.take() {
+            while self.reload_signal.take() {
                 self.reload().await;
                 retired = true;
             }
@@ -83,11 +83,11 @@ impl BackgroundService for Reload {
     }
 }
 
-impl Reload {
+impl ReloadService {
     async fn reload(&self) {
         let live = self.live.clone();
         let reload = move || {
-            stand_back();
+            lower_priority();
             reload(&live);
         };
         if let Err(panic) = tokio::task::spawn_blocking(reload).await {
@@ -99,7 +99,7 @@ impl Reload {
     async fn free_retired(&self) -> bool {
         let live = self.live.clone();
         let free = move || {
-            stand_back();
+            lower_priority();
             live.free_retired()
         };
         tokio::task::spawn_blocking(free).await.unwrap_or(true)
@@ -127,7 +127,7 @@ fn every(period: Duration) -> Interval {
 }
 
 /// The threads that block for this service are no others': requests come first from here on.
-fn stand_back() {
+fn lower_priority() {
     // Elsewhere this would be about the whole process.
     #[cfg(target_os = "linux")]
     {

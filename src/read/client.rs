@@ -10,8 +10,8 @@ use pingora::protocols::Ssl;
 use pingora::protocols::http::ServerSession;
 
 use super::connection::Progress;
-use super::watchdog::Overdue;
-use crate::decide::{self, Crowd, ServerName};
+use super::watchdog::Expired;
+use crate::decide::{self, Capacity, ServerName};
 use crate::forwarded;
 use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
@@ -24,10 +24,10 @@ pub struct Client {
     /// The address, as upstreams are told of it.
     forwarded_for: HeaderValue,
     /// Whether the address is who speaks HTTP to us; false behind a PROXY header that names nobody.
-    vouched: bool,
+    identified: bool,
     listener: Arc<Listener>,
     tls: Option<ClientTls>,
-    pub(super) crowd: Crowd,
+    pub(super) capacity: Capacity,
     pub(super) progress: Progress,
     pub(super) counts: Open,
 }
@@ -47,9 +47,15 @@ pub(crate) struct ClientTls {
 
 impl Client {
     /// A client whose TLS handshake, if there is one, has not begun.
-    pub(crate) fn new(address: IpAddr, vouched: bool, listener: Arc<Listener>, crowd: Crowd, counts: Open) -> Self {
+    pub(crate) fn new(
+        address: IpAddr,
+        identified: bool,
+        listener: Arc<Listener>,
+        capacity: Capacity,
+        counts: Open,
+    ) -> Self {
         let forwarded_for = forwarded::alone(address);
-        Client { address, forwarded_for, vouched, listener, tls: None, crowd, progress: Progress::new(), counts }
+        Client { address, forwarded_for, identified, listener, tls: None, capacity, progress: Progress::new(), counts }
     }
 
     /// The client after its TLS handshake.
@@ -83,8 +89,8 @@ impl Client {
     }
 
     /// Whether what its headers say of others can be believed, if its address is trusted.
-    pub fn can_be_trusted(&self) -> bool {
-        self.vouched
+    pub fn is_identified(&self) -> bool {
+        self.identified
     }
 
     /// The certificate that it has shown, as `Client-Cert` says it (RFC 9440).
@@ -93,13 +99,13 @@ impl Client {
     }
 
     /// What its requests are judged by.
-    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::Connection<'a> {
+    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
         let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let asked_for = self
             .tls
             .as_ref()
             .and_then(|tls| Some(ServerName { name: tls.name.as_deref()?, certificate: &tls.certificate }));
-        decide::Connection { asked_for, redirect: now.unwrap_or(&self.listener).redirect, crowd: self.crowd }
+        decide::ConnectionFacts { asked_for, redirect: now.unwrap_or(&self.listener).redirect, capacity: self.capacity }
     }
 
     /// To be called when the header of a request is understood: from here on its body can be read.
@@ -108,8 +114,8 @@ impl Client {
     }
 
     /// Why a guard has asked the request to end, if it has.
-    pub fn overdue(&self) -> Option<Overdue> {
-        self.progress.overdue()
+    pub fn expired(&self) -> Option<Expired> {
+        self.progress.expired()
     }
 }
 

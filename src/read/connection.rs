@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::Client;
-use super::watchdog::Overdue;
+use super::watchdog::Expired;
 
 /// Where a connection stands. It is told by whoever knows: who reads requests, the hooks, the guard.
 #[derive(Debug)]
@@ -38,13 +38,13 @@ enum Stage {
     /// Pingora has been given a whole header, and need not read before it has understood that.
     Header,
     /// A request has to end: its deadline has passed.
-    Late,
+    DeadlineExpired,
     /// A request has to end: nothing moved any more.
-    Still,
+    IdleExpired,
 }
 
 /// The connection.
-pub(crate) struct Connection<S> {
+pub(crate) struct ClientStream<S> {
     stream: S,
     client: Arc<Client>,
     digest: Arc<ProxyDigest>,
@@ -80,24 +80,24 @@ impl Progress {
     }
 
     /// The request that is served has to end.
-    pub fn end(&self, overdue: Overdue) {
-        self.set(match overdue {
-            Overdue::Deadline => Stage::Late,
-            Overdue::Idle => Stage::Still,
+    pub fn end(&self, expired: Expired) {
+        self.set(match expired {
+            Expired::Deadline => Stage::DeadlineExpired,
+            Expired::Idle => Stage::IdleExpired,
         });
     }
 
     /// Why the request that is served has to end, if it has to.
-    pub fn overdue(&self) -> Option<Overdue> {
+    pub fn expired(&self) -> Option<Expired> {
         match self.stage() {
-            Stage::Late => Some(Overdue::Deadline),
-            Stage::Still => Some(Overdue::Idle),
+            Stage::DeadlineExpired => Some(Expired::Deadline),
+            Stage::IdleExpired => Some(Expired::Idle),
             Stage::Open | Stage::Header => None,
         }
     }
 
     fn stage(&self) -> Stage {
-        const STAGES: [Stage; 4] = [Stage::Open, Stage::Header, Stage::Late, Stage::Still];
+        const STAGES: [Stage; 4] = [Stage::Open, Stage::Header, Stage::DeadlineExpired, Stage::IdleExpired];
         STAGES[usize::from(self.0.load(Ordering::Relaxed)) % STAGES.len()]
     }
 
@@ -106,11 +106,11 @@ impl Progress {
     }
 }
 
-// === impl Connection ===
+// === impl ClientStream ===
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     pub fn new(stream: S, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
-        Connection { stream, client, digest, send_timeout, timer: None, unflushed: false }
+        ClientStream { stream, client, digest, send_timeout, timer: None, unflushed: false }
     }
 
     /// What came of sending: whether the client takes something.
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let timeout = self.send_timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        if timer.as_mut().poll(cx).is_pending() && self.client.progress.overdue().is_none() {
+        if timer.as_mut().poll(cx).is_pending() && self.client.progress.expired().is_none() {
             return Poll::Pending;
         }
         log::debug!("closed for taking nothing of a response client={}", self.client.address());
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.client.progress.stage() {
@@ -145,12 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
             }
             // Whoever takes this header for an unfinished one would wait without an end.
             Stage::Header => Poll::Ready(Err(ErrorKind::InvalidData.into())),
-            Stage::Late | Stage::Still => Poll::Ready(Err(ErrorKind::TimedOut.into())),
+            Stage::DeadlineExpired | Stage::IdleExpired => Poll::Ready(Err(ErrorKind::TimedOut.into())),
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 }
 
 #[async_trait]
-impl<S: IO> Shutdown for Connection<S> {
+impl<S: IO> Shutdown for ClientStream<S> {
     async fn shutdown(&mut self) {
         // Through the methods above, so that it has an end.
         let _ = AsyncWriteExt::shutdown(self).await;
@@ -196,19 +196,19 @@ impl<S: IO> Shutdown for Connection<S> {
 }
 
 #[async_trait]
-impl<S: IO> Peek for Connection<S> {
+impl<S: IO> Peek for ClientStream<S> {
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         self.stream.try_peek(buf).await
     }
 }
 
-impl<S: IO> UniqueID for Connection<S> {
+impl<S: IO> UniqueID for ClientStream<S> {
     fn id(&self) -> UniqueIDType {
         self.stream.id()
     }
 }
 
-impl<S: IO> Ssl for Connection<S> {
+impl<S: IO> Ssl for ClientStream<S> {
     fn get_ssl(&self) -> Option<&TlsRef> {
         self.stream.get_ssl()
     }
@@ -222,7 +222,7 @@ impl<S: IO> Ssl for Connection<S> {
     }
 }
 
-impl<S: IO> GetTimingDigest for Connection<S> {
+impl<S: IO> GetTimingDigest for ClientStream<S> {
     /// When it was made nobody asks, and Pingora would for each request.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
@@ -239,13 +239,13 @@ impl<S: IO> GetTimingDigest for Connection<S> {
 
 /// There is no proxy of that kind in front of us. It is the one place in Pingora's digests where something of our own
 /// can be kept, and where every hook finds it.
-impl<S: IO> GetProxyDigest for Connection<S> {
+impl<S: IO> GetProxyDigest for ClientStream<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(self.digest.clone())
     }
 }
 
-impl<S: IO> GetSocketDigest for Connection<S> {
+impl<S: IO> GetSocketDigest for ClientStream<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.stream.get_socket_digest()
     }
@@ -255,8 +255,8 @@ impl<S: IO> GetSocketDigest for Connection<S> {
     }
 }
 
-impl<S> fmt::Debug for Connection<S> {
+impl<S> fmt::Debug for ClientStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("ClientStream").field("client", &self.client).finish_non_exhaustive()
     }
 }

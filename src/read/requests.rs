@@ -32,13 +32,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Client;
-use super::watchdog::{self, Guard};
-use crate::decide::Crowd;
+use super::watchdog::{self, Watchdog};
+use crate::decide::Capacity;
 use crate::record::listeners::BadHeader;
 use crate::snapshot::Limits;
 
 /// How long a client may take for its request when it can only be told that there is no room.
-pub(crate) const CROWD_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a header may have on top of its limits, so that those who are a little over get a proper answer.
 const HEADER_MARGIN: usize = 32 * 1024;
 
@@ -67,11 +67,11 @@ pub(crate) struct Requests<A> {
     first_header: Instant,
 }
 
-/// The connection, as Pingora asks about it, and what it is held to.
+/// The connection, as Pingora asks about it, and what it is limits_held to.
 struct App<A> {
     app: Arc<A>,
     client: Arc<Client>,
-    limits: Held,
+    limits: ConnectionLimits,
     /// For the requests that may come.
     requests: Option<u32>,
     options: HttpServerOptions,
@@ -82,9 +82,9 @@ struct App<A> {
     close: watch::Sender<bool>,
 }
 
-/// What a connection is held to, as it was when it began.
+/// What a connection is limits_held to, as it was when it began.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct ConnectionLimits {
     keepalive: Duration,
     header_timeout: Duration,
     /// Bytes of a header that is not whole yet.
@@ -94,15 +94,15 @@ struct Held {
 
 /// Why there is no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoHeader {
+enum HeaderError {
     /// The client, or the process, wants no more of them.
-    Over,
+    Closed,
     /// It was awaited long enough.
-    Silence,
+    NoRequest,
     /// It did not end in time.
-    Slow,
+    Timeout,
     /// It is too large.
-    Large,
+    TooLarge,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
@@ -114,17 +114,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
         first_header: Instant,
         limits: &Limits,
     ) -> Self {
-        let requests = match client.crowd {
-            Crowd::Room => limits.requests_per_connection,
-            Crowd::Full | Crowd::ClientFull => Some(1),
+        let requests = match client.capacity {
+            Capacity::Available => limits.requests_per_connection,
+            Capacity::ConnectionLimit | Capacity::ClientLimit => Some(1),
         };
-        let held = Held {
+        let limits_held = ConnectionLimits {
             keepalive: limits.keepalive,
             header_timeout: limits.header_timeout,
             header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
-            stream_idle: match client.crowd {
-                Crowd::Room => limits.stream_idle,
-                Crowd::Full | Crowd::ClientFull => limits.stream_idle.min(CROWD_PATIENCE),
+            stream_idle: match client.capacity {
+                Capacity::Available => limits.stream_idle,
+                Capacity::ConnectionLimit | Capacity::ClientLimit => limits.stream_idle.min(OVER_LIMIT_TIMEOUT),
             },
         };
         let mut options = HttpServerOptions::default();
@@ -132,10 +132,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
         let app = App {
             app,
             client,
-            limits: held,
+            limits: limits_held,
             requests,
             options,
-            h2_options: h2_options(limits.streams, held.header_bytes),
+            h2_options: h2_options(limits.streams, limits_held.header_bytes),
             streams: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             close: watch::Sender::new(false),
@@ -149,11 +149,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
             return self.serve_http2(shutdown).await;
         }
         let client = self.app.client.clone();
-        let ask = |overdue| {
-            client.progress.end(overdue);
+        let ask = |expired| {
+            client.progress.end(expired);
             true
         };
-        Guard::new(Box::pin(self.serve_http1(shutdown, closing)), None, ask).await;
+        Watchdog::new(Box::pin(self.serve_http1(shutdown, closing)), None, ask).await;
     }
 
     async fn serve_http1(self, shutdown: &ShutdownWatch, mut closing: watch::Receiver<bool>) {
@@ -165,7 +165,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
             progress.open();
             let header = match app.read_header(&mut stream, first.take(), &mut closing).await {
                 Ok(header) => header,
-                Err(why) => return app.say_why(&mut stream, why).await,
+                Err(why) => return app.reject(&mut stream, why).await,
             };
             progress.header_came();
             let mut session = ServerSession::new_http1(stream);
@@ -205,7 +205,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
         tokio::select! {
             _ = app.process_new(stream, &closing) => {}
             () = stopping => {}
-            () = app.farewell() => {}
+            () = app.drain_h2() => {}
             () = without_any => {}
         }
     }
@@ -219,14 +219,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         stream: &mut Stream,
         first: Option<Instant>,
         closing: &mut watch::Receiver<bool>,
-    ) -> Result<BytesMut, NoHeader> {
+    ) -> Result<BytesMut, HeaderError> {
         let left = |first: Instant| first.saturating_duration_since(Instant::now());
         watchdog::clear();
         // There is a timer for a first request, of which a connection has one. For the others the guard has one that it
         // sets anew without taking it out and putting it in.
         let begin = async {
             match first {
-                Some(first) => timeout(left(first), read_some(stream)).await.map_err(|_| NoHeader::Silence),
+                Some(first) => timeout(left(first), read_some(stream)).await.map_err(|_| HeaderError::NoRequest),
                 None => {
                     watchdog::set_deadline(Some(Instant::now() + self.limits.keepalive));
                     let bytes = read_some(stream).await;
@@ -238,11 +238,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let bytes = tokio::select! {
             biased;
             bytes = begin => bytes?,
-            _ = closing.wait_for(|closing| *closing) => return Err(NoHeader::Over),
+            _ = closing.wait_for(|closing| *closing) => return Err(HeaderError::Closed),
         };
         let mut bytes = match bytes {
             Ok(bytes) if !bytes.is_empty() => bytes,
-            _ => return Err(NoHeader::Over),
+            _ => return Err(HeaderError::Closed),
         };
         if is_whole(&bytes, 0) {
             return Ok(bytes);
@@ -252,10 +252,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             loop {
                 let seen = bytes.len();
                 if seen > self.limits.header_bytes {
-                    return Err(NoHeader::Large);
+                    return Err(HeaderError::TooLarge);
                 }
                 match stream.read_buf(&mut bytes).await {
-                    Ok(0) | Err(_) => return Err(NoHeader::Over),
+                    Ok(0) | Err(_) => return Err(HeaderError::Closed),
                     Ok(_) if is_whole(&bytes, seen) => return Ok(()),
                     Ok(_) => {}
                 }
@@ -263,23 +263,23 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         };
         match timeout(first.map_or(self.limits.header_timeout, left), rest).await {
             Ok(rest) => rest.map(|()| bytes),
-            Err(_) => Err(NoHeader::Slow),
+            Err(_) => Err(HeaderError::Timeout),
         }
     }
 
     /// The last words to a client from which there is no header, if it can be told.
-    async fn say_why(&self, stream: &mut Stream, why: NoHeader) {
+    async fn reject(&self, stream: &mut Stream, why: HeaderError) {
         let (status, text) = match why {
-            NoHeader::Over => return,
+            HeaderError::Closed => return,
             // A browser may have opened the connection for later, and an answer to nothing would be taken for one to
             // what comes then.
-            NoHeader::Silence => {
+            HeaderError::NoRequest => {
                 return log::debug!("closed for sending no request in time client={}", self.client.address());
             }
-            NoHeader::Slow => ("408 Request Timeout", "The request took too long to arrive.\n"),
-            NoHeader::Large => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
+            HeaderError::Timeout => ("408 Request Timeout", "The request took too long to arrive.\n"),
+            HeaderError::TooLarge => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
         };
-        self.client.counts.bad_header(if why == NoHeader::Slow { BadHeader::Late } else { BadHeader::TooLarge });
+        self.client.counts.bad_header(if why == HeaderError::Timeout { BadHeader::Late } else { BadHeader::TooLarge });
         log::debug!("refused answer=\"{status}\" client={}", self.client.address());
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
@@ -290,7 +290,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             stream.write_all(answer.as_bytes()).await?;
             AsyncWriteExt::shutdown(&mut *stream).await?;
             let mut left = LAST_BYTES;
-            while why == NoHeader::Large && left > 0 {
+            while why == HeaderError::TooLarge && left > 0 {
                 let read = read_some(stream).await?.len();
                 left = if read == 0 { 0 } else { left.saturating_sub(read) };
             }
@@ -301,7 +301,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     }
 
     /// Ready when the connection was to end, and only the client does not end it.
-    async fn farewell(&self) {
+    async fn drain_h2(&self) {
         const STEPS: u32 = 5;
         let mut quiet = 0;
         // The sender is right here.
@@ -329,10 +329,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for App<A> {
         if self.requests.is_some_and(|requests| number >= requests) {
             self.close.send_replace(true);
         }
-        let active = Active::new(self.clone());
+        let active = ActiveStream::new(self.clone());
         let request = self.app.process_new_http(session, shutdown);
         // There is no asking: a stream that is dropped is reset, which says enough.
-        let request = Guard::new(request, Some(self.limits.stream_idle), |_| false);
+        let request = Watchdog::new(request, Some(self.limits.stream_idle), |_| false);
         Box::pin(async move {
             let _active = active;
             request.await.flatten()
@@ -349,16 +349,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for App<A> {
 }
 
 /// A stream that is being served.
-struct Active<A>(Arc<App<A>>);
+struct ActiveStream<A>(Arc<App<A>>);
 
-impl<A> Active<A> {
+impl<A> ActiveStream<A> {
     fn new(app: Arc<App<A>>) -> Self {
         app.active.fetch_add(1, Ordering::Relaxed);
-        Active(app)
+        ActiveStream(app)
     }
 }
 
-impl<A> Drop for Active<A> {
+impl<A> Drop for ActiveStream<A> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }

@@ -22,7 +22,7 @@ const TICKS: u32 = 8;
 
 /// What ended a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overdue {
+pub enum Expired {
     /// Its deadline.
     Deadline,
     /// Nothing moved for too long.
@@ -31,47 +31,47 @@ pub enum Overdue {
 
 /// What is watched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Terms {
+struct Timeouts {
     deadline: Option<Instant>,
     idle: Option<Duration>,
 }
 
 thread_local! {
     /// Those of the guard that is being polled.
-    static CURRENT: Cell<Option<Terms>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<Timeouts>> = const { Cell::new(None) };
 }
 
 /// Ends the request that is being polled at this time; None: at no time. Does nothing outside of a guard.
 pub fn set_deadline(deadline: Option<Instant>) {
-    change(|terms| terms.deadline = deadline);
+    change(|timeouts| timeouts.deadline = deadline);
 }
 
 /// Ends the request that is being polled when nothing moves on it for so long, and up to a quarter longer; None: never.
 /// Does nothing outside of a guard.
 pub fn set_idle(idle: Option<Duration>) {
-    change(|terms| terms.idle = idle);
+    change(|timeouts| timeouts.idle = idle);
 }
 
 /// A new request: what was said for the one before is over.
 pub(super) fn clear() {
-    change(|terms| *terms = Terms::default());
+    change(|timeouts| *timeouts = Timeouts::default());
 }
 
-fn change(change: impl FnOnce(&mut Terms)) {
+fn change(change: impl FnOnce(&mut Timeouts)) {
     CURRENT.with(|current| {
-        if let Some(mut terms) = current.get() {
-            change(&mut terms);
-            current.set(Some(terms));
+        if let Some(mut timeouts) = current.get() {
+            change(&mut timeouts);
+            current.set(Some(timeouts));
         }
     });
 }
 
 /// The future. Its output is None if it had to drop the one within.
-pub(super) struct Guard<F: ?Sized, A> {
+pub(super) struct Watchdog<F: ?Sized, A> {
     inner: Pin<Box<F>>,
     /// Asks the request to end; false when that is not possible.
     ask: A,
-    terms: Terms,
+    timeouts: Timeouts,
     timer: Timer,
     /// It was asked to end, or should by itself.
     asked: bool,
@@ -83,37 +83,37 @@ struct Timer {
     /// Whether it runs; one that does not is kept for the next time.
     runs: bool,
     /// What it was set for.
-    terms: Terms,
+    timeouts: Timeouts,
     /// Ticks of the idle time in which nothing moved.
-    still: u32,
+    idle_ticks: u32,
     /// Something moved since the last tick.
     moved: bool,
 }
 
-impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Guard<F, A> {
+impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Watchdog<F, A> {
     /// `ask` asks the request to end; it gives false when that is not possible. `idle` is as in [`set_idle`].
     pub(super) fn new(inner: Pin<Box<F>>, idle: Option<Duration>, ask: A) -> Self {
-        Guard { inner, ask, terms: Terms { deadline: None, idle }, timer: Timer::default(), asked: false }
+        Watchdog { inner, ask, timeouts: Timeouts { deadline: None, idle }, timer: Timer::default(), asked: false }
     }
 
     /// Polls the future within, which may say what to watch for.
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         /// Puts back what was there, also when the future panics.
-        struct Restore(Option<Terms>);
+        struct Restore(Option<Timeouts>);
         impl Drop for Restore {
             fn drop(&mut self) {
                 CURRENT.set(self.0);
             }
         }
-        let restore = Restore(CURRENT.replace(Some(self.terms)));
+        let restore = Restore(CURRENT.replace(Some(self.timeouts)));
         let result = self.inner.as_mut().poll(cx);
-        self.terms = CURRENT.get().unwrap_or_default();
+        self.timeouts = CURRENT.get().unwrap_or_default();
         drop(restore);
         result
     }
 }
 
-impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Future for Guard<F, A> {
+impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, A> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -125,9 +125,9 @@ impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Future for Guard<F, A> 
         if fired && this.asked {
             return Poll::Ready(None);
         }
-        if fired && let Some(overdue) = this.timer.tick() {
+        if fired && let Some(expired) = this.timer.tick() {
             // The hooks have timeouts that end with the deadline: where there is no asking, those come first.
-            this.asked = (this.ask)(overdue) || overdue == Overdue::Deadline;
+            this.asked = (this.ask)(expired) || expired == Expired::Deadline;
             if !this.asked {
                 return Poll::Ready(None);
             }
@@ -135,8 +135,8 @@ impl<F: Future + ?Sized, A: Fn(Overdue) -> bool + Unpin> Future for Guard<F, A> 
                 return Poll::Ready(Some(output));
             }
             this.timer.set(Some(Instant::now() + NOTICE), cx);
-        } else if !this.asked && (fired || this.terms != this.timer.terms) {
-            this.timer.set_for(this.terms, cx);
+        } else if !this.asked && (fired || this.timeouts != this.timer.timeouts) {
+            this.timer.set_for(this.timeouts, cx);
         }
         Poll::Pending
     }
@@ -150,23 +150,23 @@ impl Timer {
         fired
     }
 
-    /// What has become overdue, now that its time has come.
-    fn tick(&mut self) -> Option<Overdue> {
-        if self.terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Some(Overdue::Deadline);
+    /// What has become expired, now that its time has come.
+    fn tick(&mut self) -> Option<Expired> {
+        if self.timeouts.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Some(Expired::Deadline);
         }
-        self.still = if self.moved { 0 } else { self.still + 1 };
+        self.idle_ticks = if self.moved { 0 } else { self.idle_ticks + 1 };
         self.moved = false;
         // What moves while a tick is handled is not seen, so that one more is waited for.
-        (self.terms.idle.is_some() && self.still > TICKS).then_some(Overdue::Idle)
+        (self.timeouts.idle.is_some() && self.idle_ticks > TICKS).then_some(Expired::Idle)
     }
 
-    fn set_for(&mut self, terms: Terms, cx: &mut Context<'_>) {
-        if terms != self.terms {
-            (self.terms, self.still, self.moved) = (terms, 0, false);
+    fn set_for(&mut self, timeouts: Timeouts, cx: &mut Context<'_>) {
+        if timeouts != self.timeouts {
+            (self.timeouts, self.idle_ticks, self.moved) = (timeouts, 0, false);
         }
-        let tick = terms.idle.map(|idle| Instant::now() + idle / TICKS);
-        self.set(terms.deadline.into_iter().chain(tick).min(), cx);
+        let tick = timeouts.idle.map(|idle| Instant::now() + idle / TICKS);
+        self.set(timeouts.deadline.into_iter().chain(tick).min(), cx);
     }
 
     fn set(&mut self, next: Option<Instant>, cx: &mut Context<'_>) {
@@ -199,7 +199,7 @@ mod tests {
         runtime.enable_time().start_paused(true).build().unwrap().block_on(test)
     }
 
-    fn never_asks(_: Overdue) -> bool {
+    fn never_asks(_: Expired) -> bool {
         false
     }
 
@@ -216,7 +216,7 @@ mod tests {
                 tokio::time::sleep(IDLE / 2).await;
                 7
             };
-            assert_eq!(Guard::new(Box::pin(work), None, never_asks).await, Some(7));
+            assert_eq!(Watchdog::new(Box::pin(work), None, never_asks).await, Some(7));
         });
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn without_terms_there_is_no_timer() {
         run(async {
             let (send, mut receive) = mpsc::channel::<()>(1);
-            let mut guard = Guard::new(Box::pin(async move { receive.recv().await }), None, never_asks);
+            let mut guard = Watchdog::new(Box::pin(async move { receive.recv().await }), None, never_asks);
             assert!(futures_poll(&mut guard).await.is_pending());
             assert!(guard.timer.sleep.is_none());
             drop(send);
@@ -240,7 +240,7 @@ mod tests {
     fn what_does_not_move_is_dropped() {
         run(async {
             let begin = Instant::now();
-            assert_eq!(Guard::new(Box::pin(pending()), Some(IDLE), never_asks).await, None);
+            assert_eq!(Watchdog::new(Box::pin(pending()), Some(IDLE), never_asks).await, None);
             assert!(begin.elapsed() >= IDLE, "{:?}", begin.elapsed());
         });
     }
@@ -258,7 +258,7 @@ mod tests {
                 }
                 pending().await;
             };
-            assert_eq!(Guard::new(Box::pin(work), None, never_asks).await, None);
+            assert_eq!(Watchdog::new(Box::pin(work), None, never_asks).await, None);
             assert!(begin.elapsed() >= step * 9 + IDLE, "{:?}", begin.elapsed());
         });
     }
@@ -273,7 +273,7 @@ mod tests {
                     tokio::time::sleep(IDLE / 10).await;
                 }
             };
-            let output: Option<()> = Guard::new(Box::pin(work), None, never_asks).await;
+            let output: Option<()> = Watchdog::new(Box::pin(work), None, never_asks).await;
             assert_eq!(output, None);
             let end = IDLE + NOTICE;
             assert!(begin.elapsed() >= end, "{:?}", begin.elapsed());
@@ -284,8 +284,8 @@ mod tests {
     fn it_asks_before_it_drops() {
         run(async {
             let asked = Rc::new(RefCell::new(Vec::new()));
-            let ask = |overdue| {
-                asked.borrow_mut().push(overdue);
+            let ask = |expired| {
+                asked.borrow_mut().push(expired);
                 true
             };
             let seen = asked.clone();
@@ -295,11 +295,11 @@ mod tests {
                         if seen.borrow().is_empty() { Poll::Pending } else { Poll::Ready("bye") }
                     },
                 );
-            assert_eq!(Guard::new(Box::pin(polite), Some(IDLE), &ask).await, Some("bye"));
+            assert_eq!(Watchdog::new(Box::pin(polite), Some(IDLE), &ask).await, Some("bye"));
             let begin = Instant::now();
-            assert_eq!(Guard::new(Box::pin(pending()), Some(IDLE), &ask).await, None);
+            assert_eq!(Watchdog::new(Box::pin(pending()), Some(IDLE), &ask).await, None);
             assert!(begin.elapsed() >= NOTICE, "{:?}", begin.elapsed());
-            assert_eq!(*asked.borrow(), [Overdue::Idle, Overdue::Idle]);
+            assert_eq!(*asked.borrow(), [Expired::Idle, Expired::Idle]);
         });
     }
 
@@ -314,11 +314,11 @@ mod tests {
                 "done"
             };
             let outer = async {
-                let inner = Guard::new(Box::pin(inner), None, never_asks).await;
+                let inner = Watchdog::new(Box::pin(inner), None, never_asks).await;
                 (inner, CURRENT.get())
             };
-            let result = Guard::new(Box::pin(outer), None, never_asks).await;
-            assert_eq!(result, Some((Some("done"), Some(Terms::default()))));
+            let result = Watchdog::new(Box::pin(outer), None, never_asks).await;
+            assert_eq!(result, Some((Some("done"), Some(Timeouts::default()))));
             set_idle(Some(IDLE));
             assert_eq!(CURRENT.get(), None, "outside of a guard nothing is remembered");
         });

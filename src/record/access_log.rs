@@ -1,7 +1,7 @@
 //! The access log: a line for each request, which no request waits for.
 //!
 //! ```text
-//! request --Record--> line --queue--> thread --batches--> target
+//! request --RequestRecord--> line --queue--> thread --batches--> target
 //! ```
 //!
 //! A reload puts another [`Sink`] in force, with a queue, a thread and a target of its own, also when only the file has
@@ -9,8 +9,8 @@
 //! written them; the next one for the same place waits for that, so that lines stand in the order of their requests.
 //! What is written of a request, and how, says the configuration that is in force when it ends.
 
+mod dropped_lines;
 mod line;
-mod losses;
 mod target;
 mod writer;
 
@@ -22,21 +22,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 pub use self::line::LONGEST;
-pub use self::target::Unopened;
+pub use self::target::OpenError;
 pub use self::writer::MOST_QUEUED;
 
-use self::losses::Losses;
+use self::dropped_lines::DroppedLines;
 use self::target::{Place, Target};
 use self::writer::Lines;
-use super::Record;
+use super::RequestRecord;
 use crate::snapshot::{self, LogTarget};
 
 /// The access log of a process.
 #[derive(Debug, Default)]
-pub struct AccessLog {
+pub struct AccessLogger {
     /// None: nothing is written.
     current: ArcSwapOption<Sink>,
-    losses: Arc<Losses>,
+    dropped_lines: Arc<DroppedLines>,
     /// The threads that write or have written.
     writers: Mutex<Vec<Writer>>,
 }
@@ -66,14 +66,14 @@ struct Writer {
 /// How often the end looks whether everything is written.
 const END_POLL: Duration = Duration::from_millis(1);
 
-// === impl AccessLog ===
+// === impl AccessLogger ===
 
-impl AccessLog {
+impl AccessLogger {
     /// Opens what a configuration says; paths are relative to its folder. What is in force stays in force.
     ///
     /// The file that is open already may not be there to be opened anew. That is no reason to refuse a configuration,
     /// which may be about something else entirely: then it goes on where it is, and the log says so.
-    pub fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, Unopened> {
+    pub fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
         let place = Place::new(&settings.to, folder);
         let current = self.current.load_full();
@@ -89,23 +89,23 @@ impl AccessLog {
         };
         let settings = settings.clone();
         let sink = Sink { settings, folder: folder.to_owned(), place, target, lines: Arc::new(Lines::new()) };
-        self.start(&sink).map_err(|error| sink.place.unopened(error))?;
+        self.start(&sink).map_err(|error| sink.place.open_error(error))?;
         Ok(Opened(Some(Arc::new(sink))))
     }
 
     fn start(&self, sink: &Sink) -> std::io::Result<()> {
-        self.losses.start_telling()?;
+        self.dropped_lines.start_telling()?;
         let mut writers = self.writers();
         writers.retain(|writer| !writer.thread.is_finished());
         let earlier = writers.iter().filter(|writer| writer.place == sink.place).map(|writer| writer.thread.clone());
         let lines = sink.lines.clone();
-        let thread = writer::start(lines.clone(), sink.target.clone(), self.losses.clone(), earlier.collect())?;
+        let thread = writer::start(lines.clone(), sink.target.clone(), self.dropped_lines.clone(), earlier.collect())?;
         writers.push(Writer { place: sink.place.clone(), lines, thread: Arc::new(thread) });
         Ok(())
     }
 
     /// Puts what was opened in force.
-    pub fn follow(&self, opened: Opened) {
+    pub fn activate(&self, opened: Opened) {
         self.current.store(opened.0);
     }
 
@@ -114,27 +114,27 @@ impl AccessLog {
         let Some(current) = self.current.load_full() else { return };
         if let LogTarget::File(_) = current.settings.to {
             match self.open(Some(&current.settings), &current.folder) {
-                Ok(opened) => self.follow(opened),
+                Ok(opened) => self.activate(opened),
                 Err(error) => log::error!("the access log could not be opened anew: {error}"),
             }
         }
     }
 
     /// Writes a line for a request, or not, as the configuration says. Waits for nothing.
-    pub fn write(&self, record: &Record<'_>) {
+    pub fn write(&self, record: &RequestRecord<'_>) {
         let sink = self.current.load();
         let Some(sink) = sink.as_ref().filter(|sink| sink.takes(record)) else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let format = sink.settings.format;
         if sink.lines.push(|line| line::append(format, record, millis, line)).is_err() {
-            self.losses.crowded_out();
+            self.dropped_lines.queue_full();
         }
     }
 
     /// Lines that were not written since the start, because the target was too slow, or did not take them.
     pub fn dropped(&self) -> u64 {
-        self.losses.lines()
+        self.dropped_lines.lines()
     }
 
     /// Ends the log: waits until all lines are written that are queued, but no longer than this.
@@ -148,7 +148,7 @@ impl AccessLog {
             }
             thread::sleep(END_POLL);
         }
-        self.losses.say();
+        self.dropped_lines.say();
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Writer>> {
@@ -161,7 +161,7 @@ impl AccessLog {
 impl Sink {
     /// Whether a request has a line. Chance is asked last, and a generator of the thread's own: an even pace would see
     /// the same one of two requests that take turns, and anything that clients have a say in would let them hide.
-    fn takes(&self, record: &Record<'_>) -> bool {
+    fn takes(&self, record: &RequestRecord<'_>) -> bool {
         let snapshot::AccessLog { sample, refusals_only, .. } = self.settings;
         let failed = || record.status.is_some_and(|status| status.is_server_error());
         record.refused || (!refusals_only && (sample >= 1.0 || failed() || fastrand::f64() < sample))
@@ -184,12 +184,12 @@ mod tests {
     fn however_soon_one_reload_follows_another_lines_stand_in_order() {
         const RELOADS: usize = 100;
         let folder = tempfile::tempdir().unwrap();
-        let log = AccessLog::default();
+        let log = AccessLogger::default();
         let to = LogTarget::File("access.log".into());
         let settings = snapshot::AccessLog { to, format: LogFormat::Json, sample: 1.0, refusals_only: false };
         for n in 0..RELOADS {
             drop(log.open(Some(&settings), folder.path()).unwrap());
-            log.follow(log.open(Some(&settings), folder.path()).unwrap());
+            log.activate(log.open(Some(&settings), folder.path()).unwrap());
             let sink = log.current.load_full().unwrap();
             sink.lines.push(|line| line.extend_from_slice(format!("{n}\n").as_bytes())).unwrap();
         }

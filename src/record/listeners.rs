@@ -37,7 +37,7 @@ pub struct ListenerCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusedConnection {
     /// Far more connections were open than the limits allow.
-    Overcrowded,
+    ConnectionLimitHard,
     /// The peer is not among `trusted_proxies`, and the listener expects a PROXY header.
     Untrusted,
     /// The PROXY header cannot be used.
@@ -107,7 +107,7 @@ impl ListenerCounts {
 impl RefusedConnection {
     /// All of them, each at the position that it has as a number.
     pub const ALL: [RefusedConnection; 5] = [
-        RefusedConnection::Overcrowded,
+        RefusedConnection::ConnectionLimitHard,
         RefusedConnection::Untrusted,
         RefusedConnection::ProxyHeader,
         RefusedConnection::Handshake,
@@ -117,7 +117,7 @@ impl RefusedConnection {
     /// Value of the metric's label `reason`.
     pub const fn code(self) -> &'static str {
         match self {
-            RefusedConnection::Overcrowded => "overcrowded",
+            RefusedConnection::ConnectionLimitHard => "connection_limit_hard",
             RefusedConnection::Untrusted => "untrusted",
             RefusedConnection::ProxyHeader => "proxy_header",
             RefusedConnection::Handshake => "handshake",

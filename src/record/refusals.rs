@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::Record;
+use super::RequestRecord;
 use crate::cors::Scheme;
 use crate::decide::RequestKind;
 use crate::terminal::printable;
@@ -37,7 +37,7 @@ pub struct Refusals {
 /// A request that was refused, as far as it is remembered. Text of the client's is cut to a bounded length, and what is no
 /// UTF-8 of it replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedRequest {
     /// When.
     pub at: SystemTime,
     /// Its `X-Request-Id`.
@@ -80,7 +80,7 @@ struct Ring {
 
 #[derive(Debug, Default)]
 struct Entries {
-    kept: Vec<Refused>,
+    kept: Vec<RefusedRequest>,
     /// Where the next one goes, once there are as many as are kept.
     oldest: usize,
 }
@@ -89,14 +89,14 @@ struct Entries {
 
 impl Refusals {
     /// All that are remembered, newest first.
-    pub fn newest(&self) -> Vec<Refused> {
+    pub fn newest(&self) -> Vec<RefusedRequest> {
         let mut all = [&self.pages, &self.others].map(Ring::newest).concat();
         all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         all
     }
 
     /// The newest one with this id.
-    pub fn find(&self, id: &str) -> Option<Refused> {
+    pub fn find(&self, id: &str) -> Option<RefusedRequest> {
         self.newest().into_iter().find(|refused| refused.id == id)
     }
 
@@ -106,7 +106,7 @@ impl Refusals {
     }
 
     /// Never waits: of two that come at the same instant, one is counted only.
-    pub(super) fn remember(&self, record: &Record<'_>) {
+    pub(super) fn remember(&self, record: &RequestRecord<'_>) {
         let Some(asked) = record.request else { return };
         let ring = if asked.headers.contains_key(header::ORIGIN) { &self.pages } else { &self.others };
         let Ok(mut entries) = ring.entries.try_lock() else {
@@ -114,7 +114,7 @@ impl Refusals {
             return;
         };
         let has = |name: HeaderName| asked.headers.contains_key(name);
-        let refused = Refused {
+        let refused = RefusedRequest {
             at: SystemTime::now(),
             id: record.id.to_string(),
             generation: record.generation,
@@ -144,7 +144,7 @@ impl Default for Refusals {
 }
 
 impl Ring {
-    fn newest(&self) -> Vec<Refused> {
+    fn newest(&self) -> Vec<RefusedRequest> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let (newer, older) = entries.kept.split_at(entries.oldest);
         newer.iter().rev().chain(older.iter().rev()).cloned().collect()
@@ -152,7 +152,7 @@ impl Ring {
 }
 
 impl Entries {
-    fn push(&mut self, refused: Refused, most: usize) {
+    fn push(&mut self, refused: RefusedRequest, most: usize) {
         if self.kept.len() < most {
             self.kept.push(refused);
         } else if let Some(place) = self.kept.get_mut(self.oldest) {

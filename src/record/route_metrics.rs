@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use http::{Method, StatusCode};
 use once_cell::race::OnceBox;
 
-use super::Record;
+use super::RequestRecord;
 use crate::cors::Reason;
 use crate::counter::{Counter, Histogram};
 use crate::decide::{Refusal, RequestKind};
@@ -21,7 +21,7 @@ const UNROUTED: &str = "-/-";
 
 /// What was counted of the routes of a configuration.
 #[derive(Debug)]
-pub struct Tallies {
+pub struct RouteMetricsTable {
     /// Of each route, by its position. Routes of the same name share one.
     routes: Vec<Arc<Slot>>,
     /// Of requests that got no further than their form, host or path.
@@ -29,11 +29,11 @@ pub struct Tallies {
 }
 
 /// Empty until there is something to count.
-type Slot = OnceBox<Tally>;
+type Slot = OnceBox<RouteMetrics>;
 
 /// What was counted of a route.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RouteMetrics {
     /// Requests, by method and status.
     pub requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
     /// What was decided about CORS, by kind and reason.
@@ -89,41 +89,41 @@ pub enum StatusClass {
     None,
 }
 
-// === impl Tallies ===
+// === impl RouteMetricsTable ===
 
-impl Tallies {
+impl RouteMetricsTable {
     /// For these routes, beside those of the configuration before.
-    pub fn new(routes: &[Route], before: Option<(&[Route], &Tallies)>) -> Self {
+    pub fn new(routes: &[Route], before: Option<(&[Route], &RouteMetricsTable)>) -> Self {
         let mut by_name: HashMap<&str, Arc<Slot>> = HashMap::with_capacity(routes.len());
-        if let Some((routes, tallies)) = before {
-            by_name.insert(UNROUTED, tallies.unrouted.clone());
-            by_name.extend(routes.iter().map(|route| &*route.name).zip(tallies.routes.iter().cloned()));
+        if let Some((routes, route_metrics)) = before {
+            by_name.insert(UNROUTED, route_metrics.unrouted.clone());
+            by_name.extend(routes.iter().map(|route| &*route.name).zip(route_metrics.routes.iter().cloned()));
         }
         let mut slot = |name| by_name.entry(name).or_default().clone();
-        Tallies { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&route.name)).collect() }
+        RouteMetricsTable { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&route.name)).collect() }
     }
 
     /// Counts a request that has ended.
-    pub fn count(&self, record: &Record<'_>) {
+    pub fn count(&self, record: &RequestRecord<'_>) {
         let route = record.route.and_then(|(index, _)| self.routes.get(index as usize));
         route.unwrap_or(&self.unrouted).get_or_init(Box::default).count(record);
     }
 
     /// What was counted of the route at this position; None: nothing yet.
-    pub fn of(&self, route: usize) -> Option<&Tally> {
+    pub fn of(&self, route: usize) -> Option<&RouteMetrics> {
         self.routes.get(route)?.get()
     }
 
     /// What was counted: service, route, and the numbers, each name once. Those that nothing was counted of are left
     /// out. `routes` are those that this was made for.
-    pub fn all<'a>(&'a self, routes: &'a [Route]) -> Vec<(&'a str, &'a str, &'a Tally)> {
+    pub fn all<'a>(&'a self, routes: &'a [Route]) -> Vec<(&'a str, &'a str, &'a RouteMetrics)> {
         let unrouted = (UNROUTED, &self.unrouted);
         let routes = routes.iter().map(|route| &*route.name).zip(&self.routes);
         let mut seen = HashSet::new();
         let counted = std::iter::once(unrouted).chain(routes).filter_map(|(name, slot)| {
-            let tally = slot.get().filter(|_| seen.insert(Arc::as_ptr(slot)))?;
+            let metrics = slot.get().filter(|_| seen.insert(Arc::as_ptr(slot)))?;
             let (service, route) = labels(name);
-            Some((service, route, tally))
+            Some((service, route, metrics))
         });
         counted.collect()
     }
@@ -135,9 +135,9 @@ fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, "*"))
 }
 
-// === impl Tally ===
+// === impl RouteMetrics ===
 
-impl Tally {
+impl RouteMetrics {
     /// All requests.
     pub fn total(&self) -> u64 {
         self.requests.iter().flatten().map(Counter::get).sum()
@@ -148,7 +148,7 @@ impl Tally {
         self.requests.iter().map(|by_status| by_status[status as usize].get()).sum()
     }
 
-    fn count(&self, record: &Record<'_>) {
+    fn count(&self, record: &RequestRecord<'_>) {
         self.requests[record.method as usize][StatusClass::of(record.status) as usize].add(1);
         match record.reason {
             Some(reason) => self.decisions[record.kind as usize][reason as usize].add(1),
@@ -268,25 +268,25 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         snapshot.unwrap_or_else(|| panic!("{problems}"))
     }
 
-    fn send(tallies: &Tallies, route: usize) {
-        tallies.routes[route].get_or_init(Box::default).sent.add(1);
+    fn send(route_metrics: &RouteMetricsTable, route: usize) {
+        route_metrics.routes[route].get_or_init(Box::default).sent.add(1);
     }
 
-    fn sent(snapshot: &Snapshot, tallies: &Tallies) -> Vec<(String, u64)> {
-        let all = tallies.all(snapshot.routes());
-        all.iter().map(|(_, route, tally)| ((*route).to_owned(), tally.sent.get())).collect()
+    fn sent(snapshot: &Snapshot, route_metrics: &RouteMetricsTable) -> Vec<(String, u64)> {
+        let all = route_metrics.all(snapshot.routes());
+        all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.sent.get())).collect()
     }
 
     #[test]
     fn what_a_route_has_counted_goes_with_its_name() {
         let (old, new) = (snapshot(&["a", "b", "c"]), snapshot(&["new", "c", "a"]));
-        let before = Tallies::new(old.routes(), None);
+        let before = RouteMetricsTable::new(old.routes(), None);
         (0..3).for_each(|route| send(&before, route));
-        let after = Tallies::new(new.routes(), Some((old.routes(), &before)));
+        let after = RouteMetricsTable::new(new.routes(), Some((old.routes(), &before)));
         assert_eq!(sent(&new, &after), [("c".into(), 1), ("a".into(), 1)]);
         // Requests of before the reload may end after it; also the first of its route.
         let last = snapshot(&["new", "a"]);
-        let latest = Tallies::new(last.routes(), Some((new.routes(), &after)));
+        let latest = RouteMetricsTable::new(last.routes(), Some((new.routes(), &after)));
         send(&before, 0);
         send(&after, 0);
         assert_eq!(sent(&last, &latest), [("new".into(), 1), ("a".into(), 2)]);
@@ -295,12 +295,12 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     #[test]
     fn nothing_is_kept_of_routes_that_are_gone() {
         let mut routes = snapshot(&["r0"]);
-        let mut tallies = Tallies::new(routes.routes(), None);
+        let mut route_metrics = RouteMetricsTable::new(routes.routes(), None);
         for n in 1..100 {
-            send(&tallies, 0);
-            let gone = Arc::downgrade(&tallies.routes[0]);
+            send(&route_metrics, 0);
+            let gone = Arc::downgrade(&route_metrics.routes[0]);
             let next = snapshot(&[&format!("r{n}")]);
-            tallies = Tallies::new(next.routes(), Some((routes.routes(), &tallies)));
+            route_metrics = RouteMetricsTable::new(next.routes(), Some((routes.routes(), &route_metrics)));
             routes = next;
             assert!(gone.upgrade().is_none());
         }
@@ -330,8 +330,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             BodyTooLarge,
             UriTooLong,
             Misdirected,
-            ClientCrowded,
-            Crowded,
+            ClientConnectionLimit,
+            ConnectionLimit,
             HeadersTooLarge,
         ];
         for refusal in all {
@@ -341,7 +341,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
                 OriginRejected(_) => true,
                 BadHost | BadTarget | AmbiguousPath | AmbiguousLength | UnknownHost | UnknownPath => false,
                 MethodNotAllowed(_) | BodyTooLarge | UriTooLong | Misdirected => false,
-                ClientCrowded | Crowded | HeadersTooLarge => false,
+                ClientConnectionLimit | ConnectionLimit | HeadersTooLarge => false,
             };
             assert_ne!(counted, explained_by_cors, "{}", refusal.code());
         }

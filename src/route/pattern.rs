@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::domain::{HostName, NameFault, check_name, split_port};
-use crate::problem::Kind;
+use crate::problem::ProblemKind;
 
 /// `api.example` or `*.example`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,13 +75,17 @@ fn is_dots(segment: &[u8]) -> bool {
 
 impl HostPattern {
     /// Reads one entry of `hosts`.
-    pub fn parse(text: &str) -> Result<Self, Kind> {
-        let bad = |why, write: Option<String>| Kind::BadHost { text: text.to_owned(), why, write };
+    pub fn parse(text: &str) -> Result<Self, ProblemKind> {
+        let bad = |why, write: Option<String>| ProblemKind::BadHost { text: text.to_owned(), why, write };
         if text.is_empty() {
-            return Err(Kind::EmptyEntry);
+            return Err(ProblemKind::EmptyEntry);
         }
         if text == "*" {
-            return Err(Kind::BadHost { text: text.into(), why: "for any host, leave `hosts` out", write: None });
+            return Err(ProblemKind::BadHost {
+                text: text.into(),
+                why: "for any host, leave `hosts` out",
+                write: None,
+            });
         }
         // What is left of a URL, if that is a host.
         let bare = |text: &str| {
@@ -157,10 +161,10 @@ impl fmt::Display for HostPattern {
 
 impl PathPattern {
     /// Reads one entry of `paths`.
-    pub fn parse(text: &str) -> Result<Self, Kind> {
-        let bad = |why, write: Option<String>| Kind::BadPath { text: text.to_owned(), why, write };
+    pub fn parse(text: &str) -> Result<Self, ProblemKind> {
+        let bad = |why, write: Option<String>| ProblemKind::BadPath { text: text.to_owned(), why, write };
         if text.is_empty() {
-            return Err(Kind::EmptyEntry);
+            return Err(ProblemKind::EmptyEntry);
         }
         if text == "*" {
             return Err(bad("it begins with a slash", Some("/*".into())));

@@ -10,8 +10,8 @@ use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, 
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::List;
-use crate::problem::{At, KeyPath, Kind, Problems};
-use crate::route::{Conflict, Entry, HostPattern, Methods, PathPattern, Routes};
+use crate::problem::{At, KeyPath, ProblemKind, Problems};
+use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
 
 impl Snapshot {
     /// Compiles a document. None when there is an error among the problems that this adds.
@@ -46,7 +46,7 @@ struct Effective<'d> {
 
 /// What `cors` says at one place, with what the places above say.
 #[derive(Clone, Default)]
-struct InForce<'d> {
+struct Inherited<'d> {
     /// None: no CORS handling.
     effective: Option<Effective<'d>>,
     /// Which `cors` said so; None: there is none.
@@ -54,7 +54,7 @@ struct InForce<'d> {
 }
 
 /// Where a route's path stands, to say it when two collide.
-struct Spot {
+struct RouteLocation {
     service: usize,
     /// Route and path; None for the one route that a service without routes has.
     path: Option<(usize, usize)>,
@@ -78,13 +78,13 @@ impl<'d> Compiler<'d> {
         let (root, document) = (At::root(), self.document);
         let trusted_proxies = self.trusted_proxies(&root.key("trusted_proxies"));
         let listeners = self.listeners(&trusted_proxies, &root.key("listeners"));
-        let fixed = self.fixed(&listeners);
+        let startup = self.startup(&listeners);
         let limits = self.limits(&root.key("limits"));
         let access_log = self.access_log(&root.key("access_log"));
         let admin = document.admin.as_ref();
         let admin_hosts = self.hosts(admin.and_then(|admin| admin.hosts.as_ref()), &root.key("admin").key("hosts"));
         if document.debug_header {
-            self.problems.add(&root.key("debug_header"), Kind::DebugHeader);
+            self.problems.add(&root.key("debug_header"), ProblemKind::DebugHeader);
         }
 
         let at = root.key("origin_sets");
@@ -105,7 +105,7 @@ impl<'d> Compiler<'d> {
             let id = self.upstream(name, upstream, &at.key(name));
             self.upstream_ids.insert(name, id);
         }
-        let default = self.cors(document.cors.as_ref(), Level::Top, &InForce::default(), &root.key("cors"));
+        let default = self.cors(document.cors.as_ref(), Level::Top, &Inherited::default(), &root.key("cors"));
 
         let mut table = Routes::<RouteId, ()>::builder();
         let mut policies = Vec::new();
@@ -113,8 +113,10 @@ impl<'d> Compiler<'d> {
         let at = root.key("services");
         let services = document.services.as_deref().unwrap_or_default();
         match &document.services {
-            None => self.problems.add(&at, Kind::Missing { example: "services: [{ name: api, upstream: api }]" }),
-            Some(services) if services.is_empty() => self.problems.add(&at, Kind::EmptyList),
+            None => {
+                self.problems.add(&at, ProblemKind::Missing { example: "services: [{ name: api, upstream: api }]" })
+            }
+            Some(services) if services.is_empty() => self.problems.add(&at, ProblemKind::EmptyList),
             Some(_) => {}
         }
         let mut names = HashSet::new();
@@ -157,7 +159,7 @@ impl<'d> Compiler<'d> {
             access_log,
             admin_hosts,
             debug_header: document.debug_header,
-            fixed: fixed?,
+            startup: startup?,
         })
     }
 
@@ -168,9 +170,9 @@ impl<'d> Compiler<'d> {
         &mut self,
         index: usize,
         service: &'d config::Service,
-        in_force: &InForce<'d>,
+        in_force: &Inherited<'d>,
         at: &At<'_>,
-    ) -> (Vec<Entry<RouteId>>, Vec<Spot>) {
+    ) -> (Vec<RouteEntry<RouteId>>, Vec<RouteLocation>) {
         let count = service.routes.as_ref().map_or(1, Vec::len);
         let (mut entries, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
         self.routes.reserve(count);
@@ -181,7 +183,7 @@ impl<'d> Compiler<'d> {
             Some(upstream) => self.use_upstream(upstream, name, &at.key("upstream")),
             None if all_have_their_own => None,
             None => {
-                self.problems.add(&at.key("upstream"), Kind::Missing { example: "upstream: api" });
+                self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
                 None
             }
         };
@@ -196,14 +198,14 @@ impl<'d> Compiler<'d> {
                     cors: in_force.place.clone(),
                 });
                 let path = PathPattern::any();
-                entries.push(Entry { path, methods: None, route: id });
-                spots.push(Spot { service: index, path: None });
+                entries.push(RouteEntry { path, methods: None, route: id });
+                spots.push(RouteLocation { service: index, path: None });
             }
             return (entries, spots);
         };
         let at_routes = at.key("routes");
         if routes.is_empty() {
-            self.problems.add(&at_routes, Kind::EmptyList);
+            self.problems.add(&at_routes, ProblemKind::EmptyList);
         }
         let mut names = HashSet::with_capacity(count);
         for (i, route) in routes.iter().enumerate() {
@@ -231,8 +233,8 @@ impl<'d> Compiler<'d> {
                 cors: own.place,
             });
             for (number, path) in paths {
-                entries.push(Entry { path, methods: methods.clone(), route: id });
-                spots.push(Spot { service: index, path: Some((i, number)) });
+                entries.push(RouteEntry { path, methods: methods.clone(), route: id });
+                spots.push(RouteLocation { service: index, path: Some((i, number)) });
             }
         }
         (entries, spots)
@@ -250,7 +252,7 @@ impl<'d> Compiler<'d> {
         hosts.retain(|(i, host)| {
             let is_new = known.insert(host.clone());
             if !is_new {
-                self.problems.add(&at.index(*i), Kind::HostTwice { host: host.to_string() });
+                self.problems.add(&at.index(*i), ProblemKind::HostTwice { host: host.to_string() });
             }
             is_new
         });
@@ -259,7 +261,7 @@ impl<'d> Compiler<'d> {
 
     fn paths(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<(usize, PathPattern)> {
         if list.is_none() {
-            self.problems.add(at, Kind::Missing { example: "paths: [/v1/*]" });
+            self.problems.add(at, ProblemKind::Missing { example: "paths: [/v1/*]" });
         }
         self.parsed(list, at, PathPattern::parse)
     }
@@ -269,11 +271,11 @@ impl<'d> Compiler<'d> {
         &mut self,
         list: Option<&List>,
         at: &At<'_>,
-        parse: impl Fn(&str) -> Result<T, Kind>,
+        parse: impl Fn(&str) -> Result<T, ProblemKind>,
     ) -> Vec<(usize, T)> {
         let entries = list.map(List::entries).unwrap_or_default();
         if list.is_some() && entries.is_empty() {
-            self.problems.add(at, Kind::EmptyList);
+            self.problems.add(at, ProblemKind::EmptyList);
         }
         let mut parsed = Vec::with_capacity(entries.len());
         for (i, entry) in entries.iter().enumerate() {
@@ -285,23 +287,23 @@ impl<'d> Compiler<'d> {
         parsed
     }
 
-    fn methods(&mut self, list: Option<&List>, at: &At<'_>) -> Option<Methods> {
+    fn methods(&mut self, list: Option<&List>, at: &At<'_>) -> Option<RouteMethods> {
         let at_methods = at.key("methods");
         let parse = |text: &str| match http::Method::from_bytes(text.as_bytes()) {
-            _ if text.is_empty() => Err(Kind::EmptyEntry),
+            _ if text.is_empty() => Err(ProblemKind::EmptyEntry),
             // A token, but as the name of a method it would match nothing.
-            _ if text == "*" => Err(Kind::AnyMethodInRoute),
-            // Methods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
+            _ if text == "*" => Err(ProblemKind::AnyMethodInRoute),
+            // RouteMethods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
             Ok(method) if text != text.to_ascii_uppercase() => {
-                Err(Kind::UnknownWord { word: method.to_string(), known: vec![text.to_ascii_uppercase()] })
+                Err(ProblemKind::UnknownWord { word: method.to_string(), known: vec![text.to_ascii_uppercase()] })
             }
             Ok(method) => Ok(method),
-            Err(_) => Err(Kind::BadMethod { text: text.to_owned() }),
+            Err(_) => Err(ProblemKind::BadMethod { text: text.to_owned() }),
         };
         let methods = self.parsed(list, &at_methods, parse);
         if !methods.is_empty() && methods.iter().all(|(_, method)| *method == http::Method::CONNECT) {
             let why = "CONNECT requests are never forwarded".to_owned();
-            self.problems.add(&at_methods, Kind::NeverReached { why });
+            self.problems.add(&at_methods, ProblemKind::NeverReached { why });
         }
         list.map(|_| methods.into_iter().map(|(_, method)| method.as_str().into()).collect())
     }
@@ -321,16 +323,16 @@ impl<'d> Compiler<'d> {
         if let Some(why) = why {
             let write = prefix.trim_end_matches(['*', '/']);
             let write = (!write.is_empty() && !write.contains('{')).then(|| write.to_owned());
-            self.problems.add(&at, Kind::BadPath { text: prefix.into(), why, write });
+            self.problems.add(&at, ProblemKind::BadPath { text: prefix.into(), why, write });
             return None;
         }
         if let Some((_, path)) = paths.iter().find(|(_, path)| !path.begins_with(prefix)) {
-            self.problems.add(&at, Kind::StripPrefixMismatch { prefix: prefix.into(), path: path.to_string() });
+            self.problems.add(&at, ProblemKind::StripPrefixMismatch { prefix: prefix.into(), path: path.to_string() });
         }
         Some(prefix.into())
     }
 
-    fn report(&mut self, conflicts: &[Conflict], spots: &[Vec<Spot>]) {
+    fn report(&mut self, conflicts: &[Conflict], spots: &[Vec<RouteLocation>]) {
         let mut reported = HashSet::new();
         for conflict in conflicts {
             let path = |(service, entry): (usize, usize)| spots[service][entry].path();
@@ -338,7 +340,7 @@ impl<'d> Compiler<'d> {
             if reported.insert((conflict.first, conflict.second)) {
                 self.problems.push(crate::problem::Problem {
                     at: path(conflict.second),
-                    kind: Kind::RouteTwice {
+                    kind: ProblemKind::RouteTwice {
                         host: conflict.host.clone(),
                         path: conflict.path.clone(),
                         other: path(conflict.first),
@@ -351,13 +353,13 @@ impl<'d> Compiler<'d> {
     // --- policies
 
     /// What is in force at a place, whose own word counts before `above`.
-    fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &InForce<'d>, at: &At<'_>) -> InForce<'d> {
+    fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &Inherited<'d>, at: &At<'_>) -> Inherited<'d> {
         let Some(cors) = cors else { return above.clone() };
         let mut place = CorsPlace { level, name: None };
         let effective = match cors {
             Cors::Off => None,
             Cors::On => {
-                self.problems.add(at, Kind::CorsTrue);
+                self.problems.add(at, ProblemKind::CorsTrue);
                 None
             }
             Cors::Policy(Use::Inline(settings)) => self.policy(settings, at),
@@ -372,7 +374,7 @@ impl<'d> Compiler<'d> {
                 }
             }
         };
-        InForce { effective, place: Some(place) }
+        Inherited { effective, place: Some(place) }
     }
 
     fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective<'d>> {
@@ -392,23 +394,23 @@ impl<'d> Compiler<'d> {
     fn required_name(&mut self, name: Option<&'d str>, what: &'static str, names: &mut HashSet<&'d str>, at: &At<'_>) {
         match name {
             Some(name) => self.name(name, what, names, &at.key("name")),
-            None => self.problems.add(&at.key("name"), Kind::Missing { example: "name: api" }),
+            None => self.problems.add(&at.key("name"), ProblemKind::Missing { example: "name: api" }),
         }
     }
 
     fn name(&mut self, name: &'d str, what: &'static str, names: &mut HashSet<&'d str>, at: &At<'_>) {
         let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 128 || !name.bytes().all(usable) {
-            self.problems.add(at, Kind::BadName { what, name: name.to_owned() });
+            self.problems.add(at, ProblemKind::BadName { what, name: name.to_owned() });
         }
         if !names.insert(name) {
-            self.problems.add(at, Kind::NameTwice { what, name: name.to_owned() });
+            self.problems.add(at, ProblemKind::NameTwice { what, name: name.to_owned() });
         }
     }
 
     fn unknown<T>(&mut self, what: &'static str, name: &str, among: &Named<T>, at: &At<'_>) {
         let known = among.0.iter().map(|(name, _)| name.clone()).collect();
-        self.problems.add(at, Kind::UnknownName { what, name: name.to_owned(), known });
+        self.problems.add(at, ProblemKind::UnknownName { what, name: name.to_owned(), known });
     }
 }
 
@@ -417,7 +419,7 @@ fn position(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 services and routes")
 }
 
-impl Spot {
+impl RouteLocation {
     fn path(&self) -> KeyPath {
         let (root, service) = (At::root(), self.service);
         let services = root.key("services");

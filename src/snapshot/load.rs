@@ -2,7 +2,7 @@
 
 use super::Snapshot;
 use crate::config::Document;
-use crate::problem::{KeyPath, Kind, Problem, Problems, Step};
+use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems};
 
 /// What came of a text.
 #[derive(Debug)]
@@ -46,17 +46,22 @@ impl CompileEnv<'static> {
 fn follows_from(problem: &Problem, cause: &Problem) -> bool {
     let is_left_out = matches!(
         problem.kind,
-        Kind::Missing { .. } | Kind::MaxAgeLeftOut | Kind::AnyHeaderWithoutAuthorization | Kind::NoOrigins
+        ProblemKind::Missing { .. }
+            | ProblemKind::MaxAgeLeftOut
+            | ProblemKind::AnyHeaderWithoutAuthorization
+            | ProblemKind::NoOrigins
     );
     problem.at.is_within(&cause.at)
         || match &problem.kind {
             _ if is_left_out && cause.kind.may_stand_for(&problem.at, &cause.at) => true,
-            Kind::Missing { .. } | Kind::NoOrigins | Kind::EmptyList => cause.at.is_within(&problem.at),
-            Kind::UnknownName { name, what, .. } => {
-                let section = KeyPath(vec![Step::Key(section_of(what).into())]);
+            ProblemKind::Missing { .. } | ProblemKind::NoOrigins | ProblemKind::EmptyList => {
+                cause.at.is_within(&problem.at)
+            }
+            ProblemKind::UnknownName { name, what, .. } => {
+                let section = KeyPath(vec![PathStep::Key(section_of(what).into())]);
                 cause.at == section
                     || cause.kind.may_stand_for(&section, &cause.at)
-                    || cause.at.0.last() == Some(&Step::Key(name.clone()))
+                    || cause.at.0.last() == Some(&PathStep::Key(name.clone()))
             }
             _ => false,
         }

@@ -46,7 +46,7 @@ pub struct EndpointCounts {
 
 /// A request that is under way at an endpoint. It counts as one until this is dropped.
 #[derive(Debug)]
-pub struct Active(Arc<Endpoint>);
+pub struct ActiveRequest(Arc<Endpoint>);
 
 /// What somebody else keeps beside an endpoint or an upstream, and works out once.
 #[derive(Default)]
@@ -116,10 +116,10 @@ impl Endpoint {
     }
 }
 
-impl Active {
+impl ActiveRequest {
     pub(super) fn at(endpoint: &Arc<Endpoint>) -> Self {
         endpoint.active.fetch_add(1, Ordering::Relaxed);
-        Active(endpoint.clone())
+        ActiveRequest(endpoint.clone())
     }
 
     /// The endpoint, for longer than the request is under way there.
@@ -128,7 +128,7 @@ impl Active {
     }
 }
 
-impl Deref for Active {
+impl Deref for ActiveRequest {
     type Target = Endpoint;
 
     fn deref(&self) -> &Endpoint {
@@ -136,7 +136,7 @@ impl Deref for Active {
     }
 }
 
-impl Drop for Active {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }

@@ -18,7 +18,7 @@ pub fn mix(mut bits: u64) -> u64 {
 
 /// The lot that whoever has `seed` draws for a key; the lower, the better. Such times until the first event, of
 /// events that come `weight` times as often, are lowest for each in proportion to its weight.
-pub fn lot(key: u64, seed: u64, weight: u32) -> f64 {
+pub fn score(key: u64, seed: u64, weight: u32) -> f64 {
     // 53 bits are what a float holds exactly; never 0, of which there is no logarithm.
     #[allow(clippy::cast_precision_loss)]
     let uniform = ((mix(key ^ seed) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn lots_are_positive_and_fall_with_the_weight() {
         for i in 0..10_000_u64 {
-            let (one, ten) = (lot(key(&i.to_le_bytes()), 7, 1), lot(key(&i.to_le_bytes()), 7, 10));
+            let (one, ten) = (score(key(&i.to_le_bytes()), 7, 1), score(key(&i.to_le_bytes()), 7, 10));
             assert!(one.is_finite() && one > 0.0 && (one / ten - 10.0).abs() < 1e-9, "{i}: {one} {ten}");
         }
     }

@@ -7,21 +7,21 @@ use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
-use super::{Endpoint, Upstream};
+use super::{Endpoint, RunningUpstream};
 
 /// How many requests share a connection of HTTP/2.
 const STREAMS: usize = 100;
 
 /// How to connect to an endpoint. Worked out once, and cloned for each request.
-pub(crate) fn template(upstream: &Upstream, endpoint: &Endpoint) -> HttpPeer {
+pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     let make = || new_template(upstream, endpoint);
     endpoint.slot().get_or_make(make).cloned().unwrap_or_else(make)
 }
 
 /// The name to ask a node for in TLS, and to verify; never empty, for Pingora verifies nothing without one. For an
 /// address it is the address: rustls verifies that too, and does not send it.
-pub(crate) fn server_name<'a>(upstream: &'a Upstream, endpoint: &Endpoint) -> &'a str {
-    let spec = upstream.spec();
+pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> &'a str {
+    let spec = upstream.settings();
     let host = &*spec.nodes[endpoint.node()].host;
     spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or(host.strip_suffix('.').unwrap_or(host))
 }
@@ -32,8 +32,8 @@ struct Shared {
     identity: Option<Arc<CertKey>>,
 }
 
-fn new_template(upstream: &Upstream, endpoint: &Endpoint) -> HttpPeer {
-    let spec = upstream.spec();
+fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
+    let spec = upstream.settings();
     let mut peer = match &spec.tls {
         None => HttpPeer::new(endpoint.address(), false, String::new()),
         Some(_) => HttpPeer::new(endpoint.address(), true, server_name(upstream, endpoint).to_owned()),

@@ -10,7 +10,7 @@ use crate::snapshot::Balance;
 /// Up to so many endpoints the one with the fewest requests is found by looking at all of them; beyond, two of them are
 /// drawn, and the better one taken.
 const LOOK_AT_ALL: usize = 64;
-/// The most turns that a round has. Weights whose sum is larger are rounded to it: 1 to 1000 stays as it is.
+/// The most schedule that a round has. Weights whose sum is larger are rounded to it: 1 to 1000 stays as it is.
 const MOST_TURNS: u64 = 8192;
 
 /// How often someone is drawn for a second try before the next one in turn is taken.
@@ -21,7 +21,7 @@ const DRAWS: u64 = 16;
 pub struct Pool {
     members: Vec<Member>,
     /// Positions in `members`, each as often as its weight says, spread evenly.
-    turns: Vec<u32>,
+    schedule: Vec<u32>,
     /// Whether all weigh the same.
     equal: bool,
 }
@@ -45,7 +45,7 @@ impl Pool {
         }
         let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        Some(Pool { members, turns: turns(&weights), equal })
+        Some(Pool { members, schedule: schedule(&weights), equal })
     }
 
     /// Whether there is nobody.
@@ -55,7 +55,7 @@ impl Pool {
 
     /// Chooses someone who was not `tried`. `turn` is a number that each request has for itself, one after the other;
     /// `salt` makes this process choose otherwise than the ones beside it, where that is wanted. A hash without a key
-    /// goes by turns.
+    /// goes by schedule.
     pub fn choose(
         &self,
         balance: &Balance,
@@ -64,7 +64,7 @@ impl Pool {
         salt: u64,
         tried: &[Arc<Endpoint>],
     ) -> Option<&Arc<Endpoint>> {
-        if self.turns.is_empty() {
+        if self.schedule.is_empty() {
             return None;
         }
         let chance = turn as u64 ^ salt;
@@ -74,30 +74,30 @@ impl Pool {
             (Balance::Random, _) => self.by_chance(chance, tried),
             // The next one in turn would get all that its neighbour fails to serve.
             _ if !tried.is_empty() => self.by_chance(chance, tried),
-            (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.turns.len(), tried),
+            (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.schedule.len(), tried),
         }
     }
 
     /// Whose turn it is, or the next one in turn who was not tried.
     fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
-        let (before, from) = self.turns.split_at(turn);
+        let (before, from) = self.schedule.split_at(turn);
         from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
     }
 
     /// Anybody, as likely as the weights say.
     fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
-        let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.turns.len());
+        let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.schedule.len());
         // Someone who was tried is drawn over, so that what is left keeps its shares; but not for ever.
         let untried = (0..if tried.is_empty() { 0 } else { DRAWS }).map(draw);
-        let mut untried = untried.map(|turn| &self.members[self.turns[turn] as usize].endpoint);
+        let mut untried = untried.map(|turn| &self.members[self.schedule[turn] as usize].endpoint);
         untried.find(|found| !is_one_of(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
     }
 
     /// Who has the fewest requests for its weight. Among those that have equally few: whose turn it is.
     fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
-        let first = self.turns[turn % self.turns.len()] as usize;
+        let first = self.schedule[turn % self.schedule.len()] as usize;
         if self.members.len() > LOOK_AT_ALL && tried.is_empty() {
-            let other = self.turns[below(hash::mix(chance), self.turns.len())] as usize;
+            let other = self.schedule[below(hash::mix(chance), self.schedule.len())] as usize;
             let (first, other) = (&self.members[first], &self.members[other]);
             return Some(&if other.has_fewer_than(first) { other } else { first }.endpoint);
         }
@@ -114,9 +114,9 @@ impl Pool {
             // The lowest lot of those that weigh the same is the highest number, and needs no logarithm.
             true => untried.max_by_key(|member| hash::mix(key ^ member.endpoint.seed) >> 11),
             false => {
-                let lot = |member: &Member| hash::lot(key, member.endpoint.seed, member.weight);
-                let lots = untried.map(|member| (lot(member), member));
-                lots.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, member)| member)
+                let score = |member: &Member| hash::score(key, member.endpoint.seed, member.weight);
+                let scores = untried.map(|member| (score(member), member));
+                scores.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, member)| member)
             }
         };
         best.map(|member| &member.endpoint)
@@ -148,7 +148,7 @@ fn below(bits: u64, limit: usize) -> usize {
 
 /// Smooth weighted round robin, as nginx does it: each turn everyone gains its weight, the richest is chosen and pays
 /// the sum. A node of weight 5 beside one of weight 1 is not chosen five times in a row.
-fn turns(weights: &[u32]) -> Vec<u32> {
+fn schedule(weights: &[u32]) -> Vec<u32> {
     let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
     let most = MOST_TURNS.max(16 * weights.len() as u64);
     let rounded = |weight: u64| ((weight * most + sum / 2) / sum).max(1);
@@ -156,7 +156,7 @@ fn turns(weights: &[u32]) -> Vec<u32> {
     let weights: Vec<i64> = weights.iter().map(|weight| i64::try_from(share(weight)).unwrap_or(1)).collect();
     let total: i64 = weights.iter().sum();
     let mut credit = vec![0; weights.len()];
-    let mut turns = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
+    let mut schedule = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
     for _ in 0..total {
         for (credit, weight) in credit.iter_mut().zip(&weights) {
             *credit += weight;
@@ -164,9 +164,9 @@ fn turns(weights: &[u32]) -> Vec<u32> {
         let by_credit = credit.iter().enumerate().rev().max_by_key(|(_, credit)| **credit);
         let Some((richest, _)) = by_credit else { break };
         credit[richest] -= total;
-        turns.push(u32::try_from(richest).unwrap_or(u32::MAX));
+        schedule.push(u32::try_from(richest).unwrap_or(u32::MAX));
     }
-    turns
+    schedule
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::snapshot::HashOn;
-    use crate::upstream::endpoint::Active;
+    use crate::upstream::endpoint::ActiveRequest;
 
     const HASH: Balance = Balance::Hash(HashOn::Path);
 
@@ -200,9 +200,9 @@ mod tests {
         Pool::default().replaced_by(endpoints.iter().cloned().zip(weights)).expect("another one than the empty one")
     }
 
-    fn order(pool: &Pool, turns: usize) -> String {
+    fn order(pool: &Pool, schedule: usize) -> String {
         let chosen = |turn| pool.choose(&Balance::RoundRobin, None, turn, 0, &[]).unwrap().node() + 1;
-        (0..turns).map(|turn| chosen(turn).to_string()).collect()
+        (0..schedule).map(|turn| chosen(turn).to_string()).collect()
     }
 
     fn many_keys() -> impl Iterator<Item = u64> {
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// In any stretch of a round everyone has had its share, give or take the turns of one round of choices.
+    /// In any stretch of a round everyone has had its share, give or take the schedule of one round of choices.
     #[test]
     fn a_round_gives_everyone_its_weight() {
         for weights in [&[1, 1000][..], &[999, 1000, 7], &[3, 5, 9, 11, 13], &[1; 100]] {
@@ -262,9 +262,9 @@ mod tests {
     fn a_round_has_bounded_length_and_forgets_nobody() {
         let mut weights = vec![1000; 999];
         weights.push(1);
-        let turns = turns(&weights);
-        assert!(turns.len() < 18_000, "{}", turns.len());
-        let counts = turns.iter().fold(HashMap::<u32, u32>::new(), |mut counts, at| {
+        let schedule = schedule(&weights);
+        assert!(schedule.len() < 18_000, "{}", schedule.len());
+        let counts = schedule.iter().fold(HashMap::<u32, u32>::new(), |mut counts, at| {
             *counts.entry(*at).or_default() += 1;
             counts
         });
@@ -306,8 +306,8 @@ mod tests {
             (&[0, 0], &[3, 1], "1121"),
         ] {
             let endpoints = endpoints(weights);
-            let _under_way: Vec<Active> =
-                endpoints.iter().zip(active).flat_map(|(at, n)| (0..*n).map(|_| Active::at(at))).collect();
+            let _under_way: Vec<ActiveRequest> =
+                endpoints.iter().zip(active).flat_map(|(at, n)| (0..*n).map(|_| ActiveRequest::at(at))).collect();
             let pool = pool(&endpoints);
             let chosen =
                 |turn| (pool.choose(&Balance::LeastConnections, None, turn, 0, &[]).unwrap().node() + 1).to_string();
@@ -321,8 +321,8 @@ mod tests {
         for weights in [&[1, 1, 1][..], &[1, 2, 5], &[1; 200]] {
             let endpoints = endpoints(weights);
             let pool = pool(&endpoints);
-            let requests: Vec<Active> = (0..8000)
-                .map(|turn| Active::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()))
+            let requests: Vec<ActiveRequest> = (0..8000)
+                .map(|turn| ActiveRequest::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()))
                 .collect();
             let under_way = requests.iter().map(|request| request.node());
             let within = if weights.len() > LOOK_AT_ALL { 0.1 } else { 0.002 };
@@ -341,12 +341,13 @@ mod tests {
         }
     }
 
-    /// The definition, without anything clever: draw all lots, and sort them.
+    /// The definition, without anything clever: draw all scores, and sort them.
     fn ranking(endpoints: &[Arc<Endpoint>], key: u64) -> Vec<usize> {
-        let lot = |endpoint: &Arc<Endpoint>| hash::lot(key, endpoint.seed, endpoint.weight());
-        let mut lots: Vec<(f64, usize)> = endpoints.iter().map(|endpoint| (lot(endpoint), endpoint.node())).collect();
-        lots.sort_by(|a, b| a.0.total_cmp(&b.0));
-        lots.into_iter().map(|(_, node)| node).collect()
+        let score = |endpoint: &Arc<Endpoint>| hash::score(key, endpoint.seed, endpoint.weight());
+        let mut scores: Vec<(f64, usize)> =
+            endpoints.iter().map(|endpoint| (score(endpoint), endpoint.node())).collect();
+        scores.sort_by(|a, b| a.0.total_cmp(&b.0));
+        scores.into_iter().map(|(_, node)| node).collect()
     }
 
     #[test]

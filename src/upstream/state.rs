@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::snapshot::HealthCheck;
 
 /// In how many steps an endpoint that is back gets to its whole share.
-pub const STEPS: u32 = 10;
+pub const RAMP_STEPS: u32 = 10;
 
 /// What is known of an endpoint beside its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,17 +87,17 @@ impl State {
             self.ejected_until = None;
             self.back_since = self.is_available().then_some(now);
         }
-        if self.share(now, slow_start) == STEPS {
+        if self.ramp(now, slow_start) == RAMP_STEPS {
             self.back_since = None;
         }
         returned.then_some(Change::Returned)
     }
 
-    /// How much of its weight counts, in parts of [`STEPS`]; at least one.
-    pub fn share(&self, now: Instant, slow_start: Option<Duration>) -> u32 {
-        let (Some(since), Some(over)) = (self.back_since, slow_start) else { return STEPS };
-        let steps = now.saturating_duration_since(since).as_nanos() * u128::from(STEPS) / over.as_nanos().max(1);
-        u32::try_from(steps).unwrap_or(STEPS).saturating_add(1).min(STEPS)
+    /// How much of its weight counts, in parts of [`RAMP_STEPS`]; at least one.
+    pub fn ramp(&self, now: Instant, slow_start: Option<Duration>) -> u32 {
+        let (Some(since), Some(over)) = (self.back_since, slow_start) else { return RAMP_STEPS };
+        let steps = now.saturating_duration_since(since).as_nanos() * u128::from(RAMP_STEPS) / over.as_nanos().max(1);
+        u32::try_from(steps).unwrap_or(RAMP_STEPS).saturating_add(1).min(RAMP_STEPS)
     }
 }
 
@@ -160,16 +160,16 @@ mod tests {
     #[test]
     fn a_share_grows_in_steps_from_the_moment_of_coming_back() {
         let (start, over, mut state) = (Instant::now(), Some(Duration::from_secs(10)), State::NEW);
-        assert_eq!(state.share(start, over), STEPS, "one that was never away has all");
+        assert_eq!(state.ramp(start, over), RAMP_STEPS, "one that was never away has all");
         state.eject(at(start, 5000));
         state.tick(at(start, 7000), over);
         let shares =
-            |state: &State| [0, 999, 1000, 4999, 8999, 9000, 60_000].map(|ms| state.share(at(start, 7000 + ms), over));
+            |state: &State| [0, 999, 1000, 4999, 8999, 9000, 60_000].map(|ms| state.ramp(at(start, 7000 + ms), over));
         assert_eq!(shares(&state), [1, 1, 2, 5, 9, 10, 10]);
-        assert_eq!(state.share(at(start, 7000), None), STEPS, "without slow_start it has all at once");
+        assert_eq!(state.ramp(at(start, 7000), None), RAMP_STEPS, "without slow_start it has all at once");
         state.tick(at(start, 15_999), over);
         assert!(state.waits());
         state.tick(at(start, 16_000), over);
-        assert!(!state.waits() && state.share(at(start, 7000), over) == STEPS, "once whole, always whole");
+        assert!(!state.waits() && state.ramp(at(start, 7000), over) == RAMP_STEPS, "once whole, always whole");
     }
 }

@@ -2,7 +2,7 @@
 //! and the error names the culprit.
 
 use corsgate::cors::{Reason, Scheme};
-use corsgate::decide::{Action, Connection, Framing, Request};
+use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
 use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -41,13 +41,13 @@ fn ask(
         authority: Some(host),
         headers,
         framing: Framing::Clear,
-        connection: Connection::default(),
+        connection: ConnectionFacts::default(),
     });
     let mut response = HeaderMap::new();
     verdict.edits.apply(&mut response);
     let status = match verdict.action {
         Action::Forward(_) => StatusCode::OK,
-        Action::Answer(status) => status,
+        Action::AnswerPreflight(status) => status,
         Action::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
         Action::Refuse(refusal) => refusal.status(),
     };

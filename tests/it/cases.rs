@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corsgate::cors::Scheme;
-use corsgate::decide::{Action, Connection, Framing, Request};
+use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
@@ -321,7 +321,7 @@ impl Row {
             authority: headers.get("host").map(|host| host.to_str().unwrap()),
             headers: &headers,
             framing: Framing::Clear,
-            connection: Connection::default(),
+            connection: ConnectionFacts::default(),
         };
         Exchange::of(snapshot, &request, self.method_and_target().1, || {
             let mut head = Head::new(StatusCode::from_u16(self.upstream_status).unwrap());

@@ -23,7 +23,7 @@ use crate::gateway::run;
 
 const DIVIDER: &str = "----\n";
 
-/// Every code that a problem of a text can have; `unreadable` is that of a file without one. The closed world of `problem::Kind`: one that is not in the corpus is a
+/// Every code that a problem of a text can have; `unreadable` is that of a file without one. The closed world of `problem::ProblemKind`: one that is not in the corpus is a
 /// sentence that nobody has read.
 const CODES: &[&str] = &[
     "address-twice",

@@ -63,7 +63,7 @@ fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
         let ports = container["ports"].as_sequence().unwrap().iter();
         ports.filter(|port| port["name"] == name).find_map(|port| port["containerPort"].as_u64()).unwrap()
     };
-    let fixed = snapshot.fixed();
+    let fixed = snapshot.startup();
     assert_eq!(port("http"), u64::from(fixed.listeners[0].0.port()));
     assert_eq!(port("admin"), u64::from(fixed.admin.unwrap().port()));
     assert!(!fixed.admin.unwrap().ip().is_loopback(), "the kubelet asks from outside of the pod");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use corsgate::config::Source;
 use corsgate::cors::Reason;
 use corsgate::decide::Refusal;
-use corsgate::problem::Kind;
+use corsgate::problem::ProblemKind;
 use corsgate::report;
 use corsgate::snapshot::Loaded;
 use corsgate::terminal::Paint;
@@ -45,7 +45,7 @@ fn every_example_in_conf_is_valid_without_warnings() {
 fn keys_at(place: &str) -> Vec<String> {
     let problems = corpus::read(&place.replace("HERE", "no_such_key: 1")).problems;
     let known = problems.iter().find_map(|problem| match &problem.kind {
-        Kind::UnknownKey { key, known } if key == "no_such_key" => Some(known.clone()),
+        ProblemKind::UnknownKey { key, known } if key == "no_such_key" => Some(known.clone()),
         _ => None,
     });
     known.unwrap_or_else(|| panic!("{place} takes any key: {problems}"))

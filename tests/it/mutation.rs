@@ -16,7 +16,7 @@
 //! the claims would be about nothing.
 
 use corsgate::cors::Scheme;
-use corsgate::decide::{Connection, Framing, Request};
+use corsgate::decide::{ConnectionFacts, Framing, Request};
 use corsgate::snapshot::{self, CompileEnv, Snapshot};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -238,7 +238,7 @@ fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
         authority: Some("api.example"),
         headers: &headers,
         framing: Framing::Clear,
-        connection: Connection::default(),
+        connection: ConnectionFacts::default(),
     };
     let mut response = HeaderMap::new();
     snapshot.decide(&request).edits.apply(&mut response);

@@ -8,13 +8,13 @@ use std::collections::HashSet;
 
 use corsgate::config::Document;
 use corsgate::cors::{
-    Action, Danger, Decision, DisallowedOrigins, Field, Found as FoundOrigin, OriginPattern, OriginSet, Patterns,
-    Policy, PreflightMatch, PreflightSettings, Reason, Request, Scheme, Settings, TuplePattern, UpstreamHeaders,
+    CorsRequest, Danger, Decision, DisallowedOrigins, Field, OriginMatch, OriginPattern, OriginSet, Patterns, Policy,
+    PolicyAction, PreflightMatch, PreflightSettings, Reason, Scheme, Settings, TuplePattern, UpstreamHeaders,
 };
 use corsgate::domain::HostName;
 use corsgate::notation::List;
 use corsgate::problem::{At, Problems};
-use corsgate::route::{Entry, Found, HostPattern, PathPattern, Routes, is_ambiguous};
+use corsgate::route::{HostPattern, PathPattern, RouteEntry, RouteMatch, Routes, is_ambiguous};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::collection::vec;
 use proptest::option;
@@ -34,7 +34,7 @@ proptest! {
         let covered = texts.iter().any(|text| covers(text, &origin));
         prop_assert_eq!(found.is_some(), covered, "set and contract differ");
         prop_assert_eq!(patterns.iter().any(|pattern| pattern.matches(&origin)), covered, "pattern and contract differ");
-        prop_assert_eq!(found == Some(FoundOrigin::Exact), covered && texts.contains(&origin), "exact means listed");
+        prop_assert_eq!(found == Some(OriginMatch::Exact), covered && texts.contains(&origin), "exact means listed");
     }
 
     #[test]
@@ -45,10 +45,10 @@ proptest! {
             prop_assert!(pattern.matches(&text));
             prop_assert!(covers(&text, &text), "the contract knows it as an origin");
             let set: OriginSet = [&pattern].into_iter().collect();
-            prop_assert_eq!(set.find(&text), Some(FoundOrigin::Exact));
+            prop_assert_eq!(set.find(&text), Some(OriginMatch::Exact));
             let (scheme, _) = text.split_once("://").unwrap();
             let everything: OriginSet = [&tuple(&format!("{scheme}://*:*"))].into_iter().collect();
-            prop_assert_eq!(everything.find(&text), Some(FoundOrigin::Pattern), "the cheap parser takes it too");
+            prop_assert_eq!(everything.find(&text), Some(OriginMatch::Pattern), "the cheap parser takes it too");
         }
     }
 }
@@ -285,7 +285,7 @@ proptest! {
         let mut builder = Routes::<(usize, usize), Vec<usize>>::builder();
         for (i, (hosts, entries)) in services.iter().enumerate() {
             let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
-            let entries = entries.iter().enumerate().map(|(j, written)| Entry {
+            let entries = entries.iter().enumerate().map(|(j, written)| RouteEntry {
                 path: PathPattern::parse(&written.path).unwrap(),
                 methods: written.methods.as_ref().map(|methods| methods.iter().map(|m| (*m).into()).collect()),
                 route: (i, j),
@@ -304,9 +304,9 @@ proptest! {
             let Some(host) = HostName::parse(authority) else { continue };
             let expected = try_all(&services, authority, path, method);
             let found = match routes.find(host.as_str(), path.as_bytes()) {
-                Found::Path(path, host) => Tried::Path(host.clone(), path.route(method).copied()),
-                Found::UnknownPath(host) => Tried::UnknownPath(host.clone()),
-                Found::UnknownHost => Tried::UnknownHost,
+                RouteMatch::Path(path, host) => Tried::Path(host.clone(), path.route(method).copied()),
+                RouteMatch::UnknownPath(host) => Tried::UnknownPath(host.clone()),
+                RouteMatch::UnknownHost => Tried::UnknownHost,
             };
             prop_assert_eq!(found, expected, "{} {} {}", method, authority, path);
         }
@@ -746,7 +746,7 @@ proptest! {
         let decision = policy.decide(&request);
         let mut response = HeaderMap::new();
         // What the gateway answers itself begins empty.
-        if decision.action == Action::Forward {
+        if decision.action == PolicyAction::Forward {
             for (name, value) in &upstream {
                 response.append(*name, HeaderValue::from_static(value));
             }
@@ -761,7 +761,7 @@ proptest! {
                 prop_assert!(values.len() <= 1, "{name} twice: {values:?}");
                 prop_assert!(values.iter().all(|value| !value.trim_ascii().is_empty()), "{name} is empty");
             }
-            prop_assert!(response.get_all("vary").iter().count() <= 1 || decision.action == Action::Forward);
+            prop_assert!(response.get_all("vary").iter().count() <= 1 || decision.action == PolicyAction::Forward);
             let origins: Vec<&HeaderValue> = asked.headers.get_all("origin").iter().collect();
             let origin = origins.first().map(|origin| origin.as_bytes()).filter(|_| origins.len() == 1);
             if let Some(allowed) = response.get("access-control-allow-origin").map(HeaderValue::as_bytes) {
@@ -787,7 +787,7 @@ proptest! {
 }
 
 /// Everything that a decision says.
-fn told(decision: &Decision) -> (Action, Reason, Vec<(HeaderName, HeaderValue)>) {
+fn told(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
     let mut response = HeaderMap::new();
     decision.edits.apply(&mut response);
     let fields = response.iter().map(|(name, value)| (name.clone(), value.clone()));
@@ -851,7 +851,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn as_request(&self) -> Request<'_> {
+    fn as_request(&self) -> CorsRequest<'_> {
         request(&self.method, &self.headers)
     }
 }
@@ -934,10 +934,10 @@ fn policy(settings: &Settings) -> Option<Policy> {
     Policy::compile(settings, &corsgate::cors::OriginSets::default(), &At::root(), &mut Problems::default())
 }
 
-fn options(headers: &HeaderMap) -> Request<'_> {
+fn options(headers: &HeaderMap) -> CorsRequest<'_> {
     request(&Method::OPTIONS, headers)
 }
 
-fn request<'a>(method: &'a Method, headers: &'a HeaderMap) -> Request<'a> {
-    Request { method, headers, scheme: Scheme::Https, authority: "api.example" }
+fn request<'a>(method: &'a Method, headers: &'a HeaderMap) -> CorsRequest<'a> {
+    CorsRequest { method, headers, scheme: Scheme::Https, authority: "api.example" }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use crate::cors::Scheme;
-use crate::record::Record;
+use crate::record::RequestRecord;
 use crate::snapshot::LogFormat;
 
 /// No line is longer. It is what a pipe takes whole or not at all (`PIPE_BUF`), so that not even two processes that write
@@ -48,7 +48,7 @@ enum Style {
 }
 
 /// Appends the line of a request that ended this many milliseconds after 1970 began.
-pub fn append(format: LogFormat, record: &Record<'_>, millis: u64, out: &mut Vec<u8>) {
+pub fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     match format {
         LogFormat::Json => json(record, millis, out),
         LogFormat::Text => text(record, millis, out),
@@ -58,7 +58,7 @@ pub fn append(format: LogFormat, record: &Record<'_>, millis: u64, out: &mut Vec
 // === JSON ===
 
 /// All fields are there in each line, in this order.
-fn json(record: &Record<'_>, millis: u64, out: &mut Vec<u8>) {
+fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let header = |name| asked.map(|asked| values(asked.headers, name));
     out.extend_from_slice(b"{\"time\":\"");
@@ -156,7 +156,7 @@ impl Object<'_> {
 // === text ===
 
 /// In front what has a width, so that it stands in columns; then what has none.
-fn text(record: &Record<'_>, millis: u64, out: &mut Vec<u8>) {
+fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let style = Style::Text;
     time(millis, out);
@@ -416,7 +416,7 @@ mod tests {
     use super::*;
     use crate::decide::RequestKind;
     use crate::record::request_id::RequestId;
-    use crate::record::{Asked, Forwarded, MethodClass};
+    use crate::record::{MethodClass, RequestLine, UpstreamAttempt};
     use crate::snapshot::{CompileEnv, Snapshot, load};
 
     const CONFIG: &str = "{ listeners: [{ address: '127.0.0.1:1' }], services: [{ name: api, upstream: \
@@ -441,7 +441,7 @@ mod tests {
         }
         headers.extend(field(&sent.user_agent).map(|value| (header::USER_AGENT, value)));
         let id = RequestId::Own(*b"0123456789abcdef", 1);
-        let record = Record {
+        let record = RequestRecord {
             generation: 1,
             route: Some((0, SNAPSHOT.route(0))),
             kind: RequestKind::Actual,
@@ -451,7 +451,7 @@ mod tests {
             client: IpAddr::from([203, 0, 113, 7]),
             scheme: Scheme::Https,
             method: MethodClass::Get,
-            request: Some(Asked {
+            request: Some(RequestLine {
                 method: &Method::GET,
                 authority: &sent.host,
                 path: &sent.path,
@@ -461,7 +461,7 @@ mod tests {
             status: Some(StatusCode::OK),
             sent: 17,
             took: Duration::from_micros(12_034),
-            upstream: Some(Forwarded {
+            upstream: Some(UpstreamAttempt {
                 name: "api",
                 address: Some(([127, 0, 0, 1], 2).into()),
                 took: Some(Duration::from_micros(999)),

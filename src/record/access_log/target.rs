@@ -31,7 +31,7 @@ pub(super) struct Target {
 
 /// Why an access log cannot be written.
 #[derive(Debug)]
-pub struct Unopened {
+pub struct OpenError {
     /// `access_log.to`, as a complete path; None: stdout.
     path: Option<PathBuf>,
     error: io::Error,
@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// Opens it, a file for appending; one that is not there is made.
-    pub(super) fn open(&self) -> Result<Target, Unopened> {
+    pub(super) fn open(&self) -> Result<Target, OpenError> {
         let opened = match self {
             Place::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             Place::File(path) => open_file(path),
@@ -62,15 +62,15 @@ impl Place {
             let at_once = if file.metadata()?.is_file() { OF_A_FILE } else { line::LONGEST };
             Ok(Target { open: Arc::new(Mutex::new(file)), at_once })
         });
-        target.map_err(|error| self.unopened(error))
+        target.map_err(|error| self.open_error(error))
     }
 
-    pub(super) fn unopened(&self, error: io::Error) -> Unopened {
+    pub(super) fn open_error(&self, error: io::Error) -> OpenError {
         let path = match self {
             Place::Stdout => None,
             Place::File(path) => Some(path.clone()),
         };
-        Unopened { path, error }
+        OpenError { path, error }
     }
 }
 
@@ -84,18 +84,18 @@ fn open_file(path: &Path) -> io::Result<File> {
     }
 }
 
-// === impl Unopened ===
+// === impl OpenError ===
 
-impl Unopened {
+impl OpenError {
     /// For a path that leads to a file of the configuration, which lines would spoil.
     pub fn of_the_configuration(path: PathBuf) -> Self {
-        Unopened { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
+        OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }
 }
 
-impl fmt::Display for Unopened {
+impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unopened { path, error } = self;
+        let OpenError { path, error } = self;
         let Some(path) = path else { return write!(f, "access_log.to: cannot write to stdout: {error}") };
         write!(f, "access_log.to: cannot open {}: {error}; ", path.display())?;
         match error.kind() {
@@ -112,4 +112,4 @@ impl fmt::Display for Unopened {
     }
 }
 
-impl std::error::Error for Unopened {}
+impl std::error::Error for OpenError {}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::losses::Losses;
+use super::dropped_lines::DroppedLines;
 use super::target::Target;
 
 /// Lines that can wait to be written. With [`LONGEST`](super::LONGEST) that is 32 MiB; ordinary lines need a sixth of that.
@@ -106,7 +106,7 @@ impl Lines {
 }
 
 /// Writes lines until there will be no more.
-pub(super) fn run(lines: &Lines, target: &Target, losses: &Losses) {
+pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) {
     let _ = lines.writer.set(thread::current());
     let mut batch = Batch::default();
     loop {
@@ -115,14 +115,14 @@ pub(super) fn run(lines: &Lines, target: &Target, losses: &Losses) {
         let mut wrote = false;
         while let Some(mut line) = lines.queued.pop() {
             if batch.bytes.len() + line.len() > target.at_once {
-                batch.send(target, losses);
+                batch.send(target, dropped_lines);
             }
             batch.bytes.extend_from_slice(&line);
             line.clear();
             let _ = lines.spare.push(line);
             wrote = true;
         }
-        batch.send(target, losses);
+        batch.send(target, dropped_lines);
         match (closed, wrote) {
             (true, _) => return,
             (false, true) => thread::park_timeout(NAP),
@@ -140,14 +140,14 @@ struct Batch {
 }
 
 impl Batch {
-    fn send(&mut self, target: &Target, losses: &Losses) {
+    fn send(&mut self, target: &Target, dropped_lines: &DroppedLines) {
         if !self.bytes.is_empty() {
             let mut open = target.open.lock().unwrap_or_else(PoisonError::into_inner);
-            self.send_to(&mut *open, losses);
+            self.send_to(&mut *open, dropped_lines);
         }
     }
 
-    fn send_to(&mut self, target: &mut impl Write, losses: &Losses) {
+    fn send_to(&mut self, target: &mut impl Write, dropped_lines: &DroppedLines) {
         if self.torn {
             // What follows must not be taken for the rest of the torn line.
             self.torn = write(target, b"\n").is_err();
@@ -156,7 +156,7 @@ impl Batch {
         if let Err((taken, error)) = written {
             let (taken, rest) = self.bytes.split_at(taken);
             self.torn |= taken.last().is_some_and(|last| *last != b'\n');
-            losses.refused_by_target(rest.split(|b| *b == b'\n').count() - 1, error);
+            dropped_lines.refused_by_target(rest.split(|b| *b == b'\n').count() - 1, error);
         }
         self.bytes.clear();
     }
@@ -182,7 +182,7 @@ fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)
 pub(super) fn start(
     lines: Arc<Lines>,
     target: Target,
-    losses: Arc<Losses>,
+    dropped_lines: Arc<DroppedLines>,
     earlier: Vec<Arc<JoinHandle<()>>>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("access-log".into()).spawn(move || {
@@ -191,7 +191,7 @@ pub(super) fn start(
             thread::sleep(NAP);
         }
         drop(earlier);
-        run(&lines, &target, &losses);
+        run(&lines, &target, &dropped_lines);
     })
 }
 
@@ -218,21 +218,21 @@ mod tests {
 
     #[test]
     fn a_line_that_a_full_disk_tore_stays_alone() {
-        let (mut disk, losses) = (Disk { held: Vec::new(), room: 9 }, Losses::default());
+        let (mut disk, dropped_lines) = (Disk { held: Vec::new(), room: 9 }, DroppedLines::default());
         let mut batch = Batch::default();
         let mut send = |disk: &mut Disk, bytes: &[u8]| {
             batch.bytes.extend_from_slice(bytes);
-            batch.send_to(disk, &losses);
+            batch.send_to(disk, &dropped_lines);
         };
         send(&mut disk, b"first\nsecond\nthird\n");
         send(&mut disk, b"fourth\n");
         assert_eq!(disk.held, b"first\nsec");
-        assert_eq!(losses.lines(), 3);
+        assert_eq!(dropped_lines.lines(), 3);
         disk.room = 100;
         send(&mut disk, b"fifth\n");
         send(&mut disk, b"sixth\n");
         assert_eq!(disk.held, b"first\nsec\nfifth\nsixth\n");
-        assert_eq!(losses.lines(), 3);
+        assert_eq!(dropped_lines.lines(), 3);
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::Compiler;
 use crate::config::{self, ADMIN_ADDRESS, ClientCertificate, Toggle};
 use crate::forwarded::TrustedProxies;
-use crate::problem::{At, Kind};
-use crate::snapshot::{AccessLog, ClientCertificates, Fixed, Limits, Listener, ListenerTls, LogTarget, TlsVersion};
+use crate::problem::{At, ProblemKind};
+use crate::snapshot::{
+    AccessLog, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupSettings, TlsVersion,
+};
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
 
 const ADDRESS: &str = "127.0.0.1:9080";
@@ -16,7 +18,7 @@ const ADDRESS: &str = "127.0.0.1:9080";
 const ENDS_SOON: i64 = 14;
 
 impl Compiler<'_> {
-    pub(super) fn fixed(&mut self, listeners: &[Arc<Listener>]) -> Option<Fixed> {
+    pub(super) fn startup(&mut self, listeners: &[Arc<Listener>]) -> Option<StartupSettings> {
         let root = At::root();
         let config::Server { threads, grace_period, drain_delay, upgrade_socket } = &self.document.server;
         let at = root.key("server");
@@ -34,15 +36,15 @@ impl Compiler<'_> {
                 let address = admin.address.as_deref().unwrap_or(ADMIN_ADDRESS);
                 let address = self.address(address, ADMIN_ADDRESS, &at)?;
                 if !address.ip().is_loopback() {
-                    self.problems.add(&at, Kind::AdminExposed { address: address.to_string() });
+                    self.problems.add(&at, ProblemKind::AdminExposed { address: address.to_string() });
                 }
                 if listeners.iter().any(|(listener, _)| *listener == address) {
-                    self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+                    self.problems.add(&at, ProblemKind::AddressTwice { address: address.to_string() });
                 }
                 Some(address)
             }
         };
-        Some(Fixed {
+        Some(StartupSettings {
             listeners,
             admin,
             threads: *threads,
@@ -54,7 +56,7 @@ impl Compiler<'_> {
 
     pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
         let parse = |text: &str| {
-            TrustedProxies::parse_entry(text).ok_or_else(|| Kind::BadAddress {
+            TrustedProxies::parse_entry(text).ok_or_else(|| ProblemKind::BadAddress {
                 text: text.to_owned(),
                 what: "an IP address or a network",
                 example: "10.0.0.0/8",
@@ -63,7 +65,7 @@ impl Compiler<'_> {
         let networks = self.parsed(self.document.trusted_proxies.as_ref(), at, parse);
         for (i, network) in &networks {
             if network.prefix_len() == 0 {
-                self.problems.add(&at.index(*i), Kind::TrustsEveryone { text: network.to_string() });
+                self.problems.add(&at.index(*i), ProblemKind::TrustsEveryone { text: network.to_string() });
             }
         }
         networks.into_iter().map(|(_, network)| network).collect()
@@ -73,12 +75,12 @@ impl Compiler<'_> {
         let listeners = match &self.document.listeners {
             Some(listeners) => listeners.as_slice(),
             None => {
-                self.problems.add(at, Kind::Missing { example: "listeners: [{ address: 127.0.0.1:9080 }]" });
+                self.problems.add(at, ProblemKind::Missing { example: "listeners: [{ address: 127.0.0.1:9080 }]" });
                 return Vec::new();
             }
         };
         if listeners.is_empty() {
-            self.problems.add(at, Kind::EmptyList);
+            self.problems.add(at, ProblemKind::EmptyList);
         }
         let mut compiled: Vec<Arc<Listener>> = Vec::with_capacity(listeners.len());
         for (i, listener) in listeners.iter().enumerate() {
@@ -93,21 +95,21 @@ impl Compiler<'_> {
             if let Some(port) = redirect {
                 self.in_range(u64::from(port), 1..=65535, "`true` for port 443, or a port", &at_redirect);
                 if tls.is_some() {
-                    self.problems.add(&at_redirect, Kind::RedirectOverTls);
+                    self.problems.add(&at_redirect, ProblemKind::RedirectOverTls);
                 }
             }
             if listener.proxy_protocol && trusted.is_empty() {
-                let kind = Kind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies: [10.0.0.0/8]" };
+                let kind = ProblemKind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies: [10.0.0.0/8]" };
                 self.problems.add(&at.key("proxy_protocol"), kind);
             }
             let at = at.key("address");
             let Some(address) = listener.address.as_deref() else {
-                self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:9080" });
+                self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:9080" });
                 continue;
             };
             let Some(address) = self.address(address, ADDRESS, &at) else { continue };
             if compiled.iter().any(|other| other.address == address) {
-                self.problems.add(&at, Kind::AddressTwice { address: address.to_string() });
+                self.problems.add(&at, ProblemKind::AddressTwice { address: address.to_string() });
             }
             let proxy_protocol = listener.proxy_protocol;
             compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol }));
@@ -124,7 +126,7 @@ impl Compiler<'_> {
             Some(word) => {
                 let (value, range) = (format!("TLS {word}"), "\"1.2\" or \"1.3\"".to_owned());
                 let write = "`min_version: \"1.2\"`".to_owned();
-                self.problems.add(&at.key("min_version"), Kind::OutOfRange { value, range, write });
+                self.problems.add(&at.key("min_version"), ProblemKind::OutOfRange { value, range, write });
                 TlsVersion::Tls13
             }
         };
@@ -137,7 +139,7 @@ impl Compiler<'_> {
                 )
             }
             (None, Some(_)) => {
-                let kind = Kind::NeedsAnother { key: "client_certificate", other: "client_ca" };
+                let kind = ProblemKind::NeedsAnother { key: "client_certificate", other: "client_ca" };
                 self.problems.add(&at.key("client_certificate"), kind);
                 None
             }
@@ -147,11 +149,11 @@ impl Compiler<'_> {
         let example = "certificates: [{ cert: tls/api.crt, key: tls/api.key }]";
         let all = match certificates.as_deref() {
             None => {
-                self.problems.add(&at, Kind::Missing { example });
+                self.problems.add(&at, ProblemKind::Missing { example });
                 return None;
             }
             Some([]) => {
-                self.problems.add(&at, Kind::EmptyList);
+                self.problems.add(&at, ProblemKind::EmptyList);
                 return None;
             }
             Some(all) => all,
@@ -175,9 +177,9 @@ impl Compiler<'_> {
             (Some(cert), Some(key)) => (cert, key),
             (cert, key) => {
                 let kind = match (cert, key) {
-                    (Some(_), _) => Kind::NeedsAnother { key: "cert", other: "key" },
-                    (None, Some(_)) => Kind::NeedsAnother { key: "key", other: "cert" },
-                    (None, None) => Kind::Missing { example: "{ cert: tls/api.crt, key: tls/api.key }" },
+                    (Some(_), _) => ProblemKind::NeedsAnother { key: "cert", other: "key" },
+                    (None, Some(_)) => ProblemKind::NeedsAnother { key: "key", other: "cert" },
+                    (None, None) => ProblemKind::Missing { example: "{ cert: tls/api.crt, key: tls/api.key }" },
                 };
                 self.problems.add(at, kind);
                 return None;
@@ -190,7 +192,7 @@ impl Compiler<'_> {
         let certificate = self.usable_pair(certificate, at)?;
         let days = certificate.days_left(now);
         if days < ENDS_SOON {
-            self.problems.add(&at.key("cert"), Kind::CertificateEndsSoon { path: cert.clone(), days });
+            self.problems.add(&at.key("cert"), ProblemKind::CertificateEndsSoon { path: cert.clone(), days });
         }
         Some(Arc::new(certificate))
     }
@@ -203,21 +205,21 @@ impl Compiler<'_> {
     /// The contents of a file that the configuration names.
     pub(super) fn file(&mut self, path: &str, at: &At<'_>) -> Option<Vec<u8>> {
         let read = (self.env.file)(path);
-        self.usable(read.map_err(|why| Kind::FileUnreadable { path: path.to_owned(), why }), at)
+        self.usable(read.map_err(|why| ProblemKind::FileUnreadable { path: path.to_owned(), why }), at)
     }
 
     /// As [`Self::usable`], for a mapping with `cert` and `key`.
-    pub(super) fn usable_pair<T>(&mut self, result: Result<T, Kind>, at: &At<'_>) -> Option<T> {
-        let of_key = |kind: &Kind| match kind {
-            Kind::BadKey { .. } | Kind::KeyMismatch { .. } => true,
-            Kind::NoPem { what, .. } => *what != "certificate",
+    pub(super) fn usable_pair<T>(&mut self, result: Result<T, ProblemKind>, at: &At<'_>) -> Option<T> {
+        let of_key = |kind: &ProblemKind| match kind {
+            ProblemKind::BadKey { .. } | ProblemKind::KeyMismatch { .. } => true,
+            ProblemKind::NoPem { what, .. } => *what != "certificate",
             _ => false,
         };
         let key = if result.as_ref().is_err_and(of_key) { "key" } else { "cert" };
         self.usable(result, &at.key(key))
     }
 
-    pub(super) fn usable<T>(&mut self, result: Result<T, Kind>, at: &At<'_>) -> Option<T> {
+    pub(super) fn usable<T>(&mut self, result: Result<T, ProblemKind>, at: &At<'_>) -> Option<T> {
         result.map_err(|kind| self.problems.add(at, kind)).ok()
     }
 
@@ -226,7 +228,7 @@ impl Compiler<'_> {
             Ok(address) if address.port() != 0 => Some(address),
             _ => {
                 self.problems
-                    .add(at, Kind::BadAddress { text: text.into(), what: "an IP address with a port", example });
+                    .add(at, ProblemKind::BadAddress { text: text.into(), what: "an IP address with a port", example });
                 None
             }
         }
@@ -238,20 +240,21 @@ impl Compiler<'_> {
             // The second is what other servers want, and cannot always be opened: it may be a socket.
             "stdout" | "/dev/stdout" => LogTarget::Stdout,
             "" => {
-                self.problems.add(&at.key("to"), Kind::EmptyEntry);
+                self.problems.add(&at.key("to"), ProblemKind::EmptyEntry);
                 LogTarget::Stdout
             }
             path => {
                 // It may be there by the time of the start, so that this is no reason to refuse the file.
                 if !(self.env.has_folder)(path) {
-                    self.problems.add(&at.key("to"), Kind::FolderMissing { path: path.to_owned() });
+                    self.problems.add(&at.key("to"), ProblemKind::FolderMissing { path: path.to_owned() });
                 }
                 LogTarget::File(path.into())
             }
         };
         if !(0.0..=1.0).contains(sample) {
             let (value, range) = (sample.to_string(), "0 to 1".to_owned());
-            self.problems.add(&at.key("sample"), Kind::OutOfRange { value, range, write: "`0.1` for a tenth".into() });
+            self.problems
+                .add(&at.key("sample"), ProblemKind::OutOfRange { value, range, write: "`0.1` for a tenth".into() });
         }
         Some(AccessLog { to, format: *format, sample: *sample, refusals_only: *refusals_only })
     }
@@ -275,7 +278,7 @@ impl Compiler<'_> {
         let mut size = |key, size: &config::Size, good: std::ops::RangeInclusive<u64>, range: &str, write: &str| {
             if !good.contains(&size.bytes()) {
                 let (value, range) = (format!("{} bytes", size.bytes()), range.into());
-                self.problems.add(&at.key(key), Kind::OutOfRange { value, range, write: write.into() });
+                self.problems.add(&at.key(key), ProblemKind::OutOfRange { value, range, write: write.into() });
             }
         };
         size("uri", uri, 1..=512 << 10, "1B to 512KiB", "`8KiB`");
@@ -308,7 +311,7 @@ impl Compiler<'_> {
     /// A duration that must not be 0.
     pub(super) fn positive(&mut self, time: config::Duration, write: &str, at: &At<'_>) -> std::time::Duration {
         if time.get().is_zero() {
-            let kind = Kind::OutOfRange { value: "0".into(), range: "1ms to 24h".into(), write: write.into() };
+            let kind = ProblemKind::OutOfRange { value: "0".into(), range: "1ms to 24h".into(), write: write.into() };
             self.problems.add(at, kind);
         }
         time.get()
@@ -317,7 +320,7 @@ impl Compiler<'_> {
     pub(super) fn in_range(&mut self, value: u64, good: std::ops::RangeInclusive<u64>, write: &str, at: &At<'_>) {
         if !good.contains(&value) {
             let range = format!("{} to {}", good.start(), good.end());
-            self.problems.add(at, Kind::OutOfRange { value: value.to_string(), range, write: write.into() });
+            self.problems.add(at, ProblemKind::OutOfRange { value: value.to_string(), range, write: write.into() });
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Compiler;
 use crate::config::{self, HEALTHY_STATUS, RETRIES, Toggle, Use};
 use crate::domain::{HostName, check_name, split_port};
-use crate::problem::{At, Kind};
+use crate::problem::{At, ProblemKind};
 use crate::snapshot::{
     Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, Timeouts, Upstream, UpstreamId, UpstreamTls,
 };
@@ -54,11 +54,11 @@ impl<'d> Compiler<'d> {
         let nodes = match nodes.as_deref() {
             None => {
                 let example = "nodes: [{ address: 127.0.0.1:8000 }]";
-                self.problems.add(&at_nodes, Kind::Missing { example });
+                self.problems.add(&at_nodes, ProblemKind::Missing { example });
                 return None;
             }
             Some([]) => {
-                self.problems.add(&at_nodes, Kind::EmptyList);
+                self.problems.add(&at_nodes, ProblemKind::EmptyList);
                 return None;
             }
             Some(nodes) => nodes,
@@ -70,12 +70,12 @@ impl<'d> Compiler<'d> {
             }
         }
         if nodes.iter().all(|node| node.weight == 0) {
-            self.problems.add(&at_nodes, Kind::AllWeightsZero);
+            self.problems.add(&at_nodes, ProblemKind::AllWeightsZero);
         }
         if tls.is_some() && !named {
             let is_address = |node: &&Node| node.host.parse::<std::net::IpAddr>().is_ok();
             if let Some(node) = compiled.iter().find(is_address) {
-                self.problems.add(&at.key("tls").key("sni"), Kind::SniMissing { node: node.host.to_string() });
+                self.problems.add(&at.key("tls").key("sni"), ProblemKind::SniMissing { node: node.host.to_string() });
             }
         }
         self.upstreams.push(Upstream {
@@ -99,12 +99,12 @@ impl<'d> Compiler<'d> {
             (config::Balance::Hash, Some(text)) => match hash_on_of(text) {
                 Some(hash_on) => return Some(Balance::Hash(hash_on)),
                 None => {
-                    self.problems.add(&at_hash, Kind::HashOnUnknown { text: text.to_owned() });
+                    self.problems.add(&at_hash, ProblemKind::HashOnUnknown { text: text.to_owned() });
                     return None;
                 }
             },
             (config::Balance::Hash, None) => {
-                self.problems.add(&at_hash, Kind::Missing { example: "hash_on: client_address" });
+                self.problems.add(&at_hash, ProblemKind::Missing { example: "hash_on: client_address" });
                 return None;
             }
             (config::Balance::RoundRobin, _) => Balance::RoundRobin,
@@ -112,7 +112,7 @@ impl<'d> Compiler<'d> {
             (config::Balance::LeastConnections, _) => Balance::LeastConnections,
         };
         if hash_on.is_some() {
-            self.problems.add(&at_hash, Kind::NeedsAnother { key: "hash_on", other: "balance: hash" });
+            self.problems.add(&at_hash, ProblemKind::NeedsAnother { key: "hash_on", other: "balance: hash" });
         }
         Some(balance)
     }
@@ -135,14 +135,17 @@ impl<'d> Compiler<'d> {
     fn upstream_tls(&mut self, tls: &config::UpstreamTls, at: &At<'_>) -> Option<UpstreamTls> {
         let config::UpstreamTls { sni, verify, ca, cert, key } = tls;
         if !verify {
-            self.problems.add(&at.key("verify"), Kind::VerifyOff);
+            self.problems.add(&at.key("verify"), ProblemKind::VerifyOff);
         }
         let sni = match sni.as_deref() {
             Some(name) => match check_name(name) {
                 Ok(()) if !name.is_empty() => Some(Box::from(name)),
                 _ => {
-                    let kind =
-                        Kind::BadAddress { text: name.into(), what: "a name in lower case", example: "api.internal" };
+                    let kind = ProblemKind::BadAddress {
+                        text: name.into(),
+                        what: "a name in lower case",
+                        example: "api.internal",
+                    };
                     self.problems.add(&at.key("sni"), kind);
                     None
                 }
@@ -162,11 +165,11 @@ impl<'d> Compiler<'d> {
                 Some(self.usable_pair(identity, at)?)
             }
             (Some(_), None) => {
-                self.problems.add(&at.key("key"), Kind::NeedsAnother { key: "cert", other: "key" });
+                self.problems.add(&at.key("key"), ProblemKind::NeedsAnother { key: "cert", other: "key" });
                 None
             }
             (None, Some(_)) => {
-                self.problems.add(&at.key("cert"), Kind::NeedsAnother { key: "key", other: "cert" });
+                self.problems.add(&at.key("cert"), ProblemKind::NeedsAnother { key: "key", other: "cert" });
                 None
             }
         };
@@ -177,7 +180,8 @@ impl<'d> Compiler<'d> {
         let config::HealthCheck { path, host, interval, timeout, status, healthy_after, unhealthy_after } = check;
         for (key, alone) in [("host", host.is_some()), ("status", status.is_some())] {
             if alone && path.is_none() {
-                let kind = Kind::NeedsAnother { key: if key == "host" { "host" } else { "status" }, other: "path" };
+                let kind =
+                    ProblemKind::NeedsAnother { key: if key == "host" { "host" } else { "status" }, other: "path" };
                 self.problems.add(&at.key(key), kind);
             }
         }
@@ -185,13 +189,13 @@ impl<'d> Compiler<'d> {
             let is_target = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
             if !is_target {
                 let why = "it is no path with an optional query";
-                let kind = Kind::BadPath { text: path.into(), why, write: Some("/health".to_owned()) };
+                let kind = ProblemKind::BadPath { text: path.into(), why, write: Some("/health".to_owned()) };
                 self.problems.add(&at.key("path"), kind);
             }
             let host = host.as_deref().and_then(|host| {
                 let usable = HostName::parse(host).is_some();
                 if !usable {
-                    let kind = Kind::BadHost {
+                    let kind = ProblemKind::BadHost {
                         text: host.into(),
                         why: "no request could name it",
                         write: Some("api.internal".to_owned()),
@@ -203,7 +207,7 @@ impl<'d> Compiler<'d> {
             let status = statuses(status.as_deref().unwrap_or(HEALTHY_STATUS));
             if status.is_none() {
                 let text = check.status.clone().unwrap_or_default();
-                self.problems.add(&at.key("status"), Kind::BadStatusRange { text });
+                self.problems.add(&at.key("status"), ProblemKind::BadStatusRange { text });
             }
             HttpCheck { path: path.into(), host, status: status.unwrap_or((200, 399)) }
         });
@@ -233,7 +237,7 @@ impl<'d> Compiler<'d> {
         self.in_range(u64::from(node.weight), 0..=1000, "a share such as `10`", &at.key("weight"));
         let at = at.key("address");
         let Some(address) = node.address.as_deref() else {
-            self.problems.add(&at, Kind::Missing { example: "address: 127.0.0.1:8000" });
+            self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:8000" });
             return None;
         };
         let parts = || {
@@ -249,8 +253,11 @@ impl<'d> Compiler<'d> {
         match parts() {
             Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
             None => {
-                let kind =
-                    Kind::BadAddress { text: address.into(), what: "a host with a port", example: "api.internal:8000" };
+                let kind = ProblemKind::BadAddress {
+                    text: address.into(),
+                    what: "a host with a port",
+                    example: "api.internal:8000",
+                };
                 self.problems.add(&at, kind);
                 None
             }

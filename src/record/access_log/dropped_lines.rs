@@ -14,37 +14,37 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Lines that were not written.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct DroppedLines {
     /// There was no room in the queue.
-    crowded_out: AtomicU64,
+    queue_full: AtomicU64,
     /// The target did not take them.
     refused: AtomicU64,
     /// The newest reason for that which the log has not heard of.
     why: Mutex<Option<io::Error>>,
     /// There is something to tell.
-    untold: AtomicBool,
-    told: Mutex<Told>,
-    teller: OnceLock<Thread>,
+    unreported: AtomicBool,
+    told: Mutex<Reported>,
+    reporter: OnceLock<Thread>,
 }
 
 /// What the log has heard of.
 #[derive(Debug, Default)]
-struct Told {
-    crowded_out: u64,
+struct Reported {
+    queue_full: u64,
     refused: u64,
 }
 
-// === impl Losses ===
+// === impl DroppedLines ===
 
-impl Losses {
+impl DroppedLines {
     /// All of them, since the start.
     pub(super) fn lines(&self) -> u64 {
-        self.crowded_out.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+        self.queue_full.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
     }
 
     /// A line had no room in the queue. Never waits.
-    pub(super) fn crowded_out(&self) {
-        self.crowded_out.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn queue_full(&self) {
+        self.queue_full.fetch_add(1, Ordering::Relaxed);
         self.tell();
     }
 
@@ -56,28 +56,29 @@ impl Losses {
     }
 
     fn tell(&self) {
-        if !self.untold.load(Ordering::Relaxed) && !self.untold.swap(true, Ordering::AcqRel) {
-            // Nobody writes before it is there.
-            if let Some(teller) = self.teller.get() {
-                teller.unpark();
+        if !self.unreported.load(Ordering::Relaxed) && !self.unreported.swap(true, Ordering::AcqRel) {
+            // PickError writes before it is there.
+            if let Some(reporter) = self.reporter.get() {
+                reporter.unpark();
             }
         }
     }
 
     /// Starts the thread that tells of them, unless it runs.
     pub(super) fn start_telling(self: &Arc<Self>) -> io::Result<()> {
-        if self.teller.get().is_some() {
+        if self.reporter.get().is_some() {
             return Ok(());
         }
-        let losses = self.clone();
-        let telling = thread::Builder::new().name("access-log-losses".into()).spawn(move || losses.run())?;
-        let _ = self.teller.set(telling.thread().clone());
+        let dropped_lines = self.clone();
+        let telling =
+            thread::Builder::new().name("access-log-dropped_lines".into()).spawn(move || dropped_lines.run())?;
+        let _ = self.reporter.set(telling.thread().clone());
         Ok(())
     }
 
     fn run(&self) {
         loop {
-            if self.untold.swap(false, Ordering::AcqRel) {
+            if self.unreported.swap(false, Ordering::AcqRel) {
                 self.say();
                 thread::sleep(EVERY);
             } else {
@@ -89,11 +90,11 @@ impl Losses {
     /// Tells what has not been told.
     pub(super) fn say(&self) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Told {
-            crowded_out: self.crowded_out.load(Ordering::Relaxed),
+        let now = Reported {
+            queue_full: self.queue_full.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         };
-        if let lines @ 1.. = now.crowded_out - told.crowded_out {
+        if let lines @ 1.. = now.queue_full - told.queue_full {
             log::warn!("access log lines dropped lines={lines} because=\"its target takes them too slowly\"");
         }
         let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use super::exchange::Exchange;
 use super::question::{Given, Question, Target};
 use crate::cors::{Headers as _, Scheme};
-use crate::decide::{Action, Connection, Framing, Request};
+use crate::decide::{Action, ConnectionFacts, Framing, Request};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage, Unsafe};
 use crate::snapshot::Snapshot;
 
 /// A conversation from its first request to its end.
 #[derive(Debug)]
-pub(super) struct Play<'s> {
+pub(super) struct Simulation<'s> {
     /// As the page writes it.
     pub(super) method: String,
     pub(super) credentials: Credentials,
@@ -71,13 +71,13 @@ const MOST_REDIRECTS: usize = 4;
 /// Stands for a value that is not known: no header is safelisted with it.
 const NOT_SAFELISTED: &str = "\"";
 
-impl<'s> Play<'s> {
+impl<'s> Simulation<'s> {
     pub(super) fn of(question: &Question, snapshot: &'s Snapshot) -> Self {
         let page = question.origin();
         let mut url = question.url.clone();
         let mut headers: Vec<(String, String)> = question.page_headers();
         let mut origins = question.origins.clone();
-        let mut play = Play {
+        let mut play = Simulation {
             method: question.method.clone(),
             credentials: question.credentials,
             steps: Vec::new(),
@@ -125,7 +125,7 @@ impl<'s> Play<'s> {
                     Ok(_) => {}
                     // A preflight from the origin itself came from no browser, and none judges its answer.
                     Err(_) if !is_cors => {}
-                    Err(error) => return Play { end: End::Blocked(error), ..play },
+                    Err(error) => return Simulation { end: End::Blocked(error), ..play },
                 }
             }
             let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
@@ -147,12 +147,12 @@ impl<'s> Play<'s> {
             let response = step.exchange.response.map().clone();
             play.steps.push(step);
             if is_cors && let Err(error) = fetch.check(&response) {
-                return Play { end: End::Blocked(error), ..play };
+                return Simulation { end: End::Blocked(error), ..play };
             }
             let next = match action {
                 Action::Redirect(_) => response.get(http::header::LOCATION).and_then(|to| url.join(to.to_str().ok()?)),
-                Action::Refuse(_) => return Play { end: End::Refused, ..play },
-                Action::Forward(_) | Action::Answer(_) => None,
+                Action::Refuse(_) => return Simulation { end: End::Refused, ..play },
+                Action::Forward(_) | Action::AnswerPreflight(_) => None,
             };
             let Some(next) = next.filter(|_| hop < MOST_REDIRECTS) else {
                 let can_read = |name: &str| !is_cors || fetch.can_read(&response, name);
@@ -221,7 +221,7 @@ impl<'s> Step<'s> {
             authority: Some(&url.authority),
             headers: &headers,
             framing: Framing::Clear,
-            connection: Connection { redirect: redirect(snapshot, url), ..Connection::default() },
+            connection: ConnectionFacts { redirect: redirect(snapshot, url), ..ConnectionFacts::default() },
         };
         let exchange = Exchange::of(snapshot, &request, &url.path_and_query, || question.upstream.clone());
         Step { stage, url: url.clone(), method, origin: origin.to_owned(), fields, headers, exchange }
