@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, fetch, fetch_tls};
+use crate::client::{Connection, fetch, fetch_tls};
 use crate::gateway::{Gateway, Signal, free_port};
 use crate::h2_client::{H2Client, H2Request};
 use crate::tls_client::TlsClient;
@@ -226,15 +226,14 @@ fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
         &json!({ "scheme": "https", "protocol": "HTTP/2", "host": "api.test", "path": "/x", "status": 200 }),
     );
 
-    let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
-    let upgrade =
-        [HOST, ORIGIN, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "key")];
+    let mut socket = Connection::open(gateway.address()).unwrap();
+    let upgrade = [HOST, ORIGIN, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "key")];
     assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
     assert_eq!(lines(&gateway.dir().join(FILE)).len(), 2, "it has not ended");
     drop(socket);
     has(&newest(&gateway, 3), &json!({ "path": "/socket", "status": 101, "reason": "allowed_exact" }));
 
-    let mut leaving = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut leaving = Connection::open(gateway.address()).unwrap();
     leaving.send(b"GET /slow HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     wait_for("request", || upstream.received().iter().any(|request| request.target == "/slow").then_some(()));
     drop(leaving);
@@ -310,7 +309,7 @@ fn whatever_a_client_sends_it_is_one_line() {
                     name => field.extend([name.as_bytes(), b": ", bytes, b"\r\n"].concat()),
                 }
                 let request = [b"GET ", &path[..], b" HTTP/1.1\r\nhost: ", &host, b"\r\n", &field, b"\r\n"].concat();
-                let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+                let mut connection = Connection::open(gateway.address()).unwrap();
                 connection.send(&request).unwrap();
                 let response = connection.read("GET").unwrap();
                 // Our refusals say why. One that does not is Pingora's, which has read no request.
@@ -363,7 +362,7 @@ fn the_manual_explains_every_field_in_its_order() {
 fn a_sample_has_its_share_of_what_went_well_and_all_of_what_did_not() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, sample: 0.1 }"));
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     for _ in 0..2000 {
         let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "GET")];
         assert_eq!(connection.request("OPTIONS", "/", &preflight, b"").unwrap().status, 200);
@@ -445,7 +444,7 @@ fn rotation_under_load_loses_no_line_and_doubles_none() {
         for client in 0..3 {
             let (stop, ids, address) = (&stop, &ids, gateway.address());
             scope.spawn(move || {
-                let mut connection = ConnectionFacts::open(address).unwrap();
+                let mut connection = Connection::open(address).unwrap();
                 let mut sent = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let id = format!("{client}-{}", sent.len());
@@ -493,7 +492,7 @@ fn the_end_of_the_process_writes_what_is_queued() {
         let upstream = Upstream::start(|_| Reply::new(200));
         let (mut reader, writer) = std::io::pipe().unwrap();
         let mut gateway = Gateway::start_with_stdout(&config(upstream.address(), "{}"), writer);
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         for _ in 0..1000 {
             connection.request("OPTIONS", "/", &[HOST, ORIGIN, WANTS_PUT], b"").unwrap();
         }
@@ -501,7 +500,7 @@ fn the_end_of_the_process_writes_what_is_queued() {
         gateway.signal(signal);
         match signal {
             Signal::Term => gateway.wait_for_log(" stopped\n"),
-            _ => wait_for("end of the listener", || ConnectionFacts::open(gateway.address()).is_err().then_some(())),
+            _ => wait_for("end of the listener", || Connection::open(gateway.address()).is_err().then_some(())),
         }
         let mut written = String::new();
         reader.read_to_string(&mut written).unwrap();
@@ -662,7 +661,7 @@ fn a_pipe_that_nobody_reads_stops_no_request_and_not_the_end() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {
-                let mut connection = ConnectionFacts::open(address).unwrap();
+                let mut connection = Connection::open(address).unwrap();
                 for _ in 0..2500 {
                     let response = connection.request("OPTIONS", "/", &[HOST, ORIGIN, WANTS_PUT], b"").unwrap();
                     assert_eq!(response.status, 403);

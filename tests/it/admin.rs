@@ -209,7 +209,7 @@ fn what_was_refused_is_remembered_with_its_id() {
 fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
     let (_upstream, gateway) = start();
     refused_preflight(&gateway, "https://admin.test");
-    let mut scanner = crate::client::ConnectionFacts::open(gateway.address()).unwrap();
+    let mut scanner = crate::client::Connection::open(gateway.address()).unwrap();
     for i in 0..700 {
         let target = format!("/wp-{i}");
         scanner.request("GET", &target, &[HOST], b"").unwrap();
@@ -498,7 +498,7 @@ fn pages_of_a_large_configuration_take_turns() {
         asked.into_iter().flat_map(|asked| asked.join().unwrap()).collect()
     });
     assert!(scrapes > 0);
-    // PickError waits for long: who is not served in time is told so.
+    // Nobody waits for long: who is not served in time is told so.
     assert!(pages.iter().all(|page| page.status == 200 || page.status == 503));
     assert!(pages.iter().any(|page| page.status == 200));
     assert!(ask(&gateway, "/").text().contains("and 5802 more; "));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, fetch};
+use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, free_port};
 use crate::h2_upstream::{H2Reply, H2Upstream};
 use crate::upstream::{Received, Reply, Upstream};
@@ -106,7 +106,7 @@ fn the_one_with_the_fewest_requests_is_next() {
     let gateway = Gateway::start(&config(&equal(&nodes), "    balance: least_connections"));
     let mut lasting = Vec::new();
     for i in 0..6 {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(b"GET /lasts HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
         wait("the request arrives", || nodes.iter().map(Upstream::hits).sum::<usize>() > i);
         lasting.push(connection);
@@ -133,8 +133,8 @@ fn a_websocket_counts_as_a_request_for_as_long_as_it_is_open() {
     let mut sockets = [Vec::new(), Vec::new()];
     for _ in 0..4 {
         let before = nodes[0].hits();
-        let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
-        let upgrade = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
         assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
         sockets[usize::from(nodes[0].hits() == before)].push(socket);
     }

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// When no well-formed response comes back.
 #[track_caller]
 pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
-    fetch_on(ConnectionFacts::open(addr), addr, method, target, headers)
+    fetch_on(Connection::open(addr), addr, method, target, headers)
 }
 
 /// One request on a TLS connection of its own.
@@ -33,12 +33,12 @@ pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &st
 /// When no well-formed response comes back.
 #[track_caller]
 pub fn fetch_tls(addr: SocketAddr, tls: &TlsClient, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
-    fetch_on(ConnectionFacts::open_tls(addr, tls), addr, method, target, headers)
+    fetch_on(Connection::open_tls(addr, tls), addr, method, target, headers)
 }
 
 #[track_caller]
 fn fetch_on(
-    connection: io::Result<ConnectionFacts>,
+    connection: io::Result<Connection>,
     addr: SocketAddr,
     method: &str,
     target: &str,
@@ -51,7 +51,7 @@ fn fetch_on(
 }
 
 /// A connection to a server, open until it is dropped.
-pub struct ConnectionFacts {
+pub struct Connection {
     stream: BufReader<Stream>,
 }
 
@@ -61,7 +61,7 @@ enum Stream {
     Tls(Box<TlsStream>),
 }
 
-impl ConnectionFacts {
+impl Connection {
     /// Connects to `addr`.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::client::{ConnectionFacts, Response};
+use crate::client::{Connection, Response};
 use crate::gateway::{Gateway, free_port};
 use crate::upstream::{Reply, Upstream};
 
@@ -69,8 +69,8 @@ services:
         Self { gateway, upstream }
     }
 
-    fn connect(&self) -> ConnectionFacts {
-        ConnectionFacts::open(self.gateway.address()).unwrap()
+    fn connect(&self) -> Connection {
+        Connection::open(self.gateway.address()).unwrap()
     }
 }
 
@@ -99,7 +99,7 @@ impl Wrong {
     }
 
     #[track_caller]
-    fn send(&self, connection: &mut ConnectionFacts, origin: Option<(&str, &str)>) -> Response {
+    fn send(&self, connection: &mut Connection, origin: Option<(&str, &str)>) -> Response {
         let own = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
         let fields: Vec<_> = [HOST].into_iter().chain(origin).chain(own).collect();
         let response = connection.request(self.method, &self.target, &fields, &self.body);
@@ -121,15 +121,15 @@ fn own(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// The next request works, or the answer has said that there will be none.
 #[track_caller]
-fn assert_honest(mut connection: ConnectionFacts, response: &Response, what: &str) {
-    match response.header("ConnectionFacts") {
+fn assert_honest(mut connection: Connection, response: &Response, what: &str) {
+    match response.header("Connection") {
         Some("close") => assert!(connection.closed(), "{what}: said close, and stayed open"),
         Some("keep-alive") => {
             let next = connection.request("GET", "/ok", &[HOST], b"");
             let next = next.unwrap_or_else(|error| panic!("{what}: said keep-alive, and then: {error}"));
             assert_eq!((next.status, next.text()), (200, "ok"), "{what}");
         }
-        other => panic!("{what}: ConnectionFacts: {other:?}"),
+        other => panic!("{what}: Connection: {other:?}"),
     }
 }
 
@@ -157,7 +157,7 @@ fn a_page_can_read_every_error_of_the_gateway_and_a_hostile_one_cannot() {
         wrong(413, "POST", "/ok").field(CHUNKED.0, CHUNKED.1).body(format!("401\r\n{}\r\n0\r\n\r\n", "a".repeat(1025))),
         wrong(400, "POST", "/ok").field(CHUNKED.0, CHUNKED.1).body("this is no chunk\r\n"),
         wrong(400, "POST", "/ok").field(CHUNKED.0, CHUNKED.1).field("Content-Length", "5").body("0\r\n\r\n"),
-        wrong(400, "GET", "/ok").field("ConnectionFacts", "a, b, c, d, e, f, g, h, i, j, k"),
+        wrong(400, "GET", "/ok").field("Connection", "a, b, c, d, e, f, g, h, i, j, k"),
         wrong(414, "GET", &format!("/below/{}", "a".repeat(1024))),
         wrong(414, "GET", &format!("/nothing-here/{}", "a".repeat(1024))),
         wrong(431, "GET", "/ok").field("X-Long", "a".repeat(4096)),
@@ -215,7 +215,7 @@ fn every_status_without_a_body_gets_the_headers_and_keeps_the_connection() {
             assert_eq!(response.status, status);
             assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{target}");
             assert_eq!(response.header("Vary"), Some("Origin"), "{target}");
-            assert_eq!(response.header("ConnectionFacts"), Some("keep-alive"), "{target}");
+            assert_eq!(response.header("Connection"), Some("keep-alive"), "{target}");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use h2::Reason;
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, free_port};
 use crate::h2_client::{H2Client, H2Request};
 use crate::h2_upstream::{H2Reply, H2Upstream};
@@ -20,7 +20,7 @@ use crate::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
-const UPGRADE: [(&str, &str); 3] = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+const UPGRADE: [(&str, &str); 3] = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
 
 /// A gateway in front of an upstream of these nodes, with these lines more in it.
 fn gateway(nodes: &[SocketAddr], more: &str) -> Gateway {
@@ -49,7 +49,7 @@ fn bad_and_good(bad: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> (Up
 }
 
 fn send(gateway: &Gateway, method: &str, body: &[u8]) -> Response {
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     connection.request(method, "/", &[HOST, ORIGIN], body).unwrap_or_else(|error| panic!("{method}: {error}"))
 }
 
@@ -138,7 +138,7 @@ fn nothing_is_tried_again_after_the_response_has_begun() {
     let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"));
     let gateway = gateway(&[bad.address(), good.address()], "    ejection: { after: 1, for: 1h }");
     let broken = (0..4).filter(|_| {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         match connection.request("GET", "/", &[HOST], b"") {
             Ok(response) => response.text() != "",
             Err(error) => matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
@@ -234,14 +234,14 @@ fn a_client_that_dawdles_or_goes_away_ejects_nobody() {
     let nodes = [one.address(), other.address()];
     let gateway = gateway(&nodes, "    timeouts: { read: 200ms }\n    ejection: { after: 1, for: 1h }");
     for _ in 0..4 {
-        let mut dawdles = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut dawdles = Connection::open(gateway.address()).unwrap();
         dawdles
             .send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 10\r\n\r\nhalf ")
             .unwrap();
         let response = dawdles.read("PUT").unwrap();
         assert_eq!(response.status, 504);
         assert_readable(&response);
-        let mut leaves = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut leaves = Connection::open(gateway.address()).unwrap();
         leaves.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 10\r\n\r\nhalf ").unwrap();
         drop(leaves);
     }
@@ -254,7 +254,7 @@ fn a_client_that_does_not_wait_for_the_answer_ejects_nobody() {
     let slow = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(300)));
     let gateway = gateway(&[slow.address(), slow.address()], "    ejection: { after: 1, for: 1h }");
     for n in 1..=4 {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
         slow.wait_for_hits(n);
     }
@@ -344,7 +344,7 @@ fn a_websocket_must_begin_in_time() {
     );
     let mut statuses = [(); 4].map(|()| {
         let started = Instant::now();
-        let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut socket = Connection::open(gateway.address()).unwrap();
         let status = socket.request("GET", "/", &UPGRADE, b"").unwrap().status;
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         status
@@ -359,7 +359,7 @@ fn a_websocket_has_a_time_of_its_own() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway =
         gateway(&[upstream.address()], "    timeouts: { read: 200ms, write: 200ms, total: 400ms, websocket: 1500ms }");
-    let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut socket = Connection::open(gateway.address()).unwrap();
     assert_eq!(socket.request("GET", "/", &UPGRADE, b"").unwrap().status, 101);
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(700));
@@ -443,7 +443,7 @@ struct Load {
 impl Load {
     /// Sends GET and POST by turns on a connection that is kept, and opened again when an answer says so.
     fn send(&self, gateway: SocketAddr, thread: usize) {
-        let mut connection = ConnectionFacts::open(gateway).unwrap();
+        let mut connection = Connection::open(gateway).unwrap();
         for n in 0.. {
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -462,8 +462,8 @@ impl Load {
             }
             self.posts.fetch_add(usize::from(method == "POST"), Ordering::Relaxed);
             self.answered.fetch_add(1, Ordering::Relaxed);
-            if response.header("ConnectionFacts") == Some("close") {
-                connection = ConnectionFacts::open(gateway).unwrap();
+            if response.header("Connection") == Some("close") {
+                connection = Connection::open(gateway).unwrap();
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{ConnectionFacts, Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, free_port};
 use crate::upstream::{Received, Reply, Upstream};
 
@@ -170,10 +170,10 @@ fn a_request_has_one_id_its_own_if_that_is_usable() {
 #[test]
 fn fields_about_the_connection_end_at_the_gateway() {
     let request = received(&[
-        ("ConnectionFacts", "keep-alive, X-Foo"),
+        ("Connection", "keep-alive, X-Foo"),
         ("X-Foo", "1"),
         ("Keep-Alive", "timeout=5"),
-        ("Proxy-ConnectionFacts", "keep-alive"),
+        ("Proxy-Connection", "keep-alive"),
         ("Proxy-Authorization", "Basic x"),
         ("TE", "trailers"),
         ("Trailer", "X-T"),
@@ -181,7 +181,7 @@ fn fields_about_the_connection_end_at_the_gateway() {
         ("HTTP2-Settings", "AAA"),
         ("X-Bar", "2"),
     ]);
-    for name in ["X-Foo", "Keep-Alive", "Proxy-ConnectionFacts", "Proxy-Authorization", "TE", "Trailer", "Upgrade"] {
+    for name in ["X-Foo", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Trailer", "Upgrade"] {
         assert_eq!(request.header(name), None, "{name}");
     }
     assert_eq!(request.header("X-Bar"), Some("2"));
@@ -231,7 +231,7 @@ fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
     let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-a")];
     let plain = fetch(gateway.address(), "OPTIONS", "/", &preflight);
     let named = "origin, access-control-request-method, access-control-request-headers";
-    let tricked: Vec<_> = preflight.into_iter().chain([("ConnectionFacts", named)]).collect();
+    let tricked: Vec<_> = preflight.into_iter().chain([("Connection", named)]).collect();
     let tricked = fetch(gateway.address(), "OPTIONS", "/", &tricked);
     let answer = |response: &Response| {
         let fields = response.headers.iter().filter(|(name, _)| name != "Date");
@@ -241,7 +241,7 @@ fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
     assert_eq!(upstream.hits(), 0);
 
     for named in ["origin, x-request-id", "x-request-id, vary, access-control-allow-origin"] {
-        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("ConnectionFacts", named)]);
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("Connection", named)]);
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{named}");
         assert_eq!(response.header("Vary"), Some("Origin"), "{named}");
         let request = upstream.received().pop().unwrap();
@@ -253,7 +253,7 @@ fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
     for named in
         ["x-forwarded-for", "origin, x-forwarded-for, access-control-request-method", "x-forwarded-host", "host"]
     {
-        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("ConnectionFacts", named)]);
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN, ("Connection", named)]);
         assert_eq!((response.status, upstream.hits()), (400, 0), "{named}");
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{named}");
     }
@@ -265,31 +265,30 @@ fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
 fn fields_about_the_upstreams_connection_do_not_reach_the_client() {
     let response = returned(|| {
         Reply::new(200)
-            .header("ConnectionFacts", "X-Hop")
+            .header("Connection", "X-Hop")
             .header("connection", "close, x-other")
             .header("X-Hop", "1")
             .header("X-Other", "1")
             .header("Keep-Alive", "timeout=5")
             .header("Proxy-Authenticate", "Basic")
-            .header("Proxy-ConnectionFacts", "keep-alive")
+            .header("Proxy-Connection", "keep-alive")
             .header("Upgrade", "h2c")
             .header("Trailer", "X-T")
             .header("X-Kept", "2")
             .body("body")
     });
-    for name in ["X-Hop", "X-Other", "Keep-Alive", "Proxy-Authenticate", "Proxy-ConnectionFacts", "Upgrade", "Trailer"]
-    {
+    for name in ["X-Hop", "X-Other", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Upgrade", "Trailer"] {
         assert_eq!(response.header(name), None, "{name}");
     }
     assert_eq!((response.header("X-Kept"), response.text()), (Some("2"), "body"));
-    assert_eq!(response.header("ConnectionFacts"), Some("keep-alive"));
+    assert_eq!(response.header("Connection"), Some("keep-alive"));
 }
 
 #[test]
 fn an_upstream_cannot_take_away_what_the_policy_sets() {
     let response = returned(|| {
         Reply::new(200)
-            .header("ConnectionFacts", "access-control-allow-origin, vary, content-length")
+            .header("Connection", "access-control-allow-origin, vary, content-length")
             .header("Vary", "Accept")
             .body("body")
     });
@@ -338,7 +337,7 @@ fn a_large_body_passes_whole_in_both_directions() {
         _ => Reply::new(200).body(request.body.clone()),
     });
     let gateway = in_front_of(&upstream);
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     for target in ["/sized", "/chunked"] {
         let response = connection.request("POST", target, &[HOST], &large()).unwrap();
         assert!(response.body == large(), "{target}: {} bytes", response.body.len());
@@ -373,7 +372,7 @@ fn a_client_that_waits_for_100_is_told_to_go_on_by_the_upstream() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
     });
     let gateway = gateway(&format!("    upstream: {{ nodes: [{{ address: \"{address}\" }}] }}"));
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     let head = "POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     connection.send(head.as_bytes()).unwrap();
     assert_eq!(connection.read_any("POST").unwrap().status, 100);
@@ -386,13 +385,12 @@ fn a_client_that_waits_for_100_is_told_to_go_on_by_the_upstream() {
 fn a_websocket_passes_bytes_both_ways() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway = in_front_of(&upstream);
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
-    let upgrade =
-        [HOST, ORIGIN, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "abc")];
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    let upgrade = [HOST, ORIGIN, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "abc")];
     let response = connection.request("GET", "/socket", &upgrade, b"").unwrap();
     assert_eq!(response.status, 101);
     assert!(response.header("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
-    assert!(response.header("ConnectionFacts").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+    assert!(response.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
     assert_eq!(response.header("Sec-WebSocket-Accept"), Some("key"));
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
     for message in [&b"\x81\x05hello"[..], b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n", &large()] {
@@ -423,7 +421,7 @@ fn a_connection_to_the_upstream_is_used_again() {
 
 #[test]
 fn a_connection_that_the_upstream_has_closed_fails_no_request() {
-    let upstream = Upstream::start(|_| Reply::new(200).header("ConnectionFacts", "close"));
+    let upstream = Upstream::start(|_| Reply::new(200).header("Connection", "close"));
     let gateway = in_front_of(&upstream);
     for n in 1..=10 {
         assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
@@ -450,7 +448,7 @@ fn an_unused_connection_to_the_upstream_is_closed_after_timeouts_idle() {
 fn an_idle_client_connection_is_closed_after_limits_keepalive() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = in_front_of(&upstream);
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     for target in ["/", "/"] {
         connection.request("GET", target, &[HOST], b"").unwrap();
     }
@@ -483,7 +481,7 @@ fn statuses_with_a_dead_node(weight: u32, retries: &str) -> BTreeMap<u16, usize>
     ));
     let mut statuses = BTreeMap::new();
     for _ in 0..20 {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         let response = connection.request("POST", "/", &[HOST], b"body").unwrap();
         assert!(response.status != 200 || response.text() == "body");
         *statuses.entry(response.status).or_default() += 1;
@@ -542,7 +540,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}, {{ address:
         nodes[0].address(),
         nodes[1].address()
     ));
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     let response = connection.request("PUT", "/", &[HOST], &vec![b'a'; 40 << 10]).unwrap();
     assert_eq!((response.status, response.text()), (200, "40960"));
     assert_eq!(puts.load(Ordering::Relaxed), 2, "the body was sent once only, and this shows nothing");

@@ -2,7 +2,7 @@
 //!
 //! Everything is written as bytes, because ordinary clients cannot send most of it.
 
-use crate::client::{ConnectionFacts, Response};
+use crate::client::{Connection, Response};
 use crate::gateway::Gateway;
 use crate::upstream::{Received, Reply, Upstream};
 
@@ -20,7 +20,7 @@ struct Edge {
 struct Exchange {
     response: Response,
     received: Vec<Received>,
-    connection: ConnectionFacts,
+    connection: Connection,
 }
 
 impl Edge {
@@ -53,8 +53,8 @@ services:
         Self { gateway, upstream }
     }
 
-    fn connect(&self) -> ConnectionFacts {
-        ConnectionFacts::open(self.gateway.address()).unwrap()
+    fn connect(&self) -> Connection {
+        Connection::open(self.gateway.address()).unwrap()
     }
 
     /// Sends bytes that are one request or more, and reads the first response.
@@ -76,7 +76,7 @@ services:
         let mut exchange = self.send(bytes);
         assert_eq!(exchange.response.status, status, "{shown}");
         assert!(exchange.received.is_empty(), "{shown}: the upstream got {:?}", exchange.received);
-        assert_eq!(exchange.response.header("ConnectionFacts"), Some("close"), "{shown}");
+        assert_eq!(exchange.response.header("Connection"), Some("close"), "{shown}");
         assert!(exchange.connection.closed(), "{shown}");
     }
 
@@ -124,7 +124,7 @@ fn the_connection_goes_on_after_each_answer_of_the_gateways_own() {
             connection.send(bytes.as_bytes()).unwrap();
             let response = connection.read("GET").unwrap_or_else(|e| panic!("round {round}, {status}: {e}"));
             assert_eq!(
-                (response.status, response.header("ConnectionFacts")),
+                (response.status, response.header("Connection")),
                 (*status, Some("keep-alive")),
                 "round {round}"
             );
@@ -336,7 +336,7 @@ fn http_1_0_needs_no_host_and_the_upstream_gets_one() {
         assert_eq!(received.header("X-Forwarded-Host"), Some(host));
     }
     let mut exchange = edge.send("GET /ten HTTP/1.0\r\n\r\n");
-    assert_eq!(exchange.response.header("ConnectionFacts"), Some("close"));
+    assert_eq!(exchange.response.header("Connection"), Some("close"));
     assert!(exchange.connection.closed());
 }
 
@@ -448,12 +448,12 @@ services: [{{ name: a, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 ",
         upstream.address()
     ));
-    for connection_field in ["", "ConnectionFacts: keep-alive\r\n"] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    for connection_field in ["", "Connection: keep-alive\r\n"] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(format!("GET / HTTP/1.0\r\n{HOST}{connection_field}\r\n").as_bytes()).unwrap();
         let response = connection.read("GET").unwrap();
         assert_eq!(response.header("Transfer-Encoding"), None);
-        assert_eq!((response.header("ConnectionFacts"), response.text()), (Some("close"), "abcde"));
+        assert_eq!((response.header("Connection"), response.text()), (Some("close"), "abcde"));
         assert!(connection.closed());
     }
 }

@@ -121,7 +121,7 @@ impl H2Client {
         let (end, ended) = watch::channel(None);
         tokio::spawn(async move {
             let result = connection.await.map_err(|error| error.to_string());
-            // PickError may be interested any more.
+            // Nobody may be interested any more.
             let _ = end.send(Some(result));
         });
         Ok(Self { sender, server_certificate, scheme, ended })

@@ -289,7 +289,7 @@ fn fields_about_a_connection_of_http_1_do_not_reach_an_http_2_client() {
     let edge = Edge::start(
         "",
         |_| {
-            let reply = Reply::new(200).header("ConnectionFacts", "X-Hop").header("X-Hop", "1");
+            let reply = Reply::new(200).header("Connection", "X-Hop").header("X-Hop", "1");
             reply.header("Keep-Alive", "timeout=5").header("X-Kept", "1").body("body")
         },
         |_| H2Reply::new(200),
@@ -357,7 +357,7 @@ fn what_is_too_large_is_refused_so_that_the_page_can_read_why() {
         assert_eq!(response.status, status, "{request:?}");
         assert_readable(&response);
     }
-    // PickError else of the connection notices.
+    // Nobody else of the connection notices.
     assert_eq!(client.request(&post(API, "/").data(vec![b'a'; 1024])).unwrap().status, 200);
     assert_eq!((edge.http_1.hits(), edge.http_2.hits()), (1, 0));
 }

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use corsgate::live::Live;
 use corsgate::source::ConfigSource;
 
-use crate::client::{ConnectionFacts, Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, Signal, free_port, run};
 use crate::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
-const UPGRADE: [(&str, &str); 3] = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+const UPGRADE: [(&str, &str); 3] = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
 
 /// Two policies that differ in every header.
 const A: &str = "{ allow_origins: https://app.test, allow_methods: [GET, PUT], allow_headers: [X-A], \
@@ -108,8 +108,8 @@ fn slow_upstream() -> (Upstream, mpsc::Sender<()>) {
 }
 
 /// A request for `/slow` that the upstream has by now.
-fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> ConnectionFacts {
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> Connection {
+    let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"GET /slow HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n").unwrap();
     upstream.wait_for_hits(1);
     connection
@@ -121,7 +121,7 @@ fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> ConnectionFacts {
 fn a_hangup_puts_the_new_policy_in_force() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
-    let mut kept = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut kept = Connection::open(gateway.address()).unwrap();
     assert_eq!(policy_of(&kept.request("GET", "/", &[HOST, ORIGIN], b"").unwrap()), 'A');
     gateway.reload_with(&config(upstream.address(), B));
     gateway.wait_for_log("reloaded generation=2");
@@ -148,7 +148,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
             .map(|client| {
                 let (stop, address) = (&stop, gateway.address());
                 scope.spawn(move || {
-                    let mut connection = ConnectionFacts::open(address).unwrap();
+                    let mut connection = Connection::open(address).unwrap();
                     let mut seen = String::new();
                     while !stop.load(Ordering::Relaxed) {
                         let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "GET")];
@@ -159,7 +159,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
                         assert_eq!(response.status, 200);
                         seen.push(policy_of(&response));
                         if client == 0 {
-                            connection = ConnectionFacts::open(address).unwrap();
+                            connection = Connection::open(address).unwrap();
                         }
                     }
                     seen
@@ -324,7 +324,7 @@ fn a_websocket_lives_through_reloads() {
         _ => Reply::new(200),
     });
     let gateway = Gateway::start(&config(upstream.address(), A));
-    let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut socket = Connection::open(gateway.address()).unwrap();
     assert_eq!(socket.request("GET", "/socket", &UPGRADE, b"").unwrap().status, 101);
     for generation in 2..=4 {
         gateway.reload_with(&config(upstream.address(), if generation % 2 == 0 { B } else { A }));
@@ -346,7 +346,7 @@ fn a_websocket_lives_through_reloads() {
 fn a_termination_ends_an_idle_process_at_once() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(upstream.address(), A));
-    let mut idle = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut idle = Connection::open(gateway.address()).unwrap();
     idle.request("GET", "/", &[HOST], b"").unwrap();
     let asked = Instant::now();
     gateway.signal(Signal::Term);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::Gateway;
 use crate::h2_client::{H2Client, H2Request};
 use crate::tls_client::TlsClient;
@@ -66,7 +66,7 @@ fn assert_took(begin: Instant, expected: Duration) {
 }
 
 /// Writes until something comes back or the connection ends, `pause` between bytes.
-fn drip(connection: &mut ConnectionFacts, bytes: &[u8], pause: Duration) {
+fn drip(connection: &mut Connection, bytes: &[u8], pause: Duration) {
     for byte in bytes {
         if connection.send(&[*byte]).is_err() {
             return;
@@ -80,15 +80,15 @@ fn drip(connection: &mut ConnectionFacts, bytes: &[u8], pause: Duration) {
 #[test]
 fn a_header_that_does_not_end_is_a_408() {
     let (upstream, gateway) = start("header_timeout: 1s");
-    let mut stops = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut stops = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
     stops.send(&GET[..20]).unwrap();
     let response = stops.read("GET").unwrap();
-    assert_eq!((response.status, response.header("ConnectionFacts")), (408, Some("close")));
+    assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
     assert_took(begin, Duration::from_secs(1));
     assert!(stops.closed());
     // A byte from time to time gains nothing.
-    let mut drips = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut drips = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
     drip(&mut drips, &GET[..6], Duration::from_millis(180));
     assert_eq!(drips.read("GET").unwrap().status, 408);
@@ -100,7 +100,7 @@ fn a_header_that_does_not_end_is_a_408() {
 #[test]
 fn a_connection_without_any_request_is_closed_without_a_word() {
     let (_upstream, gateway) = start("header_timeout: 1s");
-    let mut silent = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut silent = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
     assert!(silent.closed());
     assert_took(begin, Duration::from_secs(1));
@@ -109,7 +109,7 @@ fn a_connection_without_any_request_is_closed_without_a_word() {
 #[test]
 fn a_later_header_has_its_time_from_its_first_byte_on() {
     let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
-    let mut kept = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut kept = Connection::open(gateway.address()).unwrap();
     for _ in 0..2 {
         assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
         // Longer than a header may take: between requests it does not count.
@@ -131,7 +131,7 @@ fn a_later_header_has_its_time_from_its_first_byte_on() {
 #[test]
 fn a_slow_header_leaves_nothing_behind_for_the_next_one() {
     let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
-    let mut kept = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut kept = Connection::open(gateway.address()).unwrap();
     let preflight = b"OPTIONS / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\
                       Access-Control-Request-Method: GET\r\n\r\n";
     for _ in 0..3 {
@@ -152,7 +152,7 @@ fn a_header_that_is_far_too_large_is_a_431_and_is_not_kept() {
                 // The first one is for what the process needs anyway.
                 before.set(gateway.memory());
             }
-            let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+            let mut connection = Connection::open(gateway.address()).unwrap();
             connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n").unwrap();
             // The gateway may stop reading, and then says why.
             let filler = [b"X-Fill: ", &[b'a'; 1000][..], b"\r\n"].concat();
@@ -162,7 +162,7 @@ fn a_header_that_is_far_too_large_is_a_431_and_is_not_kept() {
                 }
             }
             let response = connection.read("GET").unwrap();
-            assert_eq!((response.status, response.header("ConnectionFacts")), (431, Some("close")));
+            assert_eq!((response.status, response.header("Connection")), (431, Some("close")));
             assert!(connection.closed());
             connection
         })
@@ -189,9 +189,9 @@ fn a_header_that_is_a_little_too_large_is_a_431_that_the_page_can_read() {
 /// 2,000 connections of which each sends a byte now and then, and one client that wants something.
 #[test]
 fn a_slowloris_disturbs_nobody() {
-    let capacity = 2000.min(open_files() / 2 - 100);
+    let crowd = 2000.min(open_files() / 2 - 100);
     let (_upstream, gateway) = start("header_timeout: 4s, keepalive: 60s");
-    let mut client = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut client = Connection::open(gateway.address()).unwrap();
     let mut get = || {
         let begin = Instant::now();
         assert_eq!(client.request("GET", "/", &[HOST, ORIGIN], b"").unwrap().status, 200);
@@ -200,7 +200,7 @@ fn a_slowloris_disturbs_nobody() {
     get();
     let before = gateway.memory();
     let begin = Instant::now();
-    let mut attackers: Vec<_> = (0..capacity)
+    let mut attackers: Vec<_> = (0..crowd)
         .map(|_| {
             let mut attacker = TcpStream::connect(gateway.address()).unwrap();
             attacker.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n").unwrap();
@@ -221,9 +221,9 @@ fn a_slowloris_disturbs_nobody() {
         memory = memory.max(gateway.memory());
         thread::sleep(Duration::from_millis(200));
     }
-    let each = memory.saturating_sub(before) * 1024 / capacity as u64;
+    let each = memory.saturating_sub(before) * 1024 / crowd as u64;
     println!(
-        "{capacity} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
+        "{crowd} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
     );
     assert!(requests > 100 && slowest < Duration::from_secs(3), "{requests} requests, the slowest in {slowest:?}");
     assert!(each < 32 * 1024, "{each} B for each slow connection");
@@ -252,12 +252,12 @@ fn open_files() -> usize {
 fn a_body_that_stops_is_a_408_that_the_page_can_read() {
     let (_upstream, gateway) = start("body_timeout: 1s");
     for sent in [&b""[..], b"half of it"] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         let header = b"POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 20\r\n\r\n";
         connection.send(&[header, sent].concat()).unwrap();
         let begin = Instant::now();
         let response = connection.read("POST").unwrap();
-        assert_eq!((response.status, response.header("ConnectionFacts")), (408, Some("close")));
+        assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
         assert_readable(&response);
         assert_took(begin, Duration::from_secs(1));
         assert!(connection.closed());
@@ -270,7 +270,7 @@ fn a_body_that_drips_is_a_408_that_the_page_can_read() {
     let length = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 100\r\n\r\n";
     let chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (header, piece) in [(length, &b"x"[..]), (chunked, b"1\r\nx\r\n")] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(header.as_bytes()).unwrap();
         let begin = Instant::now();
         for _ in 0..5 {
@@ -288,7 +288,7 @@ fn a_body_that_drips_is_a_408_that_the_page_can_read() {
 #[test]
 fn a_long_body_that_keeps_coming_may_take_its_time() {
     let (upstream, gateway) = start("body_timeout: 1s");
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 40960\r\n\r\n").unwrap();
     for _ in 0..10 {
         connection.send(&[b'x'; 4096]).unwrap();
@@ -303,7 +303,7 @@ fn a_long_body_that_keeps_coming_may_take_its_time() {
 #[test]
 fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
     let (upstream, gateway) = start("send_timeout: 1s");
-    let mut deaf = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut deaf = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
     deaf.send(b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     upstream.wait_for_closed(1);
@@ -332,7 +332,7 @@ fn a_client_that_takes_its_response_slowly_gets_all_of_it() {
 #[test]
 fn an_idle_connection_is_closed_after_limits_keepalive() {
     let (_upstream, gateway) = start("keepalive: 1s");
-    let mut idle = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut idle = Connection::open(gateway.address()).unwrap();
     idle.request("GET", "/", &[HOST], b"").unwrap();
     let begin = Instant::now();
     assert!(idle.closed());
@@ -374,9 +374,9 @@ fn a_response_that_goes_on_beyond_the_time_of_its_request_is_cut() {
 fn one_connection_too_many_is_told_so_and_there_is_room_again_when_one_closes() {
     let (upstream, gateway) = start("connections: 2");
     let kept = [open(&gateway), open(&gateway)];
-    let mut third = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut third = Connection::open(gateway.address()).unwrap();
     let response = third.request("GET", "/", &[HOST, ORIGIN], b"").unwrap();
-    assert_eq!((response.status, response.header("ConnectionFacts")), (503, Some("close")));
+    assert_eq!((response.status, response.header("Connection")), (503, Some("close")));
     assert_readable(&response);
     assert!(third.closed());
     // A preflight is told so too: its answer would be good for a request that has no room.
@@ -389,10 +389,10 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_when_one_closes() 
 
 /// A connection for which there is room, which there may be a moment after another one was closed.
 #[track_caller]
-fn open(gateway: &Gateway) -> ConnectionFacts {
+fn open(gateway: &Gateway) -> Connection {
     let begin = Instant::now();
     loop {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         match connection.request("GET", "/", &[HOST], b"").unwrap().status {
             200 => return connection,
             _ => assert!(begin.elapsed() < SLACK, "there is no room"),
@@ -406,13 +406,13 @@ fn a_connection_that_is_one_too_many_has_little_time_and_those_far_beyond_have_n
     let (_upstream, gateway) = start("connections: 1");
     let mut first = open(&gateway);
     let begin = Instant::now();
-    let capacity: Vec<_> = (0..30).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
+    let crowd: Vec<_> = (0..30).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
     let closed = || {
         let is_closed = |mut stream: &TcpStream| {
             stream.set_nonblocking(true).unwrap();
             !stream.read(&mut [0; 64]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
         };
-        capacity.iter().filter(|stream| is_closed(stream)).count()
+        crowd.iter().filter(|stream| is_closed(stream)).count()
     };
     // Beyond the limit, a tenth of it, and 16, they are closed at once; the others after the second that they have.
     while closed() < 14 {
@@ -443,7 +443,7 @@ fn each_client_has_connections_of_its_own() {
     let (_upstream, gateway) =
         start_with(", proxy_protocol: true", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
     let get = |client: &str| {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         let family = if client.contains(':') { "TCP6" } else { "TCP4" };
         connection.send(format!("PROXY {family} {client} {client} 4711 80\r\n").as_bytes()).unwrap();
         let response = connection.request("GET", "/", &[HOST, ORIGIN], b"").unwrap();
@@ -473,7 +473,7 @@ fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
     let (upstream, gateway) = start_with("", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
     let many: Vec<_> = (0..5)
         .map(|_| {
-            let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+            let mut connection = Connection::open(gateway.address()).unwrap();
             assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().status, 200);
             connection
         })
@@ -488,10 +488,10 @@ fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
 #[test]
 fn a_connection_ends_in_an_orderly_way_after_its_last_request() {
     let (_upstream, gateway) = start("requests_per_connection: 3");
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     for expected in ["keep-alive", "keep-alive", "close"] {
         let response = connection.request("GET", "/", &[HOST], b"").unwrap();
-        assert_eq!((response.status, response.header("ConnectionFacts")), (200, Some(expected)));
+        assert_eq!((response.status, response.header("Connection")), (200, Some(expected)));
     }
     assert!(connection.closed());
 }
@@ -545,7 +545,7 @@ fn a_proxy_header_says_who_the_client_is() {
     ];
     for (header, client) in rows {
         let name = header.escape_ascii();
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[&header, GET].concat()).unwrap();
         assert_eq!(connection.read("GET").unwrap().text(), client, "{name}");
         // It is said once, and holds for the whole connection.
@@ -557,12 +557,12 @@ fn a_proxy_header_says_who_the_client_is() {
 fn a_proxy_header_may_come_in_pieces_and_not_for_ever() {
     let (_upstream, gateway) = behind_a_balancer();
     for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), binary(1, 0x11, &PAIR)] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         drip(&mut connection, &[&header, &GET[..2]].concat(), Duration::from_millis(5));
         connection.send(&GET[2..]).unwrap();
         assert_eq!(connection.read("GET").unwrap().text(), "192.0.2.7");
 
-        let mut truncated = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut truncated = Connection::open(gateway.address()).unwrap();
         truncated.send(&header[..header.len() - 1]).unwrap();
         let begin = Instant::now();
         assert!(truncated.closed());
@@ -587,7 +587,7 @@ fn without_a_good_proxy_header_there_is_no_connection() {
         &much,
     ];
     for header in rows {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[header, GET].concat()).unwrap();
         assert!(connection.closed(), "{}", header.escape_ascii());
     }
@@ -601,14 +601,14 @@ fn without_a_good_proxy_header_there_is_no_connection() {
 fn a_proxy_header_of_somebody_else_is_not_believed() {
     let (upstream, gateway) = start_with(", proxy_protocol: true", "", "trusted_proxies: [10.0.0.0/8]");
     for header in [&b"PROXY TCP4 10.0.0.1 10.0.0.1 4711 80\r\n"[..], b""] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[header, GET].concat()).unwrap();
         assert!(connection.closed());
     }
     assert_eq!(upstream.hits(), 0);
     // Where none is expected, it is no request either.
     let (upstream, gateway) = start_with("", "", "trusted_proxies: [127.0.0.1]");
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(&[b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n", GET].concat()).unwrap();
     assert_eq!(connection.read("GET").unwrap().status, 400);
     assert_eq!(upstream.hits(), 0);
@@ -635,7 +635,7 @@ fn a_proxy_header_stands_in_front_of_tls() {
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("192.0.2.7"), "{answer}");
     }
     // Without one, the handshake does not even begin.
-    let refused: io::Result<ConnectionFacts> = ConnectionFacts::open_tls(gateway.address(), &tls);
+    let refused: io::Result<Connection> = Connection::open_tls(gateway.address(), &tls);
     assert!(refused.is_err());
     assert_eq!(upstream.hits(), 2);
 }
@@ -661,8 +661,8 @@ fn misuse_of_every_kind_disturbs_nobody_and_fills_no_log() {
             let stop = &stop;
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let mut capacity: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
-                    capacity.iter_mut().for_each(|stream| drop(stream.write_all(misuse)));
+                    let mut crowd: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+                    crowd.iter_mut().for_each(|stream| drop(stream.write_all(misuse)));
                     thread::sleep(Duration::from_millis(700));
                 }
             });

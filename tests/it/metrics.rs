@@ -14,7 +14,7 @@ use promql_parser::label::METRIC_NAME;
 use promql_parser::parser::{Expr, LabelModifier, VectorSelector};
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, fetch};
+use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, free_port};
 use crate::h2_client::{self, H2Client, H2Request};
 use crate::tls_client::TlsClient;
@@ -126,9 +126,9 @@ fn answer(request: &Received) -> Reply {
         "/hang" => Reply::hang(),
         "/socket" => Reply::echo(),
         "/kept" => Reply::new(200),
-        "/missing" => Reply::new(404).header("ConnectionFacts", "close"),
-        "/odd" => Reply::new(799).header("ConnectionFacts", "close"),
-        _ => Reply::new(200).header("ConnectionFacts", "close").body("hello"),
+        "/missing" => Reply::new(404).header("Connection", "close"),
+        "/odd" => Reply::new(799).header("Connection", "close"),
+        _ => Reply::new(200).header("Connection", "close").body("hello"),
     }
 }
 
@@ -273,7 +273,7 @@ fn a_request_moves_its_series_and_no_other() {
             "two requests on one connection, and one to the node",
             |scene| {
                 let ended = || counts(&scene.gateway).get("requests_total api all GET 2xx").copied();
-                let (before, mut connection) = (ended(), ConnectionFacts::open(scene.gateway.address()).unwrap());
+                let (before, mut connection) = (ended(), Connection::open(scene.gateway.address()).unwrap());
                 assert_eq!(connection.request("GET", "/kept", &[API], b"").unwrap().status, 200);
                 eventually("the connection is given back", || ended() > before);
                 assert_eq!(connection.request("GET", "/", &[API], b"").unwrap().status, 200);
@@ -286,8 +286,8 @@ fn a_request_moves_its_series_and_no_other() {
         (
             "a WebSocket",
             |scene| {
-                let mut socket = ConnectionFacts::open(scene.gateway.address()).unwrap();
-                let upgrade = [API, ORIGIN, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+                let mut socket = Connection::open(scene.gateway.address()).unwrap();
+                let upgrade = [API, ORIGIN, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
                 assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
                 socket.send(b"echo").unwrap();
                 assert_eq!(socket.receive(4).unwrap(), b"echo");
@@ -299,7 +299,7 @@ fn a_request_moves_its_series_and_no_other() {
         (
             "a client that goes away",
             |scene| {
-                let (hits, mut client) = (scene.good.hits(), ConnectionFacts::open(scene.gateway.address()).unwrap());
+                let (hits, mut client) = (scene.good.hits(), Connection::open(scene.gateway.address()).unwrap());
                 client.send(b"GET /hang HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
                 scene.good.wait_for_hits(hits + 1);
             },
@@ -333,7 +333,7 @@ fn a_request_moves_its_series_and_no_other() {
         (
             "no TLS where there should be",
             |scene| {
-                let mut connection = ConnectionFacts::open(scene.gateway.address2()).unwrap();
+                let mut connection = Connection::open(scene.gateway.address2()).unwrap();
                 connection.send(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             },
             "connections_total {T}; tls_handshakes_total {T} failed; connections_refused_total {T} handshake",
@@ -341,7 +341,7 @@ fn a_request_moves_its_series_and_no_other() {
         (
             "no HTTP",
             |scene| {
-                let mut connection = ConnectionFacts::open(scene.gateway.address()).unwrap();
+                let mut connection = Connection::open(scene.gateway.address()).unwrap();
                 connection.send(b"EHLO evil.test\r\n\r\n").unwrap();
                 assert_eq!(connection.read("GET").unwrap().status, 400);
             },
@@ -354,7 +354,7 @@ fn a_request_moves_its_series_and_no_other() {
         ),
         (
             "a connection without a request",
-            |scene| drop(ConnectionFacts::open(scene.gateway.address()).unwrap()),
+            |scene| drop(Connection::open(scene.gateway.address()).unwrap()),
             "connections_total {L}",
         ),
     ];
@@ -448,7 +448,7 @@ fn headers_that_are_late_or_too_large_are_counted() {
         (408, "late", "GET / HTTP/1.1\r\nX:".to_owned()),
         (431, "too_large", format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(100_000))),
     ] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(bytes.as_bytes()).unwrap();
         assert_eq!(connection.read("GET").unwrap().status, status);
         let series = format!("bad_headers_total {} {reason}", gateway.address());
@@ -561,8 +561,8 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
     ["/stays", "/goes", "/stays"].into_iter().for_each(get);
     eventually("they are counted", || requests("stays") == Some(2) && requests("goes") == Some(1));
     // One that is under way while the configuration changes belongs to the route that it was given.
-    let mut begun = ConnectionFacts::open(gateway.address()).unwrap();
-    let socket = [API, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+    let mut begun = Connection::open(gateway.address()).unwrap();
+    let socket = [API, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
     assert_eq!(begun.request("GET", "/socket", &socket, b"").unwrap().status, 101);
     gateway.reload_with(&small(upstream.address(), &["new", "stays"]));
     gateway.wait_for_log("reloaded generation=2");

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{ConnectionFacts, fetch};
+use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, Signal, run};
 use crate::upstream::{Reply, Upstream};
 
@@ -32,7 +32,7 @@ fn a_second_try_has_its_own_time_for_the_body() {
     let limits = "limits: { body_timeout: 300ms }";
     let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 700ms }, ejection: false");
     for (method, body) in [("GET", &b""[..]), ("GET", b""), ("PUT", b"abc"), ("DELETE", b""), ("PUT", b"abc")] {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         let response = connection.request(method, "/", &[HOST, ORIGIN], body).unwrap();
         assert_eq!(response.status, 200, "{method}");
     }
@@ -109,7 +109,7 @@ fn interim_responses_have_an_end_and_do_not_reach_http_1_0() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let few = Upstream::start(move |_| Reply::raw(hints(3) + answer));
     let gateway_of_few = gateway("", &[&few], "");
-    let mut connection = ConnectionFacts::open(gateway_of_few.address()).unwrap();
+    let mut connection = Connection::open(gateway_of_few.address()).unwrap();
     connection.send(b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n").unwrap();
     assert_eq!(connection.read_any("GET").unwrap().status, 200);
     let many = Upstream::start(move |_| Reply::raw(hints(200) + answer));
@@ -126,7 +126,7 @@ fn an_upgrade_that_connection_does_not_name_is_ignored() {
     let upgrade = [HOST, ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
     assert_eq!(fetch(gateway.address(), "GET", "/", &upgrade).status, 200);
     let received = &upstream.received()[0];
-    assert_eq!((received.header("Upgrade"), received.header("ConnectionFacts")), (None, None));
+    assert_eq!((received.header("Upgrade"), received.header("Connection")), (None, None));
 }
 
 /// `X-Real-IP` is what many upstreams behind nginx believe.
@@ -155,7 +155,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 ",
         upstream.address()
     ));
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n";
     connection.send(format!("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: api.test\r\n{claims}\r\n").as_bytes()).unwrap();
     assert_eq!(connection.read("GET").unwrap().status, 200);
@@ -177,7 +177,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
         upstream.address()
     ));
     for _ in 0..20 {
-        let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+        let mut connection = Connection::open(gateway.address()).unwrap();
         assert!(connection.closed());
     }
     let line = "the peer is not among trusted_proxies";
@@ -204,8 +204,8 @@ listeners: [{{ address: \"{{listen}}\" }}]
 services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], timeouts: {{ connect: 100ms, read: 200ms }} }} }}]
 "
     ));
-    let upgrade = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
-    let response = ConnectionFacts::open(gateway.address()).unwrap().request("GET", "/", &upgrade, b"").unwrap();
+    let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let response = Connection::open(gateway.address()).unwrap().request("GET", "/", &upgrade, b"").unwrap();
     assert_eq!((response.status, response.text()), (200, "ab"));
     upstream.join().unwrap();
 }
@@ -257,7 +257,7 @@ fn two_successors_do_not_disturb_each_other() {
 fn a_grace_period_that_runs_out_says_what_it_has_cut() {
     let upstream = Upstream::start(|_| Reply::hang());
     let mut gateway = gateway("server: { grace_period: 1s }", &[&upstream], "");
-    let mut connection = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     upstream.wait_for_hits(1);
     gateway.signal(Signal::Term);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::version::{TLS12, TLS13};
 
 use crate::certificates::{Authority, Certificate, Files, Valid};
-use crate::client::{ConnectionFacts, Response, fetch, fetch_tls, own};
+use crate::client::{Connection, Response, fetch, fetch_tls, own};
 use crate::gateway::{Gateway, Signal, check, run};
 use crate::h2_client::{self, H2Client, H2Request};
 use crate::tls_client::TlsClient;
@@ -56,12 +56,12 @@ fn start(tls: &str, upstream: &Upstream, files: &[Files]) -> Gateway {
 /// The certificate that a client is shown.
 #[track_caller]
 fn shown(gateway: &Gateway, tls: &TlsClient) -> Vec<u8> {
-    ConnectionFacts::open_tls(gateway.address(), tls).expect("a handshake").server_certificate().to_vec()
+    Connection::open_tls(gateway.address(), tls).expect("a handshake").server_certificate().to_vec()
 }
 
 /// Whether a client gets no answer: neither in the handshake, nor, with TLS 1.3, right after it.
 fn is_refused(gateway: &Gateway, tls: &TlsClient) -> bool {
-    let connection = ConnectionFacts::open_tls(gateway.address(), tls);
+    let connection = Connection::open_tls(gateway.address(), tls);
     connection.and_then(|mut connection| connection.request("GET", "/", &[HOST], b"")).is_err()
 }
 
@@ -145,7 +145,7 @@ fn a_renewed_certificate_is_shown_after_a_reload_and_no_connection_is_lost() {
     let (upstream, authority, first) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[first.files("tls/api")]);
     let tls = TlsClient::new(&authority, "api.test");
-    let mut kept = ConnectionFacts::open_tls(gateway.address(), &tls).unwrap();
+    let mut kept = Connection::open_tls(gateway.address(), &tls).unwrap();
     let kept_h2 = H2Client::open(gateway.address(), &tls).unwrap();
     let mut still_serves = || {
         assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
@@ -265,7 +265,7 @@ fn a_reload_with_a_bad_certificate_changes_nothing_and_says_where_and_why() {
     let gateway = start(TWO, &upstream, &files);
     let config = config(TWO, &upstream);
     let tls = TlsClient::new(&authority, "api.test");
-    let mut kept = ConnectionFacts::open_tls(gateway.address(), &tls).unwrap();
+    let mut kept = Connection::open_tls(gateway.address(), &tls).unwrap();
     for (n, bad) in bad_pairs(&authority).iter().enumerate() {
         for name in ["tls/api.crt", "tls/api.key"] {
             std::fs::remove_file(gateway.dir().join(name)).unwrap();
@@ -353,7 +353,7 @@ fn clients_and_listener_agree_on_a_protocol() {
     let (upstream, authority, certificate) = parts();
     let protocol = |gateway: &Gateway, offered: &[&str]| {
         let tls = TlsClient::new(&authority, "api.test").protocols(offered);
-        let connection = ConnectionFacts::open_tls(gateway.address(), &tls);
+        let connection = Connection::open_tls(gateway.address(), &tls);
         connection.map(|connection| connection.protocol().map(str::to_owned)).map_err(|error| error.to_string())
     };
     let both = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
@@ -617,7 +617,7 @@ services:
 
 /// What a client that asked for `name` gets for each authority, by HTTP/1.1 and by HTTP/2, on one connection each.
 fn assert_statuses(gateway: &Gateway, tls: &TlsClient, expected: &[(&str, u16)]) {
-    let mut http_1 = ConnectionFacts::open_tls(gateway.address(), tls).unwrap();
+    let mut http_1 = Connection::open_tls(gateway.address(), tls).unwrap();
     let http_2 = H2Client::open(gateway.address(), tls).unwrap();
     for (authority, status) in expected {
         let response = http_1.request("GET", "/", &[("Host", authority)], b"").unwrap();
@@ -688,7 +688,7 @@ fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
         assert!(opened.elapsed() >= Duration::from_millis(800), "closed after {:?}", opened.elapsed());
     }
     // A handshake, and no request after it.
-    let mut silent = ConnectionFacts::open_tls(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
+    let mut silent = Connection::open_tls(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
     match silent.read("GET") {
         Ok(response) => assert_eq!(response.status, 408),
         Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{error}"),
@@ -700,7 +700,7 @@ fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
 fn a_client_that_speaks_plain_http_to_a_tls_listener_disturbs_nobody() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
-    let plain = ConnectionFacts::open(gateway.address()).and_then(|mut plain| plain.request("GET", "/", &[HOST], b""));
+    let plain = Connection::open(gateway.address()).and_then(|mut plain| plain.request("GET", "/", &[HOST], b""));
     // Nothing, or a hint as nginx gives it; never the page.
     assert!(plain.is_err() || plain.is_ok_and(|response| response.status == 400));
     assert_eq!(upstream.hits(), 0);

@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use crate::certificates::{Authority, Certificate, provider};
-use crate::client::{ConnectionFacts, fetch_tls};
+use crate::client::{Connection, fetch_tls};
 use crate::upstream::{Reply, Upstream};
 
 /// How long one socket operation may take.
@@ -179,7 +179,7 @@ fn both_sides_see_who_the_other_one_is() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let tls = TlsClient::new(&authority, "upstream.test").certificate(&own).version(version);
         let tls = tls.protocols(&["h2", "http/1.1"]);
-        let mut connection = ConnectionFacts::open_tls(upstream.address(), &tls).unwrap();
+        let mut connection = Connection::open_tls(upstream.address(), &tls).unwrap();
         assert_eq!((connection.server_certificate(), connection.protocol()), (&server.der[..], Some("http/1.1")));
         assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().status, 200);
     }
@@ -211,7 +211,7 @@ fn a_server_that_knows_the_client_refuses_all_others() {
     for own in [None, Some(stranger.issue(&["client.test"]))] {
         let tls = TlsClient::new(&authority, "upstream.test");
         let tls = own.map_or_else(|| tls.clone(), |own| tls.clone().certificate(&own));
-        let response = ConnectionFacts::open_tls(upstream.address(), &tls)
+        let response = Connection::open_tls(upstream.address(), &tls)
             .and_then(|mut connection| connection.request("GET", "/", &[HOST], b""));
         assert!(response.is_err());
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{ConnectionFacts, fetch};
+use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, Signal};
 use crate::upstream::{Reply, Upstream};
 
@@ -31,11 +31,11 @@ services:
 fn load(address: std::net::SocketAddr, stop: &AtomicBool, answered: &AtomicUsize, keep: bool) {
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
-        let mut connection = kept.take().unwrap_or_else(|| ConnectionFacts::open(address).unwrap());
+        let mut connection = kept.take().unwrap_or_else(|| Connection::open(address).unwrap());
         let response = connection.request("GET", "/", &[HOST, ORIGIN], b"").expect("no request fails");
         assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (200, Some("https://app.test")));
         answered.fetch_add(1, Ordering::Relaxed);
-        if keep && response.header("ConnectionFacts") != Some("close") {
+        if keep && response.header("Connection") != Some("close") {
             kept = Some(connection);
         }
     }

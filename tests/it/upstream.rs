@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
-use crate::client::{self, ConnectionFacts, Fields, fetch};
+use crate::client::{self, Connection, Fields, fetch};
 
 /// How long [`Upstream::wait_for_hits`] waits.
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -195,7 +195,7 @@ impl Reply {
     /// A response without fields and with an empty body.
     ///
     /// It gets a `Content-Length` where one belongs, unless a field says how long the body is. The
-    /// connection is kept, unless either side said `ConnectionFacts: close`.
+    /// connection is kept, unless either side said `Connection: close`.
     pub fn new(status: u16) -> Self {
         Self::at_once(Action::Respond { status, fields: Fields::new(), body: Vec::new() })
     }
@@ -459,7 +459,7 @@ fn read_request(reader: &mut impl BufRead, peer: &Peer) -> io::Result<Option<Rec
 }
 
 fn says_close(fields: &[(String, String)]) -> bool {
-    client::all(fields, "ConnectionFacts")
+    client::all(fields, "Connection")
         .iter()
         .flat_map(|value| value.split(','))
         .any(|option| option.trim().eq_ignore_ascii_case("close"))
@@ -480,7 +480,7 @@ const HOST: (&str, &str) = ("Host", "upstream.test");
 #[test]
 fn requests_share_a_kept_connection_and_are_recorded() {
     let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
-    let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut connection = Connection::open(upstream.address()).unwrap();
     let first = connection.request("GET", "/first", &[HOST, ("X-Twice", "1"), ("x-twice", "2")], b"").unwrap();
     let second = connection.request("POST", "/second", &[HOST], b"body").unwrap();
     fetch(upstream.address(), "GET", "/third", &[HOST]);
@@ -504,7 +504,7 @@ fn chunked_bodies_are_read_on_both_sides() {
     let upstream = Upstream::start(|_| {
         Reply::new(200).header(CHUNKED.0, CHUNKED.1).body("2;ext=1\r\nan\r\n4\r\nswer\r\n0\r\nTrailer: 1\r\n\r\n")
     });
-    let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut connection = Connection::open(upstream.address()).unwrap();
     for _ in 0..2 {
         let body = b"3\r\nque\r\n4\r\nstio\r\n1\r\nn\r\n0\r\n\r\n";
         assert_eq!(connection.request("POST", "/", &[HOST, CHUNKED], body).unwrap().text(), "answer");
@@ -518,9 +518,9 @@ fn a_response_that_may_have_no_body_has_none() {
         "HEAD" => Reply::new(200).body("of a GET"),
         _ => Reply::new(204),
     });
-    let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut connection = Connection::open(upstream.address()).unwrap();
     let head = connection.request("HEAD", "/", &[HOST], b"").unwrap();
-    let no_content = connection.request("OPTIONS", "/", &[HOST, ("ConnectionFacts", "close")], b"").unwrap();
+    let no_content = connection.request("OPTIONS", "/", &[HOST, ("Connection", "close")], b"").unwrap();
     assert_eq!((head.header("Content-Length"), head.text()), (Some("8"), ""));
     assert_eq!((no_content.status, no_content.headers), (204, Fields::new()));
     assert!(connection.closed());
@@ -541,7 +541,7 @@ fn a_raw_answer_goes_out_verbatim_and_ends_the_connection() {
 #[test]
 fn a_reset_gives_no_answer() {
     let upstream = Upstream::start(|_| Reply::reset());
-    let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut connection = Connection::open(upstream.address()).unwrap();
     let error = connection.request("GET", "/", &[HOST], b"").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert!(connection.closed());
@@ -553,22 +553,22 @@ fn a_drop_ends_what_hangs_what_waits_and_what_is_idle() {
         "/hang" => Reply::hang(),
         _ => Reply::new(200).after(Duration::from_secs(3600)),
     });
-    let mut idle = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut idle = Connection::open(upstream.address()).unwrap();
     let mut waiting = ["/hang", "/wait"].map(|target| {
-        let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+        let mut connection = Connection::open(upstream.address()).unwrap();
         connection.send(format!("GET {target} HTTP/1.1\r\nHost: upstream.test\r\n\r\n").as_bytes()).unwrap();
         connection
     });
     upstream.wait_for_hits(2);
     drop(upstream);
     assert!(idle.closed());
-    assert!(waiting.iter_mut().all(ConnectionFacts::closed));
+    assert!(waiting.iter_mut().all(Connection::closed));
 }
 
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
 fn a_panic_in_the_answer_fails_the_test() {
     let upstream = Upstream::start(|request| panic!("nobody may ask for {}", request.target));
-    let mut connection = ConnectionFacts::open(upstream.address()).unwrap();
+    let mut connection = Connection::open(upstream.address()).unwrap();
     assert!(connection.request("GET", "/", &[HOST], b"").is_err());
 }

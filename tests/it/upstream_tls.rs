@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::certificates::{Authority, Certificate, Files, Valid};
-use crate::client::{ConnectionFacts, Response, fetch};
+use crate::client::{Connection, Response, fetch};
 use crate::gateway::{Gateway, Signal, check, run};
 use crate::h2_upstream::{H2Reply, H2Upstream};
 use crate::upstream::{Reply, Upstream};
@@ -361,8 +361,8 @@ fn a_websocket_reaches_an_upstream_over_tls() {
     let upstream = Upstream::start_tls(certificate.server(None, &[]), |_| Reply::echo());
     let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
     for _ in 0..20 {
-        let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
-        let upgrade = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
         assert_eq!(socket.request("GET", "/", &upgrade, b"").unwrap().status, 101);
         for text in ["one", "two"] {
             socket.send(text.as_bytes()).unwrap();
@@ -372,7 +372,7 @@ fn a_websocket_reaches_an_upstream_over_tls() {
     // Verified as well: nobody else gets the bytes of a WebSocket.
     let stranger = Authority::new("stranger");
     let gateway = start(upstream.address(), VERIFIED, &[ca(&stranger)]);
-    let mut socket = ConnectionFacts::open(gateway.address()).unwrap();
-    let upgrade = [HOST, ("ConnectionFacts", "Upgrade"), ("Upgrade", "websocket")];
+    let mut socket = Connection::open(gateway.address()).unwrap();
+    let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
     assert_eq!(socket.request("GET", "/", &upgrade, b"").unwrap().status, 502);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::certificates::Authority;
-use crate::client::{ConnectionFacts, fetch};
+use crate::client::{Connection, fetch};
 use crate::gateway::{Gateway, run};
 use crate::tls_client::TlsClient;
 use crate::upstream::{Reply, Upstream};
@@ -149,8 +149,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     );
     let gateway = Gateway::start_watching(&tls, &first.files("tls/api"));
     let client = TlsClient::new(&authority, "api.test");
-    let mut kept = ConnectionFacts::open_tls(gateway.address(), &client).unwrap();
-    let shown = || ConnectionFacts::open_tls(gateway.address(), &client).unwrap().server_certificate().to_vec();
+    let mut kept = Connection::open_tls(gateway.address(), &client).unwrap();
+    let shown = || Connection::open_tls(gateway.address(), &client).unwrap().server_certificate().to_vec();
     assert!(shown() == first.der);
 
     let second = authority.renew(&first);
@@ -209,9 +209,9 @@ fn requests_and_connections_go_on() {
         _ => Reply::new(200),
     });
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
-    let mut kept = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut kept = Connection::open(gateway.address()).unwrap();
     assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
-    let mut slow = ConnectionFacts::open(gateway.address()).unwrap();
+    let mut slow = Connection::open(gateway.address()).unwrap();
     slow.send(b"GET /slow HTTP/1.1\r\nHost: api.test\r\nOrigin: https://a.test\r\n\r\n").unwrap();
     upstream.wait_for_hits(2);
     gateway.write(&config(&upstream, "b"));

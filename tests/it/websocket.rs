@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificates::Authority;
-use crate::client::ConnectionFacts;
+use crate::client::Connection;
 use crate::gateway::Gateway;
 use crate::tls_client::TlsClient;
 use crate::upstream::{Reply, Upstream};
@@ -15,7 +15,7 @@ const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const UPGRADE: [(&str, &str); 5] = [
     ("Host", "api.test"),
     ORIGIN,
-    ("ConnectionFacts", "Upgrade"),
+    ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
@@ -36,19 +36,19 @@ services:
 
 /// An open WebSocket.
 #[track_caller]
-fn open(gateway: &Gateway) -> ConnectionFacts {
-    upgrade(ConnectionFacts::open(gateway.address()).unwrap())
+fn open(gateway: &Gateway) -> Connection {
+    upgrade(Connection::open(gateway.address()).unwrap())
 }
 
 #[track_caller]
-fn upgrade(mut connection: ConnectionFacts) -> ConnectionFacts {
+fn upgrade(mut connection: Connection) -> Connection {
     let response = connection.request("GET", "/socket", &UPGRADE, b"").unwrap();
     assert_eq!((response.status, response.header("Upgrade")), (101, Some("websocket")));
     connection
 }
 
 #[track_caller]
-fn echo(socket: &mut ConnectionFacts, message: &str) {
+fn echo(socket: &mut Connection, message: &str) {
     socket.send(message.as_bytes()).unwrap();
     assert_eq!(socket.receive(message.len()).unwrap(), message.as_bytes());
 }
@@ -95,13 +95,13 @@ services:
     let gateway = Gateway::start_with_files(&text, &files);
     // As browsers do: HTTP/1.1 for a WebSocket, though they know HTTP/2 as well.
     let tls = TlsClient::new(&authority, "api.test").protocols(&["http/1.1"]);
-    let mut socket = upgrade(ConnectionFacts::open_tls(gateway.address(), &tls).unwrap());
+    let mut socket = upgrade(Connection::open_tls(gateway.address(), &tls).unwrap());
     for generation in 2..=6 {
         let renewed = authority.issue(&["api.test"]);
         gateway.replace_all(&renewed.files("tls/api"));
         gateway.reload_with(&text);
         gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
-        let new = ConnectionFacts::open_tls(gateway.address(), &tls).unwrap();
+        let new = Connection::open_tls(gateway.address(), &tls).unwrap();
         assert!(new.server_certificate() == renewed.der);
         echo(&mut socket, &format!("after {generation}"));
     }
