@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::certificates::Authority;
-use crate::client::{Connection, fetch, fetch_tls};
-use crate::gateway::{Gateway, Signal, free_port};
-use crate::h2_client::{H2Client, H2Request};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, fetch, fetch_tls};
+use crate::support::gateway::{Gateway, Signal, free_port};
+use crate::support::h2_client::{H2Client, H2Request};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
@@ -554,7 +554,7 @@ fn a_file_that_cannot_be_opened_ends_the_start_with_what_to_write() {
         let text = text.replace("{listen}", &format!("127.0.0.1:{}", free_port()));
         fs::write(folder.path().join("corsgate.yaml"), text).unwrap();
         let path = folder.path().join("corsgate.yaml");
-        let output = crate::gateway::run(&["run", "--config", path.to_str().unwrap()]);
+        let output = crate::support::gateway::run(&["run", "--config", path.to_str().unwrap()]);
         assert_eq!(output.code, 1, "{to}: {}", output.stderr);
         let full = folder.path().join(to);
         let begin = format!("corsgate: access_log.to: cannot open {}: {because}", full.display());

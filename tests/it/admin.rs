@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::{Response, fetch};
-use crate::gateway::{Gateway, run};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::{Response, fetch};
+use crate::support::gateway::{Gateway, run};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ALLOWED: (&str, &str) = ("Origin", "https://app.test");
@@ -149,7 +149,7 @@ fn programs_see_what_is_in_force() {
 
 #[test]
 fn where_private_keys_are_is_told_nobody() {
-    let certificate = crate::certificates::Authority::new("authority").issue(&["api.test"]);
+    let certificate = crate::support::certificates::Authority::new("authority").issue(&["api.test"]);
     let listener =
         "listeners: [{ address: \"{listen}\", tls: { certificates: [{ cert: secret.crt, key: secret.key }] } }]";
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -209,7 +209,7 @@ fn what_was_refused_is_remembered_with_its_id() {
 fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
     let (_upstream, gateway) = start();
     refused_preflight(&gateway, "https://admin.test");
-    let mut scanner = crate::client::Connection::open(gateway.address()).unwrap();
+    let mut scanner = crate::support::client::Connection::open(gateway.address()).unwrap();
     for i in 0..700 {
         let target = format!("/wp-{i}");
         scanner.request("GET", &target, &[HOST], b"").unwrap();
@@ -434,7 +434,7 @@ fn why_says_what_to_do_when_there_is_no_answer() {
     assert_eq!(output.stderr.lines().count(), 2, "{}", output.stderr);
     // A listener can be named without its scheme.
     assert_eq!(run(&["why", "nobody", "--admin", &gateway.admin().to_string()]).stderr, output.stderr);
-    let nobody = format!("http://127.0.0.1:{}", crate::gateway::free_port());
+    let nobody = format!("http://127.0.0.1:{}", crate::support::gateway::free_port());
     let public = format!("http://{}", gateway.address());
     for url in [nobody.as_str(), "127.0.0.1:1", "ftp://127.0.0.1", "https://127.0.0.1:9180", "no sense", &public] {
         let output = run(&["why", "nobody", "--admin", url]);

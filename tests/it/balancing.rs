@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::certificates::Authority;
-use crate::client::{Connection, fetch};
-use crate::gateway::{Gateway, free_port};
-use crate::h2_upstream::{H2Reply, H2Upstream};
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, fetch};
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
+use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

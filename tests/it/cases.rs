@@ -24,13 +24,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
-use crate::certificates::{Authority, Certificate};
-use crate::client::{self, Fields, Response};
-use crate::gateway::Gateway;
-use crate::h2_client::{H2Client, H2Request};
-use crate::h2_upstream::{H2Reply, H2Upstream};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::{Authority, Certificate};
+use crate::support::client::{self, Fields, Response};
+use crate::support::gateway::Gateway;
+use crate::support::h2_client::{H2Client, H2Request};
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,7 +19,7 @@ use corsgate::report;
 use corsgate::snapshot::{CompileEnv, Loaded, load};
 use corsgate::terminal::Paint;
 
-use crate::gateway::run;
+use crate::support::gateway::run;
 
 const DIVIDER: &str = "----\n";
 

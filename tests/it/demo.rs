@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::{Response, fetch};
-use crate::gateway::{Gateway, Signal};
+use crate::support::client::{Response, fetch};
+use crate::support::gateway::{Gateway, Signal};
 
 /// A curl command line, as far as the demo uses it.
 #[derive(Debug, Default)]

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use serde_yaml::Value;
 
-use crate::client::fetch;
 use crate::corpus;
-use crate::gateway::free_port;
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::fetch;
+use crate::support::gateway::free_port;
+use crate::support::upstream::{Reply, Upstream};
 use corsgate::snapshot::Loaded;
 
 fn conf(path: &str) -> PathBuf {

@@ -15,10 +15,10 @@ use corsgate::report;
 use corsgate::snapshot::Loaded;
 use corsgate::terminal::Paint;
 
-use crate::client;
 use crate::corpus;
-use crate::gateway::{Gateway, run_in};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client;
+use crate::support::gateway::{Gateway, run_in};
+use crate::support::upstream::{Reply, Upstream};
 
 /// A fenced block of a document.
 struct Block {

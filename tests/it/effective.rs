@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::gateway::run_in;
+use crate::support::gateway::run_in;
 
 const CONFIG: &str = "\
 listeners: [{ address: 127.0.0.1:9080 }]
@@ -164,7 +164,7 @@ fn what_cannot_be_used_is_checked_as_ever() {
     }
 }
 
-fn check(config: &str, arguments: &[&str]) -> crate::gateway::Output {
+fn check(config: &str, arguments: &[&str]) -> crate::support::gateway::Output {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("corsgate.yaml"), config).unwrap();
     run_in(folder.path(), &[&["check", "--config", "corsgate.yaml"], arguments].concat())

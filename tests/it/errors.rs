@@ -4,9 +4,9 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::client::{Connection, Response};
-use crate::gateway::{Gateway, free_port};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::{Connection, Response};
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ALLOWED: (&str, &str) = ("Origin", "https://app.test");
@@ -116,7 +116,7 @@ fn cors(response: &Response) -> Vec<(String, String)> {
 }
 
 fn own(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    crate::client::own(fields)
+    crate::support::client::own(fields)
 }
 
 /// The next request works, or the answer has said that there will be none.

@@ -34,8 +34,8 @@ use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
 use crate::cases;
-use crate::certificates::Authority;
-use crate::gateway::{Output, run_in};
+use crate::support::certificates::Authority;
+use crate::support::gateway::{Output, run_in};
 
 const DIVIDER: &str = "----\n";
 

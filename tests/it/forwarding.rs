@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Connection, Response, fetch};
-use crate::gateway::{Gateway, free_port};
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::client::{Connection, Response, fetch};
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -2,9 +2,9 @@
 //!
 //! Everything is written as bytes, because ordinary clients cannot send most of it.
 
-use crate::client::{Connection, Response};
-use crate::gateway::Gateway;
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::client::{Connection, Response};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: &str = "Host: api.test\r\n";
 const ORIGIN: &str = "Origin: https://app.test\r\n";

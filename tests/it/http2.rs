@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 
-use crate::certificates::Authority;
-use crate::client::{Response, fetch_tls, own};
-use crate::gateway::Gateway;
-use crate::h2_client::{Frame, H2Client, H2Request, HPACK_LATEST, RawH2, hpack, hpack_indexed, reason};
-use crate::h2_upstream::{H2Received, H2Reply, H2Upstream};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Response, fetch_tls, own};
+use crate::support::gateway::Gateway;
+use crate::support::h2_client::{Frame, H2Client, H2Request, HPACK_LATEST, RawH2, hpack, hpack_indexed, reason};
+use crate::support::h2_upstream::{H2Received, H2Reply, H2Upstream};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Received, Reply, Upstream};
 
 /// The service with an HTTP/1.1 upstream, and the one with an HTTP/2 upstream.
 const API: &str = "api.test";

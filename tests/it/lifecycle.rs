@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use corsgate::live::Live;
 use corsgate::source::ConfigSource;
 
-use crate::client::{Connection, Response, fetch};
-use crate::gateway::{Gateway, Signal, free_port, run};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::{Connection, Response, fetch};
+use crate::support::gateway::{Gateway, Signal, free_port, run};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
@@ -420,7 +420,7 @@ fn an_interrupt_cuts_a_termination_short() {
 // --- the start
 
 /// Writes a configuration to a directory of its own and runs it.
-fn run_with(config: &str) -> crate::gateway::Output {
+fn run_with(config: &str) -> crate::support::gateway::Output {
     let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
     let path = dir.path().join("edge.yaml");
     fs::write(&path, config).unwrap();

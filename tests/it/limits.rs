@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::certificates::Authority;
-use crate::client::{Connection, Response, fetch};
-use crate::gateway::Gateway;
-use crate::h2_client::{H2Client, H2Request};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, Response, fetch};
+use crate::support::gateway::Gateway;
+use crate::support::h2_client::{H2Client, H2Request};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -1,15 +1,13 @@
-//! The integration tests: one binary, one module for each thing that the product promises.
+//! The integration tests: one binary, one module for each subject. [`support`] has the helpers.
 //!
-//! `client`, `upstream`, `gateway`, their HTTP/2 and TLS counterparts and `certificates` are the tools; everything else
-//! is tests. All of it stays on 127.0.0.1.
+//! All connections stay on loopback addresses.
 
 mod access_log;
 mod admin;
 mod balancing;
 mod browser;
 mod cases;
-mod certificates;
-mod client;
+mod config_mutations;
 mod corpus;
 mod demo;
 mod deployment;
@@ -17,25 +15,20 @@ mod docs;
 mod effective;
 mod errors;
 mod explain;
-mod faults;
 mod forwarding;
 mod framing;
-mod gateway;
-mod h2_client;
-mod h2_upstream;
 mod http2;
 mod layout;
 mod lifecycle;
 mod limits;
 mod metrics;
-mod mutation;
+mod oracles;
 mod regressions;
 mod schema;
+mod support;
 mod tls;
-mod tls_client;
-mod twins;
 mod upgrade;
-mod upstream;
+mod upstream_failures;
 mod upstream_tls;
 mod watch;
 mod websocket;

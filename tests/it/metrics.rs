@@ -13,12 +13,12 @@ use corsgate::admin::metrics::{FAMILIES, MetricKind};
 use promql_parser::label::METRIC_NAME;
 use promql_parser::parser::{Expr, LabelModifier, VectorSelector};
 
-use crate::certificates::Authority;
-use crate::client::{Connection, fetch};
-use crate::gateway::{Gateway, free_port};
-use crate::h2_client::{self, H2Client, H2Request};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, fetch};
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::h2_client::{self, H2Client, H2Request};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Received, Reply, Upstream};
 
 const API: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -5,9 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{Connection, fetch};
-use crate::gateway::{Gateway, Signal, run};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::{Connection, fetch};
+use crate::support::gateway::{Gateway, Signal, run};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -10,7 +10,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use crate::corpus;
-use crate::gateway::run;
+use crate::support::gateway::run;
 use corsgate::snapshot::Loaded;
 
 /// What is wrong in form. Everything with one of these codes is refused by the schema too.

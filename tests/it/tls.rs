@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
 
-use crate::certificates::{Authority, Certificate, Files, Valid};
-use crate::client::{Connection, Response, fetch, fetch_tls, own};
-use crate::gateway::{Gateway, Signal, check, run};
-use crate::h2_client::{self, H2Client, H2Request};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::{Authority, Certificate, Files, Valid};
+use crate::support::client::{Connection, Response, fetch, fetch_tls, own};
+use crate::support::gateway::{Gateway, Signal, check, run};
+use crate::support::h2_client::{self, H2Client, H2Request};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{Connection, fetch};
-use crate::gateway::{Gateway, Signal};
-use crate::upstream::{Reply, Upstream};
+use crate::support::client::{Connection, fetch};
+use crate::support::gateway::{Gateway, Signal};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
@@ -99,7 +99,7 @@ fn a_successor_with_a_broken_configuration_ends_before_anything_changes_hands() 
     let gateway = Gateway::start(&config(&upstream, ""));
     gateway.write("listeners: [{ address: \"{listen}\" }]\nservices: []\n");
     let path = gateway.config_path();
-    let output = crate::gateway::run(&["run", "--upgrade", "--config", path.to_str().unwrap()]);
+    let output = crate::support::gateway::run(&["run", "--upgrade", "--config", path.to_str().unwrap()]);
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
 }

@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
-use crate::certificates::{Authority, Certificate, Files, Valid};
-use crate::client::{Connection, Response, fetch};
-use crate::gateway::{Gateway, Signal, check, run};
-use crate::h2_upstream::{H2Reply, H2Upstream};
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::{Authority, Certificate, Files, Valid};
+use crate::support::client::{Connection, Response, fetch};
+use crate::support::gateway::{Gateway, Signal, check, run};
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
@@ -316,7 +316,7 @@ fn an_upstream_with_http_2_agrees_on_it() {
 
 /// The cookies, which HTTP/2 may tell in one field or in several.
 fn client_cookies(headers: &[(String, String)]) -> String {
-    crate::client::all(headers, "cookie").join("; ")
+    crate::support::client::all(headers, "cookie").join("; ")
 }
 
 #[test]

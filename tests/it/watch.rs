@@ -6,11 +6,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::certificates::Authority;
-use crate::client::{Connection, fetch};
-use crate::gateway::{Gateway, run};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, fetch};
+use crate::support::gateway::{Gateway, run};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const APPLIED: &str = "reloaded generation=";

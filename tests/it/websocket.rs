@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::certificates::Authority;
-use crate::client::Connection;
-use crate::gateway::Gateway;
-use crate::tls_client::TlsClient;
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::Connection;
+use crate::support::gateway::Gateway;
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Reply, Upstream};
 
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const UPGRADE: [(&str, &str); 5] = [

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::client::fetch;
+use crate::support::client::fetch;
 
 /// How long a process may take to start or to end.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -430,7 +430,7 @@ pub fn check(config: &str, files: &[(String, String)]) -> Output {
 /// A port of 127.0.0.1 that nothing listens on, never the same twice in a process.
 ///
 /// It lies below the range from which systems take the ports they choose themselves. Neither a
-/// connection nor an [upstream](crate::upstream) can therefore take it before its user does.
+/// connection nor an [upstream](crate::support::upstream) can therefore take it before its user does.
 ///
 /// # Panics
 ///

@@ -19,13 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificates::Authority;
-use crate::client::{self, Fields};
-use crate::h2_client::{
+use crate::support::certificates::Authority;
+use crate::support::client::{self, Fields};
+use crate::support::h2_client::{
     Frame, H2Client, H2Request, HPACK_LATEST, RUNTIME, RawH2, fields, header_map, hpack, hpack_indexed, reason,
     send_all,
 };
-use crate::tls_client::TlsClient;
+use crate::support::tls_client::TlsClient;
 
 /// How long [`H2Upstream::wait_for_hits`] waits.
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);

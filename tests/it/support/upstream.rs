@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
-use crate::client::{self, Connection, Fields, fetch};
+use crate::support::client::{self, Connection, Fields, fetch};
 
 /// How long [`Upstream::wait_for_hits`] waits.
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 
-use crate::certificates::Authority;
-use crate::client::{Connection, Response, fetch};
-use crate::gateway::{Gateway, free_port};
-use crate::h2_client::{H2Client, H2Request};
-use crate::h2_upstream::{H2Reply, H2Upstream};
-use crate::tls_client::TlsClient;
-use crate::upstream::{Received, Reply, Upstream};
+use crate::support::certificates::Authority;
+use crate::support::client::{Connection, Response, fetch};
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::h2_client::{H2Client, H2Request};
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
+use crate::support::tls_client::TlsClient;
+use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");

@@ -4,14 +4,14 @@
 //! `Content-Length`, and shows each field of the answer as it came, repeated ones included. What is
 //! not well-formed HTTP/1.1 is an error, never guessed at.
 //!
-//! The second half is the wire format itself, which the [upstream](crate::upstream) reads and
+//! The second half is the wire format itself, which the [upstream](crate::support::upstream) reads and
 //! writes with the same code.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::tls_client::{TlsClient, TlsStream};
+use crate::support::tls_client::{TlsClient, TlsStream};
 
 /// How long one socket operation may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

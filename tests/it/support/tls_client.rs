@@ -15,9 +15,9 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::certificates::{Authority, Certificate, provider};
-use crate::client::{Connection, fetch_tls};
-use crate::upstream::{Reply, Upstream};
+use crate::support::certificates::{Authority, Certificate, provider};
+use crate::support::client::{Connection, fetch_tls};
+use crate::support::upstream::{Reply, Upstream};
 
 /// How long one socket operation may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

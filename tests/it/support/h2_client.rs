@@ -1,7 +1,7 @@
 //! An HTTP/2 client for tests that block, and a raw one for those that misbehave.
 //!
 //! [`H2Client`] is the `h2` crate, which keeps to the protocol: many requests on one connection, bodies, trailers. All
-//! connections of the process share one runtime, which the [HTTP/2 upstream](crate::h2_upstream) uses too.
+//! connections of the process share one runtime, which the [HTTP/2 upstream](crate::support::h2_upstream) uses too.
 //! [`RawH2`] writes frames as a test makes them, and sees what comes back.
 
 use std::future::{Future, poll_fn};
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::client::{Fields, Response};
-use crate::tls_client::{TlsClient, TlsStream};
+use crate::support::client::{Fields, Response};
+use crate::support::tls_client::{TlsClient, TlsStream};
 
 /// How long a connection, or one request with its response, may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
