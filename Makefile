@@ -30,12 +30,12 @@ bench: cmake ## run the engine, router and compile benches
 bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy (an hour; installs them)
 	@sh tools/need-peers.sh "$(TOOLS)"
 	$(CARGO) build --quiet --release --bin corsgate --example bare
-	python3 -B benches/compare/compare.py
+	python3 -B compare/compare.py
 
 bench-gate: cmake ## check the instructions per request against a bare Pingora proxy; installs valgrind
 	@sh tools/debian.sh valgrind=valgrind
 	$(CARGO) build --quiet --release --locked --bin corsgate --example bare
-	python3 -B benches/compare/gate.py target/release/corsgate target/release/examples/bare
+	python3 -B compare/gate.py target/release/corsgate target/release/examples/bare
 
 release: cmake ## build target/release/corsgate
 	$(CARGO) build --release

@@ -6,7 +6,7 @@
 
 What browsers send through an edge proxy, in about the shares in which they send it: mostly GETs and POSTs of pages, some
 preflights, few refusals and errors; over kept connections, in plain and over TLS, in HTTP/1.1 and
-HTTP/2. And some reloads, of a configuration that is not small. The comparison in benches/compare measures with
+HTTP/2. And some reloads, of a configuration that is not small. The comparison in compare measures with
 requests of its own.
 
 How much work does not matter, only how often each way is taken beside the others.

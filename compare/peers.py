@@ -23,7 +23,7 @@ from pathlib import Path
 import load
 import scenarios
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "target"
 PYTHON_PACKAGES = TARGET / "tools" / "peers"  # where tools/need-peers.sh puts them
 

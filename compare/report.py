@@ -1,6 +1,6 @@
 """Turns results.json into Markdown: a row for each scenario, a column for each peer.
 
-    python3 benches/compare/report.py target/compare/results.json
+    python3 compare/report.py target/compare/results.json
 
 Ratios are corsgate's figure divided by the peer's, taken in each round; what is shown is their median, lowest and
 highest. With profile-guided builds (make release-pgo) corsgate's figure is that of its own. Of CPU time, instructions

@@ -1,6 +1,6 @@
 """Draws results.json: what a request costs each peer, and how the cost grows.
 
-    python3 benches/compare/plots.py target/compare/results.json
+    python3 compare/plots.py target/compare/results.json
 
 The pictures are SVG with text that stays text, on white, so that they are small and can be read on a dark page, too.
 """

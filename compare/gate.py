@@ -1,6 +1,6 @@
 """The gate: what corsgate costs beside a bare Pingora proxy, as instructions, which do not depend on a quiet machine.
 
-    python3 benches/compare/gate.py target/release/corsgate target/release/examples/bare
+    python3 compare/gate.py target/release/corsgate target/release/examples/bare
 
 Needs valgrind, and nothing else that is compared with. Ends with 1 when corsgate is above a bound; see load.py for how
 instructions are counted. The backend is a thread of this program: under callgrind every proxy is slower than that.
@@ -83,7 +83,7 @@ def main() -> int:
             f"\n{' and '.join(above)}: corsgate does more than it may, beside a bare Pingora proxy.\n"
             "What is new in the hooks of src/forward.rs, or in what they call? Build with `--profile profiling`, run\n"
             "both under `valgrind --tool=callgrind`, and compare with callgrind_annotate. If it is meant, say in\n"
-            "the commit what it buys, and raise the bound in benches/compare/gate.py."
+            "the commit what it buys, and raise the bound in compare/gate.py."
         )
     return 1 if above else 0
 
