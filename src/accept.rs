@@ -11,7 +11,7 @@
 //! Everything is read from the configuration in force when the connection begins. What later steps and the hooks need
 //! to know of it is in [`Client`].
 
-pub mod admission;
+pub(crate) mod admission;
 mod errors;
 mod proxy_protocol;
 
@@ -41,7 +41,7 @@ use crate::read::{Client, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Requests}
 use crate::record::listeners::{Counts, Open};
 use crate::snapshot::{Limits, Listener};
 /// How long connections without a request are kept once the process is to end.
-pub const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// Pingora's own would be 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers anyway; of TLS
 /// a record is read at a time, as with a buffer of 16 KiB. (2,000 idle connections over TLS, as measured: 96 KB each with
 /// 64 KiB, 46 KB with 16 KiB, 30 KB with none; an upload of 16 MiB: 258, 1027 and 1032 reads.)
@@ -50,7 +50,7 @@ const READ_BUFFER: usize = 0;
 const WRITE_BUFFER: usize = 1460;
 
 /// The application behind all listeners.
-pub struct Acceptor<A> {
+pub(crate) struct Acceptor<A> {
     live: Arc<Live>,
     app: Arc<A>,
     admission: Arc<Admission>,
@@ -70,7 +70,7 @@ struct ListenerRuntime {
 }
 
 /// How a listener's connections are set up.
-pub fn listener_config(listener: &Listener) -> ListenerConfig {
+pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
     ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }
 
@@ -78,7 +78,7 @@ pub fn listener_config(listener: &Listener) -> ListenerConfig {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// Hands requests to `app`. Serves what `live` says at the time of each connection, on the listeners that it has now.
-    pub fn new(live: Arc<Live>, app: A) -> Self {
+    pub(crate) fn new(live: Arc<Live>, app: A) -> Self {
         let listeners: Vec<ListenerRuntime> = {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| ListenerRuntime::of(listener, &generation)).collect()
@@ -90,12 +90,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// The open connections.
-    pub fn admission(&self) -> Arc<Admission> {
+    pub(crate) fn admission(&self) -> Arc<Admission> {
         self.admission.clone()
     }
 
     /// What is counted of them.
-    pub fn counts(&self) -> Arc<Counts> {
+    pub(crate) fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
     }
 

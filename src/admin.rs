@@ -27,12 +27,12 @@ use crate::accept::admission::Admission;
 use crate::live::Live;
 use crate::record::Recorder;
 
-pub use self::limits::Bounded;
+pub(crate) use self::limits::Bounded;
 use self::metrics::Metrics;
-pub use self::readiness::Readiness;
+pub(crate) use self::readiness::Readiness;
 
 /// By which whoever asks knows that it has reached this listener, and not a service behind the gateway.
-pub const SERVER: &str = "corsgate-admin";
+pub(crate) const SERVER: &str = "corsgate-admin";
 
 /// What there is to see.
 const PATHS: &str = "\
@@ -47,7 +47,7 @@ const PATHS: &str = "\
 ";
 
 /// Answers for a process.
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     process: Arc<Process>,
     /// Pages that are made from the text of the configuration: one at a time, for a large one costs memory as well.
     pages: Arc<Semaphore>,
@@ -56,19 +56,19 @@ pub struct AdminServer {
 }
 
 /// What there is to tell about.
-pub struct Process {
+pub(crate) struct Process {
     /// The configuration in force, and how it came to be.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     /// Whether it wants to be sent requests.
-    pub readiness: Readiness,
+    pub(crate) readiness: Readiness,
     /// What requests have left behind.
-    pub recorder: Arc<Recorder>,
+    pub(crate) recorder: Arc<Recorder>,
     /// The open connections.
-    pub connections: Arc<Admission>,
+    pub(crate) connections: Arc<Admission>,
     /// What is counted.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// When it started.
-    pub started: SystemTime,
+    pub(crate) started: SystemTime,
 }
 
 /// How long a page is waited for that somebody else's is in front of.
@@ -102,7 +102,7 @@ enum Format {
 
 impl AdminServer {
     /// Tells about a process.
-    pub fn new(process: Process) -> Self {
+    pub(crate) fn new(process: Process) -> Self {
         let queue = || Arc::new(Semaphore::new(1));
         AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue() }
     }

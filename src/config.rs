@@ -15,14 +15,16 @@ mod source;
 mod units;
 mod yaml;
 
-pub use self::choices::{Cors, Named, Toggle, Use};
-pub use self::document::{
-    ADMIN_ADDRESS, AccessLog, Admin, Balance, Certificate, ClientCertificate, Document, Ejection, HEALTHY_STATUS,
-    HealthCheck, Limits, Listener, ListenerTls, LogFormat, Node, RETRIES, Route, Server, Service, Timeouts, Upstream,
-    UpstreamTls,
+pub(crate) use self::choices::{Cors, Named, Toggle, Use};
+pub use self::document::Document;
+pub(crate) use self::document::{
+    ADMIN_ADDRESS, AccessLog, Balance, Certificate, ClientCertificate, Ejection, HEALTHY_STATUS, HealthCheck, Limits,
+    ListenerTls, LogFormat, Node, RETRIES, Server, Service, Timeouts, Upstream, UpstreamTls,
 };
-pub use self::edit::{Hunk, NewValue, hunks};
-pub use self::source::{Place, Source};
+pub use self::edit::NewValue;
+pub(crate) use self::edit::{Hunk, hunks};
+pub(crate) use self::source::Place;
+pub use self::source::Source;
 pub use self::units::{Duration, Size};
 
 use crate::problem::Problems;

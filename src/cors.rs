@@ -39,8 +39,11 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::edits::{Edits, Field, Headers, Vary};
-pub use self::names::{MAX_NAMES, MAX_NAMES_BYTES, is_forbidden_request_header};
-pub use self::origin::{MAX_ORIGIN, OriginMatch, OriginPattern, OriginSet, TuplePattern};
+pub(crate) use self::names::MAX_NAMES;
+pub(crate) use self::names::MAX_NAMES_BYTES;
+pub(crate) use self::names::is_forbidden_request_header;
+pub(crate) use self::origin::MAX_ORIGIN;
+pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };
@@ -225,7 +228,7 @@ impl Policy {
     }
 
     /// Whether this policy answers a request itself, as a preflight.
-    pub fn takes_as_preflight(&self, request: &CorsRequest<'_>) -> bool {
+    pub(crate) fn takes_as_preflight(&self, request: &CorsRequest<'_>) -> bool {
         let has = |name| request.headers.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
         request.method == Method::OPTIONS
             && match self.preflight_match {
@@ -388,7 +391,7 @@ impl<'a> OriginField<'a> {
     }
 }
 
-/// `Access-Control-CorsRequest-Method`.
+/// `Access-Control-Request-Method`.
 #[derive(Clone, Copy)]
 enum Requested<'a> {
     None,
@@ -410,7 +413,7 @@ impl<'a> Requested<'a> {
 impl CorsRequest<'_> {
     /// The method that a preflight asks for: what the real request will be routed by. None when this is no
     /// CORS-preflight request in the sense of Fetch.
-    pub fn preflighted_method(&self) -> Option<&str> {
+    pub(crate) fn preflighted_method(&self) -> Option<&str> {
         let preflight = self.method == Method::OPTIONS && self.headers.contains_key(ORIGIN);
         match Requested::of(self.headers) {
             Requested::Method(method) if preflight => method.to_str().ok(),
@@ -470,7 +473,7 @@ impl Reason {
 
     /// Whether a page is refused something. A request without an Origin is of no page, and one without a policy has
     /// nobody who refuses.
-    pub const fn is_refusal(self) -> bool {
+    pub(crate) const fn is_refusal(self) -> bool {
         match self {
             Reason::AllowedAny
             | Reason::AllowedExact

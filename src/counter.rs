@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Up to where the buckets of a [`Histogram`] reach, and the first of them for what the gateway answers by itself.
-pub const BUCKETS: [Duration; 17] = [
+pub(crate) const BUCKETS: [Duration; 17] = [
     Duration::from_micros(100),
     Duration::from_micros(500),
     Duration::from_millis(1),
@@ -28,7 +28,7 @@ pub const BUCKETS: [Duration; 17] = [
 
 /// A number that grows.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 /// How long things took.
 #[derive(Debug, Default)]
@@ -43,18 +43,18 @@ pub struct Histogram {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
     /// How many took at most as long as each of [`BUCKETS`].
-    pub cumulative: [u64; BUCKETS.len()],
+    pub(crate) cumulative: [u64; BUCKETS.len()],
     /// How many there were.
     pub count: u64,
     /// How long all of them took, in seconds.
-    pub sum: f64,
+    pub(crate) sum: f64,
 }
 
 // === impl Counter, Histogram ===
 
 impl Counter {
     /// It grows by this much.
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         // What another thread has just written is slow to get at, and not needed to add nothing.
         if more != 0 {
             self.0.fetch_add(more, Ordering::Relaxed);
@@ -62,14 +62,14 @@ impl Counter {
     }
 
     /// As far as it has grown.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Histogram {
     /// Something took this long.
-    pub fn observe(&self, took: Duration) {
+    pub(crate) fn observe(&self, took: Duration) {
         self.buckets[BUCKETS.partition_point(|bucket| *bucket < took)].add(1);
         let micros = took.as_secs().saturating_mul(1_000_000);
         self.micros.add(micros.saturating_add(u64::from(took.subsec_nanos()).div_ceil(1000)));

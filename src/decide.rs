@@ -3,14 +3,15 @@
 //! [`Snapshot::decide`] is the only way; the proxy, `explain` and the tests take it. It reads nothing but the request and
 //! the snapshot.
 
-pub mod local_reply;
+pub(crate) mod local_reply;
 mod refusal;
 mod request;
 
 use http::{Method, StatusCode, Version};
 
 pub use self::refusal::Refusal;
-pub use self::request::{Capacity, ConnectionFacts, Framing, Request, ServerName};
+pub(crate) use self::request::Capacity;
+pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
 use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Reason, Scheme};
 use crate::domain::HostName;
@@ -27,7 +28,7 @@ pub struct Verdict<'s> {
     /// Why CORS is as it is; None when the request got no further than its form, host or path.
     pub reason: Option<Reason>,
     /// The route that it belongs to, whoever answers; None when it got no further than its form, host or path.
-    pub route: Option<RouteRef<'s>>,
+    pub(crate) route: Option<RouteRef<'s>>,
 }
 
 /// What a request is to CORS.
@@ -56,9 +57,9 @@ pub enum Action<'s> {
 #[derive(Debug, Clone, Copy)]
 pub struct RouteRef<'s> {
     /// Its position, for [`Snapshot::route`] later on.
-    pub index: u32,
+    pub(crate) index: u32,
     /// The route.
-    pub route: &'s Route,
+    pub(crate) route: &'s Route,
 }
 
 // === impl Snapshot ===
@@ -195,7 +196,7 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
 
 impl Verdict<'_> {
     /// What the request is to CORS.
-    pub fn kind(&self) -> RequestKind {
+    pub(crate) fn kind(&self) -> RequestKind {
         match self.action {
             Action::AnswerPreflight(_) => RequestKind::Preflight,
             Action::Forward(_) | Action::Redirect(_) | Action::Refuse(_) => RequestKind::Actual,
@@ -203,12 +204,12 @@ impl Verdict<'_> {
     }
 
     /// Whether the gateway refuses the request, or refuses it to the page that made it.
-    pub fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         matches!(self.action, Action::Refuse(_)) || self.reason.is_some_and(Reason::is_refusal)
     }
 
     /// Why it is so, in one word: the reason, or else why the gateway refuses.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match (self.reason, self.action) {
             (Some(reason), _) => reason.code(),
             (None, Action::Refuse(refusal)) => refusal.code(),
@@ -220,10 +221,10 @@ impl Verdict<'_> {
 
 impl RequestKind {
     /// Both, each at the position that it has as a number.
-    pub const ALL: [RequestKind; 2] = [RequestKind::Preflight, RequestKind::Actual];
+    pub(crate) const ALL: [RequestKind; 2] = [RequestKind::Preflight, RequestKind::Actual];
 
     /// As logs and metrics write it.
-    pub const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             RequestKind::Preflight => "preflight",
             RequestKind::Actual => "actual",

@@ -19,7 +19,7 @@ use crate::process::{ReloadOn, ReloadSignal, Sockets, StartError, add_http_servi
 use crate::source::ConfigSource;
 
 /// The configuration that the demo serves; the example of the README is the same file.
-pub const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
+pub(crate) const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
 
 /// Where [`CONFIG`] says that httpbin is.
 const HTTPBIN: &str = "127.0.0.1:8000";
@@ -32,7 +32,7 @@ const ACCESS_LOG: &str = "\naccess_log: { format: text }\n";
 
 /// Why the demo could not start.
 #[derive(Debug)]
-pub enum DemoError {
+pub(crate) enum DemoError {
     /// No port for the built-in upstream.
     Port(io::Error),
     /// The configuration; not to be expected.
@@ -42,7 +42,10 @@ pub enum DemoError {
 }
 
 /// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
-pub fn serve(reload_signal: ReloadSignal, announce: impl FnOnce(&str)) -> Result<std::convert::Infallible, DemoError> {
+pub(crate) fn serve(
+    reload_signal: ReloadSignal,
+    announce: impl FnOnce(&str),
+) -> Result<std::convert::Infallible, DemoError> {
     let address = free_address().map_err(DemoError::Port)?;
     let mut config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
     let admin = TcpListener::bind(ADMIN).is_ok().then_some(ADMIN);

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 /// Why a text is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameFault {
+pub(crate) enum NameFault {
     /// A character that no name has. Upper case counts: names are compared in lower case.
     Character(char),
     /// Its labels are wrong.
@@ -24,12 +24,12 @@ pub struct HostName {
 ///
 /// A host of n labels has n tails, and a hostile one up to 127. Only the tails of a length that occurs are looked up.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Depths(u128);
+pub(crate) struct Depths(u128);
 
 /// Whether a text is a name that browsers send: lower case, labels of 1 to 63 bytes, at most 253 in all.
 ///
 /// `_` is no DNS host character, but URL hosts have it and names with it exist.
-pub fn check_name(name: &str) -> Result<(), NameFault> {
+pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
     if let Some(character) = name.chars().find(|c| !c.is_ascii() || !is_name_byte(*c as u8)) {
         return Err(NameFault::Character(character));
     }
@@ -46,7 +46,7 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
 }
 
 /// What a name is made of, dots included.
-pub fn is_name_byte(b: u8) -> bool {
+pub(crate) fn is_name_byte(b: u8) -> bool {
     matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
 }
 
@@ -108,7 +108,7 @@ impl HostName {
 }
 
 /// Splits a port off, at the colon behind the host: not at one inside the brackets of an IPv6 address.
-pub fn split_port(authority: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
     let after_brackets = authority.rfind(']').map_or(0, |i| i + 1);
     match authority[after_brackets..].find(':') {
         Some(colon) => (&authority[..after_brackets + colon], Some(&authority[after_brackets + colon + 1..])),
@@ -117,26 +117,26 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 /// Whether a text is labels and the dots between them: nothing is empty.
-pub fn are_labels(text: &str) -> bool {
+pub(crate) fn are_labels(text: &str) -> bool {
     text.split('.').all(|label| !label.is_empty())
 }
 
 impl Depths {
     /// Notes the base of a wildcard.
-    pub fn add(&mut self, base: &str) {
+    pub(crate) fn add(&mut self, base: &str) {
         let labels = base.bytes().filter(|b| *b == b'.').count() + 1;
         self.0 |= 1 << labels.min(127);
     }
 
     /// The tails of a host that could be bases, each as the position of the dot in front of it, the shortest first.
-    pub fn tails(self, host: &str) -> impl Iterator<Item = usize> {
+    pub(crate) fn tails(self, host: &str) -> impl Iterator<Item = usize> {
         let deepest = 127 - self.0.leading_zeros().min(127) as usize;
         let dots = host.bytes().enumerate().rev().filter(|(_, b)| *b == b'.').map(|(i, _)| i);
         dots.take(deepest).enumerate().filter(move |(i, _)| self.0 & (1 << (i + 1)) != 0).map(|(_, dot)| dot)
     }
 
     /// No wildcard at all.
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 }

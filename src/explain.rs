@@ -34,7 +34,7 @@
 //! ```
 
 mod cause;
-pub mod effective;
+pub(crate) mod effective;
 mod exchange;
 pub mod fetch;
 mod fix;
@@ -42,12 +42,14 @@ mod question;
 mod render;
 mod simulation;
 
-pub use self::cause::{Cause, InvalidOrigin, Likeness, Near};
+pub use self::cause::Cause;
 pub use self::exchange::{Exchange, Head};
-pub use self::fix::{Fix, Objection, RejectedFix, Widening};
+pub(crate) use self::fix::{Fix, Objection, RejectedFix};
 pub use self::question::{InvalidQuestion, Question, Recorded};
-pub use self::render::{json, repaired_json, repaired_text, text};
-pub use crate::config::Hunk;
+pub(crate) use self::render::repaired_json;
+pub(crate) use self::render::repaired_text;
+pub use self::render::{json, text};
+pub(crate) use crate::config::Hunk;
 
 use self::cause::Diagnosis;
 use self::fix::FixResult;
@@ -71,49 +73,49 @@ pub struct Configuration<'a> {
 }
 
 /// Reads a text with the env of the configuration, as `check` does.
-pub type Read<'a> = &'a dyn Fn(&str) -> Loaded;
+pub(crate) type Read<'a> = &'a dyn Fn(&str) -> Loaded;
 
 /// Why a request gets what it gets.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     /// What the configuration is called.
-    pub file: String,
+    pub(crate) file: String,
     /// The page, or what stands for it.
-    pub origin: String,
+    pub(crate) origin: String,
     /// The method as it is sent.
-    pub method: String,
+    pub(crate) method: String,
     /// Where it goes.
-    pub url: String,
+    pub(crate) url: String,
     /// Whether cookies go along.
-    pub credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// Whether the page gets what it wants.
     pub outcome: Outcome,
     /// The gateway's code for the step at which it ended, as logs and metrics have it. The cause has one of its own.
     pub reason: &'static str,
     /// What the browser's console says; None when it says nothing.
-    pub console: Option<String>,
+    pub(crate) console: Option<String>,
     /// What is behind it; None when it passes.
     pub cause: Option<Cause>,
     /// Where that stands in the file, as far as one place can be named.
-    pub culprit: Option<Place>,
+    pub(crate) culprit: Option<Place>,
     /// The route that takes the request.
-    pub route: Option<RouteFound>,
+    pub(crate) route: Option<RouteFound>,
     /// Whether the browser asks first.
     pub preflight: Preflight,
     /// What goes over the wire, in order.
     pub exchanges: Vec<Shown>,
     /// Response headers that the page can read: those that are known to be there, and those that are exposed; `*` for all.
-    pub readable: Vec<String>,
+    pub(crate) readable: Vec<String>,
     /// Response headers that the page wants to read and cannot.
-    pub unreadable: Vec<String>,
+    pub(crate) unreadable: Vec<String>,
     /// Seconds for which the browser remembers the preflight; None without one that passed.
-    pub remembered: Option<u64>,
+    pub(crate) remembered: Option<u64>,
     /// What is worth knowing beside that.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// The smallest edit that lets it pass, if there is one.
     pub fix: Option<Fix>,
     /// What came closest, if there is none: an edit with which the file would be refused.
-    pub tried: Option<RejectedFix>,
+    pub(crate) tried: Option<RejectedFix>,
 }
 
 /// Whether a page gets what it wants.
@@ -127,29 +129,29 @@ pub enum Outcome {
 
 /// A place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The path of the key.
-    pub key: KeyPath,
+    pub(crate) key: KeyPath,
     /// From 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// From 1, in characters.
-    pub column: usize,
+    pub(crate) column: usize,
 }
 
 /// The route that takes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteFound {
+pub(crate) struct RouteFound {
     /// `service/route`, as logs have it.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it stands.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The policy that counts for it.
-    pub policy: PolicyFound,
+    pub(crate) policy: PolicyFound,
 }
 
 /// The policy that counts for a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PolicyFound {
+pub(crate) enum PolicyFound {
     /// There is no `cors` at any level.
     Absent,
     /// `cors: false`
@@ -186,13 +188,13 @@ pub enum Preflight {
 #[derive(Debug, Clone)]
 pub struct Shown {
     /// What it is to the browser.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// What it is to the gateway.
-    pub kind: RequestKind,
+    pub(crate) kind: RequestKind,
     /// Who answers.
-    pub answered_by: AnsweredBy,
+    pub(crate) answered_by: AnsweredBy,
     /// The reason code.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// `PUT /orders?page=2`
     pub request: String,
     /// The request's fields.
@@ -203,7 +205,7 @@ pub struct Shown {
 
 /// Who answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnsweredBy {
+pub(crate) enum AnsweredBy {
     /// The gateway.
     Gateway,
     /// The upstream; its response is an assumption, but for the edits.
@@ -225,7 +227,7 @@ pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explan
 
 /// For a text that is refused, with its problems: the edits after which it is a configuration that lets the request
 /// pass, or at least a configuration. None when one of the problems leaves a choice.
-pub fn repair(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
+pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
     fix::repair(question, name, text, problems, read)
 }
 
@@ -410,11 +412,6 @@ impl<'a> Configuration<'a> {
     /// edited text would be read.
     pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, read: Read<'a>) -> Self {
         Configuration { name, text, snapshot, read }
-    }
-
-    /// What its file is called.
-    pub fn name(&self) -> &'a str {
-        self.name
     }
 }
 

@@ -45,14 +45,14 @@ use crate::snapshot::Route;
 use crate::upstream::{Endpoint, RunningUpstream};
 
 /// The gateway, as Pingora sees it.
-pub struct Gateway {
+pub(crate) struct Gateway {
     live: Arc<Live>,
     recorder: Arc<Recorder>,
     request_ids: RequestIds,
 }
 
 /// What is remembered of a request between hooks.
-pub struct Ctx {
+pub(crate) struct Ctx {
     /// What was decided. None before `request_filter`, and then no response gets any CORS header.
     decided: Option<Decided>,
     /// How it fares with the upstream.
@@ -84,7 +84,7 @@ const MOST_INTERIM: u8 = 32;
 
 impl Gateway {
     /// Serves what `live` says at the time of each request, and tells `recorder` of it.
-    pub fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         Gateway { live, recorder, request_ids: RequestIds::new() }
     }
 }

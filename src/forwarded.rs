@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 /// Header fields that say how a request came.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The networks whose word is believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,18 +22,18 @@ impl TrustedProxies {
     }
 
     /// Whether an address is a trusted proxy's.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
     /// Whether nobody is trusted.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The client behind `peer`, who is connected to us, as far as trusted proxies tell of it.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {
             return peer;
@@ -61,14 +61,14 @@ impl FromIterator<IpNet> for TrustedProxies {
 }
 
 /// `X-UpstreamAttempt-For` for the upstream, of a peer whose word about others is not believed. All its requests have the same.
-pub fn alone(peer: IpAddr) -> HeaderValue {
+pub(crate) fn alone(peer: IpAddr) -> HeaderValue {
     // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
     value(peer.to_canonical().to_string().into_bytes())
 }
 
 /// `X-UpstreamAttempt-For` for the upstream: the chain that a trusted peer handed over, and the peer itself, as [`alone`] says
 /// it.
-pub fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+pub(crate) fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
     let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());
     value(before.chain([peer.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]))
 }

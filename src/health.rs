@@ -35,7 +35,7 @@ const FIRST_WITHIN: Duration = Duration::from_secs(1);
 const MOST_BODY: usize = 64 << 10;
 
 /// The service.
-pub struct Health {
+pub(crate) struct Health {
     live: Arc<Live>,
     connector: Arc<OnceCell<Connector>>,
 }
@@ -57,7 +57,7 @@ struct Check {
 
 impl Health {
     /// Checks what `live` says at each time.
-    pub fn new(live: Arc<Live>) -> Self {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
         Health { live, connector: Arc::default() }
     }
 }

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-pub use self::acceptors::{AcceptorError, Acceptors};
-pub use self::generation::Generation;
-pub use self::reloads::{Reload, Reloads};
+pub(crate) use self::acceptors::{AcceptorError, Acceptors};
+pub(crate) use self::generation::Generation;
+pub(crate) use self::reloads::{Reload, Reloads};
 
 use crate::config::Source;
 use crate::problem::{Problems, Severity};
@@ -47,11 +47,11 @@ pub struct Live {
 #[derive(Debug)]
 pub struct Reloaded {
     /// The generation that is now in force.
-    pub number: u64,
+    pub(crate) number: u64,
     /// What has changed in the file but needs a restart.
-    pub needs_restart: Vec<&'static str>,
+    pub(crate) needs_restart: Vec<&'static str>,
     /// Warnings, as `check` prints them; empty if there are none.
-    pub remarks: String,
+    pub(crate) remarks: String,
 }
 
 /// Why a configuration cannot be used.
@@ -86,7 +86,7 @@ impl Live {
     }
 
     /// Where the configuration comes from.
-    pub fn source(&self) -> &ConfigSource {
+    pub(crate) fn source(&self) -> &ConfigSource {
         &self.source
     }
 
@@ -96,18 +96,18 @@ impl Live {
     }
 
     /// What the process was started with, and only a restart can change.
-    pub fn started(&self) -> &StartupSettings {
+    pub(crate) fn started(&self) -> &StartupSettings {
         &self.started
     }
 
     /// The keys in which the configuration in force differs from what the process was started with, and which only a
     /// restart can put in force.
-    pub fn needs_restart(&self) -> Vec<&'static str> {
+    pub(crate) fn needs_restart(&self) -> Vec<&'static str> {
         self.started.differences(self.current().snapshot.startup())
     }
 
     /// How reloads have gone.
-    pub fn reloads(&self) -> &Reloads {
+    pub(crate) fn reloads(&self) -> &Reloads {
         &self.reloads
     }
 
@@ -161,7 +161,7 @@ impl Live {
     }
 
     /// Looks at the files that the last reading asked for. Blocks: on the file system, and while a reload runs.
-    pub fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> Look {
         let read = self.lock_files().clone();
         let now = read.again();
         Look { read, now }

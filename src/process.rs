@@ -26,7 +26,7 @@ use tokio::net::TcpSocket;
 use self::drain::DrainService;
 use self::names::NamesService;
 use self::reload::ReloadService;
-pub use self::reload::{ReloadOn, ReloadSignal};
+pub(crate) use self::reload::{ReloadOn, ReloadSignal};
 use self::signals::Signals;
 use crate::accept::{Acceptor, listener_config};
 use crate::admin::metrics::Metrics;
@@ -49,7 +49,7 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(6);
 
 /// Why the process could not start to serve.
 #[derive(Debug)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The signal handler could not be installed.
     Signal(io::Error),
     /// An address cannot be listened on.
@@ -60,7 +60,7 @@ pub enum StartError {
 
 /// Where a process gets its listening sockets from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sockets {
+pub(crate) enum Sockets {
     /// It opens them.
     Own,
     /// From the process that runs already, once that is sent SIGQUIT.
@@ -68,7 +68,7 @@ pub enum Sockets {
 }
 
 /// Serves until a signal ends the process. Returns only when it could not start.
-pub fn serve(
+pub(crate) fn serve(
     live: Arc<Live>,
     reload_signal: ReloadSignal,
     sockets: Sockets,
@@ -78,7 +78,7 @@ pub fn serve(
 }
 
 /// As [`serve`], with services of the caller's own in the same process.
-pub fn serve_with(
+pub(crate) fn serve_with(
     live: Arc<Live>,
     reload_signal: ReloadSignal,
     sockets: Sockets,
@@ -228,7 +228,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// Runs a service that answers by itself on an address of its own.
-pub fn add_http_service<A>(server: &mut Server, name: &str, app: A, address: SocketAddr)
+pub(crate) fn add_http_service<A>(server: &mut Server, name: &str, app: A, address: SocketAddr)
 where
     A: ServerApp + Send + Sync + 'static,
 {

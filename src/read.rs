@@ -5,9 +5,9 @@
 mod client;
 mod connection;
 mod requests;
-pub mod watchdog;
+pub(crate) mod watchdog;
 
-pub use self::client::Client;
+pub(crate) use self::client::Client;
 pub(crate) use self::client::ClientTls;
 pub(crate) use self::connection::ClientStream;
 pub(crate) use self::requests::{OVER_LIMIT_TIMEOUT, Requests};

@@ -3,8 +3,8 @@
 //! Each request is noted once, when it has ended, as one [`RequestRecord`]. Everything that is counted, written or remembered
 //! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
 
-pub mod access_log;
-pub mod listeners;
+pub(crate) mod access_log;
+pub(crate) mod listeners;
 mod refusals;
 pub mod request_id;
 mod route_metrics;
@@ -17,8 +17,10 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 pub use self::access_log::AccessLogger;
-pub use self::refusals::{CUT, Refusals, RefusedRequest};
-pub use self::route_metrics::{MethodClass, RouteMetrics, RouteMetricsTable, StatusClass};
+pub(crate) use self::refusals::{CUT, Refusals, RefusedRequest};
+pub use self::route_metrics::MethodClass;
+pub(crate) use self::route_metrics::RouteMetricsTable;
+pub(crate) use self::route_metrics::StatusClass;
 
 use crate::cors::{Reason, Scheme};
 use crate::decide::RequestKind;
@@ -31,16 +33,16 @@ pub struct Recorder {
     /// Whether there is an admin listener, where it can be asked for.
     admin: bool,
     /// Requests under way.
-    pub running: Running,
+    pub(crate) running: Running,
     /// The last ones that were refused.
-    pub refusals: Refusals,
+    pub(crate) refusals: Refusals,
     /// A line for each.
-    pub access_log: Arc<AccessLogger>,
+    pub(crate) access_log: Arc<AccessLogger>,
 }
 
 /// How many requests are under way: what a graceful stop waits for.
 #[derive(Debug, Default)]
-pub struct Running(AtomicUsize);
+pub(crate) struct Running(AtomicUsize);
 
 /// A request that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -116,12 +118,12 @@ impl Recorder {
     }
 
     /// Whether anybody can ever learn of a request. If not, none has to be told of.
-    pub fn is_recording(&self, snapshot: &Snapshot) -> bool {
+    pub(crate) fn is_recording(&self, snapshot: &Snapshot) -> bool {
         self.admin || snapshot.access_log().is_some()
     }
 
     /// Whether there is anybody to count for.
-    pub fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         self.admin
     }
 
@@ -139,17 +141,17 @@ impl Recorder {
 
 impl Running {
     /// Requests under way now.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
     /// One begins.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One has ended.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

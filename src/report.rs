@@ -70,7 +70,7 @@ pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_j
 }
 
 /// The lines that mend a problem, where that is one definite edit.
-pub fn fix(problem: &Problem, source: &Source<'_>) -> Option<Vec<Hunk>> {
+pub(crate) fn fix(problem: &Problem, source: &Source<'_>) -> Option<Vec<Hunk>> {
     let mended = source.with_replacement(&problem.at, &problem.kind.replacement()?)?;
     Some(hunks(source.whole(), &mended))
 }

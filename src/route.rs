@@ -78,7 +78,7 @@ pub struct Path<R> {
 }
 
 /// RouteMethods of a route; None takes all that no other route of the path names.
-pub type RouteMethods = Box<[Box<str>]>;
+pub(crate) type RouteMethods = Box<[Box<str>]>;
 
 /// One route of a service under one path.
 #[derive(Debug)]
@@ -101,13 +101,13 @@ pub struct Builder<R> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The host, as a pattern; `*` for services without hosts.
-    pub host: String,
+    pub(crate) host: String,
     /// The path, as a pattern.
-    pub path: String,
+    pub(crate) path: String,
     /// Service and entry (in the order given to [`Builder::service`]) of the one that stands first.
-    pub first: (usize, usize),
+    pub(crate) first: (usize, usize),
     /// Those of the other.
-    pub second: (usize, usize),
+    pub(crate) second: (usize, usize),
 }
 
 type NodeId = u32;
@@ -170,7 +170,7 @@ impl<R, H> Routes<R, H> {
     }
 
     /// What a host carries, whatever the path.
-    pub fn carried(&self, host: &str) -> Option<&H> {
+    pub(crate) fn carried(&self, host: &str) -> Option<&H> {
         self.host(host).map(|id| &self.hosts[id as usize].carried)
     }
 
@@ -210,12 +210,12 @@ impl<R> Path<R> {
     }
 
     /// All routes of the path, in the order of the file; never none.
-    pub fn routes(&self) -> impl Iterator<Item = &R> {
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
         self.choices.iter().map(|(_, route)| route)
     }
 
     /// The value of `Allow` (RFC 9110 section 15.5.6).
-    pub fn allow(&self) -> &HeaderValue {
+    pub(crate) fn allow(&self) -> &HeaderValue {
         &self.allow
     }
 }

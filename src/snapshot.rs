@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::load::{CompileEnv, Loaded, load};
-pub use self::settings::*;
+pub(crate) use self::settings::*;
 
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
@@ -41,35 +41,35 @@ pub struct Snapshot {
 #[derive(Debug, Clone)]
 pub struct Route {
     /// `service/route`, for logs and metrics.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// None: no CORS handling.
-    pub policy: Option<Arc<Policy>>,
+    pub(crate) policy: Option<Arc<Policy>>,
     /// Where requests go.
-    pub upstream: UpstreamId,
+    pub(crate) upstream: UpstreamId,
     /// What is cut off the front of the path.
-    pub strip_prefix: Option<Box<str>>,
+    pub(crate) strip_prefix: Option<Box<str>>,
     /// Where it stands in the file.
-    pub place: RoutePlace,
+    pub(crate) place: RoutePlace,
     /// The nearest `cors`, which counts for it; None when there is none at any level.
-    pub cors: Option<CorsPlace>,
+    pub(crate) cors: Option<CorsPlace>,
 }
 
 /// Where a route stands in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RoutePlace {
+pub(crate) struct RoutePlace {
     /// Position of the service.
-    pub service: u32,
+    pub(crate) service: u32,
     /// Position of the route in it; None for the one that a service without routes has.
-    pub route: Option<u32>,
+    pub(crate) route: Option<u32>,
 }
 
 /// Which `cors` counts for a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorsPlace {
+pub(crate) struct CorsPlace {
     /// Where the key stands.
-    pub level: Level,
+    pub(crate) level: Level,
     /// The named policy that it chooses; None when it is written in place, or `false`.
-    pub name: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<str>>,
 }
 
 /// A place where `cors` can stand, from far to near.
@@ -85,7 +85,7 @@ pub enum Level {
 
 /// Position of an upstream in [`Snapshot::upstreams`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamId(pub usize);
+pub(crate) struct UpstreamId(pub usize);
 
 /// Position of a route in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,13 +99,13 @@ pub struct StartupSettings {
     /// Where operators connect; None: nowhere.
     pub admin: Option<SocketAddr>,
     /// Threads that serve requests; 0 = one per core.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// The longest that SIGTERM waits.
     pub grace_period: Duration,
     /// How long SIGTERM goes on accepting.
     pub drain_delay: Duration,
     /// Where SIGQUIT hands the sockets over; None: a place that the process finds.
-    pub upgrade_socket: Option<Box<str>>,
+    pub(crate) upgrade_socket: Option<Box<str>>,
 }
 
 // === impl Snapshot ===
@@ -150,33 +150,33 @@ impl Snapshot {
     }
 
     /// Where clients connect, in the order of the file.
-    pub fn listeners(&self) -> &[Arc<Listener>] {
+    pub(crate) fn listeners(&self) -> &[Arc<Listener>] {
         &self.listeners
     }
 
     /// The listener behind a local address, which a listener on an unspecified address has many of.
-    pub fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
+    pub(crate) fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
         let found = || self.listeners.iter().filter(|listener| listener.serves(local));
         found().find(|listener| !listener.address.ip().is_unspecified()).or_else(|| found().next())
     }
 
     /// Whose word about a client is believed.
-    pub fn trusted_proxies(&self) -> &TrustedProxies {
+    pub(crate) fn trusted_proxies(&self) -> &TrustedProxies {
         &self.trusted_proxies
     }
 
     /// What a client may do.
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
     /// One line for each request; None: none.
-    pub fn access_log(&self) -> Option<&AccessLog> {
+    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
         self.access_log.as_ref()
     }
 
     /// Names by which the admin listener may be asked, beside addresses and `localhost`.
-    pub fn admin_hosts(&self) -> &[HostPattern] {
+    pub(crate) fn admin_hosts(&self) -> &[HostPattern] {
         &self.admin_hosts
     }
 
@@ -211,19 +211,19 @@ impl StartupSettings {
 
 impl Route {
     /// Where it stands: `services[0].routes[1]`.
-    pub fn at(&self) -> KeyPath {
+    pub(crate) fn at(&self) -> KeyPath {
         self.place.at(Level::Route)
     }
 
     /// Where the `cors` stands that counts for it, be it a policy, the name of one, or `false`.
-    pub fn cors_at(&self) -> Option<KeyPath> {
+    pub(crate) fn cors_at(&self) -> Option<KeyPath> {
         let mut at = self.place.at(self.cors.as_ref()?.level);
         at.0.push(PathStep::Key("cors".into()));
         Some(at)
     }
 
     /// Where its policy is written; None without one.
-    pub fn policy_at(&self) -> Option<KeyPath> {
+    pub(crate) fn policy_at(&self) -> Option<KeyPath> {
         self.policy.as_ref()?;
         match &self.cors.as_ref()?.name {
             Some(name) => Some(KeyPath(vec![PathStep::Key("cors_policies".into()), PathStep::Key(name.to_string())])),
@@ -234,7 +234,7 @@ impl Route {
 
 impl RoutePlace {
     /// The `cors` of a level, as a document has it for this route; None: there is none.
-    pub fn cors(self, document: &Document, level: Level) -> Option<&Cors> {
+    pub(crate) fn cors(self, document: &Document, level: Level) -> Option<&Cors> {
         let service = || document.services.as_ref()?.get(self.service as usize);
         match level {
             Level::Top => document.cors.as_ref(),
@@ -244,7 +244,7 @@ impl RoutePlace {
     }
 
     /// What of a level this route is in: the whole file, its service, or itself.
-    pub fn at(self, level: Level) -> KeyPath {
+    pub(crate) fn at(self, level: Level) -> KeyPath {
         let RoutePlace { service, route } = self;
         let mut steps = Vec::new();
         if level >= Level::Service {

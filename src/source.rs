@@ -1,14 +1,14 @@
 //! Where a configuration comes from: a file, or a text that is part of the program.
 
 mod file;
-pub mod watch;
+pub(crate) mod watch;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use self::file::Files;
+pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 
 use crate::snapshot::{CompileEnv, Loaded, load};
@@ -24,31 +24,31 @@ pub enum ConfigSource {
 
 /// The text of a configuration.
 #[derive(Debug)]
-pub struct SourceText {
+pub(crate) struct SourceText {
     /// Path of the file as given on the command line.
-    pub name: String,
+    pub(crate) name: String,
     /// The text as it was read.
-    pub text: String,
+    pub(crate) text: String,
     /// SHA-256 of the text in hexadecimal digits, as `sha256sum` prints it.
-    pub hash: String,
+    pub(crate) hash: String,
     /// When it was read.
-    pub read: SystemTime,
+    pub(crate) read: SystemTime,
 }
 
 /// The configuration file cannot be read, or is not UTF-8.
 #[derive(Debug)]
 pub struct Unreadable {
     /// Path of the file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Error of the operating system.
-    pub error: io::Error,
+    pub(crate) error: io::Error,
 }
 
 // === impl ConfigSource ===
 
 impl ConfigSource {
     /// Path of the configuration file; None for a built-in configuration.
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             ConfigSource::File(path) => Some(path),
             ConfigSource::BuiltIn(_) => None,
@@ -56,12 +56,12 @@ impl ConfigSource {
     }
 
     /// Reads the text and loads it.
-    pub fn open(&self) -> Result<(SourceText, Loaded), Unreadable> {
+    pub(crate) fn open(&self) -> Result<(SourceText, Loaded), Unreadable> {
         self.read_and_load(&Reading::default())
     }
 
     /// Loads another text as if it were the text of this source. Reads the files that the text names.
-    pub fn load(&self, text: &str) -> Loaded {
+    pub(crate) fn load(&self, text: &str) -> Loaded {
         self.load_with(text, &Reading::default())
     }
 

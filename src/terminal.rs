@@ -11,17 +11,17 @@ pub enum Paint {
 
 impl Paint {
     /// What is to be found first.
-    pub fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.with("1", text)
     }
 
     /// What can be passed over.
-    pub fn dim(self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.with("2", text)
     }
 
     /// With the parameters of an ANSI escape sequence (ECMA-48, SGR).
-    pub fn with(self, parameters: &str, text: &str) -> String {
+    pub(crate) fn with(self, parameters: &str, text: &str) -> String {
         match self {
             Paint::Plain => text.to_owned(),
             Paint::Colour => format!("\x1b[{parameters}m{text}\x1b[0m"),
@@ -38,7 +38,7 @@ impl Width {
     pub const DEFAULT: Width = Width(100);
 
     /// That of a terminal; sentences are not narrower than 60 columns, and not wider than 120.
-    pub fn of_terminal(columns: u16) -> Self {
+    pub(crate) fn of_terminal(columns: u16) -> Self {
         Width(usize::from(columns).clamp(60, 120))
     }
 

@@ -20,7 +20,7 @@ use crate::domain::HostName;
 use crate::problem::ProblemKind;
 
 /// A certificate with its key, as a listener shows it.
-pub struct Certificate {
+pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
     /// Lower case; addresses as HTTP writes them, wildcards without their `*`.
     exact: Vec<Box<str>>,
@@ -31,7 +31,7 @@ pub struct Certificate {
 
 /// The certificates of a listener, found by the name that a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     all: Vec<Arc<Certificate>>,
     exact: HashMap<Box<str>, usize>,
     wildcard: HashMap<Box<str>, usize>,
@@ -39,34 +39,34 @@ pub struct Certificates {
 
 /// Authorities that are trusted to have signed a certificate.
 #[derive(Clone)]
-pub struct Authorities {
+pub(crate) struct Authorities {
     certificates: Arc<[CertificateDer<'static>]>,
     roots: Arc<RootCertStore>,
 }
 
 /// A certificate with its key, as we show it to an upstream.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     /// Belongs to the leaf.
-    pub key: PrivateKeyDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 /// A file with its name, for messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Pem<'a> {
+pub(crate) struct Pem<'a> {
     /// As written in the configuration.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// What the file holds.
-    pub text: &'a [u8],
+    pub(crate) text: &'a [u8],
 }
 
 // === impl Certificate, Certificates ===
 
 impl Certificate {
     /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
-    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
+    pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         let facts = Facts::of(chain.path, &certificates[0], now)?;
         let key = pair(chain.path, key.path, certificates, &private)?;
@@ -74,36 +74,36 @@ impl Certificate {
     }
 
     /// What a handshake uses.
-    pub fn key(&self) -> &Arc<CertifiedKey> {
+    pub(crate) fn key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
 
     /// Whether it is valid for a host: a name, or an address as HTTP writes it (RFC 9525 section 6).
-    pub fn covers(&self, host: &str) -> bool {
+    pub(crate) fn covers(&self, host: &str) -> bool {
         let named = |names: &[Box<str>], name: &str| names.iter().any(|known| **known == *name);
         named(&self.exact, host) || base_of(host).is_some_and(|base| named(&self.wildcard, base))
     }
 
     /// What it is for, as its subject alternative names have it.
-    pub fn names(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let wildcards = self.wildcard.iter().map(|base| format!("*.{base}"));
         self.exact.iter().map(ToString::to_string).chain(wildcards)
     }
 
     /// When it ends, in seconds since 1970.
-    pub fn ends(&self) -> i64 {
+    pub(crate) fn ends(&self) -> i64 {
         self.ends
     }
 
     /// Whole days from `now`, in seconds since 1970, until it ends.
-    pub fn days_left(&self, now: i64) -> i64 {
+    pub(crate) fn days_left(&self, now: i64) -> i64 {
         (self.ends - now).div_euclid(86_400)
     }
 }
 
 impl Certificates {
     /// The first is the default. None for none at all.
-    pub fn new(all: Vec<Arc<Certificate>>) -> Option<Self> {
+    pub(crate) fn new(all: Vec<Arc<Certificate>>) -> Option<Self> {
         all.first()?;
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         for (i, certificate) in all.iter().enumerate() {
@@ -119,14 +119,14 @@ impl Certificates {
 
     /// The one for a name in lower case: the first that has exactly this name, else the first whose wildcard covers
     /// it, else the default.
-    pub fn find(&self, name: Option<&str>) -> &Arc<Certificate> {
+    pub(crate) fn find(&self, name: Option<&str>) -> &Arc<Certificate> {
         let found = name
             .and_then(|name| self.exact.get(name).or_else(|| base_of(name).and_then(|base| self.wildcard.get(base))));
         &self.all[found.copied().unwrap_or(0)]
     }
 
     /// All of them, the default first.
-    pub fn all(&self) -> &[Arc<Certificate>] {
+    pub(crate) fn all(&self) -> &[Arc<Certificate>] {
         &self.all
     }
 }
@@ -162,7 +162,7 @@ fn base_of(name: &str) -> Option<&str> {
 
 impl Authorities {
     /// Reads a file with one authority or more.
-    pub fn parse(pem: Pem<'_>) -> Result<Self, ProblemKind> {
+    pub(crate) fn parse(pem: Pem<'_>) -> Result<Self, ProblemKind> {
         let certificates = read_chain(pem)?;
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
@@ -175,12 +175,12 @@ impl Authorities {
     }
 
     /// For rustls.
-    pub fn roots(&self) -> &Arc<RootCertStore> {
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
 
     /// For Pingora.
-    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 }
@@ -201,7 +201,7 @@ impl fmt::Debug for Authorities {
 
 impl Identity {
     /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
-    pub fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
+    pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         Facts::of(chain.path, &certificates[0], now)?;
         pair(chain.path, key.path, certificates.clone(), &private)?;

@@ -29,11 +29,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-pub use self::endpoint::{ActiveRequest, Endpoint, EndpointCounts, Slot};
+pub(crate) use self::endpoint::{ActiveRequest, Endpoint, Slot};
 pub use self::hash::key;
 use self::pool::Pool;
 use self::state::State;
-pub use self::state::{Change, RAMP_STEPS};
+pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
 use crate::snapshot;
 
@@ -61,11 +61,11 @@ pub struct RunningUpstream {
 
 /// What was counted of an upstream since it runs.
 #[derive(Debug, Default)]
-pub struct UpstreamCounts {
+pub(crate) struct UpstreamCounts {
     /// Tries on another node, after one had failed.
-    pub retries: Counter,
+    pub(crate) retries: Counter,
     /// Tries on the same node, after a connection from an earlier request had ended.
-    pub reconnects: Counter,
+    pub(crate) reconnects: Counter,
 }
 
 #[derive(Debug)]
@@ -87,17 +87,17 @@ pub enum PickError {
 
 /// How an endpoint is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointStatus {
+pub(crate) struct EndpointStatus {
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Whether checks have nothing against it; true without checks.
-    pub healthy: bool,
+    pub(crate) healthy: bool,
     /// Whether it is out for a while because requests have failed.
-    pub ejected: bool,
+    pub(crate) ejected: bool,
     /// Requests under way.
-    pub active: usize,
+    pub(crate) active: usize,
     /// Tries that have failed: without a connection, or without a response.
-    pub failures: u64,
+    pub(crate) failures: u64,
 }
 
 impl RunningUpstream {
@@ -128,22 +128,22 @@ impl RunningUpstream {
     }
 
     /// As configured.
-    pub fn settings(&self) -> &snapshot::Upstream {
+    pub(crate) fn settings(&self) -> &snapshot::Upstream {
         &self.settings
     }
 
     /// A number that no other running upstream of the process has or had, not even one of the same name.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     /// What was counted of it.
-    pub fn counts(&self) -> &UpstreamCounts {
+    pub(crate) fn counts(&self) -> &UpstreamCounts {
         &self.counts
     }
 
     /// For what others work out once for this upstream.
-    pub fn slot(&self) -> &Slot {
+    pub(crate) fn slot(&self) -> &Slot {
         &self.slot
     }
 
@@ -172,7 +172,7 @@ impl RunningUpstream {
     }
 
     /// A request has failed at the endpoint, before there was a response. Tells when that takes it out.
-    pub fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Change> {
+    pub(crate) fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Change> {
         let failures = endpoint.failed();
         let ejection = self.settings.ejection.as_ref().filter(|ejection| failures >= ejection.after)?;
         let mut known = self.lock();
@@ -193,12 +193,12 @@ impl RunningUpstream {
     // --- what happens beside requests
 
     /// All endpoints that are known, available or not.
-    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+    pub(crate) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
         self.endpoints.load_full()
     }
 
     /// How the endpoints are, in the order of the configuration.
-    pub fn statuses(&self) -> Vec<EndpointStatus> {
+    pub(crate) fn statuses(&self) -> Vec<EndpointStatus> {
         let condition = |EndpointEntry { endpoint, state }: &EndpointEntry| EndpointStatus {
             address: endpoint.address(),
             healthy: state.is_healthy(),
@@ -210,7 +210,7 @@ impl RunningUpstream {
     }
 
     /// A check of the endpoint has come to its end. Tells when that takes it out or brings it back.
-    pub fn checked(&self, endpoint: &Arc<Endpoint>, passed: bool, now: Instant) -> Option<Change> {
+    pub(crate) fn checked(&self, endpoint: &Arc<Endpoint>, passed: bool, now: Instant) -> Option<Change> {
         let check = self.settings.health_check.as_ref()?;
         let mut known = self.lock();
         let found = known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, endpoint))?;
@@ -224,7 +224,7 @@ impl RunningUpstream {
 
     /// Lets time pass: ends ejections, and lets the shares of those that are back grow. To be called often, for it sets
     /// how exact such times are; it costs nothing while nobody waits. Tells who has returned.
-    pub fn tick(&self, now: Instant) -> Vec<Arc<Endpoint>> {
+    pub(crate) fn tick(&self, now: Instant) -> Vec<Arc<Endpoint>> {
         if !self.waiting.load(Ordering::Relaxed) {
             return Vec::new();
         }
@@ -242,13 +242,13 @@ impl RunningUpstream {
     }
 
     /// Whether some node is a name, and must be looked up again from time to time.
-    pub fn has_names(&self) -> bool {
+    pub(crate) fn has_names(&self) -> bool {
         self.settings.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
     }
 
     /// Looks all names up. A name that cannot be looked up keeps the addresses that it had: a broken resolver must not
     /// take down what works. Addresses that stay keep all that is known of them. Returns the names that have failed.
-    pub fn refresh(
+    pub(crate) fn refresh(
         &self,
         now: Instant,
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
@@ -321,7 +321,7 @@ impl EndpointEntry {
 }
 
 /// Looks a name up with the system's resolver. Blocks.
-pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Iterator::collect)
 }
 

@@ -18,7 +18,7 @@ const WAITING_ROOM: usize = 16;
 
 /// The open connections.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     open: AtomicUsize,
     clients: Box<[Mutex<HashMap<Key, usize>>]>,
     hasher: RandomState,
@@ -26,7 +26,7 @@ pub struct Admission {
 
 /// One connection, counted until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,
     capacity: Capacity,
     /// None while connections of its client are not counted.
@@ -35,7 +35,7 @@ pub struct ConnectionPermit {
 
 /// There is not even room to say that there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LimitReached;
+pub(crate) struct LimitReached;
 
 /// A client: an IPv4 address, or a /64 of IPv6, which is what one subscriber has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl Default for Admission {
 
 impl Admission {
     /// Counts a connection. `limit` is for all of them.
-    pub fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<ConnectionPermit, LimitReached> {
+    pub(crate) fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<ConnectionPermit, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on leaving is counted, however it happens.
         let mut entry = ConnectionPermit { admission: self.clone(), capacity: Capacity::Available, client: None };
@@ -66,7 +66,7 @@ impl Admission {
     }
 
     /// Connections that are open now.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
@@ -80,7 +80,7 @@ impl Admission {
 
 impl ConnectionPermit {
     /// Counts the connection as its client's. `limit` is for each client; without one nothing is counted.
-    pub fn identify(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), LimitReached> {
+    pub(crate) fn identify(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), LimitReached> {
         let Some(limit) = limit else { return Ok(()) };
         let key = Key::of(client);
         let count = {
@@ -97,7 +97,7 @@ impl ConnectionPermit {
     }
 
     /// How the connection is to be treated.
-    pub fn capacity(&self) -> Capacity {
+    pub(crate) fn capacity(&self) -> Capacity {
         self.capacity
     }
 }

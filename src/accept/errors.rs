@@ -45,7 +45,7 @@ const KINDS: usize = 4;
 
 impl AcceptError {
     /// As metrics count it. None for a connection that is on no listener.
-    pub fn counted(&self) -> Option<RefusedConnection> {
+    pub(crate) fn counted(&self) -> Option<RefusedConnection> {
         match self {
             AcceptError::Unknown => None,
             AcceptError::ConnectionLimitHard => Some(RefusedConnection::ConnectionLimitHard),
@@ -70,7 +70,7 @@ impl AcceptError {
 
 impl AcceptErrorLog {
     /// Logs it, if its kind has not been logged just now.
-    pub fn note(&self, peer: SocketAddr, unserved: &AcceptError, now: Instant) {
+    pub(crate) fn note(&self, peer: SocketAddr, unserved: &AcceptError, now: Instant) {
         match unserved.kind().and_then(|kind| self.turn(kind, now)) {
             Some(0) => log::warn!("closed before a request peer={peer} because=\"{unserved}\""),
             Some(more) => log::warn!("closed before a request peer={peer} because=\"{unserved}\" others_before={more}"),

@@ -21,16 +21,16 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// What was before the connection proper.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Preface {
+pub(crate) struct Preface {
     /// The client; None when the header names none: the peer speaks for itself, as in its health checks.
-    pub client: Option<SocketAddr>,
+    pub(crate) client: Option<SocketAddr>,
     /// What was read behind the header.
-    pub rest: Vec<u8>,
+    pub(crate) rest: Vec<u8>,
 }
 
 /// Why there is no header.
 #[derive(Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection begins with something else.
     Missing,
     /// It is longer than it may be.
@@ -52,7 +52,7 @@ enum Found {
 }
 
 /// Reads a header off the front of a connection.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Preface, Fault> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Preface, Fault> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         // The fixed part says how long it is, so that there are never many bytes too many.

@@ -15,7 +15,7 @@ use crate::live::Generation;
 use crate::problem::Problems;
 use crate::record::{CUT, RefusedRequest};
 
-/// RefusedRequest requests that differ in nothing that matters.
+/// Refused requests that differ in nothing that matters.
 pub(super) struct Group {
     /// The newest of them.
     pub(super) newest: RefusedRequest,
@@ -99,7 +99,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
     })
 }
 
-/// RefusedRequest requests by origin, route and reason, those with the newest request first.
+/// Refused requests by origin, route and reason, those with the newest request first.
 pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut places = HashMap::new();

@@ -27,7 +27,7 @@ tokio::task_local! {
 }
 
 /// The admin listener, as its connections reach it.
-pub struct Bounded {
+pub(crate) struct Bounded {
     admin: Arc<AdminServer>,
     room: Arc<Semaphore>,
 }
@@ -40,7 +40,7 @@ pub(super) fn asked() {
 
 impl Bounded {
     /// Within these bounds.
-    pub fn new(admin: AdminServer) -> Self {
+    pub(crate) fn new(admin: AdminServer) -> Self {
         Bounded { admin: Arc::new(admin), room: Arc::new(Semaphore::new(MOST_CONNECTIONS)) }
     }
 }

@@ -24,7 +24,7 @@ use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
 use crate::record::{MethodClass, Recorder, StatusClass};
 
 /// What is counted, and where it stands.
-pub struct Metrics {
+pub(crate) struct Metrics {
     live: Arc<Live>,
     recorder: Arc<Recorder>,
     connections: Arc<Counts>,
@@ -42,7 +42,7 @@ pub struct Family {
     /// The names of its labels.
     pub labels: &'static [&'static str],
     /// One line for people.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// What a metric is.
@@ -90,7 +90,7 @@ const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Requests un
 const NOT_REMEMBERED: Family = counter(
     "corsgate_refusals_not_remembered_total",
     &[],
-    "RefusedRequest requests that are counted but not among the last refusals, for several came at the same instant.",
+    "Refused requests that are counted but not among the last refusals, for several came at the same instant.",
 );
 const DROPPED_LINES: Family = counter(
     "corsgate_access_log_dropped_lines_total",
@@ -222,7 +222,7 @@ pub const FAMILIES: [&Family; 32] = [
 
 impl Metrics {
     /// Those of a process.
-    pub fn new(live: Arc<Live>, recorder: Arc<Recorder>, connections: Arc<Counts>) -> Self {
+    pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>, connections: Arc<Counts>) -> Self {
         Metrics {
             live,
             recorder,
@@ -233,7 +233,7 @@ impl Metrics {
     }
 
     /// As of now, in the text format of Prometheus.
-    pub fn text(&self) -> prometheus::Result<String> {
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
         let generation = self.live.current();
         let mut page = Page::default();
         self.requests(&generation, &mut page)?;

@@ -112,7 +112,7 @@ fn refusals(groups: &[Group], process: &Process, now: SystemTime) -> Markup {
     }
 }
 
-/// RefusedRequest requests with the same origin, route and reason.
+/// Refused requests with the same origin, route and reason.
 fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) -> Markup {
     html! {
         article {

@@ -14,7 +14,7 @@ use crate::notation::forms;
 
 /// `cors`: a policy, the name of one, or `false`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cors {
+pub(crate) enum Cors {
     /// `false`: no CORS handling at all.
     Off,
     /// `true`, which means nothing; refused with its place.
@@ -26,7 +26,7 @@ pub enum Cors {
 /// Something by its name, or written in place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Use<T> {
+pub(crate) enum Use<T> {
     /// The name.
     Named(String),
     /// The thing.
@@ -35,7 +35,7 @@ pub enum Use<T> {
 
 /// `false`, `true`, or how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Toggle<T> {
+pub(crate) enum Toggle<T> {
     /// `false`
     Off,
     /// `true`: as it is by default.
@@ -46,7 +46,7 @@ pub enum Toggle<T> {
 
 /// A mapping of names, in the order of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Named<T>(pub Vec<(String, T)>);
+pub(crate) struct Named<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {

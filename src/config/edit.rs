@@ -44,17 +44,17 @@ pub enum NewValue {
 
 /// Lines that are replaced by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hunk {
+pub(crate) struct Hunk {
     /// The first of them, from 1; where nothing is removed, the line in front of which the others come.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What stands there, without line feeds.
-    pub removed: Vec<String>,
+    pub(crate) removed: Vec<String>,
     /// What is to stand there, without line feeds.
-    pub added: Vec<String>,
+    pub(crate) added: Vec<String>,
 }
 
 /// The lines in which two texts differ. Applied to the lines of `old`, what is between line feeds, they make `new`.
-pub fn hunks(old: &str, new: &str) -> Vec<Hunk> {
+pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
     let changes = similar::capture_diff_slices(similar::Algorithm::Myers, &old, &new);
@@ -87,7 +87,7 @@ enum Notation {
 impl Source<'_> {
     /// The text with one more entry at the end of a list, be it a flow or a block list, a single word or a
     /// comma-separated string. None when there is no such list, or it is written in a way that is not understood.
-    pub fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
+    pub(crate) fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
         let Found::Value(tree) = self.node(list)? else { return None };
         let notation = self.notation();
         match tree {
@@ -112,7 +112,7 @@ impl Source<'_> {
     }
 
     /// The text with a key of a mapping set to a value: in place of the value that it has, or as a new key.
-    pub fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
+    pub(crate) fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
         let Found::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
             let mut at = mapping.clone();
@@ -143,7 +143,7 @@ impl Source<'_> {
 
     /// The text with another value at a place where one stands on a line, or in brackets; also an entry of a
     /// comma-separated string.
-    pub fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
+    pub(crate) fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
         match self.node(at)? {
             Found::Part(range) => {
                 let NewValue::Text(text) = value else { return None };
@@ -160,7 +160,7 @@ impl Source<'_> {
     }
 
     /// The text with a problem's replacement at its place.
-    pub fn with_replacement(&self, at: &KeyPath, replacement: &Replacement) -> Option<String> {
+    pub(crate) fn with_replacement(&self, at: &KeyPath, replacement: &Replacement) -> Option<String> {
         match replacement {
             Replacement::Text(text) => self.with_value(at, &NewValue::Text(text.clone())),
             Replacement::Literal(word) => self.with_value(at, &NewValue::Literal(word)),
@@ -170,7 +170,7 @@ impl Source<'_> {
     }
 
     /// The text with another name for a key.
-    pub fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
+    pub(crate) fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
         let (PathStep::Key(key), parent) = at.0.split_last()? else { return None };
         let Found::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
         let (_, span, _) = entries.iter().rev().find(|(known, _, _)| known == key)?;
@@ -179,7 +179,7 @@ impl Source<'_> {
     }
 
     /// The text without an entry of a list, or without a key and its value. None for the only one there is.
-    pub fn without(&self, at: &KeyPath) -> Option<String> {
+    pub(crate) fn without(&self, at: &KeyPath) -> Option<String> {
         let (last, parent) = at.0.split_last()?;
         let parent_path = KeyPath(parent.to_vec());
         let Found::Value(parent) = self.node(&parent_path)? else { return None };

@@ -16,15 +16,15 @@ pub struct Source<'t> {
 
 /// Where something stands, for people and editors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place<'t> {
+pub(crate) struct Place<'t> {
     /// From 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// From 1, in characters.
-    pub column: usize,
+    pub(crate) column: usize,
     /// How many characters of the line are meant.
-    pub width: usize,
+    pub(crate) width: usize,
     /// The line, without its end.
-    pub excerpt: &'t str,
+    pub(crate) excerpt: &'t str,
 }
 
 /// A YAML value with the spans of its keys and values. The span of a list or mapping ends where the last of it does.
@@ -44,33 +44,33 @@ impl<'t> Source<'t> {
     }
 
     /// The text, with its byte order mark if it has one.
-    pub fn whole(&self) -> &'t str {
+    pub(crate) fn whole(&self) -> &'t str {
         self.whole
     }
 
     /// The file's name, as the user gave it.
-    pub fn name(&self) -> &'t str {
+    pub(crate) fn name(&self) -> &'t str {
         self.name
     }
 
     /// Where the value of a key is. One that is missing is where its parent is; an entry of a comma-separated string
     /// is within it.
-    pub fn place(&self, path: &KeyPath) -> Place<'t> {
+    pub(crate) fn place(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Value)
     }
 
     /// Where a key itself is.
-    pub fn place_of_key(&self, path: &KeyPath) -> Place<'t> {
+    pub(crate) fn place_of_key(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Key)
     }
 
     /// The line of a key, or of the nearest one around it that is there.
-    pub fn line(&self, path: &KeyPath) -> usize {
+    pub(crate) fn line(&self, path: &KeyPath) -> usize {
         self.walk(path).0
     }
 
     /// The line of a key that is there.
-    pub fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
+    pub(crate) fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
         let (line, all) = self.walk(path);
         all.then_some(line)
     }
@@ -133,12 +133,12 @@ impl<'t> Source<'t> {
     }
 
     /// Where a syntax error is, from its own line and column (both from 1).
-    pub fn at_line(&self, line: usize, column: usize) -> Place<'t> {
+    pub(crate) fn at_line(&self, line: usize, column: usize) -> Place<'t> {
         self.at(line, column.saturating_sub(1), 1)
     }
 
     /// Where a byte is, counted from 0.
-    pub fn at_byte(&self, position: usize) -> Place<'t> {
+    pub(crate) fn at_byte(&self, position: usize) -> Place<'t> {
         let before = self.text.get(..position).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         self.at(before.matches('\n').count() + 1, before[line_start..].chars().count(), 1)

@@ -20,12 +20,12 @@ impl Duration {
     const FORM: &'static str = "a duration such as `500ms`, `2s` or `5m`, at most `24h`";
 
     /// Whole seconds.
-    pub const fn from_secs(seconds: u64) -> Self {
+    pub(crate) const fn from_secs(seconds: u64) -> Self {
         Duration(time::Duration::from_secs(seconds))
     }
 
     /// As the standard library counts.
-    pub const fn get(self) -> time::Duration {
+    pub(crate) const fn get(self) -> time::Duration {
         self.0
     }
 
@@ -47,12 +47,12 @@ impl Size {
     const FORM: &'static str = "a size such as `64KiB` or `1MiB`";
 
     /// Units of 1024 bytes.
-    pub const fn from_kib(kib: u64) -> Self {
+    pub(crate) const fn from_kib(kib: u64) -> Self {
         Size(kib * 1024)
     }
 
     /// In bytes.
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         self.0
     }
 

@@ -133,7 +133,7 @@ impl Policy {
 
 impl Origins {
     /// Compiles a named set: only origins that mean the same in every policy.
-    pub fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
+    pub(crate) fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
         let mut faulty = list.entries().is_empty();
         if faulty {

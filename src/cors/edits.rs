@@ -30,11 +30,11 @@ pub enum Field {
 
 /// A set of [`Field`]s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fields(u8);
+pub(crate) struct Fields(u8);
 
 /// What of the upstream's own headers goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
+pub(crate) enum Removal {
     /// Nothing, and nothing is mended either: there is no policy.
     Nothing,
     /// These.
@@ -105,18 +105,18 @@ impl Edits {
         if let Some(said) = &self.said {
             headers.insert("X-Corsgate-Reason", HeaderValue::from_static(said.code));
             if let Some(id) = &said.request_id {
-                headers.insert("X-CorsRequest-Id", id.clone());
+                headers.insert("X-Request-Id", id.clone());
             }
         }
     }
 
     /// Also says in a header what was decided, in one word.
-    pub fn say(&mut self, code: &'static str) {
+    pub(crate) fn say(&mut self, code: &'static str) {
         self.said = Some(Box::new(Said { code, request_id: None }));
     }
 
     /// Says for which request too, if it says anything.
-    pub fn say_for(&mut self, request_id: impl FnOnce() -> HeaderValue) {
+    pub(crate) fn say_for(&mut self, request_id: impl FnOnce() -> HeaderValue) {
         if let Some(said) = &mut self.said {
             said.request_id = Some(request_id());
         }
@@ -124,7 +124,7 @@ impl Edits {
 
     /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers of anybody: under a policy the
     /// upstream's go.
-    pub fn strip(&self, headers: &mut impl Headers) {
+    pub(crate) fn strip(&self, headers: &mut impl Headers) {
         if self.removal != Removal::Nothing {
             remove_all_access_control(headers, |_| true);
         }
@@ -230,7 +230,7 @@ impl Field {
     ];
 
     /// As it is written on the wire.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Field::AllowOrigin => "Access-Control-Allow-Origin",
             Field::AllowCredentials => "Access-Control-Allow-Credentials",
@@ -296,19 +296,19 @@ impl Fields {
 
 impl Vary {
     /// `Origin`
-    pub const ORIGIN: Vary = Vary(1);
-    /// `Access-Control-CorsRequest-Method`
-    pub const REQUEST_METHOD: Vary = Vary(2);
-    /// `Access-Control-CorsRequest-Headers`
-    pub const REQUEST_HEADERS: Vary = Vary(4);
-    /// `Access-Control-CorsRequest-Private-Network`
-    pub const REQUEST_PRIVATE_NETWORK: Vary = Vary(8);
+    pub(crate) const ORIGIN: Vary = Vary(1);
+    /// `Access-Control-Request-Method`
+    pub(crate) const REQUEST_METHOD: Vary = Vary(2);
+    /// `Access-Control-Request-Headers`
+    pub(crate) const REQUEST_HEADERS: Vary = Vary(4);
+    /// `Access-Control-Request-Private-Network`
+    pub(crate) const REQUEST_PRIVATE_NETWORK: Vary = Vary(8);
 
     const NAMES: [&'static str; 4] = [
         "Origin",
-        "Access-Control-CorsRequest-Method",
-        "Access-Control-CorsRequest-Headers",
-        "Access-Control-CorsRequest-Private-Network",
+        "Access-Control-Request-Method",
+        "Access-Control-Request-Headers",
+        "Access-Control-Request-Private-Network",
     ];
 
     /// This, and `other` when the condition holds.
@@ -317,7 +317,7 @@ impl Vary {
     }
 
     /// The names in the set, in a fixed order.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().enumerate().filter(move |(i, _)| self.0 & (1 << i) != 0).map(|(_, name)| name)
     }
 

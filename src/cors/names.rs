@@ -13,15 +13,15 @@ use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
 
 /// The most names that one preflight may ask for. Browsers list what a page set by hand; real lists have under 20.
-pub const MAX_NAMES: usize = 128;
+pub(crate) const MAX_NAMES: usize = 128;
 /// The most bytes of names that one preflight may ask for.
-pub const MAX_NAMES_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_NAMES_BYTES: usize = 8 * 1024;
 /// The longest header name or method that may be configured.
 const MAX_TOKEN: usize = 256;
 
 /// `allow_methods`, compiled.
 #[derive(Debug)]
-pub enum AllowedMethods {
+pub(crate) enum AllowedMethods {
     /// `*`: every method that is a token.
     Any {
         /// The answer without credentials.
@@ -38,7 +38,7 @@ pub enum AllowedMethods {
 
 /// `allow_headers`, compiled.
 #[derive(Debug)]
-pub enum RequestHeaders {
+pub(crate) enum RequestHeaders {
     /// `*`: every name but `Authorization`, unless that is listed beside it.
     Any {
         /// `Authorization` stands beside the `*`.
@@ -57,11 +57,11 @@ pub enum RequestHeaders {
 
 /// Header names, compared without case.
 #[derive(Debug, Default)]
-pub struct NameSet(Box<[Box<str>]>);
+pub(crate) struct NameSet(Box<[Box<str>]>);
 
 /// Why a requested list of headers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListFault {
+pub(crate) enum ListFault {
     /// More than [`MAX_NAMES`] or [`MAX_NAMES_BYTES`].
     TooLong,
     /// A name that is not allowed, or is not a name.
@@ -112,7 +112,7 @@ impl AllowedMethods {
     }
 
     /// Whether a preflight for this method passes (Fetch, CORS-preflight fetch, step 7: the safelisted ones always).
-    pub fn allow(&self, method: &[u8]) -> bool {
+    pub(crate) fn allow(&self, method: &[u8]) -> bool {
         match self {
             Self::Any { .. } => is_token(method),
             Self::Listed { names, .. } => {
@@ -152,7 +152,7 @@ impl RequestHeaders {
 
     /// Whether all names that a preflight asks for pass. With credentials `*` is an ordinary name to Fetch, and the
     /// names are echoed instead: then every token passes.
-    pub fn allow(&self, headers: &HeaderMap, credentials: bool) -> Result<(), ListFault> {
+    pub(crate) fn allow(&self, headers: &HeaderMap, credentials: bool) -> Result<(), ListFault> {
         let allowed = |name: &[u8]| match self {
             Self::Any { authorization, .. } => {
                 is_token(name) && (credentials || *authorization || !name.eq_ignore_ascii_case(b"authorization"))
@@ -186,7 +186,7 @@ fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(),
 
 /// The requested names as one value, for an echo. They must have been checked with [`RequestHeaders::allow`].
 /// None when there are none: an empty field is never sent.
-pub fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut fields = headers
         .get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS)
         .iter()
@@ -240,7 +240,7 @@ impl FromIterator<Box<str>> for NameSet {
 
 impl NameSet {
     /// Without case, and without building a lower-case copy.
-    pub fn contains(&self, name: &[u8]) -> bool {
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
         self.0.binary_search_by(|known| compare(known.as_bytes(), name)).is_ok()
     }
 }
@@ -353,7 +353,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 // --- which names belong where
 
 /// Fetch, "forbidden request-header": a page's attempt to set one is ignored.
-pub fn is_forbidden_request_header(name: &str) -> bool {
+pub(crate) fn is_forbidden_request_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("sec-")
         || name.starts_with("proxy-")

@@ -17,7 +17,7 @@ use crate::problem::ProblemKind;
 
 /// The longest Origin that is looked at. A DNS name has at most 253 bytes; the rest is room for scheme and port.
 /// The bound is what keeps a hostile Origin as cheap as a real one.
-pub const MAX_ORIGIN: usize = 300;
+pub(crate) const MAX_ORIGIN: usize = 300;
 
 /// One entry of `allow_origins`, valid by construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,18 +232,18 @@ impl HostPattern {
 
 impl TuplePattern {
     /// `http` to anywhere but this machine: its responses can be read and changed on the way.
-    pub fn is_insecure(&self) -> bool {
+    pub(crate) fn is_insecure(&self) -> bool {
         &*self.scheme == "http" && !self.is_loopback()
     }
 
     /// Neither https nor http on loopback: an application's own scheme, or plain http to elsewhere.
-    pub fn is_odd_scheme(&self) -> bool {
+    pub(crate) fn is_odd_scheme(&self) -> bool {
         &*self.scheme != "https" && !(&*self.scheme == "http" && self.is_loopback())
     }
 
     /// The public suffix that this pattern's wildcard stands directly under, as `github.io` for
     /// `https://*.github.io`; or everything, for `https://*`.
-    pub fn public_suffix(&self) -> Option<&str> {
+    pub(crate) fn public_suffix(&self) -> Option<&str> {
         match &self.host {
             HostPattern::Any => Some("*"),
             HostPattern::Exact(_) => None,

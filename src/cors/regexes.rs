@@ -16,11 +16,11 @@ const SIZE_LIMIT: usize = 256 * 1024;
 
 /// Some expressions, tried in one pass.
 #[derive(Debug)]
-pub struct OriginRegexes(regex::bytes::RegexSet);
+pub(crate) struct OriginRegexes(regex::bytes::RegexSet);
 
 impl OriginRegexes {
     /// All of `sources` must have passed [`check`].
-    pub fn compile<'a>(sources: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+    pub(crate) fn compile<'a>(sources: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let sources: Vec<String> = sources.into_iter().filter_map(anchored).collect();
         let limit = SIZE_LIMIT * sources.len().max(1);
         let set = regex::bytes::RegexSetBuilder::new(sources).unicode(false).size_limit(limit).build();
@@ -28,13 +28,13 @@ impl OriginRegexes {
     }
 
     /// Whether one of them matches the whole value.
-    pub fn matches(&self, origin: &str) -> bool {
+    pub(crate) fn matches(&self, origin: &str) -> bool {
         self.0.is_match(origin.as_bytes())
     }
 }
 
 /// Whether an expression can be used.
-pub fn check(source: &str) -> Result<(), ProblemKind> {
+pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
     let broken = |message: String| {
         // The parser's message draws the pattern over several lines; the last one says what is wrong.
         let last = message.lines().last().unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn check(source: &str) -> Result<(), ProblemKind> {
 }
 
 /// What a careful reader would ask about an expression that passed [`check`].
-pub fn lint(source: &str) -> Option<ProblemKind> {
+pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
     let regexes = OriginRegexes::compile([source])?;
     let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
     // What browsers send has a scheme, so that is the better evidence.

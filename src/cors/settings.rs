@@ -56,7 +56,7 @@ pub struct Settings {
     /// As `allow_origins_by_regex`, for `Timing-Allow-Origin`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
-    /// Whether `Access-Control-CorsRequest-Private-Network` is answered. Browsers gave it up.
+    /// Whether `Access-Control-Request-Private-Network` is answered. Browsers gave it up.
     pub allow_private_network: bool,
     /// Which OPTIONS requests are answered here, and with what status.
     pub preflight: PreflightSettings,
@@ -148,7 +148,7 @@ pub enum Patterns {
 
 impl Settings {
     /// What browsers take when there is no `Access-Control-Max-Age`, and APISIX's default.
-    pub const DEFAULT_MAX_AGE: i64 = 5;
+    pub(crate) const DEFAULT_MAX_AGE: i64 = 5;
 }
 
 impl Default for PreflightSettings {
@@ -159,7 +159,7 @@ impl Default for PreflightSettings {
 
 impl Patterns {
     /// In order.
-    pub fn sources(&self) -> &[String] {
+    pub(crate) fn sources(&self) -> &[String] {
         match self {
             Patterns::One(source) => std::slice::from_ref(source),
             Patterns::Many(sources) => sources,
@@ -169,7 +169,7 @@ impl Patterns {
 
 impl Danger {
     /// As a configuration writes it.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Danger::NullOrigin => "null_origin",
             Danger::AnyOriginWithCredentials => "any_origin_with_credentials",
@@ -211,4 +211,4 @@ fn with_alias(schema: &mut Schema) {
 }
 
 /// Of `allow_credentials`.
-pub const ALIAS: &str = "allow_credential";
+pub(crate) const ALIAS: &str = "allow_credential";

@@ -8,11 +8,11 @@ use crate::domain::split_port;
 
 /// A response of the gateway's own, complete but for the edits of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     /// Its status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The body, one line for people; empty for none.
-    pub text: &'static str,
+    pub(crate) text: &'static str,
     /// One field that only some have.
     more: Option<(&'static str, HeaderValue)>,
 }
@@ -20,7 +20,7 @@ pub struct LocalReply {
 impl LocalReply {
     /// What an action answers; None when the upstream does. `asked` gives authority and target of the request, as the
     /// client wrote them.
-    pub fn to<'a>(action: Action<'_>, asked: impl FnOnce() -> (&'a [u8], &'a [u8])) -> Option<Self> {
+    pub(crate) fn to<'a>(action: Action<'_>, asked: impl FnOnce() -> (&'a [u8], &'a [u8])) -> Option<Self> {
         match action {
             Action::Forward(_) => None,
             Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", more: None }),
@@ -33,7 +33,7 @@ impl LocalReply {
     }
 
     /// For a request that cannot be served after all, mostly because of its upstream.
-    pub fn failure(status: StatusCode) -> Self {
+    pub(crate) fn failure(status: StatusCode) -> Self {
         let text = match status {
             StatusCode::BAD_GATEWAY => "The upstream could not be reached or broke off.\n",
             StatusCode::SERVICE_UNAVAILABLE => "No node of the upstream is available.\n",
@@ -47,7 +47,7 @@ impl LocalReply {
     }
 
     /// Its fields, in their order.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
         let text = (!self.text.is_empty()).then_some([
             ("Content-Type", HeaderValue::from_static("text/plain; charset=utf-8")),
             ("Cache-Control", HeaderValue::from_static("no-store")),

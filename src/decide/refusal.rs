@@ -74,7 +74,7 @@ impl Refusal<'_> {
     }
 
     /// In one word, as logs and metrics write it. Where CORS refuses, it is the reason's.
-    pub const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> &'static str {
         match self {
             Refusal::BadHost => "bad_host",
             Refusal::BadTarget => "bad_target",
@@ -94,7 +94,7 @@ impl Refusal<'_> {
     }
 
     /// One line for the client. Never holds anything that the client sent.
-    pub fn explanation(&self) -> &'static str {
+    pub(crate) fn explanation(&self) -> &'static str {
         match self {
             Refusal::BadHost => "The request does not name one valid host.\n",
             Refusal::BadTarget => "The request target is not a path.\n",

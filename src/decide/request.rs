@@ -32,25 +32,25 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConnectionFacts<'a> {
     /// None: plain HTTP, or a client that asked for no name.
-    pub asked_for: Option<ServerName<'a>>,
+    pub(crate) asked_for: Option<ServerName<'a>>,
     /// The port on https where requests should have come instead.
-    pub redirect: Option<u16>,
+    pub(crate) redirect: Option<u16>,
     /// Whether there was room for it.
-    pub capacity: Capacity,
+    pub(crate) capacity: Capacity,
 }
 
 /// What the client asked for in its TLS handshake, and was shown.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerName<'a> {
     /// The name, in lower case.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The certificate that it was shown.
-    pub certificate: &'a Certificate,
+    pub(crate) certificate: &'a Certificate,
 }
 
 /// Whether there was room for a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Capacity {
+pub(crate) enum Capacity {
     /// There was.
     #[default]
     Available,

@@ -117,14 +117,14 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Near {
     /// As it is written.
-    pub listed: String,
+    pub(crate) listed: String,
     /// What is different.
-    pub likeness: Likeness,
+    pub(crate) likeness: Likeness,
 }
 
 /// In what an entry differs from an origin that looks like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Likeness {
+pub(crate) enum Likeness {
     /// `http` and `https`, or the like.
     Scheme,
     /// Its port.
@@ -558,7 +558,7 @@ impl Simulation<'_> {
 
 impl Cause {
     /// What is wrong, without a full stop.
-    pub fn fault(&self) -> String {
+    pub(crate) fn fault(&self) -> String {
         match self {
             Cause::UnknownHost { host, .. } => format!("no service has the host {host}, so no policy is asked"),
             Cause::UnknownPath { path, .. } => format!("no route of this host has the path {path}"),
@@ -632,7 +632,7 @@ impl Cause {
     }
 
     /// What to do, where the file is not the place to do it or not the first one; whole sentences.
-    pub fn advice(&self) -> Option<String> {
+    pub(crate) fn advice(&self) -> Option<String> {
         Some(match self {
             Cause::UnknownHost { near: Some(near), .. } => {
                 format!("Did the page mean {near}? Then its URL is wrong. Else a service needs the host.")

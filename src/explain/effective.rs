@@ -17,28 +17,28 @@ use crate::terminal::Paint;
 
 /// A route with all that was inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EffectiveRoute {
+pub(crate) struct EffectiveRoute {
     /// `service/route`
-    pub name: String,
+    pub(crate) name: String,
     /// The line where it begins.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Its hosts as written; empty: any.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Its paths as written; empty: any.
-    pub paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// Its methods; empty: any.
-    pub methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// The upstream's name.
-    pub upstream: String,
+    pub(crate) upstream: String,
     /// What is cut off the front of the path.
-    pub strip_prefix: Option<String>,
+    pub(crate) strip_prefix: Option<String>,
     /// Its policy.
-    pub cors: EffectiveCors,
+    pub(crate) cors: EffectiveCors,
 }
 
 /// What counts for a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EffectiveCors {
+pub(crate) enum EffectiveCors {
     /// There is no `cors` at any level: all passes untouched.
     Absent,
     /// `cors: false`, in this line: all passes untouched.
@@ -61,20 +61,20 @@ pub enum EffectiveCors {
 
 /// One attribute of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attribute {
+pub(crate) struct Attribute {
     /// Its key; `preflight.status` for one of `preflight`.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// Its value; None: there is none, which is the default where it is possible.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// The line where it is written; None: it is the default.
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
 }
 
 /// Longer values do not push the others' places aside.
 const WIDEST: usize = 48;
 
 /// Every route, in the order of the file. Each is looked up when it is asked for.
-pub fn routes<'a>(
+pub(crate) fn routes<'a>(
     document: &'a Document,
     snapshot: &'a Snapshot,
     source: &'a Source<'_>,
@@ -146,7 +146,7 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
 
 impl EffectiveRoute {
     /// Hosts, paths and methods in one line.
-    pub fn serves(&self) -> String {
+    pub(crate) fn serves(&self) -> String {
         let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };
         let hosts = any(&self.hosts, "any host");
         format!("{hosts}  {}  {}", any(&self.paths, "any path"), any(&self.methods, "any method"))
@@ -155,7 +155,7 @@ impl EffectiveRoute {
 
 impl EffectiveCors {
     /// A word or two: the origins, or that there is no policy.
-    pub fn origins(&self) -> String {
+    pub(crate) fn origins(&self) -> String {
         match self {
             EffectiveCors::Absent => "no policy".into(),
             EffectiveCors::Off { .. } => "cors: false".into(),

@@ -67,7 +67,7 @@ pub enum NetworkError {
 
 /// Which response fails a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// That to the preflight.
     Preflight,
     /// That to the request itself.
@@ -98,7 +98,7 @@ pub enum Unsafe {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preflighted {
     /// Seconds.
-    pub max_age: u64,
+    pub(crate) max_age: u64,
 }
 
 // === impl Fetch ===
@@ -114,7 +114,7 @@ impl Fetch<'_> {
     }
 
     /// Whether the method alone asks for a preflight: it is not CORS-safelisted.
-    pub fn is_method_unsafe(&self) -> bool {
+    pub(crate) fn is_method_unsafe(&self) -> bool {
         !is_safelisted_method(&self.normalised_method())
     }
 
@@ -133,7 +133,7 @@ impl Fetch<'_> {
     }
 
     /// Whether the browser asks first.
-    pub fn needs_preflight(&self) -> bool {
+    pub(crate) fn needs_preflight(&self) -> bool {
         self.is_method_unsafe() || !self.unsafe_headers().is_empty()
     }
 
@@ -180,7 +180,7 @@ impl Fetch<'_> {
     }
 
     /// Fetch, "CORS check": for the response to a preflight, and for the response itself.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), NetworkError> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), NetworkError> {
         let includes = self.credentials == Credentials::Include;
         let Some(allowed) = combined(headers, &header::ACCESS_CONTROL_ALLOW_ORIGIN) else {
             return Err(NetworkError::NoAllowOrigin);
@@ -198,13 +198,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// The names of a response's fields that the page may read (Fetch, "CORS-filtered response").
-    pub fn readable<'h>(&self, headers: &'h HeaderMap) -> Vec<&'h HeaderName> {
-        headers.keys().filter(|name| self.can_read(headers, name.as_str())).collect()
-    }
-
     /// Whether the page may read a field of a response, by its name in any case; the field need not be there.
-    pub fn can_read(&self, headers: &HeaderMap, name: &str) -> bool {
+    pub(crate) fn can_read(&self, headers: &HeaderMap, name: &str) -> bool {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let all = self.credentials == Credentials::Omit && exposed.iter().any(|entry| entry == "*");
         let listed = || all || exposed.iter().any(|entry| entry.eq_ignore_ascii_case(name));
@@ -212,14 +207,14 @@ impl Fetch<'_> {
     }
 
     /// The names that a response exposes to the page, beside the safelisted ones; `*` for all.
-    pub fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
+    pub(crate) fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let counts = |name: &String| !is_hidden(name) && (name != "*" || self.credentials == Credentials::Omit);
         exposed.into_iter().filter(counts).collect()
     }
 
     /// Why the browser asks first; empty when it does not.
-    pub fn why_preflight(&self) -> Vec<Unsafe> {
+    pub(crate) fn why_preflight(&self) -> Vec<Unsafe> {
         let method = self.is_method_unsafe().then(|| Unsafe::Method(self.normalised_method()));
         let mut why: Vec<Unsafe> = method.into_iter().collect();
         let mut safe_bytes = 0;
@@ -240,7 +235,7 @@ impl Fetch<'_> {
 
     /// What a browser's console says of an error, in words like those that browsers use. `url` is what it fetches, in
     /// quotes, with where that was redirected from.
-    pub fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
+    pub(crate) fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
         let response = match stage {
             Stage::Preflight => "the response to the preflight request does not pass the access control check: ",
             Stage::Response => "",
@@ -282,7 +277,7 @@ impl Fetch<'_> {
 
 impl Preflighted {
     /// The longest that Chromium remembers a preflight, in seconds; Firefox takes a day.
-    pub const CHROMIUM: u64 = 7200;
+    pub(crate) const CHROMIUM: u64 = 7200;
 }
 
 impl fmt::Display for Unsafe {

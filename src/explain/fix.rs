@@ -22,31 +22,31 @@ use crate::snapshot::{Level, Loaded, Route, RoutePlace, Snapshot};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fix {
     /// The file.
-    pub file: String,
+    pub(crate) file: String,
     /// What it does, one order for each step: ``add `DELETE` to allow_methods``.
-    pub steps: Vec<String>,
+    pub(crate) steps: Vec<String>,
     /// The lines that change.
-    pub hunks: Vec<Hunk>,
+    pub(crate) hunks: Vec<Hunk>,
     /// What it opens beyond what was asked for, and what it closes.
-    pub widens: Vec<Widening>,
+    pub(crate) widens: Vec<Widening>,
 }
 
 /// An edit that takes the cause away, but with which the file would be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectedFix {
+pub(crate) struct RejectedFix {
     /// What it does, one order for each step.
-    pub steps: Vec<String>,
+    pub(crate) steps: Vec<String>,
     /// Why the file would be refused: as `check` says it, at the places of the file as it is.
-    pub objections: Vec<Objection>,
+    pub(crate) objections: Vec<Objection>,
 }
 
 /// An error of an edited file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Objection {
+pub(crate) struct Objection {
     /// Where, in the file as it is.
-    pub at: Place,
+    pub(crate) at: Place,
     /// What is wrong, and what to write.
-    pub kind: ProblemKind,
+    pub(crate) kind: ProblemKind,
 }
 
 /// What came of looking for an edit.
@@ -61,7 +61,7 @@ pub(super) enum FixResult {
 
 /// What an edit opens beyond what was asked for, or closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Widening {
+pub(crate) enum Widening {
     /// The same request to other routes, by name, because they share what is edited.
     Routes(Vec<String>),
     /// The page's origin gets everything that the policy allows, not only what was asked for.

@@ -143,7 +143,7 @@ impl Question {
     }
 
     /// One more `Origin` field. No browser sends two; what does is curl, or a proxy that adds one.
-    pub fn and_origin(mut self, origin: &str) -> Result<Self, InvalidQuestion> {
+    pub(crate) fn and_origin(mut self, origin: &str) -> Result<Self, InvalidQuestion> {
         self.origins.push(page_origin(origin)?);
         Ok(self)
     }

@@ -41,14 +41,14 @@ pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
 }
 
 /// What mends a text that was refused, for people: behind what `check` prints.
-pub fn repaired_text(fix: &Fix, paint: Paint, width: Width) -> String {
+pub(crate) fn repaired_text(fix: &Fix, paint: Paint, width: Width) -> String {
     let mut out = Out { text: String::new(), file: printable(&fix.file), paint, width };
     out.fix("to repair it", fix);
     out.text
 }
 
 /// A text that was refused, as one JSON object: its problems, as `check` writes them, and what mends it.
-pub fn repaired_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
+pub(crate) fn repaired_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
     let object =
         json!({ "verdict": "unusable", "problems": problems_json(problems, source), "fix": fix.map(self::fix) });
     format!("{object:#}\n")

@@ -15,7 +15,7 @@ use crate::tls::Certificates;
 
 /// What the listeners of a configuration need for handshakes.
 #[derive(Debug, Default)]
-pub struct Acceptors(Vec<Acceptor>);
+pub(crate) struct Acceptors(Vec<Acceptor>);
 
 /// One listener's.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub enum AcceptorError {
 impl Acceptors {
     /// Those of `listeners`. One whose settings are as before goes on with its tickets: clients can resume sessions.
     /// For any other there are new tickets, so that nobody comes in on what an earlier configuration has verified.
-    pub fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
+    pub(crate) fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
         let old = old.map_or(&[][..], |old| &old.0);
         let with_tls = listeners.iter().filter_map(|listener| Some((listener.address, listener.tls.as_ref()?)));
         let acceptor = |(address, tls): (SocketAddr, &ListenerTls)| {
@@ -50,7 +50,7 @@ impl Acceptors {
     }
 
     /// That of a listener.
-    pub fn of(&self, listener: SocketAddr) -> Option<&Arc<ServerConfig>> {
+    pub(crate) fn of(&self, listener: SocketAddr) -> Option<&Arc<ServerConfig>> {
         self.0.iter().find(|acceptor| acceptor.address == listener).map(|acceptor| &acceptor.config)
     }
 }

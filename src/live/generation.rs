@@ -18,7 +18,7 @@ pub struct Generation {
     /// The configuration.
     pub snapshot: Snapshot,
     /// What it was compiled from.
-    pub written: SourceText,
+    pub(crate) written: SourceText,
     upstreams: Vec<Arc<RunningUpstream>>,
     acceptors: Acceptors,
     route_metrics: RouteMetricsTable,
@@ -57,7 +57,7 @@ impl Generation {
     }
 
     /// What its listeners need for handshakes.
-    pub fn acceptors(&self) -> &Acceptors {
+    pub(crate) fn acceptors(&self) -> &Acceptors {
         &self.acceptors
     }
 
@@ -67,22 +67,22 @@ impl Generation {
     }
 
     /// What runs for an upstream of the snapshot.
-    pub fn upstream(&self, id: UpstreamId) -> &RunningUpstream {
+    pub(crate) fn upstream(&self, id: UpstreamId) -> &RunningUpstream {
         &self.upstreams[id.0]
     }
 
     /// What runs for all upstreams of the snapshot, in its order.
-    pub fn upstreams(&self) -> &[Arc<RunningUpstream>] {
+    pub(crate) fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
     }
 
     /// Whether some upstream has names to look up.
-    pub fn has_names(&self) -> bool {
+    pub(crate) fn has_names(&self) -> bool {
         self.upstreams.iter().any(|upstream| upstream.has_names())
     }
 
     /// Looks up the names of all upstreams, all at the same time. Blocks until the resolver has answered.
-    pub fn refresh_names(&self) {
+    pub(crate) fn refresh_names(&self) {
         std::thread::scope(|scope| {
             for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
                 scope.spawn(|| {

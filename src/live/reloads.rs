@@ -7,23 +7,23 @@ use std::time::SystemTime;
 
 /// How reloads have gone.
 #[derive(Debug, Default)]
-pub struct Reloads {
+pub(crate) struct Reloads {
     /// Those that were applied.
-    pub applied: AtomicU64,
+    pub(crate) applied: AtomicU64,
     /// Those that were refused.
-    pub refused: AtomicU64,
+    pub(crate) refused: AtomicU64,
     /// The newest was refused: the file is not what is in force.
-    pub last_refused: AtomicBool,
+    pub(crate) last_refused: AtomicBool,
     past: Mutex<VecDeque<Reload>>,
 }
 
 /// A reload that was tried.
 #[derive(Debug, Clone)]
-pub struct Reload {
+pub(crate) struct Reload {
     /// When.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
     /// The generation that came of it, or what was wrong, as the log has it.
-    pub result: Result<u64, String>,
+    pub(crate) result: Result<u64, String>,
 }
 
 /// How many reloads are remembered.
@@ -31,7 +31,7 @@ const MOST_RELOADS: usize = 10;
 
 impl Reloads {
     /// The newest ones, newest first.
-    pub fn past(&self) -> Vec<Reload> {
+    pub(crate) fn past(&self) -> Vec<Reload> {
         self.lock().iter().rev().cloned().collect()
     }
 

@@ -14,7 +14,7 @@ macro_rules! form {
     ($(#[doc = $doc:literal])+ $name:ident, $schema:expr) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
-        pub struct $name;
+        pub(crate) struct $name;
 
         impl JsonSchema for $name {
             fn schema_name() -> Cow<'static, str> {
@@ -196,7 +196,7 @@ const TEXT: &str = "string";
 /// YAML reads `7` and `true` without quotes as no texts. The compiler takes them for texts where it wants texts.
 const PLAIN: [&str; 3] = ["string", "number", "boolean"];
 /// What services, policies, upstreams and sets may be called.
-pub const NAME: &str = "[A-Za-z0-9._-]{1,128}";
+pub(crate) const NAME: &str = "[A-Za-z0-9._-]{1,128}";
 /// A character of a token (RFC 9110 section 5.6.2).
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
 /// `scheme://host:port`, host and port maybe wildcards.
@@ -219,7 +219,7 @@ fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
 }
 
 /// What is defined elsewhere in the file, by its name. A bare number is not taken for one.
-pub fn by_name() -> Schema {
+pub(crate) fn by_name() -> Schema {
     with_title(text(NAME), "name")
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// The socket for a configuration file: the one that is configured, else the service manager's runtime directory, else
 /// a private directory below the system's temporary one.
-pub fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
+pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     if let Some(path) = configured {
         let path = PathBuf::from(path);
@@ -37,7 +37,7 @@ pub fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a process waits at the socket. Connecting would tell, but would be taken for the handing over.
-pub fn someone_waits_at(socket: &Path) -> bool {
+pub(crate) fn someone_waits_at(socket: &Path) -> bool {
     const ACCEPTS: u32 = 0x0001_0000;
     let Ok(table) = fs::read_to_string("/proc/net/unix") else { return true };
     table.lines().skip(1).any(|line| {

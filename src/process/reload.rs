@@ -21,11 +21,11 @@ const FREE_EVERY: Duration = Duration::from_secs(1);
 
 /// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
 #[derive(Debug, Clone)]
-pub struct ReloadSignal(Arc<AtomicBool>);
+pub(crate) struct ReloadSignal(Arc<AtomicBool>);
 
 /// What makes the process read its configuration again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadOn {
+pub(crate) enum ReloadOn {
     /// SIGHUP.
     Signal,
     /// SIGHUP, and a change of the configuration or of a file that it names.
@@ -36,7 +36,7 @@ pub enum ReloadOn {
 
 impl ReloadSignal {
     /// To be called as the first thing in `main`.
-    pub fn catch() -> Result<Self, StartError> {
+    pub(crate) fn catch() -> Result<Self, StartError> {
         let flag = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone()).map_err(StartError::Signal)?;
         Ok(ReloadSignal(flag))

@@ -19,7 +19,7 @@ use crate::tls::{Certificate, Certificates};
 
 /// A client's connection, as far as its requests are concerned.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     address: IpAddr,
     /// The address, as upstreams are told of it.
     forwarded_for: HeaderValue,
@@ -74,32 +74,32 @@ impl Client {
     }
 
     /// The client of a session. None only in tests that make sessions by themselves.
-    pub fn of(session: &ServerSession) -> Option<&Arc<Self>> {
+    pub(crate) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
     /// Who is connected: the peer, or whom a PROXY header names.
-    pub fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
     /// `X-Forwarded-For` of a request that nobody else has handed on to it.
-    pub fn forwarded_for(&self) -> &HeaderValue {
+    pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
     }
 
     /// Whether what its headers say of others can be believed, if its address is trusted.
-    pub fn is_identified(&self) -> bool {
+    pub(crate) fn is_identified(&self) -> bool {
         self.identified
     }
 
     /// The certificate that it has shown, as `Client-Cert` says it (RFC 9440).
-    pub fn certificate(&self) -> Option<&HeaderValue> {
+    pub(crate) fn certificate(&self) -> Option<&HeaderValue> {
         self.tls.as_ref()?.own.as_ref()
     }
 
     /// What its requests are judged by.
-    pub fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
+    pub(crate) fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
         let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let asked_for = self
             .tls
@@ -109,12 +109,12 @@ impl Client {
     }
 
     /// To be called when the header of a request is understood: from here on its body can be read.
-    pub fn request_begins(&self) {
+    pub(crate) fn request_begins(&self) {
         self.progress.open();
     }
 
     /// Why a guard has asked the request to end, if it has.
-    pub fn expired(&self) -> Option<Expired> {
+    pub(crate) fn expired(&self) -> Option<Expired> {
         self.progress.expired()
     }
 }

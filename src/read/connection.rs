@@ -60,27 +60,27 @@ pub(crate) struct ClientStream<S> {
 
 impl Progress {
     /// A connection that was just accepted.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Progress(AtomicU8::new(Stage::Open as u8))
     }
 
     /// The header of a request is there to its end, and is handed over as a whole.
-    pub fn header_came(&self) {
+    pub(crate) fn header_came(&self) {
         self.set(Stage::Header);
     }
 
     /// Everything passes: a request is served, or the header of the next one is read.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.set(Stage::Open);
     }
 
     /// Whether nobody has understood the header that came.
-    pub fn was_left_at_header(&self) -> bool {
+    pub(crate) fn was_left_at_header(&self) -> bool {
         self.stage() == Stage::Header
     }
 
     /// The request that is served has to end.
-    pub fn end(&self, expired: Expired) {
+    pub(crate) fn end(&self, expired: Expired) {
         self.set(match expired {
             Expired::Deadline => Stage::DeadlineExpired,
             Expired::Idle => Stage::IdleExpired,
@@ -88,7 +88,7 @@ impl Progress {
     }
 
     /// Why the request that is served has to end, if it has to.
-    pub fn expired(&self) -> Option<Expired> {
+    pub(crate) fn expired(&self) -> Option<Expired> {
         match self.stage() {
             Stage::DeadlineExpired => Some(Expired::Deadline),
             Stage::IdleExpired => Some(Expired::Idle),
@@ -109,7 +109,7 @@ impl Progress {
 // === impl ClientStream ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    pub fn new(stream: S, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
+    pub(crate) fn new(stream: S, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
         ClientStream { stream, client, digest, send_timeout, timer: None, unflushed: false }
     }
 

@@ -106,7 +106,7 @@ enum HeaderError {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
-    pub fn new(
+    pub(crate) fn new(
         app: Arc<A>,
         stream: Stream,
         client: Arc<Client>,
@@ -144,7 +144,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
     }
 
     /// Serves all of them. `closing` ends a connection that waits for the next one.
-    pub async fn serve(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
+    pub(crate) async fn serve(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
         if self.http2 {
             return self.serve_http2(shutdown).await;
         }

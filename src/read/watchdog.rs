@@ -22,7 +22,7 @@ const TICKS: u32 = 8;
 
 /// What ended a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expired {
+pub(crate) enum Expired {
     /// Its deadline.
     Deadline,
     /// Nothing moved for too long.
@@ -42,13 +42,13 @@ thread_local! {
 }
 
 /// Ends the request that is being polled at this time; None: at no time. Does nothing outside of a guard.
-pub fn set_deadline(deadline: Option<Instant>) {
+pub(crate) fn set_deadline(deadline: Option<Instant>) {
     change(|timeouts| timeouts.deadline = deadline);
 }
 
 /// Ends the request that is being polled when nothing moves on it for so long, and up to a quarter longer; None: never.
 /// Does nothing outside of a guard.
-pub fn set_idle(idle: Option<Duration>) {
+pub(crate) fn set_idle(idle: Option<Duration>) {
     change(|timeouts| timeouts.idle = idle);
 }
 

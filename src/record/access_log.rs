@@ -21,9 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 
-pub use self::line::LONGEST;
-pub use self::target::OpenError;
-pub use self::writer::MOST_QUEUED;
+pub(crate) use self::target::OpenError;
 
 use self::dropped_lines::DroppedLines;
 use self::target::{Place, Target};
@@ -43,7 +41,7 @@ pub struct AccessLogger {
 
 /// A log that is open, and not in force yet.
 #[derive(Debug)]
-pub struct Opened(Option<Arc<Sink>>);
+pub(crate) struct Opened(Option<Arc<Sink>>);
 
 /// What is written, and where it goes. When the last one who has it is done with it, its writer finishes.
 #[derive(Debug)]
@@ -73,7 +71,7 @@ impl AccessLogger {
     ///
     /// The file that is open already may not be there to be opened anew. That is no reason to refuse a configuration,
     /// which may be about something else entirely: then it goes on where it is, and the log says so.
-    pub fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
+    pub(crate) fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
         let place = Place::new(&settings.to, folder);
         let current = self.current.load_full();
@@ -105,12 +103,12 @@ impl AccessLogger {
     }
 
     /// Puts what was opened in force.
-    pub fn activate(&self, opened: Opened) {
+    pub(crate) fn activate(&self, opened: Opened) {
         self.current.store(opened.0);
     }
 
     /// Opens the file that is written to anew: after it was renamed, there is another one of its name.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         let Some(current) = self.current.load_full() else { return };
         if let LogTarget::File(_) = current.settings.to {
             match self.open(Some(&current.settings), &current.folder) {
@@ -133,12 +131,12 @@ impl AccessLogger {
     }
 
     /// Lines that were not written since the start, because the target was too slow, or did not take them.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped_lines.lines()
     }
 
     /// Ends the log: waits until all lines are written that are queued, but no longer than this.
-    pub fn finish(&self, within: Duration) {
+    pub(crate) fn finish(&self, within: Duration) {
         self.current.store(None);
         let end = Instant::now() + within;
         while self.writers().iter().any(|writer| !writer.thread.is_finished()) {

@@ -10,32 +10,32 @@ use crate::counter::Counter;
 
 /// What was counted of all connections.
 #[derive(Debug)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// By listener, in the order in which they were configured when the process started.
-    pub listeners: Vec<(SocketAddr, Arc<ListenerCounts>)>,
+    pub(crate) listeners: Vec<(SocketAddr, Arc<ListenerCounts>)>,
     /// Connections that are on none of them.
-    pub unknown: Counter,
+    pub(crate) unknown: Counter,
 }
 
 /// What was counted of the connections to a listener.
 #[derive(Debug, Default)]
-pub struct ListenerCounts {
+pub(crate) struct ListenerCounts {
     open: AtomicUsize,
     /// Connections that came.
-    pub accepted: Counter,
+    pub(crate) accepted: Counter,
     /// Those that were closed before their first request, by [`RefusedConnection`].
-    pub refused: [Counter; RefusedConnection::ALL.len()],
+    pub(crate) refused: [Counter; RefusedConnection::ALL.len()],
     /// TLS handshakes that went well.
-    pub handshakes: Counter,
+    pub(crate) handshakes: Counter,
     /// Those that did not, or not in time.
-    pub failed_handshakes: Counter,
+    pub(crate) failed_handshakes: Counter,
     /// Headers that never became a request, by [`BadHeader`].
-    pub headers: [Counter; BadHeader::ALL.len()],
+    pub(crate) headers: [Counter; BadHeader::ALL.len()],
 }
 
 /// Why a connection was closed before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedConnection {
+pub(crate) enum RefusedConnection {
     /// Far more connections were open than the limits allow.
     ConnectionLimitHard,
     /// The peer is not among `trusted_proxies`, and the listener expects a PROXY header.
@@ -50,7 +50,7 @@ pub enum RefusedConnection {
 
 /// Why a header never became a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadHeader {
+pub(crate) enum BadHeader {
     /// It did not end in time: 408.
     Late,
     /// It is larger than any may be: 431.
@@ -80,7 +80,7 @@ impl Counts {
 
 impl ListenerCounts {
     /// Connections that are open now.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
@@ -106,7 +106,7 @@ impl ListenerCounts {
 
 impl RefusedConnection {
     /// All of them, each at the position that it has as a number.
-    pub const ALL: [RefusedConnection; 5] = [
+    pub(crate) const ALL: [RefusedConnection; 5] = [
         RefusedConnection::ConnectionLimitHard,
         RefusedConnection::Untrusted,
         RefusedConnection::ProxyHeader,
@@ -115,7 +115,7 @@ impl RefusedConnection {
     ];
 
     /// Value of the metric's label `reason`.
-    pub const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             RefusedConnection::ConnectionLimitHard => "connection_limit_hard",
             RefusedConnection::Untrusted => "untrusted",
@@ -128,10 +128,10 @@ impl RefusedConnection {
 
 impl BadHeader {
     /// All of them, each at the position that it has as a number.
-    pub const ALL: [BadHeader; 3] = [BadHeader::Late, BadHeader::TooLarge, BadHeader::Malformed];
+    pub(crate) const ALL: [BadHeader; 3] = [BadHeader::Late, BadHeader::TooLarge, BadHeader::Malformed];
 
     /// In one word, as metrics write it.
-    pub const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             BadHeader::Late => "late",
             BadHeader::TooLarge => "too_large",

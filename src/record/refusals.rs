@@ -17,7 +17,7 @@ use crate::decide::RequestKind;
 use crate::terminal::printable;
 
 /// At the end of what was cut.
-pub const CUT: &str = "…";
+pub(crate) const CUT: &str = "…";
 
 /// How many requests of pages are remembered.
 const MOST_OF_PAGES: usize = 384;
@@ -26,7 +26,7 @@ const MOST_OF_OTHERS: usize = 128;
 
 /// The last requests that were refused.
 #[derive(Debug)]
-pub struct Refusals {
+pub(crate) struct Refusals {
     /// Those with an Origin.
     pages: Ring,
     others: Ring,
@@ -37,39 +37,39 @@ pub struct Refusals {
 /// A request that was refused, as far as it is remembered. Text of the client's is cut to a bounded length, and what is no
 /// UTF-8 of it replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRequest {
+pub(crate) struct RefusedRequest {
     /// When.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
     /// Its `X-Request-Id`.
-    pub id: String,
+    pub(crate) id: String,
     /// Number of the configuration that refused it.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Who it came from.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// How the client reached the gateway.
-    pub scheme: Scheme,
+    pub(crate) scheme: Scheme,
     /// Host and port.
-    pub authority: String,
+    pub(crate) authority: String,
     /// The path, without query.
-    pub path: String,
+    pub(crate) path: String,
     /// Its own method: OPTIONS for a preflight.
-    pub method: String,
+    pub(crate) method: String,
     /// `Origin`; several fields are joined by ", ".
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// `Access-Control-Request-Method`
-    pub requested_method: Option<String>,
+    pub(crate) requested_method: Option<String>,
     /// `Access-Control-Request-Headers`
-    pub requested_headers: Option<String>,
+    pub(crate) requested_headers: Option<String>,
     /// Whether it had a cookie or credentials. Preflights never have.
-    pub credentials: bool,
+    pub(crate) credentials: bool,
     /// What it was to CORS.
-    pub kind: RequestKind,
+    pub(crate) kind: RequestKind,
     /// Why, in one word.
-    pub code: &'static str,
+    pub(crate) code: &'static str,
     /// Its route; None when there was none.
-    pub route: Option<String>,
+    pub(crate) route: Option<String>,
     /// The status that the client was given.
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -89,19 +89,19 @@ struct Entries {
 
 impl Refusals {
     /// All that are remembered, newest first.
-    pub fn newest(&self) -> Vec<RefusedRequest> {
+    pub(crate) fn newest(&self) -> Vec<RefusedRequest> {
         let mut all = [&self.pages, &self.others].map(Ring::newest).concat();
         all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         all
     }
 
     /// The newest one with this id.
-    pub fn find(&self, id: &str) -> Option<RefusedRequest> {
+    pub(crate) fn find(&self, id: &str) -> Option<RefusedRequest> {
         self.newest().into_iter().find(|refused| refused.id == id)
     }
 
     /// How many were not remembered, because several came at the same instant.
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 

@@ -35,18 +35,18 @@ type Slot = OnceBox<RouteMetrics>;
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
     /// Requests, by method and status.
-    pub requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
+    pub(crate) requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
     /// What was decided about CORS, by kind and reason.
-    pub decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
+    pub(crate) decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
     /// Requests that were refused for another cause, by [`Refusal::CODES`].
-    pub refusals: [Counter; Refusal::CODES.len()],
+    pub(crate) refusals: [Counter; Refusal::CODES.len()],
     /// From the header of the request to the end of the response. WebSockets last as long as they are wanted, which
     /// says nothing, and are left out.
     pub duration: Histogram,
     /// From the first try to the header of the response.
-    pub upstream_duration: Histogram,
+    pub(crate) upstream_duration: Histogram,
     /// Bytes of the bodies of responses.
-    pub sent: Counter,
+    pub(crate) sent: Counter,
 }
 
 /// A method, as far as it is told apart: clients can make up any number of them.
@@ -72,7 +72,7 @@ pub enum MethodClass {
 
 /// A status, as far as it is told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusClass {
+pub(crate) enum StatusClass {
     /// 1xx: the connection speaks another protocol from there on.
     Informational,
     /// 2xx
@@ -93,7 +93,7 @@ pub enum StatusClass {
 
 impl RouteMetricsTable {
     /// For these routes, beside those of the configuration before.
-    pub fn new(routes: &[Route], before: Option<(&[Route], &RouteMetricsTable)>) -> Self {
+    pub(crate) fn new(routes: &[Route], before: Option<(&[Route], &RouteMetricsTable)>) -> Self {
         let mut by_name: HashMap<&str, Arc<Slot>> = HashMap::with_capacity(routes.len());
         if let Some((routes, route_metrics)) = before {
             by_name.insert(UNROUTED, route_metrics.unrouted.clone());
@@ -104,13 +104,13 @@ impl RouteMetricsTable {
     }
 
     /// Counts a request that has ended.
-    pub fn count(&self, record: &RequestRecord<'_>) {
+    pub(crate) fn count(&self, record: &RequestRecord<'_>) {
         let route = record.route.and_then(|(index, _)| self.routes.get(index as usize));
         route.unwrap_or(&self.unrouted).get_or_init(Box::default).count(record);
     }
 
     /// What was counted of the route at this position; None: nothing yet.
-    pub fn of(&self, route: usize) -> Option<&RouteMetrics> {
+    pub(crate) fn of(&self, route: usize) -> Option<&RouteMetrics> {
         self.routes.get(route)?.get()
     }
 
@@ -139,12 +139,12 @@ fn labels(name: &str) -> (&str, &str) {
 
 impl RouteMetrics {
     /// All requests.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.requests.iter().flatten().map(Counter::get).sum()
     }
 
     /// Those that have ended with this class of status.
-    pub fn with(&self, status: StatusClass) -> u64 {
+    pub(crate) fn with(&self, status: StatusClass) -> u64 {
         self.requests.iter().map(|by_status| by_status[status as usize].get()).sum()
     }
 
@@ -171,7 +171,7 @@ impl RouteMetrics {
 
 impl MethodClass {
     /// All of them, each at the position that it has as a number.
-    pub const ALL: [MethodClass; 8] = [
+    pub(crate) const ALL: [MethodClass; 8] = [
         MethodClass::Get,
         MethodClass::Head,
         MethodClass::Post,
@@ -183,7 +183,7 @@ impl MethodClass {
     ];
 
     /// The one of a method.
-    pub fn of(method: &Method) -> Self {
+    pub(crate) fn of(method: &Method) -> Self {
         match *method {
             Method::GET => MethodClass::Get,
             Method::HEAD => MethodClass::Head,
@@ -197,7 +197,7 @@ impl MethodClass {
     }
 
     /// As metrics write it.
-    pub const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             MethodClass::Get => "GET",
             MethodClass::Head => "HEAD",
@@ -213,7 +213,7 @@ impl MethodClass {
 
 impl StatusClass {
     /// All of them, each at the position that it has as a number.
-    pub const ALL: [StatusClass; 7] = [
+    pub(crate) const ALL: [StatusClass; 7] = [
         StatusClass::Informational,
         StatusClass::Success,
         StatusClass::Redirection,
@@ -224,7 +224,7 @@ impl StatusClass {
     ];
 
     /// The one of a response; None: there was none.
-    pub fn of(status: Option<StatusCode>) -> Self {
+    pub(crate) fn of(status: Option<StatusCode>) -> Self {
         match status.map(|status| status.as_u16()) {
             Some(100..=199) => StatusClass::Informational,
             Some(200..=299) => StatusClass::Success,
@@ -237,7 +237,7 @@ impl StatusClass {
     }
 
     /// As metrics write it.
-    pub const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             StatusClass::Informational => "1xx",
             StatusClass::Success => "2xx",

@@ -136,7 +136,7 @@ impl HostPattern {
     }
 
     /// Whether a host is it, or below it.
-    pub fn covers(&self, host: &HostName) -> bool {
+    pub(crate) fn covers(&self, host: &HostName) -> bool {
         let host = host.as_str();
         match self {
             Self::Exact(name) => host == &**name,
@@ -213,12 +213,12 @@ impl PathPattern {
     }
 
     /// `/*`: every path.
-    pub fn any() -> Self {
+    pub(crate) fn any() -> Self {
         PathPattern { text: "/*".into(), tail: Tail::Anything }
     }
 
     /// Whether all paths of this pattern begin with a literal prefix that ends at a segment.
-    pub fn begins_with(&self, prefix: &str) -> bool {
+    pub(crate) fn begins_with(&self, prefix: &str) -> bool {
         let front = self.front();
         front.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }

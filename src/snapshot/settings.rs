@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-pub use crate::config::LogFormat;
+pub(crate) use crate::config::LogFormat;
 use crate::tls::{Authorities, Certificates, Identity};
 
 /// One place where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Where.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// None: plain HTTP.
-    pub tls: Option<ListenerTls>,
+    pub(crate) tls: Option<ListenerTls>,
     /// The port to which everything but preflights is sent, on https.
-    pub redirect: Option<u16>,
+    pub(crate) redirect: Option<u16>,
     /// Whether every connection begins with a PROXY header, which only trusted proxies can send.
-    pub proxy_protocol: bool,
+    pub(crate) proxy_protocol: bool,
 }
 
 impl Listener {
     /// Whether connections to a local address are its own. One on an unspecified address has many of them.
-    pub fn serves(&self, local: SocketAddr) -> bool {
+    pub(crate) fn serves(&self, local: SocketAddr) -> bool {
         let here = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
             IpAddr::V6(ip) if ip.is_unspecified() => true,
@@ -37,20 +37,20 @@ impl Listener {
 
 /// How a listener ends TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerTls {
+pub(crate) struct ListenerTls {
     /// What it shows.
-    pub certificates: Arc<Certificates>,
+    pub(crate) certificates: Arc<Certificates>,
     /// The oldest version that it speaks.
-    pub min_version: TlsVersion,
+    pub(crate) min_version: TlsVersion,
     /// Whether it offers HTTP/2.
-    pub http2: bool,
+    pub(crate) http2: bool,
     /// Whose certificates clients may show; None: they are not asked.
-    pub clients: Option<ClientCertificates>,
+    pub(crate) clients: Option<ClientCertificates>,
 }
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
+pub(crate) enum TlsVersion {
     /// RFC 5246
     Tls12,
     /// RFC 8446
@@ -59,60 +59,60 @@ pub enum TlsVersion {
 
 /// What clients have to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificates {
+pub(crate) struct ClientCertificates {
     /// Who must have signed it.
-    pub authorities: Authorities,
+    pub(crate) authorities: Authorities,
     /// Whether a client may come without one.
-    pub required: bool,
+    pub(crate) required: bool,
 }
 
 /// What a client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes of the request target.
-    pub uri: usize,
+    pub(crate) uri: usize,
     /// Bytes of all header fields, names and values.
-    pub headers: usize,
+    pub(crate) headers: usize,
     /// Header fields.
-    pub header_count: usize,
+    pub(crate) header_count: usize,
     /// Bytes of a request body.
-    pub body: Option<u64>,
+    pub(crate) body: Option<u64>,
     /// How long an idle client connection stays open.
-    pub keepalive: Duration,
+    pub(crate) keepalive: Duration,
     /// For a handshake with the first header, and for each later header from its first byte on.
-    pub header_timeout: Duration,
+    pub(crate) header_timeout: Duration,
     /// The longest pause in a request body; and in all this, and a second more for each KiB that has come.
-    pub body_timeout: Duration,
+    pub(crate) body_timeout: Duration,
     /// How long a client may take nothing of its response.
-    pub send_timeout: Duration,
+    pub(crate) send_timeout: Duration,
     /// Open connections in all.
-    pub connections: Option<usize>,
+    pub(crate) connections: Option<usize>,
     /// Open connections of one client: an address, or a /64 of IPv6.
-    pub connections_per_client: Option<usize>,
+    pub(crate) connections_per_client: Option<usize>,
     /// Requests on one connection.
-    pub requests_per_connection: Option<u32>,
+    pub(crate) requests_per_connection: Option<u32>,
     /// Streams of one HTTP/2 connection at a time.
-    pub streams: u32,
+    pub(crate) streams: u32,
     /// How long nothing may move on an HTTP/2 stream.
-    pub stream_idle: Duration,
+    pub(crate) stream_idle: Duration,
 }
 
 /// One line for each request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     /// Where they go.
-    pub to: LogTarget,
+    pub(crate) to: LogTarget,
     /// How a line looks.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// The part of the requests that is written, 0 to 1. Refused ones and those with a status from 500 on always are.
-    pub sample: f64,
+    pub(crate) sample: f64,
     /// Whether only refused ones are written.
-    pub refusals_only: bool,
+    pub(crate) refusals_only: bool,
 }
 
 /// Where the lines of an access log go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
+pub(crate) enum LogTarget {
     /// To the standard output of the process.
     Stdout,
     /// To the end of a file: a path as written, from the folder of the configuration.
@@ -123,41 +123,41 @@ pub enum LogTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name; for one that is written inline, the name of its service or route.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// At least one, and one with a weight.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// How one is chosen.
-    pub balance: Balance,
+    pub(crate) balance: Balance,
     /// How long to wait for what.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     /// How often a failed request is tried again, on another node.
-    pub retries: usize,
+    pub(crate) retries: usize,
     /// Whether it is spoken to in HTTP/2.
-    pub http2: bool,
+    pub(crate) http2: bool,
     /// None: plain HTTP.
-    pub tls: Option<UpstreamTls>,
+    pub(crate) tls: Option<UpstreamTls>,
     /// Active checks.
-    pub health_check: Option<HealthCheck>,
+    pub(crate) health_check: Option<HealthCheck>,
     /// What failing requests do to a node; None: nothing.
-    pub ejection: Option<Ejection>,
+    pub(crate) ejection: Option<Ejection>,
     /// Over what time a node that comes back gets its share.
-    pub slow_start: Option<Duration>,
+    pub(crate) slow_start: Option<Duration>,
 }
 
 /// A node of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// A name or an IP address, IPv6 without brackets.
-    pub host: Box<str>,
+    pub(crate) host: Box<str>,
     /// Its port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Its share; 0 = none.
-    pub weight: u32,
+    pub(crate) weight: u32,
 }
 
 /// How a node is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Balance {
+pub(crate) enum Balance {
     /// In turn, by weight.
     RoundRobin,
     /// By chance, by weight.
@@ -170,7 +170,7 @@ pub enum Balance {
 
 /// What a node is chosen by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HashOn {
+pub(crate) enum HashOn {
     /// The value of a request header.
     Header(HeaderName),
     /// The value of a cookie.
@@ -183,65 +183,65 @@ pub enum HashOn {
 
 /// How long to wait for an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// For a new connection, its TLS handshake included.
-    pub connect: Duration,
+    pub(crate) connect: Duration,
     /// Between two reads.
-    pub read: Duration,
+    pub(crate) read: Duration,
     /// Between two writes.
-    pub write: Duration,
+    pub(crate) write: Duration,
     /// How long an unused connection is kept.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// For a whole request, all tries included.
-    pub total: Option<Duration>,
+    pub(crate) total: Option<Duration>,
     /// How long nothing may move on a WebSocket.
-    pub websocket: Duration,
+    pub(crate) websocket: Duration,
 }
 
 /// How an upstream is spoken to in TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamTls {
+pub(crate) struct UpstreamTls {
     /// The name to ask for and to verify; None: each node's own.
-    pub sni: Option<Box<str>>,
+    pub(crate) sni: Option<Box<str>>,
     /// Whether the certificate is verified.
-    pub verify: bool,
+    pub(crate) verify: bool,
     /// Who must have signed it; None: someone that the system trusts.
-    pub authorities: Option<Authorities>,
+    pub(crate) authorities: Option<Authorities>,
     /// What we show.
-    pub identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
 }
 
 /// How a node is asked whether it can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     /// What to GET, and how; None: a connection is enough.
-    pub http: Option<HttpCheck>,
+    pub(crate) http: Option<HttpCheck>,
     /// Between two checks.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// For one check.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Successes in a row that bring a node back.
-    pub healthy_after: u32,
+    pub(crate) healthy_after: u32,
     /// Failures in a row that take it out.
-    pub unhealthy_after: u32,
+    pub(crate) unhealthy_after: u32,
 }
 
 /// The request of a health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
+pub(crate) struct HttpCheck {
     /// Path and query.
-    pub path: Box<str>,
+    pub(crate) path: Box<str>,
     /// The Host field; None: the name that TLS asks for, else the node as written.
-    pub host: Option<Box<str>>,
+    pub(crate) host: Option<Box<str>>,
     /// First and last status that is a success.
-    pub status: (u16, u16),
+    pub(crate) status: (u16, u16),
 }
 
 /// When requests that fail take a node out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ejection {
+pub(crate) struct Ejection {
     /// Failures in a row.
-    pub after: u32,
+    pub(crate) after: u32,
     /// For how long.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }

@@ -11,7 +11,7 @@ const LARGEST: u64 = 512 << 20;
 
 /// Files, each as it was at one time; None: not there, or not to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files(pub(super) BTreeMap<PathBuf, Option<Stamp>>);
+pub(crate) struct Files(pub(super) BTreeMap<PathBuf, Option<Stamp>>);
 
 /// What differs when a file is another one, or has been written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,16 +14,16 @@ const AWAY: Duration = Duration::from_secs(5);
 
 /// Two looks at the same files.
 #[derive(Debug)]
-pub struct Look {
+pub(crate) struct Look {
     /// As they were read.
-    pub read: Files,
+    pub(crate) read: Files,
     /// As they are.
-    pub now: Files,
+    pub(crate) now: Files,
 }
 
 /// Says when a change is over. It remembers the last look, and does not look itself.
 #[derive(Debug, Default)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     last: Files,
     away_since: Option<Instant>,
 }
@@ -33,7 +33,7 @@ pub struct Watcher {
 impl Watcher {
     /// The files that differ from what was read, once they are the same for two looks in a row: until then somebody
     /// still writes. One that has gone is waited for, and then counts as changed.
-    pub fn see(&mut self, look: Look, at: Instant) -> Option<Vec<PathBuf>> {
+    pub(crate) fn see(&mut self, look: Look, at: Instant) -> Option<Vec<PathBuf>> {
         let Look { read, now } = look;
         let differ = || read.0.iter().zip(now.0.values()).filter(|((_, then), now)| then != now);
         let has_gone = differ().any(|(_, now)| now.is_none());

@@ -31,17 +31,17 @@ pub struct Endpoint {
 
 /// What was counted of an endpoint since it is one.
 #[derive(Debug, Default)]
-pub struct EndpointCounts {
+pub(crate) struct EndpointCounts {
     /// Connections that were made to it for requests.
-    pub connects: Counter,
+    pub(crate) connects: Counter,
     /// Connections that could not be made.
-    pub connect_failures: Counter,
+    pub(crate) connect_failures: Counter,
     /// Tries that had a connection from an earlier request.
-    pub reuses: Counter,
+    pub(crate) reuses: Counter,
     /// Tries that ended without the header of a response, though there was a connection.
-    pub no_responses: Counter,
+    pub(crate) no_responses: Counter,
     /// How often it was taken out because requests have failed.
-    pub ejections: Counter,
+    pub(crate) ejections: Counter,
 }
 
 /// A request that is under way at an endpoint. It counts as one until this is dropped.
@@ -50,7 +50,7 @@ pub struct ActiveRequest(Arc<Endpoint>);
 
 /// What somebody else keeps beside an endpoint or an upstream, and works out once.
 #[derive(Default)]
-pub struct Slot(OnceCell<Box<dyn Any + Send + Sync>>);
+pub(crate) struct Slot(OnceCell<Box<dyn Any + Send + Sync>>);
 
 impl Endpoint {
     pub(super) fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
@@ -68,32 +68,32 @@ impl Endpoint {
     }
 
     /// Position of its node in the configuration of the upstream.
-    pub fn node(&self) -> usize {
+    pub(crate) fn node(&self) -> usize {
         self.node
     }
 
     /// Where to connect.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The share of its node, at least 1.
-    pub fn weight(&self) -> u32 {
+    pub(crate) fn weight(&self) -> u32 {
         self.weight
     }
 
     /// Requests under way.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
     /// What was counted of it.
-    pub fn counts(&self) -> &EndpointCounts {
+    pub(crate) fn counts(&self) -> &EndpointCounts {
         &self.counts
     }
 
     /// For what others work out once for this endpoint.
-    pub fn slot(&self) -> &Slot {
+    pub(crate) fn slot(&self) -> &Slot {
         &self.slot
     }
 
@@ -123,7 +123,7 @@ impl ActiveRequest {
     }
 
     /// The endpoint, for longer than the request is under way there.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.0
     }
 }
@@ -145,7 +145,7 @@ impl Drop for ActiveRequest {
 impl Slot {
     /// What was kept here, made now if nothing was. There is one slot for one type: who asks for another one than was
     /// kept gets None.
-    pub fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+    pub(crate) fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<&T> {
         self.0.get_or_init(|| Box::new(make())).downcast_ref()
     }
 }

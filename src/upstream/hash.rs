@@ -10,7 +10,7 @@ pub fn key(bytes: &[u8]) -> u64 {
 }
 
 /// The finishing step of SplitMix64.
-pub fn mix(mut bits: u64) -> u64 {
+pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -18,7 +18,7 @@ pub fn mix(mut bits: u64) -> u64 {
 
 /// The lot that whoever has `seed` draws for a key; the lower, the better. Such times until the first event, of
 /// events that come `weight` times as often, are lowest for each in proportion to its weight.
-pub fn score(key: u64, seed: u64, weight: u32) -> f64 {
+pub(crate) fn score(key: u64, seed: u64, weight: u32) -> f64 {
     // 53 bits are what a float holds exactly; never 0, of which there is no logarithm.
     #[allow(clippy::cast_precision_loss)]
     let uniform = ((mix(key ^ seed) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;

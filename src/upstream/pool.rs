@@ -18,7 +18,7 @@ const DRAWS: u64 = 16;
 
 /// Who may be chosen.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     members: Vec<Member>,
     /// Positions in `members`, each as often as its weight says, spread evenly.
     schedule: Vec<u32>,
@@ -35,7 +35,7 @@ struct Member {
 impl Pool {
     /// The pool of those who may be chosen now, with their weights; None when that is this one. Who weighs nothing is
     /// left out.
-    pub fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
+    pub(crate) fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
         let weighted = weighted.filter(|(_, weight)| *weight > 0);
         let mut members: Vec<Member> = weighted.map(|(endpoint, weight)| Member { endpoint, weight }).collect();
         let divisor = members.iter().map(|member| member.weight).fold(0, gcd).max(1);
@@ -49,14 +49,14 @@ impl Pool {
     }
 
     /// Whether there is nobody.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
     /// Chooses someone who was not `tried`. `turn` is a number that each request has for itself, one after the other;
     /// `salt` makes this process choose otherwise than the ones beside it, where that is wanted. A hash without a key
     /// goes by schedule.
-    pub fn choose(
+    pub(crate) fn choose(
         &self,
         balance: &Balance,
         key: Option<u64>,

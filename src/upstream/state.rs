@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::snapshot::HealthCheck;
 
 /// In how many steps an endpoint that is back gets to its whole share.
-pub const RAMP_STEPS: u32 = 10;
+pub(crate) const RAMP_STEPS: u32 = 10;
 
 /// What is known of an endpoint beside its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub(crate) struct State {
     healthy: bool,
     /// Checks in a row that say the opposite of `healthy`.
     contradictions: u32,
@@ -23,7 +23,7 @@ pub struct State {
 
 /// What has become of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Checks have failed so often that it is out.
     Down,
     /// Checks have succeeded so often that it counts as healthy again.
@@ -36,30 +36,30 @@ pub enum Change {
 
 impl State {
     /// Nothing bad is known yet, and until then an endpoint is used.
-    pub const NEW: State = State { healthy: true, contradictions: 0, ejected_until: None, back_since: None };
+    pub(crate) const NEW: State = State { healthy: true, contradictions: 0, ejected_until: None, back_since: None };
 
     /// Whether checks have nothing against it.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.healthy
     }
 
     /// Whether its requests have failed too often, a short while ago.
-    pub fn is_ejected(&self) -> bool {
+    pub(crate) fn is_ejected(&self) -> bool {
         self.ejected_until.is_some()
     }
 
     /// Whether it may be chosen.
-    pub fn is_available(&self) -> bool {
+    pub(crate) fn is_available(&self) -> bool {
         self.healthy && self.ejected_until.is_none()
     }
 
     /// Whether time alone will change something.
-    pub fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.ejected_until.is_some() || self.back_since.is_some()
     }
 
     /// A check has come to its end.
-    pub fn checked(&mut self, passed: bool, spec: &HealthCheck, now: Instant) -> Option<Change> {
+    pub(crate) fn checked(&mut self, passed: bool, spec: &HealthCheck, now: Instant) -> Option<Change> {
         if passed == self.healthy {
             self.contradictions = 0;
             return None;
@@ -75,13 +75,13 @@ impl State {
     }
 
     /// Its requests have failed too often.
-    pub fn eject(&mut self, until: Instant) {
+    pub(crate) fn eject(&mut self, until: Instant) {
         self.ejected_until = Some(until);
         self.back_since = None;
     }
 
     /// Time has passed. `slow_start` is over what time a share grows.
-    pub fn tick(&mut self, now: Instant, slow_start: Option<Duration>) -> Option<Change> {
+    pub(crate) fn tick(&mut self, now: Instant, slow_start: Option<Duration>) -> Option<Change> {
         let returned = self.ejected_until.is_some_and(|until| until <= now);
         if returned {
             self.ejected_until = None;
@@ -94,7 +94,7 @@ impl State {
     }
 
     /// How much of its weight counts, in parts of [`RAMP_STEPS`]; at least one.
-    pub fn ramp(&self, now: Instant, slow_start: Option<Duration>) -> u32 {
+    pub(crate) fn ramp(&self, now: Instant, slow_start: Option<Duration>) -> u32 {
         let (Some(since), Some(over)) = (self.back_since, slow_start) else { return RAMP_STEPS };
         let steps = now.saturating_duration_since(since).as_nanos() * u128::from(RAMP_STEPS) / over.as_nanos().max(1);
         u32::try_from(steps).unwrap_or(RAMP_STEPS).saturating_add(1).min(RAMP_STEPS)

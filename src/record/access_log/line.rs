@@ -18,7 +18,7 @@ use crate::snapshot::LogFormat;
 
 /// No line is longer. It is what a pipe takes whole or not at all (`PIPE_BUF`), so that not even two processes that write
 /// to the same one can mix their lines.
-pub const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
 /// The room of fields, in bytes. All together, and what stands around them, they stay below [`LONGEST`].
 mod room {
@@ -48,7 +48,7 @@ enum Style {
 }
 
 /// Appends the line of a request that ended this many milliseconds after 1970 began.
-pub fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
+pub(crate) fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     match format {
         LogFormat::Json => json(record, millis, out),
         LogFormat::Text => text(record, millis, out),

@@ -88,7 +88,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 impl OpenError {
     /// For a path that leads to a file of the configuration, which lines would spoil.
-    pub fn of_the_configuration(path: PathBuf) -> Self {
+    pub(crate) fn of_the_configuration(path: PathBuf) -> Self {
         OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }
 }

@@ -16,7 +16,7 @@ use super::dropped_lines::DroppedLines;
 use super::target::Target;
 
 /// Lines that can wait to be written. With [`LONGEST`](super::LONGEST) that is 32 MiB; ordinary lines need a sixth of that.
-pub const MOST_QUEUED: usize = 8192;
+pub(crate) const MOST_QUEUED: usize = 8192;
 /// The room of a buffer to begin with, enough for nearly every line.
 const ORDINARY: usize = 1024;
 /// How long the thread lets lines come together before it writes them. Only a thread that has slept for longer than
