@@ -6,12 +6,11 @@
 //! one that was kept would hide that no new one can be made.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::Uri;
-use once_cell::sync::OnceCell;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::server::ShutdownWatch;
@@ -37,7 +36,7 @@ const MOST_BODY: usize = 64 << 10;
 /// The service.
 pub(crate) struct Health {
     live: Arc<Live>,
-    connector: Arc<OnceCell<Connector>>,
+    connector: Arc<OnceLock<Connector>>,
 }
 
 /// The checks that go on, by the place in memory of their endpoint, which they keep.
@@ -108,7 +107,7 @@ impl Checks {
 
 impl Check {
     /// Begins the next check when it is due and the last one is over.
-    fn go_on(&mut self, connector: &Arc<OnceCell<Connector>>, spec: &snapshot::HealthCheck, now: Instant, round: u64) {
+    fn go_on(&mut self, connector: &Arc<OnceLock<Connector>>, spec: &snapshot::HealthCheck, now: Instant, round: u64) {
         self.round = round;
         if now < self.due || self.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
@@ -135,7 +134,7 @@ fn part(of: Duration, chance: u64, steps: u32) -> Duration {
 }
 
 /// Asks a node, and passes on what it has said.
-async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: &OnceCell<Connector>) {
+async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: &OnceLock<Connector>) {
     let Some(spec) = &upstream.settings().health_check else { return };
     let ask = async {
         match &spec.http {
@@ -164,7 +163,7 @@ async fn ask(
     upstream: &RunningUpstream,
     endpoint: &Endpoint,
     http: &HttpCheck,
-    connector: &OnceCell<Connector>,
+    connector: &OnceLock<Connector>,
 ) -> Result<u16> {
     let mut peer = template(upstream, endpoint);
     // One timeout holds for all of it, and it is the caller's.

@@ -1,13 +1,13 @@
 //! The page for people: how it is going. Rendered here, whole, with nothing to fetch and no script.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use once_cell::sync::Lazy;
 
 use super::json::{Group, ago, effective_routes, explain_command, groups};
 use super::{Process, time};
@@ -27,7 +27,7 @@ const MOST_NODES: usize = 200;
 const STYLE: &str = include_str!("status.css");
 
 /// Nothing but the page's own style.
-pub(super) static CONTENT_SECURITY_POLICY: Lazy<HeaderValue> = Lazy::new(|| {
+pub(super) static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, STYLE.as_bytes()));
     let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))

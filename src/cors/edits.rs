@@ -3,8 +3,9 @@
 //! [`Edits`] are made once per request and hold everything that any response of that request needs. They are applied
 //! through [`Headers`], because Pingora keeps a second map beside its header map and insists on its own methods.
 
+use std::sync::LazyLock;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
-use once_cell::sync::Lazy;
 
 /// The response headers that a policy owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,7 +391,7 @@ struct Prepared {
 }
 
 /// For every set of names: what it needs to be ready when a response comes.
-static PREPARED: Lazy<Vec<Prepared>> = Lazy::new(|| {
+static PREPARED: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
     let value = |text: String| {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("header names are valid in a field value")
     };

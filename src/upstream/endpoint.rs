@@ -4,10 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
-use once_cell::sync::OnceCell;
+use std::sync::{Arc, OnceLock};
 
 use super::hash;
 use crate::counter::Counter;
@@ -50,7 +48,7 @@ pub struct ActiveRequest(Arc<Endpoint>);
 
 /// What somebody else keeps beside an endpoint or an upstream, and works out once.
 #[derive(Default)]
-pub(crate) struct Slot(OnceCell<Box<dyn Any + Send + Sync>>);
+pub(crate) struct Slot(OnceLock<Box<dyn Any + Send + Sync>>);
 
 impl Endpoint {
     pub(super) fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
