@@ -203,10 +203,7 @@ fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
     let authority = Authority::new("authority");
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/socket" => Reply::echo(),
-        "/slow" => {
-            thread::sleep(Duration::from_millis(300));
-            Reply::new(200)
-        }
+        "/slow" => Reply::hang(),
         _ => Reply::new(200).body("hello"),
     });
     let text = config(upstream.address(), TO_FILE).replace(
@@ -246,10 +243,7 @@ fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
 #[test]
 fn a_stream_that_was_cut_off_has_a_line() {
     let authority = Authority::new("authority");
-    let upstream = Upstream::start(|_| {
-        thread::sleep(Duration::from_secs(3));
-        Reply::new(200)
-    });
+    let upstream = Upstream::start(|_| Reply::hang());
     let text = config(upstream.address(), TO_FILE).replace(
         "listeners: [{ address: \"{listen}\" }]",
         "listeners: [{ address: \"{listen}\", tls: { certificates: [{ cert: a.crt, key: a.key }] } }]\nlimits: { stream_idle: 300ms }",

@@ -1,7 +1,7 @@
 //! The admin listener: what operators see, and who is not answered.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -457,23 +457,46 @@ fn why_goes_nowhere_else() {
     assert_eq!((evil.hits(), elsewhere.hits()), (1, 0));
 }
 
-/// Whoever holds a connection here without asking anything holds a file that a client of the gateway may need.
+/// Idle connections to the admin listener must not use up the file descriptors of the gateway.
 #[test]
-fn connections_to_the_admin_listener_are_few_and_short() {
+fn the_admin_listener_limits_its_connections_and_the_time_for_a_header() {
+    /// As in `src/admin/limits.rs`.
+    const LIMIT: usize = 64;
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
     let (_upstream, gateway) = start();
-    let mut held: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(gateway.admin()).unwrap()).collect();
-    for stream in &mut held {
-        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    }
-    // Those that are too many end at once, the others when their time is over; and then there is room again.
     let begin = Instant::now();
-    for stream in &mut held {
-        let ended = matches!(stream.read(&mut [0; 64]), Ok(0)) || begin.elapsed() < Duration::from_secs(20);
-        assert!(ended, "a connection is still open after {:?}", begin.elapsed());
+    let connections: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(gateway.admin()).unwrap()).collect();
+    for mut stream in &connections {
+        // The listener may have closed the connection already.
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc");
+        stream.set_nonblocking(true).unwrap();
     }
-    assert_eq!(ask(&gateway, "/livez").status, 200);
+    let closed = || connections.iter().filter(|stream| is_closed(stream)).count();
+    let wait_for = |count: usize, limit: Duration| {
+        while closed() < count {
+            assert!(begin.elapsed() < limit, "{} of 100 connections are closed after {limit:?}", closed());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // Over the limit: closed before the header timeout could close anything.
+    wait_for(connections.len() - LIMIT, HEADER_TIMEOUT - Duration::from_secs(1));
+    assert_eq!(closed(), connections.len() - LIMIT);
     assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST]).status, 200);
+    // Within the limit: closed after the header timeout.
+    wait_for(connections.len() - LIMIT + 1, 5 * HEADER_TIMEOUT);
+    assert!(begin.elapsed() >= HEADER_TIMEOUT, "closed after {:?}", begin.elapsed());
+    wait_for(connections.len(), 5 * HEADER_TIMEOUT);
+    assert_eq!(ask(&gateway, "/livez").status, 200);
+}
+
+/// Whether the server has closed this non-blocking connection. Panics if it has sent something.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => true,
+        Ok(_) => panic!("an answer to an incomplete request"),
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
 }
 
 #[test]

@@ -436,10 +436,10 @@ fn an_unused_connection_to_the_upstream_is_closed_after_timeouts_idle() {
         "    upstream: {{ nodes: [{{ address: \"{}\" }}], timeouts: {{ idle: 300ms }} }}",
         upstream.address()
     ));
+    let begin = Instant::now();
     fetch(gateway.address(), "GET", "/", &[HOST]);
-    let answered = Instant::now();
     upstream.wait_for_closed(1);
-    assert!(answered.elapsed() >= Duration::from_millis(200), "closed after {:?}", answered.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(250), "closed after {:?}", begin.elapsed());
     fetch(gateway.address(), "GET", "/", &[HOST]);
     assert_eq!(upstream.received()[1].connection, 2);
 }
@@ -449,12 +449,11 @@ fn an_idle_client_connection_is_closed_after_limits_keepalive() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = in_front_of(&upstream);
     let mut connection = Connection::open(gateway.address()).unwrap();
-    for target in ["/", "/"] {
-        connection.request("GET", target, &[HOST], b"").unwrap();
-    }
-    let answered = Instant::now();
+    connection.request("GET", "/", &[HOST], b"").unwrap();
+    let begin = Instant::now();
+    connection.request("GET", "/", &[HOST], b"").unwrap();
     assert!(connection.closed());
-    assert!(answered.elapsed() >= Duration::from_millis(800), "closed after {:?}", answered.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(800), "closed after {:?}", begin.elapsed());
 }
 
 #[test]

@@ -65,10 +65,11 @@ fn assert_took(begin: Instant, expected: Duration) {
     assert!((expected.mul_f32(0.8)..expected + SLACK).contains(&took), "{took:?} instead of {expected:?}");
 }
 
-/// Writes until something comes back or the connection ends, `pause` between bytes.
-fn drip(connection: &mut Connection, bytes: &[u8], pause: Duration) {
-    for byte in bytes {
-        if connection.send(&[*byte]).is_err() {
+/// Sends the pieces with a pause after each, until the server answers or closes the connection.
+fn drip<'p>(connection: &mut Connection, pieces: impl IntoIterator<Item = &'p [u8]>, pause: Duration) {
+    for piece in pieces {
+        // A piece that is sent after the server has closed makes a reset, which would discard the answer.
+        if connection.is_readable() || connection.send(piece).is_err() {
             return;
         }
         thread::sleep(pause);
@@ -80,17 +81,17 @@ fn drip(connection: &mut Connection, bytes: &[u8], pause: Duration) {
 #[test]
 fn a_header_that_does_not_end_is_a_408() {
     let (upstream, gateway) = start("header_timeout: 1s");
-    let mut stops = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
+    let mut stops = Connection::open(gateway.address()).unwrap();
     stops.send(&GET[..20]).unwrap();
     let response = stops.read("GET").unwrap();
     assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
     assert_took(begin, Duration::from_secs(1));
     assert!(stops.closed());
     // A byte from time to time gains nothing.
-    let mut drips = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
-    drip(&mut drips, &GET[..6], Duration::from_millis(180));
+    let mut drips = Connection::open(gateway.address()).unwrap();
+    drip(&mut drips, GET.chunks(1), Duration::from_millis(100));
     assert_eq!(drips.read("GET").unwrap().status, 408);
     assert_took(begin, Duration::from_secs(1));
     assert!(drips.closed());
@@ -100,29 +101,27 @@ fn a_header_that_does_not_end_is_a_408() {
 #[test]
 fn a_connection_without_any_request_is_closed_without_a_word() {
     let (_upstream, gateway) = start("header_timeout: 1s");
-    let mut silent = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
+    let mut silent = Connection::open(gateway.address()).unwrap();
     assert!(silent.closed());
     assert_took(begin, Duration::from_secs(1));
 }
 
 #[test]
 fn a_later_header_has_its_time_from_its_first_byte_on() {
-    let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
+    let (_upstream, gateway) = start("header_timeout: 1500ms, keepalive: 60s");
     let mut kept = Connection::open(gateway.address()).unwrap();
-    for _ in 0..2 {
-        assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
-        // Longer than a header may take: between requests it does not count.
-        thread::sleep(Duration::from_millis(1500));
-    }
+    assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    // Longer than header_timeout, which does not run between requests.
+    thread::sleep(Duration::from_secs(2));
     kept.send(&GET[..20]).unwrap();
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(100));
     kept.send(&GET[20..]).unwrap();
-    assert_eq!(kept.read("GET").unwrap().status, 200, "two pieces are no harm");
+    assert_eq!(kept.read("GET").unwrap().status, 200, "a header in two pieces");
     let begin = Instant::now();
     kept.send(&GET[..20]).unwrap();
     assert_eq!(kept.read("GET").unwrap().status, 408);
-    assert_took(begin, Duration::from_secs(1));
+    assert_took(begin, Duration::from_millis(1500));
     assert!(kept.closed());
 }
 
@@ -130,13 +129,14 @@ fn a_later_header_has_its_time_from_its_first_byte_on() {
 /// next one.
 #[test]
 fn a_slow_header_leaves_nothing_behind_for_the_next_one() {
-    let (_upstream, gateway) = start("header_timeout: 1s, keepalive: 10s");
+    let (_upstream, gateway) = start("header_timeout: 1500ms, keepalive: 60s");
     let mut kept = Connection::open(gateway.address()).unwrap();
     let preflight = b"OPTIONS / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\
                       Access-Control-Request-Method: GET\r\n\r\n";
-    for _ in 0..3 {
+    // All of them together take longer than header_timeout, each one far less.
+    for _ in 0..9 {
         kept.send(&preflight[..20]).unwrap();
-        thread::sleep(Duration::from_millis(600));
+        thread::sleep(Duration::from_millis(200));
         kept.send(&preflight[20..]).unwrap();
         assert_eq!(kept.read("OPTIONS").unwrap().status, 200);
     }
@@ -225,7 +225,7 @@ fn a_slowloris_disturbs_nobody() {
     println!(
         "{crowd} slow connections: {requests} requests beside them, the slowest in {slowest:?}; {each} B for each"
     );
-    assert!(requests > 100 && slowest < Duration::from_secs(3), "{requests} requests, the slowest in {slowest:?}");
+    assert!(requests >= 40 && slowest < SLACK, "{requests} requests, the slowest in {slowest:?}");
     assert!(each < 32 * 1024, "{each} B for each slow connection");
     // Every one of them is told, and cut off.
     for attacker in &mut attackers {
@@ -252,10 +252,10 @@ fn open_files() -> usize {
 fn a_body_that_stops_is_a_408_that_the_page_can_read() {
     let (_upstream, gateway) = start("body_timeout: 1s");
     for sent in [&b""[..], b"half of it"] {
+        let begin = Instant::now();
         let mut connection = Connection::open(gateway.address()).unwrap();
         let header = b"POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 20\r\n\r\n";
         connection.send(&[header, sent].concat()).unwrap();
-        let begin = Instant::now();
         let response = connection.read("POST").unwrap();
         assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
         assert_readable(&response);
@@ -270,29 +270,26 @@ fn a_body_that_drips_is_a_408_that_the_page_can_read() {
     let length = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 100\r\n\r\n";
     let chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (header, piece) in [(length, &b"x"[..]), (chunked, b"1\r\nx\r\n")] {
+        let begin = Instant::now();
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(header.as_bytes()).unwrap();
-        let begin = Instant::now();
-        for _ in 0..5 {
-            // Never a pause that is too long.
-            let _ = connection.send(piece);
-            thread::sleep(Duration::from_millis(300));
-        }
+        // No pause is longer than body_timeout, but the whole body takes longer than a body of a few bytes may.
+        drip(&mut connection, [piece; 90], Duration::from_millis(100));
         let response = connection.read("POST").unwrap();
         assert_eq!(response.status, 408);
         assert_readable(&response);
-        assert_took(begin, Duration::from_millis(1500));
+        assert_took(begin, Duration::from_secs(1));
     }
 }
 
 #[test]
 fn a_long_body_that_keeps_coming_may_take_its_time() {
-    let (upstream, gateway) = start("body_timeout: 1s");
+    let (upstream, gateway) = start("body_timeout: 1500ms");
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 40960\r\n\r\n").unwrap();
     for _ in 0..10 {
         connection.send(&[b'x'; 4096]).unwrap();
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(connection.read("POST").unwrap().status, 200);
     assert_eq!(upstream.received()[0].body.len(), 40960);
@@ -303,8 +300,8 @@ fn a_long_body_that_keeps_coming_may_take_its_time() {
 #[test]
 fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
     let (upstream, gateway) = start("send_timeout: 1s");
-    let mut deaf = Connection::open(gateway.address()).unwrap();
     let begin = Instant::now();
+    let mut deaf = Connection::open(gateway.address()).unwrap();
     deaf.send(b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     upstream.wait_for_closed(1);
     assert_took(begin, Duration::from_secs(1));
@@ -314,10 +311,10 @@ fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
 
 #[test]
 fn a_client_that_takes_its_response_slowly_gets_all_of_it() {
-    let (_upstream, gateway) = start("send_timeout: 1s");
+    let (_upstream, gateway) = start("send_timeout: 1500ms");
     let mut slow = TcpStream::connect(gateway.address()).unwrap();
     slow.write_all(b"GET /large HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
-    let (mut total, mut buffer) = (0, vec![0; 4 << 20]);
+    let (mut total, mut buffer) = (0, vec![0; 2 << 20]);
     loop {
         thread::sleep(Duration::from_millis(100));
         let read = slow.read(&mut buffer).unwrap();
@@ -333,8 +330,8 @@ fn a_client_that_takes_its_response_slowly_gets_all_of_it() {
 fn an_idle_connection_is_closed_after_limits_keepalive() {
     let (_upstream, gateway) = start("keepalive: 1s");
     let mut idle = Connection::open(gateway.address()).unwrap();
-    idle.request("GET", "/", &[HOST], b"").unwrap();
     let begin = Instant::now();
+    idle.request("GET", "/", &[HOST], b"").unwrap();
     assert!(idle.closed());
     assert_took(begin, Duration::from_secs(1));
 }
@@ -524,7 +521,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
 const PAIR: [u8; 12] = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
 
 fn behind_a_balancer() -> (Upstream, Gateway) {
-    start_with(", proxy_protocol: true", "header_timeout: 1s", "trusted_proxies: [127.0.0.1]")
+    start_with(", proxy_protocol: true", "header_timeout: 1500ms", "trusted_proxies: [127.0.0.1]")
 }
 
 #[test]
@@ -558,15 +555,15 @@ fn a_proxy_header_may_come_in_pieces_and_not_for_ever() {
     let (_upstream, gateway) = behind_a_balancer();
     for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), binary(1, 0x11, &PAIR)] {
         let mut connection = Connection::open(gateway.address()).unwrap();
-        drip(&mut connection, &[&header, &GET[..2]].concat(), Duration::from_millis(5));
+        drip(&mut connection, [&header, &GET[..2]].concat().chunks(1), Duration::from_millis(2));
         connection.send(&GET[2..]).unwrap();
         assert_eq!(connection.read("GET").unwrap().text(), "192.0.2.7");
 
+        let begin = Instant::now();
         let mut truncated = Connection::open(gateway.address()).unwrap();
         truncated.send(&header[..header.len() - 1]).unwrap();
-        let begin = Instant::now();
         assert!(truncated.closed());
-        assert_took(begin, Duration::from_secs(1));
+        assert_took(begin, Duration::from_millis(1500));
     }
 }
 

@@ -29,13 +29,19 @@ services: [{{ name: api, upstream: api, cors: {{ allow_origins: https://app.test
 #[test]
 fn a_second_try_has_its_own_time_for_the_body() {
     let (hangs, answers) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200)));
-    let limits = "limits: { body_timeout: 300ms }";
-    let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 700ms }, ejection: false");
-    for (method, body) in [("GET", &b""[..]), ("GET", b""), ("PUT", b"abc"), ("DELETE", b""), ("PUT", b"abc")] {
-        let mut connection = Connection::open(gateway.address()).unwrap();
-        let response = connection.request(method, "/", &[HOST, ORIGIN], body).unwrap();
-        assert_eq!(response.status, 200, "{method}");
-    }
+    let limits = "limits: { body_timeout: 700ms }";
+    let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 1500ms }, ejection: false");
+    // At the same time, so that the test does not wait for one after the other.
+    thread::scope(|scope| {
+        for (method, body) in [("GET", &b""[..]), ("GET", b""), ("PUT", b"abc"), ("DELETE", b""), ("PUT", b"abc")] {
+            let address = gateway.address();
+            scope.spawn(move || {
+                let mut connection = Connection::open(address).unwrap();
+                let response = connection.request(method, "/", &[HOST, ORIGIN], body).unwrap();
+                assert_eq!(response.status, 200, "{method}");
+            });
+        }
+    });
     assert!(hangs.hits() > 1, "nothing was tried twice, and this shows nothing");
 }
 
@@ -195,13 +201,13 @@ fn a_refused_upgrade_is_a_response_like_any_other() {
         let _ = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na").unwrap();
         // Longer than connect and read together.
-        thread::sleep(Duration::from_millis(800));
+        thread::sleep(Duration::from_secs(2));
         stream.write_all(b"b").unwrap();
     });
     let gateway = Gateway::start(&format!(
         "
 listeners: [{{ address: \"{{listen}}\" }}]
-services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], timeouts: {{ connect: 100ms, read: 200ms }} }} }}]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], timeouts: {{ connect: 300ms, read: 1200ms }} }} }}]
 "
     ));
     let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];

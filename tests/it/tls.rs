@@ -676,10 +676,10 @@ fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
     // Nothing at all, and the beginning of a ClientHello.
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
+        let opened = Instant::now();
         let mut stream = TcpStream::connect(gateway.address()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.write_all(sent).unwrap();
-        let opened = Instant::now();
         let mut bytes = Vec::new();
         match stream.read_to_end(&mut bytes) {
             Ok(_) => {}

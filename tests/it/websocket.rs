@@ -122,29 +122,30 @@ fn an_upstream_that_switches_at_once_disturbs_nothing() {
 #[test]
 fn a_quiet_websocket_is_closed_after_its_own_timeout_and_one_that_talks_goes_on() {
     let upstream = Upstream::start(|_| Reply::echo());
-    let gateway = Gateway::start(&config(upstream.address(), "websocket: 1s", "https://app.test"));
+    let gateway = Gateway::start(&config(upstream.address(), "websocket: 1500ms", "https://app.test"));
     let mut talking = open(&gateway);
+    let since = Instant::now();
     let mut quiet = open(&gateway);
-    let (since, waiting) = (Instant::now(), thread::spawn(move || (quiet.closed(), Instant::now())));
-    while !waiting.is_finished() || since.elapsed() < Duration::from_secs(3) {
+    let waiting = thread::spawn(move || (quiet.closed(), Instant::now()));
+    while !waiting.is_finished() || since.elapsed() < Duration::from_secs(2) {
         echo(&mut talking, "hello");
         thread::sleep(Duration::from_millis(100));
     }
     let (closed, at) = waiting.join().unwrap();
     let lasted = at - since;
-    assert!(closed && lasted >= Duration::from_millis(800) && lasted < Duration::from_secs(5), "{lasted:?}");
-    // The upstream is told as well.
+    assert!(closed && lasted >= Duration::from_millis(1200) && lasted < Duration::from_secs(7), "{lasted:?}");
+    // The connection to the upstream is closed too.
     upstream.wait_for_closed(1);
     echo(&mut talking, "hello");
     assert!(talking.closed());
     upstream.wait_for_closed(2);
 }
 
-/// Two seconds are longer than any other limit here.
+/// The pause is longer than each of the other timeouts.
 #[test]
 fn no_timeout_of_requests_ends_a_websocket() {
     let upstream = Upstream::start(|_| Reply::echo());
-    let timeouts = "read: 500ms, write: 500ms, idle: 500ms, total: 1s";
+    let timeouts = "read: 1500ms, write: 1500ms, idle: 1500ms, total: 1500ms";
     let gateway = Gateway::start(&config(upstream.address(), timeouts, "https://app.test"));
     let mut socket = open(&gateway);
     echo(&mut socket, "before");

@@ -126,6 +126,19 @@ impl Connection {
         stream.write_all(bytes).and_then(|()| stream.flush()).map_err(name_timeout)
     }
 
+    /// Whether a read would not wait: there are bytes, or the server has closed the connection.
+    ///
+    /// # Panics
+    ///
+    /// When the connection is not a plain one.
+    pub fn is_readable(&self) -> bool {
+        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection with TLS") };
+        stream.set_nonblocking(true).expect("a socket");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("a socket");
+        !self.stream.buffer().is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Reads the next final response; interim ones are skipped, except 101, which nothing follows.
     ///
     /// The method of the request decides whether a body belongs to it.
