@@ -81,7 +81,7 @@ fn a_preflight_allocates_nothing() {
 }
 
 #[test]
-fn wherever_a_request_is_routed_nothing_is_allocated() {
+fn routing_allocates_nothing() {
     let deep = format!("{}api.example", "a.".repeat(100));
     for (host, path, refused) in [
         ("API.example:8080", "/listed", None),
@@ -109,7 +109,7 @@ fn wherever_a_request_is_routed_nothing_is_allocated() {
 }
 
 #[test]
-fn the_usual_upstreams_cost_nothing_either() {
+fn usual_upstream_headers_allocate_nothing() {
     let asked = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://app.example")]);
     let refused = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://evil.test")]);
     for (upstream, vary) in [
@@ -129,7 +129,7 @@ fn the_usual_upstreams_cost_nothing_either() {
 /// written on the wire, and a `HeaderName` is in lower case. Pingora's map makes the same copy. With a map that is
 /// given the finished name the edits themselves allocate nothing.
 #[test]
-fn timing_and_private_network_allocate_nothing_of_their_own() {
+fn timing_and_private_network_edits_allocate_nothing() {
     let get = Asked::new(Method::GET, "api.example", "/timing", &[("origin", "https://app.example")]);
     let preflight = Asked::new(
         Method::OPTIONS,
@@ -151,7 +151,7 @@ fn timing_and_private_network_allocate_nothing_of_their_own() {
 }
 
 #[test]
-fn edits_on_the_response_of_pingora_allocate_nothing() {
+fn edits_of_a_pingora_response_allocate_nothing() {
     let get = Asked::new(Method::GET, "api.example", "/listed", &[("origin", "https://app.example")]);
     let preflight = Asked::new(Method::OPTIONS, "api.example", "/listed", &[("origin", "https://app.example")]);
     for asked in [get, preflight] {
@@ -166,7 +166,7 @@ fn edits_on_the_response_of_pingora_allocate_nothing() {
 }
 
 #[test]
-fn what_a_hostile_preflight_makes_us_allocate_has_a_bound() {
+fn a_hostile_preflight_allocates_a_bounded_amount() {
     // An echo of several fields is the only thing that is ever built from a request.
     let names = vec!["x".repeat(60); 60].join(",");
     let short = vec!["x-one"; 60].join(",");
@@ -252,7 +252,7 @@ services:
 /// Its buffers go round. A request whose line finds none makes one, which only happens while more wait to be written than
 /// ever did before.
 #[test]
-fn a_line_of_the_access_log_allocates_nothing() {
+fn an_access_log_line_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for (format, refused) in [("json", false), ("json", true), ("text", false), ("text", true)] {
         let path = folder.path().join(format!("{format}-{refused}.log"));

@@ -1,4 +1,4 @@
-//! The access log: a line for each request, whatever the request is and whatever becomes of the file.
+//! The access log: one line per request, for every outcome of the request and every state of the log file.
 
 use std::fs;
 use std::io::Read;
@@ -26,7 +26,7 @@ const WANTS_PUT: (&str, &str) = ("Access-Control-Request-Method", "PUT");
 const FILE: &str = "access.log";
 const TO_FILE: &str = "{ to: access.log }";
 
-/// How long lines may take to be written.
+/// How long to wait for lines to be written.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn config(upstream: SocketAddr, access_log: &str) -> String {
@@ -50,7 +50,7 @@ services:
     )
 }
 
-/// Whole lines of a file so far; none when it is not there.
+/// The complete lines of a file so far; empty if the file does not exist.
 fn lines(path: &Path) -> Vec<String> {
     let text = String::from_utf8(fs::read(path).unwrap_or_default()).expect("a log of UTF-8");
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -69,7 +69,7 @@ fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Waits for so many lines in the file beside the configuration.
+/// Waits for `n` lines in the log file, which is in the directory of the configuration.
 #[track_caller]
 fn wait_for_lines(gateway: &Gateway, n: usize) -> Vec<String> {
     let path = gateway.dir().join(FILE);
@@ -82,13 +82,13 @@ fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// The newest of so many.
+/// Waits for `n` lines and parses the newest.
 #[track_caller]
 fn newest(gateway: &Gateway, n: usize) -> Value {
     parse(wait_for_lines(gateway, n).last().expect("a line"))
 }
 
-/// Whether fields have these values; others may have any.
+/// Asserts that these fields have these values; other fields may have any value.
 #[track_caller]
 fn has(line: &Value, expected: &Value) {
     for (name, value) in expected.as_object().unwrap() {
@@ -99,7 +99,7 @@ fn has(line: &Value, expected: &Value) {
 // --- what stands in a line
 
 #[test]
-fn a_line_says_what_was_asked_what_came_of_it_and_why() {
+fn a_line_has_the_request_its_outcome_and_the_reason() {
     let upstream = Upstream::start(|_| Reply::new(201).body("seventeen bytes.."));
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     let response = fetch(
@@ -132,7 +132,7 @@ fn a_line_says_what_was_asked_what_came_of_it_and_why() {
 }
 
 #[test]
-fn every_outcome_has_its_line() {
+fn every_outcome_is_logged() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     let mut n = 0;
@@ -199,7 +199,7 @@ fn every_outcome_has_its_line() {
 }
 
 #[test]
-fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
+fn tls_http2_websockets_and_aborted_requests_are_logged() {
     let authority = Authority::new("authority");
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/socket" => Reply::echo(),
@@ -239,9 +239,9 @@ fn tls_http2_websockets_and_clients_that_leave_have_lines_too() {
     assert!(line["error"].is_string(), "{line:#}");
 }
 
-/// Then what the client had sent is gone, and the rest is known all the same.
+/// The parts of the request that came from the client are gone when a stream is reset; the line has the rest.
 #[test]
-fn a_stream_that_was_cut_off_has_a_line() {
+fn a_stream_that_is_reset_by_stream_idle_is_logged() {
     let authority = Authority::new("authority");
     let upstream = Upstream::start(|_| Reply::hang());
     let text = config(upstream.address(), TO_FILE).replace(
@@ -262,7 +262,7 @@ fn a_stream_that_was_cut_off_has_a_line() {
 }
 
 #[test]
-fn text_is_one_short_line_for_people() {
+fn the_text_format_has_one_short_line_per_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, format: text }"));
     fetch(gateway.address(), "GET", "/a?b", &[HOST, EVIL, ("X-Request-Id", "trace-1")]);
@@ -277,9 +277,9 @@ fn text_is_one_short_line_for_people() {
     assert_eq!(found[0].find("api.test/a"), found[1].find("other.test/"), "columns: {found:#?}");
 }
 
-/// flask-cors CVE-2024-1681 and Envoy CVE-2024-45808: who can write to the log can say what happened.
+/// Log injection, as in flask-cors CVE-2024-1681 and Envoy CVE-2024-45808.
 #[test]
-fn whatever_a_client_sends_it_is_one_line() {
+fn no_client_input_breaks_a_line_or_the_terminal() {
     let hostile: [&[u8]; 6] = [
         b"https://app.test\",\"refused\":false,\"x\":\"",
         b"https://app.test\\",
@@ -291,7 +291,7 @@ fn whatever_a_client_sends_it_is_one_line() {
     for format in ["json", "text"] {
         let upstream = Upstream::start(|_| Reply::new(200));
         let gateway = Gateway::start(&config(upstream.address(), &format!("{{ to: access.log, format: {format} }}")));
-        // Those that are no HTTP never come as far as this.
+        // Bytes that are not HTTP never reach the access log.
         let mut written = 0;
         for bytes in hostile {
             for place in ["origin", "user-agent", "path", "host", "id"] {
@@ -306,7 +306,8 @@ fn whatever_a_client_sends_it_is_one_line() {
                 let mut connection = Connection::open(gateway.address()).unwrap();
                 connection.send(&request).unwrap();
                 let response = connection.read("GET").unwrap();
-                // Our refusals say why. One that does not is Pingora's, which has read no request.
+                // The gateway's own errors have a body. An error without a body is Pingora's: no request was read, so
+                // there is no line.
                 written += usize::from(response.status == 200 || !response.body.is_empty());
             }
         }
@@ -325,7 +326,7 @@ fn whatever_a_client_sends_it_is_one_line() {
 }
 
 #[test]
-fn the_manual_explains_every_field_in_its_order() {
+fn the_manual_lists_the_fields_in_the_order_of_the_line() {
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md")).unwrap();
     let section = manual.split("\n## Access log\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let table = section.lines().skip_while(|line| !line.starts_with("| field |")).skip(2);
@@ -338,7 +339,7 @@ fn the_manual_explains_every_field_in_its_order() {
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     fetch(gateway.address(), "GET", "/", &[HOST]);
     let line = wait_for_lines(&gateway, 1).remove(0);
-    // Names as they are written; a map would sort them.
+    // The names in the order of the line; a map would sort them.
     let mut written: Vec<(usize, String)> = parse(&line)
         .as_object()
         .unwrap()
@@ -353,7 +354,7 @@ fn the_manual_explains_every_field_in_its_order() {
 // --- which requests have a line
 
 #[test]
-fn a_sample_has_its_share_of_what_went_well_and_all_of_what_did_not() {
+fn a_sample_has_its_share_of_successes_and_all_errors_and_refusals() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, sample: 0.1 }"));
     let mut connection = Connection::open(gateway.address()).unwrap();
@@ -378,7 +379,7 @@ fn a_sample_has_its_share_of_what_went_well_and_all_of_what_did_not() {
 }
 
 #[test]
-fn refusals_only_means_nothing_else() {
+fn refusals_only_logs_only_refusals() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, refusals_only: true }"));
     for (target, fields) in
@@ -394,7 +395,7 @@ fn refusals_only_means_nothing_else() {
 // --- where lines go
 
 #[test]
-fn a_reload_changes_where_lines_go_and_how_they_look() {
+fn a_reload_changes_the_target_and_the_format() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), "{}"));
     let get = |path| assert_eq!(fetch(gateway.address(), "GET", path, &[HOST]).status, 200);
@@ -427,7 +428,7 @@ fn a_reload_changes_where_lines_go_and_how_they_look() {
 
 /// What logrotate does: rename, then SIGHUP. Every request has one line, in one of the files.
 #[test]
-fn rotation_under_load_loses_no_line_and_doubles_none() {
+fn rotation_under_load_neither_loses_nor_repeats_a_line() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let text = config(upstream.address(), TO_FILE);
     let mut gateway = Gateway::start(&text);
@@ -452,7 +453,7 @@ fn rotation_under_load_loses_no_line_and_doubles_none() {
         for n in 0..6 {
             wait_for("lines", || (lines(&path).len() > 50).then_some(()));
             fs::rename(&path, rotated(n)).unwrap();
-            // The file follows also when the configuration does not.
+            // The file is reopened even if the configuration has not changed.
             let broken = n % 2 == 1;
             if broken {
                 gateway.reload_with("services: 1\n");
@@ -479,9 +480,9 @@ fn rotation_under_load_loses_no_line_and_doubles_none() {
     assert!(written == sent, "{} lines of {} requests", written.len(), sent.len());
 }
 
-/// Much more than a pipe holds, and nobody reads it before the process wants to end.
+/// The lines are many more than a pipe holds, and the test reads the pipe only at the end of the process.
 #[test]
-fn the_end_of_the_process_writes_what_is_queued() {
+fn queued_lines_are_written_before_the_process_ends() {
     for signal in [Signal::Term, Signal::Int] {
         let upstream = Upstream::start(|_| Reply::new(200));
         let (mut reader, writer) = std::io::pipe().unwrap();
@@ -534,7 +535,7 @@ fn two_processes_write_whole_lines_to_one_file() {
 // --- what cannot be written
 
 #[test]
-fn a_file_that_cannot_be_opened_ends_the_start_with_what_to_write() {
+fn a_log_file_that_cannot_be_opened_ends_the_start_with_a_remedy() {
     for (to, because, write) in [
         ("nowhere/access.log", "No such file or directory", "make the folder "),
         (".", "it is no regular file", "write the path of a file"),
@@ -557,7 +558,7 @@ fn a_file_that_cannot_be_opened_ends_the_start_with_what_to_write() {
 }
 
 #[test]
-fn a_reload_to_a_file_that_cannot_be_opened_is_refused_whole() {
+fn a_reload_to_a_log_file_that_cannot_be_opened_is_refused() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     let widened = config(upstream.address(), "{ to: nowhere/access.log }")
@@ -569,9 +570,9 @@ fn a_reload_to_a_file_that_cannot_be_opened_is_refused_whole() {
     assert_eq!(newest(&gateway, 1)["generation"], 1);
 }
 
-/// The rest of a configuration must not wait for the folder of a log.
+/// A missing log directory must not keep a new configuration from being applied.
 #[test]
-fn a_file_that_cannot_be_opened_anew_stays_open_and_the_reload_goes_on() {
+fn a_log_file_that_cannot_be_reopened_stays_open_and_the_reload_succeeds() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let text = config(upstream.address(), "{ to: logs/access.log }");
     let gateway = Gateway::start_with_files(&text, &[("logs/nothing".into(), String::new())]);
@@ -586,7 +587,7 @@ fn a_file_that_cannot_be_opened_anew_stays_open_and_the_reload_goes_on() {
 }
 
 #[test]
-fn lines_never_go_into_the_configuration() {
+fn the_configuration_file_cannot_be_the_access_log() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     for (n, itself) in ["corsgate.yaml", "./corsgate.yaml", "../{}/corsgate.yaml"].into_iter().enumerate() {
@@ -602,7 +603,7 @@ fn lines_never_go_into_the_configuration() {
 }
 
 #[test]
-fn a_full_device_costs_lines_and_nothing_else() {
+fn a_full_device_loses_lines_but_no_requests() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let admin = "admin: { address: \"{admin}\" }";
     let mut gateway = Gateway::start(&(config(upstream.address(), "{ to: /dev/full }") + admin));
@@ -620,7 +621,7 @@ fn a_full_device_costs_lines_and_nothing_else() {
     wait_for_lines(&gateway, 1);
     gateway.signal(Signal::Term);
     assert_eq!(gateway.exit().code(), Some(0));
-    // At most one in ten seconds, and what is left at the end: every line is accounted for.
+    // One warning at most in ten seconds, and one at the end. Together they account for every line.
     let log = gateway.stderr();
     let told: Vec<usize> = log
         .split("access log lines dropped lines=")
@@ -632,7 +633,7 @@ fn a_full_device_costs_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_reader_that_goes_away_takes_nothing_with_it() {
+fn a_closed_pipe_fails_no_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let (reader, writer) = std::io::pipe().unwrap();
     let mut gateway = Gateway::start_with_stdout(&config(upstream.address(), "{}"), writer);
@@ -646,12 +647,12 @@ fn a_reader_that_goes_away_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_stops_no_request_and_not_the_end() {
+fn a_full_pipe_blocks_neither_requests_nor_the_exit() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let (reader, writer) = std::io::pipe().unwrap();
     let mut gateway = Gateway::start_with_stdout(&config(upstream.address(), "{}"), writer);
     let address = gateway.address();
-    // More than the queue and the pipe can hold.
+    // More lines than the queue and the pipe can hold.
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {

@@ -1,4 +1,4 @@
-//! The admin listener: what operators see, and who is not answered.
+//! The admin listener: its pages, its limits, and the requests that it refuses.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ const ALLOWED: (&str, &str) = ("Origin", "https://app.test");
 const ADMIN: (&str, &str) = ("Host", "127.0.0.1:9180");
 const PAGES: [&str; 5] = ["/", "/metrics", "/config", "/routes", "/refusals"];
 
-/// Method, path, header fields, and what is decided.
+/// Method, path, header fields, and the expected reason.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
 
 fn config(upstream: &Upstream) -> String {
@@ -54,14 +54,14 @@ fn json(gateway: &Gateway, path: &str) -> Value {
     serde_json::from_str(response.text()).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The last refusals, as soon as there are so many.
+/// Waits until `count` refused requests are kept, and returns them.
 #[track_caller]
 fn refusals(gateway: &Gateway, count: usize) -> Vec<Value> {
     refusals_when(gateway, |all| all.len() == count)
 }
 
-/// The last refusals, as soon as they are what is waited for: a request is noted when it has ended, and a client may be
-/// quicker.
+/// Waits until the refused requests meet the condition, and returns them. A request is recorded after it has ended, so
+/// the client may be faster.
 #[track_caller]
 fn refusals_when(gateway: &Gateway, come: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -74,14 +74,14 @@ fn refusals_when(gateway: &Gateway, come: impl Fn(&[Value]) -> bool) -> Vec<Valu
     }
 }
 
-/// A preflight for DELETE of an origin that may not.
+/// A preflight for DELETE from an origin that is not allowed.
 fn refused_preflight(gateway: &Gateway, origin: &str) -> Response {
     let fields = [HOST, ("Origin", origin), ("Access-Control-Request-Method", "DELETE")];
     fetch(gateway.address(), "OPTIONS", "/orders/7", &fields)
 }
 
 #[test]
-fn foreign_names_and_foreign_pages_are_answered_by_nobody() {
+fn foreign_hosts_and_cross_site_requests_get_403() {
     let (_upstream, gateway) = start();
     let refused: [&[(&str, &str)]; 5] = [
         &[("Host", "evil.test")],
@@ -101,7 +101,7 @@ fn foreign_names_and_foreign_pages_are_answered_by_nobody() {
         assert_eq!(ask(&gateway, path).status, 200, "{path}");
         assert_eq!(fetch(gateway.admin(), "POST", path, &[ADMIN]).status, 405, "{path}");
     }
-    // Those who check whether it lives may call it what they like.
+    // Health checks may send any Host.
     for path in ["/livez", "/readyz"] {
         assert_eq!(fetch(gateway.admin(), "GET", path, &[("Host", "evil.test")]).text(), "ok\n");
     }
@@ -109,7 +109,7 @@ fn foreign_names_and_foreign_pages_are_answered_by_nobody() {
 }
 
 #[test]
-fn a_name_of_ones_own_is_answered_from_the_reload_on_that_brings_it() {
+fn a_reload_adds_an_admin_host() {
     let (upstream, gateway) = start();
     let named = |gateway: &Gateway| fetch(gateway.admin(), "GET", "/routes", &[("Host", "corsgate.internal:9180")]);
     assert!(named(&gateway).text().contains("admin: { hosts: [NAME] }"));
@@ -121,7 +121,7 @@ fn a_name_of_ones_own_is_answered_from_the_reload_on_that_brings_it() {
 }
 
 #[test]
-fn programs_see_what_is_in_force() {
+fn the_json_pages_show_the_configuration_in_force() {
     let (_upstream, gateway) = start();
     let path = gateway.config_path();
     let path = path.to_str().unwrap();
@@ -136,19 +136,19 @@ fn programs_see_what_is_in_force() {
     });
     assert_eq!((&config["file"], &config["sha256"], &config["generation"]), (&path.into(), &hash.into(), &1.into()));
     assert_eq!(config["routes"], json(&gateway, "/routes"));
-    // What the file leaves out is filled in.
+    // Keys that are not in the file have their defaults.
     assert_eq!(config["config"]["limits"]["uri"], "8KiB");
     assert_eq!(config["config"]["upstreams"]["origin"]["timeouts"]["connect"], "2s");
     let read = config["read"].as_str().unwrap();
     assert!(read.len() == 20 && read.ends_with('Z'), "{read}");
-    // A file that was changed since is not in force, and a refused one neither.
+    // A file that is refused is not in force.
     gateway.reload_with("listeners: [{ address: \"{listen}\" }]\nnonsense: true\n");
     gateway.wait_for_log("reload refused");
     assert_eq!(json(&gateway, "/config"), config);
 }
 
 #[test]
-fn where_private_keys_are_is_told_nobody() {
+fn the_paths_of_private_keys_are_redacted() {
     let certificate = crate::support::certificates::Authority::new("authority").issue(&["api.test"]);
     let listener =
         "listeners: [{ address: \"{listen}\", tls: { certificates: [{ cert: secret.crt, key: secret.key }] } }]";
@@ -166,7 +166,7 @@ fn where_private_keys_are_is_told_nobody() {
 }
 
 #[test]
-fn what_was_refused_is_remembered_with_its_id() {
+fn refused_requests_are_kept_with_their_ids() {
     let (_upstream, gateway) = start();
     let mine = ("X-Request-Id", "mine-1");
     let fields = [
@@ -176,13 +176,13 @@ fn what_was_refused_is_remembered_with_its_id() {
         ("Access-Control-Request-Method", "DELETE"),
         ("Access-Control-Request-Headers", "x-a,x-b"),
     ];
-    // Each is waited for: on connections of their own, one that came earlier may end later.
+    // Wait for each request: on separate connections, an earlier request may end later.
     fetch(gateway.address(), "OPTIONS", "/orders/7?token=secret", &fields);
     refusals(&gateway, 1);
     fetch(gateway.address(), "GET", "/orders/7", &[HOST, ("Origin", "null"), ("Cookie", "session=secret")]);
     refusals(&gateway, 2);
     fetch(gateway.address(), "GET", "/elsewhere", &[HOST, ALLOWED]);
-    // These are refused nothing.
+    // These requests are not refused.
     fetch(gateway.address(), "GET", "/orders/7", &[HOST, ALLOWED]);
     fetch(gateway.address(), "GET", "/orders/7", &[HOST]);
     fetch(gateway.address(), "GET", "/raw", &[HOST, ("Origin", "https://admin.test")]);
@@ -206,7 +206,7 @@ fn what_was_refused_is_remembered_with_its_id() {
 }
 
 #[test]
-fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
+fn refused_requests_are_bounded_and_scanners_do_not_displace_those_of_pages() {
     let (_upstream, gateway) = start();
     refused_preflight(&gateway, "https://admin.test");
     let mut scanner = crate::support::client::Connection::open(gateway.address()).unwrap();
@@ -214,7 +214,7 @@ fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
         let target = format!("/wp-{i}");
         scanner.request("GET", &target, &[HOST], b"").unwrap();
     }
-    // 128 that no page has sent, and the one that a page has.
+    // 128 requests without an Origin, and one with an Origin.
     let remembered = refusals_when(&gateway, |all| all[0]["path"] == "/wp-699");
     assert_eq!(remembered.len(), 129);
     assert_eq!(remembered[128]["origin"], "https://admin.test");
@@ -228,7 +228,7 @@ fn a_bounded_number_is_remembered_and_scanners_push_nothing_out() {
 }
 
 #[test]
-fn the_status_page_shows_people_what_they_need_and_fetches_nothing() {
+fn the_status_page_is_complete_and_loads_no_other_resource() {
     let (upstream, gateway) = start();
     let page = ask(&gateway, "/");
     assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
@@ -271,14 +271,14 @@ fn the_status_page_shows_people_what_they_need_and_fetches_nothing() {
 }
 
 #[test]
-fn the_status_page_tells_what_is_so_and_not_what_the_file_says() {
+fn the_status_page_shows_the_state_of_the_process_and_not_the_file() {
     let (upstream, gateway) = start();
     let moved = config(&upstream)
         .replace("{ address: \"{listen}\" }", "{ address: \"{listen2}\" }")
         .replace("nodes: [{", "nodes: [{ address: \"127.0.0.1:1\" }, {");
     gateway.reload_with(&moved);
     gateway.wait_for_log("reloaded generation=2");
-    // Until one of them has gone to the node where nothing listens, and then to the other one.
+    // Until a request has gone to the node where nothing listens, and was retried on the other node.
     let failed = || ask(&gateway, "/").text().contains("<td class=\"number bad\" data-label=\"failed tries\">");
     for _ in 0..20 {
         assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]).status, 200);
@@ -301,7 +301,7 @@ fn the_status_page_tells_what_is_so_and_not_what_the_file_says() {
 }
 
 #[test]
-fn nothing_that_a_client_sends_is_markup_or_a_command() {
+fn the_status_page_escapes_client_input_for_html_and_for_the_shell() {
     let (_upstream, gateway) = start();
     for hostile in ["https://<script>alert(1)</script>", "https://x'$(reboot)`id`", "https://\"onload=x"] {
         let fields = [HOST, ("Origin", hostile), ("X-Request-Id", "<b>")];
@@ -312,12 +312,12 @@ fn nothing_that_a_client_sends_is_markup_or_a_command() {
     for markup in ["<script", "<img", "<b>", "\"onload"] {
         assert!(!page.text().contains(markup), "{markup}\n{}", page.text());
     }
-    // In single quotes nothing means anything to a shell but the single quote, which stands outside of them.
+    // In single quotes a shell interprets nothing. The single quote itself is written outside of them.
     assert!(page.text().contains(r"--origin='https://x'\''$(reboot)`id`'"), "{}", page.text());
 }
 
 #[test]
-fn the_debug_header_says_what_was_decided_on_every_response() {
+fn the_debug_header_is_on_every_response() {
     let upstream = Upstream::start(|_| Reply::new(200).header("X-Corsgate-Reason", "mine"));
     let debugging = config(&upstream) + "debug_header: true\n";
     let gateway = Gateway::start(&debugging);
@@ -335,11 +335,11 @@ fn the_debug_header_says_what_was_decided_on_every_response() {
         assert_eq!(response.all("X-Corsgate-Reason"), [reason], "{method} {path} {fields:?}");
         assert_eq!(response.all("X-Request-Id").len(), 1, "{method} {path} {fields:?}");
     }
-    // By the id that a page is given, what was refused to it is found.
+    // The id on the response finds the refused request.
     let response = refused_preflight(&gateway, "https://evil.test");
     let id = response.header("X-Request-Id").unwrap();
     assert!(refusals(&gateway, 4).iter().any(|refusal| refusal["request_id"] == id));
-    // Without the key nothing is said, and the upstream's own words pass.
+    // Without `debug_header` the gateway adds neither field, and fields of the upstream pass.
     gateway.reload_with(&config(&upstream));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(refused_preflight(&gateway, "https://evil.test").header("X-Corsgate-Reason"), None);
@@ -348,7 +348,7 @@ fn the_debug_header_says_what_was_decided_on_every_response() {
 }
 
 #[test]
-fn why_says_of_a_request_what_really_happened_and_what_to_change() {
+fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
     let (upstream, gateway) = start();
     let admin = format!("http://{}", gateway.admin());
     let why = |id: &str, more: &[&str]| run(&[&["why", id, "--admin", &admin], more].concat());
@@ -375,7 +375,7 @@ fn why_says_of_a_request_what_really_happened_and_what_to_change() {
     let program: Value = serde_json::from_str(&why("job:7.a_b", &["--format", "json"]).stdout).unwrap();
     assert_eq!(program["request"]["reason"], "method_not_allowed");
     assert_eq!(program["explanation"]["reason"], "method_not_allowed");
-    // What comes after a reload is about what is in force then, and says so.
+    // After a reload the explanation is about the configuration in force, and says so.
     gateway.reload_with(&config(&upstream).replace("[GET, PUT]", "[GET, PUT, DELETE]"));
     gateway.wait_for_log("reloaded generation=2");
     let output = why("job:7.a_b", &[]);
@@ -389,7 +389,7 @@ fn why_says_of_a_request_what_really_happened_and_what_to_change() {
 }
 
 #[test]
-fn why_explains_whatever_was_refused() {
+fn why_explains_every_kind_of_refusal() {
     let (_upstream, gateway) = start();
     let admin = format!("http://{}", gateway.admin());
     let preflight = ("Access-Control-Request-Method", "PUT");
@@ -425,14 +425,14 @@ fn why_explains_whatever_was_refused() {
 }
 
 #[test]
-fn why_says_what_to_do_when_there_is_no_answer() {
+fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
     let (_upstream, gateway) = start();
     let admin = format!("http://{}", gateway.admin());
     let output = run(&["why", "nobody", "--admin", &admin]);
     assert_eq!((output.code, output.stdout.as_str()), (1, ""));
     assert!(output.stderr.contains("No refused request with this id is remembered"), "{}", output.stderr);
     assert_eq!(output.stderr.lines().count(), 2, "{}", output.stderr);
-    // A listener can be named without its scheme.
+    // The scheme of the admin URL is optional.
     assert_eq!(run(&["why", "nobody", "--admin", &gateway.admin().to_string()]).stderr, output.stderr);
     let nobody = format!("http://127.0.0.1:{}", crate::support::gateway::free_port());
     let public = format!("http://{}", gateway.address());
@@ -448,7 +448,7 @@ fn why_says_what_to_do_when_there_is_no_answer() {
 }
 
 #[test]
-fn why_goes_nowhere_else() {
+fn why_does_not_follow_redirects() {
     let elsewhere = Upstream::start(|_| Reply::new(200).header("Server", "corsgate-admin"));
     let target = format!("http://{}/", elsewhere.address());
     let evil = Upstream::start(move |_| Reply::new(302).header("Location", &target).header("Server", "corsgate-admin"));
@@ -500,7 +500,7 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 }
 
 #[test]
-fn pages_of_a_large_configuration_take_turns() {
+fn large_pages_are_built_one_at_a_time_and_block_no_health_check() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let routes = (0..6_000).fold(String::new(), |mut routes, i| {
         let _ = writeln!(routes, "      - {{ name: r{i}, paths: [/r{i}] }}");
@@ -513,7 +513,7 @@ fn pages_of_a_large_configuration_take_turns() {
         let asked: Vec<_> = (0..8).map(|_| ask()).collect();
         while !asked.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[ADMIN]).status, 200);
-            // Nor does monitoring go blind meanwhile: it waits for no page.
+            // Monitoring does not wait for a page.
             assert_eq!(fetch(gateway.admin(), "GET", "/metrics", &[ADMIN]).status, 200);
             scrapes += 1;
             std::thread::sleep(Duration::from_millis(20));
@@ -521,7 +521,7 @@ fn pages_of_a_large_configuration_take_turns() {
         asked.into_iter().flat_map(|asked| asked.join().unwrap()).collect()
     });
     assert!(scrapes > 0);
-    // Nobody waits for long: who is not served in time is told so.
+    // The wait is bounded: a page that does not get its turn in time is a 503.
     assert!(pages.iter().all(|page| page.status == 200 || page.status == 503));
     assert!(pages.iter().any(|page| page.status == 200));
     assert!(ask(&gateway, "/").text().contains("and 5802 more; "));

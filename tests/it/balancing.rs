@@ -1,5 +1,5 @@
-//! Which node a request goes to, and which ones are left out: all four ways to balance, checks, ejection, and what of
-//! all that lives through a reload and a new look-up of names.
+//! Load balancing: the four methods, health checks, ejection, and the state that survives a reload and a new DNS
+//! lookup.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::support::upstream::{Received, Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 
-/// A configuration with one upstream of these nodes, and these lines more in it.
+/// A configuration with one upstream of these nodes; `more` is added to the upstream.
 fn config(nodes: &[(SocketAddr, u32)], more: &str) -> String {
     let nodes: Vec<_> = nodes.iter().map(|(at, weight)| format!("{{ address: \"{at}\", weight: {weight} }}")).collect();
     format!(
@@ -35,7 +35,7 @@ services:
     )
 }
 
-/// Nodes that answer with their position.
+/// Nodes that answer with their index.
 fn nodes<const N: usize>() -> [Upstream; N] {
     std::array::from_fn(|n| Upstream::start(move |_| Reply::new(200).body(n.to_string())))
 }
@@ -48,7 +48,7 @@ fn nowhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// Who answers a GET with these fields.
+/// The index of the node that answers a GET with these fields.
 #[track_caller]
 fn node_of(gateway: &Gateway, target: &str, fields: &[(&str, &str)]) -> usize {
     let fields: Vec<_> = [HOST].into_iter().chain(fields.iter().copied()).collect();
@@ -68,13 +68,13 @@ fn counts(gateway: &Gateway, requests: usize) -> BTreeMap<usize, usize> {
 // --- ways to balance
 
 #[test]
-fn chance_gives_each_node_about_its_share() {
+fn random_gives_each_node_about_its_weight() {
     let nodes = nodes::<3>();
     let weighted: Vec<_> = nodes.iter().zip([1, 2, 3]).map(|(node, weight)| (node.address(), weight)).collect();
     let gateway = Gateway::start(&config(&weighted, "    balance: random"));
     let counts = counts(&gateway, 600);
     for (node, share) in [(0, 100_usize), (1, 200), (2, 300)] {
-        // Five standard deviations, and more.
+        // More than five standard deviations.
         assert!(counts[&node].abs_diff(share) < 65, "{counts:?}");
     }
 }
@@ -89,10 +89,10 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// A request counts until all of it is over, which is a moment after its client has the answer. That is why each busy
-/// node has two here.
+/// A request counts until it has ended completely, which is shortly after its client has the response. For this reason
+/// each busy node has two requests here.
 #[test]
-fn the_one_with_the_fewest_requests_is_next() {
+fn least_connections_picks_the_node_with_the_fewest_requests() {
     let gates: [Arc<AtomicBool>; 3] = std::array::from_fn(|_| Arc::default());
     let nodes: [Upstream; 3] = std::array::from_fn(|n| {
         let gate = gates[n].clone();
@@ -115,14 +115,14 @@ fn the_one_with_the_fewest_requests_is_next() {
     gates[1].store(true, Ordering::Relaxed);
     wait("node 1 is idle", || (0..5).all(|_| node_of(&gateway, "/", &[]) == 1));
     assert_eq!(counts(&gateway, 20), BTreeMap::from([(1, 20)]));
-    // When all have ended, all are used again.
+    // After all requests have ended, all nodes are used.
     gates.iter().for_each(|gate| gate.store(true, Ordering::Relaxed));
     assert!(lasting.iter_mut().all(|connection| connection.read("GET").unwrap().status == 200));
     assert_eq!(counts(&gateway, 30).len(), 3);
 }
 
 #[test]
-fn a_websocket_counts_as_a_request_for_as_long_as_it_is_open() {
+fn an_open_websocket_counts_as_a_request() {
     let nodes: [Upstream; 2] = std::array::from_fn(|n| {
         Upstream::start(move |request| match request.target.as_str() {
             "/socket" => Reply::echo(),
@@ -147,7 +147,7 @@ fn a_websocket_counts_as_a_request_for_as_long_as_it_is_open() {
 }
 
 #[test]
-fn the_same_value_goes_to_the_same_node() {
+fn a_hash_sends_the_same_value_to_the_same_node() {
     let nodes = nodes::<4>();
     for (hash_on, at) in [
         (
@@ -169,7 +169,7 @@ fn the_same_value_goes_to_the_same_node() {
         let first: Vec<usize> = (0..40).map(|i| of(i, "a")).collect();
         assert_eq!(first, (0..40).map(|i| of(i, "b")).collect::<Vec<_>>(), "{hash_on}");
         assert!((0..4).all(|node| first.contains(&node)), "{hash_on}: {first:?}");
-        // Another process agrees.
+        // Another process chooses the same node.
         let other = Gateway::start(&config(&equal(&nodes), &more));
         let (target, fields) = at("7".into());
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -178,14 +178,14 @@ fn the_same_value_goes_to_the_same_node() {
 }
 
 #[test]
-fn without_the_value_a_hash_goes_by_turns() {
+fn a_hash_without_its_value_is_round_robin() {
     let nodes = nodes::<2>();
     let gateway = Gateway::start(&config(&equal(&nodes), "    balance: hash\n    hash_on: cookie:tenant"));
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
 }
 
 #[test]
-fn only_the_keys_of_a_node_that_is_gone_move() {
+fn only_the_keys_of_a_removed_node_move() {
     let nodes = nodes::<3>();
     let more = "    balance: hash\n    hash_on: header:X-Tenant";
     let gateway = Gateway::start(&config(&equal(&nodes), more));
@@ -204,7 +204,7 @@ fn only_the_keys_of_a_node_that_is_gone_move() {
 
 // --- checks
 
-/// A node whose checks a test can make fail, and which can count them.
+/// A node whose health checks the test can fail and count.
 struct Checked {
     upstream: Upstream,
     well: Arc<AtomicBool>,
@@ -233,7 +233,7 @@ impl Checked {
 }
 
 #[test]
-fn a_check_takes_a_node_out_and_brings_it_back() {
+fn a_health_check_takes_a_node_out_and_back_in() {
     let nodes = [checked(0), checked(1)];
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
     let gateway = Gateway::start(&config(&addresses, CHECK));
@@ -255,7 +255,7 @@ fn a_check_takes_a_node_out_and_brings_it_back() {
 }
 
 #[test]
-fn checks_go_to_the_node_by_its_own_name_unless_told_otherwise() {
+fn a_health_check_sends_the_address_of_the_node_as_host_by_default() {
     let node = Upstream::start(|_| Reply::new(204));
     let check = "    health_check: { path: /health, interval: 100ms }";
     let _gateway = Gateway::start(&config(&[(node.address(), 1)], check));
@@ -264,7 +264,7 @@ fn checks_go_to_the_node_by_its_own_name_unless_told_otherwise() {
 }
 
 #[test]
-fn when_all_nodes_are_down_the_page_is_told_so() {
+fn with_all_nodes_down_requests_get_503_with_cors_headers() {
     let nodes = [checked(0), checked(1)];
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
     let gateway = Gateway::start(&format!("admin: {{ address: \"{{admin}}\" }}\n{}", config(&addresses, CHECK)));
@@ -285,9 +285,9 @@ fn when_all_nodes_are_down_the_page_is_told_so() {
     assert_eq!(counts(&gateway, 4), BTreeMap::from([(1, 4)]));
 }
 
-/// A node that accepts and says nothing is down for a check that asks, and up for one that only connects.
+/// A node that accepts connections and never answers fails a check with a path, and passes one that only connects.
 #[test]
-fn a_check_ends_by_its_timeout() {
+fn a_health_check_fails_after_its_timeout() {
     let silent = Upstream::start(|_| Reply::hang());
     let well = Upstream::start(|_| Reply::new(200));
     let addresses = [(silent.address(), 1), (well.address(), 1)];
@@ -308,9 +308,10 @@ fn a_check_ends_by_its_timeout() {
     assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
 }
 
-/// Over TLS, with the name that is verified; over HTTP/2, both ways; and what is wrong is named.
+/// Checks over TLS verify the certificate, checks of an HTTP/2 upstream use HTTP/2 with and without TLS, and the log
+/// names the error.
 #[test]
-fn checks_speak_what_requests_speak() {
+fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
     let issue = |authority: &Authority| authority.issue(&["upstream.test"]);
     let files = [("tls/ca.pem".to_owned(), authority.pem())];
@@ -350,19 +351,19 @@ fn checks_speak_what_requests_speak() {
 }
 
 #[test]
-fn checks_follow_reloads() {
+fn health_checks_follow_reloads() {
     let nodes = [checked(0), checked(1), checked(2)];
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
     let gateway = Gateway::start(&config(&addresses[..2], CHECK));
     nodes[0].well.store(false, Ordering::Relaxed);
     gateway.wait_for_log("node is down upstream=api");
 
-    // Unchanged: what is known stays, without another check having failed.
+    // Unchanged upstream: the state stays, before any new check has failed.
     gateway.reload_with(&format!("{}\n# the same upstream\nlimits: {{ uri: 4KiB }}\n", config(&addresses[..2], CHECK)));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 6)]));
 
-    // Changed: it begins anew, with the nodes that it has now.
+    // Changed upstream: the state starts anew, with the new nodes.
     gateway.reload_with(&config(&addresses[1..], CHECK));
     gateway.wait_for_log("reloaded generation=3");
     nodes[2].upstream.wait_for_hits(1);
@@ -371,7 +372,7 @@ fn checks_follow_reloads() {
     gateway.wait_for_log(&format!("node is down upstream=api address={}", addresses[1].0));
     assert!(nodes[0].checks().len() <= before + 1, "nobody asks the one that is gone");
 
-    // None: nobody is asked, and all are used.
+    // No health check: no node is checked, and all are used.
     gateway.reload_with(&config(&addresses[1..], ""));
     gateway.wait_for_log("reloaded generation=4");
     assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 3), (2, 3)]));
@@ -379,14 +380,14 @@ fn checks_follow_reloads() {
 
 // --- ejection
 
-/// Two nodes, one of which nothing listens at until the test says so.
+/// Two nodes. Nothing listens at one of them until the test starts it.
 fn with_a_dead_node(more: &str) -> (Gateway, Upstream, SocketAddr) {
     let (alive, dead) = (Upstream::start(|_| Reply::new(200).body("1")), nowhere());
     let gateway = Gateway::start(&config(&[(dead, 1), (alive.address(), 1)], more));
     (gateway, alive, dead)
 }
 
-/// Sends requests until the log has the line.
+/// Sends requests until the log has this line.
 #[track_caller]
 fn request_until(gateway: &Gateway, line: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -397,13 +398,13 @@ fn request_until(gateway: &Gateway, line: &str) {
 }
 
 #[test]
-fn a_node_that_fails_is_left_alone_for_a_while() {
+fn a_failing_node_is_ejected_for_a_time() {
     let (gateway, _alive, dead) = with_a_dead_node("    ejection: { after: 3, for: 500ms }");
     request_until(&gateway, &format!("node ejected upstream=api address={dead} for=0.5s"));
     assert_eq!(gateway.stderr().matches("connect failed").count(), 3);
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
 
-    // It is tried once more, and that one failure is enough.
+    // After the ejection one failure is enough to eject the node again.
     gateway.wait_for_log(&format!("ejection is over upstream=api address={dead}"));
     let deadline = Instant::now() + Duration::from_secs(10);
     while gateway.stderr().matches("node ejected").count() < 2 {
@@ -412,14 +413,14 @@ fn a_node_that_fails_is_left_alone_for_a_while() {
     }
     assert_eq!(gateway.stderr().matches("connect failed").count(), 4);
 
-    // When it has something to say again, it is used again.
+    // A node that answers again is used again.
     let _dead = Upstream::start_at(dead, |_| Reply::new(200).body("0"));
     gateway.wait_for_log_count("ejection is over", 2);
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
 }
 
 #[test]
-fn without_ejection_a_node_is_tried_again_and_again() {
+fn without_ejection_a_failing_node_keeps_getting_requests() {
     let (gateway, _alive, _) = with_a_dead_node("    ejection: false");
     assert_eq!(counts(&gateway, 20), BTreeMap::from([(1, 20)]));
     assert_eq!(gateway.stderr().matches("connect failed").count(), 10);
@@ -441,7 +442,7 @@ fn the_last_node_is_never_ejected() {
 }
 
 #[test]
-fn what_is_known_of_an_unchanged_upstream_lives_through_a_reload() {
+fn a_reload_keeps_the_ejections_of_an_unchanged_upstream() {
     let ejection = "    ejection: { after: 2, for: 1h }";
     let (gateway, alive, dead) = with_a_dead_node(ejection);
     request_until(&gateway, "node ejected");
@@ -460,7 +461,7 @@ fn what_is_known_of_an_unchanged_upstream_lives_through_a_reload() {
 
 /// A smoke test; the unit tests of `upstream` have the cases.
 #[test]
-fn what_is_known_of_an_address_lives_through_looking_it_up_again() {
+fn a_dns_lookup_keeps_the_ejections_of_known_addresses() {
     let alive = Upstream::start(|_| Reply::new(200).body("1"));
     let begin = Instant::now();
     let gateway = Gateway::start(&format!(
@@ -477,7 +478,7 @@ services:
         free_port(),
         alive.address()
     ));
-    // It may be 127.0.0.1 and ::1, which are ejected one after the other.
+    // `localhost` may be 127.0.0.1 and ::1, which are ejected one after the other.
     let failures = || gateway.stderr().matches("connect failed").count();
     let mut before = usize::MAX;
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -493,7 +494,7 @@ services:
 }
 
 #[test]
-fn a_node_that_is_back_gets_its_share_slowly() {
+fn slow_start_limits_the_share_of_a_returning_node() {
     let (gateway, alive, dead) = with_a_dead_node("    ejection: { after: 1, for: 200ms }\n    slow_start: 1h");
     request_until(&gateway, "node ejected");
     let hits = Arc::new(AtomicUsize::new(0));
@@ -505,7 +506,7 @@ fn a_node_that_is_back_gets_its_share_slowly() {
         }
     });
     gateway.wait_for_log("ejection is over");
-    // A tenth of its weight, beside one that has all of it.
+    // Slow start begins with a tenth of the weight. The other node has its whole weight.
     assert_eq!(counts(&gateway, 110), BTreeMap::from([(0, 10), (1, 100)]));
     assert!(alive.hits() > 100);
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::cases;
 
-/// Asks a snapshot as a browser would; gives the engine's reason beside the browser's verdict.
+/// Sends the requests of a browser to a snapshot. Returns the reason of the engine and the verdict of the browser.
 fn preflight(
     snapshot: &Snapshot,
     host: &str,
@@ -54,9 +54,9 @@ fn ask(
     (verdict.reason, status, response)
 }
 
-/// The smallest policy there is lets a page do everything that a page usually does.
+/// The smallest policy allows everything that a page usually does.
 #[test]
-fn a_policy_of_one_line_lets_a_page_post_json() {
+fn a_one_line_policy_lets_a_page_post_json() {
     let snapshot = snapshot("allow_origins: https://app.example");
     let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -65,9 +65,9 @@ fn a_policy_of_one_line_lets_a_page_post_json() {
     }
 }
 
-/// Safelisted methods are never listed by anybody, and never missing.
+/// Safelisted methods need no entry in `allow_methods`.
 #[test]
-fn safelisted_methods_need_no_listing() {
+fn safelisted_methods_need_no_entry() {
     let snapshot = snapshot("{ allow_origins: https://app.example, allow_methods: PUT }");
     let headers = [("X-Custom".to_owned(), "1".to_owned())];
     for (method, verdict) in [
@@ -84,7 +84,7 @@ fn safelisted_methods_need_no_listing() {
 }
 
 #[test]
-fn authorization_needs_its_name_beside_the_star() {
+fn a_wildcard_does_not_cover_authorization() {
     let headers = [("Authorization".to_owned(), "Bearer x".to_owned())];
     let page = |credentials| Fetch { origin: "https://app.example", method: "GET", headers: &headers, credentials };
     let star = snapshot("{ allow_origins: https://app.example, allow_headers: '*' }");
@@ -97,7 +97,7 @@ fn authorization_needs_its_name_beside_the_star() {
     assert_eq!(preflight(&echoed, "api.example", "/", &page(Credentials::Include)).1, Ok(()));
 }
 
-/// Every preflight of the tables, judged twice.
+/// Every preflight of the tables, decided by the engine and by the model of a browser.
 #[test]
 fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
     let mut judged = 0;
@@ -116,7 +116,7 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 continue;
             }
             let names = one("access-control-request-headers").unwrap_or_default();
-            // A value that is not safelisted, so that the name is asked for whatever it is.
+            // The value is not safelisted, so the browser asks for the name in every case.
             let set: Vec<(String, String)> = names
                 .split(',')
                 .map(|name| (name.trim().to_owned(), "\"".repeat(129)))
@@ -128,7 +128,7 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 false => Credentials::Omit,
             };
             let fetch = Fetch { origin: &origin, method: &wanted, headers: &set, credentials };
-            // What no browser sends, no browser can judge.
+            // A preflight that no browser sends has no verdict.
             let is_method = Method::from_bytes(wanted.as_bytes()).is_ok() && fetch.normalised_method() == wanted;
             let sendable = is_method && {
                 let mut sent: Vec<String> = set.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
@@ -140,7 +140,7 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 Some(Reason::AllowedAny | Reason::AllowedExact | Reason::AllowedPattern | Reason::AllowedRegex) => true,
                 Some(Reason::OriginNotAllowed | Reason::OriginNull | Reason::OriginInvalid) => false,
                 Some(Reason::MethodNotAllowed | Reason::HeaderNotAllowed) => false,
-                // Forwarded, or refused before there was a policy; or a list that is too long, whose names `*` covers.
+                // Forwarded, or refused before a policy was chosen; or a list that is too long, whose names `*` covers.
                 _ => continue,
             };
             if sendable {

@@ -171,7 +171,7 @@ fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
 /// their order and spelling, `Vary` as it is written. What a page's `fetch()` can say goes through the whole of it, from
 /// question to explanation; the rest (several Origins, hosts that no URL has, and so on) through the exchange alone.
 #[test]
-fn what_explain_shows_is_what_the_proxy_answers() {
+fn explain_shows_the_responses_of_the_proxy() {
     let (mut explained, mut exchanged, mut failures) = (0, 0, String::new());
     for table in tables() {
         let current = Current::default();

@@ -1,19 +1,20 @@
-//! A typo must not open anything: every mutation of a valid policy's text is refused, or lets in nobody whom the
-//! mutated text does not spell out.
+//! A typo must not widen a policy. Every mutation of a valid policy's text is refused, or allows only origins that the
+//! mutated text spells out.
 //!
-//! Elsewhere a trailing comma made a policy reflect every origin (kubernetes/ingress-nginx#10206), and an empty list
-//! or one in another form fell back to `*` (docker/model-runner#270, kubernetes/ingress-nginx#5496). Three claims:
+//! In other products a trailing comma made a policy reflect every origin (kubernetes/ingress-nginx#10206), and an empty
+//! list or a list in another form fell back to `*` (docker/model-runner#270, kubernetes/ingress-nginx#5496). The tests
+//! make three claims:
 //!
-//! 1. No mutant lets in a stranger, an origin that has nothing to do with the policy. With credentials there is no
-//!    exception. Without, there is one: text that spells `https://*` for any host, as `https://* #.partner.example`
-//!    does, where YAML takes the rest for a comment.
-//! 2. A mutant lets in a neighbour of an allowed origin only if one entry of the mutated text, read by the naive twin
-//!    [`spells`], says so. (Dropping the `s` of `https://*.partner.example` spells `http://x.partner.example`, and
-//!    nobody can know that it was not meant.)
+//! 1. No mutant allows an unrelated origin. With credentials there is no exception. Without credentials there is one:
+//! text that spells `https://*` for any host, as `https://* #.partner.example` does, where YAML takes the rest for a
+//! comment.
+//! 2. A mutant allows a neighbour of an allowed origin only if one entry of the mutated text, read by the oracle
+//! [`spells`], says so. (Without the `s`, `https://*.partner.example` spells `http://x.partner.example`; the parser
+//! cannot know that this is a typo.)
 //! 3. Claim 1 holds for mutants of the whole file too: keys, indentation, other services.
 //!
-//! Each run also counts the mutants that still load, and those that let in what the original does: were all refused,
-//! the claims would be about nothing.
+//! Each run also counts the mutants that load, and the mutants that allow the same origins as the original. If every
+//! mutant were refused, the claims would be empty.
 
 use corsgate::cors::Scheme;
 use corsgate::decide::{ConnectionFacts, Framing, Request};
@@ -31,7 +32,7 @@ const ENTRIES: &[&str] = &[
     "https://xn--bcher-kva.example",
 ];
 
-/// They have nothing to do with the policy, and no single slip makes it spell one of them.
+/// Unrelated origins: no single typo makes the policy spell one of them.
 const STRANGERS: &[&str] = &[
     "https://evil.test",
     "http://evil.test",
@@ -44,7 +45,7 @@ const STRANGERS: &[&str] = &[
     "null",
 ];
 
-/// Origins close to the allowed ones, that the policy does not allow.
+/// Origins close to the allowed ones, which the policy does not allow.
 const NEIGHBOURS: &[&str] = &[
     "https://evilapp.example",
     "https://evil.app.example",
@@ -81,7 +82,7 @@ const NEIGHBOURS: &[&str] = &[
     "https://x.xn--bcher-kva.example",
 ];
 
-/// What the original lets in.
+/// The origins that the original allows.
 const ALLOWED: &[&str] = &[
     "https://app.example",
     "https://staging.example:8443",
@@ -95,19 +96,19 @@ const ALLOWED: &[&str] = &[
     "https://xn--bcher-kva.example",
 ];
 
-/// What can slip in at any position.
+/// Characters that a typo can insert at any position.
 const SLIPS: &[&str] = &[
     ",", ", ", ",,", " ", "  ", "\t", "\n", "/", "//", ".", "..", "*", "**", "*.", ":", ":443", ":80", "-", "_", "@",
     "?", "#", " #", "\\", "'", "\"", "|", ";", "&", "!", "%", "[", "]", "{", "}", "null", "^", "$", "(", "ü",
 ];
 
-/// How the text stands in the file.
+/// The notation of the text in the file.
 type Write = fn(&str) -> String;
 
 #[test]
 fn no_mutation_of_allow_origins_widens_the_policy() {
     let string = ENTRIES.join(", ");
-    // A list is mutated inside its brackets, where a comma and a quote mean something to YAML.
+    // A list is mutated inside its brackets, where a comma and a quote have a meaning in YAML.
     let list = format!("\"{}\"", ENTRIES.join("\", \""));
     let forms: [(&str, bool, Write); 4] = [
         (&string, false, |text| format!("'{text}'")),
@@ -130,7 +131,7 @@ fn no_mutation_of_allow_origins_widens_the_policy() {
             let Some(snapshot) = load(&config) else { continue };
             loaded += 1;
             harmless += usize::from(ALLOWED.iter().all(|origin| lets_in(&snapshot, origin)));
-            // What stands behind ` #` is a comment to YAML, except in quotes; there such a text is refused anyway.
+            // Text after ` #` is a comment in YAML, except in quotes; in quotes such a text is refused.
             let read = mutant.split([',', '\n']).map(|entry| entry.split(" #").next().unwrap_or_default());
             let entries: Vec<&str> = read.map(|entry| entry.trim_matches([' ', '"', '\''])).collect();
             let spells_any_host = !credentials && entries.iter().any(|entry| entry.ends_with("://*"));
@@ -147,7 +148,7 @@ fn no_mutation_of_allow_origins_widens_the_policy() {
 }
 
 #[test]
-fn no_mutation_of_the_whole_file_lets_in_a_stranger() {
+fn no_mutation_of_the_whole_file_allows_an_unrelated_origin() {
     let text = config(&format!("[\"{}\"]", ENTRIES.join("\", \"")), false);
     let (mut mutants, mut loaded) = (0, 0);
     for mutant in mutations(&text) {
@@ -161,10 +162,10 @@ fn no_mutation_of_the_whole_file_lets_in_a_stranger() {
     assert!(mutants > 10_000 && loaded > 500, "{mutants} mutants, {loaded} load");
 }
 
-/// The naive twin: what one entry says, read as its documentation reads. It need not be valid.
+/// The oracle: the meaning of one entry, by the words of its documentation. The entry need not be valid.
 fn spells(entry: &str, origin: &str) -> bool {
     let (entry, origin) = match entry.strip_suffix(":*") {
-        // Any port or none: what remains is compared without it.
+        // Any port or none: compare the rest without a port.
         Some(entry) => match origin.rsplit_once(':') {
             Some((front, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (entry, front),
             _ => (entry, origin),
@@ -173,7 +174,7 @@ fn spells(entry: &str, origin: &str) -> bool {
     };
     if let Some(scheme) = entry.strip_suffix('*') {
         let host = origin.strip_prefix(scheme);
-        // Without a port: the colons of an IPv6 address stand in brackets.
+        // Without a port. The colons of an IPv6 address are in brackets.
         return host.and_then(|host| host.rsplit(']').next()).is_some_and(|end| !end.contains(':'));
     }
     match entry.split_once("*.") {
@@ -185,7 +186,7 @@ fn spells(entry: &str, origin: &str) -> bool {
     }
 }
 
-/// Every single slip at every position. Cutting off the end is none: `https://*.partner.example` cut short is
+/// Every single typo at every position. A truncated text is not among them: `https://*.partner.example` cut short is
 /// `https://*`, which spells every host (and is refused with credentials).
 fn mutations(text: &str) -> Vec<String> {
     let mut mutants = Vec::new();

@@ -1,4 +1,4 @@
-//! The configuration corpus in `tests/config`: what `corsgate check` says about each file, to the letter.
+//! The corpus of configurations in `tests/config`, with the exact output of `corsgate check` for each file.
 //!
 //! - `good/*.yaml` is accepted without an error or a warning; each file shows one form.
 //! - `refused/*.txt` and `warned/*.txt` hold a configuration, a line `----`, and what `check` prints for it. The file
@@ -23,8 +23,8 @@ use crate::support::gateway::run;
 
 const DIVIDER: &str = "----\n";
 
-/// Every code that a problem of a text can have; `unreadable` is that of a file without one. The closed world of `problem::ProblemKind`: one that is not in the corpus is a
-/// sentence that nobody has read.
+/// Every code that a problem of a text can have; `unreadable` is the code of a file without a text. A
+/// `problem::ProblemKind` that is not in the corpus has a message that was never reviewed.
 const CODES: &[&str] = &[
     "address-twice",
     "admin-exposed",
@@ -121,16 +121,16 @@ const CODES: &[&str] = &[
     "wrong-value",
 ];
 
-/// What the corpus takes for today: 2026-05-31.
+/// The current date of the corpus: 2026-05-31.
 const TODAY: i64 = 1_780_185_600;
 
-/// Reads a configuration beside which the files of `tests/config/tls` are.
+/// Reads a configuration, with the files of `tests/config/tls` in its directory.
 pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
     load(config, CompileEnv { file: &file, has_folder: &|path| !path.starts_with("missing/"), now: TODAY })
 }
 
-/// A configuration with what `check` is expected to print for it.
+/// A configuration and the output of `check` that is expected for it.
 pub struct Case {
     pub path: PathBuf,
     pub config: String,
@@ -138,7 +138,7 @@ pub struct Case {
 }
 
 #[test]
-fn good_files_are_accepted_without_error_or_warning() {
+fn good_files_have_no_errors_and_no_warnings() {
     let mut failures = String::new();
     let files = files("good", "yaml");
     assert!(files.len() > 60, "only {} files were found", files.len());
@@ -154,14 +154,14 @@ fn good_files_are_accepted_without_error_or_warning() {
 }
 
 #[test]
-fn refused_files_print_exactly_what_they_say() {
+fn refused_files_print_exactly_their_expected_errors() {
     compare(&cases("refused"), |case, problems, snapshot| {
         assert!(problems.any_errors() && !snapshot, "{} is accepted", case.path.display());
     });
 }
 
 #[test]
-fn warned_files_print_exactly_what_they_say_and_can_be_used() {
+fn warned_files_print_exactly_their_expected_warnings_and_load() {
     compare(&cases("warned"), |case, problems, snapshot| {
         assert!(!problems.any_errors() && snapshot, "{} is refused", case.path.display());
         assert!(!problems.is_empty(), "{} draws no remark", case.path.display());
@@ -169,12 +169,12 @@ fn warned_files_print_exactly_what_they_say_and_can_be_used() {
 }
 
 #[test]
-fn twenty_mistakes_in_one_file_are_all_named_in_one_run() {
+fn one_run_reports_all_twenty_mistakes_of_a_file() {
     let case = Case::read(&folder().join("twenty-mistakes.txt"));
     compare(std::slice::from_ref(&case), |_, problems, _| assert!(problems.count(Severity::Error) >= 20));
     let problems = read(&case.config).problems;
     let printed = print(&case.config, &problems);
-    // Kept apart from the blessed text, so that BLESS cannot lose one of them.
+    // Not part of the blessed text, so that BLESS cannot lose one of them.
     let places = [
         "3:14", "5:19", "4:5", "6:25", "7:16", "9:39", "12:20", "14:14", "19:20", "20:44", "21:26", "22:14", "24:5",
         "27:13", "27:34", "28:15", "30:22", "30:43", "30:65", "31:28", "33:23", "36:27", "36:43", "38:32", "39:17",
@@ -198,10 +198,10 @@ fn every_kind_of_problem_occurs_in_the_corpus() {
     assert_eq!(seen, CODES);
 }
 
-/// A program can apply what `check --format json` has under `fix`: then the problem is gone, and what was written is what
-/// the remedy says.
+/// A program can apply the `fix` of `check --format json`. Then the problem is gone, and the new text is that of the
+/// remedy.
 #[test]
-fn every_fix_takes_its_problem_away() {
+fn every_offered_fix_removes_its_problem() {
     let mut mended = BTreeSet::new();
     for case in all_cases() {
         let problems = read(&case.config).problems;
@@ -223,8 +223,8 @@ fn every_fix_takes_its_problem_away() {
 }
 
 #[test]
-fn every_problem_has_a_place() {
-    // What the parser says about these has no position, and none can be found.
+fn every_problem_has_a_position() {
+    // The parser's errors for these have no position.
     let nowhere = ["two_documents.txt"];
     for case in all_cases() {
         let name = case.path.file_name().unwrap().to_string_lossy().into_owned();
@@ -236,9 +236,9 @@ fn every_problem_has_a_place() {
     }
 }
 
-/// An origin, host or path that a message tells to write must not be refused when it is written.
+/// A message must not suggest an origin, host or path that is refused.
 #[test]
-fn what_a_message_says_to_write_for_an_origin_host_or_path_can_be_written() {
+fn every_suggested_origin_host_or_path_is_valid() {
     use corsgate::cors::OriginPattern;
     use corsgate::route::{HostPattern, PathPattern};
     let mut tried = 0;
@@ -249,9 +249,9 @@ fn what_a_message_says_to_write_for_an_origin_host_or_path_can_be_written() {
                 continue;
             };
             let result = match &*code {
-                // Two examples are no suggestion.
+                // Two examples are not a suggestion.
                 _ if written.contains('`') => continue,
-                // Host names beyond ASCII have a remedy of their own, and every other fault is said first.
+                // Host names beyond ASCII have their own remedy. Every other fault is reported first.
                 _ if !written.is_ascii() => continue,
                 code if code.starts_with("origin-") => OriginPattern::parse(written).map(drop),
                 "bad-host" => HostPattern::parse(written).map(drop),
@@ -266,7 +266,7 @@ fn what_a_message_says_to_write_for_an_origin_host_or_path_can_be_written() {
 }
 
 #[test]
-fn texts_made_to_exhaust_the_reader_are_refused_in_few_lines() {
+fn files_that_expand_without_bound_are_refused_in_few_lines() {
     let laughs: String = ('b'..='z')
         .zip('a'..)
         .map(|(name, before)| format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(",")))
@@ -322,7 +322,7 @@ fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
 
     let output = run(&["check", "--config", &absent]);
     assert!(output.stdout.is_empty() && output.stderr.contains("cannot read"), "{output:?}");
-    // For programs that is one more problem, without a place.
+    // The JSON format reports that as one more problem, without a position.
     let output = run(&["check", "--config", &absent, "--format", "json"]);
     let entries: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!((output.code, entries.as_array().unwrap().len()), (1, 1), "{output:?}");
@@ -369,7 +369,7 @@ fn check_prints_the_same_problems_as_text_and_as_json() {
 impl Case {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        // The configuration may be empty; else its last line ends before the divider.
+        // The configuration may be empty; otherwise its last line ends before the divider.
         let at = match text.starts_with(DIVIDER) {
             true => 0,
             false => text.find(&format!("\n{DIVIDER}")).map(|end| end + 1).expect("a line `----`"),
@@ -378,8 +378,8 @@ impl Case {
     }
 }
 
-/// Prints all files that differ; with `BLESS=1` rewrites them instead. `look` sees each file's problems, and whether
-/// they left something usable.
+/// Fails with all files that differ; with `BLESS=1` rewrites them instead. `look` gets the problems of each file, and
+/// whether the file can be used.
 fn compare(cases: &[Case], look: impl Fn(&Case, &Problems, bool)) {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let mut failures = String::new();
@@ -417,12 +417,12 @@ fn all_cases() -> Vec<Case> {
     cases
 }
 
-/// Those of `refused` or `warned`, in order.
+/// The cases in `refused` or `warned`, in order.
 pub fn cases(name: &str) -> Vec<Case> {
     files(name, "txt").iter().map(|path| Case::read(path)).collect()
 }
 
-/// Those of a folder of the corpus, in order.
+/// The cases in a directory of the corpus, in order.
 pub fn files(name: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder().join(name)).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! `corsgate demo`: what it prints can be typed, and does what it says.
+//! `corsgate demo`: the commands that it prints, and their responses.
 
 use std::time::{Duration, Instant};
 
@@ -54,15 +54,15 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The fields of a response that a browser looks at, in the order of arrival.
+/// The CORS fields of a response and `Vary`, in the order of arrival.
 fn cors(response: &Response) -> Vec<(&str, &str)> {
     let fields = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     fields.filter(|(name, _)| name.starts_with("Access-Control-") || *name == "Vary").collect()
 }
 
-/// One test, because there is one address.
+/// One test, because the demo has one address.
 #[test]
-fn the_demo_answers_what_it_tells_the_user_to_type() {
+fn the_commands_that_the_demo_prints_give_the_responses_that_it_prints() {
     let mut gateway = Gateway::start_demo();
     let output = gateway.stdout().replace("\\\n", " ");
     let commands: Vec<_> = output.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
@@ -101,14 +101,14 @@ fn the_demo_answers_what_it_tells_the_user_to_type() {
             ("Vary", "Origin"),
         ]
     );
-    // It was the upstream that answered, and it did say something else.
+    // The upstream has answered, with another Access-Control-Allow-Origin.
     assert!(response.text().contains("\"Access-Control-Allow-Origin\": \"*\""), "{}", response.text());
 
     assert!(refused.contains("Origin: https://evil.test"), "{refused}");
     let response = Curl::parse(refused).send(&gateway);
     assert_eq!((response.status, cors(&response)), (200, vec![("Vary", "Origin")]));
 
-    // And why, where the demo says.
+    // The status page has the reasons.
     let page = output.lines().find_map(|line| line.trim().strip_prefix("http://")).expect("the address of a page");
     let page = page.trim_end_matches('/').parse().expect("an address");
     let why = || fetch(page, "GET", "/", &[("Host", "localhost")]).text().contains("origin_not_allowed");
@@ -117,7 +117,7 @@ fn the_demo_answers_what_it_tells_the_user_to_type() {
         assert!(Instant::now() < deadline, "the page does not show it");
     }
 
-    // The rule of the walkthrough for the upstream's own Allow-Credentials.
+    // The walkthrough has a rule for the Access-Control-Allow-Credentials of the upstream.
     let credentials = "/v1/response-headers?Access-Control-Allow-Credentials=true";
     for (origin, expected) in [("http://127.0.0.1:9080", Some("true")), ("https://evil.test", None)] {
         let fields = [("Host", "cloud.httpbin.org"), ("Origin", origin)];
@@ -128,12 +128,12 @@ fn the_demo_answers_what_it_tells_the_user_to_type() {
     gateway.signal(Signal::Int);
     assert_eq!(gateway.exit().code(), Some(0), "Ctrl-C ends it");
 
-    // Below what it has told the user to type, what became of each, and why.
+    // After the introduction, stdout has the access log: one line per request, with the reason.
     let output = gateway.stdout();
     let (introduction, lines) = output.split_once("Press Ctrl-C to stop.\n").expect("an introduction");
     assert!(introduction.contains("Each request has a line here"), "{introduction}");
     let reasons = lines.lines().map(|line| line.split_whitespace().nth(5).expect("a reason in its column"));
-    // The requests without an Origin only asked whether the upstream was there.
+    // The requests without an Origin are those of `start_demo`, which waits for the upstream.
     let reasons: Vec<&str> = reasons.filter(|reason| *reason != "no_origin").collect();
     let (allowed, refused) = ("allowed_exact", "origin_not_allowed");
     assert_eq!(reasons, [allowed, allowed, refused, allowed, refused], "{lines}");

@@ -68,14 +68,14 @@ fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
     assert_eq!(port("admin"), u64::from(fixed.admin.unwrap().port()));
     assert!(!fixed.admin.unwrap().ip().is_loopback(), "the kubelet asks from outside of the pod");
     assert_eq!(manifest("service")["spec"]["ports"][0]["targetPort"], "http");
-    // Killed before it has drained, a pod would lose requests.
+    // A pod that is killed before the end of the drain loses requests.
     let needed = fixed.drain_delay + fixed.grace_period;
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > needed.as_secs());
     for (probe, path) in [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
         assert_eq!(container[probe]["httpGet"]["path"], path);
         assert_eq!(container[probe]["httpGet"]["port"], "admin");
     }
-    // The image runs as this user, and finds its configuration there.
+    // The user of the image, and the place of its configuration.
     let dockerfile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
     let user = pod["securityContext"]["runAsUser"].as_u64().unwrap();
     assert!(dockerfile.contains(&format!("\nUSER {user}\n")));
@@ -96,15 +96,15 @@ fn unit() -> String {
 }
 
 #[test]
-fn the_unit_is_one_that_systemd_understands() {
+fn systemd_accepts_the_unit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corsgate@blue.service");
     fs::write(&path, unit()).unwrap();
     let verified = Command::new("systemd-analyze").arg("verify").arg(&path).stdin(Stdio::null()).output();
-    // Not every machine has systemd; where it is, it must be content.
+    // Only where systemd is installed.
     if let Ok(verified) = verified {
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-        // What programs a machine has is not the unit's fault.
+        // A missing program is not a fault of the unit.
         let of_unit = |line: &&str| line.contains("corsgate@") && !line.contains("is not executable");
         let ours: Vec<&str> = said.lines().filter(of_unit).collect();
         assert!(ours.is_empty(), "{said}");
@@ -121,7 +121,7 @@ fn the_unit_is_one_that_systemd_understands() {
 }
 
 #[test]
-fn logrotate_and_the_unit_agree_where_the_access_log_is() {
+fn logrotate_and_the_unit_name_the_same_access_log() {
     let rotation = fs::read_to_string(conf("logrotate/corsgate")).unwrap();
     assert!(rotation.contains("\n/var/log/corsgate/*.log {\n"), "{rotation}");
     assert!(unit().contains("\nLogsDirectory=corsgate\n"));
@@ -129,14 +129,14 @@ fn logrotate_and_the_unit_agree_where_the_access_log_is() {
         rotation.contains("systemctl reload 'corsgate@*'") && unit().contains("\nExecReload=/bin/kill -HUP $MAINPID\n")
     );
     let said = Command::new("logrotate").arg("--debug").arg(conf("logrotate/corsgate")).stdin(Stdio::null()).output();
-    // Not every machine has logrotate; where it is, it must be content.
+    // Only where logrotate is installed.
     if let Ok(said) = said {
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(!said.contains("error:"), "{said}");
     }
 }
 
-/// A `systemctl` that knows what the script asks of it, and runs what the unit says.
+/// A `systemctl` that knows the subcommands of the script, and runs the commands of the unit.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 set -eu
 for last; do :; done
@@ -189,7 +189,7 @@ impl Machine {
         command
     }
 
-    /// Exit code, and what it said.
+    /// The exit code and the output.
     fn upgrade(&self) -> (i32, String) {
         let output = self.command(&conf("systemd/corsgate-upgrade")).output().unwrap();
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -247,7 +247,7 @@ fn the_upgrade_script_hands_over_from_blue_to_green() {
 }
 
 #[test]
-fn the_upgrade_script_changes_nothing_when_the_configuration_is_broken() {
+fn the_upgrade_script_changes_nothing_with_an_invalid_configuration() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let machine = Machine::new(&upstream);
     machine.start("corsgate@blue");

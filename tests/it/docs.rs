@@ -1,8 +1,8 @@
-//! The documents keep their word: every configuration in them and in `conf/` is read, every command in them is run, and
-//! what they show is what comes out.
+//! The documentation: every configuration in it and in `conf/` is read, every command is run, and the shown output is
+//! compared.
 //!
-//! `BLESS=1 cargo test --test it -- docs` writes what `corsgate explain` prints now into the documents, which name lines of
-//! `conf/`. Read the difference.
+//! `BLESS=1 cargo test --test it -- docs` writes the current output of `corsgate explain` into the documents, which
+//! name lines of `conf/`. Review the difference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ struct Block {
 
 #[test]
 fn every_example_in_conf_is_valid_without_warnings() {
-    // Beside the certificates that they name, as they would lie on a machine.
+    // With the certificates that the examples name.
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tls")).unwrap();
     for name in ["api.crt", "api.key", "ca.crt"] {
@@ -41,7 +41,7 @@ fn every_example_in_conf_is_valid_without_warnings() {
     }
 }
 
-/// What the reader says that it knows at a place, asked with a key that nothing has.
+/// The keys that the reader knows at a place: it lists them for an unknown key.
 fn keys_at(place: &str) -> Vec<String> {
     let problems = corpus::read(&place.replace("HERE", "no_such_key: 1")).problems;
     let known = problems.iter().find_map(|problem| match &problem.kind {
@@ -52,7 +52,7 @@ fn keys_at(place: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_reference_has_every_key_that_there_is() {
+fn the_reference_and_the_manual_have_every_key() {
     let reference = fs::read_to_string(root().join("conf/reference.yaml")).unwrap();
     let manual = documents().iter().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
     let places = [
@@ -77,7 +77,7 @@ fn the_reference_has_every_key_that_there_is() {
     ];
     let mut seen = 0;
     for place in places {
-        // The alias is APISIX's spelling of another key.
+        // The alias is APISIX's spelling of `allow_credentials`.
         for key in keys_at(place).iter().filter(|key| *key != "allow_credential") {
             seen += 1;
             assert!(reference.contains(&format!("{key}:")), "conf/reference.yaml: no `{key}` ({place})");
@@ -88,7 +88,7 @@ fn the_reference_has_every_key_that_there_is() {
 }
 
 #[test]
-fn the_manual_explains_every_code_that_a_request_can_have() {
+fn the_manual_explains_every_reason_code() {
     let manual = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let codes = Reason::ALL.map(Reason::code);
     for code in codes.iter().chain(&Refusal::CODES) {
@@ -97,7 +97,7 @@ fn the_manual_explains_every_code_that_a_request_can_have() {
 }
 
 #[test]
-fn every_configuration_in_the_documents_gives_what_they_show() {
+fn every_configuration_in_the_documents_gives_the_shown_report() {
     let mut seen = 0;
     for file in documents() {
         let blocks = blocks(&file);
@@ -120,7 +120,7 @@ fn every_configuration_in_the_documents_gives_what_they_show() {
 }
 
 #[test]
-fn every_command_in_the_documents_does_what_they_show() {
+fn every_command_in_the_documents_prints_the_shown_output() {
     let upstream = Upstream::start(|request| {
         let query = request.target.split_once('?').map_or("", |(_, query)| query).to_owned();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -136,7 +136,7 @@ fn every_command_in_the_documents_does_what_they_show() {
         let blocks = blocks(&file);
         for (i, block) in blocks.iter().enumerate() {
             if block.language == "yaml" {
-                // The newest configuration that was shown and is no counterexample.
+                // Commands use the last configuration before them that is valid.
                 if corpus::read(&block.text).snapshot.is_some() {
                     fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
                 }
@@ -186,11 +186,11 @@ fn every_command_in_the_documents_does_what_they_show() {
                         compare(&curl(command, &walkthrough), &shown.expect("what a curl prints is shown").text);
                     }
                     ["docker", ..] => check_docker(command),
-                    // tests/it/upgrade.rs does this with real processes.
+                    // Tested with real processes in tests/it/upgrade.rs.
                     ["corsgate", "run", "--config", _, "--upgrade", "&"]
                     | ["sleep", "1"]
                     | ["kill", "-QUIT", "$OLD"] => {}
-                    // tests/it/deployment.rs holds the manifests against each other.
+                    // tests/it/deployment.rs compares the manifests with each other.
                     ["kubectl", "apply", "--kustomize", folder] => assert!(root().join(folder).is_dir(), "{command}"),
                     _ => panic!("{}: no test knows how to run `{command}`", file.display()),
                 }
@@ -202,7 +202,7 @@ fn every_command_in_the_documents_does_what_they_show() {
 }
 
 #[test]
-fn every_link_between_the_documents_leads_somewhere() {
+fn every_link_between_the_documents_has_a_target() {
     for file in documents() {
         let text = fs::read_to_string(&file).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -224,7 +224,7 @@ fn every_link_between_the_documents_leads_somewhere() {
     }
 }
 
-/// The headings of a document, as GitHub names them in links.
+/// The headings of a document, in the form that GitHub uses in links.
 fn headings(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches(['#', ' ']));
     let slug = |heading: &str| {
@@ -235,7 +235,7 @@ fn headings(text: &str) -> Vec<String> {
     headings.map(slug).collect()
 }
 
-/// There is no container engine in the tests. What the commands rely on stands in the Dockerfile.
+/// The tests have no container engine. The commands rely on these parts of the Dockerfile.
 fn check_docker(command: &str) {
     let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
     for promise in [
@@ -250,7 +250,7 @@ fn check_docker(command: &str) {
     assert!(!command.contains("--volume") || command.contains(":/etc/corsgate:ro"), "{command}");
 }
 
-/// A curl line as a request to the gateway; only the options that the documents use.
+/// Sends the request of a curl command to the gateway; knows only the options that the documents use.
 fn curl(command: &str, gateway: &Gateway) -> client::Response {
     let (mut method, mut target, mut headers) = ("GET", None, Vec::new());
     let words = shell_words(command);
@@ -266,7 +266,7 @@ fn curl(command: &str, gateway: &Gateway) -> client::Response {
     client::fetch(gateway.address(), method, target.unwrap(), &headers)
 }
 
-/// The status and every field that is shown; and no CORS field that is not.
+/// Compares the status and every shown field, and asserts that there is no other CORS field.
 fn compare(response: &client::Response, shown: &str) {
     let mut lines = shown.lines();
     let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -281,7 +281,7 @@ fn compare(response: &client::Response, shown: &str) {
     assert_eq!(got, expected);
 }
 
-/// Words of a shell line; single quotes are all the quoting that the documents need.
+/// The words of a shell command; the documents quote with single quotes only.
 pub fn shell_words(line: &str) -> Vec<String> {
     line.split('\'')
         .enumerate()
@@ -314,7 +314,7 @@ fn blocks(file: &Path) -> Vec<Block> {
     blocks
 }
 
-/// The README first, because the others lean on its configuration.
+/// The README first, because the other documents use its configuration.
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![root().join("README.md")];
     documents.extend(files("docs", "md"));

@@ -114,14 +114,14 @@ strict  corsgate.yaml:25
 ";
 
 #[test]
-fn every_value_has_the_place_where_it_is_written() {
+fn every_effective_value_has_its_position_in_the_file() {
     let output = check(CONFIG, &["--effective"]);
     assert_eq!((output.code, output.stdout.as_str()), (0, SHOWN));
     assert!(output.stderr.ends_with("corsgate.yaml: valid\n"), "{}", output.stderr);
 }
 
 #[test]
-fn programs_are_given_the_same() {
+fn the_json_format_has_the_same_values() {
     let output = check(CONFIG, &["--effective", "--format", "json"]);
     let routes: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(routes.as_array().map(Vec::len), Some(5));
@@ -139,7 +139,7 @@ fn programs_are_given_the_same() {
 }
 
 #[test]
-fn a_service_without_any_policy_says_so() {
+fn a_service_without_a_policy_is_shown_without_one() {
     let config = "\
 listeners: [{ address: 127.0.0.1:9080 }]
 services: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:8000 }] } }]
@@ -155,7 +155,7 @@ api  corsgate.yaml:2
 }
 
 #[test]
-fn what_cannot_be_used_is_checked_as_ever() {
+fn an_invalid_file_prints_the_report_of_check() {
     let broken = CONFIG.replace("max_age: 7200", "max_age: 720000");
     for arguments in [&["--effective"][..], &["--effective", "--format", "json"]] {
         let (effective, plain) = (check(&broken, arguments), check(&broken, &arguments[1..]));

@@ -20,7 +20,7 @@ struct Edge {
 
 impl Edge {
     fn start() -> Self {
-        // What the upstream says about CORS must show in no error of the gateway.
+        // The CORS fields of the upstream must not appear in an error of the gateway.
         let upstream = Upstream::start(|request| match request.target.as_str() {
             "/reset" => Reply::reset(),
             "/garbage" => Reply::raw("220 mail.test ESMTP\r\n\r\n"),
@@ -74,7 +74,7 @@ services:
     }
 }
 
-/// A request that goes wrong, and how the client is told.
+/// A request that fails, and the expected status.
 struct Wrong {
     status: u16,
     method: &'static str,
@@ -119,7 +119,7 @@ fn own(fields: &[(&str, &str)]) -> Vec<(String, String)> {
     crate::support::client::own(fields)
 }
 
-/// The next request works, or the answer has said that there will be none.
+/// The next request works, or the response has announced the close of the connection.
 #[track_caller]
 fn assert_honest(mut connection: Connection, response: &Response, what: &str) {
     match response.header("Connection") {
@@ -134,7 +134,7 @@ fn assert_honest(mut connection: Connection, response: &Response, what: &str) {
 }
 
 #[test]
-fn a_page_can_read_every_error_of_the_gateway_and_a_hostile_one_cannot() {
+fn every_error_of_the_gateway_has_cors_headers_for_allowed_origins_only() {
     let edge = Edge::start();
     let cases = [
         wrong(502, "GET", "/refused"),
@@ -179,7 +179,7 @@ fn a_page_can_read_every_error_of_the_gateway_and_a_hostile_one_cannot() {
                 _ => own(&[("vary", "Origin")]),
             };
             assert_eq!(cors(&response), expected, "{what} {origin:?}");
-            // One line of text, which holds nothing that the client sent, and which no cache keeps.
+            // One line of text without any input of the client, which no cache stores.
             assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"), "{what}");
             assert_eq!(response.header("Cache-Control"), Some("no-store"), "{what}");
             assert_eq!((response.text().lines().count(), response.text().ends_with('\n')), (1, true), "{what}");
@@ -204,7 +204,7 @@ fn an_error_that_answers_a_head_has_no_body_and_the_headers_of_the_get() {
 }
 
 #[test]
-fn every_status_without_a_body_gets_the_headers_and_keeps_the_connection() {
+fn every_status_without_a_body_has_cors_headers_and_keeps_the_connection() {
     let edge = Edge::start();
     let mut connection = edge.connect();
     for _ in 0..2 {
@@ -221,7 +221,7 @@ fn every_status_without_a_body_gets_the_headers_and_keeps_the_connection() {
 }
 
 #[test]
-fn early_hints_pass_without_cors_headers_and_the_response_after_them_gets_the_headers() {
+fn early_hints_have_no_cors_headers_and_the_final_response_has_them() {
     let edge = Edge::start();
     let mut connection = edge.connect();
     connection.send(b"GET /early HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n").unwrap();
@@ -235,7 +235,7 @@ fn early_hints_pass_without_cors_headers_and_the_response_after_them_gets_the_he
 }
 
 #[test]
-fn a_body_that_breaks_off_is_never_shown_as_a_whole_one() {
+fn a_truncated_body_never_looks_complete() {
     let edge = Edge::start();
     for target in ["/short", "/short-chunks"] {
         let mut connection = edge.connect();
@@ -248,7 +248,7 @@ fn a_body_that_breaks_off_is_never_shown_as_a_whole_one() {
 }
 
 #[test]
-fn an_error_reveals_nothing_about_the_upstream() {
+fn an_error_response_reveals_nothing_about_the_upstream() {
     let edge = Edge::start();
     for target in ["/refused", "/reset", "/garbage", "/hang", "/unknown"] {
         let response = edge.connect().request("GET", target, &[HOST, ALLOWED], b"").unwrap();
@@ -260,7 +260,7 @@ fn an_error_reveals_nothing_about_the_upstream() {
 }
 
 #[test]
-fn the_log_says_which_upstream_failed_and_how() {
+fn the_log_names_the_failed_upstream_and_the_error() {
     let edge = Edge::start();
     for target in ["/refused", "/reset", "/hang", "/unknown"] {
         edge.connect().request("GET", target, &[HOST], b"").unwrap();

@@ -48,14 +48,14 @@ const REFUSED: i32 = 3;
 struct Mistake {
     path: PathBuf,
     config: String,
-    /// As typed, without `corsgate`.
+    /// The command line without `corsgate`.
     command: String,
     expectations: Vec<(String, String)>,
     printed: String,
 }
 
 #[test]
-fn every_planted_mistake_is_named_and_its_edit_takes_it_away() {
+fn explain_names_every_planted_mistake_and_its_edit_repairs_it() {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let (mut failures, mut mended) = (String::new(), 0);
     let mistakes = mistakes();
@@ -77,10 +77,10 @@ fn every_planted_mistake_is_named_and_its_edit_takes_it_away() {
     assert!(mended >= 30, "only {mended} were mended");
 }
 
-/// A cause has the gateway's code, or one of those that the manual explains; each of these is planted, but for
-/// `upstream`: no policy of today leaves an upstream the means.
+/// A cause has the code of the gateway, or one that the manual explains. Each of these is planted, except `upstream`:
+/// no current policy lets an upstream cause a refusal.
 #[test]
-fn the_codes_of_causes_are_known() {
+fn the_codes_of_causes_are_pinned() {
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.md")).unwrap();
     let rows = manual.split("| code | what it is |").nth(1).expect("a table of codes").lines().skip(2);
     let listed: BTreeSet<&str> =
@@ -104,9 +104,9 @@ fn the_codes_of_causes_are_known() {
     }
 }
 
-/// What makes no sense as a question is said to, with what to write, and nothing of it reaches the terminal raw.
+/// An invalid question is refused with a remedy, and its text is escaped for the terminal.
 #[test]
-fn a_question_that_makes_no_sense_is_answered_with_what_to_write() {
+fn an_invalid_question_prints_its_remedy() {
     let url = "https://api.example/orders";
     let origin = "https://app.example";
     let long = format!("https://{}.example", "a".repeat(5000));
@@ -172,9 +172,9 @@ services:
     cors: { allow_origins: [https://app.example, \"http://[::1]:*\"], allow_headers: [X-Id], max_age: 600 }
 ";
 
-/// What a browser makes of a URL is asked, not what was typed.
+/// The question is about the URL as a browser parses it, and not about the typed text.
 #[test]
-fn questions_are_taken_as_a_browser_takes_them() {
+fn a_question_is_parsed_as_a_browser_parses_it() {
     let folder = Folder::with(SMALL);
     for (arguments, code, phrase) in [
         (
@@ -238,9 +238,9 @@ fn questions_are_taken_as_a_browser_takes_them() {
     }
 }
 
-/// However much is asked, the answer comes and has an end.
+/// The output is bounded, however long the question is.
 #[test]
-fn a_huge_question_is_answered() {
+fn a_huge_question_is_answered_within_bounds() {
     let folder = Folder::with(SMALL);
     let names: Vec<String> = (0..2000).map(|i| format!("X-Header-{i}")).collect();
     let mut arguments = vec!["explain", "--config", "corsgate.yaml", "--origin", "https://app.example"];
@@ -253,10 +253,10 @@ fn a_huge_question_is_answered() {
     assert!(output.stdout.contains("header_list_too_long"), "{}", output.stdout);
 }
 
-/// What is no text is no argument, and no configuration.
+/// Arguments and configurations that are not UTF-8 are refused.
 #[cfg(unix)]
 #[test]
-fn what_is_not_utf_8_is_refused() {
+fn arguments_that_are_not_utf_8_are_refused() {
     use std::os::unix::ffi::OsStrExt as _;
     let folder = Folder::with(SMALL);
     fs::write(folder.0.path().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
@@ -275,7 +275,7 @@ fn what_is_not_utf_8_is_refused() {
     assert_eq!(output.status.code(), Some(USAGE));
 }
 
-/// A refusal that was kept becomes a question again, whoever sent the request.
+/// A recorded refusal becomes a question again, for browsers and for other clients.
 #[test]
 fn a_recorded_request_is_explained() {
     let read = |text: &str| load(text, CompileEnv::NONE);
@@ -334,7 +334,7 @@ fn a_recorded_request_is_explained() {
         let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
         assert_eq!(json["reason"], reason);
     }
-    // What people read about it.
+    // The text format.
     for (recorded, phrase) in [
         (preflight, "this request was the preflight"),
         (
@@ -347,7 +347,7 @@ fn a_recorded_request_is_explained() {
         let text = text(&explanation, Paint::Plain, Width::DEFAULT);
         assert!(says(&text, phrase), "{phrase}\n{text}");
     }
-    // As it came, also where a browser would have written it otherwise.
+    // The request as it was received, even where a browser would write it differently.
     let odd = Recorded { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
     assert_eq!(explanation.preflight, Preflight::Recorded);
@@ -356,7 +356,7 @@ fn a_recorded_request_is_explained() {
     );
 }
 
-/// A redirect to https is followed: with the page's own origin it goes on as before, with a foreign one the Origin is lost.
+/// A redirect to https is followed. A same-origin request continues unchanged; a cross-origin one loses its Origin.
 #[test]
 fn a_redirect_to_https_is_followed() {
     let folder = Folder::with(&SMALL.replace("9080 }", "9080, redirect_to_https: true }"));
@@ -365,16 +365,17 @@ fn a_redirect_to_https_is_followed() {
     assert!(own.stdout.contains("Location: https://api.example/orders"), "{}", own.stdout);
     assert!(own.stdout.contains("> Origin: http://api.example\n   < HTTP/1.1 200"), "{}", own.stdout);
     let foreign = folder.ask("explain --origin https://app.example --header X-Id http://api.example/orders");
-    // The preflight is answered where it comes, the request after it is redirected, and asks again under no name.
+    // The preflight is answered on the plain listener. The request after it is redirected, and continues with the
+    // Origin `null`.
     assert!(foreign.stdout.contains("3. preflight"), "{}", foreign.stdout);
     assert!(foreign.stdout.contains("> Origin: null"), "{}", foreign.stdout);
     assert!(says(&foreign.stdout, "(redirected from 'http://api.example/orders')"), "{}", foreign.stdout);
     assert_eq!(foreign.code, REFUSED);
 }
 
-/// What is said of https and of ports is what the listeners of the file say.
+/// Statements about https and ports follow the listeners of the file.
 #[test]
-fn ports_are_those_of_the_listeners() {
+fn the_default_port_is_that_of_the_listener() {
     let api = Authority::new("Explained").issue(&["api.example"]);
     let tls = "tls: { certificates: [{ cert: api.crt, key: api.key }] }";
     let (plain, moved) = ("{ address: 127.0.0.1:9080 }", "{ address: 127.0.0.1:9080, redirect_to_https: 9443 }");
@@ -405,7 +406,7 @@ fn ports_are_those_of_the_listeners() {
         (on(8443), "http://api.example:8443", Some("with port 8443 speaks only TLS;".to_owned())),
         (format!("{plain}, {}", on(8443)), "https://api.example:8443", None),
         (plain.to_owned(), "https://api.example", None),
-        // What the scheme has anyway, browsers leave out.
+        // Browsers leave out the default port of the scheme.
         (plain.to_owned(), "https://api.example:443", None),
     ] {
         let folder = Folder::with(&SMALL.replace("{ address: 127.0.0.1:9080 }", &listeners));
@@ -422,9 +423,9 @@ fn ports_are_those_of_the_listeners() {
     }
 }
 
-/// Whatever a page asks of whatever configuration: what passes needs no edit, and an edit that is offered works.
+/// For random questions and configurations: an allowed request has no edit, and an offered edit allows the request.
 #[test]
-fn an_edit_that_is_offered_works() {
+fn the_offered_edit_allows_the_request() {
     let (mut runner, offered) = (TestRunner::new(ProptestConfig::with_cases(192)), Cell::new(0));
     let tables = cases::tables();
     let row = (0..tables.len()).prop_flat_map(|table| (Just(table), 0..tables[table].cases.len()));
@@ -452,7 +453,7 @@ fn an_edit_that_is_offered_works() {
     assert!(offered.get() > 80, "only {} edits were offered", offered.get());
 }
 
-/// What a page may ask, beside where.
+/// A random request of a page, except its URL.
 #[derive(Debug, Clone)]
 struct Asked {
     origin: Option<&'static str>,
@@ -481,7 +482,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 impl Asked {
-    /// To where a row goes, from where it comes unless this says otherwise.
+    /// The URL and the origin of a row, unless this request has its own.
     fn question(&self, row: &cases::Row) -> Option<Question> {
         let (_, path, fields) = row.request();
         let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
@@ -498,7 +499,7 @@ impl Asked {
     }
 }
 
-/// Whether a text has a phrase, wherever its lines are broken.
+/// Whether a text has a phrase, across line breaks.
 fn says(text: &str, phrase: &str) -> bool {
     let flowing = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.contains(phrase) || flowing(text).contains(&flowing(phrase))
@@ -559,7 +560,7 @@ impl Mistake {
         };
         let reason = reason.map_or(&answer["reason"], |problem| &problem["code"]);
         hold(self.expected("reason").eq(reason.as_str()), &format!("the reason is {reason}"));
-        // The verdict is the first thing that a reader sees.
+        // The verdict comes first.
         let first = asked.stdout.lines().next().unwrap_or_default();
         hold(["refused: ", "unreadable: ", "error: "].iter().any(|word| first.starts_with(word)), first);
         if let Some(code) = answer["cause"]["code"].as_str() {
@@ -587,13 +588,13 @@ impl Mistake {
     }
 }
 
-/// A text with hunks, as a program applies them: lines are what is between line feeds.
+/// Applies hunks to a text, as a program does; a line ends with a line feed.
 pub fn apply(text: &str, hunks: &Value) -> String {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
     };
-    // From the last to the first, so that the numbers stay right.
+    // From the last to the first, so that the line numbers stay right.
     for hunk in hunks.as_array().unwrap().iter().rev() {
         let from = usize::try_from(hunk["line"].as_u64().unwrap()).unwrap() - 1;
         let removed = texts(&hunk["removed"]);
@@ -617,7 +618,7 @@ impl Folder {
         run_in(self.0.path(), arguments)
     }
 
-    /// A command as it is typed.
+    /// Runs a typed command.
     fn ask(&self, command: &str) -> Output {
         let words = crate::docs::shell_words(command);
         let mut words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -66,7 +66,7 @@ fn returned(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Response {
 // --- paths
 
 #[test]
-fn a_prefix_is_cut_off_at_a_segment_and_nowhere_else() {
+fn strip_prefix_cuts_only_at_a_segment() {
     let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
     let gateway = in_front_of(&upstream);
     for (target, expected) in [
@@ -93,7 +93,7 @@ fn a_prefix_is_cut_off_at_a_segment_and_nowhere_else() {
 }
 
 #[test]
-fn every_byte_of_path_and_query_stays_as_it_was() {
+fn path_and_query_are_forwarded_byte_for_byte() {
     let upstream = Upstream::start(|request| Reply::new(200).body(request.target.as_str()));
     let gateway = in_front_of(&upstream);
     for target in ["/%41%c3%a9/;p=1,2", "/x?a=%2F&b=%zz&&c=[]|{}^`&d=?/../..\\", "/x?", "/x?%00", "/a%20b+c", "/é?é"]
@@ -107,7 +107,7 @@ fn every_byte_of_path_and_query_stays_as_it_was() {
 // --- request headers
 
 #[test]
-fn names_reach_the_upstream_in_lower_case_and_the_client_as_they_were_written() {
+fn header_names_are_lower_case_upstream_and_unchanged_downstream() {
     let request =
         received(&[("X-Custom-NAME", "1"), ("x-custom-name", "2"), ("ACCEPT", "*/*"), ("Content-type", "a/b")]);
     let mut fields: Vec<_> = request.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -132,7 +132,7 @@ fn names_reach_the_upstream_in_lower_case_and_the_client_as_they_were_written() 
 }
 
 #[test]
-fn what_a_client_claims_about_its_way_here_is_replaced() {
+fn forwarded_fields_of_a_client_are_replaced() {
     let request = received(&[
         ("X-Forwarded-For", "1.1.1.1"),
         ("X-Forwarded-For", "2.2.2.2"),
@@ -148,7 +148,7 @@ fn what_a_client_claims_about_its_way_here_is_replaced() {
 }
 
 #[test]
-fn a_request_has_one_id_its_own_if_that_is_usable() {
+fn a_request_keeps_a_usable_id_and_otherwise_gets_one() {
     let is_ours = |id: Option<&str>| id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
     for kept in ["abc-1", "a.b:c_d", &"a".repeat(128)] {
         assert_eq!(received(&[("X-Request-Id", kept)]).header("X-Request-Id"), Some(kept));
@@ -168,7 +168,7 @@ fn a_request_has_one_id_its_own_if_that_is_usable() {
 }
 
 #[test]
-fn fields_about_the_connection_end_at_the_gateway() {
+fn hop_by_hop_fields_of_a_request_are_removed() {
     let request = received(&[
         ("Connection", "keep-alive, X-Foo"),
         ("X-Foo", "1"),
@@ -188,7 +188,7 @@ fn fields_about_the_connection_end_at_the_gateway() {
 }
 
 #[test]
-fn everything_else_reaches_the_upstream_unchanged() {
+fn other_request_fields_are_forwarded_unchanged() {
     let fields = [
         ("Origin", "https://app.test"),
         ("Cookie", "a=1; b=\"2\""),
@@ -218,14 +218,14 @@ fn everything_else_reaches_the_upstream_unchanged() {
 }
 
 #[test]
-fn an_origin_reaches_the_upstream_whatever_the_policy_says_of_it() {
+fn the_origin_is_forwarded_under_every_policy() {
     for origin in ["https://app.test", "https://evil.test", "null", "not an origin", "HTTPS://APP.TEST"] {
         assert_eq!(received(&[("Origin", origin)]).header("Origin"), Some(origin));
     }
 }
 
 #[test]
-fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
+fn connection_cannot_remove_origin_or_fields_of_the_gateway() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = in_front_of(&upstream);
     let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-a")];
@@ -262,7 +262,7 @@ fn connection_cannot_take_away_what_decides_nor_what_the_gateway_says() {
 // --- responses
 
 #[test]
-fn fields_about_the_upstreams_connection_do_not_reach_the_client() {
+fn hop_by_hop_fields_of_a_response_are_removed() {
     let response = returned(|| {
         Reply::new(200)
             .header("Connection", "X-Hop")
@@ -285,7 +285,7 @@ fn fields_about_the_upstreams_connection_do_not_reach_the_client() {
 }
 
 #[test]
-fn an_upstream_cannot_take_away_what_the_policy_sets() {
+fn connection_of_an_upstream_cannot_remove_cors_headers() {
     let response = returned(|| {
         Reply::new(200)
             .header("Connection", "access-control-allow-origin, vary, content-length")
@@ -298,7 +298,7 @@ fn an_upstream_cannot_take_away_what_the_policy_sets() {
 }
 
 #[test]
-fn everything_else_reaches_the_client_unchanged() {
+fn other_response_fields_are_forwarded_unchanged() {
     let fields = [
         ("Set-Cookie", "a=1; Path=/"),
         ("Set-Cookie", "b=2; HttpOnly"),
@@ -352,7 +352,7 @@ fn a_large_body_passes_whole_in_both_directions() {
 }
 
 #[test]
-fn a_client_that_waits_for_100_is_told_to_go_on_by_the_upstream() {
+fn a_100_continue_of_the_upstream_reaches_the_client() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let upstream = thread::spawn(move || {
@@ -407,7 +407,7 @@ fn a_websocket_passes_bytes_both_ways() {
 // --- connections
 
 #[test]
-fn a_connection_to_the_upstream_is_used_again() {
+fn a_connection_to_the_upstream_is_reused() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = in_front_of(&upstream);
     for _ in 0..30 {
@@ -420,7 +420,7 @@ fn a_connection_to_the_upstream_is_used_again() {
 }
 
 #[test]
-fn a_connection_that_the_upstream_has_closed_fails_no_request() {
+fn a_kept_connection_that_the_upstream_closed_fails_no_request() {
     let upstream = Upstream::start(|_| Reply::new(200).header("Connection", "close"));
     let gateway = in_front_of(&upstream);
     for n in 1..=10 {
@@ -430,7 +430,7 @@ fn a_connection_that_the_upstream_has_closed_fails_no_request() {
 }
 
 #[test]
-fn an_unused_connection_to_the_upstream_is_closed_after_timeouts_idle() {
+fn an_idle_upstream_connection_is_closed_after_timeouts_idle() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = gateway(&format!(
         "    upstream: {{ nodes: [{{ address: \"{}\" }}], timeouts: {{ idle: 300ms }} }}",
@@ -457,7 +457,7 @@ fn an_idle_client_connection_is_closed_after_limits_keepalive() {
 }
 
 #[test]
-fn requests_are_shared_out_by_weight() {
+fn round_robin_follows_the_weights() {
     let upstreams: Vec<_> = (0..3).map(|n| Upstream::start(move |_| Reply::new(200).body(n.to_string()))).collect();
     let nodes: Vec<_> = (upstreams.iter().zip([5, 1, 2]))
         .map(|(upstream, weight)| format!("{{ address: \"{}\", weight: {weight} }}", upstream.address()))
@@ -503,7 +503,7 @@ fn a_dead_node_of_two_fails_half_of_the_requests_without_a_retry() {
 /// An HTTP/1.0 upstream ends its body with the connection, or says how long it is. Ours has its own version, and its
 /// client can tell where the body ends.
 #[test]
-fn a_response_of_an_http_1_0_upstream_goes_out_in_our_own_version() {
+fn a_response_of_an_http_1_0_upstream_is_sent_as_http_1_1() {
     for (header, body) in [("Content-Length: 5\r\n", "hello"), ("", "until the end")] {
         let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.0 200 OK\r\n{header}\r\n{body}")));
         let gateway = in_front_of(&upstream);
@@ -520,7 +520,7 @@ fn a_response_of_an_http_1_0_upstream_goes_out_in_our_own_version() {
 /// A body is handed over again when the node that it was sent to breaks off. It has the same length as before: counted
 /// twice, one of 40 KiB was longer than a limit of 64 KiB.
 #[test]
-fn a_body_that_is_sent_again_is_not_counted_twice() {
+fn a_retried_body_counts_once_against_the_limit() {
     let puts = Arc::new(AtomicUsize::new(0));
     let node = || {
         let puts = puts.clone();

@@ -98,7 +98,7 @@ fn large() -> Vec<u8> {
 // --- what passes
 
 #[test]
-fn a_request_is_told_to_an_http_1_upstream_as_http_1_says_it() {
+fn an_http_2_request_is_translated_for_an_http_1_upstream() {
     let edge = Edge::plain("");
     let request = get(API, "/a?b").header("cookie", "a=1").header("cookie", "b=2").header("cookie", "c=3; d=4");
     let response = edge.client().request(&request.header("x-own", "1").header("te", "trailers")).unwrap();
@@ -115,7 +115,7 @@ fn a_request_is_told_to_an_http_1_upstream_as_http_1_says_it() {
 }
 
 #[test]
-fn a_request_is_told_to_an_http_2_upstream_as_it_was() {
+fn an_http_2_request_is_forwarded_unchanged_to_an_http_2_upstream() {
     let edge = Edge::plain("");
     let request = post(GRPC, "/a?b").header("cookie", "a=1").header("cookie", "b=2").data("body");
     let response = edge.client().request(&request).unwrap();
@@ -150,7 +150,7 @@ fn large_bodies_pass_whole_in_both_directions() {
 /// However a body ends: with its last bytes, with an empty frame after them, or with trailers, which HTTP/1.1 upstreams
 /// are not told.
 #[test]
-fn a_body_is_complete_for_an_http_1_upstream_however_it_ends() {
+fn an_http_2_body_is_complete_for_an_http_1_upstream() {
     let edge = Edge::plain("");
     let client = edge.client();
     for (request, body) in [
@@ -177,7 +177,7 @@ fn a_body_is_complete_for_an_http_1_upstream_however_it_ends() {
 }
 
 #[test]
-fn a_body_that_is_not_as_long_as_it_says_is_not_handed_on_as_if_it_were() {
+fn a_body_that_differs_from_its_content_length_is_not_forwarded_as_complete() {
     let edge = Edge::plain("");
     let client = edge.client();
     for (length, data) in [("5", "abc"), ("2", "abc"), ("x", "abc"), ("+3", "abc")] {
@@ -221,7 +221,7 @@ fn trailers_of_a_request_end_its_body() {
 }
 
 #[test]
-fn grpc_calls_succeed_and_fail_as_they_should() {
+fn grpc_status_and_trailers_are_forwarded() {
     let edge = Edge::start(
         "",
         |_| Reply::new(200),
@@ -259,7 +259,7 @@ fn grpc_calls_succeed_and_fail_as_they_should() {
 }
 
 #[test]
-fn a_stream_that_an_http_2_upstream_resets_is_a_502_that_the_page_can_read() {
+fn a_stream_reset_by_the_upstream_gives_502_with_cors_headers() {
     let edge = Edge::start("", |_| Reply::new(200), |_| H2Reply::reset(Reason::INTERNAL_ERROR));
     let response = edge.client().request(&post(GRPC, "/").data("body")).unwrap();
     assert_eq!(response.status, 502);
@@ -267,14 +267,14 @@ fn a_stream_that_an_http_2_upstream_resets_is_a_502_that_the_page_can_read() {
 }
 
 #[test]
-fn the_answer_to_a_head_has_a_length_and_no_body() {
+fn the_response_to_head_has_a_length_and_no_body() {
     let edge = Edge::start("", |_| Reply::new(200).header("content-length", "8"), |_| H2Reply::new(200));
     let response = edge.client().request(&H2Request::new("HEAD", API, "/")).unwrap();
     assert_eq!((response.status, response.header("content-length"), response.text()), (200, Some("8"), ""));
 }
 
 #[test]
-fn a_head_that_the_gateway_answers_itself_has_no_body() {
+fn a_local_reply_to_head_has_no_body() {
     let edge = Edge::start("", |_| Reply::reset(), |_| H2Reply::new(200));
     // Who asks for no name in the handshake may ask for any afterwards.
     let client = H2Client::open(edge.gateway.address(), &edge.tls.clone().without_sni()).unwrap();
@@ -285,7 +285,7 @@ fn a_head_that_the_gateway_answers_itself_has_no_body() {
 }
 
 #[test]
-fn fields_about_a_connection_of_http_1_do_not_reach_an_http_2_client() {
+fn hop_by_hop_fields_do_not_reach_an_http_2_client() {
     let edge = Edge::start(
         "",
         |_| {
@@ -302,7 +302,7 @@ fn fields_about_a_connection_of_http_1_do_not_reach_an_http_2_client() {
 // --- many streams
 
 #[test]
-fn many_requests_of_one_connection_run_side_by_side() {
+fn the_requests_of_one_connection_run_concurrently() {
     let edge = Edge::start(
         "",
         |request| Reply::new(200).body(request.target.as_str()).after(Duration::from_millis(100)),
@@ -323,7 +323,7 @@ fn many_requests_of_one_connection_run_side_by_side() {
 }
 
 #[test]
-fn a_client_is_told_how_many_streams_it_may_have() {
+fn settings_announce_the_limit_of_streams() {
     for (limits, expected) in [("", 100), ("streams: 5", 5)] {
         let edge = Edge::plain(limits);
         let settings = edge.raw(&[]).read_until(Frame::SETTINGS).unwrap();
@@ -340,7 +340,7 @@ fn a_client_is_told_how_many_streams_it_may_have() {
 // --- refusals and limits
 
 #[test]
-fn what_is_too_large_is_refused_so_that_the_page_can_read_why() {
+fn a_request_over_a_size_limit_gets_413_414_or_431_with_cors_headers() {
     let edge = Edge::plain("body: 1KiB, uri: 1KiB, headers: 8KiB, header_count: 20");
     let client = edge.client();
     let many = (0..30).fold(get(API, "/"), |request, n| request.header(&format!("x-{n}"), "1"));
@@ -363,7 +363,7 @@ fn what_is_too_large_is_refused_so_that_the_page_can_read_why() {
 }
 
 #[test]
-fn a_host_beside_another_authority_is_refused() {
+fn a_host_that_differs_from_the_authority_is_refused() {
     let edge = Edge::plain("");
     let client = edge.client();
     let answer = client.request(&get(API, "/").header("host", "evil.test"));
@@ -384,7 +384,7 @@ fn an_idle_connection_is_closed_after_limits_keepalive() {
 }
 
 #[test]
-fn a_stream_on_which_nothing_moves_is_reset_and_no_other() {
+fn stream_idle_resets_only_the_idle_stream() {
     let edge = Edge::start(
         "stream_idle: 1s",
         |request| match request.target.as_str() {
@@ -403,7 +403,7 @@ fn a_stream_on_which_nothing_moves_is_reset_and_no_other() {
 }
 
 #[test]
-fn a_body_that_stops_is_given_up_after_limits_body_timeout() {
+fn a_stalled_request_body_is_reset_after_body_timeout() {
     let edge = Edge::plain("body_timeout: 1s");
     let client = edge.client();
     let started = Instant::now();
@@ -465,7 +465,7 @@ fn pour(raw: &mut RawH2, parts: impl IntoIterator<Item = Vec<u8>>) -> bool {
 
 /// CVE-2023-44487.
 #[test]
-fn a_rapid_reset_disturbs_nobody() {
+fn a_rapid_reset_attack_does_not_affect_other_clients() {
     let edge = Edge::plain("");
     edge.withstands("rapid reset", 96, || {
         for _ in 0..3 {
@@ -485,7 +485,7 @@ fn a_rapid_reset_disturbs_nobody() {
 
 /// CVE-2024-27316 and its kin: a header that never ends, in large frames and in empty ones.
 #[test]
-fn a_header_that_never_ends_disturbs_nobody_and_is_cut_off() {
+fn endless_continuation_frames_are_cut_off() {
     let edge = Edge::plain("");
     edge.withstands("CONTINUATION flood", 64, || {
         let full = hpack(&[("x-flood", &"a".repeat(16_000))]);
@@ -502,7 +502,7 @@ fn a_header_that_never_ends_disturbs_nobody_and_is_cut_off() {
 
 /// One field of 4 KB in the table, and then a byte for each time that it comes again: 64 MB in a frame of 16 KB.
 #[test]
-fn a_header_that_is_small_on_the_wire_alone_disturbs_nobody_and_is_refused() {
+fn an_hpack_bomb_is_refused() {
     let edge = Edge::plain("");
     for (attack, name) in [("HPACK bomb", "x-bomb"), ("cookie bomb", "cookie")] {
         edge.withstands(attack, 64, || {
@@ -524,7 +524,7 @@ fn a_header_that_is_small_on_the_wire_alone_disturbs_nobody_and_is_refused() {
 
 /// CVE-2019-9517 and slow readers: many large responses are asked for, and none is taken.
 #[test]
-fn a_client_that_opens_no_window_keeps_nothing_and_is_cut_off() {
+fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
     const STREAMS: u32 = 40;
     let edge = Edge::start(
         "send_timeout: 1s",
@@ -562,7 +562,7 @@ fn a_client_that_opens_no_window_keeps_nothing_and_is_cut_off() {
 
 /// CVE-2019-9512 and CVE-2019-9515: everything asks for an answer that nobody reads.
 #[test]
-fn floods_of_pings_and_settings_disturb_nobody() {
+fn floods_of_pings_and_settings_do_not_affect_other_clients() {
     let edge = Edge::plain("");
     edge.withstands("pings and settings", 64, || {
         for frame in [Frame::new(Frame::PING, 0, 0, [7; 8]), Frame::new(Frame::SETTINGS, 0, 0, [])] {

@@ -135,7 +135,7 @@ fn the_table_has_no_circle() {
 
 /// The table is only as good as this reader: forms in which a room can be named.
 #[test]
-fn imports_are_found_in_every_form() {
+fn the_reader_finds_every_form_of_import() {
     let code = "use crate::live::Live;\nuse crate::{record, upstream::{Pool, key}};\nlet x = crate::admin::time(now);";
     let found: Vec<String> = imports(code).into_iter().collect();
     assert_eq!(found, ["admin", "live", "record", "upstream"]);

@@ -118,7 +118,7 @@ fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> Connection {
 // --- reload
 
 #[test]
-fn a_hangup_puts_the_new_policy_in_force() {
+fn sighup_applies_the_new_policy() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let mut kept = Connection::open(gateway.address()).unwrap();
@@ -188,7 +188,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_explained_as_check_explains_it() {
+fn an_invalid_file_changes_nothing_and_is_reported_as_by_check() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let broken = config(upstream.address(), "{ allow_origins: [\"*\", https://App.test/], allow_methods: [GE T] }");
@@ -227,7 +227,7 @@ fn a_missing_file_changes_nothing() {
 
 /// To free 100,000 routes takes as long as many requests do, and must not fall to the last request that used them.
 #[test]
-fn a_replaced_configuration_is_freed_by_whoever_reloads() {
+fn a_reload_frees_the_replaced_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corsgate.yaml");
     let text = config(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), A);
@@ -247,7 +247,7 @@ fn a_replaced_configuration_is_freed_by_whoever_reloads() {
 
 /// Reading a pipe would wait for ever, and every later reload with it.
 #[test]
-fn a_pipe_in_place_of_the_file_changes_nothing_and_keeps_no_reload_waiting() {
+fn a_pipe_as_configuration_file_is_refused_and_blocks_no_reload() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     fs::remove_file(gateway.config_path()).unwrap();
@@ -260,7 +260,7 @@ fn a_pipe_in_place_of_the_file_changes_nothing_and_keeps_no_reload_waiting() {
 }
 
 #[test]
-fn a_hangup_while_the_process_starts_is_not_lost_and_kills_nothing() {
+fn sighup_during_the_start_is_neither_lost_nor_fatal() {
     let upstream = Upstream::start(|_| Reply::new(200));
     for _ in 0..3 {
         let mut gateway = Gateway::spawn(&config(upstream.address(), A));
@@ -274,7 +274,7 @@ fn a_hangup_while_the_process_starts_is_not_lost_and_kills_nothing() {
 }
 
 #[test]
-fn a_request_finishes_with_the_configuration_that_it_began_with() {
+fn a_request_keeps_its_configuration_across_a_reload() {
     let (upstream, release) = slow_upstream();
     let other = Upstream::start(|_| Reply::new(200).body("other"));
     let gateway = Gateway::start(&config(upstream.address(), A));
@@ -289,7 +289,7 @@ fn a_request_finishes_with_the_configuration_that_it_began_with() {
 }
 
 #[test]
-fn an_error_of_a_request_that_began_before_a_reload_has_the_headers_of_before() {
+fn an_error_of_a_request_has_the_policy_of_its_own_configuration() {
     let hanging = Upstream::start(|_| Reply::hang());
     let gateway = Gateway::start(&config(hanging.address(), A));
     let mut slow = begin_slow(&gateway, &hanging);
@@ -301,7 +301,7 @@ fn an_error_of_a_request_that_began_before_a_reload_has_the_headers_of_before() 
 }
 
 #[test]
-fn a_changed_listener_needs_a_restart_and_the_rest_is_applied() {
+fn a_changed_listener_needs_a_restart_and_other_changes_apply() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let elsewhere = format!("127.0.0.1:{}", free_port());
@@ -318,7 +318,7 @@ fn a_changed_listener_needs_a_restart_and_the_rest_is_applied() {
 }
 
 #[test]
-fn a_websocket_lives_through_reloads() {
+fn a_websocket_survives_reloads() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/socket" => Reply::echo(),
         _ => Reply::new(200),
@@ -343,7 +343,7 @@ fn a_websocket_lives_through_reloads() {
 // --- the end
 
 #[test]
-fn a_termination_ends_an_idle_process_at_once() {
+fn sigterm_ends_an_idle_process_at_once() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut idle = Connection::open(gateway.address()).unwrap();
@@ -357,7 +357,7 @@ fn a_termination_ends_an_idle_process_at_once() {
 }
 
 #[test]
-fn a_termination_waits_for_a_running_request_and_no_longer() {
+fn sigterm_waits_exactly_until_running_requests_end() {
     let (upstream, release) = slow_upstream();
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
@@ -378,7 +378,7 @@ fn a_termination_waits_for_a_running_request_and_no_longer() {
 }
 
 #[test]
-fn a_termination_gives_up_after_the_grace_period() {
+fn sigterm_ends_the_process_after_the_grace_period() {
     let upstream = Upstream::start(|_| Reply::hang());
     let mut gateway = Gateway::start(&with_grace("1s", upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
@@ -391,7 +391,7 @@ fn a_termination_gives_up_after_the_grace_period() {
 }
 
 #[test]
-fn an_interrupt_stops_at_once() {
+fn sigint_ends_the_process_at_once() {
     let upstream = Upstream::start(|_| Reply::hang());
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
@@ -403,7 +403,7 @@ fn an_interrupt_stops_at_once() {
 }
 
 #[test]
-fn an_interrupt_cuts_a_termination_short() {
+fn sigint_ends_a_drain_at_once() {
     let upstream = Upstream::start(|_| Reply::hang());
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
@@ -428,7 +428,7 @@ fn run_with(config: &str) -> crate::support::gateway::Output {
 }
 
 #[test]
-fn a_taken_address_ends_the_start_with_its_name() {
+fn an_address_in_use_ends_the_start_and_is_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
     let free = || format!("127.0.0.1:{}", free_port());
@@ -445,7 +445,7 @@ fn a_taken_address_ends_the_start_with_its_name() {
 }
 
 #[test]
-fn a_bad_configuration_ends_the_start_with_all_its_problems() {
+fn an_invalid_configuration_ends_the_start_with_all_its_problems() {
     let output = run_with("listeners: [{ address: nowhere }]\nservices: [{ name: a, cors: nobody }]\n");
     assert_eq!((output.code, output.stdout.as_str()), (1, ""));
     for part in ["edge.yaml:1:", "nowhere", "edge.yaml:2:", "nobody"] {
@@ -454,7 +454,7 @@ fn a_bad_configuration_ends_the_start_with_all_its_problems() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_ends_the_start() {
+fn an_unreadable_configuration_ends_the_start() {
     let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
     let missing = dir.path().join("missing.yaml");
     // A directory can be opened and not be read.
@@ -466,7 +466,7 @@ fn a_file_that_cannot_be_read_ends_the_start() {
 }
 
 #[test]
-fn a_command_line_that_cannot_be_understood_exits_with_2() {
+fn an_invalid_command_line_exits_with_2() {
     for args in [
         &[][..],
         &["serve"],
@@ -483,7 +483,7 @@ fn a_command_line_that_cannot_be_understood_exits_with_2() {
 
 /// Somebody has put another file in its place. It is not read, for that would take the memory of the requests.
 #[test]
-fn a_file_that_is_far_too_large_is_not_read() {
+fn a_configuration_over_the_size_limit_is_not_read() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let before = gateway.memory();
@@ -498,7 +498,7 @@ fn a_file_that_is_far_too_large_is_not_read() {
 // --- admin
 
 #[test]
-fn the_admin_address_says_alive_ready_and_how_reloads_went() {
+fn the_admin_listener_reports_liveness_readiness_and_reloads() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let admin = |method, target| fetch(gateway.admin(), method, target, &[("Host", "localhost")]);

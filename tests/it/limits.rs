@@ -79,7 +79,7 @@ fn drip<'p>(connection: &mut Connection, pieces: impl IntoIterator<Item = &'p [u
 // --- headers
 
 #[test]
-fn a_header_that_does_not_end_is_a_408() {
+fn an_incomplete_header_gets_408_after_header_timeout() {
     let (upstream, gateway) = start("header_timeout: 1s");
     let begin = Instant::now();
     let mut stops = Connection::open(gateway.address()).unwrap();
@@ -99,7 +99,7 @@ fn a_header_that_does_not_end_is_a_408() {
 }
 
 #[test]
-fn a_connection_without_any_request_is_closed_without_a_word() {
+fn a_connection_without_a_request_is_closed_without_a_response() {
     let (_upstream, gateway) = start("header_timeout: 1s");
     let begin = Instant::now();
     let mut silent = Connection::open(gateway.address()).unwrap();
@@ -108,7 +108,7 @@ fn a_connection_without_any_request_is_closed_without_a_word() {
 }
 
 #[test]
-fn a_later_header_has_its_time_from_its_first_byte_on() {
+fn header_timeout_of_a_later_request_starts_with_its_first_byte() {
     let (_upstream, gateway) = start("header_timeout: 1500ms, keepalive: 60s");
     let mut kept = Connection::open(gateway.address()).unwrap();
     assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
@@ -128,7 +128,7 @@ fn a_later_header_has_its_time_from_its_first_byte_on() {
 /// A preflight is answered without reading from the connection again: what was set for its header must not end the
 /// next one.
 #[test]
-fn a_slow_header_leaves_nothing_behind_for_the_next_one() {
+fn header_timeout_starts_anew_for_each_request() {
     let (_upstream, gateway) = start("header_timeout: 1500ms, keepalive: 60s");
     let mut kept = Connection::open(gateway.address()).unwrap();
     let preflight = b"OPTIONS / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\
@@ -143,7 +143,7 @@ fn a_slow_header_leaves_nothing_behind_for_the_next_one() {
 }
 
 #[test]
-fn a_header_that_is_far_too_large_is_a_431_and_is_not_kept() {
+fn a_huge_header_gets_431_and_is_not_buffered() {
     let (upstream, gateway) = start("");
     let before = std::cell::Cell::new(0);
     let connections: Vec<_> = (0..41)
@@ -175,7 +175,7 @@ fn a_header_that_is_far_too_large_is_a_431_and_is_not_kept() {
 }
 
 #[test]
-fn a_header_that_is_a_little_too_large_is_a_431_that_the_page_can_read() {
+fn a_header_over_the_limit_gets_431_with_cors_headers() {
     let (upstream, gateway) = start("headers: 4KiB");
     let long = "a".repeat(8 * 1024);
     for fields in [vec![HOST, ORIGIN, ("X-Long", &long)], [&[HOST, ORIGIN][..], &[("X-Many", "1"); 100]].concat()] {
@@ -188,7 +188,7 @@ fn a_header_that_is_a_little_too_large_is_a_431_that_the_page_can_read() {
 
 /// 2,000 connections of which each sends a byte now and then, and one client that wants something.
 #[test]
-fn a_slowloris_disturbs_nobody() {
+fn a_slowloris_attack_does_not_delay_other_clients() {
     let crowd = 2000.min(open_files() / 2 - 100);
     let (_upstream, gateway) = start("header_timeout: 4s, keepalive: 60s");
     let mut client = Connection::open(gateway.address()).unwrap();
@@ -249,7 +249,7 @@ fn open_files() -> usize {
 // --- bodies
 
 #[test]
-fn a_body_that_stops_is_a_408_that_the_page_can_read() {
+fn a_stalled_body_gets_408_with_cors_headers() {
     let (_upstream, gateway) = start("body_timeout: 1s");
     for sent in [&b""[..], b"half of it"] {
         let begin = Instant::now();
@@ -265,7 +265,7 @@ fn a_body_that_stops_is_a_408_that_the_page_can_read() {
 }
 
 #[test]
-fn a_body_that_drips_is_a_408_that_the_page_can_read() {
+fn a_dripping_body_gets_408_with_cors_headers() {
     let (_upstream, gateway) = start("body_timeout: 1s");
     let length = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 100\r\n\r\n";
     let chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -283,7 +283,7 @@ fn a_body_that_drips_is_a_408_that_the_page_can_read() {
 }
 
 #[test]
-fn a_long_body_that_keeps_coming_may_take_its_time() {
+fn a_long_body_may_take_longer_than_body_timeout() {
     let (upstream, gateway) = start("body_timeout: 1500ms");
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 40960\r\n\r\n").unwrap();
@@ -298,7 +298,7 @@ fn a_long_body_that_keeps_coming_may_take_its_time() {
 // --- responses
 
 #[test]
-fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
+fn a_client_that_reads_nothing_is_closed_after_send_timeout() {
     let (upstream, gateway) = start("send_timeout: 1s");
     let begin = Instant::now();
     let mut deaf = Connection::open(gateway.address()).unwrap();
@@ -310,7 +310,7 @@ fn a_client_that_takes_nothing_of_its_response_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_takes_its_response_slowly_gets_all_of_it() {
+fn a_slow_reader_gets_the_whole_response() {
     let (_upstream, gateway) = start("send_timeout: 1500ms");
     let mut slow = TcpStream::connect(gateway.address()).unwrap();
     slow.write_all(b"GET /large HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
@@ -337,7 +337,7 @@ fn an_idle_connection_is_closed_after_limits_keepalive() {
 }
 
 #[test]
-fn a_response_that_goes_on_beyond_the_time_of_its_request_is_cut() {
+fn a_response_is_cut_after_timeouts_total() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/hang" => Reply::hang(),
         _ => Reply::new(200).body(vec![b'x'; 32 << 20]),
@@ -368,7 +368,7 @@ fn a_response_that_goes_on_beyond_the_time_of_its_request_is_cut() {
 // --- connections
 
 #[test]
-fn one_connection_too_many_is_told_so_and_there_is_room_again_when_one_closes() {
+fn a_connection_over_the_limit_gets_503_until_another_one_closes() {
     let (upstream, gateway) = start("connections: 2");
     let kept = [open(&gateway), open(&gateway)];
     let mut third = Connection::open(gateway.address()).unwrap();
@@ -399,7 +399,7 @@ fn open(gateway: &Gateway) -> Connection {
 }
 
 #[test]
-fn a_connection_that_is_one_too_many_has_little_time_and_those_far_beyond_have_none() {
+fn connections_far_over_the_limit_are_closed_at_once() {
     let (_upstream, gateway) = start("connections: 1");
     let mut first = open(&gateway);
     let begin = Instant::now();
@@ -425,7 +425,7 @@ fn a_connection_that_is_one_too_many_has_little_time_and_those_far_beyond_have_n
 }
 
 #[test]
-fn a_limit_of_connections_can_be_changed_by_a_reload() {
+fn a_reload_changes_the_connection_limit() {
     let (upstream, gateway) = start("connections: 1");
     let mut first = open(&gateway);
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 503);
@@ -436,7 +436,7 @@ fn a_limit_of_connections_can_be_changed_by_a_reload() {
 }
 
 #[test]
-fn each_client_has_connections_of_its_own() {
+fn each_client_has_its_own_connection_limit() {
     let (_upstream, gateway) =
         start_with(", proxy_protocol: true", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
     let get = |client: &str| {
@@ -466,7 +466,7 @@ fn each_client_has_connections_of_its_own() {
 }
 
 #[test]
-fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
+fn the_limit_per_client_does_not_apply_to_trusted_proxies() {
     let (upstream, gateway) = start_with("", "connections_per_client: 1", "trusted_proxies: [127.0.0.1]");
     let many: Vec<_> = (0..5)
         .map(|_| {
@@ -483,7 +483,7 @@ fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
 }
 
 #[test]
-fn a_connection_ends_in_an_orderly_way_after_its_last_request() {
+fn requests_per_connection_closes_after_the_last_response() {
     let (_upstream, gateway) = start("requests_per_connection: 3");
     let mut connection = Connection::open(gateway.address()).unwrap();
     for expected in ["keep-alive", "keep-alive", "close"] {
@@ -494,7 +494,7 @@ fn a_connection_ends_in_an_orderly_way_after_its_last_request() {
 }
 
 #[test]
-fn an_http_2_connection_ends_in_an_orderly_way_after_its_last_request() {
+fn requests_per_connection_sends_goaway_after_the_last_stream() {
     let (upstream, authority) = (Upstream::start(|_| Reply::new(200)), Authority::new("authority"));
     let tls = ", tls: { certificates: [{ cert: tls/api.crt, key: tls/api.key }] }";
     let files = authority.issue(&["api.test"]).files("tls/api");
@@ -525,7 +525,7 @@ fn behind_a_balancer() -> (Upstream, Gateway) {
 }
 
 #[test]
-fn a_proxy_header_says_who_the_client_is() {
+fn a_proxy_header_sets_the_client_address() {
     let (_upstream, gateway) = behind_a_balancer();
     let mut pair = [0; 36];
     pair[..16].copy_from_slice(&"2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
@@ -551,7 +551,7 @@ fn a_proxy_header_says_who_the_client_is() {
 }
 
 #[test]
-fn a_proxy_header_may_come_in_pieces_and_not_for_ever() {
+fn a_proxy_header_may_come_in_pieces_within_header_timeout() {
     let (_upstream, gateway) = behind_a_balancer();
     for header in [b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), binary(1, 0x11, &PAIR)] {
         let mut connection = Connection::open(gateway.address()).unwrap();
@@ -568,7 +568,7 @@ fn a_proxy_header_may_come_in_pieces_and_not_for_ever() {
 }
 
 #[test]
-fn without_a_good_proxy_header_there_is_no_connection() {
+fn a_connection_without_a_valid_proxy_header_is_closed() {
     let (upstream, gateway) = behind_a_balancer();
     let mut much = binary(1, 0x11, &PAIR);
     much[14] = 0xff;
@@ -595,7 +595,7 @@ fn without_a_good_proxy_header_there_is_no_connection() {
 }
 
 #[test]
-fn a_proxy_header_of_somebody_else_is_not_believed() {
+fn a_proxy_header_from_an_untrusted_peer_is_refused() {
     let (upstream, gateway) = start_with(", proxy_protocol: true", "", "trusted_proxies: [10.0.0.0/8]");
     for header in [&b"PROXY TCP4 10.0.0.1 10.0.0.1 4711 80\r\n"[..], b""] {
         let mut connection = Connection::open(gateway.address()).unwrap();
@@ -612,7 +612,7 @@ fn a_proxy_header_of_somebody_else_is_not_believed() {
 }
 
 #[test]
-fn a_proxy_header_stands_in_front_of_tls() {
+fn a_proxy_header_comes_before_tls() {
     let upstream = Upstream::start(|request| Reply::new(200).body(request.header("X-Forwarded-For").unwrap()));
     let authority = Authority::new("authority");
     let listener = ", proxy_protocol: true, tls: { certificates: [{ cert: tls/api.crt, key: tls/api.key }] }";
@@ -641,7 +641,7 @@ fn a_proxy_header_stands_in_front_of_tls() {
 
 /// Every kind of misuse side by side, and a client that wants something.
 #[test]
-fn misuse_of_every_kind_disturbs_nobody_and_fills_no_log() {
+fn concurrent_misuse_delays_no_client_and_does_not_flood_the_log() {
     let (_upstream, gateway) = start("header_timeout: 1s, body_timeout: 1s, send_timeout: 1s, keepalive: 1s");
     let address = gateway.address();
     let stop = AtomicBool::new(false);

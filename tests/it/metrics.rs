@@ -135,7 +135,7 @@ fn answer(request: &Received) -> Reply {
 // --- what a request moves
 
 #[test]
-fn a_request_moves_its_series_and_no_other() {
+fn a_request_changes_only_its_own_series() {
     type Act = fn(&Scene);
     let rows: &[(&str, Act, &str)] = &[
         (
@@ -418,7 +418,7 @@ fn difference(expected: &BTreeMap<String, i64>, moved: &BTreeMap<String, i64>) -
 
 /// How long things took stands where it should.
 #[test]
-fn a_preflight_is_quick_and_a_slow_upstream_is_told_from_the_gateway() {
+fn the_time_of_the_upstream_is_measured_apart() {
     let slow = Duration::from_millis(120);
     let upstream = Upstream::start(move |_| Reply::new(200).after(slow));
     let gateway = Gateway::start(&small(upstream.address(), &["a"]));
@@ -440,7 +440,7 @@ fn a_preflight_is_quick_and_a_slow_upstream_is_told_from_the_gateway() {
 
 /// A header that does not come to its end, and one that does not seem to have any.
 #[test]
-fn headers_that_are_late_or_too_large_are_counted() {
+fn late_and_oversized_headers_are_counted() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let limits = "limits: { header_timeout: 1s, headers: 2KiB, uri: 1KiB }\n";
     let gateway = Gateway::start(&format!("{limits}{}", small(upstream.address(), &["a"])));
@@ -459,7 +459,7 @@ fn headers_that_are_late_or_too_large_are_counted() {
 // --- what clients cannot do
 
 #[test]
-fn what_clients_send_makes_no_series() {
+fn client_input_creates_no_series() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&small(upstream.address(), &["a"]));
     let send = |n: usize| {
@@ -503,7 +503,7 @@ fn what_clients_send_makes_no_series() {
 
 /// Labels are what the configuration says, to the letter.
 #[test]
-fn routes_are_told_apart_by_service_and_those_of_one_name_are_one() {
+fn routes_of_one_service_and_name_share_a_series() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&format!(
         "
@@ -553,7 +553,7 @@ services:
 // --- reloads
 
 #[test]
-fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
+fn a_reload_keeps_the_series_of_its_routes_and_drops_others() {
     let upstream = Upstream::start(answer);
     let gateway = Gateway::start(&small(upstream.address(), &["stays", "goes"]));
     let get = |path: &str| assert_eq!(fetch(gateway.address(), "GET", path, &[API, ORIGIN]).status, 200);
@@ -582,7 +582,7 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
 }
 
 #[test]
-fn a_hundred_reloads_with_other_routes_leave_nothing_behind() {
+fn a_hundred_reloads_with_other_routes_leak_no_series() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&small(upstream.address(), &["r0"]));
     let mut sizes = BTreeSet::new();
@@ -637,7 +637,7 @@ fn the_manual_has_a_row_for_each_metric() {
 }
 
 #[test]
-fn every_metric_that_is_written_of_exists() {
+fn every_documented_metric_exists() {
     let known = known();
     let mut mentioned = 0;
     let folders = ["docs", "conf", "conf/grafana", "conf/prometheus", "conf/kubernetes", "."];
@@ -655,7 +655,7 @@ fn every_metric_that_is_written_of_exists() {
 }
 
 #[test]
-fn the_queries_of_dashboard_and_alerts_name_what_exists() {
+fn dashboard_and_alerts_query_existing_series() {
     let known = known();
     let mut seen = BTreeSet::new();
     let mut queries = dashboard_queries(&root().join("conf/grafana/corsgate.json"));

@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_strict_parser_accepts_as_an_exact_origin_the_set_finds(text in origin_text()) {
+    fn the_set_finds_every_origin_that_the_strict_parser_accepts(text in origin_text()) {
         if let Ok(OriginPattern::Tuple(pattern)) = OriginPattern::parse(&text)
             && !text.contains('*')
         {
@@ -243,7 +243,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn a_host_name_is_what_an_authority_has_in_front_of_the_port(
+    fn a_host_name_is_the_authority_without_its_port(
         authority in prop_oneof![
             "[aA0.:\\[\\]_%/ -]{0,12}",
             "(api|API|a_b|xn--p1ai)(\\.|\\.example|\\.\\.)?(:|:0|:80|:65535|:65536|:080|:99999999999|:8a|:-1)?",
@@ -482,7 +482,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5000))]
 
     #[test]
-    fn a_path_is_ambiguous_when_decoding_it_changes_what_its_segments_are(path in odd_path()) {
+    fn a_path_is_ambiguous_when_decoding_changes_its_segments(path in odd_path()) {
         prop_assert_eq!(is_ambiguous(path.as_bytes()), decodes_to_something_else(path.as_bytes()));
     }
 }
@@ -521,7 +521,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_preflight_is_judged_as_by_sets_of_names(
+    fn a_preflight_is_decided_as_by_sets_of_names(
         listed_methods in option::of(vec(listed_method(), 1..5)),
         listed_headers in option::of(vec(select(&LISTED_HEADERS[..]), 1..6)),
         credentials in any::<bool>(),
@@ -650,7 +650,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn vary_is_merged_as_by_hand(there in vec(vary_field(), 0..4), settings in vary_settings(), preflight in any::<bool>()) {
+    fn vary_is_merged_as_by_the_oracle(there in vec(vary_field(), 0..4), settings in vary_settings(), preflight in any::<bool>()) {
         let policy = policy(&settings).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("origin", HeaderValue::from_static("https://app.example"));
@@ -738,7 +738,7 @@ proptest! {
     }
 
     #[test]
-    fn no_response_says_anything_twice_or_empty_or_reflects_what_it_should_not(
+    fn no_response_has_repeated_empty_or_wrongly_reflected_values(
         settings in any_settings(), asked in any_request(), upstream in vec(upstream_field(), 0..8),
     ) {
         let policy = policy(&settings).expect("valid settings");
@@ -903,7 +903,7 @@ fn upstream_field() -> impl Strategy<Value = (&'static str, &'static str)> {
 
 /// JSON has a parser of its own, and is YAML nevertheless. A comment behind makes it YAML only.
 #[test]
-fn json_reads_as_the_yaml_that_it_is() {
+fn json_reads_as_yaml() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/walkthrough.yaml")).unwrap();
     let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
     for json in [

@@ -27,7 +27,7 @@ services: [{{ name: api, upstream: api, cors: {{ allow_origins: https://app.test
 
 /// A node that hangs for longer than a body may take was taken for a client that sends its body too slowly.
 #[test]
-fn a_second_try_has_its_own_time_for_the_body() {
+fn each_attempt_has_its_own_body_timeout() {
     let (hangs, answers) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200)));
     let limits = "limits: { body_timeout: 700ms }";
     let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 1500ms }, ejection: false");
@@ -84,7 +84,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}] }} }
 /// Two lengths of one value, lengths where there can be none, codings that nobody knows: clients differ in what they make
 /// of these, and those of HTTP/2 break off.
 #[test]
-fn the_length_of_a_response_is_said_once_or_the_response_is_refused() {
+fn a_response_has_one_content_length_or_is_refused() {
     #[rustfmt::skip]
     let rows: [(&str, u16, Option<&str>, &str); 7] = [
         ("200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",       200, Some("2"), "ab"),
@@ -110,7 +110,7 @@ fn the_length_of_a_response_is_said_once_or_the_response_is_refused() {
 
 /// A flood of interim responses cost a core for as long as the upstream went on.
 #[test]
-fn interim_responses_have_an_end_and_do_not_reach_http_1_0() {
+fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     let hints = |n: usize| "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(n);
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let few = Upstream::start(move |_| Reply::raw(hints(3) + answer));
@@ -126,7 +126,7 @@ fn interim_responses_have_an_end_and_do_not_reach_http_1_0() {
 
 /// Pingora made an upgrade of an Upgrade field alone, behind whoever had not seen one.
 #[test]
-fn an_upgrade_that_connection_does_not_name_is_ignored() {
+fn an_upgrade_without_connection_upgrade_is_ignored() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = gateway("", &[&upstream], "");
     let upgrade = [HOST, ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
@@ -137,7 +137,7 @@ fn an_upgrade_that_connection_does_not_name_is_ignored() {
 
 /// `X-Real-IP` is what many upstreams behind nginx believe.
 #[test]
-fn nobody_but_a_trusted_proxy_says_who_a_client_really_is() {
+fn x_real_ip_is_accepted_from_trusted_proxies_only() {
     for (trusted, real) in [("", None), ("trusted_proxies: [127.0.0.1]", Some("192.0.2.9"))] {
         let upstream = Upstream::start(|_| Reply::new(200));
         let gateway = gateway(trusted, &[&upstream], "");
@@ -151,7 +151,7 @@ fn nobody_but_a_trusted_proxy_says_who_a_client_really_is() {
 
 /// Behind a PROXY header that names nobody, what the client wrote itself was believed, for it comes from the balancer.
 #[test]
-fn a_proxy_header_that_names_nobody_vouches_for_nobody() {
+fn a_proxy_header_without_an_address_makes_no_peer_trusted() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&format!(
         "
@@ -172,7 +172,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 
 /// A balancer that was missing from trusted_proxies was an outage with an empty log.
 #[test]
-fn the_log_says_that_connections_end_before_they_begin_and_does_not_drown_in_it() {
+fn refused_peers_are_logged_at_a_limited_rate() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&format!(
         "
@@ -193,7 +193,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 
 /// A refused upgrade was cut when the time was over in which the upgrade should have begun.
 #[test]
-fn a_refused_upgrade_is_a_response_like_any_other() {
+fn a_refused_upgrade_has_the_time_of_a_usual_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let upstream = thread::spawn(move || {
@@ -218,7 +218,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], tim
 
 /// What needs a restart was compared with the file before, so that a second reload said nothing, and the way back said it.
 #[test]
-fn a_reload_says_what_differs_from_what_was_started() {
+fn a_reload_warns_about_differences_from_the_start() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let config = |server: &str| {
         format!(
@@ -244,7 +244,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 
 /// The second of two processes that waited for the same sockets panicked.
 #[test]
-fn two_successors_do_not_disturb_each_other() {
+fn a_second_successor_is_refused() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut first = gateway("", &[&upstream], "");
     let second = first.successor();
@@ -260,7 +260,7 @@ fn two_successors_do_not_disturb_each_other() {
 
 /// What was cut off at the end of the grace period was nowhere to be read.
 #[test]
-fn a_grace_period_that_runs_out_says_what_it_has_cut() {
+fn the_end_of_the_grace_period_logs_the_cut_requests() {
     let upstream = Upstream::start(|_| Reply::hang());
     let mut gateway = gateway("server: { grace_period: 1s }", &[&upstream], "");
     let mut connection = Connection::open(gateway.address()).unwrap();

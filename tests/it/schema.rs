@@ -59,7 +59,7 @@ const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_check_accepts_is_valid() {
+fn the_schema_accepts_every_file_that_check_accepts() {
     let schema = validator();
     let mut failures = String::new();
     let mut texts: Vec<(PathBuf, String)> = Vec::new();
@@ -82,7 +82,7 @@ fn what_check_accepts_is_valid() {
 }
 
 #[test]
-fn what_is_wrong_in_form_is_refused() {
+fn the_schema_refuses_files_of_wrong_form() {
     let schema = validator();
     let (mut accepted, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for case in corpus::cases("refused") {
@@ -102,7 +102,7 @@ fn what_is_wrong_in_form_is_refused() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_at_each_place() {
+fn the_schema_refuses_an_unknown_key_at_each_place() {
     let schema = validator();
     let document = reference();
     let mut places = Vec::new();
@@ -125,7 +125,7 @@ fn an_unknown_key_is_refused_at_each_place() {
 
 /// Each value of a file with every key is replaced by others.
 #[test]
-fn no_value_that_check_accepts_is_refused() {
+fn the_schema_accepts_every_value_that_check_accepts() {
     let schema = validator();
     let document = reference();
     let others = [
@@ -181,7 +181,7 @@ fn no_value_that_check_accepts_is_refused() {
 
 /// The same for texts with a form of their own: good ones with something put in or taken out anywhere.
 #[test]
-fn no_text_that_can_be_read_is_refused() {
+fn the_schema_accepts_every_text_that_check_reads() {
     use corsgate::config::{Duration, Size};
     use corsgate::cors::OriginPattern;
     use corsgate::forwarded::TrustedProxies;
@@ -252,7 +252,7 @@ fn no_text_that_can_be_read_is_refused() {
 
 /// The bounds and the defaults of the schema are those of `check`.
 #[test]
-fn bounds_and_defaults_are_those_of_check() {
+fn bounds_and_defaults_of_the_schema_are_those_of_check() {
     let schema = serde_json::from_str::<Value>(&corsgate::config::schema::json()).unwrap();
     let document = reference();
     let with = |place: &str, value: &Value| {
@@ -305,7 +305,7 @@ fn the_command_prints_the_schema_and_nothing_else() {
 
 /// A hover without a text helps nobody.
 #[test]
-fn every_key_says_what_it_means() {
+fn every_key_has_a_description() {
     let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
     let mappings = schema["$defs"].as_object().unwrap().values().chain([&schema]);
     let mut keys = 0;

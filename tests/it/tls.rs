@@ -81,7 +81,7 @@ const THREE: &str = "
         - { cert: tls/exact.crt, key: tls/exact.key }";
 
 #[test]
-fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+fn a_client_gets_the_certificate_for_its_sni() {
     let (upstream, authority, _) = parts();
     let default = authority.issue(&["default.test"]);
     let wildcard = authority.issue(&["*.wild.test"]);
@@ -112,7 +112,7 @@ fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
 }
 
 #[test]
-fn a_chain_is_shown_whole() {
+fn the_whole_certificate_chain_is_sent() {
     let (upstream, root, _) = parts();
     let intermediate = root.intermediate("intermediate");
     let leaf = intermediate.issue(&["api.test"]);
@@ -124,7 +124,7 @@ fn a_chain_is_shown_whole() {
 }
 
 #[test]
-fn an_upstream_is_told_that_the_client_came_over_tls() {
+fn x_forwarded_proto_is_https_for_tls_clients() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
     let tls = TlsClient::new(&authority, "api.test");
@@ -141,7 +141,7 @@ fn an_upstream_is_told_that_the_client_came_over_tls() {
 // --- certificates that change
 
 #[test]
-fn a_renewed_certificate_is_shown_after_a_reload_and_no_connection_is_lost() {
+fn a_reload_applies_a_renewed_certificate_and_loses_no_connection() {
     let (upstream, authority, first) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[first.files("tls/api")]);
     let tls = TlsClient::new(&authority, "api.test");
@@ -173,7 +173,7 @@ fn a_renewed_certificate_is_shown_after_a_reload_and_no_connection_is_lost() {
 }
 
 #[test]
-fn a_certificate_can_be_added_and_taken_away_by_a_reload() {
+fn a_reload_adds_and_removes_certificates() {
     let (upstream, authority, certificate) = parts();
     let added = authority.issue(&["added.test"]);
     let files = [certificate.files("tls/api"), added.files("tls/added")];
@@ -258,7 +258,7 @@ impl Bad {
 }
 
 #[test]
-fn a_reload_with_a_bad_certificate_changes_nothing_and_says_where_and_why() {
+fn a_reload_with_an_invalid_certificate_changes_nothing_and_names_it() {
     let (upstream, authority, good) = parts();
     let default = authority.issue(&["default.test"]);
     let files = [default.files("tls/default"), good.files("tls/api")];
@@ -284,7 +284,7 @@ fn a_reload_with_a_bad_certificate_changes_nothing_and_says_where_and_why() {
 }
 
 #[test]
-fn check_and_the_start_refuse_a_bad_certificate_where_it_is_named() {
+fn check_and_the_start_refuse_an_invalid_certificate_at_its_position() {
     let (upstream, authority, good) = parts();
     let default = authority.issue(&["default.test"]);
     let config = config(TWO, &upstream);
@@ -303,7 +303,7 @@ fn check_and_the_start_refuse_a_bad_certificate_where_it_is_named() {
 }
 
 #[test]
-fn an_authority_of_clients_that_cannot_be_read_is_refused_where_it_is_named() {
+fn an_unreadable_client_ca_is_refused_at_its_position() {
     let (upstream, _, good) = parts();
     let config = config(&one_certificate("      client_ca: tls/clients.pem"), &upstream);
     let line = 1 + config.lines().position(|line| line.contains("client_ca")).unwrap();
@@ -336,7 +336,7 @@ fn the_paths_of_certificates_are_relative_to_the_configuration() {
 // --- versions and protocols
 
 #[test]
-fn an_old_client_is_refused_where_the_listener_says_so() {
+fn min_version_refuses_older_clients() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate("      min_version: \"1.3\""), &upstream, &[certificate.files("tls/api")]);
     let [old, new] = [&TLS12, &TLS13].map(|version| TlsClient::new(&authority, "api.test").version(version));
@@ -349,7 +349,7 @@ fn an_old_client_is_refused_where_the_listener_says_so() {
 }
 
 #[test]
-fn clients_and_listener_agree_on_a_protocol() {
+fn alpn_selects_the_protocol() {
     let (upstream, authority, certificate) = parts();
     let protocol = |gateway: &Gateway, offered: &[&str]| {
         let tls = TlsClient::new(&authority, "api.test").protocols(offered);
@@ -375,7 +375,7 @@ fn clients_and_listener_agree_on_a_protocol() {
 }
 
 #[test]
-fn a_reload_changes_what_new_handshakes_get() {
+fn a_reload_applies_to_new_handshakes() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
     let tls = TlsClient::new(&authority, "api.test");
@@ -395,7 +395,7 @@ fn a_reload_changes_what_new_handshakes_get() {
 }
 
 #[test]
-fn whether_a_listener_has_tls_at_all_needs_a_restart() {
+fn switching_tls_of_a_listener_needs_a_restart() {
     let (upstream, authority, certificate) = parts();
     let with = config(&one_certificate(""), &upstream);
     let without = with.replace("    tls:\n", "").replace(&format!("{}\n", one_certificate("")), "");
@@ -416,7 +416,7 @@ fn whether_a_listener_has_tls_at_all_needs_a_restart() {
 // --- clients with certificates
 
 #[test]
-fn clients_must_show_a_certificate_where_that_is_required() {
+fn client_certificates_are_required_or_optional_as_configured() {
     let (upstream, authority, certificate) = parts();
     let (clients, strangers) = (Authority::new("clients"), Authority::new("strangers"));
     let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), clients.pem())]];
@@ -444,7 +444,7 @@ fn clients_must_show_a_certificate_where_that_is_required() {
 
 /// As RFC 9440 says it, so that the service can decide; and what a client claims without a handshake is taken away.
 #[test]
-fn an_upstream_is_told_which_certificate_a_client_has_shown() {
+fn the_client_certificate_is_forwarded_to_the_upstream() {
     let (upstream, authority, certificate) = parts();
     let clients = Authority::new("clients");
     let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), clients.pem())]];
@@ -465,7 +465,7 @@ fn an_upstream_is_told_which_certificate_a_client_has_shown() {
 
 /// Neither by a new handshake, nor by taking up a session of before.
 #[test]
-fn clients_of_an_authority_that_a_reload_took_away_are_refused() {
+fn a_reload_that_removes_a_client_ca_refuses_its_clients() {
     let (upstream, authority, certificate) = parts();
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let files = [certificate.files("tls/api"), vec![("tls/clients.pem".into(), before.pem())]];
@@ -511,7 +511,7 @@ services:
 }
 
 #[test]
-fn everything_that_would_be_forwarded_is_redirected_with_its_cors_headers() {
+fn redirects_to_https_have_cors_headers() {
     let (upstream, _, certificate) = parts();
     for (to, port) in [("true", ""), ("443", ""), ("8443", ":8443")] {
         let gateway = Gateway::start_with_files(&redirecting(to, &upstream), &certificate.files("tls/api"));
@@ -568,7 +568,7 @@ fn a_preflight_is_answered_and_never_redirected() {
 }
 
 #[test]
-fn what_is_refused_is_refused_before_it_is_redirected() {
+fn a_refusal_comes_before_a_redirect() {
     let (upstream, _, certificate) = parts();
     let gateway = Gateway::start_with_files(&redirecting("true", &upstream), &certificate.files("tls/api"));
     let status = |target: &str, fields: &[(&str, &str)]| fetch(gateway.address(), "GET", target, fields).status;
@@ -628,7 +628,7 @@ fn assert_statuses(gateway: &Gateway, tls: &TlsClient, expected: &[(&str, u16)])
 }
 
 #[test]
-fn a_request_for_a_host_that_the_connection_is_not_for_is_misdirected() {
+fn a_request_for_a_host_outside_of_the_certificate_gets_421() {
     let (upstream, authority, _) = parts();
     let one = authority.issue(&["one.test"]);
     let several = authority.issue(&["a.test", "b.test", "*.wild.test"]);
@@ -648,7 +648,7 @@ fn a_request_for_a_host_that_the_connection_is_not_for_is_misdirected() {
 }
 
 #[test]
-fn a_misdirected_request_is_answered_with_the_policy_of_the_host_it_asks_for() {
+fn a_421_has_the_policy_of_the_requested_host() {
     let (upstream, authority, _) = parts();
     let one = authority.issue(&["one.test"]);
     let files = [one.files("tls/one"), authority.issue(&["a.test"]).files("tls/several")].concat();
@@ -670,7 +670,7 @@ fn a_misdirected_request_is_answered_with_the_policy_of_the_host_it_asks_for() {
 // --- clients that do not get on
 
 #[test]
-fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
+fn an_incomplete_handshake_is_closed_after_header_timeout() {
     use std::io::Write as _;
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
@@ -697,7 +697,7 @@ fn a_handshake_that_never_ends_is_cut_off_after_the_header_timeout() {
 }
 
 #[test]
-fn a_client_that_speaks_plain_http_to_a_tls_listener_disturbs_nobody() {
+fn plain_http_to_a_tls_listener_is_refused() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
     let plain = Connection::open(gateway.address()).and_then(|mut plain| plain.request("GET", "/", &[HOST], b""));

@@ -84,7 +84,7 @@ fn two_upgrades_in_a_row_under_load_fail_no_request() {
 }
 
 #[test]
-fn without_a_successor_the_signal_changes_nothing() {
+fn sigquit_without_a_successor_changes_nothing() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(&upstream, ""));
     gateway.signal(Signal::Quit);
@@ -94,7 +94,7 @@ fn without_a_successor_the_signal_changes_nothing() {
 }
 
 #[test]
-fn a_successor_with_a_broken_configuration_ends_before_anything_changes_hands() {
+fn a_successor_with_an_invalid_configuration_takes_no_socket() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(&upstream, ""));
     gateway.write("listeners: [{ address: \"{listen}\" }]\nservices: []\n");
@@ -105,7 +105,7 @@ fn a_successor_with_a_broken_configuration_ends_before_anything_changes_hands() 
 }
 
 #[test]
-fn readiness_turns_red_before_the_listeners_close() {
+fn readiness_fails_before_the_listeners_close() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(&upstream, "drain_delay: 1500ms"));
     let ready = || fetch(gateway.admin(), "GET", "/readyz", &[("Host", "admin")]);
@@ -121,7 +121,7 @@ fn readiness_turns_red_before_the_listeners_close() {
 }
 
 #[test]
-fn a_second_termination_cuts_the_delay_short() {
+fn a_second_sigterm_skips_the_drain_delay() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut gateway = Gateway::start(&config(&upstream, "drain_delay: 1h"));
     gateway.signal(Signal::Term);

@@ -62,7 +62,7 @@ fn assert_readable(response: &Response) {
 // --- which tries there are
 
 #[test]
-fn what_may_be_repeated_is_tried_on_another_node_and_nothing_else() {
+fn only_idempotent_requests_are_retried_on_another_node() {
     type Bad = fn(&Received) -> Reply;
     let broken: [(&str, Bad, u16); 4] = [
         ("closed", |_| Reply::reset(), 502),
@@ -95,7 +95,7 @@ fn what_may_be_repeated_is_tried_on_another_node_and_nothing_else() {
 }
 
 #[test]
-fn an_answer_that_is_no_http_is_an_answer() {
+fn a_response_that_is_not_http_is_not_retried() {
     let (bad, good) = bad_and_good(|_| Reply::raw("220 mail.test ESMTP\r\n\r\n"));
     let gateway = gateway(&[bad.address(), good.address()], "    ejection: { after: 1, for: 1h }");
     let mut statuses = BTreeMap::<u16, usize>::new();
@@ -106,7 +106,7 @@ fn an_answer_that_is_no_http_is_an_answer() {
 }
 
 #[test]
-fn there_are_as_many_tries_as_configured_each_on_another_node() {
+fn retries_are_limited_and_each_uses_another_node() {
     let nodes: [Upstream; 5] = std::array::from_fn(|_| Upstream::start(|_| Reply::abort()));
     let addresses = nodes.each_ref().map(Upstream::address);
     for (retries, tries) in [(0, 1), (1, 2), (3, 4), (10, 5)] {
@@ -121,7 +121,7 @@ fn there_are_as_many_tries_as_configured_each_on_another_node() {
 }
 
 #[test]
-fn a_body_that_is_too_long_to_be_kept_is_not_sent_again() {
+fn a_body_over_the_replay_buffer_is_not_retried() {
     let (bad, good) = bad_and_good(|_| Reply::abort());
     let gateway = gateway(&[bad.address(), good.address()], "    ejection: false");
     let of = |size: usize| {
@@ -134,7 +134,7 @@ fn a_body_that_is_too_long_to_be_kept_is_not_sent_again() {
 }
 
 #[test]
-fn nothing_is_tried_again_after_the_response_has_begun() {
+fn no_request_is_retried_after_the_response_header() {
     let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"));
     let gateway = gateway(&[bad.address(), good.address()], "    ejection: { after: 1, for: 1h }");
     let broken = (0..4).filter(|_| {
@@ -151,7 +151,7 @@ fn nothing_is_tried_again_after_the_response_has_begun() {
 
 /// A hint has gone out, and the response to the same request comes from another node.
 #[test]
-fn a_hint_is_no_response() {
+fn a_request_is_retried_after_an_interim_response() {
     let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"));
     let gateway = gateway(&[bad.address(), good.address()], "    ejection: false");
     for _ in 0..2 {
@@ -164,7 +164,7 @@ fn a_hint_is_no_response() {
 
 /// A kept connection that its node had closed costs no retry: with none at all, and one node only, nobody notices.
 #[test]
-fn a_kept_connection_that_has_ended_costs_nothing() {
+fn a_closed_keepalive_connection_costs_no_retry() {
     let seen = Mutex::new(HashSet::new());
     let requests = AtomicUsize::new(0);
     let node = Upstream::start(move |request| {
@@ -191,7 +191,7 @@ fn a_kept_connection_that_has_ended_costs_nothing() {
 
 /// HTTP/2 lets a node say that it has not looked at a request: that is repeated, whatever its method.
 #[test]
-fn a_stream_that_was_refused_is_sent_elsewhere_whatever_its_method() {
+fn a_refused_stream_is_retried_for_every_method() {
     let refusing = H2Upstream::start(|_| H2Reply::reset(Reason::REFUSED_STREAM));
     let well = H2Upstream::start(|request| H2Reply::new(200).body(request.body.clone()));
     let nodes = [refusing.address(), well.address()];
@@ -205,7 +205,7 @@ fn a_stream_that_was_refused_is_sent_elsewhere_whatever_its_method() {
 }
 
 #[test]
-fn a_stream_that_breaks_off_is_sent_elsewhere_if_it_may_be_repeated() {
+fn a_broken_stream_is_retried_for_idempotent_methods() {
     for (what, reset) in [("reset", true), ("silent", false)] {
         let broken = H2Upstream::start(move |_| match reset {
             true => H2Reply::reset(Reason::INTERNAL_ERROR),
@@ -229,7 +229,7 @@ fn a_stream_that_breaks_off_is_sent_elsewhere_if_it_may_be_repeated() {
 
 /// Half an upload, and then nothing for longer than the node is waited for: a client can do that as often as it likes.
 #[test]
-fn a_client_that_dawdles_or_goes_away_ejects_nobody() {
+fn a_slow_or_aborted_upload_ejects_no_node() {
     let (one, other) = bad_and_good(|_| Reply::new(200));
     let nodes = [one.address(), other.address()];
     let gateway = gateway(&nodes, "    timeouts: { read: 200ms }\n    ejection: { after: 1, for: 1h }");
@@ -250,7 +250,7 @@ fn a_client_that_dawdles_or_goes_away_ejects_nobody() {
 }
 
 #[test]
-fn a_client_that_does_not_wait_for_the_answer_ejects_nobody() {
+fn a_client_that_disconnects_early_ejects_no_node() {
     let slow = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(300)));
     let gateway = gateway(&[slow.address(), slow.address()], "    ejection: { after: 1, for: 1h }");
     for n in 1..=4 {
@@ -266,7 +266,7 @@ fn a_client_that_does_not_wait_for_the_answer_ejects_nobody() {
 // --- time
 
 #[test]
-fn a_silent_upstream_is_answered_for_when_the_whole_time_is_over() {
+fn a_silent_upstream_gives_504_after_timeouts_total() {
     let silent = [(); 3].map(|()| Upstream::start(|_| Reply::hang()));
     let nodes = silent.each_ref().map(Upstream::address);
     // One try that is given less than it is configured to have; and three, of which the last has what is left.
@@ -299,7 +299,7 @@ fn a_node_that_had_less_than_its_read_timeout_is_not_ejected() {
 
 /// The same for a client that speaks HTTP/2, whose stream could only be reset by whatever cuts it off.
 #[test]
-fn a_silent_upstream_is_answered_for_over_http_2() {
+fn a_silent_upstream_gives_504_over_http_2() {
     let silent = Upstream::start(|_| Reply::hang());
     let authority = Authority::new("authority");
     let gateway = Gateway::start_with_files(
@@ -329,7 +329,7 @@ services:
 
 /// It waits as long as any other request for its answer, and the node that does not give it is to blame.
 #[test]
-fn a_websocket_must_begin_in_time() {
+fn a_websocket_handshake_has_the_read_timeout() {
     let (silent, well) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::echo()));
     let gateway = gateway(
         &[silent.address(), well.address()],
@@ -469,7 +469,7 @@ const EJECT_AFTER: usize = 3;
 /// it is left alone, what was on its way then, and one more each time that it is tried again. Whatever was given to a
 /// node is given to no other.
 #[test]
-fn the_fault_run() {
+fn only_requests_at_the_failing_node_fail() {
     let mut nodes = [Node::new(), Node::new(), Node::new()];
     let gateway = gateway(
         &nodes.each_ref().map(|node| node.address),
@@ -566,7 +566,7 @@ fn all_are_used_again(nodes: &[Node], gateway: &Gateway, load: &Load) {
 }
 
 #[test]
-fn a_request_to_a_lone_node_is_not_repeated() {
+fn a_single_node_gets_no_retry() {
     let node = Upstream::start(|_| Reply::abort());
     let gateway = gateway(&[node.address()], "    retries: 5");
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 502);

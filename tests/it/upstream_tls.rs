@@ -57,7 +57,7 @@ fn showing(certificate: &Certificate) -> Upstream {
 }
 
 #[test]
-fn an_upstream_is_verified_by_the_authority_and_the_name_that_it_should_have() {
+fn an_upstream_is_verified_by_its_ca_and_its_name() {
     let authority = Authority::new("authority");
     let upstream = showing(&authority.issue(&["upstream.test"]));
     let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
@@ -74,7 +74,7 @@ fn an_upstream_is_verified_by_the_authority_and_the_name_that_it_should_have() {
 }
 
 #[test]
-fn the_name_of_a_node_is_the_one_that_it_should_have() {
+fn the_certificate_must_match_the_name_of_the_node() {
     let authority = Authority::new("authority");
     let upstream = showing(&authority.issue(&["localhost"]));
     let node = format!("localhost:{}", upstream.address().port());
@@ -84,7 +84,7 @@ fn the_name_of_a_node_is_the_one_that_it_should_have() {
 }
 
 #[test]
-fn an_upstream_that_is_not_who_it_should_be_gets_nothing_and_is_a_502_that_the_page_can_read() {
+fn an_unverified_upstream_gets_no_request_and_the_client_502_with_cors_headers() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
     for (what, certificate, settings) in [
         ("another name", authority.issue(&["other.test"]), VERIFIED),
@@ -106,7 +106,7 @@ fn an_upstream_that_is_not_who_it_should_be_gets_nothing_and_is_a_502_that_the_p
 }
 
 #[test]
-fn a_plain_upstream_where_tls_should_be_is_a_502() {
+fn a_plain_upstream_in_place_of_tls_gives_502() {
     let authority = Authority::new("authority");
     // What is no HTTP would fail a recording upstream.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -126,7 +126,7 @@ fn a_plain_upstream_where_tls_should_be_is_a_502() {
 }
 
 #[test]
-fn an_upstream_that_need_not_be_verified_is_not_and_check_warns() {
+fn verify_false_skips_verification_and_check_warns() {
     let upstream = showing(&Authority::new("stranger").issue_valid(&["other.test"], Valid::Past));
     let settings = "tls: { sni: upstream.test, verify: false }";
     let gateway = start(upstream.address(), settings, &[]);
@@ -146,7 +146,7 @@ fn an_upstream_that_need_not_be_verified_is_not_and_check_warns() {
 }
 
 #[test]
-fn a_node_without_a_name_needs_one_for_its_certificate() {
+fn an_ip_address_node_needs_sni_for_verification() {
     for (node, settings, code) in [
         ("127.0.0.1:8443", "tls: {}", 1),
         ("[::1]:8443", "tls: {}", 1),
@@ -167,7 +167,7 @@ fn a_node_without_a_name_needs_one_for_its_certificate() {
 const SHOWN: &str = "tls: { sni: upstream.test, ca: tls/ca.pem, cert: tls/client.crt, key: tls/client.key }";
 
 #[test]
-fn an_upstream_is_shown_the_certificate_that_it_demands() {
+fn an_upstream_gets_the_client_certificate() {
     let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
     let (own, foreign) = (clients.issue(&["edge.test"]), authority.issue(&["edge.test"]));
     let demanding = authority.issue(&["upstream.test"]).server(Some(&clients), &[]);
@@ -185,7 +185,7 @@ fn an_upstream_is_shown_the_certificate_that_it_demands() {
 }
 
 #[test]
-fn files_for_an_upstream_that_cannot_be_used_are_refused_where_they_are_named() {
+fn unusable_upstream_files_are_refused_at_their_position() {
     let authority = Authority::new("authority");
     let (own, other) = (authority.issue(&["edge.test"]), authority.issue(&["edge.test"]));
     let early = authority.issue_valid(&["edge.test"], Valid::Future);
@@ -229,7 +229,7 @@ fn files_for_an_upstream_that_cannot_be_used_are_refused_where_they_are_named() 
 // --- reloads and kept connections
 
 #[test]
-fn an_authority_of_upstreams_is_read_again_and_old_trust_opens_no_door() {
+fn a_reload_applies_a_new_upstream_ca_to_kept_connections() {
     let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
     let upstream = showing(&right.issue(&["upstream.test"]));
     let gateway = start(upstream.address(), VERIFIED, &[ca(&wrong)]);
@@ -245,7 +245,7 @@ fn an_authority_of_upstreams_is_read_again_and_old_trust_opens_no_door() {
 }
 
 #[test]
-fn a_reload_with_a_bad_file_for_an_upstream_changes_nothing() {
+fn a_reload_with_an_unusable_upstream_file_changes_nothing() {
     let authority = Authority::new("authority");
     let upstream = showing(&authority.issue(&["upstream.test"]));
     let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
@@ -258,7 +258,7 @@ fn a_reload_with_a_bad_file_for_an_upstream_changes_nothing() {
 /// Two upstreams that lead to one node and trust it differently share no connection: the one that is verified would
 /// otherwise be answered over one that never was.
 #[test]
-fn upstreams_with_different_trust_share_no_connection() {
+fn upstreams_with_different_cas_share_no_connection() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
     let (own, server) = (authority.issue(&["edge.test"]), stranger.issue(&["upstream.test"]));
     let upstream = showing(&server);
@@ -293,7 +293,7 @@ services:
 // --- HTTP/2
 
 #[test]
-fn an_upstream_with_http_2_agrees_on_it() {
+fn http_2_to_an_upstream_is_agreed_with_alpn() {
     let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
     let (server, own) = (authority.issue(&["upstream.test"]), clients.issue(&["edge.test"]));
     let upstream = H2Upstream::start_tls(server.server(Some(&clients), &["h2"]), |request| {
@@ -320,7 +320,7 @@ fn client_cookies(headers: &[(String, String)]) -> String {
 }
 
 #[test]
-fn an_upstream_that_should_speak_http_2_and_does_not_is_a_502() {
+fn an_upstream_without_the_configured_http_2_gives_502() {
     let authority = Authority::new("authority");
     let server = authority.issue(&["upstream.test"]);
     let settings = format!("{VERIFIED}\n    http2: true");
@@ -333,7 +333,7 @@ fn an_upstream_that_should_speak_http_2_and_does_not_is_a_502() {
 }
 
 #[test]
-fn an_upstream_that_could_speak_http_2_is_not_made_to() {
+fn http_2_to_an_upstream_is_off_by_default() {
     let authority = Authority::new("authority");
     let server = authority.issue(&["upstream.test"]);
     let upstream = Upstream::start_tls(server.server(None, &["h2", "http/1.1"]), |_| Reply::new(200));

@@ -55,7 +55,7 @@ fn let_looks_pass(upstream: &Upstream) {
 }
 
 #[test]
-fn a_file_that_is_rewritten_or_replaced_is_put_in_force() {
+fn a_rewritten_or_replaced_file_is_reloaded() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     assert!(is_in_force(&gateway, "a"));
@@ -81,7 +81,7 @@ fn a_file_that_is_rewritten_or_replaced_is_put_in_force() {
 }
 
 #[test]
-fn without_the_option_a_change_alone_changes_nothing() {
+fn without_watch_a_changed_file_is_not_reloaded() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let still = Gateway::start(&config(&upstream, "a"));
     still.write(&config(&upstream, "b"));
@@ -90,7 +90,7 @@ fn without_the_option_a_change_alone_changes_nothing() {
 }
 
 #[test]
-fn a_broken_file_is_refused_once_and_the_next_good_one_is_applied() {
+fn an_invalid_file_is_refused_once_and_the_next_valid_one_applies() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     gateway.write(&config(&upstream, "b/oops"));
@@ -107,7 +107,7 @@ fn a_broken_file_is_refused_once_and_the_next_good_one_is_applied() {
 /// A volume of a ConfigMap as the kubelet writes it: the files are in a directory of their own, `..data` is a link to
 /// that, the files that one sees are links through `..data`, and only that link is ever exchanged.
 #[test]
-fn the_exchange_of_a_config_map_is_put_in_force() {
+fn a_config_map_update_is_reloaded() {
     fn exchange(dir: &Path, version: &str, text: &str) {
         let files = dir.join(version);
         fs::create_dir(&files).unwrap();
@@ -136,7 +136,7 @@ fn the_exchange_of_a_config_map_is_put_in_force() {
 }
 
 #[test]
-fn a_renewed_certificate_alone_is_put_in_force() {
+fn a_renewed_certificate_alone_is_reloaded() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let authority = Authority::new("authority");
     let first = authority.issue(&["api.test"]);
@@ -173,7 +173,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 }
 
 #[test]
-fn what_a_signal_has_read_is_no_change() {
+fn a_file_that_sighup_has_loaded_is_not_reloaded_again() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     gateway.reload_with(&config(&upstream, "b"));
@@ -189,7 +189,7 @@ fn what_a_signal_has_read_is_no_change() {
 }
 
 #[test]
-fn a_file_that_stays_away_is_reported_once_and_taken_when_it_is_back() {
+fn a_missing_file_is_reported_once_and_reloaded_when_it_returns() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     fs::remove_file(gateway.config_path()).unwrap();
@@ -203,7 +203,7 @@ fn a_file_that_stays_away_is_reported_once_and_taken_when_it_is_back() {
 }
 
 #[test]
-fn requests_and_connections_go_on() {
+fn a_watched_reload_keeps_requests_and_connections() {
     let upstream = Upstream::start(|request| match &*request.target {
         "/slow" => Reply::new(200).body("late").after(Duration::from_secs(2)),
         _ => Reply::new(200),
@@ -224,6 +224,6 @@ fn requests_and_connections_go_on() {
 }
 
 #[test]
-fn the_demo_has_nothing_to_watch() {
+fn the_demo_refuses_watch() {
     assert_eq!(run(&["demo", "--watch"]).code, 2);
 }

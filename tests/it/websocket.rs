@@ -54,7 +54,7 @@ fn echo(socket: &mut Connection, message: &str) {
 }
 
 #[test]
-fn a_websocket_lives_through_fifty_reloads() {
+fn a_websocket_survives_fifty_reloads() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
     let mut socket = open(&gateway);
@@ -73,7 +73,7 @@ fn a_websocket_lives_through_fifty_reloads() {
 }
 
 #[test]
-fn a_websocket_over_tls_lives_through_reloads_of_its_certificate() {
+fn a_websocket_over_tls_survives_reloads_of_its_certificate() {
     let authority = Authority::new("authority");
     let (first, upstream_certificate) = (authority.issue(&["api.test"]), authority.issue(&["upstream.test"]));
     let upstream = Upstream::start_tls(upstream_certificate.server(None, &[]), |_| Reply::echo());
@@ -111,7 +111,7 @@ services:
 /// Pingora 0.9.1 closes the connection behind the 101 when it sees that before it has noted that the request has no body:
 /// with an upstream that answers at once, that was one WebSocket in thirty.
 #[test]
-fn an_upstream_that_switches_at_once_disturbs_nothing() {
+fn an_immediate_101_of_the_upstream_keeps_the_websocket_open() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
     for i in 0..500 {
@@ -120,7 +120,7 @@ fn an_upstream_that_switches_at_once_disturbs_nothing() {
 }
 
 #[test]
-fn a_quiet_websocket_is_closed_after_its_own_timeout_and_one_that_talks_goes_on() {
+fn timeouts_websocket_closes_only_idle_websockets() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway = Gateway::start(&config(upstream.address(), "websocket: 1500ms", "https://app.test"));
     let mut talking = open(&gateway);
@@ -143,7 +143,7 @@ fn a_quiet_websocket_is_closed_after_its_own_timeout_and_one_that_talks_goes_on(
 
 /// The pause is longer than each of the other timeouts.
 #[test]
-fn no_timeout_of_requests_ends_a_websocket() {
+fn request_timeouts_do_not_end_a_websocket() {
     let upstream = Upstream::start(|_| Reply::echo());
     let timeouts = "read: 1500ms, write: 1500ms, idle: 1500ms, total: 1500ms";
     let gateway = Gateway::start(&config(upstream.address(), timeouts, "https://app.test"));
@@ -154,7 +154,7 @@ fn no_timeout_of_requests_ends_a_websocket() {
 }
 
 #[test]
-fn either_side_can_end_it_and_the_other_one_notices() {
+fn closing_either_side_of_a_websocket_closes_the_other() {
     let upstream = Upstream::start(|_| Reply::echo());
     let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
     let mut socket = open(&gateway);

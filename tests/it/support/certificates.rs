@@ -154,7 +154,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 #[test]
-fn a_renewed_certificate_is_another_one_for_the_same_key() {
+fn a_renewed_certificate_has_the_same_key() {
     let authority = Authority::new("authority");
     let first = authority.issue(&["api.test", "127.0.0.1"]);
     let second = authority.renew(&first);

@@ -379,7 +379,7 @@ fn requests_are_recorded_and_answered_whole() {
 }
 
 #[test]
-fn tls_tells_both_sides_who_the_other_one_is() {
+fn tls_shows_sni_alpn_and_certificates_to_both_sides() {
     let authority = Authority::new("authority");
     let (server, own) = (authority.issue(&["upstream.test"]), authority.issue(&["client.test"]));
     let upstream =
@@ -397,14 +397,14 @@ fn tls_tells_both_sides_who_the_other_one_is() {
 
 #[test]
 #[should_panic(expected = "nobody may ask for /")]
-fn a_panic_in_the_answer_fails_the_test() {
+fn a_panic_in_the_handler_fails_the_test() {
     let upstream = H2Upstream::start(|request| panic!("nobody may ask for {}", request.path));
     let client = H2Client::open_plain(upstream.address()).unwrap();
     assert!(client.request(&H2Request::new("GET", "upstream.test", "/")).is_err());
 }
 
 #[test]
-fn a_drop_ends_what_hangs() {
+fn a_drop_ends_hanging_streams() {
     let upstream = H2Upstream::start(|_| H2Reply::hang());
     let mut client = H2Client::open_plain(upstream.address()).unwrap();
     let pending = client.begin(&H2Request::new("GET", "upstream.test", "/")).unwrap();
@@ -415,7 +415,7 @@ fn a_drop_ends_what_hangs() {
 }
 
 #[test]
-fn raw_frames_reach_it_as_they_are() {
+fn raw_frames_arrive_unchanged() {
     let authority = Authority::new("authority");
     let server = authority.issue(&["upstream.test"]).server(None, &["h2"]);
     let upstream = H2Upstream::start_tls(server, |_| H2Reply::new(200));

@@ -172,7 +172,7 @@ impl ServerCertVerifier for CertifiedFor {
 const HOST: (&str, &str) = ("Host", "upstream.test");
 
 #[test]
-fn both_sides_see_who_the_other_one_is() {
+fn both_sides_see_the_certificate_of_the_peer() {
     let authority = Authority::new("authority");
     let (server, own) = (authority.issue(&["upstream.test"]), authority.issue(&["client.test"]));
     let upstream = Upstream::start_tls(server.server(Some(&authority), &["http/1.1"]), |_| Reply::new(200));
@@ -189,7 +189,7 @@ fn both_sides_see_who_the_other_one_is() {
 }
 
 #[test]
-fn a_server_is_refused_by_name_and_by_authority() {
+fn a_server_is_refused_for_its_name_and_for_its_ca() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
     let server = authority.issue(&["upstream.test"]).server(None, &[]);
     let upstream = Upstream::start_tls(server, |request| Reply::new(200).body(format!("{:?}", request.sni)));
@@ -204,7 +204,7 @@ fn a_server_is_refused_by_name_and_by_authority() {
 }
 
 #[test]
-fn a_server_that_knows_the_client_refuses_all_others() {
+fn a_server_with_a_client_ca_refuses_other_clients() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
     let server = authority.issue(&["upstream.test"]).server(Some(&authority), &[]);
     let upstream = Upstream::start_tls(server, |_| Reply::new(200));

@@ -513,7 +513,7 @@ fn chunked_bodies_are_read_on_both_sides() {
 }
 
 #[test]
-fn a_response_that_may_have_no_body_has_none() {
+fn a_response_without_a_body_has_none() {
     let upstream = Upstream::start(|request| match request.method.as_str() {
         "HEAD" => Reply::new(200).body("of a GET"),
         _ => Reply::new(204),
@@ -527,7 +527,7 @@ fn a_response_that_may_have_no_body_has_none() {
 }
 
 #[test]
-fn a_raw_answer_goes_out_verbatim_and_ends_the_connection() {
+fn a_raw_reply_is_sent_unchanged_and_closes_the_connection() {
     let upstream = Upstream::start(|_| {
         Reply::raw(concat!(
             "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
@@ -539,7 +539,7 @@ fn a_raw_answer_goes_out_verbatim_and_ends_the_connection() {
 }
 
 #[test]
-fn a_reset_gives_no_answer() {
+fn a_reset_gives_no_response() {
     let upstream = Upstream::start(|_| Reply::reset());
     let mut connection = Connection::open(upstream.address()).unwrap();
     let error = connection.request("GET", "/", &[HOST], b"").unwrap_err();
@@ -548,7 +548,7 @@ fn a_reset_gives_no_answer() {
 }
 
 #[test]
-fn a_drop_ends_what_hangs_what_waits_and_what_is_idle() {
+fn a_drop_closes_hanging_waiting_and_idle_connections() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/hang" => Reply::hang(),
         _ => Reply::new(200).after(Duration::from_secs(3600)),
@@ -567,7 +567,7 @@ fn a_drop_ends_what_hangs_what_waits_and_what_is_idle() {
 
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
-fn a_panic_in_the_answer_fails_the_test() {
+fn a_panic_in_the_handler_fails_the_test() {
     let upstream = Upstream::start(|request| panic!("nobody may ask for {}", request.target));
     let mut connection = Connection::open(upstream.address()).unwrap();
     assert!(connection.request("GET", "/", &[HOST], b"").is_err());
