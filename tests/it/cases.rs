@@ -1,5 +1,5 @@
-//! The case tables in `tests/cases`: what each request gets, row by row, in a closed world. A CORS header that a row
-//! does not name is a failure.
+//! The case tables in `tests/cases`: the response to each request, row by row. A CORS header that a row does not list
+//! must not be there.
 //!
 //! The same rows run several times, by one runner: against the engine, without a process, and against the running proxy
 //! with a recording upstream, in each way that clients and upstreams can be connected. So whatever the adapter adds,
@@ -63,14 +63,14 @@ struct Expected {
     headers: Vec<String>,
 }
 
-/// What a subject did.
+/// The outcome of a subject.
 #[derive(Default)]
 struct Outcome {
-    /// Why there is no response at all, against every rule.
+    /// The error, if there is no response.
     broken: Option<String>,
     forwarded: bool,
     status: u16,
-    /// None where the subject does not show it.
+    /// None if the subject does not show it.
     reason: Option<Option<String>>,
     headers: Vec<(String, String)>,
 }
@@ -123,7 +123,7 @@ fn the_proxy_gives_every_row_what_it_expects_over_tls() {
 
 #[test]
 fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
-    // Every row can be said in HTTP/2, so that none is left out.
+    // Every row has a form in HTTP/2, so that none is left out.
     assert_eq!(tables().iter().flat_map(|table| &table.cases).filter(|row| row.as_http_2().is_none()).count(), 0);
     check(Scheme::Https, |table| {
         let current = Current::default();
@@ -167,9 +167,10 @@ fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
     });
 }
 
-/// `explain` shows exchanges without a process. They are what the running proxy answers, to the byte: the CORS fields in
-/// their order and spelling, `Vary` as it is written. What a page's `fetch()` can say goes through the whole of it, from
-/// question to explanation; the rest (several Origins, hosts that no URL has, and so on) through the exchange alone.
+/// `explain` shows exchanges without a process. They are byte for byte the responses of the running proxy: the CORS
+/// fields in their order and spelling, and `Vary` as written. A row that a page's `fetch()` can make goes from the
+/// question to the explanation; any other row (several Origins, hosts that no URL has, and so on) goes through the
+/// exchange alone.
 #[test]
 fn explain_shows_the_responses_of_the_proxy() {
     let (mut explained, mut exchanged, mut failures) = (0, 0, String::new());
@@ -206,11 +207,11 @@ fn explain_shows_the_responses_of_the_proxy() {
         }
     }
     assert!(failures.is_empty(), "\n{failures}");
-    // 323 and 146 when this was written.
+    // Guards against rows that are skipped by mistake; the numbers were 323 and 146.
     assert!(explained > 300 && exchanged > 100, "{explained} rows were explained, {exchanged} only exchanged");
 }
 
-/// The fields that are about CORS, as they are written and in their order.
+/// The CORS fields as written and in their order.
 fn cors_lines(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let is_cors = |name: &str| {
         let name = name.to_ascii_lowercase();
@@ -219,14 +220,14 @@ fn cors_lines(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     fields.filter(|(name, _)| is_cors(name)).map(|(name, value)| format!("{name}: {value}")).collect()
 }
 
-/// Listeners that the proxy's subjects connect to.
+/// The listeners of the subjects.
 const PLAIN: &str = "{ address: \"{listen}\" }";
 const TLS: &str = "{ address: \"{listen}\", tls: { certificates: [{ cert: table.crt, key: table.key }] } }";
 
-/// What the certificate is for when a client cannot say what it asks for.
+/// The name in the certificate for clients that send no SNI.
 const NAMELESS: &str = "nameless.test";
 
-/// The row that is running, for the upstream to answer as it says.
+/// The current row, for the upstream.
 #[derive(Clone, Default)]
 struct Current(Arc<Mutex<Option<Row>>>);
 
@@ -250,7 +251,7 @@ fn http_1_upstream(current: &Current) -> Upstream {
     })
 }
 
-/// What the tables leave out of their configurations.
+/// The part of the configuration that the tables leave out.
 fn env(listener: &str, upstream: &str, more: &str) -> String {
     format!("listeners: [{listener}]\nupstreams: {{ origin: {{ nodes: [{{ address: \"{upstream}\" }}]{more} }} }}\n")
 }
@@ -282,12 +283,12 @@ impl Table {
         snapshot.unwrap_or_else(|| panic!("{} is refused:\n{problems}", self.file))
     }
 
-    /// The table's configuration with this listener, and an upstream at this address, of which there is more to say.
+    /// The table's configuration with this listener and an upstream at this address, which has the settings `more`.
     fn config(&self, listener: &str, upstream: SocketAddr, more: &str) -> String {
         env(listener, &upstream.to_string(), more) + &self.config
     }
 
-    /// A certificate for all hosts that its rows ask for, and who signed it.
+    /// A certificate for all hosts of its rows, and its CA.
     fn certificate(&self) -> (Authority, Certificate) {
         let authority = Authority::new("authority");
         let mut hosts: BTreeSet<String> = self.cases.iter().filter_map(Row::host).collect();
@@ -309,7 +310,7 @@ impl Row {
         (Method::from_bytes(method.as_bytes()).unwrap(), path, header_map(&self.fields(scheme)))
     }
 
-    /// What the gateway makes of it, on plain values.
+    /// The exchange with the engine, on plain values.
     pub fn exchange<'s>(&self, snapshot: &'s Snapshot, scheme: Scheme) -> Exchange<'s> {
         let (method, path, headers) = self.request_over(scheme);
         let request = Request {
@@ -332,7 +333,7 @@ impl Row {
         })
     }
 
-    /// The `fetch()` that makes it, be it as its preflight or as itself. None for what no page can make.
+    /// The `fetch()` that sends this request as its preflight or as itself. None if no page can send it.
     pub fn question(&self) -> Option<Question> {
         let (own_method, target) = self.method_and_target();
         let fields = self.fields(Scheme::Http);
@@ -364,8 +365,8 @@ impl Row {
         question.upstream_status(self.upstream_status).ok()
     }
 
-    /// The response that an explanation shows to exactly this request. None when there is none: a browser writes it
-    /// otherwise, or never gets so far.
+    /// The response that an explanation shows to exactly this request. None if a browser writes the request
+    /// differently, or does not send it.
     fn shown(&self, explanation: &Explanation) -> Option<Head> {
         let sorted = |fields: &[(String, String)]| {
             let fields = fields.iter().filter(|(name, _)| name != "Cookie");
@@ -391,7 +392,7 @@ impl Row {
         self.upstream.iter().map(|line| field(line)).collect()
     }
 
-    /// The host it asks for, as a certificate names it. None for what no certificate can name.
+    /// The requested host as a name in a certificate. None if no certificate can have the name.
     fn host(&self) -> Option<String> {
         let fields = self.fields(Scheme::Http);
         let host = client::only(&fields, "Host").expect("a Host");
@@ -400,7 +401,7 @@ impl Row {
         ServerName::try_from(name.as_str()).is_ok().then_some(name)
     }
 
-    /// A client that asks for the host, if that is possible.
+    /// A client with this host as its SNI, if possible.
     fn tls(&self, authority: &Authority) -> TlsClient {
         match self.host() {
             Some(host) => TlsClient::new(authority, &host),
@@ -408,7 +409,7 @@ impl Row {
         }
     }
 
-    /// Gives its method, target and fields to a client of HTTP/1.1.
+    /// Calls an HTTP/1.1 client with its method, target and fields.
     fn fetch(&self, scheme: Scheme, fetch: impl FnOnce(&str, &str, &[(&str, &str)]) -> Response) -> Response {
         let (method, target) = self.method_and_target();
         let fields = self.fields(scheme);
@@ -416,7 +417,7 @@ impl Row {
         fetch(method, target, &fields)
     }
 
-    /// The same in HTTP/2, which has `:authority` for Host. None for what it has no words for: no Host or several, a
+    /// The request in HTTP/2, where `:authority` replaces Host. None if HTTP/2 cannot express it: no Host or several, a
     /// target that is neither a path nor `*`, and fields about an HTTP/1.1 connection.
     fn as_http_2(&self) -> Option<H2Request> {
         const CONNECTION: [&str; 7] =
@@ -436,13 +437,13 @@ impl Row {
 }
 
 impl Outcome {
-    /// What a client and an upstream saw.
+    /// The observations of the client and of the upstream.
     fn of(hits: usize, response: Response) -> Self {
         Self { forwarded: hits > 0, status: response.status, headers: response.headers, ..Self::default() }
     }
 }
 
-/// Runs every row of every table, and shows all that differ.
+/// Runs every row of every table, and fails with all differences.
 fn check<S: FnMut(&Row) -> Outcome>(scheme: Scheme, start: impl Fn(&Table) -> S) {
     let (mut rows, mut failures) = (0, String::new());
     for table in tables() {
@@ -487,7 +488,7 @@ fn difference(expected: &Expected, outcome: &Outcome) -> Option<String> {
     (!lines.is_empty()).then_some(lines)
 }
 
-/// The CORS-related fields, in a form that can be compared: names in lower case, `Vary` as a sorted list.
+/// The CORS fields in a form that can be compared: names in lower case, `Vary` as a sorted list.
 fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let mut lines: Vec<String> = fields
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
@@ -496,7 +497,7 @@ fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
         })
         .map(|(name, value)| match name.as_str() {
             "vary" => {
-                // A list, not a set: a name that stands twice must not go unnoticed.
+                // A list, not a set: a repeated name must not go unnoticed.
                 let mut names: Vec<String> = value.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
                 names.sort();
                 format!("{name}: {}", names.join(", "))
@@ -508,7 +509,7 @@ fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     lines
 }
 
-/// What of `a` is not in `b`, both seen as multisets.
+/// The entries of `a` that are not in `b`; both are multisets.
 fn minus(a: &[String], b: &[String]) -> Vec<String> {
     let mut rest = b.to_vec();
     let mut missing = Vec::new();
@@ -521,7 +522,7 @@ fn minus(a: &[String], b: &[String]) -> Vec<String> {
     missing
 }
 
-/// A line for a client that speaks this scheme.
+/// Fields for a client that uses this scheme.
 fn in_scheme(line: &str, scheme: Scheme) -> String {
     let (own, other) = match scheme {
         Scheme::Http => ("http", "https"),
@@ -530,7 +531,7 @@ fn in_scheme(line: &str, scheme: Scheme) -> String {
     line.replace("{scheme}", own).replace("{other_scheme}", other)
 }
 
-/// `Name: value` with `{300*a}` written out.
+/// `Name: value` with `{300*a}` expanded.
 fn field(line: &str) -> (String, String) {
     let (name, value) = line.split_once(':').expect("`Name: value`");
     let mut out = String::new();
@@ -545,7 +546,7 @@ fn field(line: &str) -> (String, String) {
     (name.to_owned(), out + rest)
 }
 
-/// The engine as a subject: what the proxy does, on plain values.
+/// The engine as a subject: the steps of the proxy on plain values.
 fn judge(snapshot: &Snapshot, row: &Row, scheme: Scheme) -> Outcome {
     let exchange = row.exchange(snapshot, scheme);
     let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();

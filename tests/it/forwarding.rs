@@ -1,5 +1,5 @@
-//! What reaches the upstream of a request, and the client of a response: all that was meant for the other side, nothing
-//! that was meant for the gateway, and what the gateway says about the client itself.
+//! Forwarding: the parts of a request that reach the upstream, the parts of a response that reach the client, and the
+//! fields that the gateway adds about the client.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
 
-/// A gateway with one service, of whose configuration these are the lines.
+/// A gateway with one service; `lines` is the rest of its configuration.
 fn gateway(service: &str) -> Gateway {
     Gateway::start(&format!(
         "
@@ -31,7 +31,7 @@ services:
     ))
 }
 
-/// One in front of one upstream, with a policy.
+/// A gateway with a policy in front of one upstream.
 fn in_front_of(upstream: &Upstream) -> Gateway {
     gateway(&format!(
         "
@@ -46,7 +46,7 @@ fn in_front_of(upstream: &Upstream) -> Gateway {
     ))
 }
 
-/// What the upstream gets of a GET with these fields.
+/// The request that the upstream receives for a GET with these fields.
 #[track_caller]
 fn received(fields: &[(&str, &str)]) -> Received {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -56,7 +56,7 @@ fn received(fields: &[(&str, &str)]) -> Received {
     upstream.received().pop().expect("a request")
 }
 
-/// What the client gets of this response of the upstream.
+/// The response that the client receives for this response of the upstream.
 fn returned(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Response {
     let upstream = Upstream::start(move |_| reply());
     let gateway = in_front_of(&upstream);
@@ -319,14 +319,14 @@ fn other_response_fields_are_forwarded_unchanged() {
 
 // --- bodies
 
-/// A body whose every part tells where it belongs.
+/// A body in which every part shows its position.
 fn large() -> Vec<u8> {
     (0u32..).flat_map(u32::to_be_bytes).take(1 << 20).collect()
 }
 
 fn chunked(body: &[u8]) -> Vec<u8> {
     let chunk = |chunk: &[u8]| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
-    // A size that divides nothing evenly.
+    // A size that is no multiple of any buffer.
     body.chunks(5003).map(chunk).chain([b"0\r\n\r\n".to_vec()]).collect::<Vec<_>>().concat()
 }
 
@@ -411,10 +411,10 @@ fn a_connection_to_the_upstream_is_reused() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = in_front_of(&upstream);
     for _ in 0..30 {
-        // Each time another client.
+        // A new client connection each time.
         fetch(gateway.address(), "GET", "/", &[HOST]);
     }
-    // A client that is quick comes before the connection of the one before it is free again.
+    // A fast client may come before the previous upstream connection is free again.
     let connections = upstream.received().iter().map(|request| request.connection).max();
     assert!(connections < Some(15), "{connections:?} connections for 30 requests");
 }
@@ -470,7 +470,7 @@ fn round_robin_follows_the_weights() {
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [15, 3, 6]);
 }
 
-/// The statuses of 20 requests to two nodes, one of which nothing listens at: that one's weight, and the retries.
+/// The statuses of 20 requests to two nodes. Nothing listens at the first, which has this weight.
 fn statuses_with_a_dead_node(weight: u32, retries: &str) -> BTreeMap<u16, usize> {
     let upstream = Upstream::start(|request| Reply::new(200).body(request.body.clone()));
     let dead = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -491,7 +491,7 @@ fn statuses_with_a_dead_node(weight: u32, retries: &str) -> BTreeMap<u16, usize>
 #[test]
 fn a_dead_node_of_two_fails_no_request_with_a_retry() {
     assert_eq!(statuses_with_a_dead_node(1, ""), BTreeMap::from([(200, 20)]));
-    // Even when it would be the dead one's turn again.
+    // A retry must not pick the dead node again, even if it is next in turn.
     assert_eq!(statuses_with_a_dead_node(9, ", retries: 1"), BTreeMap::from([(200, 20)]));
 }
 
@@ -500,8 +500,8 @@ fn a_dead_node_of_two_fails_half_of_the_requests_without_a_retry() {
     assert_eq!(statuses_with_a_dead_node(1, ", retries: 0, ejection: false"), BTreeMap::from([(200, 10), (502, 10)]));
 }
 
-/// An HTTP/1.0 upstream ends its body with the connection, or says how long it is. Ours has its own version, and its
-/// client can tell where the body ends.
+/// An HTTP/1.0 upstream ends its body with the connection or with a Content-Length. The gateway answers as HTTP/1.1,
+/// with a delimited body.
 #[test]
 fn a_response_of_an_http_1_0_upstream_is_sent_as_http_1_1() {
     for (header, body) in [("Content-Length: 5\r\n", "hello"), ("", "until the end")] {
@@ -517,8 +517,8 @@ fn a_response_of_an_http_1_0_upstream_is_sent_as_http_1_1() {
     }
 }
 
-/// A body is handed over again when the node that it was sent to breaks off. It has the same length as before: counted
-/// twice, one of 40 KiB was longer than a limit of 64 KiB.
+/// A body is sent again if the node closes the connection. When a retried body was counted twice, 40 KiB exceeded a
+/// limit of 64 KiB.
 #[test]
 fn a_retried_body_counts_once_against_the_limit() {
     let puts = Arc::new(AtomicUsize::new(0));

@@ -1,6 +1,7 @@
-//! Where a request ends, and what it asks for: the gateway and the upstream see the same, or the gateway refuses.
+//! HTTP/1.1 framing: the gateway and the upstream agree on the end and the target of a request, or the gateway refuses
+//! it.
 //!
-//! Everything is written as bytes, because ordinary clients cannot send most of it.
+//! Requests are written as bytes, because ordinary clients cannot send most of them.
 
 use crate::support::client::{Connection, Response};
 use crate::support::gateway::Gateway;
@@ -8,7 +9,7 @@ use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: &str = "Host: api.test\r\n";
 const ORIGIN: &str = "Origin: https://app.test\r\n";
-/// A request that must never be taken for one, in 50 bytes.
+/// 50 bytes of a body that look like a request.
 const HIDDEN: &str = "GET /secret HTTP/1.1\r\nHost: api.test\r\nX-Pad: 1\r\n\r\n";
 
 struct Edge {
@@ -16,7 +17,7 @@ struct Edge {
     upstream: Upstream,
 }
 
-/// What came of the bytes of one connection.
+/// The outcome of the bytes on one connection.
 struct Exchange {
     response: Response,
     received: Vec<Received>,
@@ -57,7 +58,7 @@ services:
         Connection::open(self.gateway.address()).unwrap()
     }
 
-    /// Sends bytes that are one request or more, and reads the first response.
+    /// Sends bytes of one or more requests, and reads the first response.
     #[track_caller]
     fn send(&self, bytes: impl AsRef<[u8]>) -> Exchange {
         let bytes = bytes.as_ref();
@@ -69,7 +70,7 @@ services:
         Exchange { response, received: self.upstream.received(), connection }
     }
 
-    /// The bytes are answered by the gateway: the status, the upstream has seen nothing, and the connection is of no more use.
+    /// Asserts that the gateway answers with the status, forwards nothing, and closes the connection.
     #[track_caller]
     fn refuses(&self, status: u16, bytes: impl AsRef<[u8]>) {
         let shown = bytes.as_ref().escape_ascii().to_string();
@@ -80,7 +81,7 @@ services:
         assert!(exchange.connection.closed(), "{shown}");
     }
 
-    /// The bytes are one request, and the upstream gets this one: method, target, body.
+    /// Asserts that the bytes are one request, which the upstream receives with this method, target and body.
     #[track_caller]
     fn forwards(&self, bytes: impl AsRef<[u8]>, expected: (&str, &str, &str)) -> Received {
         let shown = bytes.as_ref().escape_ascii().to_string();
@@ -156,7 +157,7 @@ fn the_body_of_a_locally_answered_request_is_never_read_as_a_request() {
     for (head, status) in [(preflight, 200), (refused, 405)] {
         let framings = [
             format!("Content-Length: 50\r\n\r\n{HIDDEN}"),
-            // The rest of the body comes later, or what comes later is the next request: nobody can know.
+            // The body is incomplete: the next bytes may be its rest or another request. The gateway cannot know.
             format!("Content-Length: 100\r\n\r\n{HIDDEN}"),
             format!("Transfer-Encoding: chunked\r\n\r\n32\r\n{HIDDEN}\r\n0\r\n\r\n"),
             format!("Transfer-Encoding: chunked\r\n\r\n{HIDDEN}"),
@@ -308,7 +309,7 @@ fn folded_lines_and_control_characters_are_refused() {
 #[test]
 fn lines_that_end_in_lf_alone_reach_the_upstream_with_crlf() {
     let edge = Edge::start();
-    // The upstream of this test takes CRLF only.
+    // The upstream of this test accepts CRLF only.
     edge.forwards("GET /lf HTTP/1.1\nHost: api.test\nX-A: b\n\n", ("GET", "/lf", ""));
     let received = edge.forwards("GET /lf HTTP/1.1\r\nHost: api.test\nX-A: b\r\n\r\n", ("GET", "/lf", ""));
     assert_eq!((received.header("Host"), received.header("X-A")), (Some("api.test"), Some("b")));
@@ -374,7 +375,7 @@ fn an_absolute_target_must_name_the_same_host() {
         let exchange = edge.send(get(target));
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
     }
-    // The route is that of the path, however the target is written.
+    // Routing uses the path of an absolute target.
     for target in ["http://api.test/only-get", "http://api.test/only-get#x", "/only-get#x", "/only-get?x"] {
         let exchange = edge.send(format!("POST {target} HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"));
         assert_eq!((exchange.response.status, exchange.received.len()), (405, 0), "{target}");
@@ -415,7 +416,7 @@ fn path_bytes_are_forwarded_unchanged_or_refused() {
     edge.refuses(400, b"GET /\xff HTTP/1.1\r\nHost: api.test\r\n\r\n");
     let exchange = edge.send(get("/a\0b"));
     assert_eq!((exchange.response.status, exchange.received.len()), (400, 0));
-    // A space cannot be in a target; where one is, the upstream sees it encoded and not as the end of the target.
+    // A target cannot contain a space. The upstream receives it encoded, not as the end of the target.
     edge.forwards(get("/a b HTTP/1.1"), ("GET", "/a%20b%20HTTP/1.1", ""));
 }
 

@@ -1,5 +1,4 @@
-//! HTTP/2 with clients and upstreams: what passes, how it is told to an HTTP/1.1 upstream, and what clients that abuse
-//! the protocol can do to others, which is nothing.
+//! HTTP/2 with clients and upstreams: forwarding, the translation to HTTP/1.1, and attacks on the protocol.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -16,12 +15,12 @@ use crate::support::h2_upstream::{H2Received, H2Reply, H2Upstream};
 use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Received, Reply, Upstream};
 
-/// The service with an HTTP/1.1 upstream, and the one with an HTTP/2 upstream.
+/// The hosts of the service with an HTTP/1.1 upstream, and of the service with an HTTP/2 upstream.
 const API: &str = "api.test";
 const GRPC: &str = "grpc.test";
 const ORIGIN: (&str, &str) = ("origin", "https://app.test");
 
-/// A gateway that speaks HTTP/2 with clients, in front of an upstream of each kind.
+/// A gateway with HTTP/2 clients, in front of an upstream of each version.
 struct Edge {
     gateway: Gateway,
     http_1: Upstream,
@@ -30,7 +29,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// One with these `limits`, whose upstreams answer as they are told.
+    /// A gateway with these `limits`; the closures are the upstreams.
     fn start(
         limits: &str,
         http_1: impl Fn(&Received) -> Reply + Send + Sync + 'static,
@@ -58,7 +57,7 @@ services:
         Self { gateway, http_1, http_2, tls: TlsClient::new(&authority, API) }
     }
 
-    /// One whose upstreams say what they were asked for.
+    /// A gateway whose upstreams answer with the target of the request.
     fn plain(limits: &str) -> Self {
         Self::start(
             limits,
@@ -90,7 +89,7 @@ fn assert_readable(response: &Response) {
     assert_eq!(response.header("vary"), Some("Origin"));
 }
 
-/// A body whose every part tells where it belongs.
+/// A body in which every part shows its position.
 fn large() -> Vec<u8> {
     (0u32..).flat_map(u32::to_be_bytes).take(1 << 20).collect()
 }
@@ -106,10 +105,10 @@ fn an_http_2_request_is_translated_for_an_http_1_upstream() {
     assert_readable(&response);
     let request = edge.http_1.received().pop().unwrap();
     assert_eq!((request.method.as_str(), request.header("Host")), ("GET", Some(API)));
-    // One field, for HTTP/1.1 servers read no second one (RFC 9113 section 8.2.3).
+    // HTTP/1.1 allows one Cookie field only (RFC 9113 section 8.2.3).
     assert_eq!(request.header("Cookie"), Some("a=1; b=2; c=3; d=4"));
     assert_eq!(request.header("X-Own"), Some("1"));
-    // It is about one connection, and ours to the upstream has nothing to say about trailers.
+    // TE is about one connection, and the gateway's connection does not announce trailers.
     assert_eq!(request.header("TE"), None);
     assert!(request.headers.iter().all(|(name, _)| !name.starts_with(':')), "{:?}", request.headers);
 }
@@ -126,7 +125,7 @@ fn an_http_2_request_is_forwarded_unchanged_to_an_http_2_upstream() {
     assert_eq!((request.path.as_str(), &request.body[..]), ("/a?b", &b"body"[..]));
     assert_eq!(request.all("cookie").join("; "), "a=1; b=2");
     assert_eq!(request.header("x-forwarded-proto"), Some("https"));
-    // `:authority` says it; a Host beside it could only contradict.
+    // `:authority` is the host. A Host field could only contradict it.
     assert!(request.all("host").iter().all(|host| *host == GRPC), "{:?}", request.headers);
 }
 
@@ -147,8 +146,7 @@ fn large_bodies_pass_whole_in_both_directions() {
     }
 }
 
-/// However a body ends: with its last bytes, with an empty frame after them, or with trailers, which HTTP/1.1 upstreams
-/// are not told.
+/// A body may end with its last bytes, with an empty frame, or with trailers, which are not sent to HTTP/1.1 upstreams.
 #[test]
 fn an_http_2_body_is_complete_for_an_http_1_upstream() {
     let edge = Edge::plain("");
@@ -203,13 +201,13 @@ fn trailers_of_an_http_2_upstream_reach_an_http_2_client() {
     assert_eq!((response.status, response.text()), (200, "onetwo"));
     assert_eq!(response.trailers, own(&[("x-end", "1"), ("x-sum", "abc")]));
     assert_readable(&response);
-    // Without a body they pass as well.
+    // Trailers without a body pass too.
     let response = client.request(&get(GRPC, "/bare")).unwrap();
     assert_eq!((response.text(), &response.trailers[..]), ("", &own(&[("x-end", "1")])[..]));
 }
 
-/// Pingora 0.9.1 reads no trailers of a request. They may be left out (RFC 9110 section 6.5.1), and gRPC has none; what
-/// they must not do is to cost the request its body, or its end.
+/// Pingora 0.9.1 does not read the trailers of a request. They may be dropped (RFC 9110 section 6.5.1), and gRPC
+/// requests have none. The body and its end must not be lost with them.
 #[test]
 fn trailers_of_a_request_end_its_body() {
     let edge = Edge::start("", |_| Reply::new(200), |request| H2Reply::new(200).body(request.body.clone()));
@@ -231,7 +229,7 @@ fn grpc_status_and_trailers_are_forwarded() {
                 "/test.Echo/Say" => {
                     reply.body(request.body.clone()).trailer("grpc-status", "0").trailer("grpc-message", "")
                 }
-                // Trailers only: the headers are all there is.
+                // Trailers-Only: the response has nothing but its headers.
                 _ => reply.header("grpc-status", "12").header("grpc-message", "no such method"),
             }
         },
@@ -251,7 +249,7 @@ fn grpc_status_and_trailers_are_forwarded() {
     assert_eq!(failed.header("access-control-expose-headers"), Some("grpc-status"));
     assert_readable(&failed);
     for request in edge.http_2.received() {
-        // Servers refuse calls without it.
+        // Servers refuse calls without TE.
         assert_eq!(request.header("te"), Some("trailers"));
         assert_eq!(request.header("content-type"), Some("application/grpc"));
         assert_eq!(request.header("grpc-timeout"), Some("5S"));
@@ -276,7 +274,7 @@ fn the_response_to_head_has_a_length_and_no_body() {
 #[test]
 fn a_local_reply_to_head_has_no_body() {
     let edge = Edge::start("", |_| Reply::reset(), |_| H2Reply::new(200));
-    // Who asks for no name in the handshake may ask for any afterwards.
+    // A client without SNI may ask for any host.
     let client = H2Client::open(edge.gateway.address(), &edge.tls.clone().without_sni()).unwrap();
     for (status, authority, path) in [(400, API, "/a/../b"), (404, "unknown.test", "/"), (502, API, "/")] {
         let response = client.request(&H2Request::new("HEAD", authority, path)).unwrap();
@@ -294,7 +292,7 @@ fn hop_by_hop_fields_do_not_reach_an_http_2_client() {
         },
         |_| H2Reply::new(200),
     );
-    // The client itself refuses a response with any of them (RFC 9113 section 8.2.2).
+    // The client itself refuses a response with one of these fields (RFC 9113 section 8.2.2).
     let response = edge.client().request(&get(API, "/")).unwrap();
     assert_eq!((response.header("x-hop"), response.header("x-kept"), response.text()), (None, Some("1"), "body"));
 }
@@ -318,7 +316,7 @@ fn the_requests_of_one_connection_run_concurrently() {
             assert_readable(&response);
         }
     }
-    // One after the other they would take 16 s.
+    // Sequential requests would take 16 s.
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
@@ -329,7 +327,7 @@ fn settings_announce_the_limit_of_streams() {
         let settings = edge.raw(&[]).read_until(Frame::SETTINGS).unwrap();
         let of_streams = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| &setting[2..]);
         assert_eq!(of_streams, Some(&u32::to_be_bytes(expected)[..]), "{limits}");
-        // More than that wait for their turn, and get it, once the client has been told.
+        // After the client has received SETTINGS, streams over the limit wait in the client and are then served.
         let client = edge.client();
         assert_eq!(client.request(&get(API, "/")).unwrap().status, 200);
         let pending: Vec<_> = (0..20).map(|_| client.begin(&get(API, "/")).unwrap()).collect();
@@ -357,7 +355,7 @@ fn a_request_over_a_size_limit_gets_413_414_or_431_with_cors_headers() {
         assert_eq!(response.status, status, "{request:?}");
         assert_readable(&response);
     }
-    // Nobody else of the connection notices.
+    // Other streams of the connection are not affected.
     assert_eq!(client.request(&post(API, "/").data(vec![b'a'; 1024])).unwrap().status, 200);
     assert_eq!((edge.http_1.hits(), edge.http_2.hits()), (1, 0));
 }
@@ -369,7 +367,7 @@ fn a_host_that_differs_from_the_authority_is_refused() {
     let answer = client.request(&get(API, "/").header("host", "evil.test"));
     assert!(answer.as_ref().is_err() || answer.is_ok_and(|response| response.status == 400));
     assert_eq!(edge.http_1.hits(), 0);
-    // The same one twice says nothing new.
+    // A Host that equals the authority is allowed.
     assert_eq!(client.request(&get(API, "/").header("host", API)).unwrap().status, 200);
 }
 
@@ -408,7 +406,7 @@ fn a_stalled_request_body_is_reset_after_body_timeout() {
     let client = edge.client();
     let started = Instant::now();
     let (pending, _never_sent) = client.begin_headers(&post(API, "/"), false).unwrap();
-    // Nothing in Pingora wakes up to write an answer here; the reset says that nothing was done with it.
+    // Pingora cannot write a response here. The reset tells the client that the request was not processed.
     let error = pending.finish().unwrap_err();
     assert!(reason(&error).is_some(), "{error}");
     assert!(started.elapsed() >= Duration::from_millis(800), "given up after {:?}", started.elapsed());
@@ -417,14 +415,14 @@ fn a_stalled_request_body_is_reset_after_body_timeout() {
 
 // --- abuse
 
-/// The header of a GET for a path of the API, in the plainest HPACK.
+/// The header of a GET for a path of the API, in the simplest form of HPACK.
 fn head(path: &str) -> Vec<u8> {
     hpack(&[(":method", "GET"), (":scheme", "https"), (":authority", API), (":path", path)])
 }
 
 impl Edge {
-    /// Runs an attack, and beside it a client that behaves: each of its requests is answered, on connections that it
-    /// keeps and on new ones, and the process never holds more than `most` MiB beyond what it held before.
+    /// Runs an attack and a usual client at the same time. Each request of the client must be answered, on kept
+    /// connections and on new ones, and the process must not grow by more than `most` MiB.
     #[track_caller]
     fn withstands(&self, attack: &str, most: u64, run: impl FnOnce() + Send) {
         let (client, path) = (self.client(), "/behaved");
@@ -435,7 +433,7 @@ impl Edge {
             let response = fetch_tls(self.gateway.address(), &self.tls, "GET", path, &fields);
             assert_eq!(response.text(), path, "during {attack}");
         };
-        // What it needs for anybody is no growth.
+        // Memory for usual requests is not growth of the attack.
         (0..20).for_each(|_| behave());
         let before = self.gateway.memory();
         let (mut most_seen, mut rounds) = (before, 0);
@@ -457,7 +455,7 @@ impl Edge {
     }
 }
 
-/// Sends parts until there are no more, or the server has had enough; whether it took them all.
+/// Sends the parts until the server stops reading. Returns whether the server has read all of them.
 fn pour(raw: &mut RawH2, parts: impl IntoIterator<Item = Vec<u8>>) -> bool {
     raw.patience(Duration::from_secs(2));
     parts.into_iter().all(|part| raw.send(&part).is_ok())
@@ -483,7 +481,7 @@ fn a_rapid_reset_attack_does_not_affect_other_clients() {
     });
 }
 
-/// CVE-2024-27316 and its kin: a header that never ends, in large frames and in empty ones.
+/// CVE-2024-27316 and similar: a header that never ends, in large frames and in empty frames.
 #[test]
 fn endless_continuation_frames_are_cut_off() {
     let edge = Edge::plain("");
@@ -500,7 +498,8 @@ fn endless_continuation_frames_are_cut_off() {
     assert!(edge.http_1.received().iter().all(|request| request.target != "/flood"));
 }
 
-/// One field of 4 KB in the table, and then a byte for each time that it comes again: 64 MB in a frame of 16 KB.
+/// An HPACK bomb: one field of 4 KB in the dynamic table, and one byte for each repetition. A frame of 16 KB expands to
+/// 64 MB.
 #[test]
 fn an_hpack_bomb_is_refused() {
     let edge = Edge::plain("");
@@ -522,7 +521,7 @@ fn an_hpack_bomb_is_refused() {
     assert!(edge.http_1.received().iter().all(|request| request.target != "/bomb"));
 }
 
-/// CVE-2019-9517 and slow readers: many large responses are asked for, and none is taken.
+/// CVE-2019-9517 and slow readers: the client requests many large responses and reads none.
 #[test]
 fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
     const STREAMS: u32 = 40;
@@ -535,7 +534,7 @@ fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
         |_| H2Reply::new(200),
     );
     edge.withstands("stalled window", 48, || {
-        // SETTINGS_INITIAL_WINDOW_SIZE: no byte of a body may be sent.
+        // SETTINGS_INITIAL_WINDOW_SIZE = 0: the server may not send a byte of a body.
         let mut raw = edge.raw(&[(4, 0)]);
         raw.patience(Duration::from_secs(10));
         for n in 0..STREAMS {
@@ -547,7 +546,7 @@ fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
             match raw.read() {
                 Ok(frame) if frame.kind == Frame::RST_STREAM => drop(open.remove(&frame.stream)),
                 Ok(frame) => assert!(frame.kind != Frame::DATA || frame.payload.is_empty(), "data without a window"),
-                // A timeout is not the end of a connection.
+                // A timeout does not end the connection.
                 Err(error) => {
                     let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
                     assert!(!waits, "{} streams are still open", open.len());
@@ -556,11 +555,11 @@ fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
             }
         }
     });
-    // Nor does it keep the connections to the upstream that its responses came on.
+    // The upstream connections of the responses are closed too.
     edge.http_1.wait_for_closed(STREAMS as usize);
 }
 
-/// CVE-2019-9512 and CVE-2019-9515: everything asks for an answer that nobody reads.
+/// CVE-2019-9512 and CVE-2019-9515: every frame asks for an answer, and the client reads none.
 #[test]
 fn floods_of_pings_and_settings_do_not_affect_other_clients() {
     let edge = Edge::plain("");

@@ -1,7 +1,7 @@
-//! The plan of the house: which room may import which, and what each kind of room must not contain.
+//! The layout of the source: the rooms (modules at the top of `src/`, with their folders), and the imports between
+//! them.
 //!
-//! A room is a module at the top of `src/`, with its folder. The tests read the source; unit tests inside it may do what
-//! they like.
+//! The tests read the source without its unit tests, which may import any room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
 const ROOMS: [(&str, &[&str]); 28] = [
-    // Ground: needs no other room.
+    // Basics: need no other room.
     ("domain", &[]),
     ("forwarded", &[]),
     ("notation", &[]),
@@ -17,7 +17,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("counter", &[]),
     ("terminal", &[]),
     ("tls", &["domain", "problem"]),
-    // What a policy and a route are.
+    // Policies and routes.
     ("cors", &["domain", "notation", "problem"]),
     ("route", &["domain", "problem"]),
     // Configuration: text -> Document -> Snapshot.
@@ -25,13 +25,13 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("report", &["config", "problem", "terminal"]),
     ("snapshot", &["config", "cors", "domain", "forwarded", "notation", "problem", "route", "tls"]),
     ("source", &["snapshot"]),
-    // A request to what happens to it.
+    // From a request to its decision.
     ("decide", &["cors", "domain", "route", "snapshot", "tls"]),
     (
         "explain",
         &["config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot", "terminal"],
     ),
-    // What runs for a configuration.
+    // The running state of a configuration.
     ("record", &["cors", "counter", "decide", "snapshot", "terminal"]),
     ("upstream", &["counter", "snapshot"]),
     ("live", &["config", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"]),
@@ -40,7 +40,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("accept", &["decide", "live", "read", "record", "snapshot"]),
     ("forward", &["cors", "decide", "forwarded", "live", "read", "record", "snapshot", "upstream"]),
     ("health", &["live", "snapshot", "upstream"]),
-    // What operators see and type.
+    // Operation and command line.
     (
         "admin",
         &[
@@ -61,7 +61,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("lib", &[]),
 ];
 
-/// Rooms and files that do no I/O, read no clock and no environment, and know nothing of Pingora and tokio.
+/// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
 const PURE: [&str; 15] = [
     "config",
     "cors",
@@ -133,7 +133,7 @@ fn the_table_has_no_circle() {
     }
 }
 
-/// The table is only as good as this reader: forms in which a room can be named.
+/// The forms in which code can name a room.
 #[test]
 fn the_reader_finds_every_form_of_import() {
     let code = "use crate::live::Live;\nuse crate::{record, upstream::{Pool, key}};\nlet x = crate::admin::time(now);";
@@ -168,14 +168,14 @@ fn only_rooms_on_the_wire_name_pingora() {
 
 #[test]
 fn only_sources_read_files() {
-    // The socket file of an upgrade, and the file of the access log, are no configuration.
+    // The socket file of an upgrade and the file of the access log are not configuration.
     let others = ["source", "process/handover", "record/access_log/target"];
     for file in sources().iter().filter(|file| !others.iter().any(|other| is_of(file, other))) {
         assert!(!code(file).contains("std::fs"), "{} reads files", file.display());
     }
 }
 
-/// serde_yaml is archived: one file depends on it and on the words of its messages.
+/// serde_yaml is archived, so only one file depends on it and on the text of its messages.
 #[test]
 fn one_file_names_serde_yaml() {
     for file in sources().iter().filter(|file| !is_of(file, "config/yaml")) {
@@ -183,7 +183,7 @@ fn one_file_names_serde_yaml() {
     }
 }
 
-/// One path for CORS headers: only the edits write them.
+/// Only the edits write CORS headers.
 #[test]
 fn only_the_edits_write_cors_headers() {
     for file in sources().iter().filter(|file| !is_of(file, "cors")) {
@@ -195,7 +195,7 @@ fn only_the_edits_write_cors_headers() {
     }
 }
 
-/// The rooms that a text imports with `crate::`, alone or in braces.
+/// The rooms that a text names with `crate::`, alone or in braces.
 fn imports(code: &str) -> BTreeSet<String> {
     let word = |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
     let mut found = BTreeSet::new();
@@ -222,14 +222,14 @@ fn imports(code: &str) -> BTreeSet<String> {
     found
 }
 
-/// Without comments and without unit tests.
+/// The code without comments and without unit tests.
 fn code(file: &Path) -> String {
     let text = without_tests(&fs::read_to_string(file).unwrap());
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Takes out each module of unit tests: up to the next line that closes a brace in the first column.
+/// Removes each module of unit tests, up to the next line that closes a brace in the first column.
 fn without_tests(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;

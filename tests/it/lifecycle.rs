@@ -48,7 +48,7 @@ fn get(gateway: &Gateway) -> Response {
     fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
 }
 
-/// Which policy a response to a GET has its headers from, all of them.
+/// The policy of a response to a GET: all its headers must be of that policy.
 #[track_caller]
 fn policy_of(response: &Response) -> char {
     let mut fields: Vec<_> = (response.headers.iter())
@@ -93,13 +93,13 @@ fn metric(gateway: &Gateway, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name} in {}", metrics.text())).parse().expect("a number")
 }
 
-/// An upstream that answers `/slow` only when it is told to.
+/// An upstream that answers `/slow` only after the test releases it.
 fn slow_upstream() -> (Upstream, mpsc::Sender<()>) {
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
     let upstream = Upstream::start(move |request| {
         if request.target == "/slow" {
-            // An error is the end of the test, and of the wait.
+            // An error means that the test has ended.
             let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(15));
         }
         Reply::new(200).body(request.target.as_str())
@@ -107,7 +107,7 @@ fn slow_upstream() -> (Upstream, mpsc::Sender<()>) {
     (upstream, release)
 }
 
-/// A request for `/slow` that the upstream has by now.
+/// A request for `/slow` that the upstream has received.
 fn begin_slow(gateway: &Gateway, upstream: &Upstream) -> Connection {
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"GET /slow HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n").unwrap();
@@ -126,7 +126,7 @@ fn sighup_applies_the_new_policy() {
     gateway.reload_with(&config(upstream.address(), B));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(policy_of(&get(&gateway)), 'B');
-    // A connection that was open before is still open, and belongs to nobody's generation.
+    // A connection stays open across reloads; it has no generation.
     assert_eq!(policy_of(&kept.request("GET", "/", &[HOST, ORIGIN], b"").unwrap()), 'B');
 }
 
@@ -136,7 +136,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
     let gateway = Gateway::start(&config(upstream.address(), A));
     let stop = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
-        // However the scope is left, the clients must end.
+        // The clients must end even if the scope panics.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -225,7 +225,7 @@ fn a_missing_file_changes_nothing() {
     assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
 }
 
-/// To free 100,000 routes takes as long as many requests do, and must not fall to the last request that used them.
+/// Freeing 100,000 routes takes as long as many requests. The last request that used them must not pay for it.
 #[test]
 fn a_reload_frees_the_replaced_configuration() {
     let folder = tempfile::tempdir().unwrap();
@@ -245,7 +245,7 @@ fn a_reload_frees_the_replaced_configuration() {
     assert_eq!(live.current().number, 3);
 }
 
-/// Reading a pipe would wait for ever, and every later reload with it.
+/// Reading a pipe would block this reload and every later one.
 #[test]
 fn a_pipe_as_configuration_file_is_refused_and_blocks_no_reload() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -264,7 +264,7 @@ fn sighup_during_the_start_is_neither_lost_nor_fatal() {
     let upstream = Upstream::start(|_| Reply::new(200));
     for _ in 0..3 {
         let mut gateway = Gateway::spawn(&config(upstream.address(), A));
-        // Returns as soon as the signal is handled at all, which is long before it can be acted on.
+        // Returns as soon as a handler exists, which is long before the process can act on the signal.
         gateway.signal(Signal::Hup);
         gateway.reload_with(&config(upstream.address(), B));
         gateway.wait_until_it_accepts();
@@ -332,7 +332,7 @@ fn a_websocket_survives_reloads() {
         socket.send(b"are you there").unwrap();
         assert_eq!(socket.receive(13).unwrap(), b"are you there");
     }
-    // Even one whose upstream is gone from the configuration.
+    // Even if its upstream is no longer in the configuration.
     let other = Upstream::start(|_| Reply::new(200));
     gateway.reload_with(&config(other.address(), "false"));
     gateway.wait_for_log("reloaded generation=5");
@@ -457,7 +457,7 @@ fn an_invalid_configuration_ends_the_start_with_all_its_problems() {
 fn an_unreadable_configuration_ends_the_start() {
     let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
     let missing = dir.path().join("missing.yaml");
-    // A directory can be opened and not be read.
+    // A directory can be opened, but not read.
     for path in [missing.as_path(), dir.path()] {
         let output = run(&["run", "--config", path.to_str().unwrap()]);
         assert_eq!((output.code, output.stdout.as_str()), (1, ""));
@@ -481,13 +481,13 @@ fn an_invalid_command_line_exits_with_2() {
     }
 }
 
-/// Somebody has put another file in its place. It is not read, for that would take the memory of the requests.
+/// The file was replaced by a huge one. It is not read, because that would take the memory of the requests.
 #[test]
 fn a_configuration_over_the_size_limit_is_not_read() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let before = gateway.memory();
-    // It takes no room on the disk.
+    // A sparse file.
     std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(600 << 20)).unwrap();
     gateway.signal(Signal::Hup);
     gateway.wait_for_log("it has 600 MiB, and none of a configuration may have more than 512");
@@ -522,7 +522,7 @@ fn the_admin_listener_reports_liveness_readiness_and_reloads() {
     assert_eq!(counters(), [1, 1]);
     let type_ = admin("GET", "/metrics").header("Content-Type").map(str::to_owned);
     assert!(type_.is_some_and(|value| value.starts_with("text/plain")));
-    // The admin paths are not on the public address.
+    // The public listener has no admin paths.
     assert_eq!(fetch(gateway.address(), "GET", "/metrics", &[HOST]).text(), "");
     assert_eq!(upstream.received()[0].target, "/metrics");
 }

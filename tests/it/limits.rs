@@ -1,4 +1,4 @@
-//! What a client can cost: time, bytes and connections. And who the client is, behind a load balancer.
+//! Limits of a client's time, bytes and connections, and the client's address behind a load balancer.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,12 +17,12 @@ use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
-/// A request that is complete.
+/// A complete request.
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\r\n";
-/// How much more than it should something may take on a busy machine.
+/// Extra time for a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// A listener with these keys, and a policy.
+/// A configuration with these keys of the listener, these limits, and a policy.
 fn config(listener: &str, limits: &str, more: &str, upstream: SocketAddr) -> String {
     format!(
         "
@@ -37,7 +37,7 @@ services:
     )
 }
 
-/// An upstream that says the address it was told, and a gateway with these limits in front of it.
+/// An upstream that answers with the X-Forwarded-For of the request, and a gateway with these limits in front of it.
 fn start(limits: &str) -> (Upstream, Gateway) {
     start_with("", limits, "")
 }
@@ -58,7 +58,7 @@ fn assert_readable(response: &Response) {
     assert_eq!(response.header("Vary"), Some("Origin"), "{response:?}");
 }
 
-/// That something which began then took this long, and not much longer.
+/// Asserts that the time since `begin` is `expected`, or a little more.
 #[track_caller]
 fn assert_took(begin: Instant, expected: Duration) {
     let took = begin.elapsed();
@@ -88,7 +88,7 @@ fn an_incomplete_header_gets_408_after_header_timeout() {
     assert_eq!((response.status, response.header("Connection")), (408, Some("close")));
     assert_took(begin, Duration::from_secs(1));
     assert!(stops.closed());
-    // A byte from time to time gains nothing.
+    // Single bytes do not extend the timeout.
     let begin = Instant::now();
     let mut drips = Connection::open(gateway.address()).unwrap();
     drip(&mut drips, GET.chunks(1), Duration::from_millis(100));
@@ -125,7 +125,7 @@ fn header_timeout_of_a_later_request_starts_with_its_first_byte() {
     assert!(kept.closed());
 }
 
-/// A preflight is answered without reading from the connection again: what was set for its header must not end the
+/// The gateway answers a preflight without reading from the connection again. The timer of its header must not end the
 /// next one.
 #[test]
 fn header_timeout_starts_anew_for_each_request() {
@@ -149,12 +149,12 @@ fn a_huge_header_gets_431_and_is_not_buffered() {
     let connections: Vec<_> = (0..41)
         .map(|i| {
             if i == 1 {
-                // The first one is for what the process needs anyway.
+                // The first request is for the memory that the process needs in any case.
                 before.set(gateway.memory());
             }
             let mut connection = Connection::open(gateway.address()).unwrap();
             connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n").unwrap();
-            // The gateway may stop reading, and then says why.
+            // The gateway may stop reading, and then sends its response.
             let filler = [b"X-Fill: ", &[b'a'; 1000][..], b"\r\n"].concat();
             for _ in 0..1024 {
                 if connection.send(&filler).is_err() {
@@ -186,7 +186,7 @@ fn a_header_over_the_limit_gets_431_with_cors_headers() {
     assert_eq!(upstream.hits(), 0);
 }
 
-/// 2,000 connections of which each sends a byte now and then, and one client that wants something.
+/// 2,000 connections that send single bytes, and one usual client.
 #[test]
 fn a_slowloris_attack_does_not_delay_other_clients() {
     let crowd = 2000.min(open_files() / 2 - 100);
@@ -211,7 +211,7 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
     let (mut memory, mut slowest, mut requests) = (0, Duration::ZERO, 0);
     while begin.elapsed() < connected + Duration::from_secs(3) {
         for (i, attacker) in attackers.iter_mut().enumerate() {
-            // Those that were cut off already cannot.
+            // Fails on connections that are closed already.
             let _ = attacker.write_all(b"X");
             if i % 50 == 0 {
                 slowest = slowest.max(get());
@@ -227,7 +227,7 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
     );
     assert!(requests >= 40 && slowest < SLACK, "{requests} requests, the slowest in {slowest:?}");
     assert!(each < 32 * 1024, "{each} B for each slow connection");
-    // Every one of them is told, and cut off.
+    // Each connection gets 408 and is closed.
     for attacker in &mut attackers {
         attacker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut answer = Vec::new();
@@ -239,7 +239,7 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
     get();
 }
 
-/// How many files a process here may have open.
+/// The limit of open files of a process.
 fn open_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -305,7 +305,7 @@ fn a_client_that_reads_nothing_is_closed_after_send_timeout() {
     deaf.send(b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     upstream.wait_for_closed(1);
     assert_took(begin, Duration::from_secs(1));
-    // What is in flight may still come, and is not all.
+    // Bytes in flight may still arrive, but not the whole response.
     assert!(deaf.read("GET").is_err());
 }
 
@@ -349,7 +349,7 @@ fn a_response_is_cut_after_timeouts_total() {
     assert_eq!(response.status, 504);
     assert_readable(&response);
     assert_took(begin, Duration::from_secs(1));
-    // The response has begun, and its client takes only some of it.
+    // The response has begun, and the client reads only a part of it.
     let mut slow = TcpStream::connect(gateway.address()).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     let begin = Instant::now();
@@ -376,7 +376,7 @@ fn a_connection_over_the_limit_gets_503_until_another_one_closes() {
     assert_eq!((response.status, response.header("Connection")), (503, Some("close")));
     assert_readable(&response);
     assert!(third.closed());
-    // A preflight is told so too: its answer would be good for a request that has no room.
+    // Preflights get 503 too: the request after a successful preflight would have no connection.
     let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "GET")];
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &preflight).status, 503);
     assert_eq!(upstream.hits(), 2);
@@ -384,7 +384,7 @@ fn a_connection_over_the_limit_gets_503_until_another_one_closes() {
     open(&gateway);
 }
 
-/// A connection for which there is room, which there may be a moment after another one was closed.
+/// A connection within the limit. A place may become free a moment after another connection was closed.
 #[track_caller]
 fn open(gateway: &Gateway) -> Connection {
     let begin = Instant::now();
@@ -411,7 +411,8 @@ fn connections_far_over_the_limit_are_closed_at_once() {
         };
         crowd.iter().filter(|stream| is_closed(stream)).count()
     };
-    // Beyond the limit, a tenth of it, and 16, they are closed at once; the others after the second that they have.
+    // Connections beyond limit + 10 % + 16 are closed at once, the others after the second that they have for a
+    // request.
     while closed() < 14 {
         assert!(begin.elapsed() < SLACK, "{} of 30", closed());
         thread::sleep(Duration::from_millis(10));
@@ -453,7 +454,7 @@ fn each_client_has_its_own_connection_limit() {
     assert_eq!(status, 429);
     assert!(second.closed());
     assert_eq!(get("192.0.2.2").0, 200);
-    // Whoever has one address of IPv6 has 2^64 of them.
+    // An IPv6 client usually has 2^64 addresses, so the limit counts a /64.
     let (status, _network) = get("2001:db8:0:1::1");
     assert_eq!(status, 200);
     assert_eq!(get("2001:db8:0:1::2").0, 429);
@@ -511,7 +512,7 @@ fn requests_per_connection_sends_goaway_after_the_last_stream() {
 
 // --- the PROXY protocol
 
-/// A PROXY header of version 2: command, family, what follows.
+/// A PROXY header of version 2 with this command, family and payload.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family][..], &length, rest].concat()
@@ -545,7 +546,7 @@ fn a_proxy_header_sets_the_client_address() {
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[&header, GET].concat()).unwrap();
         assert_eq!(connection.read("GET").unwrap().text(), client, "{name}");
-        // It is said once, and holds for the whole connection.
+        // The header holds for the whole connection.
         assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().text(), client, "{name}");
     }
 }
@@ -589,7 +590,7 @@ fn a_connection_without_a_valid_proxy_header_is_closed() {
         assert!(connection.closed(), "{}", header.escape_ascii());
     }
     assert_eq!(upstream.hits(), 0);
-    // One line says so for all of them.
+    // One log line for all of them.
     let log = gateway.stderr();
     assert!(!log.contains("ERROR") && log.matches("WARN").count() == 1, "{log}");
 }
@@ -603,7 +604,7 @@ fn a_proxy_header_from_an_untrusted_peer_is_refused() {
         assert!(connection.closed());
     }
     assert_eq!(upstream.hits(), 0);
-    // Where none is expected, it is no request either.
+    // A listener without `proxy_protocol` refuses the header as a request.
     let (upstream, gateway) = start_with("", "", "trusted_proxies: [127.0.0.1]");
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(&[b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n", GET].concat()).unwrap();
@@ -631,7 +632,7 @@ fn a_proxy_header_comes_before_tls() {
         }
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("192.0.2.7"), "{answer}");
     }
-    // Without one, the handshake does not even begin.
+    // Without a PROXY header there is no handshake.
     let refused: io::Result<Connection> = Connection::open_tls(gateway.address(), &tls);
     assert!(refused.is_err());
     assert_eq!(upstream.hits(), 2);
@@ -639,7 +640,7 @@ fn a_proxy_header_comes_before_tls() {
 
 // --- all of it at once
 
-/// Every kind of misuse side by side, and a client that wants something.
+/// Every kind of misuse at the same time, and one usual client.
 #[test]
 fn concurrent_misuse_delays_no_client_and_does_not_flood_the_log() {
     let (_upstream, gateway) = start("header_timeout: 1s, body_timeout: 1s, send_timeout: 1s, keepalive: 1s");

@@ -1,5 +1,5 @@
-//! `/metrics`: each request moves the series that it should and no other, what clients send makes no series, reloads
-//! lose nothing and pile nothing up, and everything that is written about metrics names ones that exist.
+//! `/metrics`: each request changes its own series only, client input creates no series, reloads neither lose nor leak
+//! series, and the documentation, dashboards and alerts name existing metrics.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
@@ -24,13 +24,13 @@ const API: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const EVIL: (&str, &str) = ("Origin", "https://evil.test");
 
-/// A gateway with something of everything, and what it forwards to.
+/// A gateway with all kinds of routes, and its upstreams.
 struct Scene {
     gateway: Gateway,
     good: Upstream,
-    /// Breaks off.
+    /// Closes the connection in the middle of a response.
     sick: Upstream,
-    /// Where nobody is.
+    /// An address without a listener.
     dead: SocketAddr,
     tls: TlsClient,
 }
@@ -74,7 +74,7 @@ services:
             sick = sick.address(),
         );
         let gateway = Gateway::start_with_files(&config, &authority.issue(&["api.test"]).files("tls/edge"));
-        // The look whether it listens was a connection to each listener, and the one without a handshake.
+        // `start` has connected once to each listener, and made no TLS handshake.
         eventually("it is quiet", || {
             let now = counts(&gateway);
             let failed = now.get(&format!("connections_refused_total {} handshake", gateway.address2()));
@@ -87,8 +87,8 @@ services:
         fetch(self.gateway.address(), method, target, fields).status
     }
 
-    /// What should move: a series in each line, with ` = ` and by how much if that is not 1. `~forwarded ROUTE` and
-    /// `~answered ROUTE` stand for what all requests have in common that go to a node, and that the gateway answers.
+    /// The expected changes: one series per line, with ` = ` and the amount if it is not 1. `~forwarded ROUTE` and
+    /// `~answered ROUTE` stand for the common series of a forwarded and of a locally answered request.
     fn expected(&self, lines: &str) -> BTreeMap<String, i64> {
         let mut expected = BTreeMap::new();
         for line in lines.split(['\n', ';']).map(str::trim).filter(|line| !line.is_empty()) {
@@ -364,7 +364,7 @@ fn a_request_changes_only_its_own_series() {
         act(&scene);
         let expected = scene.expected(expected);
         let deadline = Instant::now() + Duration::from_secs(10);
-        // What moves too much, and late, is in the way of the next row.
+        // A series that changes too late would disturb the next row.
         before = loop {
             let after = counts(&scene.gateway);
             let moved = deltas(&before, &after);
@@ -392,7 +392,7 @@ fn a_request_changes_only_its_own_series() {
     let hash = page.iter().find(|sample| sample.family == "corsgate_config_info").unwrap().labels[0].1.clone();
     assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()), "{hash}");
     assert!(page.iter().any(|sample| sample.key() == format!("build_info {}", env!("CARGO_PKG_VERSION"))));
-    // Something of everything was seen.
+    // Every kind of series has changed.
     let seen: HashSet<&str> = page.iter().map(|sample| sample.family.as_str()).collect();
     let unseen: Vec<_> = FAMILIES.iter().map(|family| family.name).filter(|name| !seen.contains(name)).collect();
     assert_eq!(unseen, [""; 0]);
@@ -416,7 +416,7 @@ fn difference(expected: &BTreeMap<String, i64>, moved: &BTreeMap<String, i64>) -
     text
 }
 
-/// How long things took stands where it should.
+/// Durations are in the right histograms.
 #[test]
 fn the_time_of_the_upstream_is_measured_apart() {
     let slow = Duration::from_millis(120);
@@ -438,7 +438,7 @@ fn the_time_of_the_upstream_is_measured_apart() {
     }
 }
 
-/// A header that does not come to its end, and one that does not seem to have any.
+/// An incomplete header, and an oversized one.
 #[test]
 fn late_and_oversized_headers_are_counted() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -501,7 +501,7 @@ fn client_input_creates_no_series() {
     assert!(!first.iter().any(|name| name.to_lowercase().contains("evil")), "{first:?}");
 }
 
-/// Labels are what the configuration says, to the letter.
+/// Labels have exactly the names of the configuration.
 #[test]
 fn routes_of_one_service_and_name_share_a_series() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -546,7 +546,7 @@ services:
     eventually("all are counted", || {
         durations().iter().map(|(name, n)| (name.as_str(), *n)).eq(expected.iter().copied())
     });
-    // The upstream that is written in place has the name of another one with the same node, and they are told as one.
+    // An inline upstream with the name of another one and the same node shares its series.
     assert_valid(&page(&gateway));
 }
 
@@ -560,7 +560,7 @@ fn a_reload_keeps_the_series_of_its_routes_and_drops_others() {
     let requests = |route: &str| counts(&gateway).get(&format!("requests_total api {route} GET 2xx")).copied();
     ["/stays", "/goes", "/stays"].into_iter().for_each(get);
     eventually("they are counted", || requests("stays") == Some(2) && requests("goes") == Some(1));
-    // One that is under way while the configuration changes belongs to the route that it was given.
+    // A running request is counted for the route of its own configuration.
     let mut begun = Connection::open(gateway.address()).unwrap();
     let socket = [API, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
     assert_eq!(begun.request("GET", "/socket", &socket, b"").unwrap().status, 101);
@@ -594,11 +594,11 @@ fn a_hundred_reloads_with_other_routes_leak_no_series() {
         gateway.reload_with(&small(upstream.address(), &[&format!("r{}", n + 1)]));
         gateway.wait_for_log(&format!("reloaded generation={}\n", n + 2));
     }
-    // Pairs of a reused connection and a made one come and go; a route has more than 40 series.
+    // The series for new and reused connections come and go; a route has more than 40 series.
     assert!(sizes.last().unwrap() - sizes.first().unwrap() < 5, "{sizes:?}");
 }
 
-/// A service with these routes, and one for WebSockets.
+/// A service with these routes, and a service for WebSockets.
 fn small(upstream: SocketAddr, routes: &[&str]) -> String {
     let routes: String = routes.iter().map(|name| format!("      - {{ name: {name}, paths: [/{name}] }}\n")).collect();
     format!(
@@ -702,7 +702,7 @@ fn dashboard_queries(file: &Path) -> Vec<String> {
                     queries.push(query.clone());
                 }
                 if let Some(serde_json::Value::String(query)) = object.get("definition") {
-                    // label_values(QUERY, LABEL) is the variable's way to say `group by (LABEL) (QUERY)`.
+                    // label_values(QUERY, LABEL) of a variable means `group by (LABEL) (QUERY)`.
                     let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
                     let (query, label) = inner.and_then(|inner| inner.rsplit_once(", ")).expect("label_values");
                     queries.push(format!("group by ({label}) ({query})"));
@@ -719,7 +719,7 @@ fn dashboard_queries(file: &Path) -> Vec<String> {
     queries
 }
 
-/// The names of the metrics in a query, and the labels that its result can have.
+/// The names of the metrics in a query, and the labels of its result.
 fn check(expr: &Expr, known: &Known, query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut found = (BTreeSet::new(), BTreeSet::new());
     let merge = |found: &mut (BTreeSet<String>, BTreeSet<String>), more: (BTreeSet<String>, BTreeSet<String>)| {
@@ -781,7 +781,7 @@ fn check(expr: &Expr, known: &Known, query: &str) -> (BTreeSet<String>, BTreeSet
     found
 }
 
-/// The names of all series, and the labels that each has, those that Prometheus gives it included.
+/// The names of all series with their labels, including the labels that Prometheus adds.
 type Known = BTreeMap<String, BTreeSet<String>>;
 
 fn known() -> Known {
@@ -799,7 +799,7 @@ fn known() -> Known {
     for name in PROCESS {
         known.insert(name.to_owned(), labels(&[]));
     }
-    // Prometheus's own.
+    // Metrics of Prometheus itself.
     known.insert("up".to_owned(), labels(&[]));
     known
 }
@@ -819,24 +819,24 @@ const PROCESS: [&str; 7] = [
 /// One line.
 #[derive(Debug, Clone)]
 struct Sample {
-    /// The metric that it belongs to.
+    /// The name of its metric.
     family: String,
     kind: String,
-    /// Its own name: with a suffix, if it is of a histogram.
+    /// The name of the series, with the suffix of a histogram if it has one.
     name: String,
     labels: Vec<(String, String)>,
     value: f64,
 }
 
 impl Sample {
-    /// The name without our prefix, and the values of the labels.
+    /// The name without the prefix `corsgate_`, and the values of the labels.
     fn key(&self) -> String {
         let name = self.name.strip_prefix("corsgate_").unwrap_or(&self.name);
         self.labels.iter().fold(name.to_owned(), |key, (_, value)| key + " " + value)
     }
 }
 
-/// All that is told now.
+/// All current samples.
 fn page(gateway: &Gateway) -> Vec<Sample> {
     let response = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "127.0.0.1")]);
     assert_eq!(response.status, 200, "{}", response.text());
@@ -844,7 +844,7 @@ fn page(gateway: &Gateway) -> Vec<Sample> {
     parse(response.text())
 }
 
-/// What only grows: counters, and how often each histogram was used.
+/// The values that only grow: counters, and the counts of histograms.
 fn counts(gateway: &Gateway) -> BTreeMap<String, i64> {
     let growing = |sample: &Sample| {
         let is_count = sample.kind == "histogram" && sample.name.ends_with("_count");
@@ -868,7 +868,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Reads the text format (version 0.0.4) to the letter: for each metric one HELP, one TYPE, and its samples.
+/// Parses the text format (version 0.0.4) strictly: for each metric one HELP, one TYPE, and its samples.
 fn parse(text: &str) -> Vec<Sample> {
     assert!(text.ends_with('\n'), "it does not end with a line");
     let (mut samples, mut families) = (Vec::new(), HashSet::new());
@@ -929,7 +929,7 @@ fn parse_sample(line: &str) -> Sample {
     Sample { family: String::new(), kind: String::new(), name: name.to_owned(), labels, value }
 }
 
-/// What `promtool check metrics` looks at, and that histograms add up.
+/// The checks of `promtool check metrics`, and the sums of histograms.
 fn assert_valid(samples: &[Sample]) {
     let mut seen = HashSet::new();
     for sample in samples {
@@ -965,7 +965,7 @@ fn assert_valid(samples: &[Sample]) {
         }
         assert_eq!(sample.name.ends_with("_bucket"), labels.iter().any(|(name, _)| name == "le"), "{sample:?}");
     }
-    // Buckets of a series stand together, and its sum and count behind them.
+    // The buckets of a series are consecutive, followed by its sum and count.
     let mut histograms = samples.iter().filter(|sample| sample.kind == "histogram").peekable();
     while histograms.peek().is_some() {
         let (mut bound, mut count) = (f64::NEG_INFINITY, 0.0);
