@@ -1,12 +1,12 @@
 //! The case tables in `tests/cases`: the response to each request, row by row. A CORS header that a row does not list
 //! must not be there.
 //!
-//! The same rows run several times, by one runner: against the engine, without a process, and against the running proxy
-//! with a recording upstream, in each way that clients and upstreams can be connected. So whatever the adapter adds,
-//! loses or forgets, and whatever one protocol does otherwise than another, shows as a difference.
+//! One runner runs the same rows against the engine without a process, and against the running proxy with a recording
+//! upstream, over every combination of client and upstream protocol. A header that the proxy adds or loses, or that one
+//! protocol handles differently, shows as a difference.
 //!
-//! A row is the same over `http` and `https`. Only an Origin that is the request's own, or would be if the scheme were
-//! another one, depends on it: such a row says `{scheme}` and `{other_scheme}`.
+//! A row is the same over `http` and `https`, except for an Origin that equals the origin of the request, or would with
+//! the other scheme: such a row has `{scheme}` and `{other_scheme}`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

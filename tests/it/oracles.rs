@@ -1,8 +1,8 @@
-//! Slow, obvious twins: what must be fast is compared with a few lines written from the contract alone, on random
-//! inputs that lean towards near misses.
+//! Oracles: fast code is compared with a few slow and obvious lines that follow the design, on random inputs close to
+//! valid ones.
 //!
-//! A twin shares no code with what it is compared to, and works on text where the original works on parsed values.
-//! Failing inputs are kept beside this folder, in `proptest-regressions`, and are tried first from then on.
+//! An oracle shares no code with the tested code, and works on text where the code works on parsed values. Failing
+//! inputs are kept in `tests/proptest-regressions` and run first from then on.
 
 use std::collections::HashSet;
 
@@ -53,7 +53,7 @@ proptest! {
     }
 }
 
-/// Design, "Origin patterns", word for word.
+/// Design, "Origin patterns", literally.
 fn covers(pattern: &str, origin: &str) -> bool {
     let (Some((scheme, listed)), Some((given, authority))) = (pattern.split_once("://"), origin.split_once("://"))
     else {
@@ -93,7 +93,7 @@ fn tuple(text: &str) -> TuplePattern {
 }
 
 const SCHEMES: [&str; 5] = ["https", "http", "wss", "tauri", "chrome-extension"];
-/// Names that are each other's suffixes and look-alikes, and addresses.
+/// Names that are suffixes of each other or look alike, and addresses.
 const HOSTS: [&str; 12] = [
     "foo.com",
     "bar.com",
@@ -139,12 +139,12 @@ fn labels() -> impl Strategy<Value = String> {
         Just("www".to_owned()),
         Just("a.b".to_owned()),
         "[a-z0-9_-]{1,5}(\\.[a-z0-9_-]{1,5}){0,2}",
-        // As deep as a name goes: every tail is a candidate.
+        // The deepest possible name: every suffix is a candidate.
         (1..120_usize).prop_map(|depth| vec!["a"; depth].join(".")),
     ]
 }
 
-/// Texts from origins to rubbish.
+/// Texts from valid origins to random characters.
 fn origin_text() -> impl Strategy<Value = String> {
     let v6 = any::<u128>().prop_flat_map(|bits| {
         let sparse =
@@ -166,7 +166,7 @@ fn origin_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What turns an origin into one that only looks like it.
+/// Changes that make another origin look like this one.
 #[derive(Debug, Clone)]
 enum Slip {
     InFrontOfHost(&'static str),
@@ -256,7 +256,7 @@ proptest! {
     }
 }
 
-/// What of an authority is the host, by the book.
+/// The host of an authority, as the standard defines it.
 fn host_name(authority: &str) -> Option<String> {
     let lower = authority.to_ascii_lowercase();
     let host = match lower.starts_with('[') {
@@ -292,7 +292,7 @@ proptest! {
             });
             builder.service(hosts, entries.collect());
         }
-        // A service that has a host twice is told twice, and conflicts with itself unless it has no route at all.
+        // A service with the same host twice conflicts with itself, unless it has no routes.
         let built = builder.build(|services| {
             let mut services = services.to_vec();
             services.dedup();
@@ -357,8 +357,9 @@ fn try_all(services: &[Service], authority: &str, path: &str, method: &str) -> T
     Tried::Path(these, named.or_else(|| best.iter().find(|id| methods(**id).is_none())).copied())
 }
 
-/// How specific a pattern is for a path that it matches: at each step the end beats a literal segment, that beats a
-/// parameter, that beats `*`. No two different patterns have the same rank for one path.
+/// The specificity of a pattern for a path that it matches. At each step the end of the pattern ranks above a literal
+/// segment, a literal above a parameter, and a parameter above `*`. No two different patterns have the same rank for
+/// one path.
 fn rank(pattern: &str, path: &str) -> Option<Vec<u8>> {
     let (front, open) = match pattern.strip_suffix("/*") {
         Some(front) => (front, true),
@@ -384,8 +385,8 @@ fn rank(pattern: &str, path: &str) -> Option<Vec<u8>> {
     Some(rank)
 }
 
-/// Whether two routes would take the same request: same host, same path but for parameters' names, and a method in
-/// common, or both without methods.
+/// Whether two routes conflict: same host, same path except for the names of parameters, and a common method or both
+/// without methods.
 fn any_conflict(services: &[Service]) -> bool {
     let mut taken: Vec<(String, String, Option<&str>)> = Vec::new();
     for (hosts, entries) in services {
@@ -398,7 +399,7 @@ fn any_conflict(services: &[Service]) -> bool {
                     None => vec![None],
                     Some(methods) => methods.iter().map(|method| Some(*method)).collect(),
                 };
-                // The same method twice in one route is no quarrel with anybody.
+                // A repeated method in one route is no conflict.
                 methods.dedup();
                 taken.extend(methods.into_iter().map(|method| (host.to_lowercase(), path.clone(), method)));
             }
@@ -419,7 +420,7 @@ fn services_and_requests() -> impl Strategy<Value = (Vec<Service>, Vec<(String, 
     let hosts = prop_oneof![1 => Just(Vec::new()), 4 => vec(host, 1..4)];
     let methods = option::weighted(0.4, subsequence(&METHODS[..4], 1..3));
     let entry = (path_pattern(), methods).prop_map(|(path, methods)| Written { path, methods });
-    // Conflicts are likely, and mostly taken out, so that there is something to route.
+    // Conflicts are likely. Most of them are removed, so that there is something to route.
     let services = (vec((hosts, vec(entry, 0..6)), 1..6), prop::bool::weighted(0.9));
     let services = services.prop_map(|(mut services, peaceful)| {
         if peaceful {
@@ -487,7 +488,7 @@ proptest! {
     }
 }
 
-/// Decodes, and then looks.
+/// Decodes the path and then compares the segments.
 fn decodes_to_something_else(path: &[u8]) -> bool {
     path.split(|b| *b == b'/').any(|segment| {
         let decoded = decode(segment);
@@ -554,7 +555,7 @@ proptest! {
             (true, Ok(())) => Reason::AllowedExact,
         };
         prop_assert_eq!(decision.reason, expected);
-        // The true lists, or with credentials and `*` what was asked for, if that is names at all.
+        // The configured lists, or with credentials and `*` the requested names if they are valid.
         let value = |field| decision.edits.value(field).map(|value| value.to_str().unwrap().to_owned());
         let echo = fields.iter().filter(|field| field.contains(|c| !", \t".contains(c))).cloned().collect::<Vec<_>>();
         let headers_value = match (credentials && names.contains(&"*"), names_pass(&names, credentials, &fields)) {
@@ -579,8 +580,8 @@ fn method_passes(listed: &[&str], requested: Option<&str>) -> bool {
     })
 }
 
-/// Design, section 3: more than 128 names or 8 KiB of them is a refusal; `*` leaves out `Authorization`, but not with
-/// credentials, where names are echoed.
+/// Design, section 3: more than 128 names or 8 KiB of names are refused. `*` does not cover `Authorization`, except
+/// with credentials, where names are echoed.
 fn names_pass(listed: &[&str], credentials: bool, fields: &[String]) -> Result<(), Reason> {
     let elements: Vec<&str> = fields.iter().flat_map(|field| field.split(',')).collect();
     if elements.len() > 128 || fields.iter().map(String::len).sum::<usize>() > 8 * 1024 {
@@ -604,7 +605,7 @@ fn normalise(method: &str) -> String {
     }
 }
 
-/// The names in order, the first of each, `*` in front.
+/// The names in order without repetitions, `*` first.
 fn once_each(names: impl Iterator<Item = String>, same: impl Fn(&str) -> String) -> String {
     let (stars, others): (Vec<String>, Vec<String>) = names.partition(|name| name == "*");
     let mut seen = HashSet::new();
@@ -684,7 +685,7 @@ proptest! {
     }
 }
 
-/// Design, section 3: exactly the request headers that the answer depends on.
+/// Design, section 3: exactly the request headers on which the response depends.
 fn needed(settings: &Settings, preflight: bool) -> Vec<&'static str> {
     let any_origin = settings.allow_origins.as_ref().is_some_and(|list| list.entries()[0] == "*");
     let statuses_differ = settings.preflight.status != settings.preflight.refused_status;
@@ -745,7 +746,7 @@ proptest! {
         let request = asked.as_request();
         let decision = policy.decide(&request);
         let mut response = HeaderMap::new();
-        // What the gateway answers itself begins empty.
+        // A local reply starts without fields.
         if decision.action == PolicyAction::Forward {
             for (name, value) in &upstream {
                 response.append(*name, HeaderValue::from_static(value));
@@ -768,7 +769,7 @@ proptest! {
                 prop_assert!(allowed == b"*" || Some(allowed) == origin, "{allowed:?} is not the request's Origin");
                 prop_assert!(allowed != b"*" || !settings.allow_credentials, "* with credentials");
             }
-            // What was asked for comes back in two places only, checked, and only with credentials and `*`.
+            // A requested value is reflected in two fields only, after a check, and only with credentials and `*`.
             for (name, value) in &response {
                 let echo = [("access-control-allow-methods", "access-control-request-method"),
                     ("access-control-allow-headers", "access-control-request-headers")];
@@ -786,7 +787,7 @@ proptest! {
     }
 }
 
-/// Everything that a decision says.
+/// All parts of a decision.
 fn told(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
     let mut response = HeaderMap::new();
     decision.edits.apply(&mut response);
@@ -901,7 +902,7 @@ fn upstream_field() -> impl Strategy<Value = (&'static str, &'static str)> {
 
 // === JSON ===
 
-/// JSON has a parser of its own, and is YAML nevertheless. A comment behind makes it YAML only.
+/// JSON has its own parser and must read as YAML does. A trailing comment makes the text YAML only.
 #[test]
 fn json_reads_as_yaml() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/walkthrough.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! What hostile clients and sloppy upstreams have once got through, each with its story.
+//! Regressions. Each test describes the defect that it prevents.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,13 +25,13 @@ services: [{{ name: api, upstream: api, cors: {{ allow_origins: https://app.test
     ))
 }
 
-/// A node that hangs for longer than a body may take was taken for a client that sends its body too slowly.
+/// A node that did not answer for longer than body_timeout was taken for a client that sends its body too slowly.
 #[test]
 fn each_attempt_has_its_own_body_timeout() {
     let (hangs, answers) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200)));
     let limits = "limits: { body_timeout: 700ms }";
     let gateway = gateway(limits, &[&hangs, &answers], ", timeouts: { read: 1500ms }, ejection: false");
-    // At the same time, so that the test does not wait for one after the other.
+    // In parallel, to save time.
     thread::scope(|scope| {
         for (method, body) in [("GET", &b""[..]), ("GET", b""), ("PUT", b"abc"), ("DELETE", b""), ("PUT", b"abc")] {
             let address = gateway.address();
@@ -45,7 +45,7 @@ fn each_attempt_has_its_own_body_timeout() {
     assert!(hangs.hits() > 1, "nothing was tried twice, and this shows nothing");
 }
 
-/// A response with a length was kept back until it was complete, header and all.
+/// A response with a length was buffered until it was complete, including its header.
 #[test]
 fn the_first_bytes_of_a_slow_response_do_not_wait_for_the_last() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -81,8 +81,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}] }} }
     upstream.join().unwrap();
 }
 
-/// Two lengths of one value, lengths where there can be none, codings that nobody knows: clients differ in what they make
-/// of these, and those of HTTP/2 break off.
+/// Repeated lengths, lengths where none is allowed, unknown codings: clients interpret them differently, and HTTP/2
+/// clients close the stream.
 #[test]
 fn a_response_has_one_content_length_or_is_refused() {
     #[rustfmt::skip]
@@ -108,7 +108,7 @@ fn a_response_has_one_content_length_or_is_refused() {
     }
 }
 
-/// A flood of interim responses cost a core for as long as the upstream went on.
+/// A flood of interim responses used a whole core for as long as the upstream continued.
 #[test]
 fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     let hints = |n: usize| "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(n);
@@ -124,7 +124,7 @@ fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     assert_eq!(fetch(gateway_of_many.address(), "GET", "/", &[HOST]).status, 502);
 }
 
-/// Pingora made an upgrade of an Upgrade field alone, behind whoever had not seen one.
+/// Pingora took an Upgrade field alone for an upgrade, behind a proxy that had not seen one.
 #[test]
 fn an_upgrade_without_connection_upgrade_is_ignored() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -135,7 +135,7 @@ fn an_upgrade_without_connection_upgrade_is_ignored() {
     assert_eq!((received.header("Upgrade"), received.header("Connection")), (None, None));
 }
 
-/// `X-Real-IP` is what many upstreams behind nginx believe.
+/// Many upstreams behind nginx trust `X-Real-IP`.
 #[test]
 fn x_real_ip_is_accepted_from_trusted_proxies_only() {
     for (trusted, real) in [("", None), ("trusted_proxies: [127.0.0.1]", Some("192.0.2.9"))] {
@@ -149,7 +149,8 @@ fn x_real_ip_is_accepted_from_trusted_proxies_only() {
     }
 }
 
-/// Behind a PROXY header that names nobody, what the client wrote itself was believed, for it comes from the balancer.
+/// Behind a PROXY header without an address, the fields of the client itself were trusted, because the peer is the load
+/// balancer.
 #[test]
 fn a_proxy_header_without_an_address_makes_no_peer_trusted() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -170,7 +171,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert_eq!((received.header("X-Forwarded-Proto"), received.header("Forwarded")), (Some("http"), None));
 }
 
-/// A balancer that was missing from trusted_proxies was an outage with an empty log.
+/// A load balancer that was missing in trusted_proxies caused an outage with an empty log.
 #[test]
 fn refused_peers_are_logged_at_a_limited_rate() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -191,7 +192,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert!(gateway.stderr().matches(line).count() < 5, "{}", gateway.stderr());
 }
 
-/// A refused upgrade was cut when the time was over in which the upgrade should have begun.
+/// The response to a refused upgrade was cut at the deadline for the begin of the upgrade.
 #[test]
 fn a_refused_upgrade_has_the_time_of_a_usual_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -216,7 +217,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], tim
     upstream.join().unwrap();
 }
 
-/// What needs a restart was compared with the file before, so that a second reload said nothing, and the way back said it.
+/// Keys that need a restart were compared with the previous file, so that a second reload did not warn, and the reload
+/// back to the original warned.
 #[test]
 fn a_reload_warns_about_differences_from_the_start() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -258,7 +260,7 @@ fn a_second_successor_is_refused() {
     assert_eq!(fetch(second.address(), "GET", "/", &[HOST]).status, 200);
 }
 
-/// What was cut off at the end of the grace period was nowhere to be read.
+/// Requests that were cut at the end of the grace period were not logged.
 #[test]
 fn the_end_of_the_grace_period_logs_the_cut_requests() {
     let upstream = Upstream::start(|_| Reply::hang());

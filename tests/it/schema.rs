@@ -1,5 +1,5 @@
-//! `corsgate schema` describes the file that the reader takes: whatever `check` accepts is valid by it, and what is
-//! wrong in form is not. A validator of somebody else's says so, as an editor would.
+//! `corsgate schema` accepts every file that `check` accepts, and refuses files of wrong form. An independent validator
+//! checks this, as an editor would.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::corpus;
 use crate::support::gateway::run;
 use corsgate::snapshot::Loaded;
 
-/// What is wrong in form. Everything with one of these codes is refused by the schema too.
+/// Codes of files of wrong form. The schema refuses every file with one of them.
 const OF_FORM: &[&str] = &[
     "any-in-set",
     "bad-header-name",
@@ -50,7 +50,7 @@ const OF_FORM: &[&str] = &[
     "wrong-value",
 ];
 
-/// Files with such a code that no schema can tell from good ones, or only one that nobody could read.
+/// Files with such a code that no readable schema can refuse.
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("duration_over_a_day.txt", "a pattern would have to count"),
     ("proxy_protocol_without_trust.txt", "two places far from each other"),
@@ -86,7 +86,7 @@ fn the_schema_refuses_files_of_wrong_form() {
     let schema = validator();
     let (mut accepted, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for case in corpus::cases("refused") {
-        // What is no YAML, or has a key twice, an editor says without a schema.
+        // An editor reports invalid YAML and repeated keys without a schema.
         let Some(value) = value(&case.config) else { continue };
         let problems = corpus::read(&case.config).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
@@ -107,7 +107,7 @@ fn the_schema_refuses_an_unknown_key_at_each_place() {
     let document = reference();
     let mut places = Vec::new();
     walk(&document, &mut String::new(), &mut |path, value| {
-        // Below these the keys are names.
+        // Below these places the keys are names.
         if value.is_object() && !["/origin_sets", "/cors_policies", "/upstreams"].contains(&path) {
             places.push(path.to_owned());
         }
@@ -123,7 +123,7 @@ fn the_schema_refuses_an_unknown_key_at_each_place() {
     }
 }
 
-/// Each value of a file with every key is replaced by others.
+/// Replaces each value of a file that has every key.
 #[test]
 fn the_schema_accepts_every_value_that_check_accepts() {
     let schema = validator();
@@ -147,7 +147,8 @@ fn the_schema_accepts_every_value_that_check_accepts() {
         json!({}),
         Value::Null,
     ];
-    // Words of YAML where a text is wanted are texts to `check`; see the documentation of `corsgate::config::schema`.
+    // Where a text is expected, `check` reads YAML's keywords as text; see the documentation of
+    // `corsgate::config::schema`.
     let is_odd = |place: &str, is_text: bool, other: &Value| match other {
         Value::Null => is_text,
         Value::Bool(_) | Value::Number(_) => {
@@ -175,11 +176,11 @@ fn the_schema_accepts_every_value_that_check_accepts() {
         }
     }
     assert!(accepted > 200, "only {accepted} were accepted");
-    // What is missed needs names, files or two places to be told.
+    // Other differences would need names, files or two places of the file.
     assert!(refused > 10 * missed, "{refused} are refused, {missed} are not");
 }
 
-/// The same for texts with a form of their own: good ones with something put in or taken out anywhere.
+/// The same for texts with their own syntax: valid ones with an insertion or a deletion at any position.
 #[test]
 fn the_schema_accepts_every_text_that_check_reads() {
     use corsgate::config::{Duration, Size};
@@ -228,7 +229,7 @@ fn the_schema_accepts_every_text_that_check_reads() {
                     for skipped in 0..=1 {
                         let Some(rest) = ends.get(i + skipped) else { continue };
                         let changed = format!("{}{slip}{}", &text[..*at], &text[*rest..]);
-                        // As an entry of a list, or as the only one in a string; durations and sizes as they are.
+                        // As an entry of a list, or as the only entry in a string; durations and sizes directly.
                         let values = match name {
                             "Duration" | "Size" => vec![json!(changed)],
                             _ => vec![json!(changed), json!([changed])],
@@ -237,7 +238,7 @@ fn the_schema_accepts_every_text_that_check_reads() {
                         if reads(&changed) {
                             read += 1;
                             for value in values {
-                                // A comma in a string separates.
+                                // A comma in a string separates entries.
                                 let is_list_only = changed.contains(',') && value.is_string();
                                 assert!(is_list_only || schema.is_valid(&value), "{name}: {value}");
                             }
@@ -265,7 +266,7 @@ fn bounds_and_defaults_of_the_schema_are_those_of_check() {
     walk(&document, &mut String::new(), &mut |place, _| {
         let Some(property) = property(&schema, place) else { return };
         if let Some(default) = property.get("default") {
-            // A policy for all services and hashing on nothing need changes elsewhere.
+            // A policy for all services, and hashing, need changes in other places too.
             defaults += 1;
             let needs_more = place.ends_with("/balance") && document.pointer(place).unwrap() == "hash";
             assert!(
@@ -303,7 +304,7 @@ fn the_command_prints_the_schema_and_nothing_else() {
     assert_eq!(schema["properties"]["listeners"]["minItems"], 1);
 }
 
-/// A hover without a text helps nobody.
+/// Editors show the description of a key.
 #[test]
 fn every_key_has_a_description() {
     let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
@@ -317,7 +318,7 @@ fn every_key_has_a_description() {
     assert!(keys > 90, "only {keys}");
 }
 
-/// `BLESS=1 cargo test --test it schema` writes it.
+/// `BLESS=1 cargo test --test it schema` rewrites it.
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = root().join("docs/reference.md");
@@ -336,7 +337,7 @@ fn reference() -> Value {
     value(&fs::read_to_string(root().join("conf/reference.yaml")).unwrap()).unwrap()
 }
 
-/// Every value with its JSON pointer, the whole first.
+/// Every value with its JSON pointer, the root first.
 fn walk(value: &Value, path: &mut String, look: &mut dyn FnMut(&str, &Value)) {
     look(path, value);
     let length = path.len();
@@ -353,7 +354,7 @@ fn walk(value: &Value, path: &mut String, look: &mut dyn FnMut(&str, &Value)) {
     }
 }
 
-/// What the schema says of the key at a place; None for what is no key.
+/// The schema of the key at a place. None if there is no such key.
 fn property<'s>(schema: &'s Value, place: &str) -> Option<&'s Value> {
     let mut found = Some(schema);
     let mut at = vec![schema];
@@ -369,7 +370,7 @@ fn property<'s>(schema: &'s Value, place: &str) -> Option<&'s Value> {
     found
 }
 
-/// A schema with all that it refers to.
+/// A schema with its references resolved.
 fn choices<'s>(root: &'s Value, schema: &'s Value) -> Vec<&'s Value> {
     let mut all = vec![schema];
     if let Some(name) = schema["$ref"].as_str() {
@@ -386,7 +387,7 @@ fn validator() -> Validator {
     jsonschema::draft202012::new(&schema).expect("a schema")
 }
 
-/// A configuration as an editor sees it: anchors and tags resolved, keys texts.
+/// A configuration as an editor sees it: anchors and tags resolved, keys as text.
 fn value(text: &str) -> Option<Value> {
     let value: serde_yaml::Value = serde_yaml::from_str(text.trim_start_matches('\u{feff}')).ok()?;
     Some(as_json(value))

@@ -1,5 +1,5 @@
-//! What clients see of TLS: which certificate, until when, for whom, and what becomes of those who ask for the wrong
-//! thing. And what operators see: a certificate that cannot be used is refused where it is named, before it is served.
+//! TLS with clients: certificates and their renewal, client certificates, redirects, misdirected requests. And the
+//! errors for operators: a certificate that cannot be used is refused at its position, before it is in force.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const PREFLIGHT: (&str, &str) = ("Access-Control-Request-Method", "PUT");
 const REFUSED: &str = "reload refused, the configuration in force stays:";
 
-/// A TLS listener that has these lines, in front of one upstream.
+/// A TLS listener with these lines, in front of one upstream.
 fn config(tls: &str, upstream: &Upstream) -> String {
     format!(
         "
@@ -37,12 +37,12 @@ services:
     )
 }
 
-/// The only certificate of a listener, and whatever else the listener says.
+/// A listener with one certificate, and these lines.
 fn one_certificate(more: &str) -> String {
     format!("      certificates: [{{ cert: tls/api.crt, key: tls/api.key }}]\n{more}")
 }
 
-/// An upstream, an authority, and a certificate of it for `api.test`.
+/// An upstream, a CA, and a certificate of that CA for `api.test`.
 fn parts() -> (Upstream, Authority, Certificate) {
     let authority = Authority::new("authority");
     let certificate = authority.issue(&["api.test"]);
@@ -53,13 +53,13 @@ fn start(tls: &str, upstream: &Upstream, files: &[Files]) -> Gateway {
     Gateway::start_with_files(&config(tls, upstream), &files.concat())
 }
 
-/// The certificate that a client is shown.
+/// The certificate that a client gets.
 #[track_caller]
 fn shown(gateway: &Gateway, tls: &TlsClient) -> Vec<u8> {
     Connection::open_tls(gateway.address(), tls).expect("a handshake").server_certificate().to_vec()
 }
 
-/// Whether a client gets no answer: neither in the handshake, nor, with TLS 1.3, right after it.
+/// Whether a client is refused, in the handshake or, with TLS 1.3, right after it.
 fn is_refused(gateway: &Gateway, tls: &TlsClient) -> bool {
     let connection = Connection::open_tls(gateway.address(), tls);
     connection.and_then(|mut connection| connection.request("GET", "/", &[HOST], b"")).is_err()
@@ -73,7 +73,7 @@ fn assert_readable(response: &Response) {
 
 // --- which certificate
 
-/// Three certificates, in an order in which only the kind of a match can decide.
+/// Three certificates, in an order in which only the kind of match can decide.
 const THREE: &str = "
       certificates:
         - { cert: tls/default.crt, key: tls/default.key }
@@ -93,7 +93,7 @@ fn a_client_gets_the_certificate_for_its_sni() {
         ("API.test", &exact, "api.test"),
         ("exact.wild.test", &exact, "api.test"),
         ("a.wild.test", &wildcard, "a.wild.test"),
-        // A wildcard is one label.
+        // A wildcard covers one label.
         ("a.b.wild.test", &default, "default.test"),
         ("wild.test", &default, "default.test"),
         ("default.test", &default, "default.test"),
@@ -119,7 +119,7 @@ fn the_whole_certificate_chain_is_sent() {
     let mut chain = leaf.clone();
     chain.cert += &intermediate.pem();
     let gateway = start(&one_certificate(""), &upstream, &[chain.files("tls/api")]);
-    // Who trusts the root alone needs what is between.
+    // A client that trusts only the root needs the intermediate certificate.
     assert_eq!(shown(&gateway, &TlsClient::new(&root, "api.test")), leaf.der);
 }
 
@@ -153,10 +153,10 @@ fn a_reload_applies_a_renewed_certificate_and_loses_no_connection() {
     };
     still_serves();
 
-    // Only the certificate, for the same key; then both.
+    // First the certificate alone, for the same key; then both.
     let second = authority.renew(&first);
     gateway.replace("tls/api.crt", &second.cert);
-    // A file on the disk changes nothing by itself.
+    // A changed file alone has no effect.
     assert!(shown(&gateway, &tls) == first.der);
     gateway.signal(Signal::Hup);
     gateway.wait_for_log("reloaded generation=2");
@@ -192,21 +192,21 @@ fn a_reload_adds_and_removes_certificates() {
     assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
 
-/// Two certificates, each key on a line of its own.
+/// Two certificates, each key on its own line.
 const TWO: &str = "      certificates:
         - cert: tls/default.crt
           key: tls/default.key
         - cert: tls/api.crt
           key: tls/api.key";
 
-/// A pair of files that cannot be used.
+/// An unusable pair of files.
 struct Bad {
     what: &'static str,
-    /// The files in place of `tls/api.crt` and `tls/api.key`; None: there is no such file.
+    /// The contents of `tls/api.crt` and `tls/api.key`; None: the file does not exist.
     files: [Option<String>; 2],
-    /// The values that the problem may be named at.
+    /// The values at which the problem may be reported.
     at: &'static [&'static str],
-    /// What its explanation must say, in any case of letters.
+    /// A part of the message, in any case of letters.
     says: &'static str,
 }
 
@@ -245,7 +245,7 @@ impl Bad {
         names.into_iter().zip(self.files.clone()).filter_map(|(name, text)| Some((name, text?))).collect()
     }
 
-    /// Whether a text says where the problem is, and what.
+    /// Whether a text has the position and the message of the problem.
     #[track_caller]
     fn assert_explained(&self, config: &str, text: &str) {
         let line_of = |value: &&&str| 1 + config.lines().position(|line| line.contains(**value)).expect("a line");
@@ -318,7 +318,7 @@ fn an_unreadable_client_ca_is_refused_at_its_position() {
     }
 }
 
-/// A path is relative to the file that names it, wherever the process was started.
+/// A path is relative to its configuration file, not to the working directory.
 #[test]
 fn the_paths_of_certificates_are_relative_to_the_configuration() {
     let (upstream, authority, certificate) = parts();
@@ -369,7 +369,7 @@ fn alpn_selects_the_protocol() {
     assert_eq!(protocol(&both, &["h2", "http/1.1"]), Ok(Some("h2".to_owned())));
     assert_eq!(protocol(&both, &["http/1.1", "h2"]), Ok(Some("h2".to_owned())));
     assert_eq!(protocol(&http_1, &["h2", "http/1.1"]), Ok(Some("http/1.1".to_owned())));
-    // Nothing in common is no connection (RFC 7301 section 3.2), least of all a guess.
+    // Without a common protocol there is no connection (RFC 7301 section 3.2).
     assert!(protocol(&http_1, &["h2"]).is_err());
     assert!(H2Client::open(http_1.address(), &TlsClient::new(&authority, "api.test")).is_err());
 }
@@ -389,7 +389,7 @@ fn a_reload_applies_to_new_handshakes() {
     assert!(is_refused(&gateway, &old));
     assert!(H2Client::open(gateway.address(), &tls).is_err());
     assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST]).status, 200);
-    // Who is there already is not asked again.
+    // Existing connections are not affected.
     assert_eq!(kept.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
     assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
@@ -405,7 +405,7 @@ fn switching_tls_of_a_listener_needs_a_restart() {
     gateway.wait_for_log("reloaded generation=2");
     let tls = TlsClient::new(&authority, "api.test");
     let changed = ("Origin", "https://changed.test");
-    // The listener is what it was; the rest is applied.
+    // The listener is unchanged; other changes are applied.
     let response = fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST, changed]);
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://changed.test"));
     assert!(shown(&gateway, &tls) == certificate.der);
@@ -438,11 +438,11 @@ fn client_certificates_are_required_or_optional_as_configured() {
         let by_h2 = |tls| H2Client::open(gateway.address(), tls).and_then(|client| client.request(&request)).is_ok();
         assert_eq!([&known, &stranger, &nobody].map(by_h2), [true, false, without_one], "{more}, HTTP/2");
     }
-    // No request of theirs was seen, and the other ones were.
+    // The upstream has received only the requests of accepted clients.
     assert_eq!(upstream.hits(), 3 * 3 + 3);
 }
 
-/// As RFC 9440 says it, so that the service can decide; and what a client claims without a handshake is taken away.
+/// The certificate is forwarded as RFC 9440 defines. The same field is removed if the client sent it itself.
 #[test]
 fn the_client_certificate_is_forwarded_to_the_upstream() {
     let (upstream, authority, certificate) = parts();
@@ -458,12 +458,12 @@ fn the_client_certificate_is_forwarded_to_the_upstream() {
     let received = upstream.received();
     assert_eq!(received[0].all("Client-Cert"), Vec::<&str>::new());
     let told = received[1].header("Client-Cert").unwrap().trim_matches(':').to_owned();
-    // Base64 of DER in the same words as between the lines of a PEM file.
+    // The Base64 text of a PEM file is that of the DER.
     let pem: String = own.cert.lines().filter(|line| !line.starts_with("-----")).collect();
     assert_eq!(told, pem);
 }
 
-/// Neither by a new handshake, nor by taking up a session of before.
+/// Neither a new handshake nor a resumed session is accepted.
 #[test]
 fn a_reload_that_removes_a_client_ca_refuses_its_clients() {
     let (upstream, authority, certificate) = parts();
@@ -484,9 +484,9 @@ fn a_reload_that_removes_a_client_ca_refuses_its_clients() {
     assert!(old.iter().all(|tls| is_refused(&gateway, tls)) && new.iter().all(|tls| !is_refused(&gateway, tls)));
 }
 
-// --- plain listeners that send everybody to TLS
+// --- plain listeners that redirect to TLS
 
-/// A plain listener that redirects, a TLS one and a plain one beside it, in front of one upstream.
+/// A plain listener that redirects, a TLS listener, and a plain listener without redirects, in front of one upstream.
 fn redirecting(to: &str, upstream: &Upstream) -> String {
     format!(
         "
@@ -521,10 +521,10 @@ fn redirects_to_https_have_cors_headers() {
             ("HEAD", "api.test", "/x", "api.test", "/x"),
             ("POST", "api.test", "/x", "api.test", "/x"),
             ("DELETE", "api.test", "/x", "api.test", "/x"),
-            // Its own port is not the one of TLS.
+            // The port of the plain listener is not that of TLS.
             ("GET", "api.test:8080", "/x", "api.test", "/x"),
             ("GET", "[::1]:8080", "/x", "[::1]", "/x"),
-            // The target stays one of this host, whatever it begins with.
+            // The location stays on this host, for every target.
             ("GET", "api.test", "//evil.test/x", "api.test", "//evil.test/x"),
             ("GET", "api.test", "http://api.test/x?y", "api.test", "/x?y"),
         ] {
@@ -534,7 +534,7 @@ fn redirects_to_https_have_cors_headers() {
             assert_readable(&response);
             assert_eq!(response.header("Access-Control-Expose-Headers"), Some("X-Trace"), "{method} {target}");
         }
-        // Without an Origin, and from a page that may not read it.
+        // Without an Origin, and with an origin that is not allowed.
         for origin in [None, Some(("Origin", "https://evil.test"))] {
             let fields: Vec<_> = [HOST].into_iter().chain(origin).collect();
             let response = fetch(gateway.address(), "GET", "/", &fields);
@@ -554,14 +554,14 @@ fn a_preflight_is_answered_and_never_redirected() {
         assert_eq!((response.status, response.header("Location")), (200, None), "{host}");
         assert_readable(&response);
         assert!(response.header("Access-Control-Allow-Methods").is_some(), "{host}");
-        // A refused one is a refusal: a redirect would say less, and lead to the same one.
+        // A refused request is not redirected: the redirect would lead to the same refusal.
         let evil = ("Origin", "https://evil.test");
         let response = fetch(gateway.address(), "OPTIONS", "/", &[("Host", host), evil, PREFLIGHT]);
         assert_eq!((response.status, response.header("Location")), (200, None), "{host}");
     }
-    // What the policy answers, it answers: the walkthrough's OPTIONS has an Origin alone.
+    // The walkthrough's policy answers an OPTIONS with an Origin alone.
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[HOST, ORIGIN]).status, 200);
-    // What it would forward is a request like others.
+    // An OPTIONS request that would be forwarded is redirected.
     let strict = ("Host", "strict.test");
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[strict, ORIGIN]).status, 308);
     assert_eq!(upstream.hits(), 0);
@@ -586,7 +586,7 @@ fn a_reload_switches_redirects_on_and_off() {
         gateway.reload_with(&redirecting(to, &upstream));
         gateway.wait_for_log(&format!("reloaded generation={generation}"));
         assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, status, "{to}");
-        // The others never redirect.
+        // The other listeners never redirect.
         assert_eq!(fetch_tls(gateway.address2(), &tls, "GET", "/", &[HOST]).status, 200, "{to}");
         assert_eq!(fetch(gateway.address3(), "GET", "/", &[HOST]).status, 200, "{to}");
     }
@@ -595,7 +595,7 @@ fn a_reload_switches_redirects_on_and_off() {
 
 // --- requests on the wrong connection
 
-/// Two hosts with policies of their own, and one certificate for one name and one for several.
+/// Two hosts with different policies, one certificate for one name and one for several names.
 fn two_hosts(upstream: SocketAddr) -> String {
     format!(
         "
@@ -615,7 +615,8 @@ services:
     )
 }
 
-/// What a client that asked for `name` gets for each authority, by HTTP/1.1 and by HTTP/2, on one connection each.
+/// The statuses that a client with the SNI `name` gets for each authority, over HTTP/1.1 and HTTP/2, on one connection
+/// each.
 fn assert_statuses(gateway: &Gateway, tls: &TlsClient, expected: &[(&str, u16)]) {
     let mut http_1 = Connection::open_tls(gateway.address(), tls).unwrap();
     let http_2 = H2Client::open(gateway.address(), tls).unwrap();
@@ -637,13 +638,13 @@ fn a_request_for_a_host_outside_of_the_certificate_gets_421() {
     let tls = |name| TlsClient::new(&authority, name);
     let expected = [("one.test", 200), ("ONE.test.:443", 200), ("b.test", 421), ("a.one.test", 421), ("one.test", 200)];
     assert_statuses(&gateway, &tls("one.test"), &expected);
-    // What the certificate covers, browsers send on the same connection (RFC 9113 section 9.1.1).
+    // Browsers reuse a connection for all names in its certificate (RFC 9113 section 9.1.1).
     let expected = [("b.test", 200), ("a.test", 200), ("x.wild.test", 200), ("x.y.wild.test", 421), ("one.test", 421)];
     assert_statuses(&gateway, &tls("a.test"), &expected);
-    // The name it asked for, though the certificate is another one's; and what the certificate is for.
+    // The SNI itself, though the certificate is for another name; and the names in the certificate.
     let unknown = tls("unknown.test").certified_for("one.test");
     assert_statuses(&gateway, &unknown, &[("unknown.test", 200), ("one.test", 200), ("b.test", 421)]);
-    // Who asked for nothing may ask for anything.
+    // A client without SNI may ask for any host.
     assert_statuses(&gateway, &tls("one.test").without_sni(), &[("one.test", 200), ("b.test", 200)]);
 }
 
@@ -667,14 +668,14 @@ fn a_421_has_the_policy_of_the_requested_host() {
     assert_eq!(upstream.hits(), 0);
 }
 
-// --- clients that do not get on
+// --- incomplete and wrong handshakes
 
 #[test]
 fn an_incomplete_handshake_is_closed_after_header_timeout() {
     use std::io::Write as _;
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
-    // Nothing at all, and the beginning of a ClientHello.
+    // No bytes, and the begin of a ClientHello.
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
         let opened = Instant::now();
         let mut stream = TcpStream::connect(gateway.address()).unwrap();
@@ -687,7 +688,7 @@ fn an_incomplete_handshake_is_closed_after_header_timeout() {
         }
         assert!(opened.elapsed() >= Duration::from_millis(800), "closed after {:?}", opened.elapsed());
     }
-    // A handshake, and no request after it.
+    // A handshake without a request.
     let mut silent = Connection::open_tls(gateway.address(), &TlsClient::new(&authority, "api.test")).unwrap();
     match silent.read("GET") {
         Ok(response) => assert_eq!(response.status, 408),
@@ -701,7 +702,7 @@ fn plain_http_to_a_tls_listener_is_refused() {
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
     let plain = Connection::open(gateway.address()).and_then(|mut plain| plain.request("GET", "/", &[HOST], b""));
-    // Nothing, or a hint as nginx gives it; never the page.
+    // No response, or 400 as nginx sends it.
     assert!(plain.is_err() || plain.is_ok_and(|response| response.status == 400));
     assert_eq!(upstream.hits(), 0);
     assert_eq!(fetch_tls(gateway.address(), &TlsClient::new(&authority, "api.test"), "GET", "/", &[HOST]).status, 200);

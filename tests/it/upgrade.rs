@@ -1,4 +1,4 @@
-//! A new binary takes over from the one that runs, and no client notices.
+//! Upgrades of the binary without a failed request.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -26,8 +26,8 @@ services:
     )
 }
 
-/// Clients that ask without pause until they are told to stop: one on a new connection for each request, the others on
-/// connections that they keep for as long as they may. Any request that fails is the end of the test.
+/// Clients that send requests without pause until they are stopped: one on a new connection for each request, the
+/// others on kept connections. A failed request fails the test.
 fn load(address: std::net::SocketAddr, stop: &AtomicBool, answered: &AtomicUsize, keep: bool) {
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
@@ -45,7 +45,7 @@ fn load(address: std::net::SocketAddr, stop: &AtomicBool, answered: &AtomicUsize
 fn two_upgrades_in_a_row_under_load_fail_no_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let mut first = Gateway::start(&config(&upstream, "grace_period: 10s"));
-    // These live for longer than the clients.
+    // The processes outlive the clients.
     let mut second = first.successor();
     let mut third = None;
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -115,7 +115,7 @@ fn readiness_fails_before_the_listeners_close() {
     let red = ready();
     assert_eq!((red.status, red.text()), (503, "draining\n"));
     assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[("Host", "admin")]).status, 200);
-    // Whoever has not noticed yet is still served.
+    // During the delay, requests are still served.
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
     assert_eq!(gateway.exit().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Nodes that die, hang and break off: which requests may fail, and which ones never do.
+//! Nodes that die, hang and close connections: which requests may fail, and which never do.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const UPGRADE: [(&str, &str); 3] = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
 
-/// A gateway in front of an upstream of these nodes, with these lines more in it.
+/// A gateway in front of an upstream with these nodes; `more` is added to the upstream.
 fn gateway(nodes: &[SocketAddr], more: &str) -> Gateway {
     let nodes: Vec<_> = nodes.iter().map(|at| format!("{{ address: \"{at}\" }}")).collect();
     Gateway::start(&format!(
@@ -43,7 +43,7 @@ fn nowhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// Two nodes of which the first does this with every request, and the second answers with the body.
+/// Two nodes: `bad` is the first; the second answers with the body of the request.
 fn bad_and_good(bad: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> (Upstream, Upstream) {
     (Upstream::start(bad), Upstream::start(|request| Reply::new(200).body(request.body.clone())))
 }
@@ -149,7 +149,7 @@ fn no_request_is_retried_after_the_response_header() {
     assert!(!gateway.stderr().contains("ejected"), "a response has come");
 }
 
-/// A hint has gone out, and the response to the same request comes from another node.
+/// The interim response of the first node has been sent; the final response comes from the second node.
 #[test]
 fn a_request_is_retried_after_an_interim_response() {
     let (bad, good) = bad_and_good(|_| Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"));
@@ -162,13 +162,13 @@ fn a_request_is_retried_after_an_interim_response() {
     assert_eq!((bad.hits(), good.hits()), (1, 2));
 }
 
-/// A kept connection that its node had closed costs no retry: with none at all, and one node only, nobody notices.
+/// A kept connection that the node has closed costs no retry, even with `retries: 0` and one node.
 #[test]
 fn a_closed_keepalive_connection_costs_no_retry() {
     let seen = Mutex::new(HashSet::new());
     let requests = AtomicUsize::new(0);
     let node = Upstream::start(move |request| {
-        // The second request of each connection finds it closed; and the process lives on.
+        // The second request of each connection finds it closed; the node itself stays up.
         match seen.lock().unwrap().insert(request.connection) {
             true => Reply::new(200).body(requests.fetch_add(1, Ordering::Relaxed).to_string()),
             false => Reply::abort(),
@@ -181,7 +181,7 @@ fn a_closed_keepalive_connection_costs_no_retry() {
     }
     assert!(node.hits() > 10, "no connection was used twice, and this shows nothing");
     assert!(!gateway.stderr().contains("WARN"));
-    // What may not be repeated is not, not even then. A connection is kept a moment after the answer has come.
+    // A POST is not repeated even then. A connection is kept a moment after the response has arrived.
     let lost = (0..100).any(|_| {
         assert_eq!(send(&gateway, "GET", b"").status, 200);
         send(&gateway, "POST", b"body").status == 502
@@ -189,7 +189,7 @@ fn a_closed_keepalive_connection_costs_no_retry() {
     assert!(lost);
 }
 
-/// HTTP/2 lets a node say that it has not looked at a request: that is repeated, whatever its method.
+/// With REFUSED_STREAM an HTTP/2 node says that it has not processed the request. Then every method may be retried.
 #[test]
 fn a_refused_stream_is_retried_for_every_method() {
     let refusing = H2Upstream::start(|_| H2Reply::reset(Reason::REFUSED_STREAM));
@@ -225,9 +225,10 @@ fn a_broken_stream_is_retried_for_idempotent_methods() {
     }
 }
 
-// --- whose fault it was
+// --- failures of clients
 
-/// Half an upload, and then nothing for longer than the node is waited for: a client can do that as often as it likes.
+/// A client can stop in the middle of an upload as often as it likes. The read timeout of the node must not count
+/// against the node.
 #[test]
 fn a_slow_or_aborted_upload_ejects_no_node() {
     let (one, other) = bad_and_good(|_| Reply::new(200));
@@ -269,7 +270,7 @@ fn a_client_that_disconnects_early_ejects_no_node() {
 fn a_silent_upstream_gives_504_after_timeouts_total() {
     let silent = [(); 3].map(|()| Upstream::start(|_| Reply::hang()));
     let nodes = silent.each_ref().map(Upstream::address);
-    // One try that is given less than it is configured to have; and three, of which the last has what is left.
+    // One attempt whose read timeout is cut; and three attempts, of which the last gets the rest of the time.
     for (timeouts, tries) in [("read: 60s, total: 1s", 1), ("read: 400ms, total: 1s", 3)] {
         let gateway = gateway(&nodes, &format!("    timeouts: {{ {timeouts} }}\n    retries: 9\n    ejection: false"));
         let started = Instant::now();
@@ -297,7 +298,7 @@ fn a_node_that_had_less_than_its_read_timeout_is_not_ejected() {
     assert_eq!(gateway.stderr().matches("node ejected").count(), 1);
 }
 
-/// The same for a client that speaks HTTP/2, whose stream could only be reset by whatever cuts it off.
+/// The same over HTTP/2, where a watchdog could only reset the stream.
 #[test]
 fn a_silent_upstream_gives_504_over_http_2() {
     let silent = Upstream::start(|_| Reply::hang());
@@ -327,7 +328,7 @@ services:
     }
 }
 
-/// It waits as long as any other request for its answer, and the node that does not give it is to blame.
+/// The handshake has the usual read timeout, and a node that misses it is ejected.
 #[test]
 fn a_websocket_handshake_has_the_read_timeout() {
     let (silent, well) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::echo()));
@@ -349,7 +350,7 @@ fn a_websocket_handshake_has_the_read_timeout() {
 
 // --- the fault run
 
-/// What a node does with requests.
+/// The behaviour of a node.
 mod mode {
     pub const WELL: u8 = 0;
     pub const SILENT: u8 = 1;
@@ -360,7 +361,7 @@ struct Node {
     address: SocketAddr,
     mode: Arc<AtomicU8>,
     running: Option<Upstream>,
-    /// What was received by those that have run here before.
+    /// The requests that earlier upstreams at this address have received.
     before: Vec<Received>,
 }
 
@@ -380,7 +381,7 @@ impl Node {
         }));
     }
 
-    /// Ends what runs here, with all connections.
+    /// Ends the upstream and closes all its connections.
     fn kill(&mut self) {
         let killed = self.running.take().expect("it runs");
         let shared = killed.received();
@@ -398,7 +399,7 @@ impl Node {
     }
 }
 
-/// A request of the run that was not answered with 200.
+/// A request of the run with another status than 200.
 #[derive(Debug)]
 struct Lost {
     method: &'static str,
@@ -407,7 +408,7 @@ struct Lost {
     sent: Instant,
 }
 
-/// The threads that send requests for as long as the run goes on.
+/// Shared by the threads that send requests during the run.
 #[derive(Default)]
 struct Load {
     stop: AtomicBool,
@@ -417,7 +418,7 @@ struct Load {
 }
 
 impl Load {
-    /// Sends GET and POST by turns on a connection that is kept, and opened again when an answer says so.
+    /// Sends GET and POST alternately on a kept connection, which is opened again after `Connection: close`.
     fn send(&self, gateway: SocketAddr, thread: usize) {
         let mut connection = Connection::open(gateway).unwrap();
         for n in 0.. {
@@ -429,7 +430,7 @@ impl Load {
             let body = if method == "POST" { id.as_bytes() } else { b"" };
             let response = connection.request(method, "/", &[HOST, ORIGIN, ("X-Request-Id", &id)], body);
             let response = response.unwrap_or_else(|error| panic!("{method} {id} has no answer: {error}"));
-            // Every answer, a good one or not, can be read by the page.
+            // Every response has CORS headers.
             assert_readable(&response);
             if response.status == 200 {
                 assert_eq!(response.body, body, "{method} {id} got the answer of another one");
@@ -444,7 +445,7 @@ impl Load {
         }
     }
 
-    /// Waits until so many requests more were answered.
+    /// Waits until this number of further requests was answered.
     #[track_caller]
     fn go_on_for(&self, requests: usize) {
         let (start, deadline) = (self.answered.load(Ordering::Relaxed), Instant::now() + Duration::from_secs(60));
@@ -462,12 +463,12 @@ impl Load {
 const THREADS: usize = 6;
 const EJECT_AFTER: usize = 3;
 
-/// Three nodes under load, of which one after the other dies, hangs, and resets what it has read.
+/// Three nodes under load. One after the other dies, hangs, and resets its connections.
 ///
-/// GETs never fail. Of POSTs only those may fail that a node had been given: one that cannot be connected to was given
-/// none; one that dies was given at most one by each thread; one that hangs or resets was given three in a row before
-/// it is left alone, what was on its way then, and one more each time that it is tried again. Whatever was given to a
-/// node is given to no other.
+/// A GET never fails. A POST fails only if it was sent to the failing node. A node that refuses connections gets none.
+/// A node that dies has at most one per thread. A node that hangs or resets gets three in a row before it is ejected,
+/// the requests under way at that moment, and one more for each return. A request that was sent to a node is sent to no
+/// other node.
 #[test]
 fn only_requests_at_the_failing_node_fail() {
     let mut nodes = [Node::new(), Node::new(), Node::new()];
@@ -481,7 +482,7 @@ fn only_requests_at_the_failing_node_fail() {
             let (load, address) = (&load, gateway.address());
             scope.spawn(move || load.send(address, thread));
         }
-        // Ends the load also when the run fails.
+        // Ends the load even if the run fails.
         let _end = StopOnDrop(&load.stop);
         load.go_on_for(200);
         assert!(load.take_lost().is_empty(), "all is well at first");
@@ -495,7 +496,7 @@ fn only_requests_at_the_failing_node_fail() {
     });
     assert!(load.take_lost().is_empty());
 
-    // Nothing that may not be repeated was.
+    // No POST was sent twice.
     let mut given = HashMap::<String, usize>::new();
     for request in nodes.iter().flat_map(Node::received).filter(|request| request.method == "POST") {
         *given.entry(request.header("X-Request-Id").expect("an id").to_owned()).or_default() += 1;
@@ -513,7 +514,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The process of the node is killed, and connections are refused; later it is started again.
+/// The node is killed and connections are refused; later it starts again.
 fn dies(node: &mut Node, gateway: &Gateway, load: &Load) {
     node.kill();
     let dead = Instant::now();
@@ -526,7 +527,7 @@ fn dies(node: &mut Node, gateway: &Gateway, load: &Load) {
     node.start();
 }
 
-/// The node takes requests, and does not answer them; later it does again.
+/// The node reads requests and does not answer them; later it does again.
 fn stops_answering(node: &Node, how: u8, status: u16, gateway: &Gateway, load: &Load) {
     let [ejected, returned] =
         ["node ejected", "ejection is over"].map(|what| format!("{what} upstream=api address={}", node.address));
@@ -535,7 +536,7 @@ fn stops_answering(node: &Node, how: u8, status: u16, gateway: &Gateway, load: &
     node.mode.store(how, Ordering::SeqCst);
     gateway.wait_for_log_count(&ejected, before.0 + 1);
     load.go_on_for(500);
-    // It is tried again at least once, and found to be no better.
+    // At least one return, which ends in another ejection.
     gateway.wait_for_log_count(&ejected, before.0 + 2);
     load.go_on_for(100);
     node.mode.store(mode::WELL, Ordering::SeqCst);
@@ -547,13 +548,13 @@ fn stops_answering(node: &Node, how: u8, status: u16, gateway: &Gateway, load: &
     let given: HashSet<String> =
         node.received().iter().filter_map(|request| request.header("X-Request-Id").map(str::to_owned)).collect();
     assert!(lost.iter().all(|lost| given.contains(&lost.id)), "not given to the node, and lost all the same: {lost:?}");
-    // Each time that it comes back, all threads may be on their way to it before the first one is known to have failed.
+    // At each return all threads may send a request to the node before the first one is known to have failed.
     let returns = count(&returned) - before.1;
     let most = EJECT_AFTER + THREADS + returns * THREADS;
     assert!(lost.len() <= most, "{} lost, {returns} returns: {lost:?}", lost.len());
 }
 
-/// Every node is given requests again.
+/// Waits until every node gets requests again.
 fn all_are_used_again(nodes: &[Node], gateway: &Gateway, load: &Load) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let before: Vec<usize> = nodes.iter().map(Node::hits).collect();

@@ -1,5 +1,4 @@
-//! TLS to upstreams: who is trusted, what is shown to them, and that a page can read what becomes of a request when they
-//! are not who they should be.
+//! TLS to upstreams: verification, client certificates, HTTP/2, and errors with CORS headers.
 
 use std::net::SocketAddr;
 
@@ -12,7 +11,7 @@ use crate::support::upstream::{Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 
-/// One service whose upstream is this node, with these settings beside it.
+/// One service with this node and these settings of its upstream.
 fn config(node: &str, settings: &str) -> String {
     format!(
         "
@@ -51,7 +50,7 @@ fn assert_status(gateway: &Gateway, status: u16) {
 
 const VERIFIED: &str = "tls: { sni: upstream.test, ca: tls/ca.pem }";
 
-/// An HTTP/1.1 upstream that shows this certificate.
+/// An HTTP/1.1 upstream with this certificate.
 fn showing(certificate: &Certificate) -> Upstream {
     Upstream::start_tls(certificate.server(None, &[]), |_| Reply::new(200))
 }
@@ -64,10 +63,10 @@ fn an_upstream_is_verified_by_its_ca_and_its_name() {
     assert_status(&gateway, 200);
     let received = upstream.received().pop().unwrap();
     assert_eq!(received.sni.as_deref(), Some("upstream.test"));
-    // The name in the handshake is the upstream's, the one in the request is what the client asked for.
+    // The SNI is the upstream's name, the Host is the client's.
     assert_eq!((received.header("Host"), received.header("X-Forwarded-Proto")), (Some("api.test"), Some("http")));
     assert_eq!(received.client_certificate, None);
-    // A connection is used again, as without TLS.
+    // The connection is reused.
     (0..9).for_each(|_| assert_status(&gateway, 200));
     let connections = upstream.received().iter().map(|request| request.connection).max();
     assert!(connections < Some(6), "{connections:?} connections for 10 requests");
@@ -93,7 +92,7 @@ fn an_unverified_upstream_gets_no_request_and_the_client_502_with_cors_headers()
         ("another authority", stranger.issue(&["upstream.test"]), VERIFIED),
         ("an old certificate", authority.issue_valid(&["upstream.test"], Valid::Past), VERIFIED),
         ("an early certificate", authority.issue_valid(&["upstream.test"], Valid::Future), VERIFIED),
-        // The system knows no authority of ours.
+        // The system does not trust the CA of the test.
         ("the system's authorities", authority.issue(&["upstream.test"]), "tls: { sni: upstream.test }"),
     ] {
         let upstream = showing(&certificate);
@@ -108,7 +107,7 @@ fn an_unverified_upstream_gets_no_request_and_the_client_502_with_cors_headers()
 #[test]
 fn a_plain_upstream_in_place_of_tls_gives_502() {
     let authority = Authority::new("authority");
-    // What is no HTTP would fail a recording upstream.
+    // Bytes that are not HTTP would fail a recording upstream.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let node = listener.local_addr().unwrap();
     let gateway = start(node, VERIFIED, &[ca(&authority)]);
@@ -120,7 +119,7 @@ fn a_plain_upstream_in_place_of_tls_gives_502() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     });
     assert_status(&gateway, 502);
-    // Should nobody have come, it need not wait.
+    // Ends the accept if no connection came.
     drop(std::net::TcpStream::connect(node));
     answer.join().unwrap();
 }
@@ -162,7 +161,7 @@ fn an_ip_address_node_needs_sni_for_verification() {
     }
 }
 
-// --- what is shown to upstreams
+// --- client certificates
 
 const SHOWN: &str = "tls: { sni: upstream.test, ca: tls/ca.pem, cert: tls/client.crt, key: tls/client.key }";
 
@@ -175,7 +174,7 @@ fn an_upstream_gets_the_client_certificate() {
     let gateway = start(upstream.address(), SHOWN, &[ca(&authority), own.files("tls/client")]);
     assert_status(&gateway, 200);
     assert_eq!(upstream.received()[0].client_certificate.as_deref(), Some(&own.der[..]));
-    // None, or one of somebody else's, is not enough.
+    // No certificate, or one of another CA, is refused.
     upstream.clear();
     for settings in [VERIFIED, SHOWN] {
         let gateway = start(upstream.address(), settings, &[ca(&authority), foreign.files("tls/client")]);
@@ -189,7 +188,7 @@ fn unusable_upstream_files_are_refused_at_their_position() {
     let authority = Authority::new("authority");
     let (own, other) = (authority.issue(&["edge.test"]), authority.issue(&["edge.test"]));
     let early = authority.issue_valid(&["edge.test"], Valid::Future);
-    // Each on a line of its own.
+    // Each key on its own line.
     let settings = "tls:
       sni: upstream.test
       ca: tls/ca.pem
@@ -219,7 +218,7 @@ fn unusable_upstream_files_are_refused_at_their_position() {
         });
         assert!(named, "{what}: {}", checked.stdout);
     }
-    // One without the other says nothing.
+    // A certificate without its key is refused, and a key without its certificate.
     for half in ["cert: tls/client.crt", "key: tls/client.key"] {
         let text = config("127.0.0.1:8443", &format!("tls: {{ sni: upstream.test, ca: tls/ca.pem, {half} }}"));
         assert_eq!(check(&text, &all()).code, 1, "{half}");
@@ -238,7 +237,7 @@ fn a_reload_applies_a_new_upstream_ca_to_kept_connections() {
         gateway.replace_all(&ca(authority));
         gateway.signal(Signal::Hup);
         gateway.wait_for_log(&format!("reloaded generation={generation}"));
-        // Also not by a connection that was made when that authority was trusted, and is still open.
+        // Including kept connections that were made when the CA was trusted.
         assert_status(&gateway, status);
         assert_status(&gateway, status);
     }
@@ -255,8 +254,8 @@ fn a_reload_with_an_unusable_upstream_file_changes_nothing() {
     assert_status(&gateway, 200);
 }
 
-/// Two upstreams that lead to one node and trust it differently share no connection: the one that is verified would
-/// otherwise be answered over one that never was.
+/// Two upstreams with the same node and different trust share no connection. Otherwise the verified upstream could be
+/// served over an unverified connection.
 #[test]
 fn upstreams_with_different_cas_share_no_connection() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
@@ -308,13 +307,13 @@ fn http_2_to_an_upstream_is_agreed_with_alpn() {
     assert_eq!((received.sni.as_deref(), received.client_certificate), (Some("upstream.test"), Some(own.der)));
     assert_eq!((received.scheme.as_deref(), received.authority.as_deref()), (Some("https"), Some("api.test")));
     assert_eq!(client_cookies(&received.headers), "a=1; b=2");
-    // Many requests, one connection.
+    // Many requests on one connection.
     (0..9).for_each(|_| assert_eq!(get(&gateway).status, 200));
     let connections = upstream.received().iter().map(|request| request.connection).max();
     assert!(connections < Some(6), "{connections:?} connections for 10 requests");
 }
 
-/// The cookies, which HTTP/2 may tell in one field or in several.
+/// The cookies; HTTP/2 may split them into several fields.
 fn client_cookies(headers: &[(String, String)]) -> String {
     crate::support::client::all(headers, "cookie").join("; ")
 }
@@ -353,7 +352,7 @@ fn an_http_2_upstream_is_verified_like_any_other() {
     }
 }
 
-/// The connection for an upgrade is one of its own kind, and TLS stands on it as on any other.
+/// An upgrade has its own connection, with TLS as any other.
 #[test]
 fn a_websocket_reaches_an_upstream_over_tls() {
     let authority = Authority::new("authority");
@@ -369,7 +368,7 @@ fn a_websocket_reaches_an_upstream_over_tls() {
             assert_eq!(socket.receive(3).unwrap(), text.as_bytes());
         }
     }
-    // Verified as well: nobody else gets the bytes of a WebSocket.
+    // The connection of a WebSocket is verified too.
     let stranger = Authority::new("stranger");
     let gateway = start(upstream.address(), VERIFIED, &[ca(&stranger)]);
     let mut socket = Connection::open(gateway.address()).unwrap();

@@ -1,5 +1,5 @@
-//! `corsgate run --watch`: a change of the configuration, or of a file that it names, is put in force without a signal,
-//! however it is made, and once.
+//! `corsgate run --watch`: every change of the configuration, or of a file that it names, causes one reload without a
+//! signal.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const APPLIED: &str = "reloaded generation=";
 const REFUSED: &str = "reload refused, the configuration in force stays:";
 
-/// A configuration that can be told by the origin that it allows.
+/// A configuration that is recognised by its allowed origin.
 fn config(upstream: &Upstream, name: &str) -> String {
     format!(
         "
@@ -37,15 +37,15 @@ fn is_in_force(gateway: &Gateway, name: &str) -> bool {
     response.header("Access-Control-Allow-Origin") == Some(&*origin)
 }
 
-/// Waits until this generation is in force, and sees that there was one step for each change.
+/// Waits until this generation is in force, and asserts that each change made one generation.
 #[track_caller]
 fn wait_for_generation(gateway: &Gateway, generation: usize) {
     gateway.wait_for_log(&format!("{APPLIED}{generation}\n"));
     assert_eq!(gateway.stderr().matches(APPLIED).count(), generation - 1, "{}", gateway.stderr());
 }
 
-/// Waits until another process of the same kind has seen two changes, one after the other: until then this one has
-/// looked at its files more than once, too.
+/// Waits until another process of the same kind has seen two changes. By then this process has checked its files more
+/// than once too.
 fn let_looks_pass(upstream: &Upstream) {
     let other = Gateway::start_watching(&config(upstream, "a"), &[]);
     for (generation, name) in [(2, "b"), (3, "c")] {
@@ -60,18 +60,18 @@ fn a_rewritten_or_replaced_file_is_reloaded() {
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     assert!(is_in_force(&gateway, "a"));
 
-    // As `cp` and an editor without a backup do it.
+    // As by `cp`, and by an editor without backups.
     fs::write(gateway.config_path(), gateway.filled_in(&config(&upstream, "b"))).unwrap();
     wait_for_generation(&gateway, 2);
     assert!(is_in_force(&gateway, "b"));
     assert!(gateway.stderr().contains(&format!("reloading changed={}\n", gateway.config_path().display())));
 
-    // Another file in its place, of the same length.
+    // Another file of the same length, moved to this place.
     gateway.write(&config(&upstream, "c"));
     wait_for_generation(&gateway, 3);
     assert!(is_in_force(&gateway, "c"));
 
-    // Written in its place by a program that takes the old one away first.
+    // Removed, and then written again.
     let away = gateway.dir().join("backup");
     fs::rename(gateway.config_path(), &away).unwrap();
     fs::write(gateway.config_path(), gateway.filled_in(&config(&upstream, "d"))).unwrap();
@@ -104,8 +104,8 @@ fn an_invalid_file_is_refused_once_and_the_next_valid_one_applies() {
     assert!(is_in_force(&gateway, "b"));
 }
 
-/// A volume of a ConfigMap as the kubelet writes it: the files are in a directory of their own, `..data` is a link to
-/// that, the files that one sees are links through `..data`, and only that link is ever exchanged.
+/// The volume of a ConfigMap as the kubelet writes it: the files are in their own directory, `..data` is a link to it,
+/// and the visible files are links through `..data`. An update exchanges only that link.
 #[test]
 fn a_config_map_update_is_reloaded() {
     fn exchange(dir: &Path, version: &str, text: &str) {
@@ -159,7 +159,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert!(shown() == second.der);
     assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
 
-    // A certificate whose key comes later: refused until it is there.
+    // A certificate without its new key is refused until the key is there.
     let third = authority.issue(&["api.test"]);
     gateway.replace("tls/api.crt", &third.cert);
     gateway.wait_for_log(REFUSED);
@@ -217,7 +217,7 @@ fn a_watched_reload_keeps_requests_and_connections() {
     gateway.write(&config(&upstream, "b"));
     wait_for_generation(&gateway, 2);
     assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
-    // It ends with the policy that it began with.
+    // The request keeps its policy.
     let response = slow.read("GET").unwrap();
     assert_eq!((response.text(), response.header("Access-Control-Allow-Origin")), ("late", Some("https://a.test")));
     assert_eq!(slow.request("GET", "/", &[HOST], b"").unwrap().status, 200);

@@ -1,5 +1,4 @@
-//! WebSockets, or whatever else a connection is upgraded to: they live through every reload, over TLS as without, and
-//! have a time limit of their own.
+//! WebSockets and other upgrades: they survive reloads, with and without TLS, and have their own timeout.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -20,7 +19,7 @@ const UPGRADE: [(&str, &str); 5] = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// An upstream that echoes, with these timeouts, and an Origin that the policy allows.
+/// An echo upstream with these timeouts, and a policy for this origin.
 fn config(upstream: SocketAddr, timeouts: &str, origin: &str) -> String {
     format!(
         "
@@ -34,7 +33,7 @@ services:
     )
 }
 
-/// An open WebSocket.
+/// Opens a WebSocket.
 #[track_caller]
 fn open(gateway: &Gateway) -> Connection {
     upgrade(Connection::open(gateway.address()).unwrap())
@@ -64,7 +63,7 @@ fn a_websocket_survives_fifty_reloads() {
         gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
         echo(&mut socket, &format!("after {generation}"));
     }
-    // Nor does it need the upstream to be in the configuration any more.
+    // The upstream may even leave the configuration.
     let other = Upstream::start(|_| Reply::new(200));
     gateway.reload_with(&config(other.address(), "", "*"));
     gateway.wait_for_log("reloaded generation=52\n");
@@ -93,7 +92,7 @@ services:
     );
     let files = [first.files("tls/api"), vec![("tls/ca.pem".to_owned(), authority.pem())]].concat();
     let gateway = Gateway::start_with_files(&text, &files);
-    // As browsers do: HTTP/1.1 for a WebSocket, though they know HTTP/2 as well.
+    // As browsers, which use HTTP/1.1 for a WebSocket although they know HTTP/2.
     let tls = TlsClient::new(&authority, "api.test").protocols(&["http/1.1"]);
     let mut socket = upgrade(Connection::open_tls(gateway.address(), &tls).unwrap());
     for generation in 2..=6 {
@@ -108,8 +107,8 @@ services:
     echo(&mut socket, &"large ".repeat(50_000));
 }
 
-/// Pingora 0.9.1 closes the connection behind the 101 when it sees that before it has noted that the request has no body:
-/// with an upstream that answers at once, that was one WebSocket in thirty.
+/// Pingora 0.9.1 closes the connection after the 101 if it sees that before it has noted that the request has no body.
+/// With an upstream that answers at once, this closed one WebSocket in thirty.
 #[test]
 fn an_immediate_101_of_the_upstream_keeps_the_websocket_open() {
     let upstream = Upstream::start(|_| Reply::echo());
