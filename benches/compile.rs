@@ -1,7 +1,6 @@
-//! From text to snapshot: what a start, a reload and `check` cost.
+//! From text to snapshot: the cost of a start, a reload and `check`.
 //!
-//! Classes to filter by: `yaml`, `json`, `compile` (from a document that is read already); and `100`, `100000`, the
-//! number of routes.
+//! Filters: `yaml`, `json`, `compile` (from a parsed document); and `100`, `100000`, the number of routes.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -51,7 +50,7 @@ fn compile(document: &Document, routes: usize) -> Snapshot {
     snapshot
 }
 
-/// Services of ten routes, each with a host of its own; one route in ten has a policy of its own.
+/// Services of ten routes, each with its own host; one route in ten has its own policy.
 fn yaml(routes: usize) -> String {
     let mut text = String::from(
         "listeners:
@@ -93,7 +92,7 @@ services:
     text
 }
 
-/// One service with that many hosts.
+/// One service with this number of hosts.
 fn hosts(hosts: usize) -> String {
     let hosts: String = (0..hosts).fold(String::new(), |mut text, i| {
         let _ = writeln!(text, "      - n{i}.example");
@@ -110,7 +109,7 @@ services:
     )
 }
 
-/// The same as JSON, as programs write it.
+/// The same as compact JSON.
 fn json(routes: usize) -> String {
     let value: serde_json::Value = serde_yaml::from_str(&yaml(routes)).expect("YAML");
     value.to_string()

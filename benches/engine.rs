@@ -1,8 +1,8 @@
-//! What one request costs: judged, and its edits applied to the upstream's response.
+//! The cost of one request: the decision, and its edits of the upstream's response.
 //!
-//! Classes to filter by: `ordinary`, `preflight`, `hostile`, `many` (origins), `wildcard`. `baseline` is what each of
-//! them includes: a response with three fields of an upstream. At the end the budget's two ratios are printed; they
-//! are measured on the policy alone.
+//! Filters: `ordinary`, `preflight`, `hostile`, `many` (origins), `wildcard`. `baseline` is the common part: a response
+//! with three fields of an upstream. At the end the two ratios of the budget are printed; they are measured on the
+//! policy alone.
 
 mod budget;
 
@@ -83,12 +83,12 @@ fn all() -> Vec<Asked> {
     ]
 }
 
-/// As many names as told, as long as told, nearly: with the commas they stay below 8 KiB.
+/// This number of names of about this length. With the commas they stay below 8 KiB.
 fn hostile(names: usize, length: usize) -> String {
     vec!["x".repeat(length); names].join(",")
 }
 
-/// As many labels as fit.
+/// The largest possible number of labels.
 fn deepest(tail: &str) -> String {
     format!("https://{}{tail}", "a.".repeat(120))
 }
@@ -124,7 +124,7 @@ const LISTED: &str =
   allow_headers: [Authorization, Content-Type, If-Match, X-Request-Source, X-Trace], expose_headers: [ETag, X-Total],
   max_age: 600, allow_credentials: true }";
 
-/// A request and what must come of it.
+/// A request and the expected decision.
 struct Asked {
     name: &'static str,
     method: Method,
@@ -146,7 +146,7 @@ impl Asked {
         headers.insert("user-agent", HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64) bench"));
         headers.insert("accept", HeaderValue::from_static("*/*"));
         for (name, value) in fields {
-            // A slice of what was read, as in the proxy: a clone counts a reference.
+            // A slice of the read buffer, as in the proxy: a clone counts a reference.
             let value = Bytes::from(format!("{value}\r\n")).slice(..value.len());
             headers.insert(*name, HeaderValue::from_maybe_shared(value).expect("a value"));
         }
@@ -202,7 +202,7 @@ fn budgets() {
     budget::compare("the same origin of 10 and of 100,000", 1.1, || decide(&ten, &short), || decide(&many, &long));
     let evil = origin("https://evil.test", Reason::OriginNotAllowed);
     budget::compare("a refusal by 10 and by 100,000 origins", 1.1, || decide(&ten, &evil), || decide(&many, &evil));
-    // Another one each time: what differs now is the memory that 100,000 origins take, not the work.
+    // A different origin each time: the difference is the memory of 100,000 origins, not the work.
     let spread = |count: usize| -> Vec<Asked> {
         let scattered = (0..4096_usize).map(|i| i * 7919 % count);
         scattered.map(|i| origin(&format!("https://n{i}.example"), Reason::AllowedExact)).collect()

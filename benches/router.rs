@@ -1,9 +1,9 @@
-//! What it costs to find a route, by the number of hosts and by the depth of the path.
+//! The cost of a route lookup, by the number of hosts and by the depth of the path.
 //!
-//! Classes to filter by: `exact`, `wildcard`, `miss`, `path`; and `10`, `10000`, `1000000`. `same` asks for one host
-//! again and again, `spread` for another one each time. The work is equal (so are the instructions), but what a
-//! million hosts take is in no cache: each step of a lookup then waits for memory, a few steps when the hosts belong
-//! to one service, some fifteen when each has routes of its own.
+//! Filters: `exact`, `wildcard`, `miss`, `path`; and `10`, `10000`, `1000000`. `same` asks for one host again and
+//! again, `spread` for another one each time. The work is equal (so are the instructions), but a million hosts do not
+//! fit into a cache. Each step of a lookup then waits for memory: a few steps when the hosts belong to one service,
+//! some fifteen when each has its own routes.
 
 mod budget;
 
@@ -64,7 +64,7 @@ fn is_found(table: &Table, host: &str, path: &str) -> bool {
     }
 }
 
-/// Each host is asked for under a name of the same length, so that only the number of hosts differs.
+/// All names have the same length, so that only the number of hosts differs.
 fn all(count: usize) -> Vec<Asked> {
     let name = |i: usize| format!("{:07}", i % count);
     let spread = || (0..65_536_usize).map(|i| i.wrapping_mul(7_919_993) % count);
@@ -82,7 +82,7 @@ fn all(count: usize) -> Vec<Asked> {
     ]
 }
 
-/// Services with as many hosts as told, each with a wildcard beside it, and two routes.
+/// Services with this number of hosts in all, each with a wildcard beside it, and two routes.
 fn table(count: usize, hosts_each: usize) -> Table {
     let mut builder = Table::builder();
     let entry =
@@ -97,7 +97,7 @@ fn table(count: usize, hosts_each: usize) -> Table {
     builder.build(|_| ()).expect("no two alike")
 }
 
-/// Patterns of every depth, so that a deep path is walked to its end, and then back.
+/// Patterns of every depth, so that the lookup of a deep path goes to its end and back.
 fn paths() -> Table {
     let mut builder = Table::builder();
     let steps = |step: &str, depth: usize| format!("/{}", vec![step; depth].join("/"));

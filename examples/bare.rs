@@ -1,5 +1,5 @@
-//! The least that a Pingora proxy can do, to measure corsgate against: everything to one upstream, and every OPTIONS
-//! answered with fixed CORS headers. No configuration, no routing, no decision.
+//! A minimal Pingora proxy to compare corsgate with. It forwards everything to one upstream, and answers every OPTIONS
+//! with fixed CORS headers. It has no configuration, no routing and no decisions.
 //!
 //! ```text
 //! bare LISTEN UPSTREAM THREADS [TLS_LISTEN CERT KEY]
@@ -7,7 +7,7 @@
 //! bare 127.0.0.1:9081 127.0.0.1:8000 1 127.0.0.1:9444 bare.crt bare.key
 //! ```
 //!
-//! With the last three it also listens for TLS, and offers HTTP/2 there; both files are PEM.
+//! With the last three arguments it also listens for TLS with HTTP/2; both files are PEM.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use pingora::server::configuration::{Opt, ServerConf};
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session};
 
-/// The same allocator as corsgate's.
+/// The allocator of corsgate.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,12 +1,12 @@
-//! Routing, CORS, the choice of a node and the access log allocate nothing for a request.
+//! Routing, CORS, the choice of a node and the access log do not allocate per request.
 //!
-//! A test binary of its own: to count allocations means to replace the global allocator, and the other tests should
-//! run on the one that they would have without this. Counts are per thread, so that these tests can run side by side.
+//! This is a separate test binary, because counting allocations replaces the global allocator. Counts are per thread,
+//! so the tests can run in parallel.
 //!
-//! Requests are built as Pingora builds them: every header value is a slice of the one buffer that was read, so that a
-//! clone counts a reference. Each measurement follows an identical one that is not counted, because the first request
-//! of a process builds what is lazy (`Vary`, the regex engine's scratch space, the reference counts of a policy's
-//! finished values). What is measured is a judgement and its edits; the response's own map has room to begin with.
+//! Requests are built as in Pingora: every header value is a slice of one buffer, so that a clone only counts a
+//! reference. Each measurement follows an identical run that is not counted, because the first request of a process
+//! initialises lazy values (`Vary`, the scratch space of the regex engine, the reference counts of a policy's finished
+//! values). A measurement covers the decision and its edits; the map of the response has free capacity.
 
 use std::fs;
 use std::net::IpAddr;
@@ -125,9 +125,9 @@ fn usual_upstream_headers_allocate_nothing() {
     }
 }
 
-/// What names http does not know costs one copy of the name in its own map, because `insert` takes the name as it is
-/// written on the wire, and a `HeaderName` is in lower case. Pingora's map makes the same copy. With a map that is
-/// given the finished name the edits themselves allocate nothing.
+/// A name that the `http` crate does not know costs one copy in its map: `insert` takes the name as written on the
+/// wire, and a `HeaderName` is in lower case. Pingora's map makes the same copy. With a map that takes the finished
+/// name the edits themselves allocate nothing.
 #[test]
 fn timing_and_private_network_edits_allocate_nothing() {
     let get = Asked::new(Method::GET, "api.example", "/timing", &[("origin", "https://app.example")]);
@@ -167,7 +167,7 @@ fn edits_of_a_pingora_response_allocate_nothing() {
 
 #[test]
 fn a_hostile_preflight_allocates_a_bounded_amount() {
-    // An echo of several fields is the only thing that is ever built from a request.
+    // The echo of several fields is the only value that is built from a request.
     let names = vec!["x".repeat(60); 60].join(",");
     let short = vec!["x-one"; 60].join(",");
     for fields in
@@ -201,13 +201,13 @@ services: [{{ name: api, upstream: {{ nodes: [{nodes}], balance: {balance} }} }}
             let picked = upstream.pick(Some(key(b"/a/path")), &[]).expect("there are nodes");
             upstream.succeeded(&picked);
         };
-        // The first look at what is published makes room for the thread.
+        // The first load of a published value initialises the thread.
         request();
         assert_eq!(measure(request).count_total, 0, "{balance}");
     }
 }
 
-/// Every request is told of when it has ended. What the first one of a route makes is there for all that follow.
+/// Every request is recorded at its end. The first request of a route creates its counters.
 #[test]
 fn counting_a_request_allocates_nothing() {
     let text = "
@@ -249,8 +249,7 @@ services:
     assert_eq!(counted, [101, 101]);
 }
 
-/// Its buffers go round. A request whose line finds none makes one, which only happens while more wait to be written than
-/// ever did before.
+/// Buffers are reused. A request allocates a new one only if more lines than ever before wait to be written.
 #[test]
 fn an_access_log_line_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -319,7 +318,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     }
 }
 
-/// One for all tests: reading 100,000 origins takes a while without optimisation.
+/// Shared by all tests, because reading 100,000 origins is slow without optimisation.
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let many: String = (0..100_000).map(|i| format!("https://n{i}.example,")).collect();
     let text = format!(
@@ -398,7 +397,7 @@ struct Outcome<'s> {
     response: HeaderMap,
 }
 
-/// Judges a request and applies its edits, counting.
+/// Decides a request and applies its edits, counting allocations.
 fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits)) -> Decided<'s> {
     let request = Request {
         method: &asked.method,
@@ -439,12 +438,12 @@ fn nothing_allocated(snapshot: &Snapshot, asked: &Asked, expect: impl Fn(&Outcom
     assert_eq!(outcome.allocated.count_total, 0, "{} {}: {:?}", asked.method, asked.path, asked.headers);
 }
 
-/// As much as an ordinary response has.
+/// The capacity of a usual response.
 fn room() -> HeaderMap {
     HeaderMap::with_capacity(24)
 }
 
-/// A response that is given names which need no conversion.
+/// A response map that takes finished names.
 struct FinishedNames(HeaderMap);
 
 impl Headers for FinishedNames {
@@ -464,7 +463,7 @@ impl Headers for FinishedNames {
     }
 }
 
-/// As the proxy does it.
+/// The response type of the proxy.
 struct OfPingora(ResponseHeader);
 
 impl Headers for OfPingora {

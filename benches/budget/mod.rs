@@ -1,11 +1,11 @@
-//! Two costs, side by side, and what the performance budget says of their ratio.
+//! Two costs and their ratio, compared with the performance budget.
 //!
-//! Criterion compares a bench with its own past; a budget compares two benches of one run. The two take turns, so that
-//! a busy machine slows both, and the fastest round of each counts, which is the one that was disturbed least.
+//! Criterion compares a bench with its own past; a budget compares two benches of one run. The two alternate, so that a
+//! busy machine slows both. The fastest round of each counts, because it was disturbed least.
 
 use std::time::{Duration, Instant};
 
-/// Prints both costs and their ratio; `limit` is the budget.
+/// Prints both costs and their ratio. `limit` is the budget.
 pub fn compare(what: &str, limit: f64, mut usual: impl FnMut(), mut other: impl FnMut()) {
     let (mut least_usual, mut least_other) = (Duration::MAX, Duration::MAX);
     for _ in 0..ROUNDS {
@@ -22,7 +22,7 @@ pub fn compare(what: &str, limit: f64, mut usual: impl FnMut(), mut other: impl 
     );
 }
 
-/// Whether this is `cargo bench`: without it criterion runs each bench once, to see that it works.
+/// Whether this is `cargo bench`. Otherwise criterion runs each bench once, as a test.
 pub fn is_asked_for() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }

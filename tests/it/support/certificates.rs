@@ -1,7 +1,7 @@
-//! Certificates made for one test: an authority, what it signs, and each way in which a pair can be bad.
+//! Certificates for one test: a CA, the certificates that it signs, and every kind of unusable pair.
 //!
-//! A [`Certificate`] goes into the directory of a gateway as two files ([`Certificate::files`]), and into a server of
-//! the tests as a rustls configuration ([`Certificate::server`]). What is shown on the wire is compared as DER.
+//! A [`Certificate`] is two files in the directory of a gateway ([`Certificate::files`]), or the rustls configuration
+//! of a test server ([`Certificate::server`]). Certificates on the wire are compared as DER.
 
 use std::sync::Arc;
 
@@ -13,43 +13,43 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-/// The files that stand beside a configuration: path from its directory, and contents.
+/// Files in the directory of a configuration: relative path and contents.
 pub type Files = Vec<(String, String)>;
 
-/// Who signs certificates, and whom clients trust.
+/// A CA, which signs certificates and which clients trust.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate with the key that belongs to it, or does not.
+/// A certificate with its key, or with a wrong key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The certificate, in PEM.
     pub cert: String,
     /// The private key, in PEM.
     pub key: String,
-    /// The certificate as it is shown on the wire.
+    /// The certificate on the wire, as DER.
     pub der: Vec<u8>,
     names: Vec<String>,
 }
 
-/// When a certificate can be used.
+/// The validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Valid {
-    /// Now, and for years.
+    /// Valid now, and for years.
     Now,
-    /// No more.
+    /// Expired.
     Past,
-    /// Not yet.
+    /// Not yet valid.
     Future,
 }
 
 impl Authority {
-    /// One that nobody knows but who is told.
+    /// A root CA, which only clients that are configured with it trust.
     pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(Self::params(name), key).expect("sign an authority"))
     }
 
-    /// One that this one vouches for.
+    /// An intermediate CA, signed by this one.
     pub fn intermediate(&self, name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::signed_by(Self::params(name), key, &self.0).expect("sign an authority"))
@@ -62,12 +62,12 @@ impl Authority {
         params
     }
 
-    /// Its own certificate, in PEM.
+    /// The certificate of the CA, in PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// Those who trust this authority and no other.
+    /// A root store with this CA only.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).expect("a usable authority");
@@ -79,12 +79,12 @@ impl Authority {
         self.issue_valid(names, Valid::Now)
     }
 
-    /// The same, valid when it is said.
+    /// The same with another validity.
     pub fn issue_valid(&self, names: &[&str], valid: Valid) -> Certificate {
         self.sign(names, valid, &KeyPair::generate().expect("a key"))
     }
 
-    /// Another certificate for the same names and the same key, as a renewal that leaves the key file alone.
+    /// Another certificate for the same names and the same key, as a renewal that keeps the key file.
     pub fn renew(&self, certificate: &Certificate) -> Certificate {
         let names: Vec<_> = certificate.names.iter().map(String::as_str).collect();
         self.sign(&names, Valid::Now, &KeyPair::from_pem(&certificate.key).expect("a key of ours"))
@@ -101,14 +101,14 @@ impl Authority {
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        // Two for the same names and key differ all the same.
+        // Certificates for the same names and key differ by their serial number.
         params.serial_number = Some(SerialNumber::from_slice(&unique().to_be_bytes()));
         let signed = params.signed_by(key, &self.0).expect("sign a certificate");
         Certificate { cert: signed.pem(), key: key.serialize_pem(), der: signed.der().to_vec(), names }
     }
 }
 
-/// A number that no other certificate of this process has.
+/// A serial number that is unique in this process.
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static LAST: AtomicU64 = AtomicU64::new(0);
@@ -121,17 +121,18 @@ impl Certificate {
         vec![(format!("{name}.crt"), self.cert.clone()), (format!("{name}.key"), self.key.clone())]
     }
 
-    /// The certificate as rustls takes it.
+    /// The certificate in the type of rustls.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from(self.der.clone())]
     }
 
-    /// The key as rustls takes it.
+    /// The key in the type of rustls.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(KeyPair::from_pem(&self.key).expect("a key of ours").serialize_der()).expect("a key")
     }
 
-    /// A server that shows this certificate, demands one of `clients` when that is given, and knows these protocols.
+    /// A server with this certificate and these ALPN protocols, which requires a client certificate of `clients` if
+    /// given.
     pub fn server(&self, clients: Option<&Authority>, protocols: &[&str]) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().expect("the versions of ring");
@@ -148,7 +149,7 @@ impl Certificate {
     }
 }
 
-/// The cryptography of everything in the tests.
+/// The crypto provider of all tests.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

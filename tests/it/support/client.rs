@@ -1,11 +1,10 @@
-//! A raw HTTP/1.1 client that hides nothing, over TCP or TLS.
+//! A raw HTTP/1.1 client, over TCP or TLS.
 //!
-//! It sends the bytes that a test wrote, follows no redirect, adds no field but a missing
-//! `Content-Length`, and shows each field of the answer as it came, repeated ones included. What is
-//! not well-formed HTTP/1.1 is an error, never guessed at.
+//! It sends exactly the bytes of the test, follows no redirect, adds no field but a missing `Content-Length`, and
+//! returns each field of the response as received, with repetitions. A response that is not well-formed HTTP/1.1 is an
+//! error.
 //!
-//! The second half is the wire format itself, which the [upstream](crate::support::upstream) reads and
-//! writes with the same code.
+//! The second half is the wire format, which [upstream](crate::support::upstream) uses too.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,24 +12,24 @@ use std::time::Duration;
 
 use crate::support::tls_client::{TlsClient, TlsStream};
 
-/// How long one socket operation may take.
+/// Timeout of one socket operation.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 ///
 /// # Panics
 ///
-/// When no well-formed response comes back.
+/// If there is no well-formed response.
 #[track_caller]
 pub fn fetch(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
     fetch_on(Connection::open(addr), addr, method, target, headers)
 }
 
-/// One request on a TLS connection of its own.
+/// Sends one request on a new TLS connection.
 ///
 /// # Panics
 ///
-/// When no well-formed response comes back.
+/// If there is no well-formed response.
 #[track_caller]
 pub fn fetch_tls(addr: SocketAddr, tls: &TlsClient, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
     fetch_on(Connection::open_tls(addr, tls), addr, method, target, headers)
@@ -55,7 +54,7 @@ pub struct Connection {
     stream: BufReader<Stream>,
 }
 
-/// What a connection runs over.
+/// The transport of a connection.
 enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
@@ -71,25 +70,25 @@ impl Connection {
         Ok(Self { stream: BufReader::new(Stream::Plain(stream)) })
     }
 
-    /// Connects to `addr` and shakes hands.
+    /// Connects to `addr` with a TLS handshake.
     pub fn open_tls(addr: SocketAddr, tls: &TlsClient) -> io::Result<Self> {
         Ok(Self { stream: BufReader::new(Stream::Tls(Box::new(tls.connect(addr)?))) })
     }
 
-    /// The certificate that the server showed, as DER.
+    /// The certificate of the server, as DER.
     ///
     /// # Panics
     ///
-    /// When the connection is a plain one.
+    /// If the connection has no TLS.
     pub fn server_certificate(&self) -> &[u8] {
         self.tls().conn.peer_certificates().and_then(|chain| chain.first()).expect("a certificate")
     }
 
-    /// The protocol that both sides agreed on (ALPN), if any.
+    /// The ALPN protocol, if any.
     ///
     /// # Panics
     ///
-    /// When the connection is a plain one.
+    /// If the connection has no TLS.
     pub fn protocol(&self) -> Option<&str> {
         self.tls().conn.alpn_protocol().map(|name| std::str::from_utf8(name).expect("a protocol that we offered"))
     }
@@ -103,8 +102,7 @@ impl Connection {
 
     /// Sends one request and reads its response.
     ///
-    /// `Host` is the caller's, as is every other field. Only a non-empty body whose length no field
-    /// gives gets a `Content-Length`.
+    /// The caller gives all fields, `Host` too. A non-empty body gets a `Content-Length` if no field gives its length.
     pub fn request(
         &mut self,
         method: &str,
@@ -130,7 +128,7 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// When the connection is not a plain one.
+    /// If the connection has TLS.
     pub fn is_readable(&self) -> bool {
         let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection with TLS") };
         stream.set_nonblocking(true).expect("a socket");
@@ -139,9 +137,9 @@ impl Connection {
         !self.stream.buffer().is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Reads the next final response; interim ones are skipped, except 101, which nothing follows.
+    /// Reads the next final response, or 101; skips interim responses.
     ///
-    /// The method of the request decides whether a body belongs to it.
+    /// The method of the request decides whether the response has a body.
     pub fn read(&mut self, request_method: &str) -> io::Result<Response> {
         loop {
             let response = self.read_any(request_method)?;
@@ -151,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// Reads the next response, an interim one too.
+    /// Reads the next response, final or interim.
     pub fn read_any(&mut self, request_method: &str) -> io::Result<Response> {
         self.read_one(request_method).map_err(name_timeout)
     }
@@ -175,18 +173,18 @@ impl Connection {
         Ok((body, Fields::new()))
     }
 
-    /// Reads this many bytes that are no response: what follows a 101.
+    /// Reads this many bytes after a 101.
     pub fn receive(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.stream.read_exact(&mut bytes).map_err(name_timeout)?;
         Ok(bytes)
     }
 
-    /// Waits for the server to close the connection; false when it has not within the timeout.
+    /// Waits until the server closes the connection. False after the timeout.
     ///
     /// # Panics
     ///
-    /// When bytes come instead that no response accounts for.
+    /// If the server sends bytes instead.
     #[track_caller]
     pub fn closed(&mut self) -> bool {
         match self.stream.fill_buf() {
@@ -194,7 +192,7 @@ impl Connection {
                 assert!(bytes.is_empty(), "bytes after the last response: {:?}", bytes.escape_ascii().to_string());
                 true
             }
-            // TLS that ends without saying so is UnexpectedEof.
+            // TLS without close_notify is UnexpectedEof.
             Err(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof),
         }
     }
@@ -225,16 +223,16 @@ impl Write for Stream {
     }
 }
 
-/// A response as it came.
+/// A response as received.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Every field in the order of arrival, names in the case they were sent in.
+    /// All fields in the order of arrival, names in their original case.
     pub headers: Fields,
-    /// The body without its chunking.
+    /// The decoded body.
     pub body: Vec<u8>,
-    /// The fields after the body, in the order of arrival.
+    /// The trailers, in the order of arrival.
     pub trailers: Fields,
 }
 
@@ -243,13 +241,13 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// When the field comes more than once.
+    /// If there are several fields of this name.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         only(&self.headers, name)
     }
 
-    /// The values of each field of this name, in the order of arrival.
+    /// The values of all fields of this name, in the order of arrival.
     pub fn all(&self, name: &str) -> Vec<&str> {
         all(&self.headers, name)
     }
@@ -258,22 +256,22 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// When it is not UTF-8.
+    /// If it is not UTF-8.
     #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body of UTF-8")
     }
 }
 
-/// The fields of a message, in order. Bytes that are not UTF-8 show as U+FFFD.
+/// The fields of a message in order. Bytes that are not UTF-8 become U+FFFD.
 pub type Fields = Vec<(String, String)>;
 
-/// The fields as a message owns them.
+/// Owned copies of the fields.
 pub fn own(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(|&(name, value)| (name.into(), value.into())).collect()
 }
 
-/// The value of the field, which must not come twice.
+/// The value of the field. Panics if there are several.
 #[track_caller]
 pub fn only<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let values = all(fields, name);
@@ -281,22 +279,22 @@ pub fn only<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     values.first().copied()
 }
 
-/// The values of each field of this name.
+/// The values of all fields of this name, in the order of arrival.
 pub fn all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
 }
 
-/// Whether a response of this status to this method may carry a body.
+/// Whether a response with this status to this method may have a body.
 pub fn has_body(request_method: &str, status: u16) -> bool {
     request_method != "HEAD" && status >= 200 && status != 204 && status != 304
 }
 
-/// Whether the fields say how long the body is.
+/// Whether the fields give the length of the body.
 pub fn is_framed(fields: &[(String, String)]) -> bool {
     ["Content-Length", "Transfer-Encoding"].iter().any(|name| !all(fields, name).is_empty())
 }
 
-/// A message in wire format. The body goes out as it is: a chunked one is chunked by the caller.
+/// A message in wire format. The body is written unchanged; the caller encodes chunks.
 pub fn message(start_line: &str, fields: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{start_line}\r\n").into_bytes();
     for (name, value) in fields {
@@ -307,7 +305,7 @@ pub fn message(start_line: &str, fields: &[(String, String)], body: &[u8]) -> Ve
     bytes
 }
 
-/// Reads one line and takes off its CRLF.
+/// Reads one line and removes its CRLF.
 pub fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
@@ -320,7 +318,7 @@ pub fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     }
 }
 
-/// Reads fields up to the empty line that ends them.
+/// Reads fields up to the empty line.
 pub fn read_fields(reader: &mut impl BufRead) -> io::Result<Fields> {
     let mut fields = Fields::new();
     loop {
@@ -337,7 +335,7 @@ pub fn read_fields(reader: &mut impl BufRead) -> io::Result<Fields> {
     }
 }
 
-/// Reads the body whose length the fields give, with its trailers; `None` when they do not.
+/// Reads the body and its trailers, if the fields give its length; otherwise `None`.
 pub fn read_framed_body(
     reader: &mut impl BufRead,
     fields: &[(String, String)],
@@ -355,7 +353,7 @@ pub fn read_framed_body(
     }
 }
 
-/// Reads chunks up to the last one, and the trailers after it.
+/// Reads chunks up to the last one, and the trailers.
 fn read_chunked(reader: &mut impl BufRead) -> io::Result<(Vec<u8>, Fields)> {
     let mut body = Vec::new();
     loop {
@@ -391,18 +389,18 @@ fn parse_status_line(line: &str) -> io::Result<u16> {
     status.and_then(|status| status.try_into().ok()).ok_or_else(|| malformed(format!("no status line: {line:?}")))
 }
 
-/// The value of digits and nothing else; the parsers of `std` would let a sign pass.
+/// A number of digits only; the parsers of `std` accept a sign.
 fn number(digits: &str, radix: u32) -> Option<u64> {
     let only_digits = digits.chars().all(|digit| digit.is_digit(radix));
     only_digits.then(|| u64::from_str_radix(digits, radix).ok()).flatten()
 }
 
-/// The error for what is not HTTP/1.1.
+/// The error for bytes that are not HTTP/1.1.
 pub fn malformed(what: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// A timeout says "resource temporarily unavailable" on Linux; this says what it was.
+/// Names a timeout; Linux reports it as "resource temporarily unavailable".
 fn name_timeout(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, format!("nothing for {TIMEOUT:?}")),

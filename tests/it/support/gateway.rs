@@ -1,9 +1,8 @@
 //! The real `corsgate` process, as a user runs it.
 //!
-//! A [`Gateway`] is a serving process with a configuration of its own, killed and reaped when it is
-//! dropped; [`run`] is for the commands that come to an end. Both write their output to files, for
-//! a pipe that nobody reads would stop them. When a test fails, for whatever reason, the whole
-//! output of its gateways is printed with the failure.
+//! A [`Gateway`] is a serving process with its own configuration, killed and reaped on drop. [`run`] runs a command to
+//! its end. Both write their output to files, because a full pipe would block the process. If a test fails, the output
+//! of its gateways is printed.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -18,19 +17,19 @@ use tempfile::TempDir;
 
 use crate::support::client::fetch;
 
-/// How long a process may take to start or to end.
+/// Timeout of the start and of the end of a process.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a line may take to appear in the log.
+/// Timeout of a line in the log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an address that is not ours to choose may be taken.
+/// Timeout for a fixed address that another process uses.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait between two looks at something that cannot be waited for.
+/// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a configuration writes for the addresses that its gateway is given.
+/// Placeholders for addresses in a configuration.
 const PLACEHOLDERS: [&str; 4] = ["{listen}", "{admin}", "{listen2}", "{listen3}"];
 
 /// The names of the files in the directory of a gateway.
@@ -42,27 +41,27 @@ const STDERR: &str = "stderr";
 pub struct Gateway {
     process: Process,
     dir: TempDir,
-    /// Where its configuration is: in `dir`, or in that of the process that it takes over from.
+    /// The directory of the configuration: `dir`, or that of the process from which this one takes over.
     home: PathBuf,
     addresses: Addresses,
-    /// The addresses that it listens at once it has started.
+    /// The addresses on which it listens after the start.
     listeners: Vec<SocketAddr>,
 }
 
 impl Gateway {
     /// Starts `corsgate run` and waits until it accepts connections.
     ///
-    /// `{listen}`, `{listen2}`, `{listen3}` and `{admin}` in the configuration stand for free addresses, such as
-    /// `127.0.0.1:20001`. They stay the same for the life of the gateway.
+    /// `{listen}`, `{listen2}`, `{listen3}` and `{admin}` in the configuration are placeholders for free addresses,
+    /// such as `127.0.0.1:20001`. The gateway keeps them for its lifetime.
     ///
     /// # Panics
     ///
-    /// When the process ends instead, or takes too long.
+    /// If the process ends instead, or after a timeout.
     pub fn start(config: &str) -> Self {
         Self::start_with_files(config, &[])
     }
 
-    /// Like [`start`](Self::start), with these files beside the configuration: path from its directory, and contents.
+    /// Like [`start`](Self::start), with these files in the directory of the configuration: relative path and contents.
     pub fn start_with_files(config: &str, files: &[(String, String)]) -> Self {
         let mut gateway = Self::spawn_with_files(config, files);
         gateway.wait_until_it_accepts();
@@ -78,7 +77,7 @@ impl Gateway {
         gateway
     }
 
-    /// Like [`start`](Self::start), with something else than a file for its stdout.
+    /// Like [`start`](Self::start), with another stdout than a file.
     pub fn start_with_stdout(config: &str, stdout: impl Into<Stdio>) -> Self {
         let mut gateway = Self::spawn_with(config, &[], |command| {
             command.stdout(stdout);
@@ -87,12 +86,12 @@ impl Gateway {
         gateway
     }
 
-    /// Like [`start`](Self::start), without waiting for anything.
+    /// Like [`start`](Self::start), but does not wait.
     pub fn spawn(config: &str) -> Self {
         Self::spawn_with_files(config, &[])
     }
 
-    /// Like [`spawn`](Self::spawn), with these files beside the configuration.
+    /// Like [`spawn`](Self::spawn), with these files in the directory of the configuration.
     pub fn spawn_with_files(config: &str, files: &[(String, String)]) -> Self {
         Self::spawn_with(config, files, |_| ())
     }
@@ -111,12 +110,12 @@ impl Gateway {
         Self { process, dir, home, addresses, listeners }
     }
 
-    /// Starts a second process with the same configuration that is to take over the sockets of this one, and waits
-    /// until it can. This one must be kept until the other is gone: the configuration is its.
+    /// Starts a second process with the same configuration, which will take over the sockets of this one, and waits
+    /// until it is ready to. Keep this gateway until the other one has ended: the configuration is in its directory.
     ///
     /// # Panics
     ///
-    /// When that takes too long.
+    /// After a timeout.
     #[track_caller]
     pub fn successor(&self) -> Self {
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
@@ -133,12 +132,12 @@ impl Gateway {
         successor
     }
 
-    /// Starts `corsgate demo`, which has one fixed address, and waits until it accepts connections there. When
-    /// something else has the address, such as this test in another directory, it waits for that to end.
+    /// Starts `corsgate demo`, which has a fixed address, and waits until it accepts connections. If another process
+    /// uses the address, such as the same test in another directory, it waits until that process ends.
     ///
     /// # Panics
     ///
-    /// When the process ends for another reason, or any of it takes too long.
+    /// If the process ends for another reason, or after a timeout.
     pub fn start_demo() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
         let started = poll(ADDRESS_TIMEOUT, || {
@@ -146,7 +145,7 @@ impl Gateway {
             let process = serving(corsgate().arg("demo"), dir.path());
             let (home, addresses) = (dir.path().to_owned(), Addresses([listen; PLACEHOLDERS.len()]));
             let mut gateway = Self { process, dir, home, addresses, listeners: vec![listen] };
-            // It says what to type when it knows that the address is its own.
+            // It prints the introduction after it has bound the address.
             let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
                 None if gateway.stdout().is_empty() => None,
                 ended => Some(ended),
@@ -159,7 +158,7 @@ impl Gateway {
         });
         let mut gateway = started.unwrap_or_else(|| panic!("{listen} is taken for {ADDRESS_TIMEOUT:?}"));
         gateway.wait_until_it_accepts();
-        // Its upstream starts beside it, and is there a moment later.
+        // The upstream of the demo starts a moment later.
         let host = [("Host", "cloud.httpbin.org")];
         let reaches = || (fetch(listen, "GET", "/v1/json", &host).status != 502).then_some(());
         assert!(poll(PROCESS_TIMEOUT, reaches).is_some(), "the demo's upstream does not start");
@@ -170,7 +169,7 @@ impl Gateway {
     ///
     /// # Panics
     ///
-    /// When it ends instead, or takes too long.
+    /// If the process ends instead, or after a timeout.
     pub fn wait_until_it_accepts(&mut self) {
         for address in self.listeners.clone() {
             let accepted = poll(PROCESS_TIMEOUT, || {
@@ -183,22 +182,22 @@ impl Gateway {
         }
     }
 
-    /// Where `{listen}` is.
+    /// The address of `{listen}`.
     pub fn address(&self) -> SocketAddr {
         self.addresses.of("{listen}")
     }
 
-    /// Where `{listen2}` is.
+    /// The address of `{listen2}`.
     pub fn address2(&self) -> SocketAddr {
         self.addresses.of("{listen2}")
     }
 
-    /// Where `{listen3}` is.
+    /// The address of `{listen3}`.
     pub fn address3(&self) -> SocketAddr {
         self.addresses.of("{listen3}")
     }
 
-    /// Where `{admin}` is.
+    /// The address of `{admin}`.
     pub fn admin(&self) -> SocketAddr {
         self.addresses.of("{admin}")
     }
@@ -208,66 +207,66 @@ impl Gateway {
         self.process.0.id()
     }
 
-    /// The kibibytes of memory that the process holds (its resident set), which only Linux tells.
+    /// The resident memory of the process in KiB. Linux only.
     ///
     /// # Panics
     ///
-    /// When the process has ended.
+    /// If the process has ended.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of the process");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that still runs");
         resident.trim().trim_end_matches(" kB").parse().expect("a number of kibibytes")
     }
 
-    /// The directory of its configuration, which paths in that are relative to.
+    /// The directory of its configuration, to which paths in the configuration are relative.
     pub fn dir(&self) -> &Path {
         &self.home
     }
 
-    /// Replaces a file beside the configuration in one step, or makes it.
+    /// Creates a file in the directory of the configuration, or replaces it atomically.
     pub fn replace(&self, name: &str, contents: &str) {
         write_file(&self.home, name, contents);
     }
 
-    /// Replaces files beside the configuration, one after the other.
+    /// Replaces files in the directory of the configuration, one after the other.
     pub fn replace_all(&self, files: &[(String, String)]) {
         write_files(&self.home, files);
     }
 
-    /// Replaces the configuration file in one step, with the same addresses for the placeholders.
+    /// Replaces the configuration file atomically, with the same addresses for the placeholders.
     pub fn write(&self, config: &str) {
         self.replace(CONFIG, &self.addresses.fill_in(config));
     }
 
-    /// What [`write`](Self::write) would write.
+    /// The text that [`write`](Self::write) would write.
     pub fn filled_in(&self, config: &str) -> String {
         self.addresses.fill_in(config)
     }
 
-    /// Replaces the configuration file and asks the gateway to read it.
+    /// Replaces the configuration file and sends SIGHUP.
     ///
-    /// It does not wait for that: what comes of it is in the log.
+    /// It does not wait for the reload; the result is in the log.
     pub fn reload_with(&self, config: &str) {
         self.write(config);
         self.signal(Signal::Hup);
     }
 
-    /// Sends a signal to the process, once it handles it: until then, at its very start, it would die of any.
+    /// Sends a signal to the process as soon as it has a handler; without a handler the signal would kill it.
     ///
     /// # Panics
     ///
-    /// When that takes too long.
+    /// After a timeout.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         let handled = poll(PROCESS_TIMEOUT, || self.handles(signal).then_some(()));
         assert!(handled.is_some(), "no handler for {signal:?} after {PROCESS_TIMEOUT:?}");
-        // The shell has `kill` built in; not every system has a program of that name.
+        // `kill` is built into the shell, and not every system has a program of that name.
         let command = format!("kill -s {} {}", signal.name(), self.pid());
         let status = Command::new("sh").arg("-c").arg(&command).status().expect("run sh");
         assert!(status.success(), "{command}: {status}");
     }
 
-    /// Whether the process has a handler for the signal, which only Linux tells.
+    /// Whether the process has a handler for the signal. Linux only.
     fn handles(&self, signal: Signal) -> bool {
         let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid())) else { return true };
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -280,12 +279,12 @@ impl Gateway {
         self.home.join(CONFIG)
     }
 
-    /// What the process has written to stdout so far.
+    /// The stdout of the process so far.
     pub fn stdout(&self) -> String {
         self.output(STDOUT)
     }
 
-    /// What the process has logged so far.
+    /// The log of the process (its stderr) so far.
     pub fn stderr(&self) -> String {
         self.output(STDERR)
     }
@@ -299,7 +298,7 @@ impl Gateway {
     ///
     /// # Panics
     ///
-    /// When it does not in time.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_log(&self, needle: &str) {
         self.wait_for_log_count(needle, 1);
@@ -309,7 +308,7 @@ impl Gateway {
     ///
     /// # Panics
     ///
-    /// When it does not in time.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_log_count(&self, needle: &str, n: usize) {
         let count = || self.stderr().matches(needle).count();
@@ -321,7 +320,7 @@ impl Gateway {
     ///
     /// # Panics
     ///
-    /// When it takes too long.
+    /// After a timeout.
     #[track_caller]
     pub fn exit(&mut self) -> ExitStatus {
         match self.process.exit() {
@@ -341,16 +340,16 @@ impl Drop for Gateway {
     }
 }
 
-/// A signal that the gateway knows.
+/// A signal that the gateway handles.
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
-    /// Read the configuration again.
+    /// Reload.
     Hup,
     /// Drain, then exit.
     Term,
     /// Exit at once.
     Int,
-    /// Hand the sockets over, drain, then exit.
+    /// Hand over the sockets, drain, then exit.
     Quit,
 }
 
@@ -374,14 +373,14 @@ impl Signal {
     }
 }
 
-/// What a command that has ended leaves behind.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Output {
     /// The exit code.
     pub code: i32,
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// Its stderr.
     pub stderr: String,
 }
 
@@ -389,7 +388,7 @@ pub struct Output {
 ///
 /// # Panics
 ///
-/// When it takes too long or dies of a signal.
+/// After a timeout, or if a signal ends the process.
 #[track_caller]
 pub fn run(args: &[&str]) -> Output {
     run_in(Path::new(env!("CARGO_MANIFEST_DIR")), args)
@@ -413,12 +412,12 @@ pub fn run_in(dir: &Path, args: &[&str]) -> Output {
     }
 }
 
-/// Runs `corsgate check` on this configuration, with these files beside it. The configuration is `corsgate.yaml`, and
-/// its placeholders stand for free addresses.
+/// Runs `corsgate check` on this configuration, with these files in its directory. The file is `corsgate.yaml`, and its
+/// placeholders are free addresses.
 ///
 /// # Panics
 ///
-/// When it takes too long or dies of a signal.
+/// After a timeout, or if a signal ends the process.
 #[track_caller]
 pub fn check(config: &str, files: &[(String, String)]) -> Output {
     let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
@@ -427,20 +426,20 @@ pub fn check(config: &str, files: &[(String, String)]) -> Output {
     run_in(dir.path(), &["check", "--config", CONFIG])
 }
 
-/// A port of 127.0.0.1 that nothing listens on, never the same twice in a process.
+/// A free port of 127.0.0.1, never the same twice in a process.
 ///
-/// It lies below the range from which systems take the ports they choose themselves. Neither a
-/// connection nor an [upstream](crate::support::upstream) can therefore take it before its user does.
+/// It is below the range of ephemeral ports. So neither a connection nor an [upstream](crate::support::upstream) of the
+/// tests can take it in the meantime.
 ///
 /// # Panics
 ///
-/// When there is none left.
+/// If no port is left.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static TRIED: AtomicU16 = AtomicU16::new(0);
 
-    // Processes that run side by side start at different places.
+    // Parallel processes start at different ports.
     let start = process::id().wrapping_mul(61) % u32::from(COUNT);
     loop {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);
@@ -457,7 +456,7 @@ fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// What the placeholders stand for, in their order.
+/// The addresses of the placeholders, in their order.
 #[derive(Clone, Copy)]
 struct Addresses([SocketAddr; PLACEHOLDERS.len()]);
 
@@ -470,7 +469,7 @@ impl Addresses {
         self.0[PLACEHOLDERS.iter().position(|known| *known == placeholder).expect("a placeholder")]
     }
 
-    /// Those that a configuration uses.
+    /// The addresses that a configuration uses.
     fn named_in(&self, config: &str) -> Vec<SocketAddr> {
         PLACEHOLDERS.iter().filter(|name| config.contains(**name)).map(|name| self.of(name)).collect()
     }
@@ -480,7 +479,7 @@ impl Addresses {
     }
 }
 
-/// Writes the file beside its place and moves it there, so that no reader sees half of it.
+/// Writes the file under another name and renames it, so that no reader sees a part of it.
 fn write_file(dir: &Path, name: &str, contents: &str) {
     let (place, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
     fs::create_dir_all(place.parent().expect("a place in a directory")).expect("make a directory");
@@ -498,7 +497,7 @@ fn read_from_start(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A process that writes its output to files in `dir`.
+/// Starts a process that writes its output to files in `dir`.
 fn serving(command: &mut Command, dir: &Path) -> Process {
     Process::spawn(output_to_files(command, dir))
 }
@@ -515,7 +514,7 @@ fn corsgate() -> Command {
     command
 }
 
-/// A child process, killed and reaped when it is dropped.
+/// A child process, killed and reaped on drop.
 struct Process(Child);
 
 impl Process {
@@ -523,12 +522,12 @@ impl Process {
         Self(command.spawn().expect("start corsgate"))
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     fn try_exit(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("ask for the status of a child")
     }
 
-    /// How it ended; `None` when it takes too long.
+    /// Waits for its exit status; `None` after a timeout.
     fn exit(&mut self) -> Option<ExitStatus> {
         poll(PROCESS_TIMEOUT, || self.try_exit())
     }
@@ -536,13 +535,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Neither can fail in a way that a test could act on: the process is this one's child.
+        // An error here has no consequence for the test.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Probes until there is a result, `limit` at most.
+/// Calls `probe` until it returns a result, for `limit` at most.
 fn poll<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {

@@ -1,8 +1,8 @@
-//! An HTTP/2 client for tests that block, and a raw one for those that misbehave.
+//! A blocking HTTP/2 client, and a raw one that can violate the protocol.
 //!
-//! [`H2Client`] is the `h2` crate, which keeps to the protocol: many requests on one connection, bodies, trailers. All
-//! connections of the process share one runtime, which the [HTTP/2 upstream](crate::support::h2_upstream) uses too.
-//! [`RawH2`] writes frames as a test makes them, and sees what comes back.
+//! [`H2Client`] is the `h2` crate, which follows the protocol: many requests on one connection, bodies, trailers. All
+//! connections of the process share one runtime with the [HTTP/2 upstream](crate::support::h2_upstream). [`RawH2`]
+//! writes the frames of the test and returns the received ones.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,20 +24,20 @@ use tokio_rustls::TlsConnector;
 use crate::support::client::{Fields, Response};
 use crate::support::tls_client::{TlsClient, TlsStream};
 
-/// How long a connection, or one request with its response, may take.
+/// Timeout of a connection, and of one request with its response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What runs all HTTP/2 of the tests.
+/// The runtime of all HTTP/2 in the tests.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 });
 
-/// A connection that is open until it is dropped.
+/// A connection, open until it is dropped.
 pub struct H2Client {
     sender: SendRequest<Bytes>,
     server_certificate: Option<Vec<u8>>,
     scheme: &'static str,
-    /// How the connection ended, once it has.
+    /// The result of the connection, after its end.
     ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
@@ -50,11 +50,11 @@ pub struct H2Request {
     pub authority: String,
     /// `:path`
     pub path: String,
-    /// Everything else, one field each.
+    /// The other fields.
     pub headers: Fields,
-    /// DATA frames; the last one has END_STREAM unless trailers follow. None at all: the headers have it.
+    /// DATA frames; the last one has END_STREAM unless trailers follow. If empty, the header has END_STREAM.
     pub data: Vec<Vec<u8>>,
-    /// What follows the body.
+    /// The trailers.
     pub trailers: Fields,
 }
 
@@ -77,13 +77,13 @@ impl H2Request {
         self
     }
 
-    /// Adds a DATA frame, which may be empty. One that is larger than a frame or than the windows is sent in parts.
+    /// Adds a DATA frame, which may be empty. It is split if it exceeds the frame size or the windows.
     pub fn data(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.data.push(bytes.into());
         self
     }
 
-    /// Adds a field after the body.
+    /// Adds a trailer.
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.push((name.into(), value.into()));
         self
@@ -91,7 +91,7 @@ impl H2Request {
 }
 
 impl H2Client {
-    /// Connects over TLS, where both sides must agree on `h2`.
+    /// Connects over TLS with ALPN `h2`.
     pub fn open(addr: SocketAddr, tls: &TlsClient) -> io::Result<Self> {
         let tls = tls.clone().protocols(&["h2"]);
         within(async {
@@ -107,7 +107,7 @@ impl H2Client {
         })
     }
 
-    /// Connects without TLS, to a server that is known to speak HTTP/2 (prior knowledge).
+    /// Connects without TLS, with prior knowledge.
     pub fn open_plain(addr: SocketAddr) -> io::Result<Self> {
         within(async { Self::over(TcpStream::connect(addr).await?, "http", None).await })
     }
@@ -121,18 +121,18 @@ impl H2Client {
         let (end, ended) = watch::channel(None);
         tokio::spawn(async move {
             let result = connection.await.map_err(|error| error.to_string());
-            // Nobody may be interested any more.
+            // The receiver may be gone.
             let _ = end.send(Some(result));
         });
         Ok(Self { sender, server_certificate, scheme, ended })
     }
 
-    /// The certificate that the server showed, as DER.
+    /// The certificate of the server, as DER.
     pub fn server_certificate(&self) -> &[u8] {
         self.server_certificate.as_deref().expect("a connection over TLS")
     }
 
-    /// Sends a request and reads its response to the end.
+    /// Sends a request and reads the whole response.
     pub fn request(&self, request: &H2Request) -> io::Result<Response> {
         self.begin(request)?.finish()
     }
@@ -144,7 +144,7 @@ impl H2Client {
             return Ok(pending);
         }
         let (data, trailers) = (request.data.clone(), request.trailers.clone());
-        // The server may answer before it has read everything, so that both go on side by side.
+        // The server may answer before it has read the whole body, so that sending goes on in parallel.
         pending.sending = Some(RUNTIME.spawn(async move {
             let last = data.len() - 1;
             for (n, bytes) in data.into_iter().enumerate() {
@@ -158,7 +158,7 @@ impl H2Client {
         Ok(pending)
     }
 
-    /// Sends the header of a request whose body is the caller's to send, or never comes.
+    /// Sends the header of a request. The caller sends the body, or never does.
     pub fn begin_headers(&self, request: &H2Request, end: bool) -> io::Result<(Pending, SendStream<Bytes>)> {
         let uri = http::Uri::builder()
             .scheme(self.scheme)
@@ -175,20 +175,20 @@ impl H2Client {
         Ok((Pending { response, sending: None }, stream))
     }
 
-    /// Waits for the server to end the connection; false when it has not within the timeout.
+    /// Waits until the server ends the connection. False after the timeout.
     pub fn closed(&mut self) -> bool {
         RUNTIME.block_on(async { timeout(TIMEOUT, self.ended.wait_for(Option::is_some)).await.is_ok() })
     }
 }
 
-/// A request whose response is still to be read.
+/// A request that was sent, before its response is read.
 pub struct Pending {
     response: ResponseFuture,
     sending: Option<tokio::task::JoinHandle<Result<(), h2::Error>>>,
 }
 
 impl Pending {
-    /// Reads the response to its end.
+    /// Reads the whole response.
     pub fn finish(self) -> io::Result<Response> {
         let (mut response, mut body) = self.head()?;
         within(async {
@@ -204,25 +204,25 @@ impl Pending {
         })
     }
 
-    /// Reads the header of the response and leaves its body alone.
+    /// Reads the header of the response, but not its body.
     pub fn head(self) -> io::Result<(Response, RecvStream)> {
         within(async {
             let (head, body) = self.response.await.map_err(io::Error::other)?.into_parts();
             let headers = fields(&head.headers);
             let response =
                 Response { status: head.status.as_u16(), headers, body: Vec::new(), trailers: Fields::new() };
-            // What is still to be sent goes on behind this.
+            // The rest of the request is sent in the background.
             drop(self.sending);
             Ok((response, body))
         })
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 ///
 /// # Panics
 ///
-/// When no response comes back.
+/// If there is no response.
 #[track_caller]
 pub fn fetch(addr: SocketAddr, tls: &TlsClient, request: &H2Request) -> Response {
     match H2Client::open(addr, tls).and_then(|client| client.request(request)) {
@@ -231,19 +231,19 @@ pub fn fetch(addr: SocketAddr, tls: &TlsClient, request: &H2Request) -> Response
     }
 }
 
-/// The reason with which the server reset the stream or ended the connection, when that is what an error is.
+/// The reason of a RST_STREAM or GOAWAY of the server, if the error is one.
 pub fn reason(error: &io::Error) -> Option<Reason> {
     error.get_ref()?.downcast_ref::<h2::Error>()?.reason()
 }
 
-/// Sends bytes as the windows allow; no bytes are an empty frame.
+/// Sends bytes as the windows allow; an empty slice is an empty frame.
 pub async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: bool) -> Result<(), h2::Error> {
     if bytes.is_empty() {
         return stream.send_data(bytes, end);
     }
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
-        // None: the stream has ended meanwhile, which whoever reads its answer will see.
+        // None: the stream has ended. The reader of the response gets the error.
         let Some(capacity) = poll_fn(|context| stream.poll_capacity(context)).await else { return Ok(()) };
         let part = bytes.split_to(capacity?.min(bytes.len()));
         stream.send_data(part, end && bytes.is_empty())?;
@@ -251,13 +251,13 @@ pub async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: boo
     Ok(())
 }
 
-/// Fields in the order of a map: those of one name stay in order.
+/// Fields in the order of a map; fields of one name stay in order.
 pub fn fields(map: &HeaderMap) -> Fields {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     map.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-/// Fields as the `http` crate holds them, names in lower case.
+/// Fields as the map of the `http` crate, names in lower case.
 pub fn header_map(fields: &[(String, String)]) -> HeaderMap {
     let field = |(name, value): &(String, String)| {
         (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
@@ -269,7 +269,7 @@ pub fn header_map(fields: &[(String, String)]) -> HeaderMap {
     map
 }
 
-/// Runs this to its end, with a limit.
+/// Runs a future to its end, with the timeout.
 fn within<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     RUNTIME.block_on(async {
         timeout(TIMEOUT, future)
@@ -278,26 +278,26 @@ fn within<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     })
 }
 
-// === frames, as a test makes them ===
+// === raw frames ===
 
-/// What stands in front of the first frame.
+/// The connection preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection that sends what it is told and answers nothing by itself.
+/// A connection that sends the bytes of the test and answers nothing by itself.
 pub struct RawH2 {
     stream: TlsStream,
 }
 
-/// A frame as it came.
+/// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Its type.
     pub kind: u8,
     /// Its flags.
     pub flags: u8,
-    /// The stream it is about; 0 is the connection.
+    /// Its stream; 0 is the connection.
     pub stream: u32,
-    /// What it says.
+    /// Its payload.
     pub payload: Vec<u8>,
 }
 
@@ -315,12 +315,12 @@ impl Frame {
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
-    /// One to be sent.
+    /// A frame to send.
     pub fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
         Self { kind, flags, stream, payload: payload.into() }
     }
 
-    /// On the wire.
+    /// Its bytes on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).expect("a payload that a frame can hold").to_be_bytes();
         [&length[1..], &[self.kind, self.flags], &self.stream.to_be_bytes(), &self.payload].concat()
@@ -328,7 +328,7 @@ impl Frame {
 }
 
 impl RawH2 {
-    /// Connects, sends the preface and these settings, and acknowledges nothing.
+    /// Connects, and sends the preface and these settings. Acknowledges nothing.
     pub fn open(addr: SocketAddr, tls: &TlsClient, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut raw = Self { stream: tls.clone().protocols(&["h2"]).connect(addr)? };
         let payload = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
@@ -337,7 +337,7 @@ impl RawH2 {
         Ok(raw)
     }
 
-    /// How long a server may leave what it is sent unread, and how long its next frame may take.
+    /// Sets the timeouts for writes and for the next frame.
     pub fn patience(&self, limit: Duration) {
         let socket = &self.stream.sock;
         socket.set_write_timeout(Some(limit)).and_then(|()| socket.set_read_timeout(Some(limit))).expect("a timeout");
@@ -359,11 +359,11 @@ impl RawH2 {
         Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
-    /// Waits until the server has read everything that was sent so far, or has ended the connection instead.
+    /// Waits until the server has read all bytes so far, or has ended the connection.
     ///
     /// # Panics
     ///
-    /// When it does neither in time.
+    /// After a timeout.
     #[track_caller]
     pub fn settle(&mut self) {
         let sent = self.send(&Frame::new(Frame::PING, 0, 0, *b"settled?").bytes());
@@ -381,7 +381,7 @@ impl RawH2 {
         }
     }
 
-    /// Reads frames until one of this type comes, or the connection ends.
+    /// Reads frames up to one of this type, or to the end of the connection.
     pub fn read_until(&mut self, kind: u8) -> io::Result<Frame> {
         loop {
             let frame = self.read()?;
@@ -392,23 +392,23 @@ impl RawH2 {
     }
 }
 
-/// Header fields in the plainest form of HPACK: no table, no Huffman.
+/// Header fields in the simplest form of HPACK: no table, no Huffman.
 pub fn hpack(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |bytes: &str| [hpack_integer(bytes.len(), 7, 0), bytes.as_bytes().to_vec()].concat();
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// A header field that the other side puts into its table (RFC 7541 section 6.2.1).
+/// A header field that the receiver adds to its dynamic table (RFC 7541 section 6.2.1).
 pub fn hpack_indexed(name: &str, value: &str) -> Vec<u8> {
     let mut field = hpack(&[(name, value)]);
     field[0] = 0x40;
     field
 }
 
-/// The field that was put into the table last, once more: the first entry behind the 61 that everybody knows.
+/// Refers to the newest entry of the dynamic table: the first index after the 61 static ones.
 pub const HPACK_LATEST: u8 = 0x80 | 0x3e;
 
-/// An integer behind a prefix of so many bits (RFC 7541 section 5.1), with the bits above it.
+/// An integer with a prefix of this many bits (RFC 7541 section 5.1), and the bits above the prefix.
 pub fn hpack_integer(value: usize, prefix: u8, above: u8) -> Vec<u8> {
     let byte = |value: usize| u8::try_from(value).expect("a byte");
     let most = (1 << prefix) - 1;

@@ -1,7 +1,7 @@
-//! An origin server that speaks HTTP/2 and nothing else: it records what it is sent and answers as a test says.
+//! An HTTP/2 origin server that records requests and answers as the test defines.
 //!
-//! Plainly it takes HTTP/2 with prior knowledge ([`H2Upstream::start`]); over TLS it agrees on `h2` alone
-//! ([`H2Upstream::start_tls`]). A panic in the function of the test fails the test when the server is dropped.
+//! Without TLS it expects prior knowledge ([`H2Upstream::start`]); with TLS it accepts the ALPN protocol `h2` only
+//! ([`H2Upstream::start_tls`]). A panic in the handler of the test fails the test when the server is dropped.
 
 use std::any::Any;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ use crate::support::h2_client::{
 };
 use crate::support::tls_client::TlsClient;
 
-/// How long [`H2Upstream::wait_for_hits`] waits.
+/// Timeout of [`H2Upstream::wait_for_hits`].
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running origin server.
@@ -37,7 +37,7 @@ pub struct H2Upstream {
     acceptor: AbortHandle,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct H2Received {
     /// `:method`
@@ -48,17 +48,17 @@ pub struct H2Received {
     pub authority: Option<String>,
     /// `:path`
     pub path: String,
-    /// Every other field; those of one name in the order of arrival.
+    /// The other fields; fields of one name in the order of arrival.
     pub headers: Fields,
     /// The body.
     pub body: Vec<u8>,
-    /// What came after the body.
+    /// The trailers.
     pub trailers: Fields,
-    /// The number of the connection it came on; the first one accepted is 1.
+    /// The number of its connection; the first accepted one is 1.
     pub connection: u64,
-    /// The name that the client asked for in its handshake.
+    /// The SNI of the client.
     pub sni: Option<String>,
-    /// The certificate that the client showed, as DER.
+    /// The certificate of the client, as DER.
     pub client_certificate: Option<Vec<u8>>,
 }
 
@@ -67,19 +67,19 @@ impl H2Received {
     ///
     /// # Panics
     ///
-    /// When the field comes more than once.
+    /// If there are several fields of this name.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         client::only(&self.headers, name)
     }
 
-    /// The values of each field of this name, in the order of arrival.
+    /// The values of all fields of this name, in the order of arrival.
     pub fn all(&self, name: &str) -> Vec<&str> {
         client::all(&self.headers, name)
     }
 }
 
-/// What the server does with a request.
+/// The reaction of the server to a request.
 pub struct H2Reply {
     status: u16,
     fields: Fields,
@@ -90,7 +90,7 @@ pub struct H2Reply {
 }
 
 impl H2Reply {
-    /// A response without fields and with an empty body: its headers end the stream.
+    /// A response without fields and body: its header has END_STREAM.
     pub fn new(status: u16) -> Self {
         Self {
             status,
@@ -102,12 +102,12 @@ impl H2Reply {
         }
     }
 
-    /// The stream is reset without a response.
+    /// Resets the stream without a response.
     pub fn reset(reason: Reason) -> Self {
         Self { reset: Some(reason), ..Self::new(200) }
     }
 
-    /// No answer until the server is dropped.
+    /// Sends nothing until the server is dropped.
     pub fn hang() -> Self {
         Self::new(200).after(Duration::from_secs(3600))
     }
@@ -118,19 +118,19 @@ impl H2Reply {
         self
     }
 
-    /// Gives it a body.
+    /// Sets the body.
     pub fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.body = bytes.into();
         self
     }
 
-    /// Adds a field after the body.
+    /// Adds a trailer.
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.push((name.into(), value.into()));
         self
     }
 
-    /// Waits before doing it.
+    /// Delays the reaction.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -140,7 +140,7 @@ impl H2Reply {
 type Answer = dyn Fn(&H2Received) -> H2Reply + Send + Sync;
 
 impl H2Upstream {
-    /// Starts a server without TLS that gives each request to `answer`, after it was recorded.
+    /// Starts a server without TLS that records each request and passes it to `answer`.
     pub fn start(answer: impl Fn(&H2Received) -> H2Reply + Send + Sync + 'static) -> Self {
         Self::start_over(None, Arc::new(answer))
     }
@@ -158,26 +158,26 @@ impl H2Upstream {
         Self { address, shared, acceptor }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests so far, in the order in which they were complete.
+    /// The requests so far, in the order of their completion.
     pub fn received(&self) -> Vec<H2Received> {
         self.shared.state().received.clone()
     }
 
-    /// How many requests came so far.
+    /// The number of requests so far.
     pub fn hits(&self) -> usize {
         self.shared.state().received.len()
     }
 
-    /// Waits until at least `n` requests have come.
+    /// Waits until it has received at least `n` requests.
     ///
     /// # Panics
     ///
-    /// When they do not come in time.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_hits(&self, n: usize) {
         let come = |state: &mut State| state.received.len() < n;
@@ -194,7 +194,7 @@ impl H2Upstream {
 
 impl Drop for H2Upstream {
     fn drop(&mut self) {
-        // Its connections, and their streams, belong to the acceptor.
+        // The acceptor owns its connections and their streams.
         self.acceptor.abort();
         let panic = self.shared.state().panic.take();
         if let Some(panic) = panic
@@ -205,7 +205,7 @@ impl Drop for H2Upstream {
     }
 }
 
-/// What the tasks of one server share.
+/// The shared state of the tasks of one server.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -215,7 +215,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     received: Vec<H2Received>,
-    /// The first panic of the test's function.
+    /// The first panic of the test's handler.
     panic: Option<Box<dyn Any + Send>>,
 }
 
@@ -225,7 +225,7 @@ impl Shared {
     }
 }
 
-/// Who a connection is from.
+/// The client of a connection.
 #[derive(Clone, Default)]
 struct Peer {
     connection: u64,
@@ -233,14 +233,14 @@ struct Peer {
     certificate: Option<Vec<u8>>,
 }
 
-/// Accepts connections until it is aborted, and they with it.
+/// Accepts connections until it is aborted together with them.
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>, answer: Arc<Answer>) {
     let mut connections = JoinSet::new();
     for connection in 1.. {
         let (stream, _) = listener.accept().await.expect("accept a connection");
         let (tls, shared, answer) = (tls.clone(), shared.clone(), answer.clone());
         connections.spawn(async move {
-            // A peer may go away at any time, and one that fails its handshake is the test's business.
+            // A client may disconnect at any time, and a failed handshake is not an error of the server.
             let _ = open(stream, connection, tls, &shared, &answer).await;
         });
     }
@@ -267,7 +267,7 @@ async fn open(
     serve(stream, peer, shared, answer).await
 }
 
-/// Answers the requests of one connection, side by side.
+/// Answers the requests of one connection concurrently.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,

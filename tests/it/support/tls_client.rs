@@ -1,6 +1,6 @@
-//! How a client speaks TLS: the name it asks for, whom it trusts, and what it shows of itself.
+//! The TLS settings of a client: SNI, trusted CA, and client certificate.
 //!
-//! One [`TlsClient`] remembers the sessions that servers gave it, as a browser does; a new one knows none.
+//! One [`TlsClient`] caches sessions, as a browser does; a new one has none.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -19,19 +19,19 @@ use crate::support::certificates::{Authority, Certificate, provider};
 use crate::support::client::{Connection, fetch_tls};
 use crate::support::upstream::{Reply, Upstream};
 
-/// How long one socket operation may take.
+/// Timeout of one socket operation.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A blocking TLS connection.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// The client's side of TLS connections.
+/// The settings of a TLS client.
 #[derive(Clone)]
 pub struct TlsClient {
     roots: Arc<RootCertStore>,
-    /// What it asks for (SNI). None says nothing; an IP address has no place there either.
+    /// The SNI. None sends none; an IP address is never sent.
     name: Option<ServerName<'static>>,
-    /// What the certificate must be for.
+    /// The name that the certificate must have.
     certified: ServerName<'static>,
     certificate: Option<Certificate>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -40,7 +40,7 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Asks for `name`, trusts `authority` alone, and leaves everything else open.
+    /// A client with the SNI `name` that trusts `authority` only, and has defaults otherwise.
     pub fn new(authority: &Authority, name: &str) -> Self {
         let name = server_name(name);
         Self {
@@ -54,37 +54,37 @@ impl TlsClient {
         }
     }
 
-    /// Accepts a certificate for this name, whatever it asks for.
+    /// Accepts a certificate for this name, independent of the SNI.
     pub fn certified_for(self, name: &str) -> Self {
         Self { certified: server_name(name), ..self.fresh() }
     }
 
-    /// Does not say which name it means.
+    /// Sends no SNI.
     pub fn without_sni(self) -> Self {
         Self { name: None, ..self.fresh() }
     }
 
-    /// Shows this certificate when it is asked for one.
+    /// Sends this client certificate if the server requests one.
     pub fn certificate(self, certificate: &Certificate) -> Self {
         Self { certificate: Some(certificate.clone()), ..self.fresh() }
     }
 
-    /// Speaks this version of TLS only.
+    /// Uses this version of TLS only.
     pub fn version(self, version: &'static SupportedProtocolVersion) -> Self {
         Self { versions: vec![version], ..self.fresh() }
     }
 
-    /// Offers these protocols (ALPN).
+    /// Offers these ALPN protocols.
     pub fn protocols(self, names: &[&str]) -> Self {
         Self { protocols: names.iter().map(|name| name.as_bytes().to_vec()).collect(), ..self.fresh() }
     }
 
-    /// The same settings without what it remembers.
+    /// The same settings without cached sessions.
     fn fresh(self) -> Self {
         Self { config: OnceLock::new(), ..self }
     }
 
-    /// Connects and shakes hands. With TLS 1.3 the server may still refuse the client's certificate afterwards.
+    /// Connects with a TLS handshake. With TLS 1.3 the server may still refuse the client certificate afterwards.
     pub fn connect(&self, addr: SocketAddr) -> io::Result<TlsStream> {
         let mut socket = TcpStream::connect_timeout(&addr, TIMEOUT)?;
         socket.set_nodelay(true)?;
@@ -97,12 +97,12 @@ impl TlsClient {
         Ok(StreamOwned::new(tls, socket))
     }
 
-    /// What a connection asks for.
+    /// The requested name.
     pub fn name(&self) -> ServerName<'static> {
         self.name.clone().unwrap_or_else(|| self.certified.clone())
     }
 
-    /// The settings as rustls takes them.
+    /// The settings in the type of rustls.
     pub fn config(&self) -> Arc<ClientConfig> {
         let build = || {
             let verifier = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider());
@@ -127,7 +127,7 @@ fn server_name(name: &str) -> ServerName<'static> {
     ServerName::try_from(name.to_owned()).expect("a DNS name or an IP address")
 }
 
-/// Verifies as everybody does, but for a name that need not be the one that was asked for.
+/// Verifies as usual, but for a name that may differ from the SNI.
 #[derive(Debug)]
 struct CertifiedFor {
     name: ServerName<'static>,

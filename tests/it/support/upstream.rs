@@ -1,12 +1,11 @@
-//! An origin server on a free port that records what it is sent and answers as a test says.
+//! An HTTP/1.1 origin server on a free port that records requests and answers as the test defines.
 //!
-//! A thread accepts, and each connection has one of its own. All of them end when the [`Upstream`]
-//! is dropped, whatever they are waiting for, except inside the function of the test. A panic in
-//! one of them, such as a failed assertion in that function or a request that is not HTTP/1.1, then
-//! fails the test.
+//! One thread accepts, and each connection has its own thread. All threads end when the [`Upstream`] is dropped, except
+//! inside the handler of the test. A panic in one of them, such as a failed assertion in the handler or a request that
+//! is not HTTP/1.1, then fails the test.
 //!
-//! It speaks HTTP/1.1, plainly ([`Upstream::start`]) or over TLS ([`Upstream::start_tls`]). A handshake that fails is
-//! counted ([`Upstream::wait_for_failed_handshakes`]) and is no request.
+//! It runs without TLS ([`Upstream::start`]) or with TLS ([`Upstream::start_tls`]). A failed handshake is counted
+//! ([`Upstream::wait_for_failed_handshakes`]) and is not a request.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,10 +19,10 @@ use socket2::SockRef;
 
 use crate::support::client::{self, Connection, Fields, fetch};
 
-/// How long [`Upstream::wait_for_hits`] waits.
+/// Timeout of [`Upstream::wait_for_hits`].
 const HITS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What comes before an echo. The answer to a key is the client's to check, and ours does not.
+/// The header before an echo. It has no Sec-WebSocket-Accept, which only clients check.
 const SWITCH: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: key\r\n\r\n";
 
@@ -35,7 +34,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts a server that gives each request to `answer`, after it was recorded.
+    /// Starts a server that records each request and passes it to `answer`.
     pub fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_over(free(), None, answer)
     }
@@ -45,7 +44,7 @@ impl Upstream {
         Self::start_over(free(), Some(tls), answer)
     }
 
-    /// Like [`start`](Self::start), at an address that is known beforehand: for one that goes away and comes back.
+    /// Like [`start`](Self::start), at a given address: for a server that stops and returns.
     pub fn start_at(address: SocketAddr, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_over(address, None, answer)
     }
@@ -65,26 +64,26 @@ impl Upstream {
         Self { address, shared, acceptor: Some(acceptor) }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests so far, in the order in which they were complete.
+    /// The requests so far, in the order of their completion.
     pub fn received(&self) -> Vec<Received> {
         self.shared.state().received.clone()
     }
 
-    /// How many requests came so far.
+    /// The number of requests so far.
     pub fn hits(&self) -> usize {
         self.shared.state().received.len()
     }
 
-    /// Waits until at least `n` requests have come.
+    /// Waits until it has received at least `n` requests.
     ///
     /// # Panics
     ///
-    /// When they do not come in time.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_hits(&self, n: usize) {
         self.shared.wait(HITS_TIMEOUT, |state| state.received.len() >= n);
@@ -92,11 +91,11 @@ impl Upstream {
         assert!(hits >= n, "{hits} of {n} requests came within {HITS_TIMEOUT:?}");
     }
 
-    /// Waits until the gateway has closed at least `n` connections, or the server has.
+    /// Waits until at least `n` connections are closed, by the gateway or by the server.
     ///
     /// # Panics
     ///
-    /// When that takes too long.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_closed(&self, n: usize) {
         self.shared.wait(HITS_TIMEOUT, |state| state.closed >= n);
@@ -104,11 +103,11 @@ impl Upstream {
         assert!(closed >= n, "{closed} of {n} connections are closed after {HITS_TIMEOUT:?}");
     }
 
-    /// Waits until at least `n` connections have failed to become TLS ones.
+    /// Waits until at least `n` TLS handshakes have failed.
     ///
     /// # Panics
     ///
-    /// When that takes too long.
+    /// After a timeout.
     #[track_caller]
     pub fn wait_for_failed_handshakes(&self, n: usize) {
         self.shared.wait(HITS_TIMEOUT, |state| state.failed_handshakes >= n);
@@ -122,7 +121,7 @@ impl Upstream {
     }
 }
 
-/// Where the system chooses a port.
+/// An address with a port that the system chooses.
 fn free() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
@@ -130,7 +129,7 @@ fn free() -> SocketAddr {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stop();
-        // Accepting has no timeout: one more connection is what ends it.
+        // `accept` has no timeout; one more connection ends it.
         drop(TcpStream::connect(self.address));
         let ended = self.acceptor.take().map_or(Ok(()), JoinHandle::join);
         if let Err(panic) = ended
@@ -141,22 +140,22 @@ impl Drop for Upstream {
     }
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// The method.
     pub method: String,
     /// The request target, undecoded.
     pub target: String,
-    /// Every field in the order of arrival, names in the case they were sent in.
+    /// All fields in the order of arrival, names in their original case.
     pub headers: Fields,
-    /// The body without its chunking.
+    /// The decoded body.
     pub body: Vec<u8>,
-    /// The number of the connection it came on; the first one accepted is 1.
+    /// The number of its connection; the first accepted one is 1.
     pub connection: u64,
-    /// The name that the client asked for in its handshake.
+    /// The SNI of the client.
     pub sni: Option<String>,
-    /// The certificate that the client showed, as DER.
+    /// The certificate of the client, as DER.
     pub client_certificate: Option<Vec<u8>>,
 }
 
@@ -165,19 +164,19 @@ impl Received {
     ///
     /// # Panics
     ///
-    /// When the field comes more than once.
+    /// If there are several fields of this name.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         client::only(&self.headers, name)
     }
 
-    /// The values of each field of this name, in the order of arrival.
+    /// The values of all fields of this name, in the order of arrival.
     pub fn all(&self, name: &str) -> Vec<&str> {
         client::all(&self.headers, name)
     }
 }
 
-/// What the server does with a request.
+/// The reaction of the server to a request.
 pub struct Reply {
     delay: Duration,
     action: Action,
@@ -192,35 +191,35 @@ enum Action {
 }
 
 impl Reply {
-    /// A response without fields and with an empty body.
+    /// A response without fields and body.
     ///
-    /// It gets a `Content-Length` where one belongs, unless a field says how long the body is. The
-    /// connection is kept, unless either side said `Connection: close`.
+    /// It gets a `Content-Length` if it needs one and no field gives the length. The connection is kept unless either
+    /// side sends `Connection: close`.
     pub fn new(status: u16) -> Self {
         Self::at_once(Action::Respond { status, fields: Fields::new(), body: Vec::new() })
     }
 
-    /// These bytes as they are; then the connection is closed.
+    /// Sends these bytes unchanged and closes the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::at_once(Action::Write(bytes.into()))
     }
 
-    /// 101 as a WebSocket server says it, and from then on every byte comes back.
+    /// Sends 101 as a WebSocket server does, and then echoes every byte.
     pub fn echo() -> Self {
         Self::at_once(Action::Echo)
     }
 
-    /// No answer until the upstream is dropped.
+    /// Sends nothing until the upstream is dropped.
     pub fn hang() -> Self {
         Self::reset().after(Duration::MAX)
     }
 
-    /// The connection is closed without a byte of an answer.
+    /// Closes the connection without a response.
     pub fn reset() -> Self {
         Self::at_once(Action::Close)
     }
 
-    /// The connection is reset without a byte of an answer, as by a process that dies.
+    /// Resets the connection without a response, as a process that dies.
     pub fn abort() -> Self {
         Self::at_once(Action::Abort)
     }
@@ -238,7 +237,7 @@ impl Reply {
         self
     }
 
-    /// Gives a [new](Self::new) response its body.
+    /// Sets the body of a [new](Self::new) response.
     pub fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         let Action::Respond { body, .. } = &mut self.action else {
             panic!("only a response has a body");
@@ -247,14 +246,14 @@ impl Reply {
         self
     }
 
-    /// Waits before doing it. When the upstream is dropped meanwhile, the connection just closes.
+    /// Delays the reaction. If the upstream is dropped during the delay, the connection closes.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 }
 
-/// What the threads of one server share.
+/// The shared state of the threads of one server.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -264,21 +263,21 @@ struct Shared {
 #[derive(Default)]
 struct State {
     received: Vec<Received>,
-    /// Each accepted connection; gone when its thread has ended.
+    /// The open connections; a thread removes its own at its end.
     connections: Vec<Weak<TcpStream>>,
-    /// How many connections have ended.
+    /// The number of ended connections.
     closed: usize,
     failed_handshakes: usize,
     stopping: bool,
 }
 
 impl Shared {
-    /// The state, which each change under the lock leaves whole, a panic or not.
+    /// The state. A panic cannot leave it half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the condition holds, `timeout` at most.
+    /// Waits until the condition holds, for `timeout` at most.
     fn wait(&self, timeout: Duration, condition: impl Fn(&State) -> bool) {
         let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !condition(state));
         drop(waited);
@@ -299,26 +298,26 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Takes a connection in, to be shut down by [`stop`](Self::stop); false when that was before.
+    /// Registers a connection, which [`stop`](Self::stop) will shut down. False if the server has stopped already.
     fn admit(&self, stream: &Arc<TcpStream>) -> bool {
         let mut state = self.state();
         state.connections.push(Arc::downgrade(stream));
         !state.stopping
     }
 
-    /// Ends what the threads are waiting for: delays, requests to come, answers nobody reads.
+    /// Ends all waits of the threads: delays, reads and writes.
     fn stop(&self) {
         let mut state = self.state();
         state.stopping = true;
         for stream in state.connections.iter().filter_map(Weak::upgrade) {
-            // It fails only for a connection that has ended already.
+            // An error means that the connection has ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
         self.changed.notify_all();
     }
 }
 
-/// Accepts connections until the server stops, then waits for their threads.
+/// Accepts connections until the server stops, then joins their threads.
 fn accept(
     listener: &TcpListener,
     tls: Option<&Arc<ServerConfig>>,
@@ -328,7 +327,7 @@ fn accept(
     thread::scope(|scope| {
         for (connection, stream) in (1..).zip(listener.incoming()) {
             let stream = Arc::new(stream.expect("accept a connection"));
-            // It fails only for a connection that has ended already.
+            // An error means that the connection has ended already.
             let _ = stream.set_nodelay(true);
             if !shared.admit(&stream) {
                 break;
@@ -347,7 +346,7 @@ fn accept(
                     Err(error) if error.kind() == ErrorKind::InvalidData => {
                         panic!("not HTTP/1.1: {error}")
                     }
-                    // A peer may go away at any time.
+                    // A client may disconnect at any time.
                     Ok(()) | Err(_) => {}
                 }
             });
@@ -355,7 +354,7 @@ fn accept(
     });
 }
 
-/// Shakes hands, then answers the requests of the connection.
+/// Makes the handshake, then answers the requests of the connection.
 fn serve_tls(
     mut socket: &TcpStream,
     connection: u64,
@@ -378,14 +377,14 @@ fn serve_tls(
     serve(StreamOwned::new(tls, socket), &peer, shared, answer)
 }
 
-/// Who a connection is from.
+/// The client of a connection.
 struct Peer {
     connection: u64,
     sni: Option<String>,
     certificate: Option<Vec<u8>>,
 }
 
-/// Answers the requests of one connection until either side has had enough of it.
+/// Answers the requests of one connection until either side closes it.
 fn serve(
     stream: impl Read + Write,
     peer: &Peer,
@@ -435,7 +434,7 @@ fn serve(
     Ok(())
 }
 
-/// Reads the next request; `None` when the peer closed the connection instead.
+/// Reads the next request; `None` if the client closed the connection.
 fn read_request(reader: &mut impl BufRead, peer: &Peer) -> io::Result<Option<Received>> {
     if reader.fill_buf()?.is_empty() {
         return Ok(None);
@@ -467,7 +466,7 @@ fn says_close(fields: &[(String, String)]) -> bool {
 
 /// A response in wire format, with the length and the body that the method and the status allow.
 fn response(method: &str, status: u16, mut fields: Fields, body: &[u8]) -> Vec<u8> {
-    // The length that a GET would have had belongs to the answer to a HEAD.
+    // The response to HEAD has the length of the response to GET.
     if client::has_body("GET", status) && !client::is_framed(&fields) {
         fields.push(("Content-Length".into(), body.len().to_string()));
     }
