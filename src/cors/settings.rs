@@ -32,7 +32,7 @@ pub struct Settings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Methods", extend("default" = "*"))]
     pub allow_methods: Option<List>,
-    /// CorsRequest headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
+    /// Request headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Headers", extend("default" = "*"))]
     pub allow_headers: Option<List>,
