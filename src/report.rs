@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::{Hunk, Place, Source, hunks};
-use crate::problem::{Problem, ProblemKind, Problems, Severity, SyntaxPlace};
+use crate::problem::{Description, Problem, ProblemKind, Problems, Replacement, Severity, SyntaxPlace};
 use crate::terminal::{Paint, is_unseen, printable};
 
 /// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
@@ -11,7 +11,7 @@ use crate::terminal::{Paint, is_unseen, printable};
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let mut ordered: Vec<&Problem> = problems.iter().collect();
-    ordered.sort_by_key(|problem| std::cmp::Reverse(problem.kind.severity()));
+    ordered.sort_by_cached_key(|problem| std::cmp::Reverse(problem.kind.severity()));
     ordered.truncate(MOST_SHOWN);
     ordered.sort_by_cached_key(|problem| {
         (problem.kind.severity(), place(problem, source).map(|place| (place.line, place.column)))
@@ -54,24 +54,26 @@ pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_j
         .iter()
         .map(|problem| {
             let place = place(problem, source);
+            let Description { code, severity, fault, remedy, replacement } = problem.kind.describe();
+            let fix = replacement.and_then(|replacement| fix(problem, &replacement, source));
             serde_json::json!({
-                "severity": problem.kind.severity().to_string(),
-                "code": problem.kind.code(),
+                "severity": severity.to_string(),
+                "code": code,
                 "file": source.name(),
                 "line": place.as_ref().map(|place| place.line),
                 "column": place.as_ref().map(|place| place.column),
                 "path": problem.at.to_string(),
-                "fault": problem.kind.fault(),
-                "remedy": problem.kind.remedy(),
-                "fix": fix(problem, source).map(|fix| hunks_json(&fix)),
+                "fault": fault,
+                "remedy": remedy,
+                "fix": fix.map(|fix| hunks_json(&fix)),
             })
         })
         .collect()
 }
 
-/// The lines that mend a problem, where that is one definite edit.
-pub(crate) fn fix(problem: &Problem, source: &Source<'_>) -> Option<Vec<Hunk>> {
-    let mended = source.with_replacement(&problem.at, &problem.kind.replacement()?)?;
+/// The lines that a replacement changes. None where it cannot be written.
+fn fix(problem: &Problem, replacement: &Replacement, source: &Source<'_>) -> Option<Vec<Hunk>> {
+    let mended = source.with_replacement(&problem.at, replacement)?;
     Some(hunks(source.whole(), &mended))
 }
 

@@ -16,7 +16,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::Document;
 use super::source::{NO_WORD, Source};
-use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
+use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
 /// After so many the rest would not be read by anybody.
 const MOST: usize = 200;
@@ -115,11 +115,13 @@ fn kind_of(message: &str) -> ProblemKind {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let mut words = quoted(rest).into_iter();
-        return ProblemKind::UnknownKey { key: words.next().unwrap_or_default(), known: words.collect() };
+        let key = words.next().unwrap_or_default();
+        return ProblemKind::UnknownKey { known: Known::instead_of(&key, words.collect()), key };
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let mut words = quoted(rest).into_iter();
-        return ProblemKind::UnknownWord { word: words.next().unwrap_or_default(), known: words.collect() };
+        let word = words.next().unwrap_or_default();
+        return ProblemKind::UnknownWord { known: Known::instead_of(&word, words.collect()), word };
     }
     if let Some(rest) = message.strip_prefix("duplicate field ") {
         return ProblemKind::KeyAndAlias { key: quoted(rest).into_iter().next().unwrap_or_default() };
@@ -185,7 +187,9 @@ fn remove(tree: &mut Value, path: &[PathStep], kind: &ProblemKind) -> bool {
         (PathStep::Key(key), Value::Mapping(mapping)) => mapping.shift_remove(key.as_str()).is_some(),
         (PathStep::Index(index), Value::Sequence(list)) => {
             let filler = match kind {
-                ProblemKind::UnknownWord { known, .. } => Value::String(known.first().cloned().unwrap_or_default()),
+                ProblemKind::UnknownWord { known, .. } => {
+                    Value::String(known.words().first().cloned().unwrap_or_default())
+                }
                 ProblemKind::WrongValue { expected, .. } if expected == "a mapping of keys" => {
                     Value::Mapping(Mapping::new())
                 }

@@ -10,7 +10,7 @@ use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, OriginRegexes};
 use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
 use crate::notation::List;
-use crate::problem::{At, ProblemKind, Problems, Severity};
+use crate::problem::{At, Known, ProblemKind, Problems, Severity};
 
 impl Policy {
     /// Reads a policy's settings; `at` is where they stand. None when there is an error among the problems that this
@@ -222,6 +222,7 @@ impl OriginKeys<'_> {
                 None => {
                     let mut known: Vec<String> = sets.keys().cloned().collect();
                     known.sort();
+                    let known = Known::instead_of(name, known);
                     problems.add(&at, ProblemKind::UnknownName { what: "origin set", name: name.into(), known });
                 }
                 // Its own problem is reported where it stands.

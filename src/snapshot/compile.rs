@@ -10,7 +10,7 @@ use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, 
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::List;
-use crate::problem::{At, KeyPath, ProblemKind, Problems};
+use crate::problem::{At, KeyPath, Known, ProblemKind, Problems};
 use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
 
 impl Snapshot {
@@ -295,7 +295,8 @@ impl<'d> Compiler<'d> {
             _ if text == "*" => Err(ProblemKind::AnyMethodInRoute),
             // RouteMethods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
             Ok(method) if text != text.to_ascii_uppercase() => {
-                Err(ProblemKind::UnknownWord { word: method.to_string(), known: vec![text.to_ascii_uppercase()] })
+                let known = Known::instead_of(text, vec![text.to_ascii_uppercase()]);
+                Err(ProblemKind::UnknownWord { word: method.to_string(), known })
             }
             Ok(method) => Ok(method),
             Err(_) => Err(ProblemKind::BadMethod { text: text.to_owned() }),
@@ -409,7 +410,7 @@ impl<'d> Compiler<'d> {
     }
 
     fn unknown<T>(&mut self, what: &'static str, name: &str, among: &Named<T>, at: &At<'_>) {
-        let known = among.0.iter().map(|(name, _)| name.clone()).collect();
+        let known = Known::instead_of(name, among.0.iter().map(|(name, _)| name.clone()).collect());
         self.problems.add(at, ProblemKind::UnknownName { what, name: name.to_owned(), known });
     }
 }

@@ -45,7 +45,7 @@ fn every_example_in_conf_is_valid_without_warnings() {
 fn keys_at(place: &str) -> Vec<String> {
     let problems = corpus::read(&place.replace("HERE", "no_such_key: 1")).problems;
     let known = problems.iter().find_map(|problem| match &problem.kind {
-        ProblemKind::UnknownKey { key, known } if key == "no_such_key" => Some(known.clone()),
+        ProblemKind::UnknownKey { key, known } if key == "no_such_key" => Some(known.words().to_vec()),
         _ => None,
     });
     known.unwrap_or_else(|| panic!("{place} takes any key: {problems}"))

@@ -90,7 +90,7 @@ fn the_schema_refuses_files_of_wrong_form() {
         let Some(value) = value(&case.config) else { continue };
         let problems = corpus::read(&case.config).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
-        let of_form: Vec<String> = codes.filter(|code| OF_FORM.contains(&&**code)).collect();
+        let of_form: Vec<&str> = codes.filter(|code| OF_FORM.contains(code)).collect();
         if !of_form.is_empty() && schema.is_valid(&value) {
             accepted.insert(case.path.file_name().unwrap().to_string_lossy().into_owned());
         }
@@ -98,7 +98,7 @@ fn the_schema_refuses_files_of_wrong_form() {
     }
     let beyond: BTreeSet<String> = BEYOND_A_SCHEMA.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(accepted, beyond);
-    assert_eq!(seen, OF_FORM.iter().map(|code| (*code).to_owned()).collect(), "a code without a file says nothing");
+    assert_eq!(seen, OF_FORM.iter().copied().collect(), "a code without a file says nothing");
 }
 
 #[test]

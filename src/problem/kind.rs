@@ -1,0 +1,147 @@
+//! Every kind of problem, with the user's text in it.
+
+use super::path::{KeyPath, PathStep};
+use super::words::Known;
+
+/// One variant for each thing that can be wrong, holding the user's text.
+///
+/// [`ProblemKind::describe`] documents each variant: its arm has the message that the variant stands for.
+#[allow(missing_docs)] // the messages say more than a doc comment could
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProblemKind {
+    // --- the text
+    Unreadable { why: String },
+    Syntax { message: String, remedy: &'static str, places: Vec<SyntaxPlace> },
+    WrongValue { found: String, expected: String },
+    UnknownKey { key: String, known: Known },
+    UnknownWord { word: String, known: Known },
+    KeyTwice { first_line: usize },
+    KeyAndAlias { key: String },
+    Missing { example: &'static str },
+    EmptyList,
+    EmptyEntry,
+    OutOfRange { value: String, range: String, write: String },
+
+    // --- names
+    UnknownName { what: &'static str, name: String, known: Known },
+    NameTwice { what: &'static str, name: String },
+    BadName { what: &'static str, name: String },
+
+    // --- origin patterns
+    OriginReflectsAll,
+    OriginSeveral { text: String },
+    OriginWithoutScheme { text: String, write: String },
+    OriginBadScheme { text: String, write: Option<String> },
+    OriginUpperCase { text: String, origin: String },
+    OriginTrailingSlash { text: String, origin: String },
+    OriginPath { text: String, origin: String },
+    OriginQuery { text: String, origin: String },
+    OriginUserinfo { text: String, origin: String },
+    OriginNonAscii { text: String },
+    OriginBadCharacter { text: String, character: char },
+    OriginEmptyHost { text: String },
+    OriginBadHost { text: String, why: &'static str },
+    OriginNotCanonical { text: String, canonical: String },
+    OriginDefaultPort { text: String, write: String },
+    OriginBadPort { text: String, port: String },
+    OriginMisplacedWildcard { text: String },
+    OriginTooLong { limit: usize },
+
+    // --- policies
+    NoOrigins,
+    AnyWithOthers,
+    AnyInSet,
+    NullInSet,
+    NullOrigin,
+    AnyOriginWithCredentials,
+    AnyExposedWithCredentials,
+    InsecureOriginWithCredentials { pattern: String },
+    PublicSuffixWithCredentials { pattern: String, suffix: String },
+    RegexDoesNotCompile { message: String },
+    RegexTooLarge { limit: usize },
+    BadMethod { text: String },
+    BadHeaderName { text: String },
+    BadMaxAge { value: String },
+    BadPreflightStatus { value: u16 },
+    BadRefusedStatus { value: u16 },
+    CorsTrue,
+    UnusedDanger { word: &'static str },
+
+    // --- policies: warnings and hints
+    RegexUnescapedDot { witness: String },
+    RegexOpenPrefix { witness: String },
+    RegexAlternation { witness: String },
+    RegexWithoutScheme { witness: String },
+    RegexMatchesAll { witness: String },
+    PublicSuffix { pattern: String, suffix: String },
+    OddSchemeWithCredentials { pattern: String },
+    MethodNeverSent { method: String },
+    MethodCase { method: String, upper: String },
+    HeaderNeverSent { name: String },
+    HeaderNeverRead { name: String },
+    HeaderOtherDirection { name: String, key: &'static str },
+    MeaninglessBesideAny { text: String },
+    PrivateNetworkGone,
+    MaxAgeLeftOut,
+    AnyHeaderWithoutAuthorization,
+
+    // --- hosts, paths, methods of routes
+    BadHost { text: String, why: &'static str, write: Option<String> },
+    BadPath { text: String, why: &'static str, write: Option<String> },
+    HostTwice { host: String },
+    AnyMethodInRoute,
+    RouteTwice { host: String, path: String, other: KeyPath },
+    NeverReached { why: String },
+    StripPrefixMismatch { prefix: String, path: String },
+
+    // --- listeners, upstreams
+    BadAddress { text: String, what: &'static str, example: &'static str },
+    AddressTwice { address: String },
+    AllWeightsZero,
+    AdminExposed { address: String },
+    NeedsAnother { key: &'static str, other: &'static str },
+    HashOnUnknown { text: String },
+    SniMissing { node: String },
+    BadStatusRange { text: String },
+    RedirectOverTls,
+    TrustsEveryone { text: String },
+    DebugHeader,
+    FolderMissing { path: String },
+
+    // --- certificates
+    FileUnreadable { path: String, why: String },
+    NoPem { path: String, what: &'static str },
+    BadCertificate { path: String, why: String },
+    BadKey { path: String, why: String },
+    KeyMismatch { cert: String, key: String },
+    CertificateExpired { path: String, when: String },
+    CertificateNotYetValid { path: String, when: String },
+    CertificateEndsSoon { path: String, days: i64 },
+    VerifyOff,
+}
+
+/// A place that a message of the YAML parser names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyntaxPlace {
+    /// Offset in the text, from 0.
+    Byte(usize),
+    /// Line and column, from 1.
+    Line {
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+    },
+}
+
+impl ProblemKind {
+    /// Whether this is a misspelt key at `at` that was probably meant to be the key at `meant`, or a merge key that
+    /// may have brought it.
+    pub fn may_stand_for(&self, meant: &KeyPath, at: &KeyPath) -> bool {
+        let ProblemKind::UnknownKey { key, known } = self else { return false };
+        let (Some((PathStep::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {
+            return false;
+        };
+        parent == own && (key == "<<" || known.nearest() == Some(meant))
+    }
+}

@@ -1,0 +1,89 @@
+//! Where a problem is: the path of a key from the top of the file.
+
+use std::fmt;
+
+/// The path of a key from the top of the file: `services[0].routes[1].cors.allow_origins`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPath(pub Vec<PathStep>);
+
+/// One step of a [`KeyPath`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathStep {
+    /// Into a mapping.
+    Key(String),
+    /// Into a list, from 0.
+    Index(usize),
+}
+
+/// A place while walking down a document: a [`KeyPath`] that costs nothing until a problem needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Option<AtStep<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum AtStep<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+// === impl At, KeyPath ===
+
+impl At<'_> {
+    /// The top of the file.
+    pub const fn root() -> At<'static> {
+        At { parent: None, step: None }
+    }
+
+    /// The value of a key of this mapping.
+    pub const fn key<'b>(&'b self, key: &'b str) -> At<'b> {
+        At { parent: Some(self), step: Some(AtStep::Key(key)) }
+    }
+
+    /// An entry of this list.
+    pub const fn index(&self, index: usize) -> At<'_> {
+        At { parent: Some(self), step: Some(AtStep::Index(index)) }
+    }
+
+    /// The path, written out.
+    pub fn path(&self) -> KeyPath {
+        let mut steps = Vec::new();
+        let mut here = Some(self);
+        while let Some(at) = here {
+            match at.step {
+                Some(AtStep::Key(key)) => steps.push(PathStep::Key(key.to_owned())),
+                Some(AtStep::Index(index)) => steps.push(PathStep::Index(index)),
+                None => {}
+            }
+            here = at.parent;
+        }
+        steps.reverse();
+        KeyPath(steps)
+    }
+}
+
+impl KeyPath {
+    /// True when `self` is `other` or lies inside it.
+    pub fn is_within(&self, other: &KeyPath) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
+    /// True for `upstreams.api`: what the key is called is the name itself.
+    pub fn names_a_key(&self) -> bool {
+        matches!(&*self.0, [PathStep::Key(_), PathStep::Key(_)])
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.0.iter().enumerate() {
+            match step {
+                PathStep::Key(key) if i == 0 => f.write_str(key)?,
+                PathStep::Key(key) => write!(f, ".{key}")?,
+                PathStep::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}

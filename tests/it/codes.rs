@@ -1,0 +1,140 @@
+//! The codes of `check --format json` are an interface: programs match on them. This table pins all of them.
+//!
+//! A new kind of problem needs a line here, and a file in `tests/config` that shows its message.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corsgate::problem::Severity::{self, Error, Hint, Warning};
+use corsgate::problem::{Problem, ProblemKind};
+
+use crate::corpus;
+
+/// Every code with its severity, in the order of the codes.
+pub const TABLE: &[(&str, Severity)] = &[
+    ("address-twice", Error),
+    ("admin-exposed", Hint),
+    ("all-weights-zero", Error),
+    ("any-exposed-with-credentials", Error),
+    ("any-header-without-authorization", Hint),
+    ("any-in-set", Error),
+    ("any-method-in-route", Error),
+    ("any-origin-with-credentials", Error),
+    ("any-with-others", Error),
+    ("bad-address", Error),
+    ("bad-certificate", Error),
+    ("bad-header-name", Error),
+    ("bad-host", Error),
+    ("bad-key", Error),
+    ("bad-max-age", Error),
+    ("bad-method", Error),
+    ("bad-name", Error),
+    ("bad-path", Error),
+    ("bad-preflight-status", Error),
+    ("bad-refused-status", Error),
+    ("bad-status-range", Error),
+    ("certificate-ends-soon", Warning),
+    ("certificate-expired", Error),
+    ("certificate-not-yet-valid", Error),
+    ("cors-true", Error),
+    ("debug-header", Hint),
+    ("empty-entry", Error),
+    ("empty-list", Error),
+    ("file-unreadable", Error),
+    ("folder-missing", Warning),
+    ("hash-on-unknown", Error),
+    ("header-never-read", Warning),
+    ("header-never-sent", Warning),
+    ("header-other-direction", Warning),
+    ("host-twice", Error),
+    ("insecure-origin-with-credentials", Error),
+    ("key-and-alias", Error),
+    ("key-mismatch", Error),
+    ("key-twice", Error),
+    ("max-age-left-out", Hint),
+    ("meaningless-beside-any", Warning),
+    ("method-case", Hint),
+    ("method-never-sent", Warning),
+    ("missing", Error),
+    ("name-twice", Error),
+    ("needs-another", Error),
+    ("never-reached", Warning),
+    ("no-origins", Error),
+    ("no-pem", Error),
+    ("null-in-set", Error),
+    ("null-origin", Error),
+    ("odd-scheme-with-credentials", Warning),
+    ("origin-bad-character", Error),
+    ("origin-bad-host", Error),
+    ("origin-bad-port", Error),
+    ("origin-bad-scheme", Error),
+    ("origin-default-port", Error),
+    ("origin-empty-host", Error),
+    ("origin-misplaced-wildcard", Error),
+    ("origin-non-ascii", Error),
+    ("origin-not-canonical", Error),
+    ("origin-path", Error),
+    ("origin-query", Error),
+    ("origin-reflects-all", Error),
+    ("origin-several", Error),
+    ("origin-too-long", Error),
+    ("origin-trailing-slash", Error),
+    ("origin-upper-case", Error),
+    ("origin-userinfo", Error),
+    ("origin-without-scheme", Error),
+    ("out-of-range", Error),
+    ("private-network-gone", Warning),
+    ("public-suffix", Warning),
+    ("public-suffix-with-credentials", Error),
+    ("redirect-over-tls", Error),
+    ("regex-alternation", Warning),
+    ("regex-does-not-compile", Error),
+    ("regex-matches-all", Warning),
+    ("regex-open-prefix", Warning),
+    ("regex-too-large", Error),
+    ("regex-unescaped-dot", Warning),
+    ("regex-without-scheme", Warning),
+    ("route-twice", Error),
+    ("sni-missing", Error),
+    ("strip-prefix-mismatch", Warning),
+    ("syntax", Error),
+    ("trusts-everyone", Warning),
+    ("unknown-key", Error),
+    ("unknown-name", Error),
+    ("unknown-word", Error),
+    ("unreadable", Error),
+    ("unused-danger", Hint),
+    ("verify-off", Warning),
+    ("wrong-value", Error),
+];
+
+#[test]
+fn the_table_lists_the_code_of_every_kind() {
+    let source = fs::read_to_string(root().join("src/problem/describe.rs")).unwrap();
+    // `describe` matches every variant, and each of its arms calls one of these with a literal.
+    let calls = ["error(", "warning(", "hint("].into_iter().flat_map(|call| source.split(call).skip(1));
+    let literals = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    let listed: Vec<&str> = TABLE.iter().map(|(code, _)| *code).collect();
+    assert_eq!(literals.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), listed);
+}
+
+#[test]
+fn every_code_has_its_severity() {
+    for problem in examples() {
+        let (code, severity) = (problem.kind.code(), problem.kind.severity());
+        assert!(TABLE.contains(&(code, severity)), "{code} is now: {severity}");
+    }
+}
+
+/// The problems of all files of the corpus, which has every kind of problem; and that of a file without a text.
+fn examples() -> Vec<Problem> {
+    let why = "No such file or directory (os error 2)".to_owned();
+    let mut all = vec![Problem { at: Default::default(), kind: ProblemKind::Unreadable { why } }];
+    all.extend(corpus::all_cases().iter().flat_map(|case| corpus::read(&case.config).problems));
+    all
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
