@@ -20,7 +20,7 @@
 //!     cors: { allow_origins: https://app.example, allow_methods: [PUT] }
 //! ";
 //! let read = |text: &str| load(text, CompileEnv::NONE);
-//! let snapshot = read(text).0.unwrap();
+//! let snapshot = read(text).snapshot.unwrap();
 //! let configuration = Configuration::new("corsgate.yaml", text, &snapshot, &read);
 //!
 //! let question = Question::new("https://app.example", "https://api.example/orders").unwrap().method("DELETE").unwrap();

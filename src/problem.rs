@@ -1,8 +1,9 @@
-//! What can be wrong with a configuration, and what to write instead.
+//! Problems of a configuration, and their remedies.
 //!
-//! Every sentence that `corsgate check` or a failed reload can say about a file stands here, one [`ProblemKind`] each: the
-//! fault with the user's own text in it, and the remedy. The layers above only say *where* ([`At`]) and *which*.
-//! Nothing here knows files or lines: [`crate::config::Source`] turns a [`KeyPath`] into a line and a column.
+//! Every message of `corsgate check` and of a refused reload is here. Each [`ProblemKind`] has one arm in
+//! [`ProblemKind::describe`], with its code, severity, fault, remedy and replacement. Other rooms add a kind at a
+//! place ([`At`]). [`crate::config::Source`] finds the line and the column of a [`KeyPath`]; files and lines are unknown
+//! here.
 //!
 //! ```
 //! use corsgate::problem::{At, ProblemKind, Problems};
@@ -29,82 +30,82 @@ pub use kind::{ProblemKind, SyntaxPlace};
 pub use path::{At, KeyPath, PathStep};
 pub use words::Known;
 
-/// A fault, a warning or a hint about one place of a configuration.
+/// An error, a warning or a hint about one place of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key it is about; the key need not exist (it may be the one that is missing).
+    /// The key with the problem. It may be a missing key.
     pub at: KeyPath,
     /// What is wrong.
     pub kind: ProblemKind,
 }
 
-/// How much a problem matters.
+/// How serious a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; never fails a check.
+    /// Information. Never fails a check.
     Hint,
-    /// Probably not what was meant; fails a check with `--deny-warnings`.
+    /// A probable mistake. Fails a check only with `--deny-warnings`.
     Warning,
     /// The configuration is refused.
     Error,
 }
 
-/// What to write in place of what is wrong, for programs that mend files.
+/// The edit that removes a problem, for programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replacement {
-    /// This text, instead of the value.
+    /// Replace the value with this string.
     Text(String),
-    /// This word or number, instead of the value.
+    /// Replace the value with this YAML word or number.
     Literal(&'static str),
-    /// This name, for the key.
+    /// Rename the key.
     Key(String),
-    /// Nothing: the entry, or the key with its value, goes.
+    /// Remove the list entry, or the key with its value.
     Nothing,
 }
 
-/// All that was found, in the order in which it was found.
+/// Problems in the order in which they were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 // === impl Problems ===
 
 impl Problems {
-    /// Notes `kind` at a place.
+    /// Adds a problem at a place.
     pub fn add(&mut self, at: &At<'_>, kind: ProblemKind) {
         self.push(Problem { at: at.path(), kind });
     }
 
-    /// Notes a problem whose path is already known.
+    /// Adds a problem whose path is already known.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
 
-    /// True when something makes the configuration unusable.
+    /// True when at least one problem is an error.
     pub fn any_errors(&self) -> bool {
         self.0.iter().any(|p| p.kind.severity() == Severity::Error)
     }
 
-    /// How many of one severity.
+    /// The number of problems of one severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|p| p.kind.severity() == severity).count()
     }
 
-    /// Nothing at all, not even a hint.
+    /// True without any problem, hints included.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In the order in which they were found.
+    /// All problems, in the order in which they were found.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// Keeps those for which `keep` is true.
+    /// Keeps the problems for which `keep` is true.
     pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
         self.0.retain(keep);
     }
 
-    /// Adds all of `other` behind these.
+    /// Appends the problems of `other`.
     pub fn extend(&mut self, other: Problems) {
         self.0.extend(other.0);
     }
@@ -127,7 +128,7 @@ impl IntoIterator for Problems {
 }
 
 impl fmt::Display for Problem {
-    /// One line: place, fault, remedy.
+    /// One line: `place: fault; remedy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.at.0.is_empty() {
             write!(f, "{}: ", self.at)?;
@@ -138,7 +139,7 @@ impl fmt::Display for Problem {
 }
 
 impl fmt::Display for Problems {
-    /// One line each.
+    /// One line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|problem| writeln!(f, "{problem}"))
     }

@@ -1,4 +1,4 @@
-//! Problems for people and for machines: what `check` prints, and what the log of a refused reload says.
+//! Problems as text and as JSON: the output of `check`, and the log of a refused reload.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use crate::config::{Hunk, Place, Source, hunks};
 use crate::problem::{Description, Problem, ProblemKind, Problems, Replacement, Severity, SyntaxPlace};
 use crate::terminal::{Paint, is_unseen, printable};
 
-/// All problems as text, errors last, because the end is what a terminal shows, and those of one severity in the order
-/// of the file; then one line that counts them.
+/// All problems as text. Errors are last, because a terminal shows the end of the output. Problems of one severity are in
+/// the order of the file. The last line has the number of problems.
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let mut ordered: Vec<&Problem> = problems.iter().collect();
@@ -20,15 +20,15 @@ pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
         one(problem, source, paint, &mut out);
     }
     if let more @ 1.. = problems.iter().len().saturating_sub(MOST_SHOWN) {
-        let _ = writeln!(out, "and {more} more, which are not shown");
+        let _ = writeln!(out, "not shown: {more} more");
     }
     out + &summary(problems, source)
 }
 
-/// More than anybody reads at once; a file that a program got wrong can have one in every line.
+/// The most problems that are printed. A generated file can have one in each line.
 const MOST_SHOWN: usize = 500;
 
-/// The line that counts: `conf/corsgate.yaml: 2 errors, 1 warning`, or `conf/corsgate.yaml: valid, 1 hint`.
+/// The last line: `conf/corsgate.yaml: 2 errors, 1 warning`, or `conf/corsgate.yaml: valid, 1 hint`.
 fn summary(problems: &Problems, source: &Source<'_>) -> String {
     let mut counts = Vec::new();
     for (severity, name) in [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Hint, "hint")] {
@@ -71,14 +71,14 @@ pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_j
         .collect()
 }
 
-/// The lines that a replacement changes. None where it cannot be written.
+/// The lines that a replacement changes. None when the edit cannot be made.
 fn fix(problem: &Problem, replacement: &Replacement, source: &Source<'_>) -> Option<Vec<Hunk>> {
     let mended = source.with_replacement(&problem.at, replacement)?;
     Some(hunks(source.whole(), &mended))
 }
 
-/// Hunks, as `check` and `explain` write them: `removed` stands from `line` on, between line feeds, and `added` is to
-/// stand there instead.
+/// Hunks in the JSON of `check` and `explain`. The text `removed` begins at `line`; `added` replaces it. Lines end with
+/// line feeds.
 pub(crate) fn hunks_json(hunks: &[Hunk]) -> serde_json::Value {
     let one = |hunk: &Hunk| serde_json::json!({ "line": hunk.line, "removed": hunk.removed, "added": hunk.added });
     hunks.iter().map(one).collect()
@@ -108,12 +108,12 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     }
 }
 
-/// The most characters of a line that are shown: a file of one line, as programs write JSON, would fill the screen.
+/// The most characters of a line that are printed. A generated JSON file can be one long line.
 const WIDEST: usize = 200;
 
-/// What is shown of a line, how many characters of it stand before what is meant, and how many that has.
+/// The printed part of a line, the number of characters before the caret, and the width of the caret.
 fn window(place: &Place<'_>) -> (String, usize, usize) {
-    // A tab is as wide as it likes; with one space for each the caret stands where the eye looks.
+    // A terminal decides how wide a tab is. With one space for each tab the caret is at the right place.
     let as_one = |c: char| match c {
         '\t' => ' ',
         c if is_unseen(c) => '\u{fffd}',
@@ -135,7 +135,7 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
 
 fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     match &problem.kind {
-        // There is no text to point at.
+        // The file has no text.
         ProblemKind::Unreadable { .. } => None,
         // A syntax error has no key.
         ProblemKind::Syntax { places, .. } => syntax_place(places, source),
@@ -149,7 +149,7 @@ fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
     }
 }
 
-/// Where the parser stopped; at the end of the text, where the value began that it was reading.
+/// Where the parser stopped. At the end of the text: where the unfinished value begins.
 fn syntax_place<'t>(places: &[SyntaxPlace], source: &Source<'t>) -> Option<Place<'t>> {
     let mut places = places.iter().map(|place| match place {
         SyntaxPlace::Byte(byte) => source.at_byte(*byte),

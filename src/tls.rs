@@ -168,7 +168,7 @@ impl Authorities {
         for certificate in &certificates {
             roots.add(certificate.clone()).map_err(|error| ProblemKind::BadCertificate {
                 path: pem.path.to_owned(),
-                why: format!("it cannot sign others: {error}"),
+                why: format!("it is not usable as a certificate authority: {error}"),
             })?;
         }
         Ok(Authorities { certificates: certificates.into(), roots: Arc::new(roots) })
@@ -275,7 +275,7 @@ fn read_chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, ProblemKind>
 
 fn read_key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, ProblemKind> {
     if pem.text.windows(9).any(|window| window == b"ENCRYPTED") {
-        let why = "it is encrypted, and there is nobody to ask for the passphrase".to_owned();
+        let why = "it is encrypted, and corsgate does not ask for passphrases".to_owned();
         return Err(ProblemKind::BadKey { path: pem.path.to_owned(), why });
     }
     PrivateKeyDer::from_pem_slice(pem.text).map_err(|error| match error {
@@ -292,10 +292,8 @@ fn pair(
     chain: Vec<CertificateDer<'static>>,
     private: &PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, ProblemKind> {
-    let signing = ring::sign::any_supported_type(private).map_err(|_| ProblemKind::BadKey {
-        path: key.to_owned(),
-        why: "it is of a kind that is not supported".to_owned(),
-    })?;
+    let signing = ring::sign::any_supported_type(private)
+        .map_err(|_| ProblemKind::BadKey { path: key.to_owned(), why: "its type is not supported".to_owned() })?;
     let pair = CertifiedKey::new(chain, signing);
     match pair.keys_match() {
         Ok(()) => Ok(pair),

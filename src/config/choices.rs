@@ -62,7 +62,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
         impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
             type Value = Named<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping of names")
+                f.write_str("a mapping whose keys are names")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
                 let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0));
@@ -82,7 +82,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Use<T> {
         impl<'de, T: Deserialize<'de>> Visitor<'de> for UseVisitor<T> {
             type Value = Use<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name, or the thing itself")
+                f.write_str("a name, or a mapping with the definition")
             }
             fn visit_str<E>(self, name: &str) -> Result<Use<T>, E> {
                 Ok(Use::Named(name.to_owned()))
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Cors {
         impl<'de> Visitor<'de> for CorsVisitor {
             type Value = Cors;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a policy, the name of one, or `false`")
+                f.write_str("a policy, the name of a policy, or `false`")
             }
             fn visit_bool<E>(self, on: bool) -> Result<Cors, E> {
                 Ok(if on { Cors::On } else { Cors::Off })
@@ -124,7 +124,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
         impl<'de, T: Deserialize<'de>> Visitor<'de> for ToggleVisitor<T> {
             type Value = Toggle<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`true`, `false`, or what it should be")
+                f.write_str("`true`, `false`, or a custom value")
             }
             fn visit_bool<E>(self, on: bool) -> Result<Toggle<T>, E> {
                 Ok(if on { Toggle::On } else { Toggle::Off })

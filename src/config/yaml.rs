@@ -1,10 +1,10 @@
-//! YAML to [`Document`], and every problem of a text that is none.
+//! YAML to [`Document`], and every problem of a text that cannot be read as one.
 //!
 //! The only file that names serde_yaml and depends on the words of its messages.
 //!
-//! serde stops at its first error. So the text is read into a tree, the tree is tried, and whatever an error points
-//! at is noted and taken out of the tree, until the rest can be read. A broken file costs a few readings more; a good
-//! one never comes here.
+//! serde stops at its first error. So after an error the text is read into a tree. The tree is read as a document; the
+//! value at each error becomes a problem and is removed from the tree, until the rest can be read. A broken file needs
+//! some more readings, a valid file only one.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ use super::Document;
 use super::source::{NO_WORD, Source};
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
-/// After so many the rest would not be read by anybody.
+/// The most readings of a broken file, which bounds the time. More problems than this are not useful.
 const MOST: usize = 200;
 
-/// Reads a text. Notes what cannot be read, and leaves it out of the document. None when too little is left for more
-/// checks. An empty text is an empty document.
+/// Reads a text. Each value that cannot be read becomes a problem and is left out of the document. None when too little
+/// is left for more checks. An empty text is an empty document.
 pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     if nests_too_deep(text) {
         let message = "recursion limit exceeded at line 1 column 1".to_owned();
@@ -34,8 +34,8 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
         Ok(document) => Some(document.unwrap_or_default()),
         Err(error) => {
             let document = recover(text, problems);
-            // A text that serde_yaml refused must not pass because no problem explains it: a key behind an alias may
-            // stand twice, for example.
+            // A text that serde_yaml refused must not be accepted because no problem was found. Example: a duplicate key
+            // behind an alias.
             if problems.is_empty() {
                 problems.push(syntax(&error));
             }
@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     }
 }
 
-/// Notes every problem of the form, and gives what could be read: None when that is too little to be worth checking.
+/// Finds every problem of the form, and returns the part that could be read. None when it is too small for more checks.
 fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
     let mut tree = match serde_yaml::from_str::<Tree>(text) {
         Ok(Tree(tree)) => tree,
@@ -53,7 +53,7 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
             return None;
         }
     };
-    note_keys_that_stand_twice(text, problems);
+    note_duplicate_keys(text, problems);
     for _ in 0..MOST {
         let mut track = serde_path_to_error::Track::new();
         let error = match Document::deserialize(serde_path_to_error::Deserializer::new(&tree, &mut track)) {
@@ -67,7 +67,7 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
         {
             at.0.push(PathStep::Key(key.clone()));
         }
-        // The first reading knows how a plain `7` was written, and takes it for a text where a text is wanted.
+        // Where a string is expected, the first reading takes a plain `7` as one. The tree has a number instead.
         if matches!(&kind, ProblemKind::WrongValue { expected, .. } if expected == "a string")
             && let Some(text) = find(&mut tree, &at.0).and_then(|value| Some((as_text(value)?, value)))
         {
@@ -83,21 +83,21 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
     None
 }
 
-/// serde_yaml stops at a key that stands twice, and without its path.
-fn note_keys_that_stand_twice(text: &str, problems: &mut Problems) {
+/// Finds duplicate keys. serde_yaml stops at the first one, and does not give its path.
+fn note_duplicate_keys(text: &str, problems: &mut Problems) {
     for (at, first_line) in Source::new("", text).keys_that_stand_twice() {
         problems.push(Problem { at, kind: ProblemKind::KeyTwice { first_line } });
     }
 }
 
-/// The parser's message, the places that it names, and what to write instead.
+/// The parser's message as a problem, with the positions that it names.
 fn syntax(error: &serde_yaml::Error) -> Problem {
     let message = error.to_string();
     let (remedy, places) = (syntax_remedy(&message), places_in(&message));
     Problem { at: KeyPath::default(), kind: ProblemKind::Syntax { message, remedy, places } }
 }
 
-/// The places that a message names: where the parser stopped, then where the value that it was reading began.
+/// The positions in a message: where the parser stopped, then where the unfinished value begins.
 fn places_in(message: &str) -> Vec<SyntaxPlace> {
     let number = |text: &str| -> Option<usize> { text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok() };
     if let Some((_, position)) = message.split_once(" at position ") {
@@ -110,7 +110,7 @@ fn places_in(message: &str) -> Vec<SyntaxPlace> {
     message.split(" at line ").skip(1).filter_map(place).collect()
 }
 
-/// serde's errors are sentences. These are the few forms that say more when they are taken apart.
+/// Takes serde's messages apart. Only these forms occur.
 fn kind_of(message: &str) -> ProblemKind {
     let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     if let Some(rest) = message.strip_prefix("unknown field ") {
@@ -133,30 +133,30 @@ fn kind_of(message: &str) -> ProblemKind {
         }
         None => ProblemKind::WrongValue {
             found: plain.to_owned(),
-            expected: "what the documentation of this key says".into(),
+            expected: "a value as docs/reference.md describes it".into(),
         },
     }
 }
 
-/// What serde calls a thing, as whoever writes YAML calls it.
+/// The YAML words for serde's names of types.
 fn found_in_words(found: &str) -> String {
     match found.split_once(' ').unwrap_or((found, "")) {
         ("unit", _) => "no value".into(),
         ("sequence", _) => "a list".into(),
         ("map", _) => "a mapping".into(),
         ("enum", _) => "a tag".into(),
-        ("string", text) => format!("the text {text}"),
+        ("string", text) => format!("the string {text}"),
         ("integer", number) => format!("the number {number}"),
         ("floating", number) => format!("the number {}", number.trim_start_matches("point ")),
         ("boolean", word) => word.to_owned(),
-        _ => "something else".into(),
+        _ => "a value of another type".into(),
     }
 }
 
 fn in_words(expected: &str) -> String {
     match expected {
         "a boolean" => "`true` or `false`".into(),
-        "usize" | "u32" | "u64" => "a whole number from 0 on".into(),
+        "usize" | "u32" | "u64" => "a whole number, 0 or more".into(),
         "u16" => "a whole number from 0 to 65535".into(),
         // The one signed number is `max_age`.
         "i64" => "a whole number of seconds".into(),
@@ -177,11 +177,11 @@ fn key_path(path: &Path) -> KeyPath {
     KeyPath(steps.collect())
 }
 
-/// Takes a value out, with its key. A list keeps its length, so that the places of what follows stay right; the hole
-/// is filled with the emptiest thing of the kind that was expected.
+/// Removes a value and its key. A list keeps its length, so that the paths of later entries stay right: an empty value
+/// of the expected type replaces the entry.
 fn remove(tree: &mut Value, path: &[PathStep], kind: &ProblemKind) -> bool {
     let Some((last, front)) = path.split_last() else { return false };
-    // An enum's variant is a step to serde, but not in the tree.
+    // serde counts the variant of an enum as a step of the path; the tree does not have it.
     let Some(at) = find(tree, front) else { return false };
     match (last, at) {
         (PathStep::Key(key), Value::Mapping(mapping)) => mapping.shift_remove(key.as_str()).is_some(),
@@ -217,36 +217,36 @@ fn as_text(scalar: &Value) -> Option<String> {
     }
 }
 
-/// What most likely makes a text no YAML. The parser's own messages are about its grammar.
+/// The most likely remedy of a syntax error. The parser's own messages are about its grammar.
 fn syntax_remedy(message: &str) -> &'static str {
     let says = |part| message.contains(part);
     if says("duplicate field") {
-        "keep one of the two; an alias can stand for a key"
+        "keep one of the two keys, of which one may be an alias"
     } else if says("while scanning an alias") {
-        "a bare `*` begins an alias in YAML; write it in quotes, as `\"*\"` or `\"*.example\"`"
+        "write `*` in quotes, as in `\"*\"` or `\"*.example\"`: without quotes it begins a YAML alias"
     } else if says("unknown anchor") {
-        "define the anchor with `&` above, or write a `*` that is none in quotes"
+        "define the anchor with `&` above this line, or write a literal `*` in quotes"
     } else if says("cannot start any token") {
-        "indent with spaces, not tabs, and write text that begins with `@`, `%` or a backtick in quotes"
+        "indent with spaces instead of tabs, and quote text that begins with `@`, `%` or a backtick"
     } else if says("quoted scalar") {
         "close the quote"
     } else if says("mapping values are not allowed") || says("could not find expected ':'") {
-        "write a space behind the colon of a key, and indent the keys of one mapping alike"
+        "write a space after the colon of each key, and indent all keys of a mapping by the same number of spaces"
     } else if says("parsing a flow") {
         "separate the entries with commas, and close every bracket and brace"
     } else if says("more than one document") {
-        "keep one document, without `---` between"
+        "keep one document, and remove the `---` between documents"
     } else if says("control characters") {
-        "remove the character"
+        "remove the control character"
     } else if says("limit exceeded") {
-        "no configuration is nested so deeply or repeats so much"
+        "reduce the nesting, or the number of aliases"
     } else {
-        "the file must be YAML or JSON"
+        "write valid YAML or JSON"
     }
 }
 
-/// The YAML parser takes time by the square of the open brackets, before it refuses what nests deeper than 128.
-/// Brackets in strings are counted too, and no string has so many that nothing closes.
+/// Bounds the time of the YAML parser, which grows with the square of the open brackets before the parser refuses more
+/// than 128 levels. Brackets in strings are counted too; no real string has 1000 unclosed ones.
 fn nests_too_deep(text: &str) -> bool {
     let mut depth = 0usize;
     text.bytes().any(|b| {
@@ -259,12 +259,12 @@ fn nests_too_deep(text: &str) -> bool {
     })
 }
 
-/// Whether YAML reads a text without quotes as that text, not as a number, a date or `true`.
+/// Whether YAML reads a text without quotes as a string, and not as a number, a date or `true`.
 pub(super) fn reads_as_text(text: &str) -> bool {
     serde_yaml::from_str::<Value>(text).is_ok_and(|value| value == text)
 }
 
-/// A tree of any valid YAML. [`Value`] itself stops at a key that stands twice; here the last one counts.
+/// A tree of any valid YAML. [`Value`] itself refuses duplicate keys; here the last one counts.
 struct Tree(Value);
 
 impl<'de> Deserialize<'de> for Tree {
@@ -290,7 +290,7 @@ impl<'de> Deserialize<'de> for Tree {
             fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
                 Ok(value.into())
             }
-            // No key takes numbers of such a size, so that losing digits of one changes nothing.
+            // No key takes numbers of this size, so lost digits only change a message.
             #[expect(clippy::cast_precision_loss, reason = "only shown")]
             fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
                 Ok((value as f64).into())
@@ -312,7 +312,7 @@ impl<'de> Deserialize<'de> for Tree {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
                 let mut entries = Mapping::new();
                 while let Some((Tree(key), Tree(value))) = map.next_entry()? {
-                    // A key that is no word is no key of ours, and `Source` gives it the same name.
+                    // No key of a configuration is a list or a mapping. `Source` gives such keys the same name.
                     let key = match key {
                         Value::String(key) => key,
                         Value::Number(key) => key.to_string(),

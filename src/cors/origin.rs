@@ -199,7 +199,7 @@ impl HostPattern {
             Some(v6) => {
                 let address = v6.strip_suffix(']').and_then(|v6| v6.parse::<Ipv6Addr>().ok());
                 let address = address
-                    .ok_or(ProblemKind::OriginBadHost { text: own(), why: "not an IPv6 address in brackets" })?;
+                    .ok_or(ProblemKind::OriginBadHost { text: own(), why: "it is not an IPv6 address in brackets" })?;
                 Some(format!("[{}]", url_ipv6(address)))
             }
             None => {
@@ -212,7 +212,7 @@ impl HostPattern {
                 match is_number(last) {
                     true => {
                         let address = name.parse::<Ipv4Addr>();
-                        let why = "ends with a number, but is not an IPv4 address";
+                        let why = "it ends with a number, but is not an IPv4 address";
                         Some(address.map_err(|_| ProblemKind::OriginBadHost { text: own(), why })?.to_string())
                     }
                     false => None,
@@ -220,7 +220,7 @@ impl HostPattern {
             }
         };
         match canonical {
-            Some(_) if wild => Err(ProblemKind::OriginBadHost { text: own(), why: "an address has no subdomains" }),
+            Some(_) if wild => Err(ProblemKind::OriginBadHost { text: own(), why: "an IP address has no subdomains" }),
             Some(canonical) if canonical != name => {
                 Err(ProblemKind::OriginNotCanonical { text: own(), canonical: text.replacen(name, &canonical, 1) })
             }

@@ -136,7 +136,7 @@ pub enum Danger {
 
 /// Regular expressions: a list, or one. A comma separates nothing here, it may be part of an expression.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(untagged, expecting = "invalid value, expected a regular expression or a list of them")]
+#[serde(untagged, expecting = "invalid value, expected a regular expression or a list of regular expressions")]
 pub enum Patterns {
     /// One.
     One(String),

@@ -26,7 +26,7 @@ use crate::problem::ProblemKind;
 /// let error = Question::new("https://app.example/", "https://api.example/orders").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "--origin: `https://app.example/` ends with a slash, and an Origin never does; write `https://app.example`"
+///     "--origin: `https://app.example/` ends with a slash, but an origin never does; write `https://app.example`"
 /// );
 /// # Ok::<(), corsgate::explain::InvalidQuestion>(())
 /// ```

@@ -1,9 +1,9 @@
-//! Every kind of problem, with the user's text in it.
+//! The kinds of problems.
 
 use super::path::{KeyPath, PathStep};
 use super::words::Known;
 
-/// One variant for each thing that can be wrong, holding the user's text.
+/// One variant for each kind of problem, with the user's text.
 ///
 /// [`ProblemKind::describe`] documents each variant: its arm has the message that the variant stands for.
 #[allow(missing_docs)] // the messages say more than a doc comment could
@@ -120,7 +120,7 @@ pub enum ProblemKind {
     VerifyOff,
 }
 
-/// A place that a message of the YAML parser names.
+/// A position that a message of the YAML parser names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyntaxPlace {
     /// Offset in the text, from 0.
@@ -135,8 +135,8 @@ pub enum SyntaxPlace {
 }
 
 impl ProblemKind {
-    /// Whether this is a misspelt key at `at` that was probably meant to be the key at `meant`, or a merge key that
-    /// may have brought it.
+    /// Whether this problem at `at` can explain why the key at `meant` is missing: `at` is a misspelling of that key, or
+    /// a merge key whose mapping may contain it.
     pub fn may_stand_for(&self, meant: &KeyPath, at: &KeyPath) -> bool {
         let ProblemKind::UnknownKey { key, known } = self else { return false };
         let (Some((PathStep::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {

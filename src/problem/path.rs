@@ -1,4 +1,4 @@
-//! Where a problem is: the path of a key from the top of the file.
+//! The place of a problem: the path of a key from the top of the file.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum PathStep {
     Index(usize),
 }
 
-/// A place while walking down a document: a [`KeyPath`] that costs nothing until a problem needs it.
+/// A place in a document during compilation. Lives on the stack; only a problem makes a [`KeyPath`] of it.
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
     parent: Option<&'a At<'a>>,
@@ -46,7 +46,7 @@ impl At<'_> {
         At { parent: Some(self), step: Some(AtStep::Index(index)) }
     }
 
-    /// The path, written out.
+    /// The path from the top of the file.
     pub fn path(&self) -> KeyPath {
         let mut steps = Vec::new();
         let mut here = Some(self);
@@ -69,7 +69,7 @@ impl KeyPath {
         self.0.starts_with(&other.0)
     }
 
-    /// True for `upstreams.api`: what the key is called is the name itself.
+    /// True for `upstreams.api`, whose key is a name that the user chose.
     pub fn names_a_key(&self) -> bool {
         matches!(&*self.0, [PathStep::Key(_), PathStep::Key(_)])
     }

@@ -83,7 +83,7 @@ impl HostPattern {
         if text == "*" {
             return Err(ProblemKind::BadHost {
                 text: text.into(),
-                why: "for any host, leave `hosts` out",
+                why: "a service without `hosts` matches any host",
                 write: None,
             });
         }
@@ -101,16 +101,16 @@ impl HostPattern {
         let lower = text.to_ascii_lowercase();
         let (host, port) = split_port(&lower);
         if port.is_some() && lower.parse::<Ipv6Addr>().is_err() {
-            return Err(bad("hosts are matched without the port", Some(host.into())));
+            return Err(bad("hosts are matched without a port", Some(host.into())));
         }
         if let Ok(address) = lower.parse::<Ipv6Addr>() {
-            return Err(bad("an IPv6 address stands in brackets", Some(format!("[{address}]"))));
+            return Err(bad("an IPv6 address must be in brackets", Some(format!("[{address}]"))));
         }
         if let Some(v6) = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')) {
             return match v6.parse::<Ipv6Addr>() {
                 Ok(address) if address.to_string() == v6 => Ok(Self::Exact(host.into())),
-                Ok(address) => Err(bad("not how clients write this address", Some(format!("[{address}]")))),
-                Err(_) => Err(bad("not an IPv6 address in brackets", None)),
+                Ok(address) => Err(bad("clients send this address in another form", Some(format!("[{address}]")))),
+                Err(_) => Err(bad("it is not an IPv6 address in brackets", None)),
             };
         }
         let (wild, name) = match lower.strip_prefix("*.") {
@@ -120,15 +120,15 @@ impl HostPattern {
         let name = name.strip_suffix('.').unwrap_or(name);
         match check_name(name) {
             Err(NameFault::Character('*')) => {
-                return Err(bad("`*` can only stand for whole labels in front, as `*.example`", None));
+                return Err(bad("`*` can only replace complete labels at the front, as in `*.example`", None));
             }
             Err(NameFault::Character(c)) if !c.is_ascii() => {
-                return Err(bad("not ASCII; clients send the punycode form (`xn--…`)", None));
+                return Err(bad("it is not ASCII, but clients send punycode (`xn--…`)", None));
             }
-            Err(NameFault::Character(_)) => return Err(bad("a character that no host has", None)),
+            Err(NameFault::Character(_)) => return Err(bad("it has a character that is not allowed in a host", None)),
             Err(NameFault::Shape(why)) => return Err(bad(why, None)),
             Ok(()) if wild && name.parse::<Ipv4Addr>().is_ok() => {
-                return Err(bad("an address has no subdomains", None));
+                return Err(bad("an IP address has no subdomains", None));
             }
             Ok(()) => {}
         }
@@ -167,28 +167,31 @@ impl PathPattern {
             return Err(ProblemKind::EmptyEntry);
         }
         if text == "*" {
-            return Err(bad("it begins with a slash", Some("/*".into())));
+            return Err(bad("it must begin with a slash", Some("/*".into())));
         }
         if let Some((_, rest)) = text.split_once("://") {
             let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
-            return Err(bad("it has neither scheme nor host, those are `hosts`", Some(path.into())));
+            return Err(bad("it must not have a scheme or a host, which belong to `hosts`", Some(path.into())));
         }
         if !text.starts_with('/') {
             let written = format!("/{}", text.trim_start_matches(['*', '/']));
-            return Err(bad("it begins with a slash", Self::parse(&written).is_ok().then_some(written)));
+            return Err(bad("it must begin with a slash", Self::parse(&written).is_ok().then_some(written)));
         }
         if let Some(cut) = text.find(['?', '#']) {
-            return Err(bad("routes are matched without query and fragment", Some(text[..cut].into())));
+            return Err(bad("routes are matched without a query and a fragment", Some(text[..cut].into())));
         }
         if text.bytes().any(|b| !b.is_ascii_graphic()) {
             let encoded = text.bytes().map(|b| match b.is_ascii_graphic() {
                 true => char::from(b).to_string(),
                 false => format!("%{b:02X}"),
             });
-            return Err(bad("clients percent-encode such characters", Some(encoded.collect())));
+            return Err(bad("clients percent-encode some of these characters", Some(encoded.collect())));
         }
         if is_ambiguous(text.as_bytes()) {
-            return Err(bad("requests with dot segments, encoded slashes, backslashes or NULs get 400", None));
+            return Err(bad(
+                "requests with dot segments, encoded slashes, backslashes or NULs are answered with 400",
+                None,
+            ));
         }
         let (front, tail) = match text.strip_suffix("/*") {
             Some(front) => (front, Tail::Anything),
@@ -198,7 +201,7 @@ impl PathPattern {
             // `/users*` was meant as `/users/*`, never as the wider `/*`.
             let below = text.trim_end_matches(['*', '/']);
             let write = (text.ends_with('*') && !below.contains('*')).then(|| format!("{below}/*"));
-            return Err(bad("`*` can only be the whole last segment", write));
+            return Err(bad("`*` can only be the complete last segment", write));
         }
         for segment in front.split('/') {
             let inner = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
@@ -206,7 +209,7 @@ impl PathPattern {
                 Some("") => return Err(bad("a parameter needs a name", Some(text.replace("{}", "{id}")))),
                 Some(name) if !name.contains(['{', '}']) => {}
                 None if !segment.contains(['{', '}']) => {}
-                _ => return Err(bad("a parameter is a whole segment", None)),
+                _ => return Err(bad("a parameter must be a complete segment", None)),
             }
         }
         Ok(PathPattern { text: text.into(), tail })

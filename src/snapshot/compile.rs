@@ -317,8 +317,8 @@ impl<'d> Compiler<'d> {
                 self.problems.add(&at, kind);
                 return None;
             }
-            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix has no wildcards"),
-            Ok(_) if prefix.ends_with('/') => Some("a prefix ends at a segment"),
+            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix cannot have wildcards"),
+            Ok(_) if prefix.ends_with('/') => Some("a prefix must not end with a slash"),
             Ok(_) => None,
         };
         if let Some(why) = why {

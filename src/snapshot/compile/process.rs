@@ -93,7 +93,7 @@ impl Compiler<'_> {
             };
             let at_redirect = at.key("redirect_to_https");
             if let Some(port) = redirect {
-                self.in_range(u64::from(port), 1..=65535, "`true` for port 443, or a port", &at_redirect);
+                self.in_range(u64::from(port), 1..=65535, "`true` for port 443, or a port number", &at_redirect);
                 if tls.is_some() {
                     self.problems.add(&at_redirect, ProblemKind::RedirectOverTls);
                 }
@@ -253,8 +253,10 @@ impl Compiler<'_> {
         };
         if !(0.0..=1.0).contains(sample) {
             let (value, range) = (sample.to_string(), "0 to 1".to_owned());
-            self.problems
-                .add(&at.key("sample"), ProblemKind::OutOfRange { value, range, write: "`0.1` for a tenth".into() });
+            self.problems.add(
+                &at.key("sample"),
+                ProblemKind::OutOfRange { value, range, write: "`0.1` for 10 % of the requests".into() },
+            );
         }
         Some(AccessLog { to, format: *format, sample: *sample, refusals_only: *refusals_only })
     }

@@ -44,7 +44,7 @@ impl<'d> Compiler<'d> {
         let balance = self.balance(*balance, hash_on.as_deref(), at);
         let timeouts = self.timeouts(timeouts, &at.key("timeouts"));
         let retries = retries.unwrap_or(RETRIES);
-        self.in_range(retries as u64, 0..=10, "`1`, one more try", &at.key("retries"));
+        self.in_range(retries as u64, 0..=10, "`1` for one retry", &at.key("retries"));
         let named = tls.as_ref().is_some_and(|tls| tls.sni.is_some());
         let tls = tls.as_ref().map(|tls| self.upstream_tls(tls, &at.key("tls")));
         let health_check = health_check.as_ref().map(|check| self.health_check(check, &at.key("health_check")));
@@ -143,7 +143,7 @@ impl<'d> Compiler<'d> {
                 _ => {
                     let kind = ProblemKind::BadAddress {
                         text: name.into(),
-                        what: "a name in lower case",
+                        what: "a host name in lower case",
                         example: "api.internal",
                     };
                     self.problems.add(&at.key("sni"), kind);
@@ -188,7 +188,7 @@ impl<'d> Compiler<'d> {
         let http = path.as_deref().map(|path| {
             let is_target = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
             if !is_target {
-                let why = "it is no path with an optional query";
+                let why = "it must begin with a slash and have only visible ASCII characters, without `#`";
                 let kind = ProblemKind::BadPath { text: path.into(), why, write: Some("/health".to_owned()) };
                 self.problems.add(&at.key("path"), kind);
             }
@@ -197,7 +197,7 @@ impl<'d> Compiler<'d> {
                 if !usable {
                     let kind = ProblemKind::BadHost {
                         text: host.into(),
-                        why: "no request could name it",
+                        why: "it cannot be the value of a Host header",
                         write: Some("api.internal".to_owned()),
                     };
                     self.problems.add(&at.key("host"), kind);
@@ -234,7 +234,7 @@ impl<'d> Compiler<'d> {
     }
 
     fn node(&mut self, node: &config::Node, at: &At<'_>) -> Option<Node> {
-        self.in_range(u64::from(node.weight), 0..=1000, "a share such as `10`", &at.key("weight"));
+        self.in_range(u64::from(node.weight), 0..=1000, "a weight such as `10`", &at.key("weight"));
         let at = at.key("address");
         let Some(address) = node.address.as_deref() else {
             self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:8000" });
