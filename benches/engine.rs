@@ -168,7 +168,7 @@ impl Asked {
         let verdict = snapshot.decide(&request);
         from_upstream(response);
         verdict.edits.apply(response);
-        assert_eq!(verdict.reason, Some(self.reason));
+        assert_eq!(verdict.outcome.reason(), Some(self.reason));
     }
 }
 

@@ -214,7 +214,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Acceptor<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         if let Err((peer, unserved)) = self.serve(stream, shutdown).await {
-            self.notices.note(peer, &unserved, std::time::Instant::now());
+            self.notices.log(peer, &unserved, std::time::Instant::now());
         }
         None
     }

@@ -51,6 +51,7 @@ pub use self::settings::{
 use self::edits::{Fields, Removal, Values};
 use self::names::{AllowedMethods, ListFault, RequestHeaders};
 use self::regexes::OriginRegexes;
+use crate::codes::coded_enum;
 
 /// A named list of origins (`origin_sets`), compiled once and shared by all policies that use it.
 #[derive(Debug)]
@@ -127,35 +128,36 @@ pub enum PolicyAction {
     Reject,
 }
 
-/// Why a decision is as it is: the same codes in logs, metrics and explanations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The policy allows any origin.
-    AllowedAny,
-    /// The origin is listed.
-    AllowedExact,
-    /// A pattern with a wildcard covers the origin.
-    AllowedPattern,
-    /// A regular expression matches the origin.
-    AllowedRegex,
-    /// The request has no Origin.
-    NoOrigin,
-    /// The Origin is the gateway's own.
-    SameOrigin,
-    /// The route has no policy.
-    NoPolicy,
-    /// Nothing allows the origin.
-    OriginNotAllowed,
-    /// The Origin is `null`, which nothing allows.
-    OriginNull,
-    /// Not exactly one well-formed Origin.
-    OriginInvalid,
-    /// The preflight asks for a method that is not allowed.
-    MethodNotAllowed,
-    /// The preflight asks for a header that is not allowed.
-    HeaderNotAllowed,
-    /// The preflight asks for more headers than are looked at.
-    HeaderListTooLong,
+coded_enum! {
+    /// Why a decision is as it is: the same codes in logs, metrics and explanations.
+    pub enum Reason {
+        /// The policy allows any origin.
+        AllowedAny = "allowed_any",
+        /// The origin is listed.
+        AllowedExact = "allowed_exact",
+        /// A pattern with a wildcard covers the origin.
+        AllowedPattern = "allowed_pattern",
+        /// A regular expression matches the origin.
+        AllowedRegex = "allowed_regex",
+        /// The request has no Origin.
+        NoOrigin = "no_origin",
+        /// The Origin is the gateway's own.
+        SameOrigin = "same_origin",
+        /// The route has no policy.
+        NoPolicy = "no_policy",
+        /// Nothing allows the origin.
+        OriginNotAllowed = "origin_not_allowed",
+        /// The Origin is `null`, which nothing allows.
+        OriginNull = "origin_null",
+        /// Not exactly one well-formed Origin.
+        OriginInvalid = "origin_invalid",
+        /// The preflight asks for a method that is not allowed.
+        MethodNotAllowed = "method_not_allowed",
+        /// The preflight asks for a header that is not allowed.
+        HeaderNotAllowed = "header_not_allowed",
+        /// The preflight asks for more headers than are looked at.
+        HeaderListTooLong = "header_list_too_long",
+    }
 }
 
 /// Who is allowed, compiled.
@@ -435,42 +437,6 @@ impl CorsRequest<'_> {
 // === impl Reason ===
 
 impl Reason {
-    /// All of them, each at the position that it has as a number.
-    pub const ALL: [Reason; 13] = [
-        Reason::AllowedAny,
-        Reason::AllowedExact,
-        Reason::AllowedPattern,
-        Reason::AllowedRegex,
-        Reason::NoOrigin,
-        Reason::SameOrigin,
-        Reason::NoPolicy,
-        Reason::OriginNotAllowed,
-        Reason::OriginNull,
-        Reason::OriginInvalid,
-        Reason::MethodNotAllowed,
-        Reason::HeaderNotAllowed,
-        Reason::HeaderListTooLong,
-    ];
-
-    /// The code, as logs, metrics and explanations write it.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Reason::AllowedAny => "allowed_any",
-            Reason::AllowedExact => "allowed_exact",
-            Reason::AllowedPattern => "allowed_pattern",
-            Reason::AllowedRegex => "allowed_regex",
-            Reason::NoOrigin => "no_origin",
-            Reason::SameOrigin => "same_origin",
-            Reason::NoPolicy => "no_policy",
-            Reason::OriginNotAllowed => "origin_not_allowed",
-            Reason::OriginNull => "origin_null",
-            Reason::OriginInvalid => "origin_invalid",
-            Reason::MethodNotAllowed => "method_not_allowed",
-            Reason::HeaderNotAllowed => "header_not_allowed",
-            Reason::HeaderListTooLong => "header_list_too_long",
-        }
-    }
-
     /// Whether a page is refused something. A request without an Origin is of no page, and one without a policy has
     /// nobody who refuses.
     pub(crate) const fn is_refusal(self) -> bool {

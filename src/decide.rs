@@ -9,10 +9,11 @@ mod request;
 
 use http::{Method, StatusCode, Version};
 
-pub use self::refusal::Refusal;
+pub use self::refusal::{Refusal, RefusalCode};
 pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
+use crate::codes::coded_enum;
 use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Reason, Scheme};
 use crate::domain::HostName;
 use crate::route::{Path, RouteMatch, is_ambiguous};
@@ -25,19 +26,29 @@ pub struct Verdict<'s> {
     pub action: Action<'s>,
     /// For every response of the request, whoever makes it.
     pub edits: Edits,
-    /// Why CORS is as it is; None when the request got no further than its form, host or path.
-    pub reason: Option<Reason>,
+    /// Result of the request, as one code.
+    pub outcome: Outcome,
     /// The route that it belongs to, whoever answers; None when it got no further than its form, host or path.
     pub(crate) route: Option<RouteRef<'s>>,
 }
 
-/// What a request is to CORS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RequestKind {
-    /// Answered here, as a preflight.
-    Preflight,
-    /// Any other.
-    Actual,
+/// Result of a request, as one code in logs, metrics and explanations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The policy of the route decided about CORS, or the route has none.
+    Cors(Reason),
+    /// The gateway refused the request for another reason than CORS.
+    Refused(RefusalCode),
+}
+
+coded_enum! {
+    /// What a request is to CORS.
+    pub enum RequestKind {
+        /// A preflight that the gateway answers.
+        Preflight = "preflight",
+        /// Any other request.
+        Actual = "actual",
+    }
 }
 
 /// Who answers a request, and how.
@@ -70,7 +81,7 @@ impl Snapshot {
     pub fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let mut verdict = self.judge(request);
         if self.debug_header() {
-            verdict.edits.say(verdict.code());
+            verdict.edits.say(verdict.outcome.code());
         }
         verdict
     }
@@ -81,7 +92,7 @@ impl Snapshot {
         let refuse = |refusal, policy: Option<&Policy>| Verdict {
             action: Action::Refuse(refusal),
             edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
-            reason: None,
+            outcome: Refusal::outcome(&refusal),
             route: None,
         };
         let host = match request.authority.map(HostName::parse) {
@@ -133,8 +144,8 @@ impl Snapshot {
             None => Action::Forward(chosen),
         };
         let Some(policy) = policy else {
-            let reason = Some(Reason::NoPolicy);
-            return Verdict { action: forward, edits: Edits::default(), reason, route: Some(chosen) };
+            let outcome = Outcome::Cors(Reason::NoPolicy);
+            return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(chosen) };
         };
         let decision = policy.decide(&facts);
         let action = match decision.action {
@@ -142,7 +153,7 @@ impl Snapshot {
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, reason: Some(decision.reason), route: Some(chosen) }
+        Verdict { action, edits: decision.edits, outcome: Outcome::Cors(decision.reason), route: Some(chosen) }
     }
 
     /// The route of a path for a request. A preflight goes where the request that it asks for would go. An OPTIONS
@@ -192,7 +203,7 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
     (length > limit).then_some(Refusal::BodyTooLarge)
 }
 
-// === impl Verdict, RequestKind, RouteRef ===
+// === impl Verdict, Outcome, RouteRef ===
 
 impl Verdict<'_> {
     /// What the request is to CORS.
@@ -205,29 +216,24 @@ impl Verdict<'_> {
 
     /// Whether the gateway refuses the request, or refuses it to the page that made it.
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.action, Action::Refuse(_)) || self.reason.is_some_and(Reason::is_refusal)
-    }
-
-    /// Why it is so, in one word: the reason, or else why the gateway refuses.
-    pub(crate) fn code(&self) -> &'static str {
-        match (self.reason, self.action) {
-            (Some(reason), _) => reason.code(),
-            (None, Action::Refuse(refusal)) => refusal.code(),
-            // Whatever is not refused has a reason.
-            (None, Action::Forward(_) | Action::AnswerPreflight(_) | Action::Redirect(_)) => "-",
-        }
+        matches!(self.action, Action::Refuse(_)) || self.outcome.reason().is_some_and(Reason::is_refusal)
     }
 }
 
-impl RequestKind {
-    /// Both, each at the position that it has as a number.
-    pub(crate) const ALL: [RequestKind; 2] = [RequestKind::Preflight, RequestKind::Actual];
-
-    /// As logs and metrics write it.
-    pub(crate) const fn code(self) -> &'static str {
+impl Outcome {
+    /// Code in logs, metrics and explanations.
+    pub const fn code(self) -> &'static str {
         match self {
-            RequestKind::Preflight => "preflight",
-            RequestKind::Actual => "actual",
+            Outcome::Cors(reason) => reason.code(),
+            Outcome::Refused(code) => code.code(),
+        }
+    }
+
+    /// Reason of the CORS decision. None if the gateway refused the request before one.
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Outcome::Cors(reason) => Some(reason),
+            Outcome::Refused(_) => None,
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::cors::{Edits, Headers, Reason};
 use crate::decide::Action;
 use crate::decide::local_reply::LocalReply;
 use crate::live::{Generation, Live};
+use crate::logging::quoted;
 use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
@@ -125,13 +126,13 @@ impl ProxyHttp for Gateway {
         }
         let own = LocalReply::to(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
-            let reason = verdict.reason.map_or("-", Reason::code);
+            let reason = verdict.outcome.reason().map_or("-", Reason::code);
             let outcome = match verdict.action {
                 Action::Forward(found) => format!("route={}", found.route.name),
                 Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
                 Action::Redirect(port) => format!("redirect={port}"),
                 Action::Refuse(refusal) => {
-                    format!("refused={} because=\"{}\"", refusal.status().as_u16(), refusal.explanation().trim_end())
+                    format!("refused={} text={}", refusal.status().as_u16(), quoted(refusal.explanation().trim_end()))
                 }
             };
             log::debug!("decided reason={reason} {outcome} {}", self.request_summary(session, ctx));
@@ -334,10 +335,13 @@ impl ProxyHttp for Gateway {
             .map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).settings().name));
         if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
             match session.response_written() {
-                Some(_) => log::warn!("response cut route={route} upstream={upstream} error={why}"),
+                Some(_) => log::warn!("response cut route={route} upstream={upstream} error={}", quoted(why)),
                 None => {
                     let status = status.as_u16();
-                    log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");
+                    log::warn!(
+                        "request failed status={status} route={route} upstream={upstream} error={}",
+                        quoted(why)
+                    );
                 }
             }
         }
@@ -352,7 +356,7 @@ impl ProxyHttp for Gateway {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            log::debug!("could not send the error response status={status} error={error}");
+            log::debug!("error response not sent status={status} error={}", quoted(error));
         }
         failed
     }
@@ -420,25 +424,24 @@ impl Ctx {
         let upstream = self.forwarded().map(|(route, generation)| UpstreamAttempt {
             name: &generation.upstream(route.upstream).settings().name,
             address: self.attempts.last().map(Endpoint::address),
-            took: noted.upstream_took,
-            tries: noted.tries,
+            duration: noted.upstream_took,
+            attempts: noted.tries,
         });
-        self.recorder.note(
+        self.recorder.record(
             decided.generation.route_metrics(),
             &RequestRecord {
                 generation: decided.generation.number,
                 route: decided.route.map(|route| (route, decided.generation.snapshot.route(route))),
                 kind: noted.kind,
-                reason: noted.reason,
-                code: noted.code,
+                outcome: noted.outcome,
                 refused: noted.refused,
                 client: decided.remote.client,
                 scheme: decided.remote.scheme,
                 method: noted.method,
                 request: asked,
                 status,
-                sent,
-                took: noted.took,
+                body_bytes: sent,
+                duration: noted.took,
                 upstream,
                 failure,
                 id: &decided.id,

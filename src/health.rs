@@ -1,9 +1,9 @@
-//! Asks nodes whether they can serve, and lets time pass for those that are out.
+//! Health checks of nodes, and the timers of ejections and slow starts.
 //!
-//! One background service for all upstreams. Ten times a second it looks at the configuration in force: what is new
-//! begins to be checked, what is gone is so no more, and everything else goes on as it was, for an upstream that is
-//! configured the same keeps its endpoints over a reload. Each check is a task of its own with a connection of its own:
-//! one that was kept would hide that no new one can be made.
+//! One background service for all upstreams. Ten times a second it compares the checks with the active configuration:
+//! checks of new endpoints start, checks of removed endpoints end, and all others continue, because an unchanged upstream
+//! keeps its endpoints over a reload. Each check is a task with a connection of its own: a kept connection would hide that
+//! new connections fail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -22,40 +22,41 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::live::Live;
+use crate::logging::quoted;
 use crate::snapshot::{self, HttpCheck};
 use crate::upstream::peer::{explain, server_name, template};
 use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 
-/// How exact the times of checks, ejections and slow starts are.
+/// Precision of the times of checks, ejections and slow starts.
 const TICK: Duration = Duration::from_millis(100);
-/// By when every node was checked once, however long the interval.
+/// Every node is checked once within this time, even if the interval is longer.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// What is read of the answer to a check before the connection is given up.
-const MOST_BODY: usize = 64 << 10;
+/// Most bytes of a response body that a check reads before it closes the connection.
+const MAX_BODY: usize = 64 << 10;
 
-/// The service.
+/// The background service.
 pub(crate) struct Health {
     live: Arc<Live>,
     connector: Arc<OnceLock<Connector>>,
 }
 
-/// The checks that go on, by the place in memory of their endpoint, which they keep.
+/// Active checks, by the memory address of their endpoint. A check owns its endpoint, so the address is unique.
 #[derive(Default)]
 struct Checks(HashMap<usize, Check>);
 
 struct Check {
     upstream: Arc<RunningUpstream>,
     endpoint: Arc<Endpoint>,
-    /// Moves every check a little, so that many nodes are not asked at once, nor one by many gateways.
-    spread: u64,
+    /// Random offset of the next check, so that many nodes are not checked at the same time, nor one node by many replicas.
+    jitter: u64,
     due: Instant,
     task: Option<JoinHandle<()>>,
-    /// The round in which it was last found in the configuration.
+    /// Last round in which the endpoint was in the configuration.
     round: u64,
 }
 
 impl Health {
-    /// Checks what `live` says at each time.
+    /// Checks the nodes of the active configuration.
     pub(crate) fn new(live: Arc<Live>) -> Self {
         Health { live, connector: Arc::default() }
     }
@@ -75,11 +76,11 @@ impl BackgroundService for Health {
             let (generation, now) = (self.live.current(), Instant::now());
             for upstream in generation.upstreams() {
                 for endpoint in upstream.tick(now) {
-                    log::info!("ejection is over upstream={} address={}", upstream.settings().name, endpoint.address());
+                    log::info!("node readmitted upstream={} address={}", upstream.settings().name, endpoint.address());
                 }
                 if let Some(spec) = &upstream.settings().health_check {
                     for endpoint in upstream.endpoints().iter() {
-                        checks.of(upstream, endpoint, spec, now).go_on(&self.connector, spec, now, round);
+                        checks.of(upstream, endpoint, spec, now).start_if_due(&self.connector, spec, now, round);
                     }
                 }
             }
@@ -97,24 +98,30 @@ impl Checks {
         now: Instant,
     ) -> &mut Check {
         self.0.entry(Arc::as_ptr(endpoint).addr()).or_insert_with(|| {
-            let spread = key(format!("{} {}", upstream.settings().name, endpoint.address()).as_bytes());
+            let jitter = key(format!("{} {}", upstream.settings().name, endpoint.address()).as_bytes());
             let (upstream, endpoint) = (upstream.clone(), endpoint.clone());
-            let due = now + part(spec.interval.min(FIRST_WITHIN), spread, 100);
-            Check { upstream, endpoint, spread, due, task: None, round: 0 }
+            let due = now + part(spec.interval.min(FIRST_WITHIN), jitter, 100);
+            Check { upstream, endpoint, jitter, due, task: None, round: 0 }
         })
     }
 }
 
 impl Check {
-    /// Begins the next check when it is due and the last one is over.
-    fn go_on(&mut self, connector: &Arc<OnceLock<Connector>>, spec: &snapshot::HealthCheck, now: Instant, round: u64) {
+    /// Starts the next check if it is due and the previous one has ended.
+    fn start_if_due(
+        &mut self,
+        connector: &Arc<OnceLock<Connector>>,
+        spec: &snapshot::HealthCheck,
+        now: Instant,
+        round: u64,
+    ) {
         self.round = round;
         if now < self.due || self.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        // Within a twentieth of the interval to either side.
-        self.spread = key(&self.spread.to_le_bytes());
-        self.due = now + spec.interval * 19 / 20 + part(spec.interval / 10, self.spread, 100);
+        // The interval, plus or minus 5 %.
+        self.jitter = key(&self.jitter.to_le_bytes());
+        self.due = now + spec.interval * 19 / 20 + part(spec.interval / 10, self.jitter, 100);
         let (upstream, endpoint, connector) = (self.upstream.clone(), self.endpoint.clone(), connector.clone());
         self.task = Some(tokio::spawn(async move { check(&upstream, &endpoint, &connector).await }));
     }
@@ -128,54 +135,56 @@ impl Drop for Check {
     }
 }
 
-/// A part of a duration, by chance, in so many steps.
-fn part(of: Duration, chance: u64, steps: u32) -> Duration {
-    of * u32::try_from(chance % u64::from(steps)).unwrap_or(0) / steps
+/// A random part of a duration, in this number of steps.
+fn part(of: Duration, random: u64, steps: u32) -> Duration {
+    of * u32::try_from(random % u64::from(steps)).unwrap_or(0) / steps
 }
 
-/// Asks a node, and passes on what it has said.
+/// Checks a node, and reports the result to the upstream.
 async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: &OnceLock<Connector>) {
     let Some(spec) = &upstream.settings().health_check else { return };
-    let ask = async {
+    let request = async {
         match &spec.http {
             None => TcpStream::connect(endpoint.address()).await.map(drop).map_err(|error| error.to_string()),
-            Some(http) => match ask(upstream, endpoint, http, connector).await {
+            Some(http) => match send_check(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
                 Err(error) => Err(explain(&error)),
             },
         }
     };
-    let asked = tokio::time::timeout(spec.timeout, ask).await;
-    let result = asked.unwrap_or_else(|_| Err(format!("no answer within {:?}", spec.timeout)));
+    let result = tokio::time::timeout(spec.timeout, request).await;
+    let result = result.unwrap_or_else(|_| Err(format!("no response within {:?}", spec.timeout)));
     let change = upstream.checked(endpoint, result.is_ok(), Instant::now());
     let (name, address) = (&upstream.settings().name, endpoint.address());
     match (change, result) {
-        (Some(Change::Down), Err(why)) => log::warn!("node is down upstream={name} address={address} because={why:?}"),
-        (Some(Change::Up), _) => log::info!("node is back upstream={name} address={address}"),
-        (_, Err(why)) => log::debug!("check failed upstream={name} address={address} because={why:?}"),
+        (Some(Change::Unhealthy), Err(error)) => {
+            log::warn!("node unhealthy upstream={name} address={address} error={}", quoted(error));
+        }
+        (Some(Change::Healthy), _) => log::info!("node healthy upstream={name} address={address}"),
+        (_, Err(error)) => log::debug!("check failed upstream={name} address={address} error={}", quoted(error)),
         (_, Ok(())) => {}
     }
 }
 
 /// Sends the request of a check, and returns the status of the response.
-async fn ask(
+async fn send_check(
     upstream: &RunningUpstream,
     endpoint: &Endpoint,
     http: &HttpCheck,
     connector: &OnceLock<Connector>,
 ) -> Result<u16> {
     let mut peer = template(upstream, endpoint);
-    // One timeout holds for all of it, and it is the caller's.
+    // The caller's timeout applies to the whole check.
     let options = &mut peer.options;
     (options.connection_timeout, options.total_connection_timeout) = (None, None);
-    // Reads the authorities that the system trusts, which most configurations have no need of.
+    // Created by the first HTTP check, because it reads the trust store of the system.
     let connector = connector.get_or_init(|| Connector::new(None));
-    // A connection of HTTP/2 that has room for more streams would be kept for the next check.
+    // Pingora keeps an HTTP/2 connection that can have more streams, and the next check would reuse it.
     peer.options.max_h2_streams = 1;
     let (mut session, _) = connector.get_http_session(&peer).await?;
     if upstream.settings().http2 && matches!(session, HttpSession::H1(_)) {
-        return Error::e_explain(ErrorType::H2Error, "it does not speak HTTP/2");
+        return Error::e_explain(ErrorType::H2Error, "the node does not support HTTP/2");
     }
     session.write_request_header(request(upstream, endpoint, http, &peer)?).await?;
     session.finish_request_body().await?;
@@ -186,12 +195,12 @@ async fn ask(
             break status;
         }
     };
-    // A connection that is closed while the answer is still coming is an error to the node. What it says is known
-    // already, so that nothing that happens here can change it.
+    // Read the body, because a node may log an error if the connection is closed early. The result is already known, so
+    // errors are ignored.
     let mut length = 0;
     while let Ok(Some(chunk)) = session.read_response_body().await {
         length += chunk.len();
-        if length > MOST_BODY {
+        if length > MAX_BODY {
             break;
         }
     }
@@ -222,7 +231,7 @@ fn request(
         true => {
             let scheme = if peer.is_tls() { "https" } else { "http" };
             let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(&*http.path).build();
-            request.set_uri(uri.map_err(|e| Error::because(ErrorType::InternalError, "the target of a check", e))?);
+            request.set_uri(uri.map_err(|e| Error::because(ErrorType::InternalError, "URI of a health check", e))?);
         }
     }
     Ok(Box::new(request))

@@ -17,6 +17,7 @@
 pub mod accept;
 pub mod admin;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod cors;
 pub mod counter;
@@ -28,6 +29,7 @@ pub mod forward;
 pub mod forwarded;
 pub mod health;
 pub mod live;
+pub mod logging;
 pub mod notation;
 pub mod problem;
 pub mod process;

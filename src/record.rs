@@ -1,7 +1,7 @@
-//! What is kept of requests: who looks at the gateway from outside learns it from here.
+//! Records of requests: metrics, the access log, and the list of refused requests.
 //!
-//! Each request is noted once, when it has ended, as one [`RequestRecord`]. Everything that is counted, written or remembered
-//! comes from that, so that no two of them can disagree. Nothing here makes a request wait.
+//! Each request is recorded once, when it has ended, as one [`RequestRecord`]. Counters, access log and refusals are all
+//! written from this record, so they cannot disagree. Recording never makes a request wait.
 
 pub(crate) mod access_log;
 pub(crate) mod listeners;
@@ -22,114 +22,109 @@ pub use self::route_metrics::MethodClass;
 pub(crate) use self::route_metrics::RouteMetricsTable;
 pub(crate) use self::route_metrics::StatusClass;
 
-use crate::cors::{Reason, Scheme};
-use crate::decide::RequestKind;
+use crate::cors::Scheme;
+use crate::decide::{Outcome, RequestKind};
 use crate::record::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
 
-/// Everything that requests leave behind in this process.
+/// Records the requests of the process.
 #[derive(Debug)]
 pub struct Recorder {
-    /// Whether there is an admin listener, where it can be asked for.
-    admin: bool,
-    /// Requests under way.
+    /// Without an admin listener nothing can read metrics and refusals, so they are not kept.
+    has_admin: bool,
     pub(crate) running: Running,
-    /// The last ones that were refused.
     pub(crate) refusals: Refusals,
-    /// A line for each.
     pub(crate) access_log: Arc<AccessLogger>,
 }
 
-/// How many requests are under way: what a graceful stop waits for.
+/// Number of running requests. A graceful shutdown waits until it is 0.
 #[derive(Debug, Default)]
 pub(crate) struct Running(AtomicUsize);
 
 /// A request that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestRecord<'a> {
-    /// Number of the configuration generation that served it.
+    /// Number of the configuration generation that served the request.
     pub generation: u64,
-    /// The route that it belongs to, with its position; None when it got no further than its form, host or path.
+    /// Route, and its position in the snapshot. None if the request was refused before a route was chosen.
     pub route: Option<(u32, &'a Route)>,
-    /// What it was to CORS.
+    /// Preflight or actual request.
     pub kind: RequestKind,
-    /// Why CORS was as it was; None when it got no further than its form, host or path.
-    pub reason: Option<Reason>,
-    /// The reason, or else why the gateway refused, in one word.
-    pub code: &'static str,
-    /// Whether the gateway refused it, or refused it to the page that made it.
+    /// Reason of the CORS decision, or why the request was refused before one.
+    pub outcome: Outcome,
+    /// True if the gateway refused the request, or does not allow the page to read the response.
     pub refused: bool,
-    /// Who it came from.
+    /// Address of the client: the peer, or the address that a trusted proxy sent.
     pub client: IpAddr,
-    /// How the client reached the gateway.
+    /// Scheme that the client used, to the gateway or to a trusted proxy.
     pub scheme: Scheme,
-    /// Its method, as far as it is told apart.
+    /// Class of the method, for metrics.
     pub method: MethodClass,
-    /// What the client sent; None when it was cut off, and nobody has it any more.
+    /// Request line and header fields. None if a timeout ended the request and they are already freed.
     pub request: Option<RequestLine<'a>>,
-    /// The status that the client was given; None when it was given none.
+    /// Status sent to the client. None if no response was sent.
     pub status: Option<StatusCode>,
-    /// Bytes of the response's body.
-    pub sent: usize,
-    /// From when its header was understood until its response had ended.
-    pub took: Duration,
-    /// How it fared with its upstream; None when it was not forwarded.
+    /// Bytes of the response body sent to the client.
+    pub body_bytes: usize,
+    /// Time from the end of the request header to the end of the response.
+    pub duration: Duration,
+    /// Result at the upstream. None if the request was not forwarded.
     pub upstream: Option<UpstreamAttempt<'a>>,
-    /// What went wrong after it was judged, in a word or two.
+    /// Failure after the decision, in one or two words.
     pub failure: Option<&'a str>,
-    /// By which it is found.
+    /// `X-Request-Id` of the request.
     pub id: &'a RequestId,
 }
 
-/// What a client has asked for.
+/// Request line and header fields as the client sent them.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLine<'a> {
-    /// Its method.
+    /// Method of the request; OPTIONS for a preflight.
     pub method: &'a Method,
-    /// Host and port, as the client wrote them; empty when there are none.
+    /// Host and port as the client wrote them. Empty if the request has no host.
     pub authority: &'a [u8],
-    /// The path, without query, byte for byte.
+    /// Path without query, not decoded.
     pub path: &'a [u8],
-    /// The version of HTTP.
+    /// HTTP version between client and gateway.
     pub version: Version,
     /// All header fields.
     pub headers: &'a HeaderMap,
 }
 
-/// How a request fared with its upstream.
+/// Result of a forwarded request at its upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamAttempt<'a> {
-    /// The upstream's name.
+    /// Name of the upstream.
     pub name: &'a str,
-    /// The node that answered, or was tried last; None when there was none to try.
+    /// Node that answered, or node of the last attempt. None if no node was available.
     pub address: Option<SocketAddr>,
-    /// From the first try until the header of the response; None when there was no response.
-    pub took: Option<Duration>,
-    /// Tries, 1 for a request that went well at once.
-    pub tries: usize,
+    /// Time from the first attempt to the response header. None if there was no response.
+    pub duration: Option<Duration>,
+    /// Number of attempts; 1 if the first one succeeded.
+    pub attempts: usize,
 }
 
 // === impl Recorder, Running ===
 
 impl Recorder {
-    /// For a process with an admin listener, or without. Reloads change the access log.
-    pub fn new(admin: bool, access_log: Arc<AccessLogger>) -> Self {
-        Recorder { admin, running: Running::default(), refusals: Refusals::default(), access_log }
+    /// A recorder with zero counts. `has_admin`: the process has an admin listener.
+    pub fn new(has_admin: bool, access_log: Arc<AccessLogger>) -> Self {
+        Recorder { has_admin, running: Running::default(), refusals: Refusals::default(), access_log }
     }
 
-    /// Whether anybody can ever learn of a request. If not, none has to be told of.
+    /// True if some output needs a record of each request. If not, requests need not collect one.
     pub(crate) fn is_recording(&self, snapshot: &Snapshot) -> bool {
-        self.admin || snapshot.access_log().is_some()
+        self.has_admin || snapshot.access_log().is_some()
     }
 
-    /// Whether there is anybody to count for.
+    /// True if metrics are counted.
     pub(crate) fn counts(&self) -> bool {
-        self.admin
+        self.has_admin
     }
 
-    /// To be called once for each request, when it has ended. `route_metrics` are those of its configuration.
-    pub fn note(&self, route_metrics: &RouteMetricsTable, record: &RequestRecord<'_>) {
-        if self.admin {
+    /// Records a request that has ended. Call it once per request, with the metrics of the request's generation.
+    pub fn record(&self, route_metrics: &RouteMetricsTable, record: &RequestRecord<'_>) {
+        if self.has_admin {
             route_metrics.count(record);
             if record.refused {
                 self.refusals.remember(record);
@@ -140,18 +135,69 @@ impl Recorder {
 }
 
 impl Running {
-    /// Requests under way now.
     pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One begins.
     pub(crate) fn begin(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One has ended.
     pub(crate) fn end(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listeners::{BadHeader, RefusedConnection};
+    use super::*;
+    use crate::cors::Reason;
+    use crate::decide::RefusalCode;
+
+    /// Dashboards, alerts and log queries of users depend on these codes. A change belongs in the changelog.
+    #[test]
+    fn codes_do_not_change() {
+        let reasons = [
+            "allowed_any",
+            "allowed_exact",
+            "allowed_pattern",
+            "allowed_regex",
+            "no_origin",
+            "same_origin",
+            "no_policy",
+            "origin_not_allowed",
+            "origin_null",
+            "origin_invalid",
+            "method_not_allowed",
+            "header_not_allowed",
+            "header_list_too_long",
+        ];
+        let refusals = [
+            "bad_host",
+            "bad_target",
+            "ambiguous_path",
+            "ambiguous_length",
+            "unknown_host",
+            "unknown_path",
+            "no_route_for_method",
+            "body_too_large",
+            "uri_too_long",
+            "misdirected",
+            "client_connection_limit",
+            "connection_limit",
+            "headers_too_large",
+        ];
+        assert_eq!(Reason::ALL.map(Reason::code), reasons);
+        assert_eq!(RefusalCode::ALL.map(RefusalCode::code), refusals);
+        assert_eq!(RequestKind::ALL.map(RequestKind::code), ["preflight", "actual"]);
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+        assert_eq!(MethodClass::ALL.map(MethodClass::code), methods);
+        let statuses = ["1xx", "2xx", "3xx", "4xx", "5xx", "other", "none"];
+        assert_eq!(StatusClass::ALL.map(StatusClass::code), statuses);
+        let connections = ["connection_limit_hard", "untrusted", "proxy_header", "handshake", "late"];
+        assert_eq!(RefusedConnection::ALL.map(RefusedConnection::code), connections);
+        assert_eq!(BadHeader::ALL.map(BadHeader::code), ["late", "too_large", "malformed"]);
+        assert!(refusals.iter().all(|code| !reasons.contains(code)), "one code has one meaning");
     }
 }

@@ -1,18 +1,18 @@
-//! Upstreams while they run: the addresses behind their names, how those are, and which of them a request goes to.
+//! Running upstreams: the addresses of their nodes, the state of each address, and load balancing.
 //!
-//! What is configured stands in [`crate::snapshot::Upstream`]; this is the part that changes without a reload, and that
-//! survives one when the configuration of the upstream is the same. There are two sides:
+//! [`crate::snapshot::Upstream`] is the configuration. A running upstream is the part that changes without a reload. It
+//! survives a reload that does not change the configuration of the upstream. It has two sides:
 //!
-//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a [`Pool`](pool::Pool) that was laid out before, and count
-//!   on the endpoint what comes of it. They take no lock and allocate nothing.
-//! - Everything that changes who may be picked goes through one mutex: looked up names, checks, failures in a row, time
-//!   that passes. Each of these lays out a new pool, if there is a difference.
+//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a prepared [`Pool`](pool::Pool), and count results on
+//!   the endpoint. They take no lock and allocate nothing.
+//! - Changes of the pool take one mutex: DNS results, health checks, consecutive failures, and the end of ejections and
+//!   slow starts. Each change publishes a new pool, if it differs.
 //!
-//! An endpoint is available when checks have nothing against it (healthy) and its requests have not just failed
-//! several times in a row (ejected). Ejection never leaves nobody: it does not take the last one out, and when all that
-//! are healthy are ejected, they are used all the same. What checks say is always believed.
+//! An endpoint is available if it is healthy (health checks pass) and not ejected (its requests have not failed several
+//! times in a row). Ejection never makes an upstream unavailable: it does not take out the last available endpoint, and if
+//! all healthy endpoints are ejected, they are used anyway. An unhealthy endpoint is never used.
 //!
-//! No clock is read here, no name is looked up, and nothing is logged: callers do that.
+//! This module reads no clock, looks up no names and logs nothing. Its callers do that.
 
 mod endpoint;
 mod hash;
@@ -24,47 +24,49 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-pub(crate) use self::endpoint::{ActiveRequest, Endpoint, Slot};
+pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
 pub use self::hash::key;
+use self::peer::SharedTls;
 use self::pool::Pool;
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
 use crate::snapshot;
 
-/// A running upstream.
+/// A running upstream: its endpoints, their state, and its counters.
 #[derive(Debug)]
 pub struct RunningUpstream {
     settings: snapshot::Upstream,
-    /// Unlike any other's in this process.
+    /// Unique in the process.
     id: u64,
-    /// Those that may be picked.
+    /// Endpoints that requests can pick.
     pool: ArcSwap<Pool>,
-    /// All that are known.
+    /// All endpoints, available or not.
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// Counts picks.
+    /// Number of picks, as the position in the schedule.
     turn: AtomicUsize,
-    /// What makes `random` another row of numbers in each process.
+    /// Random in each process, so that replicas with `random` do not pick the same nodes.
     salt: u64,
-    /// What is known of each endpoint. Picks never take this lock.
-    known: Mutex<Vec<EndpointEntry>>,
-    /// Whether [`Self::tick`] has something to do.
-    waiting: AtomicBool,
+    /// State of each endpoint. Requests do not take this lock, except to eject.
+    entries: Mutex<Vec<EndpointEntry>>,
+    /// True while an ejection or a slow start is running, so that [`Self::tick`] has work.
+    has_timers: AtomicBool,
     counts: UpstreamCounts,
-    slot: Slot,
+    /// Certificates and keys in Pingora's types, converted once.
+    shared_tls: OnceLock<SharedTls>,
 }
 
-/// What was counted of an upstream since it runs.
+/// Counters of an upstream.
 #[derive(Debug, Default)]
 pub(crate) struct UpstreamCounts {
-    /// Tries on another node, after one had failed.
+    /// Attempts on another node after a failed attempt.
     pub(crate) retries: Counter,
-    /// Tries on the same node, after a connection from an earlier request had ended.
+    /// Attempts on the same node after a kept connection was closed.
     pub(crate) reconnects: Counter,
 }
 
@@ -74,34 +76,33 @@ struct EndpointEntry {
     state: State,
 }
 
-/// Why there is nobody to pick.
+/// Why no endpoint can be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
-    /// No name has an address.
+    /// No address is known.
     Unresolved,
-    /// Checks fail everywhere.
+    /// All endpoints are unhealthy.
     AllUnhealthy,
-    /// Everybody was tried.
+    /// The request has tried all available endpoints.
     Exhausted,
 }
 
-/// How an endpoint is, for people.
+/// State of an endpoint, for the status page and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointStatus {
-    /// Where it is.
     pub(crate) address: SocketAddr,
-    /// Whether checks have nothing against it; true without checks.
+    /// False if health checks have taken the endpoint out. True without health checks.
     pub(crate) healthy: bool,
-    /// Whether it is out for a while because requests have failed.
+    /// True while the endpoint is ejected because its requests failed.
     pub(crate) ejected: bool,
-    /// Requests under way.
+    /// Number of running requests.
     pub(crate) active: usize,
-    /// Tries that have failed: without a connection, or without a response.
+    /// Attempts without a connection or without a response.
     pub(crate) failures: u64,
 }
 
 impl RunningUpstream {
-    /// Starts with the nodes that are written as addresses. Those that are names need a [`Self::refresh`].
+    /// Starts with the nodes that are IP addresses. Nodes that are DNS names are added by [`Self::refresh`].
     pub fn new(spec: snapshot::Upstream) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
@@ -109,51 +110,45 @@ impl RunningUpstream {
             let ip = node.host.parse::<IpAddr>().ok()?;
             Some(EndpointEntry::new(i, SocketAddr::new(ip, node.port), node.weight))
         });
-        let known: Vec<EndpointEntry> = addresses.collect();
+        let entries: Vec<EndpointEntry> = addresses.collect();
         let upstream = RunningUpstream {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             pool: ArcSwap::default(),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             salt: RandomState::new().hash_one(()),
-            known: Mutex::default(),
-            waiting: AtomicBool::new(false),
+            entries: Mutex::default(),
+            has_timers: AtomicBool::new(false),
             counts: UpstreamCounts::default(),
-            slot: Slot::default(),
+            shared_tls: OnceLock::new(),
             settings: spec,
         };
-        *upstream.lock() = known;
-        upstream.lay_out(&upstream.lock(), None);
+        *upstream.lock() = entries;
+        upstream.publish_pool(&upstream.lock(), None);
         upstream
     }
 
-    /// As configured.
     pub(crate) fn settings(&self) -> &snapshot::Upstream {
         &self.settings
     }
 
-    /// A number that no other running upstream of the process has or had, not even one of the same name.
+    /// Number that no other running upstream of the process has or had, even one with the same name.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// What was counted of it.
     pub(crate) fn counts(&self) -> &UpstreamCounts {
         &self.counts
     }
 
-    /// For what others work out once for this upstream.
-    pub(crate) fn slot(&self) -> &Slot {
-        &self.slot
-    }
+    // --- for requests
 
-    // --- requests
-
-    /// The endpoint for a request, by the configured balance, other than those that were `tried` for it. `key` is what
-    /// the request is hashed by; one without goes by schedule.
+    /// Picks an endpoint for a request by the configured `balance`, but none that the request has `tried`. `key` is the
+    /// hash key of the request; without a key, `hash` works as round robin.
     pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
         let pool = self.pool.load();
-        // A second try takes no turn: of two nodes, of which the first is dead, it would be the dead one's again.
+        // Only first attempts advance the schedule. With two nodes, one of them dead, a retry that advanced it would
+        // give every first attempt to the dead node.
         let turn = match tried {
             [] => self.turn.fetch_add(1, Ordering::Relaxed),
             _ => self.turn.load(Ordering::Relaxed),
@@ -166,94 +161,95 @@ impl RunningUpstream {
         }
     }
 
-    /// A request has got a response.
+    /// A request at the endpoint got a response.
     pub fn succeeded(&self, endpoint: &Endpoint) {
         endpoint.succeeded();
     }
 
-    /// A request has failed at the endpoint, before there was a response. Tells when that takes it out.
+    /// A request at the endpoint failed before its response. Returns [`Change::Ejected`] if this ejects the endpoint.
     pub(crate) fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Change> {
         let failures = endpoint.failed();
         let ejection = self.settings.ejection.as_ref().filter(|ejection| failures >= ejection.after)?;
-        let mut known = self.lock();
-        let others = known.iter().filter(|known| known.state.is_available() && !Arc::ptr_eq(&known.endpoint, endpoint));
+        let mut entries = self.lock();
+        let others =
+            entries.iter().filter(|entry| entry.state.is_available() && !Arc::ptr_eq(&entry.endpoint, endpoint));
         if others.count() == 0 {
             return None;
         }
-        let found = known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, endpoint))?;
+        let found = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.endpoint, endpoint))?;
         if !found.state.is_available() {
             return None;
         }
         found.state.eject(now + ejection.time);
         endpoint.counts().ejections.add(1);
-        self.lay_out(&known, Some(now));
+        self.publish_pool(&entries, Some(now));
         Some(Change::Ejected)
     }
 
-    // --- what happens beside requests
+    // --- for background services
 
-    /// All endpoints that are known, available or not.
+    /// All endpoints, available or not.
     pub(crate) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
         self.endpoints.load_full()
     }
 
-    /// How the endpoints are, in the order of the configuration.
+    /// State of all endpoints, in the order of the configuration.
     pub(crate) fn statuses(&self) -> Vec<EndpointStatus> {
-        let condition = |EndpointEntry { endpoint, state }: &EndpointEntry| EndpointStatus {
+        let status = |EndpointEntry { endpoint, state }: &EndpointEntry| EndpointStatus {
             address: endpoint.address(),
             healthy: state.is_healthy(),
             ejected: state.is_ejected(),
             active: endpoint.active(),
             failures: endpoint.counts().connect_failures.get() + endpoint.counts().no_responses.get(),
         };
-        self.lock().iter().map(condition).collect()
+        self.lock().iter().map(status).collect()
     }
 
-    /// A check of the endpoint has come to its end. Tells when that takes it out or brings it back.
+    /// A health check of the endpoint has ended. Returns the change, if the endpoint became healthy or unhealthy.
     pub(crate) fn checked(&self, endpoint: &Arc<Endpoint>, passed: bool, now: Instant) -> Option<Change> {
         let check = self.settings.health_check.as_ref()?;
-        let mut known = self.lock();
-        let found = known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, endpoint))?;
+        let mut entries = self.lock();
+        let found = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.endpoint, endpoint))?;
         let change = found.state.checked(passed, check, now)?;
-        if change == Change::Up {
+        if change == Change::Healthy {
             found.endpoint.set_failures(0);
         }
-        self.lay_out(&known, Some(now));
+        self.publish_pool(&entries, Some(now));
         Some(change)
     }
 
-    /// Lets time pass: ends ejections, and lets the shares of those that are back grow. To be called often, for it sets
-    /// how exact such times are; it costs nothing while nobody waits. Tells who has returned.
+    /// Ends ejections, and increases the weight of endpoints in slow start. The interval of the calls is the precision of
+    /// these times. A call without running timers costs one atomic read. Returns the readmitted endpoints.
     pub(crate) fn tick(&self, now: Instant) -> Vec<Arc<Endpoint>> {
-        if !self.waiting.load(Ordering::Relaxed) {
+        if !self.has_timers.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let mut known = self.lock();
-        let mut returned = Vec::new();
-        for EndpointEntry { endpoint, state } in known.iter_mut() {
-            if state.tick(now, self.settings.slow_start) == Some(Change::Returned) {
-                // Who has returned may not fail again before it has succeeded once.
+        let mut entries = self.lock();
+        let mut readmitted = Vec::new();
+        for EndpointEntry { endpoint, state } in entries.iter_mut() {
+            if state.tick(now, self.settings.slow_start) == Some(Change::Readmitted) {
+                // The first failure after an ejection ejects again.
                 endpoint.set_failures(self.settings.ejection.as_ref().map_or(0, |ejection| ejection.after - 1));
-                returned.push(endpoint.clone());
+                readmitted.push(endpoint.clone());
             }
         }
-        self.lay_out(&known, Some(now));
-        returned
+        self.publish_pool(&entries, Some(now));
+        readmitted
     }
 
-    /// Whether some node is a name, and must be looked up again from time to time.
+    /// True if some node is a DNS name, which must be looked up regularly.
     pub(crate) fn has_names(&self) -> bool {
         self.settings.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
     }
 
-    /// Looks all names up. A name that cannot be looked up keeps the addresses that it had: a broken resolver must not
-    /// take down what works. Addresses that stay keep all that is known of them. Returns the names that have failed.
+    /// Looks up all names. If a lookup fails, the name keeps its addresses: a broken resolver must not take down working
+    /// nodes. Addresses that are found again keep their state and counters. Returns the failed names.
     pub(crate) fn refresh(
         &self,
         now: Instant,
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
     ) -> Vec<(String, io::Error)> {
-        // Looking up takes its time, and is not done under the lock.
+        // Lookups block, so they are done without the lock.
         let names = self.settings.nodes.iter().enumerate();
         let names = names.filter(|(_, node)| node.weight > 0 && node.host.parse::<IpAddr>().is_err());
         let (mut found, mut failed) = (Vec::new(), Vec::new());
@@ -269,48 +265,49 @@ impl RunningUpstream {
                 Err(error) => failed.push((node.host.to_string(), error)),
             }
         }
-        let mut known = self.lock();
+        let mut entries = self.lock();
         for (i, addresses) in found {
-            let (mut of_node, others): (Vec<_>, Vec<_>) = known.drain(..).partition(|known| known.endpoint.node() == i);
-            *known = others;
+            let (mut of_node, others): (Vec<_>, Vec<_>) =
+                entries.drain(..).partition(|entry| entry.endpoint.node() == i);
+            *entries = others;
             for address in addresses {
-                let same = of_node.iter().position(|known| known.endpoint.address() == address);
-                known.push(match same {
+                let same = of_node.iter().position(|entry| entry.endpoint.address() == address);
+                entries.push(match same {
                     Some(same) => of_node.swap_remove(same),
                     None => EndpointEntry::new(i, address, self.settings.nodes[i].weight),
                 });
             }
         }
-        known.sort_by_key(|known| (known.endpoint.node(), known.endpoint.address()));
-        self.lay_out(&known, Some(now));
+        entries.sort_by_key(|entry| (entry.endpoint.node(), entry.endpoint.address()));
+        self.publish_pool(&entries, Some(now));
         failed
     }
 
-    // --- in common
+    // --- shared
 
     fn lock(&self) -> MutexGuard<'_, Vec<EndpointEntry>> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Publishes what follows from what is known. Without a time every share is whole.
-    fn lay_out(&self, known: &[EndpointEntry], now: Option<Instant>) {
-        let available = known.iter().any(|known| known.state.is_available());
-        let usable = |known: &&EndpointEntry| match available {
-            true => known.state.is_available(),
-            false => known.state.is_healthy(),
+    /// Publishes the pool and the list of endpoints, if they have changed. Without `now`, slow start is not applied.
+    fn publish_pool(&self, entries: &[EndpointEntry], now: Option<Instant>) {
+        let available = entries.iter().any(|entry| entry.state.is_available());
+        let usable = |entry: &&EndpointEntry| match available {
+            true => entry.state.is_available(),
+            false => entry.state.is_healthy(),
         };
         let ramp =
-            |known: &EndpointEntry| now.map_or(RAMP_STEPS, |now| known.state.ramp(now, self.settings.slow_start));
-        let weighted = |known: &EndpointEntry| (known.endpoint.clone(), known.endpoint.weight() * ramp(known));
-        if let Some(pool) = self.pool.load().replaced_by(known.iter().filter(usable).map(weighted)) {
+            |entry: &EndpointEntry| now.map_or(RAMP_STEPS, |now| entry.state.ramp(now, self.settings.slow_start));
+        let weighted = |entry: &EndpointEntry| (entry.endpoint.clone(), entry.endpoint.weight() * ramp(entry));
+        if let Some(pool) = self.pool.load().replaced_by(entries.iter().filter(usable).map(weighted)) {
             self.pool.store(Arc::new(pool));
         }
-        let same = |(known, endpoint): (&EndpointEntry, &Arc<Endpoint>)| Arc::ptr_eq(&known.endpoint, endpoint);
+        let same = |(entry, endpoint): (&EndpointEntry, &Arc<Endpoint>)| Arc::ptr_eq(&entry.endpoint, endpoint);
         let endpoints = self.endpoints.load();
-        if known.len() != endpoints.len() || !known.iter().zip(endpoints.iter()).all(same) {
-            self.endpoints.store(Arc::new(known.iter().map(|known| known.endpoint.clone()).collect()));
+        if entries.len() != endpoints.len() || !entries.iter().zip(endpoints.iter()).all(same) {
+            self.endpoints.store(Arc::new(entries.iter().map(|entry| entry.endpoint.clone()).collect()));
         }
-        self.waiting.store(known.iter().any(|known| known.state.waits()), Ordering::Relaxed);
+        self.has_timers.store(entries.iter().any(|entry| entry.state.has_timer()), Ordering::Relaxed);
     }
 }
 
@@ -320,7 +317,7 @@ impl EndpointEntry {
     }
 }
 
-/// Looks a name up with the system's resolver. Blocks.
+/// Looks up a name with the resolver of the system. Blocks.
 pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Iterator::collect)
 }
@@ -372,13 +369,13 @@ mod tests {
         upstream(&[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1)])
     }
 
-    /// The last digits of the addresses that are picked.
+    /// Last digits of the picked addresses.
     fn picks(upstream: &RunningUpstream, n: usize) -> String {
         let last = |picked: ActiveRequest| picked.address().ip().to_string().chars().last().unwrap();
         (0..n).map_while(|_| upstream.pick(None, &[]).ok()).map(last).collect()
     }
 
-    /// Those that are picked, each once.
+    /// Last digits of the picked addresses, each once.
     fn available(upstream: &RunningUpstream) -> String {
         let mut picked: Vec<char> = picks(upstream, 60).chars().collect();
         picked.sort_unstable();
@@ -386,7 +383,7 @@ mod tests {
         picked.into_iter().collect()
     }
 
-    /// The endpoint whose address ends in the digit.
+    /// The endpoint whose address ends with the digit.
     fn the(upstream: &RunningUpstream, digit: u8) -> Arc<Endpoint> {
         let ends = |endpoint: &&Arc<Endpoint>| endpoint.address().ip().to_string().ends_with(char::from(b'0' + digit));
         upstream.endpoints().iter().find(ends).expect("an endpoint of this address").clone()
@@ -409,7 +406,7 @@ mod tests {
         assert_eq!(
             upstream.pick(None, &[first, second]).unwrap_err(),
             PickError::Exhausted,
-            "one without a weight is nobody"
+            "an endpoint with weight 0 is never picked"
         );
     }
 
@@ -426,7 +423,7 @@ mod tests {
                 is_dead
             })
             .collect();
-        assert_eq!(first_tries.iter().filter(|is_dead| **is_dead).count(), 10, "and not each time");
+        assert_eq!(first_tries.iter().filter(|is_dead| **is_dead).count(), 10, "not every time");
     }
 
     #[test]
@@ -460,7 +457,7 @@ mod tests {
 
         answers.clear();
         assert_eq!(upstream.refresh(now, |host, _| lookup(&answers, host))[0].0, "api.internal");
-        assert_eq!(available(&upstream), "189", "the last known ones stay");
+        assert_eq!(available(&upstream), "189", "the last known addresses stay");
     }
 
     #[test]
@@ -485,23 +482,23 @@ mod tests {
 
         answer(&["10.0.0.2:80", "10.0.0.3:80"]);
         assert_eq!(available(&upstream), "3");
-        assert_eq!(upstream.failed(&one, now), None, "who is gone can fail as it likes");
+        assert_eq!(upstream.failed(&one, now), None, "an endpoint that is gone has no state");
         assert_eq!(upstream.checked(&one, false, now), None);
         drop(under_way);
         answer(&["10.0.0.1:80", "10.0.0.2:80"]);
-        assert!(!Arc::ptr_eq(&one, &the(&upstream, 1)), "who comes back is somebody new");
+        assert!(!Arc::ptr_eq(&one, &the(&upstream, 1)), "an address that comes back is a new endpoint");
     }
 
     #[test]
-    fn checks_take_out_and_bring_back_even_the_last() {
+    fn checks_take_out_even_the_last_endpoint_and_bring_it_back() {
         let (upstream, now) = (three(), Instant::now());
         for digit in [1, 2, 3] {
-            assert_eq!(upstream.checked(&the(&upstream, digit), false, now), Some(Change::Down));
+            assert_eq!(upstream.checked(&the(&upstream, digit), false, now), Some(Change::Unhealthy));
         }
         assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::AllUnhealthy);
-        assert_eq!(upstream.checked(&the(&upstream, 2), true, now), Some(Change::Up));
+        assert_eq!(upstream.checked(&the(&upstream, 2), true, now), Some(Change::Healthy));
         assert_eq!(available(&upstream), "2");
-        let healthy: Vec<bool> = upstream.statuses().iter().map(|condition| condition.healthy).collect();
+        let healthy: Vec<bool> = upstream.statuses().iter().map(|status| status.healthy).collect();
         assert_eq!(healthy, [false, true, false]);
     }
 
@@ -510,11 +507,11 @@ mod tests {
         let (upstream, start) = (three(), Instant::now());
         assert_eq!(fail(&upstream, 1, 2, start), [None, None]);
         upstream.succeeded(&the(&upstream, 1));
-        assert_eq!(fail(&upstream, 1, 2, start), [None, None], "a success begins a new row");
+        assert_eq!(fail(&upstream, 1, 2, start), [None, None], "a success resets the count");
         assert_eq!(available(&upstream), "123");
         assert_eq!(fail(&upstream, 1, 1, start), [Some(Change::Ejected)]);
         assert_eq!(available(&upstream), "23");
-        assert_eq!(fail(&upstream, 1, 5, start + SECOND), [None; 5], "requests that were still there");
+        assert_eq!(fail(&upstream, 1, 5, start + SECOND), [None; 5], "requests that were still running");
 
         assert_eq!(tick(&upstream, start + Duration::from_millis(9999)), 0);
         assert_eq!(available(&upstream), "23");
@@ -523,37 +520,37 @@ mod tests {
     }
 
     #[test]
-    fn who_returns_may_not_fail_before_it_has_succeeded() {
+    fn the_first_failure_after_an_ejection_ejects_again() {
         let (upstream, start) = (three(), Instant::now());
         fail(&upstream, 1, 3, start);
         tick(&upstream, start + 10 * SECOND);
         assert_eq!(fail(&upstream, 1, 1, start + 11 * SECOND), [Some(Change::Ejected)]);
-        assert_eq!(tick(&upstream, start + 20 * SECOND), 0, "the time runs anew");
+        assert_eq!(tick(&upstream, start + 20 * SECOND), 0, "the time starts again");
         assert_eq!(tick(&upstream, start + 21 * SECOND), 1);
         upstream.succeeded(&the(&upstream, 1));
         assert_eq!(fail(&upstream, 1, 3, start + 22 * SECOND), [None, None, Some(Change::Ejected)]);
     }
 
     #[test]
-    fn ejection_never_takes_the_last_one() {
+    fn ejection_never_takes_out_the_last_endpoint() {
         let (upstream, start) = (three(), Instant::now());
         assert_eq!(fail(&upstream, 1, 3, start)[2], Some(Change::Ejected));
         assert_eq!(fail(&upstream, 2, 3, start)[2], Some(Change::Ejected));
         assert_eq!(fail(&upstream, 3, 30, start), [None; 30]);
         assert_eq!(available(&upstream), "3");
-        // It is out at its next failure, once somebody else is back.
+        // Its next failure ejects it, once another endpoint is available.
         assert_eq!(tick(&upstream, start + 10 * SECOND), 2);
         assert_eq!(fail(&upstream, 3, 1, start + 10 * SECOND), [Some(Change::Ejected)]);
         assert_eq!(available(&upstream), "12");
     }
 
     #[test]
-    fn whoever_is_only_ejected_is_better_than_nobody() {
+    fn ejected_endpoints_are_used_if_no_other_is_healthy() {
         let (upstream, now) = (three(), Instant::now());
         fail(&upstream, 1, 3, now);
         upstream.checked(&the(&upstream, 2), false, now);
         upstream.checked(&the(&upstream, 3), false, now);
-        assert_eq!(available(&upstream), "1", "the only one that checks have nothing against");
+        assert_eq!(available(&upstream), "1", "the only healthy endpoint");
         upstream.checked(&the(&upstream, 1), false, now);
         assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::AllUnhealthy);
         upstream.checked(&the(&upstream, 3), true, now);
@@ -561,20 +558,20 @@ mod tests {
     }
 
     #[test]
-    fn without_ejection_nobody_is_ejected() {
+    fn without_ejection_no_endpoint_is_ejected() {
         let upstream =
             RunningUpstream::new(snapshot::Upstream { ejection: None, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
         assert_eq!(fail(&upstream, 1, 1000, Instant::now()), [None; 1000]);
         assert_eq!(available(&upstream), "12");
     }
 
-    /// Percent of the picks that go to the first of two.
+    /// Percentage of picks of the first of two endpoints.
     fn ramp(upstream: &RunningUpstream) -> usize {
         picks(upstream, 1100).matches('1').count() * 100 / 1100
     }
 
     #[test]
-    fn who_is_back_gets_its_share_slowly() {
+    fn slow_start_increases_the_share_in_steps() {
         let slow = |nodes| RunningUpstream::new(snapshot::Upstream { slow_start: Some(10 * SECOND), ..spec(nodes) });
         let upstream = slow(&[("10.0.0.1", 5), ("10.0.0.2", 5)]);
         let start = Instant::now();
@@ -586,7 +583,7 @@ mod tests {
             ramp(&upstream)
         };
         assert_eq!([0, 1, 4, 8, 9, 100].map(later), [9, 16, 33, 47, 50, 50]);
-        assert!(!upstream.waiting.load(Ordering::Relaxed), "and then nobody looks any more");
+        assert!(!upstream.has_timers.load(Ordering::Relaxed), "no timer is running");
 
         // The same after an ejection.
         fail(&upstream, 1, 3, start + 100 * SECOND);
@@ -594,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_without_a_key_goes_by_turns() {
+    fn a_hash_without_a_key_is_round_robin() {
         let balance = Balance::Hash(HashOn::ClientAddress);
         let upstream =
             RunningUpstream::new(snapshot::Upstream { balance, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
@@ -612,7 +609,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        let picked = upstream.pick(None, &[]).expect("there is always somebody");
+                        let picked = upstream.pick(None, &[]).expect("an endpoint is available");
                         upstream.succeeded(&picked);
                     }
                 });
@@ -623,6 +620,6 @@ mod tests {
                 upstream.checked(&one, true, start);
             }
         });
-        assert!(upstream.statuses().iter().all(|condition| condition.active == 0 && condition.healthy));
+        assert!(upstream.statuses().iter().all(|status| status.active == 0 && status.healthy));
     }
 }

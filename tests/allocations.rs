@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use corsgate::cors::{Edits, Headers, Reason, Scheme};
-use corsgate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, RequestKind};
+use corsgate::decide::{self, Action, ConnectionFacts, Framing, Refusal, RefusalCode, Request, RequestKind};
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
 use corsgate::record::{self, AccessLogger, MethodClass, Recorder, RequestRecord, UpstreamAttempt};
@@ -224,25 +224,34 @@ services:
         generation: generation.number,
         route: Some((0, generation.snapshot.route(0))),
         kind: RequestKind::Actual,
-        reason: Some(Reason::NoPolicy),
-        code: Reason::NoPolicy.code(),
+        outcome: decide::Outcome::Cors(Reason::NoPolicy),
         refused: false,
         client: IpAddr::from([127, 0, 0, 1]),
         scheme: Scheme::Http,
         method: MethodClass::Get,
         request: None,
         status: Some(StatusCode::OK),
-        sent: 100,
-        took: Duration::from_millis(20),
-        upstream: Some(UpstreamAttempt { name: "api", address: None, took: Some(Duration::from_millis(19)), tries: 1 }),
+        body_bytes: 100,
+        duration: Duration::from_millis(20),
+        upstream: Some(UpstreamAttempt {
+            name: "api",
+            address: None,
+            duration: Some(Duration::from_millis(19)),
+            attempts: 1,
+        }),
         failure: None,
         id: &id,
     };
-    let without_route = RequestRecord { route: None, reason: None, code: "unknown_host", upstream: None, ..record };
+    let without_route = RequestRecord {
+        route: None,
+        outcome: decide::Outcome::Refused(RefusalCode::UnknownHost),
+        upstream: None,
+        ..record
+    };
     for record in [record, without_route] {
-        recorder.note(generation.route_metrics(), &record);
-        let allocated = measure(|| (0..100).for_each(|_| recorder.note(generation.route_metrics(), &record)));
-        assert_eq!(allocated.count_total, 0, "{}", record.code);
+        recorder.record(generation.route_metrics(), &record);
+        let allocated = measure(|| (0..100).for_each(|_| recorder.record(generation.route_metrics(), &record)));
+        assert_eq!(allocated.count_total, 0, "{}", record.outcome.code());
     }
     let route_metrics = generation.route_metrics().all(generation.snapshot.routes());
     let counted: Vec<u64> = route_metrics.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
@@ -276,8 +285,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             generation: generation.number,
             route: Some((0, generation.snapshot.route(0))),
             kind: RequestKind::Actual,
-            reason: None,
-            code: "origin_not_allowed",
+            outcome: decide::Outcome::Cors(Reason::OriginNotAllowed),
             refused,
             client: [203, 0, 113, 7].into(),
             scheme: Scheme::Http,
@@ -290,13 +298,13 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
                 headers: &asked.headers,
             }),
             status: Some(StatusCode::OK),
-            sent: 1234,
-            took: Duration::from_micros(12_034),
+            body_bytes: 1234,
+            duration: Duration::from_micros(12_034),
             upstream: Some(UpstreamAttempt {
                 name: "api",
                 address: Some(([127, 0, 0, 1], 8000).into()),
-                took: Some(Duration::from_micros(999)),
-                tries: 1,
+                duration: Some(Duration::from_micros(999)),
+                attempts: 1,
             }),
             failure: Some("ConnectionClosed"),
             id: &id,

@@ -1,19 +1,15 @@
-//! Connections that end before their first request: why, and how the log hears of them.
+//! Connections that are closed before their first request: why, and their log lines.
 //!
-//! Anybody can make any number of these, and nobody wants as many lines; but a load balancer that is missing from
-//! `trusted_proxies` must not be an outage with an empty log. So of each kind one line in a while says the newest, and
-//! how many there were.
+//! Clients can cause any number of these errors, so there is at most one line in 10 s for each kind, with the number of
+//! suppressed lines. There must be a line: a load balancer that is missing from `trusted_proxies` is an outage.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::proxy_protocol;
+use crate::logging::{LogThrottle, quoted};
 use crate::record::listeners::RefusedConnection;
-
-/// How often a kind has a line in the log.
-const EVERY: Duration = Duration::from_secs(10);
 
 /// Why a connection ends before its first request.
 pub(super) enum AcceptError {
@@ -31,15 +27,9 @@ pub(super) enum AcceptError {
     Late,
 }
 
-/// What the log has heard of.
+/// Logs errors, at most one line in 10 s for each kind.
 #[derive(Debug, Default)]
-pub(super) struct AcceptErrorLog(Mutex<[Notice; KINDS]>);
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Notice {
-    next: Option<Instant>,
-    unsaid: u64,
-}
+pub(super) struct AcceptErrorLog([LogThrottle; KINDS]);
 
 const KINDS: usize = 4;
 
@@ -56,7 +46,7 @@ impl AcceptError {
         }
     }
 
-    /// Those that have a line of their own.
+    /// Kind with its own throttle. None for errors that are logged at debug level only.
     fn kind(&self) -> Option<usize> {
         match self {
             AcceptError::Unknown | AcceptError::Late => None,
@@ -69,54 +59,35 @@ impl AcceptError {
 }
 
 impl AcceptErrorLog {
-    /// Logs it, if its kind has not been logged just now.
-    pub(crate) fn note(&self, peer: SocketAddr, unserved: &AcceptError, now: Instant) {
-        match unserved.kind().and_then(|kind| self.turn(kind, now)) {
-            Some(0) => log::warn!("closed before a request peer={peer} because=\"{unserved}\""),
-            Some(more) => log::warn!("closed before a request peer={peer} because=\"{unserved}\" others_before={more}"),
-            None => log::debug!("closed before a request peer={peer} because=\"{unserved}\""),
+    /// Logs an error: as a warning if its kind has had no line for 10 s, otherwise at debug level.
+    pub(crate) fn log(&self, peer: SocketAddr, error: &AcceptError, now: Instant) {
+        let due = error.kind().and_then(|kind| {
+            self.0[kind].count(1);
+            self.0[kind].due(now)
+        });
+        let reason = quoted(error);
+        match due {
+            None => log::debug!("connection closed before a request peer={peer} reason={reason}"),
+            Some(1) => log::warn!("connection closed before a request peer={peer} reason={reason}"),
+            Some(errors) => {
+                let suppressed = errors - 1;
+                log::warn!("connection closed before a request peer={peer} reason={reason} suppressed={suppressed}");
+            }
         }
-    }
-
-    /// Whether it is a kind's turn, and how many there were since the last one.
-    fn turn(&self, kind: usize, now: Instant) -> Option<u64> {
-        let mut notices = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let notice = &mut notices[kind];
-        if notice.next.is_some_and(|next| now < next) {
-            notice.unsaid += 1;
-            return None;
-        }
-        notice.next = Some(now + EVERY);
-        Some(std::mem::take(&mut notice.unsaid))
     }
 }
 
 impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AcceptError::Unknown => write!(f, "it is not on a listener of ours"),
-            AcceptError::ConnectionLimitHard => write!(f, "far more connections are open than limits allow"),
+            AcceptError::Unknown => write!(f, "not on a configured listener"),
+            AcceptError::ConnectionLimitHard => write!(f, "more connections are open than the hard limit allows"),
             AcceptError::Untrusted => {
-                write!(f, "proxy_protocol is expected here, and the peer is not among trusted_proxies")
+                write!(f, "the listener expects a PROXY header, and the peer is not in trusted_proxies")
             }
             AcceptError::ProxyHeader(fault) => write!(f, "{fault}"),
             AcceptError::Handshake(error) => write!(f, "{error}"),
-            AcceptError::Late => write!(f, "it took too long"),
+            AcceptError::Late => write!(f, "PROXY header or TLS handshake timed out"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_many_of_a_kind_one_in_a_while_is_said() {
-        let (notices, now) = (AcceptErrorLog::default(), Instant::now());
-        assert_eq!(notices.turn(1, now), Some(0));
-        assert_eq!([notices.turn(1, now), notices.turn(1, now)], [None, None]);
-        assert_eq!(notices.turn(2, now), Some(0), "another kind has its own turn");
-        assert_eq!(notices.turn(1, now + EVERY), Some(2));
-        assert_eq!(notices.turn(1, now + EVERY * 2), Some(0));
     }
 }

@@ -18,7 +18,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use crate::cors::Reason;
 use crate::counter::{BUCKETS, Distribution};
-use crate::decide::{Refusal, RequestKind};
+use crate::decide::{RefusalCode, RequestKind};
 use crate::live::{Generation, Live};
 use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
 use crate::record::{MethodClass, Recorder, StatusClass};
@@ -265,7 +265,7 @@ impl Metrics {
             });
         })?;
         page.write(&SENT, |series| {
-            all.iter().for_each(|(service, route, metrics)| series.value(&[service, route], metrics.sent.get()));
+            all.iter().for_each(|(service, route, metrics)| series.value(&[service, route], metrics.body_bytes.get()));
         })?;
         page.write(&DECISIONS, |series| {
             for (service, route, metrics) in &all {
@@ -278,8 +278,8 @@ impl Metrics {
         })?;
         page.write(&REFUSED, |series| {
             for (service, route, metrics) in &all {
-                for (code, count) in Refusal::CODES.iter().zip(&metrics.refusals) {
-                    series.counted(&[service, route, code], count.get());
+                for (code, count) in RefusalCode::ALL.iter().zip(&metrics.refusals) {
+                    series.counted(&[service, route, code.code()], count.get());
                 }
             }
         })?;

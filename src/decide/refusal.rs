@@ -2,6 +2,8 @@
 
 use http::{HeaderValue, StatusCode};
 
+use super::Outcome;
+use crate::codes::coded_enum;
 use crate::cors::Reason;
 
 /// Why the gateway refuses a request.
@@ -37,24 +39,39 @@ pub enum Refusal<'s> {
     ConnectionLimit,
 }
 
-impl Refusal<'_> {
-    /// The codes of all that are not for CORS to explain.
-    pub const CODES: [&'static str; 13] = [
-        "bad_host",
-        "bad_target",
-        "ambiguous_path",
-        "ambiguous_length",
-        "unknown_host",
-        "unknown_path",
-        "no_route_for_method",
-        "body_too_large",
-        "uri_too_long",
-        "misdirected",
-        "client_connection_limit",
-        "connection_limit",
-        "headers_too_large",
-    ];
+coded_enum! {
+    /// Code of a [`Refusal`] that is not a CORS decision: the label `code` of `corsgate_refused_requests_total`.
+    pub enum RefusalCode {
+        /// [`Refusal::BadHost`]
+        BadHost = "bad_host",
+        /// [`Refusal::BadTarget`]
+        BadTarget = "bad_target",
+        /// [`Refusal::AmbiguousPath`]
+        AmbiguousPath = "ambiguous_path",
+        /// [`Refusal::AmbiguousLength`]
+        AmbiguousLength = "ambiguous_length",
+        /// [`Refusal::UnknownHost`]
+        UnknownHost = "unknown_host",
+        /// [`Refusal::UnknownPath`]
+        UnknownPath = "unknown_path",
+        /// [`Refusal::MethodNotAllowed`]; `method_not_allowed` is a CORS reason.
+        NoRouteForMethod = "no_route_for_method",
+        /// [`Refusal::BodyTooLarge`]
+        BodyTooLarge = "body_too_large",
+        /// [`Refusal::UriTooLong`]
+        UriTooLong = "uri_too_long",
+        /// [`Refusal::Misdirected`]
+        Misdirected = "misdirected",
+        /// [`Refusal::ClientConnectionLimit`]
+        ClientConnectionLimit = "client_connection_limit",
+        /// [`Refusal::ConnectionLimit`]
+        ConnectionLimit = "connection_limit",
+        /// [`Refusal::HeadersTooLarge`]
+        HeadersTooLarge = "headers_too_large",
+    }
+}
 
+impl Refusal<'_> {
     /// The status that says it.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -73,24 +90,29 @@ impl Refusal<'_> {
         }
     }
 
-    /// In one word, as logs and metrics write it. Where CORS refuses, it is the reason's.
+    /// Code in logs, metrics and explanations.
     pub(crate) const fn code(&self) -> &'static str {
-        match self {
-            Refusal::BadHost => "bad_host",
-            Refusal::BadTarget => "bad_target",
-            Refusal::AmbiguousPath => "ambiguous_path",
-            Refusal::AmbiguousLength => "ambiguous_length",
-            Refusal::OriginRejected(reason) => reason.code(),
-            Refusal::UnknownHost => "unknown_host",
-            Refusal::UnknownPath => "unknown_path",
-            Refusal::MethodNotAllowed(_) => "no_route_for_method",
-            Refusal::BodyTooLarge => "body_too_large",
-            Refusal::UriTooLong => "uri_too_long",
-            Refusal::Misdirected => "misdirected",
-            Refusal::ClientConnectionLimit => "client_connection_limit",
-            Refusal::ConnectionLimit => "connection_limit",
-            Refusal::HeadersTooLarge => "headers_too_large",
-        }
+        self.outcome().code()
+    }
+
+    /// Result of a request that is refused in this way.
+    pub(crate) const fn outcome(&self) -> Outcome {
+        Outcome::Refused(match self {
+            Refusal::OriginRejected(reason) => return Outcome::Cors(*reason),
+            Refusal::BadHost => RefusalCode::BadHost,
+            Refusal::BadTarget => RefusalCode::BadTarget,
+            Refusal::AmbiguousPath => RefusalCode::AmbiguousPath,
+            Refusal::AmbiguousLength => RefusalCode::AmbiguousLength,
+            Refusal::UnknownHost => RefusalCode::UnknownHost,
+            Refusal::UnknownPath => RefusalCode::UnknownPath,
+            Refusal::MethodNotAllowed(_) => RefusalCode::NoRouteForMethod,
+            Refusal::BodyTooLarge => RefusalCode::BodyTooLarge,
+            Refusal::UriTooLong => RefusalCode::UriTooLong,
+            Refusal::Misdirected => RefusalCode::Misdirected,
+            Refusal::ClientConnectionLimit => RefusalCode::ClientConnectionLimit,
+            Refusal::ConnectionLimit => RefusalCode::ConnectionLimit,
+            Refusal::HeadersTooLarge => RefusalCode::HeadersTooLarge,
+        })
     }
 
     /// One line for the client. Never holds anything that the client sent.

@@ -188,7 +188,7 @@ impl Diagnosis {
             return Self::of_refusal(refusal, last, snapshot, document);
         }
         let Some(scope) = scope else { return none };
-        let Some(reason) = verdict.reason else { return none };
+        let Some(reason) = verdict.outcome.reason() else { return none };
         // The browser looks at credentials first, and the gateway does not know of them.
         if reason != cors::Reason::NoPolicy {
             let any_origin = match error {

@@ -31,8 +31,9 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::request::origin_form;
 use super::websocket::BodyFirst;
+use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
-use crate::upstream::peer::{reason, template};
+use crate::upstream::peer::{explain, template};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
 /// How much earlier the timeouts of a try end than what cuts it off, which leaves no answer over HTTP/2.
@@ -159,9 +160,8 @@ impl Attempts {
             return self.retry_stale_connection(upstream, at, e);
         }
         at.counts().connect_failures.add(1);
-        let why = reason(e).map(|reason| format!(" because={reason:?}")).unwrap_or_default();
         let name = &upstream.settings().name;
-        log::warn!("connect failed upstream={name} address={} error={:?}{why}", at.address(), e.etype());
+        log::warn!("connect failed upstream={name} address={} error={}", at.address(), quoted(explain(e)));
         // What the system refuses to the gateway, such as one more socket, says nothing about the node.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
             record_failure(upstream, &at);
@@ -222,7 +222,8 @@ impl Attempts {
             return self.retry_stale_connection(upstream, at, e);
         }
         at.counts().no_responses.add(1);
-        log::warn!("no response upstream={} address={} error={:?}", upstream.settings().name, at.address(), e.etype());
+        let name = &upstream.settings().name;
+        log::warn!("no response upstream={name} address={} error={}", at.address(), quoted(e.etype().as_str()));
         // PickError can answer a request of which half is missing.
         let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
@@ -236,12 +237,9 @@ impl Attempts {
 
     /// Another try on the same node, for free, with a new connection.
     fn retry_stale_connection(&mut self, upstream: &RunningUpstream, at: ActiveRequest, e: &mut Error) {
-        log::debug!(
-            "a kept connection had ended upstream={} address={} error={:?}",
-            upstream.settings().name,
-            at.address(),
-            e.etype()
-        );
+        let name = &upstream.settings().name;
+        let error = quoted(e.etype().as_str());
+        log::debug!("kept connection was closed upstream={name} address={} error={error}", at.address());
         upstream.counts().reconnects.add(1);
         self.retried_stale = true;
         self.next = Some(at);

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cors::Reason;
-use crate::decide::{RequestKind, Verdict};
+use crate::decide::{Outcome, RequestKind, Verdict};
 use crate::record::MethodClass;
 
 /// What is known of a request so far. The default knows nothing, and has nothing to tell.
@@ -15,8 +14,7 @@ struct Begun {
     at: Instant,
     method: MethodClass,
     kind: RequestKind,
-    reason: Option<Reason>,
-    code: &'static str,
+    outcome: Outcome,
     refused: bool,
     tries: usize,
     first_try: Option<Instant>,
@@ -28,8 +26,7 @@ struct Begun {
 pub(super) struct Noted {
     pub(super) method: MethodClass,
     pub(super) kind: RequestKind,
-    pub(super) reason: Option<Reason>,
-    pub(super) code: &'static str,
+    pub(super) outcome: Outcome,
     pub(super) refused: bool,
     pub(super) took: Duration,
     pub(super) tries: usize,
@@ -43,8 +40,7 @@ impl RequestTiming {
             at: Instant::now(),
             method,
             kind: verdict.kind(),
-            reason: verdict.reason,
-            code: verdict.code(),
+            outcome: verdict.outcome,
             refused: verdict.is_refused(),
             tries: 0,
             first_try: None,
@@ -74,7 +70,7 @@ impl RequestTiming {
 
     /// It has ended. There is something to tell once.
     pub(super) fn end(&mut self) -> Option<Noted> {
-        let Begun { at, method, kind, reason, code, refused, tries, first_try: _, upstream_took } = self.0.take()?;
-        Some(Noted { method, kind, reason, code, refused, took: at.elapsed(), tries, upstream_took })
+        let Begun { at, method, kind, outcome, refused, tries, first_try: _, upstream_took } = self.0.take()?;
+        Some(Noted { method, kind, outcome, refused, took: at.elapsed(), tries, upstream_took })
     }
 }

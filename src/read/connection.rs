@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         if timer.as_mut().poll(cx).is_pending() && self.client.progress.expired().is_none() {
             return Poll::Pending;
         }
-        log::debug!("closed for taking nothing of a response client={}", self.client.address());
+        log::debug!("connection closed client={} reason=\"response not read in time\"", self.client.address());
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
     }
 }

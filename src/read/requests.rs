@@ -200,7 +200,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<A> {
             if app.streams.load(Ordering::Relaxed) > 0 {
                 std::future::pending::<()>().await;
             }
-            log::debug!("closed for sending no request in time client={}", app.client.address());
+            log::debug!("connection closed client={} reason=\"no request in time\"", app.client.address());
         };
         tokio::select! {
             _ = app.process_new(stream, &closing) => {}
@@ -274,13 +274,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             // A browser may have opened the connection for later, and an answer to nothing would be taken for one to
             // what comes then.
             HeaderError::NoRequest => {
-                return log::debug!("closed for sending no request in time client={}", self.client.address());
+                return log::debug!("connection closed client={} reason=\"no request in time\"", self.client.address());
             }
             HeaderError::Timeout => ("408 Request Timeout", "The request took too long to arrive.\n"),
             HeaderError::TooLarge => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
         };
         self.client.counts.bad_header(if why == HeaderError::Timeout { BadHeader::Late } else { BadHeader::TooLarge });
-        log::debug!("refused answer=\"{status}\" client={}", self.client.address());
+        log::debug!("request refused client={} status=\"{status}\"", self.client.address());
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{text}",

@@ -1,13 +1,13 @@
-//! The access log: a line for each request, which no request waits for.
+//! The access log: one line for each request. No request waits for it.
 //!
 //! ```text
 //! request --RequestRecord--> line --queue--> thread --batches--> target
 //! ```
 //!
-//! A reload puts another [`Sink`] in force, with a queue, a thread and a target of its own, also when only the file has
-//! to be opened anew. Requests that have ended by then have their lines in the old one, and its thread ends when it has
-//! written them; the next one for the same place waits for that, so that lines stand in the order of their requests.
-//! What is written of a request, and how, says the configuration that is in force when it ends.
+//! A reload publishes a new [`Sink`] with its own queue, thread and target, even if it only reopens the file. The thread of
+//! the old sink ends when its queue is empty. The thread of a new sink for the same place waits for that, so lines keep
+//! the order of their requests. The configuration that is active when a request ends decides whether and how its line
+//! is written.
 
 mod dropped_lines;
 mod line;
@@ -27,27 +27,28 @@ use self::dropped_lines::DroppedLines;
 use self::target::{Place, Target};
 use self::writer::Lines;
 use super::RequestRecord;
+use crate::logging::quoted;
 use crate::snapshot::{self, LogTarget};
 
 /// The access log of a process.
 #[derive(Debug, Default)]
 pub struct AccessLogger {
-    /// None: nothing is written.
+    /// None: no access log is configured.
     current: ArcSwapOption<Sink>,
     dropped_lines: Arc<DroppedLines>,
-    /// The threads that write or have written.
+    /// Writers that are running, or have ended since the last start of a writer.
     writers: Mutex<Vec<Writer>>,
 }
 
-/// A log that is open, and not in force yet.
+/// An access log that is open, and not active yet.
 #[derive(Debug)]
 pub(crate) struct Opened(Option<Arc<Sink>>);
 
-/// What is written, and where it goes. When the last one who has it is done with it, its writer finishes.
+/// An open access log. Dropping the last reference closes its queue, and its writer ends.
 #[derive(Debug)]
 struct Sink {
     settings: snapshot::AccessLog,
-    /// What the path of a file is relative to.
+    /// Folder that the path of a file is relative to.
     folder: PathBuf,
     place: Place,
     target: Target,
@@ -61,16 +62,16 @@ struct Writer {
     thread: Arc<JoinHandle<()>>,
 }
 
-/// How often the end looks whether everything is written.
+/// Interval at which the shutdown checks whether all lines are written.
 const END_POLL: Duration = Duration::from_millis(1);
 
 // === impl AccessLogger ===
 
 impl AccessLogger {
-    /// Opens what a configuration says; paths are relative to its folder. What is in force stays in force.
+    /// Opens the access log of a configuration. Paths are relative to `folder`. The active access log does not change.
     ///
-    /// The file that is open already may not be there to be opened anew. That is no reason to refuse a configuration,
-    /// which may be about something else entirely: then it goes on where it is, and the log says so.
+    /// If the file that is open already cannot be reopened, the access log continues in the open file, and the log has a
+    /// line. This does not refuse the configuration: the reload may concern something else.
     pub(crate) fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
         let place = Place::new(&settings.to, folder);
@@ -80,7 +81,7 @@ impl AccessLogger {
             (Some(same), Place::Stdout) if same.settings == *settings => return Ok(Opened(current)),
             (Some(same), Place::Stdout) => same.target.clone(),
             (Some(same), Place::File(_)) => place.open().unwrap_or_else(|error| {
-                log::error!("the access log goes on in the file that is open, which may have been renamed: {error}");
+                log::error!("access log not reopened, still writing to the old file error={}", quoted(&error));
                 same.target.clone()
             }),
             (None, _) => place.open()?,
@@ -92,7 +93,7 @@ impl AccessLogger {
     }
 
     fn start(&self, sink: &Sink) -> std::io::Result<()> {
-        self.dropped_lines.start_telling()?;
+        self.dropped_lines.start_reporter()?;
         let mut writers = self.writers();
         writers.retain(|writer| !writer.thread.is_finished());
         let earlier = writers.iter().filter(|writer| writer.place == sink.place).map(|writer| writer.thread.clone());
@@ -102,26 +103,26 @@ impl AccessLogger {
         Ok(())
     }
 
-    /// Puts what was opened in force.
+    /// Makes an opened access log the active one.
     pub(crate) fn activate(&self, opened: Opened) {
         self.current.store(opened.0);
     }
 
-    /// Opens the file that is written to anew: after it was renamed, there is another one of its name.
+    /// Reopens the file by its name, after log rotation has renamed the open file.
     pub(crate) fn reopen(&self) {
         let Some(current) = self.current.load_full() else { return };
         if let LogTarget::File(_) = current.settings.to {
             match self.open(Some(&current.settings), &current.folder) {
                 Ok(opened) => self.activate(opened),
-                Err(error) => log::error!("the access log could not be opened anew: {error}"),
+                Err(error) => log::error!("access log not reopened error={}", quoted(&error)),
             }
         }
     }
 
-    /// Writes a line for a request, or not, as the configuration says. Waits for nothing.
+    /// Queues the line of a request if the configuration selects the request. Never waits.
     pub fn write(&self, record: &RequestRecord<'_>) {
         let sink = self.current.load();
-        let Some(sink) = sink.as_ref().filter(|sink| sink.takes(record)) else { return };
+        let Some(sink) = sink.as_ref().filter(|sink| sink.selects(record)) else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let format = sink.settings.format;
@@ -130,23 +131,23 @@ impl AccessLogger {
         }
     }
 
-    /// Lines that were not written since the start, because the target was too slow, or did not take them.
+    /// Number of lines since the start that were not written, because the target was too slow or failed.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped_lines.lines()
     }
 
-    /// Ends the log: waits until all lines are written that are queued, but no longer than this.
+    /// Ends the access log: waits until all queued lines are written, at most for `within`.
     pub(crate) fn finish(&self, within: Duration) {
         self.current.store(None);
         let end = Instant::now() + within;
         while self.writers().iter().any(|writer| !writer.thread.is_finished()) {
             if Instant::now() >= end {
-                let lines: usize = self.writers().iter().map(|writer| writer.lines.waiting()).sum();
-                return log::error!("access log lines dropped lines={lines} because=\"the process ends\"");
+                let lines: usize = self.writers().iter().map(|writer| writer.lines.queued()).sum();
+                return log::error!("access log lines dropped lines={lines} reason={}", quoted("process exits"));
             }
             thread::sleep(END_POLL);
         }
-        self.dropped_lines.say();
+        self.dropped_lines.report_rest();
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Writer>> {
@@ -157,9 +158,9 @@ impl AccessLogger {
 // === impl Sink ===
 
 impl Sink {
-    /// Whether a request has a line. Chance is asked last, and a generator of the thread's own: an even pace would see
-    /// the same one of two requests that take turns, and anything that clients have a say in would let them hide.
-    fn takes(&self, record: &RequestRecord<'_>) -> bool {
+    /// True if a request has a line. Sampling uses a random number. Every n-th request would select only one of two
+    /// requests that alternate, and a hash of request data would let clients choose not to be logged.
+    fn selects(&self, record: &RequestRecord<'_>) -> bool {
         let snapshot::AccessLog { sample, refusals_only, .. } = self.settings;
         let failed = || record.status.is_some_and(|status| status.is_server_error());
         record.refused || (!refusals_only && (sample >= 1.0 || failed() || fastrand::f64() < sample))
@@ -177,9 +178,9 @@ mod tests {
     use super::*;
     use crate::snapshot::LogFormat;
 
-    /// Each of them gets a thread, and which of these begins first is chance.
+    /// Each reload starts a thread, and the threads start in any order.
     #[test]
-    fn however_soon_one_reload_follows_another_lines_stand_in_order() {
+    fn lines_keep_their_order_over_reloads_in_quick_succession() {
         const RELOADS: usize = 100;
         let folder = tempfile::tempdir().unwrap();
         let log = AccessLogger::default();
@@ -195,6 +196,6 @@ mod tests {
         let written = std::fs::read_to_string(folder.path().join("access.log")).unwrap();
         let expected: String = (0..RELOADS).map(|n| format!("{n}\n")).collect();
         assert_eq!(written, expected);
-        assert!(log.writers().iter().all(|writer| writer.thread.is_finished()), "none waits for ever");
+        assert!(log.writers().iter().all(|writer| writer.thread.is_finished()), "no writer waits forever");
     }
 }

@@ -1,62 +1,62 @@
-//! What is counted of connections, by listener: those that are open, those that came, and those that never got as far as
-//! a request.
+//! Counters of client connections, for each listener.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::codes::coded_enum;
 use crate::counter::Counter;
 
-/// What was counted of all connections.
+/// Counters of all listeners of the process.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// By listener, in the order in which they were configured when the process started.
+    /// Listeners that the process was started with, in the order of the configuration.
     pub(crate) listeners: Vec<(SocketAddr, Arc<ListenerCounts>)>,
-    /// Connections that are on none of them.
+    /// Connections that belong to no listener.
     pub(crate) unknown: Counter,
 }
 
-/// What was counted of the connections to a listener.
+/// Counters of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerCounts {
     open: AtomicUsize,
-    /// Connections that came.
     pub(crate) accepted: Counter,
-    /// Those that were closed before their first request, by [`RefusedConnection`].
+    /// Connections closed before their first request, by [`RefusedConnection`].
     pub(crate) refused: [Counter; RefusedConnection::ALL.len()],
-    /// TLS handshakes that went well.
     pub(crate) handshakes: Counter,
-    /// Those that did not, or not in time.
+    /// TLS handshakes that failed or exceeded their timeout.
     pub(crate) failed_handshakes: Counter,
-    /// Headers that never became a request, by [`BadHeader`].
+    /// Request headers that did not become a request, by [`BadHeader`].
     pub(crate) headers: [Counter; BadHeader::ALL.len()],
 }
 
-/// Why a connection was closed before its first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RefusedConnection {
-    /// Far more connections were open than the limits allow.
-    ConnectionLimitHard,
-    /// The peer is not among `trusted_proxies`, and the listener expects a PROXY header.
-    Untrusted,
-    /// The PROXY header cannot be used.
-    ProxyHeader,
-    /// The TLS handshake failed.
-    Handshake,
-    /// The PROXY header or the TLS handshake took too long.
-    Late,
+coded_enum! {
+    /// Why a connection was closed before its first request: the label `reason` of `corsgate_connections_refused_total`.
+    pub(crate) enum RefusedConnection {
+        /// More connections were open than the hard limit allows.
+        ConnectionLimitHard = "connection_limit_hard",
+        /// The listener expects a PROXY header, and the peer is not in `trusted_proxies`.
+        Untrusted = "untrusted",
+        /// The PROXY header is invalid.
+        ProxyHeader = "proxy_header",
+        /// The TLS handshake failed.
+        Handshake = "handshake",
+        /// The PROXY header or the TLS handshake exceeded its timeout.
+        Late = "late",
+    }
 }
 
-/// Why a header never became a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadHeader {
-    /// It did not end in time: 408.
-    Late,
-    /// It is larger than any may be: 431.
-    TooLarge,
-    /// It is no HTTP, or asks for a tunnel: 400 or 405.
-    Malformed,
+coded_enum! {
+    /// Why a request header did not become a request: the label `reason` of `corsgate_bad_headers_total`.
+    pub(crate) enum BadHeader {
+        /// The header was not complete in time: 408.
+        Late = "late",
+        /// The header exceeds the size that corsgate reads: 431.
+        TooLarge = "too_large",
+        /// The header is not HTTP (400), or the method is CONNECT (405).
+        Malformed = "malformed",
+    }
 }
 
 /// A connection that counts as open until this is dropped.
@@ -66,79 +66,42 @@ pub(crate) struct Open(Arc<ListenerCounts>);
 // === impl Counts, ListenerCounts ===
 
 impl Counts {
-    /// With nothing counted yet.
     pub(crate) fn new(listeners: impl Iterator<Item = SocketAddr>) -> Self {
         let listeners = listeners.map(|address| (address, Arc::default())).collect();
         Counts { listeners, unknown: Counter::default() }
     }
 
-    /// Those of a listener, by the address that it was started with.
+    /// Counters of a listener, by the address that it was started with.
     pub(crate) fn of(&self, listener: SocketAddr) -> Option<&Arc<ListenerCounts>> {
         self.listeners.iter().find(|(address, _)| *address == listener).map(|(_, counts)| counts)
     }
 }
 
 impl ListenerCounts {
-    /// Connections that are open now.
+    /// Number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A connection came.
+    /// Counts a new connection.
     pub(crate) fn accept(self: &Arc<Self>) -> Open {
         self.accepted.add(1);
         self.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
     }
 
-    /// A connection ends before its first request.
+    /// Counts a connection that is closed before its first request.
     pub(crate) fn refuse(&self, refused: RefusedConnection) {
-        self.refused[refused as usize].add(1);
+        self.refused[refused.index()].add(1);
     }
 
-    /// A header cannot be used.
+    /// Counts a request header that did not become a request.
     pub(crate) fn bad_header(&self, header: BadHeader) {
-        self.headers[header as usize].add(1);
+        self.headers[header.index()].add(1);
     }
 }
 
-// === impl RefusedConnection, BadHeader, Open ===
-
-impl RefusedConnection {
-    /// All of them, each at the position that it has as a number.
-    pub(crate) const ALL: [RefusedConnection; 5] = [
-        RefusedConnection::ConnectionLimitHard,
-        RefusedConnection::Untrusted,
-        RefusedConnection::ProxyHeader,
-        RefusedConnection::Handshake,
-        RefusedConnection::Late,
-    ];
-
-    /// Value of the metric's label `reason`.
-    pub(crate) const fn code(self) -> &'static str {
-        match self {
-            RefusedConnection::ConnectionLimitHard => "connection_limit_hard",
-            RefusedConnection::Untrusted => "untrusted",
-            RefusedConnection::ProxyHeader => "proxy_header",
-            RefusedConnection::Handshake => "handshake",
-            RefusedConnection::Late => "late",
-        }
-    }
-}
-
-impl BadHeader {
-    /// All of them, each at the position that it has as a number.
-    pub(crate) const ALL: [BadHeader; 3] = [BadHeader::Late, BadHeader::TooLarge, BadHeader::Malformed];
-
-    /// In one word, as metrics write it.
-    pub(crate) const fn code(self) -> &'static str {
-        match self {
-            BadHeader::Late => "late",
-            BadHeader::TooLarge => "too_large",
-            BadHeader::Malformed => "malformed",
-        }
-    }
-}
+// === impl Open ===
 
 impl Deref for Open {
     type Target = ListenerCounts;

@@ -1,8 +1,8 @@
-//! The last requests that were refused, so that somebody can ask why.
+//! The last refused requests, for `/refusals` and `corsgate why`.
 //!
-//! A fixed number is kept, in a fixed amount of memory; what a client sends is cut to a bounded length, and values of
-//! cookies and credentials are not kept at all. Scanners ask for hosts and paths that do not exist all day long: they
-//! have room of their own, and cannot push out what pages were refused.
+//! The number of requests is fixed, and values from clients are cut, so the memory has a bound. Values of cookies and
+//! credentials are not kept. Requests with an `Origin` have a list of their own: scanners request unknown hosts and paths
+//! all day, and must not push out the refusals of pages.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,59 +16,54 @@ use crate::cors::Scheme;
 use crate::decide::RequestKind;
 use crate::terminal::printable;
 
-/// At the end of what was cut.
+/// Ends a value that was cut.
 pub(crate) const CUT: &str = "…";
 
-/// How many requests of pages are remembered.
+/// Number of requests with an `Origin` that are kept.
 const MOST_OF_PAGES: usize = 384;
-/// How many others are.
+/// Number of other requests that are kept.
 const MOST_OF_OTHERS: usize = 128;
 
-/// The last requests that were refused.
+/// The last refused requests.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    /// Those with an Origin.
+    /// Requests with an `Origin`.
     pages: Ring,
     others: Ring,
-    /// Those that were not remembered, because another thread was just remembering one.
+    /// Requests that were not kept, because another thread held the lock.
     missed: AtomicU64,
 }
 
-/// A request that was refused, as far as it is remembered. Text of the client's is cut to a bounded length, and what is no
-/// UTF-8 of it replaced.
+/// A refused request. Values from the client are cut, and bytes that are not UTF-8 are replaced by U+FFFD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RefusedRequest {
-    /// When.
     pub(crate) at: SystemTime,
-    /// Its `X-Request-Id`.
+    /// `X-Request-Id`
     pub(crate) id: String,
-    /// Number of the configuration that refused it.
+    /// Number of the configuration generation that refused the request.
     pub(crate) generation: u64,
-    /// Who it came from.
     pub(crate) client: IpAddr,
-    /// How the client reached the gateway.
     pub(crate) scheme: Scheme,
-    /// Host and port.
+    /// Host and port as the client wrote them.
     pub(crate) authority: String,
-    /// The path, without query.
+    /// Path without query, which may contain secrets.
     pub(crate) path: String,
-    /// Its own method: OPTIONS for a preflight.
+    /// OPTIONS for a preflight.
     pub(crate) method: String,
-    /// `Origin`; several fields are joined by ", ".
+    /// `Origin`; several fields are joined by `, `.
     pub(crate) origin: Option<String>,
     /// `Access-Control-Request-Method`
     pub(crate) requested_method: Option<String>,
     /// `Access-Control-Request-Headers`
     pub(crate) requested_headers: Option<String>,
-    /// Whether it had a cookie or credentials. Preflights never have.
+    /// True if the request had `Cookie` or `Authorization`. Preflights never have them.
     pub(crate) credentials: bool,
-    /// What it was to CORS.
     pub(crate) kind: RequestKind,
-    /// Why, in one word.
+    /// Code of the outcome.
     pub(crate) code: &'static str,
-    /// Its route; None when there was none.
+    /// None if no route was chosen.
     pub(crate) route: Option<String>,
-    /// The status that the client was given.
+    /// None if no response was sent.
     pub(crate) status: Option<u16>,
 }
 
@@ -81,31 +76,31 @@ struct Ring {
 #[derive(Debug, Default)]
 struct Entries {
     kept: Vec<RefusedRequest>,
-    /// Where the next one goes, once there are as many as are kept.
+    /// Position that the next request overwrites when the ring is full.
     oldest: usize,
 }
 
 // === impl Refusals ===
 
 impl Refusals {
-    /// All that are remembered, newest first.
+    /// All kept requests, newest first.
     pub(crate) fn newest(&self) -> Vec<RefusedRequest> {
         let mut all = [&self.pages, &self.others].map(Ring::newest).concat();
         all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         all
     }
 
-    /// The newest one with this id.
+    /// The newest request with this id. Ids from clients need not be unique.
     pub(crate) fn find(&self, id: &str) -> Option<RefusedRequest> {
         self.newest().into_iter().find(|refused| refused.id == id)
     }
 
-    /// How many were not remembered, because several came at the same instant.
+    /// Number of refused requests that were not kept, because several came at the same instant.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Never waits: of two that come at the same instant, one is counted only.
+    /// Keeps a refused request. Never waits for the lock: if another thread holds it, the request is only counted.
     pub(super) fn remember(&self, record: &RequestRecord<'_>) {
         let Some(asked) = record.request else { return };
         let ring = if asked.headers.contains_key(header::ORIGIN) { &self.pages } else { &self.others };
@@ -128,7 +123,7 @@ impl Refusals {
             requested_headers: fields(asked.headers, &header::ACCESS_CONTROL_REQUEST_HEADERS, 1024),
             credentials: has(header::COOKIE) || has(header::AUTHORIZATION),
             kind: record.kind,
-            code: record.code,
+            code: record.outcome.code(),
             route: record.route.map(|(_, route)| route.name.to_string()),
             status: record.status.map(|status| status.as_u16()),
         };
@@ -162,7 +157,7 @@ impl Entries {
     }
 }
 
-/// All fields of a name as one value, as Fetch's "get" has it.
+/// All fields of a name, combined into one value as in Fetch's "get" for header lists.
 fn fields(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
     let mut values = headers.get_all(name).iter();
     let first = text(values.next()?.as_bytes(), most);
@@ -172,7 +167,7 @@ fn fields(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String>
     }))
 }
 
-/// At most so many bytes of it, and nothing that people who look at it could not see.
+/// At most `most` bytes as text, with invisible characters escaped.
 fn text(bytes: &[u8], most: usize) -> String {
     let text = printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(most)]));
     if bytes.len() > most { text + CUT } else { text }

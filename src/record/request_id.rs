@@ -1,4 +1,4 @@
-//! `X-Request-Id`: one value by which a request is found in the logs of everything it passed.
+//! `X-Request-Id`: identifies a request in the logs of the gateway, of other proxies and of the upstream.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -6,34 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The name of the field.
+/// Name of the header field.
 pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Makes ids that are unique, also across restarts and replicas. They are no secrets.
+/// Creates request ids that are unique across restarts and replicas. They are not secret: a client can guess the next id.
 #[derive(Debug)]
 pub struct RequestIds {
     process: [u8; 16],
     next: AtomicU64,
 }
 
-/// The id of one request. Costs nothing until somebody wants to read it.
+/// Id of one request. It is formatted only when it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestId {
-    /// Ours: the process, in digits, then the number of the request.
+    /// Created by corsgate: 16 hexadecimal digits of the process, then the number of the request.
     Own([u8; 16], u64),
-    /// The client's, which is kept.
+    /// Sent by the client.
     Client(HeaderValue),
 }
 
 impl RequestIds {
-    /// Begins a series of its own.
+    /// Starts at 0 with random digits for the process.
     pub fn new() -> Self {
         RequestIds { process: digits(RandomState::new().hash_one(std::process::id())), next: AtomicU64::new(0) }
     }
 
-    /// The id of a request with these header fields: its own, if it has exactly one that is usable, else a new one.
+    /// Id of a request with these header fields. The client's id is kept if there is exactly one and it is usable: 1 to
+    /// 128 letters, digits, `-`, `_`, `.` or `:`. Otherwise a new id is created.
     pub fn of(&self, headers: &HeaderMap) -> RequestId {
         let mut ids = headers.get_all(NAME).iter();
         match (ids.next(), ids.next()) {
@@ -44,7 +45,7 @@ impl RequestIds {
 }
 
 impl RequestId {
-    /// The field's value.
+    /// Value of the header field.
     pub(crate) fn value(&self) -> HeaderValue {
         match self {
             RequestId::Client(value) => value.clone(),
@@ -56,7 +57,7 @@ impl RequestId {
 }
 
 impl fmt::Display for RequestId {
-    /// 32 hexadecimal digits, or what the client has sent.
+    /// 32 hexadecimal digits, or the client's id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestId::Own(process, number) => {
@@ -74,7 +75,7 @@ fn whole(process: &[u8; 16], number: u64) -> [u8; 32] {
     id
 }
 
-/// Sixteen hexadecimal digits. Every forwarded request has them made, which formatting would take longer for.
+/// 16 hexadecimal digits. Every forwarded request needs them, and `format!` is slower.
 fn digits(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
     for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
@@ -83,7 +84,7 @@ fn digits(number: u64) -> [u8; 16] {
     digits
 }
 
-/// Whether a client's id is kept: short, and nothing that would have to be escaped in a log.
+/// True if an id from a client is kept: it is short, and no character needs escaping in a log.
 fn is_usable(value: &HeaderValue) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(plain)

@@ -1,8 +1,8 @@
-//! What requests are counted in: plain numbers, a set of them for each route.
+//! Metrics of requests, for each route.
 //!
-//! A route finds its set by its position, and has it made by its first request. Counting adds to a handful of numbers,
-//! and neither waits nor allocates. A set belongs to the name of its route: it goes on over a reload that keeps the
-//! name, and is gone with the last configuration that has it.
+//! The metrics of a route are allocated by its first request and found by the position of the route, so counting neither
+//! waits nor allocates. They belong to the name of the route: a reload that keeps the name keeps the counters, and they
+//! are freed with the last generation that has the route.
 
 use std::sync::Arc;
 
@@ -11,88 +11,92 @@ use http::{Method, StatusCode};
 use once_cell::race::OnceBox;
 
 use super::RequestRecord;
+use crate::codes::coded_enum;
 use crate::cors::Reason;
 use crate::counter::{Counter, Histogram};
-use crate::decide::{Refusal, RequestKind};
+use crate::decide::{Outcome, RefusalCode, RequestKind};
 use crate::snapshot::Route;
 
-/// The name of the route that requests without one are counted as.
+/// Name for requests without a route.
 const UNROUTED: &str = "-/-";
 
-/// What was counted of the routes of a configuration.
+/// Metrics of all routes of one configuration generation.
 #[derive(Debug)]
 pub struct RouteMetricsTable {
-    /// Of each route, by its position. Routes of the same name share one.
+    /// By the position of the route. Routes with the same name share one slot.
     routes: Vec<Arc<Slot>>,
-    /// Of requests that got no further than their form, host or path.
+    /// Requests that were refused before a route was chosen.
     unrouted: Arc<Slot>,
 }
 
-/// Empty until there is something to count.
+/// Empty until the first request.
 type Slot = OnceBox<RouteMetrics>;
 
-/// What was counted of a route.
+/// Metrics of one route.
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
-    /// Requests, by method and status.
+    /// Requests, by [`MethodClass`] and [`StatusClass`].
     pub(crate) requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
-    /// What was decided about CORS, by kind and reason.
+    /// CORS decisions, by [`RequestKind`] and [`Reason`].
     pub(crate) decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
-    /// Requests that were refused for another cause, by [`Refusal::CODES`].
-    pub(crate) refusals: [Counter; Refusal::CODES.len()],
-    /// From the header of the request to the end of the response. WebSockets last as long as they are wanted, which
-    /// says nothing, and are left out.
+    /// Requests refused for other reasons than CORS, by [`RefusalCode`].
+    pub(crate) refusals: [Counter; RefusalCode::ALL.len()],
+    /// Time from the request header to the end of the response. WebSockets are not included: they stay open as long as
+    /// they are used.
     pub duration: Histogram,
-    /// From the first try to the header of the response.
+    /// Time from the first attempt to the response header.
     pub(crate) upstream_duration: Histogram,
-    /// Bytes of the bodies of responses.
-    pub(crate) sent: Counter,
+    /// Bytes of response bodies sent to clients.
+    pub(crate) body_bytes: Counter,
 }
 
-/// A method, as far as it is told apart: clients can make up any number of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MethodClass {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-    /// `POST`
-    Post,
-    /// `PUT`
-    Put,
-    /// `PATCH`
-    Patch,
-    /// `DELETE`
-    Delete,
-    /// `OPTIONS`
-    Options,
-    /// Any other.
-    Other,
+coded_enum! {
+    /// Class of a method: the label `method` of `corsgate_requests_total`. Clients can invent any number of methods, so all
+    /// but the common ones share one class.
+    pub enum MethodClass {
+        /// `GET`
+        Get = "GET",
+        /// `HEAD`
+        Head = "HEAD",
+        /// `POST`
+        Post = "POST",
+        /// `PUT`
+        Put = "PUT",
+        /// `PATCH`
+        Patch = "PATCH",
+        /// `DELETE`
+        Delete = "DELETE",
+        /// `OPTIONS`
+        Options = "OPTIONS",
+        /// Any other method.
+        Other = "other",
+    }
 }
 
-/// A status, as far as it is told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StatusClass {
-    /// 1xx: the connection speaks another protocol from there on.
-    Informational,
-    /// 2xx
-    Success,
-    /// 3xx
-    Redirection,
-    /// 4xx
-    ClientError,
-    /// 5xx
-    ServerError,
-    /// One that HTTP does not have, and an upstream has sent all the same.
-    Unknown,
-    /// The client was given no response.
-    None,
+coded_enum! {
+    /// Class of a status: the label `status` of `corsgate_requests_total`.
+    pub(crate) enum StatusClass {
+        /// 1xx: the final response 101, which starts a WebSocket.
+        Informational = "1xx",
+        /// 2xx
+        Success = "2xx",
+        /// 3xx
+        Redirection = "3xx",
+        /// 4xx
+        ClientError = "4xx",
+        /// 5xx
+        ServerError = "5xx",
+        /// A status of the upstream outside 100 to 599.
+        Unknown = "other",
+        /// No response was sent to the client.
+        None = "none",
+    }
 }
 
 // === impl RouteMetricsTable ===
 
 impl RouteMetricsTable {
-    /// For these routes, beside those of the configuration before.
+    /// Metrics for `routes`. `before`: the routes and metrics of the previous generation, whose counters continue.
     pub(crate) fn new(routes: &[Route], before: Option<(&[Route], &RouteMetricsTable)>) -> Self {
         let mut by_name: HashMap<&str, Arc<Slot>> = HashMap::with_capacity(routes.len());
         if let Some((routes, route_metrics)) = before {
@@ -103,19 +107,18 @@ impl RouteMetricsTable {
         RouteMetricsTable { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&route.name)).collect() }
     }
 
-    /// Counts a request that has ended.
     pub(crate) fn count(&self, record: &RequestRecord<'_>) {
         let route = record.route.and_then(|(index, _)| self.routes.get(index as usize));
         route.unwrap_or(&self.unrouted).get_or_init(Box::default).count(record);
     }
 
-    /// What was counted of the route at this position; None: nothing yet.
+    /// Metrics of the route at this position. None before its first request.
     pub(crate) fn of(&self, route: usize) -> Option<&RouteMetrics> {
         self.routes.get(route)?.get()
     }
 
-    /// What was counted: service, route, and the numbers, each name once. Those that nothing was counted of are left
-    /// out. `routes` are those that this was made for.
+    /// Service, route and metrics, each name once, without routes that had no request. `routes` are the routes that the
+    /// table was created for.
     pub fn all<'a>(&'a self, routes: &'a [Route]) -> Vec<(&'a str, &'a str, &'a RouteMetrics)> {
         let unrouted = (UNROUTED, &self.unrouted);
         let routes = routes.iter().map(|route| &*route.name).zip(&self.routes);
@@ -129,8 +132,8 @@ impl RouteMetricsTable {
     }
 }
 
-/// Service and route out of the name of a route. A service has no `/` in its name; one without routes takes every path,
-/// and no route can be called `*`.
+/// Splits the name of a route into service and route. The name of a service has no `/`. A service without routes has the
+/// route `*`, which no configured route can have as its name.
 fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, "*"))
 }
@@ -138,51 +141,35 @@ fn labels(name: &str) -> (&str, &str) {
 // === impl RouteMetrics ===
 
 impl RouteMetrics {
-    /// All requests.
+    /// Number of all requests.
     pub(crate) fn total(&self) -> u64 {
         self.requests.iter().flatten().map(Counter::get).sum()
     }
 
-    /// Those that have ended with this class of status.
+    /// Number of requests with this class of status.
     pub(crate) fn with(&self, status: StatusClass) -> u64 {
-        self.requests.iter().map(|by_status| by_status[status as usize].get()).sum()
+        self.requests.iter().map(|by_status| by_status[status.index()].get()).sum()
     }
 
     fn count(&self, record: &RequestRecord<'_>) {
-        self.requests[record.method as usize][StatusClass::of(record.status) as usize].add(1);
-        match record.reason {
-            Some(reason) => self.decisions[record.kind as usize][reason as usize].add(1),
-            None => {
-                let code = Refusal::CODES.iter().position(|code| *code == record.code);
-                code.iter().for_each(|code| self.refusals[*code].add(1));
-            }
+        self.requests[record.method.index()][StatusClass::of(record.status).index()].add(1);
+        match record.outcome {
+            Outcome::Cors(reason) => self.decisions[record.kind.index()][reason.index()].add(1),
+            Outcome::Refused(code) => self.refusals[code.index()].add(1),
         }
         if record.status != Some(StatusCode::SWITCHING_PROTOCOLS) {
-            self.duration.observe(record.took);
+            self.duration.observe(record.duration);
         }
-        if let Some(took) = record.upstream.and_then(|upstream| upstream.took) {
-            self.upstream_duration.observe(took);
+        if let Some(duration) = record.upstream.and_then(|upstream| upstream.duration) {
+            self.upstream_duration.observe(duration);
         }
-        self.sent.add(record.sent as u64);
+        self.body_bytes.add(record.body_bytes as u64);
     }
 }
 
 // === impl MethodClass, StatusClass ===
 
 impl MethodClass {
-    /// All of them, each at the position that it has as a number.
-    pub(crate) const ALL: [MethodClass; 8] = [
-        MethodClass::Get,
-        MethodClass::Head,
-        MethodClass::Post,
-        MethodClass::Put,
-        MethodClass::Patch,
-        MethodClass::Delete,
-        MethodClass::Options,
-        MethodClass::Other,
-    ];
-
-    /// The one of a method.
     pub(crate) fn of(method: &Method) -> Self {
         match *method {
             Method::GET => MethodClass::Get,
@@ -195,35 +182,10 @@ impl MethodClass {
             _ => MethodClass::Other,
         }
     }
-
-    /// As metrics write it.
-    pub(crate) const fn code(self) -> &'static str {
-        match self {
-            MethodClass::Get => "GET",
-            MethodClass::Head => "HEAD",
-            MethodClass::Post => "POST",
-            MethodClass::Put => "PUT",
-            MethodClass::Patch => "PATCH",
-            MethodClass::Delete => "DELETE",
-            MethodClass::Options => "OPTIONS",
-            MethodClass::Other => "other",
-        }
-    }
 }
 
 impl StatusClass {
-    /// All of them, each at the position that it has as a number.
-    pub(crate) const ALL: [StatusClass; 7] = [
-        StatusClass::Informational,
-        StatusClass::Success,
-        StatusClass::Redirection,
-        StatusClass::ClientError,
-        StatusClass::ServerError,
-        StatusClass::Unknown,
-        StatusClass::None,
-    ];
-
-    /// The one of a response; None: there was none.
+    /// None: no response.
     pub(crate) fn of(status: Option<StatusCode>) -> Self {
         match status.map(|status| status.as_u16()) {
             Some(100..=199) => StatusClass::Informational,
@@ -235,19 +197,6 @@ impl StatusClass {
             None => StatusClass::None,
         }
     }
-
-    /// As metrics write it.
-    pub(crate) const fn code(self) -> &'static str {
-        match self {
-            StatusClass::Informational => "1xx",
-            StatusClass::Success => "2xx",
-            StatusClass::Redirection => "3xx",
-            StatusClass::ClientError => "4xx",
-            StatusClass::ServerError => "5xx",
-            StatusClass::Unknown => "other",
-            StatusClass::None => "none",
-        }
-    }
 }
 
 #[cfg(test)]
@@ -255,7 +204,7 @@ mod tests {
     use super::*;
     use crate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 
-    /// A configuration with these routes of one service.
+    /// A configuration with one service that has these routes.
     fn snapshot(routes: &[&str]) -> Snapshot {
         let routes: String = routes.iter().map(|name| format!("{{ name: {name}, paths: [/{name}] }}, ")).collect();
         let text = format!(
@@ -269,22 +218,22 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     }
 
     fn send(route_metrics: &RouteMetricsTable, route: usize) {
-        route_metrics.routes[route].get_or_init(Box::default).sent.add(1);
+        route_metrics.routes[route].get_or_init(Box::default).body_bytes.add(1);
     }
 
     fn sent(snapshot: &Snapshot, route_metrics: &RouteMetricsTable) -> Vec<(String, u64)> {
         let all = route_metrics.all(snapshot.routes());
-        all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.sent.get())).collect()
+        all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.body_bytes.get())).collect()
     }
 
     #[test]
-    fn what_a_route_has_counted_goes_with_its_name() {
+    fn counters_follow_the_name_of_the_route() {
         let (old, new) = (snapshot(&["a", "b", "c"]), snapshot(&["new", "c", "a"]));
         let before = RouteMetricsTable::new(old.routes(), None);
         (0..3).for_each(|route| send(&before, route));
         let after = RouteMetricsTable::new(new.routes(), Some((old.routes(), &before)));
         assert_eq!(sent(&new, &after), [("c".into(), 1), ("a".into(), 1)]);
-        // Requests of before the reload may end after it; also the first of its route.
+        // A request that began before the reload may end after it, even the first request of its route.
         let last = snapshot(&["new", "a"]);
         let latest = RouteMetricsTable::new(last.routes(), Some((new.routes(), &after)));
         send(&before, 0);
@@ -293,7 +242,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     }
 
     #[test]
-    fn nothing_is_kept_of_routes_that_are_gone() {
+    fn metrics_of_removed_routes_are_freed() {
         let mut routes = snapshot(&["r0"]);
         let mut route_metrics = RouteMetricsTable::new(routes.routes(), None);
         for n in 1..100 {
@@ -303,47 +252,6 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             route_metrics = RouteMetricsTable::new(next.routes(), Some((routes.routes(), &route_metrics)));
             routes = next;
             assert!(gone.upgrade().is_none());
-        }
-    }
-
-    #[test]
-    fn everything_stands_at_its_own_position() {
-        assert!(Reason::ALL.iter().enumerate().all(|(i, reason)| *reason as usize == i));
-        assert!(RequestKind::ALL.iter().enumerate().all(|(i, kind)| *kind as usize == i));
-        assert!(MethodClass::ALL.iter().enumerate().all(|(i, method)| *method as usize == i));
-        assert!(StatusClass::ALL.iter().enumerate().all(|(i, status)| *status as usize == i));
-    }
-
-    #[test]
-    fn every_refusal_has_a_code_that_is_counted_or_a_reason() {
-        use Refusal::*;
-        let allow = http::HeaderValue::from_static("GET");
-        let all = [
-            BadHost,
-            BadTarget,
-            AmbiguousPath,
-            AmbiguousLength,
-            OriginRejected(Reason::OriginNull),
-            UnknownHost,
-            UnknownPath,
-            MethodNotAllowed(&allow),
-            BodyTooLarge,
-            UriTooLong,
-            Misdirected,
-            ClientConnectionLimit,
-            ConnectionLimit,
-            HeadersTooLarge,
-        ];
-        for refusal in all {
-            let counted = Refusal::CODES.contains(&refusal.code());
-            // Exhaustive, so that whoever adds one comes by here.
-            let explained_by_cors = match refusal {
-                OriginRejected(_) => true,
-                BadHost | BadTarget | AmbiguousPath | AmbiguousLength | UnknownHost | UnknownPath => false,
-                MethodNotAllowed(_) | BodyTooLarge | UriTooLong | Misdirected => false,
-                ClientConnectionLimit | ConnectionLimit | HeadersTooLarge => false,
-            };
-            assert_ne!(counted, explained_by_cors, "{}", refusal.code());
         }
     }
 }

@@ -1,54 +1,51 @@
-//! One address of a node, and what requests do to it. Everything here is atomic: requests take no lock.
+//! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock.
 
-use std::any::Any;
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use pingora::upstreams::peer::HttpPeer;
+
 use super::hash;
 use crate::counter::Counter;
 
-/// One address of a node. It is the same one for as long as its upstream is configured the same and its name has this
-/// address.
+/// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the node
+/// has this address.
 #[derive(Debug)]
 pub struct Endpoint {
     node: usize,
     address: SocketAddr,
     weight: u32,
-    /// What it draws its lots from where a node is chosen by hash: the same in every process.
+    /// Seed of its scores in rendezvous hashing. It depends only on the address, so all replicas have the same.
     pub(super) seed: u64,
-    /// Requests under way.
+    /// Running requests.
     active: AtomicUsize,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: AtomicU32,
     counts: EndpointCounts,
-    slot: Slot,
+    /// Peer that each request clones, made by the first request.
+    template: OnceLock<HttpPeer>,
 }
 
-/// What was counted of an endpoint since it is one.
+/// Counters of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointCounts {
-    /// Connections that were made to it for requests.
+    /// Connections made for requests.
     pub(crate) connects: Counter,
-    /// Connections that could not be made.
+    /// Connections that failed.
     pub(crate) connect_failures: Counter,
-    /// Tries that had a connection from an earlier request.
+    /// Attempts on a connection from an earlier request.
     pub(crate) reuses: Counter,
-    /// Tries that ended without the header of a response, though there was a connection.
+    /// Attempts that had a connection but got no response header.
     pub(crate) no_responses: Counter,
-    /// How often it was taken out because requests have failed.
+    /// Number of ejections.
     pub(crate) ejections: Counter,
 }
 
-/// A request that is under way at an endpoint. It counts as one until this is dropped.
+/// A running request at an endpoint. It counts as running until this is dropped.
 #[derive(Debug)]
 pub struct ActiveRequest(Arc<Endpoint>);
-
-/// What somebody else keeps beside an endpoint or an upstream, and works out once.
-#[derive(Default)]
-pub(crate) struct Slot(OnceLock<Box<dyn Any + Send + Sync>>);
 
 impl Endpoint {
     pub(super) fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
@@ -61,54 +58,52 @@ impl Endpoint {
             active: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             counts: EndpointCounts::default(),
-            slot: Slot::default(),
+            template: OnceLock::new(),
         }
     }
 
-    /// Position of its node in the configuration of the upstream.
+    /// Position of the node in the configuration of the upstream.
     pub(crate) fn node(&self) -> usize {
         self.node
     }
 
-    /// Where to connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The share of its node, at least 1.
+    /// Weight of the node, at least 1.
     pub(crate) fn weight(&self) -> u32 {
         self.weight
     }
 
-    /// Requests under way.
+    /// Number of running requests.
     pub(crate) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// What was counted of it.
     pub(crate) fn counts(&self) -> &EndpointCounts {
         &self.counts
     }
 
-    /// For what others work out once for this endpoint.
-    pub(crate) fn slot(&self) -> &Slot {
-        &self.slot
+    /// The peer that requests clone, made by the first call.
+    pub(super) fn template(&self, make: impl FnOnce() -> HttpPeer) -> &HttpPeer {
+        self.template.get_or_init(make)
     }
 
-    /// A response came.
+    /// Resets the consecutive failures.
     pub(super) fn succeeded(&self) {
-        // Looking is cheaper than writing, when many threads do it.
+        // A write would move the cache line between threads for every request; a read does not.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A request failed. Returns how many have in a row.
+    /// Counts a failure. Returns the number of consecutive failures.
     pub(super) fn failed(&self) -> u32 {
         self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Sets how many failures there have been in a row: `after - 1` is one who may not fail again.
+    /// Sets the number of consecutive failures. With `after - 1`, the next failure ejects.
     pub(super) fn set_failures(&self, failures: u32) {
         self.failures.store(failures, Ordering::Relaxed);
     }
@@ -120,7 +115,7 @@ impl ActiveRequest {
         ActiveRequest(endpoint.clone())
     }
 
-    /// The endpoint, for longer than the request is under way there.
+    /// The endpoint, for use after the request.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.0
     }
@@ -137,19 +132,5 @@ impl Deref for ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Slot {
-    /// What was kept here, made now if nothing was. There is one slot for one type: who asks for another one than was
-    /// kept gets None.
-    pub(crate) fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<&T> {
-        self.0.get_or_init(|| Box::new(make())).downcast_ref()
-    }
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.get().is_some() { "Slot(kept)" } else { "Slot(empty)" })
     }
 }

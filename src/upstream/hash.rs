@@ -1,10 +1,11 @@
-//! Which endpoint a key belongs to: rendezvous hashing (Thaler and Ravishankar, 1996).
+//! Consistent hashing: which endpoint a key belongs to. Rendezvous hashing (Thaler and Ravishankar, 1996).
 //!
-//! Each endpoint draws a lot for each key, and the best one has the key. Nothing has to be laid out beforehand, shares
-//! follow the weights exactly, and an endpoint that leaves gives up its own keys and no others. Every process draws the
-//! same lots, so that gateways side by side agree.
+//! Each endpoint has a score for each key, and the endpoint with the lowest score has the key. There is no table to
+//! prepare, shares follow the weights exactly, and only the keys of a removed endpoint move. Scores depend on nothing but
+//! key, address and weight, so all replicas pick the same endpoint.
 
-/// A key out of bytes: FNV-1a, finished so that each bit of the input moves all bits of the output.
+/// Key for [`RunningUpstream::pick`](super::RunningUpstream::pick): FNV-1a of the bytes, with a finishing step that spreads
+/// each bit of the input over all bits of the key.
 pub fn key(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
 }
@@ -16,10 +17,10 @@ pub(crate) fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The lot that whoever has `seed` draws for a key; the lower, the better. Such times until the first event, of
-/// events that come `weight` times as often, are lowest for each in proportion to its weight.
+/// Score of the endpoint with this seed for a key; the lowest score wins. Scores are exponentially distributed with the rate
+/// `weight`, so each endpoint has the lowest score for a share of the keys in proportion to its weight.
 pub(crate) fn score(key: u64, seed: u64, weight: u32) -> f64 {
-    // 53 bits are what a float holds exactly; never 0, of which there is no logarithm.
+    // A float holds 53 bits exactly. The sum is never 0, which has no logarithm.
     #[allow(clippy::cast_precision_loss)]
     let uniform = ((mix(key ^ seed) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -uniform.ln() / f64::from(weight)
@@ -38,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn lots_are_positive_and_fall_with_the_weight() {
+    fn scores_are_positive_and_fall_with_the_weight() {
         for i in 0..10_000_u64 {
             let (one, ten) = (score(key(&i.to_le_bytes()), 7, 1), score(key(&i.to_le_bytes()), 7, 10));
             assert!(one.is_finite() && one > 0.0 && (one / ten - 10.0).abs() < 1e-9, "{i}: {one} {ten}");

@@ -1,5 +1,6 @@
-//! Endpoints as Pingora's peers, and its connect errors in a few words.
+//! Endpoints as Pingora's peers, and texts for Pingora's errors.
 
+use std::fmt;
 use std::sync::Arc;
 
 use pingora::Error;
@@ -9,27 +10,33 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use super::{Endpoint, RunningUpstream};
 
-/// How many requests share a connection of HTTP/2.
+/// Most concurrent requests on one HTTP/2 connection to a node.
 const STREAMS: usize = 100;
 
-/// How to connect to an endpoint. Worked out once, and cloned for each request.
+/// Peer for a request to the endpoint: a clone of the endpoint's template.
 pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
-    let make = || new_template(upstream, endpoint);
-    endpoint.slot().get_or_make(make).cloned().unwrap_or_else(make)
+    endpoint.template(|| new_template(upstream, endpoint)).clone()
 }
 
-/// The name to ask a node for in TLS, and to verify; never empty, for Pingora verifies nothing without one. For an
-/// address it is the address: rustls verifies that too, and does not send it.
+/// Server name for TLS to a node, which is also verified. Never empty, because Pingora verifies nothing without a name. For
+/// a node that is an IP address, it is the address: rustls verifies it, and does not send it.
 pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> &'a str {
     let spec = upstream.settings();
     let host = &*spec.nodes[endpoint.node()].host;
     spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or(host.strip_suffix('.').unwrap_or(host))
 }
 
-/// What all endpoints of an upstream show and ask for, in Pingora's own types.
-struct Shared {
+/// TLS settings that all endpoints of an upstream share, in Pingora's types.
+pub(super) struct SharedTls {
     authorities: Option<Arc<CaType>>,
     identity: Option<Arc<CertKey>>,
+}
+
+impl fmt::Debug for SharedTls {
+    /// Without the private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedTls")
+    }
 }
 
 fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
@@ -38,7 +45,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
         None => HttpPeer::new(endpoint.address(), false, String::new()),
         Some(_) => HttpPeer::new(endpoint.address(), true, server_name(upstream, endpoint).to_owned()),
     };
-    // Pingora shares connections between peers that differ in their authorities or their protocol only.
+    // Without a group, Pingora reuses connections between peers that differ only in their authorities or protocol.
     peer.group_key = upstream.id();
     let options = &mut peer.options;
     options.connection_timeout = Some(spec.timeouts.connect);
@@ -54,7 +61,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
         options.verify_cert = tls.verify;
         options.verify_hostname = tls.verify;
         let wrapped = |der: &[u8]| WrappedX509::new(der.to_vec(), parse_x509);
-        let shared = upstream.slot().get_or_make(|| Shared {
+        let shared = upstream.shared_tls.get_or_init(|| SharedTls {
             authorities: tls
                 .authorities
                 .as_ref()
@@ -64,25 +71,23 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
                 Arc::new(CertKey::new(chain, identity.key.secret_der().to_vec()))
             }),
         });
-        if let Some(shared) = shared {
-            options.ca.clone_from(&shared.authorities);
-            peer.client_cert_key.clone_from(&shared.identity);
-        }
+        options.ca.clone_from(&shared.authorities);
+        peer.client_cert_key.clone_from(&shared.identity);
     }
     peer
 }
 
-/// An error in a few words.
+/// Text of an error: its type, and the cause of a failed TLS handshake.
 pub(crate) fn explain(error: &Error) -> String {
     let kind = error.etype().as_str();
-    reason(error).map_or_else(|| kind.to_owned(), |reason| format!("{kind}: {reason}"))
+    handshake_error(error).map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"))
 }
 
-/// What is wrong with a TLS handshake, which nobody finds out otherwise.
-pub(crate) fn reason(error: &Error) -> Option<&str> {
-    let mut inmost = error;
-    while let Some(cause) = inmost.cause.as_ref().and_then(|cause| cause.downcast_ref::<Box<Error>>()) {
-        inmost = cause;
+/// Cause of a failed TLS handshake, which only the context of the innermost error has.
+fn handshake_error(error: &Error) -> Option<&str> {
+    let mut innermost = error;
+    while let Some(cause) = innermost.cause.as_ref().and_then(|cause| cause.downcast_ref::<Box<Error>>()) {
+        innermost = cause;
     }
-    inmost.context.as_ref()?.as_str().strip_prefix("TLS connect() failed: ").map(str::trim)
+    innermost.context.as_ref()?.as_str().strip_prefix("TLS connect() failed: ").map(str::trim)
 }

@@ -1,4 +1,4 @@
-//! The endpoints that may be chosen, laid out so that choosing is quick. A pool never changes; another takes its place.
+//! Pool: the available endpoints, prepared for fast load balancing. A pool is immutable; a change publishes another pool.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use super::endpoint::Endpoint;
 use super::hash;
 use crate::snapshot::Balance;
 
-/// Up to so many endpoints the one with the fewest requests is found by looking at all of them; beyond, two of them are
-/// drawn, and the better one taken.
-const LOOK_AT_ALL: usize = 64;
-/// The most schedule that a round has. Weights whose sum is larger are rounded to it: 1 to 1000 stays as it is.
-const MOST_TURNS: u64 = 8192;
+/// Up to this number of endpoints, `least_connections` compares all endpoints. Above, it compares two of them: the next
+/// one of the schedule and a random one.
+const COMPARE_ALL: usize = 64;
+/// Maximum length of the schedule. Weights with a larger sum are scaled to it; 1 to 1000 fits unscaled.
+const MAX_SCHEDULE: u64 = 8192;
 
-/// How often someone is drawn for a second try before the next one in turn is taken.
+/// Most random draws for a retry, before the next untried endpoint of the schedule is taken.
 const DRAWS: u64 = 16;
 
-/// Who may be chosen.
+/// Endpoints that requests can pick.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     members: Vec<Member>,
-    /// Positions in `members`, each as often as its weight says, spread evenly.
+    /// Positions in `members`: each as often as its weight, spread evenly.
     schedule: Vec<u32>,
-    /// Whether all weigh the same.
+    /// True if all weights are equal.
     equal: bool,
 }
 
@@ -33,8 +33,7 @@ struct Member {
 }
 
 impl Pool {
-    /// The pool of those who may be chosen now, with their weights; None when that is this one. Who weighs nothing is
-    /// left out.
+    /// A pool of these endpoints and weights. None if this pool is the same. Endpoints with weight 0 are left out.
     pub(crate) fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
         let weighted = weighted.filter(|(_, weight)| *weight > 0);
         let mut members: Vec<Member> = weighted.map(|(endpoint, weight)| Member { endpoint, weight }).collect();
@@ -48,14 +47,12 @@ impl Pool {
         Some(Pool { members, schedule: schedule(&weights), equal })
     }
 
-    /// Whether there is nobody.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Chooses someone who was not `tried`. `turn` is a number that each request has for itself, one after the other;
-    /// `salt` makes this process choose otherwise than the ones beside it, where that is wanted. A hash without a key
-    /// goes by schedule.
+    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request. `salt` is random
+    /// in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
     pub(crate) fn choose(
         &self,
         balance: &Balance,
@@ -72,31 +69,31 @@ impl Pool {
             (Balance::Hash(_), Some(key)) => self.by_hash(key, tried),
             (Balance::LeastConnections, _) => self.least(turn, chance, tried),
             (Balance::Random, _) => self.by_chance(chance, tried),
-            // The next one in turn would get all that its neighbour fails to serve.
+            // A retry is random: the next endpoint of the schedule would get all requests of a dead neighbour.
             _ if !tried.is_empty() => self.by_chance(chance, tried),
             (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.schedule.len(), tried),
         }
     }
 
-    /// Whose turn it is, or the next one in turn who was not tried.
+    /// The endpoint at `turn` in the schedule, or the next untried one.
     fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let (before, from) = self.schedule.split_at(turn);
         from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
     }
 
-    /// Anybody, as likely as the weights say.
+    /// A random endpoint, by weight.
     fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.schedule.len());
-        // Someone who was tried is drawn over, so that what is left keeps its shares; but not for ever.
+        // Draw again if the node was already tried, so the others keep their weights; give up after DRAWS.
         let untried = (0..if tried.is_empty() { 0 } else { DRAWS }).map(draw);
         let mut untried = untried.map(|turn| &self.members[self.schedule[turn] as usize].endpoint);
         untried.find(|found| !is_one_of(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
     }
 
-    /// Who has the fewest requests for its weight. Among those that have equally few: whose turn it is.
+    /// The endpoint with the fewest running requests per weight. Among equals, the next one of the schedule.
     fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let first = self.schedule[turn % self.schedule.len()] as usize;
-        if self.members.len() > LOOK_AT_ALL && tried.is_empty() {
+        if self.members.len() > COMPARE_ALL && tried.is_empty() {
             let other = self.schedule[below(hash::mix(chance), self.schedule.len())] as usize;
             let (first, other) = (&self.members[first], &self.members[other]);
             return Some(&if other.has_fewer_than(first) { other } else { first }.endpoint);
@@ -107,11 +104,11 @@ impl Pool {
         least.map(|member| &member.endpoint)
     }
 
-    /// Whose key it is, or whose it would be without those that were tried.
+    /// The endpoint that owns the key, if the tried ones did not exist.
     fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let untried = self.members.iter().filter(|member| !is_one_of(&member.endpoint, tried));
         let best = match self.equal {
-            // The lowest lot of those that weigh the same is the highest number, and needs no logarithm.
+            // With equal weights, the lowest score is the highest hash, so no logarithm is needed.
             true => untried.max_by_key(|member| hash::mix(key ^ member.endpoint.seed) >> 11),
             false => {
                 let score = |member: &Member| hash::score(key, member.endpoint.seed, member.weight);
@@ -140,20 +137,20 @@ fn is_one_of(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
     tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
 }
 
-/// A number below `limit` out of 64 random bits, without a division.
+/// A number below `limit` from 64 random bits, without a division.
 fn below(bits: u64, limit: usize) -> usize {
-    // The product's upper half is below `limit`.
+    // The upper half of the product is below `limit`.
     usize::try_from((u128::from(bits) * limit as u128) >> 64).unwrap_or(0)
 }
 
-/// Smooth weighted round robin, as nginx does it: each turn everyone gains its weight, the richest is chosen and pays
-/// the sum. A node of weight 5 beside one of weight 1 is not chosen five times in a row.
+/// Smooth weighted round robin, as in nginx: in each turn every node gains its weight as credit, and the node with the most
+/// credit is chosen and loses the sum of all weights. So a node of weight 5 is not chosen five times in a row.
 fn schedule(weights: &[u32]) -> Vec<u32> {
     let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let most = MOST_TURNS.max(16 * weights.len() as u64);
+    let most = MAX_SCHEDULE.max(16 * weights.len() as u64);
     let rounded = |weight: u64| ((weight * most + sum / 2) / sum).max(1);
-    let share = |weight: &u32| if sum > most { rounded(u64::from(*weight)) } else { u64::from(*weight) };
-    let weights: Vec<i64> = weights.iter().map(|weight| i64::try_from(share(weight)).unwrap_or(1)).collect();
+    let scaled = |weight: &u32| if sum > most { rounded(u64::from(*weight)) } else { u64::from(*weight) };
+    let weights: Vec<i64> = weights.iter().map(|weight| i64::try_from(scaled(weight)).unwrap_or(1)).collect();
     let total: i64 = weights.iter().sum();
     let mut credit = vec![0; weights.len()];
     let mut schedule = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
@@ -184,7 +181,7 @@ mod tests {
 
     const HASH: Balance = Balance::Hash(HashOn::Path);
 
-    /// Endpoints 10.0.0.1 and so on, with these weights.
+    /// Endpoints 10.0.0.1, 10.0.0.2, … with these weights.
     fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
         let address = |i: usize| {
             SocketAddr::from(([10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()], 80))
@@ -197,19 +194,19 @@ mod tests {
     }
 
     fn weighing(endpoints: &[Arc<Endpoint>], weights: impl Iterator<Item = u32>) -> Pool {
-        Pool::default().replaced_by(endpoints.iter().cloned().zip(weights)).expect("another one than the empty one")
+        Pool::default().replaced_by(endpoints.iter().cloned().zip(weights)).expect("not the empty pool")
     }
 
-    fn order(pool: &Pool, schedule: usize) -> String {
+    fn order(pool: &Pool, turns: usize) -> String {
         let chosen = |turn| pool.choose(&Balance::RoundRobin, None, turn, 0, &[]).unwrap().node() + 1;
-        (0..schedule).map(|turn| chosen(turn).to_string()).collect()
+        (0..turns).map(|turn| chosen(turn).to_string()).collect()
     }
 
     fn many_keys() -> impl Iterator<Item = u64> {
         (0..100_000_u64).map(|i| hash::key(format!("tenant-{i}").as_bytes()))
     }
 
-    /// How often each is chosen, by position.
+    /// How often each endpoint is chosen, by position.
     fn shares(n: usize, chosen: impl Iterator<Item = usize>) -> Vec<f64> {
         let (mut counts, mut all) = (vec![0.0; n], 0.0);
         chosen.for_each(|at| {
@@ -232,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_spread() {
+    fn the_schedule_is_smooth() {
         for (weights, expected) in [
             (&[5, 1, 1][..], "11213111121311"),
             (&[300, 300, 0], "1212"),
@@ -244,9 +241,8 @@ mod tests {
         }
     }
 
-    /// In any stretch of a round everyone has had its share, give or take the schedule of one round of choices.
     #[test]
-    fn a_round_gives_everyone_its_weight() {
+    fn a_round_gives_each_node_its_weight() {
         for weights in [&[1, 1000][..], &[999, 1000, 7], &[3, 5, 9, 11, 13], &[1; 100]] {
             let pool = pool(&endpoints(weights));
             let round = usize::try_from(weights.iter().sum::<u32>()).unwrap();
@@ -259,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_has_bounded_length_and_forgets_nobody() {
+    fn the_schedule_has_a_bound_and_contains_every_node() {
         let mut weights = vec![1000; 999];
         weights.push(1);
         let schedule = schedule(&weights);
@@ -315,9 +311,9 @@ mod tests {
         }
     }
 
-    /// Requests that last: whoever is chosen keeps what it has.
+    /// Requests that do not end.
     #[test]
-    fn requests_that_last_are_spread_by_weight() {
+    fn long_requests_are_spread_by_weight() {
         for weights in [&[1, 1, 1][..], &[1, 2, 5], &[1; 200]] {
             let endpoints = endpoints(weights);
             let pool = pool(&endpoints);
@@ -325,7 +321,7 @@ mod tests {
                 .map(|turn| ActiveRequest::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()))
                 .collect();
             let under_way = requests.iter().map(|request| request.node());
-            let within = if weights.len() > LOOK_AT_ALL { 0.1 } else { 0.002 };
+            let within = if weights.len() > COMPARE_ALL { 0.1 } else { 0.002 };
             assert_shares("least", &shares(weights.len(), under_way), weights, within);
             drop(requests);
             assert!(endpoints.iter().all(|endpoint| endpoint.active() == 0));
@@ -341,7 +337,7 @@ mod tests {
         }
     }
 
-    /// The definition, without anything clever: draw all scores, and sort them.
+    /// The definition: all scores, sorted.
     fn ranking(endpoints: &[Arc<Endpoint>], key: u64) -> Vec<usize> {
         let score = |endpoint: &Arc<Endpoint>| hash::score(key, endpoint.seed, endpoint.weight());
         let mut scores: Vec<(f64, usize)> =
@@ -367,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_keys_of_one_that_leaves_move() {
+    fn only_the_keys_of_a_removed_endpoint_move() {
         for weights in [&[1, 1, 1, 1, 1][..], &[5, 1, 3, 3, 8]] {
             let all = endpoints(weights);
             let before = pool(&all);
@@ -390,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_that_grows_only_takes() {
+    fn a_growing_weight_only_gains_keys() {
         let all = endpoints(&[4, 4, 4]);
         let pools: Vec<Pool> = (1..=4).map(|third| weighing(&all, [4, 4, third].into_iter())).collect();
         for key in many_keys().take(20_000) {
@@ -405,13 +401,13 @@ mod tests {
         let all = endpoints(&[2, 4]);
         let pool = pool(&all);
         let replaced = |weights: &[u32]| pool.replaced_by(all.iter().cloned().zip(weights.iter().copied())).is_some();
-        assert!(!replaced(&[2, 4]) && !replaced(&[20, 40]), "shares are what counts");
+        assert!(!replaced(&[2, 4]) && !replaced(&[20, 40]), "only the ratio of weights matters");
         assert!(replaced(&[2, 3]) && replaced(&[2]) && replaced(&[0, 4]));
     }
 
-    /// What a dead node of five cannot serve, the others do, and none of them more of it than another.
+    /// The four other nodes share the requests of a dead node equally.
     #[test]
-    fn second_tries_are_spread() {
+    fn retries_are_spread() {
         let endpoints = endpoints(&[1; 5]);
         let pool = pool(&endpoints);
         for balance in [Balance::RoundRobin, Balance::Random, HASH] {
@@ -428,14 +424,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_tried_twice() {
+    fn no_endpoint_is_tried_twice() {
         let endpoints = endpoints(&[9, 1, 1]);
         let pool = pool(&endpoints);
         for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConnections, HASH] {
             for turn in 0..50 {
                 let mut tried: Vec<Arc<Endpoint>> = Vec::new();
                 for _ in 0..3 {
-                    let next = pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("one is left").clone();
+                    let next =
+                        pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("an untried endpoint").clone();
                     assert!(!is_one_of(&next, &tried), "{balance:?}");
                     tried.push(next);
                 }

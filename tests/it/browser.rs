@@ -51,7 +51,7 @@ fn ask(
         Action::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
         Action::Refuse(refusal) => refusal.status(),
     };
-    (verdict.reason, status, response)
+    (verdict.outcome.reason(), status, response)
 }
 
 /// The smallest policy allows everything that a page usually does.

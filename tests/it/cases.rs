@@ -554,7 +554,7 @@ fn judge(snapshot: &Snapshot, row: &Row, scheme: Scheme) -> Outcome {
         broken: None,
         forwarded: matches!(exchange.verdict.action, Action::Forward(_)),
         status: exchange.response.status.as_u16(),
-        reason: Some(exchange.verdict.reason.map(|reason| reason.to_string())),
+        reason: Some(exchange.verdict.outcome.reason().map(|reason| reason.to_string())),
         headers: exchange.response.fields().map(|(name, value)| (name.to_owned(), text(value))).collect(),
     }
 }

@@ -24,7 +24,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::cors::{Reason, Scheme};
-use corsgate::decide::{Refusal, RequestKind};
+use corsgate::decide::{RefusalCode, RequestKind};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
 use corsgate::snapshot::{CompileEnv, Loaded, load};
@@ -86,7 +86,8 @@ fn the_codes_of_causes_are_pinned() {
     let listed: BTreeSet<&str> =
         rows.map_while(|row| row.strip_prefix("| `")).map(|row| row.split('`').next().unwrap()).collect();
     assert_eq!(listed, BTreeSet::from(Cause::CODES));
-    let of_the_gateway: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).chain(Refusal::CODES).collect();
+    let of_the_gateway: BTreeSet<&str> =
+        Reason::ALL.into_iter().map(Reason::code).chain(RefusalCode::ALL.map(RefusalCode::code)).collect();
     assert!(of_the_gateway.is_disjoint(&listed));
     let of_causes: BTreeSet<String> = mistakes()
         .iter()

@@ -8,17 +8,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 28] = [
+const ROOMS: [(&str, &[&str]); 30] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("forwarded", &[]),
     ("notation", &[]),
     ("problem", &[]),
+    ("codes", &[]),
     ("counter", &[]),
+    ("logging", &[]),
     ("terminal", &[]),
     ("tls", &["domain", "problem"]),
     // Policies and routes.
-    ("cors", &["domain", "notation", "problem"]),
+    ("cors", &["codes", "domain", "notation", "problem"]),
     ("route", &["domain", "problem"]),
     // Configuration: text -> Document -> Snapshot.
     ("config", &["cors", "notation", "problem"]),
@@ -26,20 +28,23 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("snapshot", &["config", "cors", "domain", "forwarded", "notation", "problem", "route", "tls"]),
     ("source", &["snapshot"]),
     // From a request to its decision.
-    ("decide", &["cors", "domain", "route", "snapshot", "tls"]),
+    ("decide", &["codes", "cors", "domain", "route", "snapshot", "tls"]),
     (
         "explain",
         &["config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot", "terminal"],
     ),
     // The running state of a configuration.
-    ("record", &["cors", "counter", "decide", "snapshot", "terminal"]),
+    ("record", &["codes", "cors", "counter", "decide", "logging", "snapshot", "terminal"]),
     ("upstream", &["counter", "snapshot"]),
-    ("live", &["config", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"]),
+    (
+        "live",
+        &["config", "logging", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"],
+    ),
     // The request path, on the wire.
     ("read", &["decide", "forwarded", "record", "snapshot", "tls"]),
-    ("accept", &["decide", "live", "read", "record", "snapshot"]),
-    ("forward", &["cors", "decide", "forwarded", "live", "read", "record", "snapshot", "upstream"]),
-    ("health", &["live", "snapshot", "upstream"]),
+    ("accept", &["decide", "live", "logging", "read", "record", "snapshot"]),
+    ("forward", &["cors", "decide", "forwarded", "live", "logging", "read", "record", "snapshot", "upstream"]),
+    ("health", &["live", "logging", "snapshot", "upstream"]),
     // Operation and command line.
     (
         "admin",
@@ -48,7 +53,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
             "snapshot", "terminal",
         ],
     ),
-    ("process", &["accept", "admin", "forward", "health", "live", "record", "source"]),
+    ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "source"]),
     ("demo", &["live", "process", "source"]),
     (
         "cli",

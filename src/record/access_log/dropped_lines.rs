@@ -1,106 +1,94 @@
-//! Lines that were not written: counted, and told of in the log once in a while.
+//! Counts access log lines that were not written, and reports them in the log.
 //!
-//! A thread of its own does the telling. The one that writes may be stuck, and a request must not wait for the log, which
-//! may well be the same pipe that nobody reads.
+//! A thread of its own writes the reports. The writer of the access log may be blocked, and a request must not wait for the
+//! log: both may go to the same pipe, which is full.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::Instant;
 
-/// How often the log says that lines were dropped.
-const EVERY: Duration = Duration::from_secs(10);
+use crate::logging::{LOG_INTERVAL, LogThrottle, quoted};
 
-/// Lines that were not written.
+/// Lines that were not written, by cause.
 #[derive(Debug, Default)]
 pub(super) struct DroppedLines {
-    /// There was no room in the queue.
-    queue_full: AtomicU64,
-    /// The target did not take them.
-    refused: AtomicU64,
-    /// The newest reason for that which the log has not heard of.
-    why: Mutex<Option<io::Error>>,
-    /// There is something to tell.
-    unreported: AtomicBool,
-    told: Mutex<Reported>,
+    queue_full: LogThrottle,
+    write_failed: LogThrottle,
+    last_error: Mutex<Option<io::Error>>,
+    /// Some lines may not be reported yet.
+    pending: AtomicBool,
     reporter: OnceLock<Thread>,
-}
-
-/// What the log has heard of.
-#[derive(Debug, Default)]
-struct Reported {
-    queue_full: u64,
-    refused: u64,
 }
 
 // === impl DroppedLines ===
 
 impl DroppedLines {
-    /// All of them, since the start.
+    /// All dropped lines since the start.
     pub(super) fn lines(&self) -> u64 {
-        self.queue_full.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+        self.queue_full.total() + self.write_failed.total()
     }
 
-    /// A line had no room in the queue. Never waits.
+    /// Counts a line for which the queue had no space. Never waits.
     pub(super) fn queue_full(&self) {
-        self.queue_full.fetch_add(1, Ordering::Relaxed);
-        self.tell();
+        self.queue_full.count(1);
+        self.wake_reporter();
     }
 
-    /// The target did not take so many lines.
-    pub(super) fn refused_by_target(&self, lines: usize, error: io::Error) {
-        self.refused.fetch_add(lines as u64, Ordering::Relaxed);
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.tell();
+    /// Counts lines that the target did not accept.
+    pub(super) fn write_failed(&self, lines: usize, error: io::Error) {
+        // Before the count, so that a report of these lines has an error.
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.write_failed.count(lines as u64);
+        self.wake_reporter();
     }
 
-    fn tell(&self) {
-        if !self.unreported.load(Ordering::Relaxed) && !self.unreported.swap(true, Ordering::AcqRel) {
-            // PickError writes before it is there.
+    fn wake_reporter(&self) {
+        if !self.pending.load(Ordering::Relaxed) && !self.pending.swap(true, Ordering::AcqRel) {
+            // A reporter that has not started yet checks `pending` before it sleeps.
             if let Some(reporter) = self.reporter.get() {
                 reporter.unpark();
             }
         }
     }
 
-    /// Starts the thread that tells of them, unless it runs.
-    pub(super) fn start_telling(self: &Arc<Self>) -> io::Result<()> {
+    /// Starts the thread that reports dropped lines, unless it is running.
+    pub(super) fn start_reporter(self: &Arc<Self>) -> io::Result<()> {
         if self.reporter.get().is_some() {
             return Ok(());
         }
         let dropped_lines = self.clone();
-        let telling =
-            thread::Builder::new().name("access-log-dropped_lines".into()).spawn(move || dropped_lines.run())?;
-        let _ = self.reporter.set(telling.thread().clone());
+        let reporter = thread::Builder::new().name("access-log-drops".into()).spawn(move || dropped_lines.run())?;
+        let _ = self.reporter.set(reporter.thread().clone());
         Ok(())
     }
 
     fn run(&self) {
         loop {
-            if self.unreported.swap(false, Ordering::AcqRel) {
-                self.say();
-                thread::sleep(EVERY);
+            if self.pending.swap(false, Ordering::AcqRel) {
+                let now = Instant::now();
+                self.report(self.queue_full.due(now), self.write_failed.due(now));
+                thread::sleep(LOG_INTERVAL);
             } else {
                 thread::park();
             }
         }
     }
 
-    /// Tells what has not been told.
-    pub(super) fn say(&self) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Reported {
-            queue_full: self.queue_full.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-        };
-        if let lines @ 1.. = now.queue_full - told.queue_full {
-            log::warn!("access log lines dropped lines={lines} because=\"its target takes them too slowly\"");
+    /// Reports all lines that are not reported yet. For the end of the process.
+    pub(super) fn report_rest(&self) {
+        self.report(self.queue_full.rest(), self.write_failed.rest());
+    }
+
+    fn report(&self, queue_full: Option<u64>, write_failed: Option<u64>) {
+        if let Some(lines) = queue_full {
+            log::warn!("access log lines dropped lines={lines} reason={}", quoted("target too slow"));
         }
-        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (lines @ 1.., Some(error)) = (now.refused - told.refused, why) {
-            log::error!("access log lines dropped lines={lines} because=\"{error}\"");
+        if let Some(lines) = write_failed {
+            let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            let error = error.as_ref().map_or_else(String::new, ToString::to_string);
+            log::error!("access log lines dropped lines={lines} error={}", quoted(error));
         }
-        *told = now;
     }
 }

@@ -1,8 +1,8 @@
-//! A line of the access log: from a record and a time to bytes, and nothing else.
+//! Formats a line of the access log. A pure function of the record and the time.
 //!
-//! Most of a line is what strangers have sent. Whatever they send, it is one line, valid JSON in the one format and
-//! without anything that steers a terminal in the other, and no longer than [`LONGEST`]: each field has room of its own,
-//! counted after it was escaped, and one that is longer ends with `…`.
+//! Clients control most of a line. Whatever they send, the result is one line of at most [`LONGEST`] bytes. `json` is valid
+//! JSON; `text` has no characters that a terminal interprets. Each field has a maximum size after escaping; a longer value
+//! is cut and ends with `…`.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -16,12 +16,12 @@ use crate::cors::Scheme;
 use crate::record::RequestRecord;
 use crate::snapshot::LogFormat;
 
-/// No line is longer. It is what a pipe takes whole or not at all (`PIPE_BUF`), so that not even two processes that write
-/// to the same one can mix their lines.
+/// Most bytes of a line: `PIPE_BUF` of Linux, up to which a write to a pipe is atomic. So two processes that write to the
+/// same pipe cannot mix their lines.
 pub(crate) const LONGEST: usize = 4096;
 
-/// The room of fields, in bytes. All together, and what stands around them, they stay below [`LONGEST`].
-mod room {
+/// Most bytes of each field after escaping. The sum, with keys and other fields, is below [`LONGEST`].
+mod max {
     pub(super) const METHOD: usize = 32;
     pub(super) const HOST: usize = 300;
     pub(super) const PATH: usize = 1024;
@@ -32,22 +32,22 @@ mod room {
     pub(super) const ID: usize = 128;
 }
 
-/// At the end of what was cut. Nothing else in a line is not ASCII.
+/// Ends a value that was cut. All other characters of a line are ASCII.
 const CUT: &str = "…";
 
-/// Milliseconds in UTC, as in the log.
+/// RFC 3339 in UTC with milliseconds, as in the log.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
-/// How what would end a string, a line, or the peace of a terminal is written instead.
+/// Escapes characters that would end a JSON string or a line, or that a terminal would interpret.
 #[derive(Debug, Clone, Copy)]
 enum Style {
-    /// As JSON does. Bytes that are not UTF-8 become U+FFFD.
+    /// JSON escapes. Bytes that are not UTF-8 become U+FFFD.
     Json,
-    /// Byte by byte as `\x1b`, spaces too: fields of a text are apart by spaces.
+    /// `\x1b` for each byte. Spaces too, because spaces separate the fields.
     Text,
 }
 
-/// Appends the line of a request that ended this many milliseconds after 1970 began.
+/// Appends the line of a request. `millis` is the time of its end, in milliseconds since the Unix epoch.
 pub(crate) fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     match format {
         LogFormat::Json => json(record, millis, out),
@@ -57,7 +57,7 @@ pub(crate) fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64,
 
 // === JSON ===
 
-/// All fields are there in each line, in this order.
+/// Every line has all fields, in this order.
 fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let header = |name| asked.map(|asked| values(asked.headers, name));
@@ -67,34 +67,34 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let mut object = Object(out);
     object.quoted("client", |out| ip(record.client, out));
     object.plain("scheme", Some(scheme(record.scheme)));
-    object.string("method", asked.map(|asked| asked.method.as_str().as_bytes()), room::METHOD);
-    object.string("host", asked.map(|asked| asked.authority).filter(|host| !host.is_empty()), room::HOST);
-    object.string("path", asked.map(|asked| asked.path), room::PATH);
+    object.string("method", asked.map(|asked| asked.method.as_str().as_bytes()), max::METHOD);
+    object.string("host", asked.map(|asked| asked.authority).filter(|host| !host.is_empty()), max::HOST);
+    object.string("path", asked.map(|asked| asked.path), max::PATH);
     object.plain("protocol", asked.map(|asked| protocol(asked.version)));
     object.number("status", record.status.map(|status| status.as_u16().into()));
-    object.number("bytes", Some(record.sent as u64));
-    object.millis("duration_ms", Some(record.took));
-    object.string("route", record.route.map(|(_, route)| route.name.as_bytes()), room::NAME);
+    object.number("bytes", Some(record.body_bytes as u64));
+    object.millis("duration_ms", Some(record.duration));
+    object.string("route", record.route.map(|(_, route)| route.name.as_bytes()), max::NAME);
     object.plain("cors", Some(record.kind.code()));
-    object.strings("origin", header(header::ORIGIN), room::ORIGIN);
-    object.plain("reason", Some(record.code));
+    object.strings("origin", header(header::ORIGIN), max::ORIGIN);
+    object.plain("reason", Some(record.outcome.code()));
     object.literal("refused", if record.refused { "true" } else { "false" });
-    object.string("error", record.failure.map(str::as_bytes), room::ERROR);
+    object.string("error", record.failure.map(str::as_bytes), max::ERROR);
     let upstream = record.upstream;
-    object.string("upstream", upstream.map(|upstream| upstream.name.as_bytes()), room::NAME);
+    object.string("upstream", upstream.map(|upstream| upstream.name.as_bytes()), max::NAME);
     match upstream.and_then(|upstream| upstream.address) {
         Some(node) => object.quoted("node", |out| address(node, out)),
         None => object.literal("node", "null"),
     }
-    object.millis("upstream_ms", upstream.and_then(|upstream| upstream.took));
-    object.number("tries", upstream.map(|upstream| upstream.tries as u64));
-    object.strings("user_agent", header(header::USER_AGENT), room::USER_AGENT);
-    object.quoted("request_id", |out| show_within(out, format_args!("{}", record.id), room::ID));
+    object.millis("upstream_ms", upstream.and_then(|upstream| upstream.duration));
+    object.number("tries", upstream.map(|upstream| upstream.attempts as u64));
+    object.strings("user_agent", header(header::USER_AGENT), max::USER_AGENT);
+    object.quoted("request_id", |out| show_within(out, format_args!("{}", record.id), max::ID));
     object.number("generation", Some(record.generation));
     out.extend_from_slice(b"}\n");
 }
 
-/// The rest of an object that has begun.
+/// Appends members to a JSON object that has its first member already.
 struct Object<'b>(&'b mut Vec<u8>);
 
 impl Object<'_> {
@@ -104,7 +104,7 @@ impl Object<'_> {
         self.0.extend_from_slice(b"\":");
     }
 
-    /// Only `true`, `false`, `null` and digits are literals.
+    /// `true`, `false`, `null` or digits.
     fn literal(&mut self, key: &str, literal: &str) {
         self.key(key);
         self.0.extend_from_slice(literal.as_bytes());
@@ -117,14 +117,14 @@ impl Object<'_> {
         }
     }
 
-    /// Milliseconds, exact to the microsecond.
+    /// Milliseconds with three decimal places.
     fn millis(&mut self, key: &str, duration: Option<Duration>) {
         let Some(duration) = duration else { return self.literal(key, "null") };
         self.key(key);
         millis_of(duration, self.0);
     }
 
-    /// What is known to have nothing to escape.
+    /// Text that needs no escaping.
     fn plain(&mut self, key: &str, text: Option<&str>) {
         match text {
             Some(text) => self.quoted(key, |out| out.extend_from_slice(text.as_bytes())),
@@ -136,7 +136,7 @@ impl Object<'_> {
         self.strings(key, text.map(std::iter::once), most);
     }
 
-    /// Several are joined, as Fetch's "get" joins header fields. None at all is null.
+    /// Joins several values as Fetch's "get" for header lists does. No value is `null`.
     fn strings<'a>(&mut self, key: &str, texts: Option<impl Iterator<Item = &'a [u8]>>, most: usize) {
         let mut texts = texts.into_iter().flatten();
         match texts.next() {
@@ -155,41 +155,41 @@ impl Object<'_> {
 
 // === text ===
 
-/// In front what has a width, so that it stands in columns; then what has none.
+/// Fields of fixed width come first, so they are in columns.
 fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let style = Style::Text;
     time(millis, out);
     show(out, format_args!(" {:<15} ", record.client));
     padded(out, 7, |out| {
-        escape(out, asked.map_or(b"-", |asked| asked.method.as_str().as_bytes()), room::METHOD, style);
+        escape(out, asked.map_or(b"-", |asked| asked.method.as_str().as_bytes()), max::METHOD, style);
     });
     match record.status {
         Some(status) => show(out, format_args!(" {}", status.as_u16())),
         None => out.extend_from_slice(b"   -"),
     }
-    let micros = record.took.as_micros();
-    show(out, format_args!(" {:>6}.{}ms {:<20} ", micros / 1000, micros % 1000 / 100, record.code));
+    let micros = record.duration.as_micros();
+    show(out, format_args!(" {:>6}.{}ms {:<20} ", micros / 1000, micros % 1000 / 100, record.outcome.code()));
     let (host, path) = asked.map_or((&b"-"[..], &b""[..]), |asked| (asked.authority, asked.path));
-    escape(out, host, room::HOST, style);
-    escape(out, path, room::PATH, style);
+    escape(out, host, max::HOST, style);
+    escape(out, path, max::PATH, style);
     out.push(b' ');
-    escape(out, record.route.map_or(b"-", |(_, route)| route.name.as_bytes()), room::NAME, style);
+    escape(out, record.route.map_or(b"-", |(_, route)| route.name.as_bytes()), max::NAME, style);
     out.push(b' ');
-    show_within(out, format_args!("{}", record.id), room::ID);
+    show_within(out, format_args!("{}", record.id), max::ID);
     let mut origins = asked.into_iter().flat_map(|asked| values(asked.headers, header::ORIGIN));
     if let Some(first) = origins.next() {
         out.extend_from_slice(b" origin=");
-        join(out, first, origins, room::ORIGIN, style);
+        join(out, first, origins, max::ORIGIN, style);
     }
     if let Some(failure) = record.failure {
         out.extend_from_slice(b" error=");
-        escape(out, failure.as_bytes(), room::ERROR, style);
+        escape(out, failure.as_bytes(), max::ERROR, style);
     }
     out.push(b'\n');
 }
 
-/// As wide as this at least.
+/// Pads the written text with spaces to `width`.
 fn padded(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let begin = out.len();
     write(out);
@@ -223,11 +223,11 @@ fn protocol(version: Version) -> &'static str {
 
 fn time(millis: u64, out: &mut Vec<u8>) {
     let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    // Neither a time after the year 9999 nor a vector that refuses bytes is to be expected.
+    // Printing fails only after the year 9999; a vector accepts all bytes.
     let _ = TIME.print_timestamp(&time.unwrap_or(Timestamp::UNIX_EPOCH), out);
 }
 
-/// Formatting an address would cost as much as a third of the line.
+/// Faster than `Display` of an address, which would take a third of the time of the line.
 fn ip(ip: IpAddr, out: &mut Vec<u8>) {
     let IpAddr::V4(ip) = ip else { return show(out, format_args!("{ip}")) };
     for (i, octet) in ip.octets().into_iter().enumerate() {
@@ -255,7 +255,7 @@ fn millis_of(duration: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-/// A vector that can be formatted into.
+/// Target of `write!`.
 struct Out<'b>(&'b mut Vec<u8>);
 
 impl fmt::Write for Out<'_> {
@@ -266,11 +266,11 @@ impl fmt::Write for Out<'_> {
 }
 
 fn show(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    // A vector takes everything.
+    // Cannot fail: a vector accepts all bytes.
     let _ = Out(out).write_fmt(text);
 }
 
-/// Of ASCII that needs no escaping.
+/// Appends at most `most` bytes. `text` must be ASCII that needs no escaping.
 fn show_within(out: &mut Vec<u8>, text: fmt::Arguments<'_>, most: usize) {
     let begin = out.len();
     show(out, text);
@@ -280,7 +280,7 @@ fn show_within(out: &mut Vec<u8>, text: fmt::Arguments<'_>, most: usize) {
     }
 }
 
-/// Several texts with ", " between them, as one of this length at most.
+/// Appends texts with ", " between them, at most `most` bytes in total.
 fn join<'a>(out: &mut Vec<u8>, first: &[u8], more: impl Iterator<Item = &'a [u8]>, most: usize, style: Style) {
     let begin = out.len();
     let mut ended = escape(out, first, most, style);
@@ -292,14 +292,14 @@ fn join<'a>(out: &mut Vec<u8>, first: &[u8], more: impl Iterator<Item = &'a [u8]
     }
 }
 
-/// Whether all of a text was written.
+/// Whether the whole text was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Yes,
     Cut,
 }
 
-/// Appends a text in the style, as much of it as has room; the mark for what has not comes on top of that.
+/// Appends an escaped text of at most `most` bytes; if it was cut, [`CUT`] in addition.
 fn escape(out: &mut Vec<u8>, text: &[u8], most: usize, style: Style) -> Whole {
     let end = out.len() + most;
     let mut rest = text;
@@ -334,7 +334,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8], most: usize, style: Style) -> Whole {
     Whole::Yes
 }
 
-/// What stands for the next character, and how many bytes that had.
+/// Escapes the next character into `unit`. Returns how many bytes of `rest` it has.
 fn json_unit(rest: &[u8], first: u8, unit: &mut Unit) -> usize {
     match first {
         b'"' | b'\\' => {
@@ -345,7 +345,7 @@ fn json_unit(rest: &[u8], first: u8, unit: &mut Unit) -> usize {
             unit.push(format_args!("\\u{first:04x}"));
             1
         }
-        // A character has four bytes at most; what comes after it is looked at later.
+        // A character has at most four bytes.
         _ => match rest[..rest.len().min(4)].utf8_chunks().next() {
             Some(chunk) => match chunk.valid().chars().next() {
                 Some(c) => {
@@ -364,7 +364,7 @@ fn json_unit(rest: &[u8], first: u8, unit: &mut Unit) -> usize {
     }
 }
 
-/// How many bytes in front need no escaping. Most texts need none at all, and looked at in eights they cost a fraction.
+/// Number of leading bytes that need no escaping. Most texts need none, and checking eight bytes at a time is faster.
 fn plain(text: &[u8], style: Style) -> usize {
     let all = |bytes: &[u8]| bytes.iter().fold(true, |all, b| all & is_plain(*b, style));
     let eights = text.chunks_exact(8).take_while(|eight| all(eight)).count() * 8;
@@ -372,8 +372,8 @@ fn plain(text: &[u8], style: Style) -> usize {
     eights + rest.iter().take_while(|b| is_plain(**b, style)).count()
 }
 
-/// Printable ASCII that means nothing in the style. Everything else is escaped: no list of what steers a terminal, turns
-/// the direction of writing or has no width would ever be complete.
+/// True for printable ASCII without a special meaning in the style. All other characters are escaped: a list of those that
+/// control a terminal, change the writing direction or have no width would never be complete.
 fn is_plain(byte: u8, style: Style) -> bool {
     match style {
         Style::Json => matches!(byte, 0x20..=0x7e if byte != b'"' && byte != b'\\'),
@@ -381,7 +381,7 @@ fn is_plain(byte: u8, style: Style) -> bool {
     }
 }
 
-/// One escaped character, which is cut whole or not at all. Two halves of UTF-16 are the longest.
+/// One escaped character. It is written completely or not at all. The longest is a UTF-16 surrogate pair in JSON.
 #[derive(Default)]
 struct Unit {
     bytes: [u8; 12],
@@ -390,7 +390,7 @@ struct Unit {
 
 impl Unit {
     fn push(&mut self, text: fmt::Arguments<'_>) {
-        // The longest has room.
+        // Cannot fail: the longest escape fits.
         let _ = self.write_fmt(text);
     }
 }
@@ -414,7 +414,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::decide::RequestKind;
+    use crate::cors::Reason;
+    use crate::decide::{Outcome, RequestKind};
     use crate::record::request_id::RequestId;
     use crate::record::{MethodClass, RequestLine, UpstreamAttempt};
     use crate::snapshot::{CompileEnv, Snapshot, load};
@@ -424,7 +425,7 @@ mod tests {
 
     static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| load(CONFIG, CompileEnv::NONE).snapshot.unwrap());
 
-    /// What a client can put anything into.
+    /// Values that a client controls.
     #[derive(Debug, Clone, Default)]
     struct Sent {
         host: Vec<u8>,
@@ -445,8 +446,7 @@ mod tests {
             generation: 1,
             route: Some((0, SNAPSHOT.route(0))),
             kind: RequestKind::Actual,
-            reason: None,
-            code: "origin_not_allowed",
+            outcome: Outcome::Cors(Reason::OriginNotAllowed),
             refused: true,
             client: IpAddr::from([203, 0, 113, 7]),
             scheme: Scheme::Https,
@@ -459,13 +459,13 @@ mod tests {
                 headers: &headers,
             }),
             status: Some(StatusCode::OK),
-            sent: 17,
-            took: Duration::from_micros(12_034),
+            body_bytes: 17,
+            duration: Duration::from_micros(12_034),
             upstream: Some(UpstreamAttempt {
                 name: "api",
                 address: Some(([127, 0, 0, 1], 2).into()),
-                took: Some(Duration::from_micros(999)),
-                tries: 1,
+                duration: Some(Duration::from_micros(999)),
+                attempts: 1,
             }),
             failure: None,
             id: &id,
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hostile_is_escaped() {
+    fn special_characters_are_escaped() {
         let rows: [(&[u8], &str, &str); 10] = [
             (b"https://a.test", r"https://a.test", r"https://a.test"),
             (br#"","refused":false,"x":""#, r#"\",\"refused\":false,\"x\":\""#, r#"","refused":false,"x":""#),
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_cut_between_characters() {
+    fn long_values_are_cut_between_characters() {
         for (sent, most, expected) in [
             ("abcdef", 6, "abcdef"),
             ("abcdefg", 6, "abcdef…"),
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_look_as_usual() {
+    fn addresses_are_formatted_as_by_display() {
         for text in ["0.0.0.0:0", "10.0.255.5:8000", "203.0.113.7:65535", "[::1]:80", "[2001:db8::7]:443"] {
             let parsed: SocketAddr = text.parse().unwrap();
             let (mut whole, mut alone) = (Vec::new(), Vec::new());
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plain_is_found_wherever_it_ends() {
+    fn plain_bytes_are_counted_at_any_length() {
         for n in 0..40 {
             let text = [&vec![b'a'; n][..], b"\"bcdefghijkl"].concat();
             assert_eq!(plain(&text, Style::Json), n);
@@ -578,7 +578,7 @@ mod tests {
         ]
     }
 
-    /// A header field holds no control characters, or it is no header field.
+    /// Values of header fields have no control characters.
     fn field(longest: usize) -> impl Strategy<Value = Vec<u8>> {
         anything(longest).prop_map(|mut bytes| {
             bytes.retain(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f));
@@ -588,7 +588,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_is_one_line_of_bounded_length(
+        fn any_input_gives_one_line_of_bounded_length(
             host in anything(600), path in anything(3000), origins in vec(field(400), 0..4), user_agent in field(600),
         ) {
             let sent = Sent { host, path, origins, user_agent };
@@ -598,7 +598,7 @@ mod tests {
             let value: Value = serde_json::from_slice(&line).expect("JSON");
             prop_assert_eq!(value.as_object().unwrap().len(), 23);
             prop_assert_eq!(&value["refused"], true);
-            // What is there is what was sent, as far as it goes.
+            // The written path is a prefix of the sent path.
             let path = String::from_utf8_lossy(&sent.path).into_owned();
             let written = value["path"].as_str().unwrap();
             let kept = written.strip_suffix('…').filter(|kept| kept.len() < path.len()).unwrap_or(written);
@@ -620,14 +620,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_has_room() {
+    fn the_longest_line_is_within_the_limit() {
         let worst = |b: u8| vec![b; 9000];
         for b in [0x1f, 0xff, b'"', b'a'] {
             let sent = Sent { host: worst(b), path: worst(b), origins: vec![worst(0xff); 3], user_agent: worst(0xff) };
             for format in [LogFormat::Json, LogFormat::Text] {
                 let line = line_of(format, &sent);
-                // The names of route and upstream, the error, the method and the id are short here.
-                let others = 2 * room::NAME + room::ERROR + room::METHOD + room::ID + 60;
+                // Names of route and upstream, error, method and id are short in this test; add their maximum.
+                let others = 2 * max::NAME + max::ERROR + max::METHOD + max::ID + 60;
                 assert!(line.len() + others <= LONGEST, "{} bytes", line.len());
             }
         }

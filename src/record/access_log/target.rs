@@ -1,4 +1,4 @@
-//! Where the lines go: opened here, and nowhere else.
+//! Targets of the access log: stdout or a file. Only this file opens them.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -12,34 +12,34 @@ use crate::snapshot::LogTarget;
 
 use super::line;
 
-/// What is opened. Paths are complete here.
+/// Place that lines are written to. Paths are complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Stdout,
     File(PathBuf),
 }
 
-/// Something open that lines are written to. After a reload the next writer has it too, and waits for the one before it:
-/// nobody ever waits for its lock.
+/// An open place. After a reload, the next writer may share it, and waits until the previous writer has ended. So the lock
+/// is never contended.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) open: Arc<Mutex<File>>,
-    /// Bytes that are written at once, at most. Other processes may write to the same place, and what is written at
-    /// once is not mixed with theirs: to the end of a file any number, to anything else what a pipe takes whole.
-    pub(super) at_once: usize,
+    /// Most bytes of one write. Other processes may write to the same place. One write is not mixed with theirs: to a
+    /// file that is open for appending at any size, to a pipe up to `PIPE_BUF`.
+    pub(super) max_write: usize,
 }
 
-/// Why an access log cannot be written.
+/// Why an access log cannot be opened.
 #[derive(Debug)]
 pub struct OpenError {
-    /// `access_log.to`, as a complete path; None: stdout.
+    /// `access_log.to` as a complete path. None: stdout.
     path: Option<PathBuf>,
     error: io::Error,
 }
 
-/// Enough for the next lines to come while one write goes on.
-const OF_A_FILE: usize = 64 * 1024;
-/// Lines hold what people have asked for: their owner and group may read, nobody else.
+/// Most bytes of one write to a file.
+const FILE_WRITE: usize = 64 * 1024;
+/// Access log lines contain personal data, so only owner and group can read the file.
 const MODE: u32 = 0o640;
 
 // === impl Place, Target ===
@@ -52,15 +52,15 @@ impl Place {
         }
     }
 
-    /// Opens it, a file for appending; one that is not there is made.
+    /// Opens the place. A file is opened for appending, and created if it does not exist.
     pub(super) fn open(&self) -> Result<Target, OpenError> {
         let opened = match self {
             Place::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             Place::File(path) => open_file(path),
         };
         let target = opened.and_then(|file| {
-            let at_once = if file.metadata()?.is_file() { OF_A_FILE } else { line::LONGEST };
-            Ok(Target { open: Arc::new(Mutex::new(file)), at_once })
+            let max_write = if file.metadata()?.is_file() { FILE_WRITE } else { line::LONGEST };
+            Ok(Target { open: Arc::new(Mutex::new(file)), max_write })
         });
         target.map_err(|error| self.open_error(error))
     }
@@ -74,11 +74,11 @@ impl Place {
     }
 }
 
-/// Opening a pipe waits for somebody who reads it, perhaps for ever.
+/// Refuses pipes: opening one blocks until another process opens it for reading.
 fn open_file(path: &Path) -> io::Result<File> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() && !found.file_type().is_char_device() => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
         }
         _ => OpenOptions::new().append(true).create(true).mode(MODE).open(path),
     }
@@ -87,7 +87,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 // === impl OpenError ===
 
 impl OpenError {
-    /// For a path that leads to a file of the configuration, which lines would spoil.
+    /// For a path that is a file of the configuration, which lines would destroy.
     pub(crate) fn of_the_configuration(path: PathBuf) -> Self {
         OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }
@@ -101,7 +101,7 @@ impl fmt::Display for OpenError {
         match error.kind() {
             io::ErrorKind::NotFound => {
                 let folder = path.parent().unwrap_or(path).display();
-                write!(f, "make the folder {folder}, or write another path or `stdout`")
+                write!(f, "create the folder {folder}, or write another path or `stdout`")
             }
             io::ErrorKind::PermissionDenied => {
                 let user = rustix::process::geteuid().as_raw();

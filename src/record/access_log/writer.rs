@@ -1,8 +1,8 @@
-//! From the requests to the target: a queue that never makes a request wait, and a thread that empties it.
+//! Queue of access log lines, and the thread that writes them to the target.
 //!
-//! Buffers go round: a request takes one, fills it and queues it; the thread writes what it holds and gives it back. Once
-//! there are as many as requests need, nothing is allocated any more. When the target takes nothing, the queue fills up
-//! to its bound, and further lines are dropped and counted.
+//! Buffers are reused: a request takes a spare buffer, formats its line and queues it; the thread writes the line and
+//! returns the buffer. So requests allocate only until there are enough buffers. If the target blocks, the queue fills up
+//! to [`MOST_QUEUED`], and further lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -15,23 +15,24 @@ use crossbeam_queue::ArrayQueue;
 use super::dropped_lines::DroppedLines;
 use super::target::Target;
 
-/// Lines that can wait to be written. With [`LONGEST`](super::LONGEST) that is 32 MiB; ordinary lines need a sixth of that.
+/// Most lines in the queue. At [`LONGEST`](super::line::LONGEST) bytes per line these are 32 MiB; common lines need a
+/// sixth of that.
 pub(crate) const MOST_QUEUED: usize = 8192;
-/// The room of a buffer to begin with, enough for nearly every line.
-const ORDINARY: usize = 1024;
-/// How long the thread lets lines come together before it writes them. Only a thread that has slept for longer than
-/// this, because nothing came, has to be woken, which costs a request a system call.
-const NAP: Duration = Duration::from_millis(5);
-/// How long until a target that takes nothing at the moment is asked again.
-const AGAIN: Duration = Duration::from_millis(5);
+/// Initial capacity of a buffer in bytes, enough for nearly every line.
+const LINE_CAPACITY: usize = 1024;
+/// Time for which the thread collects lines before it writes them. During this time requests need not wake the thread,
+/// which costs a system call.
+const BATCH_INTERVAL: Duration = Duration::from_millis(5);
+/// Pause before the next write to a target that would block.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The lines that wait to be written, and the buffers for the next ones.
+/// Queued lines, and spare buffers.
 #[derive(Debug)]
 pub(super) struct Lines {
-    queued: ArrayQueue<Vec<u8>>,
+    queue: ArrayQueue<Vec<u8>>,
     spare: ArrayQueue<Vec<u8>>,
     writer: OnceLock<Thread>,
-    /// The writer must be woken.
+    /// The writer sleeps until it is woken.
     asleep: AtomicBool,
     /// No more lines will come.
     closed: AtomicBool,
@@ -42,7 +43,7 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new() -> Self {
         Lines {
-            queued: ArrayQueue::new(MOST_QUEUED),
+            queue: ArrayQueue::new(MOST_QUEUED),
             spare: ArrayQueue::new(MOST_QUEUED),
             writer: OnceLock::new(),
             asleep: AtomicBool::new(false),
@@ -50,19 +51,19 @@ impl Lines {
         }
     }
 
-    /// Queues the line that `write` appends to a buffer. Err: there is no room, and nothing was written.
+    /// Queues the line that `write` appends to a buffer. Err: the queue is full.
     pub(super) fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ()> {
-        if self.queued.is_full() {
+        if self.queue.is_full() {
             return Err(());
         }
-        let mut line = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(ORDINARY));
+        let mut line = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(LINE_CAPACITY));
         write(&mut line);
-        if let Err(mut line) = self.queued.push(line) {
+        if let Err(mut line) = self.queue.push(line) {
             line.clear();
             let _ = self.spare.push(line);
             return Err(());
         }
-        // Either this sees that the writer sleeps, or the writer sees the line before it does.
+        // With the fence in `sleep`: either this thread sees `asleep`, or the writer sees the line before it sleeps.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             self.wake();
@@ -70,26 +71,26 @@ impl Lines {
         Ok(())
     }
 
-    /// Says that all lines have been queued. The writer ends when it has written them.
+    /// Closes the queue. The writer ends when it has written all lines.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        // As above: either it is seen, or the writer can be woken.
+        // As in `push`.
         fence(Ordering::SeqCst);
         self.wake();
     }
 
-    /// Whether there is nothing to write, and never will be.
+    /// True if the queue is closed and empty.
     fn is_done(&self) -> bool {
-        self.closed.load(Ordering::Acquire) && self.queued.is_empty()
+        self.closed.load(Ordering::Acquire) && self.queue.is_empty()
     }
 
-    /// Lines that nobody has taken.
-    pub(super) fn waiting(&self) -> usize {
-        self.queued.len()
+    /// Number of queued lines.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     fn wake(&self) {
-        // A writer that has not begun yet looks before it sleeps.
+        // A writer that has not started yet checks the queue before it sleeps.
         if let Some(writer) = self.writer.get() {
             writer.unpark();
         }
@@ -98,23 +99,23 @@ impl Lines {
     fn sleep(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if self.queued.is_empty() && !self.closed.load(Ordering::Relaxed) {
+        if self.queue.is_empty() && !self.closed.load(Ordering::Relaxed) {
             thread::park();
         }
         self.asleep.store(false, Ordering::Relaxed);
     }
 }
 
-/// Writes lines until there will be no more.
+/// Writes lines until the queue is closed and empty.
 pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) {
     let _ = lines.writer.set(thread::current());
     let mut batch = Batch::default();
     loop {
-        // Read first: whatever was queued before it was closed is found below.
+        // Read before the queue: lines that were queued before `close` are then found below.
         let closed = lines.closed.load(Ordering::Acquire);
         let mut wrote = false;
-        while let Some(mut line) = lines.queued.pop() {
-            if batch.bytes.len() + line.len() > target.at_once {
+        while let Some(mut line) = lines.queue.pop() {
+            if batch.bytes.len() + line.len() > target.max_write {
                 batch.send(target, dropped_lines);
             }
             batch.bytes.extend_from_slice(&line);
@@ -125,17 +126,17 @@ pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) 
         batch.send(target, dropped_lines);
         match (closed, wrote) {
             (true, _) => return,
-            (false, true) => thread::park_timeout(NAP),
+            (false, true) => thread::park_timeout(BATCH_INTERVAL),
             (false, false) => lines.sleep(),
         }
     }
 }
 
-/// Whole lines that are written at once.
+/// Complete lines for one write.
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// The target has the beginning of a line whose rest it did not take.
+    /// The last write ended inside a line.
     torn: bool,
 }
 
@@ -149,20 +150,20 @@ impl Batch {
 
     fn send_to(&mut self, target: &mut impl Write, dropped_lines: &DroppedLines) {
         if self.torn {
-            // What follows must not be taken for the rest of the torn line.
+            // The next line must not continue the torn line.
             self.torn = write(target, b"\n").is_err();
         }
         let written = if self.torn { Err((0, io::ErrorKind::Other.into())) } else { write(target, &self.bytes) };
         if let Err((taken, error)) = written {
             let (taken, rest) = self.bytes.split_at(taken);
             self.torn |= taken.last().is_some_and(|last| *last != b'\n');
-            dropped_lines.refused_by_target(rest.split(|b| *b == b'\n').count() - 1, error);
+            dropped_lines.write_failed(rest.split(|b| *b == b'\n').count() - 1, error);
         }
         self.bytes.clear();
     }
 }
 
-/// Writes everything; or says how much was written, and why no more.
+/// Writes all bytes. Err: the number of written bytes, and the error.
 fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut taken = 0;
     while taken < bytes.len() {
@@ -170,15 +171,15 @@ fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)
             Ok(0) => return Err((taken, io::ErrorKind::WriteZero.into())),
             Ok(n) => taken += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody has made it non-blocking, and nobody reads.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(AGAIN),
+            // Another process has made the file description non-blocking, and the pipe is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_INTERVAL),
             Err(error) => return Err((taken, error)),
         }
     }
     Ok(())
 }
 
-/// Starts the thread that writes the lines, when those that have written to the same place before have ended.
+/// Starts the thread that writes the lines. It begins when the `earlier` writers to the same place have ended.
 pub(super) fn start(
     lines: Arc<Lines>,
     target: Target,
@@ -186,9 +187,9 @@ pub(super) fn start(
     earlier: Vec<Arc<JoinHandle<()>>>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("access-log".into()).spawn(move || {
-        // A log that was opened and never put in force is closed with nothing to write, and need not wait.
+        // The queue of a log that never became active is closed and empty, so the thread need not wait.
         while !earlier.iter().all(|thread| thread.is_finished()) && !lines.is_done() {
-            thread::sleep(NAP);
+            thread::sleep(BATCH_INTERVAL);
         }
         drop(earlier);
         run(&lines, &target, &dropped_lines);
@@ -199,7 +200,7 @@ pub(super) fn start(
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, then fails until it is given room.
+    /// A disk that is full after `room` bytes.
     struct Disk {
         held: Vec<u8>,
         room: usize,
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_full_disk_tore_stays_alone() {
+    fn a_line_torn_by_a_full_disk_does_not_merge_with_the_next() {
         let (mut disk, dropped_lines) = (Disk { held: Vec::new(), room: 9 }, DroppedLines::default());
         let mut batch = Batch::default();
         let mut send = |disk: &mut Disk, bytes: &[u8]| {
@@ -236,12 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_nobody_empties_has_a_bound() {
+    fn the_queue_has_a_bound() {
         let lines = Lines::new();
         for _ in 0..MOST_QUEUED {
             lines.push(|line| line.extend_from_slice(b"line\n")).unwrap();
         }
         assert_eq!(lines.push(|_| panic!("nothing is formatted for a full queue")), Err(()));
-        assert_eq!(lines.waiting(), MOST_QUEUED);
+        assert_eq!(lines.queued(), MOST_QUEUED);
     }
 }
