@@ -1,7 +1,8 @@
-//! A request to what happens to it: one [`Verdict`], decided once.
+//! Decides what happens to a request: [`Snapshot::decide`] returns one [`Verdict`].
 //!
-//! [`Snapshot::decide`] is the only way; the proxy, `explain` and the tests take it. It reads nothing but the request and
-//! the snapshot.
+//! It checks the form of the request and the limits, finds the route, and lets the route's CORS policy decide. The proxy,
+//! `explain` and the tests call the same function. The result depends on the request and the snapshot alone; nothing is
+//! read from the network and nothing is written to it.
 
 pub(crate) mod local_reply;
 mod refusal;
@@ -19,16 +20,16 @@ use crate::domain::HostName;
 use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
 
-/// What happens to one request.
+/// The decision about one request.
 #[derive(Debug, Clone)]
 pub struct Verdict<'s> {
-    /// Who answers, and how.
+    /// Forward the request, or reply to it.
     pub action: Action<'s>,
-    /// For every response of the request, whoever makes it.
+    /// CORS header fields for every response of the request, from the upstream or from the gateway.
     pub edits: Edits,
     /// Result of the request, as one code.
     pub outcome: Outcome,
-    /// The route that it belongs to, whoever answers; None when it got no further than its form, host or path.
+    /// The route of the request, also if the gateway replies itself. None if it was refused before a route was found.
     pub(crate) route: Option<RouteRef<'s>>,
 }
 
@@ -42,7 +43,7 @@ pub enum Outcome {
 }
 
 coded_enum! {
-    /// What a request is to CORS.
+    /// Whether the gateway answered the request as a preflight. A label of logs and metrics.
     pub enum RequestKind {
         /// A preflight that the gateway answers.
         Preflight = "preflight",
@@ -51,119 +52,121 @@ coded_enum! {
     }
 }
 
-/// Who answers a request, and how.
+/// What the gateway does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action<'s> {
-    /// The upstream of this route.
+    /// Forward it to the upstream of this route.
     Forward(RouteRef<'s>),
-    /// The gateway, as a preflight.
+    /// Answer the preflight with this status and no body.
     AnswerPreflight(StatusCode),
-    /// The gateway: the same on https, at this port.
+    /// Redirect to https on this port, with 308.
     Redirect(u16),
-    /// The gateway, with an error.
+    /// Reply with an error.
     Refuse(Refusal<'s>),
 }
 
-/// A route of a snapshot.
+/// A route and its position in the snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteRef<'s> {
-    /// Its position, for [`Snapshot::route`] later on.
+    /// Argument of [`Snapshot::route`].
     pub(crate) index: u32,
-    /// The route.
     pub(crate) route: &'s Route,
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Judges a request: the one decision that everything which happens to it follows from. Reads nothing but the
-    /// request and this snapshot.
+    /// Decides what happens to a request. Called once for each request.
     pub fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
-        let mut verdict = self.judge(request);
+        let mut verdict = self.verdict(request);
         if self.debug_header() {
             verdict.edits.say(verdict.outcome.code());
         }
         verdict
     }
 
-    fn judge(&self, request: &Request<'_>) -> Verdict<'_> {
+    fn verdict(&self, request: &Request<'_>) -> Verdict<'_> {
         let authority = request.authority.unwrap_or_default();
-        let facts = CorsRequest { method: request.method, headers: request.headers, scheme: request.scheme, authority };
+        let cors_request =
+            CorsRequest { method: request.method, headers: request.headers, scheme: request.scheme, authority };
         let refuse = |refusal, policy: Option<&Policy>| Verdict {
             action: Action::Refuse(refusal),
-            edits: policy.map(|policy| policy.respond(&facts).0).unwrap_or_default(),
+            edits: policy.map(|policy| policy.respond(&cors_request).0).unwrap_or_default(),
             outcome: Refusal::outcome(&refusal),
             route: None,
         };
         let host = match request.authority.map(HostName::parse) {
             Some(Some(host)) => Some(host),
-            // Only HTTP/1.0 can do without a host.
+            // Only HTTP/1.0 allows a request without a host (RFC 9112 section 3.2).
             None if request.version < Version::HTTP_11 => None,
             _ => return refuse(Refusal::BadHost, self.default_policy()),
         };
         let host = host.as_ref().map(HostName::as_str).unwrap_or_default();
-        // Of a request that may be two, only the host is believed.
+        // What looks like one request may be two for the upstream. Nothing but the host is used: it selects the policy of
+        // the error response.
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
-        // RFC 9110 section 7.4. A connection can serve several hosts, as far as its certificate does.
-        let asked_for = request.connection.asked_for;
-        if asked_for.is_some_and(|server| server.name != host && !server.certificate.covers(host)) {
+        // RFC 9110 section 7.4. An HTTP/2 client may send requests for every host that the certificate covers.
+        let server_name = request.connection.server_name;
+        if server_name.is_some_and(|server| server.name != host && !server.certificate.covers(host)) {
             return refuse(Refusal::Misdirected, self.host_policy(host));
         }
-        // `*` is the server itself, and only OPTIONS asks for that (RFC 9112 section 3.2.4).
+        // `OPTIONS *` is about the server as a whole. No other method may have this target (RFC 9112 section 3.2.4).
         if !request.path.starts_with(b"/") && (request.path != b"*" || *request.method != Method::OPTIONS) {
             return refuse(Refusal::BadTarget, self.host_policy(host));
         }
         if is_ambiguous(request.path) {
             return refuse(Refusal::AmbiguousPath, self.host_policy(host));
         }
-        // What is too much is too much wherever it leads; where it leads only says whose policy the answer has.
-        let too_much = check_limits(self.limits(), request);
+        // A request over a limit is refused whether it has a route or not. Its route is found first, because the route's
+        // policy decides whether a page may read the error.
+        let over_limit = check_limits(self.limits(), request);
         let (path, host_policy) = match self.find(host, request.path) {
             RouteMatch::Path(path, host_policy) => (path, host_policy.as_deref()),
             RouteMatch::UnknownPath(policy) => {
-                return refuse(too_much.unwrap_or(Refusal::UnknownPath), policy.as_deref());
+                return refuse(over_limit.unwrap_or(Refusal::UnknownPath), policy.as_deref());
             }
             RouteMatch::UnknownHost => {
-                return refuse(too_much.unwrap_or(Refusal::UnknownHost), self.default_policy());
+                return refuse(over_limit.unwrap_or(Refusal::UnknownHost), self.default_policy());
             }
         };
-        let Some(chosen) = self.choose(path, &facts) else {
+        let Some(found) = self.route_for(path, &cors_request) else {
             let policy = self.common_policy(path).unwrap_or(host_policy);
-            return refuse(too_much.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
+            return refuse(over_limit.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
         };
-        let policy = chosen.route.policy.as_deref();
-        if let Some(too_much) = too_much {
-            return Verdict { route: Some(chosen), ..refuse(too_much, policy) };
+        let policy = found.route.policy.as_deref();
+        if let Some(refusal) = over_limit {
+            return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
-        // Browsers do not follow a redirect of a preflight, so there is none.
+        // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch).
         let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
-        let forward = match redirect.filter(|_| facts.preflighted_method().is_none()) {
+        let forward = match redirect.filter(|_| cors_request.preflighted_method().is_none()) {
             Some(port) => Action::Redirect(port),
-            None => Action::Forward(chosen),
+            None => Action::Forward(found),
         };
         let Some(policy) = policy else {
             let outcome = Outcome::Cors(Reason::NoPolicy);
-            return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(chosen) };
+            return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(found) };
         };
-        let decision = policy.decide(&facts);
+        let decision = policy.decide(&cors_request);
         let action = match decision.action {
             PolicyAction::Forward => forward,
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, outcome: Outcome::Cors(decision.reason), route: Some(chosen) }
+        Verdict { action, edits: decision.edits, outcome: Outcome::Cors(decision.reason), route: Some(found) }
     }
 
-    /// The route of a path for a request. A preflight goes where the request that it asks for would go. An OPTIONS
-    /// that asks for nothing, as people type it into curl, goes to the first route whose policy would answer it.
-    fn choose(&self, path: &Path<RouteId>, facts: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
-        let id = match facts.preflighted_method() {
+    /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS request
+    /// without `Access-Control-Request-Method` has the route for OPTIONS; without such a route, the first route of the
+    /// path if its policy answers this request as a preflight.
+    fn route_for(&self, path: &Path<RouteId>, cors_request: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
+        let id = match cors_request.preflighted_method() {
             Some(method) => path.route(method)?,
-            None => path.route(facts.method.as_str()).or_else(|| {
+            None => path.route(cors_request.method.as_str()).or_else(|| {
                 let takes = |id: &&RouteId| {
-                    self.route(id.0).policy.as_ref().is_some_and(|policy| policy.takes_as_preflight(facts))
+                    self.route(id.0).policy.as_ref().is_some_and(|policy| policy.takes_as_preflight(cors_request))
                 };
                 path.routes().next().filter(takes)
             })?,
@@ -171,7 +174,7 @@ impl Snapshot {
         Some(RouteRef { index: id.0, route: self.route(id.0) })
     }
 
-    /// The policy that all routes of a path share, if they do.
+    /// The policy of all routes of a path; None if the routes have different policies.
     fn common_policy(&self, path: &Path<RouteId>) -> Option<Option<&Policy>> {
         let mut policies = path.routes().map(|id| self.route(id.0).policy.as_deref());
         let first = policies.next()?;
@@ -206,7 +209,6 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
 // === impl Verdict, Outcome, RouteRef ===
 
 impl Verdict<'_> {
-    /// What the request is to CORS.
     pub(crate) fn kind(&self) -> RequestKind {
         match self.action {
             Action::AnswerPreflight(_) => RequestKind::Preflight,
@@ -214,7 +216,7 @@ impl Verdict<'_> {
         }
     }
 
-    /// Whether the gateway refuses the request, or refuses it to the page that made it.
+    /// Whether the gateway refuses the request, or the CORS check fails so that the page cannot read the response.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self.action, Action::Refuse(_)) || self.outcome.reason().is_some_and(Reason::is_refusal)
     }

@@ -30,12 +30,12 @@ use self::request::{
     RemoteInfo, authority_and_target, change_headers, drop_case_map, facts, join_cookies, set_forwarded_headers,
     strip_unnamed_upgrade, target_for_upstream,
 };
-use self::response::{normalize_framing, own_response, refused, remove_hop_by_hop, status_of};
+use self::response::{local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop};
 use self::timeouts::Body;
 use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
 use crate::decide::Action;
-use crate::decide::local_reply::LocalReply;
+use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::live::{Generation, Live};
 use crate::logging::quoted;
 use crate::read::Client;
@@ -124,7 +124,7 @@ impl ProxyHttp for Gateway {
         if self.recorder.is_recording(&generation.snapshot) {
             ctx.timing.begin(&verdict, MethodClass::of(&session.req_header().method));
         }
-        let own = LocalReply::to(verdict.action, || authority_and_target(session.req_header()));
+        let reply = LocalReply::for_action(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.outcome.reason().map_or("-", Reason::code);
             let outcome = match verdict.action {
@@ -140,7 +140,7 @@ impl ProxyHttp for Gateway {
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
         ctx.decided = Some(Decided { route, forwarded, edits: verdict.edits, generation, remote, id });
-        let Some(own) = own else {
+        let Some(reply) = reply else {
             drop_case_map(session.req_header_mut())?;
             if let Some((route, generation)) = ctx.forwarded() {
                 let timeouts = &generation.upstream(route.upstream).settings().timeouts;
@@ -148,13 +148,13 @@ impl ProxyHttp for Gateway {
             }
             return Ok(false);
         };
-        let mut response = own_response(&own)?;
+        let mut response = local_reply_header(&reply)?;
         ctx.edit(&mut response);
         // Over HTTP/2 Pingora would send the body of an answer to HEAD, which breaks the stream.
-        let bodyless = own.text.is_empty() || session.req_header().method == Method::HEAD;
+        let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(response), bodyless).await?;
         if !bodyless {
-            session.write_response_body(Some(Bytes::from_static(own.text.as_bytes())), true).await?;
+            session.write_response_body(Some(Bytes::from_static(reply.text.as_bytes())), true).await?;
         }
         Ok(true)
     }
@@ -282,7 +282,7 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
-            return refused("the upstream switches protocols unasked");
+            return reject_response("the upstream switches protocols unasked");
         }
         // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
         let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
@@ -290,7 +290,7 @@ impl ProxyHttp for Gateway {
             decided.edits.strip(&mut PingoraHeaders(response));
             ctx.interim += 1;
             if ctx.interim > MOST_INTERIM {
-                return refused("the upstream sends interim responses without end");
+                return reject_response("the upstream sends interim responses without end");
             }
         }
         if !interim {
@@ -323,13 +323,15 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let (status, why) = match expired(session.as_downstream()) {
-            Some(Expired::Deadline) => (Some(StatusCode::GATEWAY_TIMEOUT), "timeouts.total"),
+        let (kind, why) = match expired(session.as_downstream()) {
+            Some(Expired::Deadline) => (Some(ReplyKind::UpstreamTimeout), "timeouts.total"),
             Some(Expired::Idle) => (None, "idle"),
-            None => (status_of(e), e.etype().as_str()),
+            None => (local_reply_to_error(e), e.etype().as_str()),
         };
-        let failed = FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false };
-        let Some(status) = status else { return failed };
+        let error_code = kind.map_or(0, |kind| kind.status().as_u16());
+        let failed = FailToProxy { error_code, can_reuse_downstream: false };
+        let Some(kind) = kind else { return failed };
+        let status = kind.status();
         let upstream = ctx
             .forwarded()
             .map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).settings().name));
@@ -345,12 +347,12 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        let own = LocalReply::failure(status);
-        let written = match own_response(&own) {
+        let reply = LocalReply::new(kind);
+        let written = match local_reply_header(&reply) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
                 let bodyless = session.req_header().method == Method::HEAD;
-                let body = Bytes::from_static(if bodyless { b"" } else { own.text.as_bytes() });
+                let body = Bytes::from_static(if bodyless { b"" } else { reply.text.as_bytes() });
                 session.as_downstream_mut().write_error_response(response, body).await
             }
             Err(error) => Err(error),

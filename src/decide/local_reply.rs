@@ -1,52 +1,147 @@
-//! What the gateway answers by itself: status, one line for people, and the fields that go with it. Nothing of CORS is
-//! here: every response gets that alike, from the edits of its request.
+//! The gateway's own replies: status, text and header fields.
+//!
+//! [`ReplyKind::status_and_text`] is the only table of statuses and texts: to change the text of a 503, change it there.
+//! No CORS header field is set here. A reply to a request gets them as every other response does, from the `Edits` of the
+//! request's verdict.
 
 use http::{HeaderValue, StatusCode};
 
 use super::{Action, Refusal};
+use crate::cors::Reason;
 use crate::domain::split_port;
 
-/// A response of the gateway's own, complete but for the edits of the request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LocalReply {
-    /// Its status.
-    pub(crate) status: StatusCode,
-    /// The body, one line for people; empty for none.
-    pub(crate) text: &'static str,
-    /// One field that only some have.
-    more: Option<(&'static str, HeaderValue)>,
+/// Why the gateway replies itself, apart from preflights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyKind<'s> {
+    /// The listener redirects plain HTTP to https.
+    UseHttps,
+    /// The verdict refuses the request.
+    Refused(Refusal<'s>),
+    /// The client sent a request body that is not valid HTTP.
+    MalformedRequest,
+    /// The header or the body of the request did not arrive in time.
+    RequestTimeout,
+    /// An internal error.
+    GatewayError,
+    /// No connection to a node, a connection that broke off, or a response that is not valid HTTP.
+    UpstreamFailed,
+    /// All nodes are unhealthy, ejected or already tried, or the upstream's name has no address.
+    NoNodeAvailable,
+    /// A timeout of the upstream expired, `timeouts.total` included.
+    UpstreamTimeout,
 }
 
-impl LocalReply {
-    /// What an action answers; None when the upstream does. `asked` gives authority and target of the request, as the
-    /// client wrote them.
-    pub(crate) fn to<'a>(action: Action<'_>, asked: impl FnOnce() -> (&'a [u8], &'a [u8])) -> Option<Self> {
-        match action {
-            Action::Forward(_) => None,
-            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", more: None }),
-            Action::Redirect(port) => {
-                let (authority, target) = asked();
-                Some(Self::redirect(authority, target, port))
-            }
-            Action::Refuse(refusal) => Some(Self::refusal(refusal)),
+/// A response of the gateway, complete except for the CORS header fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LocalReply {
+    pub(crate) status: StatusCode,
+    /// The body: one line, or empty.
+    pub(crate) text: &'static str,
+    /// A header field that only some replies have.
+    extra_field: Option<(&'static str, HeaderValue)>,
+}
+
+// === impl ReplyKind ===
+
+impl ReplyKind<'_> {
+    /// Status and body of the reply. No text contains anything that the client sent.
+    const fn status_and_text(self) -> (StatusCode, &'static str) {
+        match self {
+            ReplyKind::UseHttps => (StatusCode::PERMANENT_REDIRECT, "Use https.\n"),
+            ReplyKind::Refused(refusal) => match refusal {
+                Refusal::BadHost => (StatusCode::BAD_REQUEST, "The request needs exactly one valid host.\n"),
+                Refusal::BadTarget => (StatusCode::BAD_REQUEST, "The request target is not a path.\n"),
+                Refusal::AmbiguousPath => (
+                    StatusCode::BAD_REQUEST,
+                    "The path is ambiguous: dot segments, encoded slashes, backslashes and NULs are not allowed.\n",
+                ),
+                Refusal::AmbiguousLength => (
+                    StatusCode::BAD_REQUEST,
+                    "The body length is ambiguous: send one Content-Length, or Transfer-Encoding: chunked, not both.\n",
+                ),
+                Refusal::OriginRejected(Reason::OriginInvalid) => (
+                    StatusCode::FORBIDDEN,
+                    "Cross-origin request refused: not exactly one well-formed Origin (origin_invalid).\n",
+                ),
+                Refusal::OriginRejected(Reason::OriginNull) => (
+                    StatusCode::FORBIDDEN,
+                    "Cross-origin request refused: the origin null is not allowed (origin_null).\n",
+                ),
+                Refusal::OriginRejected(_) => (
+                    StatusCode::FORBIDDEN,
+                    "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n",
+                ),
+                Refusal::UnknownHost => (StatusCode::NOT_FOUND, "No service has this host.\n"),
+                Refusal::UnknownPath => (StatusCode::NOT_FOUND, "No route has this path.\n"),
+                Refusal::MethodNotAllowed(_) => {
+                    (StatusCode::METHOD_NOT_ALLOWED, "No route of this path has this method.\n")
+                }
+                Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large.\n"),
+                Refusal::UriTooLong => (StatusCode::URI_TOO_LONG, "The request target is too long.\n"),
+                Refusal::Misdirected => (
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "Wrong connection: its TLS server name and certificate are for another host.\n",
+                ),
+                Refusal::ClientConnectionLimit => {
+                    (StatusCode::TOO_MANY_REQUESTS, "Too many connections from this client.\n")
+                }
+                Refusal::HeadersTooLarge => {
+                    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request header is too large.\n")
+                }
+                Refusal::ConnectionLimit => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections.\n"),
+            },
+            ReplyKind::MalformedRequest => (StatusCode::BAD_REQUEST, "The request is malformed.\n"),
+            ReplyKind::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.\n"),
+            ReplyKind::GatewayError => (StatusCode::INTERNAL_SERVER_ERROR, "Internal gateway error.\n"),
+            ReplyKind::UpstreamFailed => (StatusCode::BAD_GATEWAY, "No valid response from the upstream.\n"),
+            ReplyKind::NoNodeAvailable => (StatusCode::SERVICE_UNAVAILABLE, "No node of the upstream is available.\n"),
+            ReplyKind::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long.\n"),
         }
     }
 
-    /// For a request that cannot be served after all, mostly because of its upstream.
-    pub(crate) fn failure(status: StatusCode) -> Self {
-        let text = match status {
-            StatusCode::BAD_GATEWAY => "The upstream could not be reached or broke off.\n",
-            StatusCode::SERVICE_UNAVAILABLE => "No node of the upstream is available.\n",
-            StatusCode::GATEWAY_TIMEOUT => "The upstream took too long.\n",
-            StatusCode::REQUEST_TIMEOUT => "The request took too long to arrive.\n",
-            StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge.explanation(),
-            status if status.is_client_error() => "The request could not be understood.\n",
-            _ => "The gateway failed.\n",
-        };
-        LocalReply { status, text, more: None }
+    pub(crate) const fn status(self) -> StatusCode {
+        self.status_and_text().0
     }
 
-    /// Its fields, in their order.
+    /// One line, with its line feed.
+    pub(crate) const fn text(self) -> &'static str {
+        self.status_and_text().1
+    }
+}
+
+// === impl LocalReply ===
+
+impl LocalReply {
+    pub(crate) fn new(kind: ReplyKind<'_>) -> Self {
+        let extra_field = match kind {
+            ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some(("Allow", allow.clone())),
+            // When a connection will be free is unknown. One second keeps clients from retrying at once.
+            ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit) => {
+                Some(("Retry-After", HeaderValue::from_static("1")))
+            }
+            _ => None,
+        };
+        LocalReply { status: kind.status(), text: kind.text(), extra_field }
+    }
+
+    /// The reply that an action asks for; None when the request is forwarded. `authority_and_target` returns both as the
+    /// client sent them; it is called only for a redirect.
+    pub(crate) fn for_action<'a>(
+        action: Action<'_>,
+        authority_and_target: impl FnOnce() -> (&'a [u8], &'a [u8]),
+    ) -> Option<Self> {
+        match action {
+            Action::Forward(_) => None,
+            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None }),
+            Action::Redirect(port) => {
+                let (authority, target) = authority_and_target();
+                Some(Self::redirect(authority, target, port))
+            }
+            Action::Refuse(refusal) => Some(Self::new(ReplyKind::Refused(refusal))),
+        }
+    }
+
+    /// The header fields, in the order in which they are sent.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
         let text = (!self.text.is_empty()).then_some([
             ("Content-Type", HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -54,27 +149,16 @@ impl LocalReply {
         ]);
         // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
         let length = match self.text.len() {
-            // That of every preflight.
+            // A static value, because formatting a number allocates and every preflight needs this one.
             0 => HeaderValue::from_static("0"),
             length => HeaderValue::from(length),
         };
         let length = (self.status != StatusCode::NO_CONTENT).then_some(("Content-Length", length));
-        text.into_iter().flatten().chain(length).chain(self.more.clone())
+        text.into_iter().flatten().chain(length).chain(self.extra_field.clone())
     }
 
-    fn refusal(refusal: Refusal<'_>) -> Self {
-        let more = match refusal {
-            Refusal::MethodNotAllowed(allow) => Some(("Allow", allow.clone())),
-            // Connections end when they end; soon is as good a guess as any, and keeps clients from hammering.
-            Refusal::ConnectionLimit | Refusal::ClientConnectionLimit => {
-                Some(("Retry-After", HeaderValue::from_static("1")))
-            }
-            _ => None,
-        };
-        LocalReply { status: refusal.status(), text: refusal.explanation(), more }
-    }
-
-    /// The same on https, with the same method (RFC 9110 section 15.4.9). The host is one that a route has.
+    /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). A route exists for
+    /// the host, so this does not redirect to hosts that a client made up.
     fn redirect(authority: &[u8], target: &[u8], port: u16) -> Self {
         let location = std::str::from_utf8(authority).ok().and_then(|authority| {
             let (host, _) = split_port(authority);
@@ -83,12 +167,10 @@ impl LocalReply {
             HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()
         });
         match location {
-            Some(location) => LocalReply {
-                status: StatusCode::PERMANENT_REDIRECT,
-                text: "This is served on https.\n",
-                more: Some(("Location", location)),
-            },
-            None => Self::refusal(Refusal::BadHost),
+            Some(location) => {
+                LocalReply { extra_field: Some(("Location", location)), ..Self::new(ReplyKind::UseHttps) }
+            }
+            None => Self::new(ReplyKind::Refused(Refusal::BadHost)),
         }
     }
 }

@@ -1,41 +1,43 @@
-//! Why the gateway refuses a request: the status, the code of logs and metrics, and the text for the client.
+//! Why the gateway refuses a request, and the code of each reason in logs and metrics. Status and text of the replies are in
+//! [`super::local_reply`].
 
 use http::{HeaderValue, StatusCode};
 
 use super::Outcome;
+use super::local_reply::ReplyKind;
 use crate::codes::coded_enum;
 use crate::cors::Reason;
 
 /// Why the gateway refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal<'s> {
-    /// 400: no host, more than one, or one that cannot be read.
+    /// 400: no host, more than one host, or an invalid one (RFC 9112 section 3.2).
     BadHost,
-    /// 400: a target that is no path.
+    /// 400: the request target is not a path (RFC 9112 section 3.2).
     BadTarget,
-    /// 400: a path that different servers understand differently.
+    /// 400: servers interpret the path differently: dot segments, encoded slashes, backslashes, NULs.
     AmbiguousPath,
-    /// 400: a body whose end different servers see in different places.
+    /// 400: servers disagree about where the body ends (RFC 9112 section 6.3).
     AmbiguousLength,
-    /// 403: the Origin is refused, and the policy says `disallowed_origins: reject`.
+    /// 403: the policy does not allow the Origin and has `disallowed_origins: reject`.
     OriginRejected(Reason),
     /// 404: no service has the host.
     UnknownHost,
-    /// 404: the services of the host have no such path.
+    /// 404: no route of the host has the path.
     UnknownPath,
-    /// 405: the path has no route for the method. Holds the value of `Allow`.
+    /// 405: the path has no route for the method. Contains the value of `Allow`.
     MethodNotAllowed(&'s HeaderValue),
-    /// 413
+    /// 413: the body is longer than `limits.body`.
     BodyTooLarge,
-    /// 414
+    /// 414: the request target is longer than `limits.uri`.
     UriTooLong,
-    /// 421: the connection was made for another host.
+    /// 421: the TLS server name and the certificate of the connection are for another host (RFC 9110 section 7.4).
     Misdirected,
-    /// 429: one connection too many of this client.
+    /// 429: the client has more connections than `limits.connections_per_client`.
     ClientConnectionLimit,
-    /// 431
+    /// 431: the header exceeds `limits.headers` or `limits.header_count`.
     HeadersTooLarge,
-    /// 503: one connection too many in all.
+    /// 503: more connections than `limits.connections`.
     ConnectionLimit,
 }
 
@@ -72,22 +74,9 @@ coded_enum! {
 }
 
 impl Refusal<'_> {
-    /// The status that says it.
+    /// The status of the reply.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Refusal::BadHost | Refusal::BadTarget | Refusal::AmbiguousPath | Refusal::AmbiguousLength => {
-                StatusCode::BAD_REQUEST
-            }
-            Refusal::OriginRejected(_) => StatusCode::FORBIDDEN,
-            Refusal::UnknownHost | Refusal::UnknownPath => StatusCode::NOT_FOUND,
-            Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::UriTooLong => StatusCode::URI_TOO_LONG,
-            Refusal::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::ClientConnectionLimit => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        }
+        ReplyKind::Refused(*self).status()
     }
 
     /// Code in logs, metrics and explanations.
@@ -115,37 +104,8 @@ impl Refusal<'_> {
         })
     }
 
-    /// One line for the client. Never holds anything that the client sent.
+    /// The body of the reply: one line, with its line feed.
     pub(crate) fn explanation(&self) -> &'static str {
-        match self {
-            Refusal::BadHost => "The request does not name one valid host.\n",
-            Refusal::BadTarget => "The request target is not a path.\n",
-            Refusal::AmbiguousPath => {
-                "The path has dot segments, encoded slashes, backslashes or NULs, which servers understand differently.\n"
-            }
-            Refusal::AmbiguousLength => {
-                "The body needs one Content-Length, or Transfer-Encoding: chunked, and nothing beside it.\n"
-            }
-            Refusal::OriginRejected(Reason::OriginInvalid) => {
-                "Cross-origin request refused: not exactly one well-formed Origin (origin_invalid).\n"
-            }
-            Refusal::OriginRejected(Reason::OriginNull) => {
-                "Cross-origin request refused: the origin null is not allowed (origin_null).\n"
-            }
-            Refusal::OriginRejected(_) => {
-                "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n"
-            }
-            Refusal::UnknownHost => "No service has this host.\n",
-            Refusal::UnknownPath => "No route has this path.\n",
-            Refusal::MethodNotAllowed(_) => "No route of this path takes this method.\n",
-            Refusal::BodyTooLarge => "The request body is longer than allowed.\n",
-            Refusal::UriTooLong => "The request target is longer than allowed.\n",
-            Refusal::Misdirected => {
-                "This connection was made for another host: its server name (SNI) and its certificate are not for this one.\n"
-            }
-            Refusal::ClientConnectionLimit => "This client has as many connections open as it may.\n",
-            Refusal::ConnectionLimit => "As many connections are open as may be.\n",
-            Refusal::HeadersTooLarge => "The request header is larger than allowed.\n",
-        }
+        ReplyKind::Refused(*self).text()
     }
 }

@@ -1,70 +1,68 @@
-//! The facts of a request that decide what happens to it.
+//! The parts of a request and of its connection that [`Snapshot::decide`](crate::snapshot::Snapshot::decide) reads.
 
 use http::{HeaderMap, Method, Version};
 
 use crate::cors::Scheme;
 use crate::tls::Certificate;
 
-/// A request as it came, as far as it is judged.
+/// A request as received.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Its own method.
+    /// The method of the request itself, which for a preflight is OPTIONS.
     pub method: &'a Method,
-    /// The path, without query, byte for byte.
+    /// The path without query, as received: not decoded and not normalized.
     pub path: &'a [u8],
-    /// Bytes of the request target as written.
+    /// Length of the request target in bytes.
     pub target_length: usize,
-    /// HTTP/1.1 requests must name a host.
+    /// HTTP version. From HTTP/1.1 on, a request must have a host.
     pub version: Version,
-    /// How the client reached the gateway.
+    /// Scheme of the client's request, from a trusted proxy's `X-Forwarded-Proto` if there is one.
     pub scheme: Scheme,
-    /// Host and port as the client wrote them.
+    /// Host and port as received; None if the request has neither Host nor `:authority`.
     pub authority: Option<&'a str>,
     /// All header fields.
     pub headers: &'a HeaderMap,
-    /// Whether its length is beyond doubt.
+    /// Whether the length of the body is unambiguous.
     pub framing: Framing,
-    /// What it came on.
+    /// The client's connection.
     pub connection: ConnectionFacts<'a>,
 }
 
-/// What a request came on, as far as it is judged by that.
+/// The client's connection. The default is plain HTTP without redirect, within the connection limits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConnectionFacts<'a> {
-    /// None: plain HTTP, or a client that asked for no name.
-    pub(crate) asked_for: Option<ServerName<'a>>,
-    /// The port on https where requests should have come instead.
+    /// None for plain HTTP, and for a TLS handshake without server name.
+    pub(crate) server_name: Option<ServerName<'a>>,
+    /// The https port to which the listener redirects plain HTTP.
     pub(crate) redirect: Option<u16>,
-    /// Whether there was room for it.
     pub(crate) capacity: Capacity,
 }
 
-/// What the client asked for in its TLS handshake, and was shown.
+/// Server name (SNI) of a TLS handshake, and the certificate that was presented for it.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerName<'a> {
-    /// The name, in lower case.
+    /// In lower case.
     pub(crate) name: &'a str,
-    /// The certificate that it was shown.
     pub(crate) certificate: &'a Certificate,
 }
 
-/// Whether there was room for a connection.
+/// Whether a connection is within the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Capacity {
-    /// There was.
+    /// Within the limits.
     #[default]
     Available,
-    /// As many as can be are open.
+    /// Over `limits.connections`: the connection gets one request, which is refused with 503.
     ConnectionLimit,
-    /// The client has as many open as one can have.
+    /// Over `limits.connections_per_client`: the connection gets one request, which is refused with 429.
     ClientLimit,
 }
 
-/// Whether the length of a request's body is beyond doubt.
+/// Whether all servers agree about the length of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// None, one Content-Length, or chunked.
+    /// No body, one Content-Length, or `Transfer-Encoding: chunked`.
     Clear,
-    /// Anything else: what request smuggling is made of (RFC 9112 section 11.2).
+    /// Anything else. Request smuggling needs it (RFC 9112 section 11.2).
     Ambiguous,
 }

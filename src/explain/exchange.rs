@@ -43,8 +43,8 @@ impl<'s> Exchange<'s> {
     ) -> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.say_for(|| HeaderValue::from_static(UNKNOWN));
-        let asked = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
-        let mut response = match LocalReply::to(verdict.action, asked) {
+        let authority_and_target = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
+        let mut response = match LocalReply::for_action(verdict.action, authority_and_target) {
             Some(own) => Head::from(&own),
             None => upstream(),
         };

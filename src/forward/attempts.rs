@@ -30,7 +30,9 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::request::origin_form;
+use super::response::{fail, reject_response};
 use super::websocket::BodyFirst;
+use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
 use crate::upstream::peer::{explain, template};
@@ -91,9 +93,13 @@ impl Attempts {
                 let key = hash_key(&upstream.settings().balance, session, client);
                 match upstream.pick(key, &self.failed) {
                     Ok(at) => at,
-                    Err(PickError::Unresolved) => return give_up(503, "no address is known for the upstream"),
+                    Err(PickError::Unresolved) => {
+                        let why = "no address is known for the upstream";
+                        return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
+                    }
                     Err(PickError::AllUnhealthy | PickError::Exhausted) => {
-                        return give_up(503, "no node of the upstream is available");
+                        let why = "no node of the upstream is available";
+                        return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
                     }
                 }
             }
@@ -121,7 +127,7 @@ impl Attempts {
             let now = Instant::now();
             let left = self.deadline.get_or_insert(now + total).saturating_duration_since(now);
             if left.is_zero() {
-                return give_up(504, "timeouts.total is over");
+                return fail(ReplyKind::UpstreamTimeout, ErrorSource::Upstream, "timeouts.total is over");
             }
             self.shortened = !self.failed.is_empty() && left < timeouts.read;
             let options = &mut peer.options;
@@ -174,7 +180,7 @@ impl Attempts {
         match &self.at {
             Some(at) if upstream.settings().http2 && version != Version::HTTP_2 => {
                 log::warn!("no HTTP/2 upstream={} address={}", upstream.settings().name, at.address());
-                give_up(502, "the upstream does not speak HTTP/2")
+                reject_response("the upstream does not speak HTTP/2")
             }
             _ => Ok(()),
         }
@@ -293,10 +299,6 @@ fn record_failure(upstream: &RunningUpstream, at: &ActiveRequest) {
         let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
         log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.settings().name, at.address());
     }
-}
-
-fn give_up<T>(status: u16, why: &'static str) -> Result<T> {
-    Error::explain(ErrorType::HTTPStatus(status), why).into_up().into_err()
 }
 
 // --- what a request is hashed by

@@ -1,39 +1,66 @@
-//! Responses: the gateway's own, and what of the upstream's is about another connection than the client's.
+//! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header made
+//! fit for the client's connection. CORS header fields are not set here.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::decide::local_reply::LocalReply;
+use crate::decide::Refusal;
+use crate::decide::local_reply::{LocalReply, ReplyKind};
 
-/// An answer of the gateway's own, as Pingora writes it.
-pub(super) fn own_response(answer: &LocalReply) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build(answer.status, Some(12))?;
-    for (name, value) in answer.fields() {
+/// The replies for which this crate makes an error with [`fail`]. Pingora's errors have no room for more than a status, so
+/// the statuses must differ.
+const FAILURES: [ReplyKind<'static>; 5] = [
+    ReplyKind::RequestTimeout,
+    ReplyKind::Refused(Refusal::BodyTooLarge),
+    ReplyKind::UpstreamFailed,
+    ReplyKind::NoNodeAvailable,
+    ReplyKind::UpstreamTimeout,
+];
+
+/// The header of a local reply.
+pub(super) fn local_reply_header(reply: &LocalReply) -> Result<ResponseHeader> {
+    let mut response = ResponseHeader::build(reply.status, Some(12))?;
+    for (name, value) in reply.fields() {
         response.insert_header(name, value)?;
     }
     Ok(response)
 }
 
-/// What the client is told. None when there is nobody to tell.
-pub(super) fn status_of(e: &Error) -> Option<StatusCode> {
-    use ErrorType::*;
-    let status = match (e.etype(), e.esource()) {
-        (HTTPStatus(code), _) => StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
-        (_, ErrorSource::Upstream) => StatusCode::BAD_GATEWAY,
-        (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => return None,
-        (ReadTimedout, ErrorSource::Downstream) => StatusCode::REQUEST_TIMEOUT,
-        (_, ErrorSource::Downstream) => StatusCode::BAD_REQUEST,
-        (_, ErrorSource::Internal | ErrorSource::Unset) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    Some(status)
+/// Ends the request with an error that [`local_reply_to_error`] turns into this reply. `kind` is one of [`FAILURES`].
+pub(super) fn fail<T>(kind: ReplyKind<'static>, source: ErrorSource, why: &'static str) -> Result<T> {
+    debug_assert!(FAILURES.contains(&kind), "{kind:?} is not in FAILURES");
+    let mut error = Error::explain(ErrorType::HTTPStatus(kind.status().as_u16()), why);
+    error.esource = source;
+    Err(error)
 }
 
-/// How long the body is, a response must say once and clearly (RFC 9112 section 6.3): clients differ in what they make of
-/// anything else, and over HTTP/2 they break off.
+/// The upstream's response cannot be passed on.
+pub(super) fn reject_response<T>(why: &'static str) -> Result<T> {
+    fail(ReplyKind::UpstreamFailed, ErrorSource::Upstream, why)
+}
+
+/// The reply to an error. None if the client is gone.
+pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
+    use ErrorType::*;
+    let kind = match (e.etype(), e.esource()) {
+        (HTTPStatus(status), _) => {
+            FAILURES.into_iter().find(|kind| kind.status() == *status).unwrap_or(ReplyKind::GatewayError)
+        }
+        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
+            ReplyKind::UpstreamTimeout
+        }
+        (_, ErrorSource::Upstream) => ReplyKind::UpstreamFailed,
+        (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => return None,
+        (ReadTimedout, ErrorSource::Downstream) => ReplyKind::RequestTimeout,
+        (_, ErrorSource::Downstream) => ReplyKind::MalformedRequest,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => ReplyKind::GatewayError,
+    };
+    Some(kind)
+}
+
+/// Makes the length of the response body unambiguous (RFC 9112 section 6.3), or rejects the response. Clients interpret
+/// contradicting lengths differently, and HTTP/2 clients reset the stream.
 pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
     if response.status == StatusCode::NO_CONTENT {
         response.remove_header("content-length");
@@ -43,7 +70,7 @@ pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-            return refused("the upstream sends a transfer coding that is not chunked");
+            return reject_response("the upstream sends a transfer coding that is not chunked");
         }
         response.remove_header("content-length");
         return Ok(());
@@ -57,21 +84,14 @@ pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
     let mut all = all.map(<[u8]>::trim_ascii);
     let first = all.next().unwrap_or_default().to_vec();
     if !all.all(|length| length == first) {
-        return refused("the upstream gives several lengths for one body");
+        return reject_response("the upstream gives several lengths for one body");
     }
     let length = HeaderValue::from_bytes(&first).unwrap_or(HeaderValue::from_static("0"));
     response.insert_header("Content-Length", length)
 }
 
-/// A response that cannot be passed on.
-pub(super) fn refused<T>(why: &'static str) -> Result<T> {
-    let mut error = Error::explain(ErrorType::HTTPStatus(502), why);
-    error.esource = ErrorSource::Upstream;
-    Err(error)
-}
-
-/// Fields about the connection to the upstream, and those that it names as such (RFC 9110 section 7.6.1). `Connection`
-/// and `Transfer-Encoding` are Pingora's, which writes its own; an upgrade needs both of its fields.
+/// Removes hop-by-hop fields, and the fields that `Connection` lists (RFC 9110 section 7.6.1). `Connection` and
+/// `Transfer-Encoding` stay: Pingora replaces them with its own. A 101 keeps `Upgrade`.
 pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let is_hop_by_hop = |name: &HeaderName| match name.as_str() {
@@ -79,26 +99,39 @@ pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
         "upgrade" => !upgraded,
         _ => false,
     };
-    // One look at each name is cheaper than looking up the ones that nearly no response has.
+    // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
     while let Some(name) = response.headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
         response.remove_header(&name);
     }
-    let names_nothing = |value: &HeaderValue| {
+    let lists_nothing = |value: &HeaderValue| {
         [&b"keep-alive"[..], b"close"].iter().any(|plain| value.as_bytes().eq_ignore_ascii_case(plain))
     };
-    if !response.headers.get_all(header::CONNECTION).iter().all(names_nothing) {
-        let named: Vec<HeaderName> = (response.headers.get_all(header::CONNECTION).iter())
+    if !response.headers.get_all(header::CONNECTION).iter().all(lists_nothing) {
+        let listed: Vec<HeaderName> = (response.headers.get_all(header::CONNECTION).iter())
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .filter(|name| !is_framing(name))
             .collect();
-        for name in named {
+        for name in listed {
             response.remove_header(&name);
         }
     }
 }
 
-/// Fields that `Connection` cannot take away: a response without them would be another one.
+/// Fields that `Connection` cannot remove: the response would have another length or protocol.
 fn is_framing(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION].contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_gets_its_own_reply() {
+        for kind in FAILURES {
+            let error = fail::<()>(kind, ErrorSource::Upstream, "a test").unwrap_err();
+            assert_eq!(local_reply_to_error(&error), Some(kind));
+        }
+    }
 }

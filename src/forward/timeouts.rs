@@ -4,8 +4,11 @@
 use std::time::{Duration, Instant};
 
 use pingora::protocols::http::ServerSession;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{ErrorSource, Result};
 
+use super::response::fail;
+use crate::decide::Refusal;
+use crate::decide::local_reply::ReplyKind;
 use crate::read::{Client, watchdog};
 use crate::snapshot::{Limits, Timeouts};
 
@@ -76,11 +79,13 @@ impl Body {
         }
         self.bytes += bytes as u64;
         if limits.body.is_some_and(|limit| self.bytes > limit) {
-            return refuse(413, "request body longer than limits.body");
+            let kind = ReplyKind::Refused(Refusal::BodyTooLarge);
+            return fail(kind, ErrorSource::Downstream, "request body longer than limits.body");
         }
         let begin = *self.begin.get_or_insert_with(Instant::now);
         if self.is_late(begin.elapsed(), limits.body_timeout) {
-            return refuse(408, "request body slower than limits.body_timeout allows");
+            let why = "request body slower than limits.body_timeout allows";
+            return fail(ReplyKind::RequestTimeout, ErrorSource::Downstream, why);
         }
         Ok(())
     }
@@ -89,12 +94,6 @@ impl Body {
         let kib = u32::try_from(self.bytes / 1024).unwrap_or(u32::MAX);
         elapsed > timeout.saturating_add(TIME_PER_KIB.saturating_mul(kib))
     }
-}
-
-fn refuse(status: u16, why: &'static str) -> Result<()> {
-    let mut error = Error::explain(ErrorType::HTTPStatus(status), why);
-    error.esource = ErrorSource::Downstream;
-    Err(error)
 }
 
 #[cfg(test)]

@@ -101,11 +101,15 @@ impl Client {
     /// What its requests are judged by.
     pub(crate) fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
         let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
-        let asked_for = self
+        let server_name = self
             .tls
             .as_ref()
             .and_then(|tls| Some(ServerName { name: tls.name.as_deref()?, certificate: &tls.certificate }));
-        decide::ConnectionFacts { asked_for, redirect: now.unwrap_or(&self.listener).redirect, capacity: self.capacity }
+        decide::ConnectionFacts {
+            server_name,
+            redirect: now.unwrap_or(&self.listener).redirect,
+            capacity: self.capacity,
+        }
     }
 
     /// To be called when the header of a request is understood: from here on its body can be read.

@@ -33,7 +33,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Client;
 use super::watchdog::{self, Watchdog};
-use crate::decide::Capacity;
+use crate::decide::local_reply::{LocalReply, ReplyKind};
+use crate::decide::{Capacity, Refusal};
 use crate::record::listeners::BadHeader;
 use crate::snapshot::Limits;
 
@@ -269,25 +270,21 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
 
     /// The last words to a client from which there is no header, if it can be told.
     async fn reject(&self, stream: &mut Stream, why: HeaderError) {
-        let (status, text) = match why {
+        let kind = match why {
             HeaderError::Closed => return,
             // A browser may have opened the connection for later, and an answer to nothing would be taken for one to
             // what comes then.
             HeaderError::NoRequest => {
                 return log::debug!("connection closed client={} reason=\"no request in time\"", self.client.address());
             }
-            HeaderError::Timeout => ("408 Request Timeout", "The request took too long to arrive.\n"),
-            HeaderError::TooLarge => ("431 Request Header Fields Too Large", "The request header is too large.\n"),
+            HeaderError::Timeout => ReplyKind::RequestTimeout,
+            HeaderError::TooLarge => ReplyKind::Refused(Refusal::HeadersTooLarge),
         };
         self.client.counts.bad_header(if why == HeaderError::Timeout { BadHeader::Late } else { BadHeader::TooLarge });
-        log::debug!("request refused client={} status=\"{status}\"", self.client.address());
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
-            text.len()
-        );
+        log::debug!("request refused client={} status={}", self.client.address(), kind.status().as_u16());
+        let response = http1_response(&LocalReply::new(kind));
         let tell = async {
-            stream.write_all(answer.as_bytes()).await?;
+            stream.write_all(&response).await?;
             AsyncWriteExt::shutdown(&mut *stream).await?;
             let mut left = LAST_BYTES;
             while why == HeaderError::TooLarge && left > 0 {
@@ -362,6 +359,16 @@ impl<A> Drop for ActiveStream<A> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A reply as HTTP/1.1 sends it, before a connection is closed.
+fn http1_response(reply: &LocalReply) -> Vec<u8> {
+    let mut response = format!("HTTP/1.1 {}\r\n", reply.status).into_bytes();
+    for (name, value) in reply.fields() {
+        response.extend([name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    response.extend([b"Connection: close\r\n\r\n", reply.text.as_bytes()].concat());
+    response
 }
 
 fn h2_options(streams: u32, header_list: usize) -> H2Options {

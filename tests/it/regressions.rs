@@ -90,8 +90,8 @@ fn a_response_has_one_content_length_or_is_refused() {
         ("200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",       200, Some("2"), "ab"),
         ("200 OK\r\nContent-Length: 2, 2\r\n\r\nab",                         200, Some("2"), "ab"),
         ("204 No Content\r\nContent-Length: 4\r\n\r\n",                      204, None,      ""),
-        ("200 OK\r\nTransfer-Encoding: identity\r\n\r\nab",                  502, Some("48"), "The upstream could not be reached or broke off.\n"),
-        ("200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nab",                  502, Some("48"), "The upstream could not be reached or broke off.\n"),
+        ("200 OK\r\nTransfer-Encoding: identity\r\n\r\nab",                  502, Some("37"), "No valid response from the upstream.\n"),
+        ("200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nab",                  502, Some("37"), "No valid response from the upstream.\n"),
         ("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 200, None,      "ab"),
         ("304 Not Modified\r\nContent-Length: 7\r\n\r\n",                    304, Some("7"), ""),
     ];
