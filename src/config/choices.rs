@@ -1,5 +1,5 @@
-//! Values that can be written in more than one form: a thing or its name, `false` or how; and mappings of names, which keep
-//! the order of the file. How they are read, written, and described to editors.
+//! Values with more than one form: a mapping or the name of one, `false` or a mapping, and mappings from names, which
+//! keep the order of the file. For each: how it is deserialized, serialized, and described in the JSON schema.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,36 +15,32 @@ use crate::notation::forms;
 /// `cors`: a policy, the name of one, or `false`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cors {
-    /// `false`: no CORS handling at all.
+    /// `false`: no CORS handling.
     Off,
-    /// `true`, which means nothing; refused with its place.
+    /// `true` has no meaning. It is read so that the compiler can refuse it with its place.
     On,
-    /// A policy.
     Policy(Use<Settings>),
 }
 
-/// Something by its name, or written in place.
+/// A value, or the name under which it is defined at the top level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Use<T> {
-    /// The name.
     Named(String),
-    /// The thing.
     Inline(Box<T>),
 }
 
-/// `false`, `true`, or how.
+/// `true`, `false`, or a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Toggle<T> {
-    /// `false`
     Off,
-    /// `true`: as it is by default.
+    /// `true`: enabled, with the defaults.
     On,
-    /// As written.
     With(T),
 }
 
-/// A mapping of names, in the order of the file.
+/// A mapping from names to values, in the order of the file. A name that occurs twice is kept twice, for the error
+/// message.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Named<T>(pub Vec<(String, T)>);
 
@@ -211,7 +207,7 @@ impl JsonSchema for Cors {
         true
     }
 
-    /// `true` can be read, to be refused with its place; here it is not known.
+    /// `true` is deserialized only to be refused with its place, so the schema does not have it.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let policy = generator.subschema_for::<Settings>();
         json_schema!({ "anyOf": [{ "const": false }, forms::by_name(), policy] })

@@ -1,4 +1,8 @@
-//! The shape of the configuration file. The doc comments are the reference for users.
+//! The shape of the configuration file. The doc comments here and in `src/cors/settings.rs` are the reference for
+//! users: `docs/reference.md` and the JSON schema are made from them.
+//!
+//! Defaults stand in the `Default` implementations. The reference adds them to each key, so the comments do not repeat
+//! them.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -8,11 +12,11 @@ use super::{Cors, Duration, Named, Size, Toggle, Use};
 use crate::cors::Settings;
 use crate::notation::{List, forms, given};
 
-/// Where the admin listener is when `admin` does not say.
+/// Default of `admin.address`.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
-/// How often a failed request is tried again when `retries` does not say.
+/// Default of `retries`.
 pub(crate) const RETRIES: usize = 1;
-/// What a health check takes for a success when its `status` does not say.
+/// Default of `health_check.status`.
 pub(crate) const HEALTHY_STATUS: &str = "200-399";
 
 /// The configuration file of corsgate.
@@ -20,84 +24,91 @@ pub(crate) const HEALTHY_STATUS: &str = "200-399";
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "corsgate configuration", extend("required" = ["listeners", "services"]))]
 pub struct Document {
-    /// Where clients connect. A change of addresses needs a restart.
+    /// Addresses on which clients connect. A changed address needs a restart; all other settings of a listener are
+    /// reloaded.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) listeners: Option<Vec<Listener>>,
-    /// Where operators connect: health, metrics, status. Without it there is no such listener.
+    /// The admin listener, for operators: health, metrics and status. Without this key there is no admin listener.
     #[serde(deserialize_with = "given")]
     pub(crate) admin: Option<Admin>,
-    /// One line for each request. Without it there is none.
+    /// The access log: one line per request. Without this key there is no access log.
     #[serde(deserialize_with = "given")]
     pub(crate) access_log: Option<AccessLog>,
-    /// Whether every response says in `X-Corsgate-Reason` what was decided, and in `X-Request-Id` for which request.
-    /// For development.
+    /// Adds `X-Corsgate-Reason` (the code of the decision) and `X-Request-Id` to every response. For development.
     pub(crate) debug_header: bool,
-    /// The process. A change needs a restart.
+    /// Threads, graceful shutdown and upgrade of the process. A change needs a restart.
     pub(crate) server: Server,
-    /// What a client may send, how long it may take, how many connections it may have.
+    /// Limits on requests and client connections: sizes, timeouts and numbers.
     pub(crate) limits: Limits,
-    /// Addresses and networks whose word about a client's address, scheme and host is believed. Without it nobody's is.
+    /// IP addresses and networks of proxies in front of corsgate. From these peers `X-Forwarded-For`,
+    /// `X-Forwarded-Proto` and `X-Forwarded-Host` are trusted. Without this key no peer is trusted.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Networks")]
     pub(crate) trusted_proxies: Option<List>,
-    /// Named lists of origins, for `allow_origin_sets` of any policy.
+    /// Named lists of origins. A policy uses them with `allow_origin_sets`.
     #[schemars(with = "Named<forms::NamedOrigins>")]
     pub(crate) origin_sets: Named<List>,
-    /// Named policies, for `cors: NAME`.
+    /// Named policies. A service or route uses one with `cors: NAME`.
     pub(crate) cors_policies: Named<Settings>,
-    /// Named upstreams, for `upstream: NAME`.
+    /// Named upstreams. A service or route uses one with `upstream: NAME`.
     pub(crate) upstreams: Named<Upstream>,
-    /// The policy of every service that has none of its own: a policy, the name of one, or `false` for no CORS handling.
+    /// The policy of every service that has no `cors` of its own: a policy, the name of one, or `false` for no CORS
+    /// handling.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = false))]
     pub(crate) cors: Option<Cors>,
-    /// What is served. The host of a request decides first, then its path, then its method.
+    /// The services. A request is routed by its host, then by its path, then by its method.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) services: Option<Vec<Service>>,
 }
 
-/// An address where clients connect, and what they speak there.
+/// An address on which clients connect, and the protocol that is spoken there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]), transform = no_redirect_over_tls)]
 pub(crate) struct Listener {
-    /// IP address and port, such as `0.0.0.0:9080`; `[::]:9080` takes IPv4 too.
+    /// IP address and port, such as `0.0.0.0:9080`. `[::]:9080` accepts IPv4 connections too.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::SocketAddress")]
     pub(crate) address: Option<String>,
-    /// Certificates, versions, HTTP/2, client certificates. Without it the listener speaks plain HTTP.
+    /// TLS with clients: certificates, versions, HTTP/2 and client certificates. Without this key the listener speaks
+    /// plain HTTP.
     #[serde(deserialize_with = "given")]
     pub(crate) tls: Option<ListenerTls>,
-    /// `true` or a port: everything but preflights is sent to https, on port 443 or this one. Not beside `tls`.
+    /// Redirects every request except preflights to https. `true` redirects to port 443; a number is another port.
+    /// Cannot be combined with `tls`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Toggle<forms::Port>", extend("default" = false))]
     pub(crate) redirect_to_https: Option<Toggle<u16>>,
-    /// Whether every connection begins with a PROXY header, version 1 or 2, from one of `trusted_proxies`.
+    /// If `true`, every connection must begin with a PROXY header, version 1 or 2, and must come from one of
+    /// `trusted_proxies`.
     pub(crate) proxy_protocol: bool,
 }
 
-/// TLS with clients. A reload renews all of it.
+/// TLS with clients. All keys are reloaded, and so are the files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["certificates"], "dependentRequired" = { "client_certificate": ["client_ca"] }))]
 pub(crate) struct ListenerTls {
-    /// Chosen by server name: exact, then wildcard, else the first.
+    /// Certificates with their keys. The client's server name (SNI) selects one: an exact name, then a wildcard, else
+    /// the first of the list.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) certificates: Option<Vec<Certificate>>,
-    /// The lowest version that is spoken.
+    /// The lowest TLS version that is accepted.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::TlsVersion", extend("default" = "1.2"))]
     pub(crate) min_version: Option<String>,
-    /// Whether HTTP/2 is offered.
+    /// Offers HTTP/2 to clients (ALPN).
     pub(crate) http2: bool,
-    /// PEM file with the authorities that must have signed the certificates of clients. Without it clients show none.
+    /// PEM file with the certificate authorities for client certificates. Without this key clients are not asked for a
+    /// certificate.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) client_ca: Option<String>,
-    /// Whether a client may come without a certificate. Only beside `client_ca`.
+    /// Whether clients must present a certificate. Needs `client_ca`.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = ClientCertificate::Required))]
     pub(crate) client_certificate: Option<ClientCertificate>,
@@ -107,22 +118,22 @@ pub(crate) struct ListenerTls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientCertificate {
-    /// No handshake without one.
+    /// Without a valid certificate the handshake fails.
     Required,
-    /// Verified when there is one.
+    /// A client may present no certificate. A certificate that it presents is verified.
     Optional,
 }
 
-/// A certificate with its key: paths of PEM files, from the directory of the configuration file.
+/// A certificate and its private key, both as PEM files. Paths are relative to the directory of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["cert", "key"]))]
 pub(crate) struct Certificate {
-    /// PEM file with the chain, the certificate of the server itself first.
+    /// PEM file with the certificate chain, the server's own certificate first.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) cert: Option<String>,
-    /// PEM file with the private key that belongs to it.
+    /// PEM file with the private key of the certificate.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) key: Option<String>,
@@ -132,30 +143,32 @@ pub(crate) struct Certificate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
-    /// IP address and port. Keep it on loopback unless only your monitoring can reach it. A change needs a restart.
+    /// IP address and port. Use a loopback address unless only your monitoring can reach the port. A change needs a
+    /// restart.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::SocketAddress", extend("default" = ADMIN_ADDRESS))]
     pub(crate) address: Option<String>,
-    /// Names by which it may be asked, such as `corsgate.internal`, beside addresses and `localhost`.
+    /// Host names that requests to this listener may use, such as `corsgate.internal`. IP addresses and `localhost` are
+    /// always accepted.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Hosts")]
     pub(crate) hosts: Option<List>,
 }
 
-/// Where a line for each request goes, and which.
+/// The access log: one line per request.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AccessLog {
-    /// `stdout`, or the path of a file, from the directory of the configuration; SIGHUP opens it anew.
+    /// `stdout`, or the path of a file, relative to the directory of the configuration file. SIGHUP reopens the file.
     #[schemars(with = "forms::FilePath")]
     pub(crate) to: String,
-    /// What a line looks like.
+    /// The form of a line.
     pub(crate) format: LogFormat,
-    /// Which part of the requests is written, from 0 for none to 1 for all; refused ones and those with a status
-    /// from 500 on always are.
+    /// The part of the requests that is logged, from 0 (none) to 1 (all). Refused requests and requests with a status
+    /// of 500 or more are always logged.
     #[schemars(range(min = 0, max = 1))]
     pub(crate) sample: f64,
-    /// Whether only requests that the gateway refuses are written.
+    /// Logs only the requests that the gateway refuses.
     pub(crate) refusals_only: bool,
 }
 
@@ -163,189 +176,200 @@ pub(crate) struct AccessLog {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LogFormat {
-    /// An object in each line, for programs.
+    /// One JSON object per line, for programs.
     #[default]
     Json,
-    /// One short line, for people.
+    /// One short line of text, for people.
     Text,
 }
 
-/// The process. A change of any of these needs a restart.
+/// Threads, graceful shutdown and upgrade of the process. A change of any of these keys needs a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Server {
-    /// Threads that serve requests; 0 is one per core.
+    /// Number of threads that serve requests. 0 means one per core.
     #[schemars(range(max = 1024))]
     pub(crate) threads: usize,
-    /// The longest that SIGTERM waits for running requests.
+    /// After SIGTERM: the longest time to wait for requests in progress.
     pub(crate) grace_period: Duration,
-    /// How long SIGTERM goes on accepting after `/readyz` has turned red.
+    /// After SIGTERM: how long connections are still accepted while `/readyz` already fails.
     pub(crate) drain_delay: Duration,
-    /// Where SIGQUIT hands the listening sockets to a process started with `--upgrade`; else a private place.
+    /// Unix socket through which SIGQUIT hands the listening sockets to a process started with `--upgrade`. Without
+    /// this key it is in `$RUNTIME_DIRECTORY`, or in a private directory.
     #[serde(deserialize_with = "given")]
     #[schemars(length(min = 1, max = 107))]
     pub(crate) upgrade_socket: Option<String>,
 }
 
-/// What a client may do.
+/// Limits on requests and client connections.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// The longest request target, at most `512KiB`; beyond it 414.
+    /// Longest request target in bytes, at most `512KiB`. A longer one gets 414.
     #[schemars(with = "forms::PositiveSize")]
     pub(crate) uri: Size,
-    /// The most bytes of request header fields, at most `1MiB`; beyond it 431.
+    /// Largest total size of the request header fields, at most `1MiB`. More gets 431.
     #[schemars(with = "forms::PositiveSize")]
     pub(crate) headers: Size,
-    /// The most request header fields; beyond it 431. Pingora takes no more than 256.
+    /// Largest number of request header fields. More gets 431. The maximum of 256 is Pingora's.
     #[schemars(range(min = 1, max = 256))]
     pub(crate) header_count: usize,
-    /// The longest request body; beyond it 413. Without it there is no limit.
+    /// Largest request body. A larger one gets 413. Without this key there is no limit.
     #[serde(deserialize_with = "given")]
     pub(crate) body: Option<Size>,
-    /// How long an idle client connection stays open.
+    /// How long a client connection may be idle between two requests before it is closed.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) keepalive: Duration,
-    /// For a TLS handshake with the first header, and for each later header from its first byte on; beyond it 408.
+    /// Time for the TLS handshake and the first request header together, and for each later header from its first byte
+    /// on. A slower client gets 408.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) header_timeout: Duration,
-    /// The longest pause in a request body; in all, this and a second more for each KiB that has come. Beyond it 408.
+    /// Longest pause in a request body. The whole body may take this time plus one second for each KiB received. A
+    /// slower client gets 408.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) body_timeout: Duration,
-    /// A client that takes nothing of its response for so long is cut off.
+    /// How long a client may read nothing of its response before the connection is closed.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) send_timeout: Duration,
-    /// Open client connections in all; beyond them 503. Without it there is no limit.
+    /// Largest number of open client connections. Above it a request gets 503 and its connection is closed. Without
+    /// this key there is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(crate) connections: Option<usize>,
-    /// Open connections of one client, an address or a /64 of IPv6; beyond them 429. Without it there is no limit.
+    /// Largest number of open connections per client; a client is an IPv4 address or an IPv6 /64. Above it a request
+    /// gets 429 and its connection is closed. Without this key there is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(crate) connections_per_client: Option<usize>,
-    /// Requests on one connection, which is then closed in an orderly way. Without it there is no limit.
+    /// Largest number of requests on one connection. After the last one the connection is closed gracefully. Without
+    /// this key there is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
     pub(crate) requests_per_connection: Option<u32>,
-    /// Streams of one HTTP/2 connection at a time.
+    /// Largest number of concurrent streams on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub(crate) streams: u32,
-    /// How long nothing may move on an HTTP/2 stream.
+    /// How long an HTTP/2 stream may make no progress before it is reset.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) stream_idle: Duration,
 }
 
-/// The servers behind a service, and how they are used: an entry of `upstreams`, or written in place.
+/// The servers behind a service, and how corsgate uses them: an entry of `upstreams`, or written inside a service or
+/// route.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Upstream", extend("required" = ["nodes"]), transform = hash_needs_a_key)]
 pub(crate) struct Upstream {
-    /// The servers.
+    /// The servers. At least one needs a weight above 0.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) nodes: Option<Vec<Node>>,
-    /// How a node is chosen.
+    /// How a node is chosen for a request.
     pub(crate) balance: Balance,
-    /// What `balance: hash` hashes: `header:NAME`, `cookie:NAME`, `path` or `client_address`.
+    /// The key of `balance: hash`: `header:NAME`, `cookie:NAME`, `path` (without the query) or `client_address`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::HashKey")]
     pub(crate) hash_on: Option<String>,
-    /// How long to wait.
+    /// How long to wait for a node.
     pub(crate) timeouts: Timeouts,
-    /// How often a failed request is tried again, on another node. Any method when the connect failed, idempotent ones
-    /// also when the node broke off or timed out before its response.
+    /// How many times a failed request is retried, each time on another node. Any method is retried if the connection
+    /// failed; idempotent methods also if the connection broke or timed out before the response.
     #[serde(deserialize_with = "given")]
     #[schemars(range(max = 10), extend("default" = RETRIES))]
     pub(crate) retries: Option<usize>,
-    /// Whether the nodes are spoken to in HTTP/2, as gRPC needs it.
+    /// Uses HTTP/2 to the nodes, as gRPC needs it.
     pub(crate) http2: bool,
-    /// TLS to the nodes. Without it they are spoken to in plain HTTP.
+    /// TLS to the nodes. Without this key the connections are plain HTTP.
     #[serde(deserialize_with = "given")]
     pub(crate) tls: Option<UpstreamTls>,
-    /// Active health checks. Without it there are none.
+    /// Active health checks of the nodes. Without this key there are none.
     #[serde(deserialize_with = "given")]
     pub(crate) health_check: Option<HealthCheck>,
-    /// After how many failing requests in a row a node is left out, and for how long; `true` for the defaults of its
-    /// keys, `false` for never.
+    /// Passive health checks: a node is not used for some time after a number of failed requests in a row. `true` uses
+    /// the defaults of the keys, `false` switches ejection off.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = true))]
     pub(crate) ejection: Option<Toggle<Ejection>>,
-    /// Over what time a node that comes back gets its share. Without it at once.
+    /// How long a node that returns takes to reach its full share of the requests. Without this key it gets its share
+    /// at once.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) slow_start: Option<Duration>,
 }
 
-/// A server.
+/// A server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub(crate) struct Node {
-    /// Host and port. A name is resolved in the background, again and again.
+    /// Host and port. A host name is resolved at start, on reload and every 5 s, never during a request.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::NodeAddress")]
     pub(crate) address: Option<String>,
-    /// Its share of the requests; 0 for none.
+    /// Share of the requests, relative to the other nodes. 0 means none.
     #[schemars(range(max = 1000))]
     pub(crate) weight: u32,
 }
 
-/// How a node is chosen.
+/// How a node is chosen for a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Balance {
     /// In turn, by weight.
     #[default]
     RoundRobin,
-    /// By chance, by weight.
+    /// At random, by weight.
     Random,
-    /// The one with the fewest requests under way.
+    /// The node with the fewest active requests for its weight.
     LeastConnections,
-    /// By a property of the request.
+    /// The same node for the same value of `hash_on`.
     Hash,
 }
 
-/// How long an upstream is waited for. Times without anything happening, but for `connect` and `total`.
+/// How long to wait for a node. `connect` and `total` limit a whole step; the other keys limit the time without
+/// progress.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Timeouts {
-    /// For a new connection.
+    /// Longest time to open a connection, with its TLS handshake.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) connect: Duration,
-    /// Between two reads of a response.
+    /// Longest time between two reads of a response.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) read: Duration,
-    /// Between two writes of a request.
+    /// Longest time between two writes of a request.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) write: Duration,
-    /// How long an unused connection is kept. Keep it below the upstream's own.
+    /// How long an unused connection is kept open. Choose a shorter time than the upstream's own keepalive timeout.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) idle: Duration,
-    /// For a whole request, all tries included, WebSockets excepted. Without it there is no limit.
+    /// Longest time for a whole request, with all retries. Does not apply to WebSockets. Without this key there is no
+    /// limit.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) total: Option<Duration>,
-    /// How long nothing may move on a WebSocket, in either direction.
+    /// How long a WebSocket may be idle in both directions.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) websocket: Duration,
 }
 
-/// TLS with the nodes.
+/// TLS to the nodes of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("dependentRequired" = { "cert": ["key"], "key": ["cert"] }))]
 pub(crate) struct UpstreamTls {
-    /// The name to ask for and to verify; else each node's own.
+    /// Host name to send as server name (SNI) and to verify. Without this key it is the host of each node's address.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::ServerName")]
     pub(crate) sni: Option<String>,
-    /// Whether the certificate is verified. If it is not, whoever sits between can read and change everything.
+    /// Verifies the certificates of the nodes. With `false`, an attacker between corsgate and a node can read and
+    /// change all data.
     pub(crate) verify: bool,
-    /// PEM file with the authorities that must have signed it; else those that the system trusts.
+    /// PEM file with the certificate authorities for the nodes. Without this key the system's authorities are used.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) ca: Option<String>,
-    /// PEM file with a certificate to show, with `key`.
+    /// PEM file with the client certificate of corsgate. Needs `key`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) cert: Option<String>,
@@ -355,107 +379,111 @@ pub(crate) struct UpstreamTls {
     pub(crate) key: Option<String>,
 }
 
-/// How nodes are asked whether they can serve.
+/// Active health checks: corsgate sends requests to every node to find out whether it works.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("dependentRequired" = { "host": ["path"], "status": ["path"] }))]
 pub(crate) struct HealthCheck {
-    /// What to GET. Without it a connection is enough.
+    /// Path of the GET request that checks a node. Without this key a check only opens a connection.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Target")]
     pub(crate) path: Option<String>,
-    /// The Host field; else `tls.sni`, else the address of the node as written.
+    /// `Host` header of the check. Without this key it is `tls.sni`, else the address of the node. Needs `path`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Authority")]
     pub(crate) host: Option<String>,
-    /// Between two checks.
+    /// Time between two checks of a node.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) interval: Duration,
-    /// For one check.
+    /// Longest time for one check.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) timeout: Duration,
-    /// The status of a success, such as `200`, or a range.
+    /// Statuses that count as success: one such as `200`, or a range. Needs `path`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Statuses", extend("default" = HEALTHY_STATUS))]
     pub(crate) status: Option<String>,
-    /// Successes in a row that bring a node back.
+    /// Successes in a row after which a node is used again.
     #[schemars(range(min = 1, max = 100))]
     pub(crate) healthy_after: u32,
-    /// Failures in a row that take a node out.
+    /// Failures in a row after which a node is not used.
     #[schemars(range(min = 1, max = 100))]
     pub(crate) unhealthy_after: u32,
 }
 
-/// When requests that fail take a node out.
+/// Passive health checks: when failed requests take a node out of use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Ejection {
-    /// Failures in a row.
+    /// Failed requests in a row after which the node is not used.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) after: u32,
-    /// For how long.
+    /// How long the node is not used.
     #[serde(rename = "for")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) time: Duration,
 }
 
-/// Hosts, and what serves them.
+/// A set of hosts with an upstream, a policy and routes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["name"]), transform = upstream_here_or_on_every_route)]
 pub(crate) struct Service {
-    /// A name for logs and metrics, unique in the file.
+    /// Name in logs and metrics, unique in the file.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Name")]
     pub(crate) name: Option<String>,
-    /// Hosts such as `api.example` and `*.api.example`. Without it any host.
+    /// Hosts such as `api.example` and `*.api.example`. Without this key the service takes every host that no other
+    /// service has.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Hosts")]
     pub(crate) hosts: Option<List>,
-    /// The name of an upstream, or one written here. Required unless every route has its own.
+    /// The name of an upstream, or an upstream. Required unless every route has its own.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
-    /// The policy of all its routes that have none of their own: a policy, the name of one, or `false` for no CORS
-    /// handling; else the top level's.
+    /// The policy of the routes that have no `cors` of their own: a policy, the name of one, or `false` for no CORS
+    /// handling. Without this key the `cors` of the top level applies.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
-    /// What is done at which path. Without it the service is one route for every path.
+    /// Routes of the service. Without this key the service has one route for every path.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) routes: Option<Vec<Route>>,
 }
 
-/// Paths and methods, and what is done with their requests.
+/// Paths and methods with their own settings.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["paths"]))]
 pub(crate) struct Route {
-    /// A name for logs and metrics, unique in its service; else the first path.
+    /// Name in logs and metrics, unique in the service. Without this key it is the first path.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Name")]
     pub(crate) name: Option<String>,
-    /// Paths such as `/users`, `/users/{id}` (one segment) and `/users/*` (`/users` and all below, never `/usersx`).
+    /// Paths such as `/users`, `/users/{id}` (one segment) and `/users/*` (`/users` and everything below it, never
+    /// `/usersx`).
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Paths")]
     pub(crate) paths: Option<List>,
-    /// Methods, as clients write them. `HEAD` is a method of its own. Without it any.
+    /// Methods, in upper case. `HEAD` is not included in `GET`. Without this key the route takes every method that no
+    /// other route of the path lists.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RouteMethods")]
     pub(crate) methods: Option<List>,
-    /// What is cut off the front of the path before the upstream sees it, at a segment.
+    /// Prefix to remove from the path before the request goes to the upstream. It ends at the end of a segment.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Prefix")]
     pub(crate) strip_prefix: Option<String>,
-    /// An upstream of its own, by name or written here; else the service's.
+    /// The name of an upstream, or an upstream. Without this key the upstream of the service is used.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
-    /// A policy of its own, by name or written here, or `false`. It counts whole: nothing of the service's is merged in.
+    /// The policy of this route: a policy, the name of one, or `false` for no CORS handling. It replaces the policy of
+    /// the service as a whole; policies are never merged.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
 }
 
 impl Document {
-    /// The policy that a `cors` means; None: none, or none of that name.
+    /// The policy that the value of a `cors` key stands for. None for `true`, `false` and unknown names.
     pub(crate) fn settings<'d>(&'d self, cors: &'d Cors) -> Option<&'d Settings> {
         match cors {
             Cors::Off | Cors::On => None,
@@ -564,7 +592,7 @@ fn no_redirect_over_tls(schema: &mut Schema) {
     schema.insert("then".into(), json!({ "properties": { "redirect_to_https": { "const": false } } }));
 }
 
-/// `balance: hash` and `hash_on` need each other.
+/// `balance: hash` needs `hash_on`, and `hash_on` needs `balance: hash`.
 fn hash_needs_a_key(schema: &mut Schema) {
     schema.insert("if".into(), json!({ "properties": { "balance": { "const": "hash" } }, "required": ["balance"] }));
     schema.insert("then".into(), json!({ "required": ["hash_on"] }));

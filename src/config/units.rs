@@ -1,4 +1,4 @@
-//! Durations (`500ms`, `2s`, `5m`) and sizes (`64KiB`, `1MiB`) as the configuration writes them.
+//! Durations (`500ms`, `2s`, `5m`) and sizes (`64KiB`, `1MiB`) in the form of the configuration.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,28 +8,26 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A time span of 1 ms to 24 h, or 0.
+/// A duration: 0, or 1 ms to 24 h. Written as an integer and one of the units `ms`, `s`, `m`, `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duration(time::Duration);
 
-/// A number of bytes.
+/// A number of bytes. Written as an integer and one of the units `B`, `KiB`, `MiB`, `GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(u64);
 
 impl Duration {
     const FORM: &'static str = "a duration such as `500ms`, `2s` or `5m`, at most `24h`";
 
-    /// Whole seconds.
     pub(crate) const fn from_secs(seconds: u64) -> Self {
         Duration(time::Duration::from_secs(seconds))
     }
 
-    /// As the standard library counts.
     pub(crate) const fn get(self) -> time::Duration {
         self.0
     }
 
-    /// A number with its unit, nothing between.
+    /// Parses an integer and a unit with no space between. None for another form and above 24 h.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split_unit(text)?;
         let milliseconds = match unit {
@@ -46,17 +44,15 @@ impl Duration {
 impl Size {
     const FORM: &'static str = "a size such as `64KiB` or `1MiB`";
 
-    /// Units of 1024 bytes.
     pub(crate) const fn from_kib(kib: u64) -> Self {
         Size(kib * 1024)
     }
 
-    /// In bytes.
     pub(crate) const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// A number with its unit, nothing between.
+    /// Parses an integer and a unit with no space between. None for another form and for more than `u64` holds.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split_unit(text)?;
         let shift = match unit {
@@ -82,7 +78,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// In the largest unit that leaves something to write in front of it, and nothing behind.
+/// Writes the number in the largest unit that divides it.
 fn write_units(f: &mut fmt::Formatter<'_>, number: u128, units: &[(u128, &str)]) -> fmt::Result {
     let fits = |(size, _): &&(u128, &str)| number >= *size && number.is_multiple_of(*size);
     match units.iter().find(fits) {
@@ -104,7 +100,7 @@ impl JsonSchema for Duration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "duration",
-            "description": "A number with its unit: `500ms`, `2s`, `5m`, `1h`; at most `24h`.",
+            "description": "An integer with a unit: `500ms`, `2s`, `5m`, `1h`; at most `24h`.",
             "type": "string",
             "pattern": "^[0-9]+(ms|s|m|h)$",
         })
@@ -119,14 +115,14 @@ impl JsonSchema for Size {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "size",
-            "description": "A number with its unit: `512B`, `64KiB`, `1MiB`, `2GiB`.",
+            "description": "An integer with a unit: `512B`, `64KiB`, `1MiB`, `2GiB`.",
             "type": "string",
             "pattern": "^[0-9]+(B|KiB|MiB|GiB)$",
         })
     }
 }
 
-/// Both are strings; a bare number has no unit, and the message says so.
+/// Only strings are accepted: a bare number has no unit, and the error message says so.
 macro_rules! deserialize_from_string {
     ($type:ty) => {
         impl<'de> Deserialize<'de> for $type {

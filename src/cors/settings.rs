@@ -1,4 +1,5 @@
-//! A policy as it is written. The documentation of a key is its comment here.
+//! A policy in the form of the configuration. The doc comments are the reference for users: `docs/reference.md` and the
+//! JSON schema are made from them.
 
 use std::borrow::Cow;
 
@@ -9,145 +10,149 @@ use serde_json::json;
 use crate::notation::forms;
 use crate::notation::{List, given};
 
-/// Who may read responses from pages of other origins, and what pages may send. At least one of `allow_origins`,
-/// `allow_origins_by_regex` and `allow_origin_sets` must be there: nothing opens by omission.
+/// Which origins may read responses, and what their pages may send. At least one of `allow_origins`,
+/// `allow_origins_by_regex` and `allow_origin_sets` is required: a missing key never allows an origin.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
 pub struct Settings {
-    /// Origins that may read responses: `"*"` for any, or patterns such as `https://app.example`,
+    /// Origins whose pages may read responses: `"*"` for any origin, or patterns such as `https://app.example`,
     /// `https://*.app.example`, `http://localhost:*`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Origins")]
     pub allow_origins: Option<List>,
-    /// Regular expressions that must match an Origin from its first byte to its last. Matching takes linear time; there
-    /// is no look-around.
+    /// Regular expressions for origins. An expression must match the whole Origin, from its first byte to its last.
+    /// There is no look-around; matching takes linear time.
     #[serde(deserialize_with = "given")]
     pub allow_origins_by_regex: Option<Patterns>,
-    /// Names from the top level's `origin_sets`.
+    /// Names of lists in the top level's `origin_sets`. Their origins are allowed too.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Names")]
     pub allow_origin_sets: Option<List>,
-    /// Methods that a page may use. GET, HEAD and POST always pass and need no listing.
+    /// Methods that pages may use. GET, HEAD and POST are always allowed and need no entry.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Methods", extend("default" = "*"))]
     pub allow_methods: Option<List>,
-    /// Request headers that a page may set. `*` does not cover `Authorization`: list it beside, `["*", Authorization]`.
+    /// Request headers that pages may set. `*` does not include `Authorization`: write `["*", Authorization]` to allow
+    /// it.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Headers", extend("default" = "*"))]
     pub allow_headers: Option<List>,
-    /// Response headers that a page may read besides the safelisted ones. Without it the upstream's own list stays, for
-    /// allowed origins.
+    /// Response headers that pages may read, in addition to the safelisted ones. Without this key the upstream's own
+    /// list stays, for allowed origins.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Headers")]
     pub expose_headers: Option<List>,
-    /// Seconds for which a browser may remember a preflight's answer, a plain number; -1 means 0.
+    /// Seconds for which a browser may cache the answer to a preflight, as a plain number. -1 means 0.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = -1, max = 86_400), extend("default" = Settings::DEFAULT_MAX_AGE))]
     pub max_age: Option<i64>,
-    /// Whether pages may send cookies and other credentials and still read the response.
+    /// Allows requests with cookies and other credentials, and lets pages read the responses.
     #[serde(alias = "allow_credential")]
     pub allow_credentials: bool,
-    /// Origins for `Timing-Allow-Origin`, in the forms of `allow_origins`. Without it and
-    /// `timing_allow_origins_by_regex` the header is left alone.
+    /// Origins that get a `Timing-Allow-Origin` header, in the forms of `allow_origins`. Without this key and
+    /// `timing_allow_origins_by_regex` the upstream's header stays.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Origins")]
     pub timing_allow_origins: Option<List>,
-    /// As `allow_origins_by_regex`, for `Timing-Allow-Origin`.
+    /// Regular expressions for origins that get a `Timing-Allow-Origin` header, in the form of
+    /// `allow_origins_by_regex`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
-    /// Whether `Access-Control-Request-Private-Network` is answered. Browsers gave it up.
+    /// Answers `Access-Control-Request-Private-Network` in preflights. Browsers no longer send it.
     pub allow_private_network: bool,
-    /// Which OPTIONS requests are answered here, and with what status.
+    /// Which OPTIONS requests corsgate answers itself, and with which status.
     pub preflight: PreflightSettings,
-    /// What happens to the upstream's own CORS headers.
+    /// What happens to CORS headers of the upstream's response.
     pub upstream_headers: UpstreamHeaders,
-    /// What happens to a request whose Origin is refused.
+    /// What happens to a request with an Origin that is not allowed.
     pub disallowed_origins: DisallowedOrigins,
-    /// Accepts what is otherwise refused at load.
+    /// Accepts settings that are otherwise refused as unsafe when the file is loaded. Each entry names one danger.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub dangerously_allow: Option<Vec<Danger>>,
 }
 
-/// Which OPTIONS requests corsgate answers itself, and how.
+/// Which OPTIONS requests corsgate answers itself, and with which status.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreflightSettings {
-    /// Which OPTIONS requests are taken for preflights. Others go to the upstream.
+    /// Which OPTIONS requests corsgate answers as preflights. All others go to the upstream.
     #[serde(rename = "match")]
     pub matches: PreflightMatch,
-    /// Status of an allowed preflight.
+    /// Status of the answer to an allowed preflight.
     #[schemars(extend("enum" = [200, 204]))]
     pub status: u16,
-    /// Status of a refused preflight.
+    /// Status of the answer to a refused preflight.
     #[schemars(extend("enum" = [200, 204, 403]))]
     pub refused_status: u16,
 }
 
-/// Which OPTIONS requests the gateway answers.
+/// Which OPTIONS requests corsgate answers as preflights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreflightMatch {
-    /// With an Origin and a requested method: what browsers send.
+    /// Requests with an Origin and an `Access-Control-Request-Method`, as browsers send them (Fetch, "CORS-preflight
+    /// request").
     Standard,
-    /// With an Origin.
+    /// Requests with an Origin.
     #[default]
     Origin,
-    /// All.
+    /// All OPTIONS requests.
     Any,
 }
 
-/// What happens to the upstream's own CORS headers.
+/// What happens to CORS headers of the upstream's response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamHeaders {
-    /// Those that the policy speaks of are replaced or removed.
+    /// The headers that the policy sets are replaced or removed. `Access-Control-Allow-Credentials` and
+    /// `Access-Control-Expose-Headers` stay for an allowed origin if the policy does not set them.
     #[default]
     Override,
-    /// All `Access-Control-*` are removed first.
+    /// All `Access-Control-*` headers are removed.
     Replace,
 }
 
-/// What happens to a request whose Origin is refused.
+/// What happens to a request with an Origin that is not allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisallowedOrigins {
-    /// It goes to the upstream; the browser withholds the response from the page.
+    /// It goes to the upstream. The browser does not show the response to the page.
     #[default]
     Forward,
-    /// It gets 403 and never reaches the upstream.
+    /// It gets 403 and does not reach the upstream.
     Reject,
 }
 
-/// What a policy may do only when it says so.
+/// A combination that is refused unless `dangerously_allow` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Danger {
-    /// Allow the origin `null`.
+    /// Allows the origin `null`.
     NullOrigin,
-    /// Combine any origin with credentials.
+    /// Allows any origin together with credentials.
     AnyOriginWithCredentials,
-    /// Combine `http:` origins with credentials.
+    /// Allows `http:` origins together with credentials.
     InsecureOrigins,
-    /// Combine wildcards directly under a public suffix with credentials.
+    /// Allows wildcards directly under a public suffix, such as `https://*.github.io`, together with credentials.
     PublicSuffixSubdomains,
 }
 
-/// Regular expressions: a list, or one. A comma separates nothing here, it may be part of an expression.
+/// Regular expressions: one, or a list. A string is never split at commas, because an expression may contain them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged, expecting = "invalid value, expected a regular expression or a list of regular expressions")]
 pub enum Patterns {
-    /// One.
+    /// A single expression.
     One(String),
-    /// Several.
+    /// A list of expressions.
     Many(Vec<String>),
 }
 
 // === defaults and words ===
 
 impl Settings {
-    /// What browsers take when there is no `Access-Control-Max-Age`, and APISIX's default.
+    /// Browsers use 5 s if there is no `Access-Control-Max-Age` (Fetch, "CORS-preflight fetch"), and so does APISIX.
     pub(crate) const DEFAULT_MAX_AGE: i64 = 5;
 }
 
@@ -158,7 +163,6 @@ impl Default for PreflightSettings {
 }
 
 impl Patterns {
-    /// In order.
     pub(crate) fn sources(&self) -> &[String] {
         match self {
             Patterns::One(source) => std::slice::from_ref(source),
@@ -168,7 +172,7 @@ impl Patterns {
 }
 
 impl Danger {
-    /// As a configuration writes it.
+    /// The name in the configuration.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Danger::NullOrigin => "null_origin",
@@ -210,5 +214,5 @@ fn with_alias(schema: &mut Schema) {
     schema.insert("not".into(), json!({ "required": ["allow_credentials", ALIAS] }));
 }
 
-/// Of `allow_credentials`.
+/// The alias of `allow_credentials`.
 pub(crate) const ALIAS: &str = "allow_credential";

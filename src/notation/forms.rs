@@ -1,15 +1,15 @@
-//! The forms that values are written in, as schemas: what a text must look like so that the compiler can take it.
+//! JSON Schemas for the forms of values: what a string must look like so that the compiler accepts it.
 //!
-//! A pattern is here to help whoever types: it refuses what is refused anyhow. It is wider than the compiler wherever
-//! a regular expression cannot tell, and never narrower, which a test holds against every accepted file. Only what all
-//! dialects of regular expressions share is used, because each editor has its own.
+//! The patterns help in an editor. A pattern may accept more than the compiler where a regular expression cannot
+//! decide, but never less: tests compare the two over every accepted file. Only syntax that all regex dialects share is
+//! used, because each editor has its own dialect.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// Declares a type that stands for a form: the fields that are written so name it in `schemars(with = …)`.
+/// Declares a type that stands for a form. Fields name it in `schemars(with = …)`.
 macro_rules! form {
     ($(#[doc = $doc:literal])+ $name:ident, $schema:expr) => {
         $(#[doc = $doc])+
@@ -33,16 +33,16 @@ macro_rules! form {
 // === lists ===
 
 form!(
-    /// Origins: `"*"` alone for any, or patterns: `https://app.example`, `https://app.example:8443`,
-    /// `http://localhost:*` (any port or none), `https://*.app.example` (one or more labels, not the bare host),
-    /// `https://*` (any host). Lower case, punycode, no default port; any scheme; IPv6 in brackets.
+    /// Origins: `"*"` alone for any origin, or patterns: `https://app.example`, `https://app.example:8443`,
+    /// `http://localhost:*` (any port or none), `https://*.app.example` (one or more labels, not `app.example` itself),
+    /// `https://*` (any host). Lower case, punycode, no default port, any scheme, IPv6 in brackets.
     Origins,
-    // YAML reads `null` without quotes as no value, and the compiler takes it for the word that it is here.
+    // YAML reads `null` without quotes as no value. The compiler accepts it here as the origin `null`.
     with_title(list(&json!(["string", "null"]), &format!("{ORIGIN}|\\*|null"), None), "origins")
 );
 
 form!(
-    /// Origins as in `allow_origins`, without `"*"` and `"null"`, which only a policy itself can say.
+    /// Origins as in `allow_origins`, except `"*"` and `"null"`: only a policy can have these.
     NamedOrigins,
     with_title(list(&TEXT.into(), ORIGIN, None), "origins of a set")
 );
@@ -66,13 +66,14 @@ form!(
 );
 
 form!(
-    /// Names, of letters, digits, `-`, `_` and `.`.
+    /// Names of letters, digits, `-`, `_` and `.`.
     Names,
     with_title(list(&json!(PLAIN), NAME, None), "names")
 );
 
 form!(
-    /// Hosts such as `api.example`, and `*.api.example` for one or more labels in front, not the bare host.
+    /// Hosts such as `api.example`; `*.api.example` stands for one or more labels in front, not for `api.example`
+    /// itself.
     Hosts,
     with_title(
         list(&json!(PLAIN), r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]", None),
@@ -81,13 +82,13 @@ form!(
 );
 
 form!(
-    /// Paths: `/users`, `/users/{id}` for one segment, `/users/*` for `/users` and all below it.
+    /// Paths: `/users`, `/users/{id}` with any one segment, `/users/*` for `/users` and everything below it.
     Paths,
     with_title(
         list(
             &TEXT.into(),
             r"/[^\x00-\x20,?#*\\\x7f-\uffff]*(/\*)?|/\*",
-            // In a list a comma separates nothing.
+            // In a sequence, a comma is part of the entry.
             Some(r"/[^\x00-\x20?#*\\\x7f-\uffff]*(/\*)?|/\*"),
         ),
         "paths"
@@ -103,19 +104,19 @@ form!(
 // === single values ===
 
 form!(
-    /// IP address and port, such as `0.0.0.0:9080`, or `[::]:9080` for all of IPv4 and IPv6.
+    /// IP address and port, such as `0.0.0.0:9080`, or `[::]:9080` for all addresses of IPv4 and IPv6.
     SocketAddress,
     with_title(text(r"([0-9.]+|\[[^\]]+\]):[0-9]+"), "IP address and port")
 );
 
 form!(
-    /// A number with its unit, above 0: `500ms`, `2s`, `5m`, `1h`; at most `24h`.
+    /// An integer with a unit, above 0: `500ms`, `2s`, `5m`, `1h`; at most `24h`.
     PositiveDuration,
     with_title(text("0*[1-9][0-9]*(ms|s|m|h)"), "duration above 0")
 );
 
 form!(
-    /// A number with its unit, above 0: `512B`, `64KiB`, `1MiB`, `2GiB`.
+    /// An integer with a unit, above 0: `512B`, `64KiB`, `1MiB`, `2GiB`.
     PositiveSize,
     with_title(text("0*[1-9][0-9]*(B|KiB|MiB|GiB)"), "size above 0")
 );
@@ -127,13 +128,13 @@ form!(
 );
 
 form!(
-    /// Host or IP address, with a port: `api.internal:8000`, `10.0.0.5:8000`, `[::1]:8000`.
+    /// Host name or IP address, with a port: `api.internal:8000`, `10.0.0.5:8000`, `[::1]:8000`.
     NodeAddress,
     with_title(text(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\+?[0-9]+"), "host and port")
 );
 
 form!(
-    /// Letters, digits, `-`, `_` and `.`, at most 128 of them.
+    /// 1 to 128 letters, digits, `-`, `_` and `.`.
     Name,
     with_title(plain_text(NAME), "name")
 );
@@ -145,13 +146,13 @@ form!(
 );
 
 form!(
-    /// Host or IP address, maybe with a port: what a Host field can say.
+    /// Host name or IP address, optionally with a port: a value of the `Host` header.
     Authority,
     with_title(plain_text(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?"), "host")
 );
 
 form!(
-    /// Path, maybe with a query, such as `/health`.
+    /// Path, optionally with a query, such as `/health`.
     Target,
     with_title(text(r#"/[!-"$-~]*"#), "path")
 );
@@ -163,7 +164,7 @@ form!(
 );
 
 form!(
-    /// Path of a file, from the directory of the configuration file.
+    /// Path of a file, relative to the directory of the configuration file.
     FilePath,
     json_schema!({ "title": "path of a file", "type": "string", "minLength": 1 })
 );
@@ -175,7 +176,7 @@ form!(
 );
 
 form!(
-    /// A status from 100 to 599, such as `200`, or a range of them, such as `200-399`.
+    /// A status from 100 to 599, such as `200`, or a range, such as `200-399`.
     Statuses,
     json_schema!({
         "title": "statuses",
@@ -186,28 +187,29 @@ form!(
 form!(
     /// `"1.2"` or `"1.3"`.
     TlsVersion,
-    // Without quotes YAML reads numbers, and the compiler takes them for what they are.
+    // YAML reads `1.2` without quotes as a number. The compiler accepts that too.
     json_schema!({ "title": "version of TLS", "enum": ["1.2", "1.3", 1.2, 1.3] })
 );
 
 // === what they are made of ===
 
 const TEXT: &str = "string";
-/// YAML reads `7` and `true` without quotes as no texts. The compiler takes them for texts where it wants texts.
+/// YAML reads `7` and `true` without quotes as a number and a boolean. The compiler accepts them where a string is
+/// expected.
 const PLAIN: [&str; 3] = ["string", "number", "boolean"];
-/// What services, policies, upstreams and sets may be called.
+/// Names of services, routes, policies, upstreams and origin sets.
 pub(crate) const NAME: &str = "[A-Za-z0-9._-]{1,128}";
 /// A character of a token (RFC 9110 section 5.6.2).
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
-/// `scheme://host:port`, host and port maybe wildcards.
+/// `scheme://host:port`. Host and port may be wildcards.
 const ORIGIN: &str = concat!(
     r"[a-z][a-z0-9+.-]*://",
     r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])",
     r"(:(\*|[1-9][0-9]{0,4}))?",
 );
 
-/// A list, or one comma-separated string. `entry` is a regular expression for one of them, `in_list` for one that is
-/// an entry of a real list, if that can be more.
+/// A sequence, or one comma-separated string. `entry` is the regular expression for an entry; `in_list` is a wider one
+/// for entries of a sequence, if there is one.
 fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
     let in_list = in_list.unwrap_or(entry);
     json_schema!({
@@ -218,7 +220,7 @@ fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
     })
 }
 
-/// What is defined elsewhere in the file, by its name. A bare number is not taken for one.
+/// The name of a definition elsewhere in the file. A bare number is not accepted.
 pub(crate) fn by_name() -> Schema {
     with_title(text(NAME), "name")
 }
@@ -227,7 +229,7 @@ fn text(pattern: &str) -> Schema {
     json_schema!({ "type": "string", "pattern": format!("^({pattern})$") })
 }
 
-/// As [`text`], where a number or a word of YAML can be meant.
+/// As [`text`], but also accepts a number or boolean that YAML reads without quotes.
 fn plain_text(pattern: &str) -> Schema {
     json_schema!({ "type": PLAIN, "pattern": format!("^({pattern})$") })
 }
