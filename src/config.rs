@@ -1,10 +1,10 @@
-//! The configuration file: its shape ([`Document`]), how text becomes one, and where in the text a key stands.
+//! The configuration file: its shape ([`Document`]), its parsers, and the position of each key in the text.
 //!
-//! Two parsers read the text. serde_yaml makes the [`Document`]; a good file meets no other. Only when there is
-//! something to say does [`Source`] read the text a second time with a parser that keeps positions.
+//! There are two parsers. serde_yaml makes the [`Document`]; a file without problems is read only once. If there are
+//! problems, [`Source`] reads the text again with a parser that keeps positions.
 //!
-//! Every problem is reported at once: a value that cannot be read is noted and taken out, and reading goes on
-//! without it, until what is left can be read.
+//! All problems are reported at once. A value that cannot be read is reported and removed, and reading goes on with the
+//! rest of the file.
 
 mod choices;
 mod document;
@@ -30,12 +30,12 @@ pub use self::units::{Duration, Size};
 use crate::problem::Problems;
 
 impl Document {
-    /// Reads a text. What cannot be read is among the problems, and left out of the document; None when too little is
-    /// left to look for more.
+    /// Parses a text. Values that cannot be read are added to `problems` and are absent from the document. None if too
+    /// little is left for further checks.
     pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
         let text = without_mark(text);
-        // JSON is YAML, but its own parser is many times as fast; programs write large files, and they write JSON.
-        // What that parser does not take is judged as any YAML is.
+        // JSON is valid YAML, but the JSON parser is many times faster, and programs write large files in JSON. A text
+        // that it refuses goes to the YAML parser, which reports the problems.
         if text.trim_start().starts_with('{')
             && let Ok(document) = json::parse(text)
         {
@@ -45,7 +45,7 @@ impl Document {
     }
 }
 
-/// Editors on Windows put a byte order mark in front, which the YAML parser takes for a document of its own.
+/// Editors on Windows write a byte order mark at the start. The YAML parser would take it for a document of its own.
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }

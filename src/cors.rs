@@ -1,9 +1,9 @@
-//! The CORS engine: a policy as it is written ([`Settings`]), as requests use it ([`Policy`]), and what one request
-//! gets ([`Decision`]).
+//! The CORS engine. [`Settings`] is a policy in the form of the configuration, [`Policy`] is the same policy compiled
+//! for requests, and [`Decision`] is the result for one request.
 //!
-//! Plain data in, plain data out: no I/O, no clock, nothing of Pingora. A decision depends on the policy and on the
-//! request alone, so that one client's Origin can never change what another one gets, and it is taken once: every
-//! response of the request, whoever makes it, gets the decision's [`Edits`].
+//! The engine is pure: no I/O, no clock, no Pingora types. A decision depends only on the policy and the request, so
+//! the Origin of one client can never change the response to another. It is made once per request, and its [`Edits`]
+//! are applied to every response of that request: the upstream's and the gateway's own.
 //!
 //! ```
 //! use corsgate::cors::{Origins, Policy, CorsRequest, Scheme, Settings};
@@ -57,14 +57,15 @@ use crate::codes::coded_enum;
 #[derive(Debug)]
 pub struct Origins {
     set: OriginSet,
-    /// Those that some policies must not have, with their text: few, so that a large set costs each policy little.
+    /// Origins that not every policy may contain, each with its text: those that a policy with credentials refuses or
+    /// warns about. There are few, so a policy that uses a large set checks only these.
     remarkable: Vec<(String, TuplePattern)>,
 }
 
-/// The compiled `origin_sets`. None for one that has problems of its own.
+/// The compiled `origin_sets` by name. None for a set that has errors.
 pub type OriginSets = HashMap<String, Option<Arc<Origins>>>;
 
-/// A policy, ready to decide: sets to look up and finished header values.
+/// A compiled policy: sets for lookups and finished header values.
 #[derive(Debug)]
 pub struct Policy {
     origins: Allowed,
@@ -84,95 +85,101 @@ pub struct Policy {
     preflight_vary: Vary,
 }
 
-/// The facts of a request that a decision rests on.
+/// The parts of a request on which a decision depends.
 #[derive(Debug, Clone, Copy)]
 pub struct CorsRequest<'a> {
-    /// The request's own method; a preflight's is OPTIONS.
+    /// The method of the request itself; OPTIONS for a preflight.
     pub method: &'a Method,
-    /// All request headers as they came.
+    /// All request headers, unchanged.
     pub headers: &'a HeaderMap,
-    /// How the client reached the gateway.
+    /// Scheme of the URL that the client used.
     pub scheme: Scheme,
-    /// Host and port as the client wrote them.
+    /// Host and port of the request, in the client's spelling.
     pub authority: &'a str,
 }
 
-/// How the client reached the gateway.
+/// Scheme of a request's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain.
+    /// `http`: the connection has no TLS.
     Http,
-    /// TLS.
+    /// `https`: the connection has TLS.
     Https,
 }
 
-/// What one request gets.
+/// The result of a policy for one request.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// Who answers.
+    /// Where the request goes.
     pub action: PolicyAction,
-    /// For every response of this request, whoever makes it.
+    /// Header edits for every response of this request, the upstream's or the gateway's own.
     pub edits: Edits,
-    /// Why.
+    /// The reason code of the decision.
     pub reason: Reason,
 }
 
-/// Who answers a request.
+/// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyAction {
-    /// The upstream.
+    /// To the upstream.
     Forward,
-    /// The gateway, as a preflight: this status, no body.
+    /// Nowhere: the gateway answers it as a preflight, with this status and no body.
     AnswerPreflight(StatusCode),
-    /// The gateway, with 403.
+    /// Nowhere: the gateway answers 403.
     Reject,
 }
 
 coded_enum! {
-    /// Why a decision is as it is: the same codes in logs, metrics and explanations.
+    /// The reason of a decision. Logs, metrics and explanations use the same codes.
     pub enum Reason {
-        /// The policy allows any origin.
+        /// Allowed: the policy allows any origin.
         AllowedAny = "allowed_any",
-        /// The origin is listed.
+        /// Allowed: the origin is listed without a wildcard.
         AllowedExact = "allowed_exact",
-        /// A pattern with a wildcard covers the origin.
+        /// Allowed: a pattern with a wildcard matches the origin.
         AllowedPattern = "allowed_pattern",
-        /// A regular expression matches the origin.
+        /// Allowed: a regular expression matches the origin.
         AllowedRegex = "allowed_regex",
-        /// The request has no Origin.
+        /// The request has no Origin, so it is not a cross-origin request of a browser.
         NoOrigin = "no_origin",
-        /// The Origin is the gateway's own.
+        /// The Origin is the request's own scheme, host and port.
         SameOrigin = "same_origin",
         /// The route has no policy.
         NoPolicy = "no_policy",
-        /// Nothing allows the origin.
+        /// Refused: no entry of the policy allows the origin.
         OriginNotAllowed = "origin_not_allowed",
-        /// The Origin is `null`, which nothing allows.
+        /// Refused: the Origin is `null`, and the policy does not allow it.
         OriginNull = "origin_null",
-        /// Not exactly one well-formed Origin.
+        /// Refused: two Origin fields, a list, or a value that no browser sends.
         OriginInvalid = "origin_invalid",
-        /// The preflight asks for a method that is not allowed.
+        /// Refused: the preflight requests a method that is not allowed.
         MethodNotAllowed = "method_not_allowed",
-        /// The preflight asks for a header that is not allowed.
+        /// Refused: the preflight requests a header that is not allowed.
         HeaderNotAllowed = "header_not_allowed",
-        /// The preflight asks for more headers than are looked at.
+        /// Refused: the preflight requests more than 128 header names or 8 KiB of them.
         HeaderListTooLong = "header_list_too_long",
     }
 }
 
-/// Who is allowed, compiled.
+/// The allowed origins of a policy, compiled.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one per policy, and a box would be one more step per request")]
 enum Allowed {
-    /// Everyone, in the same words: the Origin is not even looked at.
+    /// Any origin, answered with `*`. The Origin is not read.
     Any,
-    /// Everyone, by name, because `*` cannot go with credentials.
-    AnyByName { null: bool },
-    /// Those that are listed.
-    Listed { own: OriginSet, shared: Vec<Arc<Origins>>, regexes: Option<OriginRegexes>, null: bool },
+    /// Any origin, answered with its own value, because `*` cannot be combined with credentials (Fetch, "CORS check").
+    AnyByName {
+        null: bool,
+    },
+    Listed {
+        own: OriginSet,
+        shared: Vec<Arc<Origins>>,
+        regexes: Option<OriginRegexes>,
+        null: bool,
+    },
 }
 
-/// The Origin of a request.
+/// The Origin header of a request.
 #[derive(Debug, Clone, Copy)]
 enum OriginField<'a> {
     Absent,
@@ -180,7 +187,7 @@ enum OriginField<'a> {
     One(&'a HeaderValue, &'a str),
 }
 
-/// What an origin gets of one header.
+/// The value of one header for an origin, or the reason for having none.
 enum OriginDecision {
     Granted(HeaderValue, Reason),
     Refused(Reason),
@@ -193,7 +200,8 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 // === impl Policy ===
 
 impl Policy {
-    /// Decides about one request. Allocates nothing, takes no lock, and its cost has a bound that no request can move.
+    /// Decides about one request. Allocates nothing and takes no lock. [`MAX_ORIGIN`], [`MAX_NAMES`] and
+    /// [`MAX_NAMES_BYTES`] bound its cost.
     pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
         let origin = OriginField::of(request.headers);
         let verdict = self.origins.judge(origin, request);
@@ -211,8 +219,8 @@ impl Policy {
         Decision { action, edits: self.ordinary_edits(origin, request, &verdict), reason: verdict.reason() }
     }
 
-    /// What any response gets that is no answer to a preflight: for errors that are found before a decision can be
-    /// acted on.
+    /// The edits for a response that is not an answer to a preflight. For local replies to requests that fail before
+    /// [`Self::decide`] can be acted on.
     pub fn respond(&self, request: &CorsRequest<'_>) -> (Edits, Reason) {
         let origin = OriginField::of(request.headers);
         let verdict = self.origins.judge(origin, request);
@@ -252,8 +260,8 @@ impl Policy {
         };
         let requested = Requested::of(request.headers);
         let mut set = |field, value| edits.values.set(field, value);
-        // The lists are always the true ones, also when what was asked for is not among them: then the browser's
-        // console names the method or header that is missing.
+        // The lists are complete even if the requested method or header is not in them. A browser then names the
+        // missing one in its console.
         match (&self.methods, self.credentials) {
             (AllowedMethods::Listed { value, .. }, _) | (AllowedMethods::Any { value }, false) => {
                 set(Field::AllowMethods, value.clone());
@@ -300,7 +308,7 @@ impl Policy {
         Decision { action: PolicyAction::AnswerPreflight(status), edits, reason }
     }
 
-    /// What both kinds of response have in common.
+    /// Edits that answers to preflights and other responses share.
     fn edits(&self, verdict: &OriginDecision) -> Edits {
         let mut values = Values::default();
         let removal = match verdict {
@@ -351,7 +359,7 @@ impl Allowed {
                 .or_else(|| regexes.as_ref().filter(|r| r.matches(text)).map(|_| Reason::AllowedRegex)),
         };
         match reason {
-            // A clone of a header value counts a reference, it copies nothing.
+            // Cloning a header value only increments a reference count.
             Some(reason) => OriginDecision::Granted(value.clone(), reason),
             None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
             None if request.is_own_origin(text) => OriginDecision::Refused(Reason::SameOrigin),
@@ -373,8 +381,8 @@ impl OriginDecision {
 }
 
 impl<'a> OriginField<'a> {
-    /// Exactly one field with one value; empty is absent. What is let through here is written into a response, so it
-    /// is visible ASCII only, and no list.
+    /// Accepts exactly one field with one value; an empty value counts as absent. The value is written into the
+    /// response, so only visible ASCII without commas is accepted.
     fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = headers.get_all(ORIGIN).iter();
         let Some(value) = fields.next() else { return OriginField::Absent };
@@ -413,8 +421,8 @@ impl<'a> Requested<'a> {
 }
 
 impl CorsRequest<'_> {
-    /// The method that a preflight asks for: what the real request will be routed by. None when this is no
-    /// CORS-preflight request in the sense of Fetch.
+    /// The requested method of a CORS-preflight request, which selects the route. None for any other request: Fetch
+    /// sends preflights with an Origin and exactly one method.
     pub(crate) fn preflighted_method(&self) -> Option<&str> {
         let preflight = self.method == Method::OPTIONS && self.headers.contains_key(ORIGIN);
         match Requested::of(self.headers) {
@@ -423,7 +431,7 @@ impl CorsRequest<'_> {
         }
     }
 
-    /// Whether an Origin is this request's own scheme, host and port.
+    /// Whether an Origin is the origin of this request's own URL.
     fn is_own_origin(&self, origin: &str) -> bool {
         let (scheme, default_port) = match self.scheme {
             Scheme::Http => ("http://", ":80"),
@@ -437,8 +445,8 @@ impl CorsRequest<'_> {
 // === impl Reason ===
 
 impl Reason {
-    /// Whether a page is refused something. A request without an Origin is of no page, and one without a policy has
-    /// nobody who refuses.
+    /// Whether the policy refuses the request to a page. False without an Origin, because no page is involved, and
+    /// without a policy.
     pub(crate) const fn is_refusal(self) -> bool {
         match self {
             Reason::AllowedAny

@@ -1,34 +1,34 @@
-//! Domain names, as origins and routes both need them: what one looks like, and how a wildcard's base is found among
-//! a million without looking at more than the name itself.
+//! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
+//! among many without trying each one.
 
 use std::net::Ipv6Addr;
 
-/// Why a text is no name.
+/// Why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameFault {
-    /// A character that no name has. Upper case counts: names are compared in lower case.
+    /// A character that host names do not have. Upper case counts, because names are compared in lower case.
     Character(char),
-    /// Its labels are wrong.
+    /// The labels are not valid, for this reason.
     Shape(&'static str),
 }
 
-/// The host that a request names: lower case, without port and trailing dot. On the stack, because every request has
-/// one.
+/// The host of a request: lower case, without port and trailing dot. Stored inline, so that a request allocates
+/// nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct HostName {
     bytes: [u8; HostName::LONGEST],
     length: usize,
 }
 
-/// The numbers of labels, 1 to 127, that the bases of some wildcards have: `*.partner.example` adds 2.
+/// A set of label counts, 1 to 127, of the bases of wildcards: `*.partner.example` adds 2.
 ///
-/// A host of n labels has n tails, and a hostile one up to 127. Only the tails of a length that occurs are looked up.
+/// A host with n labels has n tails, and a hostile host up to 127. Only tails with a count in the set are looked up.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Depths(u128);
 
-/// Whether a text is a name that browsers send: lower case, labels of 1 to 63 bytes, at most 253 in all.
+/// Checks that a text is a host name as browsers send it: lower case, labels of 1 to 63 bytes, at most 253 bytes.
 ///
-/// `_` is no DNS host character, but URL hosts have it and names with it exist.
+/// `_` is not allowed in DNS host names, but URLs accept it and such names exist.
 pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
     if let Some(character) = name.chars().find(|c| !c.is_ascii() || !is_name_byte(*c as u8)) {
         return Err(NameFault::Character(character));
@@ -45,7 +45,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
     Ok(())
 }
 
-/// What a name is made of, dots included.
+/// Whether a byte occurs in host names, dots included.
 pub(crate) fn is_name_byte(b: u8) -> bool {
     matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
 }
@@ -53,11 +53,11 @@ pub(crate) fn is_name_byte(b: u8) -> bool {
 // === impl HostName ===
 
 impl HostName {
-    /// What DNS allows, with a dot at the end.
+    /// The maximum of DNS, with a trailing dot.
     const LONGEST: usize = 254;
 
-    /// Reads the authority of a request: a name or an address, IPv6 in brackets, maybe with a port (RFC 3986 section
-    /// 3.2.2; the port may be empty). None when it is none: then it must not be routed, nor handed on.
+    /// Parses the authority of a request: a name or an IP address, IPv6 in brackets, with or without a port, which may
+    /// be empty (RFC 3986 section 3.2.2). None if it is invalid; then the request must be refused.
     pub fn parse(authority: &str) -> Option<Self> {
         let mut host = HostName { bytes: [0; Self::LONGEST], length: 0 };
         let mut rest = authority.as_bytes();
@@ -94,9 +94,9 @@ impl HostName {
         (host.length > 0 && port_is_valid).then_some(host)
     }
 
-    /// The name.
+    /// The host as text.
     pub fn as_str(&self) -> &str {
-        // Only ASCII was pushed.
+        // `parse` stores only ASCII.
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 
@@ -107,7 +107,7 @@ impl HostName {
     }
 }
 
-/// Splits a port off, at the colon behind the host: not at one inside the brackets of an IPv6 address.
+/// Splits off a port at the colon after the host. Colons in the brackets of an IPv6 address do not count.
 pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
     let after_brackets = authority.rfind(']').map_or(0, |i| i + 1);
     match authority[after_brackets..].find(':') {
@@ -116,26 +116,27 @@ pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a text is labels and the dots between them: nothing is empty.
+/// Whether a text is non-empty labels separated by dots.
 pub(crate) fn are_labels(text: &str) -> bool {
     text.split('.').all(|label| !label.is_empty())
 }
 
 impl Depths {
-    /// Notes the base of a wildcard.
+    /// Adds the base of a wildcard.
     pub(crate) fn add(&mut self, base: &str) {
         let labels = base.bytes().filter(|b| *b == b'.').count() + 1;
         self.0 |= 1 << labels.min(127);
     }
 
-    /// The tails of a host that could be bases, each as the position of the dot in front of it, the shortest first.
+    /// The tails of a host that have as many labels as a base, the shortest first. Each is the index of the dot before
+    /// it.
     pub(crate) fn tails(self, host: &str) -> impl Iterator<Item = usize> {
         let deepest = 127 - self.0.leading_zeros().min(127) as usize;
         let dots = host.bytes().enumerate().rev().filter(|(_, b)| *b == b'.').map(|(i, _)| i);
         dots.take(deepest).enumerate().filter(move |(i, _)| self.0 & (1 << (i + 1)) != 0).map(|(_, dot)| dot)
     }
 
-    /// No wildcard at all.
+    /// Whether there is no wildcard.
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }

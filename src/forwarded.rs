@@ -1,45 +1,44 @@
-//! Who a request really comes from: which word about that is believed, and what the upstream is told.
+//! Finds the client of a request behind trusted proxies, and writes `X-Forwarded-For` for the upstream.
 //!
-//! A client can write anything into `X-UpstreamAttempt-For`. Only what a trusted proxy has written counts, read from the
-//! end: the last address that is no trusted proxy's own is the client.
+//! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
+//! end: the last address that is not a trusted proxy is the client.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-/// Header fields that say how a request came.
+/// The header with the chain of addresses, client first.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The networks whose word is believed.
+/// The networks of `trusted_proxies`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Reads one entry: an address, or a network such as `10.0.0.0/8`.
+    /// Parses an entry of `trusted_proxies`: an IP address, or a network such as `10.0.0.0/8`. None if it is neither.
     pub fn parse_entry(text: &str) -> Option<IpNet> {
         text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
     }
 
-    /// Whether an address is a trusted proxy's.
+    /// Whether an address belongs to a trusted proxy.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether nobody is trusted.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The client behind `peer`, who is connected to us, as far as trusted proxies tell of it.
+    /// The address of the client behind `peer`, the address of the TCP peer or of its PROXY header.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {
             return peer;
         }
         let mut client = peer;
-        // Fields and entries from the last to the first: each proxy appends.
+        // Fields and entries from last to first, because each proxy appends its peer.
         let fields = headers.get_all(X_FORWARDED_FOR).iter();
         for field in fields.collect::<Vec<_>>().into_iter().rev() {
             for entry in field.as_bytes().rsplit(|b| *b == b',') {
@@ -60,14 +59,14 @@ impl FromIterator<IpNet> for TrustedProxies {
     }
 }
 
-/// `X-UpstreamAttempt-For` for the upstream, of a peer whose word about others is not believed. All its requests have the same.
+/// `X-Forwarded-For` for the upstream if the peer is not a trusted proxy: the address of the peer.
 pub(crate) fn alone(peer: IpAddr) -> HeaderValue {
-    // Listening on `[::]` makes IPv4 clients look like `::ffff:10.0.0.1`, which nobody's allow list has.
+    // A listener on `[::]` shows IPv4 clients as `::ffff:10.0.0.1`, which allow lists do not contain.
     value(peer.to_canonical().to_string().into_bytes())
 }
 
-/// `X-UpstreamAttempt-For` for the upstream: the chain that a trusted peer handed over, and the peer itself, as [`alone`] says
-/// it.
+/// `X-Forwarded-For` for the upstream if the peer is a trusted proxy: the received chain and the peer, in the form of
+/// [`peer_address`].
 pub(crate) fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
     let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());
     value(before.chain([peer.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]))
@@ -77,7 +76,8 @@ fn value(text: Vec<u8>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// An entry of a chain: an address, IPv6 maybe in brackets, maybe with a port. Anything else ends the chain.
+/// An entry of a chain: an IP address, IPv6 with or without brackets, with or without a port. Anything else ends the
+/// chain.
 fn parse_address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);

@@ -1,4 +1,4 @@
-//! How values are written in a configuration file: lists, and the JSON Schema of each kind of value.
+//! Lists in the form of the configuration, and the JSON Schemas of all forms of values.
 
 pub(crate) mod forms;
 mod list;

@@ -1,11 +1,12 @@
-//! Host and path to a route.
+//! Finds the route for a host and a path.
 //!
-//! Generic over what a route and a host carry, and ignorant of CORS and of HTTP servers. The host decides first: an
-//! exact name, then the longest `*.suffix`, then the services without hosts. Among the routes of that host the path
-//! decides, segment by segment: the literal, then `{parameter}`, then `*` for all the rest. Only then the method.
+//! The tables are generic over the data of a route and of a host; they know nothing about CORS or HTTP servers. The
+//! host is matched first: an exact name, then the longest `*.suffix`, then the services without hosts. Then the path is
+//! matched among the routes of that host, segment by segment: a literal, then `{parameter}`, then `*` for the rest. The
+//! method is matched last.
 //!
-//! Every step is a hash lookup in a table that all hosts share, so that a million hosts cost a request what ten cost;
-//! and nothing is allocated.
+//! Every step is a hash lookup in one table for all hosts, so the cost of a request does not depend on the number of
+//! hosts. Nothing is allocated.
 //!
 //! ```
 //! use corsgate::domain::HostName;
@@ -40,73 +41,73 @@ pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
 use crate::domain::{Depths, are_labels};
 
-/// All routes, compiled. `R` is what a route carries, `H` what a host carries for requests that no route takes.
+/// All routes, compiled. `R` is the data of a route. `H` is the data of a host, for requests that match no route.
 #[derive(Debug)]
 pub struct Routes<R, H> {
     /// `api.example`
     exact: HashMap<Box<str>, HostId>,
-    /// `.example` of `*.example`
+    /// `.example` for `*.example`
     below: HashMap<Box<str>, HostId>,
     depths: Depths,
-    /// Services without hosts.
+    /// The services without hosts.
     any: Option<HostId>,
     hosts: Vec<Host<H>>,
     nodes: Vec<Node>,
-    /// From a node by a literal segment to the next: one table for the trees of all hosts.
+    /// From a node, by a literal segment, to the next node. One table for the trees of all hosts.
     edges: HashMap<(NodeId, Box<[u8]>), NodeId>,
     paths: Vec<Path<R>>,
 }
 
-/// What was found for a host and a path.
+/// The result of a lookup by host and path.
 #[derive(Debug)]
 pub enum RouteMatch<'a, R, H> {
-    /// The routes of the path, to be chosen by method; and what the host carries.
+    /// The routes of the path, one of which is chosen by method, and the data of the host.
     Path(&'a Path<R>, &'a H),
-    /// The host is known, the path is not.
+    /// No route of the host has the path. The data of the host.
     UnknownPath(&'a H),
-    /// No service has this host.
+    /// No service has the host.
     UnknownHost,
 }
 
-/// The routes that share one path of one host; they differ by their methods.
+/// The routes that share a path of a host. They have different methods.
 #[derive(Debug)]
 pub struct Path<R> {
     /// In the order of the file.
     choices: Vec<(Option<RouteMethods>, R)>,
-    /// The value of `Allow` when no route takes a method.
+    /// The value of `Allow`, for requests with a method that no route takes.
     allow: HeaderValue,
 }
 
-/// RouteMethods of a route; None takes all that no other route of the path names.
+/// Methods of a route. A route without methods takes every method that no other route of the path lists.
 pub(crate) type RouteMethods = Box<[Box<str>]>;
 
-/// One route of a service under one path.
+/// A route of a service with one of its paths.
 #[derive(Debug)]
 pub struct RouteEntry<R> {
-    /// Where.
+    /// The path.
     pub path: PathPattern,
-    /// Which methods; None for all.
+    /// The methods; None for every method that no other route of the path lists.
     pub methods: Option<RouteMethods>,
-    /// What.
+    /// The data of the route.
     pub route: R,
 }
 
-/// Collects services, in the order of the file.
+/// Collects the services, in the order of the file.
 #[derive(Debug)]
 pub struct Builder<R> {
     services: Vec<(Vec<HostPattern>, Vec<RouteEntry<R>>)>,
 }
 
-/// Two routes that would take the same requests.
+/// Two routes that match the same requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// The host, as a pattern; `*` for services without hosts.
+    /// The host pattern; `*` for services without hosts.
     pub(crate) host: String,
-    /// The path, as a pattern.
+    /// The path pattern.
     pub(crate) path: String,
-    /// Service and entry (in the order given to [`Builder::service`]) of the one that stands first.
+    /// The first route of the two: the index of its service, and of its entry in [`Builder::service`].
     pub(crate) first: (usize, usize),
-    /// Those of the other.
+    /// The second route.
     pub(crate) second: (usize, usize),
 }
 
@@ -120,18 +121,18 @@ struct Host<H> {
     carried: H,
 }
 
-/// What may follow on a path up to here.
+/// A node of a path tree: what may follow.
 #[derive(Debug, Default, Clone, Copy)]
 struct Node {
     /// `/{parameter}`
     parameter: Option<NodeId>,
-    /// The path ends here.
+    /// The pattern ends here.
     here: Option<PathId>,
-    /// `/*`: it ends here or goes on with anything.
+    /// `/*`: the path ends here, or any segments follow.
     below: Option<PathId>,
 }
 
-/// A borrowed key of `edges`. Hashes as the owned one: an integer, then a slice.
+/// A borrowed key of `edges`. Its hash must equal that of the owned key: an integer, then a slice.
 #[derive(Hash)]
 struct Edge<'a>(NodeId, &'a [u8]);
 
@@ -144,13 +145,13 @@ impl Equivalent<(NodeId, Box<[u8]>)> for Edge<'_> {
 // === impl Routes ===
 
 impl<R, H> Routes<R, H> {
-    /// An empty collection of services.
+    /// A builder without services.
     pub fn builder() -> Builder<R> {
         Builder { services: Vec::new() }
     }
 
-    /// Looks a request up. The host is what [`HostName`] makes of what the client sent, empty when there was none. The
-    /// path is compared byte for byte; it must have passed [`is_ambiguous`].
+    /// Looks up a host and a path. `host` is the output of [`HostName`], or empty for a request without a host. The
+    /// path is compared byte for byte and must not be ambiguous ([`is_ambiguous`]).
     ///
     /// [`HostName`]: crate::domain::HostName
     pub fn find(&self, host: &str, path: &[u8]) -> RouteMatch<'_, R, H> {
@@ -158,7 +159,7 @@ impl<R, H> Routes<R, H> {
             return RouteMatch::UnknownHost;
         };
         let found = match path {
-            // The asterisk form of OPTIONS is about the whole server.
+            // The asterisk form of a request target applies to the whole server (RFC 9110 section 7.1).
             b"*" => self.node(host.root).below,
             [b'/', rest @ ..] => self.walk(host.root, Some(rest)),
             _ => None,
@@ -169,7 +170,7 @@ impl<R, H> Routes<R, H> {
         }
     }
 
-    /// What a host carries, whatever the path.
+    /// The data of a host.
     pub(crate) fn carried(&self, host: &str) -> Option<&H> {
         self.host(host).map(|id| &self.hosts[id as usize].carried)
     }
@@ -182,8 +183,8 @@ impl<R, H> Routes<R, H> {
         self.exact.get(host).or_else(wildcard).copied().or(self.any)
     }
 
-    /// `rest` is what follows the slash behind this node; None at the end of the path. Goes no deeper than the
-    /// patterns do, and each level tries the more specific continuation first.
+    /// `rest` follows the slash after this node; None at the end of the path. The recursion is at most as deep as the
+    /// longest pattern. Each level tries the more specific continuation first.
     fn walk(&self, at: NodeId, rest: Option<&[u8]>) -> Option<PathId> {
         let node = self.node(at);
         let Some(rest) = rest else { return node.here.or(node.below) };
@@ -201,7 +202,7 @@ impl<R, H> Routes<R, H> {
 }
 
 impl<R> Path<R> {
-    /// The route for a method: one that names it, else one that takes all.
+    /// The route for a method: the one that lists it, else the one without methods.
     pub fn route(&self, method: &str) -> Option<&R> {
         let naming =
             |methods: &Option<RouteMethods>| methods.as_ref().is_some_and(|m| m.iter().any(|m| **m == *method));
@@ -209,12 +210,12 @@ impl<R> Path<R> {
         named.or_else(|| self.choices.iter().find(|(methods, _)| methods.is_none())).map(|(_, route)| route)
     }
 
-    /// All routes of the path, in the order of the file; never none.
+    /// The routes of the path, in the order of the file. There is at least one.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
         self.choices.iter().map(|(_, route)| route)
     }
 
-    /// The value of `Allow` (RFC 9110 section 15.5.6).
+    /// The value of the `Allow` header (RFC 9110 section 15.5.6).
     pub(crate) fn allow(&self) -> &HeaderValue {
         &self.allow
     }
@@ -223,14 +224,16 @@ impl<R> Path<R> {
 // === impl Builder ===
 
 impl<R: Clone> Builder<R> {
-    /// Adds a service: its hosts (none: any host) and its routes.
+    /// Adds a service with its hosts and routes. Without hosts it takes every host that no service lists.
     pub fn service(&mut self, hosts: Vec<HostPattern>, entries: Vec<RouteEntry<R>>) {
         self.services.push((hosts, entries));
     }
 
-    /// Compiles. `carry` makes what a host carries out of the services that have it, by position.
+    /// Compiles the tables. `host_data` makes the data of a host from the indices of the services that have it.
+    ///
+    /// Errors: all pairs of routes that match the same requests.
     pub fn build<H>(self, carry: impl Fn(&[usize]) -> H) -> Result<Routes<R, H>, Vec<Conflict>> {
-        // Most entries have a path of their own, which ends at a node of its own.
+        // Capacity: most entries have a path of their own, which ends at a node of its own.
         let entries = self.services.iter().map(|(_, entries)| entries.len()).sum();
         let mut routes = Routes {
             exact: HashMap::new(),
@@ -243,7 +246,7 @@ impl<R: Clone> Builder<R> {
             paths: Vec::with_capacity(entries),
         };
         let mut conflicts = Vec::new();
-        // Hosts with the same services share one tree: a service with a million hosts has one, not a million.
+        // Hosts with the same services share a tree, so a service with a million hosts has one tree.
         let mut trees: StdHashMap<Vec<usize>, HostId> = StdHashMap::new();
         for (pattern, services) in self.services_by_host() {
             let id = match trees.entry(services) {
@@ -290,8 +293,8 @@ impl<R: Clone> Builder<R> {
         Ok(routes)
     }
 
-    /// For each host pattern the services that have it; the same host twice in one service counts twice, so that it
-    /// conflicts with itself.
+    /// The services of each host pattern. A host that occurs twice in one service is counted twice, so that it is a
+    /// conflict.
     fn services_by_host(&self) -> BTreeMap<Option<&HostPattern>, Vec<usize>> {
         let mut hosts: BTreeMap<Option<&HostPattern>, Vec<usize>> = BTreeMap::new();
         for (service, (patterns, _)) in self.services.iter().enumerate() {
@@ -306,16 +309,16 @@ impl<R: Clone> Builder<R> {
     }
 }
 
-/// The tree of one host while it grows.
+/// Builds the tree of a host.
 struct Tree<'a, R, H> {
     routes: &'a mut Routes<R, H>,
     root: NodeId,
-    /// Who put each choice of a path there.
+    /// The service and entry that added each route of a path.
     owners: HashMap<(PathId, usize), (usize, usize)>,
 }
 
 impl<R: Clone, H> Tree<'_, R, H> {
-    /// Adds an entry; or says who already takes its requests.
+    /// Adds an entry. Returns the service and entry of an earlier route that matches the same requests.
     fn add(&mut self, entry: &RouteEntry<R>, owner: (usize, usize)) -> Option<(usize, usize)> {
         let mut at = self.root;
         for segment in entry.path.segments() {
@@ -357,7 +360,7 @@ impl<R: Clone, H> Tree<'_, R, H> {
             return Some(self.owners[&(path, taken)]);
         }
         self.owners.insert((path, choices.len()), owner);
-        // Most paths have one.
+        // Most paths have one route.
         choices.reserve_exact(1);
         choices.push((entry.methods.clone(), entry.route.clone()));
         None
@@ -371,7 +374,8 @@ impl<R, H> Routes<R, H> {
     }
 }
 
-/// A route without methods takes what the others leave, so it overlaps only with another one without.
+/// A route without methods takes only the methods that the others do not list, so it overlaps only with another such
+/// route.
 fn overlap(a: Option<&RouteMethods>, b: Option<&RouteMethods>) -> bool {
     match (a, b) {
         (None, None) => true,
@@ -385,7 +389,7 @@ fn allow<R>(choices: &[(Option<RouteMethods>, R)]) -> HeaderValue {
     HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Tables of routes are addressed with 32 bits; four thousand million entries do not fit into memory anyway.
+/// The tables use 32-bit indices. 2^32 entries do not fit into memory.
 fn id(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 routes")
 }

@@ -1,7 +1,7 @@
-//! A configuration, compiled: everything that requests read, and nothing that can still fail.
+//! A compiled configuration: all that requests read. Nothing in it can fail for reasons of configuration.
 //!
-//! [`load`] is the only way from text to a snapshot; start, reload and `check` all take it.
-//! Nothing ever goes back from here to the [`Document`].
+//! [`load`] is the only way from a text to a snapshot; start, reload and `check` all use it. No code goes back from a
+//! snapshot to a [`Document`].
 
 mod compile;
 mod load;
@@ -20,7 +20,7 @@ use crate::forwarded::TrustedProxies;
 use crate::problem::{KeyPath, PathStep};
 use crate::route::{HostPattern, RouteMatch, Routes};
 
-/// A compiled configuration. Immutable; a reload makes a new one.
+/// A compiled configuration. It is immutable; a reload makes a new one.
 #[derive(Debug)]
 pub struct Snapshot {
     table: Routes<RouteId, Option<Arc<Policy>>>,
@@ -37,91 +37,89 @@ pub struct Snapshot {
     startup: StartupSettings,
 }
 
-/// A route, with all that was inherited.
+/// A route with all inherited settings.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// `service/route`, for logs and metrics.
     pub(crate) name: Arc<str>,
     /// None: no CORS handling.
     pub(crate) policy: Option<Arc<Policy>>,
-    /// Where requests go.
     pub(crate) upstream: UpstreamId,
-    /// What is cut off the front of the path.
+    /// Prefix to remove from the path before the request goes to the upstream.
     pub(crate) strip_prefix: Option<Box<str>>,
-    /// Where it stands in the file.
     pub(crate) place: RoutePlace,
-    /// The nearest `cors`, which counts for it; None when there is none at any level.
+    /// The `cors` key that applies: the nearest one. None if no level has one.
     pub(crate) cors: Option<CorsPlace>,
 }
 
-/// Where a route stands in the file.
+/// The place of a route in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoutePlace {
-    /// Position of the service.
+    /// Index of the service.
     pub(crate) service: u32,
-    /// Position of the route in it; None for the one that a service without routes has.
+    /// Index of the route in the service. None for the only route of a service without `routes`.
     pub(crate) route: Option<u32>,
 }
 
-/// Which `cors` counts for a route.
+/// The `cors` key that applies to a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CorsPlace {
-    /// Where the key stands.
+    /// The level at which the key is.
     pub(crate) level: Level,
-    /// The named policy that it chooses; None when it is written in place, or `false`.
+    /// The name of the policy; None for an inline policy and for `false`.
     pub(crate) name: Option<Arc<str>>,
 }
 
-/// A place where `cors` can stand, from far to near.
+/// A level at which `cors` can be set. Later levels have precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// At the top of the file.
+    /// The top level of the file.
     Top,
-    /// At a service.
+    /// A service.
     Service,
-    /// At a route.
+    /// A route.
     Route,
 }
 
-/// Position of an upstream in [`Snapshot::upstreams`].
+/// Index in [`Snapshot::upstreams`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UpstreamId(pub usize);
 
-/// Position of a route in the snapshot.
+/// Index in [`Snapshot::routes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RouteId(pub(crate) u32);
 
-/// What only a restart can change.
+/// Settings that only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartupSettings {
-    /// Where clients connect, at least one; and whether in TLS.
+    /// Addresses of the listeners, and whether each has TLS. At least one.
     pub listeners: Vec<(SocketAddr, bool)>,
-    /// Where operators connect; None: nowhere.
+    /// Address of the admin listener; None for no admin listener.
     pub admin: Option<SocketAddr>,
-    /// Threads that serve requests; 0 = one per core.
+    /// Threads that serve requests; 0 means one per core.
     pub(crate) threads: usize,
-    /// The longest that SIGTERM waits.
+    /// After SIGTERM: the longest time to wait for requests in progress.
     pub grace_period: Duration,
-    /// How long SIGTERM goes on accepting.
+    /// After SIGTERM: how long connections are still accepted.
     pub drain_delay: Duration,
-    /// Where SIGQUIT hands the sockets over; None: a place that the process finds.
+    /// Path of the socket for upgrades; None for the default path.
     pub(crate) upgrade_socket: Option<Box<str>>,
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// The routes of a path, and the policy of its host.
+    /// The routes of a path, and the policy of the host.
     pub(crate) fn find(&self, host: &str, path: &[u8]) -> RouteMatch<'_, RouteId, Option<Arc<Policy>>> {
         self.table.find(host, path)
     }
 
-    /// The policy for responses of the gateway to a host that no service has.
+    /// The policy for local replies to a host that no service has.
     pub(crate) fn default_policy(&self) -> Option<&Policy> {
         self.default_policy.as_deref()
     }
 
-    /// The policy for responses of the gateway to a host, when no route of the host is behind them.
+    /// The policy for local replies to a host if no route was found.
     pub(crate) fn host_policy(&self, host: &str) -> Option<&Policy> {
         match self.table.carried(host) {
             Some(policy) => policy.as_deref(),
@@ -129,12 +127,12 @@ impl Snapshot {
         }
     }
 
-    /// Whether responses say in `X-Corsgate-Reason` how they were decided.
+    /// Whether responses get `X-Corsgate-Reason` and `X-Request-Id`.
     pub(crate) fn debug_header(&self) -> bool {
         self.debug_header
     }
 
-    /// A route by the position that a verdict gave.
+    /// A route by its index. Panics if there is no such route.
     pub fn route(&self, index: u32) -> &Route {
         &self.routes[index as usize]
     }
@@ -144,43 +142,41 @@ impl Snapshot {
         &self.routes
     }
 
-    /// All upstreams that some route uses.
+    /// All upstreams, named and inline.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
     }
 
-    /// Where clients connect, in the order of the file.
+    /// The listeners, in the order of the file.
     pub(crate) fn listeners(&self) -> &[Arc<Listener>] {
         &self.listeners
     }
 
-    /// The listener behind a local address, which a listener on an unspecified address has many of.
+    /// The listener of a local address. An exact address is preferred to an unspecified one, such as `0.0.0.0`.
     pub(crate) fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
         let found = || self.listeners.iter().filter(|listener| listener.serves(local));
         found().find(|listener| !listener.address.ip().is_unspecified()).or_else(|| found().next())
     }
 
-    /// Whose word about a client is believed.
     pub(crate) fn trusted_proxies(&self) -> &TrustedProxies {
         &self.trusted_proxies
     }
 
-    /// What a client may do.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// One line for each request; None: none.
+    /// None: no access log.
     pub(crate) fn access_log(&self) -> Option<&AccessLog> {
         self.access_log.as_ref()
     }
 
-    /// Names by which the admin listener may be asked, beside addresses and `localhost`.
+    /// Host names that the admin listener accepts, in addition to IP addresses and `localhost`.
     pub(crate) fn admin_hosts(&self) -> &[HostPattern] {
         &self.admin_hosts
     }
 
-    /// What only a restart can change.
+    /// Settings that only a restart can change.
     pub fn startup(&self) -> &StartupSettings {
         &self.startup
     }
@@ -189,7 +185,7 @@ impl Snapshot {
 // === impl StartupSettings, Route ===
 
 impl StartupSettings {
-    /// The keys in which two configurations differ that only a restart can change.
+    /// The top-level keys that differ and that only a restart can change.
     pub(crate) fn differences(&self, new: &StartupSettings) -> Vec<&'static str> {
         let StartupSettings { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
         let mut keys = Vec::new();
@@ -210,19 +206,19 @@ impl StartupSettings {
 }
 
 impl Route {
-    /// Where it stands: `services[0].routes[1]`.
+    /// The place of the route: `services[0].routes[1]`.
     pub(crate) fn at(&self) -> KeyPath {
         self.place.at(Level::Route)
     }
 
-    /// Where the `cors` stands that counts for it, be it a policy, the name of one, or `false`.
+    /// The place of the `cors` key that applies: a policy, the name of one, or `false`.
     pub(crate) fn cors_at(&self) -> Option<KeyPath> {
         let mut at = self.place.at(self.cors.as_ref()?.level);
         at.0.push(PathStep::Key("cors".into()));
         Some(at)
     }
 
-    /// Where its policy is written; None without one.
+    /// The place where the policy is defined. None without a policy.
     pub(crate) fn policy_at(&self) -> Option<KeyPath> {
         self.policy.as_ref()?;
         match &self.cors.as_ref()?.name {
@@ -233,7 +229,7 @@ impl Route {
 }
 
 impl RoutePlace {
-    /// The `cors` of a level, as a document has it for this route; None: there is none.
+    /// The `cors` of this route at a level of the document.
     pub(crate) fn cors(self, document: &Document, level: Level) -> Option<&Cors> {
         let service = || document.services.as_ref()?.get(self.service as usize);
         match level {
@@ -243,7 +239,7 @@ impl RoutePlace {
         }
     }
 
-    /// What of a level this route is in: the whole file, its service, or itself.
+    /// The place of a level: the whole file, the service, or the route.
     pub(crate) fn at(self, level: Level) -> KeyPath {
         let RoutePlace { service, route } = self;
         let mut steps = Vec::new();

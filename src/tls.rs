@@ -1,7 +1,7 @@
-//! Certificates and keys: from the text of PEM files to what a handshake needs.
+//! Certificates and keys: from PEM files to the types of a TLS handshake.
 //!
-//! Every fault that can be known before the first handshake is found here, when the configuration is read: no PEM, a
-//! key that belongs to another certificate, a date that has passed. Files are read and the time is told by the caller.
+//! Every fault that can be known before a handshake is found here, when the configuration is loaded: a file that is not
+//! PEM, a key of another certificate, an expired certificate. The caller passes the contents of the files and the time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,17 +19,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::domain::HostName;
 use crate::problem::ProblemKind;
 
-/// A certificate with its key, as a listener shows it.
+/// A certificate chain with its key, for a listener.
 pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
-    /// Lower case; addresses as HTTP writes them, wildcards without their `*`.
+    /// Names in lower case, IP addresses as in a `Host` header, IPv6 in brackets. Wildcards are stored without `*.`.
     exact: Vec<Box<str>>,
     wildcard: Vec<Box<str>>,
-    /// Seconds since 1970 at which it ends.
+    /// Expiry in seconds since 1970.
     ends: i64,
 }
 
-/// The certificates of a listener, found by the name that a client asks for.
+/// The certificates of a listener, indexed by server name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Certificates {
     all: Vec<Arc<Certificate>>,
@@ -37,35 +37,35 @@ pub(crate) struct Certificates {
     wildcard: HashMap<Box<str>, usize>,
 }
 
-/// Authorities that are trusted to have signed a certificate.
+/// Certificate authorities.
 #[derive(Clone)]
 pub(crate) struct Authorities {
     certificates: Arc<[CertificateDer<'static>]>,
     roots: Arc<RootCertStore>,
 }
 
-/// A certificate with its key, as we show it to an upstream.
+/// A client certificate with its key, for connections to an upstream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The leaf first.
+    /// The end-entity certificate first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// Belongs to the leaf.
+    /// The private key of the first certificate.
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
-/// A file with its name, for messages.
+/// A PEM file and its path, which error messages need.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pem<'a> {
-    /// As written in the configuration.
+    /// The path in the spelling of the configuration.
     pub(crate) path: &'a str,
-    /// What the file holds.
+    /// The contents.
     pub(crate) text: &'a [u8],
 }
 
 // === impl Certificate, Certificates ===
 
 impl Certificate {
-    /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
+    /// Parses a chain, end-entity certificate first, and its key. `now` is in seconds since 1970.
     pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         let facts = Facts::of(chain.path, &certificates[0], now)?;
@@ -73,36 +73,36 @@ impl Certificate {
         Ok(Certificate { key: Arc::new(key), exact: facts.exact, wildcard: facts.wildcard, ends: facts.ends })
     }
 
-    /// What a handshake uses.
     pub(crate) fn key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
 
-    /// Whether it is valid for a host: a name, or an address as HTTP writes it (RFC 9525 section 6).
+    /// Whether the certificate is valid for a host: a name, or an IP address as in a `Host` header (RFC 9525 section
+    /// 6).
     pub(crate) fn covers(&self, host: &str) -> bool {
         let named = |names: &[Box<str>], name: &str| names.iter().any(|known| **known == *name);
         named(&self.exact, host) || base_of(host).is_some_and(|base| named(&self.wildcard, base))
     }
 
-    /// What it is for, as its subject alternative names have it.
+    /// The subject alternative names.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let wildcards = self.wildcard.iter().map(|base| format!("*.{base}"));
         self.exact.iter().map(ToString::to_string).chain(wildcards)
     }
 
-    /// When it ends, in seconds since 1970.
+    /// Expiry in seconds since 1970.
     pub(crate) fn ends(&self) -> i64 {
         self.ends
     }
 
-    /// Whole days from `now`, in seconds since 1970, until it ends.
+    /// Whole days from `now`, in seconds since 1970, to the expiry.
     pub(crate) fn days_left(&self, now: i64) -> i64 {
         (self.ends - now).div_euclid(86_400)
     }
 }
 
 impl Certificates {
-    /// The first is the default. None for none at all.
+    /// The first certificate is the default. None if there is none.
     pub(crate) fn new(all: Vec<Arc<Certificate>>) -> Option<Self> {
         all.first()?;
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
@@ -117,21 +117,21 @@ impl Certificates {
         Some(Certificates { all, exact, wildcard })
     }
 
-    /// The one for a name in lower case: the first that has exactly this name, else the first whose wildcard covers
-    /// it, else the default.
+    /// Selects a certificate for a server name in lower case: the first with this name, else the first with a matching
+    /// wildcard, else the default.
     pub(crate) fn find(&self, name: Option<&str>) -> &Arc<Certificate> {
         let found = name
             .and_then(|name| self.exact.get(name).or_else(|| base_of(name).and_then(|base| self.wildcard.get(base))));
         &self.all[found.copied().unwrap_or(0)]
     }
 
-    /// All of them, the default first.
+    /// All certificates, the default first.
     pub(crate) fn all(&self) -> &[Arc<Certificate>] {
         &self.all
     }
 }
 
-/// Two are the same when they show the same chain: the key belongs to its leaf.
+/// Equal chains are equal certificates, because the key belongs to the chain.
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
         self.key.cert == other.key.cert
@@ -141,7 +141,7 @@ impl PartialEq for Certificate {
 impl Eq for Certificate {}
 
 impl fmt::Debug for Certificate {
-    /// Never the key.
+    /// Never prints the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Certificate { exact, wildcard, ends, .. } = self;
         f.debug_struct("Certificate")
@@ -152,7 +152,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// What a wildcard of one label would stand in front of: RFC 9525 section 6.3 allows no more.
+/// The name without its first label: a wildcard stands for exactly one label (RFC 9525 section 6.3).
 fn base_of(name: &str) -> Option<&str> {
     let (label, base) = name.split_once('.')?;
     (!label.is_empty()).then_some(base)
@@ -161,7 +161,7 @@ fn base_of(name: &str) -> Option<&str> {
 // === impl Authorities, Identity ===
 
 impl Authorities {
-    /// Reads a file with one authority or more.
+    /// Parses a file with one or more certificates.
     pub(crate) fn parse(pem: Pem<'_>) -> Result<Self, ProblemKind> {
         let certificates = read_chain(pem)?;
         let mut roots = RootCertStore::empty();
@@ -174,12 +174,12 @@ impl Authorities {
         Ok(Authorities { certificates: certificates.into(), roots: Arc::new(roots) })
     }
 
-    /// For rustls.
+    /// The form that rustls needs.
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
 
-    /// For Pingora.
+    /// The form that Pingora needs.
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
@@ -200,7 +200,7 @@ impl fmt::Debug for Authorities {
 }
 
 impl Identity {
-    /// Reads a chain, leaf first, and the key of the leaf. `now` is in seconds since 1970.
+    /// Parses a chain, end-entity certificate first, and its key. `now` is in seconds since 1970.
     pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
         Facts::of(chain.path, &certificates[0], now)?;
@@ -217,7 +217,7 @@ impl Clone for Identity {
 
 // --- reading
 
-/// What a leaf says about itself.
+/// The fields of an end-entity certificate that are used here.
 struct Facts {
     exact: Vec<Box<str>>,
     wildcard: Vec<Box<str>>,
@@ -254,7 +254,7 @@ impl Facts {
     }
 }
 
-/// An address as the authority of a request names it.
+/// An IP address as in the authority of a request.
 fn address(bytes: &[u8]) -> Option<Box<str>> {
     let ip = match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string(),

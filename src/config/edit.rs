@@ -1,8 +1,7 @@
-//! Edits of a configuration's text that keep its formatting, and the lines in which two texts differ.
+//! Edits the text of a configuration and keeps its formatting. Also compares two texts by lines.
 //!
-//! An edit looks at the form in which a list or mapping is written, and goes on in the same: in one line or in several,
-//! with quotes or without, in YAML or in JSON. Where it does not understand the form it gives up; and whoever offers an
-//! edit reads the edited text again first.
+//! An edit keeps the form of the list or mapping: flow or block style, quoted or plain, YAML or JSON. If it does not
+//! understand the form, it returns None. Callers read the edited text again before they offer the edit.
 //!
 //! ```
 //! use corsgate::config::{NewValue, Source};
@@ -29,31 +28,32 @@ use super::source::{Source, Tree};
 use super::yaml::reads_as_text;
 use crate::problem::{KeyPath, PathStep, Replacement};
 
-/// A value to be written.
+/// A value to insert into the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewValue {
-    /// A text, in quotes where it needs them.
+    /// A string. It is quoted if it needs quotes.
     Text(String),
-    /// A word or number that is no text.
+    /// A number, boolean or null, inserted unchanged.
     Literal(&'static str),
-    /// Texts.
+    /// A list of strings.
     List(Vec<String>),
-    /// Keys with their values.
+    /// A mapping.
     Mapping(Vec<(&'static str, NewValue)>),
 }
 
-/// Lines that are replaced by others.
+/// Lines of one text and the lines that replace them in another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hunk {
-    /// The first of them, from 1; where nothing is removed, the line in front of which the others come.
+    /// Number of the first removed line, from 1. If no line is removed, the number of the line before which the new
+    /// ones are inserted.
     pub(crate) line: usize,
-    /// What stands there, without line feeds.
+    /// The old lines, without line feeds.
     pub(crate) removed: Vec<String>,
-    /// What is to stand there, without line feeds.
+    /// The new lines, without line feeds.
     pub(crate) added: Vec<String>,
 }
 
-/// The lines in which two texts differ. Applied to the lines of `old`, what is between line feeds, they make `new`.
+/// The differences between two texts, by lines. Applied to the lines of `old`, they give `new`.
 pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
@@ -67,15 +67,14 @@ pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
     changes.map(hunk).collect()
 }
 
-/// What a path leads to.
+/// The target of a path.
 enum Found<'s> {
-    /// A value.
     Value(&'s Tree),
     /// An entry of a comma-separated string.
     Part(Range<usize>),
 }
 
-/// How collections are written on one line or several, and texts with or without quotes.
+/// The syntax of the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Notation {
     Yaml,
@@ -85,8 +84,8 @@ enum Notation {
 // === impl Source ===
 
 impl Source<'_> {
-    /// The text with one more entry at the end of a list, be it a flow or a block list, a single word or a
-    /// comma-separated string. None when there is no such list, or it is written in a way that is not understood.
+    /// The text with an entry added to a list: a flow or block sequence, a single string, or a comma-separated string.
+    /// None if there is no such list, or its form is not understood.
     pub(crate) fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
         let Found::Value(tree) = self.node(list)? else { return None };
         let notation = self.notation();
@@ -101,7 +100,7 @@ impl Source<'_> {
                 if self.is_flow(tree) {
                     return Some(self.replaced(last.end..last.end, &self.separated(last.start, &quoted)));
                 }
-                // `- ` and what stands in front of it, again.
+                // The indentation and the `- ` of the last entry.
                 let lead = &self.text[self.line_start(last.start)..last.start];
                 let is_dash = lead.trim_start().strip_prefix('-').is_some_and(|rest| rest.trim().is_empty());
                 let end = self.line_end(last.end);
@@ -111,7 +110,7 @@ impl Source<'_> {
         }
     }
 
-    /// The text with a key of a mapping set to a value: in place of the value that it has, or as a new key.
+    /// The text with a key of a mapping set to a value. An existing value is replaced.
     pub(crate) fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
         let Found::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
@@ -128,7 +127,7 @@ impl Source<'_> {
             let (start, end) = (self.byte(last_key.start), self.range(last_value).end.max(self.byte(last_key.end)));
             return Some(self.replaced(end..end, &self.separated(start, &written)));
         }
-        // Behind the keys that stand on a line each, in front of the long ones.
+        // After the last key on a single line, before keys with longer values.
         let is_short = |(_, key, value): &&(String, _, Tree)| {
             let key: &saphyr_parser::Span = key;
             let end = self.range(value).end.max(self.byte(key.end));
@@ -141,8 +140,7 @@ impl Source<'_> {
         Some(self.replaced(end..end, &format!("{}{indent}{written}", self.line_break(end))))
     }
 
-    /// The text with another value at a place where one stands on a line, or in brackets; also an entry of a
-    /// comma-separated string.
+    /// The text with a value replaced: a scalar, a flow collection, or an entry of a comma-separated string.
     pub(crate) fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
         match self.node(at)? {
             Found::Part(range) => {
@@ -152,14 +150,14 @@ impl Source<'_> {
             Found::Value(tree) if matches!(tree, Tree::Scalar(_)) || self.is_flow(tree) => {
                 let range = self.range(tree);
                 let written = value.written(self.notation());
-                // An empty value has no place of its own.
+                // An empty value has no range that could be replaced.
                 (!range.is_empty() && !self.is_special(&range)).then(|| self.replaced(range, &written))
             }
             Found::Value(_) => None,
         }
     }
 
-    /// The text with a problem's replacement at its place.
+    /// The text with the replacement of a problem applied.
     pub(crate) fn with_replacement(&self, at: &KeyPath, replacement: &Replacement) -> Option<String> {
         match replacement {
             Replacement::Text(text) => self.with_value(at, &NewValue::Text(text.clone())),
@@ -169,7 +167,7 @@ impl Source<'_> {
         }
     }
 
-    /// The text with another name for a key.
+    /// The text with a key renamed.
     pub(crate) fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
         let (PathStep::Key(key), parent) = at.0.split_last()? else { return None };
         let Found::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
@@ -178,7 +176,7 @@ impl Source<'_> {
         Some(self.replaced(range, &written_key(name, self.notation())))
     }
 
-    /// The text without an entry of a list, or without a key and its value. None for the only one there is.
+    /// The text without an entry of a list, or without a key and its value. None if it is the only one.
     pub(crate) fn without(&self, at: &KeyPath) -> Option<String> {
         let (last, parent) = at.0.split_last()?;
         let parent_path = KeyPath(parent.to_vec());
@@ -214,7 +212,7 @@ impl Source<'_> {
         let lead = self.text[line..range.start].trim_start();
         let is_dash = |lead: &str| lead.strip_prefix('-').is_some_and(|rest| rest.trim().is_empty());
         match (last, ranges.get(position + 1)) {
-            // The first key of an entry stands behind its dash, and the next one moves up to it.
+            // The first key of a block entry is on the line of the dash, so the next key moves there.
             (PathStep::Key(_), Some(next)) if is_dash(lead) => Some(self.replaced(range.start..next.start, "")),
             (PathStep::Key(_), _) if !lead.is_empty() => None,
             (PathStep::Index(_), _) if !is_dash(lead) => None,
@@ -245,7 +243,7 @@ impl Source<'_> {
         Some(Found::Value(at))
     }
 
-    /// An entry of a string on one line, without the space around it; the whole of one without commas.
+    /// An entry of a comma-separated string on one line, without white space. The whole string if it has no comma.
     fn part(&self, string: Range<usize>, index: usize) -> Option<Range<usize>> {
         let inner = self.inner(&string)?;
         let mut start = inner.start;
@@ -259,7 +257,7 @@ impl Source<'_> {
         None
     }
 
-    /// What stands between the quotes of a string, or all of it; None for one in another form.
+    /// The range between the quotes of a string, or the whole of a plain string. None for other forms.
     fn inner(&self, string: &Range<usize>) -> Option<Range<usize>> {
         let text = &self.text[string.clone()];
         if self.is_special(string) || text.contains(['\n', '\\']) {
@@ -272,7 +270,7 @@ impl Source<'_> {
         }
     }
 
-    /// An alias, or a text over several lines: what it says stands elsewhere, or not on one line.
+    /// An alias, a tag or a text over several lines: the value is defined elsewhere, or is not on one line.
     fn is_special(&self, range: &Range<usize>) -> bool {
         self.text[range.clone()].starts_with(['*', '&', '!', '|', '>']) || self.text[range.clone()].contains('\n')
     }
@@ -282,7 +280,7 @@ impl Source<'_> {
         !matches!(tree, Tree::Scalar(_)) && self.text[self.start(tree)..].starts_with(opens)
     }
 
-    /// Where a value begins, behind the anchor that it may have: what is edited there is edited for all aliases.
+    /// Start of a value, after its anchor if it has one, so that an edit also applies to all aliases.
     fn start(&self, tree: &Tree) -> usize {
         let start = self.byte(tree.span().start);
         let text = &self.text[start..];
@@ -301,12 +299,12 @@ impl Source<'_> {
         let end = end.max(start);
         match tree {
             Tree::Scalar(_) => start..end,
-            // The parser's own end is where it goes on, behind the space.
+            // The parser's end is after the white space that follows.
             Tree::List(..) | Tree::Map(..) => start..start + self.text[start..end].trim_end().len(),
         }
     }
 
-    /// The parser counts characters.
+    /// The byte offset of a marker. The parser counts characters.
     fn byte(&self, marker: Marker) -> usize {
         let index = marker.index();
         match self.text.is_ascii() {
@@ -319,15 +317,15 @@ impl Source<'_> {
         self.text[..byte].rfind('\n').map_or(0, |feed| feed + 1)
     }
 
-    /// In front of the line break, and of the carriage return that may belong to it.
+    /// Before the line break, including a carriage return.
     fn line_end(&self, byte: usize) -> usize {
-        // A text over several lines ends where the next line begins.
+        // A text over several lines ends at the start of the next line.
         let byte = if self.text[..byte].ends_with('\n') { byte - 1 } else { byte };
         let end = self.text[byte..].find('\n').map_or(self.text.len(), |feed| byte + feed);
         if self.text[..end].ends_with('\r') { end - 1 } else { end }
     }
 
-    /// How lines break there, or at the end of the text.
+    /// The line break at `end`, or the one that the text uses.
     fn line_break(&self, end: usize) -> &'static str {
         match self.text[end..].starts_with("\r\n") || (end == self.text.len() && self.text.contains("\r\n")) {
             true => "\r\n",
@@ -341,14 +339,14 @@ impl Source<'_> {
         if self.text.trim_start().starts_with('{') { Notation::Json } else { Notation::Yaml }
     }
 
-    /// The quotes that all texts of a list have.
+    /// The quotes that all strings of a list have.
     fn quotes(&self, entries: &[Tree]) -> Option<char> {
         let quote = |entry: &Tree| self.text[self.range(entry)].chars().next().filter(|c| matches!(c, '"' | '\''));
         let first = quote(entries.first()?)?;
         entries.iter().all(|entry| quote(entry) == Some(first)).then_some(first)
     }
 
-    /// What is added behind an entry of a collection in brackets; on a line of its own where that one is.
+    /// A new entry of a flow collection with its separator. It gets a line of its own if the last entry has one.
     fn separated(&self, last_start: usize, written: &str) -> String {
         let lead = &self.text[self.line_start(last_start)..last_start];
         match lead.trim().is_empty() && self.line_start(last_start) > 0 {
@@ -379,14 +377,14 @@ impl Source<'_> {
         Some(self.replaced(cut, ""))
     }
 
-    /// The whole text with another one in place of a range; the byte order mark is not part of it.
+    /// The whole text, byte order mark included, with a range replaced.
     fn replaced(&self, range: Range<usize>, with: &str) -> String {
         let mark = &self.whole()[..self.whole().len() - self.text.len()];
         [mark, &self.text[..range.start], with, &self.text[range.end..]].concat()
     }
 }
 
-/// Without what would end the string or the entry.
+/// Whether an entry has no character that would end the string or the entry.
 fn fits_in_string(entry: &str) -> bool {
     !entry.is_empty() && entry.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\'' | b'\\' | b'#'))
 }
@@ -418,7 +416,7 @@ fn written_key(key: &str, notation: Notation) -> String {
     }
 }
 
-/// A text as YAML or JSON writes it, with quotes where it needs them or the others have them.
+/// A string in YAML or JSON, quoted if it needs quotes or if `quotes` says so.
 fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
     let double = || serde_json::Value::String(text.to_owned()).to_string();
     match (notation, quotes) {
@@ -429,7 +427,7 @@ fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
     }
 }
 
-/// Whether a text needs no quotes, also between brackets.
+/// Whether a string needs no quotes, also in a flow collection.
 fn is_plain(text: &str) -> bool {
     let bytes_are_plain =
         text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b':' | b'~' | b'+'));
@@ -440,7 +438,7 @@ fn is_plain(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// `a.b[0].c` as a path.
+    /// Parses `a.b[0].c`.
     fn path(text: &str) -> KeyPath {
         let steps = text.split(['.', '[']).filter(|step| !step.is_empty());
         KeyPath(

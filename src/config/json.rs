@@ -1,11 +1,11 @@
-//! JSON without a liberty that serde takes with it: a list in place of a mapping, whose entries become the values of
-//! the keys in the order of their declaration. PickError means that, and YAML does not have it.
+//! A strict JSON reader. serde also accepts an array where a struct is expected and assigns its entries to the fields
+//! in the order of their declaration. The YAML reader does not, and such an array is always a mistake.
 
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads a text that must be JSON.
+/// Parses a text as JSON.
 pub(super) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Strict(&mut json))?;
@@ -13,10 +13,10 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Res
     Ok(value)
 }
 
-/// Whatever takes part in reading, all the way down: it asks for a mapping where a struct is wanted.
+/// Wraps each deserializer, visitor and seed. It requests a mapping where serde requests a struct.
 struct Strict<T>(T);
 
-/// Methods that hand on to those of the same name.
+/// Methods that call the method of the same name.
 macro_rules! forward {
     ($($read:ident($($argument:ident: $type:ty),*))*) => {
         $(fn $read<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, D::Error> {
@@ -105,7 +105,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
         self.0.visit_map(Strict(map))
     }
 
-    /// A word and nothing inside.
+    /// For a variant without data.
     fn visit_enum<A: EnumAccess<'de>>(self, word: A) -> Result<V::Value, A::Error> {
         self.0.visit_enum(word)
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::config::Document;
 
-    /// Else every JSON file would be read as YAML, which takes many times as long.
+    /// If the JSON parser refused such a file, the YAML parser would read it, which takes many times longer.
     #[test]
     fn a_file_with_every_key_is_the_same_as_in_yaml() {
         let yaml = include_str!("../../conf/reference.yaml");

@@ -1,10 +1,9 @@
-//! The shape of the configuration file for those who do not read it with us: editors, as a JSON Schema, and people, as
-//! the reference page. Both are made from the types of [`crate::config`] and [`crate::cors::Settings`], whose comments
-//! are what they say of a key, and from the defaults that those types have.
+//! Describes the configuration file to editors, as a JSON Schema, and to people, as the reference page. Both are made
+//! from the types of [`crate::config`] and [`crate::cors::Settings`]: their doc comments and their defaults.
 //!
-//! A schema knows less than `check`: it sees no names, files and lines, and no rule about two places. It refuses no
-//! file that `check` accepts, but for oddities: YAML's `null`, `true` and numbers without quotes, which are texts to
-//! `check` where it wants a text, are texts to the schema only where somebody may mean them so.
+//! A schema knows less than `check`: it does not see names, files, line numbers, or rules about two places. It accepts
+//! every file that `check` accepts, with one exception. Where `check` expects a string, it also accepts YAML's `null`,
+//! `true` and numbers without quotes; the schema accepts them only where they are plausible.
 
 use std::fmt::Write as _;
 
@@ -28,7 +27,7 @@ pub fn json() -> String {
     format!("{schema:#}\n")
 }
 
-/// The reference page in Markdown: one table for each mapping, in the order of the file.
+/// The reference page in Markdown: one table per mapping, in the order of the file.
 pub fn reference() -> String {
     let root = root();
     let mut reference = Reference { root: &root, sections: Vec::new() };
@@ -43,7 +42,7 @@ fn root() -> Value {
     let mut root = generator.into_root_schema_for::<Document>().to_value();
     for_each_property(&mut root, tidy);
     accept_empty_mappings(&mut root);
-    // What it is stands in front, for people who look into it.
+    // `$schema`, title and description come first, for readers of the schema.
     let mut ordered: Map<String, Value> =
         ["$schema", "title", "description"].map(|key| (key.to_owned(), root[key].take())).into_iter().collect();
     if let Value::Object(rest) = root {
@@ -52,8 +51,8 @@ fn root() -> Value {
     Value::Object(ordered)
 }
 
-/// Takes out what schemars says of an `Option` and of Rust's numbers: a key that is written must have a value, and how
-/// wide a number is in memory is no concern of editors.
+/// Removes what schemars adds for `Option` and for Rust's numbers. A key must have a value, and the size of a number in
+/// memory does not matter to editors.
 fn tidy(property: &mut Value) {
     let is_null = |schema: &Value| schema["type"] == "null" || *schema == "null";
     let Some(object) = property.as_object_mut() else { return };
@@ -71,7 +70,7 @@ fn tidy(property: &mut Value) {
             }
         }
     }
-    // The default of a mapping is that of its keys, which say theirs themselves.
+    // The default of a mapping follows from the defaults of its keys, which are given there.
     object.retain(|key, value| key != "format" && !(key == "default" && (value.is_null() || value.is_object())));
     if object.contains_key("enum") {
         object.retain(|key, _| key != "minimum" && key != "maximum");
@@ -81,7 +80,7 @@ fn tidy(property: &mut Value) {
     }
 }
 
-/// A key with nothing behind it is an empty mapping to the reader, which is fine where nothing need be in it.
+/// The YAML reader takes a key without a value as an empty mapping. The schema allows that where no key is required.
 fn accept_empty_mappings(root: &mut Value) {
     let mut empty = Vec::new();
     let definitions = root["$defs"].clone();
@@ -101,7 +100,7 @@ fn accept_empty_mappings(root: &mut Value) {
     }
 }
 
-/// Editors show the description of a key, and not all of them its default.
+/// Adds the default to the description, because not all editors show defaults.
 fn say_default(property: &mut Value) {
     let default = property.get("default").map(written);
     if let (Some(default), Some(Value::String(text))) = (default, property.get_mut("description")) {
@@ -109,7 +108,7 @@ fn say_default(property: &mut Value) {
     }
 }
 
-/// What is said of every key, at the top and in every definition.
+/// Calls `change` for every key of the top level and of all definitions.
 fn for_each_property(root: &mut Value, mut change: impl FnMut(&mut Value)) {
     let mut keys_of = |mapping: &mut Value| {
         let properties = mapping.get_mut("properties").and_then(Value::as_object_mut);
@@ -124,11 +123,11 @@ fn definition_of(schema: &Value) -> Option<&str> {
     schema["$ref"].as_str()?.strip_prefix("#/$defs/")
 }
 
-/// A value as the configuration writes it.
+/// A value in the syntax of the configuration.
 fn written(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        // 1.0
+        // `1.0` as `1`.
         Value::Number(number) => number.to_string().trim_end_matches(".0").to_owned(),
         value => value.to_string(),
     }
@@ -138,11 +137,11 @@ fn written(value: &Value) -> String {
 
 struct Reference<'s> {
     root: &'s Value,
-    /// In the order of the file, those of a mapping behind it.
+    /// In the order of the file; nested mappings follow the mapping that contains them.
     sections: Vec<Section<'s>>,
 }
 
-/// A mapping, and where it stands.
+/// A mapping and the places where it is used.
 struct Section<'s> {
     schema: &'s Value,
     heading: String,
@@ -150,7 +149,7 @@ struct Section<'s> {
 }
 
 impl<'s> Reference<'s> {
-    /// Adds a mapping and those inside. `path` is in front of its keys.
+    /// Adds a mapping and the mappings in it. `path` is the prefix of its keys.
     fn visit(&mut self, schema: &'s Value, path: &str, heading: &str) {
         self.sections.push(Section { schema, heading: heading.to_owned(), places: Vec::new() });
         for (key, property) in properties(schema) {
@@ -170,7 +169,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// The mappings that a value can be or hold, each with what leads to it.
+    /// The mappings that a value can be or contain, each with the path to it.
     fn mappings_in(&self, schema: &'s Value) -> Vec<(&'s str, String)> {
         let below = |schema: Option<&'s Value>, step: &str| -> Vec<(&'s str, String)> {
             let found = schema.map(|schema| self.mappings_in(schema)).unwrap_or_default();
@@ -210,7 +209,7 @@ impl<'s> Reference<'s> {
 
     fn table(&self, section: &Section<'_>, page: &mut String) {
         let Section { schema, heading: _, places } = section;
-        // The top level stands nowhere, and the heading of most is the one place where they stand.
+        // The top level has no place. Most mappings have one, which is their heading.
         if !places.is_empty() {
             let about = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
             let places: Vec<String> = places.iter().map(|place| format!("`{place}`")).collect();
@@ -230,7 +229,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// What can be written, in words.
+    /// The possible values, in words.
     fn form(&self, schema: &Value) -> String {
         if let Some(name) = definition_of(schema) {
             let definition = &self.root["$defs"][name];
@@ -273,7 +272,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// What a key means, and each of its words.
+    /// The description of a key and of each of its words.
     fn meaning(&self, schema: &Value) -> String {
         let mut meaning = schema["description"].as_str().map(cell).unwrap_or_default();
         let words = definition_of(schema.get("items").unwrap_or(schema)).map(|name| &self.root["$defs"][name]["oneOf"]);
@@ -289,12 +288,12 @@ fn properties(mapping: &Value) -> impl Iterator<Item = (&str, &Value)> {
     mapping["properties"].as_object().into_iter().flatten().map(|(key, property)| (key.as_str(), property))
 }
 
-/// A text within a table.
+/// A text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
 }
 
-/// What GitHub makes of a heading.
+/// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()

@@ -1,33 +1,33 @@
-//! A configuration's text with its name: turns the path of a key into line, column and excerpt.
+//! The text of a configuration with its name. It finds the line, column and excerpt of a key.
 
 use saphyr_parser::{Event, Marker, Parser, Span};
 
 use crate::problem::{KeyPath, PathStep};
 
-/// A file's name and text, and where its keys are.
+/// Name and text of a file, and the positions of its keys.
 #[derive(Debug)]
 pub struct Source<'t> {
     name: &'t str,
     whole: &'t str,
-    /// Without the byte order mark, as the parser counts.
+    /// Without the byte order mark, which the parser does not count.
     pub(super) text: &'t str,
     pub(super) root: Option<Tree>,
 }
 
-/// Where something stands, for people and editors.
+/// A position in the text, for error messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place<'t> {
     /// From 1.
     pub(crate) line: usize,
     /// From 1, in characters.
     pub(crate) column: usize,
-    /// How many characters of the line are meant.
+    /// Number of characters to mark.
     pub(crate) width: usize,
     /// The line, without its end.
     pub(crate) excerpt: &'t str,
 }
 
-/// A YAML value with the spans of its keys and values. The span of a list or mapping ends where the last of it does.
+/// A YAML value with the spans of its keys and values. The span of a collection ends where its last entry ends.
 #[derive(Debug)]
 pub(super) enum Tree {
     Scalar(Span),
@@ -36,7 +36,8 @@ pub(super) enum Tree {
 }
 
 impl<'t> Source<'t> {
-    /// Reads the positions of a text that need not be valid.
+    /// Reads the positions of a text. The text may be invalid; then the positions before the first syntax error are
+    /// known.
     pub fn new(name: &'t str, text: &'t str) -> Self {
         let whole = text;
         let text = super::without_mark(whole);
@@ -48,34 +49,34 @@ impl<'t> Source<'t> {
         self.whole
     }
 
-    /// The file's name, as the user gave it.
+    /// The file name, in the user's spelling.
     pub(crate) fn name(&self) -> &'t str {
         self.name
     }
 
-    /// Where the value of a key is. One that is missing is where its parent is; an entry of a comma-separated string
-    /// is within it.
+    /// The position of a value. For a missing key it is the position of its parent, and for an entry of a
+    /// comma-separated string the position of the entry.
     pub(crate) fn place(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Value)
     }
 
-    /// Where a key itself is.
+    /// The position of a key.
     pub(crate) fn place_of_key(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Key)
     }
 
-    /// The line of a key, or of the nearest one around it that is there.
+    /// The line of a key, or of the nearest parent that exists.
     pub(crate) fn line(&self, path: &KeyPath) -> usize {
         self.walk(path).0
     }
 
-    /// The line of a key that is there.
+    /// The line of a key, if the key exists.
     pub(crate) fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
         let (line, all) = self.walk(path);
         all.then_some(line)
     }
 
-    /// How far a path leads: to which line, and whether to its end.
+    /// Follows a path as far as it exists. The line that was reached, and whether it is the end of the path.
     fn walk(&self, path: &KeyPath) -> (usize, bool) {
         let (mut line, mut at) = (1, self.root.as_ref());
         for step in &path.0 {
@@ -101,17 +102,17 @@ impl<'t> Source<'t> {
     }
 
     fn find(&self, path: &KeyPath, part: Part) -> Place<'t> {
-        // An empty file has no root, and whatever it lacks is missing at its beginning.
+        // An empty file has no root. Missing keys are reported at its first character.
         let Some(mut at) = self.root.as_ref() else { return self.at(1, 0, 1) };
         let (mut start, mut width) = at.start();
         for (i, step) in path.0.iter().enumerate() {
             match (step, at) {
                 (PathStep::Key(name), Tree::Map(_, entries)) => {
-                    // The last of two, because the last one is the one that should not be there.
+                    // The last of several equal keys, because the last one is the duplicate.
                     let Some((_, key, value)) = entries.iter().rev().find(|(key, _, _)| key == name) else { break };
                     at = value;
                     let is_last = i + 1 == path.0.len();
-                    // A mapping or list begins on a later line than its key, and the key is what people look for.
+                    // A collection begins on a later line than its key. Readers look for the key.
                     let span = match value {
                         Tree::Scalar(span) if !span.is_empty() && is_last && part == Part::Value => *span,
                         _ => *key,
@@ -132,19 +133,19 @@ impl<'t> Source<'t> {
         self.at(start.line(), start.col(), width)
     }
 
-    /// Where a syntax error is, from its own line and column (both from 1).
+    /// The position of a syntax error. Both numbers are from 1.
     pub(crate) fn at_line(&self, line: usize, column: usize) -> Place<'t> {
         self.at(line, column.saturating_sub(1), 1)
     }
 
-    /// Where a byte is, counted from 0.
+    /// The position of a byte offset, from 0.
     pub(crate) fn at_byte(&self, position: usize) -> Place<'t> {
         let before = self.text.get(..position).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         self.at(before.matches('\n').count() + 1, before[line_start..].chars().count(), 1)
     }
 
-    /// Keys that stand twice in one mapping: the second one's path, and the line of the first.
+    /// Duplicate keys of a mapping: the path of the second one and the line of the first.
     pub(super) fn keys_that_stand_twice(&self) -> Vec<(KeyPath, usize)> {
         let mut found = Vec::new();
         if let Some(root) = &self.root {
@@ -153,14 +154,14 @@ impl<'t> Source<'t> {
         found
     }
 
-    /// `column` from 0.
+    /// `column` is from 0.
     fn at(&self, line: usize, column: usize, width: usize) -> Place<'t> {
         let excerpt = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
         let room = excerpt.chars().count().saturating_sub(column).max(1);
         Place { line, column: column + 1, width: width.clamp(1, room), excerpt: excerpt.trim_end() }
     }
 
-    /// One entry of `"a, b"`. Only for strings on one line; others are shown whole.
+    /// The position of an entry in `"a, b"`. A string over several lines is shown as a whole.
     fn comma_entry(&self, scalar: Span, index: usize) -> Place<'t> {
         let whole = self.at(scalar.start.line(), scalar.start.col(), scalar.len());
         let text: String = whole.excerpt.chars().skip(scalar.start.col()).take(scalar.len()).collect();
@@ -181,7 +182,7 @@ impl<'t> Source<'t> {
     }
 }
 
-/// Which part of `key: value` is meant.
+/// A part of `key: value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Key,
@@ -189,7 +190,7 @@ enum Part {
 }
 
 impl Tree {
-    /// Where it begins, and how many characters to mark: of a list or mapping only the first.
+    /// Start of the value and number of characters to mark: one for a collection.
     fn start(&self) -> (Marker, usize) {
         match self {
             Tree::Scalar(span) => (span.start, span.len()),
@@ -228,17 +229,18 @@ impl Tree {
     }
 }
 
-/// Builds the tree from the parser's events.
+/// Builds the tree from the events of the parser.
 struct Reader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
     depth: usize,
     ended: bool,
 }
 
-/// What a key is called that is a list or a mapping.
+/// Stands for a key that is a collection.
 pub(super) const NO_WORD: &str = "?";
 
-/// serde_yaml refuses what is nested deeper; until it does, nothing here may run out of stack.
+/// serde_yaml refuses deeper nesting. This bound keeps the reader, which also reads refused files, from overflowing its
+/// stack.
 const DEEPEST: usize = 128;
 
 impl<'t> Reader<'t> {
@@ -252,15 +254,15 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// None at the end, at the first error, and once the text turned out to be nested too deeply: what is open there
-    /// is closed everywhere, or the rest of it would be taken for something else.
+    /// None at the end, at the first error, and after the nesting limit was reached. All open collections end there, so
+    /// that the rest of the text is not read at a wrong level.
     fn next(&mut self) -> Option<(Event<'t>, Span)> {
         let event = if self.ended { None } else { self.events.next_event().and_then(Result::ok) };
         self.ended = event.is_none();
         event
     }
 
-    /// Ends quietly at the first error: what was read until there still has its places.
+    /// Ends at the first error without a message. The positions before the error stay known.
     fn tree(&mut self, event: &Event<'t>, span: Span) -> Option<Tree> {
         if self.depth == DEEPEST {
             self.ended = true;
@@ -291,7 +293,7 @@ impl<'t> Reader<'t> {
                             break;
                         }
                         Event::Scalar(text, ..) => text.into_owned(),
-                        // A key that is no string is no key of ours; serde says so.
+                        // A key that is not a string; serde reports it.
                         other => {
                             self.tree(&other, key_span);
                             NO_WORD.into()
@@ -314,7 +316,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// From the start of a collection to its end: a closing bracket, or where its last entry ends.
+/// The span from the start of a collection to its closing bracket, or to the end of its last entry.
 fn whole(start: Span, end: Option<Span>, last: Option<&Tree>) -> Span {
     let bracket = end.filter(|end| !end.is_empty()).map(|end| end.end);
     let end = bracket.or(last.map(|last| last.span().end)).unwrap_or(start.end);

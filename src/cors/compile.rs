@@ -1,4 +1,4 @@
-//! Settings to a policy: every check that a policy must pass, all problems at once.
+//! Compiles [`Settings`] to a [`Policy`]. All checks of a policy are here, and all problems are reported at once.
 
 use std::cell::RefCell;
 
@@ -13,8 +13,8 @@ use crate::notation::List;
 use crate::problem::{At, Known, ProblemKind, Problems, Severity};
 
 impl Policy {
-    /// Reads a policy's settings; `at` is where they stand. None when there is an error among the problems that this
-    /// adds, or when an origin set that it uses has one.
+    /// Compiles a policy; `at` is the place of the settings in the file. Adds all problems to `problems`. None if one
+    /// of them is an error, or if an origin set that the policy uses has errors.
     pub fn compile(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let mut found = Problems::default();
         let policy = Self::compile_into(settings, sets, at, &mut found);
@@ -45,7 +45,7 @@ impl Policy {
             regexes: ("timing_allow_origins_by_regex", settings.timing_allow_origins_by_regex.as_ref()),
             sets: None,
         };
-        // Timing information is no credentialed content: `*` is fine there.
+        // Timing information is not sent with credentials, so `*` is safe here.
         let timing = match keys.are_absent() {
             true => None,
             false => Some(keys.compile(sets, false, &dangers, problems)?),
@@ -78,7 +78,7 @@ impl Policy {
                 None
             }
         };
-        // What a policy with errors needs or leaves out is not known yet.
+        // Hints about unnecessary or missing keys would be guesses while the policy has errors.
         if problems.any_errors() {
             problems.retain(|problem| problem.kind.severity() != Severity::Hint);
         } else if origins.is_some() {
@@ -113,7 +113,7 @@ impl Policy {
         policy.removal_allowed = match settings.upstream_headers {
             UpstreamHeaders::Replace => Removal::AllAccessControl(policy.timing_field()),
             UpstreamHeaders::Override => {
-                // Allow-Credentials and Expose-Headers may be the upstream's, unless the policy sets its own.
+                // The upstream may set Allow-Credentials and Expose-Headers unless the policy does.
                 const OVERRIDDEN: Fields = Fields::of(&[
                     Field::AllowOrigin,
                     Field::AllowMethods,
@@ -132,7 +132,7 @@ impl Policy {
 }
 
 impl Origins {
-    /// Compiles a named set: only origins that mean the same in every policy.
+    /// Compiles a named set. `*` and `null` are refused: whether they are safe depends on the policy that uses the set.
     pub(crate) fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
         let mut faulty = list.entries().is_empty();
@@ -159,7 +159,7 @@ impl Origins {
     }
 }
 
-/// The keys that together say who is allowed, for CORS or for timing.
+/// The keys that together define the allowed origins, for CORS or for `Timing-Allow-Origin`.
 struct OriginKeys<'a> {
     list: (&'static str, Option<&'a List>),
     regexes: (&'static str, Option<&'a Patterns>),
@@ -225,7 +225,7 @@ impl OriginKeys<'_> {
                     let known = Known::instead_of(name, known);
                     problems.add(&at, ProblemKind::UnknownName { what: "origin set", name: name.into(), known });
                 }
-                // Its own problem is reported where it stands.
+                // The errors of the set are reported at the set.
                 Some(None) => faulty = true,
                 Some(Some(origins)) => {
                     for (text, pattern) in &origins.remarkable {
@@ -262,12 +262,12 @@ impl OriginKeys<'_> {
     }
 }
 
-/// `dangerously_allow`, asked about each pattern.
+/// The dangers that a policy accepts, checked for each pattern.
 struct Dangers<'a> {
-    /// The policy.
+    /// The place of the policy.
     at: &'a At<'a>,
     allowed: &'a [Danger],
-    /// Those that something asked for.
+    /// The dangers that a setting needs. The others get a hint.
     used: RefCell<Vec<Danger>>,
 }
 
@@ -287,7 +287,8 @@ impl Dangers<'_> {
     fn look_at(&self, text: &str, pattern: &TuplePattern, credentials: bool, at: &At<'_>, problems: &mut Problems) {
         let own = || text.to_owned();
         if let Some(suffix) = pattern.public_suffix().map(str::to_owned) {
-            // `scheme://*` without credentials is a way to say "any origin of this scheme", and says so.
+            // Without credentials, `scheme://*` means any origin of the scheme. The pattern itself shows that, so there
+            // is no warning.
             if credentials && !self.allow(Danger::PublicSuffixSubdomains) {
                 problems.add(at, ProblemKind::PublicSuffixWithCredentials { pattern: own(), suffix });
             } else if !credentials && suffix != "*" {

@@ -1,13 +1,14 @@
-//! What happens to the headers of a response: data, and the one function that applies it.
+//! Edits of response headers: the data, and the only function that applies them.
 //!
-//! [`Edits`] are made once per request and hold everything that any response of that request needs. They are applied
-//! through [`Headers`], because Pingora keeps a second map beside its header map and insists on its own methods.
+//! [`Edits`] are made once per request and hold all that any response of that request needs. They are applied through
+//! the [`Headers`] trait, because Pingora keeps a second map with the case of header names, and only its own methods
+//! update both maps.
 
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The response headers that a policy owns.
+/// The response headers that a policy controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Field {
@@ -29,51 +30,48 @@ pub enum Field {
     TimingAllowOrigin,
 }
 
-/// A set of [`Field`]s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fields(u8);
 
-/// What of the upstream's own headers goes.
+/// Which CORS headers of the upstream's response are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removal {
-    /// Nothing, and nothing is mended either: there is no policy.
+    /// None, and duplicate fields are not repaired: there is no policy.
     Nothing,
-    /// These.
     Listed(Fields),
-    /// Every `Access-Control-*`, known or not, and these.
+    /// Every `Access-Control-*` header, known or not, and these fields.
     AllAccessControl(Fields),
 }
 
-/// The request headers that an answer can depend on, as a set: what goes into `Vary`.
+/// A set of the request headers that a response can depend on: the names that go into `Vary`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vary(u8);
 
-/// Everything that any response of one request gets. The default changes nothing.
+/// The header edits for every response of one request. The default changes nothing.
 #[derive(Debug, Clone)]
 pub struct Edits {
     pub(super) removal: Removal,
     pub(super) values: Values,
     pub(super) vary: Vary,
-    /// What was decided, for development. Nearly no request has it.
+    /// For `debug_header`. Boxed because most requests have none.
     said: Option<Box<Said>>,
 }
 
-/// What was decided, and about which request.
 #[derive(Debug, Clone)]
 struct Said {
     code: &'static str,
     request_id: Option<HeaderValue>,
 }
 
-/// At most one value for each field, without an allocation.
+/// At most one value per field. An array, so that no decision allocates.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Values([Option<HeaderValue>; Field::ALL.len()]);
 
-/// A response's headers, as far as [`Edits::apply`] needs them.
+/// The header operations that [`Edits::apply`] needs.
 pub trait Headers {
-    /// To read.
+    /// Read access to all headers.
     fn map(&self) -> &HeaderMap;
-    /// Sets a field, whatever was there.
+    /// Sets a field and replaces all existing fields of that name.
     fn insert(&mut self, name: &'static str, value: HeaderValue);
     /// Removes all fields of a name.
     fn remove(&mut self, name: &HeaderName);
@@ -86,15 +84,15 @@ impl Edits {
         Edits { removal, values, vary, said: None }
     }
 
-    /// The value that one field will get, for those who explain or test.
+    /// The value that a field will get. None if the edits set no value.
     pub fn value(&self, field: Field) -> Option<&HeaderValue> {
         self.values.0[field as usize].as_ref()
     }
 
-    /// The only way in which CORS headers get onto a response, be it the upstream's or the gateway's own.
+    /// Applies the edits. Nothing else writes CORS headers to a response (a test checks the source for this).
     ///
-    /// Afterwards there are never two fields of one `Access-Control-*` name of ours, never an empty one, and exactly
-    /// one `Vary` with every name that the answer depends on (or `*`).
+    /// Afterwards no `Access-Control-*` name of [`Field`] occurs twice or with an empty value, and there is exactly one
+    /// `Vary` with every name that the response depends on, or `*`.
     pub fn apply(&self, headers: &mut impl Headers) {
         self.remove_from(headers);
         for field in Field::ALL {
@@ -111,20 +109,20 @@ impl Edits {
         }
     }
 
-    /// Also says in a header what was decided, in one word.
+    /// Sets the code for the `X-Corsgate-Reason` header.
     pub(crate) fn say(&mut self, code: &'static str) {
         self.said = Some(Box::new(Said { code, request_id: None }));
     }
 
-    /// Says for which request too, if it says anything.
+    /// Sets the request id for the `X-Request-Id` header, if there is a debug reason.
     pub(crate) fn say_for(&mut self, request_id: impl FnOnce() -> HeaderValue) {
         if let Some(said) = &mut self.said {
             said.request_id = Some(request_id());
         }
     }
 
-    /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers of anybody: under a policy the
-    /// upstream's go.
+    /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers: with a policy, removes those of the
+    /// upstream.
     pub(crate) fn strip(&self, headers: &mut impl Headers) {
         if self.removal != Removal::Nothing {
             remove_all_access_control(headers, |_| true);
@@ -137,7 +135,8 @@ impl Edits {
             Removal::Listed(listed) => (listed, false),
             Removal::AllAccessControl(listed) => (listed, true),
         };
-        // One pass over the names, since most upstreams send none of ours; only then look at each that is there.
+        // One pass over all names, because most upstreams send none of these headers. Then only the names that occur
+        // are looked up.
         let (mut present, mut others) = (Fields::default(), false);
         for name in headers.map().keys() {
             match Field::of(name) {
@@ -173,7 +172,8 @@ impl Values {
     }
 }
 
-/// A field of the upstream's that may stay: twice or empty it would break the page, and what breaks is our answer.
+/// Repairs an upstream's field that stays. A field that is duplicated or empty fails the browser's check, although the
+/// policy allows the origin.
 fn make_single(field: Field, headers: &mut impl Headers) {
     let name = field.header_name();
     let mut values = headers.map().get_all(&name).iter();
@@ -189,9 +189,9 @@ fn make_single(field: Field, headers: &mut impl Headers) {
                 .filter(|value| !value.is_empty())
                 .collect();
             let merged = match field {
-                // A list, so its fields are one list.
+                // A list-based field: several fields mean one list (RFC 9110 section 5.3).
                 Field::ExposeHeaders => HeaderValue::from_bytes(&parts.join(&b", "[..])).ok(),
-                // Not a list: only a unanimous answer is one.
+                // Not a list-based field: several fields are accepted only if their values are equal.
                 _ => parts
                     .first()
                     .filter(|first| parts.iter().all(|part| part == *first))
@@ -230,7 +230,7 @@ impl Field {
         Field::TimingAllowOrigin,
     ];
 
-    /// As it is written on the wire.
+    /// The spelling on the wire.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Field::AllowOrigin => "Access-Control-Allow-Origin",
@@ -312,18 +312,17 @@ impl Vary {
         "Access-Control-Request-Private-Network",
     ];
 
-    /// This, and `other` when the condition holds.
+    /// Adds `other` if the condition holds.
     pub(super) fn and_if(self, condition: bool, other: Vary) -> Vary {
         Vary(self.0 | if condition { other.0 } else { 0 })
     }
 
-    /// The names in the set, in a fixed order.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().enumerate().filter(move |(i, _)| self.0 & (1 << i) != 0).map(|(_, name)| name)
     }
 
-    /// Adds the names to what the response already says, in one field: every `Vary` field counts, nothing twice, and
-    /// `*` already says everything (RFC 9110 section 12.5.5).
+    /// Adds the names to the `Vary` of the response and merges all its fields into one, without duplicates. `*` already
+    /// includes every name (RFC 9110 section 12.5.5).
     fn merge_into(self, headers: &mut impl Headers) {
         if self == Vary::default() {
             return;
@@ -331,7 +330,7 @@ impl Vary {
         let mut fields = headers.map().get_all(http::header::VARY).iter();
         let prepared = match (fields.next(), fields.next()) {
             (None, _) => Some(&PREPARED[self.0 as usize].alone),
-            // By far the most usual one of an upstream's own.
+            // The most frequent `Vary` of upstreams: no list has to be parsed.
             (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"accept-encoding") => {
                 Some(&PREPARED[self.0 as usize].after_accept_encoding)
             }
@@ -347,7 +346,7 @@ impl Vary {
         headers.insert("Vary", merged);
     }
 
-    /// None when what is there can stay as it is.
+    /// None if the existing field needs no change.
     fn merged(self, headers: &HeaderMap) -> Option<HeaderValue> {
         let fields = headers.get_all(http::header::VARY);
         let there: Vec<&[u8]> = fields.iter().flat_map(elements).collect();
@@ -379,18 +378,18 @@ fn contains(names: &[&[u8]], name: &[u8]) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// The elements of a list-based field that are not empty (RFC 9110 section 5.6.1).
+/// The non-empty elements of a list-based field (RFC 9110 section 5.6.1).
 fn elements(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     field.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// The values for one set of names.
+/// Finished `Vary` values for one set of names.
 struct Prepared {
     alone: HeaderValue,
     after_accept_encoding: HeaderValue,
 }
 
-/// For every set of names: what it needs to be ready when a response comes.
+/// Finished `Vary` values, indexed by the bits of the set, so that the usual responses need no new value.
 static PREPARED: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
     let value = |text: String| {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("header names are valid in a field value")

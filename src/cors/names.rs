@@ -1,8 +1,7 @@
-//! Methods and header names: what a policy lists, and what a preflight asks for.
+//! Method and header names: the lists of a policy, and the names that a preflight requests.
 //!
-//! A listed set is compiled together with the finished header value that announces it. What a preflight requests is
-//! only ever walked over, never collected: the cost of a hostile list is bounded by [`MAX_NAMES`] and
-//! [`MAX_NAMES_BYTES`], and nothing is allocated for it.
+//! A list is compiled together with the finished header value that announces it. Requested names are read in place and
+//! never collected, so a hostile list costs no allocation, and [`MAX_NAMES`] and [`MAX_NAMES_BYTES`] bound the time.
 
 use std::cmp::Ordering;
 
@@ -12,11 +11,11 @@ use http::header::{HeaderMap, HeaderName};
 use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
 
-/// The most names that one preflight may ask for. Browsers list what a page set by hand; real lists have under 20.
+/// Most header names in one preflight. A browser lists the headers that a page sets; real lists have under 20 names.
 pub(crate) const MAX_NAMES: usize = 128;
-/// The most bytes of names that one preflight may ask for.
+/// Most bytes of header names in one preflight.
 pub(crate) const MAX_NAMES_BYTES: usize = 8 * 1024;
-/// The longest header name or method that may be configured.
+/// Longest header name or method in a configuration, in bytes.
 const MAX_TOKEN: usize = 256;
 
 /// `allow_methods`, compiled.
@@ -24,14 +23,13 @@ const MAX_TOKEN: usize = 256;
 pub(crate) enum AllowedMethods {
     /// `*`: every method that is a token.
     Any {
-        /// The answer without credentials.
+        /// The header value without credentials. With credentials the requested method is echoed.
         value: HeaderValue,
     },
-    /// These, and always those that need no listing.
+    /// The listed methods, and always GET, HEAD and POST.
     Listed {
-        /// Case-sensitive.
+        /// Methods are case-sensitive.
         names: Vec<Box<str>>,
-        /// The answer.
         value: HeaderValue,
     },
 }
@@ -39,39 +37,38 @@ pub(crate) enum AllowedMethods {
 /// `allow_headers`, compiled.
 #[derive(Debug)]
 pub(crate) enum RequestHeaders {
-    /// `*`: every name but `Authorization`, unless that is listed beside it.
+    /// `*`: every name except `Authorization`, unless the list has that too (Fetch, "CORS non-wildcard request-header
+    /// name").
     Any {
-        /// `Authorization` stands beside the `*`.
+        /// Whether the list has `Authorization` in addition to `*`.
         authorization: bool,
-        /// The answer without credentials.
+        /// The header value without credentials. With credentials the requested names are echoed.
         value: HeaderValue,
     },
-    /// These.
     Listed {
-        /// What may be asked for.
         names: NameSet,
-        /// The answer; None when nothing is listed.
+        /// None if no name is listed: an empty header is never sent.
         value: Option<HeaderValue>,
     },
 }
 
-/// Header names, compared without case.
+/// Header names, sorted, compared without case.
 #[derive(Debug, Default)]
 pub(crate) struct NameSet(Box<[Box<str>]>);
 
-/// Why a requested list of headers is refused.
+/// Why a list of requested headers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListFault {
-    /// More than [`MAX_NAMES`] or [`MAX_NAMES_BYTES`].
+    /// More than [`MAX_NAMES`] names or [`MAX_NAMES_BYTES`] bytes.
     TooLong,
-    /// A name that is not allowed, or is not a name.
+    /// A name is not allowed, or is not a token.
     NotAllowed,
 }
 
 // === impl AllowedMethods ===
 
 impl AllowedMethods {
-    /// `None` (key absent) means `*`.
+    /// A missing key means `*`.
     pub(super) fn compile(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Self {
         let mut names: Vec<Box<str>> = Vec::new();
         let mut any = list.is_none();
@@ -89,7 +86,7 @@ impl AllowedMethods {
             if ["CONNECT", "TRACE", "TRACK"].contains(&&*upper) {
                 problems.add(&at, ProblemKind::MethodNeverSent { method: entry.into() });
             }
-            // Fetch, "normalise a method". PATCH is famously not among them.
+            // Fetch, "normalize a method": these are sent in upper case. PATCH is not one of them.
             let name = match &*upper {
                 "DELETE" | "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" => &*upper,
                 "PATCH" if entry != "PATCH" => {
@@ -111,7 +108,8 @@ impl AllowedMethods {
         }
     }
 
-    /// Whether a preflight for this method passes (Fetch, CORS-preflight fetch, step 7: the safelisted ones always).
+    /// Whether a preflight that requests this method is allowed. Safelisted methods always are (Fetch, "CORS-preflight
+    /// fetch", step 7).
     pub(crate) fn allow(&self, method: &[u8]) -> bool {
         match self {
             Self::Any { .. } => is_token(method),
@@ -125,7 +123,7 @@ impl AllowedMethods {
 // === impl RequestHeaders ===
 
 impl RequestHeaders {
-    /// `None` (key absent) means `*`.
+    /// A missing key means `*`.
     pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
         let named = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
@@ -137,10 +135,11 @@ impl RequestHeaders {
         let Some(list) = list.filter(|_| !named.any) else {
             let authorization = named.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
             if let Some(list) = list {
-                // With credentials the requested names are echoed, so that `Authorization` needs no listing either.
+                // With credentials the requested names are echoed, so an entry for `Authorization` has no effect
+                // either.
                 note_meaningless(list, at, problems, |name| credentials || !name.eq_ignore_ascii_case("authorization"));
             }
-            // Who has written `*` may believe that it is everything; who has written nothing believes nothing.
+            // A written `*` looks as if it included every header, so it gets a hint. A missing key does not.
             if list.is_some() && !credentials && !authorization {
                 problems.add(at, ProblemKind::AnyHeaderWithoutAuthorization);
             }
@@ -150,8 +149,8 @@ impl RequestHeaders {
         Self::Listed { value, names: named.names.into_iter().collect() }
     }
 
-    /// Whether all names that a preflight asks for pass. With credentials `*` is an ordinary name to Fetch, and the
-    /// names are echoed instead: then every token passes.
+    /// Whether all headers that a preflight requests are allowed. With credentials Fetch treats `*` as an ordinary
+    /// name, so the names are echoed instead, and every token is allowed.
     pub(crate) fn allow(&self, headers: &HeaderMap, credentials: bool) -> Result<(), ListFault> {
         let allowed = |name: &[u8]| match self {
             Self::Any { authorization, .. } => {
@@ -163,7 +162,7 @@ impl RequestHeaders {
     }
 }
 
-/// Walks over the requested names, all fields of them, in order.
+/// Checks the requested names in all fields, in order.
 fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(), ListFault> {
     let fields = headers.get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS);
     if fields.iter().map(HeaderValue::len).sum::<usize>() > MAX_NAMES_BYTES {
@@ -171,7 +170,7 @@ fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(),
     }
     let (mut count, mut result) = (0, Ok(()));
     for element in fields.iter().flat_map(|field| field.as_bytes().split(|b| *b == b',')) {
-        // Empty elements are to be ignored (RFC 9110 section 5.6.1.2), but counted: they are work too.
+        // Empty elements are ignored (RFC 9110 section 5.6.1.2), but they count: reading them costs time too.
         count += 1;
         if count > MAX_NAMES {
             return Err(ListFault::TooLong);
@@ -184,8 +183,8 @@ fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(),
     result
 }
 
-/// The requested names as one value, for an echo. They must have been checked with [`RequestHeaders::allow`].
-/// None when there are none: an empty field is never sent.
+/// The requested names as one header value, for an echo. The names must have passed [`RequestHeaders::allow`]. None if
+/// there are none, because an empty field is never sent.
 pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut fields = headers
         .get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS)
@@ -193,7 +192,7 @@ pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
         .filter(|field| field.as_bytes().iter().any(|b| !matches!(b, b',' | b' ' | b'\t')));
     let first = fields.next()?;
     let Some(second) = fields.next() else { return Some(first.clone()) };
-    // No browser sends several fields, so this bounded allocation happens only for what is odd already.
+    // Browsers send one field. Only unusual requests pay for this allocation, and its size is bounded.
     let mut bytes = first.as_bytes().to_vec();
     for field in std::iter::once(second).chain(fields) {
         bytes.extend_from_slice(b", ");
@@ -202,7 +201,7 @@ pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes).ok()
 }
 
-/// `expose_headers`, compiled to its value. With credentials `*` would be an ordinary name, and is refused.
+/// Compiles `expose_headers` to its header value. `*` with credentials is refused: there it is an ordinary name.
 pub(super) fn expose(
     list: Option<&List>,
     credentials: bool,
@@ -221,7 +220,7 @@ pub(super) fn expose(
         if credentials {
             problems.add(at, ProblemKind::AnyExposedWithCredentials);
         }
-        // `Authorization` is the one that `*` leaves out, in this direction too.
+        // `*` does not include `Authorization` for responses either.
         note_meaningless(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
         return Some(joined(std::iter::once("*").chain(named.refs())));
     }
@@ -239,7 +238,7 @@ impl FromIterator<Box<str>> for NameSet {
 }
 
 impl NameSet {
-    /// Without case, and without building a lower-case copy.
+    /// Compares without case and without a copy in lower case.
     pub(crate) fn contains(&self, name: &[u8]) -> bool {
         self.0.binary_search_by(|known| compare(known.as_bytes(), name)).is_ok()
     }
@@ -253,7 +252,7 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 
 struct Named {
     any: bool,
-    /// As written, the first of each.
+    /// In the spelling of the configuration, without duplicates.
     names: Vec<Box<str>>,
 }
 
@@ -263,7 +262,7 @@ impl Named {
     }
 }
 
-/// Reads header names; `remark` looks at each valid one. An absent list is `*`.
+/// Reads header names and calls `check` for each valid one. A missing list means `*`.
 fn header_names(
     list: Option<&List>,
     at: &At<'_>,
@@ -287,7 +286,7 @@ fn header_names(
     named
 }
 
-/// The non-empty entries with their positions; empty lists and entries are problems.
+/// The non-empty entries with their indices. An empty list and empty entries are reported.
 pub(super) fn entries<'a>(
     list: Option<&'a List>,
     at: &At<'_>,
@@ -303,7 +302,7 @@ pub(super) fn entries<'a>(
     entries.iter().map(String::as_str).enumerate().filter(|(_, entry)| !entry.is_empty())
 }
 
-/// Warns of the names beside a `*` for which `is_covered` holds. One with a problem of its own needs no second.
+/// Warns about the entries beside a `*` for which `is_covered` holds, unless an entry already has a problem.
 fn note_meaningless(list: &List, at: &At<'_>, problems: &mut Problems, is_covered: impl Fn(&str) -> bool) {
     for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*" && is_covered(entry)) {
         let at = at.index(i);
@@ -314,14 +313,14 @@ fn note_meaningless(list: &List, at: &At<'_>, problems: &mut Problems, is_covere
     }
 }
 
-/// A finished field value of names that were checked to be tokens or `*`.
+/// A header value from names that are valid tokens, or `*`.
 fn joined<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
     let names: Vec<&str> = names.collect();
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(names.join(", ")));
     value.expect("tokens are valid in a field value")
 }
 
-/// RFC 9110 section 5.6.2.
+/// Whether the bytes are a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty()
         && bytes.iter().all(|b| {
@@ -352,7 +351,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 
 // --- which names belong where
 
-/// Fetch, "forbidden request-header": a page's attempt to set one is ignored.
+/// Fetch, "forbidden request-header": browsers ignore a page's attempt to set one.
 pub(crate) fn is_forbidden_request_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("sec-")

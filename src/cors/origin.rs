@@ -1,12 +1,12 @@
-//! Origins: the patterns of a policy, parsed strictly, and the set that a request's Origin is looked up in.
+//! Origins: the patterns of a policy, and the set in which a request's Origin is looked up.
 //!
-//! Two parsers on purpose. [`OriginPattern::parse`] runs at load, is total, and refuses with a reason whatever a
-//! browser would never send: a pattern that can match nothing is a mistake that somebody would search for days.
-//! The one for requests ([`Parts::split`]) only splits, because whatever it lets through must still equal a pattern
-//! byte for byte. Whatever the strict one accepts as an exact origin, the cheap one accepts (a property test).
+//! There are two parsers. [`OriginPattern::parse`] runs when a configuration is loaded. It is strict and gives a reason
+//! for everything that a browser would never send, because a pattern that matches nothing is hard to find later.
+//! [`Parts::split`] runs per request. It only splits, because the parts must still equal a pattern byte for byte. A
+//! property test checks that it accepts every exact origin that the strict parser accepts.
 //!
-//! An origin is `scheme://host` or `scheme://host:port`, serialised as in the HTML standard, "ASCII serialisation of
-//! an origin": lower case, punycode, no default port.
+//! An origin is `scheme://host` or `scheme://host:port`, serialized as in the HTML standard, "ASCII serialization of an
+//! origin": lower case, punycode, no default port.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,22 +15,22 @@ use hashbrown::{HashMap, HashSet};
 use crate::domain::{Depths, NameFault, are_labels, check_name, is_name_byte, split_port};
 use crate::problem::ProblemKind;
 
-/// The longest Origin that is looked at. A DNS name has at most 253 bytes; the rest is room for scheme and port.
-/// The bound is what keeps a hostile Origin as cheap as a real one.
+/// Longest Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. The bound keeps the
+/// cost of a hostile Origin at that of a real one.
 pub(crate) const MAX_ORIGIN: usize = 300;
 
-/// One entry of `allow_origins`, valid by construction.
+/// One entry of `allow_origins`. Every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginPattern {
-    /// `*`
+    /// `*`: any origin.
     Any,
-    /// `null`, the opaque origin
+    /// `null`: the serialization of an opaque origin.
     Null,
-    /// Everything else.
+    /// An origin with scheme and host.
     Tuple(TuplePattern),
 }
 
-/// `scheme://host:port`, where host and port may be wildcards.
+/// `scheme://host:port`; host and port may be wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuplePattern {
     scheme: Box<str>,
@@ -42,57 +42,58 @@ pub struct TuplePattern {
 enum HostPattern {
     /// `*`
     Any,
-    /// The text behind `*.`: one or more labels stand in front of it.
+    /// `*.` and this text: one or more labels stand before it.
     Below(Box<str>),
-    /// A name or an address, IPv6 in brackets.
+    /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortPattern {
     Any,
-    /// None is the scheme's default port, which an Origin leaves out.
+    /// None is the default port of the scheme, which an Origin does not contain.
     Exact(Option<u16>),
 }
 
-/// Many patterns, looked up at a cost that does not depend on how many there are.
+/// Many patterns. The cost of a lookup does not depend on their number.
 #[derive(Debug, Default)]
 pub struct OriginSet {
     /// `https://app.example:8443`
     exact: HashSet<Box<str>>,
-    /// `http://localhost` of `http://localhost:*`
+    /// `http://localhost` for `http://localhost:*`
     any_port: HashSet<Box<str>>,
-    /// What stands behind the wildcard label, from its dot to the end, port included; with the schemes it holds for:
-    /// `.partner.example:8443` of `https://*.partner.example:8443`
+    /// The text after the wildcard label, from its dot, with the port, and the schemes for which it holds:
+    /// `.partner.example:8443` for `https://*.partner.example:8443`
     below: HashMap<Box<str>, Schemes>,
-    /// As `below`, for any port: `.partner.example` of `https://*.partner.example:*`
+    /// As `below`, for any port: `.partner.example` for `https://*.partner.example:*`
     below_any_port: HashMap<Box<str>, Schemes>,
-    /// The numbers of labels that the hosts of `below` and `below_any_port` have: only those tails are looked up.
+    /// The numbers of labels of the hosts in `below` and `below_any_port`. Only tails with these numbers are looked up.
     depths: Depths,
-    /// `https://*`, `https://*:8443`, `https://*:*`; as many as there are schemes, hence a list.
+    /// `https://*`, `https://*:8443`, `https://*:*`. A list, because there are only as many as schemes.
     any_host: Vec<(Box<str>, PortPattern)>,
 }
 
 type Schemes = Vec<Box<str>>;
 
-/// Which form allowed an origin.
+/// How an origin was found in a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginMatch {
-    /// It is listed itself.
+    /// By an entry without a wildcard.
     Exact,
-    /// A pattern with a wildcard covers it.
+    /// By a pattern with a wildcard.
     Pattern,
 }
 
-/// An origin, split. The parts are slices of the whole.
+/// An origin, split into slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Parts<'a> {
     scheme: &'a str,
     /// `scheme://host`
     without_port: &'a str,
-    /// An address in brackets, or labels of which none is empty: what stands in front of a dot are whole labels.
+    /// An address in brackets, or non-empty labels separated by dots, so a suffix that starts with a dot is whole
+    /// labels.
     host: &'a str,
-    /// `host:port` as written
+    /// `host:port`
     authority: &'a str,
     port: Option<u16>,
 }
@@ -100,7 +101,9 @@ struct Parts<'a> {
 // === impl OriginPattern ===
 
 impl OriginPattern {
-    /// Reads one entry of a configuration. The error says what a browser would have sent instead.
+    /// Parses one entry of a configuration.
+    ///
+    /// Errors: the kind of problem. Where possible it contains the origin that a browser would send instead.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match text {
@@ -208,7 +211,7 @@ impl HostPattern {
                     NameFault::Shape(why) => ProblemKind::OriginBadHost { text: own(), why },
                 })?;
                 let last = name.rsplit('.').next().unwrap_or_default();
-                // The URL standard takes a host whose last label is a number for an IPv4 address.
+                // The URL standard parses a host whose last label is a number as an IPv4 address.
                 match is_number(last) {
                     true => {
                         let address = name.parse::<Ipv4Addr>();
@@ -231,25 +234,24 @@ impl HostPattern {
 }
 
 impl TuplePattern {
-    /// `http` to anywhere but this machine: its responses can be read and changed on the way.
+    /// `http` to a host other than loopback: an attacker on the network can read and change its pages.
     pub(crate) fn is_insecure(&self) -> bool {
         &*self.scheme == "http" && !self.is_loopback()
     }
 
-    /// Neither https nor http on loopback: an application's own scheme, or plain http to elsewhere.
+    /// Neither `https` nor `http` on loopback: an application's own scheme, or plain `http`.
     pub(crate) fn is_odd_scheme(&self) -> bool {
         &*self.scheme != "https" && !(&*self.scheme == "http" && self.is_loopback())
     }
 
-    /// The public suffix that this pattern's wildcard stands directly under, as `github.io` for
-    /// `https://*.github.io`; or everything, for `https://*`.
+    /// The public suffix directly under the wildcard: `github.io` for `https://*.github.io`, `*` for `https://*`.
     pub(crate) fn public_suffix(&self) -> Option<&str> {
         match &self.host {
             HostPattern::Any => Some("*"),
             HostPattern::Exact(_) => None,
             HostPattern::Below(base) => {
-                // Only suffixes that are really on the list: by the list's default rule every unknown single label
-                // is one, and `https://*.internal` is somebody's own network.
+                // Only suffixes on the list. By its default rule every unknown single label is a suffix, but
+                // `https://*.internal` is a private network.
                 let suffix = psl::suffix(base.as_bytes())?;
                 (suffix.is_known() && suffix.as_bytes() == base.as_bytes()).then_some(&**base)
             }
@@ -268,7 +270,7 @@ impl TuplePattern {
         }
     }
 
-    /// The obvious way to match, pattern by pattern. [`OriginSet`] must always agree with it; see the property test.
+    /// Matches without an index. [`OriginSet`] must always give the same result; a property test compares them.
     pub fn matches(&self, origin: &str) -> bool {
         let Some(parts) = Parts::split(origin) else { return false };
         let port = match self.port {
@@ -323,7 +325,7 @@ impl<'a> FromIterator<&'a TuplePattern> for OriginSet {
 }
 
 impl OriginSet {
-    /// Whether an Origin is in the set, and how it got there.
+    /// Looks up an Origin. None if no pattern matches.
     pub fn find(&self, origin: &str) -> Option<OriginMatch> {
         if self.exact.contains(origin) {
             return Some(OriginMatch::Exact);
@@ -348,7 +350,7 @@ impl OriginSet {
         self.any_port.is_empty() && self.depths.is_empty() && self.any_host.is_empty()
     }
 
-    /// Looks up the tails of the host whose number of labels some pattern has.
+    /// Looks up those tails of the host that have as many labels as a pattern.
     fn find_below(&self, parts: &Parts<'_>) -> bool {
         let has = |map: &HashMap<Box<str>, Schemes>, tail: &str| {
             map.get(tail).is_some_and(|schemes| schemes.iter().any(|s| **s == *parts.scheme))
@@ -362,7 +364,8 @@ impl OriginSet {
 // === impl Parts ===
 
 impl<'a> Parts<'a> {
-    /// Splits a request's Origin; None when it has not the form of one. Not a validation: see the module's notes.
+    /// Splits the Origin of a request. None if it does not have the form of one. This does not validate; see the module
+    /// docs.
     fn split(origin: &'a str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         if !is_scheme(scheme) {
@@ -386,19 +389,19 @@ impl<'a> Parts<'a> {
 
 // --- grammar shared by both parsers
 
-/// RFC 3986 section 3.1, lower case.
+/// RFC 3986 section 3.1, in lower case.
 fn is_scheme(scheme: &str) -> bool {
     scheme.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
         && scheme.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'))
 }
 
-/// 1 to 65535 without leading zeros or signs.
+/// 1 to 65535, without leading zeros or a sign.
 fn parse_port(digits: &str) -> Option<u16> {
     let plain = digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-/// The URL standard's special schemes.
+/// Default ports of the URL standard's special schemes.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -412,13 +415,13 @@ fn is_loopback_name(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// The URL standard's "ends in a number": decimal, or hexadecimal behind `0x`.
+/// The URL standard's "ends in a number checker": decimal, or hexadecimal after `0x`.
 fn is_number(label: &str) -> bool {
     label.bytes().all(|b| b.is_ascii_digit())
         || label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// The URL standard's IPv6 serialiser: as RFC 5952, but never with a dotted IPv4 tail.
+/// The URL standard's IPv6 serializer: RFC 5952, but never with an IPv4 tail in dotted form.
 fn url_ipv6(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
         Some(_) => {
@@ -429,7 +432,7 @@ fn url_ipv6(address: Ipv6Addr) -> String {
     }
 }
 
-/// What a browser would send for a scheme and an authority in any spelling: lower case, no default port.
+/// The origin that a browser would send for a scheme and an authority: lower case, no default port.
 fn as_sent(scheme: &str, authority: &str) -> String {
     let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.to_ascii_lowercase());
     let (host, port) = split_port(&authority);
@@ -439,7 +442,7 @@ fn as_sent(scheme: &str, authority: &str) -> String {
     }
 }
 
-/// The origin that a text without a proper scheme was probably meant to be: `https:/app.example/login`.
+/// The origin that a text without a valid scheme probably means, as for `https:/app.example/login`.
 fn with_scheme(text: &str) -> Option<String> {
     let host = |text: &str| {
         let authority = text.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,25 +1,26 @@
-//! Regular expressions over the whole Origin value, and what is suspicious about one.
+//! Regular expressions for origins, and the lint that finds mistakes in them.
 //!
-//! An expression must match from the first byte to the last, whatever anchors it has or lacks: the unanchored match is
-//! how other gateways let `https://app.example.evil.test` in. The engine takes linear time and its size is limited.
+//! An expression must match the whole Origin, with or without anchors of its own. Other gateways match without anchors,
+//! and then `https://app\.example` allows `https://app.example.evil.test`. Matching takes linear time, and the size of
+//! a compiled expression is limited.
 //!
-//! [`lint`] warns only with evidence: an origin that the expression lets in and that its author very likely meant to
-//! refuse. Each one is tried against the compiled expression before it is shown.
+//! [`lint`] warns only with evidence: an origin that the expression allows and that its author very probably does not
+//! want to allow. Each one is tried on the compiled expression before it is reported.
 
 use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
 use regex_syntax::hir::{Hir, HirKind};
 
 use crate::problem::ProblemKind;
 
-/// The most memory that one compiled expression may take.
+/// Largest size of one compiled expression, in bytes of memory.
 const SIZE_LIMIT: usize = 256 * 1024;
 
-/// Some expressions, tried in one pass.
+/// Several expressions, matched in one pass.
 #[derive(Debug)]
 pub(crate) struct OriginRegexes(regex::bytes::RegexSet);
 
 impl OriginRegexes {
-    /// All of `sources` must have passed [`check`].
+    /// Compiles expressions. Each of them must have passed [`check`].
     pub(crate) fn compile<'a>(sources: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let sources: Vec<String> = sources.into_iter().filter_map(anchored).collect();
         let limit = SIZE_LIMIT * sources.len().max(1);
@@ -27,7 +28,7 @@ impl OriginRegexes {
         set.ok().map(OriginRegexes)
     }
 
-    /// Whether one of them matches the whole value.
+    /// Whether an expression matches the whole value.
     pub(crate) fn matches(&self, origin: &str) -> bool {
         self.0.is_match(origin.as_bytes())
     }
@@ -36,7 +37,7 @@ impl OriginRegexes {
 /// Whether an expression can be used.
 pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
     let broken = |message: String| {
-        // The parser's message draws the pattern over several lines; the last one says what is wrong.
+        // The parser's message is a drawing over several lines. The last line has the fault.
         let last = message.lines().last().unwrap_or_default();
         ProblemKind::RegexDoesNotCompile { message: last.trim_start_matches("error: ").to_owned() }
     };
@@ -55,20 +56,20 @@ pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
     }
 }
 
-/// What a careful reader would ask about an expression that passed [`check`].
+/// Warns about the most serious mistake in an expression that has passed [`check`].
 pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
     let regexes = OriginRegexes::compile([source])?;
     let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
-    // What browsers send has a scheme, so that is the better evidence.
+    // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
     let admitted = |witness: String| {
         let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
-        // An empty Origin is none, and `null` is never let in by a regular expression.
+        // An empty Origin counts as absent, and regular expressions never allow `null`.
         let sendable = |witness: &String| !witness.is_empty() && witness != "null" && regexes.matches(witness);
         with_scheme.into_iter().chain([witness]).find(sendable)
     };
 
-    // From the widest fault to the narrowest: one is enough to make somebody look.
-    // Two hosts that have nothing in common: what lets in both lets in all, be it of one scheme only.
+    // From the most serious mistake to the least: one warning is enough. An expression that matches two hosts with
+    // nothing in common matches every host, at least for this scheme.
     for scheme in ["https", "http"] {
         let strangers = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
         if strangers.iter().all(|stranger| regexes.matches(stranger)) {
@@ -103,8 +104,8 @@ fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
     regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(source).map_err(Box::new)
 }
 
-/// The expression between anchors, written anew from its syntax tree: no comment, flag or parenthesis in the user's
-/// text can reach past its own end.
+/// The expression between anchors, printed from its syntax tree, so that no comment, flag or parenthesis in the source
+/// can disable the anchors.
 fn anchored(source: &str) -> Option<String> {
     let whole = Hir::concat(vec![
         Hir::look(regex_syntax::hir::Look::Start),
@@ -116,14 +117,14 @@ fn anchored(source: &str) -> Option<String> {
 
 // --- evidence
 
-/// A text that the expression is likely to match, as short and as plain as possible.
+/// A short, plain text that the expression is likely to match.
 fn sample(ast: &Ast) -> String {
     let mut out = String::new();
     Sampler { wrong_dot: None, dots: 0 }.write(ast, &mut out);
     out
 }
 
-/// A sample in which the first dot that stands between letters without a backslash is a letter.
+/// A sample in which the first unescaped dot next to a letter or digit is replaced by a letter.
 fn with_wrong_dot(ast: &Ast) -> Option<String> {
     let Ast::Concat(concat) = ungrouped(ast) else { return None };
     let mut dots = 0;
@@ -143,7 +144,8 @@ fn with_wrong_dot(ast: &Ast) -> Option<String> {
     Some(out)
 }
 
-/// A sample in which something that repeats anything runs into the letters behind it: `.*example` as `evilexample`.
+/// A sample in which an unbounded repetition of any character runs into the letters after it: `.*example` as
+/// `evilexample`.
 fn with_open_prefix(ast: &Ast) -> Option<String> {
     let Ast::Concat(concat) = ungrouped(ast) else { return None };
     let open = concat.asts.windows(2).position(|pair| is_any_run(&pair[0]) && is_letter(&pair[1]))?;
@@ -164,7 +166,7 @@ fn is_letter(ast: &Ast) -> bool {
     matches!(ast, Ast::Literal(literal) if literal.c.is_ascii_alphanumeric())
 }
 
-/// A repetition without an upper bound of something that can be a letter.
+/// Whether it is an unbounded repetition of something that can be a letter or digit.
 fn is_any_run(ast: &Ast) -> bool {
     let Ast::Repetition(repetition) = ast else { return false };
     let unbounded = match &repetition.op.kind {
@@ -181,7 +183,7 @@ fn is_any_run(ast: &Ast) -> bool {
 }
 
 struct Sampler {
-    /// The dot, counted from 0 in writing order, that becomes a letter.
+    /// Index, in writing order, of the dot that becomes a letter.
     wrong_dot: Option<usize>,
     dots: usize,
 }
@@ -226,7 +228,7 @@ impl Sampler {
     }
 }
 
-/// The plainest character of a class: a letter, else a digit, else whatever it begins with.
+/// A character of a class: a letter if possible, else a digit, else the first character.
 fn class_member(ast: &Ast) -> char {
     let hir = parse(&ast.to_string());
     let ranges: Vec<(char, char)> = match hir.as_ref().map(Hir::kind) {

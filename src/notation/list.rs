@@ -1,19 +1,19 @@
-//! A list of words in the configuration: a YAML sequence, or one comma-separated string as in APISIX.
+//! A list in the configuration: a YAML sequence, or one comma-separated string as in APISIX.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// The entries as written, in order, white space around commas removed.
+/// The entries of a list, in order, without white space around commas.
 ///
-/// Empty lists and empty entries are kept: whoever reads the list refuses them, with the place (an empty entry is
-/// how a stray comma looks, and a stray comma must never widen a policy).
+/// Empty lists and empty entries are kept, so that the compiler can refuse them with their place. An empty entry is
+/// what a stray comma leaves, and a stray comma must never widen a policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct List(Vec<String>);
 
 impl List {
-    /// The entries, in the order written.
+    /// The entries, in the order of the file.
     pub fn entries(&self) -> &[String] {
         &self.0
     }
@@ -48,9 +48,9 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// For `#[serde(deserialize_with = "given")]` on an optional key: a key that is written must have a value.
+/// For `#[serde(deserialize_with = "given")]` on an optional key: a key without a value is an error.
 ///
-/// Without it serde takes `hosts:` with nothing behind it for "absent", and an absent `hosts` means every host.
+/// By default serde reads `hosts:` without a value as an absent key, and an absent `hosts` means every host.
 pub fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,4 +1,4 @@
-//! Hosts and paths as a configuration writes them, valid by construction.
+//! Patterns of hosts and paths in the form of the configuration. Every value is valid.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,19 +6,19 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::domain::{HostName, NameFault, check_name, split_port};
 use crate::problem::ProblemKind;
 
-/// `api.example` or `*.example`, lower case.
+/// An entry of `hosts`: `api.example` or `*.example`, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
-    /// A name or an address, IPv6 in brackets.
+    /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
-    /// The text behind `*.`: one or more labels stand in front of it.
+    /// `*.` and this text: one or more labels stand before it.
     Below(Box<str>),
 }
 
-/// `/users`, `/users/{id}` or `/users/*`.
+/// An entry of `paths`: `/users`, `/users/{id}` or `/users/*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern {
-    /// As written.
+    /// The spelling of the configuration.
     text: Box<str>,
     tail: Tail,
 }
@@ -31,17 +31,17 @@ pub(super) enum Tail {
     Anything,
 }
 
-/// One step of a path, between slashes.
+/// A segment of a path pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Segment<'a> {
     Literal(&'a [u8]),
-    /// Any segment that is not empty.
+    /// `{name}`: any non-empty segment.
     Parameter,
 }
 
-/// Whether different servers could understand a request path differently: then the policy that is chosen here need not
-/// be the one of what the upstream serves. Dot segments (encoded, or with a parameter, too), encoded slashes,
-/// backslashes and NULs.
+/// Whether servers could interpret a request path differently. Then the policy that is chosen here may not be the
+/// policy of the resource that the upstream serves. Such are dot segments (also encoded or with parameters), encoded
+/// slashes, backslashes and NULs.
 pub fn is_ambiguous(path: &[u8]) -> bool {
     path.split(|b| *b == b'/')
         .any(|segment| segment.iter().any(|b| matches!(b, b'\\' | 0 | b'%' | b'.')) && is_ambiguous_segment(segment))
@@ -57,8 +57,8 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
         || is_dots(segment)
 }
 
-/// `.` or `..`, each dot maybe written `%2e`, maybe followed by `;parameters`, which some servers cut off first; and
-/// some of those have decoded the semicolon before.
+/// `.` or `..`, where a dot may be encoded as `%2e`, with or without `;parameters` after it. Some servers remove
+/// parameters before they resolve dot segments, and some decode the semicolon before that.
 fn is_dots(segment: &[u8]) -> bool {
     let (mut rest, mut dots) = (segment, 0);
     loop {
@@ -74,7 +74,9 @@ fn is_dots(segment: &[u8]) -> bool {
 // === impl HostPattern ===
 
 impl HostPattern {
-    /// Reads one entry of `hosts`.
+    /// Parses an entry of `hosts`.
+    ///
+    /// Errors: the kind of problem, with the corrected host if there is one.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let bad = |why, write: Option<String>| ProblemKind::BadHost { text: text.to_owned(), why, write };
         if text.is_empty() {
@@ -87,7 +89,7 @@ impl HostPattern {
                 write: None,
             });
         }
-        // What is left of a URL, if that is a host.
+        // The host of a URL, if it is a valid host.
         let bare = |text: &str| {
             let host = split_port(text.split('/').next().unwrap_or_default()).0;
             Self::parse(host).is_ok().then(|| host.to_owned())
@@ -135,12 +137,12 @@ impl HostPattern {
         Ok(if wild { Self::Below(name.into()) } else { Self::Exact(name.into()) })
     }
 
-    /// Whether a host is it, or below it.
+    /// Whether the pattern matches a host.
     pub(crate) fn covers(&self, host: &HostName) -> bool {
         let host = host.as_str();
         match self {
             Self::Exact(name) => host == &**name,
-            // At least one label stands in front.
+            // At least one label must stand before the base.
             Self::Below(base) => {
                 host.strip_suffix(&**base).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
             }
@@ -160,7 +162,9 @@ impl fmt::Display for HostPattern {
 // === impl PathPattern ===
 
 impl PathPattern {
-    /// Reads one entry of `paths`.
+    /// Parses an entry of `paths`.
+    ///
+    /// Errors: the kind of problem, with the corrected path if there is one.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let bad = |why, write: Option<String>| ProblemKind::BadPath { text: text.to_owned(), why, write };
         if text.is_empty() {
@@ -198,7 +202,7 @@ impl PathPattern {
             None => (text, Tail::End),
         };
         if front.contains('*') {
-            // `/users*` was meant as `/users/*`, never as the wider `/*`.
+            // `/users*` means `/users/*`. The suggestion must not be wider, such as `/*`.
             let below = text.trim_end_matches(['*', '/']);
             let write = (text.ends_with('*') && !below.contains('*')).then(|| format!("{below}/*"));
             return Err(bad("`*` can only be the complete last segment", write));
@@ -220,7 +224,7 @@ impl PathPattern {
         PathPattern { text: "/*".into(), tail: Tail::Anything }
     }
 
-    /// Whether all paths of this pattern begin with a literal prefix that ends at a segment.
+    /// Whether all paths that match begin with a literal prefix, which ends at the end of a segment.
     pub(crate) fn begins_with(&self, prefix: &str) -> bool {
         let front = self.front();
         front.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -232,7 +236,7 @@ impl PathPattern {
 
     pub(super) fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
         let front = self.front();
-        // `/*` alone has no segment in front; everything else has one behind each slash.
+        // `/*` has no segment before the wildcard. Otherwise there is one segment after each slash.
         let segments = front.strip_prefix('/').map(|rest| rest.split('/'));
         segments.into_iter().flatten().map(|segment| match segment.starts_with('{') {
             true => Segment::Parameter,

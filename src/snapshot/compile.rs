@@ -1,4 +1,5 @@
-//! [`Document`] to [`Snapshot`]: every check that a configuration must pass, all problems at once.
+//! Compiles a [`Document`] to a [`Snapshot`]. All checks of a configuration are here, and all problems are reported at
+//! once.
 
 mod process;
 mod upstreams;
@@ -14,7 +15,7 @@ use crate::problem::{At, KeyPath, Known, ProblemKind, Problems};
 use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
 
 impl Snapshot {
-    /// Compiles a document. None when there is an error among the problems that this adds.
+    /// Compiles a document. Adds all problems to `problems`. None if one of them is an error.
     pub fn compile(document: &Document, env: CompileEnv<'_>, problems: &mut Problems) -> Option<Self> {
         let mut found = Problems::default();
         let snapshot = Compiler::new(document, env, &mut found).run();
@@ -24,39 +25,38 @@ impl Snapshot {
     }
 }
 
-/// The state of one compilation.
 struct Compiler<'d> {
     document: &'d Document,
     env: CompileEnv<'d>,
     problems: &'d mut Problems,
     origin_sets: OriginSets,
-    /// By name; None for one with problems of its own.
+    /// By name. None for a policy that has errors.
     policies: HashMap<&'d str, Option<Effective<'d>>>,
     upstream_ids: HashMap<&'d str, Option<UpstreamId>>,
     upstreams: Vec<Upstream>,
     routes: Vec<Route>,
 }
 
-/// A policy that is in force somewhere, and what it was made of.
+/// A policy with the settings from which it was compiled.
 #[derive(Clone)]
 struct Effective<'d> {
     policy: Arc<Policy>,
     settings: &'d Settings,
 }
 
-/// What `cors` says at one place, with what the places above say.
+/// The policy that applies at a place, its own or inherited.
 #[derive(Clone, Default)]
 struct Inherited<'d> {
     /// None: no CORS handling.
     effective: Option<Effective<'d>>,
-    /// Which `cors` said so; None: there is none.
+    /// The `cors` key that decided. None if there is none.
     place: Option<CorsPlace>,
 }
 
-/// Where a route's path stands, to say it when two collide.
+/// The place of a path in the file, to report two routes with the same requests.
 struct RouteLocation {
     service: usize,
-    /// Route and path; None for the one route that a service without routes has.
+    /// Indices of route and path. None for the only route of a service without `routes`.
     path: Option<(usize, usize)>,
 }
 
@@ -165,7 +165,7 @@ impl<'d> Compiler<'d> {
 
     // --- services and routes
 
-    /// The entries of a service for the table. A service without routes has one for every path.
+    /// The table entries of a service. A service without `routes` gets one entry for every path.
     fn service_routes(
         &mut self,
         index: usize,
@@ -248,7 +248,7 @@ impl<'d> Compiler<'d> {
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
         let mut known = HashSet::new();
         let mut hosts = self.parsed(list, at, HostPattern::parse);
-        // Without this its routes would be said to take their own place.
+        // Otherwise the routes would be reported as conflicts with themselves.
         hosts.retain(|(i, host)| {
             let is_new = known.insert(host.clone());
             if !is_new {
@@ -266,7 +266,7 @@ impl<'d> Compiler<'d> {
         self.parsed(list, at, PathPattern::parse)
     }
 
-    /// The entries that can be read, with their positions.
+    /// The entries that can be parsed, with their indices.
     fn parsed<T>(
         &mut self,
         list: Option<&List>,
@@ -291,9 +291,9 @@ impl<'d> Compiler<'d> {
         let at_methods = at.key("methods");
         let parse = |text: &str| match http::Method::from_bytes(text.as_bytes()) {
             _ if text.is_empty() => Err(ProblemKind::EmptyEntry),
-            // A token, but as the name of a method it would match nothing.
+            // `*` is a valid token, but no request has this method.
             _ if text == "*" => Err(ProblemKind::AnyMethodInRoute),
-            // RouteMethods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
+            // Methods are case-sensitive (RFC 9110 section 9.1), and no client sends these in lower case.
             Ok(method) if text != text.to_ascii_uppercase() => {
                 let known = Known::instead_of(text, vec![text.to_ascii_uppercase()]);
                 Err(ProblemKind::UnknownWord { word: method.to_string(), known })
@@ -337,7 +337,7 @@ impl<'d> Compiler<'d> {
         let mut reported = HashSet::new();
         for conflict in conflicts {
             let path = |(service, entry): (usize, usize)| spots[service][entry].path();
-            // A route under many hosts collides under each of them, and once is enough.
+            // Two routes conflict under every host that they share. One report is enough.
             if reported.insert((conflict.first, conflict.second)) {
                 self.problems.push(crate::problem::Problem {
                     at: path(conflict.second),
@@ -353,7 +353,7 @@ impl<'d> Compiler<'d> {
 
     // --- policies
 
-    /// What is in force at a place, whose own word counts before `above`.
+    /// The policy at a place: `cors` if it is set, else the inherited one.
     fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &Inherited<'d>, at: &At<'_>) -> Inherited<'d> {
         let Some(cors) = cors else { return above.clone() };
         let mut place = CorsPlace { level, name: None };
@@ -415,7 +415,7 @@ impl<'d> Compiler<'d> {
     }
 }
 
-/// In a list of services or routes.
+/// The index of a service or route.
 fn position(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 services and routes")
 }

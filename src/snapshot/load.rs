@@ -1,30 +1,31 @@
-//! Text to snapshot: the same function for start, reload, `check` and `explain`.
+//! From text to snapshot: one function for start, reload, `check` and `explain`.
 
 use super::Snapshot;
 use crate::config::Document;
 use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems};
 
-/// What came of a text.
+/// The result of loading a text.
 #[derive(Debug)]
 pub struct Loaded {
-    /// None when one of the problems is an error.
+    /// None if one of the problems is an error.
     pub snapshot: Option<Snapshot>,
-    /// All problems; warnings and hints are there beside a snapshot too.
+    /// All problems. A usable snapshot may have warnings and hints.
     pub problems: Problems,
 }
 
-/// What a configuration refers to outside of its text.
+/// The outside world, as far as a configuration refers to it.
 #[derive(Clone, Copy)]
 pub struct CompileEnv<'a> {
-    /// The contents of a file, by its path as written, or why it cannot be read.
+    /// Reads a file. The argument is the path in the spelling of the configuration. The error is the reason in words.
     pub file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
-    /// Whether the folder is there in which a file is to be, by the path of that file as written.
+    /// Whether the directory of a file exists. The argument is the path of the file in the spelling of the
+    /// configuration.
     pub has_folder: &'a dyn Fn(&str) -> bool,
-    /// Seconds since 1970.
+    /// The current time in seconds since 1970.
     pub now: i64,
 }
 
-/// Reads and compiles a text. Pure: everything outside of the text comes from `env`.
+/// Parses and compiles a text. Pure: files and the time come from `env`.
 pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
     let mut problems = Problems::default();
     let Some(document) = Document::parse(text, &mut problems) else { return Loaded { snapshot: None, problems } };
@@ -37,12 +38,12 @@ pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
 }
 
 impl CompileEnv<'static> {
-    /// For a configuration that refers to nothing.
+    /// For a configuration that refers to no files. The time is 1970.
     pub const NONE: Self =
         CompileEnv { file: &|_| Err("there are no files here".to_owned()), has_folder: &|_| true, now: 0 };
 }
 
-/// Whether a problem is only what an unreadable value leaves behind: the reader has been told the cause already.
+/// Whether a problem only follows from a value that could not be read. That value is reported already.
 fn follows_from(problem: &Problem, cause: &Problem) -> bool {
     let is_left_out = matches!(
         problem.kind,
@@ -67,7 +68,7 @@ fn follows_from(problem: &Problem, cause: &Problem) -> bool {
         }
 }
 
-/// Where things with a name are defined.
+/// The top-level key that defines such names.
 fn section_of(what: &str) -> &'static str {
     match what {
         "upstream" => "upstreams",

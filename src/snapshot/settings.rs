@@ -1,5 +1,5 @@
-//! What runs, as configured: listeners, limits and upstreams. Plain data; what is running for it lives elsewhere, and
-//! survives a reload while this is equal.
+//! Listeners, limits and upstreams, compiled. This is plain data. The running parts are in other modules, and a reload
+//! keeps them if their settings here are equal.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,21 +10,20 @@ use http::HeaderName;
 pub(crate) use crate::config::LogFormat;
 use crate::tls::{Authorities, Certificates, Identity};
 
-/// One place where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Where.
     pub(crate) address: SocketAddr,
     /// None: plain HTTP.
     pub(crate) tls: Option<ListenerTls>,
-    /// The port to which everything but preflights is sent, on https.
+    /// Port of the https URL to which all requests except preflights are redirected.
     pub(crate) redirect: Option<u16>,
-    /// Whether every connection begins with a PROXY header, which only trusted proxies can send.
+    /// Whether every connection must begin with a PROXY header from a trusted proxy.
     pub(crate) proxy_protocol: bool,
 }
 
 impl Listener {
-    /// Whether connections to a local address are its own. One on an unspecified address has many of them.
+    /// Whether a connection to a local address belongs to this listener. A listener on an unspecified address accepts
+    /// many.
     pub(crate) fn serves(&self, local: SocketAddr) -> bool {
         let here = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
@@ -35,20 +34,17 @@ impl Listener {
     }
 }
 
-/// How a listener ends TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListenerTls {
-    /// What it shows.
     pub(crate) certificates: Arc<Certificates>,
-    /// The oldest version that it speaks.
+    /// The lowest accepted version.
     pub(crate) min_version: TlsVersion,
-    /// Whether it offers HTTP/2.
+    /// Whether HTTP/2 is offered.
     pub(crate) http2: bool,
-    /// Whose certificates clients may show; None: they are not asked.
+    /// None: clients are not asked for a certificate.
     pub(crate) clients: Option<ClientCertificates>,
 }
 
-/// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsVersion {
     /// RFC 5246
@@ -57,172 +53,159 @@ pub(crate) enum TlsVersion {
     Tls13,
 }
 
-/// What clients have to show.
+/// Checks of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientCertificates {
-    /// Who must have signed it.
     pub(crate) authorities: Authorities,
-    /// Whether a client may come without one.
+    /// Whether a client without a certificate is refused.
     pub(crate) required: bool,
 }
 
-/// What a client may do.
+/// Limits on requests and client connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Bytes of the request target.
+    /// Largest request target, in bytes.
     pub(crate) uri: usize,
-    /// Bytes of all header fields, names and values.
+    /// Largest total size of the request header fields, names and values, in bytes.
     pub(crate) headers: usize,
-    /// Header fields.
+    /// Largest number of request header fields.
     pub(crate) header_count: usize,
-    /// Bytes of a request body.
+    /// Largest request body, in bytes.
     pub(crate) body: Option<u64>,
-    /// How long an idle client connection stays open.
+    /// Idle time between two requests after which a client connection is closed.
     pub(crate) keepalive: Duration,
-    /// For a handshake with the first header, and for each later header from its first byte on.
+    /// For a TLS handshake with the first header, and for each later header from its first byte on.
     pub(crate) header_timeout: Duration,
-    /// The longest pause in a request body; and in all this, and a second more for each KiB that has come.
+    /// Longest pause in a request body. The whole body may take this time plus one second per KiB received.
     pub(crate) body_timeout: Duration,
-    /// How long a client may take nothing of its response.
+    /// How long a client may read nothing of its response.
     pub(crate) send_timeout: Duration,
-    /// Open connections in all.
+    /// Largest number of open client connections.
     pub(crate) connections: Option<usize>,
-    /// Open connections of one client: an address, or a /64 of IPv6.
+    /// Largest number of open connections per client: an IPv4 address, or an IPv6 /64.
     pub(crate) connections_per_client: Option<usize>,
-    /// Requests on one connection.
+    /// Largest number of requests on one connection.
     pub(crate) requests_per_connection: Option<u32>,
-    /// Streams of one HTTP/2 connection at a time.
+    /// Largest number of concurrent streams on one HTTP/2 connection.
     pub(crate) streams: u32,
-    /// How long nothing may move on an HTTP/2 stream.
+    /// How long an HTTP/2 stream may make no progress.
     pub(crate) stream_idle: Duration,
 }
 
-/// One line for each request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AccessLog {
-    /// Where they go.
     pub(crate) to: LogTarget,
-    /// How a line looks.
     pub(crate) format: LogFormat,
-    /// The part of the requests that is written, 0 to 1. Refused ones and those with a status from 500 on always are.
+    /// Part of the requests that is logged, 0 to 1. Refused requests and statuses from 500 on are always logged.
     pub(crate) sample: f64,
-    /// Whether only refused ones are written.
+    /// Whether only refused requests are logged.
     pub(crate) refusals_only: bool,
 }
 
-/// Where the lines of an access log go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogTarget {
-    /// To the standard output of the process.
     Stdout,
-    /// To the end of a file: a path as written, from the folder of the configuration.
+    /// A path in the spelling of the configuration, relative to its directory.
     File(Box<str>),
 }
 
-/// An upstream.
+/// An upstream, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name; for one that is written inline, the name of its service or route.
+    /// For an inline upstream, the name of its service or route.
     pub(crate) name: Arc<str>,
-    /// At least one, and one with a weight.
+    /// At least one, with at least one weight above 0.
     pub(crate) nodes: Vec<Node>,
-    /// How one is chosen.
     pub(crate) balance: Balance,
-    /// How long to wait for what.
     pub(crate) timeouts: Timeouts,
-    /// How often a failed request is tried again, on another node.
+    /// Largest number of retries of a request.
     pub(crate) retries: usize,
-    /// Whether it is spoken to in HTTP/2.
+    /// Whether HTTP/2 is used to the nodes.
     pub(crate) http2: bool,
     /// None: plain HTTP.
     pub(crate) tls: Option<UpstreamTls>,
-    /// Active checks.
+    /// None: no active checks.
     pub(crate) health_check: Option<HealthCheck>,
-    /// What failing requests do to a node; None: nothing.
+    /// None: failed requests do not take a node out of use.
     pub(crate) ejection: Option<Ejection>,
-    /// Over what time a node that comes back gets its share.
+    /// How long a node that returns takes to reach its full share. None: it gets its share at once.
     pub(crate) slow_start: Option<Duration>,
 }
 
-/// A node of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// A name or an IP address, IPv6 without brackets.
+    /// A host name or an IP address, IPv6 without brackets.
     pub(crate) host: Box<str>,
-    /// Its port.
     pub(crate) port: u16,
-    /// Its share; 0 = none.
+    /// Share of the requests, relative to the other nodes; 0 means none.
     pub(crate) weight: u32,
 }
 
-/// How a node is chosen.
+/// How a node is chosen for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Balance {
     /// In turn, by weight.
     RoundRobin,
-    /// By chance, by weight.
+    /// At random, by weight.
     Random,
-    /// The one with the fewest requests under way, for its weight.
+    /// The node with the fewest active requests for its weight.
     LeastConnections,
-    /// Always the same one for the same value, as long as it is there; the others keep theirs when it is not.
+    /// The same node for the same value while the node is available. If a node is not, only its own values move.
     Hash(HashOn),
 }
 
-/// What a node is chosen by.
+/// The property of a request that is hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HashOn {
-    /// The value of a request header.
     Header(HeaderName),
-    /// The value of a cookie.
     Cookie(Box<str>),
-    /// The path, without the query.
+    /// Without the query.
     Path,
-    /// The address of the client.
     ClientAddress,
 }
 
-/// How long to wait for an upstream.
+/// How long to wait for a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Timeouts {
-    /// For a new connection, its TLS handshake included.
+    /// For a new connection, TLS handshake included.
     pub(crate) connect: Duration,
     /// Between two reads.
     pub(crate) read: Duration,
     /// Between two writes.
     pub(crate) write: Duration,
-    /// How long an unused connection is kept.
+    /// How long an unused connection is kept open.
     pub(crate) idle: Duration,
-    /// For a whole request, all tries included.
+    /// For a whole request with all retries.
     pub(crate) total: Option<Duration>,
-    /// How long nothing may move on a WebSocket.
+    /// How long a WebSocket may be idle in both directions.
     pub(crate) websocket: Duration,
 }
 
-/// How an upstream is spoken to in TLS.
+/// TLS to the nodes of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamTls {
-    /// The name to ask for and to verify; None: each node's own.
+    /// Host name to send and to verify; None: the host of each node.
     pub(crate) sni: Option<Box<str>>,
-    /// Whether the certificate is verified.
+    /// Whether certificates are verified.
     pub(crate) verify: bool,
-    /// Who must have signed it; None: someone that the system trusts.
+    /// None: the authorities of the system.
     pub(crate) authorities: Option<Authorities>,
-    /// What we show.
+    /// The client certificate of corsgate.
     pub(crate) identity: Option<Identity>,
 }
 
-/// How a node is asked whether it can serve.
+/// Active health checks of nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HealthCheck {
-    /// What to GET, and how; None: a connection is enough.
+    /// None: a check only opens a connection.
     pub(crate) http: Option<HttpCheck>,
-    /// Between two checks.
+    /// Time between two checks.
     pub(crate) interval: Duration,
-    /// For one check.
+    /// Longest time for one check.
     pub(crate) timeout: Duration,
-    /// Successes in a row that bring a node back.
+    /// Successes in a row after which a node is used again.
     pub(crate) healthy_after: u32,
-    /// Failures in a row that take it out.
+    /// Failures in a row after which a node is not used.
     pub(crate) unhealthy_after: u32,
 }
 
@@ -231,17 +214,17 @@ pub(crate) struct HealthCheck {
 pub(crate) struct HttpCheck {
     /// Path and query.
     pub(crate) path: Box<str>,
-    /// The Host field; None: the name that TLS asks for, else the node as written.
+    /// The `Host` header. None: the server name of TLS, else the address of the node.
     pub(crate) host: Option<Box<str>>,
-    /// First and last status that is a success.
+    /// First and last status that count as success.
     pub(crate) status: (u16, u16),
 }
 
-/// When requests that fail take a node out.
+/// When failed requests take a node out of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ejection {
     /// Failures in a row.
     pub(crate) after: u32,
-    /// For how long.
+    /// How long the node is not used.
     pub(crate) time: Duration,
 }

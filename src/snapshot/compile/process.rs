@@ -1,4 +1,4 @@
-//! The part of the compiler that reads what belongs to the process: listeners, limits, the admin listener.
+//! Compiles the settings of the process: listeners, limits, the admin listener and the access log.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::tls::{Authorities, Certificate, Certificates, Pem};
 
 const ADDRESS: &str = "127.0.0.1:9080";
 
-/// Fewer days than this before a certificate ends, its owner is told.
+/// A certificate that expires in fewer days than this gets a warning.
 const ENDS_SOON: i64 = 14;
 
 impl Compiler<'_> {
@@ -24,7 +24,7 @@ impl Compiler<'_> {
         let at = root.key("server");
         self.in_range(*threads as u64, 0..=1024, "`0` for one thread per core", &at.key("threads"));
         if let Some(socket) = upgrade_socket {
-            // What the kernel takes as the name of a socket, with the zero behind it.
+            // The kernel allows 108 bytes for the path of a Unix socket, with a terminating zero.
             self.in_range(socket.len() as u64, 1..=107, "a path of at most 107 bytes", &at.key("upgrade_socket"));
         }
         let listeners: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect();
@@ -117,7 +117,7 @@ impl Compiler<'_> {
         compiled
     }
 
-    /// None when there is no certificate that can be used, which is among the problems then.
+    /// None if no certificate is usable; the reason is among the problems.
     fn listener_tls(&mut self, tls: &config::ListenerTls, at: &At<'_>) -> Option<ListenerTls> {
         let config::ListenerTls { certificates, min_version, http2, client_ca, client_certificate } = tls;
         let min_version = match min_version.as_deref() {
@@ -208,7 +208,7 @@ impl Compiler<'_> {
         self.usable(read.map_err(|why| ProblemKind::FileUnreadable { path: path.to_owned(), why }), at)
     }
 
-    /// As [`Self::usable`], for a mapping with `cert` and `key`.
+    /// As [`Self::usable`], for a mapping with `cert` and `key`: the problem is reported at the key that is wrong.
     pub(super) fn usable_pair<T>(&mut self, result: Result<T, ProblemKind>, at: &At<'_>) -> Option<T> {
         let of_key = |kind: &ProblemKind| match kind {
             ProblemKind::BadKey { .. } | ProblemKind::KeyMismatch { .. } => true,
@@ -237,14 +237,14 @@ impl Compiler<'_> {
     pub(super) fn access_log(&mut self, at: &At<'_>) -> Option<AccessLog> {
         let config::AccessLog { to, format, sample, refusals_only } = self.document.access_log.as_ref()?;
         let to = match to.as_str() {
-            // The second is what other servers want, and cannot always be opened: it may be a socket.
+            // Other servers need `/dev/stdout`. It cannot always be opened, because stdout may be a socket.
             "stdout" | "/dev/stdout" => LogTarget::Stdout,
             "" => {
                 self.problems.add(&at.key("to"), ProblemKind::EmptyEntry);
                 LogTarget::Stdout
             }
             path => {
-                // It may be there by the time of the start, so that this is no reason to refuse the file.
+                // Only a warning, because the directory may exist when the process starts.
                 if !(self.env.has_folder)(path) {
                     self.problems.add(&at.key("to"), ProblemKind::FolderMissing { path: path.to_owned() });
                 }
@@ -285,7 +285,7 @@ impl Compiler<'_> {
         };
         size("uri", uri, 1..=512 << 10, "1B to 512KiB", "`8KiB`");
         size("headers", headers, 1..=1 << 20, "1B to 1MiB", "`64KiB`");
-        // Pingora answers more than 256 fields with 400 before anybody can look at them.
+        // Pingora answers 400 to more than 256 fields before any hook is called.
         self.in_range(*header_count as u64, 1..=256, "`100`", &at.key("header_count"));
         let most = |limit: &Option<usize>| limit.map_or(1, |limit| limit as u64);
         self.in_range(most(connections), 1..=10_000_000, "`10000`", &at.key("connections"));
@@ -310,7 +310,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// A duration that must not be 0.
+    /// Reports a duration of 0.
     pub(super) fn positive(&mut self, time: config::Duration, write: &str, at: &At<'_>) -> std::time::Duration {
         if time.get().is_zero() {
             let kind = ProblemKind::OutOfRange { value: "0".into(), range: "1ms to 24h".into(), write: write.into() };

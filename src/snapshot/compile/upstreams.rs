@@ -1,4 +1,4 @@
-//! The part of the compiler that reads upstreams.
+//! Compiles upstreams.
 
 use super::Compiler;
 use crate::config::{self, HEALTHY_STATUS, RETRIES, Toggle, Use};
@@ -131,7 +131,7 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// None when the files cannot be used.
+    /// None if a file is not usable; the reason is among the problems.
     fn upstream_tls(&mut self, tls: &config::UpstreamTls, at: &At<'_>) -> Option<UpstreamTls> {
         let config::UpstreamTls { sni, verify, ca, cert, key } = tls;
         if !verify {
@@ -265,13 +265,13 @@ impl<'d> Compiler<'d> {
     }
 }
 
-/// `header:NAME`, `cookie:NAME`, `path` or `client_address`.
+/// Parses `header:NAME`, `cookie:NAME`, `path` or `client_address`.
 fn hash_on_of(text: &str) -> Option<HashOn> {
     match text.split_once(':') {
         None if text == "path" => Some(HashOn::Path),
         None if text == "client_address" => Some(HashOn::ClientAddress),
         Some(("header", name)) => http::HeaderName::from_bytes(name.as_bytes()).ok().map(HashOn::Header),
-        // A cookie's name is a token, as a header's is (RFC 6265 section 4.1.1), but case counts.
+        // A cookie name is a token like a header name (RFC 6265 section 4.1.1), but it is case-sensitive.
         Some(("cookie", name)) => {
             http::HeaderName::from_bytes(name.as_bytes()).ok().map(|_| HashOn::Cookie(name.into()))
         }
@@ -279,7 +279,7 @@ fn hash_on_of(text: &str) -> Option<HashOn> {
     }
 }
 
-/// `200`, or `200-399`.
+/// Parses `200` or `200-399`.
 fn statuses(text: &str) -> Option<(u16, u16)> {
     let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
