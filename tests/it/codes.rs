@@ -1,13 +1,15 @@
 //! The codes of `check --format json` are an interface: programs match on them. This table pins all of them.
 //!
-//! A new kind of problem needs a line here, and a file in `tests/config` that shows its message.
+//! A new kind of problem needs a line here, and a file in `tests/config` that shows its message. `docs/codes.md` is made
+//! from the table and the messages; `BLESS=1 cargo test --test it codes` writes it.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use corsgate::problem::Severity::{self, Error, Hint, Warning};
-use corsgate::problem::{Problem, ProblemKind};
+use corsgate::problem::{KeyPath, Problem, ProblemKind};
 
 use crate::corpus;
 
@@ -127,10 +129,51 @@ fn every_code_has_its_severity() {
     }
 }
 
+#[test]
+fn the_page_of_codes_is_up_to_date() {
+    let path = root().join("docs/codes.md");
+    let page = page();
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::write(&path, &page).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == page, "docs/codes.md is stale: BLESS=1 cargo test --test it codes");
+}
+
+fn page() -> String {
+    let examples = examples();
+    let mut page = INTRODUCTION.to_owned();
+    for (code, severity) in TABLE {
+        // The shortest message of a kind is the plainest example, unless it is about an empty text.
+        let of_code = examples.iter().map(|problem| problem.kind.describe()).filter(|found| found.code == *code);
+        let of_code = of_code.filter(|found| !found.fault.contains("``"));
+        let example = of_code.min_by_key(|found| (found.fault.len() + found.remedy.len(), found.fault.clone()));
+        let example = example.unwrap_or_else(|| panic!("no file in tests/config has the problem {code}"));
+        let cell = |text: &str| text.replace('|', "\\|");
+        let (fault, remedy) = (cell(&example.fault), cell(&example.remedy));
+        let _ = writeln!(page, "| `{code}` | {severity} | {fault} | {remedy} |");
+    }
+    assert!(!page.contains(|c: char| c.is_control() && c != '\n'));
+    page
+}
+
+const INTRODUCTION: &str = "\
+# Codes of `corsgate check`
+
+With `--format json`, `corsgate check` and `corsgate explain` give each problem of a configuration a code. The codes are
+stable, so that a program can match on them; the texts can change. Each code has one severity: an error refuses the file,
+a warning fails `check` only with `--deny-warnings`, and a hint never fails it.
+
+This page is made from the messages in `src/problem/describe.rs`. Each row has one example; `check` writes it behind the
+path of the key, as `PATH: FAULT; REMEDY`.
+
+| code | severity | fault | remedy |
+|---|---|---|---|
+";
+
 /// The problems of all files of the corpus, which has every kind of problem; and that of a file without a text.
 fn examples() -> Vec<Problem> {
     let why = "No such file or directory (os error 2)".to_owned();
-    let mut all = vec![Problem { at: Default::default(), kind: ProblemKind::Unreadable { why } }];
+    let mut all = vec![Problem { at: KeyPath::default(), kind: ProblemKind::Unreadable { why } }];
     all.extend(corpus::all_cases().iter().flat_map(|case| corpus::read(&case.config).problems));
     all
 }
