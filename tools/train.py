@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""The typical work that profile-guided optimisation is trained with (release-pgo.sh).
+"""The training load for profile-guided optimisation (release-pgo.sh).
 
-    train.py CORSGATE            a corsgate that counts where it goes
+    train.py CORSGATE            a corsgate that is built to record its profile
     train.py --bare BARE         the same for the bare proxy of examples/bare.rs
 
-What browsers send through an edge proxy, in about the shares in which they send it: mostly GETs and POSTs of pages, some
-preflights, few refusals and errors; over kept connections, in plain and over TLS, in HTTP/1.1 and
-HTTP/2. And some reloads, of a configuration that is not small. The comparison in compare measures with
-requests of its own.
+The load is a mix of requests that browsers send through an edge proxy: mostly GETs and POSTs of pages, some preflights,
+few refusals and errors. It uses kept connections, with and without TLS, with HTTP/1.1 and HTTP/2. There are also some
+reloads of a large configuration. The comparison in compare/ measures with other requests.
 
-How much work does not matter, only how often each way is taken beside the others.
+Only the shares of the code paths matter, not the number of requests.
 """
 
 import os
@@ -52,7 +51,7 @@ services:
       - {{ name: rest, paths: [/*] }}
 """
 
-# More of it, to be read.
+# More services, which make the configuration large.
 TENANT = """
   - name: tenant-{number}
     hosts: [tenant-{number}.example, "*.tenant-{number}.example"]
@@ -91,7 +90,7 @@ def preflight(path, origin, method, *names):
     return request(f"OPTIONS {path}", *fields)
 
 
-# Each of them comes as often as it stands here.
+# All requests are equally frequent. A frequent kind has several entries.
 WORK = [
     request("GET /orders/4711", f"Origin: {PAGE}", "Cookie: session=0123456789abcdef; theme=dark"),
     request("GET /orders?page=2", f"Origin: {PAGE}", "Authorization: Bearer 0123456789abcdef0123456789abcdef"),
@@ -112,8 +111,8 @@ WORK = [
     preflight("/orders", PAGE, "PATCH", "content-type"),
     preflight("/orders", STRANGER, "POST", "content-type"),
 ]
-# The bare proxy knows nothing of hosts and paths: what it can do of this.
-TAKEN_OVER_HTTP2 = [("GET", "/orders/4711", PAGE), ("GET", "/items", STRANGER), ("OPTIONS", "/orders", PAGE)]
+# Requests over HTTP/2. The bare proxy can serve them too: it has no hosts and no paths.
+HTTP2_WORK = [("GET", "/orders/4711", PAGE), ("GET", "/items", STRANGER), ("OPTIONS", "/orders", PAGE)]
 
 
 def free_port():
@@ -123,7 +122,7 @@ def free_port():
 
 
 def connect(port):
-    """As soon as somebody listens."""
+    """Connects as soon as the port has a listener."""
     for _ in range(200):
         try:
             return socket.create_connection(("127.0.0.1", port), 10)
@@ -133,7 +132,7 @@ def connect(port):
 
 
 class Reader:
-    """Whole messages of HTTP/1.1 off a connection."""
+    """Reads HTTP/1.1 messages from a connection."""
 
     def __init__(self, sock):
         self.sock, self.data = sock, b""
@@ -144,7 +143,7 @@ class Reader:
         return bool(part)
 
     def message(self, bodyless=False):
-        """The first line, or None at the end of the connection."""
+        """Reads a message. Returns its first line, or None at the end of the connection."""
         while b"\r\n\r\n" not in self.data:
             if not self.more():
                 return None
@@ -169,7 +168,7 @@ def answer(path):
 
 
 def serve(listener):
-    """The upstream: one thread a connection."""
+    """The upstream, with one thread per connection."""
     def talk(sock):
         reader = Reader(sock)
         while line := reader.message():
@@ -187,13 +186,13 @@ def serve(listener):
 
 
 def send(port, times, tls=None):
-    """`times` requests over kept connections, which take turns."""
+    """Sends about `times` requests in all over kept connections."""
     socks = [connect(port) for _ in range(CONNECTIONS)]
     if tls:
         socks = [tls.wrap_socket(sock, server_hostname="shop.example") for sock in socks]
     readers = [Reader(sock) for sock in socks]
     for i in range(times // CONNECTIONS):
-        # Each connection is somewhere else in the list, so that many kinds are under way at once.
+        # Each connection is at another position of the list, so that different kinds of requests run at the same time.
         asked = [WORK[(i + 7 * k) % len(WORK)] for k in range(CONNECTIONS)]
         for sock, text in zip(socks, asked):
             sock.sendall(text)
@@ -205,7 +204,7 @@ def send(port, times, tls=None):
 
 
 def send_http2(port, times):
-    for method, path, origin in TAKEN_OVER_HTTP2:
+    for method, path, origin in HTTP2_WORK:
         command = ["h2load", "-n", str(times), "-c", "4", "-m", "8", "-H", f":method: {method}", "-H", f"origin: {origin}",
                    "-H", "access-control-request-method: POST", f"https://shop.example:{port}{path}",
                    f"--connect-to=127.0.0.1:{port}"]
@@ -245,7 +244,7 @@ def main():
                 process.send_signal(signal.SIGHUP)
                 time.sleep(0.5)
                 send(plain, CONNECTIONS)
-            # The counts are written when the process ends by itself, which SIGTERM lets it do.
+            # The process writes its profile at a regular exit, which SIGTERM causes.
             process.terminate()
             if process.wait(timeout=30) != 0:
                 sys.exit(f"{program} ended with {process.returncode}")

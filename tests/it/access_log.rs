@@ -96,7 +96,7 @@ fn has(line: &Value, expected: &Value) {
     }
 }
 
-// --- what stands in a line
+// --- the fields of a line
 
 #[test]
 fn a_line_has_the_request_its_outcome_and_the_reason() {
@@ -351,7 +351,7 @@ fn the_manual_lists_the_fields_in_the_order_of_the_line() {
     assert_eq!(documented, written);
 }
 
-// --- which requests have a line
+// --- sampling
 
 #[test]
 fn a_sample_has_its_share_of_successes_and_all_errors_and_refusals() {
@@ -392,7 +392,7 @@ fn refusals_only_logs_only_refusals() {
     assert_eq!(reasons, ["origin_not_allowed", "unknown_host"]);
 }
 
-// --- where lines go
+// --- targets and rotation
 
 #[test]
 fn a_reload_changes_the_target_and_the_format() {
@@ -426,7 +426,7 @@ fn a_reload_changes_the_target_and_the_format() {
     assert_eq!(fs::read(gateway.dir().join("logs-of-others.log")).unwrap(), b"");
 }
 
-/// What logrotate does: rename, then SIGHUP. Every request has one line, in one of the files.
+/// As logrotate: rename, then SIGHUP. Every request has one line, in one of the files.
 #[test]
 fn rotation_under_load_neither_loses_nor_repeats_a_line() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -532,7 +532,7 @@ fn two_processes_write_whole_lines_to_one_file() {
     assert!(wait_for_lines(&second, answered).iter().all(|line| parse(line)["status"] == 403));
 }
 
-// --- what cannot be written
+// --- targets that fail
 
 #[test]
 fn a_log_file_that_cannot_be_opened_ends_the_start_with_a_remedy() {

@@ -502,7 +502,7 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 #[test]
 fn large_pages_are_built_one_at_a_time_and_block_no_health_check() {
     let upstream = Upstream::start(|_| Reply::new(200));
-    let routes = (0..6_000).fold(String::new(), |mut routes, i| {
+    let routes = (0..2_000).fold(String::new(), |mut routes, i| {
         let _ = writeln!(routes, "      - {{ name: r{i}, paths: [/r{i}] }}");
         routes
     });
@@ -524,5 +524,5 @@ fn large_pages_are_built_one_at_a_time_and_block_no_health_check() {
     // The wait is bounded: a page that does not get its turn in time is a 503.
     assert!(pages.iter().all(|page| page.status == 200 || page.status == 503));
     assert!(pages.iter().any(|page| page.status == 200));
-    assert!(ask(&gateway, "/").text().contains("and 5802 more; "));
+    assert!(ask(&gateway, "/").text().contains("and 1802 more; "));
 }

@@ -65,7 +65,7 @@ fn counts(gateway: &Gateway, requests: usize) -> BTreeMap<usize, usize> {
     counts
 }
 
-// --- ways to balance
+// --- methods of load balancing
 
 #[test]
 fn random_gives_each_node_about_its_weight() {
@@ -202,7 +202,7 @@ fn only_the_keys_of_a_removed_node_move() {
     assert!(before.contains(&2));
 }
 
-// --- checks
+// --- health checks
 
 /// A node whose health checks the test can fail and count.
 struct Checked {

@@ -1,5 +1,5 @@
-//! The browser's side as the judge: what the engine calls allowed works in a browser, what it calls refused does not,
-//! and the error names the culprit.
+//! The decisions of the engine, checked with a model of a browser. A request that the engine allows works in the
+//! browser, and a refused one fails there with an error that names the cause.
 
 use corsgate::cors::{Reason, Scheme};
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};

@@ -76,7 +76,7 @@ struct Outcome {
 }
 
 #[test]
-fn the_engine_gives_every_row_what_it_expects() {
+fn the_engine_gives_every_row_its_response() {
     for scheme in [Scheme::Http, Scheme::Https] {
         check(scheme, |table| {
             let snapshot = table.snapshot();
@@ -86,7 +86,7 @@ fn the_engine_gives_every_row_what_it_expects() {
 }
 
 #[test]
-fn the_proxy_gives_every_row_what_it_expects() {
+fn the_proxy_gives_every_row_its_response() {
     check(Scheme::Http, |table| {
         let current = Current::default();
         let upstream = http_1_upstream(&current);
@@ -102,7 +102,7 @@ fn the_proxy_gives_every_row_what_it_expects() {
 }
 
 #[test]
-fn the_proxy_gives_every_row_what_it_expects_over_tls() {
+fn the_proxy_gives_every_row_its_response_over_tls() {
     check(Scheme::Https, |table| {
         let current = Current::default();
         let upstream = http_1_upstream(&current);
@@ -122,7 +122,7 @@ fn the_proxy_gives_every_row_what_it_expects_over_tls() {
 }
 
 #[test]
-fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
+fn the_proxy_gives_every_row_its_response_over_http_2() {
     // Every row has a form in HTTP/2, so that none is left out.
     assert_eq!(tables().iter().flat_map(|table| &table.cases).filter(|row| row.as_http_2().is_none()).count(), 0);
     check(Scheme::Https, |table| {
@@ -145,7 +145,7 @@ fn the_proxy_gives_every_row_what_it_expects_over_http_2() {
 }
 
 #[test]
-fn the_proxy_gives_every_row_what_it_expects_with_an_http_2_upstream() {
+fn the_proxy_gives_every_row_its_response_with_an_http_2_upstream() {
     check(Scheme::Http, |table| {
         let current = Current::default();
         let upstream = H2Upstream::start({

@@ -1,12 +1,11 @@
 //! The corpus of configurations in `tests/config`, with the exact output of `corsgate check` for each file.
 //!
 //! - `good/*.yaml` is accepted without an error or a warning; each file shows one form.
-//! - `refused/*.txt` and `warned/*.txt` hold a configuration, a line `----`, and what `check` prints for it. The file
-//!   name says the mistake. `twenty-mistakes.txt` is one file with many of them.
+//! - `refused/*.txt` and `warned/*.txt` have a configuration, a line `----`, and the output of `check` for it. The file
+//! name names the mistake. `twenty-mistakes.txt` is one file with many of them.
 //!
-//! After a change of a message, `BLESS=1 cargo test --test it corpus` writes what is printed now behind each `----`.
-//! Read the difference as a user would before committing it: is the caret under the culprit, is one mistake one
-//! problem, can what it says to write be written?
+//! After a change of a message, `BLESS=1 cargo test --test it corpus` rewrites the output after each `----`. Review the
+//! difference as a user: is the caret under the cause, is one mistake one problem, is the suggested text valid?
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! What `conf/systemd` and `conf/kubernetes` hold works as it stands there.
+//! The files of `conf/systemd` and `conf/kubernetes` work as they are.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! `corsgate check --effective`: what is in force for every route, and where each value is written.
+//! `corsgate check --effective`: the values in force for every route, with their positions in the file.
 
 use std::fs;
 

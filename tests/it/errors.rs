@@ -1,5 +1,5 @@
-//! Whatever goes wrong, the page that asked can read what: every error of the gateway's own has the CORS headers of the
-//! policy, and the connection afterwards is what the answer says that it is.
+//! Errors of the gateway: each has the CORS headers of the policy, so that the page can read it, and the state of the
+//! connection is as the response announces.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};

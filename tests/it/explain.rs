@@ -1,8 +1,7 @@
-//! `corsgate explain`: the mistakes that people make, planted one by one; each is named, and the edit that is offered
-//! takes it away.
+//! `corsgate explain`: typical mistakes, planted one by one. Each is named, and the offered edit repairs it.
 //!
-//! `tests/explain/*.txt` hold a configuration, a line `----`, the question as it is typed with what the answer must say,
-//! another `----`, and what is printed, to the letter:
+//! `tests/explain/*.txt` have a configuration, a line `----`, the command line with assertions about the output,
+//! another `----`, and the exact output:
 //!
 //! ```text
 //! explain --origin https://app.example https://api.example/orders
@@ -11,11 +10,10 @@
 //! fix: none
 //! ```
 //!
-//! `reason` is the code of the refusal, or of the first error of a file that is refused. Without `fix: none` an edit has to
-//! be offered; the test applies it, as a program would from the JSON, and then the same question passes and `check` finds
-//! no error. `tried` names the key of what `check` says against the edit that came closest. After a change of a sentence,
-//! `BLESS=1 cargo test --test it -- explain` writes what is printed now; read the
-//! difference as a tired developer would.
+//! `reason` is the code of the refusal, or of the first error of a refused file. Without `fix: none` an edit must be
+//! offered. The test applies it from the JSON, as a program would; then the same question is allowed and `check` finds
+//! no error. `tried` names the key of the error that `check` reports for the best rejected edit. After a change of a
+//! message, `BLESS=1 cargo test --test it -- explain` rewrites the output. Review the difference as a user.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -62,7 +60,7 @@ fn explain_names_every_planted_mistake_and_its_edit_repairs_it() {
     for mistake in &mistakes {
         let folder = Folder::with(&mistake.config);
         let asked = folder.ask(&mistake.command);
-        let mut wrong = mistake.what_is_wrong(&folder, &asked, &mut mended);
+        let mut wrong = mistake.faults(&folder, &asked, &mut mended);
         if bless {
             mistake.write(&asked.stdout);
         } else if asked.stdout != mistake.printed {
@@ -538,7 +536,7 @@ impl Mistake {
         self.expectations.iter().filter(move |(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
-    fn what_is_wrong(&self, folder: &Folder, asked: &Output, mended: &mut usize) -> String {
+    fn faults(&self, folder: &Folder, asked: &Output, mended: &mut usize) -> String {
         let mut wrong = String::new();
         let mut hold = |condition: bool, what: &str| {
             if !condition {

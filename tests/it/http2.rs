@@ -94,7 +94,7 @@ fn large() -> Vec<u8> {
     (0u32..).flat_map(u32::to_be_bytes).take(1 << 20).collect()
 }
 
-// --- what passes
+// --- forwarding
 
 #[test]
 fn an_http_2_request_is_translated_for_an_http_1_upstream() {
@@ -297,7 +297,7 @@ fn hop_by_hop_fields_do_not_reach_an_http_2_client() {
     assert_eq!((response.header("x-hop"), response.header("x-kept"), response.text()), (None, Some("1"), "body"));
 }
 
-// --- many streams
+// --- concurrent streams
 
 #[test]
 fn the_requests_of_one_connection_run_concurrently() {
@@ -413,7 +413,7 @@ fn a_stalled_request_body_is_reset_after_body_timeout() {
     assert_eq!(client.request(&get(API, "/")).unwrap().status, 200);
 }
 
-// --- abuse
+// --- attacks
 
 /// The header of a GET for a path of the API, in the simplest form of HPACK.
 fn head(path: &str) -> Vec<u8> {

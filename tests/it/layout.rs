@@ -101,7 +101,7 @@ const IMPURE_WORDS: [&str; 12] = [
 ];
 
 #[test]
-fn rooms_import_only_what_the_table_allows() {
+fn rooms_import_only_the_rooms_in_their_row() {
     let allowed: BTreeMap<&str, BTreeSet<&str>> =
         ROOMS.iter().map(|(room, imports)| (*room, imports.iter().copied().collect())).collect();
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -340,7 +340,7 @@ fn a_websocket_survives_reloads() {
     assert_eq!(socket.receive(5).unwrap(), b"still");
 }
 
-// --- the end
+// --- shutdown
 
 #[test]
 fn sigterm_ends_an_idle_process_at_once() {
@@ -417,7 +417,7 @@ fn sigint_ends_a_drain_at_once() {
     assert!(slow.closed());
 }
 
-// --- the start
+// --- start
 
 /// Writes a configuration to a directory of its own and runs it.
 fn run_with(config: &str) -> crate::support::gateway::Output {

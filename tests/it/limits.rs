@@ -638,7 +638,7 @@ fn a_proxy_header_comes_before_tls() {
     assert_eq!(upstream.hits(), 2);
 }
 
-// --- all of it at once
+// --- concurrent misuse
 
 /// Every kind of misuse at the same time, and one usual client.
 #[test]

@@ -132,7 +132,7 @@ fn answer(request: &Received) -> Reply {
     }
 }
 
-// --- what a request moves
+// --- the series of a request
 
 #[test]
 fn a_request_changes_only_its_own_series() {
@@ -456,7 +456,7 @@ fn late_and_oversized_headers_are_counted() {
     }
 }
 
-// --- what clients cannot do
+// --- bounds against clients
 
 #[test]
 fn client_input_creates_no_series() {
@@ -618,7 +618,7 @@ services:
     )
 }
 
-// --- what is written about metrics
+// --- documentation, dashboard and alerts
 
 /// The table in docs/operation.md, row by row.
 #[test]
@@ -814,7 +814,7 @@ const PROCESS: [&str; 7] = [
     "process_threads",
 ];
 
-// --- reading /metrics
+// --- the parser of /metrics
 
 /// One line.
 #[derive(Debug, Clone)]

@@ -61,14 +61,14 @@ fn covers(pattern: &str, origin: &str) -> bool {
     };
     let ((listed_host, listed_port), (host, port)) = (host_and_port(listed), host_and_port(authority));
     scheme == given
-        && is_what_browsers_send(scheme, host, port)
+        && is_sent_by_browsers(scheme, host, port)
         && (listed_port == Some("*") || listed_port == port)
         && (listed_host == "*"
             || listed_host == host
             || listed_host.strip_prefix('*').is_some_and(|base| host.len() > base.len() && host.ends_with(base)))
 }
 
-fn is_what_browsers_send(scheme: &str, host: &str, port: Option<&str>) -> bool {
+fn is_sent_by_browsers(scheme: &str, host: &str, port: Option<&str>) -> bool {
     let default = [("http", "80"), ("https", "443"), ("ws", "80"), ("wss", "443"), ("ftp", "21")];
     let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     let is_name = host.split('.').all(|label| !label.is_empty() && label.chars().all(in_name));
@@ -730,11 +730,11 @@ proptest! {
         settings in any_settings(), one in any_request(), others in vec(any_request(), 0..4),
     ) {
         let policy = policy(&settings).expect("valid settings");
-        let first = told(&policy.decide(&one.as_request()));
+        let first = outcome(&policy.decide(&one.as_request()));
         for other in &others {
-            let before = told(&policy.decide(&other.as_request()));
-            prop_assert_eq!(told(&policy.decide(&one.as_request())), first.clone());
-            prop_assert_eq!(told(&policy.decide(&other.as_request())), before);
+            let before = outcome(&policy.decide(&other.as_request()));
+            prop_assert_eq!(outcome(&policy.decide(&one.as_request())), first.clone());
+            prop_assert_eq!(outcome(&policy.decide(&other.as_request())), before);
         }
     }
 
@@ -788,7 +788,7 @@ proptest! {
 }
 
 /// All parts of a decision.
-fn told(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
+fn outcome(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
     let mut response = HeaderMap::new();
     decision.edits.apply(&mut response);
     let fields = response.iter().map(|(name, value)| (name.clone(), value.clone()));

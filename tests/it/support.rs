@@ -1,6 +1,6 @@
-//! What the tests are made with: clients, upstreams, certificates, and the gateway as a process.
+//! Helpers of the tests: clients, upstreams, certificates, and the gateway as a process.
 //!
-//! Each helper that is not trivial has tests of its own at the end of its file.
+//! The tests of a helper are at the end of its file.
 
 pub mod certificates;
 pub mod client;

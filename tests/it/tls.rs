@@ -71,7 +71,7 @@ fn assert_readable(response: &Response) {
     assert_eq!(response.header("Vary"), Some("Origin"));
 }
 
-// --- which certificate
+// --- choice of the certificate
 
 /// Three certificates, in an order in which only the kind of match can decide.
 const THREE: &str = "
@@ -138,7 +138,7 @@ fn x_forwarded_proto_is_https_for_tls_clients() {
     }
 }
 
-// --- certificates that change
+// --- renewal of certificates
 
 #[test]
 fn a_reload_applies_a_renewed_certificate_and_loses_no_connection() {
@@ -413,7 +413,7 @@ fn switching_tls_of_a_listener_needs_a_restart() {
     assert!(log.contains("`listeners` has changed, which needs a restart"), "{log}");
 }
 
-// --- clients with certificates
+// --- client certificates
 
 #[test]
 fn client_certificates_are_required_or_optional_as_configured() {
@@ -593,7 +593,7 @@ fn a_reload_switches_redirects_on_and_off() {
     assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
 
-// --- requests on the wrong connection
+// --- misdirected requests
 
 /// Two hosts with different policies, one certificate for one name and one for several names.
 fn two_hosts(upstream: SocketAddr) -> String {

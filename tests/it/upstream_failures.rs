@@ -59,7 +59,7 @@ fn assert_readable(response: &Response) {
     assert_eq!(response.header("Vary"), Some("Origin"), "{response:?}");
 }
 
-// --- which tries there are
+// --- retries
 
 #[test]
 fn only_idempotent_requests_are_retried_on_another_node() {
@@ -264,7 +264,7 @@ fn a_client_that_disconnects_early_ejects_no_node() {
     assert!(!gateway.stderr().contains("ejected"));
 }
 
-// --- time
+// --- timeouts
 
 #[test]
 fn a_silent_upstream_gives_504_after_timeouts_total() {
@@ -348,7 +348,7 @@ fn a_websocket_handshake_has_the_read_timeout() {
     gateway.wait_for_log(&format!("node ejected upstream=api address={}", silent.address()));
 }
 
-// --- the fault run
+// --- failures under load
 
 /// The behaviour of a node.
 mod mode {

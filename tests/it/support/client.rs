@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::support::tls_client::{TlsClient, TlsStream};
 
 /// Timeout of one socket operation.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends one request on a new connection.
 ///
