@@ -6,11 +6,11 @@
 //! make three claims:
 //!
 //! 1. No mutant allows an unrelated origin. With credentials there is no exception. Without credentials there is one:
-//! text that spells `https://*` for any host, as `https://* #.partner.example` does, where YAML takes the rest for a
-//! comment.
+//!    text that spells `https://*` for any host, as `https://* #.partner.example` does, where YAML takes the rest for a
+//!    comment.
 //! 2. A mutant allows a neighbour of an allowed origin only if one entry of the mutated text, read by the oracle
-//! [`spells`], says so. (Without the `s`, `https://*.partner.example` spells `http://x.partner.example`; the parser
-//! cannot know that this is a typo.)
+//!    [`spells`], says so. (Without the `s`, `https://*.partner.example` spells `http://x.partner.example`; the parser
+//!    cannot know that this is a typo.)
 //! 3. Claim 1 holds for mutants of the whole file too: keys, indentation, other services.
 //!
 //! Each run also counts the mutants that load, and the mutants that allow the same origins as the original. If every

@@ -2,7 +2,7 @@
 //!
 //! - `good/*.yaml` is accepted without an error or a warning; each file shows one form.
 //! - `refused/*.txt` and `warned/*.txt` have a configuration, a line `----`, and the output of `check` for it. The file
-//! name names the mistake. `twenty-mistakes.txt` is one file with many of them.
+//!   name names the mistake. `twenty-mistakes.txt` is one file with many of them.
 //!
 //! After a change of a message, `BLESS=1 cargo test --test it corpus` rewrites the output after each `----`. Review the
 //! difference as a user: is the caret under the cause, is one mistake one problem, is the suggested text valid?

@@ -17,13 +17,12 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
 
-/// A gateway with one service; `lines` is the rest of its configuration.
+/// A gateway with one service; `service` is the rest of its configuration.
 fn gateway(service: &str) -> Gateway {
     Gateway::start(&format!(
         "
 listeners: [{{ address: \"{{listen}}\" }}]
 admin: {{ address: \"{{admin}}\" }}
-limits: {{ keepalive: 1s }}
 services:
   - name: api
 {service}
@@ -442,18 +441,6 @@ fn an_idle_upstream_connection_is_closed_after_timeouts_idle() {
     assert!(begin.elapsed() >= Duration::from_millis(250), "closed after {:?}", begin.elapsed());
     fetch(gateway.address(), "GET", "/", &[HOST]);
     assert_eq!(upstream.received()[1].connection, 2);
-}
-
-#[test]
-fn an_idle_client_connection_is_closed_after_limits_keepalive() {
-    let upstream = Upstream::start(|_| Reply::new(200));
-    let gateway = in_front_of(&upstream);
-    let mut connection = Connection::open(gateway.address()).unwrap();
-    connection.request("GET", "/", &[HOST], b"").unwrap();
-    let begin = Instant::now();
-    connection.request("GET", "/", &[HOST], b"").unwrap();
-    assert!(connection.closed());
-    assert!(begin.elapsed() >= Duration::from_millis(800), "closed after {:?}", begin.elapsed());
 }
 
 #[test]
