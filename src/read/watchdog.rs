@@ -125,6 +125,11 @@ impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, 
         if fired && this.asked {
             return Poll::Ready(None);
         }
+        // A timer that fired for timeouts that this poll replaced says nothing about the new ones.
+        if !this.asked && this.timeouts != this.timer.timeouts {
+            this.timer.set_for(this.timeouts, cx);
+            return Poll::Pending;
+        }
         if fired && let Some(expired) = this.timer.tick() {
             // The hooks have timeouts that end with the deadline: where there is no asking, those come first.
             this.asked = (this.ask)(expired) || expired == Expired::Deadline;
@@ -135,7 +140,7 @@ impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, 
                 return Poll::Ready(Some(output));
             }
             this.timer.set(Some(Instant::now() + NOTICE), cx);
-        } else if !this.asked && (fired || this.timeouts != this.timer.timeouts) {
+        } else if !this.asked && fired {
             this.timer.set_for(this.timeouts, cx);
         }
         Poll::Pending
@@ -277,6 +282,31 @@ mod tests {
             assert_eq!(output, None);
             let end = IDLE + NOTICE;
             assert!(begin.elapsed() >= end, "{:?}", begin.elapsed());
+        });
+    }
+
+    /// The bytes of a request arrive in the moment in which the keepalive timeout of its connection fires.
+    #[test]
+    fn a_timeout_that_was_replaced_while_it_fired_ends_nothing() {
+        run(async {
+            for replace in [|| set_deadline(None), || set_deadline(Some(Instant::now() + 4 * IDLE)), clear] {
+                let deadline = Instant::now() + IDLE;
+                let work = async move {
+                    set_deadline(Some(deadline));
+                    // Ready in the same poll as the timer of the watchdog.
+                    sleep_until(deadline).await;
+                    replace();
+                    tokio::time::sleep(IDLE).await;
+                    "done"
+                };
+                let asked = RefCell::new(Vec::new());
+                let ask = |expired| {
+                    asked.borrow_mut().push(expired);
+                    true
+                };
+                assert_eq!(Watchdog::new(Box::pin(work), None, &ask).await, Some("done"));
+                assert_eq!(*asked.borrow(), []);
+            }
         });
     }
 
