@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -245,6 +245,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             Ok(bytes) if !bytes.is_empty() => bytes,
             _ => return Err(HeaderError::Closed),
         };
+        let mut skipped = skip_empty_lines(&mut bytes);
         if is_whole(&bytes, 0) {
             return Ok(bytes);
         }
@@ -252,13 +253,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let rest = async {
             loop {
                 let seen = bytes.len();
-                if seen > self.limits.header_bytes {
+                if seen + skipped > self.limits.header_bytes {
                     return Err(HeaderError::TooLarge);
                 }
                 match stream.read_buf(&mut bytes).await {
                     Ok(0) | Err(_) => return Err(HeaderError::Closed),
-                    Ok(_) if is_whole(&bytes, seen) => return Ok(()),
                     Ok(_) => {}
+                }
+                skipped += skip_empty_lines(&mut bytes);
+                if is_whole(&bytes, seen.min(bytes.len())) {
+                    return Ok(());
                 }
             }
         };
@@ -393,15 +397,29 @@ async fn read_some(stream: &mut Stream) -> io::Result<BytesMut> {
     .await
 }
 
-/// Whether a header is there to its end: an empty line, after any number of them in front. `seen` bytes had none.
+/// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns how many
+/// bytes it dropped. They are dropped as they arrive: a client that drips line feeds costs no second look at them.
+fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
+    let mut skipped = 0;
+    loop {
+        match &bytes[skipped..] {
+            [b'\n', ..] => skipped += 1,
+            [b'\r', b'\n', ..] => skipped += 2,
+            _ => break,
+        }
+    }
+    bytes.advance(skipped);
+    skipped
+}
+
+/// Whether a header ends in `bytes`: an empty line behind at least one other. Its first `seen` bytes have no such end.
 fn is_whole(bytes: &[u8], seen: usize) -> bool {
-    let Some(begin) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else { return false };
     // Most headers come alone and at once.
-    if bytes.ends_with(b"\r\n\r\n") {
+    if bytes.len() > 4 && bytes.ends_with(b"\r\n\r\n") {
         return true;
     }
-    // Servers take a line feed alone for the end of a line (RFC 9112 section 2.2), and Pingora does.
-    let mut rest = &bytes[begin.max(seen.saturating_sub(2))..];
+    // Servers may take a line feed alone for the end of a line (RFC 9112 section 2.2), and Pingora does.
+    let mut rest = &bytes[seen.saturating_sub(2)..];
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
         rest = &rest[end + 1..];
         if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
@@ -415,28 +433,59 @@ fn is_whole(bytes: &[u8], seen: usize) -> bool {
 mod tests {
     use super::*;
 
+    /// Feeds a header in pieces, as `read_header` does. Returns the end at which it was complete.
+    fn complete_at(bytes: &[u8], piece: usize) -> Option<usize> {
+        let (mut buffer, mut fed) = (BytesMut::new(), 0);
+        while fed < bytes.len() {
+            let seen = buffer.len();
+            let next = bytes.len().min(fed + piece);
+            buffer.extend_from_slice(&bytes[fed..next]);
+            fed = next;
+            skip_empty_lines(&mut buffer);
+            if is_whole(&buffer, seen.min(buffer.len())) {
+                return Some(fed);
+            }
+        }
+        None
+    }
+
     #[test]
-    fn a_header_ends_with_an_empty_line() {
-        let whole: [&[u8]; 7] = [
-            b"GET / HTTP/1.1\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody",
-            b"GET / HTTP/1.1\nHost: a\n\n",
-            b"GET / HTTP/1.1\nHost: a\r\n\n",
-            b"GET / HTTP/1.1\nHost: a\n\r\nbody",
-            b"\r\n\n\r\nGET / HTTP/1.1\r\n\r\n",
-            b"\xff\0\n\n",
-        ];
-        for header in whole {
-            assert!(is_whole(header, 0), "{}", header.escape_ascii());
-            // Wherever it is cut, it is whole when its end has come, and not before.
-            let end = (1..=header.len()).find(|end| is_whole(&header[..*end], 0)).unwrap();
-            for seen in 0..end {
-                assert!(is_whole(&header[..end], seen), "{} after {seen}", header[..end].escape_ascii());
-                assert!(!is_whole(&header[..seen], 0), "{}", header[..seen].escape_ascii());
+    fn a_header_ends_with_an_empty_line_however_it_is_cut() {
+        for (header, end) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], 18),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody", 27),
+            (b"GET / HTTP/1.1\nHost: a\n\n", 24),
+            (b"GET / HTTP/1.1\nHost: a\r\n\n", 25),
+            (b"GET / HTTP/1.1\nHost: a\n\r\nbody", 25),
+            (b"\r\n\n\r\nGET / HTTP/1.1\r\n\r\n", 23),
+            (b"\xff\0\n\n", 4),
+        ] {
+            assert_eq!(complete_at(header, 1), Some(end), "{}", header.escape_ascii());
+            for piece in 2..=header.len() {
+                let complete = complete_at(header, piece).unwrap();
+                assert!(complete >= end && complete < end + piece, "{} by {piece}", header.escape_ascii());
             }
         }
         for part in [&b""[..], b"\r\n", b"\n\n\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n", b"G\r\r\n\r"] {
-            assert!(!is_whole(part, 0), "{}", part.escape_ascii());
+            for piece in 1..=part.len() {
+                assert_eq!(complete_at(part, piece), None, "{} by {piece}", part.escape_ascii());
+            }
         }
+    }
+
+    #[test]
+    fn empty_lines_in_front_of_a_request_are_dropped_as_they_arrive() {
+        let mut buffer = BytesMut::new();
+        for _ in 0..1000 {
+            buffer.extend_from_slice(b"\n");
+            assert_eq!((skip_empty_lines(&mut buffer), buffer.len()), (1, 0));
+        }
+        buffer.extend_from_slice(b"\r");
+        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (0, &b"\r"[..]), "may become an empty line");
+        buffer.extend_from_slice(b"\nGET");
+        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (2, &b"GET"[..]));
+        // A carriage return alone is no empty line: the parser refuses it.
+        let mut buffer = BytesMut::from(&b"\rGET"[..]);
+        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (0, &b"\rGET"[..]));
     }
 }
