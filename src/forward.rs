@@ -28,7 +28,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use self::attempts::Attempts;
 use self::request::{
     RemoteInfo, authority_and_target, change_headers, drop_case_map, facts, join_cookies, set_forwarded_headers,
-    strip_unnamed_upgrade, target_for_upstream,
+    strip_ignored_upgrade, target_for_upstream,
 };
 use self::response::{local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop};
 use self::timeouts::Body;
@@ -112,7 +112,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let generation = self.live.current();
         timeouts::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
-        strip_unnamed_upgrade(session.req_header_mut());
+        strip_ignored_upgrade(session.req_header_mut());
         if session.req_header().version < Version::HTTP_11 {
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
             session.set_ignore_info_resp(true);

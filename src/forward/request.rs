@@ -207,14 +207,16 @@ fn is_untrusted_forwarding_header(name: &HeaderName) -> bool {
     matches!(name.as_str(), "forwarded" | "x-forwarded-port" | "x-real-ip" | "client-cert" | "client-cert-chain")
 }
 
-/// An Upgrade that `Connection` does not name was meant for somebody before us (RFC 9110 section 7.8). Pingora looks at
-/// the one field alone.
-pub(super) fn strip_unnamed_upgrade(request: &mut RequestHeader) {
-    if !request.headers.contains_key(header::UPGRADE) {
-        return;
-    }
+/// Removes an `Upgrade` field that is not forwarded: only WebSocket is, and only when `Connection` names the field
+/// (RFC 9110 section 7.8). Pingora takes any `Upgrade` field of HTTP/1.1 for a request to switch protocols. Such a request
+/// gets a connection of its own and the timeouts of a WebSocket, also for the `h2c` that `curl --http2` and Java's
+/// HttpClient send with ordinary requests.
+pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
+    let mut protocols = request.headers.get_all(header::UPGRADE).iter();
+    let Some(protocol) = protocols.next() else { return };
+    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket") && protocols.next().is_none();
     let mut named = request.headers.get_all(header::CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
-    if !named.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
+    if !is_websocket || !named.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
         request.remove_header(&header::UPGRADE);
     }
 }

@@ -135,6 +135,31 @@ fn an_upgrade_without_connection_upgrade_is_ignored() {
     assert_eq!((received.header("Upgrade"), received.header("Connection")), (None, None));
 }
 
+/// `curl --http2` and Java's HttpClient offer h2c with ordinary requests. Each of them had a new connection to the upstream,
+/// and the timeouts of a WebSocket.
+#[test]
+fn an_upgrade_to_another_protocol_than_websocket_is_an_ordinary_request() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = gateway("", &[&upstream], "");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    for protocol in ["h2c", "TLS/1.0", "websocket, h2c"] {
+        let upgrade = [
+            HOST,
+            ("Connection", "Upgrade, HTTP2-Settings"),
+            ("Upgrade", protocol),
+            ("HTTP2-Settings", "AAMAAABkAAQAAP__"),
+        ];
+        assert_eq!(connection.request("GET", "/", &upgrade, b"").unwrap().status, 200, "{protocol}");
+    }
+    let received = upstream.received();
+    for request in &received {
+        for name in ["Upgrade", "Connection", "HTTP2-Settings"] {
+            assert_eq!(request.header(name), None, "{name}");
+        }
+        assert_eq!(request.connection, received[0].connection, "the connection to the upstream is kept");
+    }
+}
+
 /// Many upstreams behind nginx trust `X-Real-IP`.
 #[test]
 fn x_real_ip_is_accepted_from_trusted_proxies_only() {
