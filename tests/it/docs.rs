@@ -224,6 +224,44 @@ fn every_link_between_the_documents_has_a_target() {
     }
 }
 
+/// The places and tests in the table of docs/pingora.md exist under these names.
+#[test]
+fn the_page_about_pingora_names_code_and_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/pingora.md")).unwrap();
+    let tests = sources(&root().join("tests"));
+    let rows: Vec<Vec<&str>> =
+        page.lines().map(|line| line.split(" | ").collect()).filter(|r: &Vec<_>| r.len() == 5).collect();
+    let mut named = 0;
+    for row in &rows {
+        let mut code = String::new();
+        for word in row[2].split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                code =
+                    fs::read_to_string(root().join("src").join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
+            } else {
+                let name = word.rsplit("::").next().unwrap();
+                assert!(code.contains(name), "{}: no `{word}`", row[2]);
+            }
+        }
+        for name in row[4].split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2) {
+            assert!(tests.contains(&format!("fn {name}(")), "no test `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "only {named} tests in {} rows", rows.len());
+}
+
+/// The text of all Rust files below a folder.
+fn sources(folder: &Path) -> String {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = paths.map(|path| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(&path).unwrap(),
+        _ => String::new(),
+    });
+    text.collect()
+}
+
 /// The headings of a document, in the form that GitHub uses in links.
 fn headings(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches(['#', ' ']));
