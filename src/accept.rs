@@ -1,22 +1,22 @@
-//! The edge: where clients connect, before there is a request.
+//! Accepts connections: connection limits, PROXY header, TLS handshake. It reads no request.
 //!
-//! A connection is taken through these steps, each of which can end it:
+//! An accepted connection passes these steps. Each step can close it.
 //!
-//! 1. It is counted. One too many is let in all the same, for one request that is told so; far too many are not.
-//! 2. Behind a load balancer its PROXY header is read, which says who the client is.
-//! 3. TLS is ended.
-//! 4. From then on requests are read from it, which [`crate::read`] does and times, and a [`crate::read::watchdog`] watches over each while
-//!    Pingora serves it.
+//! 1. [`admission`] counts the connection. Over a limit it is accepted for one request, which gets 429 or 503; beyond limit
+//!    + 10 % + 16 it is closed.
+//! 2. If the listener has `proxy_protocol`, [`proxy_protocol`] reads the PROXY header, which has the client's address.
+//! 3. If the listener has `tls`, the TLS handshake is made.
+//! 4. [`ClientConnection`] reads the requests and hands them to the application.
 //!
-//! Everything is read from the configuration in force when the connection begins. What later steps and the hooks need
-//! to know of it is in [`Client`].
+//! Steps 1 to 3 and the header of the first request share one deadline: `limits.header_timeout` after the accept. All
+//! settings come from the snapshot that is live at the accept. [`Client`] has what the later steps need to know about the
+//! connection.
 
 pub(crate) mod admission;
 mod errors;
 mod proxy_protocol;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use pingora::listeners::tls::Acceptor as TlsAcceptor;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream};
+use pingora::protocols::{ALPN, GetSocketDigest, IO, Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -37,39 +37,40 @@ use self::admission::{Admission, ConnectionPermit, LimitReached};
 use self::errors::{AcceptError, AcceptErrorLog};
 use crate::decide::Capacity;
 use crate::live::{Generation, Live};
-use crate::read::{Client, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Requests};
+use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT};
 use crate::record::listeners::{Counts, Open};
 use crate::snapshot::{Limits, Listener};
-/// How long connections without a request are kept once the process is to end.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
-/// Pingora's own would be 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers anyway; of TLS
-/// a record is read at a time, as with a buffer of 16 KiB. (2,000 idle connections over TLS, as measured: 96 KB each with
-/// 64 KiB, 46 KB with 16 KiB, 30 KB with none; an upload of 16 MiB: 258, 1027 and 1032 reads.)
+
+/// Graceful shutdown closes connections without a request after this time.
+pub(crate) const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
+/// No read buffer. Pingora's default is 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers
+/// anyway; from TLS one record is read at a time, as with a buffer of 16 KiB. (Measured with 2,000 idle TLS connections:
+/// 96 KB each with 64 KiB, 46 KB with 16 KiB, 30 KB without buffer. Upload of 16 MiB: 258, 1027 and 1032 reads.)
 const READ_BUFFER: usize = 0;
-/// Pingora's default: about one packet.
+/// Pingora's default: about one TCP segment.
 const WRITE_BUFFER: usize = 1460;
 
-/// The application behind all listeners.
+/// Pingora's application for all listeners. `A` serves the requests.
 pub(crate) struct Acceptor<A> {
     live: Arc<Live>,
     app: Arc<A>,
     admission: Arc<Admission>,
-    /// Where it listens: what the process was started with, whatever the configuration says by now.
+    /// The listeners of the configuration at process start. Their sockets stay open after a reload changes the listeners.
     listeners: Vec<ListenerRuntime>,
-    /// Ends connections that wait for a request.
+    /// True closes connections that wait for a request.
     closing: watch::Sender<bool>,
-    notices: AcceptErrorLog,
+    error_log: AcceptErrorLog,
     counts: Arc<Counts>,
 }
 
-/// A listener, and what it needs for handshakes if it has any.
+/// A listener, with its TLS configuration.
 #[derive(Debug, Clone)]
 struct ListenerRuntime {
-    listener: Arc<Listener>,
+    settings: Arc<Listener>,
     tls: Option<Arc<ServerConfig>>,
 }
 
-/// How a listener's connections are set up.
+/// Pingora's settings for a listener.
 pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
     ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }
@@ -77,100 +78,96 @@ pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
 // === impl Acceptor ===
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
-    /// Hands requests to `app`. Serves what `live` says at the time of each connection, on the listeners that it has now.
+    /// `app` serves the requests. The listeners are those of the current configuration of `live`.
     pub(crate) fn new(live: Arc<Live>, app: A) -> Self {
         let listeners: Vec<ListenerRuntime> = {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| ListenerRuntime::of(listener, &generation)).collect()
         };
-        let counts = Arc::new(Counts::new(listeners.iter().map(|place| place.listener.address)));
+        let counts = Arc::new(Counts::new(listeners.iter().map(|listener| listener.settings.address)));
         let closing = watch::Sender::new(false);
-        let (admission, notices) = (Arc::default(), AcceptErrorLog::default());
-        Acceptor { live, app: Arc::new(app), admission, listeners, closing, notices, counts }
+        let (admission, error_log) = (Arc::default(), AcceptErrorLog::default());
+        Acceptor { live, app: Arc::new(app), admission, listeners, closing, error_log, counts }
     }
 
-    /// The open connections.
     pub(crate) fn admission(&self) -> Arc<Admission> {
         self.admission.clone()
     }
 
-    /// What is counted of them.
     pub(crate) fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
     }
 
-    /// All steps up to the end of the connection.
+    /// Serves a connection until it is closed.
     async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, AcceptError)> {
-        let accepted = Instant::now();
-        let Some((stream, peer, local)) = tcp(stream) else {
+        let accepted_at = Instant::now();
+        let Some((stream, peer, local)) = tcp_stream(stream) else {
             self.counts.unknown.add(1);
             return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), AcceptError::Unknown));
         };
         let generation = self.live.current();
-        let place = self.place(&generation, local);
-        let Some((place, counts)) =
-            place.and_then(|place| self.counts.of(place.listener.address).map(|counts| (place, counts)))
+        let listener = self.listener(&generation, local);
+        let Some((listener, counts)) =
+            listener.and_then(|listener| self.counts.of(listener.settings.address).map(|counts| (listener, counts)))
         else {
             self.counts.unknown.add(1);
             return Err((peer, AcceptError::Unknown));
         };
-        // What is needed for the first steps is given back before the connection goes on, maybe for hours.
-        let accepted_connection =
-            Box::pin(self.accept_connection(stream, accepted, peer, generation, place, counts.accept())).await;
-        let (_entry, connection) = accepted_connection.map_err(|unserved| {
-            unserved.counted().into_iter().for_each(|refused| counts.refuse(refused));
-            (peer, unserved)
+        // A future of its own: its memory is freed before the connection serves requests, maybe for hours.
+        let accepted =
+            Box::pin(self.accept_connection(stream, accepted_at, peer, generation, listener, counts.accept())).await;
+        let (_permit, connection) = accepted.map_err(|error| {
+            error.refused_connection().into_iter().for_each(|refused| counts.refuse(refused));
+            (peer, error)
         })?;
         Box::pin(connection.serve(shutdown, self.closing.subscribe())).await;
         Ok(())
     }
 
+    /// Steps 1 to 3.
     async fn accept_connection(
         &self,
         mut stream: Box<TcpStream>,
-        accepted: Instant,
+        accepted_at: Instant,
         peer: SocketAddr,
         generation: Arc<Generation>,
-        place: ListenerRuntime,
+        listener: ListenerRuntime,
         counts: Open,
-    ) -> Result<(ConnectionPermit, Requests<A>), AcceptError> {
+    ) -> Result<(ConnectionPermit, ClientConnection<A>), AcceptError> {
         let limits = generation.snapshot.limits();
-        let mut entry =
+        let mut permit =
             self.admission.enter(limits.connections).map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         let header_timeout = limits.header_timeout;
         let (mut client, mut identified) = (peer, true);
-        if place.listener.proxy_protocol {
+        if listener.settings.proxy_protocol {
             if !generation.snapshot.trusted_proxies().contains(peer.ip()) {
                 return Err(AcceptError::Untrusted);
             }
-            let reading = timeout_at(accepted + header_timeout, proxy_protocol::read(&mut *stream));
-            let preface = reading.await.map_err(|_| AcceptError::Late)?.map_err(AcceptError::ProxyHeader)?;
-            stream.rewind(&preface.rest);
-            identified = preface.client.is_some();
-            if let Some(named) = preface.client {
-                client = named;
-                set_peer(&mut stream, named);
-            }
+            let reading = timeout_at(accepted_at + header_timeout, proxy_protocol::read(&mut *stream));
+            let header = reading.await.map_err(|_| AcceptError::Late)?.map_err(AcceptError::ProxyHeader)?;
+            stream.rewind(&header.rest);
+            identified = header.client.is_some();
+            client = header.client.unwrap_or(peer);
         }
         let address = client.ip().to_canonical();
-        // A trusted proxy that speaks for itself has the connections of many clients.
+        // Connections from a trusted proxy carry requests of many clients, so they have no limit per client.
         if client != peer || !generation.snapshot.trusted_proxies().contains(address) {
-            entry
-                .identify(address, limits.connections_per_client)
+            permit
+                .count_client(address, limits.connections_per_client)
                 .map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         }
-        let capacity = entry.capacity();
-        let patience =
+        let capacity = permit.capacity();
+        let timeout =
             if capacity == Capacity::Available { header_timeout } else { header_timeout.min(OVER_LIMIT_TIMEOUT) };
-        let deadline = accepted + patience;
-        let client = Client::new(address, identified, place.listener, capacity, counts);
-        let connection = match place.tls {
+        let deadline = accepted_at + timeout;
+        let client = Client::new(address, identified, listener.settings, capacity, counts);
+        let connection = match listener.tls {
             None => self.connection(*stream, client, false, deadline, limits),
             Some(config) => {
                 let handshake = TlsAcceptor::from_server_config(config);
                 let handshake = timeout_at(deadline, handshake.tls_handshake(*stream)).await;
                 let handshake =
-                    handshake.map_err(|_| AcceptError::Late).and_then(|made| made.map_err(AcceptError::Handshake));
+                    handshake.map_err(|_| AcceptError::Late).and_then(|stream| stream.map_err(AcceptError::Handshake));
                 let counts = client.counts();
                 let count = if handshake.is_ok() { &counts.handshakes } else { &counts.failed_handshakes };
                 count.add(1);
@@ -180,14 +177,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 self.connection(stream, client.with_tls(tls), http2, deadline, limits)
             }
         };
-        Ok((entry, connection))
+        Ok((permit, connection))
     }
 
-    /// The listener behind a local address. One that the configuration in force has not, or has the other way, with
-    /// TLS or without, is as it was when the process started: that needs a restart.
-    fn place(&self, generation: &Generation, local: SocketAddr) -> Option<ListenerRuntime> {
-        let started = self.listeners.iter().filter(|place| place.listener.serves(local));
-        let started = started.min_by_key(|place| place.listener.address.ip().is_unspecified());
+    /// The listener that serves a local address: as in the current configuration, or as at process start if the current
+    /// one does not have it or switches TLS on or off. Such a change needs a restart.
+    fn listener(&self, generation: &Generation, local: SocketAddr) -> Option<ListenerRuntime> {
+        let started = self.listeners.iter().filter(|listener| listener.settings.serves(local));
+        // A listener on the very address before one on all addresses.
+        let started = started.min_by_key(|listener| listener.settings.address.ip().is_unspecified());
         let now = generation.snapshot.listener(local).map(|listener| ListenerRuntime::of(listener, generation));
         match (now, started) {
             (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
@@ -200,60 +198,52 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         stream: S,
         client: Client,
         http2: bool,
-        first_header: Instant,
+        deadline: Instant,
         limits: &Limits,
-    ) -> Requests<A> {
+    ) -> ClientConnection<A> {
         let client = Arc::new(client);
         let digest = ProxyDigest::new(no_response(), Some(Box::new(client.clone())));
         let stream = ClientStream::new(stream, client.clone(), Arc::new(digest), limits.send_timeout);
-        Requests::new(self.app.clone(), Box::new(stream), client, http2, first_header, limits)
+        ClientConnection::new(self.app.clone(), Box::new(stream), client, http2, deadline, limits)
     }
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Acceptor<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        if let Err((peer, unserved)) = self.serve(stream, shutdown).await {
-            self.notices.log(peer, &unserved, std::time::Instant::now());
+        if let Err((peer, error)) = self.serve(stream, shutdown).await {
+            self.error_log.log(peer, &error, std::time::Instant::now());
         }
         None
     }
 
-    /// The listeners are closed. Answers tell clients to close by now; a client between two requests may have sent the
-    /// next one already, and is closed only when it has not for a while.
+    /// Pingora calls this at shutdown, after it closed the listeners. Responses have `Connection: close` from now on. A
+    /// client without a request may already have sent its next one, so its connection stays open for a moment.
     async fn cleanup(&self) {
-        let end = Instant::now() + LINGER;
+        let end = Instant::now() + IDLE_CLOSE_DELAY;
         while self.admission.open() > 0 && Instant::now() < end {
-            tokio::time::sleep(LINGER / 100).await;
+            tokio::time::sleep(IDLE_CLOSE_DELAY / 100).await;
         }
         self.closing.send_replace(true);
         self.app.http_cleanup().await;
     }
 }
 
-/// The TCP connection, and both its ends.
-fn tcp(stream: Stream) -> Option<(Box<TcpStream>, SocketAddr, SocketAddr)> {
+/// The TCP connection, its peer address and its local address.
+fn tcp_stream(stream: Stream) -> Option<(Box<TcpStream>, SocketAddr, SocketAddr)> {
     let stream = stream.into_any().downcast::<TcpStream>().ok()?;
     let digest = stream.get_socket_digest()?;
     let (peer, local) = (*digest.peer_addr()?.as_inet()?, *digest.local_addr()?.as_inet()?);
     Some((stream, peer, local))
 }
 
-/// From here on the connection comes from `client`, wherever that is asked.
-fn set_peer(stream: &mut TcpStream, client: SocketAddr) {
-    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-    // It is new, so that nothing can be there yet.
-    let _ = digest.peer_addr.set(Some(client.into()));
-    stream.set_socket_digest(digest);
-}
-
-/// What stands where a proxy that we had gone through would have answered.
+/// [`ProxyDigest`] needs the CONNECT response of a forward proxy. There is none, so this one is never read.
 fn no_response() -> Box<ResponseHeader> {
     Box::new(ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status")))
 }
 
 impl ListenerRuntime {
     fn of(listener: &Arc<Listener>, generation: &Generation) -> Self {
-        ListenerRuntime { listener: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
+        ListenerRuntime { settings: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
     }
 }

@@ -27,8 +27,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::attempts::Attempts;
 use self::request::{
-    RemoteInfo, authority_and_target, change_headers, drop_case_map, facts, join_cookies, set_forwarded_headers,
-    strip_ignored_upgrade, target_for_upstream,
+    RemoteInfo, authority_and_target, change_headers, drop_case_map, join_cookies, request_facts,
+    set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::response::{local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop};
 use self::timeouts::Body;
@@ -118,7 +118,8 @@ impl ProxyHttp for Gateway {
             session.set_ignore_info_resp(true);
         }
         let remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let mut verdict = generation.snapshot.decide(&facts(session.as_downstream(), &remote, &generation.snapshot));
+        let mut verdict =
+            generation.snapshot.decide(&request_facts(session.as_downstream(), &remote, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
@@ -469,7 +470,7 @@ impl Drop for Ctx {
 
 /// Why we have ended a request, if we have: to Pingora it looks like a client that broke off.
 fn expired(session: &ServerSession) -> Option<Expired> {
-    Client::of(session).and_then(|client| client.expired())
+    Client::of(session).and_then(|client| client.expired_timeout())
 }
 
 /// Pingora keeps the case of names in a second map, which only its own methods keep in step.

@@ -1,7 +1,6 @@
-//! Who may come in: how many connections are open, in all and of each client.
+//! Connection limits: counts open connections, in all and for each client. It does no I/O and closes nothing.
 //!
-//! Counting is all that happens here. Limits come with each question, so that those of the configuration in force
-//! count; what is counted already goes on being counted.
+//! The limits are arguments of each call, so a reload changes them for new connections and keeps the counts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -11,35 +10,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::decide::Capacity;
 
-/// Locks are shared by clients: few enough to be small, many enough that threads rarely meet.
+/// The counts of clients are spread over this many locks, so that threads rarely wait for each other.
 const SHARDS: usize = 32;
-/// How many connections may come on top of a limit, to be told so. A tenth of the limit is added.
-const WAITING_ROOM: usize = 16;
+/// Connections over a limit that are accepted for one request, which gets 429 or 503. A tenth of the limit is added. Beyond
+/// that a connection is closed: even a refusal costs memory and a TLS handshake.
+const OVER_LIMIT_SLACK: usize = 16;
 
 /// The open connections.
 #[derive(Debug)]
 pub(crate) struct Admission {
     open: AtomicUsize,
-    clients: Box<[Mutex<HashMap<Key, usize>>]>,
+    clients: Box<[Mutex<HashMap<ClientKey, usize>>]>,
     hasher: RandomState,
 }
 
-/// One connection, counted until it is dropped.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,
     capacity: Capacity,
-    /// None while connections of its client are not counted.
-    client: Option<Key>,
+    /// None if the connections of the client are not counted.
+    client: Option<ClientKey>,
 }
 
-/// There is not even room to say that there is no room.
+/// So far over a limit that the connection is closed without a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitReached;
 
-/// A client: an IPv4 address, or a /64 of IPv6, which is what one subscriber has at least.
+/// A client: an IPv4 address, or a /64 network of IPv6, because one subscriber has at least a /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
+enum ClientKey {
     V4([u8; 4]),
     V6([u8; 8]),
 }
@@ -54,15 +54,15 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Counts a connection. `limit` is for all of them.
+    /// Counts a connection. `limit` is `limits.connections`.
     pub(crate) fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<ConnectionPermit, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        // From here on leaving is counted, however it happens.
-        let mut entry = ConnectionPermit { admission: self.clone(), capacity: Capacity::Available, client: None };
+        // Made before the check, because its drop takes back the count of a refused connection too.
+        let mut permit = ConnectionPermit { admission: self.clone(), capacity: Capacity::Available, client: None };
         if is_over(open, limit)? {
-            entry.capacity = Capacity::ConnectionLimit;
+            permit.capacity = Capacity::ConnectionLimit;
         }
-        Ok(entry)
+        Ok(permit)
     }
 
     /// Connections that are open now.
@@ -70,7 +70,7 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, HashMap<Key, usize>> {
+    fn shard(&self, key: ClientKey) -> MutexGuard<'_, HashMap<ClientKey, usize>> {
         let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
         self.clients[hash].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,10 +79,10 @@ impl Admission {
 // === impl ConnectionPermit ===
 
 impl ConnectionPermit {
-    /// Counts the connection as its client's. `limit` is for each client; without one nothing is counted.
-    pub(crate) fn identify(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), LimitReached> {
+    /// Counts the connection for its client. `limit` is `limits.connections_per_client`; without it nothing is counted.
+    pub(crate) fn count_client(&mut self, client: IpAddr, limit: Option<usize>) -> Result<(), LimitReached> {
         let Some(limit) = limit else { return Ok(()) };
-        let key = Key::of(client);
+        let key = ClientKey::of(client);
         let count = {
             let mut clients = self.admission.shard(key);
             let count = clients.entry(key).or_default();
@@ -96,7 +96,6 @@ impl ConnectionPermit {
         Ok(())
     }
 
-    /// How the connection is to be treated.
     pub(crate) fn capacity(&self) -> Capacity {
         self.capacity
     }
@@ -109,7 +108,7 @@ impl Drop for ConnectionPermit {
         let mut clients = self.admission.shard(key);
         if let Some(count) = clients.get_mut(&key) {
             *count -= 1;
-            // A client that is gone leaves nothing behind, or addresses would pile up.
+            // Otherwise the map would grow with each new address.
             if *count == 0 {
                 clients.remove(&key);
             }
@@ -117,22 +116,22 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Whether the count, this connection included, is over the limit, but not by so much that nothing can be said.
+/// Whether the count, which includes this connection, is over the limit. An error if it is over the slack too.
 fn is_over(count: usize, limit: Option<usize>) -> Result<bool, LimitReached> {
     let Some(limit) = limit else { return Ok(false) };
-    match count > limit.saturating_add(limit / 10).saturating_add(WAITING_ROOM) {
+    match count > limit.saturating_add(limit / 10).saturating_add(OVER_LIMIT_SLACK) {
         true => Err(LimitReached),
         false => Ok(count > limit),
     }
 }
 
-impl Key {
+impl ClientKey {
     fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
-            IpAddr::V4(address) => Key::V4(address.octets()),
+            IpAddr::V4(address) => ClientKey::V4(address.octets()),
             IpAddr::V6(address) => {
                 let [network @ .., _, _, _, _, _, _, _, _] = address.octets();
-                Key::V6(network)
+                ClientKey::V6(network)
             }
         }
     }
@@ -152,47 +151,51 @@ mod tests {
         all: Option<usize>,
         each: Option<usize>,
     ) -> Option<ConnectionPermit> {
-        let mut entry = admission.enter(all).ok()?;
-        entry.identify(ip(client), each).ok()?;
-        Some(entry)
+        let mut permit = admission.enter(all).ok()?;
+        permit.count_client(ip(client), each).ok()?;
+        Some(permit)
     }
 
     #[test]
-    fn without_limits_there_is_room_and_connections_are_counted() {
+    fn without_limits_connections_are_counted_and_none_is_refused() {
         let admission = Arc::new(Admission::default());
-        let entries: Vec<_> = (0..100).map(|_| enter(&admission, "192.0.2.1", None, None).unwrap()).collect();
-        assert!(entries.iter().all(|entry| entry.capacity() == Capacity::Available));
+        let permits: Vec<_> = (0..100).map(|_| enter(&admission, "192.0.2.1", None, None).unwrap()).collect();
+        assert!(permits.iter().all(|permit| permit.capacity() == Capacity::Available));
         assert_eq!(admission.open(), 100);
-        drop(entries);
+        drop(permits);
         assert_eq!(admission.open(), 0);
     }
 
     #[test]
-    fn what_is_over_the_limit_is_told_so_and_what_is_far_over_is_not() {
+    fn connections_over_the_limit_are_accepted_up_to_the_slack() {
         let admission = Arc::new(Admission::default());
-        let mut entries: Vec<_> = (0..200).map_while(|_| admission.enter(Some(40)).ok()).collect();
-        assert_eq!(entries.len(), 40 + 4 + 16);
-        assert!(entries[..40].iter().all(|entry| entry.capacity() == Capacity::Available));
-        assert!(entries[40..].iter().all(|entry| entry.capacity() == Capacity::ConnectionLimit));
-        assert_eq!(admission.open(), 60, "those who were turned away are not there");
-        entries.truncate(39);
-        assert_eq!(admission.enter(Some(40)).unwrap().capacity(), Capacity::Available, "there is room again");
+        let mut permits: Vec<_> = (0..200).map_while(|_| admission.enter(Some(40)).ok()).collect();
+        assert_eq!(permits.len(), 40 + 4 + 16);
+        assert!(permits[..40].iter().all(|permit| permit.capacity() == Capacity::Available));
+        assert!(permits[40..].iter().all(|permit| permit.capacity() == Capacity::ConnectionLimit));
+        assert_eq!(admission.open(), 60, "refused connections are not counted");
+        permits.truncate(39);
+        assert_eq!(
+            admission.enter(Some(40)).unwrap().capacity(),
+            Capacity::Available,
+            "a closed connection is not counted any more"
+        );
     }
 
     #[test]
-    fn each_client_has_a_limit_of_its_own() {
+    fn each_client_has_its_own_count() {
         let admission = Arc::new(Admission::default());
         let capacity = |client| enter(&admission, client, None, Some(2));
-        let entries: Vec<_> =
+        let permits: Vec<_> =
             ["192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|client| capacity(client).unwrap()).into();
-        let crowds: Vec<_> = entries.iter().map(ConnectionPermit::capacity).collect();
-        assert_eq!(crowds, [Capacity::Available, Capacity::Available, Capacity::ClientLimit, Capacity::Available]);
-        drop(entries);
+        let capacities: Vec<_> = permits.iter().map(ConnectionPermit::capacity).collect();
+        assert_eq!(capacities, [Capacity::Available, Capacity::Available, Capacity::ClientLimit, Capacity::Available]);
+        drop(permits);
         assert_eq!(capacity("192.0.2.1").unwrap().capacity(), Capacity::Available);
     }
 
     #[test]
-    fn a_client_of_ipv6_is_a_network() {
+    fn an_ipv6_client_is_a_64_network() {
         let admission = Arc::new(Admission::default());
         let _first = enter(&admission, "2001:db8:0:1::1", None, Some(1)).unwrap();
         let second = enter(&admission, "2001:db8:0:1:ffff::2", None, Some(1)).unwrap();
@@ -201,23 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_house_being_full_counts_before_the_client() {
+    fn the_limit_of_all_connections_comes_before_the_limit_of_the_client() {
         let admission = Arc::new(Admission::default());
         let _first = enter(&admission, "192.0.2.1", Some(1), Some(1)).unwrap();
         assert_eq!(enter(&admission, "192.0.2.1", Some(1), Some(1)).unwrap().capacity(), Capacity::ConnectionLimit);
     }
 
     #[test]
-    fn nothing_is_remembered_of_those_who_left_or_were_turned_away() {
+    fn closed_and_refused_connections_leave_no_counts() {
         let admission = Arc::new(Admission::default());
-        let entries: Vec<_> = (0..30).filter_map(|_| enter(&admission, "192.0.2.1", None, Some(1))).collect();
-        assert_eq!(entries.len(), 17);
-        drop(entries);
+        let permits: Vec<_> = (0..30).filter_map(|_| enter(&admission, "192.0.2.1", None, Some(1))).collect();
+        assert_eq!(permits.len(), 17);
+        drop(permits);
         assert!(admission.clients.iter().all(|clients| clients.lock().unwrap().is_empty()));
         assert_eq!(admission.open(), 0);
     }
 
-    /// A limit that a reload takes away or brings must not unbalance the counts.
+    /// A reload may add or remove a limit. A permit gives back exactly the counts that it took.
     #[test]
     fn limits_may_change_between_connections() {
         let admission = Arc::new(Admission::default());

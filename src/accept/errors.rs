@@ -13,17 +13,17 @@ use crate::record::listeners::RefusedConnection;
 
 /// Why a connection ends before its first request.
 pub(super) enum AcceptError {
-    /// It is none that a client can make.
+    /// Not a TCP connection, or not on an address of a listener.
     Unknown,
-    /// Far too many are open.
+    /// Too many open connections, even for a response with 429 or 503.
     ConnectionLimitHard,
-    /// It should begin with a PROXY header, and its peer is no trusted proxy.
+    /// The listener expects a PROXY header, and the peer is not in `trusted_proxies`.
     Untrusted,
-    /// Its PROXY header cannot be used.
+    /// The PROXY header is missing or malformed.
     ProxyHeader(proxy_protocol::Fault),
-    /// There was no TLS.
+    /// The TLS handshake failed.
     Handshake(Box<pingora::Error>),
-    /// It took too long.
+    /// The PROXY header or the TLS handshake took longer than `limits.header_timeout`.
     Late,
 }
 
@@ -31,11 +31,12 @@ pub(super) enum AcceptError {
 #[derive(Debug, Default)]
 pub(super) struct AcceptErrorLog([LogThrottle; KINDS]);
 
+/// Kinds of errors that are logged as warnings.
 const KINDS: usize = 4;
 
 impl AcceptError {
-    /// As metrics count it. None for a connection that is on no listener.
-    pub(crate) fn counted(&self) -> Option<RefusedConnection> {
+    /// The reason that metrics count. None for a connection without a listener.
+    pub(crate) fn refused_connection(&self) -> Option<RefusedConnection> {
         match self {
             AcceptError::Unknown => None,
             AcceptError::ConnectionLimitHard => Some(RefusedConnection::ConnectionLimitHard),

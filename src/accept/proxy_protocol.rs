@@ -1,7 +1,8 @@
-//! The PROXY header that a load balancer puts before everything else, text (v1) or binary (v2): who the client is.
+//! Reads the PROXY header (version 1 or 2) at the start of a connection, which has the client's address.
 //!
-//! The whole header is collected, however it is cut into packets, and never more than it may be long; what it says is
-//! the crate `ppp`'s to find out. Bytes behind it belong to the connection and are handed back.
+//! This file finds the end of the header, however it is split into packets, and limits its length. The crate `ppp` parses
+//! it. Bytes after the header belong to TLS or HTTP and are returned. Whether the peer may send a PROXY header is not
+//! checked here.
 
 use std::fmt;
 use std::io;
@@ -10,62 +11,64 @@ use std::net::SocketAddr;
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// A line of v1, with its end.
+/// Longest v1 header in bytes, CRLF included (PROXY protocol specification, section 2.1).
 const V1_LENGTH: usize = 107;
-/// A header of v2 up to its variable part: signature, version, family, length.
+/// Bytes of a v2 header before its variable part: signature, version and command, family and protocol, length.
 const V2_FIXED: usize = 16;
-/// The variable part of v2: addresses take up to 216 bytes; the rest is for extensions, such as a client certificate.
+/// Longest accepted variable part of a v2 header in bytes. Addresses need up to 216; the rest is for TLVs, such as a client
+/// certificate.
 const V2_VARIABLE: usize = 8 * 1024;
 const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What was before the connection proper.
+/// A PROXY header.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Preface {
-    /// The client; None when the header names none: the peer speaks for itself, as in its health checks.
+pub(crate) struct ProxyHeader {
+    /// Source address. None for UNKNOWN (v1), LOCAL or a family without IP address (v2): the load balancer connects for
+    /// itself, for example for a health check.
     pub(crate) client: Option<SocketAddr>,
-    /// What was read behind the header.
+    /// Bytes that were read after the header.
     pub(crate) rest: Vec<u8>,
 }
 
-/// Why there is no header.
+/// Why the PROXY header cannot be used.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The connection begins with something else.
+    /// The connection does not start with a PROXY header.
     Missing,
-    /// It is longer than it may be.
+    /// Longer than [`V1_LENGTH`] or [`V2_VARIABLE`].
     TooLong,
-    /// It cannot be understood.
+    /// `ppp` rejects it, with this message.
     Malformed(String),
-    /// The connection ended in its midst.
+    /// The connection was closed within the header.
     Truncated,
-    /// The connection broke.
+    /// The read failed.
     Io(io::Error),
 }
 
-/// What the bytes so far are.
-enum Found {
-    /// Not yet a header.
-    Part,
-    /// A header of this length.
+/// Result of parsing the bytes received so far.
+enum Parsed {
+    /// More bytes are needed.
+    Partial,
+    /// A complete header of `length` bytes.
     Header { client: Option<SocketAddr>, length: usize },
 }
 
-/// Reads a header off the front of a connection.
-pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Preface, Fault> {
+/// Reads the header from the start of a connection. The caller sets the timeout.
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, Fault> {
     let mut bytes = Vec::with_capacity(256);
     loop {
-        // The fixed part says how long it is, so that there are never many bytes too many.
+        // `parse` fails as soon as the header is too long, which limits the buffer.
         if stream.read_buf(&mut bytes).await.map_err(Fault::Io)? == 0 {
             return Err(Fault::Truncated);
         }
-        if let Found::Header { client, length } = parse(&bytes)? {
-            return Ok(Preface { client, rest: bytes.split_off(length) });
+        if let Parsed::Header { client, length } = parse(&bytes)? {
+            return Ok(ProxyHeader { client, rest: bytes.split_off(length) });
         }
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Found, Fault> {
+fn parse(bytes: &[u8]) -> Result<Parsed, Fault> {
     if begins(bytes, V2_SIGNATURE) {
         parse_v2(bytes)
     } else if begins(bytes, V1_SIGNATURE) {
@@ -75,15 +78,15 @@ fn parse(bytes: &[u8]) -> Result<Found, Fault> {
     }
 }
 
-/// Whether what is there of both is the same.
+/// Whether the bytes match the signature, as far as both go.
 fn begins(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(a, b)| a == b)
 }
 
-fn parse_v1(bytes: &[u8]) -> Result<Found, Fault> {
+fn parse_v1(bytes: &[u8]) -> Result<Parsed, Fault> {
     let line = &bytes[..bytes.len().min(V1_LENGTH)];
     let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
-        return if line.len() == V1_LENGTH { Err(Fault::TooLong) } else { Ok(Found::Part) };
+        return if line.len() == V1_LENGTH { Err(Fault::TooLong) } else { Ok(Parsed::Partial) };
     };
     let length = end + 2;
     let header = v1::Header::try_from(&bytes[..length]).map_err(malformed)?;
@@ -92,26 +95,26 @@ fn parse_v1(bytes: &[u8]) -> Result<Found, Fault> {
         v1::Addresses::Tcp4(tcp) => Some(SocketAddr::from((tcp.source_address, tcp.source_port))),
         v1::Addresses::Tcp6(tcp) => Some(SocketAddr::from((tcp.source_address, tcp.source_port))),
     };
-    Ok(Found::Header { client, length })
+    Ok(Parsed::Header { client, length })
 }
 
-fn parse_v2(bytes: &[u8]) -> Result<Found, Fault> {
-    let Some(fixed) = bytes.get(..V2_FIXED) else { return Ok(Found::Part) };
+fn parse_v2(bytes: &[u8]) -> Result<Parsed, Fault> {
+    let Some(fixed) = bytes.get(..V2_FIXED) else { return Ok(Parsed::Partial) };
     let variable = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     if variable > V2_VARIABLE {
         return Err(Fault::TooLong);
     }
     let length = V2_FIXED + variable;
-    let Some(header) = bytes.get(..length) else { return Ok(Found::Part) };
+    let Some(header) = bytes.get(..length) else { return Ok(Parsed::Partial) };
     let header = v2::Header::try_from(header).map_err(malformed)?;
     let client = match (header.command, header.addresses) {
-        // `LOCAL`: whatever else stands there is to be ignored.
+        // The addresses of LOCAL must be ignored (PROXY protocol specification, section 2.2).
         (v2::Command::Local, _) => None,
         (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => Some(SocketAddr::from((ip.source_address, ip.source_port))),
         (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => Some(SocketAddr::from((ip.source_address, ip.source_port))),
         (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
     };
-    Ok(Found::Header { client, length })
+    Ok(Parsed::Header { client, length })
 }
 
 fn malformed(error: impl fmt::Display) -> Fault {
@@ -141,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection on which these packets come, and then the end.
+    /// A connection that delivers these packets and is then closed.
     struct Packets<'a>(VecDeque<&'a [u8]>);
 
     impl AsyncRead for Packets<'_> {
@@ -157,7 +160,7 @@ mod tests {
         }
     }
 
-    fn read_packets(packets: &[&[u8]]) -> Result<Preface, Fault> {
+    fn read_packets(packets: &[&[u8]]) -> Result<ProxyHeader, Fault> {
         let mut stream = Packets(packets.iter().copied().collect());
         Builder::new_current_thread().build().unwrap().block_on(read(&mut stream))
     }
@@ -166,7 +169,7 @@ mod tests {
         read_packets(&[bytes]).unwrap().client.map(|client| client.to_string())
     }
 
-    /// A v2 header: version and command, family and protocol, variable part.
+    /// A v2 header from its bytes: version and command, family and protocol, variable part.
     fn v2(command: u8, family: u8, variable: &[u8]) -> Vec<u8> {
         let length = u16::try_from(variable.len()).unwrap().to_be_bytes();
         [V2_SIGNATURE, &[command, family], &length, variable].concat()
@@ -175,7 +178,7 @@ mod tests {
     const V4_PAIR: &[u8] = &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
 
     #[test]
-    fn both_versions_name_the_client() {
+    fn both_versions_have_the_address_of_the_client() {
         assert_eq!(client(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n").unwrap(), "192.0.2.7:4711");
         assert_eq!(client(b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n").unwrap(), "[2001:db8::7]:4711");
         assert_eq!(client(&v2(0x21, 0x11, V4_PAIR)).unwrap(), "192.0.2.7:4711");
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_may_name_no_client() {
+    fn a_header_may_have_no_address() {
         assert_eq!(client(b"PROXY UNKNOWN\r\n"), None);
         assert_eq!(client(b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"), None);
         assert_eq!(client(&v2(0x20, 0x00, b"")), None, "LOCAL");
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_the_header_is_not_lost() {
+    fn bytes_after_the_header_are_returned() {
         let text = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\nGET / HTTP/1.1\r\n";
         assert_eq!(read_packets(&[text]).unwrap().rest, b"GET / HTTP/1.1\r\n");
         let binary = [&v2(0x21, 0x11, V4_PAIR)[..], b"\x16\x03\x01"].concat();
@@ -207,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn packets_may_cut_it_anywhere() {
+    fn the_header_may_be_split_anywhere() {
         let text = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n+".to_vec();
         let binary = [&v2(0x21, 0x11, V4_PAIR)[..], b"+"].concat();
         for header in [text, binary] {
             for cut in 1..header.len() {
                 let (head, tail) = header.split_at(cut);
-                let preface = read_packets(&[head, tail]).unwrap();
-                assert_eq!(preface.client.unwrap().to_string(), "192.0.2.7:4711", "cut at {cut}");
+                let header = read_packets(&[head, tail]).unwrap();
+                assert_eq!(header.client.unwrap().to_string(), "192.0.2.7:4711", "cut at {cut}");
             }
             let single: Vec<&[u8]> = header[..header.len() - 1].chunks(1).collect();
             assert_eq!(read_packets(&single).unwrap().rest, b"");
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_at_once() {
+    fn a_missing_malformed_or_long_header_is_refused_at_once() {
         let fault = |bytes: &[u8]| read_packets(&[bytes]).unwrap_err().to_string();
         let missing = "the connection does not begin with a PROXY header";
         for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x03\x01\x02\x00", b"proxy TCP4 ", b"\r\n\r\nX", b"PROXYX"] {
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_connection_is_a_fault() {
+    fn a_connection_closed_within_the_header_is_a_fault() {
         for bytes in [&b""[..], b"PROXY TCP4 192", b"\r\n\r\n\0", &v2(0x21, 0x11, V4_PAIR)[..20]] {
             assert!(matches!(read_packets(&[bytes]), Err(Fault::Truncated)), "{}", bytes.escape_ascii());
         }

@@ -157,8 +157,8 @@ impl LocalReply {
         text.into_iter().flatten().chain(length).chain(self.extra_field.clone())
     }
 
-    /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). A route exists for
-    /// the host, so this does not redirect to hosts that a client made up.
+    /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). Only
+    /// requests with a route are redirected.
     fn redirect(authority: &[u8], target: &[u8], port: u16) -> Self {
         let location = std::str::from_utf8(authority).ok().and_then(|authority| {
             let (host, _) = split_port(authority);

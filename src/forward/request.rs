@@ -1,4 +1,6 @@
-//! Facts out of a request, and what the upstream is told of it.
+//! The request header: what the decision needs to know about it, and how it is changed for the upstream.
+//!
+//! Nothing is decided here. The caller decides when to call what.
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,40 +23,41 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
-/// Who a request comes from.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteInfo {
-    /// Who is connected to us.
+    /// The TCP peer, or the source address of the PROXY header: [`Client::address`].
     peer: IpAddr,
-    /// Who is behind that, as far as it is to be peer_trusted.
+    /// The client: the peer, or from `X-Forwarded-For` if the peer is trusted.
     pub(super) client: IpAddr,
-    /// Whether the peer is a trusted proxy.
+    /// Whether the peer is in `trusted_proxies`, so that its forwarding headers count.
     peer_trusted: bool,
-    /// How the client has reached the first of us.
+    /// Scheme of the connection, or from `X-Forwarded-Proto` if the peer is trusted.
     pub(super) scheme: Scheme,
 }
 
 impl RemoteInfo {
     pub(super) fn of(session: &ServerSession, trusted: &TrustedProxies) -> Self {
         let headers = &session.req_header().headers;
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let client = Client::of(session);
+        let peer = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address());
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let own = if encrypted { Scheme::Https } else { Scheme::Http };
-        let is_identified = || Client::of(session).is_none_or(|client| client.is_identified());
-        if trusted.is_empty() || !trusted.contains(peer) || !is_identified() {
-            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme: own };
+        let connection_scheme = if encrypted { Scheme::Https } else { Scheme::Http };
+        let is_identified = client.is_some_and(|client| client.is_identified());
+        if !is_identified || trusted.is_empty() || !trusted.contains(peer) {
+            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme: connection_scheme };
         }
         let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
             Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
             Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
-            _ => own,
+            _ => connection_scheme,
         };
         RemoteInfo { peer, client: trusted.client(peer, headers), peer_trusted: true, scheme }
     }
 }
 
-pub(super) fn facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapshot: &Snapshot) -> Request<'a> {
+/// What `Snapshot::decide` needs to know about a request.
+pub(super) fn request_facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapshot: &Snapshot) -> Request<'a> {
     let request = session.req_header();
     let (target, authority) = origin_form(request);
     let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
@@ -68,8 +71,8 @@ pub(super) fn facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapsho
         target_length: request.raw_path().len(),
         version: request.version,
         scheme: remote.scheme,
-        // HTTP/2 has it in the URI, and HTTP/1 in Host; Pingora sees to it that an absolute target says the same. Only
-        // HTTP/1.0 may leave Host out. What is no text is no host, but there is one.
+        // HTTP/2 has the host in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another host. HTTP/1.0 may
+        // have it in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would mean that it is missing.
         authority: match request.uri.authority() {
             Some(authority) => Some(authority.as_str()),
             None => host
@@ -78,11 +81,11 @@ pub(super) fn facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapsho
         },
         headers: &request.headers,
         framing: framing(session),
-        connection: Client::of(session).map(|client| client.facts(snapshot)).unwrap_or_default(),
+        connection: Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default(),
     }
 }
 
-/// Host and port as the client wrote them, and the target in origin form, for those who answer with a reference to it.
+/// Host and port as received, and the target in origin form.
 pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     let (target, absolute) = origin_form(request);
     let authority = match request.uri.authority() {
@@ -92,8 +95,8 @@ pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     (authority.unwrap_or_default(), target)
 }
 
-/// Path and query as the client wrote them, and the authority of the absolute form (RFC 9112 section 3.2.2), where the
-/// path may be empty and means `/`.
+/// Path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the absolute form
+/// the path may be empty, which means `/`.
 pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
         RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
@@ -101,33 +104,33 @@ pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Changes header fields in the map that holds them. Pingora's own methods keep a second map in step, of names as they
-/// were written; a request comes out of this without it, and its names are in lower case, as they are in HTTP/2 (RFC 9113
-/// section 8.2.1).
+/// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the names. The
+/// request loses that map here, and its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
 pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
-    let of_uri = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
-    // The URI keeps no absolute target.
-    let target = (of_uri != Some(request.raw_path())).then(|| request.raw_path().to_vec());
+    let uri_target = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
+    // The conversion keeps the URI, which may lack a part of the target, such as the authority of the absolute form.
+    let target = (uri_target != Some(request.raw_path())).then(|| request.raw_path().to_vec());
     let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = request::Parts::from(mem::replace(request, empty));
-    let done = change(&mut parts.headers);
+    let result = change(&mut parts.headers);
     *request = parts.into();
     if let Some(target) = target {
         request.set_raw_path(&target)?;
     }
-    Ok(done)
+    Ok(result)
 }
 
-/// Drops Pingora's second map, which keeps the case of names, from a request. Pingora copies the request for the upstream
-/// with as many maps as it has.
+/// Drops Pingora's map with the case of the names, so that Pingora does not copy it with the request for the upstream.
 pub(super) fn drop_case_map(request: &mut RequestHeader) -> Result<()> {
     change_headers(request, |_| ())
 }
 
-/// Whether the two sides could disagree about where the body ends, which smuggling is made of. Content-Length with
-/// Transfer-Encoding: Pingora drops the length and goes on, so that only the bytes of the header still show it. More than
-/// one length: it takes the first and hands all of them over. Codings other than chunked: it takes off the chunks, and
-/// tells the upstream of no other coding.
+/// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible. Pingora
+/// accepts all three cases:
+///
+/// - Content-Length with Transfer-Encoding. Pingora removes the length, so only the raw bytes of the header still have it.
+/// - More than one Content-Length. Pingora uses the first and forwards all.
+/// - A coding other than chunked. Pingora removes the chunks and does not forward the other coding.
 fn framing(session: &ServerSession) -> Framing {
     let headers = &session.req_header().headers;
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
@@ -147,11 +150,11 @@ fn framing(session: &ServerSession) -> Framing {
     if has_both { Framing::Ambiguous } else { Framing::Clear }
 }
 
-/// The target in origin form and without the prefix; None when it can stay as it is.
+/// The target in origin form and without the prefix; None if it does not change.
 pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<Vec<u8>> {
     let (target, authority) = origin_form(request);
     match prefix.and_then(|prefix| target.strip_prefix(prefix.as_bytes())) {
-        // `//host/path` would be a reference to another host to whoever resolves it.
+        // All slashes but one are removed: a redirect of the upstream to `//host/path` would lead to another host.
         Some([b'/', rest @ ..]) => {
             let slashes = rest.iter().take_while(|b| **b == b'/').count();
             Some([b"/", &rest[slashes..]].concat())
@@ -164,8 +167,8 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
     }
 }
 
-/// Tells the upstream who the request comes from, and how. What a trusted proxy has said stands, and we add to it; what
-/// anybody else claims about their own way here is replaced.
+/// Sets the forwarding headers for the upstream: `X-Forwarded-*`, `Host` if it is missing, and `Client-Cert`. The values of a
+/// trusted proxy are kept or extended. The values of any other peer are replaced, because a client can send any value.
 pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, remote: &RemoteInfo) -> Result<()> {
     let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
@@ -179,7 +182,7 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
     let peer = client.map_or_else(|| forwarded::alone(remote.peer), |client| client.forwarded_for().clone());
     let chain = if remote.peer_trusted { forwarded::chain(headers, &peer) } else { peer };
     headers.insert(forwarded::X_FORWARDED_FOR, chain);
-    // One look at each name is cheaper than looking up the ones that nearly no request has.
+    // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
     while !remote.peer_trusted
         && let Some(name) = headers.keys().find(|name| is_untrusted_forwarding_header(name)).cloned()
     {
@@ -202,7 +205,7 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
     Ok(())
 }
 
-/// What only a trusted proxy can know, and is not said anew.
+/// Fields that only a trusted proxy may send, and that the gateway does not set for every request.
 fn is_untrusted_forwarding_header(name: &HeaderName) -> bool {
     matches!(name.as_str(), "forwarded" | "x-forwarded-port" | "x-real-ip" | "client-cert" | "client-cert-chain")
 }
@@ -221,8 +224,7 @@ pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
     }
 }
 
-/// HTTP/2 sends cookies in several fields, which mean one (RFC 9113 section 8.2.3); servers of HTTP/1 may read the first
-/// alone.
+/// Joins the `Cookie` fields of an HTTP/2 request into one (RFC 9113 section 8.2.3). HTTP/1 servers may read only the first.
 pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {
@@ -234,15 +236,15 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// The host of a request without Host, which HTTP/1.0 allows and the HTTP/1.1 that we speak to the upstream does not:
-/// that of its absolute target, else the address that the client has connected to.
+/// The host of an HTTP/1.0 request without Host: that of its absolute target, otherwise the address that the client
+/// connected to. The gateway uses HTTP/1.1 for the upstream, which requires Host.
 fn implied_host(session: &Session) -> Result<HeaderValue> {
     let request = session.req_header();
-    let named = match request.uri.authority() {
+    let authority = match request.uri.authority() {
         Some(authority) => Some(authority.as_str().as_bytes()),
         None => origin_form(request).1,
     };
     let address = || session.server_addr().map(ToString::to_string).unwrap_or_default();
-    let host = named.map_or_else(|| HeaderValue::try_from(address()), HeaderValue::from_bytes);
+    let host = authority.map_or_else(|| HeaderValue::try_from(address()), HeaderValue::from_bytes);
     host.or_err(ErrorType::InternalError, "no host for the upstream")
 }

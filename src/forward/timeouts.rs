@@ -27,7 +27,7 @@ pub(super) struct Body {
 /// The header of a request is there.
 pub(super) fn request_begins(session: &mut ServerSession, limits: &Limits) {
     if let Some(client) = Client::of(session) {
-        client.request_begins();
+        client.on_request_header();
     }
     // Pingora would keep an idle connection for ever. A connection that is to be closed must stay so.
     if session.get_keepalive().is_some() {

@@ -9,7 +9,7 @@ use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit;
-use crate::accept::LINGER;
+use crate::accept::IDLE_CLOSE_DELAY;
 use crate::accept::admission::Admission;
 use crate::record::Recorder;
 
@@ -37,7 +37,7 @@ impl BackgroundService for DrainService {
         };
         log::info!("stopping requests={}", self.recorder.running.count());
         let begin = Instant::now();
-        let (idle, end) = (begin + LINGER, begin + self.grace_period);
+        let (idle, end) = (begin + IDLE_CLOSE_DELAY, begin + self.grace_period);
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.recorder.running.count()),

@@ -1,4 +1,4 @@
-//! A client's connection, as the hooks see it.
+//! What the hooks know about the connection of a request: address, listener, TLS, state.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http::HeaderValue;
 use pingora::protocols::Ssl;
 use pingora::protocols::http::ServerSession;
 
-use super::connection::Progress;
+use super::stream::Progress;
 use super::watchdog::Expired;
 use crate::decide::{self, Capacity, ServerName};
 use crate::forwarded;
@@ -17,13 +17,13 @@ use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{Certificate, Certificates};
 
-/// A client's connection, as far as its requests are concerned.
+/// A client's connection. All its requests share one value.
 #[derive(Debug)]
 pub(crate) struct Client {
     address: IpAddr,
-    /// The address, as upstreams are told of it.
+    /// The address as `X-Forwarded-For` has it, formatted once for all requests.
     forwarded_for: HeaderValue,
-    /// Whether the address is who speaks HTTP to us; false behind a PROXY header that names nobody.
+    /// False after a PROXY header without an address.
     identified: bool,
     listener: Arc<Listener>,
     tls: Option<ClientTls>,
@@ -32,21 +32,21 @@ pub(crate) struct Client {
     pub(super) counts: Open,
 }
 
-/// What a client has asked for in its handshake.
+/// Result of the TLS handshake.
 #[derive(Debug)]
 pub(crate) struct ClientTls {
-    /// In lower case.
-    name: Option<Box<str>>,
-    /// What it was shown.
+    /// The server name (SNI) in lower case.
+    server_name: Option<Box<str>>,
+    /// The certificate of the gateway.
     certificate: Arc<Certificate>,
-    /// What it has shown, and was verified, as an upstream is told of it.
-    own: Option<HeaderValue>,
+    /// The verified certificate of the client, as `Client-Cert` has it (RFC 9440).
+    client_certificate: Option<HeaderValue>,
 }
 
 // === impl Client ===
 
 impl Client {
-    /// A client whose TLS handshake, if there is one, has not begun.
+    /// A connection before its TLS handshake. `address` must be canonical: IPv4, not IPv4-mapped IPv6.
     pub(crate) fn new(
         address: IpAddr,
         identified: bool,
@@ -58,82 +58,86 @@ impl Client {
         Client { address, forwarded_for, identified, listener, tls: None, capacity, progress: Progress::new(), counts }
     }
 
-    /// The client after its TLS handshake.
+    /// Adds the result of the TLS handshake.
     pub(crate) fn with_tls(self, tls: Option<ClientTls>) -> Self {
         Client { tls, ..self }
     }
 
-    /// The listener that accepted its connection.
+    /// The listener, with the settings at the accept.
     pub(crate) fn listener(&self) -> &Listener {
         &self.listener
     }
 
-    /// Metrics of that listener.
+    /// Counters of the listener.
     pub(crate) fn counts(&self) -> &Open {
         &self.counts
     }
 
-    /// The client of a session. None only in tests that make sessions by themselves.
+    /// The connection of a session. Every session of a listener has one, because `accept` puts it into the digest.
     pub(crate) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
-    /// Who is connected: the peer, or whom a PROXY header names.
+    /// Address of the client: the TCP peer, or the source address of the PROXY header.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// `X-Forwarded-For` of a request that nobody else has handed on to it.
+    /// Value of `X-Forwarded-For` for requests that no proxy forwarded before.
     pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
     }
 
-    /// Whether what its headers say of others can be believed, if its address is trusted.
+    /// Whether [`Client::address`] is known to be the sender of the requests. If not, forwarding headers are not trusted
+    /// even if the address is in `trusted_proxies`: a load balancer that sends a PROXY header without an address hides who
+    /// sends the request.
     pub(crate) fn is_identified(&self) -> bool {
         self.identified
     }
 
-    /// The certificate that it has shown, as `Client-Cert` says it (RFC 9440).
+    /// The client's certificate as a value of `Client-Cert` (RFC 9440).
     pub(crate) fn certificate(&self) -> Option<&HeaderValue> {
-        self.tls.as_ref()?.own.as_ref()
+        self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// What its requests are judged by.
-    pub(crate) fn facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
-        let now = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
+    /// What `Snapshot::decide` needs to know about the connection. The redirect is that of `snapshot`, because a reload may
+    /// change it for open connections.
+    pub(crate) fn connection_facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
+        let listener = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let server_name = self
             .tls
             .as_ref()
-            .and_then(|tls| Some(ServerName { name: tls.name.as_deref()?, certificate: &tls.certificate }));
+            .and_then(|tls| Some(ServerName { name: tls.server_name.as_deref()?, certificate: &tls.certificate }));
         decide::ConnectionFacts {
             server_name,
-            redirect: now.unwrap_or(&self.listener).redirect,
+            redirect: listener.unwrap_or(&self.listener).redirect,
             capacity: self.capacity,
         }
     }
 
-    /// To be called when the header of a request is understood: from here on its body can be read.
-    pub(crate) fn request_begins(&self) {
+    /// The first hook calls this. From then on Pingora may read the request body.
+    pub(crate) fn on_request_header(&self) {
         self.progress.open();
     }
 
-    /// Why a guard has asked the request to end, if it has.
-    pub(crate) fn expired(&self) -> Option<Expired> {
-        self.progress.expired()
+    /// The timeout because of which the [watchdog](super::watchdog) asked the request to end. Always None for HTTP/2.
+    pub(crate) fn expired_timeout(&self) -> Option<Expired> {
+        self.progress.expired_timeout()
     }
 }
 
 // === impl ClientTls ===
 
 impl ClientTls {
-    /// Reads the handshake of `stream`, which used one of `certificates`.
+    /// `certificates` are those of the handshake of `stream`.
     pub(crate) fn new(stream: &impl Ssl, certificates: &Certificates) -> Self {
-        let name = stream.get_ssl().and_then(|tls| tls.server_name());
-        let own = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(|der| {
-            // RFC 9440 section 2.1: a byte sequence of structured fields.
+        let server_name = stream.get_ssl().and_then(|tls| tls.server_name());
+        let client_certificate = stream.get_ssl().and_then(|tls| tls.peer_certificate_der()).and_then(|der| {
+            // A byte sequence of structured fields (RFC 9440 section 2.1).
             HeaderValue::try_from(format!(":{}:", BASE64.encode(der))).ok()
         });
-        // The same look-up as in the handshake, on the same certificates.
-        ClientTls { name: name.map(Into::into), certificate: certificates.find(name).clone(), own }
+        // rustls does not say which certificate it presented. This is the lookup of the handshake.
+        let certificate = certificates.find(server_name).clone();
+        ClientTls { server_name: server_name.map(Into::into), certificate, client_certificate }
     }
 }

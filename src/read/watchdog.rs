@@ -1,12 +1,14 @@
-//! A guard around what serves a request: it ends what takes too long, or what nothing moves on any more.
+//! Enforces a request's deadline and idle timeout.
 //!
-//! The guard is a future around another. What it watches for is said from inside, by the hooks that the other one
-//! calls ([`set_deadline`], [`set_idle`]); while nothing is said it costs no timer and reads no clock. Movement is
-//! being polled: whatever a request waits for, an answer, a chunk, room to write, polls its future when it comes.
+//! [`Watchdog`] is a future around the future that serves the request. The hooks that run inside set the two timeouts with
+//! [`set_deadline`] and [`set_idle`]. Without timeouts there is no timer, and no clock is read. Every poll of the inner
+//! future counts as activity: all events that a request waits for (a response, a chunk, space in a send buffer) poll it.
 //!
-//! It ends a request in two steps. First it asks: the connection lets no more reads through, which Pingora takes for a
-//! client that broke off, so that the request comes to its usual end, in the log too. What does not end by that is
-//! dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
+//! A request is ended in two steps. First it is asked to end: reads of the connection fail, Pingora takes that for a client
+//! that broke off, and the request ends in the usual way, with a line in the access log. After [`END_GRACE`] the inner future
+//! is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
+//!
+//! Which timeout is set when is the matter of [`super::connection`] and `forward`.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,21 +17,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a request has to come to its end after it was asked to.
-const NOTICE: Duration = Duration::from_secs(1);
-/// Into how many parts an idle time is cut: it is kept to within two of them.
-const TICKS: u32 = 8;
+/// Time between asking a request to end and dropping it.
+const END_GRACE: Duration = Duration::from_secs(1);
+/// The idle timeout is checked this many times; it expires after at most two checks more.
+const IDLE_TICKS: u32 = 8;
 
-/// What ended a request.
+/// The timeout that ended a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// Its deadline.
+    /// The deadline passed.
     Deadline,
-    /// Nothing moved for too long.
+    /// No activity for the idle timeout.
     Idle,
 }
 
-/// What is watched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Timeouts {
     deadline: Option<Instant>,
@@ -37,22 +38,22 @@ struct Timeouts {
 }
 
 thread_local! {
-    /// Those of the guard that is being polled.
+    /// Timeouts of the watchdog that is being polled; None outside of a watchdog.
     static CURRENT: Cell<Option<Timeouts>> = const { Cell::new(None) };
 }
 
-/// Ends the request that is being polled at this time; None: at no time. Does nothing outside of a guard.
+/// Sets the deadline of the request that is being polled; None removes it. Does nothing outside of a watchdog.
 pub(crate) fn set_deadline(deadline: Option<Instant>) {
     change(|timeouts| timeouts.deadline = deadline);
 }
 
-/// Ends the request that is being polled when nothing moves on it for so long, and up to a quarter longer; None: never.
-/// Does nothing outside of a guard.
+/// Sets the idle timeout of the request that is being polled; None removes it. It expires up to a quarter late. Does nothing
+/// outside of a watchdog.
 pub(crate) fn set_idle(idle: Option<Duration>) {
     change(|timeouts| timeouts.idle = idle);
 }
 
-/// A new request: what was said for the one before is over.
+/// Removes both timeouts, before the next request of a connection.
 pub(super) fn clear() {
     change(|timeouts| *timeouts = Timeouts::default());
 }
@@ -66,39 +67,40 @@ fn change(change: impl FnOnce(&mut Timeouts)) {
     });
 }
 
-/// The future. Its output is None if it had to drop the one within.
+/// A future that ends another one. Its output is None if the inner future must be dropped.
 pub(super) struct Watchdog<F: ?Sized, A> {
     inner: Pin<Box<F>>,
-    /// Asks the request to end; false when that is not possible.
-    ask: A,
+    /// Asks the request to end; returns false if that is not possible.
+    ask_to_end: A,
     timeouts: Timeouts,
     timer: Timer,
-    /// It was asked to end, or should by itself.
-    asked: bool,
+    /// The request was asked to end, or the timeouts of the hooks end it.
+    ending: bool,
 }
 
 #[derive(Default)]
 struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Whether it runs; one that does not is kept for the next time.
-    runs: bool,
-    /// What it was set for.
+    /// Whether `sleep` is in use. An unused one is kept, because resetting it is cheaper than a new one.
+    armed: bool,
+    /// The timeouts for which it was set.
     timeouts: Timeouts,
-    /// Ticks of the idle time in which nothing moved.
+    /// Ticks in a row without activity.
     idle_ticks: u32,
-    /// Something moved since the last tick.
-    moved: bool,
+    /// Activity since the last tick.
+    active: bool,
 }
 
 impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Watchdog<F, A> {
-    /// `ask` asks the request to end; it gives false when that is not possible. `idle` is as in [`set_idle`].
-    pub(super) fn new(inner: Pin<Box<F>>, idle: Option<Duration>, ask: A) -> Self {
-        Watchdog { inner, ask, timeouts: Timeouts { deadline: None, idle }, timer: Timer::default(), asked: false }
+    /// `idle` is the first idle timeout, as in [`set_idle`]. `ask_to_end` returns false if it cannot ask.
+    pub(super) fn new(inner: Pin<Box<F>>, idle: Option<Duration>, ask_to_end: A) -> Self {
+        let timeouts = Timeouts { deadline: None, idle };
+        Watchdog { inner, ask_to_end, timeouts, timer: Timer::default(), ending: false }
     }
 
-    /// Polls the future within, which may say what to watch for.
+    /// Polls the inner future, which may change the timeouts.
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        /// Puts back what was there, also when the future panics.
+        /// Restores the timeouts of an outer watchdog, also after a panic.
         struct Restore(Option<Timeouts>);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -122,25 +124,26 @@ impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, 
         if let Poll::Ready(output) = this.poll_inner(cx) {
             return Poll::Ready(Some(output));
         }
-        if fired && this.asked {
+        if fired && this.ending {
             return Poll::Ready(None);
         }
         // A timer that fired for timeouts that this poll replaced says nothing about the new ones.
-        if !this.asked && this.timeouts != this.timer.timeouts {
+        if !this.ending && this.timeouts != this.timer.timeouts {
             this.timer.set_for(this.timeouts, cx);
             return Poll::Pending;
         }
         if fired && let Some(expired) = this.timer.tick() {
-            // The hooks have timeouts that end with the deadline: where there is no asking, those come first.
-            this.asked = (this.ask)(expired) || expired == Expired::Deadline;
-            if !this.asked {
+            // A request that cannot be asked still gets the grace at its deadline: the timeouts of an attempt expire at the
+            // same time and send a 504, which dropping the request would prevent.
+            this.ending = (this.ask_to_end)(expired) || expired == Expired::Deadline;
+            if !this.ending {
                 return Poll::Ready(None);
             }
             if let Poll::Ready(output) = this.poll_inner(cx) {
                 return Poll::Ready(Some(output));
             }
-            this.timer.set(Some(Instant::now() + NOTICE), cx);
-        } else if !this.asked && fired {
+            this.timer.set(Some(Instant::now() + END_GRACE), cx);
+        } else if !this.ending && fired {
             this.timer.set_for(this.timeouts, cx);
         }
         Poll::Pending
@@ -148,34 +151,34 @@ impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, 
 }
 
 impl Timer {
-    /// Whether its time has come. If not, it is something else that has moved.
+    /// Whether the timer expired. If not, the poll is activity of the request.
     fn fired(&mut self, cx: &mut Context<'_>) -> bool {
-        let fired = self.runs && self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-        self.moved |= !fired;
+        let fired = self.armed && self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        self.active |= !fired;
         fired
     }
 
-    /// What has become expired, now that its time has come.
+    /// The timeout that expired, if any, after the timer fired.
     fn tick(&mut self) -> Option<Expired> {
         if self.timeouts.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Some(Expired::Deadline);
         }
-        self.idle_ticks = if self.moved { 0 } else { self.idle_ticks + 1 };
-        self.moved = false;
-        // What moves while a tick is handled is not seen, so that one more is waited for.
-        (self.timeouts.idle.is_some() && self.idle_ticks > TICKS).then_some(Expired::Idle)
+        self.idle_ticks = if self.active { 0 } else { self.idle_ticks + 1 };
+        self.active = false;
+        // Activity in the poll of a tick is not noticed, so one more tick is waited for.
+        (self.timeouts.idle.is_some() && self.idle_ticks > IDLE_TICKS).then_some(Expired::Idle)
     }
 
     fn set_for(&mut self, timeouts: Timeouts, cx: &mut Context<'_>) {
         if timeouts != self.timeouts {
-            (self.timeouts, self.idle_ticks, self.moved) = (timeouts, 0, false);
+            (self.timeouts, self.idle_ticks, self.active) = (timeouts, 0, false);
         }
-        let tick = timeouts.idle.map(|idle| Instant::now() + idle / TICKS);
+        let tick = timeouts.idle.map(|idle| Instant::now() + idle / IDLE_TICKS);
         self.set(timeouts.deadline.into_iter().chain(tick).min(), cx);
     }
 
     fn set(&mut self, next: Option<Instant>, cx: &mut Context<'_>) {
-        self.runs = next.is_some();
+        self.armed = next.is_some();
         let Some(next) = next else { return };
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().reset(next),
@@ -198,13 +201,13 @@ mod tests {
 
     const IDLE: Duration = Duration::from_millis(80);
 
-    /// With a clock that goes on when everybody waits: how busy the machine is changes nothing.
+    /// With a paused clock, which advances when all tasks wait. The load of the machine does not matter.
     fn run<T>(test: impl Future<Output = T>) -> T {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true).build().unwrap().block_on(test)
     }
 
-    fn never_asks(_: Expired) -> bool {
+    fn cannot_ask(_: Expired) -> bool {
         false
     }
 
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_in_time_is_left_alone() {
+    fn a_request_that_ends_in_time_keeps_its_output() {
         run(async {
             let work = async {
                 set_idle(Some(IDLE));
@@ -221,40 +224,40 @@ mod tests {
                 tokio::time::sleep(IDLE / 2).await;
                 7
             };
-            assert_eq!(Watchdog::new(Box::pin(work), None, never_asks).await, Some(7));
+            assert_eq!(Watchdog::new(Box::pin(work), None, cannot_ask).await, Some(7));
         });
     }
 
     #[test]
-    fn without_terms_there_is_no_timer() {
+    fn without_timeouts_there_is_no_timer() {
         run(async {
             let (send, mut receive) = mpsc::channel::<()>(1);
-            let mut guard = Watchdog::new(Box::pin(async move { receive.recv().await }), None, never_asks);
-            assert!(futures_poll(&mut guard).await.is_pending());
-            assert!(guard.timer.sleep.is_none());
+            let mut watchdog = Watchdog::new(Box::pin(async move { receive.recv().await }), None, cannot_ask);
+            assert!(poll_once(&mut watchdog).await.is_pending());
+            assert!(watchdog.timer.sleep.is_none());
             drop(send);
-            assert_eq!(guard.await, Some(None));
+            assert_eq!(watchdog.await, Some(None));
         });
     }
 
-    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
         std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
     }
 
     #[test]
-    fn what_does_not_move_is_dropped() {
+    fn a_request_without_activity_is_dropped() {
         run(async {
             let begin = Instant::now();
-            assert_eq!(Watchdog::new(Box::pin(pending()), Some(IDLE), never_asks).await, None);
+            assert_eq!(Watchdog::new(Box::pin(pending()), Some(IDLE), cannot_ask).await, None);
             assert!(begin.elapsed() >= IDLE, "{:?}", begin.elapsed());
         });
     }
 
     #[test]
-    fn what_moves_goes_on_until_it_stops() {
+    fn activity_restarts_the_idle_timeout() {
         run(async {
             let begin = Instant::now();
-            // No multiple of a tick: what moves in the instant of one is not seen.
+            // Not a multiple of a tick, because activity at the instant of a tick is not noticed.
             let step = IDLE * 37 / 80;
             let work = async {
                 set_idle(Some(IDLE));
@@ -263,13 +266,13 @@ mod tests {
                 }
                 pending().await;
             };
-            assert_eq!(Watchdog::new(Box::pin(work), None, never_asks).await, None);
+            assert_eq!(Watchdog::new(Box::pin(work), None, cannot_ask).await, None);
             assert!(begin.elapsed() >= step * 9 + IDLE, "{:?}", begin.elapsed());
         });
     }
 
     #[test]
-    fn a_deadline_ends_what_moves() {
+    fn a_deadline_ends_an_active_request() {
         run(async {
             let begin = Instant::now();
             let work = async {
@@ -278,9 +281,9 @@ mod tests {
                     tokio::time::sleep(IDLE / 10).await;
                 }
             };
-            let output: Option<()> = Watchdog::new(Box::pin(work), None, never_asks).await;
+            let output: Option<()> = Watchdog::new(Box::pin(work), None, cannot_ask).await;
             assert_eq!(output, None);
-            let end = IDLE + NOTICE;
+            let end = IDLE + END_GRACE;
             assert!(begin.elapsed() >= end, "{:?}", begin.elapsed());
         });
     }
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn it_asks_before_it_drops() {
+    fn a_request_is_asked_to_end_before_it_is_dropped() {
         run(async {
             let asked = Rc::new(RefCell::new(Vec::new()));
             let ask = |expired| {
@@ -319,22 +322,22 @@ mod tests {
                 true
             };
             let seen = asked.clone();
-            let polite =
+            let ends_when_asked =
                 std::future::poll_fn(
                     move |_| {
                         if seen.borrow().is_empty() { Poll::Pending } else { Poll::Ready("bye") }
                     },
                 );
-            assert_eq!(Watchdog::new(Box::pin(polite), Some(IDLE), &ask).await, Some("bye"));
+            assert_eq!(Watchdog::new(Box::pin(ends_when_asked), Some(IDLE), &ask).await, Some("bye"));
             let begin = Instant::now();
             assert_eq!(Watchdog::new(Box::pin(pending()), Some(IDLE), &ask).await, None);
-            assert!(begin.elapsed() >= NOTICE, "{:?}", begin.elapsed());
+            assert!(begin.elapsed() >= END_GRACE, "{:?}", begin.elapsed());
             assert_eq!(*asked.borrow(), [Expired::Idle, Expired::Idle]);
         });
     }
 
     #[test]
-    fn terms_can_be_taken_back_and_are_those_of_the_innermost_guard() {
+    fn timeouts_can_be_removed_and_belong_to_the_innermost_watchdog() {
         run(async {
             let inner = async {
                 set_idle(Some(IDLE));
@@ -344,13 +347,13 @@ mod tests {
                 "done"
             };
             let outer = async {
-                let inner = Watchdog::new(Box::pin(inner), None, never_asks).await;
+                let inner = Watchdog::new(Box::pin(inner), None, cannot_ask).await;
                 (inner, CURRENT.get())
             };
-            let result = Watchdog::new(Box::pin(outer), None, never_asks).await;
+            let result = Watchdog::new(Box::pin(outer), None, cannot_ask).await;
             assert_eq!(result, Some((Some("done"), Some(Timeouts::default()))));
             set_idle(Some(IDLE));
-            assert_eq!(CURRENT.get(), None, "outside of a guard nothing is remembered");
+            assert_eq!(CURRENT.get(), None, "outside of a watchdog nothing is set");
         });
     }
 }
