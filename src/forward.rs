@@ -1,7 +1,11 @@
-//! Pingora's hooks: facts out of the session, the verdict onto the wire.
+//! Pingora's hooks: they take the facts of a request from the session, and put the verdict into effect.
 //!
-//! There is no CORS and no routing here. A request is decided once, in `request_filter`; what follows from that is
-//! kept in [`Ctx`], and every response, the upstream's or one of ours, gets its headers through `Ctx::edit`.
+//! Nothing about CORS or routing is decided here. `request_filter` asks for the verdict, once for each request, and keeps it
+//! in [`Ctx`]. Every response header, from the upstream or from the gateway, gets its CORS header fields in `Ctx::edit`.
+//!
+//! Order of the calls: `request_filter`; for each attempt `upstream_peer`, `connected_to_upstream` and
+//! `upstream_request_filter`; the filters of request body and response; at last `logging`. After `fail_to_connect` or
+//! `error_while_proxy` Pingora starts the next attempt, or calls `fail_to_proxy`.
 
 mod attempts;
 mod request;
@@ -31,7 +35,7 @@ use self::request::{
     set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::response::{local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop};
-use self::timeouts::Body;
+use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
 use crate::decide::Action;
@@ -45,46 +49,46 @@ use crate::record::{MethodClass, Recorder, RequestLine, RequestRecord, UpstreamA
 use crate::snapshot::Route;
 use crate::upstream::{Endpoint, RunningUpstream};
 
-/// The gateway, as Pingora sees it.
+/// The proxy application.
 pub(crate) struct Gateway {
     live: Arc<Live>,
     recorder: Arc<Recorder>,
     request_ids: RequestIds,
 }
 
-/// What is remembered of a request between hooks.
+/// The state of a request between hooks.
 pub(crate) struct Ctx {
-    /// What was decided. None before `request_filter`, and then no response gets any CORS header.
-    decided: Option<Decided>,
-    /// How it fares with the upstream.
+    /// None before `request_filter`: a response gets no CORS header fields then, because no policy is known.
+    request: Option<DecidedRequest>,
     attempts: Attempts,
-    /// What has come of the request body.
-    body: Body,
+    body: RequestBody,
     /// Interim responses so far.
-    interim: u8,
-    /// What is told of it when it has ended.
+    interim_responses: u8,
     timing: RequestTiming,
     recorder: Arc<Recorder>,
 }
 
-struct Decided {
+/// What `request_filter` found out about a request.
+struct DecidedRequest {
+    /// The configuration that was live then. Later hooks use it too, whatever is live by then.
     generation: Arc<Generation>,
-    /// The route that the request belongs to, if any.
+    /// The route's position in the snapshot.
     route: Option<u32>,
-    /// Whether it is forwarded, which only one with a route can be.
+    /// Whether the request is forwarded. If so, it has a route.
     forwarded: bool,
     edits: Edits,
     remote: RemoteInfo,
     id: RequestId,
 }
 
-/// More 100 and 103 than this nobody needs in front of one response.
-const MOST_INTERIM: u8 = 32;
+/// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
+/// upstream could send them without end.
+const MAX_INTERIM_RESPONSES: u8 = 32;
 
 // === impl Gateway ===
 
 impl Gateway {
-    /// Serves what `live` says at the time of each request, and tells `recorder` of it.
+    /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         Gateway { live, recorder, request_ids: RequestIds::new() }
     }
@@ -97,24 +101,24 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Ctx {
         self.recorder.running.begin();
         Ctx {
-            decided: None,
+            request: None,
             attempts: Attempts::default(),
-            body: Body::default(),
-            interim: 0,
+            body: RequestBody::default(),
+            interim_responses: 0,
             timing: RequestTiming::default(),
             recorder: self.recorder.clone(),
         }
     }
 
-    /// Pingora would add a compression module that is switched off, and costs allocations all the same.
+    /// Adds no module. Pingora's default adds a disabled compression module, which allocates for each request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let generation = self.live.current();
-        timeouts::request_begins(session.as_downstream_mut(), generation.snapshot.limits());
+        timeouts::on_request_header(session.as_downstream_mut(), generation.snapshot.limits());
         strip_ignored_upgrade(session.req_header_mut());
         if session.req_header().version < Version::HTTP_11 {
-            // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+            // HTTP/1.0 clients must not get interim responses (RFC 9110 section 15.2).
             session.set_ignore_info_resp(true);
         }
         let remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
@@ -123,7 +127,7 @@ impl ProxyHttp for Gateway {
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.say_for(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
-            ctx.timing.begin(&verdict, MethodClass::of(&session.req_header().method));
+            ctx.timing.start(&verdict, MethodClass::of(&session.req_header().method));
         }
         let reply = LocalReply::for_action(verdict.action, || authority_and_target(session.req_header()));
         if log::log_enabled!(log::Level::Debug) {
@@ -140,18 +144,18 @@ impl ProxyHttp for Gateway {
         }
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
-        ctx.decided = Some(Decided { route, forwarded, edits: verdict.edits, generation, remote, id });
+        ctx.request = Some(DecidedRequest { route, forwarded, edits: verdict.edits, generation, remote, id });
         let Some(reply) = reply else {
             drop_case_map(session.req_header_mut())?;
-            if let Some((route, generation)) = ctx.forwarded() {
+            if let Some((route, generation)) = ctx.forwarded_route() {
                 let timeouts = &generation.upstream(route.upstream).settings().timeouts;
-                timeouts::request_goes_on(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
+                timeouts::on_forward(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
             }
             return Ok(false);
         };
         let mut response = local_reply_header(&reply)?;
         ctx.edit(&mut response);
-        // Over HTTP/2 Pingora would send the body of an answer to HEAD, which breaks the stream.
+        // With HTTP/2, Pingora would send the body of a response to HEAD, and the client would reset the stream.
         let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(response), bodyless).await?;
         if !bodyless {
@@ -162,11 +166,10 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let (attempts, upstream, client) =
-            ctx.toward_upstream().or_err(ErrorType::InternalError, "no route was chosen")?;
+            ctx.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
         let peer = attempts.peer(upstream, session.as_downstream(), client)?;
-        ctx.timing.try_begins();
-        let attempts = &ctx.attempts;
-        watchdog::set_deadline(attempts.deadline(session.as_downstream()).map(Into::into));
+        ctx.timing.on_attempt();
+        watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
         Ok(peer)
     }
 
@@ -183,14 +186,14 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         if self.recorder.counts() {
-            ctx.attempts.connected(reused);
+            ctx.attempts.on_connected(reused);
         }
         Ok(())
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
-        if let Some((attempts, upstream, client)) = ctx.toward_upstream() {
-            attempts.connect_failed(upstream, session.as_downstream(), client, &mut e);
+        if let Some((attempts, upstream, client)) = ctx.attempt_parts() {
+            attempts.on_connect_error(upstream, session.as_downstream(), client, &mut e);
         }
         e
     }
@@ -203,12 +206,12 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        // Whether it is tried again is ours to decide; an error that leaves it open would make Pingora panic.
+        // Pingora panics if the error leaves open whether to retry. `Attempts::on_error` decides.
         e.retry.decide_reuse(false);
-        if let Some((attempts, upstream, client)) = ctx.toward_upstream() {
+        if let Some((attempts, upstream, client)) = ctx.attempt_parts() {
             let session = session.as_downstream_mut();
-            let cut_off = expired(session) == Some(Expired::Deadline);
-            attempts.on_error(upstream, session, client, &mut e, client_reused, cut_off);
+            let deadline_passed = expired_timeout(session) == Some(Expired::Deadline);
+            attempts.on_error(upstream, session, client, &mut e, client_reused, deadline_passed);
         }
         e
     }
@@ -216,27 +219,27 @@ impl ProxyHttp for Gateway {
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
-        request: &mut RequestHeader,
+        upstream_request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        // Runs for each attempt, and a second one is given the whole body again.
+        // Called for each attempt. A retry sends the whole body again.
         ctx.body.restart();
-        if let Some((attempts, upstream, _)) = ctx.toward_upstream() {
-            attempts.check_version(upstream, request.version)?;
+        if let Some((attempts, upstream, _)) = ctx.attempt_parts() {
+            attempts.check_version(upstream, upstream_request.version)?;
         }
-        let prefix = ctx.forwarded().and_then(|(route, _)| route.strip_prefix.as_deref());
-        if let Some(target) = target_for_upstream(request, prefix) {
-            request.set_raw_path(&target)?;
+        let prefix = ctx.forwarded_route().and_then(|(route, _)| route.strip_prefix.as_deref());
+        if let Some(target) = target_for_upstream(upstream_request, prefix) {
+            upstream_request.set_raw_path(&target)?;
         }
-        let Some(decided) = &ctx.decided else { return Ok(()) };
-        change_headers(request, |headers| {
+        let Some(request) = &ctx.request else { return Ok(()) };
+        change_headers(upstream_request, |headers| {
             if session.is_http2() {
                 join_cookies(headers)?;
             }
-            if let RequestId::Own(..) = decided.id {
-                headers.insert(request_id::NAME, decided.id.value());
+            if let RequestId::Own(..) = request.id {
+                headers.insert(request_id::NAME, request.id.value());
             }
-            set_forwarded_headers(session, headers, &decided.remote)
+            set_forwarded_headers(session, headers, &request.remote)
         })?
     }
 
@@ -247,19 +250,19 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        // HTTP/2 clients may end a body with an empty frame, which Pingora 0.9.1 would write as an end of its own in
-        // front of the real one: two requests to an HTTP/1 upstream.
+        // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk, in front of the real
+        // last chunk: an HTTP/1 upstream would see two requests.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        let Some(decided) = &ctx.decided else { return Ok(()) };
-        let limits = decided.generation.snapshot.limits();
-        // What goes over a WebSocket is no body, and has no end to wait for.
+        let Some(request) = &ctx.request else { return Ok(()) };
+        let limits = request.generation.snapshot.limits();
+        // The data of a WebSocket is no request body.
         if !session.was_upgraded() {
-            ctx.body.take(body.as_ref().map_or(0, Bytes::len), limits)?;
+            ctx.body.add(body.as_ref().map_or(0, Bytes::len), limits)?;
         }
         if end_of_stream {
-            timeouts::request_is_answered(session.as_downstream(), limits);
+            timeouts::on_response(session.as_downstream(), limits);
         }
         Ok(())
     }
@@ -270,10 +273,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some((attempts, upstream, _)) = ctx.toward_upstream()
-            && attempts.header_came(upstream, response.status)
+        if let Some((attempts, upstream, _)) = ctx.attempt_parts()
+            && attempts.on_response_header(upstream, response.status)
         {
-            ctx.timing.header_came();
+            ctx.timing.on_response_header();
         }
         Ok(())
     }
@@ -283,38 +286,38 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
-            return reject_response("the upstream switches protocols unasked");
+            return reject_response("the upstream switches protocols without an Upgrade request");
         }
-        // 100 and 103 are not the response; 101 is the last one of its connection that has headers.
+        // 101 is informational too, but it is a final response: after it the connection is no HTTP any more.
         let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
-        if interim && let Some(decided) = &ctx.decided {
-            decided.edits.strip(&mut PingoraHeaders(response));
-            ctx.interim += 1;
-            if ctx.interim > MOST_INTERIM {
-                return reject_response("the upstream sends interim responses without end");
+        if interim && let Some(request) = &ctx.request {
+            request.edits.strip(&mut PingoraHeaders(response));
+            ctx.interim_responses += 1;
+            if ctx.interim_responses > MAX_INTERIM_RESPONSES {
+                return reject_response("the upstream sends too many interim responses");
             }
         }
         if !interim {
             remove_hop_by_hop(response);
             normalize_framing(response)?;
-            // The version is about one connection, not about both (RFC 9110 section 2.5).
+            // The version is that of the sender on this connection (RFC 9110 section 2.5), not the upstream's.
             if response.version < Version::HTTP_11 {
                 response.set_version(Version::HTTP_11);
             }
-            // HTTP/1.0 does not know chunks (RFC 9112 section 6.1): there the body ends with the connection.
+            // HTTP/1.0 clients do not support chunks (RFC 9112 section 6.1): the end of the connection ends the body.
             if session.req_header().version < Version::HTTP_11
                 && response.headers.contains_key(header::TRANSFER_ENCODING)
             {
                 response.remove_header("transfer-encoding");
                 session.set_keepalive(None);
             }
-            if let Some((route, generation)) = ctx.forwarded() {
+            if let Some((route, generation)) = ctx.forwarded_route() {
                 if response.status == StatusCode::SWITCHING_PROTOCOLS {
                     let timeouts = &generation.upstream(route.upstream).settings().timeouts;
-                    timeouts::becomes_websocket(session.as_downstream_mut(), timeouts);
+                    timeouts::on_websocket(session.as_downstream_mut(), timeouts);
                 } else {
-                    timeouts::request_is_answered(session.as_downstream(), generation.snapshot.limits());
-                    // An upgrade that was refused has had its time to begin, and is a response like any other now.
+                    timeouts::on_response(session.as_downstream(), generation.snapshot.limits());
+                    // An upgrade that the upstream refused has no deadline any more, unless `timeouts.total` is set.
                     watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
                 }
             }
@@ -324,7 +327,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let (kind, why) = match expired(session.as_downstream()) {
+        let (kind, why) = match expired_timeout(session.as_downstream()) {
             Some(Expired::Deadline) => (Some(ReplyKind::UpstreamTimeout), "timeouts.total"),
             Some(Expired::Idle) => (None, "idle"),
             None => (local_reply_to_error(e), e.etype().as_str()),
@@ -334,7 +337,7 @@ impl ProxyHttp for Gateway {
         let Some(kind) = kind else { return failed };
         let status = kind.status();
         let upstream = ctx
-            .forwarded()
+            .forwarded_route()
             .map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).settings().name));
         if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
             match session.response_written() {
@@ -368,28 +371,29 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
-        if ctx.timing.are_empty() {
+        if ctx.timing.is_empty() {
             return;
         }
         let session = session.as_downstream();
         let (authority, target) = authority_and_target(session.req_header());
-        let asked = RequestLine {
+        let line = RequestLine {
             method: &session.req_header().method,
             authority,
             path: target.split(|b| *b == b'?').next().unwrap_or_default(),
             version: session.req_header().version,
             headers: &session.req_header().headers,
         };
-        let failure = e.map(|e| match expired(session) {
+        let failure = e.map(|e| match expired_timeout(session) {
             Some(Expired::Deadline) => "timeouts.total",
             Some(Expired::Idle) => "idle",
             None => e.etype().as_str(),
         });
         let status = session.response_written().map(|response| response.status);
-        ctx.note(Some(asked), status, session.body_bytes_sent(), failure);
+        ctx.record(Some(line), status, session.body_bytes_sent(), failure);
     }
 
-    /// Pingora's own line holds what the client sent, and a client can make any number of them; ours does not.
+    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is bounded
+    /// in both.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
     }
@@ -408,72 +412,79 @@ impl ProxyHttp for Gateway {
 // === impl Ctx ===
 
 impl Ctx {
-    /// The route of a request that is forwarded, with its configuration.
-    fn forwarded(&self) -> Option<(&Route, &Generation)> {
-        let decided = self.decided.as_ref().filter(|decided| decided.forwarded)?;
-        Some((decided.generation.snapshot.route(decided.route?), &decided.generation))
+    /// The route of a forwarded request, and its configuration.
+    fn forwarded_route(&self) -> Option<(&Route, &Generation)> {
+        let request = self.request.as_ref().filter(|request| request.forwarded)?;
+        Some((request.generation.snapshot.route(request.route?), &request.generation))
     }
 
-    /// The tries of a request that is forwarded, where they go, and who it comes from.
-    fn toward_upstream(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
-        let Decided { generation, route, remote, .. } = self.decided.as_ref().filter(|decided| decided.forwarded)?;
+    /// What the methods of [`Attempts`] need for a forwarded request: the attempts, the upstream, the client's address.
+    fn attempt_parts(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
+        let DecidedRequest { generation, route, remote, .. } =
+            self.request.as_ref().filter(|request| request.forwarded)?;
         let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
         Some((&mut self.attempts, upstream, remote.client))
     }
 
-    /// Tells of the request, once, when it has ended. `asked` is None when the session is gone.
-    fn note(&mut self, asked: Option<RequestLine<'_>>, status: Option<StatusCode>, sent: usize, failure: Option<&str>) {
-        let (Some(decided), Some(noted)) = (&self.decided, self.timing.end()) else { return };
-        let upstream = self.forwarded().map(|(route, generation)| UpstreamAttempt {
+    /// Records the request, once, when it has ended. `line` is None if the session is gone.
+    fn record(
+        &mut self,
+        line: Option<RequestLine<'_>>,
+        status: Option<StatusCode>,
+        sent: usize,
+        failure: Option<&str>,
+    ) {
+        let (Some(request), Some(finished)) = (&self.request, self.timing.finish()) else { return };
+        let upstream = self.forwarded_route().map(|(route, generation)| UpstreamAttempt {
             name: &generation.upstream(route.upstream).settings().name,
             address: self.attempts.last().map(Endpoint::address),
-            duration: noted.upstream_took,
-            attempts: noted.tries,
+            duration: finished.upstream_took,
+            attempts: finished.attempts,
         });
         self.recorder.record(
-            decided.generation.route_metrics(),
+            request.generation.route_metrics(),
             &RequestRecord {
-                generation: decided.generation.number,
-                route: decided.route.map(|route| (route, decided.generation.snapshot.route(route))),
-                kind: noted.kind,
-                outcome: noted.outcome,
-                refused: noted.refused,
-                client: decided.remote.client,
-                scheme: decided.remote.scheme,
-                method: noted.method,
-                request: asked,
+                generation: request.generation.number,
+                route: request.route.map(|route| (route, request.generation.snapshot.route(route))),
+                kind: finished.kind,
+                outcome: finished.outcome,
+                refused: finished.refused,
+                client: request.remote.client,
+                scheme: request.remote.scheme,
+                method: finished.method,
+                request: line,
                 status,
                 body_bytes: sent,
-                duration: noted.took,
+                duration: finished.took,
                 upstream,
                 failure,
-                id: &decided.id,
+                id: &request.id,
             },
         );
     }
 
-    /// Gives a response what was decided for the request. Every response comes through here.
+    /// Applies the CORS edits of the verdict. Called for every response header except interim ones.
     fn edit(&self, response: &mut ResponseHeader) {
-        if let Some(decided) = &self.decided {
-            decided.edits.apply(&mut PingoraHeaders(response));
+        if let Some(request) = &self.request {
+            request.edits.apply(&mut PingoraHeaders(response));
         }
     }
 }
 
 impl Drop for Ctx {
     fn drop(&mut self) {
-        // What a guard has dropped has passed no other hook.
-        self.note(None, None, 0, Some("cut off"));
+        // The `logging` hook is not called if the watchdog dropped the request.
+        self.record(None, None, 0, Some("cut off"));
         self.recorder.running.end();
     }
 }
 
-/// Why we have ended a request, if we have: to Pingora it looks like a client that broke off.
-fn expired(session: &ServerSession) -> Option<Expired> {
+/// The timeout because of which the watchdog ended the request. To Pingora this looks like a read error of the client.
+fn expired_timeout(session: &ServerSession) -> Option<Expired> {
     Client::of(session).and_then(|client| client.expired_timeout())
 }
 
-/// Pingora keeps the case of names in a second map, which only its own methods keep in step.
+/// Pingora has a second map with the case of the names. Only its own methods change both.
 struct PingoraHeaders<'a>(&'a mut ResponseHeader);
 
 impl Headers for PingoraHeaders<'_> {
@@ -481,7 +492,7 @@ impl Headers for PingoraHeaders<'_> {
         &self.0.headers
     }
     fn insert(&mut self, name: &'static str, value: HeaderValue) {
-        // Fails only for an invalid name, and these are constants.
+        // Fails only for an invalid name; these are constants.
         let _ = self.0.insert_header(name, value);
     }
     fn remove(&mut self, name: &HeaderName) {

@@ -1,23 +1,23 @@
-//! From an endpoint to Pingora's peer; and when a try fails, whose fault it was and whether there is another one.
+//! The attempts of a request: which node each one uses, whether a failed one is retried, and whether it counts as a failure
+//! of the node. How nodes are balanced and ejected is in [`crate::upstream`].
 //!
-//! A request has its first try and up to `retries` more, each on a node that it has not been to:
+//! A request has one attempt and up to `retries` more, each on a node that was not tried yet:
 //!
-//! | what happened | tried again | counts against the node |
+//! | failure | retried | counts for ejection |
 //! |---|---|---|
-//! | no connection | any method | yes, unless the gateway could not even ask |
-//! | broken off, reset, timed out, before the header of a response | idempotent methods, if the body is still there in full | yes, unless the client still owed its body, or the try had been given less than its time |
-//! | the node said that it has not looked at it (HTTP/2) | any method, if the body is still there in full | yes |
-//! | an answer that is no HTTP | no | no |
-//! | anything after the header of a response | no | no |
+//! | no connection | any method | yes, unless the gateway failed, for example for lack of sockets |
+//! | connection broken or timed out before the response header | idempotent methods, if the whole body can be replayed | yes, unless the client had not sent its body, or the attempt had less time than `timeouts.read` |
+//! | HTTP/2 says that the node did not process the request | any method, if the whole body can be replayed | yes |
+//! | the response is not valid HTTP | no | no |
+//! | any failure after the response header | no | no |
 //! | the client went away | no | no |
 //!
-//! Beside these there is one try for free on each node: a connection that was kept from an earlier request may have
-//! ended while ours was on its way, and that says nothing about the node. It goes to the same node again, costs no retry
-//! and counts against nobody. It has a new connection, for the other kept ones may be as dead; what fails on that one
-//! too is a failure. Only idempotent requests have it (RFC 9110 section 9.2.2), or those of which HTTP/2 says that they
-//! were not looked at.
+//! Besides, there is one free retry on each node. A reused connection may have been closed by the upstream while the request
+//! was sent, which is no failure of the node. The retry uses the same node, does not count as one of `retries`, and does not
+//! count for ejection. It makes a new connection, because other idle connections may be closed too. If it fails, that is a
+//! failure. Only idempotent requests get it (RFC 9110 section 9.2.2), and requests that HTTP/2 says were not processed.
 //!
-//! `timeouts.total` ends all of it: each try gets at most the time that is left, and when nothing is left there is none.
+//! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,68 +31,68 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::request::origin_form;
 use super::response::{fail, reject_response};
-use super::websocket::BodyFirst;
+use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
 use crate::upstream::peer::{explain, template};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
-/// How much earlier the timeouts of a try end than what cuts it off, which leaves no answer over HTTP/2.
-const NOTICE: Duration = Duration::from_millis(100);
+/// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an HTTP/2
+/// stream without a response.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
 
-/// The tries of a request to get an answer from its upstream.
+/// State of the attempts of one request.
 #[derive(Default)]
 pub(super) struct Attempts {
-    /// Where the request is now. Counts as under way there.
-    at: Option<ActiveRequest>,
-    /// Where it goes next, when the last try has failed.
+    /// The endpoint of the current attempt. Counts as an active request there.
+    current: Option<ActiveRequest>,
+    /// The endpoint of the next attempt, chosen when the last one failed.
     next: Option<ActiveRequest>,
-    /// Where it has failed. Empty, and without memory, until it does.
+    /// The endpoints of failed attempts. Allocates nothing while empty.
     failed: Vec<Arc<Endpoint>>,
-    /// Whether the try on the present node is the free one.
+    /// Whether the current attempt is the free retry after a reused connection was closed.
     retried_stale: bool,
-    /// Whether the present try has less time than `timeouts.read`, because earlier ones have used it up.
-    shortened: bool,
-    /// Whether the header of the response has come.
-    answered: bool,
-    /// When all must be over.
+    /// Whether the current attempt has less time than `timeouts.read`, because earlier attempts used it.
+    time_was_cut: bool,
+    /// Whether the response header has arrived.
+    response_started: bool,
     deadline: Option<Instant>,
-    /// What the deadline is for.
-    until: Until,
+    deadline_end: DeadlineEnd,
 }
 
-/// What must have happened at a deadline.
+/// The event until which the deadline holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// The response has ended.
+enum DeadlineEnd {
+    /// The end of the response.
     #[default]
-    End,
-    /// There is a response at all: a WebSocket has no end to wait for.
-    Begin,
+    ResponseEnd,
+    /// The response header: a WebSocket without `timeouts.total` has no deadline after that.
+    ResponseHeader,
 }
 
 impl Attempts {
-    /// When whatever still goes on is cut off: a little after `timeouts.total`; for a WebSocket, after it must have begun.
-    /// None when there is no such time, or none any more. Known from the first try on.
+    /// The deadline for the watchdog: `timeouts.total` plus [`DEADLINE_MARGIN`]. For a WebSocket, it holds until its 101. None
+    /// before the first attempt and if there is no deadline (any more).
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
-        let over = self.answered && (self.until == Until::Begin || session.was_upgraded());
-        self.deadline.filter(|_| !over).map(|deadline| deadline + NOTICE)
+        let over =
+            self.response_started && (self.deadline_end == DeadlineEnd::ResponseHeader || session.was_upgraded());
+        self.deadline.filter(|_| !over).map(|deadline| deadline + DEADLINE_MARGIN)
     }
 
-    /// The peer for the next try. `client` is who the request comes from.
+    /// The peer for the next attempt. `client` is the client's address, for `hash_on: client_address`.
     pub(super) fn peer(
         &mut self,
         upstream: &RunningUpstream,
         session: &ServerSession,
         client: IpAddr,
     ) -> Result<Box<HttpPeer>> {
-        let at = match self.next.take() {
+        let current = match self.next.take() {
             Some(next) => next,
             None => {
                 let key = hash_key(&upstream.settings().balance, session, client);
                 match upstream.pick(key, &self.failed) {
-                    Ok(at) => at,
+                    Ok(picked) => picked,
                     Err(PickError::Unresolved) => {
                         let why = "no address is known for the upstream";
                         return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
@@ -105,31 +105,31 @@ impl Attempts {
             }
         };
         let timeouts = &upstream.settings().timeouts;
-        let mut peer = Box::new(template(upstream, &at));
+        let mut peer = Box::new(template(upstream, &current));
         let is_upgrade = session.is_upgrade_req();
         if self.retried_stale || is_upgrade {
-            // A group that has no connections. The one that is made is good for this request, and soon closed.
+            // A unique group has no idle connections, so a new one is made. After the request it is closed at once.
             static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
             peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
         if is_upgrade {
-            peer.options.custom_l4 = Some(Arc::new(BodyFirst { timeout: timeouts.connect }));
-            // These hold for the whole life of a connection, and cannot be changed once the protocol is.
+            peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect }));
+            // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
             if timeouts.total.is_none() {
-                self.until = Until::Begin;
+                self.deadline_end = DeadlineEnd::ResponseHeader;
             }
-            let begin = timeouts.total.unwrap_or(timeouts.connect + timeouts.read);
-            self.deadline.get_or_insert_with(|| Instant::now() + begin);
+            let time = timeouts.total.unwrap_or(timeouts.connect + timeouts.read);
+            self.deadline.get_or_insert_with(|| Instant::now() + time);
         } else if let Some(total) = timeouts.total {
             let now = Instant::now();
             let left = self.deadline.get_or_insert(now + total).saturating_duration_since(now);
             if left.is_zero() {
                 return fail(ReplyKind::UpstreamTimeout, ErrorSource::Upstream, "timeouts.total is over");
             }
-            self.shortened = !self.failed.is_empty() && left < timeouts.read;
+            self.time_was_cut = !self.failed.is_empty() && left < timeouts.read;
             let options = &mut peer.options;
             for timeout in [
                 &mut options.connection_timeout,
@@ -140,68 +140,68 @@ impl Attempts {
                 *timeout = timeout.map(|timeout| timeout.min(left));
             }
         }
-        self.at = Some(at);
+        self.current = Some(current);
         Ok(peer)
     }
 
-    /// There is a connection to the peer, made for this try or kept from an earlier request.
-    pub(super) fn connected(&self, reused: bool) {
-        let Some(at) = &self.at else { return };
-        let counts = at.counts();
+    /// Counts a connection to the peer, new or reused.
+    pub(super) fn on_connected(&self, reused: bool) {
+        let Some(current) = &self.current else { return };
+        let counts = current.counts();
         let count = if reused { &counts.reuses } else { &counts.connects };
         count.add(1);
     }
 
-    /// There is no connection to the peer. Says in the error whether there is another try.
-    pub(super) fn connect_failed(
+    /// No connection to the peer. Sets in the error whether Pingora makes another attempt.
+    pub(super) fn on_connect_error(
         &mut self,
         upstream: &RunningUpstream,
         session: &ServerSession,
         client: IpAddr,
         e: &mut Error,
     ) {
-        let Some(at) = self.at.take() else { return };
-        // With HTTP/2, to open a stream on a kept connection is a part of connecting.
+        let Some(attempt) = self.current.take() else { return };
+        // For Pingora, opening an HTTP/2 stream on a reused connection is a part of connecting.
         if upstream.settings().http2 && *e.etype() == ErrorType::H2Error && !self.retried_stale {
-            return self.retry_stale_connection(upstream, at, e);
+            return self.retry_stale_connection(upstream, attempt, e);
         }
-        at.counts().connect_failures.add(1);
+        attempt.counts().connect_failures.add(1);
         let name = &upstream.settings().name;
-        log::warn!("connect failed upstream={name} address={} error={}", at.address(), quoted(explain(e)));
-        // What the system refuses to the gateway, such as one more socket, says nothing about the node.
+        log::warn!("connect failed upstream={name} address={} error={}", attempt.address(), quoted(explain(e)));
+        // These are failures of the gateway, such as no free socket.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
-            record_failure(upstream, &at);
+            record_failure(upstream, &attempt);
         }
-        e.set_retry(self.next_attempt(upstream, &at, session, client));
+        e.set_retry(self.next_attempt(upstream, &attempt, session, client));
     }
 
-    /// The upstream speaks another version of HTTP than it should: there is no fallback.
+    /// Fails if the upstream is configured for HTTP/2 and TLS negotiated another version. There is no fallback.
     pub(super) fn check_version(&self, upstream: &RunningUpstream, version: Version) -> Result<()> {
-        match &self.at {
-            Some(at) if upstream.settings().http2 && version != Version::HTTP_2 => {
-                log::warn!("no HTTP/2 upstream={} address={}", upstream.settings().name, at.address());
+        match &self.current {
+            Some(attempt) if upstream.settings().http2 && version != Version::HTTP_2 => {
+                log::warn!("no HTTP/2 upstream={} address={}", upstream.settings().name, attempt.address());
                 reject_response("the upstream does not speak HTTP/2")
             }
             _ => Ok(()),
         }
     }
 
-    /// The header of a response has come, maybe an interim one. True when it is that of the response itself.
-    pub(super) fn header_came(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
+    /// A response header arrived. Returns false for an interim response.
+    pub(super) fn on_response_header(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
         let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-        let Some(at) = self.at.as_ref().filter(|_| !interim) else { return false };
-        self.answered = true;
-        upstream.succeeded(at);
+        let Some(attempt) = self.current.as_ref().filter(|_| !interim) else { return false };
+        self.response_started = true;
+        upstream.succeeded(attempt);
         true
     }
 
-    /// Where the request is, or has been last.
+    /// The endpoint of the current or the last attempt.
     pub(super) fn last(&self) -> Option<&Endpoint> {
-        self.at.as_ref().map(ActiveRequest::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
+        self.current.as_ref().map(ActiveRequest::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
     }
 
-    /// Something went wrong after there was a connection. Says in the error whether there is another try. `cut_off` is
-    /// whether it was we who broke off, at the deadline.
+    /// An error after the connection was made. Sets in the error whether Pingora makes another attempt. `deadline_passed`
+    /// means that the watchdog ended the attempt.
     pub(super) fn on_error(
         &mut self,
         upstream: &RunningUpstream,
@@ -209,60 +209,60 @@ impl Attempts {
         client: IpAddr,
         e: &mut Error,
         reused: bool,
-        cut_off: bool,
+        deadline_passed: bool,
     ) {
-        let untouched = matches!(e.retry, RetryType::Decided(true));
+        let unprocessed = matches!(e.retry, RetryType::Decided(true));
         e.set_retry(false);
         let kind = match e.esource() {
-            _ if cut_off => FailureKind::TimedOut,
+            _ if deadline_passed => FailureKind::TimedOut,
             ErrorSource::Upstream => FailureKind::of(e.etype()),
             _ => FailureKind::Other,
         };
-        if self.answered {
+        if self.response_started {
             return;
         }
-        let Some(at) = self.at.take_if(|_| kind != FailureKind::Other) else { return };
-        let repeatable =
-            (untouched || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
-        if kind == FailureKind::Broken && reused && repeatable && !self.retried_stale {
-            return self.retry_stale_connection(upstream, at, e);
+        let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else { return };
+        let replayable =
+            (unprocessed || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
+        if kind == FailureKind::Broken && reused && replayable && !self.retried_stale {
+            return self.retry_stale_connection(upstream, attempt, e);
         }
-        at.counts().no_responses.add(1);
+        attempt.counts().no_responses.add(1);
         let name = &upstream.settings().name;
-        log::warn!("no response upstream={name} address={} error={}", at.address(), quoted(e.etype().as_str()));
-        // PickError can answer a request of which half is missing.
+        log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(e.etype().as_str()));
+        // No node can respond before it has the whole request body.
         let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
             return;
         }
-        if kind == FailureKind::Broken || !self.shortened {
-            record_failure(upstream, &at);
+        if kind == FailureKind::Broken || !self.time_was_cut {
+            record_failure(upstream, &attempt);
         }
-        e.set_retry(repeatable && self.next_attempt(upstream, &at, session, client));
+        e.set_retry(replayable && self.next_attempt(upstream, &attempt, session, client));
     }
 
-    /// Another try on the same node, for free, with a new connection.
-    fn retry_stale_connection(&mut self, upstream: &RunningUpstream, at: ActiveRequest, e: &mut Error) {
+    /// The free retry on the same node.
+    fn retry_stale_connection(&mut self, upstream: &RunningUpstream, attempt: ActiveRequest, e: &mut Error) {
         let name = &upstream.settings().name;
         let error = quoted(e.etype().as_str());
-        log::debug!("kept connection was closed upstream={name} address={} error={error}", at.address());
+        log::debug!("kept connection was closed upstream={name} address={} error={error}", attempt.address());
         upstream.counts().reconnects.add(1);
         self.retried_stale = true;
-        self.next = Some(at);
+        self.next = Some(attempt);
         e.set_retry(true);
     }
 
-    /// Whether there is another try on another node, which is chosen now: later it could be gone, and the client would
-    /// be told something else than what has happened.
+    /// Whether there is another attempt, on another node. The node is picked now: if none were available later, the client
+    /// would get a 503 instead of the error of this attempt.
     fn next_attempt(
         &mut self,
         upstream: &RunningUpstream,
-        at: &ActiveRequest,
+        attempt: &ActiveRequest,
         session: &ServerSession,
         client: IpAddr,
     ) -> bool {
         self.retried_stale = false;
-        self.failed.push(at.endpoint().clone());
+        self.failed.push(attempt.endpoint().clone());
         if self.failed.len() > upstream.settings().retries || self.deadline.is_some_and(|end| end <= Instant::now()) {
             return false;
         }
@@ -273,12 +273,12 @@ impl Attempts {
     }
 }
 
-/// What a node has done instead of answering.
+/// How an attempt failed after the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FailureKind {
     TimedOut,
     Broken,
-    /// It has answered something else, or we have refused what it answered.
+    /// The response is not valid, or the failure is not the upstream's.
     Other,
 }
 
@@ -293,16 +293,17 @@ impl FailureKind {
     }
 }
 
-fn record_failure(upstream: &RunningUpstream, at: &ActiveRequest) {
-    if upstream.failed(at.endpoint(), Instant::now()).is_some() {
+fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest) {
+    if upstream.failed(attempt.endpoint(), Instant::now()).is_some() {
         let ejection = upstream.settings().ejection.as_ref();
         let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
-        log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.settings().name, at.address());
+        log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.settings().name, attempt.address());
     }
 }
 
-// --- what a request is hashed by
+// === hash keys ===
 
+/// The hash for `balance: hash`; None for other balancing, or if the request lacks the header or cookie.
 fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
     let Balance::Hash(on) = balance else { return None };
     let request = session.req_header();
@@ -317,7 +318,7 @@ fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Optio
     }
 }
 
-/// The value of a cookie. HTTP/2 may send each in a field of its own.
+/// The value of a cookie. HTTP/2 clients may send several `Cookie` fields.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     let mut pairs = fields.flat_map(|field| field.split(|b| *b == b';')).map(<[u8]>::trim_ascii);

@@ -1,5 +1,30 @@
-//! How long a client may take for its request and its response, as far as Pingora's sessions and the guard see to it.
-//! The connection itself watches over headers, and over what HTTP/1 sends.
+//! Timeouts of a request. This table says where each one is enforced; this file has the calls of the hooks that set them,
+//! and the limit for slow request bodies.
+//!
+//! Timeouts of the client, from `limits`:
+//!
+//! | key | from | HTTP/1 | HTTP/2 |
+//! |---|---|---|---|
+//! | `header_timeout` | accept: PROXY header and TLS handshake | `accept` closes | `accept` closes |
+//! | | accept: first header | `read::connection` sends 408 | `read::connection` closes |
+//! | | first byte of a later header | `read::connection` sends 408 | - |
+//! | `keepalive` | last response | `read::connection` closes, through the watchdog's deadline | Pingora's `h2_idle_timeout` |
+//! | `body_timeout` | each read of the body | Pingora's read timeout, set in [`on_request_header`]: 408 | the watchdog's idle timeout, set in [`on_forward`]: reset |
+//! | | first byte of the body, plus 1 s per KiB received | [`RequestBody::add`]: 408 | [`RequestBody::add`]: 408 |
+//! | `send_timeout` | a write that waits | `read::stream` closes | Pingora's write timeout, set in [`on_request_header`]: reset |
+//! | `stream_idle` | last activity of the stream | - | the watchdog's idle timeout, set in `read::connection` and [`on_response`]: reset |
+//!
+//! Timeouts of the upstream, from `timeouts`:
+//!
+//! | key | from | where |
+//! |---|---|---|
+//! | `connect`, `read`, `write`, `idle` | each connect, read, write, end of use | Pingora's peer options, set in `upstream::peer` |
+//! | `total` | first attempt | `attempts` shortens the timeouts of each attempt to the time left: 504. `forward` sets the watchdog's deadline 100 ms later, for what still runs then |
+//! | `websocket` | last activity of the WebSocket | Pingora's peer options, set in `attempts`; the watchdog's idle timeout, set in [`on_websocket`] |
+//! | `connect` + `read` | first attempt of a WebSocket without `total`, until its 101 | as `total` |
+//!
+//! At shutdown, [`crate::accept::IDLE_CLOSE_DELAY`] closes connections without a request, and `server.grace_period` ends the
+//! process (`process::drain`).
 
 use std::time::{Duration, Instant};
 
@@ -12,68 +37,68 @@ use crate::decide::local_reply::ReplyKind;
 use crate::read::{Client, watchdog};
 use crate::snapshot::{Limits, Timeouts};
 
-/// What a KiB of a request body may take on top of `body_timeout`.
+/// Added to `body_timeout` for each KiB of a request body that was received.
 const TIME_PER_KIB: Duration = Duration::from_secs(1);
 
-/// The body of a request, as it comes in.
+/// Size and time of a request body, for the limits `body` and `body_timeout`.
 #[derive(Debug, Default)]
-pub(super) struct Body {
-    /// Of this attempt.
+pub(super) struct RequestBody {
+    /// Bytes that were received, or replayed for this attempt.
     bytes: u64,
-    /// When the first of it came.
-    begin: Option<Instant>,
+    /// Time of the first byte.
+    started_at: Option<Instant>,
 }
 
-/// The header of a request is there.
-pub(super) fn request_begins(session: &mut ServerSession, limits: &Limits) {
+/// Pingora has parsed the header of a request.
+pub(super) fn on_request_header(session: &mut ServerSession, limits: &Limits) {
     if let Some(client) = Client::of(session) {
         client.on_request_header();
     }
-    // Pingora would keep an idle connection for ever. A connection that is to be closed must stay so.
+    // Pingora's default is no timeout. None means that the connection is closed after the response, which must not change.
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
     }
     match session.is_http2() {
-        // A client that takes nothing of one stream may well take others.
+        // `read::stream` cannot see it: a client that receives nothing of one stream may receive others.
         true => session.set_write_timeout(Some(limits.send_timeout)),
         false => session.set_read_timeout(Some(limits.body_timeout)),
     }
 }
 
-/// A request is forwarded, maybe while its body still comes. HTTP/1 has a timeout for each read; on HTTP/2 it can only be
-/// seen that nothing moves.
-pub(super) fn request_goes_on(session: &mut ServerSession, limits: &Limits, timeouts: &Timeouts) {
+/// The request is forwarded. Its body may still be arriving; Pingora has a read timeout for that with HTTP/1 only. The idle
+/// timeout also covers the time to connect, in which no body is read.
+pub(super) fn on_forward(session: &mut ServerSession, limits: &Limits, timeouts: &Timeouts) {
     if session.is_http2() && !session.is_body_done() {
         watchdog::set_idle(Some(limits.body_timeout.max(timeouts.connect)));
     }
 }
 
-/// The body is complete, or the upstream answers: from there on the two are talking, and both may think.
-pub(super) fn request_is_answered(session: &ServerSession, limits: &Limits) {
+/// The request body is complete, or the response header has arrived. From now on the client is not required to send.
+pub(super) fn on_response(session: &ServerSession, limits: &Limits) {
     if session.is_http2() {
         watchdog::set_idle(Some(limits.stream_idle));
     }
 }
 
-/// The connection is a WebSocket from here on.
-pub(super) fn becomes_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
+/// The upstream accepted the WebSocket: the connection has no deadline, only an idle timeout.
+pub(super) fn on_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
     session.set_read_timeout(None);
     watchdog::set_deadline(None);
     watchdog::set_idle(Some(timeouts.websocket));
 }
 
-// === impl Body ===
+// === impl RequestBody ===
 
-impl Body {
-    /// It begins anew, for another attempt. So does its time: what comes is what was kept, and what took so long was
-    /// the node that the first attempt went to.
+impl RequestBody {
+    /// Another attempt: Pingora replays the body from its retry buffer. The time restarts too, because the node of the first
+    /// attempt used it, not the client.
     pub(super) fn restart(&mut self) {
-        *self = Body::default();
+        *self = RequestBody::default();
     }
 
-    /// Some of it has come.
-    pub(super) fn take(&mut self, bytes: usize, limits: &Limits) -> Result<()> {
-        // Most requests have no body, and nothing to be late with.
+    /// Counts a piece of the body. Fails if the body is too large or too slow.
+    pub(super) fn add(&mut self, bytes: usize, limits: &Limits) -> Result<()> {
+        // Most requests have no body: no clock is read for them.
         if bytes == 0 {
             return Ok(());
         }
@@ -82,8 +107,8 @@ impl Body {
             let kind = ReplyKind::Refused(Refusal::BodyTooLarge);
             return fail(kind, ErrorSource::Downstream, "request body longer than limits.body");
         }
-        let begin = *self.begin.get_or_insert_with(Instant::now);
-        if self.is_late(begin.elapsed(), limits.body_timeout) {
+        let started_at = *self.started_at.get_or_insert_with(Instant::now);
+        if self.is_late(started_at.elapsed(), limits.body_timeout) {
             let why = "request body slower than limits.body_timeout allows";
             return fail(ReplyKind::RequestTimeout, ErrorSource::Downstream, why);
         }
@@ -101,16 +126,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_attempt_has_its_own_time() {
-        let mut body = Body { bytes: 7, begin: Instant::now().checked_sub(Duration::from_secs(60)) };
+    fn another_attempt_restarts_the_count_and_the_time() {
+        let mut body = RequestBody { bytes: 7, started_at: Instant::now().checked_sub(Duration::from_secs(60)) };
         body.restart();
-        assert_eq!((body.bytes, body.begin), (0, None));
+        assert_eq!((body.bytes, body.started_at), (0, None));
     }
 
     #[test]
-    fn a_body_has_a_second_more_for_each_kib() {
-        let late =
-            |bytes, seconds| Body { bytes, begin: None }.is_late(Duration::from_secs(seconds), Duration::from_secs(30));
+    fn each_kib_of_a_body_adds_one_second() {
+        let late = |bytes, seconds| {
+            let body = RequestBody { bytes, started_at: None };
+            body.is_late(Duration::from_secs(seconds), Duration::from_secs(30))
+        };
         assert!(!late(0, 30) && late(0, 31));
         assert!(!late(1023, 30) && late(1023, 31));
         assert!(!late(10 * 1024, 40) && late(10 * 1024, 41));

@@ -1,76 +1,77 @@
-//! What is noted of a request while it is served, to be told when it has ended.
+//! What a request's record needs, collected while the request is served. Nothing is collected if no record is wanted.
 
 use std::time::{Duration, Instant};
 
 use crate::decide::{Outcome, RequestKind, Verdict};
 use crate::record::MethodClass;
 
-/// What is known of a request so far. The default knows nothing, and has nothing to tell.
+/// None before [`RequestTiming::start`] and after [`RequestTiming::finish`].
 #[derive(Debug, Default)]
-pub(super) struct RequestTiming(Option<Begun>);
+pub(super) struct RequestTiming(Option<Started>);
 
 #[derive(Debug)]
-struct Begun {
+struct Started {
     at: Instant,
     method: MethodClass,
     kind: RequestKind,
     outcome: Outcome,
     refused: bool,
-    tries: usize,
-    first_try: Option<Instant>,
+    attempts: usize,
+    first_attempt: Option<Instant>,
     upstream_took: Option<Duration>,
 }
 
-/// What there is to tell of a request that has ended.
+/// The result, when the request has ended.
 #[derive(Debug)]
-pub(super) struct Noted {
+pub(super) struct Finished {
     pub(super) method: MethodClass,
     pub(super) kind: RequestKind,
     pub(super) outcome: Outcome,
     pub(super) refused: bool,
+    /// From the decision to the end of the response.
     pub(super) took: Duration,
-    pub(super) tries: usize,
+    pub(super) attempts: usize,
+    /// From the first attempt to the response header.
     pub(super) upstream_took: Option<Duration>,
 }
 
 impl RequestTiming {
-    /// The request was decided.
-    pub(super) fn begin(&mut self, verdict: &Verdict<'_>, method: MethodClass) {
-        self.0 = Some(Begun {
+    pub(super) fn start(&mut self, verdict: &Verdict<'_>, method: MethodClass) {
+        self.0 = Some(Started {
             at: Instant::now(),
             method,
             kind: verdict.kind(),
             outcome: verdict.outcome,
             refused: verdict.is_refused(),
-            tries: 0,
-            first_try: None,
+            attempts: 0,
+            first_attempt: None,
             upstream_took: None,
         });
     }
 
-    /// It goes to a node.
-    pub(super) fn try_begins(&mut self) {
-        if let Some(begun) = &mut self.0 {
-            begun.tries += 1;
-            begun.first_try.get_or_insert_with(Instant::now);
+    /// An attempt starts.
+    pub(super) fn on_attempt(&mut self) {
+        if let Some(started) = &mut self.0 {
+            started.attempts += 1;
+            started.first_attempt.get_or_insert_with(Instant::now);
         }
     }
 
-    /// The header of the response is there.
-    pub(super) fn header_came(&mut self) {
-        if let Some(begun) = &mut self.0 {
-            begun.upstream_took = begun.first_try.map(|first| first.elapsed());
+    pub(super) fn on_response_header(&mut self) {
+        if let Some(started) = &mut self.0 {
+            started.upstream_took = started.first_attempt.map(|first| first.elapsed());
         }
     }
 
-    /// Whether there is nothing to tell, because nobody would hear it or it was told.
-    pub(super) fn are_empty(&self) -> bool {
+    /// Whether [`RequestTiming::finish`] would return None.
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// It has ended. There is something to tell once.
-    pub(super) fn end(&mut self) -> Option<Noted> {
-        let Begun { at, method, kind, outcome, refused, tries, first_try: _, upstream_took } = self.0.take()?;
-        Some(Noted { method, kind, outcome, refused, took: at.elapsed(), tries, upstream_took })
+    /// The request has ended. Returns the result once.
+    pub(super) fn finish(&mut self) -> Option<Finished> {
+        let Started { at, method, kind, outcome, refused, attempts, first_attempt: _, upstream_took } =
+            self.0.take()?;
+        Some(Finished { method, kind, outcome, refused, took: at.elapsed(), attempts, upstream_took })
     }
 }

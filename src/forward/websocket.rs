@@ -1,12 +1,12 @@
-//! Connections for requests that ask for another protocol.
+//! Connections to the upstream for WebSockets. They work around a race in Pingora 0.9.1.
 //!
-//! Pingora 0.9.1 (`proxy_handle_upstream`) looks at two things at once, in random order: what the upstream answers, and
-//! what there is of the request body, which for these requests is the word that there is none. If it sees a 101 first,
-//! it takes that word for the end of what the client had to say in the new protocol, and closes the connection right
-//! behind the 101. With an upstream on the same machine that was one in thirty WebSockets.
+//! Pingora (`proxy_handle_upstream`) waits for two events in random order: the response, and the end of the request body,
+//! which comes at once for a WebSocket. If it sees the 101 first, it takes the end of the request body for the end of the
+//! client's data in the new protocol, and closes the connection right after the 101. With an upstream on the same machine
+//! this happened to one WebSocket in thirty.
 //!
-//! So a connection for such a request says that nothing has come yet, when it is asked for the first time after
-//! something was written. Whoever asks looks at the other thing then, and asks again at once.
+//! So the first reads after a write return `Pending` and wake the task at once. Pingora then sees the end of the request body
+//! before the 101.
 
 use std::io;
 use std::pin::Pin;
@@ -24,42 +24,43 @@ use pingora::{Error, ErrorType, OkOrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How often it says that nothing has come, after each write.
-const DENIALS: u8 = 2;
-/// After how many writes it does. The request is one of the first few, and handshakes write before.
-const WRITES: u8 = 8;
+/// Reads after each write that return `Pending`.
+const DELAYED_READS: u8 = 2;
+/// Writes that delay the reads after them. The request is one of the first writes, after those of a TLS handshake.
+const DELAYING_WRITES: u8 = 8;
 
-/// Makes these connections.
+/// Connects to the upstream for a WebSocket.
 #[derive(Debug)]
-pub(super) struct BodyFirst {
-    /// How long one may take.
+pub(super) struct WebSocketConnector {
+    /// Timeout of the TCP connect.
     pub(super) timeout: Duration,
 }
 
 #[derive(Debug)]
 struct Socket {
     stream: TcpStream,
-    denials: u8,
+    delayed_reads: u8,
     writes: u8,
 }
 
 #[async_trait]
-impl Connect for BodyFirst {
+impl Connect for WebSocketConnector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let address = address.as_inet().or_err(ErrorType::InternalError, "an address of another kind")?;
         let stream = match timeout(self.timeout, connect(address, None)).await {
             Ok(stream) => stream?,
             Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "for a connection to upgrade"),
         };
-        let socket = Socket { stream, denials: 0, writes: 0 };
+        let socket = Socket { stream, delayed_reads: 0, writes: 0 };
         Ok(Stream::from(VirtualSocketStream::new(Box::new(socket))))
     }
 }
 
 impl Socket {
+    /// Delays the next reads.
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if result.is_ready() && self.writes < WRITES {
-            (self.denials, self.writes) = (DENIALS, self.writes + 1);
+        if result.is_ready() && self.writes < DELAYING_WRITES {
+            (self.delayed_reads, self.writes) = (DELAYED_READS, self.writes + 1);
         }
         result
     }
@@ -68,8 +69,8 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.denials > 0 {
-            this.denials -= 1;
+        if this.delayed_reads > 0 {
+            this.delayed_reads -= 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -97,7 +98,7 @@ impl VirtualSocket for Socket {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
             VirtualSockOpt::NoDelay => self.stream.set_nodelay(true),
-            // Upstreams have no other.
+            // No other option is set for upstreams.
             _ => Ok(()),
         }
     }
