@@ -59,7 +59,7 @@ pub struct Origins {
     set: OriginSet,
     /// Origins that not every policy may contain, each with its text: those that a policy with credentials refuses or
     /// warns about. There are few, so a policy that uses a large set checks only these.
-    remarkable: Vec<(String, TuplePattern)>,
+    restricted: Vec<(String, TuplePattern)>,
 }
 
 /// The compiled `origin_sets` by name. None for a set that has errors.
@@ -204,11 +204,11 @@ impl Policy {
     /// [`MAX_NAMES_BYTES`] bound its cost.
     pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
         let origin = OriginField::of(request.headers);
-        let verdict = self.origins.judge(origin, request);
+        let origin_decision = self.origins.decide(origin, request);
         if self.takes_as_preflight(request) {
-            return self.answer_preflight(request, &verdict);
+            return self.answer_preflight(request, &origin_decision);
         }
-        let action = match (self.disallowed, &verdict) {
+        let action = match (self.disallowed, &origin_decision) {
             (DisallowedOrigins::Reject, OriginDecision::Refused(reason))
                 if !matches!(reason, Reason::NoOrigin | Reason::SameOrigin) =>
             {
@@ -216,21 +216,25 @@ impl Policy {
             }
             _ => PolicyAction::Forward,
         };
-        Decision { action, edits: self.ordinary_edits(origin, request, &verdict), reason: verdict.reason() }
+        Decision {
+            action,
+            edits: self.ordinary_edits(origin, request, &origin_decision),
+            reason: origin_decision.reason(),
+        }
     }
 
     /// The edits for a response that is not an answer to a preflight. For local replies to requests that fail before
     /// [`Self::decide`] can be acted on.
     pub fn respond(&self, request: &CorsRequest<'_>) -> (Edits, Reason) {
         let origin = OriginField::of(request.headers);
-        let verdict = self.origins.judge(origin, request);
-        (self.ordinary_edits(origin, request, &verdict), verdict.reason())
+        let origin_decision = self.origins.decide(origin, request);
+        (self.ordinary_edits(origin, request, &origin_decision), origin_decision.reason())
     }
 
-    fn ordinary_edits(&self, origin: OriginField<'_>, request: &CorsRequest<'_>, verdict: &OriginDecision) -> Edits {
-        let mut edits = self.edits(verdict);
+    fn ordinary_edits(&self, origin: OriginField<'_>, request: &CorsRequest<'_>, decision: &OriginDecision) -> Edits {
+        let mut edits = self.edits(decision);
         if let Some(timing) = &self.timing
-            && let OriginDecision::Granted(value, _) = timing.judge(origin, request)
+            && let OriginDecision::Granted(value, _) = timing.decide(origin, request)
         {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
@@ -248,14 +252,14 @@ impl Policy {
             }
     }
 
-    fn answer_preflight(&self, request: &CorsRequest<'_>, verdict: &OriginDecision) -> Decision {
-        let mut edits = self.edits(verdict);
+    fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
+        let mut edits = self.edits(decision);
         edits.vary = self.preflight_vary;
-        let OriginDecision::Granted(_, granted) = *verdict else {
+        let OriginDecision::Granted(_, granted) = *decision else {
             return Decision {
                 action: PolicyAction::AnswerPreflight(self.refused_status),
                 edits,
-                reason: verdict.reason(),
+                reason: decision.reason(),
             };
         };
         let requested = Requested::of(request.headers);
@@ -309,9 +313,9 @@ impl Policy {
     }
 
     /// Edits that answers to preflights and other responses share.
-    fn edits(&self, verdict: &OriginDecision) -> Edits {
+    fn edits(&self, decision: &OriginDecision) -> Edits {
         let mut values = Values::default();
-        let removal = match verdict {
+        let removal = match decision {
             OriginDecision::Refused(_) => Removal::AllAccessControl(self.timing_field()),
             OriginDecision::Granted(value, _) => {
                 values.set(Field::AllowOrigin, value.clone());
@@ -336,7 +340,7 @@ impl Policy {
 }
 
 impl Allowed {
-    fn judge(&self, origin: OriginField<'_>, request: &CorsRequest<'_>) -> OriginDecision {
+    fn decide(&self, origin: OriginField<'_>, request: &CorsRequest<'_>) -> OriginDecision {
         if let Allowed::Any = self {
             return OriginDecision::Granted(ANY, Reason::AllowedAny);
         }

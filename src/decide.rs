@@ -80,7 +80,7 @@ impl Snapshot {
     pub fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let mut verdict = self.verdict(request);
         if self.debug_header() {
-            verdict.edits.say(verdict.outcome.code());
+            verdict.edits.set_debug_reason(verdict.outcome.code());
         }
         verdict
     }

@@ -9,14 +9,14 @@ pub(crate) enum NameFault {
     /// A character that host names do not have. Upper case counts, because names are compared in lower case.
     Character(char),
     /// The labels are not valid, for this reason.
-    Shape(&'static str),
+    Labels(&'static str),
 }
 
 /// The host of a request: lower case, without port and trailing dot. Stored inline, so that a request allocates
 /// nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct HostName {
-    bytes: [u8; HostName::LONGEST],
+    bytes: [u8; HostName::MAX_LENGTH],
     length: usize,
 }
 
@@ -24,7 +24,7 @@ pub struct HostName {
 ///
 /// A host with n labels has n tails, and a hostile host up to 127. Only tails with a count in the set are looked up.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Depths(u128);
+pub(crate) struct LabelCounts(u128);
 
 /// Checks that a text is a host name as browsers send it: lower case, labels of 1 to 63 bytes, at most 253 bytes.
 ///
@@ -34,13 +34,13 @@ pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
         return Err(NameFault::Character(character));
     }
     if name.ends_with('.') {
-        return Err(NameFault::Shape("it ends with a dot"));
+        return Err(NameFault::Labels("it ends with a dot"));
     }
     if name.split('.').any(str::is_empty) {
-        return Err(NameFault::Shape("a label is empty"));
+        return Err(NameFault::Labels("a label is empty"));
     }
     if name.len() > 253 || name.split('.').any(|label| label.len() > 63) {
-        return Err(NameFault::Shape("it is longer than DNS allows"));
+        return Err(NameFault::Labels("it is longer than DNS allows"));
     }
     Ok(())
 }
@@ -54,12 +54,12 @@ pub(crate) fn is_name_byte(b: u8) -> bool {
 
 impl HostName {
     /// The maximum of DNS, with a trailing dot.
-    const LONGEST: usize = 254;
+    const MAX_LENGTH: usize = 254;
 
     /// Parses the authority of a request: a name or an IP address, IPv6 in brackets, with or without a port, which may
     /// be empty (RFC 3986 section 3.2.2). None if it is invalid; then the request must be refused.
     pub fn parse(authority: &str) -> Option<Self> {
-        let mut host = HostName { bytes: [0; Self::LONGEST], length: 0 };
+        let mut host = HostName { bytes: [0; Self::MAX_LENGTH], length: 0 };
         let mut rest = authority.as_bytes();
         if let [b'[', ..] = rest {
             let end = rest.iter().position(|b| *b == b']')? + 1;
@@ -121,7 +121,7 @@ pub(crate) fn are_labels(text: &str) -> bool {
     text.split('.').all(|label| !label.is_empty())
 }
 
-impl Depths {
+impl LabelCounts {
     /// Adds the base of a wildcard.
     pub(crate) fn add(&mut self, base: &str) {
         let labels = base.bytes().filter(|b| *b == b'.').count() + 1;
@@ -131,9 +131,9 @@ impl Depths {
     /// The tails of a host that have as many labels as a base, the shortest first. Each is the index of the dot before
     /// it.
     pub(crate) fn tails(self, host: &str) -> impl Iterator<Item = usize> {
-        let deepest = 127 - self.0.leading_zeros().min(127) as usize;
+        let most = 127 - self.0.leading_zeros().min(127) as usize;
         let dots = host.bytes().enumerate().rev().filter(|(_, b)| *b == b'.').map(|(i, _)| i);
-        dots.take(deepest).enumerate().filter(move |(i, _)| self.0 & (1 << (i + 1)) != 0).map(|(_, dot)| dot)
+        dots.take(most).enumerate().filter(move |(i, _)| self.0 & (1 << (i + 1)) != 0).map(|(_, dot)| dot)
     }
 
     /// Whether there is no wildcard.

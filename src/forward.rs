@@ -125,7 +125,7 @@ impl ProxyHttp for Gateway {
         let mut verdict =
             generation.snapshot.decide(&request_facts(session.as_downstream(), &remote, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
-        verdict.edits.say_for(|| id.value());
+        verdict.edits.set_debug_request_id(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
             ctx.timing.start(&verdict, MethodClass::of(&session.req_header().method));
         }

@@ -60,14 +60,14 @@ impl FromIterator<IpNet> for TrustedProxies {
 }
 
 /// `X-Forwarded-For` for the upstream if the peer is not a trusted proxy: the address of the peer.
-pub(crate) fn alone(peer: IpAddr) -> HeaderValue {
+pub(crate) fn peer_address(peer: IpAddr) -> HeaderValue {
     // A listener on `[::]` shows IPv4 clients as `::ffff:10.0.0.1`, which allow lists do not contain.
     value(peer.to_canonical().to_string().into_bytes())
 }
 
 /// `X-Forwarded-For` for the upstream if the peer is a trusted proxy: the received chain and the peer, in the form of
 /// [`peer_address`].
-pub(crate) fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+pub(crate) fn append_peer(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
     let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());
     value(before.chain([peer.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]))
 }
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_last_that_no_trusted_proxy_is() {
+    fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
         #[rustfmt::skip]
         let rows: [(&str, &[&str], &str); 13] = [
             ("192.0.2.1", &[],                                 "192.0.2.1"),
             ("192.0.2.1", &["198.51.100.7"],                   "192.0.2.1"),    // forged: the peer is not trusted
             ("10.0.0.1",  &[],                                 "10.0.0.1"),
             ("10.0.0.1",  &["198.51.100.7"],                   "198.51.100.7"),
-            ("10.0.0.1",  &["1.1.1.1, 198.51.100.7"],          "198.51.100.7"), // what the client wrote itself is first
+            ("10.0.0.1",  &["1.1.1.1, 198.51.100.7"],          "198.51.100.7"), // the first entry was sent by the client itself
             ("10.0.0.1",  &["198.51.100.7, 10.9.9.9"],         "198.51.100.7"),
             ("10.0.0.1",  &["1.1.1.1", "198.51.100.7,10.9.9.9"], "198.51.100.7"),
             ("10.0.0.1",  &["10.1.1.1, 10.2.2.2"],             "10.1.1.1"),     // all trusted: the first
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn the_chain_is_replaced_or_continued() {
         let headers = chained(&["1.1.1.1, 2.2.2.2", "3.3.3.3"]);
-        let peer = alone("::ffff:10.0.0.1".parse().unwrap());
+        let peer = peer_address("::ffff:10.0.0.1".parse().unwrap());
         assert_eq!(peer, "10.0.0.1");
-        assert_eq!(chain(&headers, &peer), "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.1");
-        assert_eq!(chain(&HeaderMap::new(), &peer), "10.0.0.1");
+        assert_eq!(append_peer(&headers, &peer), "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.1");
+        assert_eq!(append_peer(&HeaderMap::new(), &peer), "10.0.0.1");
     }
 }

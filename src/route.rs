@@ -39,7 +39,7 @@ use http::HeaderValue;
 
 pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
-use crate::domain::{Depths, are_labels};
+use crate::domain::{LabelCounts, are_labels};
 
 /// All routes, compiled. `R` is the data of a route. `H` is the data of a host, for requests that match no route.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Routes<R, H> {
     exact: HashMap<Box<str>, HostId>,
     /// `.example` for `*.example`
     below: HashMap<Box<str>, HostId>,
-    depths: Depths,
+    label_counts: LabelCounts,
     /// The services without hosts.
     any: Option<HostId>,
     hosts: Vec<Host<H>>,
@@ -118,7 +118,7 @@ type PathId = u32;
 #[derive(Debug)]
 struct Host<H> {
     root: NodeId,
-    carried: H,
+    data: H,
 }
 
 /// A node of a path tree: what may follow.
@@ -127,7 +127,7 @@ struct Node {
     /// `/{parameter}`
     parameter: Option<NodeId>,
     /// The pattern ends here.
-    here: Option<PathId>,
+    end: Option<PathId>,
     /// `/*`: the path ends here, or any segments follow.
     below: Option<PathId>,
 }
@@ -165,20 +165,20 @@ impl<R, H> Routes<R, H> {
             _ => None,
         };
         match found {
-            Some(id) => RouteMatch::Path(&self.paths[id as usize], &host.carried),
-            None => RouteMatch::UnknownPath(&host.carried),
+            Some(id) => RouteMatch::Path(&self.paths[id as usize], &host.data),
+            None => RouteMatch::UnknownPath(&host.data),
         }
     }
 
     /// The data of a host.
-    pub(crate) fn carried(&self, host: &str) -> Option<&H> {
-        self.host(host).map(|id| &self.hosts[id as usize].carried)
+    pub(crate) fn host_data(&self, host: &str) -> Option<&H> {
+        self.host(host).map(|id| &self.hosts[id as usize].data)
     }
 
     fn host(&self, host: &str) -> Option<HostId> {
         let wildcard = || {
             let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));
-            self.depths.tails(host).filter_map(below).last()
+            self.label_counts.tails(host).filter_map(below).last()
         };
         self.exact.get(host).or_else(wildcard).copied().or(self.any)
     }
@@ -187,7 +187,7 @@ impl<R, H> Routes<R, H> {
     /// longest pattern. Each level tries the more specific continuation first.
     fn walk(&self, at: NodeId, rest: Option<&[u8]>) -> Option<PathId> {
         let node = self.node(at);
-        let Some(rest) = rest else { return node.here.or(node.below) };
+        let Some(rest) = rest else { return node.end.or(node.below) };
         let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
         let (segment, next) = (&rest[..end], rest.get(end + 1..));
         let literal = self.edges.get(&Edge(at, segment)).and_then(|child| self.walk(*child, next));
@@ -232,13 +232,13 @@ impl<R: Clone> Builder<R> {
     /// Compiles the tables. `host_data` makes the data of a host from the indices of the services that have it.
     ///
     /// Errors: all pairs of routes that match the same requests.
-    pub fn build<H>(self, carry: impl Fn(&[usize]) -> H) -> Result<Routes<R, H>, Vec<Conflict>> {
+    pub fn build<H>(self, host_data: impl Fn(&[usize]) -> H) -> Result<Routes<R, H>, Vec<Conflict>> {
         // Capacity: most entries have a path of their own, which ends at a node of its own.
         let entries = self.services.iter().map(|(_, entries)| entries.len()).sum();
         let mut routes = Routes {
             exact: HashMap::new(),
             below: HashMap::new(),
-            depths: Depths::default(),
+            label_counts: LabelCounts::default(),
             any: None,
             hosts: Vec::new(),
             nodes: Vec::with_capacity(entries),
@@ -267,7 +267,7 @@ impl<R: Clone> Builder<R> {
                             }
                         }
                     }
-                    routes.hosts.push(Host { root, carried: carry(new.key()) });
+                    routes.hosts.push(Host { root, data: host_data(new.key()) });
                     let id = id(routes.hosts.len() - 1);
                     *new.insert(id)
                 }
@@ -277,8 +277,8 @@ impl<R: Clone> Builder<R> {
                 Some(HostPattern::Exact(name)) => {
                     routes.exact.insert(name.clone(), id);
                 }
-                Some(HostPattern::Below(base)) => {
-                    routes.depths.add(base);
+                Some(HostPattern::Subdomains(base)) => {
+                    routes.label_counts.add(base);
                     routes.below.insert(format!(".{base}").into(), id);
                 }
             }
@@ -342,16 +342,16 @@ impl<R: Clone, H> Tree<'_, R, H> {
             };
         }
         let known = match entry.path.tail() {
-            Tail::End => self.routes.node(at).here,
-            Tail::Anything => self.routes.node(at).below,
+            Tail::End => self.routes.node(at).end,
+            Tail::Wildcard => self.routes.node(at).below,
         };
         let path = known.unwrap_or_else(|| {
             self.routes.paths.push(Path { choices: Vec::new(), allow: HeaderValue::from_static("") });
             let path = id(self.routes.paths.len() - 1);
             let node = &mut self.routes.nodes[at as usize];
             match entry.path.tail() {
-                Tail::End => node.here = Some(path),
-                Tail::Anything => node.below = Some(path),
+                Tail::End => node.end = Some(path),
+                Tail::Wildcard => node.below = Some(path),
             }
             path
         });

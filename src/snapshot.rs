@@ -121,7 +121,7 @@ impl Snapshot {
 
     /// The policy for local replies to a host if no route was found.
     pub(crate) fn host_policy(&self, host: &str) -> Option<&Policy> {
-        match self.table.carried(host) {
+        match self.table.host_data(host) {
             Some(policy) => policy.as_deref(),
             None => self.default_policy(),
         }

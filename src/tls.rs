@@ -26,7 +26,7 @@ pub(crate) struct Certificate {
     exact: Vec<Box<str>>,
     wildcard: Vec<Box<str>>,
     /// Expiry in seconds since 1970.
-    ends: i64,
+    expires: i64,
 }
 
 /// The certificates of a listener, indexed by server name.
@@ -68,9 +68,9 @@ impl Certificate {
     /// Parses a chain, end-entity certificate first, and its key. `now` is in seconds since 1970.
     pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
-        let facts = Facts::of(chain.path, &certificates[0], now)?;
+        let fields = LeafFields::of(chain.path, &certificates[0], now)?;
         let key = pair(chain.path, key.path, certificates, &private)?;
-        Ok(Certificate { key: Arc::new(key), exact: facts.exact, wildcard: facts.wildcard, ends: facts.ends })
+        Ok(Certificate { key: Arc::new(key), exact: fields.exact, wildcard: fields.wildcard, expires: fields.expires })
     }
 
     pub(crate) fn key(&self) -> &Arc<CertifiedKey> {
@@ -81,7 +81,7 @@ impl Certificate {
     /// 6).
     pub(crate) fn covers(&self, host: &str) -> bool {
         let named = |names: &[Box<str>], name: &str| names.iter().any(|known| **known == *name);
-        named(&self.exact, host) || base_of(host).is_some_and(|base| named(&self.wildcard, base))
+        named(&self.exact, host) || parent_domain(host).is_some_and(|base| named(&self.wildcard, base))
     }
 
     /// The subject alternative names.
@@ -91,13 +91,13 @@ impl Certificate {
     }
 
     /// Expiry in seconds since 1970.
-    pub(crate) fn ends(&self) -> i64 {
-        self.ends
+    pub(crate) fn expires(&self) -> i64 {
+        self.expires
     }
 
     /// Whole days from `now`, in seconds since 1970, to the expiry.
     pub(crate) fn days_left(&self, now: i64) -> i64 {
-        (self.ends - now).div_euclid(86_400)
+        (self.expires - now).div_euclid(86_400)
     }
 }
 
@@ -120,8 +120,9 @@ impl Certificates {
     /// Selects a certificate for a server name in lower case: the first with this name, else the first with a matching
     /// wildcard, else the default.
     pub(crate) fn find(&self, name: Option<&str>) -> &Arc<Certificate> {
-        let found = name
-            .and_then(|name| self.exact.get(name).or_else(|| base_of(name).and_then(|base| self.wildcard.get(base))));
+        let found = name.and_then(|name| {
+            self.exact.get(name).or_else(|| parent_domain(name).and_then(|base| self.wildcard.get(base)))
+        });
         &self.all[found.copied().unwrap_or(0)]
     }
 
@@ -143,17 +144,17 @@ impl Eq for Certificate {}
 impl fmt::Debug for Certificate {
     /// Never prints the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Certificate { exact, wildcard, ends, .. } = self;
+        let Certificate { exact, wildcard, expires, .. } = self;
         f.debug_struct("Certificate")
             .field("exact", exact)
             .field("wildcard", wildcard)
-            .field("ends", ends)
+            .field("expires", expires)
             .finish_non_exhaustive()
     }
 }
 
 /// The name without its first label: a wildcard stands for exactly one label (RFC 9525 section 6.3).
-fn base_of(name: &str) -> Option<&str> {
+fn parent_domain(name: &str) -> Option<&str> {
     let (label, base) = name.split_once('.')?;
     (!label.is_empty()).then_some(base)
 }
@@ -203,7 +204,7 @@ impl Identity {
     /// Parses a chain, end-entity certificate first, and its key. `now` is in seconds since 1970.
     pub(crate) fn parse(chain: Pem<'_>, key: Pem<'_>, now: i64) -> Result<Self, ProblemKind> {
         let (certificates, private) = (read_chain(chain)?, read_key(key)?);
-        Facts::of(chain.path, &certificates[0], now)?;
+        LeafFields::of(chain.path, &certificates[0], now)?;
         pair(chain.path, key.path, certificates.clone(), &private)?;
         Ok(Identity { chain: certificates, key: private })
     }
@@ -218,39 +219,39 @@ impl Clone for Identity {
 // --- reading
 
 /// The fields of an end-entity certificate that are used here.
-struct Facts {
+struct LeafFields {
     exact: Vec<Box<str>>,
     wildcard: Vec<Box<str>>,
-    ends: i64,
+    expires: i64,
 }
 
-impl Facts {
+impl LeafFields {
     fn of(path: &str, leaf: &CertificateDer<'_>, now: i64) -> Result<Self, ProblemKind> {
         let bad = |why: String| ProblemKind::BadCertificate { path: path.to_owned(), why };
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
-        let (starts, ends) = (leaf.validity().not_before, leaf.validity().not_after);
-        if ends.timestamp() < now {
-            return Err(ProblemKind::CertificateExpired { path: path.to_owned(), when: ends.to_string() });
+        let (starts, expires) = (leaf.validity().not_before, leaf.validity().not_after);
+        if expires.timestamp() < now {
+            return Err(ProblemKind::CertificateExpired { path: path.to_owned(), when: expires.to_string() });
         }
         if starts.timestamp() > now {
             return Err(ProblemKind::CertificateNotYetValid { path: path.to_owned(), when: starts.to_string() });
         }
-        let mut facts = Facts { exact: Vec::new(), wildcard: Vec::new(), ends: ends.timestamp() };
+        let mut fields = LeafFields { exact: Vec::new(), wildcard: Vec::new(), expires: expires.timestamp() };
         let names = leaf.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::DNSName(name) => {
                     let name = name.to_ascii_lowercase();
                     match name.strip_prefix("*.") {
-                        Some(base) => facts.wildcard.push(base.into()),
-                        None => facts.exact.push(name.into()),
+                        Some(base) => fields.wildcard.push(base.into()),
+                        None => fields.exact.push(name.into()),
                     }
                 }
-                GeneralName::IPAddress(bytes) => facts.exact.extend(address(bytes)),
+                GeneralName::IPAddress(bytes) => fields.exact.extend(address(bytes)),
                 _ => {}
             }
         }
-        Ok(facts)
+        Ok(fields)
     }
 }
 

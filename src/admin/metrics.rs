@@ -405,7 +405,7 @@ fn certificates(generation: &Generation) -> impl Iterator<Item = (String, String
     for listener in generation.snapshot.listeners() {
         for certificate in listener.tls.iter().flat_map(|tls| tls.certificates.all()) {
             let name = certificate.names().next().unwrap_or_else(|| "-".to_owned());
-            let end = u64::try_from(certificate.ends()).unwrap_or(0);
+            let end = u64::try_from(certificate.expires()).unwrap_or(0);
             let first = ends.entry((listener.address.to_string(), name)).or_insert(end);
             *first = end.min(*first);
         }

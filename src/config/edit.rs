@@ -68,7 +68,7 @@ pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
 }
 
 /// The target of a path.
-enum Found<'s> {
+enum Target<'s> {
     Value(&'s Tree),
     /// An entry of a comma-separated string.
     Part(Range<usize>),
@@ -87,7 +87,7 @@ impl Source<'_> {
     /// The text with an entry added to a list: a flow or block sequence, a single string, or a comma-separated string.
     /// None if there is no such list, or its form is not understood.
     pub(crate) fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
-        let Found::Value(tree) = self.node(list)? else { return None };
+        let Target::Value(tree) = self.node(list)? else { return None };
         let notation = self.notation();
         match tree {
             Tree::Scalar(_) => self.with_entry_in_string(self.range(tree), entry),
@@ -112,20 +112,20 @@ impl Source<'_> {
 
     /// The text with a key of a mapping set to a value. An existing value is replaced.
     pub(crate) fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
-        let Found::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
+        let Target::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
             let mut at = mapping.clone();
             at.0.push(PathStep::Key(key.to_owned()));
             return self.with_value(&at, value);
         }
         let notation = self.notation();
-        let written = format!("{}: {}", written_key(key, notation), value.written(notation));
+        let rendered = format!("{}: {}", render_key(key, notation), value.render(notation));
         let Some((_, last_key, last_value)) = entries.last() else {
-            return Some(self.replaced(self.range(tree), &format!("{{ {written} }}")));
+            return Some(self.replaced(self.range(tree), &format!("{{ {rendered} }}")));
         };
         if self.is_flow(tree) {
             let (start, end) = (self.byte(last_key.start), self.range(last_value).end.max(self.byte(last_key.end)));
-            return Some(self.replaced(end..end, &self.separated(start, &written)));
+            return Some(self.replaced(end..end, &self.separated(start, &rendered)));
         }
         // After the last key on a single line, before keys with longer values.
         let is_short = |(_, key, value): &&(String, _, Tree)| {
@@ -137,23 +137,23 @@ impl Source<'_> {
         let start = self.byte(key_span.start);
         let indent: String = self.text[self.line_start(start)..start].chars().map(|_| ' ').collect();
         let end = self.line_end(self.range(value).end.max(self.byte(key_span.end)));
-        Some(self.replaced(end..end, &format!("{}{indent}{written}", self.line_break(end))))
+        Some(self.replaced(end..end, &format!("{}{indent}{rendered}", self.line_break(end))))
     }
 
     /// The text with a value replaced: a scalar, a flow collection, or an entry of a comma-separated string.
     pub(crate) fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
         match self.node(at)? {
-            Found::Part(range) => {
+            Target::Part(range) => {
                 let NewValue::Text(text) = value else { return None };
-                fits_in_string(text).then(|| self.replaced(range, text))
+                fits_in_list_string(text).then(|| self.replaced(range, text))
             }
-            Found::Value(tree) if matches!(tree, Tree::Scalar(_)) || self.is_flow(tree) => {
+            Target::Value(tree) if matches!(tree, Tree::Scalar(_)) || self.is_flow(tree) => {
                 let range = self.range(tree);
-                let written = value.written(self.notation());
+                let rendered = value.render(self.notation());
                 // An empty value has no range that could be replaced.
-                (!range.is_empty() && !self.is_special(&range)).then(|| self.replaced(range, &written))
+                (!range.is_empty() && !self.is_special(&range)).then(|| self.replaced(range, &rendered))
             }
-            Found::Value(_) => None,
+            Target::Value(_) => None,
         }
     }
 
@@ -162,25 +162,25 @@ impl Source<'_> {
         match replacement {
             Replacement::Text(text) => self.with_value(at, &NewValue::Text(text.clone())),
             Replacement::Literal(word) => self.with_value(at, &NewValue::Literal(word)),
-            Replacement::Key(name) => self.with_key_named(at, name),
+            Replacement::Key(name) => self.with_key_renamed(at, name),
             Replacement::Nothing => self.without(at),
         }
     }
 
     /// The text with a key renamed.
-    pub(crate) fn with_key_named(&self, at: &KeyPath, name: &str) -> Option<String> {
+    pub(crate) fn with_key_renamed(&self, at: &KeyPath, name: &str) -> Option<String> {
         let (PathStep::Key(key), parent) = at.0.split_last()? else { return None };
-        let Found::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
+        let Target::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
         let (_, span, _) = entries.iter().rev().find(|(known, _, _)| known == key)?;
         let range = self.byte(span.start)..self.byte(span.end);
-        Some(self.replaced(range, &written_key(name, self.notation())))
+        Some(self.replaced(range, &render_key(name, self.notation())))
     }
 
     /// The text without an entry of a list, or without a key and its value. None if it is the only one.
     pub(crate) fn without(&self, at: &KeyPath) -> Option<String> {
         let (last, parent) = at.0.split_last()?;
         let parent_path = KeyPath(parent.to_vec());
-        let Found::Value(parent) = self.node(&parent_path)? else { return None };
+        let Target::Value(parent) = self.node(&parent_path)? else { return None };
         let (ranges, position): (Vec<Range<usize>>, usize) = match (parent, last) {
             (Tree::List(_, entries), PathStep::Index(index)) => {
                 (entries.iter().map(|entry| self.range(entry)).collect(), *index)
@@ -192,7 +192,7 @@ impl Source<'_> {
                 (entries.iter().map(range).collect(), entries.iter().rposition(|(known, _, _)| known == key)?)
             }
             (Tree::Scalar(_), PathStep::Index(index)) => {
-                let Found::Part(range) = self.node(at)? else { return None };
+                let Target::Part(range) = self.node(at)? else { return None };
                 return self.without_part(self.range(parent), &range, *index);
             }
             _ => return None,
@@ -226,7 +226,7 @@ impl Source<'_> {
 
     // --- places
 
-    fn node(&self, path: &KeyPath) -> Option<Found<'_>> {
+    fn node(&self, path: &KeyPath) -> Option<Target<'_>> {
         let mut at = self.root.as_ref()?;
         for (i, step) in path.0.iter().enumerate() {
             at = match (step, at) {
@@ -235,12 +235,12 @@ impl Source<'_> {
                 }
                 (PathStep::Index(index), Tree::List(_, entries)) => entries.get(*index)?,
                 (PathStep::Index(index), Tree::Scalar(_)) if i + 1 == path.0.len() => {
-                    return self.part(self.range(at), *index).map(Found::Part);
+                    return self.part(self.range(at), *index).map(Target::Part);
                 }
                 _ => return None,
             };
         }
-        Some(Found::Value(at))
+        Some(Target::Value(at))
     }
 
     /// An entry of a comma-separated string on one line, without white space. The whole string if it has no comma.
@@ -347,18 +347,18 @@ impl Source<'_> {
     }
 
     /// A new entry of a flow collection with its separator. It gets a line of its own if the last entry has one.
-    fn separated(&self, last_start: usize, written: &str) -> String {
+    fn separated(&self, last_start: usize, rendered: &str) -> String {
         let lead = &self.text[self.line_start(last_start)..last_start];
         match lead.trim().is_empty() && self.line_start(last_start) > 0 {
-            true => format!(",{}{lead}{written}", self.line_break(self.line_end(last_start))),
-            false => format!(", {written}"),
+            true => format!(",{}{lead}{rendered}", self.line_break(self.line_end(last_start))),
+            false => format!(", {rendered}"),
         }
     }
 
     fn with_entry_in_string(&self, string: Range<usize>, entry: &str) -> Option<String> {
         let inner = self.inner(&string)?;
         let text = &self.text[string.clone()];
-        if text.contains(',') && fits_in_string(entry) {
+        if text.contains(',') && fits_in_list_string(entry) {
             return Some(self.replaced(inner.end..inner.end, &format!(", {entry}")));
         }
         let entry = scalar(entry, self.notation(), None);
@@ -385,12 +385,12 @@ impl Source<'_> {
 }
 
 /// Whether an entry has no character that would end the string or the entry.
-fn fits_in_string(entry: &str) -> bool {
+fn fits_in_list_string(entry: &str) -> bool {
     !entry.is_empty() && entry.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\'' | b'\\' | b'#'))
 }
 
 impl NewValue {
-    fn written(&self, notation: Notation) -> String {
+    fn render(&self, notation: Notation) -> String {
         match self {
             NewValue::Text(text) => scalar(text, notation, None),
             NewValue::Literal(word) => (*word).to_owned(),
@@ -401,7 +401,7 @@ impl NewValue {
             NewValue::Mapping(entries) => {
                 let entries: Vec<String> = entries
                     .iter()
-                    .map(|(key, value)| format!("{}: {}", written_key(key, notation), value.written(notation)))
+                    .map(|(key, value)| format!("{}: {}", render_key(key, notation), value.render(notation)))
                     .collect();
                 format!("{{ {} }}", entries.join(", "))
             }
@@ -409,7 +409,7 @@ impl NewValue {
     }
 }
 
-fn written_key(key: &str, notation: Notation) -> String {
+fn render_key(key: &str, notation: Notation) -> String {
     match notation {
         Notation::Yaml => key.to_owned(),
         Notation::Json => format!("\"{key}\""),
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_goes_into_a_list_in_the_form_that_it_has() {
+    fn an_entry_is_added_in_the_form_of_the_list() {
         for (before, entry, after) in [
             ("a: [x, y]", "z", "a: [x, y, z]"),
             ("a: [x, y] # why", "z", "a: [x, y, z] # why"),
@@ -482,14 +482,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_left_alone() {
+    fn a_form_that_is_not_understood_gives_none() {
         for before in ["b: &x [1]\na: *x", "a: |\n  x\n", "a: { x: 1 }", "b: 1", "a:", "", "a: \"x,\\\n  y\""] {
             assert_eq!(Source::new("", before).with_entry(&path("a"), "z"), None, "{before}");
         }
     }
 
     #[test]
-    fn a_key_goes_into_a_mapping_in_the_form_that_it_has() {
+    fn a_key_is_added_in_the_form_of_the_mapping() {
         let yes = NewValue::Literal("true");
         for (before, at, after) in [
             ("a: { x: 1 }", "a", "a: { x: 1, k: true }"),
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_replaced_and_a_key_named_anew() {
+    fn a_value_is_replaced_and_a_key_is_renamed() {
         let text = |value: &str| NewValue::Text(value.to_owned());
         for (before, at, value, after) in [
             ("a: x # why", "a", "z", "a: z # why"),
@@ -523,13 +523,13 @@ mod tests {
         ] {
             assert_eq!(Source::new("", before).with_value(&path(at), &text(value)).as_deref(), Some(after), "{before}");
         }
-        let named = |before: &str| Source::new("", before).with_key_named(&path("a.b"), "z");
+        let named = |before: &str| Source::new("", before).with_key_renamed(&path("a.b"), "z");
         assert_eq!(named("a: { b: 1 }").as_deref(), Some("a: { z: 1 }"));
         assert_eq!(named("{\"a\": {\"b\": 1}}").as_deref(), Some("{\"a\": {\"z\": 1}}"));
     }
 
     #[test]
-    fn what_is_removed_leaves_no_trace() {
+    fn an_entry_is_removed_with_its_separator() {
         for (before, at, after) in [
             ("a: [x, y]", "a[0]", Some("a: [y]")),
             ("a: [x, y]", "a[1]", Some("a: [x]")),
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn hunks_name_the_lines_that_differ() {
+    fn hunks_contain_the_lines_that_differ() {
         let hunk = |line, removed: &[&str], added: &[&str]| Hunk {
             line,
             removed: removed.iter().map(|line| (*line).to_owned()).collect(),

@@ -154,14 +154,14 @@ mod tests {
 
     /// If the JSON parser refused such a file, the YAML parser would read it, which takes many times longer.
     #[test]
-    fn a_file_with_every_key_is_the_same_as_in_yaml() {
+    fn every_key_is_read_as_in_yaml() {
         let yaml = include_str!("../../conf/reference.yaml");
         let json = serde_yaml::from_str::<serde_json::Value>(yaml).unwrap().to_string();
         assert_eq!(parse::<Document>(&json).unwrap(), serde_yaml::from_str(yaml).unwrap());
     }
 
     #[test]
-    fn a_list_is_no_mapping_and_nothing_stands_behind_the_file() {
+    fn an_array_is_not_a_mapping_and_no_text_follows_the_document() {
         for text in
             [r#"["x"]"#, r#"{"admin": []}"#, r#"{"listeners": [[]]}"#, r#"{"cors": {"preflight": []}}"#, "{} {}"]
         {

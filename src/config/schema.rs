@@ -23,7 +23,7 @@ comments in `src/config/document.rs` and `src/cors/settings.rs`. How things work
 /// The JSON Schema (draft 2020-12) of the configuration file, as `corsgate schema` prints it.
 pub fn json() -> String {
     let mut schema = root();
-    for_each_property(&mut schema, say_default);
+    for_each_property(&mut schema, append_default);
     format!("{schema:#}\n")
 }
 
@@ -101,8 +101,8 @@ fn accept_empty_mappings(root: &mut Value) {
 }
 
 /// Adds the default to the description, because not all editors show defaults.
-fn say_default(property: &mut Value) {
-    let default = property.get("default").map(written);
+fn append_default(property: &mut Value) {
+    let default = property.get("default").map(render);
     if let (Some(default), Some(Value::String(text))) = (default, property.get_mut("description")) {
         let _ = write!(text, " Default: `{default}`.");
     }
@@ -124,7 +124,7 @@ fn definition_of(schema: &Value) -> Option<&str> {
 }
 
 /// A value in the syntax of the configuration.
-fn written(value: &Value) -> String {
+fn render(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         // `1.0` as `1`.
@@ -213,14 +213,14 @@ impl<'s> Reference<'s> {
         if !places.is_empty() {
             let about = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
             let places: Vec<String> = places.iter().map(|place| format!("`{place}`")).collect();
-            let at = schema.get("title").map(|_| format!(" Stands at {}.", places.join(", "))).unwrap_or_default();
+            let at = schema.get("title").map(|_| format!(" Used at {}.", places.join(", "))).unwrap_or_default();
             let _ = write!(page, "{about}{at}\n\n");
         }
         *page += "| key | value | default | meaning |\n|---|---|---|---|\n";
         let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (key, property) in properties(schema) {
             let default = match property.get("default") {
-                Some(default) => format!("`{}`", written(default)),
+                Some(default) => format!("`{}`", render(default)),
                 None if required.contains(&key.into()) => "required".to_owned(),
                 None => String::new(),
             };
@@ -239,7 +239,7 @@ impl<'s> Reference<'s> {
                 None => self.form(definition),
             };
         }
-        let number = |key: &str| schema.get(key).map(written);
+        let number = |key: &str| schema.get(key).map(render);
         let all = |key: &str| schema[key].as_array().map(Vec::as_slice).unwrap_or_default();
         let either = |forms: Vec<String>| match forms.split_last() {
             Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
@@ -249,10 +249,10 @@ impl<'s> Reference<'s> {
             return format!("[{title}](#forms)");
         }
         if let Some(word) = schema.get("const") {
-            return format!("`{}`", written(word));
+            return format!("`{}`", render(word));
         }
         if !all("enum").is_empty() {
-            return either(all("enum").iter().map(|word| format!("`{}`", written(word))).collect());
+            return either(all("enum").iter().map(|word| format!("`{}`", render(word))).collect());
         }
         if !all("anyOf").is_empty() || !all("oneOf").is_empty() {
             return either(all("anyOf").iter().chain(all("oneOf")).map(|choice| self.form(choice)).collect());
@@ -277,7 +277,7 @@ impl<'s> Reference<'s> {
         let mut meaning = schema["description"].as_str().map(cell).unwrap_or_default();
         let words = definition_of(schema.get("items").unwrap_or(schema)).map(|name| &self.root["$defs"][name]["oneOf"]);
         for word in words.and_then(Value::as_array).into_iter().flatten() {
-            let (name, about) = (written(&word["const"]), word["description"].as_str().unwrap_or_default());
+            let (name, about) = (render(&word["const"]), word["description"].as_str().unwrap_or_default());
             let _ = write!(meaning, "<br>`{name}`: {}", cell(about));
         }
         meaning

@@ -146,10 +146,10 @@ impl<'t> Source<'t> {
     }
 
     /// Duplicate keys of a mapping: the path of the second one and the line of the first.
-    pub(super) fn keys_that_stand_twice(&self) -> Vec<(KeyPath, usize)> {
+    pub(super) fn duplicate_keys(&self) -> Vec<(KeyPath, usize)> {
         let mut found = Vec::new();
         if let Some(root) = &self.root {
-            root.find_twice(&mut KeyPath::default(), &mut found);
+            root.find_duplicates(&mut KeyPath::default(), &mut found);
         }
         found
     }
@@ -204,13 +204,13 @@ impl Tree {
         }
     }
 
-    fn find_twice(&self, path: &mut KeyPath, found: &mut Vec<(KeyPath, usize)>) {
+    fn find_duplicates(&self, path: &mut KeyPath, found: &mut Vec<(KeyPath, usize)>) {
         match self {
             Tree::Scalar(_) => {}
             Tree::List(_, entries) => {
                 for (i, entry) in entries.iter().enumerate() {
                     path.0.push(PathStep::Index(i));
-                    entry.find_twice(path, found);
+                    entry.find_duplicates(path, found);
                     path.0.pop();
                 }
             }
@@ -221,7 +221,7 @@ impl Tree {
                     if let Some(first) = seen.insert(key, span.start.line()) {
                         found.push((path.clone(), first));
                     }
-                    value.find_twice(path, found);
+                    value.find_duplicates(path, found);
                     path.0.pop();
                 }
             }
@@ -237,11 +237,11 @@ struct Reader<'t> {
 }
 
 /// Stands for a key that is a collection.
-pub(super) const NO_WORD: &str = "?";
+pub(super) const NON_STRING_KEY: &str = "?";
 
 /// serde_yaml refuses deeper nesting. This bound keeps the reader, which also reads refused files, from overflowing its
 /// stack.
-const DEEPEST: usize = 128;
+const MAX_DEPTH: usize = 128;
 
 impl<'t> Reader<'t> {
     fn read(text: &'t str) -> Option<Tree> {
@@ -264,7 +264,7 @@ impl<'t> Reader<'t> {
 
     /// Ends at the first error without a message. The positions before the error stay known.
     fn tree(&mut self, event: &Event<'t>, span: Span) -> Option<Tree> {
-        if self.depth == DEEPEST {
+        if self.depth == MAX_DEPTH {
             self.ended = true;
             return None;
         }
@@ -282,7 +282,7 @@ impl<'t> Reader<'t> {
                         None => break,
                     }
                 }
-                Tree::List(whole(span, end, entries.last()), entries)
+                Tree::List(collection_span(span, end, entries.last()), entries)
             }
             Event::MappingStart(..) => {
                 let (mut entries, mut end): (Vec<(String, Span, Tree)>, _) = (Vec::new(), None);
@@ -296,7 +296,7 @@ impl<'t> Reader<'t> {
                         // A key that is not a string; serde reports it.
                         other => {
                             self.tree(&other, key_span);
-                            NO_WORD.into()
+                            NON_STRING_KEY.into()
                         }
                     };
                     let Some((event, span)) = self.next() else { break };
@@ -306,7 +306,7 @@ impl<'t> Reader<'t> {
                     }
                 }
                 let last = entries.last().map(|(_, _, value)| value);
-                Tree::Map(whole(span, end, last), entries)
+                Tree::Map(collection_span(span, end, last), entries)
             }
             Event::Scalar(..) | Event::Alias(_) => Tree::Scalar(span),
             _ => return None,
@@ -317,7 +317,7 @@ impl<'t> Reader<'t> {
 }
 
 /// The span from the start of a collection to its closing bracket, or to the end of its last entry.
-fn whole(start: Span, end: Option<Span>, last: Option<&Tree>) -> Span {
+fn collection_span(start: Span, end: Option<Span>, last: Option<&Tree>) -> Span {
     let bracket = end.filter(|end| !end.is_empty()).map(|end| end.end);
     let end = bracket.or(last.map(|last| last.span().end)).unwrap_or(start.end);
     Span::new(start.start, end)

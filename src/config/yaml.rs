@@ -15,7 +15,7 @@ use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
 use super::Document;
-use super::source::{NO_WORD, Source};
+use super::source::{NON_STRING_KEY, Source};
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
 /// The most readings of a broken file, which bounds the time. More problems than this are not useful.
@@ -85,7 +85,7 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
 
 /// Finds duplicate keys. serde_yaml stops at the first one, and does not give its path.
 fn note_duplicate_keys(text: &str, problems: &mut Problems) {
-    for (at, first_line) in Source::new("", text).keys_that_stand_twice() {
+    for (at, first_line) in Source::new("", text).duplicate_keys() {
         problems.push(Problem { at, kind: ProblemKind::KeyTwice { first_line } });
     }
 }
@@ -317,7 +317,7 @@ impl<'de> Deserialize<'de> for Tree {
                         Value::String(key) => key,
                         Value::Number(key) => key.to_string(),
                         Value::Bool(key) => key.to_string(),
-                        _ => NO_WORD.into(),
+                        _ => NON_STRING_KEY.into(),
                     };
                     entries.insert(key.into(), value);
                 }

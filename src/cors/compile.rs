@@ -26,7 +26,7 @@ impl Policy {
     fn compile_into(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let credentials = settings.allow_credentials;
         let allowed = settings.dangerously_allow.as_deref().unwrap_or_default();
-        let dangers = Dangers { at, allowed, used: RefCell::default() };
+        let dangers = Dangers { at, allowed, needed: RefCell::default() };
         if settings.dangerously_allow.as_ref().is_some_and(Vec::is_empty) {
             problems.add(&at.key("dangerously_allow"), ProblemKind::EmptyList);
         }
@@ -82,20 +82,20 @@ impl Policy {
         if problems.any_errors() {
             problems.retain(|problem| problem.kind.severity() != Severity::Hint);
         } else if origins.is_some() {
-            dangers.note_unused(problems);
+            dangers.hint_unused(problems);
         }
 
         let (origins, status, refused_status) = (origins?, status?, refused_status?);
         let echoes_method = credentials && matches!(methods, AllowedMethods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
-        let on_origin = Vary::default().and_if(origins.depends_on_origin(), Vary::ORIGIN);
+        let on_origin = Vary::default().with_if(origins.depends_on_origin(), Vary::ORIGIN);
         let mut policy = Policy {
-            vary: on_origin.and_if(timing.as_ref().is_some_and(Allowed::depends_on_origin), Vary::ORIGIN),
+            vary: on_origin.with_if(timing.as_ref().is_some_and(Allowed::depends_on_origin), Vary::ORIGIN),
             preflight_vary: on_origin
-                .and_if(echoes_method || statuses_differ, Vary::REQUEST_METHOD)
-                .and_if(echoes_headers || statuses_differ, Vary::REQUEST_HEADERS)
-                .and_if(settings.allow_private_network, Vary::REQUEST_PRIVATE_NETWORK),
+                .with_if(echoes_method || statuses_differ, Vary::REQUEST_METHOD)
+                .with_if(echoes_headers || statuses_differ, Vary::REQUEST_HEADERS)
+                .with_if(settings.allow_private_network, Vary::REQUEST_PRIVATE_NETWORK),
             removal_allowed: Removal::Nothing,
             origins,
             timing,
@@ -134,16 +134,16 @@ impl Policy {
 impl Origins {
     /// Compiles a named set. `*` and `null` are refused: whether they are safe depends on the policy that uses the set.
     pub(crate) fn compile(list: &List, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
-        let (mut patterns, mut remarkable) = (Vec::with_capacity(list.entries().len()), Vec::new());
-        let mut faulty = list.entries().is_empty();
-        if faulty {
+        let (mut patterns, mut restricted) = (Vec::with_capacity(list.entries().len()), Vec::new());
+        let mut has_errors = list.entries().is_empty();
+        if has_errors {
             problems.add(at, ProblemKind::EmptyList);
         }
         for (i, entry) in list.entries().iter().enumerate() {
             let fault = match OriginPattern::parse(entry) {
                 Ok(OriginPattern::Tuple(pattern)) => {
                     if pattern.is_odd_scheme() || pattern.public_suffix().is_some() {
-                        remarkable.push((entry.clone(), pattern.clone()));
+                        restricted.push((entry.clone(), pattern.clone()));
                     }
                     patterns.push(pattern);
                     continue;
@@ -152,10 +152,10 @@ impl Origins {
                 Ok(OriginPattern::Null) => ProblemKind::NullInSet,
                 Err(fault) => fault,
             };
-            faulty = true;
+            has_errors = true;
             problems.add(&at.index(i), fault);
         }
-        (!faulty).then(|| Origins { set: patterns.iter().collect(), remarkable })
+        (!has_errors).then(|| Origins { set: patterns.iter().collect(), restricted })
     }
 }
 
@@ -192,7 +192,7 @@ impl OriginKeys<'_> {
                     }
                 }
                 Ok(OriginPattern::Tuple(pattern)) => {
-                    dangers.look_at(entry, &pattern, credentials, &at, problems);
+                    dangers.check(entry, &pattern, credentials, &at, problems);
                     own.push(pattern);
                 }
             }
@@ -214,7 +214,7 @@ impl OriginKeys<'_> {
                 }
             }
         }
-        let (mut shared, mut faulty) = (Vec::new(), false);
+        let (mut shared, mut has_errors) = (Vec::new(), false);
         let at_sets = dangers.at.key("allow_origin_sets");
         for (i, name) in names::entries(self.sets, &at_sets, problems) {
             let at = at_sets.index(i);
@@ -226,16 +226,16 @@ impl OriginKeys<'_> {
                     problems.add(&at, ProblemKind::UnknownName { what: "origin set", name: name.into(), known });
                 }
                 // The errors of the set are reported at the set.
-                Some(None) => faulty = true,
+                Some(None) => has_errors = true,
                 Some(Some(origins)) => {
-                    for (text, pattern) in &origins.remarkable {
-                        dangers.look_at(text, pattern, credentials, &at, problems);
+                    for (text, pattern) in &origins.restricted {
+                        dangers.check(text, pattern, credentials, &at, problems);
                     }
                     shared.push(origins.clone());
                 }
             }
         }
-        if faulty {
+        if has_errors {
             return None;
         }
         if any {
@@ -268,23 +268,24 @@ struct Dangers<'a> {
     at: &'a At<'a>,
     allowed: &'a [Danger],
     /// The dangers that a setting needs. The others get a hint.
-    used: RefCell<Vec<Danger>>,
+    needed: RefCell<Vec<Danger>>,
 }
 
 impl Dangers<'_> {
     fn allow(&self, danger: Danger) -> bool {
-        self.used.borrow_mut().push(danger);
+        self.needed.borrow_mut().push(danger);
         self.allowed.contains(&danger)
     }
 
-    fn note_unused(&self, problems: &mut Problems) {
+    fn hint_unused(&self, problems: &mut Problems) {
         let at = self.at.key("dangerously_allow");
-        for (i, danger) in self.allowed.iter().enumerate().filter(|(_, danger)| !self.used.borrow().contains(danger)) {
+        for (i, danger) in self.allowed.iter().enumerate().filter(|(_, danger)| !self.needed.borrow().contains(danger))
+        {
             problems.add(&at.index(i), ProblemKind::UnusedDanger { word: danger.word() });
         }
     }
 
-    fn look_at(&self, text: &str, pattern: &TuplePattern, credentials: bool, at: &At<'_>, problems: &mut Problems) {
+    fn check(&self, text: &str, pattern: &TuplePattern, credentials: bool, at: &At<'_>, problems: &mut Problems) {
         let own = || text.to_owned();
         if let Some(suffix) = pattern.public_suffix().map(str::to_owned) {
             // Without credentials, `scheme://*` means any origin of the scheme. The pattern itself shows that, so there

@@ -54,11 +54,11 @@ pub struct Edits {
     pub(super) values: Values,
     pub(super) vary: Vary,
     /// For `debug_header`. Boxed because most requests have none.
-    said: Option<Box<Said>>,
+    debug_reason: Option<Box<DebugReason>>,
 }
 
 #[derive(Debug, Clone)]
-struct Said {
+struct DebugReason {
     code: &'static str,
     request_id: Option<HeaderValue>,
 }
@@ -81,7 +81,7 @@ pub trait Headers {
 
 impl Edits {
     pub(super) fn new(removal: Removal, values: Values, vary: Vary) -> Self {
-        Edits { removal, values, vary, said: None }
+        Edits { removal, values, vary, debug_reason: None }
     }
 
     /// The value that a field will get. None if the edits set no value.
@@ -101,23 +101,23 @@ impl Edits {
             }
         }
         self.vary.merge_into(headers);
-        if let Some(said) = &self.said {
-            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(said.code));
-            if let Some(id) = &said.request_id {
+        if let Some(reason) = &self.debug_reason {
+            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(reason.code));
+            if let Some(id) = &reason.request_id {
                 headers.insert("X-Request-Id", id.clone());
             }
         }
     }
 
     /// Sets the code for the `X-Corsgate-Reason` header.
-    pub(crate) fn say(&mut self, code: &'static str) {
-        self.said = Some(Box::new(Said { code, request_id: None }));
+    pub(crate) fn set_debug_reason(&mut self, code: &'static str) {
+        self.debug_reason = Some(Box::new(DebugReason { code, request_id: None }));
     }
 
     /// Sets the request id for the `X-Request-Id` header, if there is a debug reason.
-    pub(crate) fn say_for(&mut self, request_id: impl FnOnce() -> HeaderValue) {
-        if let Some(said) = &mut self.said {
-            said.request_id = Some(request_id());
+    pub(crate) fn set_debug_request_id(&mut self, request_id: impl FnOnce() -> HeaderValue) {
+        if let Some(reason) = &mut self.debug_reason {
+            reason.request_id = Some(request_id());
         }
     }
 
@@ -151,7 +151,7 @@ impl Edits {
                     headers.remove(&field.header_name());
                 }
             } else if !overwritten && field != Field::TimingAllowOrigin {
-                make_single(field, headers);
+                repair_field(field, headers);
             }
         }
         if all && others {
@@ -174,7 +174,7 @@ impl Values {
 
 /// Repairs an upstream's field that stays. A field that is duplicated or empty fails the browser's check, although the
 /// policy allows the origin.
-fn make_single(field: Field, headers: &mut impl Headers) {
+fn repair_field(field: Field, headers: &mut impl Headers) {
     let name = field.header_name();
     let mut values = headers.map().get_all(&name).iter();
     let (first, second) = (values.next(), values.next());
@@ -313,7 +313,7 @@ impl Vary {
     ];
 
     /// Adds `other` if the condition holds.
-    pub(super) fn and_if(self, condition: bool, other: Vary) -> Vary {
+    pub(super) fn with_if(self, condition: bool, other: Vary) -> Vary {
         Vary(self.0 | if condition { other.0 } else { 0 })
     }
 
@@ -384,20 +384,20 @@ fn elements(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Finished `Vary` values for one set of names.
-struct Prepared {
+struct PreparedVary {
     alone: HeaderValue,
     after_accept_encoding: HeaderValue,
 }
 
 /// Finished `Vary` values, indexed by the bits of the set, so that the usual responses need no new value.
-static PREPARED: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
+static PREPARED: LazyLock<Vec<PreparedVary>> = LazyLock::new(|| {
     let value = |text: String| {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("header names are valid in a field value")
     };
     (0..1 << Vary::NAMES.len())
         .map(|bits| {
             let names: Vec<&str> = Vary(bits).names().collect();
-            Prepared {
+            PreparedVary {
                 alone: value(names.join(", ")),
                 after_accept_encoding: value([&["Accept-Encoding"], &names[..]].concat().join(", ")),
             }

@@ -100,7 +100,7 @@ impl AllowedMethods {
             }
         }
         if any && let Some(list) = list {
-            note_meaningless(list, at, problems, |_| true);
+            warn_redundant(list, at, problems, |_| true);
         }
         match any {
             true => Self::Any { value: joined(std::iter::once("*").chain(names.iter().map(|n| &**n))) },
@@ -125,28 +125,28 @@ impl AllowedMethods {
 impl RequestHeaders {
     /// A missing key means `*`.
     pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
-        let named = header_names(list, at, problems, |name, at, problems| {
+        let parsed = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
                 problems.add(at, ProblemKind::HeaderNeverSent { name: name.into() });
             } else if is_response_header(name) {
                 problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
             }
         });
-        let Some(list) = list.filter(|_| !named.any) else {
-            let authorization = named.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
+        let Some(list) = list.filter(|_| !parsed.any) else {
+            let authorization = parsed.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
             if let Some(list) = list {
                 // With credentials the requested names are echoed, so an entry for `Authorization` has no effect
                 // either.
-                note_meaningless(list, at, problems, |name| credentials || !name.eq_ignore_ascii_case("authorization"));
+                warn_redundant(list, at, problems, |name| credentials || !name.eq_ignore_ascii_case("authorization"));
             }
             // A written `*` looks as if it included every header, so it gets a hint. A missing key does not.
             if list.is_some() && !credentials && !authorization {
                 problems.add(at, ProblemKind::AnyHeaderWithoutAuthorization);
             }
-            return Self::Any { authorization, value: joined(std::iter::once("*").chain(named.refs())) };
+            return Self::Any { authorization, value: joined(std::iter::once("*").chain(parsed.iter())) };
         };
-        let value = (!list.entries().is_empty() && !named.names.is_empty()).then(|| joined(named.refs()));
-        Self::Listed { value, names: named.names.into_iter().collect() }
+        let value = (!list.entries().is_empty() && !parsed.names.is_empty()).then(|| joined(parsed.iter()));
+        Self::Listed { value, names: parsed.names.into_iter().collect() }
     }
 
     /// Whether all headers that a preflight requests are allowed. With credentials Fetch treats `*` as an ordinary
@@ -209,22 +209,22 @@ pub(super) fn expose(
     problems: &mut Problems,
 ) -> Option<HeaderValue> {
     let list = list?;
-    let named = header_names(Some(list), at, problems, |name, at, problems| {
+    let parsed = header_names(Some(list), at, problems, |name, at, problems| {
         if is_hidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
         } else if is_forbidden_request_header(name) || is_request_header(name) {
             problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
         }
     });
-    if named.any {
+    if parsed.any {
         if credentials {
             problems.add(at, ProblemKind::AnyExposedWithCredentials);
         }
         // `*` does not include `Authorization` for responses either.
-        note_meaningless(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
-        return Some(joined(std::iter::once("*").chain(named.refs())));
+        warn_redundant(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
+        return Some(joined(std::iter::once("*").chain(parsed.iter())));
     }
-    (!named.names.is_empty()).then(|| joined(named.refs()))
+    (!parsed.names.is_empty()).then(|| joined(parsed.iter()))
 }
 
 // === impl NameSet ===
@@ -250,14 +250,14 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 
 // --- reading lists
 
-struct Named {
+struct ParsedNames {
     any: bool,
     /// In the spelling of the configuration, without duplicates.
     names: Vec<Box<str>>,
 }
 
-impl Named {
-    fn refs(&self) -> impl Iterator<Item = &str> {
+impl ParsedNames {
+    fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|n| &**n)
     }
 }
@@ -267,23 +267,23 @@ fn header_names(
     list: Option<&List>,
     at: &At<'_>,
     problems: &mut Problems,
-    remark: impl Fn(&str, &At<'_>, &mut Problems),
-) -> Named {
-    let mut named = Named { any: list.is_none(), names: Vec::new() };
+    check: impl Fn(&str, &At<'_>, &mut Problems),
+) -> ParsedNames {
+    let mut parsed = ParsedNames { any: list.is_none(), names: Vec::new() };
     for (i, entry) in entries(list, at, problems) {
         let at = at.index(i);
         if entry == "*" {
-            named.any = true;
+            parsed.any = true;
         } else if HeaderName::from_bytes(entry.as_bytes()).is_err() || entry.len() > MAX_TOKEN {
             problems.add(&at, ProblemKind::BadHeaderName { text: entry.into() });
         } else {
-            remark(entry, &at, problems);
-            if !named.names.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
-                named.names.push(entry.into());
+            check(entry, &at, problems);
+            if !parsed.names.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+                parsed.names.push(entry.into());
             }
         }
     }
-    named
+    parsed
 }
 
 /// The non-empty entries with their indices. An empty list and empty entries are reported.
@@ -303,7 +303,7 @@ pub(super) fn entries<'a>(
 }
 
 /// Warns about the entries beside a `*` for which `is_covered` holds, unless an entry already has a problem.
-fn note_meaningless(list: &List, at: &At<'_>, problems: &mut Problems, is_covered: impl Fn(&str) -> bool) {
+fn warn_redundant(list: &List, at: &At<'_>, problems: &mut Problems, is_covered: impl Fn(&str) -> bool) {
     for (i, entry) in list.entries().iter().enumerate().filter(|(_, entry)| *entry != "*" && is_covered(entry)) {
         let at = at.index(i);
         let path = at.path();

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::domain::{Depths, NameFault, are_labels, check_name, is_name_byte, split_port};
+use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_name_byte, split_port};
 use crate::problem::ProblemKind;
 
 /// Longest Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. The bound keeps the
@@ -43,7 +43,7 @@ enum HostPattern {
     /// `*`
     Any,
     /// `*.` and this text: one or more labels stand before it.
-    Below(Box<str>),
+    Subdomains(Box<str>),
     /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
 }
@@ -68,7 +68,7 @@ pub struct OriginSet {
     /// As `below`, for any port: `.partner.example` for `https://*.partner.example:*`
     below_any_port: HashMap<Box<str>, Schemes>,
     /// The numbers of labels of the hosts in `below` and `below_any_port`. Only tails with these numbers are looked up.
-    depths: Depths,
+    label_counts: LabelCounts,
     /// `https://*`, `https://*:8443`, `https://*:*`. A list, because there are only as many as schemes.
     any_host: Vec<(Box<str>, PortPattern)>,
 }
@@ -208,7 +208,7 @@ impl HostPattern {
             None => {
                 check_name(name).map_err(|fault| match fault {
                     NameFault::Character(character) => ProblemKind::OriginBadCharacter { text: own(), character },
-                    NameFault::Shape(why) => ProblemKind::OriginBadHost { text: own(), why },
+                    NameFault::Labels(why) => ProblemKind::OriginBadHost { text: own(), why },
                 })?;
                 let last = name.rsplit('.').next().unwrap_or_default();
                 // The URL standard parses a host whose last label is a number as an IPv4 address.
@@ -227,7 +227,7 @@ impl HostPattern {
             Some(canonical) if canonical != name => {
                 Err(ProblemKind::OriginNotCanonical { text: own(), canonical: text.replacen(name, &canonical, 1) })
             }
-            _ if wild => Ok(Self::Below(name.into())),
+            _ if wild => Ok(Self::Subdomains(name.into())),
             _ => Ok(Self::Exact(name.into())),
         }
     }
@@ -249,7 +249,7 @@ impl TuplePattern {
         match &self.host {
             HostPattern::Any => Some("*"),
             HostPattern::Exact(_) => None,
-            HostPattern::Below(base) => {
+            HostPattern::Subdomains(base) => {
                 // Only suffixes on the list. By its default rule every unknown single label is a suffix, but
                 // `https://*.internal` is a private network.
                 let suffix = psl::suffix(base.as_bytes())?;
@@ -261,7 +261,7 @@ impl TuplePattern {
     fn is_loopback(&self) -> bool {
         match &self.host {
             HostPattern::Any => false,
-            HostPattern::Below(name) => is_loopback_name(name),
+            HostPattern::Subdomains(name) => is_loopback_name(name),
             HostPattern::Exact(host) => {
                 is_loopback_name(host)
                     || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
@@ -280,7 +280,7 @@ impl TuplePattern {
         let host = match &self.host {
             HostPattern::Any => true,
             HostPattern::Exact(host) => parts.host == &**host,
-            HostPattern::Below(base) => {
+            HostPattern::Subdomains(base) => {
                 parts.host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some()
             }
         };
@@ -307,8 +307,8 @@ impl<'a> FromIterator<&'a TuplePattern> for OriginSet {
                 (HostPattern::Exact(host), PortPattern::Exact(_)) => {
                     set.exact.insert(format!("{scheme}://{host}{port}").into());
                 }
-                (HostPattern::Below(base), rule) => {
-                    set.depths.add(base);
+                (HostPattern::Subdomains(base), rule) => {
+                    set.label_counts.add(base);
                     let map = match rule {
                         PortPattern::Any => &mut set.below_any_port,
                         PortPattern::Exact(_) => &mut set.below,
@@ -347,7 +347,7 @@ impl OriginSet {
     }
 
     fn only_exact(&self) -> bool {
-        self.any_port.is_empty() && self.depths.is_empty() && self.any_host.is_empty()
+        self.any_port.is_empty() && self.label_counts.is_empty() && self.any_host.is_empty()
     }
 
     /// Looks up those tails of the host that have as many labels as a pattern.
@@ -355,7 +355,7 @@ impl OriginSet {
         let has = |map: &HashMap<Box<str>, Schemes>, tail: &str| {
             map.get(tail).is_some_and(|schemes| schemes.iter().any(|s| **s == *parts.scheme))
         };
-        self.depths
+        self.label_counts
             .tails(parts.host)
             .any(|dot| has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..]))
     }

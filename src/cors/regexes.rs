@@ -61,7 +61,7 @@ pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
     let regexes = OriginRegexes::compile([source])?;
     let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
     // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
-    let admitted = |witness: String| {
+    let accepted = |witness: String| {
         let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
         // An empty Origin counts as absent, and regular expressions never allow `null`.
         let sendable = |witness: &String| !witness.is_empty() && witness != "null" && regexes.matches(witness);
@@ -71,28 +71,28 @@ pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
     // From the most serious mistake to the least: one warning is enough. An expression that matches two hosts with
     // nothing in common matches every host, at least for this scheme.
     for scheme in ["https", "http"] {
-        let strangers = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
-        if strangers.iter().all(|stranger| regexes.matches(stranger)) {
-            let [witness, _] = strangers;
+        let unrelated = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
+        if unrelated.iter().all(|origin| regexes.matches(origin)) {
+            let [witness, _] = unrelated;
             return Some(ProblemKind::RegexMatchesAll { witness });
         }
     }
     if let Ast::Alternation(alternation) = &ast {
         let without_scheme = alternation.asts.iter().map(sample).find(|text| !text.contains("://"));
-        if let Some(witness) = without_scheme.and_then(admitted) {
+        if let Some(witness) = without_scheme.and_then(accepted) {
             return Some(ProblemKind::RegexAlternation { witness });
         }
     }
-    if let Some(witness) = with_wrong_dot(&ast).and_then(admitted) {
+    if let Some(witness) = with_wrong_dot(&ast).and_then(accepted) {
         return Some(ProblemKind::RegexUnescapedDot { witness });
     }
-    if let Some(witness) = with_open_prefix(&ast).and_then(admitted) {
+    if let Some(witness) = with_open_prefix(&ast).and_then(accepted) {
         return Some(ProblemKind::RegexOpenPrefix { witness });
     }
     if !source.contains("://") {
         let text = sample(&ast);
         let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-        let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(admitted);
+        let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(accepted);
         return witness.map(|witness| ProblemKind::RegexWithoutScheme { witness });
     }
     None

@@ -42,7 +42,7 @@ impl<'s> Exchange<'s> {
         upstream: impl FnOnce() -> Head,
     ) -> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
-        verdict.edits.say_for(|| HeaderValue::from_static(UNKNOWN));
+        verdict.edits.set_debug_request_id(|| HeaderValue::from_static(UNKNOWN));
         let authority_and_target = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
         let mut response = match LocalReply::for_action(verdict.action, authority_and_target) {
             Some(own) => Head::from(&own),

@@ -179,8 +179,8 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         }
     };
     let client = Client::of(session.as_downstream());
-    let peer = client.map_or_else(|| forwarded::alone(remote.peer), |client| client.forwarded_for().clone());
-    let chain = if remote.peer_trusted { forwarded::chain(headers, &peer) } else { peer };
+    let peer = client.map_or_else(|| forwarded::peer_address(remote.peer), |client| client.forwarded_for().clone());
+    let chain = if remote.peer_trusted { forwarded::append_peer(headers, &peer) } else { peer };
     headers.insert(forwarded::X_FORWARDED_FOR, chain);
     // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
     while !remote.peer_trusted

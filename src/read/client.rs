@@ -54,7 +54,7 @@ impl Client {
         capacity: Capacity,
         counts: Open,
     ) -> Self {
-        let forwarded_for = forwarded::alone(address);
+        let forwarded_for = forwarded::peer_address(address);
         Client { address, forwarded_for, identified, listener, tls: None, capacity, progress: Progress::new(), counts }
     }
 

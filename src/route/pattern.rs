@@ -12,7 +12,7 @@ pub enum HostPattern {
     /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
     /// `*.` and this text: one or more labels stand before it.
-    Below(Box<str>),
+    Subdomains(Box<str>),
 }
 
 /// An entry of `paths`: `/users`, `/users/{id}` or `/users/*`.
@@ -28,7 +28,7 @@ pub(super) enum Tail {
     /// The path ends where the pattern does.
     End,
     /// `/*`
-    Anything,
+    Wildcard,
 }
 
 /// A segment of a path pattern.
@@ -54,12 +54,12 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
         || encoded(b"%2f")
         || encoded(b"%5c")
         || encoded(b"%00")
-        || is_dots(segment)
+        || is_dot_segment(segment)
 }
 
 /// `.` or `..`, where a dot may be encoded as `%2e`, with or without `;parameters` after it. Some servers remove
 /// parameters before they resolve dot segments, and some decode the semicolon before that.
-fn is_dots(segment: &[u8]) -> bool {
+fn is_dot_segment(segment: &[u8]) -> bool {
     let (mut rest, mut dots) = (segment, 0);
     loop {
         rest = match rest {
@@ -128,13 +128,13 @@ impl HostPattern {
                 return Err(bad("it is not ASCII, but clients send punycode (`xn--…`)", None));
             }
             Err(NameFault::Character(_)) => return Err(bad("it has a character that is not allowed in a host", None)),
-            Err(NameFault::Shape(why)) => return Err(bad(why, None)),
+            Err(NameFault::Labels(why)) => return Err(bad(why, None)),
             Ok(()) if wild && name.parse::<Ipv4Addr>().is_ok() => {
                 return Err(bad("an IP address has no subdomains", None));
             }
             Ok(()) => {}
         }
-        Ok(if wild { Self::Below(name.into()) } else { Self::Exact(name.into()) })
+        Ok(if wild { Self::Subdomains(name.into()) } else { Self::Exact(name.into()) })
     }
 
     /// Whether the pattern matches a host.
@@ -143,7 +143,7 @@ impl HostPattern {
         match self {
             Self::Exact(name) => host == &**name,
             // At least one label must stand before the base.
-            Self::Below(base) => {
+            Self::Subdomains(base) => {
                 host.strip_suffix(&**base).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
             }
         }
@@ -154,7 +154,7 @@ impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(name) => f.write_str(name),
-            Self::Below(base) => write!(f, "*.{base}"),
+            Self::Subdomains(base) => write!(f, "*.{base}"),
         }
     }
 }
@@ -198,7 +198,7 @@ impl PathPattern {
             ));
         }
         let (front, tail) = match text.strip_suffix("/*") {
-            Some(front) => (front, Tail::Anything),
+            Some(front) => (front, Tail::Wildcard),
             None => (text, Tail::End),
         };
         if front.contains('*') {
@@ -221,7 +221,7 @@ impl PathPattern {
 
     /// `/*`: every path.
     pub(crate) fn any() -> Self {
-        PathPattern { text: "/*".into(), tail: Tail::Anything }
+        PathPattern { text: "/*".into(), tail: Tail::Wildcard }
     }
 
     /// Whether all paths that match begin with a literal prefix, which ends at the end of a segment.
@@ -246,7 +246,7 @@ impl PathPattern {
 
     fn front(&self) -> &str {
         match self.tail {
-            Tail::Anything => self.text.strip_suffix("/*").unwrap_or(&self.text),
+            Tail::Wildcard => self.text.strip_suffix("/*").unwrap_or(&self.text),
             Tail::End => &self.text,
         }
     }

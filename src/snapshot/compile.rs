@@ -109,7 +109,7 @@ impl<'d> Compiler<'d> {
 
         let mut table = Routes::<RouteId, ()>::builder();
         let mut policies = Vec::new();
-        let mut spots = Vec::new();
+        let mut locations = Vec::new();
         let at = root.key("services");
         let services = document.services.as_deref().unwrap_or_default();
         match &document.services {
@@ -123,12 +123,12 @@ impl<'d> Compiler<'d> {
         for (i, service) in services.iter().enumerate() {
             let at = at.index(i);
             self.required_name(service.name.as_deref(), "service", &mut names, &at);
-            let in_force = self.cors(service.cors.as_ref(), Level::Service, &default, &at.key("cors"));
+            let inherited = self.cors(service.cors.as_ref(), Level::Service, &default, &at.key("cors"));
             let hosts = self.hosts(service.hosts.as_ref(), &at.key("hosts"));
-            let (entries, its_spots) = self.service_routes(i, service, &in_force, &at);
+            let (entries, service_locations) = self.service_routes(i, service, &inherited, &at);
             table.service(hosts, entries);
-            policies.push(in_force);
-            spots.push(its_spots);
+            policies.push(inherited);
+            locations.push(service_locations);
         }
 
         let default_policy = default.effective.map(|effective| effective.policy);
@@ -144,7 +144,7 @@ impl<'d> Compiler<'d> {
         let table = match table.build(common) {
             Ok(table) => table,
             Err(conflicts) => {
-                self.report(&conflicts, &spots);
+                self.report(&conflicts, &locations);
                 return None;
             }
         };
@@ -170,18 +170,18 @@ impl<'d> Compiler<'d> {
         &mut self,
         index: usize,
         service: &'d config::Service,
-        in_force: &Inherited<'d>,
+        inherited: &Inherited<'d>,
         at: &At<'_>,
     ) -> (Vec<RouteEntry<RouteId>>, Vec<RouteLocation>) {
         let count = service.routes.as_ref().map_or(1, Vec::len);
-        let (mut entries, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut entries, mut locations) = (Vec::with_capacity(count), Vec::with_capacity(count));
         self.routes.reserve(count);
         let name = service.name.as_deref().unwrap_or("unnamed");
         let routes = service.routes.as_deref();
-        let all_have_their_own = routes.is_some_and(|routes| routes.iter().all(|route| route.upstream.is_some()));
+        let every_route_has_upstream = routes.is_some_and(|routes| routes.iter().all(|route| route.upstream.is_some()));
         let upstream = match &service.upstream {
             Some(upstream) => self.use_upstream(upstream, name, &at.key("upstream")),
-            None if all_have_their_own => None,
+            None if every_route_has_upstream => None,
             None => {
                 self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
                 None
@@ -191,17 +191,17 @@ impl<'d> Compiler<'d> {
             if let Some(upstream) = upstream {
                 let id = self.push_route(Route {
                     name: name.into(),
-                    policy: in_force.effective.as_ref().map(|effective| effective.policy.clone()),
+                    policy: inherited.effective.as_ref().map(|effective| effective.policy.clone()),
                     upstream,
                     strip_prefix: None,
-                    place: RoutePlace { service: position(index), route: None },
-                    cors: in_force.place.clone(),
+                    place: RoutePlace { service: index_u32(index), route: None },
+                    cors: inherited.place.clone(),
                 });
                 let path = PathPattern::any();
                 entries.push(RouteEntry { path, methods: None, route: id });
-                spots.push(RouteLocation { service: index, path: None });
+                locations.push(RouteLocation { service: index, path: None });
             }
-            return (entries, spots);
+            return (entries, locations);
         };
         let at_routes = at.key("routes");
         if routes.is_empty() {
@@ -213,7 +213,7 @@ impl<'d> Compiler<'d> {
             if let Some(name) = route.name.as_deref() {
                 self.name(name, "route", &mut names, &at.key("name"));
             }
-            let own = self.cors(route.cors.as_ref(), Level::Route, in_force, &at.key("cors"));
+            let own = self.cors(route.cors.as_ref(), Level::Route, inherited, &at.key("cors"));
             let paths = self.paths(route.paths.as_ref(), &at.key("paths"));
             let methods = self.methods(route.methods.as_ref(), &at);
             let strip_prefix = self.strip_prefix(route.strip_prefix.as_deref(), &paths, &at);
@@ -229,20 +229,20 @@ impl<'d> Compiler<'d> {
                 policy: own.effective.map(|effective| effective.policy),
                 upstream,
                 strip_prefix,
-                place: RoutePlace { service: position(index), route: Some(position(i)) },
+                place: RoutePlace { service: index_u32(index), route: Some(index_u32(i)) },
                 cors: own.place,
             });
             for (number, path) in paths {
                 entries.push(RouteEntry { path, methods: methods.clone(), route: id });
-                spots.push(RouteLocation { service: index, path: Some((i, number)) });
+                locations.push(RouteLocation { service: index, path: Some((i, number)) });
             }
         }
-        (entries, spots)
+        (entries, locations)
     }
 
     fn push_route(&mut self, route: Route) -> RouteId {
         self.routes.push(route);
-        RouteId(position(self.routes.len() - 1))
+        RouteId(index_u32(self.routes.len() - 1))
     }
 
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
@@ -333,10 +333,10 @@ impl<'d> Compiler<'d> {
         Some(prefix.into())
     }
 
-    fn report(&mut self, conflicts: &[Conflict], spots: &[Vec<RouteLocation>]) {
+    fn report(&mut self, conflicts: &[Conflict], locations: &[Vec<RouteLocation>]) {
         let mut reported = HashSet::new();
         for conflict in conflicts {
-            let path = |(service, entry): (usize, usize)| spots[service][entry].path();
+            let path = |(service, entry): (usize, usize)| locations[service][entry].path();
             // Two routes conflict under every host that they share. One report is enough.
             if reported.insert((conflict.first, conflict.second)) {
                 self.problems.push(crate::problem::Problem {
@@ -416,7 +416,7 @@ impl<'d> Compiler<'d> {
 }
 
 /// The index of a service or route.
-fn position(index: usize) -> u32 {
+fn index_u32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 services and routes")
 }
 

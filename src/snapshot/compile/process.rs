@@ -15,7 +15,7 @@ use crate::tls::{Authorities, Certificate, Certificates, Pem};
 const ADDRESS: &str = "127.0.0.1:9080";
 
 /// A certificate that expires in fewer days than this gets a warning.
-const ENDS_SOON: i64 = 14;
+const EXPIRES_SOON_DAYS: i64 = 14;
 
 impl Compiler<'_> {
     pub(super) fn startup(&mut self, listeners: &[Arc<Listener>]) -> Option<StartupSettings> {
@@ -191,7 +191,7 @@ impl Compiler<'_> {
         let certificate = Certificate::parse(Pem { path: cert, text: &chain }, Pem { path: key, text: &private }, now);
         let certificate = self.usable_pair(certificate, at)?;
         let days = certificate.days_left(now);
-        if days < ENDS_SOON {
+        if days < EXPIRES_SOON_DAYS {
             self.problems.add(&at.key("cert"), ProblemKind::CertificateEndsSoon { path: cert.clone(), days });
         }
         Some(Arc::new(certificate))

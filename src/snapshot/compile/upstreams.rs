@@ -96,7 +96,7 @@ impl<'d> Compiler<'d> {
     fn balance(&mut self, balance: config::Balance, hash_on: Option<&str>, at: &At<'_>) -> Option<Balance> {
         let at_hash = at.key("hash_on");
         let balance = match (balance, hash_on) {
-            (config::Balance::Hash, Some(text)) => match hash_on_of(text) {
+            (config::Balance::Hash, Some(text)) => match parse_hash_on(text) {
                 Some(hash_on) => return Some(Balance::Hash(hash_on)),
                 None => {
                     self.problems.add(&at_hash, ProblemKind::HashOnUnknown { text: text.to_owned() });
@@ -204,7 +204,7 @@ impl<'d> Compiler<'d> {
                 }
                 usable.then(|| host.into())
             });
-            let status = statuses(status.as_deref().unwrap_or(HEALTHY_STATUS));
+            let status = parse_statuses(status.as_deref().unwrap_or(HEALTHY_STATUS));
             if status.is_none() {
                 let text = check.status.clone().unwrap_or_default();
                 self.problems.add(&at.key("status"), ProblemKind::BadStatusRange { text });
@@ -266,7 +266,7 @@ impl<'d> Compiler<'d> {
 }
 
 /// Parses `header:NAME`, `cookie:NAME`, `path` or `client_address`.
-fn hash_on_of(text: &str) -> Option<HashOn> {
+fn parse_hash_on(text: &str) -> Option<HashOn> {
     match text.split_once(':') {
         None if text == "path" => Some(HashOn::Path),
         None if text == "client_address" => Some(HashOn::ClientAddress),
@@ -280,7 +280,7 @@ fn hash_on_of(text: &str) -> Option<HashOn> {
 }
 
 /// Parses `200` or `200-399`.
-fn statuses(text: &str) -> Option<(u16, u16)> {
+fn parse_statuses(text: &str) -> Option<(u16, u16)> {
     let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (status(first)?, status(last)?);
