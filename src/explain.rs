@@ -1,11 +1,11 @@
-//! Why a page's request gets what it gets, and the smallest edit of the file that lets it pass.
+//! Explains why a browser allows or blocks a page's request, and finds the smallest edit of the file that allows it.
 //!
-//! A [`Question`] is a page's `fetch()`, or a request that really came. [`explain`] asks a [`Configuration`] what
-//! happens: which route and which policy it meets, what goes over the wire, what the browser makes of it, and what to
-//! change. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] write it out.
+//! A [`Question`] is a page's `fetch()`, or a request that the gateway received. [`explain`] answers it for a
+//! [`Configuration`]: the route and the policy that apply, the requests and responses on the wire, the result of the
+//! browser's checks, and the edit. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] print it.
 //!
-//! Everything comes from the parts that serve requests: [`Exchange`] makes responses as the running gateway does, and
-//! [`crate::explain::fetch`] judges them by the Fetch standard. Nothing here reads a file or knows a running process.
+//! The code that serves requests makes the responses, through [`Exchange`]; [`fetch`] checks them by the Fetch standard.
+//! Nothing here reads a file or needs a running process.
 //!
 //! ```
 //! use corsgate::explain::{Configuration, Outcome, Question, explain};
@@ -38,99 +38,93 @@ pub(crate) mod effective;
 mod exchange;
 pub mod fetch;
 mod fix;
+mod notes;
 mod question;
 mod render;
 mod simulation;
 
 pub use self::cause::Cause;
 pub use self::exchange::{Exchange, Head};
-pub(crate) use self::fix::{Fix, Objection, RejectedFix};
-pub use self::question::{InvalidQuestion, Question, Recorded};
-pub(crate) use self::render::repaired_json;
-pub(crate) use self::render::repaired_text;
+pub(crate) use self::fix::{EditError, Fix, RejectedFix};
+pub use self::question::{InvalidQuestion, Question, QuestionPart, RecordedRequest};
 pub use self::render::{json, text};
+pub(crate) use self::render::{repair_json, repair_text};
 pub(crate) use crate::config::Hunk;
 
 use self::cause::Diagnosis;
+use self::fetch::{Credentials, Fetch, PreflightReason, Stage};
 use self::fix::FixResult;
-use self::question::Given;
-use self::simulation::{End, Simulation, Step, Why};
+use self::simulation::{PageResult, Simulation, Step};
 use crate::config::{Document, Source};
-use crate::cors::{Headers as _, Scheme};
 use crate::decide::{Action, RequestKind};
-use crate::domain::split_port;
-use crate::explain::fetch::{Credentials, Fetch, NetworkError, Preflighted, Stage, Unsafe};
 use crate::problem::{KeyPath, Problems};
 use crate::snapshot::{Level, Loaded, Route, Snapshot};
 
-/// A configuration, and how an edited text of it would be read.
+/// A configuration file in three forms: its text, its snapshot, and a way to load an edited text.
 #[derive(Clone, Copy)]
 pub struct Configuration<'a> {
     name: &'a str,
     text: &'a str,
     snapshot: &'a Snapshot,
-    read: Read<'a>,
+    load: Load<'a>,
 }
 
-/// Reads a text with the env of the configuration, as `check` does.
-pub(crate) type Read<'a> = &'a dyn Fn(&str) -> Loaded;
+/// Loads a text in the same environment as the configuration, without side effects.
+pub(crate) type Load<'a> = &'a dyn Fn(&str) -> Loaded;
 
-/// Why a request gets what it gets.
+/// The answer to a [`Question`].
 #[derive(Debug, Clone)]
 pub struct Explanation {
-    /// What the configuration is called.
+    /// The name of the configuration file.
     pub(crate) file: String,
-    /// The page, or what stands for it.
+    /// The page's origin; empty if the request has none.
     pub(crate) origin: String,
-    /// The method as it is sent.
+    /// The normalised method.
     pub(crate) method: String,
-    /// Where it goes.
     pub(crate) url: String,
-    /// Whether cookies go along.
     pub(crate) credentials: Credentials,
-    /// Whether the page gets what it wants.
+    /// Whether the page gets the response and the headers that it reads.
     pub outcome: Outcome,
-    /// The gateway's code for the step at which it ended, as logs and metrics have it. The cause has one of its own.
+    /// The gateway's code for the last exchange, as in logs and metrics. [`Cause::code`] can be more exact.
     pub reason: &'static str,
-    /// What the browser's console says; None when it says nothing.
+    /// The message of the browser's console; None if there is none.
     pub(crate) console: Option<String>,
-    /// What is behind it; None when it passes.
+    /// Why the request is refused; None if it passes.
     pub cause: Option<Cause>,
-    /// Where that stands in the file, as far as one place can be named.
-    pub(crate) culprit: Option<Place>,
-    /// The route that takes the request.
-    pub(crate) route: Option<RouteFound>,
-    /// Whether the browser asks first.
+    /// The place of the cause in the file, if it has one.
+    pub(crate) cause_place: Option<Place>,
+    /// The route of the last request.
+    pub(crate) route: Option<MatchedRoute>,
+    /// Whether the browser sends a preflight.
     pub preflight: Preflight,
-    /// What goes over the wire, in order.
-    pub exchanges: Vec<Shown>,
-    /// Response headers that the page can read: those that are known to be there, and those that are exposed; `*` for all.
+    /// All requests and responses, in the order of the wire.
+    pub exchanges: Vec<WireExchange>,
+    /// Response headers that the page can read: those of the response, and those that it exposes; `*` for all.
     pub(crate) readable: Vec<String>,
-    /// Response headers that the page wants to read and cannot.
+    /// Response headers that the page reads according to the question, but cannot read.
     pub(crate) unreadable: Vec<String>,
-    /// Seconds for which the browser remembers the preflight; None without one that passed.
-    pub(crate) remembered: Option<u64>,
-    /// What is worth knowing beside that.
+    /// Seconds for which the browser caches the preflight; None without a preflight that passed.
+    pub(crate) preflight_max_age: Option<u64>,
+    /// Further facts, as whole sentences.
     pub(crate) notes: Vec<String>,
-    /// The smallest edit that lets it pass, if there is one.
+    /// The smallest edit with which the request passes, if one was found.
     pub fix: Option<Fix>,
-    /// What came closest, if there is none: an edit with which the file would be refused.
-    pub(crate) tried: Option<RejectedFix>,
+    /// Without a fix: the best edit that makes the file invalid.
+    pub(crate) rejected_fix: Option<RejectedFix>,
 }
 
-/// Whether a page gets what it wants.
+/// Whether the page gets the response and the headers that it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It does.
+    /// The page gets them.
     Allowed,
-    /// It does not.
+    /// The gateway rejects the request, or the browser blocks the response or a header.
     Refused,
 }
 
 /// A place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The path of the key.
     pub(crate) key: KeyPath,
     /// From 1.
     pub(crate) line: usize,
@@ -138,280 +132,148 @@ pub(crate) struct Place {
     pub(crate) column: usize,
 }
 
-/// The route that takes a request.
+/// The route of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RouteFound {
-    /// `service/route`, as logs have it.
+pub(crate) struct MatchedRoute {
+    /// `service/route`, as in logs.
     pub(crate) name: String,
-    /// Where it stands.
     pub(crate) place: Place,
-    /// The policy that counts for it.
-    pub(crate) policy: PolicyFound,
+    pub(crate) policy: MatchedPolicy,
 }
 
-/// The policy that counts for a route.
+/// The policy that applies to a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PolicyFound {
+pub(crate) enum MatchedPolicy {
     /// There is no `cors` at any level.
     Absent,
     /// `cors: false`
     Off(Level, Place),
-    /// Written where it is used.
+    /// A policy without a name.
     Inline(Level, Place),
-    /// Used by its name.
+    /// A policy of `cors_policies`.
     Named {
-        /// Its name.
         name: String,
-        /// At which level it is used.
+        /// The level of the `cors` that uses it.
         level: Level,
-        /// Where it is used.
+        /// The place of that `cors`.
         used: Place,
-        /// Where it is written.
+        /// The place in `cors_policies`.
         written: Place,
     },
 }
 
-/// Whether the browser asks first.
+/// Whether the browser sends a preflight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Preflight {
-    /// No: the page and the URL are of one origin, or there is no page. CORS has no part in it.
+    /// No: page and URL have the same origin, or the request has no Origin. CORS does not apply.
     SameOrigin,
-    /// No: everything is safelisted.
+    /// No: the method and all headers are safelisted.
     Safelisted,
-    /// Yes, because of these.
-    Needed(Vec<Unsafe>),
-    /// It has: a preflight is what came.
+    /// Yes, for these reasons.
+    Needed(Vec<PreflightReason>),
+    /// The question was made from a recorded preflight.
     Recorded,
 }
 
-/// A request with its response, to be shown.
+/// A request with its response, as they are on the wire.
 #[derive(Debug, Clone)]
-pub struct Shown {
-    /// What it is to the browser.
+pub struct WireExchange {
+    /// The browser's view: preflight or request.
     pub(crate) stage: Stage,
-    /// What it is to the gateway.
+    /// The gateway's view of the request.
     pub(crate) kind: RequestKind,
-    /// Who answers.
     pub(crate) answered_by: AnsweredBy,
-    /// The reason code.
+    /// The gateway's reason code.
     pub(crate) reason: &'static str,
-    /// `PUT /orders?page=2`
+    /// Method and target, such as `PUT /orders?page=2`.
     pub request: String,
-    /// The request's fields.
+    /// The header fields of the request.
     pub fields: Vec<(String, String)>,
     /// The response.
     pub response: Head,
 }
 
-/// Who answers a request.
+/// The origin of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnsweredBy {
-    /// The gateway.
     Gateway,
-    /// The upstream; its response is an assumption, but for the edits.
+    /// The response is an assumption, except for the edits of the gateway.
     Upstream,
 }
 
-/// Asks a configuration what happens to a request.
+/// Explains what happens to a request with a configuration, and searches for a fix if the request is refused.
 pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explanation {
     let mut explanation = diagnose(question, configuration);
     if explanation.outcome == Outcome::Refused {
         match fix::find(question, configuration) {
             FixResult::Fix(fix) => explanation.fix = Some(fix),
-            FixResult::Refused(tried) => explanation.tried = Some(tried),
-            FixResult::Nothing => {}
+            FixResult::Rejected(fix) => explanation.rejected_fix = Some(fix),
+            FixResult::NotFound => {}
         }
     }
     explanation
 }
 
-/// For a text that is refused, with its problems: the edits after which it is a configuration that lets the request
-/// pass, or at least a configuration. None when one of the problems leaves a choice.
-pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Problems, read: Read<'_>) -> Option<Fix> {
-    fix::repair(question, name, text, problems, read)
+/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of the
+/// errors in `problems` can be fixed in more than one way.
+pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Problems, load: Load<'_>) -> Option<Fix> {
+    fix::repair(question, name, text, problems, load)
 }
 
-/// All but the fix.
+/// The explanation without a fix.
 fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanation {
-    let play = Simulation::of(question, configuration.snapshot);
+    let simulation = Simulation::of(question, configuration.snapshot);
     let source = Source::new(configuration.name, configuration.text);
-    // The snapshot came from this text, so that it can be read.
+    // The snapshot came from this text, so it can be parsed.
     let document = Document::parse(configuration.text, &mut Problems::default()).unwrap_or_default();
-    let last = play.last();
-    let diagnosis = Diagnosis::of(question, &play, configuration.snapshot, &document);
-    let console = match &play.end {
-        End::Blocked(error) => {
+    let last = simulation.last();
+    let diagnosis = Diagnosis::of(question, &simulation, configuration.snapshot, &document);
+    let console = match &simulation.result {
+        PageResult::Blocked(error) => {
             let url = match last.url == question.url {
                 true => format!("'{}'", last.url),
                 false => format!("'{}' (redirected from '{}')", last.url, question.url),
             };
             let page = question.origin();
-            let fetch = Fetch { origin: &page, ..play.fetch_at(last) };
+            let fetch = Fetch { origin: &page, ..simulation.fetch_at(last) };
             Some(fetch.console(&url, last.stage, error))
         }
-        End::Response | End::Refused | End::Unreadable(_) => None,
+        PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) => None,
     };
     let place = |key: &KeyPath| Place::of(&source, key);
     Explanation {
         file: configuration.name.to_owned(),
         origin: question.origin(),
-        method: play.fetch_at(last).normalised_method(),
+        method: simulation.fetch_at(last).normalised_method(),
         url: question.url.to_string(),
         credentials: question.credentials,
-        outcome: if matches!(play.end, End::Response) { Outcome::Allowed } else { Outcome::Refused },
+        outcome: if matches!(simulation.result, PageResult::Response) { Outcome::Allowed } else { Outcome::Refused },
         reason: last.exchange.verdict.outcome.code(),
         console,
-        culprit: diagnosis.at.as_ref().map(place),
-        route: last.exchange.verdict.route.map(|found| RouteFound::of(found.route, &source)),
-        preflight: match &play.preflight {
-            Why::SameOrigin => Preflight::SameOrigin,
-            Why::Safelisted => Preflight::Safelisted,
-            Why::Unsafe(why) => Preflight::Needed(why.clone()),
-            Why::Recorded => Preflight::Recorded,
+        cause_place: diagnosis.at.as_ref().map(place),
+        route: last.exchange.verdict.route.map(|found| MatchedRoute::of(found.route, &source)),
+        preflight: simulation.preflight.clone(),
+        exchanges: simulation.steps.iter().map(WireExchange::of).collect(),
+        readable: simulation.readable.clone(),
+        unreadable: match &simulation.result {
+            PageResult::Unreadable(names) => names.clone(),
+            PageResult::Response | PageResult::Rejected | PageResult::Blocked(_) => Vec::new(),
         },
-        exchanges: play.steps.iter().map(Shown::of).collect(),
-        readable: play.readable.clone(),
-        unreadable: match &play.end {
-            End::Unreadable(names) => names.clone(),
-            End::Response | End::Refused | End::Blocked(_) => Vec::new(),
-        },
-        remembered: play.remembered,
-        notes: notes(question, &play, configuration.snapshot, diagnosis.cause.as_ref()),
+        preflight_max_age: simulation.preflight_max_age,
+        notes: notes::notes(question, &simulation, configuration.snapshot, diagnosis.cause.as_ref()),
         cause: diagnosis.cause,
         fix: None,
-        tried: None,
+        rejected_fix: None,
     }
 }
 
-fn notes(question: &Question, play: &Simulation<'_>, snapshot: &Snapshot, cause: Option<&Cause>) -> Vec<String> {
-    let mut notes = Vec::new();
-    let last = play.last();
-    if question.origins.len() > 1 {
-        notes
-            .push("No browser sends several Origins; a client that does is no page, or something adds one.".to_owned());
-    }
-    let says_it = matches!(
-        cause,
-        Some(Cause::MethodNotAllowed { meant: Some(_), .. } | Cause::NoRouteForMethod { meant: Some(_), .. })
-    );
-    if let Some(meant) = cause::meant(&question.method, std::iter::empty()).filter(|_| !says_it) {
-        notes.push(format!("{}.", cause::case_matters(&question.method, &meant)));
-    }
-    if question.origins.is_empty() {
-        notes.push(
-            "The request has no Origin, so that CORS has no part in it: if it was refused, CORS was not why."
-                .to_owned(),
-        );
-    }
-    if is_mixed_content(question) {
-        let instead = match https_port(snapshot, question) {
-            Some(443) => format!("ask for https://{}", split_port(&question.url.authority).0),
-            Some(port) => format!("ask for https://{}:{port}", split_port(&question.url.authority).0),
-            None => "no listener of this file speaks TLS".to_owned(),
-        };
-        notes.push(format!(
-            "Browsers block a request to `http:` from a page on https as mixed content, before CORS is looked at; \
-             {instead}."
-        ));
-    }
-    notes.extend(note_on_port(snapshot, question));
-    if let (End::Blocked(_), Action::Forward(_), Stage::Response) =
-        (&play.end, last.exchange.verdict.action, last.stage)
-    {
-        notes.push(
-            "The upstream gets this request all the same: the browser keeps the response from the page, not the request \
-             from you."
-                .to_owned(),
-        );
-    }
-    if let (Some(Cause::HeadersNotAllowed { star: true, .. }), End::Blocked(NetworkError::Header(_))) =
-        (cause, &play.end)
-        && question.credentials == Credentials::Omit
-        && last.exchange.response.map().get(http::header::ACCESS_CONTROL_ALLOW_HEADERS).is_some_and(|list| list == "*")
-    {
-        notes.push(
-            "Chromium still lets `*` cover Authorization, against the Fetch standard. Do not rely on that: list it."
-                .to_owned(),
-        );
-    }
-    let is_answered_options =
-        last.stage == Stage::Response && matches!(last.exchange.verdict.action, Action::AnswerPreflight(_));
-    if is_answered_options {
-        notes.push(
-            "The gateway takes the page's own OPTIONS for a preflight and answers it; with `preflight: { match: standard }` \
-             the upstream would get it."
-                .to_owned(),
-        );
-    }
-    if let Some(seconds) = play.remembered.filter(|seconds| *seconds > Preflighted::CHROMIUM) {
-        notes.push(format!("Chromium remembers a preflight for {} s, not for {seconds}.", Preflighted::CHROMIUM));
-    }
-    if let (Action::Forward(_), true) = (last.exchange.verdict.action, last.exchange.response.status.is_redirection())
-        && last.stage == Stage::Response
-        && matches!(play.end, End::Response)
-    {
-        notes.push(
-            "The browser follows the upstream's redirect; ask again with the URL where it leads. From one foreign origin on \
-             to another, the Origin becomes null."
-                .to_owned(),
-        );
-    }
-    notes
-}
-
-/// Mixed Content, "should fetching request be blocked": what is on this machine is trusted.
-fn is_mixed_content(question: &Question) -> bool {
-    let host = split_port(&question.url.authority).0;
-    let loopback = host == "localhost"
-        || host.ends_with(".localhost")
-        || host == "[::1]"
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
-    question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !loopback
-}
-
-/// The port on which the file says that https is, if it does: where the listener of a plain URL redirects, or that of a
-/// TLS listener.
-fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
-    let speak_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
-    let mut ports = speak_tls.map(|listener| listener.address.port());
-    simulation::redirect(snapshot, &question.url)
-        .or_else(|| ports.clone().find(|port| *port == 443))
-        .or_else(|| ports.next())
-}
-
-/// A port that somebody wrote is that of a listener, or somebody maps ports; only who asks knows. What came has come
-/// somehow, and the default port of a scheme nobody writes.
-fn note_on_port(snapshot: &Snapshot, question: &Question) -> Option<String> {
-    if !matches!(question.given, Given::Page) {
-        return None;
-    }
-    let port = split_port(&question.url.authority).1?.parse::<u16>().ok()?;
-    let here = || snapshot.listeners().iter().filter(|listener| listener.address.port() == port);
-    let is_tls = question.url.scheme == Scheme::Https;
-    if here().any(|listener| listener.tls.is_some() == is_tls) {
-        return None;
-    }
-    Some(match (here().next(), question.url.scheme) {
-        (None, _) => {
-            format!("No listener of this file has port {port}; this is right only behind something that has.")
-        }
-        (Some(_), Scheme::Https) => format!(
-            "The listener of this file with port {port} speaks no TLS; this is right only behind something that does."
-        ),
-        (Some(_), Scheme::Http) => format!(
-            "The listener of this file with port {port} speaks only TLS; this is right only behind something that \
-             takes plain HTTP."
-        ),
-    })
-}
-
-// === impl Configuration, Place, RouteFound, Shown ===
+// === impl Configuration, Place, MatchedRoute, WireExchange ===
 
 impl<'a> Configuration<'a> {
-    /// A configuration: what its file is called, its text, the snapshot that came from exactly this text, and how an
-    /// edited text would be read.
-    pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, read: Read<'a>) -> Self {
-        Configuration { name, text, snapshot, read }
+    /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an edited
+    /// text.
+    pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, load: Load<'a>) -> Self {
+        Configuration { name, text, snapshot, load }
     }
 }
 
@@ -422,30 +284,30 @@ impl Place {
     }
 }
 
-impl RouteFound {
+impl MatchedRoute {
     fn of(route: &Route, source: &Source<'_>) -> Self {
         let place = |key: &KeyPath| Place::of(source, key);
         let policy = match (&route.cors, route.cors_at(), route.policy_at()) {
             (Some(cors), Some(used), Some(written)) => match &cors.name {
-                Some(name) => PolicyFound::Named {
+                Some(name) => MatchedPolicy::Named {
                     name: name.to_string(),
                     level: cors.level,
                     used: place(&used),
                     written: place(&written),
                 },
-                None => PolicyFound::Inline(cors.level, place(&used)),
+                None => MatchedPolicy::Inline(cors.level, place(&used)),
             },
-            (Some(cors), Some(used), None) => PolicyFound::Off(cors.level, place(&used)),
-            _ => PolicyFound::Absent,
+            (Some(cors), Some(used), None) => MatchedPolicy::Off(cors.level, place(&used)),
+            _ => MatchedPolicy::Absent,
         };
-        RouteFound { name: route.name.to_string(), place: place(&route.at()), policy }
+        MatchedRoute { name: route.name.to_string(), place: place(&route.at()), policy }
     }
 }
 
-impl Shown {
+impl WireExchange {
     fn of(step: &Step<'_>) -> Self {
         let verdict = &step.exchange.verdict;
-        Shown {
+        WireExchange {
             stage: step.stage,
             kind: verdict.kind(),
             answered_by: match verdict.action {

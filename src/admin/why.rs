@@ -1,4 +1,4 @@
-//! Why a request was refused: what happened, and then what the configuration in force makes of it and how to change that.
+//! `/refusals/REQUEST_ID`: the record of a refused request, and its explanation with the active configuration.
 
 use std::time::SystemTime;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::json::{ago, refusal, scheme_word};
 use super::{Process, time};
 use crate::explain::fetch::Credentials;
-use crate::explain::{self, Configuration, Explanation, Question, Recorded};
+use crate::explain::{self, Configuration, Explanation, Question, RecordedRequest};
 use crate::record::RefusedRequest;
 use crate::terminal::{Paint, Width, printable};
 
-/// For people.
+/// The answer as text for people.
 pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime) -> String {
     let RefusedRequest { at, id, generation, client, scheme, authority, path, method, code, route, status, .. } =
         refused;
@@ -19,25 +19,25 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime)
     let status = status.map_or("no status".to_owned(), |status| format!("status {status}"));
     let url = format!("{}://{authority}{path}", scheme_word(*scheme));
     let current = process.live.current().number;
-    let by = match current == *generation {
-        true => format!("configuration generation {generation}, which is in force"),
-        false => {
-            format!("configuration generation {generation}; what follows is about {current}, which is in force now")
-        }
+    let decided_by = match current == *generation {
+        true => format!("configuration generation {generation}, which is active"),
+        false => format!(
+            "configuration generation {generation}; the explanation is for generation {current}, which is active now"
+        ),
     };
-    let happened = [
+    let record = [
         format!("request {id}, {} ago ({}): {code}", ago(*at, now), time(*at)),
         format!("  {method} {url} from {client}: {status}{route}"),
-        format!("  {by}"),
+        format!("  {decided_by}"),
     ];
-    let happened = happened.map(|line| printable(&line)).join("\n");
+    let record = record.map(|line| printable(&line)).join("\n");
     format!(
-        "{happened}\n\n{}",
+        "{record}\n\n{}",
         explained(process, refused, |explanation| explain::text(explanation, Paint::Plain, Width::DEFAULT))
     )
 }
 
-/// For programs.
+/// The answer as JSON.
 pub(super) fn json(process: &Process, refused: &RefusedRequest) -> Value {
     let explanation = explained(process, refused, explain::json);
     json!({
@@ -47,9 +47,9 @@ pub(super) fn json(process: &Process, refused: &RefusedRequest) -> Value {
     })
 }
 
-/// The explanation of the request by the configuration in force.
-fn explained<T>(process: &Process, refused: &RefusedRequest, write: impl FnOnce(&Explanation) -> T) -> T {
-    let question = Question::recorded(&Recorded {
+/// Explains the request with the active configuration.
+fn explained<T>(process: &Process, refused: &RefusedRequest, print: impl FnOnce(&Explanation) -> T) -> T {
+    let question = Question::recorded(&RecordedRequest {
         kind: refused.kind,
         scheme: refused.scheme,
         authority: &refused.authority,
@@ -62,7 +62,7 @@ fn explained<T>(process: &Process, refused: &RefusedRequest, write: impl FnOnce(
     });
     let generation = process.live.current();
     let written = &generation.written;
-    let read = |text: &str| process.live.source().load(text);
-    let configuration = Configuration::new(&written.name, &written.text, &generation.snapshot, &read);
-    write(&explain::explain(&question, &configuration))
+    let load = |text: &str| process.live.source().load(text);
+    let configuration = Configuration::new(&written.name, &written.text, &generation.snapshot, &load);
+    print(&explain::explain(&question, &configuration))
 }

@@ -1,4 +1,4 @@
-//! `corsgate explain`: what a page's request gets, and what to change.
+//! `corsgate explain`: why a browser allows or blocks a page's request, and what to change.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,13 +10,14 @@ use super::check::unreadable_problem;
 use super::{DEFAULT_CONFIG, Format, paint, print, width};
 use crate::config::Source;
 use crate::explain::fetch::Credentials;
-use crate::explain::{self, Configuration, InvalidQuestion, Outcome, Question};
+use crate::explain::{self, Configuration, InvalidQuestion, Outcome, Question, QuestionPart};
 use crate::report;
 use crate::snapshot::Loaded;
 use crate::source::ConfigSource;
 
 pub(super) const HELP: &str = "\
-Exit codes: 0 the page gets what it wants, 3 it does not, 1 the configuration cannot be used.
+Exit codes: 0 the page gets what it needs, 3 it does not, 1 the configuration cannot be used, 2 the command line is
+invalid.
 
 Examples:
   corsgate explain --origin https://app.example https://api.example/orders
@@ -24,9 +25,9 @@ Examples:
     --credentials https://api.example/orders/7
   corsgate explain --origin https://app.example --reads X-Total https://api.example/orders";
 
-/// The command line cannot be understood; clap exits with the same.
+/// Exit code for an invalid command line; clap has the same.
 const USAGE: u8 = 2;
-/// A browser would refuse it.
+/// Exit code if the page does not get what it needs.
 const REFUSED: u8 = 3;
 
 #[derive(Debug, Args)]
@@ -34,7 +35,7 @@ pub(super) struct Arguments {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// The page's origin, such as `https://app.example`, or `null`; several stand for several fields, as only curl sends them
+    /// The page's origin, such as `https://app.example`, or `null`; given twice: two Origin fields, which no browser sends
     #[arg(short, long, value_name = "ORIGIN", required = true)]
     origin: Vec<String>,
     /// The method, as the page writes it
@@ -43,10 +44,10 @@ pub(super) struct Arguments {
     /// A header that the page sets, as `Name: value` or `Name`
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<String>,
-    /// With cookies: `credentials: 'include'`
+    /// The request has cookies: `credentials: 'include'`
     #[arg(long)]
     credentials: bool,
-    /// A response header that the page wants to read
+    /// A response header that the page reads
     #[arg(long, value_name = "NAME")]
     reads: Vec<String>,
     /// The status of the upstream's response
@@ -58,7 +59,7 @@ pub(super) struct Arguments {
     /// How to print the explanation
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// What the page fetches
+    /// The absolute URL that the page fetches
     url: String,
 }
 
@@ -66,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let question = match arguments.question() {
         Ok(question) => question,
         Err(invalid) => {
-            let _ = writeln!(std::io::stderr(), "corsgate: {}", crate::terminal::printable(&invalid.to_string()));
+            let _ = writeln!(std::io::stderr(), "corsgate: {}", crate::terminal::printable(&usage_error(&invalid)));
             return ExitCode::from(USAGE);
         }
     };
@@ -77,25 +78,25 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(unreadable) => {
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             if let Format::Json = arguments.format {
-                print(&explain::repaired_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));
+                print(&explain::repair_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));
             }
             return ExitCode::FAILURE;
         }
     };
-    let read = |text: &str| source.load(text);
+    let load = |text: &str| source.load(text);
     let Some(snapshot) = snapshot else {
         let source = Source::new(&name, &text);
-        let fix = explain::repair(&question, &name, &text, &problems, &read);
+        let fix = explain::repair(&question, &name, &text, &problems, &load);
         print(&match arguments.format {
             Format::Text => {
-                let mended = fix.map(|fix| explain::repaired_text(&fix, paint(), width())).unwrap_or_default();
-                report::text(&problems, &source, paint()) + &mended
+                let repair = fix.map(|fix| explain::repair_text(&fix, paint(), width())).unwrap_or_default();
+                report::text(&problems, &source, paint()) + &repair
             }
-            Format::Json => explain::repaired_json(&problems, &source, fix.as_ref()),
+            Format::Json => explain::repair_json(&problems, &source, fix.as_ref()),
         });
         return ExitCode::FAILURE;
     };
-    let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &read));
+    let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &load));
     print(&match arguments.format {
         Format::Text => explain::text(&explanation, paint(), width()),
         Format::Json => explain::json(&explanation),
@@ -125,4 +126,30 @@ impl Arguments {
         let credentials = if self.credentials { Credentials::Include } else { Credentials::Omit };
         Ok(question.upstream_status(self.upstream_status)?.credentials(credentials))
     }
+}
+
+/// The reason, with the flag that sets the invalid part of the question.
+fn usage_error(invalid: &InvalidQuestion) -> String {
+    let error = match flag(invalid.part) {
+        Some(flag) => format!("{flag}: {}", invalid.reason),
+        None => invalid.reason.clone(),
+    };
+    match invalid.instead.and_then(flag) {
+        Some(flag) => format!("{error}; use `{flag}` instead"),
+        None => error,
+    }
+}
+
+/// None for the URL, which is an argument without a flag.
+fn flag(part: QuestionPart) -> Option<&'static str> {
+    Some(match part {
+        QuestionPart::Origin => "--origin",
+        QuestionPart::Url => return None,
+        QuestionPart::Method => "--method",
+        QuestionPart::Header => "--header",
+        QuestionPart::Credentials => "--credentials",
+        QuestionPart::Reads => "--reads",
+        QuestionPart::UpstreamStatus => "--upstream-status",
+        QuestionPart::UpstreamHeader => "--upstream-header",
+    })
 }

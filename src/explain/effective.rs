@@ -1,7 +1,5 @@
-//! What is in force for every route, and where each value was written: what a file means, once everything that is
-//! inherited, chosen by name or left out has been filled in.
-//!
-//! It is made from the document and read by people; requests never see it.
+//! The effective configuration of each route: every value, including inherited values, named policies and defaults, with
+//! the line of the file that sets it. `check --effective` and the admin listener print it.
 
 use std::fmt::Write as _;
 
@@ -15,46 +13,41 @@ use crate::problem::{KeyPath, PathStep};
 use crate::snapshot::{Route, Snapshot};
 use crate::terminal::Paint;
 
-/// A route with all that was inherited.
+/// A route with its inherited and default values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EffectiveRoute {
     /// `service/route`
     pub(crate) name: String,
-    /// The line where it begins.
+    /// The line where the route begins.
     pub(crate) line: usize,
-    /// Its hosts as written; empty: any.
+    /// As written; empty: any host.
     pub(crate) hosts: Vec<String>,
-    /// Its paths as written; empty: any.
+    /// As written; empty: any path.
     pub(crate) paths: Vec<String>,
-    /// Its methods; empty: any.
+    /// Empty: any method.
     pub(crate) methods: Vec<String>,
-    /// The upstream's name.
+    /// The name of the upstream.
     pub(crate) upstream: String,
-    /// What is cut off the front of the path.
+    /// The prefix that is removed from the path.
     pub(crate) strip_prefix: Option<String>,
-    /// Its policy.
     pub(crate) cors: EffectiveCors,
 }
 
-/// What counts for a route.
+/// The CORS policy of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EffectiveCors {
-    /// There is no `cors` at any level: all passes untouched.
+    /// There is no `cors` at any level: corsgate does not change requests and responses.
     Absent,
-    /// `cors: false`, in this line: all passes untouched.
-    Off {
-        /// The line of `cors`.
-        line: usize,
-    },
-    /// A policy.
+    /// `cors: false` on this line: corsgate does not change requests and responses.
+    Off { line: usize },
     Policy {
-        /// Its name, if it has one.
+        /// None for a policy without a name.
         name: Option<String>,
-        /// The line of the `cors` that chooses it.
+        /// The line of the `cors` that uses the policy.
         chosen: usize,
-        /// The line where it is written; the same, if it is written in place.
+        /// The line where the policy is written; the same as `chosen` for a policy without a name.
         written: usize,
-        /// Every attribute, in the order of the documentation.
+        /// All attributes, in the order of the documentation.
         attributes: Vec<Attribute>,
     },
 }
@@ -62,18 +55,18 @@ pub(crate) enum EffectiveCors {
 /// One attribute of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attribute {
-    /// Its key; `preflight.status` for one of `preflight`.
+    /// The key, such as `preflight.status`.
     pub(crate) key: &'static str,
-    /// Its value; None: there is none, which is the default where it is possible.
+    /// None: the attribute has no value, which is its default.
     pub(crate) value: Option<String>,
-    /// The line where it is written; None: it is the default.
+    /// The line where the value is written; None for a default.
     pub(crate) line: Option<usize>,
 }
 
-/// Longer values do not push the others' places aside.
+/// Width of the column of values, in characters. A longer value moves only its own line number to the right.
 const WIDEST: usize = 48;
 
-/// Every route, in the order of the file. Each is looked up when it is asked for.
+/// All routes, in the order of the file. The iterator is lazy, because a file can have very many routes.
 pub(crate) fn routes<'a>(
     document: &'a Document,
     snapshot: &'a Snapshot,
@@ -82,7 +75,7 @@ pub(crate) fn routes<'a>(
     snapshot.routes().iter().filter_map(|route| effective(route, document, snapshot, source))
 }
 
-/// For people.
+/// The routes as text for people.
 pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let file = source.name();
@@ -92,14 +85,14 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
         let prefix = route.strip_prefix.as_ref().map(|prefix| format!(", without {prefix}")).unwrap_or_default();
         let _ = writeln!(out, "  upstream  {}{prefix}", route.upstream);
         match &route.cors {
-            EffectiveCors::Absent => out += "  policy    none; all passes untouched\n",
+            EffectiveCors::Absent => out += "  policy    none; requests and responses are not changed\n",
             EffectiveCors::Off { line } => {
-                let _ =
-                    writeln!(out, "  policy    switched off by `cors: false` at {file}:{line}; all passes untouched");
+                let off = format!("off by `cors: false` at {file}:{line}");
+                let _ = writeln!(out, "  policy    {off}; requests and responses are not changed");
             }
             EffectiveCors::Policy { name, chosen, written, attributes } => {
                 let _ = match name {
-                    Some(name) => writeln!(out, "  policy    `{name}` at {file}:{written}, chosen at {file}:{chosen}"),
+                    Some(name) => writeln!(out, "  policy    `{name}` at {file}:{written}, used at {file}:{chosen}"),
                     None => writeln!(out, "  policy    {file}:{written}"),
                 };
                 let set = || {
@@ -123,7 +116,7 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
     out
 }
 
-/// For programs: an array with an object for each route.
+/// The routes as JSON: an array with one object per route.
 pub fn json(routes: &[EffectiveRoute]) -> Value {
     routes
         .iter()
@@ -154,7 +147,7 @@ impl EffectiveRoute {
 }
 
 impl EffectiveCors {
-    /// A word or two: the origins, or that there is no policy.
+    /// The allowed origins in one line, or that there is no policy.
     pub(crate) fn origins(&self) -> String {
         match self {
             EffectiveCors::Absent => "no policy".into(),
@@ -194,8 +187,8 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
     };
     let list = |list: Option<&List>| list.map(|list| list.entries().to_vec()).unwrap_or_default();
     let line = |at: &KeyPath| source.line(at);
-    let nearest = route.cors.as_ref().and_then(|cors| route.place.cors(document, cors.level));
-    let cors = match (route.cors_at(), nearest.and_then(|cors| document.settings(cors))) {
+    let effective_cors = route.cors.as_ref().and_then(|cors| route.place.cors(document, cors.level));
+    let cors = match (route.cors_at(), effective_cors.and_then(|cors| document.settings(cors))) {
         (None, _) => EffectiveCors::Absent,
         (Some(at), None) => EffectiveCors::Off { line: line(&at) },
         (Some(at), Some(settings)) => {
@@ -220,7 +213,7 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
     })
 }
 
-/// Every attribute of a policy that is written at a place.
+/// All attributes of the policy that is written at `at`.
 fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Attribute> {
     let defaults = values(&Settings::default());
     let attribute = |((key, value), (_, default)): ((&'static str, Option<String>), (_, Option<String>))| {
@@ -231,16 +224,16 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
             at
         });
         let line = places.find_map(|at| source.line_of_key(&at));
-        // Behind an alias (`cors: *shared`) there is no line to be found but that of the alias.
+        // The keys behind a YAML alias (`cors: *shared`) have no line of their own: use the line of the alias.
         let line = line.or_else(|| (value != default).then(|| source.line(at)));
         Attribute { key, value, line }
     };
     values(settings).into_iter().zip(defaults).map(attribute).collect()
 }
 
-/// The attributes by their keys, in the order of the documentation.
+/// Keys and values of all attributes, in the order of the documentation.
 fn values(settings: &Settings) -> [(&'static str, Option<String>); 17] {
-    // Taken apart, so that none can be forgotten.
+    // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
         allow_origins_by_regex,
@@ -293,7 +286,7 @@ fn joined<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// A word as the configuration writes it.
+/// The value of an enum, as the configuration spells it.
 fn word(value: impl Serialize) -> Option<String> {
     serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
 }

@@ -1,7 +1,7 @@
-//! One exchange: a request goes in, the head of the response comes out, as the running gateway would send it.
+//! One exchange: a request, and the head of the response that the running gateway would send.
 //!
-//! The same steps as in the proxy, on plain values: judge, answer or let the upstream answer, apply the edits. Knows
-//! nothing of browsers.
+//! The steps are those of the proxy, on plain values: decide, make or forward the response, apply the edits. Nothing here
+//! depends on a browser.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -10,31 +10,31 @@ use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
 use crate::snapshot::Snapshot;
 
-/// Stands for the value of a field that is another one for every request.
+/// Printed instead of a value that differs for each request, such as a request id.
 const UNKNOWN: &str = "...";
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Debug, Clone)]
 pub struct Exchange<'s> {
-    /// What was decided.
+    /// The gateway's decision.
     pub verdict: Verdict<'s>,
-    /// What the client gets.
+    /// The response that the client gets.
     pub response: Head,
 }
 
-/// The head of a response: its status, and its fields in the order and the spelling in which they go on the wire.
+/// The head of a response: its status, and its fields in the order and spelling of the wire.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
-    /// Its status.
+    /// The status of the response.
     pub status: StatusCode,
     map: HeaderMap,
-    /// The names as written. Every change is made to both maps, so that they stay in one order.
+    /// The names as written. Each change goes to both maps, so that both have the same order.
     names: HeaderMap<String>,
 }
 
 impl<'s> Exchange<'s> {
-    /// What the gateway does with a request. `target` is what the client asked for, with its query; `upstream` is what
-    /// the upstream answers, when it is asked.
+    /// Decides a request and makes its response. `target` is the request target with its query. `upstream` gives the
+    /// response of the upstream, if the gateway forwards the request.
     pub fn of(
         snapshot: &'s Snapshot,
         request: &Request<'_>,
@@ -43,9 +43,9 @@ impl<'s> Exchange<'s> {
     ) -> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.set_debug_request_id(|| HeaderValue::from_static(UNKNOWN));
-        let authority_and_target = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
-        let mut response = match LocalReply::for_action(verdict.action, authority_and_target) {
-            Some(own) => Head::from(&own),
+        let requested = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
+        let mut response = match LocalReply::for_action(verdict.action, requested) {
+            Some(reply) => Head::from(&reply),
             None => upstream(),
         };
         verdict.edits.apply(&mut response);
@@ -61,7 +61,7 @@ impl Head {
         Head { status, ..Head::default() }
     }
 
-    /// Adds a field behind those that are there. What is no name of a field is left out.
+    /// Adds a field after the others. An invalid name is ignored.
     pub fn append(&mut self, name: &str, value: HeaderValue) {
         if let Ok(key) = HeaderName::from_bytes(name.as_bytes()) {
             self.map.append(key.clone(), value);
@@ -76,9 +76,9 @@ impl Head {
 }
 
 impl From<&LocalReply> for Head {
-    fn from(answer: &LocalReply) -> Self {
-        let mut head = Head::new(answer.status);
-        answer.fields().for_each(|(name, value)| head.append(name, value));
+    fn from(reply: &LocalReply) -> Self {
+        let mut head = Head::new(reply.status);
+        reply.fields().for_each(|(name, value)| head.append(name, value));
         head
     }
 }

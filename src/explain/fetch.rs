@@ -1,7 +1,7 @@
-//! The browser's side: what a page's `fetch()` sends, and what the page gets to see.
+//! The browser's side of CORS: which preflight a page's `fetch()` needs, and which responses the page can read.
 //!
-//! Written from the Fetch standard, with its steps beside the code, and from nothing that corsgate does: so that it can
-//! say of corsgate's answers whether they work, in `explain` and in the tests.
+//! This follows the Fetch standard, whose steps are named beside the code, and shares nothing with the policy engine.
+//! So `explain` and the tests can use it to check the responses that corsgate makes.
 //!
 //! ```
 //! use corsgate::explain::fetch::{Credentials, Fetch};
@@ -23,20 +23,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 /// A page's `fetch()` of another origin, in `cors` mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetch<'a> {
-    /// The page's origin, serialised.
+    /// The page's serialised origin.
     pub origin: &'a str,
-    /// As the page writes it.
+    /// The method as the page writes it, not normalised.
     pub method: &'a str,
-    /// Those that the page sets, with their values.
+    /// Names and values of the headers that the page sets.
     pub headers: &'a [(String, String)],
-    /// Whether cookies and the like go along.
+    /// The credentials mode.
     pub credentials: Credentials,
 }
 
 /// The credentials mode of a cross-origin request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credentials {
-    /// `omit`, or `same-origin`, which comes to the same here.
+    /// `omit`, or `same-origin`, which also sends no credentials to another origin.
     Omit,
     /// `include`
     Include,
@@ -47,7 +47,7 @@ pub enum Credentials {
 pub enum NetworkError {
     /// No `Access-Control-Allow-Origin`.
     NoAllowOrigin,
-    /// `Access-Control-Allow-Origin` has this value, which is not the page's origin.
+    /// `Access-Control-Allow-Origin` has this value, which is neither `*` nor the page's origin.
     AllowOriginMismatch(String),
     /// `*`, but the request has credentials.
     WildcardWithCredentials,
@@ -57,54 +57,54 @@ pub enum NetworkError {
     PreflightStatus(u16),
     /// The preflight is answered with a redirect, which browsers do not follow.
     PreflightRedirect(u16),
-    /// A list in the preflight's answer cannot be read.
+    /// The field of this name in the response to the preflight is not a list of tokens.
     MalformedList(&'static str),
-    /// `Access-Control-Allow-Methods` lacks the method.
+    /// `Access-Control-Allow-Methods` does not allow the method.
     Method(String),
-    /// `Access-Control-Allow-Headers` lacks the header.
+    /// `Access-Control-Allow-Headers` does not allow the header, in lower case.
     Header(String),
 }
 
-/// Which response fails a check.
+/// The request to which a response belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// That to the preflight.
+    /// The preflight.
     Preflight,
-    /// That to the request itself.
-    Response,
+    /// The request of the page.
+    Request,
 }
 
-/// Why a browser asks first, one for each thing that is not safelisted.
+/// One reason why a request needs a preflight. `Display` is a phrase for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unsafe {
-    /// The method.
+pub enum PreflightReason {
+    /// The normalised method is not CORS-safelisted.
     Method(String),
-    /// A header by its name, as the page writes it.
+    /// No value of the header of this name is CORS-safelisted.
     Header(String),
-    /// A header whose name could pass, by its value.
+    /// The value of the header is not CORS-safelisted; other values are.
     Value {
         /// As the page writes it.
         name: String,
         /// As the page sets it.
         value: String,
     },
-    /// A header whose name could pass, and whose value nobody has said: it is taken for one that cannot.
+    /// Only some values of the header of this name are CORS-safelisted, and its value is not known.
     UnknownValue(String),
-    /// Headers that could pass each for itself, but have so many bytes together.
+    /// The values of all safelisted headers have this number of bytes together, which is more than 1024.
     Bytes(usize),
 }
 
-/// What may be remembered of a preflight.
+/// What the browser's CORS-preflight cache keeps of a preflight that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preflighted {
-    /// Seconds.
+pub struct PreflightCacheEntry {
+    /// Seconds: `Access-Control-Max-Age`, or 5 without it.
     pub(crate) max_age: u64,
 }
 
 // === impl Fetch ===
 
 impl Fetch<'_> {
-    /// The method as it is sent (Fetch, "normalise a method").
+    /// The method that the browser sends (Fetch, "normalize a method").
     pub fn normalised_method(&self) -> String {
         let upper = self.method.to_ascii_uppercase();
         match upper.as_str() {
@@ -113,12 +113,13 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether the method alone asks for a preflight: it is not CORS-safelisted.
+    /// Whether the method alone needs a preflight.
     pub(crate) fn is_method_unsafe(&self) -> bool {
         !is_safelisted_method(&self.normalised_method())
     }
 
-    /// Fetch, "CORS-unsafe request-header names": lower case, sorted. What `Access-Control-Request-Headers` lists.
+    /// The names for `Access-Control-Request-Headers`, in lower case and sorted (Fetch, "CORS-unsafe request-header
+    /// names").
     pub fn unsafe_headers(&self) -> Vec<String> {
         let sent = || self.headers.iter().filter(|(name, _)| !is_forbidden(name));
         let is_safe = |name: &str, value: &str| is_safelisted_header(name, value);
@@ -132,12 +133,12 @@ impl Fetch<'_> {
         names
     }
 
-    /// Whether the browser asks first.
     pub(crate) fn needs_preflight(&self) -> bool {
         self.is_method_unsafe() || !self.unsafe_headers().is_empty()
     }
 
-    /// The fields of the preflight that matter (Fetch, CORS-preflight fetch, steps 2 to 5). Never with credentials.
+    /// The fields of the preflight that matter to CORS (Fetch, "CORS-preflight fetch", steps 2 to 5). A preflight never
+    /// has credentials.
     pub fn preflight_headers(&self) -> Vec<(&'static str, String)> {
         let mut fields =
             vec![("Origin", self.origin.to_owned()), ("Access-Control-Request-Method", self.normalised_method())];
@@ -149,11 +150,19 @@ impl Fetch<'_> {
         fields
     }
 
-    /// Fetch, CORS-preflight fetch, from step 7 on.
-    pub fn check_preflight(&self, status: StatusCode, headers: &HeaderMap) -> Result<Preflighted, NetworkError> {
+    /// Checks the response to the preflight (Fetch, "CORS-preflight fetch", from step 7 on).
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails; the browser then does not send the request.
+    pub fn check_preflight(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<PreflightCacheEntry, NetworkError> {
         self.check(headers)?;
         if !status.is_success() {
-            // It is fetched without following redirects (CORS-preflight fetch, step 6), and what is left is no success.
+            // The preflight does not follow redirects (CORS-preflight fetch, step 6), and a redirect is not an ok status.
             return Err(match status.is_redirection() {
                 true => NetworkError::PreflightRedirect(status.as_u16()),
                 false => NetworkError::PreflightStatus(status.as_u16()),
@@ -169,17 +178,17 @@ impl Fetch<'_> {
         }
         let listed = |name: &str| names.iter().any(|entry| entry.eq_ignore_ascii_case(name));
         for name in self.unsafe_headers() {
-            // "CORS non-wildcard request-header name": there is one.
+            // The only "CORS non-wildcard request-header name".
             let covered = wildcard(&names) && name != "authorization";
             if !listed(&name) && !covered {
                 return Err(NetworkError::Header(name));
             }
         }
         let max_age = headers.get(header::ACCESS_CONTROL_MAX_AGE).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(Preflighted { max_age: max_age.unwrap_or(5) })
+        Ok(PreflightCacheEntry { max_age: max_age.unwrap_or(5) })
     }
 
-    /// Fetch, "CORS check": for the response to a preflight, and for the response itself.
+    /// Fetch, "CORS check", for the response to a preflight and for the response to the request.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), NetworkError> {
         let includes = self.credentials == Credentials::Include;
         let Some(allowed) = combined(headers, &header::ACCESS_CONTROL_ALLOW_ORIGIN) else {
@@ -198,7 +207,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether the page may read a field of a response, by its name in any case; the field need not be there.
+    /// Whether the page can read a field of a response. The name can be in any case, and the field can be absent.
     pub(crate) fn can_read(&self, headers: &HeaderMap, name: &str) -> bool {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let all = self.credentials == Credentials::Omit && exposed.iter().any(|entry| entry == "*");
@@ -206,39 +215,39 @@ impl Fetch<'_> {
         !is_hidden(name) && (is_safelisted_response_header(name) || listed())
     }
 
-    /// The names that a response exposes to the page, beside the safelisted ones; `*` for all.
+    /// The names that `Access-Control-Expose-Headers` exposes to the page; `*` for all.
     pub(crate) fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let counts = |name: &String| !is_hidden(name) && (name != "*" || self.credentials == Credentials::Omit);
         exposed.into_iter().filter(counts).collect()
     }
 
-    /// Why the browser asks first; empty when it does not.
-    pub(crate) fn why_preflight(&self) -> Vec<Unsafe> {
-        let method = self.is_method_unsafe().then(|| Unsafe::Method(self.normalised_method()));
-        let mut why: Vec<Unsafe> = method.into_iter().collect();
+    /// All reasons why the request needs a preflight; empty if it needs none.
+    pub(crate) fn preflight_reasons(&self) -> Vec<PreflightReason> {
+        let method = self.is_method_unsafe().then(|| PreflightReason::Method(self.normalised_method()));
+        let mut reasons: Vec<PreflightReason> = method.into_iter().collect();
         let mut safe_bytes = 0;
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden(name)) {
             if is_safelisted_header(name, value) {
                 safe_bytes += value.len();
             } else if is_sometimes_safelisted(name) {
-                why.push(Unsafe::Value { name: name.clone(), value: value.clone() });
+                reasons.push(PreflightReason::Value { name: name.clone(), value: value.clone() });
             } else {
-                why.push(Unsafe::Header(name.clone()));
+                reasons.push(PreflightReason::Header(name.clone()));
             }
         }
         if safe_bytes > MOST_SAFE_BYTES {
-            why.push(Unsafe::Bytes(safe_bytes));
+            reasons.push(PreflightReason::Bytes(safe_bytes));
         }
-        why
+        reasons
     }
 
-    /// What a browser's console says of an error, in words like those that browsers use. `url` is what it fetches, in
-    /// quotes, with where that was redirected from.
+    /// The message of the browser's console for an error, similar to the messages of browsers. `url` is the URL in quotes,
+    /// with the URL that redirected to it.
     pub(crate) fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
         let response = match stage {
             Stage::Preflight => "the response to the preflight request does not pass the access control check: ",
-            Stage::Response => "",
+            Stage::Request => "",
         };
         let allow_origin = "'Access-Control-Allow-Origin' header";
         let fault = match error {
@@ -275,53 +284,49 @@ impl Fetch<'_> {
     }
 }
 
-impl Preflighted {
-    /// The longest that Chromium remembers a preflight, in seconds; Firefox takes a day.
-    pub(crate) const CHROMIUM: u64 = 7200;
+impl PreflightCacheEntry {
+    /// Chromium's limit of `max_age` in seconds; Firefox has 86400.
+    pub(crate) const CHROMIUM_LIMIT: u64 = 7200;
 }
 
-impl fmt::Display for Unsafe {
+impl fmt::Display for PreflightReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unsafe::Method(method) => write!(f, "the method {method} is not GET, HEAD or POST"),
-            Unsafe::Header(name) => write!(f, "the header {name} has to be asked for"),
-            Unsafe::Value { name, value } if name.eq_ignore_ascii_case("content-type") => write!(
+            PreflightReason::Method(method) => write!(f, "the method {method} is not GET, HEAD or POST"),
+            PreflightReason::Header(name) => write!(f, "the header {name} is not safelisted"),
+            PreflightReason::Value { name, value } if name.eq_ignore_ascii_case("content-type") => write!(
                 f,
-                "{name}: {value} is not one that a form can send (text/plain, multipart/form-data, \
-                 application/x-www-form-urlencoded)"
+                "{name}: {value} is not safelisted (only text/plain, multipart/form-data and \
+                 application/x-www-form-urlencoded are)"
             ),
-            Unsafe::Value { name, value } if value.len() > LONGEST_SAFE_VALUE => {
-                write!(
-                    f,
-                    "the value of {name} has {} bytes, and more than {LONGEST_SAFE_VALUE} have to be asked for",
-                    value.len()
-                )
+            PreflightReason::Value { name, value } if value.len() > LONGEST_SAFE_VALUE => {
+                write!(f, "the value of {name} has {} bytes; at most {LONGEST_SAFE_VALUE} are safelisted", value.len())
             }
-            Unsafe::Value { name, value } => write!(f, "this value of {name} has to be asked for: {value}"),
-            Unsafe::UnknownValue(name) => {
-                write!(f, "the value of {name} is not known, and taken for one that has to be asked for")
+            PreflightReason::Value { name, value } => write!(f, "this value of {name} is not safelisted: {value}"),
+            PreflightReason::UnknownValue(name) => {
+                write!(f, "the value of {name} is not known and is assumed not to be safelisted")
             }
-            Unsafe::Bytes(bytes) => write!(
+            PreflightReason::Bytes(bytes) => write!(
                 f,
-                "the headers that need no asking have {bytes} bytes together, and more than {MOST_SAFE_BYTES} do need it"
+                "the safelisted headers have {bytes} bytes together; at most {MOST_SAFE_BYTES} need no preflight"
             ),
         }
     }
 }
 
-// --- the standard's small definitions
+// --- definitions of the Fetch standard
 
-/// Values of safelisted headers are suspicious beyond that, together and each for itself (Fetch, "CORS-unsafe
-/// request-header names", "CORS-safelisted request-header").
+/// Most bytes of all safelisted values together (Fetch, "CORS-unsafe request-header names").
 const MOST_SAFE_BYTES: usize = 1024;
+/// Most bytes of one safelisted value (Fetch, "CORS-safelisted request-header").
 const LONGEST_SAFE_VALUE: usize = 128;
 
-/// The names of which some values are safelisted.
+/// Whether some values of the header are safelisted.
 fn is_sometimes_safelisted(name: &str) -> bool {
     matches!(&*name.to_ascii_lowercase(), "accept" | "accept-language" | "content-language" | "content-type" | "range")
 }
 
-/// Fetch, "CORS-safelisted response-header name", but for those that are exposed.
+/// Fetch, "CORS-safelisted response-header name", without the names that the response exposes.
 fn is_safelisted_response_header(name: &str) -> bool {
     matches!(
         &*name.to_ascii_lowercase(),
@@ -372,7 +377,7 @@ fn is_safelisted_header(name: &str, value: &str) -> bool {
         }
 }
 
-/// `bytes=N-` or `bytes=N-M`; not `bytes=-N` (Fetch, "CORS-safelisted request-header", `range`).
+/// `bytes=N-` or `bytes=N-M`, not `bytes=-N` (Fetch, "CORS-safelisted request-header", `range`).
 fn is_simple_range(value: &str) -> bool {
     let Some((from, to)) = value.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else { return false };
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
@@ -383,12 +388,12 @@ fn is_simple_range(value: &str) -> bool {
     }
 }
 
-/// Fetch, "forbidden request-header": silently not sent.
+/// Fetch, "forbidden request-header": the browser does not send it.
 fn is_forbidden(name: &str) -> bool {
     crate::cors::is_forbidden_request_header(name)
 }
 
-/// Fetch, "get": all fields of a name as one value.
+/// Fetch, "get": all fields of a name, joined to one value.
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
     (!values.is_empty()).then(|| values.join(", "))
@@ -417,16 +422,18 @@ impl fmt::Display for NetworkError {
                 write!(f, "Access-Control-Allow-Origin is `{value}`, which is not the page's origin")
             }
             Self::WildcardWithCredentials => {
-                f.write_str("Access-Control-Allow-Origin is `*`, which does not count for a request with credentials")
+                f.write_str("Access-Control-Allow-Origin is `*`, which is not valid for a request with credentials")
             }
             Self::NoAllowCredentials => {
                 f.write_str("the request has credentials, and Access-Control-Allow-Credentials is not `true`")
             }
-            Self::PreflightStatus(status) => write!(f, "the preflight was answered with {status}, which is no success"),
-            Self::PreflightRedirect(status) => {
-                write!(f, "the preflight was answered with {status}, and browsers do not follow a redirect there")
+            Self::PreflightStatus(status) => {
+                write!(f, "the response to the preflight has the status {status}, not 200 to 299")
             }
-            Self::MalformedList(name) => write!(f, "{name} cannot be read as a list"),
+            Self::PreflightRedirect(status) => {
+                write!(f, "the response to the preflight is a redirect ({status}), which browsers do not follow")
+            }
+            Self::MalformedList(name) => write!(f, "{name} is not a valid list"),
             Self::Method(method) => write!(f, "Access-Control-Allow-Methods does not allow the method {method}"),
             Self::Header(name) => write!(f, "Access-Control-Allow-Headers does not allow the header {name}"),
         }
@@ -447,40 +454,36 @@ mod tests {
         Fetch { origin: "https://app.example", method, headers, credentials }
     }
 
-    /// Each reason for a preflight, and that there is one exactly when the browser asks.
+    /// There is a reason exactly if the request needs a preflight.
     #[test]
-    fn why_a_browser_asks_first() {
+    fn every_reason_for_a_preflight_is_named() {
         let long = "a".repeat(129);
-        for (method, set, why) in [
+        for (method, set, reasons) in [
             ("get", &[][..], ""),
             ("POST", &[("Content-Type", "text/plain;charset=UTF-8")], ""),
             ("GET", &[("Range", "bytes=5-"), ("Accept-Language", "de, en;q=0.5")], ""),
             ("GET", &[("Sec-Custom", "1"), ("Cookie", "a")], ""),
             ("delete", &[], "the method DELETE is not GET, HEAD or POST"),
-            ("GET", &[("X-Id", "7")], "the header X-Id has to be asked for"),
-            ("GET", &[("Range", "bytes=-5")], "this value of Range has to be asked for: bytes=-5"),
-            (
-                "GET",
-                &[("Accept", long.as_str())],
-                "the value of Accept has 129 bytes, and more than 128 have to be asked for",
-            ),
-            ("GET", &[("Accept-Language", "de_DE")], "this value of Accept-Language has to be asked for: de_DE"),
+            ("GET", &[("X-Id", "7")], "the header X-Id is not safelisted"),
+            ("GET", &[("Range", "bytes=-5")], "this value of Range is not safelisted: bytes=-5"),
+            ("GET", &[("Accept", long.as_str())], "the value of Accept has 129 bytes; at most 128 are safelisted"),
+            ("GET", &[("Accept-Language", "de_DE")], "this value of Accept-Language is not safelisted: de_DE"),
         ] {
             let set = headers(set);
             let fetch = fetch(method, &set, Credentials::Omit);
-            let all: Vec<String> = fetch.why_preflight().iter().map(ToString::to_string).collect();
-            assert_eq!(all.join("; "), why);
-            assert_eq!(fetch.needs_preflight(), !why.is_empty(), "{method} {set:?}");
+            let all: Vec<String> = fetch.preflight_reasons().iter().map(ToString::to_string).collect();
+            assert_eq!(all.join("; "), reasons);
+            assert_eq!(fetch.needs_preflight(), !reasons.is_empty(), "{method} {set:?}");
         }
         let json = headers(&[("Content-Type", "application/json")]);
         assert!(
-            fetch("POST", &json, Credentials::Omit).why_preflight()[0]
+            fetch("POST", &json, Credentials::Omit).preflight_reasons()[0]
                 .to_string()
-                .contains("application/json is not one that a form")
+                .contains("application/json is not safelisted (only text/plain")
         );
-        // Each passes, but not nine of them.
+        // Each value is safelisted, but nine of them are too long together.
         let nine = headers(&[("Accept", "a".repeat(120).as_str()); 9]);
-        assert_eq!(fetch("GET", &nine, Credentials::Omit).why_preflight(), [Unsafe::Bytes(1080)]);
+        assert_eq!(fetch("GET", &nine, Credentials::Omit).preflight_reasons(), [PreflightReason::Bytes(1080)]);
         assert_eq!(fetch("GET", &nine, Credentials::Omit).unsafe_headers(), ["accept"]);
     }
 
@@ -495,14 +498,14 @@ mod tests {
             assert_eq!(page.can_read(&response, name), readable, "{name}");
         }
         response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
-        assert!(!page.can_read(&response, "X-Other"), "with credentials `*` is a name like any other");
+        assert!(!page.can_read(&response, "X-Other"), "with credentials `*` is an ordinary name");
         assert!(fetch("GET", &[], Credentials::Omit).can_read(&response, "X-Other"));
         assert!(!fetch("GET", &[], Credentials::Omit).can_read(&response, "Set-Cookie"));
     }
 
-    /// A browser does not follow a redirect of a preflight, and takes no other status for an answer than 200 to 299.
+    /// A browser does not follow the redirect of a preflight, and accepts only a status of 200 to 299.
     #[test]
-    fn a_preflight_needs_a_status_of_success() {
+    fn a_preflight_needs_an_ok_status() {
         let mut answer = HeaderMap::new();
         answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));

@@ -1,4 +1,4 @@
-//! An explanation, written out: for people and for machines.
+//! Prints an explanation: as text for people, and as JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    AnsweredBy, Cause, Explanation, Fix, Hunk, Objection, Outcome, Place, PolicyFound, Preflight, RejectedFix,
-    RouteFound, Shown,
+    AnsweredBy, Cause, EditError, Explanation, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome, Place, Preflight,
+    RejectedFix, WireExchange,
 };
 use crate::config::Source;
 use crate::explain::fetch::{Credentials, Stage};
@@ -20,35 +20,35 @@ const RED: &str = "1;31";
 const GREEN: &str = "1;32";
 const CYAN: &str = "1;36";
 
-/// An explanation for people: the verdict first, then why, then what goes over the wire, then what to change.
+/// An explanation for people: the verdict, the cause, the exchanges, and the fix.
 pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
-    let mut out = Out { text: String::new(), file: printable(&explanation.file), paint, width };
+    let mut out = Printer { text: String::new(), file: printable(&explanation.file), paint, width };
     out.verdict(explanation);
-    out.why(explanation);
+    out.cause(explanation);
     for (i, exchange) in explanation.exchanges.iter().enumerate() {
         out.exchange(i + 1, exchange);
     }
-    out.after(explanation);
+    out.page(explanation);
     match &explanation.fix {
-        Some(fix) => out.fix("to let it pass", fix),
+        Some(fix) => out.fix(fix),
         None if explanation.outcome == Outcome::Refused => {
-            out.text.push_str("\nNo edit of the file was found that lets it pass.\n");
-            explanation.tried.iter().for_each(|tried| out.tried(tried));
+            out.text.push_str("\nNo edit of the file was found that allows this request.\n");
+            explanation.rejected_fix.iter().for_each(|fix| out.rejected_fix(fix));
         }
         None => {}
     }
     out.text
 }
 
-/// What mends a text that was refused, for people: behind what `check` prints.
-pub(crate) fn repaired_text(fix: &Fix, paint: Paint, width: Width) -> String {
-    let mut out = Out { text: String::new(), file: printable(&fix.file), paint, width };
-    out.fix("to repair it", fix);
+/// The edit that repairs an invalid text, for people. It follows the output of `check`.
+pub(crate) fn repair_text(fix: &Fix, paint: Paint, width: Width) -> String {
+    let mut out = Printer { text: String::new(), file: printable(&fix.file), paint, width };
+    out.fix(fix);
     out.text
 }
 
-/// A text that was refused, as one JSON object: its problems, as `check` writes them, and what mends it.
-pub(crate) fn repaired_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
+/// An invalid text as one JSON object: its problems, as `check` prints them, and the edit that repairs it.
+pub(crate) fn repair_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
     let object =
         json!({ "verdict": "unusable", "problems": problems_json(problems, source), "fix": fix.map(self::fix) });
     format!("{object:#}\n")
@@ -61,17 +61,17 @@ pub fn json(explanation: &Explanation) -> String {
 
 // --- for people
 
-struct Out {
+struct Printer {
     text: String,
     file: String,
     paint: Paint,
     width: Width,
 }
 
-/// As wide as the longest label and a gap.
+/// Width of the column of labels: the longest label and a gap.
 const LABEL: usize = 12;
 
-impl Out {
+impl Printer {
     fn verdict(&mut self, explanation: &Explanation) {
         let Explanation { origin, method, url, reason, .. } = explanation;
         let page = match origin.as_str() {
@@ -83,7 +83,7 @@ impl Out {
             Credentials::Include => " with credentials",
             Credentials::Omit => "",
         };
-        // The gateway's word says little when the browser stops for another reason.
+        // The code of the cause is more exact than the gateway's code if only the browser refuses.
         let code = explanation.cause.as_ref().map_or(*reason, Cause::code);
         let request = format!("{method} {url}{credentials}");
         let (word, colour, line) = match explanation.outcome {
@@ -101,10 +101,10 @@ impl Out {
         }
     }
 
-    fn why(&mut self, explanation: &Explanation) {
+    fn cause(&mut self, explanation: &Explanation) {
         if let Some(cause) = &explanation.cause {
             self.item("cause", &sentence(&cause.fault()));
-            if let Some(place) = &explanation.culprit {
+            if let Some(place) = &explanation.cause_place {
                 let Place { line, column, key } = place;
                 let _ =
                     writeln!(self.text, "{:LABEL$}  {}:{line}:{column} {}", "", self.file, printable(&key.to_string()));
@@ -122,29 +122,31 @@ impl Out {
         }
         let preflight = match &explanation.preflight {
             Preflight::SameOrigin if explanation.origin.is_empty() => {
-                "none: without an Origin CORS has no part in it".to_owned()
+                "not needed: the request has no Origin, so CORS does not apply".to_owned()
             }
-            Preflight::SameOrigin => "none: page and URL are of one origin, so that CORS has no part in it".to_owned(),
-            Preflight::Safelisted => format!("none: a plain {} without special headers needs none", explanation.method),
-            Preflight::Recorded => "this request was the preflight".to_owned(),
-            Preflight::Needed(why) => {
-                let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-                format!("needed: {}", why.join("; "))
+            Preflight::SameOrigin => "not needed: page and URL have the same origin, so CORS does not apply".to_owned(),
+            Preflight::Safelisted => {
+                format!("not needed: the method is {}, and no header needs a preflight", explanation.method)
+            }
+            Preflight::Recorded => "this request is the preflight".to_owned(),
+            Preflight::Needed(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                format!("needed: {}", reasons.join("; "))
             }
         };
         self.item("preflight", &preflight);
     }
 
-    fn exchange(&mut self, number: usize, exchange: &Shown) {
-        let what = match exchange.stage {
+    fn exchange(&mut self, number: usize, exchange: &WireExchange) {
+        let stage = match exchange.stage {
             Stage::Preflight => "preflight",
-            Stage::Response => "request",
+            Stage::Request => "request",
         };
         let by = match exchange.answered_by {
             AnsweredBy::Gateway => "answered by corsgate".to_owned(),
-            AnsweredBy::Upstream => "forwarded; what the upstream answers is assumed".to_owned(),
+            AnsweredBy::Upstream => "forwarded to the upstream; its response is assumed".to_owned(),
         };
-        let _ = writeln!(self.text, "\n{}", self.paint.with(CYAN, &format!("{number}. {what}, {by}")));
+        let _ = writeln!(self.text, "\n{}", self.paint.with(CYAN, &format!("{number}. {stage}, {by}")));
         let _ = writeln!(self.text, "   > {} HTTP/1.1", printable(&exchange.request));
         for (name, value) in &exchange.fields {
             let _ = writeln!(self.text, "   > {}", shortened(&format!("{name}: {value}")));
@@ -156,28 +158,32 @@ impl Out {
         }
     }
 
-    fn after(&mut self, explanation: &Explanation) {
-        let gets_it = explanation.outcome == Outcome::Allowed || !explanation.unreadable.is_empty();
-        if gets_it || explanation.remembered.is_some() {
+    fn page(&mut self, explanation: &Explanation) {
+        let gets_response = explanation.outcome == Outcome::Allowed || !explanation.unreadable.is_empty();
+        if gets_response || explanation.preflight_max_age.is_some() {
             self.text.push('\n');
         }
-        if gets_it && explanation.preflight != Preflight::SameOrigin {
+        if gets_response && explanation.preflight != Preflight::SameOrigin {
             let readable = match explanation.readable.as_slice() {
-                [] => "the body; of the headers only those that need no exposing, such as Content-Type".to_owned(),
-                names if names.iter().any(|name| name == "*") => "the body; all headers but Set-Cookie".to_owned(),
-                names => format!("the body; headers: {}, and those that need no exposing", names.join(", ")),
+                [] => "the body, and only safelisted headers such as Content-Type".to_owned(),
+                names if names.iter().any(|name| name == "*") => {
+                    "the body, and all headers except Set-Cookie".to_owned()
+                }
+                names => {
+                    format!("the body, and the headers {}; safelisted headers such as Content-Type", names.join(", "))
+                }
             };
             self.item("readable", &readable);
         }
-        match explanation.remembered {
-            Some(0) => self.item("remembered", "not at all: the browser asks before every request"),
-            Some(seconds) => self.item("remembered", &format!("for {seconds} s the browser does not ask again")),
+        match explanation.preflight_max_age {
+            Some(0) => self.item("cached", "not at all: the browser sends a preflight before each request"),
+            Some(seconds) => self.item("cached", &format!("the browser caches the preflight for {seconds} s")),
             None => {}
         }
     }
 
-    fn fix(&mut self, what: &str, fix: &Fix) {
-        let title = self.width.wrap("", &format!("{what}: {}", printable(&fix.steps.join("; "))));
+    fn fix(&mut self, fix: &Fix) {
+        let title = self.width.wrap("", &format!("fix: {}", printable(&fix.steps.join("; "))));
         let _ = writeln!(self.text, "\n{}", self.paint.with(GREEN, &title));
         self.hunks(&fix.hunks);
         for widening in &fix.widens {
@@ -185,11 +191,11 @@ impl Out {
         }
     }
 
-    fn tried(&mut self, tried: &RejectedFix) {
-        let steps = printable(&tried.steps.join("; "));
-        let closest = self.width.wrap("", &format!("The closest one: {steps}; but the file is refused then:"));
+    fn rejected_fix(&mut self, fix: &RejectedFix) {
+        let steps = printable(&fix.steps.join("; "));
+        let closest = self.width.wrap("", &format!("The closest edit: {steps}. But it makes the file invalid:"));
         let _ = writeln!(self.text, "{closest}");
-        for Objection { at: Place { line, column, key }, kind } in &tried.objections {
+        for EditError { at: Place { line, column, key }, kind } in &fix.errors {
             let problem = format!("{key}: {}; {}", kind.fault(), kind.remedy());
             let _ = writeln!(self.text, "  {}:{line}:{column} {}", self.file, printable(&problem));
         }
@@ -210,13 +216,27 @@ impl Out {
         }
     }
 
-    fn policy(&self, route: &RouteFound) -> String {
+    fn policy(&self, route: &MatchedRoute) -> String {
         match &route.policy {
-            PolicyFound::Absent => "none at any level".to_owned(),
-            PolicyFound::Off(level, place) => format!("none: `false` {}, {}", super::cause::at(*level), self.at(place)),
-            PolicyFound::Inline(level, place) => format!("{}, {}", that(*level), self.at(place)),
-            PolicyFound::Named { name, level, used, written } => {
-                format!("`{name}`, {}, chosen {}, {}", self.at(written), by(*level), self.at(used))
+            MatchedPolicy::Absent => "none at any level".to_owned(),
+            MatchedPolicy::Off(level, place) => {
+                format!("none: `cors: false` {}, {}", super::cause::of_level(*level), self.at(place))
+            }
+            MatchedPolicy::Inline(level, place) => {
+                let policy = match level {
+                    Level::Top => "the policy at the top of the file",
+                    Level::Service => "the service's policy",
+                    Level::Route => "the route's policy",
+                };
+                format!("{policy}, {}", self.at(place))
+            }
+            MatchedPolicy::Named { name, level, used, written } => {
+                let by = match level {
+                    Level::Top => "at the top of the file",
+                    Level::Service => "by the service",
+                    Level::Route => "by the route",
+                };
+                format!("`{name}`, {}, used {by}, {}", self.at(written), self.at(used))
             }
         }
     }
@@ -231,23 +251,7 @@ impl Out {
     }
 }
 
-fn by(level: Level) -> &'static str {
-    match level {
-        Level::Top => "at the top of the file",
-        Level::Service => "by the service",
-        Level::Route => "by the route",
-    }
-}
-
-fn that(level: Level) -> &'static str {
-    match level {
-        Level::Top => "that at the top of the file",
-        Level::Service => "that of the service",
-        Level::Route => "that of the route",
-    }
-}
-
-/// As a sentence. The name of a key stays as it is written.
+/// A phrase as a sentence. A key at its beginning keeps its case.
 fn sentence(text: &str) -> String {
     let is_key = text.split(' ').next().unwrap_or_default().contains('_');
     let mut characters = text.chars();
@@ -257,12 +261,12 @@ fn sentence(text: &str) -> String {
     }
 }
 
-/// More than this of a line fills the screen.
-const WIDEST: usize = 400;
+/// Limit of characters of a printed line; a long header would fill the screen.
+const MAX_LINE: usize = 400;
 
 fn shortened(line: &str) -> String {
     let line = printable(line);
-    match line.char_indices().nth(WIDEST) {
+    match line.char_indices().nth(MAX_LINE) {
         Some((cut, _)) => format!("{}… ({} bytes)", &line[..cut], line.len()),
         None => line,
     }
@@ -272,33 +276,33 @@ fn lossy(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-// --- for machines
+// --- for programs
 
 fn value(explanation: &Explanation) -> Value {
     let file = &explanation.file;
     let place = |place: &Place| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
     let route = explanation.route.as_ref().map(|route| {
         let policy = match &route.policy {
-            PolicyFound::Absent => Value::Null,
-            PolicyFound::Off(_, at) => json!({ "off": true, "at": place(at) }),
-            PolicyFound::Inline(_, at) => json!({ "at": place(at) }),
-            PolicyFound::Named { name, used, written, .. } => {
+            MatchedPolicy::Absent => Value::Null,
+            MatchedPolicy::Off(_, at) => json!({ "off": true, "at": place(at) }),
+            MatchedPolicy::Inline(_, at) => json!({ "at": place(at) }),
+            MatchedPolicy::Named { name, used, written, .. } => {
                 json!({ "name": name, "used": place(used), "at": place(written) })
             }
         };
         json!({ "name": route.name, "at": place(&route.place), "policy": policy })
     });
-    let (needed, why) = match &explanation.preflight {
+    let (needed, because) = match &explanation.preflight {
         Preflight::SameOrigin | Preflight::Safelisted => (false, Vec::new()),
         Preflight::Recorded => (true, Vec::new()),
-        Preflight::Needed(why) => (true, why.iter().map(ToString::to_string).collect()),
+        Preflight::Needed(reasons) => (true, reasons.iter().map(ToString::to_string).collect()),
     };
     let cause = explanation.cause.as_ref().map(|cause| {
         json!({
             "code": cause.code(),
             "fault": cause.fault(),
             "advice": cause.advice(),
-            "at": explanation.culprit.as_ref().map(place),
+            "at": explanation.cause_place.as_ref().map(place),
         })
     });
     json!({
@@ -315,23 +319,23 @@ fn value(explanation: &Explanation) -> Value {
         "cause": cause,
         "route": route,
         "same_origin": explanation.preflight == Preflight::SameOrigin,
-        "preflight": { "needed": needed, "because": why, "remembered": explanation.remembered },
-        "exchanges": explanation.exchanges.iter().map(shown).collect::<Vec<_>>(),
+        "preflight": { "needed": needed, "because": because, "remembered": explanation.preflight_max_age },
+        "exchanges": explanation.exchanges.iter().map(exchange).collect::<Vec<_>>(),
         "readable": explanation.readable,
         "unreadable": explanation.unreadable,
         "notes": explanation.notes,
         "fix": explanation.fix.as_ref().map(fix),
-        "tried": explanation.tried.as_ref().map(|tried| self::tried(tried, &place)),
+        "tried": explanation.rejected_fix.as_ref().map(|fix| rejected_fix(fix, &place)),
     })
 }
 
-fn shown(exchange: &Shown) -> Value {
+fn exchange(exchange: &WireExchange) -> Value {
     let field = |name: &str, value: &str| json!([name, value]);
     let response = &exchange.response;
     json!({
         "stage": match exchange.stage {
             Stage::Preflight => "preflight",
-            Stage::Response => "request",
+            Stage::Request => "request",
         },
         "kind": exchange.kind.code(),
         "answered_by": match exchange.answered_by {
@@ -346,9 +350,9 @@ fn shown(exchange: &Shown) -> Value {
     })
 }
 
-fn tried(tried: &RejectedFix, place: &dyn Fn(&Place) -> Value) -> Value {
-    let problem = |Objection { at, kind }: &Objection| json!({ "code": kind.code(), "at": place(at), "fault": kind.fault(), "remedy": kind.remedy() });
-    json!({ "steps": tried.steps, "problems": tried.objections.iter().map(problem).collect::<Vec<_>>() })
+fn rejected_fix(fix: &RejectedFix, place: &dyn Fn(&Place) -> Value) -> Value {
+    let problem = |EditError { at, kind }: &EditError| json!({ "code": kind.code(), "at": place(at), "fault": kind.fault(), "remedy": kind.remedy() });
+    json!({ "steps": fix.steps, "problems": fix.errors.iter().map(problem).collect::<Vec<_>>() })
 }
 
 fn fix(fix: &Fix) -> Value {

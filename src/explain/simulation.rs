@@ -1,27 +1,28 @@
-//! The conversation: what the browser sends, what the gateway answers, and what the browser makes of that, step by step
-//! (Fetch, "HTTP fetch" and "HTTP-redirect fetch"). Where it stops, it stops.
+//! A simulation of a page's request: the requests of the browser, the gateway's responses, and the browser's checks (Fetch,
+//! "HTTP fetch" and "HTTP-redirect fetch"). It ends at the step where a browser would stop.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
+use super::Preflight;
 use super::exchange::Exchange;
-use super::question::{Given, Question, Target};
+use super::question::{Question, QuestionSource, Target};
 use crate::cors::{Headers as _, Scheme};
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
-use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage, Unsafe};
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 use crate::snapshot::Snapshot;
 
-/// A conversation from its first request to its end.
+/// All steps of a page's request, and the result.
 #[derive(Debug)]
 pub(super) struct Simulation<'s> {
     /// As the page writes it.
     pub(super) method: String,
     pub(super) credentials: Credentials,
     pub(super) steps: Vec<Step<'s>>,
-    pub(super) end: End,
-    /// Why the browser asks first.
-    pub(super) preflight: Why,
-    /// Seconds for which it remembers the answer.
-    pub(super) remembered: Option<u64>,
+    pub(super) result: PageResult,
+    pub(super) preflight: Preflight,
+    /// Seconds for which the browser caches the preflight; None without a preflight that passed.
+    pub(super) preflight_max_age: Option<u64>,
+    /// Response headers that the page can read.
     pub(super) readable: Vec<String>,
 }
 
@@ -31,44 +32,31 @@ pub(super) struct Step<'s> {
     pub(super) stage: Stage,
     pub(super) url: Target,
     pub(super) method: Method,
-    /// The Origin that the browser takes for the page's; `null` after some redirects.
+    /// The origin of the request; after some redirects `null` instead of the page's origin.
     pub(super) origin: String,
-    /// The request's fields as they are sent.
+    /// The fields of the request, in the order and spelling of the wire.
     pub(super) fields: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
     pub(super) exchange: Exchange<'s>,
 }
 
-/// How it ends: for the last step.
+/// What the page gets from the last step.
 #[derive(Debug)]
-pub(super) enum End {
-    /// The page gets the response.
+pub(super) enum PageResult {
+    /// The response, with all headers that the page reads.
     Response,
-    /// The page gets a response that the gateway made, because it refuses the request.
-    Refused,
-    /// The page gets a network error.
+    /// A response of the gateway, which rejected the request.
+    Rejected,
+    /// A network error: the browser blocks the response.
     Blocked(NetworkError),
-    /// The page gets the response, but cannot read these of its fields.
+    /// The response, but not these of its headers.
     Unreadable(Vec<String>),
 }
 
-/// Whether the browser asks first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Why {
-    /// It is the page's own origin, or no page at all: nothing of CORS happens.
-    SameOrigin,
-    /// Everything is safelisted.
-    Safelisted,
-    /// Because of these.
-    Unsafe(Vec<Unsafe>),
-    /// A preflight is what came.
-    Recorded,
-}
+/// Limit of redirects. Browsers follow 20 (Fetch, "HTTP-redirect fetch", step 7); corsgate makes only one, to https.
+const MAX_REDIRECTS: usize = 4;
 
-/// More than that no browser follows (Fetch, "HTTP-redirect fetch", step 7: 20); ours are one.
-const MOST_REDIRECTS: usize = 4;
-
-/// Stands for a value that is not known: no header is safelisted with it.
+/// Placeholder for a header value that is not known: no header is safelisted with it.
 const NOT_SAFELISTED: &str = "\"";
 
 impl<'s> Simulation<'s> {
@@ -77,16 +65,16 @@ impl<'s> Simulation<'s> {
         let mut url = question.url.clone();
         let mut headers: Vec<(String, String)> = question.page_headers();
         let mut origins = question.origins.clone();
-        let mut play = Simulation {
+        let mut simulation = Simulation {
             method: question.method.clone(),
             credentials: question.credentials,
             steps: Vec::new(),
-            end: End::Response,
-            preflight: Why::SameOrigin,
-            remembered: None,
+            result: PageResult::Response,
+            preflight: Preflight::SameOrigin,
+            preflight_max_age: None,
             readable: Vec::new(),
         };
-        for hop in 0..=MOST_REDIRECTS {
+        for hop in 0..=MAX_REDIRECTS {
             let origin = origins.join(", ");
             let is_cors = !origins.is_empty() && origin != url.origin();
             let fetch = Fetch {
@@ -95,42 +83,44 @@ impl<'s> Simulation<'s> {
                 headers: &headers,
                 credentials: question.credentials,
             };
-            let recorded = match &question.given {
-                Given::Preflight(fields) if hop == 0 && !origins.is_empty() => Some(fields),
-                Given::Page | Given::Request | Given::Preflight(_) => None,
+            let recorded = match &question.source {
+                QuestionSource::Preflight(fields) if hop == 0 && !origins.is_empty() => Some(fields),
+                QuestionSource::Page | QuestionSource::Request | QuestionSource::Preflight(_) => None,
             };
-            let why = match recorded {
-                Some(_) => Why::Recorded,
-                None if !is_cors => Why::SameOrigin,
-                None if fetch.needs_preflight() => Why::Unsafe(question.without_unknown_values(fetch.why_preflight())),
-                None => Why::Safelisted,
+            let preflight = match recorded {
+                Some(_) => Preflight::Recorded,
+                None if !is_cors => Preflight::SameOrigin,
+                None if fetch.needs_preflight() => {
+                    Preflight::Needed(question.without_placeholders(fetch.preflight_reasons()))
+                }
+                None => Preflight::Safelisted,
             };
-            let asks_first = matches!(why, Why::Recorded | Why::Unsafe(_));
+            let has_preflight = matches!(preflight, Preflight::Recorded | Preflight::Needed(_));
             if hop == 0 {
-                play.preflight = why;
+                simulation.preflight = preflight;
             }
-            if asks_first {
+            if has_preflight {
                 let mut fields = vec![("Host".to_owned(), url.authority.clone())];
                 fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
-                let asked = match recorded {
+                let requested = match recorded {
                     Some(fields) => fields.clone(),
                     None => fetch.preflight_headers().into_iter().filter(|(name, _)| *name != "Origin").collect(),
                 };
-                fields.extend(asked.into_iter().map(|(name, value)| (name.to_owned(), value)));
+                fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
                 let step = Step::of(question, snapshot, Stage::Preflight, &url, Method::OPTIONS, &origin, fields);
                 let checked = fetch.check_preflight(step.exchange.response.status, step.exchange.response.map());
-                play.steps.push(step);
+                simulation.steps.push(step);
                 match checked {
-                    Ok(preflighted) if is_cors => play.remembered = Some(preflighted.max_age),
+                    Ok(entry) if is_cors => simulation.preflight_max_age = Some(entry.max_age),
                     Ok(_) => {}
-                    // A preflight from the origin itself came from no browser, and none judges its answer.
+                    // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
                     Err(_) if !is_cors => {}
-                    Err(error) => return Simulation { end: End::Blocked(error), ..play },
+                    Err(error) => return Simulation { result: PageResult::Blocked(error), ..simulation },
                 }
             }
             let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
             let mut fields = vec![("Host".to_owned(), url.authority.clone())];
-            // Fetch, "append a request Origin header": a page's own GET and HEAD go without.
+            // Fetch, "append a request Origin header": a same-origin GET or HEAD has none.
             if is_cors || !matches!(method, Method::GET | Method::HEAD) {
                 fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
             }
@@ -142,34 +132,35 @@ impl<'s> Simulation<'s> {
             if question.credentials == Credentials::Include {
                 fields.push(("Cookie".into(), "...".into()));
             }
-            let step = Step::of(question, snapshot, Stage::Response, &url, method, &origin, fields);
+            let step = Step::of(question, snapshot, Stage::Request, &url, method, &origin, fields);
             let action = step.exchange.verdict.action;
             let response = step.exchange.response.map().clone();
-            play.steps.push(step);
+            simulation.steps.push(step);
             if is_cors && let Err(error) = fetch.check(&response) {
-                return Simulation { end: End::Blocked(error), ..play };
+                return Simulation { result: PageResult::Blocked(error), ..simulation };
             }
             let next = match action {
-                Action::Redirect(_) => response.get(http::header::LOCATION).and_then(|to| url.join(to.to_str().ok()?)),
-                Action::Refuse(_) => return Simulation { end: End::Refused, ..play },
+                Action::Redirect(_) => response.get(header::LOCATION).and_then(|to| url.join(to.to_str().ok()?)),
+                Action::Refuse(_) => return Simulation { result: PageResult::Rejected, ..simulation },
                 Action::Forward(_) | Action::AnswerPreflight(_) => None,
             };
-            let Some(next) = next.filter(|_| hop < MOST_REDIRECTS) else {
+            let Some(next) = next.filter(|_| hop < MAX_REDIRECTS) else {
                 let can_read = |name: &str| !is_cors || fetch.can_read(&response, name);
-                let unread: Vec<String> = question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
-                play.readable = response.keys().map(HeaderName::to_string).filter(|name| can_read(name)).collect();
+                let unreadable: Vec<String> = question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
+                simulation.readable =
+                    response.keys().map(HeaderName::to_string).filter(|name| can_read(name)).collect();
                 for name in fetch.exposed(&response).into_iter().filter(|_| is_cors) {
-                    if !play.readable.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
-                        play.readable.push(name);
+                    if !simulation.readable.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                        simulation.readable.push(name);
                     }
                 }
-                if !unread.is_empty() {
-                    play.end = End::Unreadable(unread);
+                if !unreadable.is_empty() {
+                    simulation.result = PageResult::Unreadable(unreadable);
                 }
-                return play;
+                return simulation;
             };
-            // HTTP-redirect fetch, steps 12 and 13: from one stranger on to another, a page has no name any more, and
-            // what it knows of the first is not told to the second.
+            // HTTP-redirect fetch, steps 12 and 13: a redirect to another origin removes Authorization; if the redirecting
+            // URL was cross-origin too, the request's origin becomes opaque.
             if next.origin() != url.origin() {
                 headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
                 if page != url.origin() && !origins.is_empty() {
@@ -178,16 +169,22 @@ impl<'s> Simulation<'s> {
             }
             url = next;
         }
-        play
+        simulation
     }
 
-    /// The step at which it ended.
+    /// The method and the credentials of the page, with the origin of a step: what the texts about the step need.
+    pub(super) fn fetch_at<'p>(&'p self, step: &'p Step<'_>) -> Fetch<'p> {
+        Fetch { origin: &step.origin, method: &self.method, headers: &[], credentials: self.credentials }
+    }
+
+    /// The step where the browser stops.
     pub(super) fn last(&self) -> &Step<'s> {
-        self.steps.last().expect("every conversation has at least its request")
+        self.steps.last().expect("every simulation has at least one step")
     }
 }
 
 impl Question {
+    /// The headers that the page sets, with [`NOT_SAFELISTED`] for values that are not known.
     fn page_headers(&self) -> Vec<(String, String)> {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOT_SAFELISTED.to_owned());
         self.headers.iter().map(|header| (header.name.clone(), value(&header.value))).collect()
@@ -195,6 +192,23 @@ impl Question {
 }
 
 impl<'s> Step<'s> {
+    /// The method that selects the route: for a preflight the requested method.
+    pub(super) fn routed_method(&self) -> String {
+        let requested = || self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok();
+        match self.stage {
+            Stage::Preflight => requested().unwrap_or("OPTIONS").to_owned(),
+            Stage::Request => self.method.to_string(),
+        }
+    }
+
+    /// The names in `Access-Control-Request-Headers`.
+    pub(super) fn requested_headers(&self) -> Vec<String> {
+        let fields = self.headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+        let text: Vec<String> = fields.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let names = text.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
+    }
+
     fn of(
         question: &Question,
         snapshot: &'s Snapshot,
@@ -207,7 +221,8 @@ impl<'s> Step<'s> {
         let mut headers = HeaderMap::new();
         for (name, value) in &fields {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                // What cannot have come as it is recorded was nothing of use: no origin, no method, no name.
+                // A recorded value that is not a valid field value was no valid origin, method or list of names either: `,`
+                // stands for it.
                 let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
                 headers.append(name, value);
             }
@@ -228,8 +243,8 @@ impl<'s> Step<'s> {
     }
 }
 
-/// Where a plain listener sends what comes to it: the one of the URL's port, else the first, because ports are often
-/// mapped on the way.
+/// The https port to which the file redirects a plain URL. This is the setting of the plain listener with the URL's port,
+/// or of the first plain listener if no port matches, because a load balancer often maps ports.
 pub(super) fn redirect(snapshot: &Snapshot, url: &Target) -> Option<u16> {
     let plain = || snapshot.listeners().iter().filter(|listener| listener.tls.is_none());
     let listener = plain().find(|listener| listener.address.port() == url.port()).or_else(|| plain().next());

@@ -367,7 +367,7 @@ fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
         "request job:7.a_b, ",
         "method_not_allowed",
         "OPTIONS http://api.test/orders/7 from 127.0.0.1: status 200, route api/orders",
-        "configuration generation 1, which is in force",
+        "configuration generation 1, which is active",
         "  +    |     cors: { allow_origins: https://app.test, allow_methods: [GET, PUT, DELETE], allow_headers: [X-A], max_age: 60 }",
     ] {
         assert!(output.stdout.contains(words), "{words}\n{}", output.stdout);
@@ -380,7 +380,7 @@ fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
     gateway.wait_for_log("reloaded generation=2");
     let output = why("job:7.a_b", &[]);
     assert!(
-        output.stdout.contains("generation 1; what follows is about 2, which is in force now"),
+        output.stdout.contains("generation 1; the explanation is for generation 2, which is active now"),
         "{}",
         output.stdout
     );
@@ -440,7 +440,7 @@ fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
         let output = run(&["why", "nobody", "--admin", url]);
         assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{url}");
         assert!(
-            output.stderr.contains("name the admin listener, as in `--admin http://127.0.0.1:9180`"),
+            output.stderr.contains("give the address of the admin listener, as in `--admin http://127.0.0.1:9180`"),
             "{url}: {}",
             output.stderr
         );

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use corsgate::cors::Scheme;
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
 use corsgate::explain::fetch::Credentials;
-use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, Shown, explain};
+use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, WireExchange, explain};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -376,7 +376,7 @@ impl Row {
             lines
         };
         let own = sorted(&self.fields(Scheme::Http));
-        let same = |shown: &&Shown| shown.request == self.request && sorted(&shown.fields) == own;
+        let same = |shown: &&WireExchange| shown.request == self.request && sorted(&shown.fields) == own;
         explanation.exchanges.iter().find(same).map(|shown| shown.response.clone())
     }
 

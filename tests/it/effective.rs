@@ -44,7 +44,7 @@ const SHOWN: &str = "\
 shop/catalogue  corsgate.yaml:17
   serves    shop.example, *.shop.example  /items, /items/*  GET, PUT
   upstream  api
-  policy    `public` at corsgate.yaml:5, chosen at corsgate.yaml:17
+  policy    `public` at corsgate.yaml:5, used at corsgate.yaml:17
     allow_origins             *         line 6
     allow_methods             *         default
     allow_headers             *         default
@@ -60,7 +60,7 @@ shop/catalogue  corsgate.yaml:17
 shop//raw/*  corsgate.yaml:18
   serves    shop.example, *.shop.example  /raw/*  any method
   upstream  api, without /raw
-  policy    switched off by `cors: false` at corsgate.yaml:18; all passes untouched
+  policy    off by `cors: false` at corsgate.yaml:18; requests and responses are not changed
 
 shop/rest  corsgate.yaml:19
   serves    shop.example, *.shop.example  /*  any method
@@ -148,7 +148,7 @@ services: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:8000 }] } }]
 api  corsgate.yaml:2
   serves    any host  any path  any method
   upstream  api
-  policy    none; all passes untouched
+  policy    none; requests and responses are not changed
 
 ";
     assert_eq!(check(config, &["--effective"]).stdout, shown);

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use corsgate::cors::{Reason, Scheme};
 use corsgate::decide::{RefusalCode, RequestKind};
 use corsgate::explain::fetch::Credentials;
-use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, Recorded, explain, json, text};
+use corsgate::explain::{Cause, Configuration, Outcome, Preflight, Question, RecordedRequest, explain, json, text};
 use corsgate::snapshot::{CompileEnv, Loaded, load};
 use corsgate::terminal::{Paint, Width};
 use proptest::prelude::*;
@@ -138,18 +138,21 @@ fn an_invalid_question_prints_its_remedy() {
         (&["--origin", origin, "https://"], "is not a URL"),
         (&["--origin", origin, "https://[::1/orders"], "is not a URL"),
         (&["--origin", origin, "https://api.example:99999/"], "is not a URL"),
-        (&["--origin", origin, "https://user:secret@api.example/"], "leave out what stands before the `@`"),
+        (&["--origin", origin, "https://user:secret@api.example/"], "remove the part before the `@`"),
         (&["--origin", origin, "https://api.example/a\nb"], "has the character '\\n'"),
         (&["--origin", origin, "--method", "P T", url], "`P T` is not a method"),
         (&["--origin", origin, "--method", "", url], "is not a method"),
         (&["--origin", origin, "--method", "trace", url], "no page can send `trace`"),
         (&["--origin", origin, "--header", "X Id: 1", url], "is not a header; write `Name: value`"),
         (&["--origin", origin, "--header", "X-Id: a\r\nOrigin: b", url], "is not a header"),
-        (&["--origin", origin, "--header", "Cookie: a=1", url], "write `--credentials`"),
-        (&["--origin", origin, "--header", "Origin: https://b.example", url], "write `--origin`"),
-        (&["--origin", origin, "--header", "Sec-Fetch-Mode: cors", url], "browsers ignore the attempt"),
+        (&["--origin", origin, "--header", "Cookie: a=1", url], "use `--credentials` instead"),
+        (
+            &["--origin", origin, "--header", "Origin: https://b.example", url],
+            "--header: a page cannot set `Origin`; use `--origin` instead",
+        ),
+        (&["--origin", origin, "--header", "Sec-Fetch-Mode: cors", url], "browsers ignore it"),
         (&["--origin", origin, "--upstream-header", "X-Total", url], "write `Name: value`"),
-        (&["--origin", origin, "--upstream-status", "101", url], "101 is no status of a response"),
+        (&["--origin", origin, "--upstream-status", "101", url], "101 is not the status of a final response"),
         (&["--origin", origin, "--upstream-status", "99999", url], "99999"),
         (&["--origin", origin, "--reads", "X Total", url], "is not the name of a header"),
         (&[url], "--origin <ORIGIN>"),
@@ -195,7 +198,7 @@ fn a_question_is_parsed_as_a_browser_parses_it() {
         (
             "--origin https://app.example --header 'content-TYPE: text/plain' https://api.example",
             ALLOWED,
-            "none: a plain GET without special headers needs none",
+            "not needed: the method is GET, and no header needs a preflight",
         ),
         (
             "--origin https://app.example --header 'content-TYPE: text/plain; \"' https://api.example",
@@ -206,13 +209,13 @@ fn a_question_is_parsed_as_a_browser_parses_it() {
         (
             "--origin https://app.example --header Accept https://api.example",
             REFUSED,
-            "the value of Accept is not known, and taken for one that has to be asked for",
+            "the value of Accept is not known and is assumed not to be safelisted",
         ),
-        ("--origin https://app.example --method DELETE https://app.example/x", ALLOWED, "CORS has no part in it"),
+        ("--origin https://app.example --method DELETE https://app.example/x", ALLOWED, "so CORS does not apply"),
         (
             "--origin https://app.example --method OPTIONS https://api.example",
             ALLOWED,
-            "takes the page's own OPTIONS for a preflight",
+            "treats the page's own OPTIONS as a preflight",
         ),
         (
             "--origin https://app.example --upstream-status 302 --upstream-header 'Location: /login' https://api.example",
@@ -228,7 +231,7 @@ fn a_question_is_parsed_as_a_browser_parses_it() {
         (
             "--origin https://app.example https://api.example/%2e%2e%2fadmin",
             REFUSED,
-            "answers 400 whatever the policy says",
+            "rejects the request with 400, independent of any policy",
         ),
     ] {
         let output = folder.ask(&format!("explain {arguments}"));
@@ -280,7 +283,7 @@ fn a_recorded_request_is_explained() {
     let read = |text: &str| load(text, CompileEnv::NONE);
     let snapshot = read(SMALL).snapshot.unwrap();
     let configuration = Configuration::new("corsgate.yaml", SMALL, &snapshot, &read);
-    let preflight = Recorded {
+    let preflight = RecordedRequest {
         kind: RequestKind::Preflight,
         scheme: Scheme::Https,
         authority: "api.example",
@@ -291,7 +294,7 @@ fn a_recorded_request_is_explained() {
         requested_headers: Some("x-id,x-trace"),
         credentials: Credentials::Omit,
     };
-    let actual = Recorded {
+    let actual = RecordedRequest {
         kind: RequestKind::Actual,
         method: "DELETE",
         requested_method: None,
@@ -301,30 +304,40 @@ fn a_recorded_request_is_explained() {
     };
     for (recorded, reason, cause, has_fix) in [
         (preflight, "header_not_allowed", "header_not_allowed", true),
-        (Recorded { origin: Some("https://b.example"), ..preflight }, "origin_not_allowed", "origin_not_allowed", true),
         (
-            Recorded { origin: Some("https://a.example, https://b.example"), ..preflight },
+            RecordedRequest { origin: Some("https://b.example"), ..preflight },
+            "origin_not_allowed",
+            "origin_not_allowed",
+            true,
+        ),
+        (
+            RecordedRequest { origin: Some("https://a.example, https://b.example"), ..preflight },
             "origin_invalid",
             "origin_invalid",
             false,
         ),
-        (Recorded { origin: Some("null"), ..preflight }, "origin_null", "origin_null", true),
-        (Recorded { origin: Some("no origin"), ..preflight }, "origin_invalid", "origin_invalid", false),
+        (RecordedRequest { origin: Some("null"), ..preflight }, "origin_null", "origin_null", true),
+        (RecordedRequest { origin: Some("no origin"), ..preflight }, "origin_invalid", "origin_invalid", false),
         (
-            Recorded { origin: Some("https://\u{fffd}\u{0}.example"), ..preflight },
+            RecordedRequest { origin: Some("https://\u{fffd}\u{0}.example"), ..preflight },
             "origin_invalid",
             "origin_invalid",
             false,
         ),
-        (Recorded { requested_method: None, ..preflight }, "header_not_allowed", "header_not_allowed", true),
-        (Recorded { requested_headers: Some(",,"), ..preflight }, "allowed_exact", "", false),
+        (RecordedRequest { requested_method: None, ..preflight }, "header_not_allowed", "header_not_allowed", true),
+        (RecordedRequest { requested_headers: Some(",,"), ..preflight }, "allowed_exact", "", false),
         (actual, "allowed_exact", "credentials_not_allowed", true),
-        (Recorded { credentials: Credentials::Omit, ..actual }, "allowed_exact", "", false),
-        (Recorded { origin: None, ..actual }, "no_origin", "", false),
-        (Recorded { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
-        (Recorded { path: "/a/../b", ..actual }, "ambiguous_path", "ambiguous_path", false),
-        (Recorded { authority: "api example", ..actual }, "bad_host", "bad_host", false),
-        (Recorded { authority: "", path: "", method: "", origin: Some(""), ..actual }, "bad_host", "bad_host", false),
+        (RecordedRequest { credentials: Credentials::Omit, ..actual }, "allowed_exact", "", false),
+        (RecordedRequest { origin: None, ..actual }, "no_origin", "", false),
+        (RecordedRequest { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
+        (RecordedRequest { path: "/a/../b", ..actual }, "ambiguous_path", "ambiguous_path", false),
+        (RecordedRequest { authority: "api example", ..actual }, "bad_host", "bad_host", false),
+        (
+            RecordedRequest { authority: "", path: "", method: "", origin: Some(""), ..actual },
+            "bad_host",
+            "bad_host",
+            false,
+        ),
     ] {
         let explanation = explain(&Question::recorded(&recorded), &configuration);
         let found = explanation.cause.as_ref().map_or("", Cause::code);
@@ -335,19 +348,19 @@ fn a_recorded_request_is_explained() {
     }
     // The text format.
     for (recorded, phrase) in [
-        (preflight, "this request was the preflight"),
+        (preflight, "this request is the preflight"),
         (
-            Recorded { origin: None, path: "/a/../b", ..actual },
-            "The request has no Origin, so that CORS has no part in it",
+            RecordedRequest { origin: None, path: "/a/../b", ..actual },
+            "The request has no Origin, so CORS does not apply to it",
         ),
-        (Recorded { origin: None, ..actual }, "none: without an Origin CORS has no part in it"),
+        (RecordedRequest { origin: None, ..actual }, "not needed: the request has no Origin, so CORS does not apply"),
     ] {
         let explanation = explain(&Question::recorded(&recorded), &configuration);
         let text = text(&explanation, Paint::Plain, Width::DEFAULT);
         assert!(says(&text, phrase), "{phrase}\n{text}");
     }
-    // The request as it was received, even where a browser would write it differently.
-    let odd = Recorded { requested_headers: Some("X-Trace , x-id"), ..preflight };
+    // As it came, also where a browser would have written it otherwise.
+    let odd = RecordedRequest { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
     assert_eq!(explanation.preflight, Preflight::Recorded);
     assert!(
@@ -380,29 +393,29 @@ fn the_default_port_is_that_of_the_listener() {
     let (plain, moved) = ("{ address: 127.0.0.1:9080 }", "{ address: 127.0.0.1:9080, redirect_to_https: 9443 }");
     let moved_to_443 = "{ address: 127.0.0.1:9080, redirect_to_https: true }";
     let on = |port: u16| format!("{{ address: 127.0.0.1:{port}, {tls} }}");
-    let mixed = "as mixed content, before CORS is looked at;";
-    let nobody = "No listener of this file has port";
+    let mixed = "as mixed content, before they check CORS;";
+    let no_listener = "No listener of this file has port";
     for (listeners, url, phrase) in [
-        (plain.to_owned(), "http://api.example:31080", Some(format!("{mixed} no listener of this file speaks TLS."))),
-        (moved.to_owned(), "http://api.example:9080", Some(format!("{mixed} ask for https://api.example:9443."))),
-        (moved_to_443.to_owned(), "http://api.example:9080", Some(format!("{mixed} ask for https://api.example."))),
+        (plain.to_owned(), "http://api.example:31080", Some(format!("{mixed} no listener of this file has TLS."))),
+        (moved.to_owned(), "http://api.example:9080", Some(format!("{mixed} use https://api.example:9443."))),
+        (moved_to_443.to_owned(), "http://api.example:9080", Some(format!("{mixed} use https://api.example."))),
         (
             format!("{plain}, {}", on(8443)),
             "http://api.example",
-            Some(format!("{mixed} ask for https://api.example:8443.")),
+            Some(format!("{mixed} use https://api.example:8443.")),
         ),
         (
             format!("{}, {}", on(8443), on(443)),
             "http://api.example:8080",
-            Some(format!("{mixed} ask for https://api.example.")),
+            Some(format!("{mixed} use https://api.example.")),
         ),
         (
             plain.to_owned(),
             "https://api.example:8443",
-            Some(format!("{nobody} 8443; this is right only behind something that has.")),
+            Some(format!("{no_listener} 8443. Use this port only if a component in front of corsgate has it.")),
         ),
-        (plain.to_owned(), "https://api.example:9080", Some("with port 9080 speaks no TLS;".to_owned())),
-        (on(8443), "http://api.example:8443", Some("with port 8443 speaks only TLS;".to_owned())),
+        (plain.to_owned(), "https://api.example:9080", Some("with port 9080 has no TLS.".to_owned())),
+        (on(8443), "http://api.example:8443", Some("with port 8443 accepts only TLS.".to_owned())),
         (format!("{plain}, {}", on(8443)), "https://api.example:8443", None),
         (plain.to_owned(), "https://api.example", None),
         // Browsers leave out the default port of the scheme.

@@ -1,0 +1,243 @@
+//! Finds the cause of a refusal, and its place in the file.
+
+use super::near_miss::NearMiss;
+use super::{Cause, InvalidOrigin, RouteConfig};
+use crate::config::Document;
+use crate::cors::{self, MAX_ORIGIN, OriginPattern};
+use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request};
+use crate::domain::split_port;
+use crate::explain::fetch::{Credentials, NetworkError};
+use crate::explain::question::Question;
+use crate::explain::simulation::{PageResult, Simulation, Step};
+use crate::notation::List;
+use crate::problem::{KeyPath, PathStep};
+use crate::snapshot::{Level, RoutePlace, Snapshot};
+
+/// The cause of a refusal and the key where it can be fixed. Without a cause the request passes.
+pub(in crate::explain) struct Diagnosis {
+    pub(in crate::explain) cause: Option<Cause>,
+    pub(in crate::explain) at: Option<KeyPath>,
+}
+
+impl Diagnosis {
+    pub(in crate::explain) fn of(
+        question: &Question,
+        simulation: &Simulation<'_>,
+        snapshot: &Snapshot,
+        document: &Document,
+    ) -> Self {
+        let last = simulation.last();
+        let verdict = &last.exchange.verdict;
+        let none = Diagnosis { cause: None, at: None };
+        let config = verdict.route.map(|found| RouteConfig { document, route: found.route });
+        let error = match &simulation.result {
+            PageResult::Response => return none,
+            PageResult::Unreadable(names) => {
+                let at = config.and_then(|config| config.policy_key("expose_headers"));
+                return Diagnosis { cause: Some(Cause::NotExposed(names.clone())), at };
+            }
+            PageResult::Rejected => None,
+            PageResult::Blocked(error) => Some(error),
+        };
+        if let Action::Refuse(refusal) = verdict.action
+            && !matches!(refusal, Refusal::OriginRejected(_))
+        {
+            return Self::of_refusal(refusal, last, snapshot, document);
+        }
+        let Some(config) = config else { return none };
+        let Some(reason) = verdict.outcome.reason() else { return none };
+        // The browser checks credentials before methods and headers. The gateway cannot: a preflight has none.
+        if reason != cors::Reason::NoPolicy {
+            let any_origin = match error {
+                Some(NetworkError::WildcardWithCredentials) => Some(true),
+                Some(NetworkError::NoAllowCredentials) => Some(false),
+                _ => None,
+            };
+            if let Some(any_origin) = any_origin {
+                let cause = Some(Cause::CredentialsNotAllowed { any_origin });
+                return Diagnosis { cause, at: config.policy_key("allow_credentials") };
+            }
+        }
+        let (cause, at) = match reason {
+            cors::Reason::NoPolicy => {
+                let error = error.cloned().unwrap_or(NetworkError::NoAllowOrigin);
+                match &config.route.cors {
+                    None => (Cause::NoPolicy(error), Some(config.route.at())),
+                    Some(place) => {
+                        let shadowed = config.outer_policies(place.level).next().map(|(level, _)| level);
+                        (Cause::PolicyOff { level: place.level, shadowed, error }, config.route.cors_at())
+                    }
+                }
+            }
+            cors::Reason::OriginNull if simulation.steps.iter().any(|step| step.origin != "null") => {
+                (Cause::OriginLost { to: last.url.to_string() }, None)
+            }
+            cors::Reason::OriginNull => (Cause::OriginNull, config.origins_at()),
+            cors::Reason::OriginInvalid => (Cause::OriginInvalid(invalid_origin(question)), None),
+            cors::Reason::OriginNotAllowed | cors::Reason::SameOrigin | cors::Reason::NoOrigin => {
+                let near_miss = NearMiss::find(&config, &last.origin);
+                let at = near_miss.as_ref().map(|(_, at)| at.clone()).or_else(|| config.origins_at());
+                let has_credentials = question.credentials == Credentials::Include
+                    || config.settings().is_some_and(|(settings, _)| settings.allow_credentials);
+                let is_insecure = match OriginPattern::parse(&last.origin) {
+                    Ok(OriginPattern::Tuple(origin)) => origin.is_insecure(),
+                    _ => false,
+                };
+                let cause = Cause::OriginNotAllowed {
+                    origin: last.origin.clone(),
+                    insecure: has_credentials && is_insecure,
+                    near_miss: near_miss.map(|(near_miss, _)| near_miss),
+                    shadowed: config.shadowed_policy(last),
+                    level: config.route.cors.as_ref().map_or(Level::Top, |place| place.level),
+                };
+                (cause, at)
+            }
+            cors::Reason::MethodNotAllowed => {
+                let method = simulation.fetch_at(last).normalised_method();
+                let settings = config.settings().map(|(settings, _)| settings);
+                let listed = settings.and_then(|settings| settings.allow_methods.as_ref()).map(List::entries);
+                let listed = listed.unwrap_or_default().to_vec();
+                let other_case = known_in_other_case(&method, listed.iter().map(String::as_str));
+                (Cause::MethodNotAllowed { method, listed, other_case }, config.policy_key("allow_methods"))
+            }
+            cors::Reason::HeaderNotAllowed => {
+                let (names, star) = config.missing_headers(&last.requested_headers());
+                let names = names.iter().map(|name| question.page_spelling(name)).collect();
+                (Cause::HeadersNotAllowed { names, star }, config.policy_key("allow_headers"))
+            }
+            cors::Reason::HeaderListTooLong => (Cause::HeaderListTooLong, None),
+            cors::Reason::AllowedAny
+            | cors::Reason::AllowedExact
+            | cors::Reason::AllowedPattern
+            | cors::Reason::AllowedRegex => match error {
+                Some(error) => (Cause::Upstream(error.clone()), None),
+                None => return none,
+            },
+        };
+        Diagnosis { cause: Some(cause), at }
+    }
+
+    fn of_refusal(refusal: Refusal<'_>, last: &Step<'_>, snapshot: &Snapshot, document: &Document) -> Self {
+        let host = split_port(&last.url.authority).0.to_ascii_lowercase();
+        let services = KeyPath(vec![PathStep::Key("services".into())]);
+        let (cause, at) = match refusal {
+            Refusal::UnknownHost => {
+                let hosts = document.services.iter().flatten().filter_map(|service| service.hosts.as_ref());
+                let similar = nearest(&host, hosts.flat_map(List::entries));
+                (Cause::UnknownHost { host, similar }, Some(services))
+            }
+            Refusal::UnknownPath => {
+                let path = last.url.path().to_owned();
+                let candidates = routes_of_host(document, &host);
+                let paths = candidates.iter().flat_map(|(_, paths)| paths.iter());
+                let similar = nearest(&path, paths).or_else(|| {
+                    let first = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
+                    let all = candidates.iter().flat_map(|(_, paths)| paths.iter());
+                    all.into_iter().find(|known| !first(known).is_empty() && first(known) == first(&path)).cloned()
+                });
+                let at = candidates.first().map(|(place, _)| place.at(Level::Service));
+                (Cause::UnknownPath { path, similar }, at.or(Some(services)))
+            }
+            Refusal::MethodNotAllowed(allow) => {
+                let allow = allow.to_str().unwrap_or_default().to_owned();
+                let method = last.routed_method();
+                let at = routes_of_path(last, &allow, snapshot).first().map(|place| {
+                    let mut at = place.at(Level::Route);
+                    at.0.push(PathStep::Key("methods".into()));
+                    at
+                });
+                let other_case = known_in_other_case(&method, allow.split(',').map(str::trim));
+                (Cause::NoRouteForMethod { method, allow, other_case }, at)
+            }
+            refusal => {
+                let status = refusal.status().as_u16();
+                let (code, explanation) = (refusal.code(), refusal.explanation().trim_end());
+                (Cause::RefusedByGateway { code, status, explanation }, None)
+            }
+        };
+        Diagnosis { cause: Some(cause), at }
+    }
+}
+
+// --- methods
+
+/// The known method that differs from `method` only in case. PATCH is always known: it is the only common method that
+/// browsers do not change to upper case (Fetch, "normalize a method").
+pub(in crate::explain) fn known_in_other_case<'w>(
+    method: &str,
+    known: impl Iterator<Item = &'w str>,
+) -> Option<String> {
+    let same = std::iter::once("PATCH").chain(known).find(|word| word.eq_ignore_ascii_case(method))?;
+    (same != method).then(|| same.to_owned())
+}
+
+// --- routes
+
+/// The routes that accept the path of a step with one of the methods in `allow`: decides a request for each method.
+pub(in crate::explain) fn routes_of_path(step: &Step<'_>, allow: &str, snapshot: &Snapshot) -> Vec<RoutePlace> {
+    let mut places = Vec::new();
+    for method in allow.split(',').filter_map(|method| http::Method::from_bytes(method.trim().as_bytes()).ok()) {
+        let request = Request {
+            method: &method,
+            path: step.url.path().as_bytes(),
+            target_length: step.url.path_and_query.len(),
+            version: http::Version::HTTP_11,
+            scheme: step.url.scheme,
+            authority: Some(&step.url.authority),
+            headers: &http::HeaderMap::new(),
+            framing: Framing::Clear,
+            connection: ConnectionFacts::default(),
+        };
+        if let Some(found) = snapshot.decide(&request).route
+            && !places.contains(&found.route.place)
+        {
+            places.push(found.route.place);
+        }
+    }
+    places
+}
+
+/// The routes of all services that a host can belong to, with their paths. This ignores the precedence of hosts: a fix is
+/// tried before it is offered.
+pub(in crate::explain) fn routes_of_host(document: &Document, host: &str) -> Vec<(RoutePlace, Vec<String>)> {
+    let covers = |pattern: &String| match pattern.strip_prefix("*.") {
+        Some(base) => host.strip_suffix(base).is_some_and(|front| front.ends_with('.')),
+        None => pattern.eq_ignore_ascii_case(host),
+    };
+    let mut found = Vec::new();
+    for (i, service) in document.services.iter().flatten().enumerate() {
+        if !service.hosts.as_ref().is_none_or(|hosts| hosts.entries().iter().any(covers)) {
+            continue;
+        }
+        for (j, route) in service.routes.iter().flatten().enumerate() {
+            let place = RoutePlace { service: number(i), route: Some(number(j)) };
+            found.push((place, route.paths.as_ref().map(|paths| paths.entries().to_vec()).unwrap_or_default()));
+        }
+    }
+    found
+}
+
+fn number(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+fn invalid_origin(question: &Question) -> InvalidOrigin {
+    match &*question.origins {
+        [origin] if origin.contains(',') => InvalidOrigin::Several,
+        [origin] if origin.len() > MAX_ORIGIN => InvalidOrigin::TooLong,
+        [_] => InvalidOrigin::Characters,
+        _ => InvalidOrigin::Several,
+    }
+}
+
+/// The known word that is most similar, if it is similar enough.
+fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w String>) -> Option<String> {
+    // Limits the work, which grows with the square of the length.
+    let fits = |candidate: &&String| candidate.len() <= MAX_ORIGIN && word.len() <= MAX_ORIGIN;
+    known
+        .filter(fits)
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 6))
+        .min()
+        .map(|(_, candidate)| candidate.clone())
+}

@@ -1,0 +1,104 @@
+//! The route of a request, with the part of the document that configures it.
+
+use std::sync::Arc;
+
+use crate::config::Document;
+use crate::cors::{self, CorsRequest, OriginSets, Origins, Policy, Settings};
+use crate::explain::simulation::Step;
+use crate::notation::List;
+use crate::problem::{At, KeyPath, PathStep, Problems};
+use crate::snapshot::{Level, Route};
+
+/// A compiled route and the document that it came from.
+#[derive(Clone, Copy)]
+pub(in crate::explain) struct RouteConfig<'d> {
+    pub(in crate::explain) document: &'d Document,
+    pub(in crate::explain) route: &'d Route,
+}
+
+impl<'d> RouteConfig<'d> {
+    /// The settings of the route's policy, and their place.
+    pub(in crate::explain) fn settings(&self) -> Option<(&'d Settings, KeyPath)> {
+        let at = self.route.policy_at()?;
+        let place = self.route.cors.as_ref()?;
+        Some((self.document.settings(self.route.place.cors(self.document, place.level)?)?, at))
+    }
+
+    /// The policies of the levels outside `level`, from the service to the top of the file.
+    pub(super) fn outer_policies(&self, level: Level) -> impl Iterator<Item = (Level, &'d Settings)> {
+        let levels = [Level::Service, Level::Top].into_iter().filter(move |other| *other < level);
+        let (document, place) = (self.document, self.route.place);
+        levels.filter_map(move |level| Some((level, document.settings(place.cors(document, level)?)?)))
+    }
+
+    /// The place of a key of the policy, whether or not the policy has the key.
+    pub(in crate::explain) fn policy_key(&self, key: &str) -> Option<KeyPath> {
+        let mut at = self.route.policy_at()?;
+        at.0.push(PathStep::Key(key.into()));
+        Some(at)
+    }
+
+    /// The first key of the policy that allows origins.
+    pub(super) fn origins_at(&self) -> Option<KeyPath> {
+        let (settings, _) = self.settings()?;
+        let key = match settings {
+            Settings { allow_origins: Some(_), .. } => "allow_origins",
+            Settings { allow_origin_sets: Some(_), .. } => "allow_origin_sets",
+            _ => "allow_origins_by_regex",
+        };
+        self.policy_key(key)
+    }
+
+    /// The origins that the policy lists, directly or in an origin set, with their places.
+    pub(super) fn listed_origins(&self) -> Vec<(String, KeyPath)> {
+        let Some((settings, at)) = self.settings() else { return Vec::new() };
+        let below =
+            |at: &KeyPath, key: &str| KeyPath(at.0.iter().cloned().chain([PathStep::Key(key.into())]).collect());
+        let entries = |list: &List, at: &KeyPath| -> Vec<(String, KeyPath)> {
+            let index = |i| KeyPath(at.0.iter().cloned().chain([PathStep::Index(i)]).collect());
+            list.entries().iter().enumerate().map(|(i, entry)| (entry.clone(), index(i))).collect()
+        };
+        let mut all = match &settings.allow_origins {
+            Some(list) => entries(list, &below(&at, "allow_origins")),
+            None => Vec::new(),
+        };
+        let root = KeyPath(vec![PathStep::Key("origin_sets".into())]);
+        for name in settings.allow_origin_sets.iter().flat_map(List::entries) {
+            if let Some((_, list)) = self.document.origin_sets.0.iter().find(|(known, _)| known == name) {
+                all.extend(entries(list, &below(&root, name)));
+            }
+        }
+        all
+    }
+
+    /// The outer level whose policy would allow the origin, if the route's own policy did not replace it.
+    pub(super) fn shadowed_policy(&self, step: &Step<'_>) -> Option<Level> {
+        let level = self.route.cors.as_ref()?.level;
+        let facts = CorsRequest {
+            method: &step.method,
+            headers: &step.headers,
+            scheme: step.url.scheme,
+            authority: &step.url.authority,
+        };
+        let sets = origin_sets(self.document);
+        let allows = |settings: &Settings| {
+            let policy = Policy::compile(settings, &sets, &At::root(), &mut Problems::default());
+            policy.is_some_and(|policy| policy.decide(&facts).edits.value(cors::Field::AllowOrigin).is_some())
+        };
+        self.outer_policies(level).find(|(_, settings)| allows(settings)).map(|(level, _)| level)
+    }
+
+    /// The names that `allow_headers` does not allow, and whether it has a `*`.
+    pub(in crate::explain) fn missing_headers(&self, names: &[String]) -> (Vec<String>, bool) {
+        let list = self.settings().and_then(|(settings, _)| settings.allow_headers.as_ref()).map(List::entries);
+        let star = list.is_none_or(|list| list.iter().any(|entry| entry == "*"));
+        let listed = |name: &str| list.unwrap_or_default().iter().any(|entry| entry.eq_ignore_ascii_case(name));
+        let lacks = |name: &&String| !listed(name) && (!star || name.eq_ignore_ascii_case("authorization"));
+        (names.iter().filter(lacks).cloned().collect(), star)
+    }
+}
+
+fn origin_sets(document: &Document) -> OriginSets {
+    let compile = |list| Origins::compile(list, &At::root(), &mut Problems::default()).map(Arc::new);
+    document.origin_sets.0.iter().map(|(name, list)| (name.clone(), compile(list))).collect()
+}

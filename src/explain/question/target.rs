@@ -1,0 +1,88 @@
+//! The URL of a request, as a browser reads it.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use super::{InvalidQuestion, QuestionPart};
+use crate::cors::Scheme;
+
+/// The URL of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::explain) struct Target {
+    pub(in crate::explain) scheme: Scheme,
+    /// Host, and port unless it is the scheme's default: the value of `Host` that a browser sends.
+    pub(in crate::explain) authority: String,
+    pub(in crate::explain) path_and_query: String,
+}
+
+impl Target {
+    /// Reads a URL as browsers do (URL standard): removes dot segments, default ports and the fragment.
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidQuestion> {
+        let invalid = |reason| InvalidQuestion::new(QuestionPart::Url, reason);
+        let not_a_url = |why: &str| {
+            invalid(format!("`{text}` is not a URL: {why}; write for example `https://api.example/orders`"))
+        };
+        if let Some(c) = text.chars().find(|c| c.is_control() || c.is_whitespace()) {
+            return Err(not_a_url(&format!("it has the character {c:?}")));
+        }
+        let url = Url::parse(text).map_err(|error| not_a_url(&error.to_string()))?;
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(invalid(format!("`{text}` is neither http nor https; write `https://` and the rest"))),
+        };
+        // Fetch, "new Request", step 5.5.
+        if !url.username().is_empty() || url.password().is_some() {
+            let reason = format!("`{text}` has a user part, and fetch() rejects it; remove the part before the `@`");
+            return Err(invalid(reason));
+        }
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(host @ Host::Ipv6(_)) => host.to_string(),
+            None => return Err(not_a_url("it has no host")),
+        };
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Target { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
+    }
+
+    /// The URL of a `Location` in a response to this URL; None if it is not an http or https URL.
+    pub(in crate::explain) fn join(&self, location: &str) -> Option<Self> {
+        let next = Url::parse(&self.to_string()).ok()?.join(location).ok()?;
+        Self::parse(next.as_str()).ok()
+    }
+
+    /// The path, without its query.
+    pub(in crate::explain) fn path(&self) -> &str {
+        self.path_and_query.split('?').next().unwrap_or_default()
+    }
+
+    /// The serialised origin of the URL.
+    pub(in crate::explain) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme_name(), self.authority)
+    }
+
+    fn scheme_name(&self) -> &'static str {
+        match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port that a client connects to.
+    pub(in crate::explain) fn port(&self) -> u16 {
+        let default = match self.scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        crate::domain::split_port(&self.authority).1.and_then(|port| port.parse().ok()).unwrap_or(default)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin(), self.path_and_query)
+    }
+}
