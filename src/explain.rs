@@ -4,8 +4,8 @@
 //! [`Configuration`]: the route and the policy that apply, the requests and responses on the wire, the result of the
 //! browser's checks, and the edit. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] print it.
 //!
-//! The code that serves requests makes the responses, through [`Exchange`]; [`fetch`] checks them by the Fetch standard.
-//! Nothing here reads a file or needs a running process.
+//! The code that serves requests makes the responses, through [`Exchange`]; [`fetch`] checks them by the Fetch
+//! standard. Nothing here reads a file or needs a running process.
 //!
 //! ```
 //! use corsgate::explain::{Configuration, Outcome, Question, explain};
@@ -214,8 +214,8 @@ pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explan
     explanation
 }
 
-/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of the
-/// errors in `problems` can be fixed in more than one way.
+/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of
+/// the errors in `problems` can be fixed in more than one way.
 pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Problems, load: Load<'_>) -> Option<Fix> {
     fix::repair(question, name, text, problems, load)
 }
@@ -270,8 +270,8 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
 // === impl Configuration, Place, MatchedRoute, WireExchange ===
 
 impl<'a> Configuration<'a> {
-    /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an edited
-    /// text.
+    /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an
+    /// edited text.
     pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, load: Load<'a>) -> Self {
         Configuration { name, text, snapshot, load }
     }

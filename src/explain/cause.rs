@@ -1,5 +1,5 @@
-//! The cause of a refusal: what is wrong in the file, the page or the upstream, and advice if an edit of the file is not the
-//! only fix, or not the best one.
+//! The cause of a refusal: what is wrong in the file, the page or the upstream, and advice if an edit of the file is
+//! not the only fix, or not the best one.
 
 mod diagnosis;
 mod near_miss;
@@ -200,8 +200,12 @@ impl Cause {
             }
             Cause::Upstream(error) => format!("the policy allows the request, but {error}"),
             Cause::NotExposed(names) => {
-                let names = names.join(", ");
-                format!("the page gets the response, but cannot read {names}: not in Access-Control-Expose-Headers")
+                let them = if names.len() == 1 { "it" } else { "them" };
+                format!(
+                    "the page gets the response, but cannot read {}, because Access-Control-Expose-Headers does not list \
+                     {them}",
+                    names.join(", ")
+                )
             }
         }
     }

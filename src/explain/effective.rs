@@ -1,5 +1,5 @@
-//! The effective configuration of each route: every value, including inherited values, named policies and defaults, with
-//! the line of the file that sets it. `check --effective` and the admin listener print it.
+//! The effective configuration of each route: every value, including inherited values, named policies and defaults,
+//! with the line of the file that sets it. `check --effective` and the admin listener print it.
 
 use std::fmt::Write as _;
 

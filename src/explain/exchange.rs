@@ -1,7 +1,7 @@
 //! One exchange: a request, and the head of the response that the running gateway would send.
 //!
-//! The steps are those of the proxy, on plain values: decide, make or forward the response, apply the edits. Nothing here
-//! depends on a browser.
+//! The steps are those of the proxy, on plain values: decide, make or forward the response, apply the edits. Nothing
+//! here depends on a browser.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 

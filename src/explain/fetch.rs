@@ -162,7 +162,8 @@ impl Fetch<'_> {
     ) -> Result<PreflightCacheEntry, NetworkError> {
         self.check(headers)?;
         if !status.is_success() {
-            // The preflight does not follow redirects (CORS-preflight fetch, step 6), and a redirect is not an ok status.
+            // The preflight does not follow redirects (CORS-preflight fetch, step 6), and a redirect is not an ok
+            // status.
             return Err(match status.is_redirection() {
                 true => NetworkError::PreflightRedirect(status.as_u16()),
                 false => NetworkError::PreflightStatus(status.as_u16()),
@@ -242,8 +243,8 @@ impl Fetch<'_> {
         reasons
     }
 
-    /// The message of the browser's console for an error, similar to the messages of browsers. `url` is the URL in quotes,
-    /// with the URL that redirected to it.
+    /// The message of the browser's console for an error, similar to the messages of browsers. `url` is the URL in
+    /// quotes, with the URL that redirected to it.
     pub(crate) fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
         let response = match stage {
             Stage::Preflight => "the response to the preflight request does not pass the access control check: ",

@@ -1,8 +1,8 @@
 //! The smallest edit of the file that allows a request.
 //!
-//! Edits are tried, not derived. Each cause has a few candidates. A candidate is applied to the text, the text is loaded, and
-//! the question is simulated again: then the request passes, or there is another cause. So an offered edit works, whatever
-//! else is in the file.
+//! Edits are tried, not derived. Each cause has a few candidates. A candidate is applied to the text, the text is
+//! loaded, and the question is simulated again: then the request passes, or there is another cause. So an offered edit
+//! works, also together with the rest of the file.
 
 mod candidates;
 mod widening;
@@ -82,8 +82,8 @@ pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> Fi
     FixResult::Fix(attempt.fix(configuration.name, configuration.text))
 }
 
-/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of the
-/// errors can be fixed in more than one way.
+/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of
+/// the errors can be fixed in more than one way.
 pub(super) fn repair(
     question: &Question,
     name: &str,
@@ -120,7 +120,7 @@ pub(super) fn repair(
 enum NoFix {
     /// The last step makes the file invalid, with these errors.
     Rejected(Vec<Problem>),
-    /// No candidate leads on.
+    /// No candidate removes the cause.
     NotFound,
 }
 
@@ -153,7 +153,7 @@ impl Attempt {
             let cause = Diagnosis::of(question, &simulation, snapshot, &document).cause.ok_or(NoFix::NotFound)?;
             let context = FixContext { question, simulation: &simulation, snapshot, document: &document };
             let candidates = context.candidates(&cause);
-            // Candidates for routing are sorted by similarity: the first one that leads on is the best.
+            // Candidates for routing are sorted by similarity: the first one that removes the cause is the best.
             let is_about_routing = matches!(cause, Cause::UnknownHost { .. } | Cause::UnknownPath { .. });
             causes.push(cause);
             let mut best: Option<(Candidate, String, Snapshot, bool)> = None;
@@ -166,8 +166,9 @@ impl Attempt {
                 }
                 let Loaded { snapshot, problems } = (configuration.load)(&edited);
                 let Some(snapshot) = snapshot else {
-                    // The candidate with the fewest errors is the best. Its errors are not repaired here: an edit of a valid
-                    // file can only make an error about an allowed origin, and the operator must decide about that.
+                    // The candidate with the fewest errors is the best. Its errors are not repaired here: an edit of a
+                    // valid file can only make an error about an allowed origin, and the operator must decide about
+                    // that.
                     let errors: Vec<Problem> = errors(&problems).cloned().collect();
                     if rejected.as_ref().is_none_or(|(_, fewest)| errors.len() < fewest.len()) {
                         rejected = Some((candidate.step, errors));
@@ -220,8 +221,8 @@ impl Attempt {
             });
             edits.push((problem.at.clone(), replacement));
         }
-        // From the last place to the first, so that a removed entry does not change the index of another edit. Names of keys
-        // are replaced last, because the paths of other edits contain them.
+        // From the last place to the first, so that a removed entry does not change the index of another edit. Names of
+        // keys are replaced last, because the paths of other edits contain them.
         edits.sort_by(|(a, _), (b, _)| b.cmp(a));
         edits.sort_by_key(|(_, replacement)| matches!(replacement, Replacement::Key(_)));
         for (at, replacement) in &edits {

@@ -103,8 +103,8 @@ fn is_mixed_content(question: &Question) -> bool {
     question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !loopback
 }
 
-/// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it, or the
-/// port of the first TLS listener.
+/// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,
+/// or the port of the first TLS listener.
 fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
     let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
     let mut ports = with_tls.map(|listener| listener.address.port());
@@ -113,7 +113,8 @@ fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
         .or_else(|| ports.next())
 }
 
-/// Warns if the URL names a port that no listener has. Not for recorded requests, which did arrive, nor for default ports.
+/// Warns if the URL names a port that no listener has. Not for recorded requests, which did arrive, nor for default
+/// ports.
 fn note_on_port(snapshot: &Snapshot, question: &Question) -> Option<String> {
     if !matches!(question.source, QuestionSource::Page) {
         return None;

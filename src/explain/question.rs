@@ -1,7 +1,7 @@
 //! The question that [`explain`](super::explain) answers: a page's `fetch()`, or a request that the gateway received.
 //!
-//! The parts of a question are checked when they are set, so every [`Question`] is one that can be simulated. The error,
-//! [`InvalidQuestion`], names the part and not the command-line flag that set it.
+//! The parts of a question are checked when they are set, so every [`Question`] is one that can be simulated. The
+//! error, [`InvalidQuestion`], names the part and not the command-line flag that set it.
 
 mod invalid;
 mod target;
@@ -62,8 +62,8 @@ pub(super) enum QuestionSource {
     Page,
     /// A recorded request that is not a preflight.
     Request,
-    /// A recorded preflight, with the `Access-Control-Request-*` fields that it had. They are used instead of those that
-    /// a browser would send.
+    /// A recorded preflight, with the `Access-Control-Request-*` fields that it had. They are used instead of those
+    /// that a browser would send.
     Preflight(Vec<(&'static str, String)>),
 }
 

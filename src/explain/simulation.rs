@@ -1,5 +1,5 @@
-//! A simulation of a page's request: the requests of the browser, the gateway's responses, and the browser's checks (Fetch,
-//! "HTTP fetch" and "HTTP-redirect fetch"). It ends at the step where a browser would stop.
+//! A simulation of a page's request: the requests of the browser, the gateway's responses, and the browser's checks
+//! (Fetch, "HTTP fetch" and "HTTP-redirect fetch"). It ends at the step where a browser would stop.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
@@ -159,8 +159,8 @@ impl<'s> Simulation<'s> {
                 }
                 return simulation;
             };
-            // HTTP-redirect fetch, steps 12 and 13: a redirect to another origin removes Authorization; if the redirecting
-            // URL was cross-origin too, the request's origin becomes opaque.
+            // HTTP-redirect fetch, steps 12 and 13: a redirect to another origin removes Authorization; if the
+            // redirecting URL was cross-origin too, the request's origin becomes opaque.
             if next.origin() != url.origin() {
                 headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
                 if page != url.origin() && !origins.is_empty() {
@@ -221,8 +221,8 @@ impl<'s> Step<'s> {
         let mut headers = HeaderMap::new();
         for (name, value) in &fields {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                // A recorded value that is not a valid field value was no valid origin, method or list of names either: `,`
-                // stands for it.
+                // A recorded value that is not a valid field value was no valid origin, method or list of names either:
+                // `,` stands for it.
                 let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
                 headers.append(name, value);
             }
@@ -243,8 +243,8 @@ impl<'s> Step<'s> {
     }
 }
 
-/// The https port to which the file redirects a plain URL. This is the setting of the plain listener with the URL's port,
-/// or of the first plain listener if no port matches, because a load balancer often maps ports.
+/// The https port to which the file redirects a plain URL. This is the setting of the plain listener with the URL's
+/// port, or of the first plain listener if no port matches, because a load balancer often maps ports.
 pub(super) fn redirect(snapshot: &Snapshot, url: &Target) -> Option<u16> {
     let plain = || snapshot.listeners().iter().filter(|listener| listener.tls.is_none());
     let listener = plain().find(|listener| listener.address.port() == url.port()).or_else(|| plain().next());

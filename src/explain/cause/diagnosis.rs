@@ -197,8 +197,8 @@ pub(in crate::explain) fn routes_of_path(step: &Step<'_>, allow: &str, snapshot:
     places
 }
 
-/// The routes of all services that a host can belong to, with their paths. This ignores the precedence of hosts: a fix is
-/// tried before it is offered.
+/// The routes of all services that a host can belong to, with their paths. This ignores the precedence of hosts: a fix
+/// is tried before it is offered.
 pub(in crate::explain) fn routes_of_host(document: &Document, host: &str) -> Vec<(RoutePlace, Vec<String>)> {
     let covers = |pattern: &String| match pattern.strip_prefix("*.") {
         Some(base) => host.strip_suffix(base).is_some_and(|front| front.ends_with('.')),

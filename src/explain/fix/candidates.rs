@@ -72,7 +72,7 @@ impl FixContext<'_> {
         match cause {
             Cause::UnknownHost { host, .. } => self.add_host(host),
             Cause::UnknownPath { path, .. } => self.add_path(path),
-            // The page writes the method in the wrong case: an edit of the file would allow a method that nothing implements.
+            // The page writes the method in the wrong case: the page needs the fix, not the file.
             Cause::NoRouteForMethod { other_case: Some(_), .. }
             | Cause::MethodNotAllowed { other_case: Some(_), .. } => Vec::new(),
             Cause::NoRouteForMethod { method, allow, other_case: None } => self.add_route_method(method, allow),
@@ -275,31 +275,32 @@ impl FixContext<'_> {
         Some(Candidate::new(format!("add `{}` to expose_headers", names.join("`, `")), edits).widens(widening))
     }
 
-    /// Allows credentials. Browsers do not accept `*` with credentials, neither for origins nor for exposed headers: these
-    /// are then listed.
+    /// Allows credentials. Browsers do not accept `*` with credentials, neither for origins nor for exposed headers:
+    /// these are then listed.
     fn allow_credentials(&self) -> Vec<Candidate> {
         let Some((settings, at)) = self.config().and_then(|config| config.settings()) else { return Vec::new() };
         let has_star = |list: &Option<List>| list.iter().flat_map(List::entries).any(|entry| entry == "*");
         let mut edits = vec![Edit::Key(at.clone(), "allow_credentials", NewValue::Literal("true"))];
-        let mut step = "write `allow_credentials: true`".to_owned();
+        let mut steps = vec!["write `allow_credentials: true`".to_owned()];
         if has_star(&settings.expose_headers) {
             if self.question.reads.is_empty() {
                 edits.push(Edit::Remove(below(&at, "expose_headers")));
-                step += "; remove expose_headers";
+                steps.push("remove expose_headers".to_owned());
             } else {
                 let names = NewValue::List(self.question.reads.clone());
                 edits.push(Edit::Key(at.clone(), "expose_headers", names));
-                step += &format!("; write `{}` instead of `*` in expose_headers", self.question.reads.join("`, `"));
+                let names = self.question.reads.join("`, `");
+                steps.push(format!("write `{names}` instead of `*` in expose_headers"));
             }
         }
         if has_star(&settings.allow_origins) {
             let origin = &self.last().origin;
             edits.insert(0, Edit::Key(at.clone(), "allow_origins", NewValue::Text(origin.clone())));
-            step += &format!("; write `{origin}` instead of `*` in allow_origins");
-            return vec![Candidate::new(step, edits).widens(Some(Widening::OthersRefused))];
+            steps.push(format!("write `{origin}` instead of `*` in allow_origins"));
+            return vec![Candidate::new(steps.join("; "), edits).widens(Some(Widening::OthersRefused))];
         }
         let widening = self.all_origins("send credentials and read the responses".to_owned());
-        vec![Candidate::new(step, edits).widens(widening)]
+        vec![Candidate::new(steps.join("; "), edits).widens(widening)]
     }
 
     /// All origins of the policy can then do `action`; None if the policy allows only one origin.
