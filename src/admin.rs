@@ -1,7 +1,7 @@
-//! The admin listener: is the process alive, is it ready, what is in force, how is it going, and what was refused.
+//! The admin listener: liveness, readiness, metrics, the active configuration, a status page, and refused requests.
 //!
-//! For people and monitoring beside the gateway, not for pages: whoever asks must do so by an address or a name that is
-//! the operator's, and no other site's page gets an answer ([`host_check`]). It changes nothing.
+//! It is for operators and monitoring, and is read-only. Requests must use an IP address or a name of the operator, and
+//! requests from pages of other sites are refused ([`host_check`]).
 
 mod host_check;
 mod json;
@@ -27,61 +27,57 @@ use crate::accept::admission::Admission;
 use crate::live::Live;
 use crate::record::Recorder;
 
-pub(crate) use self::limits::Bounded;
+pub(crate) use self::limits::LimitedAdmin;
 use self::metrics::Metrics;
 pub(crate) use self::readiness::Readiness;
 
-/// By which whoever asks knows that it has reached this listener, and not a service behind the gateway.
+/// Value of `Server`. It tells a client that it has reached this listener, not a service behind the gateway.
 pub(crate) const SERVER: &str = "corsgate-admin";
 
-/// What there is to see.
+/// Body of a 404: all paths.
 const PATHS: &str = "\
-/             how it is going, for people
-/livez        whether the process is alive
-/readyz       whether it wants to be sent requests
-/metrics      counts, for Prometheus
-/config       the configuration in force
-/routes       what is in force for every route
+/             status page
+/livez        200 while the process runs
+/readyz       200 while the process accepts requests, 503 while it drains
+/metrics      metrics in Prometheus format
+/config       the active configuration
+/routes       the effective settings of each route
 /refusals     the last refused requests
-/refusals/ID  why one was refused
+/refusals/ID  why a request was refused
 ";
 
-/// Answers for a process.
+/// The app of the admin listener.
 pub(crate) struct AdminServer {
     process: Arc<Process>,
-    /// Pages that are made from the text of the configuration: one at a time, for a large one costs memory as well.
+    /// Renders one page at a time: a page about a large configuration needs much time and memory.
     pages: Arc<Semaphore>,
-    /// What is counted has a queue of its own: monitoring must not go blind because somebody looks at a page.
+    /// `/metrics` has a queue of its own, so that a slow page does not block monitoring.
     scrapes: Arc<Semaphore>,
 }
 
-/// What there is to tell about.
+/// State of the process that the admin listener shows.
 pub(crate) struct Process {
-    /// The configuration in force, and how it came to be.
     pub(crate) live: Arc<Live>,
-    /// Whether it wants to be sent requests.
     pub(crate) readiness: Readiness,
-    /// What requests have left behind.
     pub(crate) recorder: Arc<Recorder>,
-    /// The open connections.
+    /// Open client connections.
     pub(crate) connections: Arc<Admission>,
-    /// What is counted.
     pub(crate) metrics: Metrics,
-    /// When it started.
+    /// Start of the process.
     pub(crate) started: SystemTime,
 }
 
-/// How long a page is waited for that somebody else's is in front of.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time that a request waits for another page to be rendered.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is answered.
+/// A response.
 struct Page {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
 }
 
-/// What is asked for.
+/// A resource of the listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum View {
     Status,
@@ -101,7 +97,6 @@ enum Format {
 // === impl AdminServer ===
 
 impl AdminServer {
-    /// Tells about a process.
     pub(crate) fn new(process: Process) -> Self {
         let queue = || Arc::new(Semaphore::new(1));
         AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue() }
@@ -111,7 +106,7 @@ impl AdminServer {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
         }
-        // Whoever checks these may call the process by any name, and learns nothing but that it lives.
+        // Before the host check: load balancers may use any name, and these responses reveal nothing else.
         match path {
             "/readyz" if !self.process.readiness.is_ready() => {
                 return Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
@@ -127,14 +122,14 @@ impl AdminServer {
             View::Metrics => &self.scrapes,
             View::Status | View::Config | View::Routes | View::Refusals | View::Refusal { .. } => &self.pages,
         };
-        let Ok(Ok(turn)) = timeout(PATIENCE, queue.clone().acquire_owned()).await else {
-            return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Busy with the page of somebody else; ask again.\n");
+        let Ok(Ok(permit)) = timeout(QUEUE_TIMEOUT, queue.clone().acquire_owned()).await else {
+            return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Another page is being rendered; retry.\n");
         };
-        // Large configurations take a while to write out, and whether the process lives must be known meanwhile.
+        // Rendering a large configuration takes long, and `/livez` must respond meanwhile.
         let process = self.process.clone();
         let page = tokio::task::spawn_blocking(move || {
-            // It ends with the work, also when nobody waits for that any more.
-            let _turn = turn;
+            // Held until the page is rendered, even if the client has gone.
+            let _permit = permit;
             process.page(&view)
         });
         let page = page.await;
@@ -145,7 +140,7 @@ impl AdminServer {
 #[async_trait]
 impl ServeHttp for AdminServer {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        limits::asked();
+        limits::header_received();
         let request = session.req_header();
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
         let page = self.answer(&request.method, path, query, &request.headers).await;
@@ -187,7 +182,7 @@ impl View {
 }
 
 impl Process {
-    /// May take a while.
+    /// Renders a page. May take long.
     fn page(&self, view: &View) -> Page {
         match view {
             View::Status => Page {
@@ -217,9 +212,9 @@ impl Process {
     }
 }
 
-/// Why there is nothing to tell about a request.
+/// Body of a 404 for a request id.
 const UNKNOWN_REFUSAL: &str = "\
-No refused request with this id is remembered. Only the last few hundred are, and only those that were refused;
+No refused request with this id is stored. Only the last few hundred refused requests are stored;
 /refusals lists them.
 ";
 
@@ -233,7 +228,7 @@ impl Page {
     }
 }
 
-/// A point in time for people and programs: RFC 3339, in UTC, to the second.
+/// RFC 3339 in UTC, with seconds.
 pub(crate) fn time(at: SystemTime) -> impl fmt::Display {
     let at = jiff::Timestamp::try_from(at).unwrap_or_default();
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

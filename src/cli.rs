@@ -1,7 +1,7 @@
-//! The command line: what can be typed, and what it prints.
+//! The command line: commands, options and output.
 //!
-//! Results go to stdout, messages to stderr. Exit codes: 0 done, 1 the configuration or an address cannot be used,
-//! 2 the command line cannot be understood, 3 a browser would refuse what `explain` was asked about.
+//! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
+//! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs.
 
 mod check;
 mod explain;
@@ -25,16 +25,16 @@ const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
 
 const AFTER_HELP: &str = "\
 Examples:
-  corsgate demo                              something to try, with nothing to set up
-  corsgate check --config corsgate.yaml      every mistake of a file, with what to write
-  corsgate schema > corsgate.schema.json     help in editors, with this in the first line of the file:
+  corsgate demo                              try corsgate without any setup
+  corsgate check --config corsgate.yaml      report all problems of a file, and how to fix them
+  corsgate schema > corsgate.schema.json     completion in editors, with this first line in the file:
                                              # yaml-language-server: $schema=corsgate.schema.json
-  corsgate run --config corsgate.yaml        serve it; `kill -HUP` reloads it, with --watch any change does
+  corsgate run --config corsgate.yaml        serve; `kill -HUP` reloads the file, --watch reloads on changes
   corsgate explain --origin https://app.example --method PUT https://api.example/orders
-                                             what a browser makes of it, and what to change
-  corsgate why REQUEST_ID                    the same, for what a running corsgate has refused
+                                             does the browser allow this request, and if not, what to change
+  corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
 
-RUST_LOG=corsgate=debug logs for every request why it got what it got.";
+RUST_LOG=corsgate=debug logs every request with the reason of its CORS decision.";
 
 /// An edge proxy and small API gateway whose speciality is CORS.
 #[derive(Debug, Parser)]
@@ -46,26 +46,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGHUP reloads the file, SIGTERM finishes what has begun and stops, SIGINT stops at once
+    /// Start the gateway. SIGHUP reloads the file, SIGTERM stops after the running requests, SIGINT stops at once
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
-        /// Reload as SIGHUP does when the file, or a certificate or key that it names, has changed
+        /// Reload also when the file, or a certificate or key that it names, changes
         #[arg(long)]
         watch: bool,
-        /// Take over the listening sockets of the process that runs already, once that is sent SIGQUIT
+        /// Take over the listening sockets of the running process when it gets SIGQUIT
         #[arg(long)]
         upgrade: bool,
     },
-    /// List every mistake of a configuration file, with its place and what to write instead
+    /// Report all problems of a configuration file, with their places and fixes
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
-    /// Say what a page's request gets, what a browser makes of it, and the smallest edit that lets it pass
+    /// Show the response to a page's request, the browser's verdict, and the smallest edit that allows it
     #[command(after_help = explain::HELP)]
     Explain(explain::Arguments),
-    /// Say why a running corsgate has refused a request, and the smallest edit that lets it pass
+    /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
     Why(why::Arguments),
     /// Serve the walkthrough on 127.0.0.1:9080, with a built-in upstream
     Demo,
@@ -73,15 +73,15 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// For people
+    /// Plain text
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
 /// Runs the program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
-    // Before anything else: until then a SIGHUP would end the process.
+    // First, because without a handler SIGHUP would end the process.
     let reload_signal = ReloadSignal::catch();
     let result = match Arguments::parse().command {
         Command::Check(arguments) => return check::run(&arguments),
@@ -112,12 +112,12 @@ fn run(
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    let (live, remarks) = Live::start(ConfigSource::File(config.to_owned())).map_err(|refused| match refused {
+    let (live, warnings) = Live::start(ConfigSource::File(config.to_owned())).map_err(|refused| match refused {
         LoadError::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
         LoadError::Unreadable(_) | LoadError::Listeners(_) | LoadError::AccessLog(_) => Failure::from(refused),
     })?;
-    if !remarks.is_empty() {
-        log::warn!("remarks about the configuration:\n{}", remarks.trim_end());
+    if !warnings.is_empty() {
+        log::warn!("configuration has warnings:\n{}", warnings.trim_end());
     }
     Ok(process::serve(Arc::new(live), reload_signal, sockets, reload_on)?)
 }
@@ -127,7 +127,7 @@ fn demo(reload_signal: ReloadSignal) -> Result<std::convert::Infallible, Failure
     Ok(demo::serve(reload_signal, print)?)
 }
 
-/// A reader that has gone away, as in `corsgate check | head -1`, is no failure.
+/// Prints to stdout. A closed pipe, as in `corsgate check | head -1`, is not an error.
 fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -141,15 +141,14 @@ fn paint() -> Paint {
 
 fn width() -> Width {
     match rustix::termios::tcgetwinsize(std::io::stdout()) {
-        // Some terminals do not know, and say 0.
+        // Some terminals report 0 columns.
         Ok(size) if size.ws_col > 0 => Width::of_terminal(size.ws_col),
         _ => Width::DEFAULT,
     }
 }
 
-/// One line for each event, in UTC. Pingora's proxy is silent, and so is what it has for HTTP/2 connections: there is a
-/// line for whatever a client breaks off, and what matters of that is logged by ours. `RUST_LOG=debug` says why every
-/// request got what it got.
+/// Sets up the log: to stderr, one line per event, time in UTC. The modules of Pingora that log for each connection or
+/// request that a client aborts are off, because clients could fill the log; corsgate logs the relevant errors itself.
 fn log_to_stderr() {
     let defaults = env_logger::Env::default()
         .default_filter_or("info,pingora=error,pingora_core=error,pingora_core::apps=off,pingora_core::server::transfer_fd=off,pingora_proxy=off");

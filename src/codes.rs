@@ -2,8 +2,8 @@
 
 /// Declares a closed enum, each variant with its code.
 ///
-/// The macro derives from the declaration: `ALL`, `code()` and `index()`. So a new variant has its code, its place in `ALL`
-/// and its counter, and none of them can be forgotten.
+/// The macro derives from the declaration: `ALL`, `code()` and `index()`. So a new variant has its code, its place in
+/// `ALL` and its counter, and none of them can be forgotten.
 macro_rules! coded_enum {
     (
         $(#[$attribute:meta])*

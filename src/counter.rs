@@ -1,11 +1,9 @@
-//! Numbers that several threads add to: counters, and histograms of durations.
-//!
-//! Adding neither waits nor allocates.
+//! Counters and histograms for metrics, shared by threads. Updates neither wait nor allocate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Up to where the buckets of a [`Histogram`] reach, and the first of them for what the gateway answers by itself.
+/// Upper bounds of the buckets of a [`Histogram`]. The first ones are for responses of the gateway itself.
 pub(crate) const BUCKETS: [Duration; 17] = [
     Duration::from_micros(100),
     Duration::from_micros(500),
@@ -26,56 +24,55 @@ pub(crate) const BUCKETS: [Duration; 17] = [
     Duration::from_secs(60),
 ];
 
-/// A number that grows.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
-/// How long things took.
+/// Distribution of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// How many took as long as each bucket, and not as long as the one before; the last one has no end.
+    /// Observations in each bucket, not cumulative. The last bucket has no upper bound.
     buckets: [Counter; BUCKETS.len() + 1],
-    /// In all. In nanoseconds it could come to its end within weeks.
+    /// Sum in microseconds. A sum in nanoseconds could overflow within weeks.
     micros: Counter,
 }
 
-/// What is read of a [`Histogram`].
+/// State of a [`Histogram`] at one point in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
-    /// How many took at most as long as each of [`BUCKETS`].
+    /// Observations up to each bound of [`BUCKETS`].
     pub(crate) cumulative: [u64; BUCKETS.len()],
-    /// How many there were.
+    /// Number of observations.
     pub count: u64,
-    /// How long all of them took, in seconds.
+    /// Sum of all observations, in seconds.
     pub(crate) sum: f64,
 }
 
 // === impl Counter, Histogram ===
 
 impl Counter {
-    /// It grows by this much.
-    pub(crate) fn add(&self, more: u64) {
-        // What another thread has just written is slow to get at, and not needed to add nothing.
-        if more != 0 {
-            self.0.fetch_add(more, Ordering::Relaxed);
+    /// Adds `n`.
+    pub(crate) fn add(&self, n: u64) {
+        // Adding 0 would still move the cache line from another thread.
+        if n != 0 {
+            self.0.fetch_add(n, Ordering::Relaxed);
         }
     }
 
-    /// As far as it has grown.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Histogram {
-    /// Something took this long.
-    pub(crate) fn observe(&self, took: Duration) {
-        self.buckets[BUCKETS.partition_point(|bucket| *bucket < took)].add(1);
-        let micros = took.as_secs().saturating_mul(1_000_000);
-        self.micros.add(micros.saturating_add(u64::from(took.subsec_nanos()).div_ceil(1000)));
+    /// Adds a duration.
+    pub(crate) fn observe(&self, duration: Duration) {
+        self.buckets[BUCKETS.partition_point(|bucket| *bucket < duration)].add(1);
+        let micros = duration.as_secs().saturating_mul(1_000_000);
+        self.micros.add(micros.saturating_add(u64::from(duration.subsec_nanos()).div_ceil(1000)));
     }
 
-    /// What was observed so far.
+    /// Reads the current state.
     pub fn read(&self) -> Distribution {
         let mut count = 0;
         let cumulative = std::array::from_fn(|bucket| {

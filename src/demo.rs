@@ -1,6 +1,7 @@
-//! `corsgate demo`: the walkthrough without anything to set up.
+//! `corsgate demo`: serves the walkthrough without any setup.
 //!
-//! A small httpbin-like upstream runs in the same process. It is reached through a real connection, like any other.
+//! A small upstream, similar to httpbin, runs in the same process. The gateway connects to it over TCP, like to any
+//! other.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -18,30 +19,30 @@ use crate::live::{Live, LoadError};
 use crate::process::{ReloadOn, ReloadSignal, Sockets, StartError, add_http_service, serve_with};
 use crate::source::ConfigSource;
 
-/// The configuration that the demo serves; the example of the README is the same file.
+/// Configuration of the demo. The README shows the same file.
 pub(crate) const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
 
-/// Where [`CONFIG`] says that httpbin is.
+/// Address of httpbin in [`CONFIG`].
 const HTTPBIN: &str = "127.0.0.1:8000";
 
-/// Where the demo shows what was refused, unless something else is there already.
+/// Admin listener of the demo. Left out if the address is in use.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
 
-/// Whoever tries something sees what became of it, and why.
+/// Appended to [`CONFIG`], so that each request has a line on stdout.
 const ACCESS_LOG: &str = "\naccess_log: { format: text }\n";
 
 /// Why the demo could not start.
 #[derive(Debug)]
 pub(crate) enum DemoError {
-    /// No port for the built-in upstream.
+    /// No free port for the built-in upstream.
     Port(io::Error),
-    /// The configuration; not to be expected.
+    /// The built-in configuration cannot be used.
     Config(LoadError),
-    /// The gateway.
+    /// The gateway could not start.
     Start(StartError),
 }
 
-/// Serves the walkthrough; `announce` is given what to tell the user once it is known that the port is free.
+/// Serves the walkthrough. `announce` gets the text for the user, after the address was found to be free.
 pub(crate) fn serve(
     reload_signal: ReloadSignal,
     announce: impl FnOnce(&str),
@@ -62,7 +63,7 @@ pub(crate) fn serve(
 
 fn introduction(admin: Option<SocketAddr>) -> String {
     let admin = admin.map_or_else(String::new, |admin| {
-        format!("  what was refused, and why, in a browser:\n    http://{admin}/\n\n")
+        format!("  refused requests and their reasons, in a browser:\n    http://{admin}/\n\n")
     });
     let curl = "curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: http://127.0.0.1:9080'";
     format!(
@@ -75,16 +76,16 @@ corsgate serves the walkthrough on http://127.0.0.1:9080, with a built-in httpbi
   a request; the upstream's own Access-Control-Allow-Origin is replaced:
     {curl} 'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
 
-  an origin that the policy does not allow; nothing of the upstream's CORS headers is left:
+  an origin that the policy does not allow; the upstream's CORS headers are removed:
     curl -i -H 'Host: cloud.httpbin.org' -H 'Origin: https://evil.test' \\
       'http://127.0.0.1:9080/v1/response-headers?Access-Control-Allow-Origin=*'
 
-{admin}Each request has a line here, with the reason for what CORS did. Press Ctrl-C to stop.
+{admin}Each request has a line here, with the reason of the CORS decision. Press Ctrl-C to stop.
 "
     )
 }
 
-/// A port that is free now.
+/// A loopback address with a port that is free now.
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
@@ -95,7 +96,10 @@ impl fmt::Display for DemoError {
             DemoError::Port(error) => write!(f, "no free port for the built-in upstream: {error}"),
             DemoError::Config(refused) => write!(f, "{refused}"),
             DemoError::Start(StartError::Bind(address, error)) => {
-                write!(f, "cannot listen on {address}, where the demo always listens: {error}; stop what listens there")
+                write!(
+                    f,
+                    "cannot listen on {address}, the fixed address of the demo: {error}; stop the process that listens there"
+                )
             }
             DemoError::Start(error) => write!(f, "{error}"),
         }
@@ -107,16 +111,17 @@ impl std::error::Error for DemoError {}
 /// The upstream: `/json`, `/anything`, `/headers`, `/status/{code}`, `/response-headers?name=value`, `/delay/{s}`.
 struct Httpbin;
 
-/// The longest delay and the largest body that the built-in upstream takes part in.
-const LONGEST_DELAY: u64 = 10;
-const LARGEST_BODY: usize = 1 << 20;
+/// Longest `/delay`, in seconds.
+const MAX_DELAY: u64 = 10;
+/// Maximum size of a request body in bytes.
+const MAX_BODY: usize = 1 << 20;
 
 #[async_trait]
 impl ServeHttp for Httpbin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = session.read_request_body().await {
-            if body.len() + chunk.len() > LARGEST_BODY {
+            if body.len() + chunk.len() > MAX_BODY {
                 return respond(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": "the body is longer than 1 MiB" }));
             }
             body.extend_from_slice(&chunk);
@@ -154,8 +159,8 @@ impl ServeHttp for Httpbin {
             },
             ["delay", seconds] => match seconds.parse::<u64>() {
                 Ok(seconds) => {
-                    tokio::time::sleep(Duration::from_secs(seconds.min(LONGEST_DELAY))).await;
-                    respond(StatusCode::OK, &json!({ "delay": seconds.min(LONGEST_DELAY) }))
+                    tokio::time::sleep(Duration::from_secs(seconds.min(MAX_DELAY))).await;
+                    respond(StatusCode::OK, &json!({ "delay": seconds.min(MAX_DELAY) }))
                 }
                 Err(_) => respond(StatusCode::BAD_REQUEST, &json!({ "error": "a number of seconds" })),
             },
@@ -188,7 +193,7 @@ fn respond(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
     response
 }
 
-/// `a=1&b=2`, percent-encoding and `+` undone.
+/// Decoded pairs of a query such as `a=1&b=2`.
 fn pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");

@@ -1,9 +1,9 @@
 //! Health checks of nodes, and the timers of ejections and slow starts.
 //!
 //! One background service for all upstreams. Ten times a second it compares the checks with the active configuration:
-//! checks of new endpoints start, checks of removed endpoints end, and all others continue, because an unchanged upstream
-//! keeps its endpoints over a reload. Each check is a task with a connection of its own: a kept connection would hide that
-//! new connections fail.
+//! checks of new endpoints start, checks of removed endpoints end, and all others continue, because an unchanged
+//! upstream keeps its endpoints over a reload. Each check is a task with a connection of its own: a kept connection
+//! would hide that new connections fail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -31,7 +31,7 @@ use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 const TICK: Duration = Duration::from_millis(100);
 /// Every node is checked once within this time, even if the interval is longer.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// Most bytes of a response body that a check reads before it closes the connection.
+/// Maximum number of bytes of a response body that a check reads before it closes the connection.
 const MAX_BODY: usize = 64 << 10;
 
 /// The background service.
@@ -47,7 +47,8 @@ struct Checks(HashMap<usize, Check>);
 struct Check {
     upstream: Arc<RunningUpstream>,
     endpoint: Arc<Endpoint>,
-    /// Random offset of the next check, so that many nodes are not checked at the same time, nor one node by many replicas.
+    /// Random offset of the next check, so that many nodes are not checked at the same time, nor one node by many
+    /// replicas.
     jitter: u64,
     due: Instant,
     task: Option<JoinHandle<()>>,

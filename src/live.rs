@@ -1,8 +1,7 @@
-//! The configuration in force: one pointer, replaced as a whole.
+//! The active configuration: one pointer, replaced as a whole.
 //!
-//! The only place that reads configuration files. [`Live::open`] and [`Live::reload`] do the same things in the same
-//! order: read, parse, compile, look names up, open the access log, and only then the one store that publishes the
-//! result. A failure anywhere leaves everything as it was.
+//! [`Live::start`] and [`Live::reload`] run the same steps in the same order: read, parse, compile, look up DNS names,
+//! open the access log. Only then one atomic store publishes the result. An error in any step changes nothing.
 
 mod acceptors;
 mod generation;
@@ -24,34 +23,34 @@ use crate::record::AccessLogger;
 use crate::record::access_log::{OpenError, Opened};
 use crate::report;
 use crate::snapshot::{self, Loaded, LogTarget, Snapshot, StartupSettings};
-use crate::source::watch::Look;
+use crate::source::watch::Poll;
 use crate::source::{ConfigSource, Files, Reading, SourceText, Unreadable};
 use crate::terminal::Paint;
 
-/// The configuration in force, and where it comes from.
+/// The active configuration, and its source.
 #[derive(Debug)]
 pub struct Live {
     source: ConfigSource,
     current: ArcSwap<Generation>,
-    /// Those that were in force before, and may still serve somebody.
+    /// Previous generations that running requests may still use.
     retired: Mutex<Vec<Arc<Generation>>>,
-    /// What the process was started with.
+    /// Settings that the process was started with.
     started: StartupSettings,
-    /// One reload at a time; with the files of the last one, whatever came of it.
+    /// Files of the last reload, applied or refused. The lock also serializes reloads.
     files: Mutex<Files>,
     reloads: Reloads,
     access_log: Arc<AccessLogger>,
 }
 
-/// A reload that was applied.
+/// Result of an applied reload.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// The generation that is now in force.
+    /// Number of the new generation.
     pub(crate) number: u64,
-    /// What has changed in the file but needs a restart.
+    /// Keys that have changed and need a restart.
     pub(crate) needs_restart: Vec<&'static str>,
-    /// Warnings, as `check` prints them; empty if there are none.
-    pub(crate) remarks: String,
+    /// Warnings as `check` prints them. Empty if there are none.
+    pub(crate) warnings: String,
 }
 
 /// Why a configuration cannot be used.
@@ -59,21 +58,21 @@ pub struct Reloaded {
 pub enum LoadError {
     /// The file cannot be read.
     Unreadable(Unreadable),
-    /// The text has errors; they are written out as `check` prints them.
+    /// The text has errors. Holds them as `check` prints them.
     Invalid(String),
-    /// Its listeners cannot make handshakes.
+    /// The TLS settings of a listener cannot be used.
     Listeners(AcceptorError),
-    /// Its access log cannot be written.
+    /// The access log cannot be opened.
     AccessLog(OpenError),
 }
 
 // === impl Live ===
 
 impl Live {
-    /// Loads the configuration of the process. Also returns the warnings that `check` would print.
+    /// Loads the first configuration of the process. Also returns the warnings that `check` prints.
     pub fn start(source: ConfigSource) -> Result<(Self, String), LoadError> {
         let reading = Reading::default();
-        let (snapshot, written, remarks) = read(&source, &reading)?;
+        let (snapshot, written, warnings) = read(&source, &reading)?;
         let started = snapshot.startup().clone();
         let first = Generation::new(1, snapshot, written, None)?;
         let access_log = Arc::new(AccessLogger::default());
@@ -82,46 +81,44 @@ impl Live {
         let current = ArcSwap::from_pointee(first);
         let files = Mutex::new(reading.files());
         let (retired, reloads) = (Mutex::default(), Reloads::default());
-        Ok((Live { source, current, retired, started, files, reloads, access_log }, remarks))
+        Ok((Live { source, current, retired, started, files, reloads, access_log }, warnings))
     }
 
-    /// Where the configuration comes from.
     pub(crate) fn source(&self) -> &ConfigSource {
         &self.source
     }
 
-    /// The configuration in force. Requests call this once.
+    /// The active configuration. A request calls this once and keeps the result.
     pub fn current(&self) -> Arc<Generation> {
         self.current.load_full()
     }
 
-    /// What the process was started with, and only a restart can change.
+    /// Settings of the start, which only a restart can change.
     pub(crate) fn started(&self) -> &StartupSettings {
         &self.started
     }
 
-    /// The keys in which the configuration in force differs from what the process was started with, and which only a
-    /// restart can put in force.
+    /// Keys of the active configuration that differ from the start and need a restart.
     pub(crate) fn needs_restart(&self) -> Vec<&'static str> {
         self.started.differences(self.current().snapshot.startup())
     }
 
-    /// How reloads have gone.
+    /// History of reloads.
     pub(crate) fn reloads(&self) -> &Reloads {
         &self.reloads
     }
 
-    /// The access log that the configuration in force asks for.
+    /// Access log of the active configuration.
     pub fn access_log(&self) -> &Arc<AccessLogger> {
         &self.access_log
     }
 
-    /// Reads the file again and puts it in force, whole or not at all. Opens the file of the access log anew in any
-    /// case. Blocks: on files and on name look-ups.
+    /// Reads the file again. Publishes the new configuration, or changes nothing if it has errors. Reopens the file of
+    /// the access log in both cases. Blocks on files and DNS lookups.
     pub fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut files = self.lock_files();
         let reading = Reading::default();
-        let result = read(&self.source, &reading).and_then(|(snapshot, written, remarks)| {
+        let result = read(&self.source, &reading).and_then(|(snapshot, written, warnings)| {
             let old = self.current();
             let needs_restart = self.started.differences(snapshot.startup());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
@@ -130,11 +127,11 @@ impl Live {
             let replaced = self.current.swap(Arc::new(new));
             self.lock_retired().push(replaced);
             self.access_log.activate(log);
-            Ok(Reloaded { number, needs_restart, remarks })
+            Ok(Reloaded { number, needs_restart, warnings })
         });
         *files = reading.files();
         if result.is_err() {
-            // Whoever has renamed the file does not want to hear of mistakes in the configuration.
+            // Log rotation must work even if the configuration has errors.
             self.access_log.reopen();
         }
         let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
@@ -147,10 +144,10 @@ impl Live {
         result
     }
 
-    /// Frees the configurations that nobody uses any more; true when some are left. To free 100,000 routes takes as long
-    /// as many requests do, and without this the last request of a configuration would have to.
+    /// Frees the retired generations that no request uses. Returns true if some are still used. Without this, the last
+    /// request of a generation would free it, which takes long for 100,000 routes.
     pub fn free_retired(&self) -> bool {
-        // What is only in the list can be handed to nobody any more.
+        // A generation that only this list refers to cannot get new users.
         let retired = std::mem::take(&mut *self.lock_retired());
         let (unused, used): (Vec<_>, Vec<_>) =
             retired.into_iter().partition(|generation| Arc::strong_count(generation) == 1);
@@ -160,11 +157,11 @@ impl Live {
         !retired.is_empty()
     }
 
-    /// Looks at the files that the last reading asked for. Blocks: on the file system, and while a reload runs.
-    pub(crate) fn look(&self) -> Look {
+    /// Polls the files of the last reload. Blocks on the file system, and while a reload runs.
+    pub(crate) fn poll_files(&self) -> Poll {
         let read = self.lock_files().clone();
-        let now = read.again();
-        Look { read, now }
+        let now = read.stat_again();
+        Poll { read, now }
     }
 
     fn lock_retired(&self) -> MutexGuard<'_, Vec<Arc<Generation>>> {
@@ -176,16 +173,16 @@ impl Live {
     }
 }
 
-/// A snapshot, its text, and the warnings about it.
+/// Reads and loads a snapshot. Returns it with its text and its warnings.
 fn read(source: &ConfigSource, reading: &Reading) -> Result<(Snapshot, SourceText, String), LoadError> {
     let (text, Loaded { snapshot, mut problems }) = source.read_and_load(reading).map_err(LoadError::Unreadable)?;
-    // Hints are for the author of the file, not for the log of every reload.
+    // Hints are for the author of the file, and would repeat in the log with every reload.
     problems.retain(|problem| problem.kind.severity() > Severity::Hint);
     let written = |problems: &Problems| report::text(problems, &Source::new(&text.name, &text.text), Paint::Plain);
     match snapshot {
         Some(snapshot) => {
-            let remarks = if problems.is_empty() { String::new() } else { written(&problems) };
-            Ok((snapshot, text, remarks))
+            let warnings = if problems.is_empty() { String::new() } else { written(&problems) };
+            Ok((snapshot, text, warnings))
         }
         None => Err(LoadError::Invalid(written(&problems))),
     }
@@ -201,7 +198,7 @@ fn open_log(
     if let Some(snapshot::AccessLog { to: LogTarget::File(path), .. }) = snapshot.access_log() {
         let path = source.folder().join(&**path);
         if reading.has(&path) {
-            return Err(LoadError::AccessLog(OpenError::of_the_configuration(path)));
+            return Err(LoadError::AccessLog(OpenError::is_configuration(path)));
         }
     }
     log.open(snapshot.access_log(), source.folder()).map_err(LoadError::AccessLog)

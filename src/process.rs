@@ -1,8 +1,8 @@
-//! The process: listeners, signals, and an orderly end.
+//! The process: start, listeners, signals, reload, upgrade and graceful shutdown.
 //!
-//! Pingora ends gracefully, at once, or after handing its sockets over. What it lacks is here: SIGHUP, which would kill the process; leaving
-//! as soon as nothing is under way, instead of after the whole grace period; and noticing before the start that a port
-//! is taken, instead of living on without it.
+//! Pingora can shut down gracefully, exit at once, or hand over its sockets. This room adds what Pingora lacks: reload
+//! on SIGHUP, exit as soon as no request is running (Pingora waits for the whole grace period), and an error at the
+//! start if an address is in use (Pingora would run without that listener).
 
 mod drain;
 mod handover;
@@ -30,44 +30,45 @@ pub(crate) use self::reload::{ReloadOn, ReloadSignal};
 use self::signals::Signals;
 use crate::accept::{Acceptor, listener_config};
 use crate::admin::metrics::Metrics;
-use crate::admin::{self, AdminServer, Bounded, Readiness};
+use crate::admin::{self, AdminServer, LimitedAdmin, Readiness};
 use crate::forward::Gateway;
 use crate::health::Health;
 use crate::live::Live;
+use crate::logging::quoted;
 use crate::record::{AccessLogger, Recorder};
 
-/// Pingora counts attempts over all upstreams. Each upstream's own `retries` is at most 10, which makes 11 nodes, and a
-/// node is tried once more when a kept connection to it had ended.
+/// Pingora's limit of attempts applies to all upstreams. `retries` of an upstream is at most 10, so a request tries at
+/// most 11 nodes, each a second time if a kept connection was closed.
 const MAX_ATTEMPTS: usize = 22;
-/// Connections to nodes that each thread keeps for later requests, as long as their `timeouts.idle` says. Pingora's own
-/// 128 would close what a burst of more requests leaves behind, and the next burst make them again.
-const KEPT_CONNECTIONS: usize = 1024;
-/// How long the end waits for an access log that nobody reads.
-const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
-/// How long Pingora waits for sockets to be handed over.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(6);
+/// Idle connections to nodes that each thread keeps, for at most `timeouts.idle`. With Pingora's default of 128, a
+/// burst of requests would close its connections, and the next burst would open them again.
+const IDLE_CONNECTIONS: usize = 1024;
+/// Maximum time that the exit waits for queued access log lines.
+const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for which Pingora waits for the sockets of the running process.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Why the process could not start to serve.
+/// Why the process could not start.
 #[derive(Debug)]
 pub(crate) enum StartError {
     /// The signal handler could not be installed.
     Signal(io::Error),
     /// An address cannot be listened on.
     Bind(SocketAddr, io::Error),
-    /// There is no place where sockets could change hands.
+    /// The sockets of the running process cannot be taken over.
     Upgrade(String),
 }
 
-/// Where a process gets its listening sockets from.
+/// Origin of the listening sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sockets {
-    /// It opens them.
+    /// The process opens them.
     Own,
-    /// From the process that runs already, once that is sent SIGQUIT.
+    /// The running process hands them over on SIGQUIT.
     Inherited,
 }
 
-/// Serves until a signal ends the process. Returns only when it could not start.
+/// Serves until a signal ends the process. Returns only if the start fails.
 pub(crate) fn serve(
     live: Arc<Live>,
     reload_signal: ReloadSignal,
@@ -77,7 +78,7 @@ pub(crate) fn serve(
     serve_with(live, reload_signal, sockets, reload_on, |_| {})
 }
 
-/// As [`serve`], with services of the caller's own in the same process.
+/// As [`serve`], with additional services in the same process.
 pub(crate) fn serve_with(
     live: Arc<Live>,
     reload_signal: ReloadSignal,
@@ -94,17 +95,18 @@ pub(crate) fn serve_with(
     match (sockets, &upgrade) {
         (Sockets::Own, _) => {
             for address in fixed.listeners.iter().map(|(address, _)| address).chain(&fixed.admin) {
-                // Pingora would retry for half a minute, and then live on without the listener.
+                // Pingora would retry for half a minute, and then run without the listener.
                 check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
             }
         }
-        (Sockets::Inherited, Ok(socket)) if handover::someone_waits_at(socket) => {
+        (Sockets::Inherited, Ok(socket)) if handover::is_waiting_at(socket) => {
             return Err(StartError::Upgrade(format!("another process already waits at {}", socket.display())));
         }
         (Sockets::Inherited, Ok(socket)) => {
             log::info!(
-                "waiting for the sockets at {}; send SIGQUIT to the running process within {UPGRADE_WITHIN:?}",
-                socket.display()
+                "waiting for listening sockets, send SIGQUIT to the running process socket={} timeout={:?}",
+                quoted(socket.display()),
+                UPGRADE_TIMEOUT
             );
         }
         (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
@@ -114,12 +116,12 @@ pub(crate) fn serve_with(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads: if fixed.threads == 0 { cores } else { fixed.threads },
-        // The drain ends the process before Pingora does, and says what was cut.
+        // The drain service ends the process first, and logs how many requests it cut off.
         grace_period_seconds: Some(fixed.grace_period.as_secs() + 2),
         graceful_shutdown_timeout_seconds: Some(1),
         max_retries: MAX_ATTEMPTS,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
-        // Pingora's own default is a path that everybody can write to.
+        upstream_keepalive_pool_size: IDLE_CONNECTIONS,
+        // Pingora's default is a path that every user can write to.
         upgrade_sock: upgrade.as_ref().map_or("/dev/null/corsgate".into(), |path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     };
@@ -148,7 +150,7 @@ pub(crate) fn serve_with(
             metrics: Metrics::new(live.clone(), recorder.clone(), counts),
             started: SystemTime::now(),
         });
-        add_http_service(&mut server, "admin", Bounded::new(admin), address);
+        add_http_service(&mut server, "admin", LimitedAdmin::new(admin), address);
     }
     server
         .add_service(background_service("reload", ReloadService { live: live.clone(), reload_signal, on: reload_on }));
@@ -162,12 +164,12 @@ pub(crate) fn serve_with(
 
     let snapshot = &generation.snapshot;
     let addresses: Vec<String> = (fixed.listeners.iter())
-        .map(|(address, tls)| if *tls { format!("{address} (TLS)") } else { address.to_string() })
+        .map(|(address, tls)| if *tls { format!("{address}/tls") } else { address.to_string() })
         .collect();
     let admin = fixed.admin.map(|admin| format!(" admin={admin}")).unwrap_or_default();
     log::info!(
-        "serving on {}{admin} routes={} upstreams={}",
-        addresses.join(", "),
+        "serving listeners={}{admin} routes={} upstreams={}",
+        addresses.join(","),
         snapshot.routes().len(),
         snapshot.upstreams().len()
     );
@@ -177,27 +179,26 @@ pub(crate) fn serve_with(
     exit(&access_log)
 }
 
-/// Ends the process, once what its requests have left behind is written.
+/// Ends the process after the queued access log lines are written.
 fn exit(access_log: &AccessLogger) -> ! {
-    access_log.finish(LAST_LINES_WITHIN);
+    access_log.finish(ACCESS_LOG_TIMEOUT);
     log::logger().flush();
     std::process::exit(0)
 }
 
-/// A listener that cannot be opened after all panics in a task, and Pingora would live on without it.
+/// Exits if Pingora cannot open a listener. Pingora panics in a task then, and would run without the listener.
 fn end_when_a_listener_fails() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
         if panic.to_string().contains("Failed to build listeners") {
-            log::error!("cannot listen on an address of the configuration, which ends the process");
+            log::error!("listener failed, exiting");
             std::process::exit(1);
         }
     }));
 }
 
-/// Whether an address can be had. Binds and does not listen: a client that connects in between would be accepted here,
-/// and cut off.
+/// Checks that an address can be bound. Does not listen: a client that connects to this socket would be cut off.
 fn check_bind(address: SocketAddr) -> io::Result<()> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -214,11 +215,13 @@ impl fmt::Display for StartError {
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; ")?;
                 match error.kind() {
-                    io::ErrorKind::AddrInUse => write!(f, "stop what listens there, or write another address"),
-                    io::ErrorKind::PermissionDenied => {
-                        write!(f, "write a port from 1024, or give the program CAP_NET_BIND_SERVICE")
+                    io::ErrorKind::AddrInUse => {
+                        write!(f, "stop the process that listens there, or write another address")
                     }
-                    _ => write!(f, "write an address that this machine has"),
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "write a port of 1024 or above, or give the program CAP_NET_BIND_SERVICE")
+                    }
+                    _ => write!(f, "write an address of this machine"),
                 }
             }
         }
@@ -227,7 +230,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Runs a service that answers by itself on an address of its own.
+/// Adds an HTTP service on its own address, with one thread.
 pub(crate) fn add_http_service<A>(server: &mut Server, name: &str, app: A, address: SocketAddr)
 where
     A: ServerApp + Send + Sync + 'static,

@@ -1,7 +1,7 @@
 //! Records of requests: metrics, the access log, and the list of refused requests.
 //!
-//! Each request is recorded once, when it has ended, as one [`RequestRecord`]. Counters, access log and refusals are all
-//! written from this record, so they cannot disagree. Recording never makes a request wait.
+//! Each request is recorded once, when it has ended, as one [`RequestRecord`]. Counters, access log and refusals are
+//! all written from this record, so they cannot disagree. Recording never makes a request wait.
 
 pub(crate) mod access_log;
 pub(crate) mod listeners;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::config::{Hunk, Place, Source, hunks};
 use crate::problem::{Description, Problem, ProblemKind, Problems, Replacement, Severity, SyntaxPlace};
-use crate::terminal::{Paint, is_unseen, printable};
+use crate::terminal::{Paint, is_invisible, printable};
 
 /// All problems as text. Errors are last, because a terminal shows the end of the output. Problems of one severity are in
 /// the order of the file. The last line has the number of problems.
@@ -116,7 +116,7 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
     // A terminal decides how wide a tab is. With one space for each tab the caret is at the right place.
     let as_one = |c: char| match c {
         '\t' => ' ',
-        c if is_unseen(c) => '\u{fffd}',
+        c if is_invisible(c) => '\u{fffd}',
         c => c,
     };
     let line: Vec<char> = place.excerpt.chars().map(as_one).collect();

@@ -1,4 +1,4 @@
-//! Where a configuration comes from: a file, or a text that is part of the program.
+//! Source of a configuration: a file, or a text built into the program.
 
 mod file;
 pub(crate) mod watch;
@@ -13,12 +13,12 @@ pub(crate) use self::file::Reading;
 
 use crate::snapshot::{CompileEnv, Loaded, load};
 
-/// Where a configuration comes from.
+/// Source of a configuration.
 #[derive(Debug, Clone)]
 pub enum ConfigSource {
     /// A file. Paths in it are relative to its folder.
     File(PathBuf),
-    /// A text that is part of the program, for `demo`. It can name no files.
+    /// A text built into the program, for `demo`. It cannot name files.
     BuiltIn(String),
 }
 

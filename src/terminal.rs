@@ -1,6 +1,6 @@
-//! Text for people: colours, line breaks, and characters that a terminal must not interpret.
+//! Text for terminals: colours, line breaks, and escapes for characters that a terminal must not interpret.
 
-/// How to draw on a terminal.
+/// Whether output has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
     /// No escape sequences.
@@ -10,17 +10,17 @@ pub enum Paint {
 }
 
 impl Paint {
-    /// What is to be found first.
+    /// For important text.
     pub(crate) fn bold(self, text: &str) -> String {
         self.with("1", text)
     }
 
-    /// What can be passed over.
+    /// For less important text.
     pub(crate) fn dim(self, text: &str) -> String {
         self.with("2", text)
     }
 
-    /// With the parameters of an ANSI escape sequence (ECMA-48, SGR).
+    /// Text with SGR parameters (ECMA-48).
     pub(crate) fn with(self, parameters: &str, text: &str) -> String {
         match self {
             Paint::Plain => text.to_owned(),
@@ -29,21 +29,21 @@ impl Paint {
     }
 }
 
-/// How many columns text for people may take.
+/// Line width for text, in columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Width(usize);
 
 impl Width {
-    /// Where no terminal says how wide it is.
+    /// Width if stdout is not a terminal, or its width is unknown: 100 columns.
     pub const DEFAULT: Width = Width(100);
 
-    /// That of a terminal; sentences are not narrower than 60 columns, and not wider than 120.
+    /// Width of a terminal, but from 60 to 120 columns.
     pub(crate) fn of_terminal(columns: u16) -> Self {
         Width(usize::from(columns).clamp(60, 120))
     }
 
-    /// A text in lines, between words; those behind the first are indented by as many columns as its beginning has. A word
-    /// that does not fit stays whole, so that it can be copied.
+    /// Breaks a text into lines between words. The second and later lines are indented by the width of `beginning`. A
+    /// word that is longer than the line is not broken, so that it can be copied.
     pub(crate) fn wrap(self, beginning: &str, text: &str) -> String {
         let indent = beginning.chars().count();
         let (mut wrapped, mut column) = (beginning.to_owned(), indent);
@@ -64,11 +64,11 @@ impl Width {
     }
 }
 
-/// Control characters, and those that cannot be seen or turn the direction of others, written out: what somebody else has
-/// sent or written must not be able to steer the terminal of whoever looks at it, nor to look like something else.
+/// Escapes invisible characters. Data from clients must not control the terminal of the reader, nor look like other
+/// text.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match is_unseen(c) {
+        match is_invisible(c) {
             true => out.extend(c.escape_default()),
             false => out.push(c),
         }
@@ -76,8 +76,8 @@ pub(crate) fn printable(text: &str) -> String {
     })
 }
 
-/// Unicode's controls and format characters (general categories Cc and Cf), and its line and paragraph separators.
-pub(crate) fn is_unseen(c: char) -> bool {
+/// Unicode control and format characters (general categories Cc and Cf), and line and paragraph separators.
+pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -3,14 +3,14 @@
 //! [`crate::snapshot::Upstream`] is the configuration. A running upstream is the part that changes without a reload. It
 //! survives a reload that does not change the configuration of the upstream. It has two sides:
 //!
-//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a prepared [`Pool`](pool::Pool), and count results on
-//!   the endpoint. They take no lock and allocate nothing.
+//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a prepared [`Pool`](pool::Pool), and count results
+//!   on the endpoint. They take no lock and allocate nothing.
 //! - Changes of the pool take one mutex: DNS results, health checks, consecutive failures, and the end of ejections and
 //!   slow starts. Each change publishes a new pool, if it differs.
 //!
 //! An endpoint is available if it is healthy (health checks pass) and not ejected (its requests have not failed several
-//! times in a row). Ejection never makes an upstream unavailable: it does not take out the last available endpoint, and if
-//! all healthy endpoints are ejected, they are used anyway. An unhealthy endpoint is never used.
+//! times in a row). Ejection never makes an upstream unavailable: it does not take out the last available endpoint, and
+//! if all healthy endpoints are ejected, they are used anyway. An unhealthy endpoint is never used.
 //!
 //! This module reads no clock, looks up no names and logs nothing. Its callers do that.
 
@@ -218,8 +218,8 @@ impl RunningUpstream {
         Some(change)
     }
 
-    /// Ends ejections, and increases the weight of endpoints in slow start. The interval of the calls is the precision of
-    /// these times. A call without running timers costs one atomic read. Returns the readmitted endpoints.
+    /// Ends ejections, and increases the weight of endpoints in slow start. The interval of the calls is the precision
+    /// of these times. A call without running timers costs one atomic read. Returns the readmitted endpoints.
     pub(crate) fn tick(&self, now: Instant) -> Vec<Arc<Endpoint>> {
         if !self.has_timers.load(Ordering::Relaxed) {
             return Vec::new();
@@ -242,8 +242,8 @@ impl RunningUpstream {
         self.settings.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
     }
 
-    /// Looks up all names. If a lookup fails, the name keeps its addresses: a broken resolver must not take down working
-    /// nodes. Addresses that are found again keep their state and counters. Returns the failed names.
+    /// Looks up all names. If a lookup fails, the name keeps its addresses: a broken resolver must not take down
+    /// working nodes. Addresses that are found again keep their state and counters. Returns the failed names.
     pub(crate) fn refresh(
         &self,
         now: Instant,

@@ -1,9 +1,9 @@
-//! Who may ask the admin listener.
+//! Access check of the admin listener.
 //!
-//! A page of any site can make a browser send requests to 127.0.0.1, and with a name of its own that it lets point there
-//! (DNS rebinding) even read the answers. So the listener answers only when it is asked for by an address, by
-//! `localhost`, or by a name that `admin.hosts` lists, which no foreign site has; and not when the browser says that
-//! another site asks.
+//! A page of any site can make a browser send requests to 127.0.0.1. With DNS rebinding (a name of the attacker that
+//! resolves to 127.0.0.1) it can also read the responses. So the Host must be an IP address, `localhost`, or a name in
+//! `admin.hosts`, none of which a foreign site can use as its own name. Requests that the browser marks as coming from
+//! a page of another site are refused.
 
 use std::net::IpAddr;
 
@@ -15,11 +15,11 @@ use crate::route::HostPattern;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const FOREIGN_HOST: &str = "\
-Not by this name. Ask by address or as localhost, or list the name in the configuration: `admin: { hosts: [NAME] }`.
+Host not allowed. Use an IP address or localhost, or add the name: `admin: { hosts: [NAME] }`.
 ";
-const FOREIGN_SITE: &str = "Not for pages of other sites.\n";
+const FOREIGN_SITE: &str = "Requests from pages of other sites are not allowed.\n";
 
-/// Whether a request is answered; if not, what it is told.
+/// Checks a request. Err: the body of the 403.
 pub(super) fn admit(headers: &HeaderMap, hosts: &[HostPattern]) -> Result<(), &'static str> {
     let mut named = headers.get_all(header::HOST).iter();
     let host = match (named.next(), named.next()) {
@@ -29,12 +29,12 @@ pub(super) fn admit(headers: &HeaderMap, hosts: &[HostPattern]) -> Result<(), &'
     if !is_own(&host, hosts) {
         return Err(FOREIGN_HOST);
     }
-    // Fetch Metadata: a person who types the address, or a page of the listener's own.
+    // Fetch Metadata: `none` is a user who enters the URL, `same-origin` a page of this listener.
     let site = headers.get_all(SEC_FETCH_SITE);
     if site.iter().any(|site| site != "none" && site != "same-origin") {
         return Err(FOREIGN_SITE);
     }
-    // Browsers without Fetch Metadata say at least this, and nobody else does.
+    // Browsers without Fetch Metadata send at least `Origin`.
     let own = |origin: &HeaderValue| {
         let authority = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
         origin.as_bytes().strip_prefix(b"http://") == Some(authority)
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_localhost_and_names_of_ones_own_are_answered() {
+    fn only_addresses_localhost_and_configured_names_are_allowed() {
         let own =
             ["127.0.0.1:9180", "10.0.0.7", "[::1]:9180", "[::1]", "localhost", "LocalHost:9180", "localhost.:9180"];
         for host in own.into_iter().chain(["corsgate.internal:9180", "eu.ops.internal", "Corsgate.Internal"]) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_sites_page_is_answered() {
+    fn pages_of_other_sites_are_refused() {
         let host = ("host", "127.0.0.1:9180");
         for own in [("sec-fetch-site", "none"), ("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:9180")]
         {

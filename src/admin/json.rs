@@ -1,4 +1,4 @@
-//! What is in force and what was refused, for programs.
+//! JSON of `/config`, `/routes` and `/refusals`, and helpers that the status page shares.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,15 +15,15 @@ use crate::live::Generation;
 use crate::problem::Problems;
 use crate::record::{CUT, RefusedRequest};
 
-/// Refused requests that differ in nothing that matters.
+/// Refused requests with the same origin, route and reason.
 pub(super) struct Group {
-    /// The newest of them.
+    /// The newest request of the group.
     pub(super) newest: RefusedRequest,
-    /// How many are remembered.
+    /// Number of stored requests.
     pub(super) count: usize,
 }
 
-/// The configuration in force: where it comes from, and what it means.
+/// The active configuration: source, settings and routes.
 pub(super) fn config(process: &Process) -> Value {
     let generation = process.live.current();
     let written = &generation.written;
@@ -42,12 +42,12 @@ pub(super) fn config(process: &Process) -> Value {
     })
 }
 
-/// What is in force for every route.
+/// Effective settings of all routes.
 pub(super) fn routes(generation: &Generation) -> Value {
     effective::json(&effective_routes(generation, usize::MAX))
 }
 
-/// The first so many of them.
+/// Effective settings of the first `most` routes.
 pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<EffectiveRoute> {
     let written = &generation.written;
     let source = Source::new(&written.name, &written.text);
@@ -55,7 +55,7 @@ pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<Effe
     effective::routes(&document, &generation.snapshot, &source).take(most).collect()
 }
 
-/// All refused requests that are remembered, newest first.
+/// All stored refused requests, newest first.
 pub(super) fn refusals(process: &Process) -> Value {
     process.recorder.refusals.newest().iter().map(refusal).collect()
 }
@@ -99,12 +99,12 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
     })
 }
 
-/// Refused requests by origin, route and reason, those with the newest request first.
+/// Groups refused requests by origin, route and reason. The group with the newest request is first.
 pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut places = HashMap::new();
     for refused in newest_first {
-        // Without a route the host says most about where it was meant to go.
+        // Without a route, the host is the best description of the target.
         let to = refused.route.clone().unwrap_or_else(|| refused.authority.clone());
         match places.entry((refused.origin.clone(), to, refused.code)) {
             std::collections::hash_map::Entry::Occupied(place) => {
@@ -120,11 +120,11 @@ pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     groups
 }
 
-/// What to type into a shell to have a refused request explained. None without an Origin, which there is nothing to
-/// explain for, and for one that is not remembered whole: that would be another one.
+/// Shell command that explains a refused request. None if the request has no Origin, or if one of its values was cut:
+/// the command would explain another request.
 pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<String> {
     let origin = refused.origin.as_ref()?;
-    // In one word with its name, so that none is taken for an option of its own.
+    // `--origin=VALUE` as one word, so that no value is read as an option.
     let mut command = format!("corsgate explain --config {} --origin={}", quoted(file), quoted(origin));
     let method = match refused.kind {
         RequestKind::Preflight => refused.requested_method.as_deref().unwrap_or("GET"),
@@ -145,7 +145,7 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     Some(command).filter(|command| !command.contains(CUT))
 }
 
-/// How long ago, in a word.
+/// Age with its largest useful unit.
 pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
     let seconds = now.duration_since(at).unwrap_or_default().as_secs();
     match seconds {
@@ -163,7 +163,7 @@ pub(super) fn scheme_word(scheme: Scheme) -> &'static str {
     }
 }
 
-/// For a POSIX shell: as it is where nothing of it means anything, else in single quotes.
+/// Quotes a word for a POSIX shell, if it has characters other than plain ones.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
     match !text.is_empty() && text.chars().all(plain) {
@@ -172,7 +172,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Without keys that are absent, and without what gives something away: where private keys are.
+/// Removes keys without a value, and redacts the paths of private keys.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(entries) => {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_request_means_anything_to_a_shell() {
+    fn shell_words_are_quoted() {
         for (text, safe) in [
             ("https://app.example:8443", "https://app.example:8443"),
             ("", "''"),

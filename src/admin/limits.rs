@@ -1,5 +1,5 @@
-//! What a connection to the admin listener may take. The listener has no limits to configure, and must take nothing away
-//! from the gateway beside it: a file descriptor that somebody holds here is one that no client has.
+//! Fixed limits of the admin listener. Its connections share file descriptors with the gateway, so their number and
+//! duration must have a bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,48 +14,47 @@ use tokio::time::{sleep, timeout};
 
 use super::AdminServer;
 
-/// More people and programs do not look at one gateway.
-const MOST_CONNECTIONS: usize = 64;
-/// For the first header of a connection.
+/// Maximum number of open connections. Further ones are closed.
+const MAX_CONNECTIONS: usize = 64;
+/// Time for the first request header of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a connection with all its requests, from then on. Whoever comes regularly connects anew.
+/// Time for all requests of a connection, after [`HEADER_TIMEOUT`]. Monitoring then opens a new connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
 tokio::task_local! {
-    /// Whether the connection that is being served has sent a header.
-    static ASKED: Arc<AtomicBool>;
+    /// True if the current connection has sent a request header.
+    static HEADER_RECEIVED: Arc<AtomicBool>;
 }
 
-/// The admin listener, as its connections reach it.
-pub(crate) struct Bounded {
+/// [`AdminServer`] with the limits of this file.
+pub(crate) struct LimitedAdmin {
     admin: Arc<AdminServer>,
-    room: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
-/// To be called when a header has come.
-pub(super) fn asked() {
-    // Without a connection, as in a test, there is nothing to note.
-    let _ = ASKED.try_with(|asked| asked.store(true, Ordering::Relaxed));
+/// Marks that the current connection has sent a request header.
+pub(super) fn header_received() {
+    // Fails outside of a connection, as in a test.
+    let _ = HEADER_RECEIVED.try_with(|received| received.store(true, Ordering::Relaxed));
 }
 
-impl Bounded {
-    /// Within these bounds.
+impl LimitedAdmin {
     pub(crate) fn new(admin: AdminServer) -> Self {
-        Bounded { admin: Arc::new(admin), room: Arc::new(Semaphore::new(MOST_CONNECTIONS)) }
+        LimitedAdmin { admin: Arc::new(admin), slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
 #[async_trait]
-impl ServerApp for Bounded {
+impl ServerApp for LimitedAdmin {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _place = self.room.clone().try_acquire_owned().ok()?;
-        let asked = Arc::new(AtomicBool::new(false));
-        let mut serving = Box::pin(ASKED.scope(asked.clone(), self.admin.process_new(stream, shutdown)));
+        let _slot = self.slots.clone().try_acquire_owned().ok()?;
+        let received = Arc::new(AtomicBool::new(false));
+        let mut serving = Box::pin(HEADER_RECEIVED.scope(received.clone(), self.admin.process_new(stream, shutdown)));
         tokio::select! {
             stream = &mut serving => return stream,
             () = sleep(HEADER_TIMEOUT) => {}
         }
-        if !asked.load(Ordering::Relaxed) {
+        if !received.load(Ordering::Relaxed) {
             return None;
         }
         timeout(CONNECTION_TIMEOUT, serving).await.ok().flatten()

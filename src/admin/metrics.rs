@@ -1,9 +1,10 @@
-//! `/metrics`: everything that is counted, as Prometheus reads it.
+//! `/metrics`: all metrics in the text format of Prometheus.
 //!
-//! Nothing is kept here. Whoever counts keeps plain numbers; they are read, given their names and written out when
-//! somebody asks, by the thread of the admin listener, and no request waits for that.
+//! This file stores nothing. The rooms that count keep plain atomic numbers. A scrape reads them on the thread of the
+//! admin listener, and no request waits for it.
 //!
-//! Labels hold what is configured, and words of closed lists. Nothing that a client sends becomes one.
+//! Values of labels are names of the configuration and codes of closed enums. Data from clients never becomes a label,
+//! so clients cannot create series.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::live::{Generation, Live};
 use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
 use crate::record::{MethodClass, Recorder, StatusClass};
 
-/// What is counted, and where it stands.
+/// Access to all counters of the process.
 pub(crate) struct Metrics {
     live: Arc<Live>,
     recorder: Arc<Recorder>,
@@ -32,157 +33,144 @@ pub(crate) struct Metrics {
     process: ProcessCollector,
 }
 
-/// One metric, with all its series.
+/// Description of one metric.
 #[derive(Debug)]
 pub struct Family {
-    /// Its name.
+    /// Name of the metric.
     pub name: &'static str,
-    /// What it is.
+    /// Type of the metric.
     pub kind: MetricKind,
-    /// The names of its labels.
+    /// Names of the labels.
     pub labels: &'static [&'static str],
-    /// One line for people.
+    /// Text of `# HELP`.
     pub(crate) help: &'static str,
 }
 
-/// What a metric is.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// A number that grows.
+    /// A number that only grows.
     Counter,
-    /// A number.
+    /// A number that can grow and fall.
     Gauge,
-    /// How many took how long.
+    /// Durations in buckets.
     Histogram,
 }
 
 const REQUESTS: Family = counter(
     "corsgate_requests_total",
     &["service", "route", "method", "status"],
-    "Requests that have ended, by method and class of status; none: the client was given no response.",
+    "Finished requests, by method and status class; none: no response was sent.",
 );
 const DURATION: Family = histogram(
     "corsgate_request_duration_seconds",
     &["service", "route"],
-    "From the header of a request to the end of its response, without WebSockets.",
+    "Time from the request header to the end of the response, without WebSockets.",
 );
 const UPSTREAM_DURATION: Family = histogram(
     "corsgate_upstream_response_seconds",
     &["service", "route"],
-    "From the first try at an upstream to the header of its response.",
+    "Time from the first attempt at the upstream to the response header.",
 );
-const SENT: Family = counter(
-    "corsgate_response_body_bytes_total",
-    &["service", "route"],
-    "Bytes of the bodies of responses, as sent to clients.",
-);
+const SENT: Family =
+    counter("corsgate_response_body_bytes_total", &["service", "route"], "Bytes of response bodies sent to clients.");
 const DECISIONS: Family = counter(
     "corsgate_cors_decisions_total",
     &["service", "route", "kind", "reason"],
-    "What was decided about CORS, for preflights and for actual requests.",
+    "CORS decisions by reason, for preflights and actual requests.",
 );
 const REFUSED: Family = counter(
     "corsgate_refused_requests_total",
     &["service", "route", "code"],
-    "Requests that were refused for other causes than CORS.",
+    "Requests refused for other reasons than CORS.",
 );
-const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Requests under way, WebSockets included.");
+const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Running requests, including WebSockets.");
 const NOT_REMEMBERED: Family = counter(
     "corsgate_refusals_not_remembered_total",
     &[],
-    "Refused requests that are counted but not among the last refusals, for several came at the same instant.",
+    "Refused requests that are counted but missing from the list of refusals, because several came at the same instant.",
 );
 const DROPPED_LINES: Family = counter(
     "corsgate_access_log_dropped_lines_total",
     &[],
-    "Lines of the access log that were not written, because its target was too slow or did not take them.",
+    "Access log lines that were not written, because the target was too slow or failed.",
 );
-const ACCEPTED: Family = counter("corsgate_connections_total", &["listener"], "Connections that clients have made.");
-const OPEN: Family = gauge("corsgate_connections_open", &["listener"], "Connections of clients that are open.");
-const LIMIT: Family =
-    gauge("corsgate_connections_limit", &[], "How many connections may be open, when limits.connections says so.");
+const ACCEPTED: Family = counter("corsgate_connections_total", &["listener"], "Client connections.");
+const OPEN: Family = gauge("corsgate_connections_open", &["listener"], "Open client connections.");
+const LIMIT: Family = gauge("corsgate_connections_limit", &[], "The limit limits.connections, if set.");
 const REFUSED_CONNECTIONS: Family = counter(
     "corsgate_connections_refused_total",
     &["listener", "reason"],
-    "Connections that were closed before their first request.",
+    "Connections closed before their first request.",
 );
 const HANDSHAKES: Family = counter(
     "corsgate_tls_handshakes_total",
     &["listener", "result"],
-    "TLS handshakes with clients, by how they ended: ok or failed.",
+    "TLS handshakes with clients, by result: ok or failed.",
 );
 const BAD_HEADERS: Family = counter(
     "corsgate_bad_headers_total",
     &["listener", "reason"],
-    "Headers over HTTP/1 that never became a request: late (408), too_large (431), malformed (400, or 405 for CONNECT).",
+    "HTTP/1 headers that did not become a request: late (408), too_large (431), malformed (400, or 405 for CONNECT).",
 );
 const CERTIFICATES: Family = gauge(
     "corsgate_certificate_expiry_timestamp_seconds",
     &["listener", "certificate"],
-    "When the certificate of a listener ends, by the first name that it is for.",
+    "When the certificate of a listener expires, by its first name.",
 );
 const HEALTHY: Family = gauge(
     "corsgate_upstream_node_healthy",
     &["upstream", "address"],
-    "1 unless health checks have taken the node out.",
+    "1 if the node is healthy, 0 if health checks have taken it out.",
 );
 const EJECTED: Family = gauge(
     "corsgate_upstream_node_ejected",
     &["upstream", "address"],
-    "1 while the node is out because requests have failed.",
+    "1 while the node is ejected because requests failed.",
 );
 const ACTIVE: Family =
-    gauge("corsgate_upstream_node_active", &["upstream", "address"], "Requests under way at the node.");
-const CONNECTS: Family = counter(
-    "corsgate_upstream_connects_total",
-    &["upstream", "address"],
-    "Connections that were made to the node for requests.",
-);
-const CONNECT_FAILURES: Family = counter(
-    "corsgate_upstream_connect_failures_total",
-    &["upstream", "address"],
-    "Connections to the node that could not be made.",
-);
+    gauge("corsgate_upstream_node_active", &["upstream", "address"], "Running requests at the node.");
+const CONNECTS: Family =
+    counter("corsgate_upstream_connects_total", &["upstream", "address"], "Connections made to the node for requests.");
+const CONNECT_FAILURES: Family =
+    counter("corsgate_upstream_connect_failures_total", &["upstream", "address"], "Failed connections to the node.");
 const REUSES: Family = counter(
     "corsgate_upstream_reuses_total",
     &["upstream", "address"],
-    "Tries that went to the node on a connection from an earlier request.",
+    "Attempts at the node on a connection from an earlier request.",
 );
 const NO_RESPONSES: Family = counter(
     "corsgate_upstream_no_responses_total",
     &["upstream", "address"],
-    "Tries that ended without a response of the node, though there was a connection.",
+    "Attempts that had a connection to the node but got no response.",
 );
 const EJECTIONS: Family = counter(
     "corsgate_upstream_ejections_total",
     &["upstream", "address"],
-    "How often the node was taken out because requests have failed.",
+    "How often the node was ejected because requests failed.",
 );
 const RETRIES: Family = counter(
     "corsgate_upstream_retries_total",
     &["upstream", "to"],
-    "Second and later tries: on another_node, or on the same_node when a connection from an earlier request had ended.",
+    "Second and later attempts: on another_node, or on the same_node because a kept connection was closed.",
 );
-const RELOADS: Family = counter(
-    "corsgate_config_reloads_total",
-    &["result"],
-    "Reloads since the start; a refused one has changed nothing.",
-);
-const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 when the newest reload was refused.");
+const RELOADS: Family =
+    counter("corsgate_config_reloads_total", &["result"], "Reloads since the start; a refused reload changes nothing.");
+const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 if the last reload was refused.");
 const RESTART_REQUIRED: Family = gauge(
     "corsgate_config_restart_required",
     &[],
-    "1 while the configuration in force says something that only a restart can put in force, such as another address.",
+    "1 while the active configuration has changes that need a restart, such as another address.",
 );
 const GENERATION: Family =
-    gauge("corsgate_config_generation", &[], "Number of the configuration in force; 1 is the one of the start.");
+    gauge("corsgate_config_generation", &[], "Number of the active configuration; 1 at the start.");
 const CONFIG_READ: Family =
-    gauge("corsgate_config_last_reload_success_timestamp_seconds", &[], "When the configuration in force was read.");
+    gauge("corsgate_config_last_reload_success_timestamp_seconds", &[], "When the active configuration was read.");
 const CONFIG_INFO: Family =
-    gauge("corsgate_config_info", &["hash"], "1, with the SHA-256 of the text of the configuration in force.");
-const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of the program.");
+    gauge("corsgate_config_info", &["hash"], "1, with the SHA-256 of the active configuration file.");
+const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
-/// All metrics, in the order in which they are written; after them come those of the process itself.
+/// All metrics in the order of the output. Metrics of the operating system process follow them.
 pub const FAMILIES: [&Family; 32] = [
     &REQUESTS,
     &DURATION,
@@ -221,7 +209,6 @@ pub const FAMILIES: [&Family; 32] = [
 // === impl Metrics ===
 
 impl Metrics {
-    /// Those of a process.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>, connections: Arc<Counts>) -> Self {
         Metrics {
             live,
@@ -232,7 +219,7 @@ impl Metrics {
         }
     }
 
-    /// As of now, in the text format of Prometheus.
+    /// All metrics with their current values.
     pub(crate) fn text(&self) -> prometheus::Result<String> {
         let generation = self.live.current();
         let mut page = Page::default();
@@ -257,11 +244,12 @@ impl Metrics {
             }
         })?;
         page.write(&DURATION, |series| {
-            all.iter().for_each(|(service, route, metrics)| series.took(&[service, route], &metrics.duration.read()));
+            all.iter()
+                .for_each(|(service, route, metrics)| series.histogram(&[service, route], &metrics.duration.read()));
         })?;
         page.write(&UPSTREAM_DURATION, |series| {
             all.iter().for_each(|(service, route, metrics)| {
-                series.took(&[service, route], &metrics.upstream_duration.read())
+                series.histogram(&[service, route], &metrics.upstream_duration.read());
             });
         })?;
         page.write(&SENT, |series| {
@@ -344,15 +332,14 @@ impl Metrics {
     }
 }
 
-/// What is known of the nodes of all upstreams. One that is written in place can have the name of another one: then
-/// both are told as one.
+/// Metrics of all upstreams. Inline upstreams may have the same name as another upstream; their values are then added.
 fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
     #[derive(Default)]
     struct Node {
-        down: bool,
+        unhealthy: bool,
         ejected: bool,
         active: u64,
-        /// As [`COUNTERS`].
+        /// In the order of [`COUNTERS`].
         counts: [u64; 5],
     }
     const COUNTERS: [Family; 5] = [CONNECTS, CONNECT_FAILURES, REUSES, NO_RESPONSES, EJECTIONS];
@@ -363,11 +350,11 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
         let (again, same) = retries.entry(name).or_default();
         *again += upstream.counts().retries.get();
         *same += upstream.counts().reconnects.get();
-        for condition in upstream.statuses() {
-            let node = nodes.entry((name, condition.address.to_string())).or_default();
-            node.down |= !condition.healthy;
-            node.ejected |= condition.ejected;
-            node.active += condition.active as u64;
+        for status in upstream.statuses() {
+            let node = nodes.entry((name, status.address.to_string())).or_default();
+            node.unhealthy |= !status.healthy;
+            node.ejected |= status.ejected;
+            node.active += status.active as u64;
         }
         for endpoint in upstream.endpoints().iter() {
             let node = nodes.entry((name, endpoint.address().to_string())).or_default();
@@ -378,7 +365,7 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
         }
     }
     page.write(&HEALTHY, |series| {
-        nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], !node.down));
+        nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], !node.unhealthy));
     })?;
     page.write(&EJECTED, |series| {
         nodes.iter().for_each(|((name, address), node)| series.value(&[name, address], node.ejected));
@@ -399,7 +386,7 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
     })
 }
 
-/// Listener, first name and end of each certificate; of those that share both, the end of the first to end.
+/// Listener, first name and expiry of each certificate. If several share both, the earliest expiry.
 fn certificates(generation: &Generation) -> impl Iterator<Item = (String, String, u64)> {
     let mut ends: BTreeMap<(String, String), u64> = BTreeMap::new();
     for listener in generation.snapshot.listeners() {
@@ -417,7 +404,7 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-// === how it is written ===
+// === output ===
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
     Family { name, kind: MetricKind::Counter, labels, help }
@@ -431,23 +418,23 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
     Family { name, kind: MetricKind::Histogram, labels, help }
 }
 
-/// The text so far.
+/// Collects the output.
 #[derive(Default)]
 struct Page {
     text: String,
 }
 
-/// The series of a metric.
+/// The series of one metric.
 struct Series {
     labels: &'static [&'static str],
     metrics: Vec<proto::Metric>,
 }
 
-/// Prometheus has one type of number.
+/// A value: all numbers of Prometheus are floats.
 struct Number(f64);
 
 impl Page {
-    /// Writes a metric, unless there is nothing to say of it.
+    /// Writes a metric, unless it has no series.
     fn write(&mut self, family: &Family, fill: impl FnOnce(&mut Series)) -> prometheus::Result<()> {
         let mut series = Series { labels: family.labels, metrics: Vec::new() };
         fill(&mut series);
@@ -464,7 +451,7 @@ impl Page {
     }
 
     fn encode(&mut self, families: &[MetricFamily]) -> prometheus::Result<()> {
-        // The encoder takes a metric without series for a mistake.
+        // The encoder returns an error for a metric without series.
         for family in families.iter().filter(|family| !family.get_metric().is_empty()) {
             TextEncoder::new().encode_utf8(std::slice::from_ref(family), &mut self.text)?;
         }
@@ -473,7 +460,7 @@ impl Page {
 }
 
 impl Series {
-    /// A count of something that may never happen: told of once it has.
+    /// Adds a series only if its count is not 0. For combinations of labels that may never occur.
     fn counted(&mut self, labels: &[&str], count: u64) {
         if count > 0 {
             self.value(labels, count);
@@ -486,13 +473,13 @@ impl Series {
         counter.set_value(value);
         gauge.set_value(value);
         let metric = self.metric(labels);
-        // What is written is the one that the metric is.
+        // The encoder writes the one that matches the type of the family.
         metric.set_counter(counter);
         metric.set_gauge(gauge);
     }
 
-    fn took(&mut self, labels: &[&str], took: &Distribution) {
-        if took.count == 0 {
+    fn histogram(&mut self, labels: &[&str], read: &Distribution) {
+        if read.count == 0 {
             return;
         }
         let bucket = |(bound, count): (&std::time::Duration, &u64)| {
@@ -502,13 +489,13 @@ impl Series {
             bucket
         };
         let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(BUCKETS.iter().zip(&took.cumulative).map(bucket).collect());
-        histogram.set_sample_count(took.count);
-        histogram.set_sample_sum(took.sum);
+        histogram.set_bucket(BUCKETS.iter().zip(&read.cumulative).map(bucket).collect());
+        histogram.set_sample_count(read.count);
+        histogram.set_sample_sum(read.sum);
         self.metric(labels).set_histogram(histogram);
     }
 
-    /// A new one, without a value.
+    /// Adds a series without a value.
     fn metric(&mut self, labels: &[&str]) -> &mut proto::Metric {
         debug_assert_eq!(labels.len(), self.labels.len());
         let pair = |(name, value): (&&str, &&str)| {

@@ -1,4 +1,4 @@
-//! The page for people: how it is going. Rendered here, whole, with nothing to fetch and no script.
+//! The status page, rendered on the server as one HTML document without scripts or other resources.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -16,24 +16,24 @@ use crate::live::{Generation, Reload};
 use crate::record::StatusClass;
 use crate::snapshot::Listener;
 
-/// More routes than this nobody reads on a page.
-const MOST_ROUTES: usize = 200;
-/// Groups of refusals that are shown at once, and those that are shown to who asks for more.
+/// Maximum number of routes on the page.
+const MAX_ROUTES: usize = 200;
+/// Groups of refusals that are visible, and most groups that can be expanded.
 const FIRST_GROUPS: usize = 10;
-const MOST_GROUPS: usize = 60;
-/// More nodes than this neither.
-const MOST_NODES: usize = 200;
+const MAX_GROUPS: usize = 60;
+/// Maximum number of nodes on the page.
+const MAX_NODES: usize = 200;
 
 const STYLE: &str = include_str!("status.css");
 
-/// Nothing but the page's own style.
+/// Allows only the style of the page, and no framing.
 pub(super) static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, STYLE.as_bytes()));
     let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The whole page, as of `now`.
+/// The HTML of the page at `now`.
 pub(super) fn page(process: &Process, now: SystemTime) -> String {
     let generation = process.live.current();
     let refused = groups(process.recorder.refusals.newest());
@@ -76,16 +76,16 @@ fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
             @if process.readiness.is_ready() { span.state.good { "ready" } } @else { span.state.bad { "draining" } }
             @if refused { span.state.bad { "last reload refused" } }
             @if !restart.is_empty() {
-                span.state.bad { "needs a restart: " (restart.join(", ")) }
+                span.state.bad { "restart required: " (restart.join(", ")) }
             }
             dl {
-                div { dt { "up" } dd { (ago(process.started, now)) } }
+                div { dt { "uptime" } dd { (ago(process.started, now)) } }
                 div { dt { "open connections" } dd { (process.connections.open()) } }
-                div { dt { "requests under way" } dd { (process.recorder.running.count()) } }
+                div { dt { "running requests" } dd { (process.recorder.running.count()) } }
                 div { dt { "configuration" } dd { code { (written.name) } " generation " (generation.number) } }
-                div { dt { "read" } dd { (when(written.read, now)) } }
+                div { dt { "loaded" } dd { (when(written.read, now)) } }
                 div { dt { "sha256" } dd { code title=(written.hash) { (written.hash[..12]) } } }
-                div { dt { "this page" } dd { (time(now).to_string()) } }
+                div { dt { "page rendered" } dd { (time(now).to_string()) } }
             }
         }
     }
@@ -93,20 +93,20 @@ fn head(process: &Process, generation: &Generation, now: SystemTime) -> Markup {
 
 fn refusals(groups: &[Group], process: &Process, now: SystemTime) -> Markup {
     let (first, more) = groups.split_at(groups.len().min(FIRST_GROUPS));
-    let (more, rest) = more.split_at(more.len().min(MOST_GROUPS));
+    let (more, rest) = more.split_at(more.len().min(MAX_GROUPS));
     html! {
         section {
             h2 { "Last refusals" }
-            @if groups.is_empty() { p.none { "Nothing was refused." } }
+            @if groups.is_empty() { p.none { "No refused requests." } }
             @for group in first { (refusal(group, process, now)) }
             @if !more.is_empty() {
                 details {
-                    summary { (more.len()) " more kinds" }
+                    summary { (more.len()) " more groups" }
                     @for group in more { (refusal(group, process, now)) }
                 }
             }
             @if !rest.is_empty() {
-                p.none { "and " (rest.len()) " more kinds; " a href="/refusals" { "/refusals" } " has all" }
+                p.none { "and " (rest.len()) " more groups; " a href="/refusals" { "/refusals" } " lists all" }
             }
         }
     }
@@ -129,11 +129,11 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
                 }
             }
             p {
-                (count) (if *count == 1 { " request, " } else { " requests, the last one " })
+                (count) (if *count == 1 { " request, " } else { " requests, last " })
                 (when(newest.at, now)) ": "
                 code { (newest.method) " " (newest.path) }
-                @if let Some(method) = &newest.requested_method { " asking for " code { (method) } }
-                @if let Some(names) = &newest.requested_headers { " with " code { (names) } }
+                @if let Some(method) = &newest.requested_method { " requested method " code { (method) } }
+                @if let Some(names) = &newest.requested_headers { " requested headers " code { (names) } }
                 " · " a href=(format!("/refusals/{}", newest.id)) { "why " code { (newest.id) } }
             }
             @if let Some(command) = file(process).and_then(|file| explain_command(newest, &file)) { pre { (command) } }
@@ -141,7 +141,7 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
     }
 }
 
-/// The file by a name that means the same in every directory.
+/// Absolute path of the configuration file.
 fn file(process: &Process) -> Option<String> {
     let absolute = std::path::absolute(process.live.source().path()?).ok()?;
     Some(absolute.to_string_lossy().into_owned())
@@ -150,12 +150,12 @@ fn file(process: &Process) -> Option<String> {
 fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Markup {
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    let speaks = |listener: &Listener| match &listener.tls {
+    let protocol = |listener: &Listener| match &listener.tls {
         None => "http".to_owned(),
         Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
     };
     let started = process.live.started();
-    // Where it listens is as it was at the start; what it does there is as the file says now, if that says anything.
+    // Addresses are those of the start. Other settings are those of the active configuration, if it has the listener.
     let now_at = |(address, tls): &(SocketAddr, bool)| {
         let mut listeners = generation.snapshot.listeners().iter();
         listeners.find(|listener| listener.address == *address && listener.tls.is_some() == *tls)
@@ -164,16 +164,16 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
         section {
             h2 { "Listeners" }
             table {
-                thead { tr { th { "address" } th { "speaks" } th { "certificates" } } }
+                thead { tr { th { "address" } th { "protocol" } th { "certificates" } } }
                 tbody {
                     @for place in &started.listeners {
                         tr {
                             td data-label="address" { code { (place.0) } }
                             @match now_at(place) {
                                 Some(listener) => {
-                                    td data-label="speaks" {
-                                        (speaks(listener))
-                                        @if let Some(port) = listener.redirect { ", redirects to https on " (port) }
+                                    td data-label="protocol" {
+                                        (protocol(listener))
+                                        @if let Some(port) = listener.redirect { ", redirects to https on port " (port) }
                                         @if listener.proxy_protocol { ", PROXY protocol" }
                                     }
                                     td {
@@ -181,20 +181,20 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
                                             @let left = certificate.days_left(seconds);
                                             div {
                                                 (certificate.names().collect::<Vec<_>>().join(", ")) " "
-                                                span.bad[left < 14] { "ends in " (left) " d" }
+                                                span.bad[left < 14] { "expires in " (left) " d" }
                                             }
                                         }
                                     }
                                 },
                                 None => {
-                                    td data-label="speaks" { (if place.1 { "https" } else { "http" }) }
-                                    td { span.bad { "not in the file any more; as it was at the start until a restart" } }
+                                    td data-label="protocol" { (if place.1 { "https" } else { "http" }) }
+                                    td { span.bad { "removed from the file; unchanged until a restart" } }
                                 },
                             }
                         }
                     }
                     @if let Some(admin) = started.admin {
-                        tr { td data-label="address" { code { (admin) } } td data-label="speaks" { "http, this page" } td {} }
+                        tr { td data-label="address" { code { (admin) } } td data-label="protocol" { "http, admin" } td {} }
                     }
                 }
             }
@@ -204,18 +204,19 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
 
 fn upstreams(generation: &Generation) -> Markup {
     let nodes = || {
-        generation.upstreams().iter().flat_map(|upstream| {
-            upstream.statuses().into_iter().map(move |condition| (&upstream.settings().name, condition))
-        })
+        generation
+            .upstreams()
+            .iter()
+            .flat_map(|upstream| upstream.statuses().into_iter().map(move |status| (&upstream.settings().name, status)))
     };
     let all = nodes().count();
     html! {
         section {
             h2 { "Upstreams" }
             table {
-                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "requests under way" } th.number { "failed tries" } } }
+                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "running requests" } th.number { "failed attempts" } } }
                 tbody {
-                    @for (name, node) in nodes().take(MOST_NODES) {
+                    @for (name, node) in nodes().take(MAX_NODES) {
                         tr {
                             td data-label="upstream" { (name) }
                             td data-label="node" { code { (node.address) } }
@@ -223,25 +224,25 @@ fn upstreams(generation: &Generation) -> Markup {
                                 @match (node.healthy, node.ejected) {
                                     (false, _) => span.bad { "unhealthy" },
                                     (true, true) => span.bad { "ejected" },
-                                    (true, false) => span.good[node.failures == 0] { "in use" },
+                                    (true, false) => span.good[node.failures == 0] { "healthy" },
                                 }
                             }
-                            td.number data-label="requests under way" { (node.active) }
-                            td.number.bad[node.failures > 0] data-label="failed tries" { (node.failures) }
+                            td.number data-label="running requests" { (node.active) }
+                            td.number.bad[node.failures > 0] data-label="failed attempts" { (node.failures) }
                         }
                     }
                 }
             }
-            @if all == 0 { p.none { "No address of any upstream is known." } }
-            @if all > MOST_NODES { p.none { "and " (all - MOST_NODES) " more; " a href="/metrics" { "/metrics" } " has all" } }
+            @if all == 0 { p.none { "No upstream has a known address." } }
+            @if all > MAX_NODES { p.none { "and " (all - MAX_NODES) " more; " a href="/metrics" { "/metrics" } " lists all" } }
         }
     }
 }
 
 fn routes(generation: &Generation) -> Markup {
-    let routes = effective_routes(generation, MOST_ROUTES);
+    let routes = effective_routes(generation, MAX_ROUTES);
     let all = generation.snapshot.routes().len();
-    // In the order of the snapshot, as the counts are.
+    // Routes and metrics are both in the order of the snapshot.
     let counts = |position| {
         let metrics = generation.route_metrics().of(position);
         metrics.map_or((0, 0), |metrics| (metrics.total(), metrics.with(StatusClass::ServerError)))
@@ -252,7 +253,7 @@ fn routes(generation: &Generation) -> Markup {
             table {
                 thead {
                     tr {
-                        th { "route" } th { "serves" } th { "allowed origins" } th { "upstream" }
+                        th { "route" } th { "matches" } th { "allowed origins" } th { "upstream" }
                         th.number { "requests" } th.number { "5xx" }
                     }
                 }
@@ -261,7 +262,7 @@ fn routes(generation: &Generation) -> Markup {
                         @let (requests, errors) = counts(position);
                         tr {
                             td data-label="route" { (route.name) " " span.none { "line\u{a0}" (route.line) } }
-                            td data-label="serves" { (route.serves()) }
+                            td data-label="matches" { (route.serves()) }
                             td data-label="allowed origins" {
                                 @match &route.cors {
                                     EffectiveCors::Absent | EffectiveCors::Off { .. } => {
@@ -271,7 +272,7 @@ fn routes(generation: &Generation) -> Markup {
                                         code { (route.cors.origins()) } " "
                                         span.none {
                                             @if let Some(name) = name { (name) ", " }
-                                            "policy in line\u{a0}" (written)
+                                            "policy on line\u{a0}" (written)
                                         }
                                     },
                                 }
@@ -284,7 +285,7 @@ fn routes(generation: &Generation) -> Markup {
                 }
             }
             @if all > routes.len() {
-                p.none { "and " (all - routes.len()) " more; " a href="/routes" { "/routes" } " has all" }
+                p.none { "and " (all - routes.len()) " more; " a href="/routes" { "/routes" } " lists all" }
             }
         }
     }
@@ -294,7 +295,7 @@ fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup 
     html! {
         section {
             h2 { "Last reloads" }
-            @if past.is_empty() { p.none { "None since the start." } }
+            @if past.is_empty() { p.none { "No reloads since the start." } }
             @for reload in past {
                 article {
                     @match &reload.result {
@@ -304,7 +305,7 @@ fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup 
                         Err(problems) => {
                             p {
                                 span.bad { "refused" } ", " (when(reload.at, now))
-                                "; generation " (generation.number) " is in force now"
+                                "; generation " (generation.number) " is active"
                             }
                             pre { (problems) }
                         },
@@ -315,7 +316,7 @@ fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup 
     }
 }
 
-/// How long ago, and exactly when for those who want to know.
+/// Age, with the exact time as its title.
 fn when(at: SystemTime, now: SystemTime) -> Markup {
     let exactly = time(at).to_string();
     html! { time datetime=(exactly) title=(exactly) { (ago(at, now)) " ago" } }

@@ -1,19 +1,19 @@
-//! Whether the process is ready for requests.
+//! Readiness of the process, as `/readyz` reports it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether the process still wants to be sent requests: what `/readyz` says.
+/// Readiness flag, shared by all clones.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// From the start on until the process is told to end.
+    /// True from the start until SIGTERM.
     pub(crate) fn is_ready(&self) -> bool {
         !self.0.load(Ordering::Relaxed)
     }
 
-    /// From here on it is not ready.
+    /// Sets the process not ready, for good.
     pub(crate) fn end(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

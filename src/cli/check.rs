@@ -1,4 +1,4 @@
-//! `corsgate check`: every problem of a file, or what is in force for each of its routes.
+//! `corsgate check`: reports all problems of a file, or the effective settings of its routes.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ pub(super) struct Arguments {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// Exit with 1 on warnings too
+    /// Exit with code 1 on warnings too
     #[arg(long)]
     deny_warnings: bool,
-    /// Print what is in force for every route, and where each value is written
+    /// Print the effective settings of each route, and the line that sets each of them
     #[arg(long)]
     effective: bool,
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
         Ok((text, loaded)) => (text.text, loaded),
         Err(unreadable) => {
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
-            // A program that reads the array must not find nothing there.
+            // A program that parses stdout must find valid JSON.
             if let Format::Json = format {
                 print(&report::json(&unreadable_problem(&unreadable), &Source::new(&name, "")));
             }
@@ -51,7 +51,7 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
     });
     match in_force {
         Some(routes) => {
-            // Beside what was asked for, problems are messages.
+            // With --effective, problems are not the result, so they go to stderr.
             let _ = std::io::stderr().write_all(report::text(&problems, &source, Paint::Plain).as_bytes());
             print(&match format {
                 Format::Text => effective::text(&routes, &source, paint()),
@@ -67,7 +67,7 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
     if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// For programs, which want to find a file that cannot be read where they find everything else.
+/// An unreadable file as a problem, so that the JSON output has all errors in the same form.
 pub(super) fn unreadable_problem(unreadable: &Unreadable) -> Problems {
     let mut problems = Problems::default();
     problems.add(&At::root(), ProblemKind::Unreadable { why: unreadable.error.to_string() });

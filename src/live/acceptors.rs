@@ -1,4 +1,4 @@
-//! How listeners end TLS: what rustls is told.
+//! TLS of listeners: settings for rustls.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,31 +13,31 @@ use rustls::{ServerConfig, version};
 use crate::snapshot::{Listener, ListenerTls, TlsVersion};
 use crate::tls::Certificates;
 
-/// What the listeners of a configuration need for handshakes.
+/// rustls configurations of all TLS listeners of a generation.
 #[derive(Debug, Default)]
 pub(crate) struct Acceptors(Vec<Acceptor>);
 
-/// One listener's.
 #[derive(Debug, Clone)]
 struct Acceptor {
     address: SocketAddr,
-    /// What it was made from.
+    /// Settings from which `config` was made.
     tls: ListenerTls,
     config: Arc<ServerConfig>,
 }
 
-/// Why there cannot be any handshakes.
+/// Why the TLS settings of a listener cannot be used.
 #[derive(Debug)]
 pub enum AcceptorError {
-    /// What rustls says.
+    /// Error of rustls.
     Tls(rustls::Error),
-    /// What is wrong with the authorities of clients.
+    /// Error in the certificate authorities for client certificates.
     Authorities(VerifierBuilderError),
 }
 
 impl Acceptors {
-    /// Those of `listeners`. One whose settings are as before goes on with its tickets: clients can resume sessions.
-    /// For any other there are new tickets, so that nobody comes in on what an earlier configuration has verified.
+    /// Makes the configurations of `listeners`. A listener with unchanged settings keeps its ticket key, so clients can
+    /// resume sessions. A changed listener gets a new key, so that no client resumes a session whose certificate only
+    /// the old settings accept.
     pub(crate) fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
         let old = old.map_or(&[][..], |old| &old.0);
         let with_tls = listeners.iter().filter_map(|listener| Some((listener.address, listener.tls.as_ref()?)));
@@ -49,13 +49,12 @@ impl Acceptors {
         with_tls.map(acceptor).collect::<Result<_, _>>().map(Acceptors)
     }
 
-    /// That of a listener.
+    /// Configuration of a listener.
     pub(crate) fn of(&self, listener: SocketAddr) -> Option<&Arc<ServerConfig>> {
         self.0.iter().find(|acceptor| acceptor.address == listener).map(|acceptor| &acceptor.config)
     }
 }
 
-/// What rustls needs to know.
 fn server_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, AcceptorError> {
     let provider = Arc::new(ring::default_provider());
     let versions = match tls.min_version {
@@ -77,12 +76,12 @@ fn server_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, AcceptorError> 
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         false => vec![b"http/1.1".to_vec()],
     };
-    // Sessions are kept by the clients, as tickets: no memory here, and the same on all threads.
+    // Session tickets need no memory on the server, and work on all threads.
     config.ticketer = ring::Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
-/// Chooses the certificate by the name that the client asks for, which rustls gives in lower case.
+/// Chooses the certificate by server name (SNI), which rustls gives in lower case.
 #[derive(Debug)]
 struct ByName(Arc<Certificates>);
 

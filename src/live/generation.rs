@@ -1,23 +1,24 @@
-//! One configuration with everything that runs for it.
+//! Generation: one loaded configuration with its running upstreams, TLS settings and metrics.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Acceptors, LoadError};
+use crate::logging::quoted;
 use crate::record::RouteMetricsTable;
 use crate::snapshot::{Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::{RunningUpstream, resolve};
 
-/// One configuration with what runs for it. Requests keep the one they began with.
+/// One loaded configuration and its running parts. A request uses the generation that it began with until its end.
 #[derive(Debug)]
 pub struct Generation {
-    /// 1 for the one that the process started with.
+    /// 1 for the first configuration of the process; each applied reload adds 1.
     pub number: u64,
     /// The configuration.
     pub snapshot: Snapshot,
-    /// What it was compiled from.
+    /// Text from which the snapshot was compiled.
     pub(crate) written: SourceText,
     upstreams: Vec<Arc<RunningUpstream>>,
     acceptors: Acceptors,
@@ -25,7 +26,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// What runs for an upstream that is the same as before goes on running.
+    /// Upstreams whose configuration has not changed continue from `old`, with their state and counters.
     pub(super) fn new(
         number: u64,
         snapshot: Snapshot,
@@ -34,7 +35,7 @@ impl Generation {
     ) -> Result<Self, LoadError> {
         let acceptors = Acceptors::new(snapshot.listeners(), old.map(|old| &old.acceptors));
         let acceptors = acceptors.map_err(LoadError::Listeners)?;
-        // One that is written inline may have the name of another one.
+        // An inline upstream may have the same name as another upstream.
         let mut running: HashMap<&str, Vec<&Arc<RunningUpstream>>> = HashMap::new();
         for upstream in old.iter().flat_map(|old| &old.upstreams) {
             running.entry(&*upstream.settings().name).or_default().push(upstream);
@@ -56,41 +57,38 @@ impl Generation {
         Ok(generation)
     }
 
-    /// What its listeners need for handshakes.
     pub(crate) fn acceptors(&self) -> &Acceptors {
         &self.acceptors
     }
 
-    /// What was counted of the requests to its routes.
+    /// Metrics of the routes.
     pub fn route_metrics(&self) -> &RouteMetricsTable {
         &self.route_metrics
     }
 
-    /// What runs for an upstream of the snapshot.
+    /// Running upstream of the snapshot.
     pub(crate) fn upstream(&self, id: UpstreamId) -> &RunningUpstream {
         &self.upstreams[id.0]
     }
 
-    /// What runs for all upstreams of the snapshot, in its order.
+    /// All running upstreams, in the order of the snapshot.
     pub(crate) fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
     }
 
-    /// Whether some upstream has names to look up.
+    /// True if some upstream has DNS names.
     pub(crate) fn has_names(&self) -> bool {
         self.upstreams.iter().any(|upstream| upstream.has_names())
     }
 
-    /// Looks up the names of all upstreams, all at the same time. Blocks until the resolver has answered.
+    /// Looks up the DNS names of all upstreams in parallel. Blocks until the resolver has answered.
     pub(crate) fn refresh_names(&self) {
         std::thread::scope(|scope| {
             for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
                 scope.spawn(|| {
                     for (name, error) in upstream.refresh(Instant::now(), resolve) {
-                        log::warn!(
-                            "cannot look up name={name} upstream={} error=\"{error}\"",
-                            upstream.settings().name
-                        );
+                        let upstream = &upstream.settings().name;
+                        log::warn!("name lookup failed upstream={upstream} name={name} error={}", quoted(error));
                     }
                 });
             }

@@ -1,36 +1,33 @@
-//! The history of reloads.
+//! History of reloads, for metrics and the status page.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// How reloads have gone.
+/// Counters of reloads, and the last ones.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
-    /// Those that were applied.
     pub(crate) applied: AtomicU64,
-    /// Those that were refused.
     pub(crate) refused: AtomicU64,
-    /// The newest was refused: the file is not what is in force.
+    /// The last reload was refused, so the active configuration is not the file.
     pub(crate) last_refused: AtomicBool,
     past: Mutex<VecDeque<Reload>>,
 }
 
-/// A reload that was tried.
+/// A reload, applied or refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Reload {
-    /// When.
     pub(crate) at: SystemTime,
-    /// The generation that came of it, or what was wrong, as the log has it.
+    /// Number of the new generation, or the errors as in the log.
     pub(crate) result: Result<u64, String>,
 }
 
-/// How many reloads are remembered.
+/// Number of reloads that are kept.
 const MOST_RELOADS: usize = 10;
 
 impl Reloads {
-    /// The newest ones, newest first.
+    /// The last reloads, newest first.
     pub(crate) fn past(&self) -> Vec<Reload> {
         self.lock().iter().rev().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! SIGTERM: ends the process as soon as no request is under way.
+//! Graceful shutdown: ends the process as soon as no request is running.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,15 @@ use crate::accept::IDLE_CLOSE_DELAY;
 use crate::accept::admission::Admission;
 use crate::record::Recorder;
 
-/// How often a process that is to end looks whether it can.
+/// Interval at which the shutdown checks for running requests.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
-/// SIGTERM: Pingora closes the listeners and then sleeps; this ends the process as soon as nothing is under way.
+/// On SIGTERM Pingora closes the listeners and then sleeps for the grace period. This service ends the process earlier,
+/// as soon as no request is running.
 pub(super) struct DrainService {
     pub(super) recorder: Arc<Recorder>,
     pub(super) connections: Arc<Admission>,
-    /// Whoever still runs then is cut off.
+    /// Requests that still run after this time are cut off.
     pub(super) grace_period: Duration,
 }
 
@@ -30,7 +31,7 @@ impl BackgroundService for DrainService {
         if shutdown.changed().await.is_err() {
             return;
         }
-        // Pingora reads signals once. While it sleeps, a second one must still be able to say "now".
+        // Pingora handles one signal only. SIGINT during the shutdown must still end the process at once.
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
             return;
@@ -44,7 +45,8 @@ impl BackgroundService for DrainService {
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
-            // A connection without a request may have one on its way; for how long that is waited for says the edge.
+            // A client may have sent a request on an idle connection already. The acceptor keeps such connections open
+            // for LINGER.
             if self.recorder.running.count() == 0
                 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10)
             {

@@ -1,8 +1,8 @@
-//! Replacing the running binary: where the listening sockets change hands.
+//! Upgrade of the binary: the Unix socket for the handover of the listening sockets.
 //!
-//! The new process waits at a socket of its own in the file system (`--upgrade`), and the old one, on SIGQUIT, connects
-//! there and hands over what it listens on. Whoever can wait there instead could take the sockets, so the place must be
-//! one that only this user can write to.
+//! The new process (`--upgrade`) waits on a Unix socket. On SIGQUIT the old process connects to it and passes its
+//! listening sockets. Another user who can create this socket could take the listening sockets, so only this user may
+//! be able to write to its directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,16 +11,16 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// The socket for a configuration file: the one that is configured, else the service manager's runtime directory, else
-/// a private directory below the system's temporary one.
+/// Path of the socket: the configured path, else a file in `RUNTIME_DIRECTORY`, else a file in a private directory
+/// below the temporary directory of the system.
 pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     if let Some(path) = configured {
         let path = PathBuf::from(path);
-        closed_to_others(path.parent().unwrap_or(Path::new("/")), user)?;
+        check_private(path.parent().unwrap_or(Path::new("/")), user)?;
         return Ok(path);
     }
-    // systemd creates it for the user of the service, and may name several.
+    // systemd creates the directory for the user of the service. It may name several.
     if let Some(directories) = std::env::var_os("RUNTIME_DIRECTORY") {
         let first = directories.to_string_lossy().split(':').next().unwrap_or_default().to_owned();
         if !first.is_empty() {
@@ -28,20 +28,21 @@ pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<Path
         }
     }
     let directory = std::env::temp_dir().join(format!("corsgate-{user}"));
-    private(&directory, user)?;
-    // Two instances of one user have two files; the old and the new process of one instance have the same.
+    create_private(&directory, user)?;
+    // A user may run several instances with different files. The old and the new process of an instance have the same.
     let mut name = DefaultHasher::new();
-    // As it is named, not what it is a link to: a new release often comes with another target.
+    // Symbolic links are not resolved: a new release often changes the target.
     std::path::absolute(config).unwrap_or_else(|_| config.to_owned()).hash(&mut name);
     Ok(directory.join(format!("{:016x}.sock", name.finish())))
 }
 
-/// Whether a process waits at the socket. Connecting would tell, but would be taken for the handing over.
-pub(crate) fn someone_waits_at(socket: &Path) -> bool {
+/// True if a process waits on the socket. Does not connect, because the process would take that for the handover.
+pub(crate) fn is_waiting_at(socket: &Path) -> bool {
     const ACCEPTS: u32 = 0x0001_0000;
     let Ok(table) = fs::read_to_string("/proc/net/unix") else { return true };
     table.lines().skip(1).any(|line| {
-        // Number, references, protocol, flags, type, state, inode; and the rest of the line, spaces and all, is the path.
+        // Number, references, protocol, flags, type, state and inode. The rest of the line is the path, which may have
+        // spaces.
         let mut columns = line.splitn(8, ' ').filter(|column| !column.is_empty());
         let flags = columns.nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
         let path = line.find('/').map(|begin| OsStr::new(&line[begin..]));
@@ -49,22 +50,22 @@ pub(crate) fn someone_waits_at(socket: &Path) -> bool {
     })
 }
 
-/// Whether nobody but this user and root can put something into a directory.
-fn closed_to_others(directory: &Path, user: u32) -> io::Result<()> {
+/// Checks that only this user and root can write to a directory.
+fn check_private(directory: &Path, user: u32) -> io::Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let explain = |error: io::Error| io::Error::other(format!("{}: {error}", directory.display()));
     let found = fs::metadata(directory).map_err(explain)?;
     match (found.uid() == user || found.uid() == 0) && found.mode() & 0o022 == 0 {
         true => Ok(()),
         false => Err(io::Error::other(format!(
-            "{} can be written to by others, who could take the listening sockets; name a directory of your own",
+            "{} can be written to by other users, who could take the listening sockets; write a directory that only you can write to",
             directory.display()
         ))),
     }
 }
 
-/// Makes a directory that is this user's alone, or makes sure that it is.
-fn private(directory: &Path, user: u32) -> io::Result<()> {
+/// Creates a directory that only this user can access, or checks an existing one.
+fn create_private(directory: &Path, user: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -73,7 +74,7 @@ fn private(directory: &Path, user: u32) -> io::Result<()> {
     match found.is_dir() && found.uid() == user && found.mode() & 0o777 == 0o700 {
         true => Ok(()),
         false => Err(io::Error::other(format!(
-            "{} is not a directory of this user alone; remove it, or write server.upgrade_socket",
+            "{} is not a private directory of this user; remove it, or set server.upgrade_socket",
             directory.display()
         ))),
     }
@@ -90,23 +91,23 @@ mod tests {
     fn a_waiting_process_is_seen_without_being_disturbed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("an upgrade.sock");
-        assert!(!someone_waits_at(&path));
+        assert!(!is_waiting_at(&path));
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        assert!(someone_waits_at(&path));
+        assert!(is_waiting_at(&path));
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
-        assert!(!someone_waits_at(&path), "a file that was left behind is nobody");
+        assert!(!is_waiting_at(&path), "a socket file without a process");
     }
 
     #[test]
-    fn a_configured_place_must_be_closed_to_others() {
+    fn a_configured_place_must_be_check_private() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("upgrade.sock");
         let place = || socket(path.to_str(), Path::new("corsgate.yaml"));
         assert_eq!(place().unwrap(), path);
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(place().unwrap_err().to_string().contains("can be written to by others"));
+        assert!(place().unwrap_err().to_string().contains("can be written to by other users"));
     }
 
     #[test]
@@ -114,13 +115,13 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("corsgate");
         let user = rustix::process::geteuid().as_raw();
-        private(&directory, user).unwrap();
-        private(&directory, user).unwrap();
-        assert!(private(&directory, user + 1).is_err(), "another user's");
+        create_private(&directory, user).unwrap();
+        create_private(&directory, user).unwrap();
+        assert!(create_private(&directory, user + 1).is_err(), "owned by another user");
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(private(&directory, user).is_err(), "everybody's");
+        assert!(create_private(&directory, user).is_err(), "writable by all users");
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(&directory, &link).unwrap();
-        assert!(private(&link, user).is_err(), "a link to somewhere");
+        assert!(create_private(&link, user).is_err(), "a symbolic link");
     }
 }

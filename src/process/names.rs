@@ -1,4 +1,4 @@
-//! Looks up the DNS names of upstreams again and again.
+//! Looks up the DNS names of upstreams at a fixed interval.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use pingora::services::background::BackgroundService;
 
 use crate::live::Live;
 
-/// How often names are looked up again.
-const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
+/// Interval of DNS lookups.
+const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Looks the names of upstreams up, again and again.
+/// Looks up the names of all upstreams every [`DNS_INTERVAL`].
 pub(super) struct NamesService {
     pub(super) live: Arc<Live>,
 }
@@ -23,11 +23,11 @@ impl BackgroundService for NamesService {
         loop {
             tokio::select! {
                 _ = shutdown.changed() => return,
-                () = tokio::time::sleep(LOOK_UP_EVERY) => {}
+                () = tokio::time::sleep(DNS_INTERVAL) => {}
             }
             let generation = self.live.current();
             if generation.has_names() {
-                // The resolver blocks, and its failure is in the log already.
+                // The resolver blocks. `refresh_names` logs its errors.
                 let _ = tokio::task::spawn_blocking(move || generation.refresh_names()).await;
             }
         }

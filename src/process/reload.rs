@@ -1,4 +1,4 @@
-//! Reloads: SIGHUP, and changes of the configuration files.
+//! Reload on SIGHUP, and on changes of the configuration files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,37 +12,38 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::StartError;
 use crate::live::Live;
+use crate::logging::quoted;
 use crate::source::watch::Watcher;
 
-/// How often the files of the configuration are looked at: a change is in force in one to two of these.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often a configuration that was replaced is looked at, whether somebody still uses it.
-const FREE_EVERY: Duration = Duration::from_secs(1);
+/// Interval at which the configuration files are polled. A change is active after one to two intervals.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which retired configurations are freed.
+const FREE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Catches SIGHUP from the first moment on: until its handler is there the signal would kill the process.
+/// Catches SIGHUP from the begin of `main`. Without a handler, the signal would kill the process.
 #[derive(Debug, Clone)]
 pub(crate) struct ReloadSignal(Arc<AtomicBool>);
 
-/// What makes the process read its configuration again.
+/// Triggers of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReloadOn {
-    /// SIGHUP.
+    /// SIGHUP
     Signal,
-    /// SIGHUP, and a change of the configuration or of a file that it names.
+    /// SIGHUP, and a change of the configuration file or of a file that it names.
     Change,
 }
 
 // === impl ReloadSignal ===
 
 impl ReloadSignal {
-    /// To be called as the first thing in `main`.
+    /// Call this first in `main`.
     pub(crate) fn catch() -> Result<Self, StartError> {
         let flag = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone()).map_err(StartError::Signal)?;
         Ok(ReloadSignal(flag))
     }
 
-    /// Whether the signal has come since this was last asked.
+    /// True if a signal has arrived since the last call.
     fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -50,7 +51,7 @@ impl ReloadSignal {
 
 // === impl ReloadService ===
 
-/// Reads the configuration again, on SIGHUP or when its files have changed.
+/// Reloads the configuration on SIGHUP or when its files have changed.
 pub(super) struct ReloadService {
     pub(super) live: Arc<Live>,
     pub(super) reload_signal: ReloadSignal,
@@ -62,13 +63,13 @@ impl BackgroundService for ReloadService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
-            Err(error) => return log::error!("SIGHUP will not reload: {error}"),
+            Err(error) => return log::error!("SIGHUP handler failed, reload is not possible error={}", quoted(error)),
         };
         let mut watcher = Watcher::default();
-        let (mut look, mut free) = (every(LOOK_EVERY), every(FREE_EVERY));
+        let (mut poll, mut free) = (every(POLL_INTERVAL), every(FREE_INTERVAL));
         let mut retired = false;
         loop {
-            // Signals come together when they come fast. The file is read after the signal, so the last one counts.
+            // Several signals may become one reload. The file is read after the last signal, so no change is missed.
             while self.reload_signal.take() {
                 self.reload().await;
                 retired = true;
@@ -76,7 +77,7 @@ impl BackgroundService for ReloadService {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = hangups.recv() => {}
-                _ = look.tick(), if self.on == ReloadOn::Change => retired |= self.look(&mut watcher).await,
+                _ = poll.tick(), if self.on == ReloadOn::Change => retired |= self.poll(&mut watcher).await,
                 _ = free.tick(), if retired => retired = self.free_retired().await,
             }
         }
@@ -91,11 +92,11 @@ impl ReloadService {
             reload(&live);
         };
         if let Err(panic) = tokio::task::spawn_blocking(reload).await {
-            log::error!("the reload failed, the configuration in force stays: {panic}");
+            log::error!("reload failed, keeping the running configuration error={}", quoted(panic));
         }
     }
 
-    /// Whether there is more to free later.
+    /// Returns true if some retired configurations are still used.
     async fn free_retired(&self) -> bool {
         let live = self.live.clone();
         let free = move || {
@@ -105,35 +106,36 @@ impl ReloadService {
         tokio::task::spawn_blocking(free).await.unwrap_or(true)
     }
 
-    /// True if it has reloaded. Whatever came of a reading, its files are compared with that reading: what was refused is
-    /// not read again until it has changed, and what SIGHUP has read is no change.
-    async fn look(&self, watcher: &mut Watcher) -> bool {
+    /// Polls the files, and reloads if they have changed. Returns true if it has reloaded. The files are compared with
+    /// the last reload, applied or refused. So a refused file is not read again until it changes, and a file that
+    /// SIGHUP has read is not a change.
+    async fn poll(&self, watcher: &mut Watcher) -> bool {
         let live = self.live.clone();
-        // A `stat` is short, but not on a network mount whose server is away.
-        let Ok(look) = tokio::task::spawn_blocking(move || live.look()).await else { return false };
-        let Some(changed) = watcher.see(look, Instant::now()) else { return false };
+        // A `stat` blocks for long on a network mount whose server is down.
+        let Ok(poll) = tokio::task::spawn_blocking(move || live.poll_files()).await else { return false };
+        let Some(changed) = watcher.changed(poll, Instant::now()) else { return false };
         let paths: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
-        log::info!("reloading changed={}", paths.join(","));
+        log::info!("reloading changed={}", quoted(paths.join(",")));
         self.reload().await;
         true
     }
 }
 
-/// Ticks with that much time between them, the first one included.
+/// Ticks with this time between them; the first tick comes after one period.
 fn every(period: Duration) -> Interval {
     let mut interval = interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// The threads that block for this service are no others': requests come first from here on.
+/// Lowers the priority of this thread, so that requests come first. The threads of this service run nothing else.
 fn lower_priority() {
-    // Elsewhere this would be about the whole process.
+    // On other systems the call would affect the whole process.
     #[cfg(target_os = "linux")]
     {
-        /// As `nice` says it: a tenth of a core that requests need, all of one that they do not.
+        /// `nice` value: about a tenth of a busy core, or all of an idle core.
         const NICE: i32 = 10;
-        // Who may not do even that reloads as fast as requests are served.
+        // If this is not permitted, the reload runs at normal priority.
         let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
@@ -141,16 +143,14 @@ fn lower_priority() {
 fn reload(live: &Live) {
     match live.reload() {
         Ok(reloaded) => {
-            if !reloaded.remarks.is_empty() {
-                log::warn!("the new configuration is in force, with remarks:\n{}", reloaded.remarks.trim_end());
+            if !reloaded.warnings.is_empty() {
+                log::warn!("reloaded with warnings:\n{}", reloaded.warnings.trim_end());
             }
             for key in &reloaded.needs_restart {
-                log::warn!(
-                    "`{key}` has changed, which needs a restart; everything else of the new configuration is in force"
-                );
+                log::warn!("restart required, all other changes are active key={key}");
             }
             log::info!("reloaded generation={}", reloaded.number);
         }
-        Err(refused) => log::error!("reload refused, the configuration in force stays:\n{refused}"),
+        Err(refused) => log::error!("reload refused, keeping the running configuration:\n{refused}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The signals that end the process, and what comes before the end.
+//! Signals that end the process: SIGTERM, SIGINT and SIGQUIT.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,22 +7,24 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::handover::someone_waits_at;
+use super::handover::is_waiting_at;
 use crate::admin::Readiness;
+use crate::logging::quoted;
 
-/// SIGTERM, SIGINT and SIGQUIT.
+/// Handles SIGTERM (drain), SIGINT (exit at once) and SIGQUIT (upgrade).
 pub(super) struct Signals {
     pub(super) readiness: Readiness,
-    /// How long to go on accepting after `/readyz` has turned red.
+    /// Time for which new connections are accepted after `/readyz` has failed.
     pub(super) drain_delay: Duration,
-    /// Where a new process may wait; Err: there can be none.
+    /// Path of the upgrade socket. Err: why there is none.
     pub(super) upgrade: Result<PathBuf, String>,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let open = |kind| signal(kind).inspect_err(|error| log::error!("cannot handle a signal: {error}"));
+        let open =
+            |kind| signal(kind).inspect_err(|error| log::error!("signal handler failed error={}", quoted(error)));
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) =
             (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
         else {
@@ -33,7 +35,7 @@ impl ShutdownSignalWatch for Signals {
                 _ = terminate.recv() => return self.terminate(&mut terminate, &mut interrupt).await,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => {
-                    // Still ready: whoever asks may be asking the new process, which answers at the same address.
+                    // `/readyz` stays ready, because the new process answers at the same address.
                     if self.can_hand_over() {
                         return ShutdownSignal::GracefulUpgrade;
                     }
@@ -44,13 +46,13 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    /// Tells load balancers first, and goes on serving what they send until they have noticed.
+    /// Fails `/readyz`, and continues to serve for `drain_delay`, until load balancers have noticed.
     async fn terminate(&self, terminate: &mut Signal, interrupt: &mut Signal) -> ShutdownSignal {
         self.readiness.end();
         if self.drain_delay.is_zero() {
             return ShutdownSignal::GracefulTerminate;
         }
-        log::info!("draining, not ready any more; listening for {:?} more", self.drain_delay);
+        log::info!("draining, /readyz fails drain_delay={:?}", self.drain_delay);
         tokio::select! {
             () = tokio::time::sleep(self.drain_delay) => ShutdownSignal::GracefulTerminate,
             _ = terminate.recv() => ShutdownSignal::GracefulTerminate,
@@ -58,23 +60,22 @@ impl Signals {
         }
     }
 
-    /// Without somebody who takes the sockets, SIGQUIT would only end the service.
+    /// True if a new process waits for the sockets. Without it, SIGQUIT would only end the service.
     fn can_hand_over(&self) -> bool {
         match &self.upgrade {
-            Ok(socket) if someone_waits_at(socket) => {
-                log::info!("handing the listening sockets over at {}", socket.display());
+            Ok(socket) if is_waiting_at(socket) => {
+                log::info!("handing over listening sockets socket={}", quoted(socket.display()));
                 true
             }
             Ok(socket) => {
                 log::error!(
-                    "SIGQUIT changes nothing: no process waits at {}; start one with `corsgate run --upgrade` and the same \
-                     --config first",
-                    socket.display()
+                    "SIGQUIT ignored, first start `corsgate run --upgrade` with the same --config socket={}",
+                    quoted(socket.display())
                 );
                 false
             }
-            Err(why) => {
-                log::error!("SIGQUIT changes nothing, sockets cannot be handed over: {why}");
+            Err(error) => {
+                log::error!("SIGQUIT ignored, upgrade is not possible error={}", quoted(error));
                 false
             }
         }

@@ -4,10 +4,10 @@
 //! request --RequestRecord--> line --queue--> thread --batches--> target
 //! ```
 //!
-//! A reload publishes a new [`Sink`] with its own queue, thread and target, even if it only reopens the file. The thread of
-//! the old sink ends when its queue is empty. The thread of a new sink for the same place waits for that, so lines keep
-//! the order of their requests. The configuration that is active when a request ends decides whether and how its line
-//! is written.
+//! A reload publishes a new [`Sink`] with its own queue, thread and target, even if it only reopens the file. The
+//! thread of the old sink ends when its queue is empty. The thread of a new sink for the same place waits for that, so
+//! lines keep the order of their requests. The configuration that is active when a request ends decides whether and how
+//! its line is written.
 
 mod dropped_lines;
 mod line;
@@ -70,8 +70,8 @@ const END_POLL: Duration = Duration::from_millis(1);
 impl AccessLogger {
     /// Opens the access log of a configuration. Paths are relative to `folder`. The active access log does not change.
     ///
-    /// If the file that is open already cannot be reopened, the access log continues in the open file, and the log has a
-    /// line. This does not refuse the configuration: the reload may concern something else.
+    /// If the file that is open already cannot be reopened, the access log continues in the open file, and the log has
+    /// a line. This does not refuse the configuration: the reload may concern something else.
     pub(crate) fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
         let place = Place::new(&settings.to, folder);

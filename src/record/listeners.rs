@@ -32,7 +32,8 @@ pub(crate) struct ListenerCounts {
 }
 
 coded_enum! {
-    /// Why a connection was closed before its first request: the label `reason` of `corsgate_connections_refused_total`.
+    /// Why a connection was closed before its first request: the label `reason` of
+    /// `corsgate_connections_refused_total`.
     pub(crate) enum RefusedConnection {
         /// More connections were open than the hard limit allows.
         ConnectionLimitHard = "connection_limit_hard",

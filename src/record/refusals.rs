@@ -1,8 +1,8 @@
 //! The last refused requests, for `/refusals` and `corsgate why`.
 //!
 //! The number of requests is fixed, and values from clients are cut, so the memory has a bound. Values of cookies and
-//! credentials are not kept. Requests with an `Origin` have a list of their own: scanners request unknown hosts and paths
-//! all day, and must not push out the refusals of pages.
+//! credentials are not kept. Requests with an `Origin` have a list of their own: scanners request unknown hosts and
+//! paths all day, and must not push out the refusals of pages.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

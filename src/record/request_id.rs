@@ -11,7 +11,8 @@ pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Creates request ids that are unique across restarts and replicas. They are not secret: a client can guess the next id.
+/// Creates request ids that are unique across restarts and replicas. They are not secret: a client can guess the next
+/// id.
 #[derive(Debug)]
 pub struct RequestIds {
     process: [u8; 16],

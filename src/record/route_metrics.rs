@@ -1,8 +1,8 @@
 //! Metrics of requests, for each route.
 //!
-//! The metrics of a route are allocated by its first request and found by the position of the route, so counting neither
-//! waits nor allocates. They belong to the name of the route: a reload that keeps the name keeps the counters, and they
-//! are freed with the last generation that has the route.
+//! The metrics of a route are allocated by its first request and found by the position of the route, so counting
+//! neither waits nor allocates. They belong to the name of the route: a reload that keeps the name keeps the counters,
+//! and they are freed with the last generation that has the route.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ pub struct RouteMetrics {
 }
 
 coded_enum! {
-    /// Class of a method: the label `method` of `corsgate_requests_total`. Clients can invent any number of methods, so all
-    /// but the common ones share one class.
+    /// Class of a method: the label `method` of `corsgate_requests_total`. Clients can invent any number of methods, so
+    /// all but the common ones share one class.
     pub enum MethodClass {
         /// `GET`
         Get = "GET",
@@ -132,8 +132,8 @@ impl RouteMetricsTable {
     }
 }
 
-/// Splits the name of a route into service and route. The name of a service has no `/`. A service without routes has the
-/// route `*`, which no configured route can have as its name.
+/// Splits the name of a route into service and route. The name of a service has no `/`. A service without routes has
+/// the route `*`, which no configured route can have as its name.
 fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, "*"))
 }

@@ -1,51 +1,50 @@
-//! When the files of a configuration have changed.
+//! Detects changes of the files of a configuration.
 //!
-//! Files are polled with `stat`, not watched by the kernel. A poll follows symbolic links, and it means the same on every
-//! file system: a Kubernetes volume, where one link above the files is exchanged, network mounts, overlays, and editors
-//! that rename.
+//! Files are polled with `stat`, not watched with inotify. A poll follows symbolic links and works on every file
+//! system: Kubernetes volumes, which replace a link above the files, network mounts, overlays, and editors that rename.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::file::Files;
 
-/// How long a file may be away before its absence is taken for a change: whoever replaces one may take it away first.
-const AWAY: Duration = Duration::from_secs(5);
+/// Time after which a missing file counts as changed. Some tools delete a file before they write the new one.
+const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Two looks at the same files.
+/// Metadata of the same files at two points in time.
 #[derive(Debug)]
-pub(crate) struct Look {
-    /// As they were read.
+pub(crate) struct Poll {
+    /// When they were read.
     pub(crate) read: Files,
-    /// As they are.
+    /// Now.
     pub(crate) now: Files,
 }
 
-/// Says when a change is over. It remembers the last look, and does not look itself.
+/// Decides when a change is complete. It keeps the last poll; the caller polls.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     last: Files,
-    away_since: Option<Instant>,
+    missing_since: Option<Instant>,
 }
 
 // === impl Watcher ===
 
 impl Watcher {
-    /// The files that differ from what was read, once they are the same for two looks in a row: until then somebody
-    /// still writes. One that has gone is waited for, and then counts as changed.
-    pub(crate) fn see(&mut self, look: Look, at: Instant) -> Option<Vec<PathBuf>> {
-        let Look { read, now } = look;
+    /// Files that differ from the read ones, once two polls in a row see the same state. Until then a write may be in
+    /// progress. A missing file counts as changed after [`MISSING_TIMEOUT`].
+    pub(crate) fn changed(&mut self, poll: Poll, at: Instant) -> Option<Vec<PathBuf>> {
+        let Poll { read, now } = poll;
         let differ = || read.0.iter().zip(now.0.values()).filter(|((_, then), now)| then != now);
-        let has_gone = differ().any(|(_, now)| now.is_none());
-        let away = match has_gone {
-            true => at - *self.away_since.get_or_insert(at),
+        let is_missing = differ().any(|(_, now)| now.is_none());
+        let missing_for = match is_missing {
+            true => at - *self.missing_since.get_or_insert(at),
             false => {
-                self.away_since = None;
-                AWAY
+                self.missing_since = None;
+                MISSING_TIMEOUT
             }
         };
         let changed: Vec<PathBuf> = differ().map(|((path, _), _)| path.clone()).collect();
-        let settled = std::mem::replace(&mut self.last, now.clone()) == now && away >= AWAY;
+        let settled = std::mem::replace(&mut self.last, now.clone()) == now && missing_for >= MISSING_TIMEOUT;
         (settled && !changed.is_empty()).then_some(changed)
     }
 }
@@ -62,13 +61,13 @@ mod tests {
         Files(contents.iter().enumerate().map(entry).collect())
     }
 
-    /// Looks one after the other, each with the seconds since the beginning; which files are said to have changed.
+    /// Polls in sequence: seconds since the start, contents of the files, and the files that are reported as changed.
     #[track_caller]
-    fn check(read: &[u64], looks: &[(u64, &[u64], &[&str])]) {
+    fn check(read: &[u64], polls: &[(u64, &[u64], &[&str])]) {
         let (mut watcher, begin) = (Watcher::default(), Instant::now());
-        for (second, now, expected) in looks {
-            let look = Look { read: files(read), now: files(now) };
-            let changed = watcher.see(look, begin + Duration::from_secs(*second)).unwrap_or_default();
+        for (second, now, expected) in polls {
+            let poll = Poll { read: files(read), now: files(now) };
+            let changed = watcher.changed(poll, begin + Duration::from_secs(*second)).unwrap_or_default();
             assert_eq!(changed, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "second {second}: {now:?}");
         }
     }
@@ -76,22 +75,22 @@ mod tests {
     #[test]
     fn a_change_counts_once_it_is_over() {
         check(&[1], &[(1, &[1], &[]), (2, &[1], &[]), (3, &[2], &[]), (4, &[2], &["0"])]);
-        // Somebody writes for long.
+        // A long write.
         check(&[1], &[(1, &[2], &[]), (2, &[3], &[]), (3, &[4], &[]), (4, &[4], &["0"])]);
-        // There and back, as by an editor that saves twice, or by hand.
+        // A change that is reverted.
         check(&[1], &[(1, &[2], &[]), (2, &[1], &[]), (3, &[1], &[])]);
         check(&[1, 1, 1], &[(1, &[1, 2, 1], &[]), (2, &[1, 2, 2], &[]), (3, &[1, 2, 2], &["1", "2"])]);
     }
 
     #[test]
-    fn a_file_that_has_gone_is_waited_for() {
+    fn a_file_that_is_missing_is_waited_for() {
         check(&[1], &[(1, &[0], &[]), (2, &[0], &[]), (3, &[1], &[]), (4, &[1], &[])]);
         check(&[1], &[(1, &[0], &[]), (2, &[0], &[]), (3, &[2], &[]), (4, &[2], &["0"])]);
         check(&[1], &[(1, &[0], &[]), (4, &[0], &[]), (5, &[0], &[]), (6, &[0], &["0"])]);
         check(&[1, 1], &[(1, &[2, 0], &[]), (2, &[2, 0], &[]), (5, &[2, 0], &[]), (6, &[2, 0], &["0", "1"])]);
-        // Away twice, and never for long.
+        // Missing twice, each time for less than the timeout.
         check(&[1], &[(1, &[0], &[]), (4, &[2], &[]), (5, &[0], &[]), (9, &[0], &[]), (10, &[0], &["0"])]);
-        // It was not there when the file was read.
+        // A file that was missing when the configuration was read.
         check(&[1, 0], &[(1, &[1, 0], &[]), (9, &[1, 0], &[]), (10, &[1, 1], &[]), (11, &[1, 1], &["1"])]);
     }
 }

@@ -10,8 +10,8 @@ use pingora::upstreams::peer::HttpPeer;
 use super::hash;
 use crate::counter::Counter;
 
-/// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the node
-/// has this address.
+/// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the
+/// node has this address.
 #[derive(Debug)]
 pub struct Endpoint {
     node: usize,

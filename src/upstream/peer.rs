@@ -10,7 +10,7 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use super::{Endpoint, RunningUpstream};
 
-/// Most concurrent requests on one HTTP/2 connection to a node.
+/// Maximum number of concurrent requests on one HTTP/2 connection to a node.
 const STREAMS: usize = 100;
 
 /// Peer for a request to the endpoint: a clone of the endpoint's template.
@@ -18,8 +18,8 @@ pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpP
     endpoint.template(|| new_template(upstream, endpoint)).clone()
 }
 
-/// Server name for TLS to a node, which is also verified. Never empty, because Pingora verifies nothing without a name. For
-/// a node that is an IP address, it is the address: rustls verifies it, and does not send it.
+/// Server name for TLS to a node, which is also verified. Never empty, because Pingora verifies nothing without a name.
+/// For a node that is an IP address, it is the address: rustls verifies it, and does not send it.
 pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> &'a str {
     let spec = upstream.settings();
     let host = &*spec.nodes[endpoint.node()].host;

@@ -1,4 +1,5 @@
-//! Pool: the available endpoints, prepared for fast load balancing. A pool is immutable; a change publishes another pool.
+//! Pool: the available endpoints, prepared for fast load balancing. A pool is immutable; a change publishes another
+//! pool.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ const COMPARE_ALL: usize = 64;
 /// Maximum length of the schedule. Weights with a larger sum are scaled to it; 1 to 1000 fits unscaled.
 const MAX_SCHEDULE: u64 = 8192;
 
-/// Most random draws for a retry, before the next untried endpoint of the schedule is taken.
+/// Maximum number of random draws for a retry, before the next untried endpoint of the schedule is taken.
 const DRAWS: u64 = 16;
 
 /// Endpoints that requests can pick.
@@ -51,8 +52,8 @@ impl Pool {
         self.members.is_empty()
     }
 
-    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request. `salt` is random
-    /// in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
+    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request. `salt` is
+    /// random in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
     pub(crate) fn choose(
         &self,
         balance: &Balance,
@@ -143,8 +144,8 @@ fn below(bits: u64, limit: usize) -> usize {
     usize::try_from((u128::from(bits) * limit as u128) >> 64).unwrap_or(0)
 }
 
-/// Smooth weighted round robin, as in nginx: in each turn every node gains its weight as credit, and the node with the most
-/// credit is chosen and loses the sum of all weights. So a node of weight 5 is not chosen five times in a row.
+/// Smooth weighted round robin, as in nginx: in each turn every node gains its weight as credit, and the node with the
+/// most credit is chosen and loses the sum of all weights. So a node of weight 5 is not chosen five times in a row.
 fn schedule(weights: &[u32]) -> Vec<u32> {
     let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
     let most = MAX_SCHEDULE.max(16 * weights.len() as u64);
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn fewest_requests_for_the_weight() {
-        // Requests under way, weights, and who is next; by turn among equals.
+        // Running requests, weights, and the order in which endpoints are chosen.
         for (active, weights, expected) in [
             (&[0, 0, 0][..], &[1, 1, 1][..], "123"),
             (&[1, 0, 0], &[1, 1, 1], "223"),

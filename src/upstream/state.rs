@@ -1,7 +1,7 @@
 //! State of an endpoint: healthy, ejected, and slow start.
 //!
-//! Failed health checks make an endpoint unhealthy, and failed requests eject it. The two states are independent: a passed
-//! check ends the first, time ends the second. This module reads no clock; callers pass the time.
+//! Failed health checks make an endpoint unhealthy, and failed requests eject it. The two states are independent: a
+//! passed check ends the first, time ends the second. This module reads no clock; callers pass the time.
 
 use std::time::{Duration, Instant};
 

@@ -522,7 +522,7 @@ fn two_processes_write_whole_lines_to_one_file() {
             });
         }
         first.signal(Signal::Quit);
-        second.wait_for_log("serving on ");
+        second.wait_for_log("serving listeners=");
         let before = answered.load(Ordering::Relaxed);
         wait_for("more requests", || (answered.load(Ordering::Relaxed) > before + 100).then_some(()));
         stop.store(true, Ordering::Relaxed);
@@ -537,9 +537,9 @@ fn two_processes_write_whole_lines_to_one_file() {
 #[test]
 fn a_log_file_that_cannot_be_opened_ends_the_start_with_a_remedy() {
     for (to, because, write) in [
-        ("nowhere/access.log", "No such file or directory", "make the folder "),
-        (".", "it is no regular file", "write the path of a file"),
-        ("pipe", "it is no regular file", "write the path of a file"),
+        ("nowhere/access.log", "No such file or directory", "create the folder "),
+        (".", "it is not a regular file", "write the path of a file"),
+        ("pipe", "it is not a regular file", "write the path of a file"),
         ("corsgate.yaml/access.log", "Not a directory", "write the path of a file"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -564,7 +564,7 @@ fn a_reload_to_a_log_file_that_cannot_be_opened_is_refused() {
     let widened = config(upstream.address(), "{ to: nowhere/access.log }")
         .replace("allow_origins: https://app", "allow_origins: https://evil");
     gateway.reload_with(&widened);
-    gateway.wait_for_log("reload refused, the configuration in force stays:\naccess_log.to: cannot open ");
+    gateway.wait_for_log("reload refused, keeping the running configuration:\naccess_log.to: cannot open ");
     let response = fetch(gateway.address(), "GET", "/", &[HOST, EVIL]);
     assert_eq!(response.header("Access-Control-Allow-Origin"), None);
     assert_eq!(newest(&gateway, 1)["generation"], 1);
@@ -579,7 +579,7 @@ fn a_log_file_that_cannot_be_reopened_stays_open_and_the_reload_succeeds() {
     fs::rename(gateway.dir().join("logs"), gateway.dir().join("away")).unwrap();
     gateway.reload_with(&text);
     gateway.wait_for_log("reloaded generation=2");
-    gateway.wait_for_log("the access log goes on in the file that is open");
+    gateway.wait_for_log("access log not reopened, still writing to the old file");
     fetch(gateway.address(), "GET", "/", &[HOST]);
     let path = gateway.dir().join("away/access.log");
     let found = wait_for("a line", || lines(&path).pop());
@@ -664,11 +664,11 @@ fn a_full_pipe_blocks_neither_requests_nor_the_exit() {
             });
         }
     });
-    gateway.wait_for_log("because=\"its target takes them too slowly\"");
+    gateway.wait_for_log("reason=\"target too slow\"");
     let begin = Instant::now();
     gateway.signal(Signal::Term);
     assert_eq!(gateway.exit().code(), Some(0));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    gateway.wait_for_log("because=\"the process ends\"");
+    gateway.wait_for_log("reason=\"process exits\"");
     drop(reader);
 }

@@ -117,7 +117,7 @@ fn a_reload_adds_an_admin_host() {
     gateway.reload_with(&config(&upstream).replace("admin: { address:", admin));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(named(&gateway).status, 200);
-    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn the_status_page_is_complete_and_loads_no_other_resource() {
     let (upstream, gateway) = start();
     let page = ask(&gateway, "/");
     assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
-    assert!(page.text().contains("Nothing was refused."));
+    assert!(page.text().contains("No refused requests."));
     for _ in 0..3 {
         refused_preflight(&gateway, "https://admin.test");
     }
@@ -279,13 +279,13 @@ fn the_status_page_shows_the_state_of_the_process_and_not_the_file() {
     gateway.reload_with(&moved);
     gateway.wait_for_log("reloaded generation=2");
     // Until a request has gone to the node where nothing listens, and was retried on the other node.
-    let failed = || ask(&gateway, "/").text().contains("<td class=\"number bad\" data-label=\"failed tries\">");
+    let failed = || ask(&gateway, "/").text().contains("<td class=\"number bad\" data-label=\"failed attempts\">");
     for _ in 0..20 {
         assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]).status, 200);
     }
     assert!(failed());
     let page = ask(&gateway, "/");
-    assert!(page.text().contains("needs a restart: listeners"), "{}", page.text());
+    assert!(page.text().contains("restart required: listeners"), "{}", page.text());
     let listeners = page.text().split("<h2>Listeners</h2>").nth(1).unwrap().split("</section>").next().unwrap();
     assert!(listeners.contains(&gateway.address().to_string()), "{listeners}");
     assert!(!listeners.contains(&gateway.address2().to_string()), "{listeners}");
@@ -430,7 +430,7 @@ fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
     let admin = format!("http://{}", gateway.admin());
     let output = run(&["why", "nobody", "--admin", &admin]);
     assert_eq!((output.code, output.stdout.as_str()), (1, ""));
-    assert!(output.stderr.contains("No refused request with this id is remembered"), "{}", output.stderr);
+    assert!(output.stderr.contains("No refused request with this id is stored"), "{}", output.stderr);
     assert_eq!(output.stderr.lines().count(), 2, "{}", output.stderr);
     // The scheme of the admin URL is optional.
     assert_eq!(run(&["why", "nobody", "--admin", &gateway.admin().to_string()]).stderr, output.stderr);

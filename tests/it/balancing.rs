@@ -241,11 +241,11 @@ fn a_health_check_takes_a_node_out_and_back_in() {
 
     nodes[0].well.store(false, Ordering::Relaxed);
     let address = addresses[0].0;
-    gateway.wait_for_log(&format!("node is down upstream=api address={address} because=\"status 500\""));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={address} error=\"status 500\""));
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
 
     nodes[0].well.store(true, Ordering::Relaxed);
-    gateway.wait_for_log(&format!("node is back upstream=api address={address}"));
+    gateway.wait_for_log(&format!("node healthy upstream=api address={address}"));
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
     assert!(!gateway.stderr().contains(&format!("address={}", addresses[1].0)), "the other one was well all the time");
 
@@ -275,13 +275,13 @@ fn with_all_nodes_down_requests_get_503_with_cors_headers() {
     };
     assert_eq!([healthy(0), healthy(1)], ["1", "1"]);
     nodes.iter().for_each(|node| node.well.store(false, Ordering::Relaxed));
-    gateway.wait_for_log_count("node is down upstream=api", 2);
+    gateway.wait_for_log_count("node unhealthy upstream=api", 2);
     assert_eq!([healthy(0), healthy(1)], ["0", "0"]);
     let response = fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN]);
     assert_eq!((response.status, response.text()), (503, "No node of the upstream is available.\n"));
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
     nodes[1].well.store(true, Ordering::Relaxed);
-    gateway.wait_for_log("node is back upstream=api");
+    gateway.wait_for_log("node healthy upstream=api");
     assert_eq!(counts(&gateway, 4), BTreeMap::from([(1, 4)]));
 }
 
@@ -294,17 +294,17 @@ fn a_health_check_fails_after_its_timeout() {
     let check = "    health_check: { path: /, interval: 100ms, timeout: 200ms, unhealthy_after: 1 }";
     let gateway = Gateway::start(&config(&addresses, check));
     gateway.wait_for_log(&format!(
-        "node is down upstream=api address={} because=\"no answer within 200ms\"",
+        "node unhealthy upstream=api address={} error=\"no response within 200ms\"",
         silent.address()
     ));
 
     let connects = "    health_check: { interval: 100ms, timeout: 200ms, unhealthy_after: 1, healthy_after: 1 }";
     let (gone, later) = (nowhere(), nowhere());
     let gateway = Gateway::start(&config(&[(silent.address(), 1), (gone, 1), (later, 1)], connects));
-    gateway.wait_for_log(&format!("node is down upstream=api address={gone} because="));
-    gateway.wait_for_log(&format!("node is down upstream=api address={later} because="));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={gone} error="));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={later} error="));
     let _later = Upstream::start_at(later, |_| Reply::new(200));
-    gateway.wait_for_log(&format!("node is back upstream=api address={later}"));
+    gateway.wait_for_log(&format!("node healthy upstream=api address={later}"));
     assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
 }
 
@@ -324,7 +324,7 @@ fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let good = Upstream::start_tls(issue(&authority).server(None, &[]), |_| Reply::new(200));
     let bad = Upstream::start_tls(issue(&stranger).server(None, &[]), |_| Reply::new(200));
     let gateway = start(&[(good.address(), 1), (bad.address(), 1)], tls);
-    gateway.wait_for_log(&format!("node is down upstream=api address={} because=\"", bad.address()));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={} error=\"", bad.address()));
     assert!(gateway.stderr().contains("UnknownIssuer"), "{}", gateway.stderr());
     good.wait_for_hits(3);
     let asked = good.received().remove(0);
@@ -334,7 +334,7 @@ fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let good = H2Upstream::start_tls(issue(&authority).server(None, &["h2"]), |_| H2Reply::new(204));
     let bad = Upstream::start_tls(issue(&authority).server(None, &[]), |_| Reply::new(200));
     let gateway = start(&[(good.address(), 1), (bad.address(), 1)], &format!("http2: true\n    {tls}"));
-    gateway.wait_for_log(&format!("node is down upstream=api address={} because=\"", bad.address()));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={} error=\"", bad.address()));
     good.wait_for_hits(3);
     let asked = good.received().remove(0);
     assert_eq!((asked.authority.as_deref(), asked.scheme.as_deref()), (Some("upstream.test"), Some("https")));
@@ -347,7 +347,7 @@ fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let asked = good.received().remove(0);
     assert_eq!(asked.authority, Some(good.address().to_string()));
     assert_eq!((asked.scheme.as_deref(), asked.path.as_str()), (Some("http"), "/health"));
-    assert!(!gateway.stderr().contains("node is down"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("node unhealthy"), "{}", gateway.stderr());
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn health_checks_follow_reloads() {
     let addresses = nodes.each_ref().map(|node| (node.upstream.address(), 1));
     let gateway = Gateway::start(&config(&addresses[..2], CHECK));
     nodes[0].well.store(false, Ordering::Relaxed);
-    gateway.wait_for_log("node is down upstream=api");
+    gateway.wait_for_log("node unhealthy upstream=api");
 
     // Unchanged upstream: the state stays, before any new check has failed.
     gateway.reload_with(&format!("{}\n# the same upstream\nlimits: {{ uri: 4KiB }}\n", config(&addresses[..2], CHECK)));
@@ -369,7 +369,7 @@ fn health_checks_follow_reloads() {
     nodes[2].upstream.wait_for_hits(1);
     let before = nodes[0].checks().len();
     nodes[1].well.store(false, Ordering::Relaxed);
-    gateway.wait_for_log(&format!("node is down upstream=api address={}", addresses[1].0));
+    gateway.wait_for_log(&format!("node unhealthy upstream=api address={}", addresses[1].0));
     assert!(nodes[0].checks().len() <= before + 1, "nobody asks the one that is gone");
 
     // No health check: no node is checked, and all are used.
@@ -405,7 +405,7 @@ fn a_failing_node_is_ejected_for_a_time() {
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
 
     // After the ejection one failure is enough to eject the node again.
-    gateway.wait_for_log(&format!("ejection is over upstream=api address={dead}"));
+    gateway.wait_for_log(&format!("node readmitted upstream=api address={dead}"));
     let deadline = Instant::now() + Duration::from_secs(10);
     while gateway.stderr().matches("node ejected").count() < 2 {
         assert!(Instant::now() < deadline, "it is not ejected again");
@@ -415,7 +415,7 @@ fn a_failing_node_is_ejected_for_a_time() {
 
     // A node that answers again is used again.
     let _dead = Upstream::start_at(dead, |_| Reply::new(200).body("0"));
-    gateway.wait_for_log_count("ejection is over", 2);
+    gateway.wait_for_log_count("node readmitted", 2);
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(0, 5), (1, 5)]));
 }
 
@@ -505,7 +505,7 @@ fn slow_start_limits_the_share_of_a_returning_node() {
             Reply::new(200).body("0")
         }
     });
-    gateway.wait_for_log("ejection is over");
+    gateway.wait_for_log("node readmitted");
     // Slow start begins with a tenth of the weight. The other node has its whole weight.
     assert_eq!(counts(&gateway, 110), BTreeMap::from([(0, 10), (1, 100)]));
     assert!(alive.hits() > 100);

@@ -241,7 +241,7 @@ fn the_upgrade_script_hands_over_from_blue_to_green() {
     let (code, said) = machine.upgrade();
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("corsgate@green has taken over from corsgate@blue"), "{said}");
-    machine.wait("green serves", || machine.log("green").contains("serving on "));
+    machine.wait("green serves", || machine.log("green").contains("serving listeners="));
     machine.wait("blue ends", || machine.log("blue").contains("stopped"));
     assert_eq!(fetch(machine.address, "GET", "/", &[("Host", "api.test")]).status, 200);
 }

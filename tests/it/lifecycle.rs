@@ -193,7 +193,7 @@ fn an_invalid_file_changes_nothing_and_is_reported_as_by_check() {
     let gateway = Gateway::start(&config(upstream.address(), A));
     let broken = config(upstream.address(), "{ allow_origins: [\"*\", https://App.test/], allow_methods: [GE T] }");
     gateway.reload_with(&format!("{broken}unknown: 1\n"));
-    gateway.wait_for_log("reload refused, the configuration in force stays:");
+    gateway.wait_for_log("reload refused, keeping the running configuration:");
     assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
     assert_eq!(metric(&gateway, "corsgate_config_generation"), 1);
     assert_eq!(policy_of(&get(&gateway)), 'A');
@@ -253,7 +253,7 @@ fn a_pipe_as_configuration_file_is_refused_and_blocks_no_reload() {
     fs::remove_file(gateway.config_path()).unwrap();
     assert!(Command::new("mkfifo").arg(gateway.config_path()).status().unwrap().success());
     gateway.signal(Signal::Hup);
-    gateway.wait_for_log("it is no regular file");
+    gateway.wait_for_log("it is not a regular file");
     gateway.reload_with(&config(upstream.address(), B));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(policy_of(&get(&gateway)), 'B');
@@ -309,8 +309,8 @@ fn a_changed_listener_needs_a_restart_and_other_changes_apply() {
     gateway.reload_with(&changed);
     gateway.wait_for_log("reloaded generation=2");
     let log = gateway.stderr();
-    assert!(log.contains("`listeners` has changed, which needs a restart"), "{log}");
-    assert!(log.contains("`server` has changed, which needs a restart"), "{log}");
+    assert!(log.contains("restart required, all other changes are active key=listeners"), "{log}");
+    assert!(log.contains("restart required, all other changes are active key=server"), "{log}");
     assert!(!log.contains("`admin` has changed"), "{log}");
     assert_eq!(policy_of(&get(&gateway)), 'B');
     let error = TcpStream::connect(&elsewhere).unwrap_err();
@@ -438,7 +438,7 @@ fn an_address_in_use_ends_the_start_and_is_named() {
         let output = run_with(&config.replace("{listen}", &listen).replace("{admin}", &admin));
         assert_eq!(output.code, 1);
         assert!(output.stderr.contains(&format!("cannot listen on {address}: ")), "{}", output.stderr);
-        assert!(!output.stderr.contains("serving on"), "{}", output.stderr);
+        assert!(!output.stderr.contains("serving listeners="), "{}", output.stderr);
         assert_eq!(output.stdout, "");
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
@@ -490,7 +490,7 @@ fn a_configuration_over_the_size_limit_is_not_read() {
     // A sparse file.
     std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(600 << 20)).unwrap();
     gateway.signal(Signal::Hup);
-    gateway.wait_for_log("it has 600 MiB, and none of a configuration may have more than 512");
+    gateway.wait_for_log("it has 600 MiB; the maximum for a file of a configuration is 512 MiB");
     assert!(gateway.memory() < before + 64 * 1024, "{} KiB, before {before}", gateway.memory());
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
 }

@@ -262,7 +262,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
         gateway.reload_with(&config(server));
         gateway.wait_for_log(&format!("reloaded generation={n}\n"));
         assert_eq!(
-            gateway.stderr().matches("`server` has changed, which needs a restart").count(),
+            gateway.stderr().matches("restart required, all other changes are active key=server").count(),
             warnings,
             "{server}"
         );
@@ -280,7 +280,7 @@ fn a_second_successor_is_refused() {
     assert_eq!(output.code, 1);
     assert!(output.stderr.contains("another process already waits at "), "{}", output.stderr);
     first.signal(Signal::Quit);
-    second.wait_for_log("serving on ");
+    second.wait_for_log("serving listeners=");
     assert_eq!(first.exit().code(), Some(0));
     assert_eq!(fetch(second.address(), "GET", "/", &[HOST]).status, 200);
 }

@@ -17,7 +17,7 @@ use crate::support::upstream::{Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const PREFLIGHT: (&str, &str) = ("Access-Control-Request-Method", "PUT");
-const REFUSED: &str = "reload refused, the configuration in force stays:";
+const REFUSED: &str = "reload refused, keeping the running configuration:";
 
 /// A TLS listener with these lines, in front of one upstream.
 fn config(tls: &str, upstream: &Upstream) -> String {
@@ -189,7 +189,7 @@ fn a_reload_adds_and_removes_certificates() {
     gateway.reload_with(&config(&one_certificate(""), &upstream));
     gateway.wait_for_log("reloaded generation=3");
     assert!(tls.connect(gateway.address()).is_err());
-    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
 }
 
 /// Two certificates, each key on its own line.
@@ -391,7 +391,7 @@ fn a_reload_applies_to_new_handshakes() {
     assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST]).status, 200);
     // Existing connections are not affected.
     assert_eq!(kept.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
-    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn switching_tls_of_a_listener_needs_a_restart() {
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://changed.test"));
     assert!(shown(&gateway, &tls) == certificate.der);
     let log = gateway.stderr();
-    assert!(log.contains("`listeners` has changed, which needs a restart"), "{log}");
+    assert!(log.contains("restart required, all other changes are active key=listeners"), "{log}");
 }
 
 // --- client certificates
@@ -590,7 +590,7 @@ fn a_reload_switches_redirects_on_and_off() {
         assert_eq!(fetch_tls(gateway.address2(), &tls, "GET", "/", &[HOST]).status, 200, "{to}");
         assert_eq!(fetch(gateway.address3(), "GET", "/", &[HOST]).status, 200, "{to}");
     }
-    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
 }
 
 // --- misdirected requests

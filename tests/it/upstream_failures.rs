@@ -530,7 +530,7 @@ fn dies(node: &mut Node, gateway: &Gateway, load: &Load) {
 /// The node reads requests and does not answer them; later it does again.
 fn stops_answering(node: &Node, how: u8, status: u16, gateway: &Gateway, load: &Load) {
     let [ejected, returned] =
-        ["node ejected", "ejection is over"].map(|what| format!("{what} upstream=api address={}", node.address));
+        ["node ejected", "node readmitted"].map(|what| format!("{what} upstream=api address={}", node.address));
     let count = |line: &str| gateway.stderr().matches(line).count();
     let before = (count(&ejected), count(&returned));
     node.mode.store(how, Ordering::SeqCst);

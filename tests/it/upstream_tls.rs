@@ -250,7 +250,7 @@ fn a_reload_with_an_unusable_upstream_file_changes_nothing() {
     let gateway = start(upstream.address(), VERIFIED, &[ca(&authority)]);
     gateway.replace("tls/ca.pem", "no PEM");
     gateway.signal(Signal::Hup);
-    gateway.wait_for_log("reload refused, the configuration in force stays:");
+    gateway.wait_for_log("reload refused, keeping the running configuration:");
     assert_status(&gateway, 200);
 }
 

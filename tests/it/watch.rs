@@ -14,7 +14,7 @@ use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 const APPLIED: &str = "reloaded generation=";
-const REFUSED: &str = "reload refused, the configuration in force stays:";
+const REFUSED: &str = "reload refused, keeping the running configuration:";
 
 /// A configuration that is recognised by its allowed origin.
 fn config(upstream: &Upstream, name: &str) -> String {
@@ -64,7 +64,7 @@ fn a_rewritten_or_replaced_file_is_reloaded() {
     fs::write(gateway.config_path(), gateway.filled_in(&config(&upstream, "b"))).unwrap();
     wait_for_generation(&gateway, 2);
     assert!(is_in_force(&gateway, "b"));
-    assert!(gateway.stderr().contains(&format!("reloading changed={}\n", gateway.config_path().display())));
+    assert!(gateway.stderr().contains(&format!("reloading changed=\"{}\"\n", gateway.config_path().display())));
 
     // Another file of the same length, moved to this place.
     gateway.write(&config(&upstream, "c"));
@@ -167,7 +167,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     gateway.replace("tls/api.key", &third.key);
     wait_for_generation(&gateway, 3);
     assert!(shown() == third.der);
-    let changed = format!("reloading changed={}\n", gateway.dir().join("tls/api.key").display());
+    let changed = format!("reloading changed=\"{}\"\n", gateway.dir().join("tls/api.key").display());
     assert!(gateway.stderr().contains(&changed), "{}", gateway.stderr());
     assert_eq!(gateway.stderr().matches(REFUSED).count(), 1);
 }

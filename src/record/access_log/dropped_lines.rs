@@ -1,7 +1,7 @@
 //! Counts access log lines that were not written, and reports them in the log.
 //!
-//! A thread of its own writes the reports. The writer of the access log may be blocked, and a request must not wait for the
-//! log: both may go to the same pipe, which is full.
+//! A thread of its own writes the reports. The writer of the access log may be blocked, and a request must not wait for
+//! the log: both may go to the same pipe, which is full.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
 //! Formats a line of the access log. A pure function of the record and the time.
 //!
-//! Clients control most of a line. Whatever they send, the result is one line of at most [`LONGEST`] bytes. `json` is valid
-//! JSON; `text` has no characters that a terminal interprets. Each field has a maximum size after escaping; a longer value
-//! is cut and ends with `…`.
+//! Clients control most of a line. Whatever they send, the result is one line of at most [`LONGEST`] bytes. `json` is
+//! valid JSON; `text` has no characters that a terminal interprets. Each field has a maximum size after escaping; a
+//! longer value is cut and ends with `…`.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -16,11 +16,11 @@ use crate::cors::Scheme;
 use crate::record::RequestRecord;
 use crate::snapshot::LogFormat;
 
-/// Most bytes of a line: `PIPE_BUF` of Linux, up to which a write to a pipe is atomic. So two processes that write to the
-/// same pipe cannot mix their lines.
+/// Maximum size of a line in bytes: `PIPE_BUF` of Linux, up to which a write to a pipe is atomic. So two processes that
+/// write to the same pipe cannot mix their lines.
 pub(crate) const LONGEST: usize = 4096;
 
-/// Most bytes of each field after escaping. The sum, with keys and other fields, is below [`LONGEST`].
+/// Maximum size of each field in bytes after escaping. The sum, with keys and other fields, is below [`LONGEST`].
 mod max {
     pub(super) const METHOD: usize = 32;
     pub(super) const HOST: usize = 300;
@@ -372,8 +372,8 @@ fn plain(text: &[u8], style: Style) -> usize {
     eights + rest.iter().take_while(|b| is_plain(**b, style)).count()
 }
 
-/// True for printable ASCII without a special meaning in the style. All other characters are escaped: a list of those that
-/// control a terminal, change the writing direction or have no width would never be complete.
+/// True for printable ASCII without a special meaning in the style. All other characters are escaped: a list of those
+/// that control a terminal, change the writing direction or have no width would never be complete.
 fn is_plain(byte: u8, style: Style) -> bool {
     match style {
         Style::Json => matches!(byte, 0x20..=0x7e if byte != b'"' && byte != b'\\'),

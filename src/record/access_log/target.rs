@@ -19,13 +19,13 @@ pub(super) enum Place {
     File(PathBuf),
 }
 
-/// An open place. After a reload, the next writer may share it, and waits until the previous writer has ended. So the lock
-/// is never contended.
+/// An open place. After a reload, the next writer may share it, and waits until the previous writer has ended. So the
+/// lock is never contended.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) open: Arc<Mutex<File>>,
-    /// Most bytes of one write. Other processes may write to the same place. One write is not mixed with theirs: to a
-    /// file that is open for appending at any size, to a pipe up to `PIPE_BUF`.
+    /// Maximum size of one write in bytes. Other processes may write to the same place. One write is not mixed with
+    /// theirs: to a file that is open for appending at any size, to a pipe up to `PIPE_BUF`.
     pub(super) max_write: usize,
 }
 
@@ -37,7 +37,7 @@ pub struct OpenError {
     error: io::Error,
 }
 
-/// Most bytes of one write to a file.
+/// Maximum size of one write in bytes to a file.
 const FILE_WRITE: usize = 64 * 1024;
 /// Access log lines contain personal data, so only owner and group can read the file.
 const MODE: u32 = 0o640;
@@ -88,7 +88,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 impl OpenError {
     /// For a path that is a file of the configuration, which lines would destroy.
-    pub(crate) fn of_the_configuration(path: PathBuf) -> Self {
+    pub(crate) fn is_configuration(path: PathBuf) -> Self {
         OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }
 }

@@ -1,8 +1,8 @@
 //! Queue of access log lines, and the thread that writes them to the target.
 //!
 //! Buffers are reused: a request takes a spare buffer, formats its line and queues it; the thread writes the line and
-//! returns the buffer. So requests allocate only until there are enough buffers. If the target blocks, the queue fills up
-//! to [`MOST_QUEUED`], and further lines are dropped and counted.
+//! returns the buffer. So requests allocate only until there are enough buffers. If the target blocks, the queue fills
+//! up to [`MOST_QUEUED`], and further lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -15,8 +15,8 @@ use crossbeam_queue::ArrayQueue;
 use super::dropped_lines::DroppedLines;
 use super::target::Target;
 
-/// Most lines in the queue. At [`LONGEST`](super::line::LONGEST) bytes per line these are 32 MiB; common lines need a
-/// sixth of that.
+/// Maximum number of lines in the queue. At [`LONGEST`](super::line::LONGEST) bytes per line these are 32 MiB; common
+/// lines need a sixth of that.
 pub(crate) const MOST_QUEUED: usize = 8192;
 /// Initial capacity of a buffer in bytes, enough for nearly every line.
 const LINE_CAPACITY: usize = 1024;

@@ -123,9 +123,9 @@ impl Gateway {
         let process = serving(corsgate().args(arguments).arg(self.home.join(CONFIG)), dir.path());
         let (home, listeners) = (self.home.clone(), self.listeners.clone());
         let successor = Self { process, dir, home, addresses: self.addresses, listeners };
-        successor.wait_for_log("waiting for the sockets at ");
+        successor.wait_for_log("waiting for listening sockets, ");
         let socket = successor.stderr();
-        let socket = socket.split("waiting for the sockets at ").nth(1).and_then(|rest| rest.split(';').next());
+        let socket = socket.split(" socket=\"").nth(1).and_then(|rest| rest.split('"').next());
         let socket = socket.expect("the log names the socket").to_owned();
         let waits = || fs::read_to_string("/proc/net/unix").is_ok_and(|table| table.contains(&socket));
         assert!(poll(PROCESS_TIMEOUT, || waits().then_some(())).is_some(), "nobody waits at {socket}");
