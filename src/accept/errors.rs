@@ -11,7 +11,7 @@ use super::proxy_protocol;
 use crate::logging::{LogThrottle, quoted};
 use crate::record::listeners::RefusedConnection;
 
-/// Why a connection ends before its first request.
+/// Why a connection is closed before its first request.
 pub(super) enum AcceptError {
     /// Not a TCP connection, or not on an address of a listener.
     Unknown,

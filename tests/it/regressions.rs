@@ -212,7 +212,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
         let mut connection = Connection::open(gateway.address()).unwrap();
         assert!(connection.closed());
     }
-    let line = "the peer is not among trusted_proxies";
+    let line = "the peer is not in trusted_proxies";
     gateway.wait_for_log(line);
     assert!(gateway.stderr().matches(line).count() < 5, "{}", gateway.stderr());
 }
