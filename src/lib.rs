@@ -1,44 +1,128 @@
 //! corsgate: an edge proxy and small API gateway on Pingora whose speciality is CORS.
 //!
-//! The whole product in one line:
+//! Two paths meet in one pointer, [`live`]:
 //!
 //! ```text
-//! text --parse--> Document --compile--> Snapshot --swap--> Live     request --judge--> Verdict --edits--> headers
+//! configuration:  file --source--> text --config--> Document --snapshot--> Snapshot --live--> current configuration
+//!                                                                                                      |
+//!                                                                                            once per request
+//!                                                                                                      |
+//! request:  connection --accept, read--> request --route, decide, cors--> Verdict <--------------------+
+//!                                                                            |
+//!                                                                            +--forward--> response --record--> log, metrics
 //! ```
 //!
-//! The left half runs at start, on reload and in `check`, the same functions each time. The right half runs for each
-//! request; it parses no configuration, takes no lock and cannot fail for reasons of configuration.
+//! The configuration path runs at start, at each reload and in `corsgate check`, with the same functions. The request path
+//! parses no configuration, takes no lock that a reload holds, and cannot fail because of a wrong configuration.
 //!
-//! The request path: [`accept`], [`read`], [`route`], [`decide`], [`cors`], [`forward`], [`record`].
-//! The configuration path: [`source`], [`config`], [`snapshot`], [`live`].
+//! # Rooms
+//!
+//! A room is a top-level module. Request path:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`accept`] | accepts connections: connection limits, PROXY header, TLS handshake |
+//! | [`read`] | reads requests from a connection; timeouts of clients |
+//! | [`route`] | finds the route of a host and a path |
+//! | [`decide`] | decides what happens to a request: forward, reply, or refuse; all texts of the gateway's own replies |
+//! | [`cors`] | the CORS policy engine, and the edits of response headers |
+//! | [`forward`] | Pingora's hooks: attempts, request and response headers, timeouts |
+//! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection |
+//! | [`record`] | access log, counters, and the last refused requests |
+//!
+//! Configuration path:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`source`] | reads the configuration's text and the files it names, and watches them |
+//! | [`config`] | parses the text into a `Document`, and knows the line of each key |
+//! | [`snapshot`] | compiles a `Document` into a `Snapshot`, which is all that a request reads |
+//! | [`live`] | has the current configuration, and replaces it as a whole |
+//!
+//! Another reader of snapshots:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`explain`] | says why a page's request gets its response, and offers the edit that changes it |
+//!
+//! For operators:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`process`] | start, listeners, signals, reload, shutdown, handover of sockets |
+//! | [`admin`] | the admin listener: readiness, metrics, status page |
+//! | [`health`] | active health checks of nodes |
+//! | [`report`] | problems of a configuration as text and as JSON |
+//! | [`demo`] | `corsgate demo`: a configuration and an upstream to try |
+//!
+//! Ground, which knows nothing of the rooms above:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`problem`] | everything that can be wrong with a configuration, and the remedy |
+//! | [`notation`] | how values are written in a configuration, and their JSON Schema |
+//! | [`domain`] | host names |
+//! | [`forwarded`] | trusted proxies and `X-Forwarded-For` |
+//! | [`tls`] | certificates and keys |
+//! | [`counter`] | counters and histograms that threads share |
+//! | [`terminal`] | colours, line breaks and escapes for terminals |
+//!
+//! # Invariants
+//!
+//! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and do
+//!    not name Pingora or tokio. The caller passes the content of files and the time. These are [`config`], [`cors`],
+//!    [`decide`], [`domain`], [`explain`], [`forwarded`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`],
+//!    [`tls`], and parts of [`record`].
+//! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`], [`process`],
+//!    [`read`] and [`upstream`] name Pingora.
+//! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration does not change.
+//! 4. A request takes the current configuration once, in its first hook. Later hooks use that one. A connection takes it
+//!    once, when it is accepted.
+//! 5. Every response to a request, from the upstream or from the gateway, gets its CORS header fields through
+//!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Responses to bytes
+//!    that never became a request have none, because no host and so no policy is known: 408 and 431 for an incomplete header
+//!    (`read`), and Pingora's own 400 and 405 for bytes that are no HTTP request.
+//! 6. Rooms import each other without circles.
+//!
+//! `tests/it/layout.rs` checks 1, 2, the second half of 5, and 6 with a table of allowed imports.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+// The request path.
 pub mod accept;
-pub mod admin;
-pub mod cli;
-pub mod codes;
-pub mod config;
-pub mod cors;
-pub mod counter;
+pub mod read;
+pub mod route;
 pub mod decide;
-pub mod demo;
-pub mod domain;
-pub mod explain;
+pub mod cors;
 pub mod forward;
-pub mod forwarded;
-pub mod health;
+pub mod upstream;
+pub mod record;
+
+// The configuration path.
+pub mod source;
+pub mod config;
+pub mod snapshot;
 pub mod live;
+
+// Another reader of snapshots.
+pub mod explain;
+
+// For operators.
+pub mod cli;
+pub mod process;
+pub mod admin;
+pub mod health;
+pub mod report;
+pub mod demo;
+
+// Ground.
+pub mod problem;
+pub mod codes;
 pub mod logging;
 pub mod notation;
-pub mod problem;
-pub mod process;
-pub mod read;
-pub mod record;
-pub mod report;
-pub mod route;
-pub mod snapshot;
-pub mod source;
-pub mod terminal;
+pub mod domain;
+pub mod forwarded;
 pub mod tls;
-pub mod upstream;
+pub mod counter;
+pub mod terminal;
