@@ -26,6 +26,7 @@
 
 mod compile;
 mod edits;
+pub(crate) mod fetch_names;
 mod names;
 mod origin;
 mod regexes;
@@ -41,7 +42,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use self::edits::{Edits, Field, Headers, Vary};
 pub(crate) use self::names::MAX_NAMES;
 pub(crate) use self::names::MAX_NAMES_BYTES;
-pub(crate) use self::names::is_forbidden_request_header;
 pub(crate) use self::origin::MAX_ORIGIN;
 pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub use self::settings::{
@@ -97,6 +97,10 @@ pub struct CorsRequest<'a> {
     /// Host and port of the request, in the client's spelling.
     pub authority: &'a str,
 }
+
+/// The headers of an OPTIONS request. Only the methods of this type decide whether it is a preflight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Preflight<'a>(&'a HeaderMap);
 
 /// Scheme of a request's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +209,7 @@ impl Policy {
     pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
         let origin = OriginField::of(request.headers);
         let origin_decision = self.origins.decide(origin, request);
-        if self.takes_as_preflight(request) {
+        if request.preflight().is_some_and(|preflight| self.answers(preflight)) {
             return self.answer_preflight(request, &origin_decision);
         }
         let action = match (self.disallowed, &origin_decision) {
@@ -241,15 +245,9 @@ impl Policy {
         edits
     }
 
-    /// Whether this policy answers a request itself, as a preflight.
-    pub(crate) fn takes_as_preflight(&self, request: &CorsRequest<'_>) -> bool {
-        let has = |name| request.headers.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
-        request.method == Method::OPTIONS
-            && match self.preflight_match {
-                PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),
-                PreflightMatch::Origin => has(ORIGIN),
-                PreflightMatch::Any => true,
-            }
+    /// Whether this policy answers an OPTIONS request itself, as a preflight.
+    pub(crate) fn answers(&self, preflight: Preflight<'_>) -> bool {
+        preflight.matches(self.preflight_match)
     }
 
     fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
@@ -262,7 +260,7 @@ impl Policy {
                 reason: decision.reason(),
             };
         };
-        let requested = Requested::of(request.headers);
+        let requested = RequestedMethod::of(request.headers);
         let mut set = |field, value| edits.values.set(field, value);
         // The lists are complete even if the requested method or header is not in them. A browser then names the
         // missing one in its console.
@@ -271,7 +269,7 @@ impl Policy {
                 set(Field::AllowMethods, value.clone());
             }
             (AllowedMethods::Any { .. }, true) => {
-                if let Requested::Method(method) = requested
+                if let RequestedMethod::One(method) = requested
                     && names::is_token(method.as_bytes())
                 {
                     set(Field::AllowMethods, method.clone());
@@ -299,9 +297,9 @@ impl Policy {
             set(Field::AllowPrivateNetwork, TRUE);
         }
         let method = match requested {
-            Requested::None => true,
-            Requested::Method(method) => self.methods.allow(method.as_bytes()),
-            Requested::Several => false,
+            RequestedMethod::None => true,
+            RequestedMethod::One(method) => self.methods.allow(method.as_bytes()),
+            RequestedMethod::Several => false,
         };
         let (status, reason) = match (method, headers) {
             (false, _) => (self.refused_status, Reason::MethodNotAllowed),
@@ -407,32 +405,27 @@ impl<'a> OriginField<'a> {
 
 /// `Access-Control-Request-Method`.
 #[derive(Clone, Copy)]
-enum Requested<'a> {
+enum RequestedMethod<'a> {
     None,
-    Method(&'a HeaderValue),
+    One(&'a HeaderValue),
     Several,
 }
 
-impl<'a> Requested<'a> {
+impl<'a> RequestedMethod<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
         match (fields.next(), fields.next()) {
-            (None, _) => Requested::None,
-            (Some(method), None) => Requested::Method(method),
-            (Some(_), Some(_)) => Requested::Several,
+            (None, _) => RequestedMethod::None,
+            (Some(method), None) => RequestedMethod::One(method),
+            (Some(_), Some(_)) => RequestedMethod::Several,
         }
     }
 }
 
-impl CorsRequest<'_> {
-    /// The requested method of a CORS-preflight request, which selects the route. None for any other request: Fetch
-    /// sends preflights with an Origin and exactly one method.
-    pub(crate) fn preflighted_method(&self) -> Option<&str> {
-        let preflight = self.method == Method::OPTIONS && self.headers.contains_key(ORIGIN);
-        match Requested::of(self.headers) {
-            Requested::Method(method) if preflight => method.to_str().ok(),
-            _ => None,
-        }
+impl<'a> CorsRequest<'a> {
+    /// The request as a preflight. None if the method is not OPTIONS.
+    pub(crate) fn preflight(&self) -> Option<Preflight<'a>> {
+        (self.method == Method::OPTIONS).then_some(Preflight(self.headers))
     }
 
     /// Whether an Origin is the origin of this request's own URL.
@@ -443,6 +436,27 @@ impl CorsRequest<'_> {
         };
         let own = self.authority.strip_suffix(default_port).unwrap_or(self.authority);
         !own.is_empty() && origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(own))
+    }
+}
+
+impl<'a> Preflight<'a> {
+    /// The requested method, which selects the route. None if this is not a CORS-preflight request (Fetch), which has an
+    /// Origin and exactly one requested method.
+    pub(crate) fn requested_method(self) -> Option<&'a str> {
+        match RequestedMethod::of(self.0) {
+            RequestedMethod::One(method) if self.0.contains_key(ORIGIN) => method.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether a policy with this setting answers the request itself. Empty fields do not count.
+    fn matches(self, rule: PreflightMatch) -> bool {
+        let has = |name| self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
+        match rule {
+            PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),
+            PreflightMatch::Origin => has(ORIGIN),
+            PreflightMatch::Any => true,
+        }
     }
 }
 

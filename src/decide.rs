@@ -15,7 +15,7 @@ pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
 use crate::codes::coded_enum;
-use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Reason, Scheme};
+use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Preflight, Reason, Scheme};
 use crate::domain::HostName;
 use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
@@ -141,10 +141,11 @@ impl Snapshot {
         }
         // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch).
         let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
-        let forward = match redirect.filter(|_| cors_request.preflighted_method().is_none()) {
-            Some(port) => Action::Redirect(port),
-            None => Action::Forward(found),
-        };
+        let forward =
+            match redirect.filter(|_| cors_request.preflight().and_then(Preflight::requested_method).is_none()) {
+                Some(port) => Action::Redirect(port),
+                None => Action::Forward(found),
+            };
         let Some(policy) = policy else {
             let outcome = Outcome::Cors(Reason::NoPolicy);
             return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(found) };
@@ -162,13 +163,14 @@ impl Snapshot {
     /// without `Access-Control-Request-Method` has the route for OPTIONS; without such a route, the first route of the
     /// path if its policy answers this request as a preflight.
     fn route_for(&self, path: &Path<RouteId>, cors_request: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
-        let id = match cors_request.preflighted_method() {
+        let preflight = cors_request.preflight();
+        let id = match preflight.and_then(Preflight::requested_method) {
             Some(method) => path.route(method)?,
             None => path.route(cors_request.method.as_str()).or_else(|| {
-                let takes = |id: &&RouteId| {
-                    self.route(id.0).policy.as_ref().is_some_and(|policy| policy.takes_as_preflight(cors_request))
-                };
-                path.routes().next().filter(takes)
+                let preflight = preflight?;
+                let answers =
+                    |id: &&RouteId| self.route(id.0).policy.as_ref().is_some_and(|policy| policy.answers(preflight));
+                path.routes().next().filter(answers)
             })?,
         };
         Some(RouteRef { index: id.0, route: self.route(id.0) })

@@ -1,7 +1,7 @@
 //! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
 //! among many without trying each one.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,15 @@ pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
 /// Whether a byte occurs in host names, dots included.
 pub(crate) fn is_name_byte(b: u8) -> bool {
     matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
+}
+
+/// Whether a host is this machine: `localhost`, a name below it, or a loopback address, IPv6 in brackets. Browsers treat
+/// such hosts as trustworthy without TLS (Secure Contexts, "potentially trustworthy origin").
+pub(crate) fn is_loopback_host(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host == "[::1]"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 // === impl HostName ===

@@ -8,6 +8,10 @@ use std::cmp::Ordering;
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
+use super::fetch_names::{
+    is_forbidden_method, is_forbidden_request_header, is_forbidden_response_header, is_normalized_method,
+    is_safelisted_method,
+};
 use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
 
@@ -83,12 +87,11 @@ impl AllowedMethods {
                 continue;
             }
             let upper = entry.to_ascii_uppercase();
-            if ["CONNECT", "TRACE", "TRACK"].contains(&&*upper) {
+            if is_forbidden_method(entry) {
                 problems.add(&at, ProblemKind::MethodNeverSent { method: entry.into() });
             }
-            // Fetch, "normalize a method": these are sent in upper case. PATCH is not one of them.
             let name = match &*upper {
-                "DELETE" | "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" => &*upper,
+                normalized if is_normalized_method(normalized) => normalized,
                 "PATCH" if entry != "PATCH" => {
                     problems.add(&at, ProblemKind::MethodCase { method: entry.into(), upper: upper.clone() });
                     entry
@@ -114,7 +117,7 @@ impl AllowedMethods {
         match self {
             Self::Any { .. } => is_token(method),
             Self::Listed { names, .. } => {
-                matches!(method, b"GET" | b"HEAD" | b"POST") || names.iter().any(|name| name.as_bytes() == method)
+                is_safelisted_method(method) || names.iter().any(|name| name.as_bytes() == method)
             }
         }
     }
@@ -210,7 +213,7 @@ pub(super) fn expose(
 ) -> Option<HeaderValue> {
     let list = list?;
     let parsed = header_names(Some(list), at, problems, |name, at, problems| {
-        if is_hidden_response_header(name) {
+        if is_forbidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
         } else if is_forbidden_request_header(name) || is_request_header(name) {
             problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
@@ -350,43 +353,6 @@ fn trim(bytes: &[u8]) -> &[u8] {
 }
 
 // --- which names belong where
-
-/// Fetch, "forbidden request-header": browsers ignore a page's attempt to set one.
-pub(crate) fn is_forbidden_request_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.starts_with("sec-")
-        || name.starts_with("proxy-")
-        || matches!(
-            &*name,
-            "accept-charset"
-                | "accept-encoding"
-                | "access-control-request-headers"
-                | "access-control-request-method"
-                | "access-control-request-private-network"
-                | "connection"
-                | "content-length"
-                | "cookie"
-                | "cookie2"
-                | "date"
-                | "dnt"
-                | "expect"
-                | "host"
-                | "keep-alive"
-                | "origin"
-                | "referer"
-                | "set-cookie"
-                | "te"
-                | "trailer"
-                | "transfer-encoding"
-                | "upgrade"
-                | "via"
-        )
-}
-
-/// Fetch, "forbidden response-header name".
-fn is_hidden_response_header(name: &str) -> bool {
-    matches!(&*name.to_ascii_lowercase(), "set-cookie" | "set-cookie2")
-}
 
 fn is_response_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_name_byte, split_port};
+use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_loopback_host, is_name_byte, split_port};
 use crate::problem::ProblemKind;
 
 /// Longest Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. The bound keeps the
@@ -261,12 +261,7 @@ impl TuplePattern {
     fn is_loopback(&self) -> bool {
         match &self.host {
             HostPattern::Any => false,
-            HostPattern::Subdomains(name) => is_loopback_name(name),
-            HostPattern::Exact(host) => {
-                is_loopback_name(host)
-                    || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-                    || &**host == "[::1]"
-            }
+            HostPattern::Subdomains(host) | HostPattern::Exact(host) => is_loopback_host(host),
         }
     }
 
@@ -409,10 +404,6 @@ fn default_port(scheme: &str) -> Option<u16> {
         "ftp" => Some(21),
         _ => None,
     }
-}
-
-fn is_loopback_name(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The URL standard's "ends in a number checker": decimal, or hexadecimal after `0x`.

@@ -20,6 +20,11 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use crate::cors::fetch_names::{
+    is_forbidden_request_header, is_forbidden_response_header, is_normalized_method, is_safelisted_method,
+    is_safelisted_request_header_name, is_safelisted_response_header,
+};
+
 /// A page's `fetch()` of another origin, in `cors` mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetch<'a> {
@@ -107,21 +112,21 @@ impl Fetch<'_> {
     /// The method that the browser sends (Fetch, "normalize a method").
     pub fn normalised_method(&self) -> String {
         let upper = self.method.to_ascii_uppercase();
-        match upper.as_str() {
-            "DELETE" | "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" => upper,
-            _ => self.method.to_owned(),
+        match is_normalized_method(&upper) {
+            true => upper,
+            false => self.method.to_owned(),
         }
     }
 
     /// Whether the method alone needs a preflight.
     pub(crate) fn is_method_unsafe(&self) -> bool {
-        !is_safelisted_method(&self.normalised_method())
+        !is_safelisted_method(self.normalised_method().as_bytes())
     }
 
     /// The names for `Access-Control-Request-Headers`, in lower case and sorted (Fetch, "CORS-unsafe request-header
     /// names").
     pub fn unsafe_headers(&self) -> Vec<String> {
-        let sent = || self.headers.iter().filter(|(name, _)| !is_forbidden(name));
+        let sent = || self.headers.iter().filter(|(name, _)| !is_forbidden_request_header(name));
         let is_safe = |name: &str, value: &str| is_safelisted_header(name, value);
         let safe_bytes: usize = sent().filter(|(name, value)| is_safe(name, value)).map(|(_, value)| value.len()).sum();
         let mut names: Vec<String> = sent()
@@ -174,7 +179,7 @@ impl Fetch<'_> {
         let names = list(headers, &header::ACCESS_CONTROL_ALLOW_HEADERS, "Access-Control-Allow-Headers")?;
         let includes = self.credentials == Credentials::Include;
         let wildcard = |list: &[String]| !includes && list.iter().any(|entry| entry == "*");
-        if !methods.contains(&method) && !is_safelisted_method(&method) && !wildcard(&methods) {
+        if !methods.contains(&method) && !is_safelisted_method(method.as_bytes()) && !wildcard(&methods) {
             return Err(NetworkError::Method(method));
         }
         let listed = |name: &str| names.iter().any(|entry| entry.eq_ignore_ascii_case(name));
@@ -213,13 +218,15 @@ impl Fetch<'_> {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let all = self.credentials == Credentials::Omit && exposed.iter().any(|entry| entry == "*");
         let listed = || all || exposed.iter().any(|entry| entry.eq_ignore_ascii_case(name));
-        !is_hidden(name) && (is_safelisted_response_header(name) || listed())
+        !is_forbidden_response_header(name) && (is_safelisted_response_header(name) || listed())
     }
 
     /// The names that `Access-Control-Expose-Headers` exposes to the page; `*` for all.
     pub(crate) fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
-        let counts = |name: &String| !is_hidden(name) && (name != "*" || self.credentials == Credentials::Omit);
+        let counts = |name: &String| {
+            !is_forbidden_response_header(name) && (name != "*" || self.credentials == Credentials::Omit)
+        };
         exposed.into_iter().filter(counts).collect()
     }
 
@@ -228,10 +235,10 @@ impl Fetch<'_> {
         let method = self.is_method_unsafe().then(|| PreflightReason::Method(self.normalised_method()));
         let mut reasons: Vec<PreflightReason> = method.into_iter().collect();
         let mut safe_bytes = 0;
-        for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden(name)) {
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden_request_header(name)) {
             if is_safelisted_header(name, value) {
                 safe_bytes += value.len();
-            } else if is_sometimes_safelisted(name) {
+            } else if is_safelisted_request_header_name(name) {
                 reasons.push(PreflightReason::Value { name: name.clone(), value: value.clone() });
             } else {
                 reasons.push(PreflightReason::Header(name.clone()));
@@ -322,35 +329,6 @@ const MOST_SAFE_BYTES: usize = 1024;
 /// Most bytes of one safelisted value (Fetch, "CORS-safelisted request-header").
 const LONGEST_SAFE_VALUE: usize = 128;
 
-/// Whether some values of the header are safelisted.
-fn is_sometimes_safelisted(name: &str) -> bool {
-    matches!(&*name.to_ascii_lowercase(), "accept" | "accept-language" | "content-language" | "content-type" | "range")
-}
-
-/// Fetch, "CORS-safelisted response-header name", without the names that the response exposes.
-fn is_safelisted_response_header(name: &str) -> bool {
-    matches!(
-        &*name.to_ascii_lowercase(),
-        "cache-control"
-            | "content-language"
-            | "content-length"
-            | "content-type"
-            | "expires"
-            | "last-modified"
-            | "pragma"
-    )
-}
-
-/// Fetch, "forbidden response-header name".
-fn is_hidden(name: &str) -> bool {
-    matches!(&*name.to_ascii_lowercase(), "set-cookie" | "set-cookie2")
-}
-
-/// Fetch, "CORS-safelisted method".
-fn is_safelisted_method(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "POST")
-}
-
 /// Fetch, "CORS-safelisted request-header".
 fn is_safelisted_header(name: &str, value: &str) -> bool {
     // "CORS-unsafe request-header byte"
@@ -389,12 +367,7 @@ fn is_simple_range(value: &str) -> bool {
     }
 }
 
-/// Fetch, "forbidden request-header": the browser does not send it.
-fn is_forbidden(name: &str) -> bool {
-    crate::cors::is_forbidden_request_header(name)
-}
-
-/// Fetch, "get": all fields of a name, joined to one value.
+/// Fetch, "get": all fields of a name as one value.
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
     (!values.is_empty()).then(|| values.join(", "))

@@ -14,7 +14,7 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::exchange::Head;
-use crate::cors::{OriginPattern, Scheme};
+use crate::cors::{OriginPattern, Scheme, fetch_names};
 use crate::decide::RequestKind;
 use crate::explain::fetch::{Credentials, PreflightReason};
 
@@ -136,7 +136,7 @@ impl Question {
             let reason = format!("`{method}` is not a method; write for example `PUT`");
             return Err(InvalidQuestion::new(QuestionPart::Method, reason));
         }
-        if ["CONNECT", "TRACE", "TRACK"].iter().any(|forbidden| method.eq_ignore_ascii_case(forbidden)) {
+        if fetch_names::is_forbidden_method(method) {
             let reason = format!("no page can send `{method}`, fetch() rejects it; write another method");
             return Err(InvalidQuestion::new(QuestionPart::Method, reason));
         }
@@ -160,7 +160,7 @@ impl Question {
             let reason = format!("`{line}` is not a header; write `Name: value`, or `Name` alone");
             return Err(InvalidQuestion::new(QuestionPart::Header, reason));
         }
-        if crate::cors::is_forbidden_request_header(name) {
+        if fetch_names::is_forbidden_request_header(name) {
             return Err(InvalidQuestion::forbidden_header(name));
         }
         self.headers.push(PageHeader { name: name.into(), value: value.map(str::to_owned) });
