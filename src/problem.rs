@@ -29,6 +29,7 @@ pub use describe::Description;
 pub use kind::{ProblemKind, SyntaxPlace};
 pub use path::{At, KeyPath, PathStep};
 pub use words::Known;
+pub(crate) use words::nearest;
 
 /// An error, a warning or a hint about one place of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::question::{Question, QuestionSource};
 use super::simulation::{self, PageResult, Simulation};
 use crate::cors::{Headers as _, Scheme};
 use crate::decide::Action;
-use crate::domain::split_port;
+use crate::domain::{is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
 
 /// All notes, as whole sentences.
@@ -96,11 +96,7 @@ pub(super) fn notes(
 /// Mixed Content, "should fetching request be blocked". Browsers do not block requests to the same machine.
 fn is_mixed_content(question: &Question) -> bool {
     let host = split_port(&question.url.authority).0;
-    let loopback = host == "localhost"
-        || host.ends_with(".localhost")
-        || host == "[::1]"
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
-    question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !loopback
+    question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !is_loopback_host(host)
 }
 
 /// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,

@@ -13,7 +13,8 @@ pub struct Known {
 impl Known {
     /// The known words at the place of the unknown `word`.
     pub fn instead_of(word: &str, words: Vec<String>) -> Self {
-        let nearest = nearest(word, &words).map(str::to_owned);
+        // `trusted_proxy` for `trusted_proxies` is three edits.
+        let nearest = nearest(word, &words, |length| 1 + length / 4).map(str::to_owned);
         Known { words, nearest }
     }
 
@@ -37,13 +38,25 @@ impl Known {
     }
 }
 
-/// The known word that is most similar to `word`. None when no word is similar enough.
-fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k String>) -> Option<&'k str> {
+/// The longest word that is compared. The work grows with the product of the two lengths.
+const LONGEST: usize = 300;
+
+/// The known word with the fewest edits to `word`, without regard to case. None when no word is similar enough: `most`
+/// is the number of edits that are allowed for a known word of a length.
+pub(crate) fn nearest<'k>(
+    word: &str,
+    known: impl IntoIterator<Item = &'k String>,
+    most: fn(usize) -> usize,
+) -> Option<&'k str> {
+    if word.len() > LONGEST {
+        return None;
+    }
+    let word = word.to_lowercase();
     known
         .into_iter()
-        // Words that differ only in case are equal here.
-        .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .filter(|candidate| candidate.len() <= LONGEST)
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= most(candidate.len()))
         .min()
         .map(|(_, candidate)| candidate.as_str())
 }

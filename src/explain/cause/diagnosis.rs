@@ -10,7 +10,7 @@ use crate::explain::fetch::{Credentials, NetworkError};
 use crate::explain::question::Question;
 use crate::explain::simulation::{PageResult, Simulation, Step};
 use crate::notation::List;
-use crate::problem::{KeyPath, PathStep};
+use crate::problem::{KeyPath, PathStep, nearest};
 use crate::snapshot::{Level, RoutePlace, Snapshot};
 
 /// The cause of a refusal and the key where it can be fixed. Without a cause the request passes.
@@ -123,14 +123,14 @@ impl Diagnosis {
         let (cause, at) = match refusal {
             Refusal::UnknownHost => {
                 let hosts = document.services.iter().flatten().filter_map(|service| service.hosts.as_ref());
-                let similar = nearest(&host, hosts.flat_map(List::entries));
+                let similar = nearest_address(&host, hosts.flat_map(List::entries));
                 (Cause::UnknownHost { host, similar }, Some(services))
             }
             Refusal::UnknownPath => {
                 let path = last.url.path().to_owned();
                 let candidates = routes_of_host(document, &host);
                 let paths = candidates.iter().flat_map(|(_, paths)| paths.iter());
-                let similar = nearest(&path, paths).or_else(|| {
+                let similar = nearest_address(&path, paths).or_else(|| {
                     let first = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
                     let all = candidates.iter().flat_map(|(_, paths)| paths.iter());
                     all.into_iter().find(|known| !first(known).is_empty() && first(known) == first(&path)).cloned()
@@ -230,14 +230,8 @@ fn invalid_origin(question: &Question) -> InvalidOrigin {
     }
 }
 
-/// The known word that is most similar, if it is similar enough.
-fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w String>) -> Option<String> {
-    // Limits the work, which grows with the square of the length.
-    let fits = |candidate: &&String| candidate.len() <= MAX_ORIGIN && word.len() <= MAX_ORIGIN;
-    known
-        .filter(fits)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 6))
-        .min()
-        .map(|(_, candidate)| candidate.clone())
+/// A host or a path that is probably meant. Fewer edits are allowed than for keys, because hosts of one domain and paths
+/// of one service have most of their letters in common.
+fn nearest_address<'w>(address: &str, known: impl Iterator<Item = &'w String>) -> Option<String> {
+    nearest(address, known, |length| 2.max(length / 6)).map(str::to_owned)
 }
