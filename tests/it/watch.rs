@@ -95,7 +95,7 @@ fn an_invalid_file_is_refused_once_and_the_next_valid_one_applies() {
     let gateway = Gateway::start_watching(&config(&upstream, "a"), &[]);
     gateway.write(&config(&upstream, "b/oops"));
     gateway.wait_for_log(REFUSED);
-    assert!(gateway.stderr().contains("and an Origin has none"));
+    assert!(gateway.stderr().contains("but an origin has none"));
     assert!(is_in_force(&gateway, "a"));
     let_looks_pass(&upstream);
     assert_eq!(gateway.stderr().matches(REFUSED).count(), 1);
