@@ -31,6 +31,7 @@ mod names;
 mod origin;
 mod regexes;
 mod settings;
+pub mod witness;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -33,13 +33,13 @@ pub enum OriginPattern {
 /// `scheme://host:port`; host and port may be wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuplePattern {
-    scheme: Box<str>,
-    host: HostPattern,
-    port: PortPattern,
+    pub(super) scheme: Box<str>,
+    pub(super) host: HostPattern,
+    pub(super) port: PortPattern,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum HostPattern {
+pub(super) enum HostPattern {
     /// `*`
     Any,
     /// `*.` and this text: one or more labels stand before it.
@@ -49,7 +49,7 @@ enum HostPattern {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PortPattern {
+pub(super) enum PortPattern {
     Any,
     /// None is the default port of the scheme, which an Origin does not contain.
     Exact(Option<u16>),

@@ -7,9 +7,9 @@
 //! [`lint`] warns only with evidence: an origin that the expression allows and that its author very probably does not
 //! want to allow. Each one is tried on the compiled expression before it is reported.
 
-use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::Hir;
 
+use super::witness::Expression;
 use crate::problem::ProblemKind;
 
 /// Largest size of one compiled expression, in bytes of memory.
@@ -59,7 +59,7 @@ pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
 /// Warns about the most serious mistake in an expression that has passed [`check`].
 pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
     let regexes = OriginRegexes::compile([source])?;
-    let ast = regex_syntax::ast::parse::Parser::new().parse(source).ok()?;
+    let expression = Expression::parse(source)?;
     // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
     let accepted = |witness: String| {
         let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
@@ -77,20 +77,18 @@ pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
             return Some(ProblemKind::RegexMatchesAll { witness });
         }
     }
-    if let Ast::Alternation(alternation) = &ast {
-        let without_scheme = alternation.asts.iter().map(sample).find(|text| !text.contains("://"));
-        if let Some(witness) = without_scheme.and_then(accepted) {
-            return Some(ProblemKind::RegexAlternation { witness });
-        }
+    let without_scheme = expression.alternatives().into_iter().find(|text| !text.contains("://"));
+    if let Some(witness) = without_scheme.and_then(accepted) {
+        return Some(ProblemKind::RegexAlternation { witness });
     }
-    if let Some(witness) = with_wrong_dot(&ast).and_then(accepted) {
+    if let Some(witness) = expression.with_unescaped_dot().and_then(accepted) {
         return Some(ProblemKind::RegexUnescapedDot { witness });
     }
-    if let Some(witness) = with_open_prefix(&ast).and_then(accepted) {
+    if let Some(witness) = expression.with_open_prefix().and_then(accepted) {
         return Some(ProblemKind::RegexOpenPrefix { witness });
     }
     if !source.contains("://") {
-        let text = sample(&ast);
+        let text = expression.sample();
         let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
         let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(accepted);
         return witness.map(|witness| ProblemKind::RegexWithoutScheme { witness });
@@ -100,7 +98,8 @@ pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
 
 // --- anchoring
 
-fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
+/// Parses an expression as it is compiled: bytes, not Unicode.
+pub(super) fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
     regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(source).map_err(Box::new)
 }
 
@@ -113,135 +112,4 @@ fn anchored(source: &str) -> Option<String> {
         Hir::look(regex_syntax::hir::Look::End),
     ]);
     Some(whole.to_string())
-}
-
-// --- evidence
-
-/// A short, plain text that the expression is likely to match.
-fn sample(ast: &Ast) -> String {
-    let mut out = String::new();
-    Sampler { wrong_dot: None, dots: 0 }.write(ast, &mut out);
-    out
-}
-
-/// A sample in which the first unescaped dot next to a letter or digit is replaced by a letter.
-fn with_wrong_dot(ast: &Ast) -> Option<String> {
-    let Ast::Concat(concat) = ungrouped(ast) else { return None };
-    let mut dots = 0;
-    let mut wrong = None;
-    for (i, part) in concat.asts.iter().enumerate() {
-        if let Ast::Dot(_) = part {
-            let beside = |ast: Option<&Ast>| ast.is_some_and(is_letter);
-            let before = i.checked_sub(1).and_then(|i| concat.asts.get(i));
-            if wrong.is_none() && (beside(before) || beside(concat.asts.get(i + 1))) {
-                wrong = Some(dots);
-            }
-            dots += 1;
-        }
-    }
-    let mut out = String::new();
-    Sampler { wrong_dot: Some(wrong?), dots: 0 }.write(ast, &mut out);
-    Some(out)
-}
-
-/// A sample in which an unbounded repetition of any character runs into the letters after it: `.*example` as
-/// `evilexample`.
-fn with_open_prefix(ast: &Ast) -> Option<String> {
-    let Ast::Concat(concat) = ungrouped(ast) else { return None };
-    let open = concat.asts.windows(2).position(|pair| is_any_run(&pair[0]) && is_letter(&pair[1]))?;
-    let part = |asts: &[Ast]| asts.iter().map(sample).collect::<String>();
-    let (before, after) = (part(&concat.asts[..open]), part(&concat.asts[open + 1..]));
-    let scheme = if before.is_empty() { "https://" } else { "" };
-    Some(format!("{scheme}{before}evil{after}"))
-}
-
-fn ungrouped(ast: &Ast) -> &Ast {
-    match ast {
-        Ast::Group(group) => ungrouped(&group.ast),
-        other => other,
-    }
-}
-
-fn is_letter(ast: &Ast) -> bool {
-    matches!(ast, Ast::Literal(literal) if literal.c.is_ascii_alphanumeric())
-}
-
-/// Whether it is an unbounded repetition of something that can be a letter or digit.
-fn is_any_run(ast: &Ast) -> bool {
-    let Ast::Repetition(repetition) = ast else { return false };
-    let unbounded = match &repetition.op.kind {
-        RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => true,
-        RepetitionKind::Range(range) => matches!(range, RepetitionRange::AtLeast(_)),
-        RepetitionKind::ZeroOrOne => false,
-    };
-    unbounded
-        && match &*repetition.ast {
-            Ast::Dot(_) => true,
-            class @ (Ast::ClassBracketed(_) | Ast::ClassPerl(_)) => class_member(class).is_ascii_alphanumeric(),
-            _ => false,
-        }
-}
-
-struct Sampler {
-    /// Index, in writing order, of the dot that becomes a letter.
-    wrong_dot: Option<usize>,
-    dots: usize,
-}
-
-impl Sampler {
-    fn write(&mut self, ast: &Ast, out: &mut String) {
-        match ast {
-            Ast::Empty(_) | Ast::Flags(_) | Ast::Assertion(_) => {}
-            Ast::Literal(literal) => out.push(literal.c),
-            Ast::Dot(_) => {
-                out.push(if self.wrong_dot == Some(self.dots) { 'x' } else { '.' });
-                self.dots += 1;
-            }
-            Ast::ClassUnicode(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_) => out.push(class_member(ast)),
-            Ast::Repetition(repetition) => {
-                let times = match &repetition.op.kind {
-                    RepetitionKind::ZeroOrOne => 0,
-                    RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => 1,
-                    RepetitionKind::Range(
-                        RepetitionRange::Exactly(n) | RepetitionRange::AtLeast(n) | RepetitionRange::Bounded(n, _),
-                    ) => (*n).min(64),
-                };
-                for _ in 0..times {
-                    match &*repetition.ast {
-                        Ast::Dot(_) => out.push('a'),
-                        other => self.write(other, out),
-                    }
-                }
-            }
-            Ast::Group(group) => match &group.kind {
-                GroupKind::CaptureIndex(_) | GroupKind::CaptureName { .. } | GroupKind::NonCapturing(_) => {
-                    self.write(&group.ast, out);
-                }
-            },
-            Ast::Alternation(alternation) => {
-                if let Some(first) = alternation.asts.first() {
-                    self.write(first, out);
-                }
-            }
-            Ast::Concat(concat) => concat.asts.iter().for_each(|part| self.write(part, out)),
-        }
-    }
-}
-
-/// A character of a class: a letter if possible, else a digit, else the first character.
-fn class_member(ast: &Ast) -> char {
-    let hir = parse(&ast.to_string());
-    let ranges: Vec<(char, char)> = match hir.as_ref().map(Hir::kind) {
-        Ok(HirKind::Class(regex_syntax::hir::Class::Bytes(class))) => {
-            class.ranges().iter().map(|r| (char::from(r.start()), char::from(r.end()))).collect()
-        }
-        Ok(HirKind::Class(regex_syntax::hir::Class::Unicode(class))) => {
-            class.ranges().iter().map(|r| (r.start(), r.end())).collect()
-        }
-        Ok(HirKind::Literal(literal)) => return literal.0.first().map_or('a', |b| char::from(*b)),
-        _ => return 'a',
-    };
-    let has = |c: char| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c));
-    let preferred = ('a'..='z').chain('0'..='9').find(|c| has(*c));
-    preferred.or(ranges.first().map(|(low, _)| *low)).unwrap_or('a')
 }

@@ -114,7 +114,7 @@ impl<'d> Compiler<'d> {
         let services = document.services.as_deref().unwrap_or_default();
         match &document.services {
             None => {
-                self.problems.add(&at, ProblemKind::Missing { example: "services: [{ name: api, upstream: api }]" })
+                self.problems.add(&at, ProblemKind::Missing { example: "services: [{ name: api, upstream: api }]" });
             }
             Some(services) if services.is_empty() => self.problems.add(&at, ProblemKind::EmptyList),
             Some(_) => {}

@@ -1,0 +1,280 @@
+//! Sample origins for a pattern or a regular expression: origins that it allows, and similar ones.
+//!
+//! A sample makes a setting concrete: the lint of [`regexes`](super::regexes) shows which origin a mistake lets in, and two
+//! policies can be compared by the samples of both. Samples of a pattern are exact. Samples of a regular expression are
+//! likely to match; callers try them on the compiled expression.
+//!
+//! ```
+//! use corsgate::cors::{OriginPattern, witness};
+//!
+//! let Ok(OriginPattern::Tuple(pattern)) = OriginPattern::parse("https://*.app.example") else { panic!() };
+//! assert_eq!(witness::matching(&pattern), ["https://a.app.example", "https://a.b.app.example"]);
+//! assert!(witness::neighbours(&pattern).contains(&"https://evilapp.example".to_owned()));
+//! ```
+
+use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::origin::{HostPattern, OriginPattern, PortPattern, TuplePattern};
+use super::regexes::parse;
+
+/// A host that no configuration allows by name: `test` is reserved (RFC 6761 section 6.2).
+const FOREIGN_HOST: &str = "evil.test";
+/// A port that is the default of no scheme.
+const OTHER_PORT: u16 = 8443;
+
+/// A regular expression, parsed for sampling.
+#[derive(Debug)]
+pub(crate) struct Expression(Ast);
+
+// === patterns ===
+
+/// Origins that a pattern matches, at least one for each form of host and port that it allows.
+pub fn matching(pattern: &TuplePattern) -> Vec<String> {
+    let hosts: Vec<String> = match &pattern.host {
+        HostPattern::Any => vec!["a.example".into(), FOREIGN_HOST.into()],
+        HostPattern::Exact(host) => vec![host.to_string()],
+        HostPattern::Subdomains(base) => vec![format!("a.{base}"), format!("a.b.{base}")],
+    };
+    let ports = match pattern.port {
+        PortPattern::Any => vec![String::new(), format!(":{OTHER_PORT}")],
+        PortPattern::Exact(None) => vec![String::new()],
+        PortPattern::Exact(Some(port)) => vec![format!(":{port}")],
+    };
+    let origin = |host, port| format!("{}://{host}{port}", pattern.scheme);
+    let origins = hosts.iter().flat_map(|host| ports.iter().map(move |port| (host, port)));
+    origins.map(|(host, port)| origin(host, port)).filter(|origin| is_origin(origin)).collect()
+}
+
+/// Origins that differ from those of a pattern in one respect: the scheme, the host or the port. The pattern matches none
+/// of them.
+pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
+    let scheme = &*pattern.scheme;
+    let other_scheme = if scheme == "https" { "http" } else { "https" };
+    let host = match &pattern.host {
+        HostPattern::Any => "a.example".to_owned(),
+        HostPattern::Exact(host) => host.to_string(),
+        HostPattern::Subdomains(base) => format!("a.{base}"),
+    };
+    let other_hosts = match &pattern.host {
+        HostPattern::Any => Vec::new(),
+        HostPattern::Exact(host) => {
+            let without_dot = host.contains('.').then(|| host.replacen('.', "x", 1));
+            let others = [format!("evil{host}"), format!("a.{host}"), format!("{host}.{FOREIGN_HOST}")];
+            others.into_iter().chain(without_dot).collect()
+        }
+        HostPattern::Subdomains(base) => {
+            vec![base.to_string(), format!("evil{base}"), format!("a.{base}.{FOREIGN_HOST}")]
+        }
+    };
+    let (port, other_ports) = match pattern.port {
+        PortPattern::Any => (String::new(), Vec::new()),
+        PortPattern::Exact(None) => (String::new(), vec![format!(":{OTHER_PORT}")]),
+        PortPattern::Exact(Some(port)) => {
+            let other = if port == OTHER_PORT { OTHER_PORT + 1 } else { OTHER_PORT };
+            (format!(":{port}"), vec![String::new(), format!(":{other}")])
+        }
+    };
+    let mut origins = vec![format!("{other_scheme}://{host}{port}")];
+    origins.extend(other_hosts.iter().map(|other| format!("{scheme}://{other}{port}")));
+    origins.extend(other_ports.iter().map(|other| format!("{scheme}://{host}{other}")));
+    origins.retain(|origin| is_origin(origin));
+    origins
+}
+
+/// A browser can send it: a name that was extended may be too long, or no longer an address.
+fn is_origin(text: &str) -> bool {
+    matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)))
+}
+
+// === regular expressions ===
+
+impl Expression {
+    /// Parses the source of an expression. None if it has a syntax error.
+    pub(crate) fn parse(source: &str) -> Option<Self> {
+        regex_syntax::ast::parse::Parser::new().parse(source).ok().map(Expression)
+    }
+
+    /// A short, plain text that the expression is likely to match.
+    pub(crate) fn sample(&self) -> String {
+        sample(&self.0)
+    }
+
+    /// A sample of each alternative at the top level. Empty if there is only one.
+    pub(crate) fn alternatives(&self) -> Vec<String> {
+        match &self.0 {
+            Ast::Alternation(alternation) => alternation.asts.iter().map(sample).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A sample in which the first unescaped dot next to a letter or digit is replaced by a letter. None if there is no
+    /// such dot.
+    pub(crate) fn with_unescaped_dot(&self) -> Option<String> {
+        let Ast::Concat(concat) = ungrouped(&self.0) else { return None };
+        let mut dots = 0;
+        let mut wrong = None;
+        for (i, part) in concat.asts.iter().enumerate() {
+            if let Ast::Dot(_) = part {
+                let beside = |ast: Option<&Ast>| ast.is_some_and(is_letter);
+                let before = i.checked_sub(1).and_then(|i| concat.asts.get(i));
+                if wrong.is_none() && (beside(before) || beside(concat.asts.get(i + 1))) {
+                    wrong = Some(dots);
+                }
+                dots += 1;
+            }
+        }
+        let mut out = String::new();
+        Sampler { wrong_dot: Some(wrong?), dots: 0 }.write(&self.0, &mut out);
+        Some(out)
+    }
+
+    /// A sample in which an unbounded repetition of any character runs into the letters after it: `.*example` as
+    /// `evilexample`. None if there is no such repetition.
+    pub(crate) fn with_open_prefix(&self) -> Option<String> {
+        let Ast::Concat(concat) = ungrouped(&self.0) else { return None };
+        let open = concat.asts.windows(2).position(|pair| is_any_run(&pair[0]) && is_letter(&pair[1]))?;
+        let part = |asts: &[Ast]| asts.iter().map(sample).collect::<String>();
+        let (before, after) = (part(&concat.asts[..open]), part(&concat.asts[open + 1..]));
+        let scheme = if before.is_empty() { "https://" } else { "" };
+        Some(format!("{scheme}{before}evil{after}"))
+    }
+}
+
+fn sample(ast: &Ast) -> String {
+    let mut out = String::new();
+    Sampler { wrong_dot: None, dots: 0 }.write(ast, &mut out);
+    out
+}
+
+fn ungrouped(ast: &Ast) -> &Ast {
+    match ast {
+        Ast::Group(group) => ungrouped(&group.ast),
+        other => other,
+    }
+}
+
+fn is_letter(ast: &Ast) -> bool {
+    matches!(ast, Ast::Literal(literal) if literal.c.is_ascii_alphanumeric())
+}
+
+/// Whether it is an unbounded repetition of something that can be a letter or digit.
+fn is_any_run(ast: &Ast) -> bool {
+    let Ast::Repetition(repetition) = ast else { return false };
+    let unbounded = match &repetition.op.kind {
+        RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => true,
+        RepetitionKind::Range(range) => matches!(range, RepetitionRange::AtLeast(_)),
+        RepetitionKind::ZeroOrOne => false,
+    };
+    unbounded
+        && match &*repetition.ast {
+            Ast::Dot(_) => true,
+            class @ (Ast::ClassBracketed(_) | Ast::ClassPerl(_)) => class_member(class).is_ascii_alphanumeric(),
+            _ => false,
+        }
+}
+
+struct Sampler {
+    /// Index, in writing order, of the dot that becomes a letter.
+    wrong_dot: Option<usize>,
+    dots: usize,
+}
+
+impl Sampler {
+    fn write(&mut self, ast: &Ast, out: &mut String) {
+        match ast {
+            Ast::Empty(_) | Ast::Flags(_) | Ast::Assertion(_) => {}
+            Ast::Literal(literal) => out.push(literal.c),
+            Ast::Dot(_) => {
+                out.push(if self.wrong_dot == Some(self.dots) { 'x' } else { '.' });
+                self.dots += 1;
+            }
+            Ast::ClassUnicode(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_) => out.push(class_member(ast)),
+            Ast::Repetition(repetition) => {
+                let times = match &repetition.op.kind {
+                    RepetitionKind::ZeroOrOne => 0,
+                    RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => 1,
+                    RepetitionKind::Range(
+                        RepetitionRange::Exactly(n) | RepetitionRange::AtLeast(n) | RepetitionRange::Bounded(n, _),
+                    ) => (*n).min(64),
+                };
+                for _ in 0..times {
+                    match &*repetition.ast {
+                        Ast::Dot(_) => out.push('a'),
+                        other => self.write(other, out),
+                    }
+                }
+            }
+            Ast::Group(group) => match &group.kind {
+                GroupKind::CaptureIndex(_) | GroupKind::CaptureName { .. } | GroupKind::NonCapturing(_) => {
+                    self.write(&group.ast, out);
+                }
+            },
+            Ast::Alternation(alternation) => {
+                if let Some(first) = alternation.asts.first() {
+                    self.write(first, out);
+                }
+            }
+            Ast::Concat(concat) => concat.asts.iter().for_each(|part| self.write(part, out)),
+        }
+    }
+}
+
+/// A character of a class: a letter if possible, else a digit, else the first character.
+fn class_member(ast: &Ast) -> char {
+    let hir = parse(&ast.to_string());
+    let ranges: Vec<(char, char)> = match hir.as_ref().map(Hir::kind) {
+        Ok(HirKind::Class(Class::Bytes(class))) => {
+            class.ranges().iter().map(|r| (char::from(r.start()), char::from(r.end()))).collect()
+        }
+        Ok(HirKind::Class(Class::Unicode(class))) => class.ranges().iter().map(|r| (r.start(), r.end())).collect(),
+        Ok(HirKind::Literal(literal)) => return literal.0.first().map_or('a', |b| char::from(*b)),
+        _ => return 'a',
+    };
+    let has = |c: char| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c));
+    let preferred = ('a'..='z').chain('0'..='9').find(|c| has(*c));
+    preferred.or(ranges.first().map(|(low, _)| *low)).unwrap_or('a')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OriginSet;
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_its_samples_and_no_neighbour() {
+        for text in [
+            "https://app.example",
+            "https://app.example:8443",
+            "http://localhost:*",
+            "https://*.app.example",
+            "https://*.app.example:9000",
+            "https://*",
+            "https://*:*",
+            "http://127.0.0.1:3000",
+            "https://[2001:db8::7]",
+            "tauri://localhost",
+        ] {
+            let Ok(OriginPattern::Tuple(pattern)) = OriginPattern::parse(text) else { panic!("{text}") };
+            let set: OriginSet = [&pattern].into_iter().collect();
+            let (matching, neighbours) = (matching(&pattern), neighbours(&pattern));
+            assert!(!matching.is_empty() && !neighbours.is_empty(), "{text}");
+            for origin in matching {
+                assert!(pattern.matches(&origin) && set.find(&origin).is_some(), "{text} must match {origin}");
+            }
+            for origin in neighbours {
+                assert!(!pattern.matches(&origin) && set.find(&origin).is_none(), "{text} must not match {origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_expression_has_plain_samples() {
+        let expression = |source| Expression::parse(source).unwrap();
+        assert_eq!(expression(r"https://[a-z0-9]+\.app\.example").sample(), "https://a.app.example");
+        assert_eq!(expression(r"https://a\.example|b\.example").alternatives(), ["https://a.example", "b.example"]);
+        assert_eq!(expression("https://app.example").with_unescaped_dot().as_deref(), Some("https://appxexample"));
+        assert_eq!(expression(r"https://app\.example").with_unescaped_dot(), None);
+        assert_eq!(expression("https://.*example").with_open_prefix().as_deref(), Some("https://evilexample"));
+    }
+}
