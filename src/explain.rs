@@ -8,8 +8,8 @@
 //! standard. Nothing here reads a file or needs a running process.
 //!
 //! ```
-//! use corsgate::explain::{Configuration, Outcome, Question, explain};
-//! use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
+//! use corsgate::explain::{Configuration, Outcome, Question, explain, json};
+//! use corsgate::snapshot::{CompileEnv, load};
 //!
 //! let text = "\
 //! listeners: [{ address: 127.0.0.1:9080 }]
@@ -19,18 +19,15 @@
 //!     upstream: api
 //!     cors: { allow_origins: https://app.example, allow_methods: [PUT] }
 //! ";
-//! let read = |text: &str| load(text, CompileEnv::NONE);
-//! let snapshot = read(text).snapshot.unwrap();
-//! let configuration = Configuration::new("corsgate.yaml", text, &snapshot, &read);
+//! let load_text = |text: &str| load(text, CompileEnv::NONE);
+//! let snapshot = load_text(text).snapshot.unwrap();
+//! let configuration = Configuration::new("corsgate.yaml", text, &snapshot, &load_text);
 //!
 //! let question = Question::new("https://app.example", "https://api.example/orders").unwrap().method("DELETE").unwrap();
 //! let explanation = explain(&question, &configuration);
 //! assert_eq!(explanation.outcome, Outcome::Refused);
 //! assert_eq!(explanation.reason, "method_not_allowed");
-//! assert_eq!(
-//!     explanation.fix.unwrap().hunks[0].added,
-//!     ["    cors: { allow_origins: https://app.example, allow_methods: [PUT, DELETE] }"]
-//! );
+//! assert!(json(&explanation).contains("allow_methods: [PUT, DELETE]"));
 //! ```
 
 mod cause;
