@@ -359,7 +359,7 @@ fn a_recorded_request_is_explained() {
         let text = text(&explanation, Paint::Plain, Width::DEFAULT);
         assert!(says(&text, phrase), "{phrase}\n{text}");
     }
-    // As it came, also where a browser would have written it otherwise.
+    // The request as it was received, even where a browser would write it differently.
     let odd = RecordedRequest { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
     assert_eq!(explanation.preflight, Preflight::Recorded);
