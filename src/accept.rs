@@ -2,15 +2,15 @@
 //!
 //! An accepted connection passes these steps. Each step can close it.
 //!
-//! 1. [`admission`] counts the connection. Over a limit it is accepted for one request, which gets 429 or 503; beyond limit
-//!    + 10 % + 16 it is closed.
+//! 1. [`admission`] counts the connection. Over a limit it is accepted for one request, which gets 429 or 503; beyond
+//!    limit + 10 % + 16 it is closed.
 //! 2. If the listener has `proxy_protocol`, [`proxy_protocol`] reads the PROXY header, which has the client's address.
 //! 3. If the listener has `tls`, the TLS handshake is made.
 //! 4. [`ClientConnection`] reads the requests and hands them to the application.
 //!
 //! Steps 1 to 3 and the header of the first request share one deadline: `limits.header_timeout` after the accept. All
-//! settings come from the snapshot that is live at the accept. [`Client`] has what the later steps need to know about the
-//! connection.
+//! settings come from the snapshot that is live at the accept. [`Client`] has what the later steps need to know about
+//! the connection.
 
 pub(crate) mod admission;
 mod errors;
@@ -44,8 +44,9 @@ use crate::snapshot::{Limits, Listener};
 /// Graceful shutdown closes connections without a request after this time.
 pub(crate) const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 /// No read buffer. Pingora's default is 64 KiB for each connection, idle or not. Plain HTTP is read into larger buffers
-/// anyway; from TLS one record is read at a time, as with a buffer of 16 KiB. (Measured with 2,000 idle TLS connections:
-/// 96 KB each with 64 KiB, 46 KB with 16 KiB, 30 KB without buffer. Upload of 16 MiB: 258, 1027 and 1032 reads.)
+/// anyway; from TLS one record is read at a time, as with a buffer of 16 KiB. (Measured with 2,000 idle TLS
+/// connections: 96 KB each with 64 KiB, 46 KB with 16 KiB, 30 KB without buffer. Upload of 16 MiB: 258, 1027 and 1032
+/// reads.)
 const READ_BUFFER: usize = 0;
 /// Pingora's default: about one TCP segment.
 const WRITE_BUFFER: usize = 1460;
@@ -55,7 +56,8 @@ pub(crate) struct Acceptor<A> {
     live: Arc<Live>,
     app: Arc<A>,
     admission: Arc<Admission>,
-    /// The listeners of the configuration at process start. Their sockets stay open after a reload changes the listeners.
+    /// The listeners of the configuration at process start. Their sockets stay open after a reload changes the
+    /// listeners.
     listeners: Vec<ListenerRuntime>,
     /// True closes connections that wait for a request.
     closing: watch::Sender<bool>,

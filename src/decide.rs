@@ -1,8 +1,8 @@
 //! Decides what happens to a request: [`Snapshot::decide`] returns one [`Verdict`].
 //!
-//! It checks the form of the request and the limits, finds the route, and lets the route's CORS policy decide. The proxy,
-//! `explain` and the tests call the same function. The result depends on the request and the snapshot alone; nothing is
-//! read from the network and nothing is written to it.
+//! It checks the form of the request and the limits, finds the route, and lets the route's CORS policy decide. The
+//! proxy, `explain` and the tests call the same function. The result depends on the request and the snapshot alone;
+//! nothing is read from the network and nothing is written to it.
 
 pub(crate) mod local_reply;
 mod refusal;
@@ -102,8 +102,8 @@ impl Snapshot {
             _ => return refuse(Refusal::BadHost, self.default_policy()),
         };
         let host = host.as_ref().map(HostName::as_str).unwrap_or_default();
-        // What looks like one request may be two for the upstream. Nothing but the host is used: it selects the policy of
-        // the error response.
+        // What looks like one request may be two for the upstream. Nothing but the host is used: it selects the policy
+        // of the error response.
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
@@ -119,8 +119,8 @@ impl Snapshot {
         if is_ambiguous(request.path) {
             return refuse(Refusal::AmbiguousPath, self.host_policy(host));
         }
-        // A request over a limit is refused whether it has a route or not. Its route is found first, because the route's
-        // policy decides whether a page may read the error.
+        // A request over a limit is refused whether it has a route or not. Its route is found first, because the
+        // route's policy decides whether a page may read the error.
         let over_limit = check_limits(self.limits(), request);
         let (path, host_policy) = match self.find(host, request.path) {
             RouteMatch::Path(path, host_policy) => (path, host_policy.as_deref()),
@@ -159,9 +159,9 @@ impl Snapshot {
         Verdict { action, edits: decision.edits, outcome: Outcome::Cors(decision.reason), route: Some(found) }
     }
 
-    /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS request
-    /// without `Access-Control-Request-Method` has the route for OPTIONS; without such a route, the first route of the
-    /// path if its policy answers this request as a preflight.
+    /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS
+    /// request without `Access-Control-Request-Method` has the route for OPTIONS; without such a route, the first route
+    /// of the path if its policy answers this request as a preflight.
     fn route_for(&self, path: &Path<RouteId>, cors_request: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
         let preflight = cors_request.preflight();
         let id = match preflight.and_then(Preflight::requested_method) {

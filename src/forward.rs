@@ -1,7 +1,8 @@
 //! Pingora's hooks: they take the facts of a request from the session, and put the verdict into effect.
 //!
-//! Nothing about CORS or routing is decided here. `request_filter` asks for the verdict, once for each request, and keeps it
-//! in [`Ctx`]. Every response header, from the upstream or from the gateway, gets its CORS header fields in `Ctx::edit`.
+//! Nothing about CORS or routing is decided here. `request_filter` asks for the verdict, once for each request, and
+//! keeps it in [`Ctx`]. Every response header, from the upstream or from the gateway, gets its CORS header fields in
+//! `Ctx::edit`.
 //!
 //! Order of the calls: `request_filter`; for each attempt `upstream_peer`, `connected_to_upstream` and
 //! `upstream_request_filter`; the filters of request body and response; at last `logging`. After `fail_to_connect` or
@@ -250,8 +251,8 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk, in front of the real
-        // last chunk: an HTTP/1 upstream would see two requests.
+        // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk, in front of
+        // the real last chunk: an HTTP/1 upstream would see two requests.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
@@ -392,8 +393,8 @@ impl ProxyHttp for Gateway {
         ctx.record(Some(line), status, session.body_bytes_sent(), failure);
     }
 
-    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is bounded
-    /// in both.
+    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is
+    /// bounded in both.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
     }

@@ -4,16 +4,16 @@
 //!
 //! ```text
 //! configuration:  file --source--> text --config--> Document --snapshot--> Snapshot --live--> current configuration
-//!                                                                                                      |
-//!                                                                                            once per request
-//!                                                                                                      |
-//! request:  connection --accept, read--> request --route, decide, cors--> Verdict <--------------------+
-//!                                                                            |
-//!                                                                            +--forward--> response --record--> log, metrics
+//!                                                                                                  |
+//!                                                                                    read once for each request
+//!                                                                                                  |
+//! request:        connection --accept, read--> request --route, decide, cors--> Verdict <----------+
+//!                                                                                  |
+//!                                        log, metrics <--record-- response <--forward
 //! ```
 //!
-//! The configuration path runs at start, at each reload and in `corsgate check`, with the same functions. The request path
-//! parses no configuration, takes no lock that a reload holds, and cannot fail because of a wrong configuration.
+//! The configuration path runs at start, at each reload and in `corsgate check`, with the same functions. The request
+//! path parses no configuration, takes no lock that a reload holds, and cannot fail because of a wrong configuration.
 //!
 //! # Rooms
 //!
@@ -24,7 +24,7 @@
 //! | [`accept`] | accepts connections: connection limits, PROXY header, TLS handshake |
 //! | [`read`] | reads requests from a connection; timeouts of clients |
 //! | [`route`] | finds the route of a host and a path |
-//! | [`decide`] | decides what happens to a request: forward, reply, or refuse; all texts of the gateway's own replies |
+//! | [`decide`] | decides what happens to a request: forward, reply or refuse; texts of the gateway's own replies |
 //! | [`cors`] | the CORS policy engine, and the edits of response headers |
 //! | [`forward`] | Pingora's hooks: attempts, request and response headers, timeouts |
 //! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection |
@@ -70,19 +70,20 @@
 //!
 //! # Invariants
 //!
-//! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and do
-//!    not name Pingora or tokio. The caller passes the content of files and the time. These are [`config`], [`cors`],
-//!    [`decide`], [`domain`], [`explain`], [`forwarded`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`],
-//!    [`tls`], and parts of [`record`].
-//! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`], [`process`],
-//!    [`read`] and [`upstream`] name Pingora.
-//! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration does not change.
-//! 4. A request takes the current configuration once, in its first hook. Later hooks use that one. A connection takes it
-//!    once, when it is accepted.
+//! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
+//!    do not name Pingora or tokio. The caller passes the content of files and the time. These are [`config`],
+//!    [`cors`], [`decide`], [`domain`], [`explain`], [`forwarded`], [`notation`], [`problem`], [`report`], [`route`],
+//!    [`snapshot`], [`tls`], and parts of [`record`].
+//! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
+//!    [`process`], [`read`] and [`upstream`] name Pingora.
+//! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
+//!    does not change.
+//! 4. A request takes the current configuration once, in its first hook. Later hooks use that one. A connection takes
+//!    it once, when it is accepted.
 //! 5. Every response to a request, from the upstream or from the gateway, gets its CORS header fields through
-//!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Responses to bytes
-//!    that never became a request have none, because no host and so no policy is known: 408 and 431 for an incomplete header
-//!    (`read`), and Pingora's own 400 and 405 for bytes that are no HTTP request.
+//!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Responses to
+//!    bytes that never became a request have none, because no host and so no policy is known: 408 and 431 for an
+//!    incomplete header (`read`), and Pingora's own 400 and 405 for bytes that are no HTTP request.
 //! 6. Rooms import each other without circles.
 //!
 //! `tests/it/layout.rs` checks 1, 2, the second half of 5, and 6 with a table of allowed imports.

@@ -1,4 +1,5 @@
-//! Reads requests from an accepted connection and hands each one to the application. It decides nothing about a request.
+//! Reads requests from an accepted connection and hands each one to the application. It decides nothing about a
+//! request.
 //!
 //! - [`connection`] reads HTTP/1 headers, lets Pingora read HTTP/2, and enforces the limits of a connection.
 //! - [`stream`] is the connection as Pingora reads and writes it; it enforces `limits.send_timeout`.

@@ -12,8 +12,8 @@ use crate::decide::Capacity;
 
 /// The counts of clients are spread over this many locks, so that threads rarely wait for each other.
 const SHARDS: usize = 32;
-/// Connections over a limit that are accepted for one request, which gets 429 or 503. A tenth of the limit is added. Beyond
-/// that a connection is closed: even a refusal costs memory and a TLS handshake.
+/// Connections over a limit that are accepted for one request, which gets 429 or 503. A tenth of the limit is added.
+/// Beyond that a connection is closed: even a refusal costs memory and a TLS handshake.
 const OVER_LIMIT_SLACK: usize = 16;
 
 /// The open connections.

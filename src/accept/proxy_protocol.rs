@@ -1,8 +1,8 @@
 //! Reads the PROXY header (version 1 or 2) at the start of a connection, which has the client's address.
 //!
-//! This file finds the end of the header, however it is split into packets, and limits its length. The crate `ppp` parses
-//! it. Bytes after the header belong to TLS or HTTP and are returned. Whether the peer may send a PROXY header is not
-//! checked here.
+//! This file finds the end of the header, however it is split into packets, and limits its length. The crate `ppp`
+//! parses it. Bytes after the header belong to TLS or HTTP and are returned. Whether the peer may send a PROXY header
+//! is not checked here.
 
 use std::fmt;
 use std::io;
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const V1_LENGTH: usize = 107;
 /// Bytes of a v2 header before its variable part: signature, version and command, family and protocol, length.
 const V2_FIXED: usize = 16;
-/// Longest accepted variable part of a v2 header in bytes. Addresses need up to 216; the rest is for TLVs, such as a client
-/// certificate.
+/// Longest accepted variable part of a v2 header in bytes. Addresses need up to 216; the rest is for TLVs, such as a
+/// client certificate.
 const V2_VARIABLE: usize = 8 * 1024;
 const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -1,8 +1,8 @@
 //! The gateway's own replies: status, text and header fields.
 //!
-//! [`ReplyKind::status_and_text`] is the only table of statuses and texts: to change the text of a 503, change it there.
-//! No CORS header field is set here. A reply to a request gets them as every other response does, from the `Edits` of the
-//! request's verdict.
+//! [`ReplyKind::status_and_text`] is the only table of statuses and texts: to change the text of a 503, change it
+//! there. No CORS header field is set here. A reply to a request gets them as every other response does, from the
+//! `Edits` of the request's verdict.
 
 use http::{HeaderValue, StatusCode};
 
@@ -124,8 +124,8 @@ impl LocalReply {
         LocalReply { status: kind.status(), text: kind.text(), extra_field }
     }
 
-    /// The reply that an action asks for; None when the request is forwarded. `authority_and_target` returns both as the
-    /// client sent them; it is called only for a redirect.
+    /// The reply that an action asks for; None when the request is forwarded. `authority_and_target` returns both as
+    /// the client sent them; it is called only for a redirect.
     pub(crate) fn for_action<'a>(
         action: Action<'_>,
         authority_and_target: impl FnOnce() -> (&'a [u8], &'a [u8]),

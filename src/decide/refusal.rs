@@ -1,5 +1,5 @@
-//! Why the gateway refuses a request, and the code of each reason in logs and metrics. Status and text of the replies are in
-//! [`super::local_reply`].
+//! Why the gateway refuses a request, and the code of each reason in logs and metrics. Status and text of the replies
+//! are in [`super::local_reply`].
 
 use http::{HeaderValue, StatusCode};
 

@@ -1,5 +1,5 @@
-//! The attempts of a request: which node each one uses, whether a failed one is retried, and whether it counts as a failure
-//! of the node. How nodes are balanced and ejected is in [`crate::upstream`].
+//! The attempts of a request: which node each one uses, whether a failed one is retried, and whether it counts as a
+//! failure of the node. How nodes are balanced and ejected is in [`crate::upstream`].
 //!
 //! A request has one attempt and up to `retries` more, each on a node that was not tried yet:
 //!
@@ -12,10 +12,11 @@
 //! | any failure after the response header | no | no |
 //! | the client went away | no | no |
 //!
-//! Besides, there is one free retry on each node. A reused connection may have been closed by the upstream while the request
-//! was sent, which is no failure of the node. The retry uses the same node, does not count as one of `retries`, and does not
-//! count for ejection. It makes a new connection, because other idle connections may be closed too. If it fails, that is a
-//! failure. Only idempotent requests get it (RFC 9110 section 9.2.2), and requests that HTTP/2 says were not processed.
+//! Besides, there is one free retry on each node. A reused connection may have been closed by the upstream while the
+//! request was sent, which is no failure of the node. The retry uses the same node, does not count as one of `retries`,
+//! and does not count for ejection. It makes a new connection, because other idle connections may be closed too. If it
+//! fails, that is a failure. Only idempotent requests get it (RFC 9110 section 9.2.2), and requests that HTTP/2 says
+//! were not processed.
 //!
 //! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
 
@@ -38,8 +39,8 @@ use crate::snapshot::{Balance, HashOn};
 use crate::upstream::peer::{explain, template};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
-/// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an HTTP/2
-/// stream without a response.
+/// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an
+/// HTTP/2 stream without a response.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
 
 /// State of the attempts of one request.
@@ -72,8 +73,8 @@ enum DeadlineEnd {
 }
 
 impl Attempts {
-    /// The deadline for the watchdog: `timeouts.total` plus [`DEADLINE_MARGIN`]. For a WebSocket, it holds until its 101. None
-    /// before the first attempt and if there is no deadline (any more).
+    /// The deadline for the watchdog: `timeouts.total` plus [`DEADLINE_MARGIN`]. For a WebSocket, it holds until its
+    /// 101. None before the first attempt and if there is no deadline (any more).
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
         let over =
             self.response_started && (self.deadline_end == DeadlineEnd::ResponseHeader || session.was_upgraded());
@@ -200,8 +201,8 @@ impl Attempts {
         self.current.as_ref().map(ActiveRequest::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
     }
 
-    /// An error after the connection was made. Sets in the error whether Pingora makes another attempt. `deadline_passed`
-    /// means that the watchdog ended the attempt.
+    /// An error after the connection was made. Sets in the error whether Pingora makes another attempt.
+    /// `deadline_passed` means that the watchdog ended the attempt.
     pub(super) fn on_error(
         &mut self,
         upstream: &RunningUpstream,
@@ -252,8 +253,8 @@ impl Attempts {
         e.set_retry(true);
     }
 
-    /// Whether there is another attempt, on another node. The node is picked now: if none were available later, the client
-    /// would get a 503 instead of the error of this attempt.
+    /// Whether there is another attempt, on another node. The node is picked now: if none were available later, the
+    /// client would get a 503 instead of the error of this attempt.
     fn next_attempt(
         &mut self,
         upstream: &RunningUpstream,

@@ -71,8 +71,9 @@ pub(super) fn request_facts<'a>(session: &'a ServerSession, remote: &RemoteInfo,
         target_length: request.raw_path().len(),
         version: request.version,
         scheme: remote.scheme,
-        // HTTP/2 has the host in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another host. HTTP/1.0 may
-        // have it in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would mean that it is missing.
+        // HTTP/2 has the host in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another host.
+        // HTTP/1.0 may have it in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would
+        // mean that it is missing.
         authority: match request.uri.authority() {
             Some(authority) => Some(authority.as_str()),
             None => host
@@ -95,8 +96,8 @@ pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     (authority.unwrap_or_default(), target)
 }
 
-/// Path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the absolute form
-/// the path may be empty, which means `/`.
+/// Path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the absolute
+/// form the path may be empty, which means `/`.
 pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
         RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
@@ -104,8 +105,8 @@ pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the names. The
-/// request loses that map here, and its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
+/// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the
+/// names. The request loses that map here, and its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
 pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
     let uri_target = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
     // The conversion keeps the URI, which may lack a part of the target, such as the authority of the absolute form.
@@ -125,10 +126,11 @@ pub(super) fn drop_case_map(request: &mut RequestHeader) -> Result<()> {
     change_headers(request, |_| ())
 }
 
-/// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible. Pingora
-/// accepts all three cases:
+/// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible.
+/// Pingora accepts all three cases:
 ///
-/// - Content-Length with Transfer-Encoding. Pingora removes the length, so only the raw bytes of the header still have it.
+/// - Content-Length with Transfer-Encoding. Pingora removes the length, so only the raw bytes of the header still have
+///   it.
 /// - More than one Content-Length. Pingora uses the first and forwards all.
 /// - A coding other than chunked. Pingora removes the chunks and does not forward the other coding.
 fn framing(session: &ServerSession) -> Framing {
@@ -167,8 +169,9 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
     }
 }
 
-/// Sets the forwarding headers for the upstream: `X-Forwarded-*`, `Host` if it is missing, and `Client-Cert`. The values of a
-/// trusted proxy are kept or extended. The values of any other peer are replaced, because a client can send any value.
+/// Sets the forwarding headers for the upstream: `X-Forwarded-*`, `Host` if it is missing, and `Client-Cert`. The
+/// values of a trusted proxy are kept or extended. The values of any other peer are replaced, because a client can send
+/// any value.
 pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, remote: &RemoteInfo) -> Result<()> {
     let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
@@ -224,7 +227,8 @@ pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
     }
 }
 
-/// Joins the `Cookie` fields of an HTTP/2 request into one (RFC 9113 section 8.2.3). HTTP/1 servers may read only the first.
+/// Joins the `Cookie` fields of an HTTP/2 request into one (RFC 9113 section 8.2.3). HTTP/1 servers may read only the
+/// first.
 pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {

@@ -1,5 +1,5 @@
-//! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header made
-//! fit for the client's connection. CORS header fields are not set here.
+//! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header
+//! made fit for the client's connection. CORS header fields are not set here.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
@@ -8,8 +8,8 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 
-/// The replies for which this crate makes an error with [`fail`]. Pingora's errors have no room for more than a status, so
-/// the statuses must differ.
+/// The replies for which this crate makes an error with [`fail`]. Pingora's errors have no room for more than a status,
+/// so the statuses must differ.
 const FAILURES: [ReplyKind<'static>; 5] = [
     ReplyKind::RequestTimeout,
     ReplyKind::Refused(Refusal::BodyTooLarge),

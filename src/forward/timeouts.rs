@@ -1,5 +1,5 @@
-//! Timeouts of a request. This table says where each one is enforced; this file has the calls of the hooks that set them,
-//! and the limit for slow request bodies.
+//! Timeouts of a request. This table says where each one is enforced; this file has the calls of the hooks that set
+//! them, and the limit for slow request bodies.
 //!
 //! Timeouts of the client, from `limits`:
 //!
@@ -23,8 +23,8 @@
 //! | `websocket` | last activity of the WebSocket | Pingora's peer options, set in `attempts`; the watchdog's idle timeout, set in [`on_websocket`] |
 //! | `connect` + `read` | first attempt of a WebSocket without `total`, until its 101 | as `total` |
 //!
-//! At shutdown, [`crate::accept::IDLE_CLOSE_DELAY`] closes connections without a request, and `server.grace_period` ends the
-//! process (`process::drain`).
+//! At shutdown, [`crate::accept::IDLE_CLOSE_DELAY`] closes connections without a request, and `server.grace_period`
+//! ends the process (`process::drain`).
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,8 @@ pub(super) fn on_request_header(session: &mut ServerSession, limits: &Limits) {
     if let Some(client) = Client::of(session) {
         client.on_request_header();
     }
-    // Pingora's default is no timeout. None means that the connection is closed after the response, which must not change.
+    // Pingora's default is no timeout. None means that the connection is closed after the response, which must not
+    // change.
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
     }
@@ -65,8 +66,8 @@ pub(super) fn on_request_header(session: &mut ServerSession, limits: &Limits) {
     }
 }
 
-/// The request is forwarded. Its body may still be arriving; Pingora has a read timeout for that with HTTP/1 only. The idle
-/// timeout also covers the time to connect, in which no body is read.
+/// The request is forwarded. Its body may still be arriving; Pingora has a read timeout for that with HTTP/1 only. The
+/// idle timeout also covers the time to connect, in which no body is read.
 pub(super) fn on_forward(session: &mut ServerSession, limits: &Limits, timeouts: &Timeouts) {
     if session.is_http2() && !session.is_body_done() {
         watchdog::set_idle(Some(limits.body_timeout.max(timeouts.connect)));
@@ -90,8 +91,8 @@ pub(super) fn on_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// Another attempt: Pingora replays the body from its retry buffer. The time restarts too, because the node of the first
-    /// attempt used it, not the client.
+    /// Another attempt: Pingora replays the body from its retry buffer. The time restarts too, because the node of the
+    /// first attempt used it, not the client.
     pub(super) fn restart(&mut self) {
         *self = RequestBody::default();
     }

@@ -1,12 +1,12 @@
 //! Connections to the upstream for WebSockets. They work around a race in Pingora 0.9.1.
 //!
-//! Pingora (`proxy_handle_upstream`) waits for two events in random order: the response, and the end of the request body,
-//! which comes at once for a WebSocket. If it sees the 101 first, it takes the end of the request body for the end of the
-//! client's data in the new protocol, and closes the connection right after the 101. With an upstream on the same machine
-//! this happened to one WebSocket in thirty.
+//! Pingora (`proxy_handle_upstream`) waits for two events in random order: the response, and the end of the request
+//! body, which comes at once for a WebSocket. If it sees the 101 first, it takes the end of the request body for the
+//! end of the client's data in the new protocol, and closes the connection right after the 101. With an upstream on the
+//! same machine this happened to one WebSocket in thirty.
 //!
-//! So the first reads after a write return `Pending` and wake the task at once. Pingora then sees the end of the request body
-//! before the 101.
+//! So the first reads after a write return `Pending` and wake the task at once. Pingora then sees the end of the
+//! request body before the 101.
 
 use std::io;
 use std::pin::Pin;

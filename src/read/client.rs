@@ -88,9 +88,9 @@ impl Client {
         &self.forwarded_for
     }
 
-    /// Whether [`Client::address`] is known to be the sender of the requests. If not, forwarding headers are not trusted
-    /// even if the address is in `trusted_proxies`: a load balancer that sends a PROXY header without an address hides who
-    /// sends the request.
+    /// Whether [`Client::address`] is known to be the sender of the requests. If not, forwarding headers are not
+    /// trusted even if the address is in `trusted_proxies`: a load balancer that sends a PROXY header without an
+    /// address hides who sends the request.
     pub(crate) fn is_identified(&self) -> bool {
         self.identified
     }
@@ -100,8 +100,8 @@ impl Client {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// What `Snapshot::decide` needs to know about the connection. The redirect is that of `snapshot`, because a reload may
-    /// change it for open connections.
+    /// What `Snapshot::decide` needs to know about the connection. The redirect is that of `snapshot`, because a reload
+    /// may change it for open connections.
     pub(crate) fn connection_facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
         let listener = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let server_name = self

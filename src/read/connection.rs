@@ -4,14 +4,14 @@
 //!
 //! | state of the connection | limit | response |
 //! |---|---|---|
-//! | waiting for the first request, or reading its header | `header_timeout` after the accept | 408; none if no byte arrived |
+//! | waiting for the first request, reading its header | `header_timeout` after the accept | 408; none without a byte |
 //! | waiting for a later request | `keepalive` | none |
 //! | reading a later header | `header_timeout` after its first byte | 408 |
 //! | reading any header | `uri` + `headers` + [`HEADER_MARGIN`] bytes | 431 |
 //!
 //! An HTTP/1 header is collected here and given to Pingora when it is complete. So an idle connection needs little more
-//! memory than its socket, and a header that arrives byte by byte is not parsed at each byte. Pingora reads HTTP/2 itself;
-//! a connection without a request in `header_timeout` after the accept is closed.
+//! memory than its socket, and a header that arrives byte by byte is not parsed at each byte. Pingora reads HTTP/2
+//! itself; a connection without a request in `header_timeout` after the accept is closed.
 //!
 //! 408 and 431 have no CORS header fields, because no host, and therefore no policy, is known.
 
@@ -42,20 +42,20 @@ use crate::decide::{Capacity, Refusal};
 use crate::record::listeners::BadHeader;
 use crate::snapshot::Limits;
 
-/// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection gets only
-/// an error.
+/// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
+/// gets only an error.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that a header may exceed its limits by and still become a request, whose 414 or 431 has CORS header fields.
 const HEADER_MARGIN: usize = 32 * 1024;
 
 /// Bytes of the first read of a header.
 const HEADER_READ: usize = 4096;
-/// Lingering close: after a 431 the rest of the request is read and discarded, for at most this time and this many bytes.
-/// Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
+/// Lingering close: after a 431 the rest of the request is read and discarded, for at most this time and this many
+/// bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
 const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGERING_CLOSE_BYTES: usize = 4 << 20;
-/// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream has 64 KiB of it, so a stream with a
-/// slow upstream does not block the others.
+/// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream has 64 KiB of it, so a stream
+/// with a slow upstream does not block the others.
 const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Buffered response bytes per HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -310,8 +310,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ConnectionApp<A> {
         let _ = timeout(LINGERING_CLOSE_TIMEOUT, send).await;
     }
 
-    /// Ready when the connection has been closing for [`H2_DRAIN_TIMEOUT`] without an active stream: the client does not
-    /// close it.
+    /// Ready when the connection has been closing for [`H2_DRAIN_TIMEOUT`] without an active stream: the client does
+    /// not close it.
     async fn drain_h2(&self) {
         const STEPS: u32 = 5;
         let mut idle_steps = 0;
@@ -342,7 +342,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
         }
         let active = ActiveStream::new(self.clone());
         let request = self.inner.process_new_http(session, shutdown);
-        // One stream cannot be asked to end: `Progress` is of the whole connection. Dropping the request resets the stream.
+        // One stream cannot be asked to end: `Progress` is of the whole connection. Dropping the request resets the
+        // stream.
         let request = Watchdog::new(request, Some(self.limits.stream_idle), |_| false);
         Box::pin(async move {
             let _active = active;
@@ -396,8 +397,8 @@ fn h2_options(streams: u32, header_list: usize) -> H2Options {
     options
 }
 
-/// Reads up to [`HEADER_READ`] bytes as soon as there are any; empty at the end of the connection. Allocates only then, so a
-/// waiting connection has no buffer.
+/// Reads up to [`HEADER_READ`] bytes as soon as there are any; empty at the end of the connection. Allocates only then,
+/// so a waiting connection has no buffer.
 async fn read_available(stream: &mut Stream) -> io::Result<BytesMut> {
     poll_fn(|cx| {
         let mut space = [const { MaybeUninit::uninit() }; HEADER_READ];

@@ -1,8 +1,8 @@
 //! The client's connection as Pingora reads and writes it.
 //!
 //! Bytes pass unchanged. What is added are two ends of waiting: a write fails if the client receives nothing for
-//! `limits.send_timeout`, and reads fail after the watchdog asked the request to end. A write that the socket accepts at
-//! once sets no timer and reads no clock.
+//! `limits.send_timeout`, and reads fail after the watchdog asked the request to end. A write that the socket accepts
+//! at once sets no timer and reads no clock.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -25,8 +25,8 @@ use tokio::time::{Sleep, sleep};
 use super::Client;
 use super::watchdog::Expired;
 
-/// State of an HTTP/1 connection, set by [`super::connection`], the first hook and the watchdog. An HTTP/2 connection stays
-/// [`Stage::Open`].
+/// State of an HTTP/1 connection, set by [`super::connection`], the first hook and the watchdog. An HTTP/2 connection
+/// stays [`Stage::Open`].
 #[derive(Debug)]
 pub(super) struct Progress(AtomicU8);
 
@@ -136,8 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
         let this = self.get_mut();
         match this.client.progress.stage() {
             Stage::Open => {
-                // Pingora flushes a response with Content-Length only at its end. A read means that Pingora waits, maybe for a
-                // slow upstream, so the bytes written so far are sent now.
+                // Pingora flushes a response with Content-Length only at its end. A read means that Pingora waits,
+                // maybe for a slow upstream, so the bytes written so far are sent now.
                 if this.unflushed {
                     this.unflushed = matches!(Pin::new(&mut this.stream).poll_flush(cx), Poll::Pending);
                 }
@@ -237,8 +237,8 @@ impl<S: IO> GetTimingDigest for ClientStream<S> {
     }
 }
 
-/// There is no such proxy. The user data of this digest is the only place of a Pingora session for a value of our own, and
-/// every hook can read it: it has the [`Client`].
+/// There is no such proxy. The user data of this digest is the only place of a Pingora session for a value of our own,
+/// and every hook can read it: it has the [`Client`].
 impl<S: IO> GetProxyDigest for ClientStream<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(self.digest.clone())

@@ -1,12 +1,13 @@
 //! Enforces a request's deadline and idle timeout.
 //!
-//! [`Watchdog`] is a future around the future that serves the request. The hooks that run inside set the two timeouts with
-//! [`set_deadline`] and [`set_idle`]. Without timeouts there is no timer, and no clock is read. Every poll of the inner
-//! future counts as activity: all events that a request waits for (a response, a chunk, space in a send buffer) poll it.
+//! [`Watchdog`] is a future around the future that serves the request. The hooks that run inside set the two timeouts
+//! with [`set_deadline`] and [`set_idle`]. Without timeouts there is no timer, and no clock is read. Every poll of the
+//! inner future counts as activity: all events that a request waits for (a response, a chunk, space in a send buffer)
+//! poll it.
 //!
-//! A request is ended in two steps. First it is asked to end: reads of the connection fail, Pingora takes that for a client
-//! that broke off, and the request ends in the usual way, with a line in the access log. After [`END_GRACE`] the inner future
-//! is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
+//! A request is ended in two steps. First it is asked to end: reads of the connection fail, Pingora takes that for a
+//! client that broke off, and the request ends in the usual way, with a line in the access log. After [`END_GRACE`] the
+//! inner future is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
 //!
 //! Which timeout is set when is the matter of [`super::connection`] and `forward`.
 
@@ -47,8 +48,8 @@ pub(crate) fn set_deadline(deadline: Option<Instant>) {
     change(|timeouts| timeouts.deadline = deadline);
 }
 
-/// Sets the idle timeout of the request that is being polled; None removes it. It expires up to a quarter late. Does nothing
-/// outside of a watchdog.
+/// Sets the idle timeout of the request that is being polled; None removes it. It expires up to a quarter late. Does
+/// nothing outside of a watchdog.
 pub(crate) fn set_idle(idle: Option<Duration>) {
     change(|timeouts| timeouts.idle = idle);
 }
@@ -133,8 +134,8 @@ impl<F: Future + ?Sized, A: Fn(Expired) -> bool + Unpin> Future for Watchdog<F, 
             return Poll::Pending;
         }
         if fired && let Some(expired) = this.timer.tick() {
-            // A request that cannot be asked still gets the grace at its deadline: the timeouts of an attempt expire at the
-            // same time and send a 504, which dropping the request would prevent.
+            // A request that cannot be asked still gets the grace at its deadline: the timeouts of an attempt expire at
+            // the same time and send a 504, which dropping the request would prevent.
             this.ending = (this.ask_to_end)(expired) || expired == Expired::Deadline;
             if !this.ending {
                 return Poll::Ready(None);

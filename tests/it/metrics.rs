@@ -232,7 +232,7 @@ fn a_request_changes_only_its_own_series() {
             "a method without a route",
             |scene| assert_eq!(scene.fetch("DELETE", "/reads", &[API]), 405),
             "requests_total - - DELETE 4xx; refused_requests_total - - no_route_for_method
-             response_body_bytes_total - - = 41; ~answered - -",
+             response_body_bytes_total - - = 39; ~answered - -",
         ),
         (
             "a path that servers disagree about",
@@ -248,7 +248,7 @@ fn a_request_changes_only_its_own_series() {
             "a node that is not there",
             |scene| assert_eq!(scene.fetch("GET", "/dead", &[API]), 502),
             "requests_total api dead GET 5xx; cors_decisions_total api dead actual no_origin
-             response_body_bytes_total api dead = 48; upstream_connect_failures_total dead {D}; ~answered api dead",
+             response_body_bytes_total api dead = 37; upstream_connect_failures_total dead {D}; ~answered api dead",
         ),
         (
             "a node that is not there, and another one",
