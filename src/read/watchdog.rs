@@ -7,7 +7,8 @@
 //!
 //! A request is ended in two steps. First it is asked to end: reads of the connection fail, Pingora takes that for a
 //! client that broke off, and the request ends in the usual way, with a line in the access log. After [`END_GRACE`] the
-//! inner future is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream.
+//! inner future is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream. An HTTP/2 stream cannot be
+//! asked: the idle timeout drops it at once, the deadline after [`END_GRACE`].
 //!
 //! Which timeout is set when is the matter of [`super::connection`] and `forward`.
 
