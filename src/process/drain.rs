@@ -46,7 +46,7 @@ impl BackgroundService for DrainService {
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
             // A client may have sent a request on an idle connection already. The acceptor keeps such connections open
-            // for LINGER.
+            // for IDLE_CLOSE_DELAY.
             if self.recorder.running.count() == 0
                 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10)
             {

@@ -235,7 +235,7 @@ fn the_page_about_pingora_names_code_and_tests_that_exist() {
     for row in &rows {
         let mut code = String::new();
         for word in row[2].split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
+            if Path::new(word).extension().is_some_and(|extension| extension == "rs") {
                 code =
                     fs::read_to_string(root().join("src").join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
             } else {
