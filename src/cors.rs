@@ -205,8 +205,8 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 // === impl Policy ===
 
 impl Policy {
-    /// Decides about one request. Allocates nothing and takes no lock. [`MAX_ORIGIN`], [`MAX_NAMES`] and
-    /// [`MAX_NAMES_BYTES`] bound its cost.
+    /// Decides about one request. Allocates nothing and takes no lock. `MAX_ORIGIN`, `MAX_NAMES` and
+    /// `MAX_NAMES_BYTES` bound its cost.
     pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
         let origin = OriginField::of(request.headers);
         let origin_decision = self.origins.decide(origin, request);

@@ -1,6 +1,6 @@
 //! Sample origins for a pattern or a regular expression: origins that it allows, and similar ones.
 //!
-//! A sample makes a setting concrete: the lint of [`regexes`](super::regexes) shows which origin a mistake lets in, and two
+//! A sample makes a setting concrete: the lint of `cors/regexes.rs` shows which origin a mistake lets in, and two
 //! policies can be compared by the samples of both. Samples of a pattern are exact. Samples of a regular expression are
 //! likely to match; callers try them on the compiled expression.
 //!
