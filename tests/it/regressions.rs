@@ -196,6 +196,31 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert_eq!((received.header("X-Forwarded-Proto"), received.header("Forwarded")), (Some("http"), None));
 }
 
+/// Its connection comes from a trusted balancer, but the PROXY header names a client that is not trusted.
+#[test]
+fn a_client_that_a_proxy_header_names_is_not_trusted() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\", proxy_protocol: true }}]
+trusted_proxies: [127.0.0.1]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+        upstream.address()
+    ));
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n";
+    let request = format!("GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n{claims}\r\n");
+    stream.write_all(format!("PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n{request}").as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    let received = &upstream.received()[0];
+    assert_eq!(received.header("X-Forwarded-For"), Some("192.0.2.7"));
+    assert_eq!(received.header("X-Forwarded-Proto"), Some("http"));
+}
+
 /// A load balancer that was missing in trusted_proxies caused an outage with an empty log.
 #[test]
 fn refused_peers_are_logged_at_a_limited_rate() {
