@@ -101,7 +101,7 @@ pub struct CorsRequest<'a> {
 
 /// The headers of an OPTIONS request. Only the methods of this type decide whether it is a preflight.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Preflight<'a>(&'a HeaderMap);
+pub(crate) struct PreflightRequest<'a>(&'a HeaderMap);
 
 /// Scheme of a request's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,7 +247,7 @@ impl Policy {
     }
 
     /// Whether this policy answers an OPTIONS request itself, as a preflight.
-    pub(crate) fn answers(&self, preflight: Preflight<'_>) -> bool {
+    pub(crate) fn answers(&self, preflight: PreflightRequest<'_>) -> bool {
         preflight.matches(self.preflight_match)
     }
 
@@ -425,8 +425,8 @@ impl<'a> RequestedMethod<'a> {
 
 impl<'a> CorsRequest<'a> {
     /// The request as a preflight. None if the method is not OPTIONS.
-    pub(crate) fn preflight(&self) -> Option<Preflight<'a>> {
-        (self.method == Method::OPTIONS).then_some(Preflight(self.headers))
+    pub(crate) fn preflight(&self) -> Option<PreflightRequest<'a>> {
+        (self.method == Method::OPTIONS).then_some(PreflightRequest(self.headers))
     }
 
     /// Whether an Origin is the origin of this request's own URL.
@@ -440,7 +440,7 @@ impl<'a> CorsRequest<'a> {
     }
 }
 
-impl<'a> Preflight<'a> {
+impl<'a> PreflightRequest<'a> {
     /// The requested method, which selects the route. None if this is not a CORS-preflight request (Fetch), which has an
     /// Origin and exactly one requested method.
     pub(crate) fn requested_method(self) -> Option<&'a str> {

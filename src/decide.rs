@@ -15,7 +15,7 @@ pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
 use crate::codes::coded_enum;
-use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, Preflight, Reason, Scheme};
+use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, PreflightRequest, Reason, Scheme};
 use crate::domain::HostName;
 use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
@@ -28,14 +28,14 @@ pub struct Verdict<'s> {
     /// CORS header fields for every response of the request, from the upstream or from the gateway.
     pub edits: Edits,
     /// Result of the request, as one code.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// The route of the request, also if the gateway replies itself. None if it was refused before a route was found.
     pub(crate) route: Option<RouteRef<'s>>,
 }
 
 /// Result of a request, as one code in logs, metrics and explanations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// The policy of the route decided about CORS, or the route has none.
     Cors(Reason),
     /// The gateway refused the request for another reason than CORS.
@@ -141,13 +141,14 @@ impl Snapshot {
         }
         // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch).
         let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
-        let forward =
-            match redirect.filter(|_| cors_request.preflight().and_then(Preflight::requested_method).is_none()) {
-                Some(port) => Action::Redirect(port),
-                None => Action::Forward(found),
-            };
+        let forward = match redirect
+            .filter(|_| cors_request.preflight().and_then(PreflightRequest::requested_method).is_none())
+        {
+            Some(port) => Action::Redirect(port),
+            None => Action::Forward(found),
+        };
         let Some(policy) = policy else {
-            let outcome = Outcome::Cors(Reason::NoPolicy);
+            let outcome = RequestOutcome::Cors(Reason::NoPolicy);
             return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(found) };
         };
         let decision = policy.decide(&cors_request);
@@ -156,7 +157,7 @@ impl Snapshot {
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, outcome: Outcome::Cors(decision.reason), route: Some(found) }
+        Verdict { action, edits: decision.edits, outcome: RequestOutcome::Cors(decision.reason), route: Some(found) }
     }
 
     /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS
@@ -164,7 +165,7 @@ impl Snapshot {
     /// of the path if its policy answers this request as a preflight.
     fn route_for(&self, path: &Path<RouteId>, cors_request: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
         let preflight = cors_request.preflight();
-        let id = match preflight.and_then(Preflight::requested_method) {
+        let id = match preflight.and_then(PreflightRequest::requested_method) {
             Some(method) => path.route(method)?,
             None => path.route(cors_request.method.as_str()).or_else(|| {
                 let preflight = preflight?;
@@ -208,7 +209,7 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
     (length > limit).then_some(Refusal::BodyTooLarge)
 }
 
-// === impl Verdict, Outcome, RouteRef ===
+// === impl Verdict, RequestOutcome, RouteRef ===
 
 impl Verdict<'_> {
     pub(crate) fn kind(&self) -> RequestKind {
@@ -224,20 +225,20 @@ impl Verdict<'_> {
     }
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// Code in logs, metrics and explanations.
     pub const fn code(self) -> &'static str {
         match self {
-            Outcome::Cors(reason) => reason.code(),
-            Outcome::Refused(code) => code.code(),
+            RequestOutcome::Cors(reason) => reason.code(),
+            RequestOutcome::Refused(code) => code.code(),
         }
     }
 
     /// Reason of the CORS decision. None if the gateway refused the request before one.
     pub const fn reason(self) -> Option<Reason> {
         match self {
-            Outcome::Cors(reason) => Some(reason),
-            Outcome::Refused(_) => None,
+            RequestOutcome::Cors(reason) => Some(reason),
+            RequestOutcome::Refused(_) => None,
         }
     }
 }

@@ -89,7 +89,7 @@ pub struct Explanation {
     /// Why the request is refused; None if it passes.
     pub cause: Option<Cause>,
     /// The place of the cause in the file, if it has one.
-    pub(crate) cause_place: Option<Place>,
+    pub(crate) cause_place: Option<FilePosition>,
     /// The route of the last request.
     pub(crate) route: Option<MatchedRoute>,
     /// Whether the browser sends a preflight.
@@ -121,7 +121,7 @@ pub enum Outcome {
 
 /// A place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FilePosition {
     pub(crate) key: KeyPath,
     /// From 1.
     pub(crate) line: usize,
@@ -134,7 +134,7 @@ pub(crate) struct Place {
 pub(crate) struct MatchedRoute {
     /// `service/route`, as in logs.
     pub(crate) name: String,
-    pub(crate) place: Place,
+    pub(crate) place: FilePosition,
     pub(crate) policy: MatchedPolicy,
 }
 
@@ -144,18 +144,18 @@ pub(crate) enum MatchedPolicy {
     /// There is no `cors` at any level.
     Absent,
     /// `cors: false`
-    Off(Level, Place),
+    Off(Level, FilePosition),
     /// A policy without a name.
-    Inline(Level, Place),
+    Inline(Level, FilePosition),
     /// A policy of `cors_policies`.
     Named {
         name: String,
         /// The level of the `cors` that uses it.
         level: Level,
         /// The place of that `cors`.
-        used: Place,
+        used: FilePosition,
         /// The place in `cors_policies`.
-        written: Place,
+        written: FilePosition,
     },
 }
 
@@ -237,7 +237,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
         }
         PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) => None,
     };
-    let place = |key: &KeyPath| Place::of(&source, key);
+    let place = |key: &KeyPath| FilePosition::of(&source, key);
     Explanation {
         file: configuration.name.to_owned(),
         origin: question.origin(),
@@ -264,7 +264,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
     }
 }
 
-// === impl Configuration, Place, MatchedRoute, WireExchange ===
+// === impl Configuration, FilePosition, MatchedRoute, WireExchange ===
 
 impl<'a> Configuration<'a> {
     /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an
@@ -274,16 +274,16 @@ impl<'a> Configuration<'a> {
     }
 }
 
-impl Place {
+impl FilePosition {
     fn of(source: &Source<'_>, key: &KeyPath) -> Self {
         let place = source.place_of_key(key);
-        Place { key: key.clone(), line: place.line, column: place.column }
+        FilePosition { key: key.clone(), line: place.line, column: place.column }
     }
 }
 
 impl MatchedRoute {
     fn of(route: &Route, source: &Source<'_>) -> Self {
-        let place = |key: &KeyPath| Place::of(source, key);
+        let place = |key: &KeyPath| FilePosition::of(source, key);
         let policy = match (&route.cors, route.cors_at(), route.policy_at()) {
             (Some(cors), Some(used), Some(written)) => match &cors.name {
                 Some(name) => MatchedPolicy::Named {

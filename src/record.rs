@@ -23,7 +23,7 @@ pub(crate) use self::route_metrics::RouteMetricsTable;
 pub(crate) use self::route_metrics::StatusClass;
 
 use crate::cors::Scheme;
-use crate::decide::{Outcome, RequestKind};
+use crate::decide::{RequestKind, RequestOutcome};
 use crate::record::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
 
@@ -51,7 +51,7 @@ pub struct RequestRecord<'a> {
     /// Preflight or actual request.
     pub kind: RequestKind,
     /// Reason of the CORS decision, or why the request was refused before one.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// True if the gateway refused the request, or does not allow the page to read the response.
     pub refused: bool,
     /// Address of the client: the peer, or the address that a trusted proxy sent.

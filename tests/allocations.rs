@@ -224,7 +224,7 @@ services:
         generation: generation.number,
         route: Some((0, generation.snapshot.route(0))),
         kind: RequestKind::Actual,
-        outcome: decide::Outcome::Cors(Reason::NoPolicy),
+        outcome: decide::RequestOutcome::Cors(Reason::NoPolicy),
         refused: false,
         client: IpAddr::from([127, 0, 0, 1]),
         scheme: Scheme::Http,
@@ -244,7 +244,7 @@ services:
     };
     let without_route = RequestRecord {
         route: None,
-        outcome: decide::Outcome::Refused(RefusalCode::UnknownHost),
+        outcome: decide::RequestOutcome::Refused(RefusalCode::UnknownHost),
         upstream: None,
         ..record
     };
@@ -285,7 +285,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             generation: generation.number,
             route: Some((0, generation.snapshot.route(0))),
             kind: RequestKind::Actual,
-            outcome: decide::Outcome::Cors(Reason::OriginNotAllowed),
+            outcome: decide::RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused,
             client: [203, 0, 113, 7].into(),
             scheme: Scheme::Http,
@@ -399,7 +399,7 @@ struct Decided<'s> {
     allocated: AllocationInfo,
 }
 
-struct Outcome<'s> {
+struct RequestOutcome<'s> {
     action: Action<'s>,
     allocated: AllocationInfo,
     response: HeaderMap,
@@ -427,20 +427,24 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
     Decided { action: verdict.expect("it was judged").action, allocated }
 }
 
-fn outcome_of<'s>(snapshot: &'s Snapshot, asked: &Asked, upstream: &[(&'static str, &'static str)]) -> Outcome<'s> {
+fn outcome_of<'s>(
+    snapshot: &'s Snapshot,
+    asked: &Asked,
+    upstream: &[(&'static str, &'static str)],
+) -> RequestOutcome<'s> {
     let once = || {
         let mut response = room();
         for (name, value) in upstream {
             response.append(*name, HeaderValue::from_static(value));
         }
         let judged = judged(snapshot, asked, |edits| edits.apply(&mut response));
-        Outcome { action: judged.action, allocated: judged.allocated, response }
+        RequestOutcome { action: judged.action, allocated: judged.allocated, response }
     };
     once();
     once()
 }
 
-fn nothing_allocated(snapshot: &Snapshot, asked: &Asked, expect: impl Fn(&Outcome<'_>)) {
+fn nothing_allocated(snapshot: &Snapshot, asked: &Asked, expect: impl Fn(&RequestOutcome<'_>)) {
     let outcome = outcome_of(snapshot, asked, &[]);
     expect(&outcome);
     assert_eq!(outcome.allocated.count_total, 0, "{} {}: {:?}", asked.method, asked.path, asked.headers);

@@ -34,12 +34,12 @@ pub enum OriginPattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuplePattern {
     pub(super) scheme: Box<str>,
-    pub(super) host: HostPattern,
+    pub(super) host: OriginHost,
     pub(super) port: PortPattern,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum HostPattern {
+pub(super) enum OriginHost {
     /// `*`
     Any,
     /// `*.` and this text: one or more labels stand before it.
@@ -178,12 +178,12 @@ impl OriginPattern {
                 Some(port) => PortPattern::Exact(Some(port)),
             },
         };
-        let host = HostPattern::parse(host, text)?;
+        let host = OriginHost::parse(host, text)?;
         Ok(Self::Tuple(TuplePattern { scheme: scheme.into(), host, port }))
     }
 }
 
-impl HostPattern {
+impl OriginHost {
     fn parse(host: &str, text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match host {
@@ -247,9 +247,9 @@ impl TuplePattern {
     /// The public suffix directly under the wildcard: `github.io` for `https://*.github.io`, `*` for `https://*`.
     pub(crate) fn public_suffix(&self) -> Option<&str> {
         match &self.host {
-            HostPattern::Any => Some("*"),
-            HostPattern::Exact(_) => None,
-            HostPattern::Subdomains(base) => {
+            OriginHost::Any => Some("*"),
+            OriginHost::Exact(_) => None,
+            OriginHost::Subdomains(base) => {
                 // Only suffixes on the list. By its default rule every unknown single label is a suffix, but
                 // `https://*.internal` is a private network.
                 let suffix = psl::suffix(base.as_bytes())?;
@@ -260,8 +260,8 @@ impl TuplePattern {
 
     fn is_loopback(&self) -> bool {
         match &self.host {
-            HostPattern::Any => false,
-            HostPattern::Subdomains(host) | HostPattern::Exact(host) => is_loopback_host(host),
+            OriginHost::Any => false,
+            OriginHost::Subdomains(host) | OriginHost::Exact(host) => is_loopback_host(host),
         }
     }
 
@@ -273,9 +273,9 @@ impl TuplePattern {
             PortPattern::Exact(port) => parts.port == port,
         };
         let host = match &self.host {
-            HostPattern::Any => true,
-            HostPattern::Exact(host) => parts.host == &**host,
-            HostPattern::Subdomains(base) => {
+            OriginHost::Any => true,
+            OriginHost::Exact(host) => parts.host == &**host,
+            OriginHost::Subdomains(base) => {
                 parts.host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some()
             }
         };
@@ -295,14 +295,14 @@ impl<'a> FromIterator<&'a TuplePattern> for OriginSet {
                 PortPattern::Exact(None) | PortPattern::Any => String::new(),
             };
             match (&pattern.host, pattern.port) {
-                (HostPattern::Any, port) => set.any_host.push((scheme.clone(), port)),
-                (HostPattern::Exact(host), PortPattern::Any) => {
+                (OriginHost::Any, port) => set.any_host.push((scheme.clone(), port)),
+                (OriginHost::Exact(host), PortPattern::Any) => {
                     set.any_port.insert(format!("{scheme}://{host}").into());
                 }
-                (HostPattern::Exact(host), PortPattern::Exact(_)) => {
+                (OriginHost::Exact(host), PortPattern::Exact(_)) => {
                     set.exact.insert(format!("{scheme}://{host}{port}").into());
                 }
-                (HostPattern::Subdomains(base), rule) => {
+                (OriginHost::Subdomains(base), rule) => {
                     set.label_counts.add(base);
                     let map = match rule {
                         PortPattern::Any => &mut set.below_any_port,

@@ -15,7 +15,7 @@
 use regex_syntax::ast::{Ast, GroupKind, RepetitionKind, RepetitionRange};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::origin::{HostPattern, OriginPattern, PortPattern, TuplePattern};
+use super::origin::{OriginHost, OriginPattern, PortPattern, TuplePattern};
 use super::regexes::parse;
 
 /// A host that no configuration allows by name: `test` is reserved (RFC 6761 section 6.2).
@@ -32,9 +32,9 @@ pub(crate) struct Expression(Ast);
 /// Origins that a pattern matches, at least one for each form of host and port that it allows.
 pub fn matching(pattern: &TuplePattern) -> Vec<String> {
     let hosts: Vec<String> = match &pattern.host {
-        HostPattern::Any => vec!["a.example".into(), FOREIGN_HOST.into()],
-        HostPattern::Exact(host) => vec![host.to_string()],
-        HostPattern::Subdomains(base) => vec![format!("a.{base}"), format!("a.b.{base}")],
+        OriginHost::Any => vec!["a.example".into(), FOREIGN_HOST.into()],
+        OriginHost::Exact(host) => vec![host.to_string()],
+        OriginHost::Subdomains(base) => vec![format!("a.{base}"), format!("a.b.{base}")],
     };
     let ports = match pattern.port {
         PortPattern::Any => vec![String::new(), format!(":{OTHER_PORT}")],
@@ -52,18 +52,18 @@ pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
     let scheme = &*pattern.scheme;
     let other_scheme = if scheme == "https" { "http" } else { "https" };
     let host = match &pattern.host {
-        HostPattern::Any => "a.example".to_owned(),
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Subdomains(base) => format!("a.{base}"),
+        OriginHost::Any => "a.example".to_owned(),
+        OriginHost::Exact(host) => host.to_string(),
+        OriginHost::Subdomains(base) => format!("a.{base}"),
     };
     let other_hosts = match &pattern.host {
-        HostPattern::Any => Vec::new(),
-        HostPattern::Exact(host) => {
+        OriginHost::Any => Vec::new(),
+        OriginHost::Exact(host) => {
             let without_dot = host.contains('.').then(|| host.replacen('.', "x", 1));
             let others = [format!("evil{host}"), format!("a.{host}"), format!("{host}.{FOREIGN_HOST}")];
             others.into_iter().chain(without_dot).collect()
         }
-        HostPattern::Subdomains(base) => {
+        OriginHost::Subdomains(base) => {
             vec![base.to_string(), format!("evil{base}"), format!("a.{base}.{FOREIGN_HOST}")]
         }
     };

@@ -3,7 +3,7 @@
 
 use http::{HeaderValue, StatusCode};
 
-use super::Outcome;
+use super::RequestOutcome;
 use super::local_reply::ReplyKind;
 use crate::codes::coded_enum;
 use crate::cors::Reason;
@@ -85,9 +85,9 @@ impl Refusal<'_> {
     }
 
     /// Result of a request that is refused in this way.
-    pub(crate) const fn outcome(&self) -> Outcome {
-        Outcome::Refused(match self {
-            Refusal::OriginRejected(reason) => return Outcome::Cors(*reason),
+    pub(crate) const fn outcome(&self) -> RequestOutcome {
+        RequestOutcome::Refused(match self {
+            Refusal::OriginRejected(reason) => return RequestOutcome::Cors(*reason),
             Refusal::BadHost => RefusalCode::BadHost,
             Refusal::BadTarget => RefusalCode::BadTarget,
             Refusal::AmbiguousPath => RefusalCode::AmbiguousPath,

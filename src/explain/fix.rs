@@ -13,7 +13,7 @@ use self::candidates::{Candidate, FixContext};
 use super::cause::{Cause, Diagnosis};
 use super::question::Question;
 use super::simulation::{PageResult, Simulation};
-use super::{Configuration, Hunk, Place};
+use super::{Configuration, FilePosition, Hunk};
 use crate::config::{Document, Source, hunks};
 use crate::problem::{KeyPath, Problem, ProblemKind, Problems, Replacement, Severity};
 use crate::snapshot::{Loaded, Snapshot};
@@ -44,7 +44,7 @@ pub(crate) struct RejectedFix {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EditError {
     /// The place in the file without the edit.
-    pub(crate) at: Place,
+    pub(crate) at: FilePosition,
     pub(crate) kind: ProblemKind,
 }
 
@@ -68,8 +68,10 @@ pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> Fi
         Ok(passing) => passing,
         Err(NoFix::Rejected(problems)) => {
             let source = Source::new(configuration.name, configuration.text);
-            let error =
-                |problem: &Problem| EditError { at: Place::of(&source, &problem.at), kind: problem.kind.clone() };
+            let error = |problem: &Problem| EditError {
+                at: FilePosition::of(&source, &problem.at),
+                kind: problem.kind.clone(),
+            };
             let errors = problems.iter().map(error).collect();
             return FixResult::Rejected(RejectedFix { steps: attempt.steps, errors });
         }

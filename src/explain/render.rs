@@ -6,8 +6,8 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    AnsweredBy, Cause, EditError, Explanation, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome, Place, Preflight,
-    RejectedFix, WireExchange,
+    AnsweredBy, Cause, EditError, Explanation, FilePosition, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome,
+    Preflight, RejectedFix, WireExchange,
 };
 use crate::config::Source;
 use crate::explain::fetch::{Credentials, Stage};
@@ -105,7 +105,7 @@ impl Printer {
         if let Some(cause) = &explanation.cause {
             self.item("cause", &sentence(&cause.fault()));
             if let Some(place) = &explanation.cause_place {
-                let Place { line, column, key } = place;
+                let FilePosition { line, column, key } = place;
                 let _ =
                     writeln!(self.text, "{:LABEL$}  {}:{line}:{column} {}", "", self.file, printable(&key.to_string()));
             }
@@ -195,7 +195,7 @@ impl Printer {
         let steps = printable(&fix.steps.join("; "));
         let closest = self.width.wrap("", &format!("The closest edit: {steps}. But it makes the file invalid:"));
         let _ = writeln!(self.text, "{closest}");
-        for EditError { at: Place { line, column, key }, kind } in &fix.errors {
+        for EditError { at: FilePosition { line, column, key }, kind } in &fix.errors {
             let problem = format!("{key}: {}; {}", kind.fault(), kind.remedy());
             let _ = writeln!(self.text, "  {}:{line}:{column} {}", self.file, printable(&problem));
         }
@@ -241,7 +241,7 @@ impl Printer {
         }
     }
 
-    fn at(&self, place: &Place) -> String {
+    fn at(&self, place: &FilePosition) -> String {
         format!("{}:{}", self.file, place.line)
     }
 
@@ -280,7 +280,7 @@ fn lossy(value: &HeaderValue) -> String {
 
 fn value(explanation: &Explanation) -> Value {
     let file = &explanation.file;
-    let place = |place: &Place| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
+    let place = |place: &FilePosition| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
     let route = explanation.route.as_ref().map(|route| {
         let policy = match &route.policy {
             MatchedPolicy::Absent => Value::Null,
@@ -350,7 +350,7 @@ fn exchange(exchange: &WireExchange) -> Value {
     })
 }
 
-fn rejected_fix(fix: &RejectedFix, place: &dyn Fn(&Place) -> Value) -> Value {
+fn rejected_fix(fix: &RejectedFix, place: &dyn Fn(&FilePosition) -> Value) -> Value {
     let problem = |EditError { at, kind }: &EditError| json!({ "code": kind.code(), "at": place(at), "fault": kind.fault(), "remedy": kind.remedy() });
     json!({ "steps": fix.steps, "problems": fix.errors.iter().map(problem).collect::<Vec<_>>() })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::decide::{Outcome, RequestKind, Verdict};
+use crate::decide::{RequestKind, RequestOutcome, Verdict};
 use crate::record::MethodClass;
 
 /// None before [`RequestTiming::start`] and after [`RequestTiming::finish`].
@@ -14,7 +14,7 @@ struct Started {
     at: Instant,
     method: MethodClass,
     kind: RequestKind,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     refused: bool,
     attempts: usize,
     first_attempt: Option<Instant>,
@@ -26,7 +26,7 @@ struct Started {
 pub(super) struct Finished {
     pub(super) method: MethodClass,
     pub(super) kind: RequestKind,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: RequestOutcome,
     pub(super) refused: bool,
     /// From the decision to the end of the response.
     pub(super) took: Duration,

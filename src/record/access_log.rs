@@ -24,7 +24,7 @@ use arc_swap::ArcSwapOption;
 pub(crate) use self::target::OpenError;
 
 use self::dropped_lines::DroppedLines;
-use self::target::{Place, Target};
+use self::target::{Destination, Target};
 use self::writer::Lines;
 use super::RequestRecord;
 use crate::logging::quoted;
@@ -50,14 +50,14 @@ struct Sink {
     settings: snapshot::AccessLog,
     /// Folder that the path of a file is relative to.
     folder: PathBuf,
-    place: Place,
+    place: Destination,
     target: Target,
     lines: Arc<Lines>,
 }
 
 #[derive(Debug)]
 struct Writer {
-    place: Place,
+    place: Destination,
     lines: Arc<Lines>,
     thread: Arc<JoinHandle<()>>,
 }
@@ -74,13 +74,13 @@ impl AccessLogger {
     /// a line. This does not refuse the configuration: the reload may concern something else.
     pub(crate) fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
-        let place = Place::new(&settings.to, folder);
+        let place = Destination::new(&settings.to, folder);
         let current = self.current.load_full();
         let same = current.as_ref().filter(|current| current.place == place);
         let target = match (same, &place) {
-            (Some(same), Place::Stdout) if same.settings == *settings => return Ok(Opened(current)),
-            (Some(same), Place::Stdout) => same.target.clone(),
-            (Some(same), Place::File(_)) => place.open().unwrap_or_else(|error| {
+            (Some(same), Destination::Stdout) if same.settings == *settings => return Ok(Opened(current)),
+            (Some(same), Destination::Stdout) => same.target.clone(),
+            (Some(same), Destination::File(_)) => place.open().unwrap_or_else(|error| {
                 log::error!("access log not reopened, still writing to the old file error={}", quoted(&error));
                 same.target.clone()
             }),

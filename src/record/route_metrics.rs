@@ -14,7 +14,7 @@ use super::RequestRecord;
 use crate::codes::coded_enum;
 use crate::cors::Reason;
 use crate::counter::{Counter, Histogram};
-use crate::decide::{Outcome, RefusalCode, RequestKind};
+use crate::decide::{RefusalCode, RequestKind, RequestOutcome};
 use crate::snapshot::Route;
 
 /// Name for requests without a route.
@@ -154,8 +154,8 @@ impl RouteMetrics {
     fn count(&self, record: &RequestRecord<'_>) {
         self.requests[record.method.index()][StatusClass::of(record.status).index()].add(1);
         match record.outcome {
-            Outcome::Cors(reason) => self.decisions[record.kind.index()][reason.index()].add(1),
-            Outcome::Refused(code) => self.refusals[code.index()].add(1),
+            RequestOutcome::Cors(reason) => self.decisions[record.kind.index()][reason.index()].add(1),
+            RequestOutcome::Refused(code) => self.refusals[code.index()].add(1),
         }
         if record.status != Some(StatusCode::SWITCHING_PROTOCOLS) {
             self.duration.observe(record.duration);

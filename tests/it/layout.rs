@@ -200,6 +200,31 @@ fn only_the_edits_write_cors_headers() {
     }
 }
 
+/// A section of the configuration file and its compiled form share a name: the type in `config` is the serde form.
+const COMPILED_FORMS: [&str; 2] = ["snapshot", "tls"];
+
+/// A search for a type must find one thing.
+#[test]
+fn a_type_name_belongs_to_one_room() {
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in sources() {
+        for line in code(&file).lines() {
+            let declared = ["pub ", "pub(crate) "].iter().find_map(|visible| line.strip_prefix(visible));
+            let Some((kind, rest)) = declared.and_then(|declared| declared.split_once(' ')) else { continue };
+            if ["struct", "enum", "trait", "type"].contains(&kind) {
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+                rooms.entry(name).or_default().insert(room(&file));
+            }
+        }
+    }
+    assert!(rooms.len() > 100, "the types were not found");
+    let is_serde_form = |rooms: &BTreeSet<String>| {
+        rooms.len() == 2 && rooms.contains("config") && COMPILED_FORMS.iter().any(|room| rooms.contains(*room))
+    };
+    let several: Vec<_> = rooms.iter().filter(|(_, rooms)| rooms.len() > 1 && !is_serde_form(rooms)).collect();
+    assert!(several.is_empty(), "types of one name in several rooms: {several:?}");
+}
+
 /// The rooms that a text names with `crate::`, alone or in braces.
 fn imports(code: &str) -> BTreeSet<String> {
     let word = |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };

@@ -415,7 +415,7 @@ mod tests {
 
     use super::*;
     use crate::cors::Reason;
-    use crate::decide::{Outcome, RequestKind};
+    use crate::decide::{RequestKind, RequestOutcome};
     use crate::record::request_id::RequestId;
     use crate::record::{MethodClass, RequestLine, UpstreamAttempt};
     use crate::snapshot::{CompileEnv, Snapshot, load};
@@ -446,7 +446,7 @@ mod tests {
             generation: 1,
             route: Some((0, SNAPSHOT.route(0))),
             kind: RequestKind::Actual,
-            outcome: Outcome::Cors(Reason::OriginNotAllowed),
+            outcome: RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused: true,
             client: IpAddr::from([203, 0, 113, 7]),
             scheme: Scheme::Https,

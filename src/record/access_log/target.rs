@@ -12,9 +12,9 @@ use crate::snapshot::LogTarget;
 
 use super::line;
 
-/// Place that lines are written to. Paths are complete.
+/// Destination that lines are written to. Paths are complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Destination {
     Stdout,
     File(PathBuf),
 }
@@ -42,21 +42,21 @@ const FILE_WRITE: usize = 64 * 1024;
 /// Access log lines contain personal data, so only owner and group can read the file.
 const MODE: u32 = 0o640;
 
-// === impl Place, Target ===
+// === impl Destination, Target ===
 
-impl Place {
+impl Destination {
     pub(super) fn new(target: &LogTarget, folder: &Path) -> Self {
         match target {
-            LogTarget::Stdout => Place::Stdout,
-            LogTarget::File(path) => Place::File(folder.join(&**path)),
+            LogTarget::Stdout => Destination::Stdout,
+            LogTarget::File(path) => Destination::File(folder.join(&**path)),
         }
     }
 
     /// Opens the place. A file is opened for appending, and created if it does not exist.
     pub(super) fn open(&self) -> Result<Target, OpenError> {
         let opened = match self {
-            Place::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Place::File(path) => open_file(path),
+            Destination::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            Destination::File(path) => open_file(path),
         };
         let target = opened.and_then(|file| {
             let max_write = if file.metadata()?.is_file() { FILE_WRITE } else { line::LONGEST };
@@ -67,8 +67,8 @@ impl Place {
 
     pub(super) fn open_error(&self, error: io::Error) -> OpenError {
         let path = match self {
-            Place::Stdout => None,
-            Place::File(path) => Some(path.clone()),
+            Destination::Stdout => None,
+            Destination::File(path) => Some(path.clone()),
         };
         OpenError { path, error }
     }
