@@ -29,6 +29,7 @@ mod edits;
 pub(crate) mod fetch_names;
 mod names;
 mod origin;
+mod preflight;
 mod regexes;
 mod settings;
 pub mod witness;
@@ -37,20 +38,21 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 pub use self::edits::{Edits, Field, Headers, Vary};
 pub(crate) use self::names::MAX_NAMES;
 pub(crate) use self::names::MAX_NAMES_BYTES;
 pub(crate) use self::origin::MAX_ORIGIN;
 pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
+pub(crate) use self::preflight::PreflightRequest;
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };
 
 use self::edits::{Fields, Removal, Values};
-use self::names::{AllowedMethods, ListFault, RequestHeaders};
+use self::names::{AllowedMethods, RequestHeaders};
 use self::regexes::OriginRegexes;
 use crate::codes::coded_enum;
 
@@ -98,10 +100,6 @@ pub struct CorsRequest<'a> {
     /// Host and port of the request, in the client's spelling.
     pub authority: &'a str,
 }
-
-/// The headers of an OPTIONS request. Only the methods of this type decide whether it is a preflight.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PreflightRequest<'a>(&'a HeaderMap);
 
 /// Scheme of a request's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +196,6 @@ enum OriginDecision {
     Refused(Reason),
 }
 
-const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
@@ -244,71 +241,6 @@ impl Policy {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
         edits
-    }
-
-    /// Whether this policy answers an OPTIONS request itself, as a preflight.
-    pub(crate) fn answers(&self, preflight: PreflightRequest<'_>) -> bool {
-        preflight.matches(self.preflight_match)
-    }
-
-    fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
-        let mut edits = self.edits(decision);
-        edits.vary = self.preflight_vary;
-        let OriginDecision::Granted(_, granted) = *decision else {
-            return Decision {
-                action: PolicyAction::AnswerPreflight(self.refused_status),
-                edits,
-                reason: decision.reason(),
-            };
-        };
-        let requested = RequestedMethod::of(request.headers);
-        let mut set = |field, value| edits.values.set(field, value);
-        // The lists are complete even if the requested method or header is not in them. A browser then names the
-        // missing one in its console.
-        match (&self.methods, self.credentials) {
-            (AllowedMethods::Listed { value, .. }, _) | (AllowedMethods::Any { value }, false) => {
-                set(Field::AllowMethods, value.clone());
-            }
-            (AllowedMethods::Any { .. }, true) => {
-                if let RequestedMethod::One(method) = requested
-                    && names::is_token(method.as_bytes())
-                {
-                    set(Field::AllowMethods, method.clone());
-                }
-            }
-        }
-        let headers = self.headers.allow(request.headers, self.credentials);
-        match (&self.headers, self.credentials) {
-            (RequestHeaders::Any { value, .. }, false) => set(Field::AllowHeaders, value.clone()),
-            (RequestHeaders::Any { .. }, true) => {
-                if let (Ok(()), Some(value)) = (headers, names::echoed(request.headers)) {
-                    set(Field::AllowHeaders, value);
-                }
-            }
-            (RequestHeaders::Listed { value, .. }, _) => {
-                if let Some(value) = value {
-                    set(Field::AllowHeaders, value.clone());
-                }
-            }
-        }
-        set(Field::MaxAge, self.max_age.clone());
-        if self.private_network
-            && request.headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true")
-        {
-            set(Field::AllowPrivateNetwork, TRUE);
-        }
-        let method = match requested {
-            RequestedMethod::None => true,
-            RequestedMethod::One(method) => self.methods.allow(method.as_bytes()),
-            RequestedMethod::Several => false,
-        };
-        let (status, reason) = match (method, headers) {
-            (false, _) => (self.refused_status, Reason::MethodNotAllowed),
-            (true, Err(ListFault::TooLong)) => (self.refused_status, Reason::HeaderListTooLong),
-            (true, Err(ListFault::NotAllowed)) => (self.refused_status, Reason::HeaderNotAllowed),
-            (true, Ok(())) => (self.status, granted),
-        };
-        Decision { action: PolicyAction::AnswerPreflight(status), edits, reason }
     }
 
     /// Edits that answers to preflights and other responses share.
@@ -404,25 +336,6 @@ impl<'a> OriginField<'a> {
     }
 }
 
-/// `Access-Control-Request-Method`.
-#[derive(Clone, Copy)]
-enum RequestedMethod<'a> {
-    None,
-    One(&'a HeaderValue),
-    Several,
-}
-
-impl<'a> RequestedMethod<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let mut fields = headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
-        match (fields.next(), fields.next()) {
-            (None, _) => RequestedMethod::None,
-            (Some(method), None) => RequestedMethod::One(method),
-            (Some(_), Some(_)) => RequestedMethod::Several,
-        }
-    }
-}
-
 impl<'a> CorsRequest<'a> {
     /// The request as a preflight. None if the method is not OPTIONS.
     pub(crate) fn preflight(&self) -> Option<PreflightRequest<'a>> {
@@ -437,27 +350,6 @@ impl<'a> CorsRequest<'a> {
         };
         let own = self.authority.strip_suffix(default_port).unwrap_or(self.authority);
         !own.is_empty() && origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(own))
-    }
-}
-
-impl<'a> PreflightRequest<'a> {
-    /// The requested method, which selects the route. None if this is not a CORS-preflight request (Fetch), which has an
-    /// Origin and exactly one requested method.
-    pub(crate) fn requested_method(self) -> Option<&'a str> {
-        match RequestedMethod::of(self.0) {
-            RequestedMethod::One(method) if self.0.contains_key(ORIGIN) => method.to_str().ok(),
-            _ => None,
-        }
-    }
-
-    /// Whether a policy with this setting answers the request itself. Empty fields do not count.
-    fn matches(self, rule: PreflightMatch) -> bool {
-        let has = |name| self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
-        match rule {
-            PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),
-            PreflightMatch::Origin => has(ORIGIN),
-            PreflightMatch::Any => true,
-        }
     }
 }
 

@@ -63,16 +63,18 @@
 //! | [`problem`] | everything that can be wrong with a configuration, and the remedy |
 //! | [`notation`] | how values are written in a configuration, and their JSON Schema |
 //! | [`domain`] | host names |
-//! | [`forwarded`] | trusted proxies and `X-Forwarded-For` |
+//! | [`trusted_proxies`] | the peers whose `X-Forwarded-For` is trusted, and the client's address |
 //! | [`tls`] | certificates and keys |
+//! | [`codes`] | enums whose variants have a code for logs and metrics |
 //! | [`counter`] | counters and histograms that threads share |
+//! | [`logging`] | one rule for quotes in log lines, and a limit on repeated lines |
 //! | [`terminal`] | colours, line breaks and escapes for terminals |
 //!
 //! # Invariants
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files and the time. These are [`config`],
-//!    [`cors`], [`decide`], [`domain`], [`explain`], [`forwarded`], [`notation`], [`problem`], [`report`], [`route`],
+//!    [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`],
 //!    [`snapshot`], [`tls`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora.
@@ -123,7 +125,7 @@ pub mod codes;
 pub mod logging;
 pub mod notation;
 pub mod domain;
-pub mod forwarded;
+pub mod trusted_proxies;
 pub mod tls;
 pub mod counter;
 pub mod terminal;

@@ -1,13 +1,15 @@
 //! Reads requests from an accepted connection and hands each one to the application. It decides nothing about a
 //! request.
 //!
-//! - [`connection`] reads HTTP/1 headers, lets Pingora read HTTP/2, and enforces the limits of a connection.
+//! - [`connection`] serves the requests of a connection one after the other; Pingora reads HTTP/2.
+//! - [`header`] reads HTTP/1 headers, and enforces their timeouts and their size.
 //! - [`stream`] is the connection as Pingora reads and writes it; it enforces `limits.send_timeout`.
 //! - [`watchdog`] enforces the deadline and the idle timeout of a request.
 //! - [`client`] is what the hooks know about the connection.
 
 mod client;
 mod connection;
+mod header;
 mod stream;
 pub(crate) mod watchdog;
 

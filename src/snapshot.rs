@@ -16,9 +16,9 @@ pub(crate) use self::settings::*;
 
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
-use crate::forwarded::TrustedProxies;
 use crate::problem::{KeyPath, PathStep};
 use crate::route::{HostPattern, RouteMatch, Routes};
+use crate::trusted_proxies::TrustedProxies;
 
 /// A compiled configuration. It is immutable; a reload makes a new one.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! [`crate::snapshot::Upstream`] is the configuration. A running upstream is the part that changes without a reload. It
 //! survives a reload that does not change the configuration of the upstream. It has two sides:
 //!
-//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a prepared [`Pool`](pool::Pool), and count results
+//! - Requests [`pick`](RunningUpstream::pick) an [`Endpoint`] from a prepared [`Pool`](balance::Pool), and count results
 //!   on the endpoint. They take no lock and allocate nothing.
 //! - Changes of the pool take one mutex: DNS results, health checks, consecutive failures, and the end of ejections and
 //!   slow starts. Each change publishes a new pool, if it differs.
@@ -17,7 +17,7 @@
 mod endpoint;
 mod hash;
 pub(crate) mod peer;
-mod pool;
+mod balance;
 mod state;
 
 use std::hash::{BuildHasher, RandomState};
@@ -29,10 +29,10 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use self::balance::Pool;
 pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
 pub use self::hash::key;
 use self::peer::SharedTls;
-use self::pool::Pool;
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;

@@ -86,7 +86,7 @@ enum Notation {
 impl Source<'_> {
     /// The text with an entry added to a list: a flow or block sequence, a single string, or a comma-separated string.
     /// None if there is no such list, or its form is not understood.
-    pub(crate) fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
+    pub fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
         let Target::Value(tree) = self.node(list)? else { return None };
         let notation = self.notation();
         match tree {
@@ -111,7 +111,7 @@ impl Source<'_> {
     }
 
     /// The text with a key of a mapping set to a value. An existing value is replaced.
-    pub(crate) fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
+    pub fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
         let Target::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
             let mut at = mapping.clone();

@@ -14,9 +14,9 @@ use pingora_proxy::Session;
 
 use crate::cors::Scheme;
 use crate::decide::{Framing, Request};
-use crate::forwarded::{self, TrustedProxies};
 use crate::read::Client;
 use crate::snapshot::Snapshot;
+use crate::trusted_proxies::{self, TrustedProxies};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -182,9 +182,10 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         }
     };
     let client = Client::of(session.as_downstream());
-    let peer = client.map_or_else(|| forwarded::peer_address(remote.peer), |client| client.forwarded_for().clone());
-    let chain = if remote.peer_trusted { forwarded::append_peer(headers, &peer) } else { peer };
-    headers.insert(forwarded::X_FORWARDED_FOR, chain);
+    let peer =
+        client.map_or_else(|| trusted_proxies::peer_address(remote.peer), |client| client.forwarded_for().clone());
+    let chain = if remote.peer_trusted { trusted_proxies::append_peer(headers, &peer) } else { peer };
+    headers.insert(trusted_proxies::X_FORWARDED_FOR, chain);
     // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
     while !remote.peer_trusted
         && let Some(name) = headers.keys().find(|name| is_untrusted_forwarding_header(name)).cloned()

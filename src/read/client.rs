@@ -12,10 +12,10 @@ use pingora::protocols::http::ServerSession;
 use super::stream::Progress;
 use super::watchdog::Expired;
 use crate::decide::{self, Capacity, ServerName};
-use crate::forwarded;
 use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{Certificate, Certificates};
+use crate::trusted_proxies;
 
 /// A client's connection. All its requests share one value.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Client {
         capacity: Capacity,
         counts: Open,
     ) -> Self {
-        let forwarded_for = forwarded::peer_address(address);
+        let forwarded_for = trusted_proxies::peer_address(address);
         Client { address, forwarded_for, identified, listener, tls: None, capacity, progress: Progress::new(), counts }
     }
 

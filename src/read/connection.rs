@@ -1,42 +1,27 @@
 //! Reads the requests of one connection and hands them to the application.
 //!
-//! HTTP/1 headers have these limits. They do not depend on a host, which is unknown before the header is complete.
-//!
-//! | state of the connection | limit | response |
-//! |---|---|---|
-//! | waiting for the first request, reading its header | `header_timeout` after the accept | 408; none without a byte |
-//! | waiting for a later request | `keepalive` | none |
-//! | reading a later header | `header_timeout` after its first byte | 408 |
-//! | reading any header | `uri` + `headers` + [`HEADER_MARGIN`] bytes | 431 |
-//!
-//! An HTTP/1 header is collected here and given to Pingora when it is complete. So an idle connection needs little more
-//! memory than its socket, and a header that arrives byte by byte is not parsed at each byte. Pingora reads HTTP/2
-//! itself; a connection without a request in `header_timeout` after the accept is closed.
-//!
-//! 408 and 431 have no CORS header fields, because no host, and therefore no policy, is known.
+//! [`super::header`] reads HTTP/1 headers. Pingora reads HTTP/2 itself; a connection without a request in `header_timeout`
+//! after the accept is closed.
 
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Client;
-use super::watchdog::{self, Watchdog};
+use super::header::{HeaderError, HeaderLimits, read_available, read_header};
+use super::watchdog::Watchdog;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::decide::{Capacity, Refusal};
 use crate::record::listeners::BadHeader;
@@ -45,11 +30,6 @@ use crate::snapshot::Limits;
 /// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
 /// gets only an error.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes that a header may exceed its limits by and still become a request, whose 414 or 431 has CORS header fields.
-const HEADER_MARGIN: usize = 32 * 1024;
-
-/// Bytes of the first read of a header.
-const HEADER_READ: usize = 4096;
 /// Lingering close: after a 431 the rest of the request is read and discarded, for at most this time and this many
 /// bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
 const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,25 +72,9 @@ struct ConnectionApp<A> {
 /// Limits of a connection, from the snapshot that was live at the accept.
 #[derive(Debug, Clone, Copy)]
 struct ConnectionLimits {
-    keepalive: Duration,
-    header_timeout: Duration,
-    /// Bytes of an incomplete header.
-    header_bytes: usize,
+    header: HeaderLimits,
     stream_idle: Duration,
     requests: Option<u32>,
-}
-
-/// Why no header was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HeaderError {
-    /// The client closed the connection, or the process shuts down.
-    Closed,
-    /// No byte of the first request arrived in time.
-    NoRequest,
-    /// The header was not complete in time.
-    Timeout,
-    /// The header is larger than [`ConnectionLimits::header_bytes`].
-    TooLarge,
 }
 
 // === impl ClientConnection ===
@@ -127,20 +91,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         let over_limit = client.capacity != Capacity::Available;
         let h2_streams = limits.streams;
         let limits = ConnectionLimits {
-            keepalive: limits.keepalive,
-            header_timeout: limits.header_timeout,
-            header_bytes: limits.uri.saturating_add(limits.headers).saturating_add(HEADER_MARGIN),
+            header: HeaderLimits::new(limits),
             stream_idle: if over_limit { limits.stream_idle.min(OVER_LIMIT_TIMEOUT) } else { limits.stream_idle },
             requests: if over_limit { Some(1) } else { limits.requests_per_connection },
         };
         let mut options = HttpServerOptions::default();
-        options.h2_idle_timeout = Some(limits.keepalive);
+        options.h2_idle_timeout = Some(limits.header.keepalive);
         let app = ConnectionApp {
             inner: app,
             client,
             limits,
             options,
-            h2_options: h2_options(h2_streams, limits.header_bytes),
+            h2_options: h2_options(h2_streams, limits.header.bytes),
             streams_opened: AtomicU32::new(0),
             streams_active: AtomicUsize::new(0),
             close: watch::Sender::new(false),
@@ -168,7 +130,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         let mut first = Some(first_header_deadline);
         loop {
             progress.open();
-            let header = match app.read_header(&mut stream, first.take(), &mut closing).await {
+            let header = match read_header(&app.limits.header, &mut stream, first.take(), &mut closing).await {
                 Ok(header) => header,
                 Err(why) => return app.reject(&mut stream, why).await,
             };
@@ -222,66 +184,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
 // === impl ConnectionApp ===
 
 impl<A: HttpServerApp + Send + Sync + 'static> ConnectionApp<A> {
-    /// Waits for the next request and reads its header. The result may also have the beginning of the body.
-    /// `first_deadline` is None for later requests.
-    async fn read_header(
-        &self,
-        stream: &mut Stream,
-        first_deadline: Option<Instant>,
-        closing: &mut watch::Receiver<bool>,
-    ) -> Result<BytesMut, HeaderError> {
-        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-        watchdog::clear();
-        // Later requests use the deadline of the watchdog, which resets one timer instead of making one per request.
-        let first_bytes = async {
-            match first_deadline {
-                Some(deadline) => {
-                    timeout(left(deadline), read_available(stream)).await.map_err(|_| HeaderError::NoRequest)
-                }
-                None => {
-                    watchdog::set_deadline(Some(Instant::now() + self.limits.keepalive));
-                    let bytes = read_available(stream).await;
-                    watchdog::clear();
-                    Ok(bytes)
-                }
-            }
-        };
-        let bytes = tokio::select! {
-            biased;
-            bytes = first_bytes => bytes?,
-            _ = closing.wait_for(|closing| *closing) => return Err(HeaderError::Closed),
-        };
-        let mut bytes = match bytes {
-            Ok(bytes) if !bytes.is_empty() => bytes,
-            _ => return Err(HeaderError::Closed),
-        };
-        let mut skipped = skip_empty_lines(&mut bytes);
-        if is_complete_header(&bytes, 0) {
-            return Ok(bytes);
-        }
-        bytes.reserve(HEADER_READ);
-        let rest = async {
-            loop {
-                let seen = bytes.len();
-                if seen + skipped > self.limits.header_bytes {
-                    return Err(HeaderError::TooLarge);
-                }
-                match stream.read_buf(&mut bytes).await {
-                    Ok(0) | Err(_) => return Err(HeaderError::Closed),
-                    Ok(_) => {}
-                }
-                skipped += skip_empty_lines(&mut bytes);
-                if is_complete_header(&bytes, seen.min(bytes.len())) {
-                    return Ok(());
-                }
-            }
-        };
-        match timeout(first_deadline.map_or(self.limits.header_timeout, left), rest).await {
-            Ok(rest) => rest.map(|()| bytes),
-            Err(_) => Err(HeaderError::Timeout),
-        }
-    }
-
     /// Sends 408 or 431, if there is a client to read it, before the connection is closed.
     async fn reject(&self, stream: &mut Stream, why: HeaderError) {
         let kind = match why {
@@ -395,109 +297,4 @@ fn h2_options(streams: u32, header_list: usize) -> H2Options {
         .max_send_buffer_size(H2_SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_H2_STREAM_ERRORS));
     options
-}
-
-/// Reads up to [`HEADER_READ`] bytes as soon as there are any; empty at the end of the connection. Allocates only then,
-/// so a waiting connection has no buffer.
-async fn read_available(stream: &mut Stream) -> io::Result<BytesMut> {
-    poll_fn(|cx| {
-        let mut space = [const { MaybeUninit::uninit() }; HEADER_READ];
-        let mut buf = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
-        Poll::Ready(Ok(BytesMut::from(buf.filled())))
-    })
-    .await
-}
-
-/// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns how many
-/// bytes it dropped. They are dropped as they arrive: a client that drips line feeds costs no second look at them.
-fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
-    let mut skipped = 0;
-    loop {
-        match &bytes[skipped..] {
-            [b'\n', ..] => skipped += 1,
-            [b'\r', b'\n', ..] => skipped += 2,
-            _ => break,
-        }
-    }
-    bytes.advance(skipped);
-    skipped
-}
-
-/// Whether a header ends in `bytes`: an empty line behind at least one other. Its first `seen` bytes have no such end.
-fn is_complete_header(bytes: &[u8], seen: usize) -> bool {
-    // Most headers come alone and at once.
-    if bytes.len() > 4 && bytes.ends_with(b"\r\n\r\n") {
-        return true;
-    }
-    // Servers may take a line feed alone for the end of a line (RFC 9112 section 2.2), and Pingora does.
-    let mut rest = &bytes[seen.saturating_sub(2)..];
-    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        rest = &rest[end + 1..];
-        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
-            return true;
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Feeds a header in pieces, as `read_header` does. Returns the end at which it was complete.
-    fn complete_at(bytes: &[u8], piece: usize) -> Option<usize> {
-        let (mut buffer, mut fed) = (BytesMut::new(), 0);
-        while fed < bytes.len() {
-            let seen = buffer.len();
-            let next = bytes.len().min(fed + piece);
-            buffer.extend_from_slice(&bytes[fed..next]);
-            fed = next;
-            skip_empty_lines(&mut buffer);
-            if is_complete_header(&buffer, seen.min(buffer.len())) {
-                return Some(fed);
-            }
-        }
-        None
-    }
-
-    #[test]
-    fn a_header_ends_with_an_empty_line_however_it_is_cut() {
-        for (header, end) in [
-            (&b"GET / HTTP/1.1\r\n\r\n"[..], 18),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody", 27),
-            (b"GET / HTTP/1.1\nHost: a\n\n", 24),
-            (b"GET / HTTP/1.1\nHost: a\r\n\n", 25),
-            (b"GET / HTTP/1.1\nHost: a\n\r\nbody", 25),
-            (b"\r\n\n\r\nGET / HTTP/1.1\r\n\r\n", 23),
-            (b"\xff\0\n\n", 4),
-        ] {
-            assert_eq!(complete_at(header, 1), Some(end), "{}", header.escape_ascii());
-            for piece in 2..=header.len() {
-                let complete = complete_at(header, piece).unwrap();
-                assert!(complete >= end && complete < end + piece, "{} by {piece}", header.escape_ascii());
-            }
-        }
-        for part in [&b""[..], b"\r\n", b"\n\n\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n", b"G\r\r\n\r"] {
-            for piece in 1..=part.len() {
-                assert_eq!(complete_at(part, piece), None, "{} by {piece}", part.escape_ascii());
-            }
-        }
-    }
-
-    #[test]
-    fn empty_lines_in_front_of_a_request_are_dropped_as_they_arrive() {
-        let mut buffer = BytesMut::new();
-        for _ in 0..1000 {
-            buffer.extend_from_slice(b"\n");
-            assert_eq!((skip_empty_lines(&mut buffer), buffer.len()), (1, 0));
-        }
-        buffer.extend_from_slice(b"\r");
-        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (0, &b"\r"[..]), "may become an empty line");
-        buffer.extend_from_slice(b"\nGET");
-        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (2, &b"GET"[..]));
-        // A carriage return alone is no empty line: the parser refuses it.
-        let mut buffer = BytesMut::from(&b"\rGET"[..]);
-        assert_eq!((skip_empty_lines(&mut buffer), &buffer[..]), (0, &b"\rGET"[..]));
-    }
 }

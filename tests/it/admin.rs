@@ -66,6 +66,8 @@ fn refusals(gateway: &Gateway, count: usize) -> Vec<Value> {
 fn refusals_when(gateway: &Gateway, come: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
+        // A refused request that ends while the list is read is only counted. Give it time to be recorded first.
+        std::thread::sleep(Duration::from_millis(20));
         let all = json(gateway, "/refusals").as_array().cloned().unwrap();
         if come(&all) {
             return all;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &[&str]); 30] = [
     // Basics: need no other room.
     ("domain", &[]),
-    ("forwarded", &[]),
+    ("trusted_proxies", &[]),
     ("notation", &[]),
     ("problem", &[]),
     ("codes", &[]),
@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 30] = [
     // Configuration: text -> Document -> Snapshot.
     ("config", &["cors", "notation", "problem"]),
     ("report", &["config", "problem", "terminal"]),
-    ("snapshot", &["config", "cors", "domain", "forwarded", "notation", "problem", "route", "tls"]),
+    ("snapshot", &["config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls"]),
     ("source", &["snapshot"]),
     // From a request to its decision.
     ("decide", &["codes", "cors", "domain", "route", "snapshot", "tls"]),
@@ -41,9 +41,9 @@ const ROOMS: [(&str, &[&str]); 30] = [
         &["config", "logging", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"],
     ),
     // The request path, on the wire.
-    ("read", &["decide", "forwarded", "record", "snapshot", "tls"]),
+    ("read", &["decide", "trusted_proxies", "record", "snapshot", "tls"]),
     ("accept", &["decide", "live", "logging", "read", "record", "snapshot"]),
-    ("forward", &["cors", "decide", "forwarded", "live", "logging", "read", "record", "snapshot", "upstream"]),
+    ("forward", &["cors", "decide", "trusted_proxies", "live", "logging", "read", "record", "snapshot", "upstream"]),
     ("health", &["live", "logging", "snapshot", "upstream"]),
     // Operation and command line.
     (
@@ -73,7 +73,7 @@ const PURE: [&str; 15] = [
     "decide",
     "domain",
     "explain",
-    "forwarded",
+    "trusted_proxies",
     "notation",
     "problem",
     "record/access_log/line",

@@ -185,8 +185,8 @@ fn the_schema_accepts_every_value_that_check_accepts() {
 fn the_schema_accepts_every_text_that_check_reads() {
     use corsgate::config::{Duration, Size};
     use corsgate::cors::OriginPattern;
-    use corsgate::forwarded::TrustedProxies;
     use corsgate::route::{HostPattern, PathPattern};
+    use corsgate::trusted_proxies::TrustedProxies;
     type Reads = fn(&str) -> bool;
     let forms: [(&str, Reads, &[&str]); 6] = [
         (

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::config::{self, ADMIN_ADDRESS, ClientCertificate, Toggle};
-use crate::forwarded::TrustedProxies;
 use crate::problem::{At, ProblemKind};
 use crate::snapshot::{
     AccessLog, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupSettings, TlsVersion,
 };
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
+use crate::trusted_proxies::TrustedProxies;
 
 const ADDRESS: &str = "127.0.0.1:9080";
 

@@ -1,0 +1,127 @@
+//! Preflights: which OPTIONS requests a policy answers, and the answer.
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::edits::Field;
+use super::names::{self, AllowedMethods, ListFault, RequestHeaders};
+use super::{CorsRequest, Decision, OriginDecision, Policy, PolicyAction, PreflightMatch, Reason, TRUE};
+
+/// The headers of an OPTIONS request. Only the methods of this type decide whether it is a preflight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PreflightRequest<'a>(pub(super) &'a HeaderMap);
+
+/// `Access-Control-Request-Method`.
+#[derive(Clone, Copy)]
+enum RequestedMethod<'a> {
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+
+// === impl PreflightRequest ===
+
+impl<'a> PreflightRequest<'a> {
+    /// The requested method, which selects the route. None if this is not a CORS-preflight request (Fetch), which has an
+    /// Origin and exactly one requested method.
+    pub(crate) fn requested_method(self) -> Option<&'a str> {
+        match RequestedMethod::of(self.0) {
+            RequestedMethod::One(method) if self.0.contains_key(ORIGIN) => method.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether a policy with this setting answers the request itself. Empty fields do not count.
+    fn matches(self, rule: PreflightMatch) -> bool {
+        let has = |name| self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
+        match rule {
+            PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),
+            PreflightMatch::Origin => has(ORIGIN),
+            PreflightMatch::Any => true,
+        }
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// Whether this policy answers an OPTIONS request itself, as a preflight.
+    pub(crate) fn answers(&self, preflight: PreflightRequest<'_>) -> bool {
+        preflight.matches(self.preflight_match)
+    }
+
+    pub(super) fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
+        let mut edits = self.edits(decision);
+        edits.vary = self.preflight_vary;
+        let OriginDecision::Granted(_, granted) = *decision else {
+            return Decision {
+                action: PolicyAction::AnswerPreflight(self.refused_status),
+                edits,
+                reason: decision.reason(),
+            };
+        };
+        let requested = RequestedMethod::of(request.headers);
+        let mut set = |field, value| edits.values.set(field, value);
+        // The lists are complete even if the requested method or header is not in them. A browser then names the
+        // missing one in its console.
+        match (&self.methods, self.credentials) {
+            (AllowedMethods::Listed { value, .. }, _) | (AllowedMethods::Any { value }, false) => {
+                set(Field::AllowMethods, value.clone());
+            }
+            (AllowedMethods::Any { .. }, true) => {
+                if let RequestedMethod::One(method) = requested
+                    && names::is_token(method.as_bytes())
+                {
+                    set(Field::AllowMethods, method.clone());
+                }
+            }
+        }
+        let headers = self.headers.allow(request.headers, self.credentials);
+        match (&self.headers, self.credentials) {
+            (RequestHeaders::Any { value, .. }, false) => set(Field::AllowHeaders, value.clone()),
+            (RequestHeaders::Any { .. }, true) => {
+                if let (Ok(()), Some(value)) = (headers, names::echoed(request.headers)) {
+                    set(Field::AllowHeaders, value);
+                }
+            }
+            (RequestHeaders::Listed { value, .. }, _) => {
+                if let Some(value) = value {
+                    set(Field::AllowHeaders, value.clone());
+                }
+            }
+        }
+        set(Field::MaxAge, self.max_age.clone());
+        if self.private_network
+            && request.headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true")
+        {
+            set(Field::AllowPrivateNetwork, TRUE);
+        }
+        let method = match requested {
+            RequestedMethod::None => true,
+            RequestedMethod::One(method) => self.methods.allow(method.as_bytes()),
+            RequestedMethod::Several => false,
+        };
+        let (status, reason) = match (method, headers) {
+            (false, _) => (self.refused_status, Reason::MethodNotAllowed),
+            (true, Err(ListFault::TooLong)) => (self.refused_status, Reason::HeaderListTooLong),
+            (true, Err(ListFault::NotAllowed)) => (self.refused_status, Reason::HeaderNotAllowed),
+            (true, Ok(())) => (self.status, granted),
+        };
+        Decision { action: PolicyAction::AnswerPreflight(status), edits, reason }
+    }
+}
+
+// === impl RequestedMethod ===
+
+impl<'a> RequestedMethod<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
+        match (fields.next(), fields.next()) {
+            (None, _) => RequestedMethod::None,
+            (Some(method), None) => RequestedMethod::One(method),
+            (Some(_), Some(_)) => RequestedMethod::Several,
+        }
+    }
+}
