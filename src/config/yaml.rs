@@ -221,7 +221,7 @@ fn as_text(scalar: &Value) -> Option<String> {
 fn syntax_remedy(message: &str) -> &'static str {
     let says = |part| message.contains(part);
     if says("duplicate field") {
-        "keep one of the two keys, of which one may be an alias"
+        "keep one of the two (a YAML alias `*name` can be a key)"
     } else if says("while scanning an alias") {
         "write `*` in quotes, as in `\"*\"` or `\"*.example\"`: without quotes it begins a YAML alias"
     } else if says("unknown anchor") {

@@ -28,7 +28,7 @@ impl Policy {
         let allowed = settings.dangerously_allow.as_deref().unwrap_or_default();
         let dangers = Dangers { at, allowed, needed: RefCell::default() };
         if settings.dangerously_allow.as_ref().is_some_and(Vec::is_empty) {
-            problems.add(&at.key("dangerously_allow"), ProblemKind::EmptyList);
+            problems.add(&at.key("dangerously_allow"), ProblemKind::EmptyList { required: false });
         }
 
         let keys = OriginKeys {
@@ -137,7 +137,7 @@ impl Origins {
         let (mut patterns, mut restricted) = (Vec::with_capacity(list.entries().len()), Vec::new());
         let mut has_errors = list.entries().is_empty();
         if has_errors {
-            problems.add(at, ProblemKind::EmptyList);
+            problems.add(at, ProblemKind::EmptyList { required: false });
         }
         for (i, entry) in list.entries().iter().enumerate() {
             let fault = match OriginPattern::parse(entry) {
@@ -200,7 +200,7 @@ impl OriginKeys<'_> {
         let sources = self.regexes.1.map(Patterns::sources).unwrap_or_default();
         let at_regexes = dangers.at.key(self.regexes.0);
         if self.regexes.1.is_some() && sources.is_empty() {
-            problems.add(&at_regexes, ProblemKind::EmptyList);
+            problems.add(&at_regexes, ProblemKind::EmptyList { required: false });
         }
         for (i, source) in sources.iter().enumerate() {
             let (at_one, in_list) = (at_regexes, at_regexes.index(i));

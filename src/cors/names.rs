@@ -297,7 +297,7 @@ pub(super) fn entries<'a>(
 ) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
     let entries = list.map(List::entries).unwrap_or_default();
     if list.is_some() && entries.is_empty() {
-        problems.add(at, ProblemKind::EmptyList);
+        problems.add(at, ProblemKind::EmptyList { required: false });
     }
     for (i, _) in entries.iter().enumerate().filter(|(_, entry)| entry.is_empty()) {
         problems.add(&at.index(i), ProblemKind::EmptyEntry);

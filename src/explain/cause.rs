@@ -287,7 +287,7 @@ impl Cause {
                     );
                 }
                 let allowed = near_miss.allowed_origin(origin)?;
-                format!("Alternatively, open the page at {allowed}, which the policy allows.")
+                format!("If possible, open the page at {allowed}, which the policy allows.")
             }
             Cause::NoRouteForMethod { other_case: None, .. }
             | Cause::RefusedByGateway { .. }

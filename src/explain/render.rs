@@ -32,7 +32,7 @@ pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
     match &explanation.fix {
         Some(fix) => out.fix(fix),
         None if explanation.outcome == Outcome::Refused => {
-            out.text.push_str("\nNo edit of the file was found that allows this request.\n");
+            out.text.push_str("\ncorsgate found no edit that allows this request.\n");
             explanation.rejected_fix.iter().for_each(|fix| out.rejected_fix(fix));
         }
         None => {}
@@ -170,7 +170,7 @@ impl Printer {
                     "the body, and all headers except Set-Cookie".to_owned()
                 }
                 names => {
-                    format!("the body, and the headers {}; safelisted headers such as Content-Type", names.join(", "))
+                    format!("the body, {}, and safelisted headers such as Content-Type", names.join(", "))
                 }
             };
             self.item("readable", &readable);

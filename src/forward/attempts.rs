@@ -180,8 +180,8 @@ impl Attempts {
     pub(super) fn check_version(&self, upstream: &RunningUpstream, version: Version) -> Result<()> {
         match &self.current {
             Some(attempt) if upstream.settings().http2 && version != Version::HTTP_2 => {
-                log::warn!("no HTTP/2 upstream={} address={}", upstream.settings().name, attempt.address());
-                reject_response("the upstream does not speak HTTP/2")
+                log::warn!("HTTP/2 not negotiated upstream={} address={}", upstream.settings().name, attempt.address());
+                reject_response("the upstream does not support HTTP/2")
             }
             _ => Ok(()),
         }

@@ -52,9 +52,11 @@ impl ProblemKind {
         use ProblemKind::*;
         match self {
             // --- the text
-            Unreadable { why } => {
-                error("unreadable", format!("cannot be read: {why}"), "write the path of a readable file, `--config FILE`")
-            }
+            Unreadable { why } => error(
+                "unreadable",
+                format!("cannot be read: {why}"),
+                "write the path of a readable file, `--config FILE`",
+            ),
             Syntax { message, remedy, .. } => error("syntax", message.clone(), *remedy),
             WrongValue { found, expected } => {
                 error("wrong-value", format!("found {found}"), format!("write {expected}"))
@@ -79,24 +81,25 @@ impl ProblemKind {
                     (None, _) => error("unknown-word", fault, format!("write one of {}", known.listed())),
                 }
             }
-            KeyTwice { first_line } => error(
-                "key-twice",
-                format!("duplicate key, first on line {first_line}"),
-                "keep one of the two",
-            ),
+            KeyTwice { first_line } => {
+                error("key-twice", format!("duplicate key, first on line {first_line}"), "keep one of the two")
+            }
             KeyAndAlias { key } => {
-                error("key-and-alias", format!("both `{key}` and its alias are set"), "keep one of the two")
+                let alias = if key == "allow_credentials" { "`allow_credential`" } else { "its alias" };
+                error("key-and-alias", format!("both `{key}` and {alias} are set"), "keep one")
             }
             Missing { example } => error("missing", "is missing", format!("write for example `{example}`")),
-            EmptyList => error("empty-list", "the list is empty", "add at least one entry, or remove the key"),
-            EmptyEntry => {
-                error("empty-entry", "the entry is empty", "remove the entry, or the extra comma").removed()
+            EmptyList { required: true } => error("empty-list", "the list is empty", "add at least one entry"),
+            EmptyList { required: false } => {
+                error("empty-list", "the list is empty", "add at least one entry, or remove the key")
             }
-            OutOfRange { value, range, write } => error(
-                "out-of-range",
-                format!("{value} is out of range: it must be {range}"),
-                format!("write {write}"),
-            ),
+            EmptyEntry => error("empty-entry", "the entry is empty", "remove the entry, or the extra comma").removed(),
+            EmptyPath { most } => {
+                error("out-of-range", "the path is empty", format!("write a path of 1 to {most} bytes"))
+            }
+            OutOfRange { value, range, write } => {
+                error("out-of-range", format!("{value} is out of range: it must be {range}"), format!("write {write}"))
+            }
 
             // --- names
             UnknownName { what, name, known } => {
@@ -105,13 +108,14 @@ impl ProblemKind {
                 let means_off = *what == "policy" && ["off", "no", "none", "disabled"].contains(&&**name);
                 match known.nearest() {
                     Some(near) => error("unknown-name", fault, did_you_mean(near)).replaced(near),
-                    None if means_off => {
-                        error("unknown-name", fault, "write `false` to turn CORS handling off").replaced_literally("false")
-                    }
+                    None if means_off => error("unknown-name", fault, "write `false` to turn CORS handling off")
+                        .replaced_literally("false"),
                     None if known.words().is_empty() => {
                         error("unknown-name", fault, format!("define the {what} first"))
                     }
-                    None => error("unknown-name", fault, format!("define it, or write a defined name: {}", known.listed())),
+                    None => {
+                        error("unknown-name", fault, format!("define it, or write a defined name: {}", known.listed()))
+                    }
                 }
             }
             NameTwice { what, name } => error(
@@ -134,7 +138,7 @@ impl ProblemKind {
             OriginSeveral { text } => error(
                 "origin-several",
                 format!("`{text}` is more than one origin"),
-                "write each origin as a list entry of its own, or one string with commas between the origins",
+                "write each origin as a separate list entry",
             ),
             OriginWithoutScheme { text, write } => error(
                 "origin-without-scheme",
@@ -184,15 +188,28 @@ impl ProblemKind {
                 format!("`{text}` has a host that is not ASCII, but browsers send punycode"),
                 "write the host in punycode (`xn--…`), as copied from the browser's address bar",
             ),
-            OriginBadCharacter { text, character } => error(
-                "origin-bad-character",
-                format!("`{text}` has the character {character:?}, which is not allowed in an origin"),
-                "write `scheme://host` or `scheme://host:port`",
-            ),
+            OriginBadCharacter { text, character } => {
+                // Only control characters and the like need an escape to be visible.
+                let shown = match character.is_ascii_punctuation() {
+                    true => character.to_string(),
+                    false => character.escape_debug().to_string(),
+                };
+                error(
+                    "origin-bad-character",
+                    format!("`{text}` has the character `{shown}`, which is not allowed in an origin"),
+                    match character {
+                        '\\' => "write a regular expression in allow_origins_by_regex",
+                        _ => "write `scheme://host` or `scheme://host:port`",
+                    },
+                )
+            }
             OriginEmptyHost { text } => error(
                 "origin-empty-host",
                 format!("`{text}` has no host"),
-                "write the host, or `scheme://*` for any host",
+                match text.starts_with("file:") {
+                    true => "remove it: local files send `null`",
+                    false => "write the host, or `scheme://*` for any host",
+                },
             ),
             OriginBadHost { text, why } => error(
                 "origin-bad-host",
@@ -218,14 +235,12 @@ impl ProblemKind {
             ),
             OriginMisplacedWildcard { text } => error(
                 "origin-misplaced-wildcard",
-                format!("`{text}` has a `*` in a place where it is not allowed"),
-                "write `*` alone, as the complete host, as the port, or as `*.` before a host",
+                format!("`{text}` has a misplaced `*`"),
+                "write `*` only as the whole entry, the whole host or the port, or `*.` before a host",
             ),
-            OriginTooLong { limit } => error(
-                "origin-too-long",
-                format!("longer than {limit} bytes, the limit for an origin"),
-                "shorten it",
-            ),
+            OriginTooLong { limit } => {
+                error("origin-too-long", format!("longer than {limit} bytes, the limit for an origin"), "shorten it")
+            }
 
             // --- policies
             NoOrigins => error(
@@ -238,11 +253,9 @@ impl ProblemKind {
                 "`*` already allows every origin, so it cannot be combined with others",
                 "remove the other origins, or the `*`",
             ),
-            AnyInSet => error(
-                "any-in-set",
-                "an origin set cannot contain `*`",
-                "write `allow_origins: \"*\"` in the policy",
-            ),
+            AnyInSet => {
+                error("any-in-set", "an origin set cannot contain `*`", "write `allow_origins: \"*\"` in the policy")
+            }
             NullInSet => error(
                 "null-in-set",
                 "an origin set cannot contain `null`",
@@ -269,9 +282,9 @@ impl ProblemKind {
                     "`{pattern}` is not encrypted, so an attacker on the network could read responses with credentials"
                 ),
                 match pattern.contains("://*:") || pattern.ends_with("://*") {
-                    true => Cow::from(
-                        "list https origins, or accept the risk with `dangerously_allow: [insecure_origins]`",
-                    ),
+                    true => {
+                        Cow::from("list https origins, or accept the risk with `dangerously_allow: [insecure_origins]`")
+                    }
                     false => Cow::from(format!(
                         "write `{}`, or accept the risk with `dangerously_allow: [insecure_origins]`",
                         pattern.replacen("http:", "https:", 1)
@@ -283,7 +296,7 @@ impl ProblemKind {
                 match &**suffix {
                     "*" => format!("`{pattern}` allows every host with credentials"),
                     suffix => format!(
-                        "`{pattern}` allows foreign sites with credentials: anyone can register a name under the public suffix `{suffix}`"
+                        "`{pattern}` allows foreign sites with credentials: `{suffix}` is a public suffix, open for registration"
                     ),
                 },
                 "list your own hosts, or accept the risk with `dangerously_allow: [public_suffix_subdomains]`",
@@ -291,7 +304,7 @@ impl ProblemKind {
             RegexDoesNotCompile { message } => error(
                 "regex-does-not-compile",
                 format!("the regular expression does not compile: {message}"),
-                "correct it, without look-around and backreferences, which are not supported",
+                "correct it; look-around and backreferences are not supported",
             ),
             RegexTooLarge { limit } => error(
                 "regex-too-large",
@@ -306,7 +319,10 @@ impl ProblemKind {
             BadHeaderName { text } => error(
                 "bad-header-name",
                 format!("`{text}` is not a header name"),
-                "write a name such as `X-Request-Id`, and separate several names with commas",
+                match text.contains(',') {
+                    true => "write one name in each list entry, for example `X-Request-Id`",
+                    false => "write a name such as `X-Request-Id`, and separate several names with commas",
+                },
             ),
             BadMaxAge { value } => error(
                 "bad-max-age",
@@ -344,12 +360,12 @@ impl ProblemKind {
             ),
             RegexOpenPrefix { witness } => warning(
                 "regex-open-prefix",
-                format!("any text can precede the host name without a dot: allows `{witness}`"),
+                format!("no dot is required before the host name: allows `{witness}`"),
                 "write `([a-z0-9-]+\\.)*` for any subdomains",
             ),
             RegexAlternation { witness } => warning(
                 "regex-alternation",
-                format!("a top-level alternative matches a complete origin by itself: allows `{witness}`"),
+                format!("`|` outside parentheses splits the whole expression: allows `{witness}`"),
                 "put the alternatives in parentheses, as in `https://(a|b)\\.example`",
             ),
             RegexWithoutScheme { witness } => warning(
@@ -364,40 +380,30 @@ impl ProblemKind {
             ),
             PublicSuffix { pattern, suffix } => warning(
                 "public-suffix",
-                format!("`{pattern}` allows foreign sites: anyone can register a name under the public suffix `{suffix}`"),
+                format!("`{pattern}` allows foreign sites: `{suffix}` is a public suffix, open for registration"),
                 "list your own hosts",
             ),
             OddSchemeWithCredentials { pattern } => warning(
                 "odd-scheme-with-credentials",
-                format!("`{pattern}` is neither https nor http on loopback, but gets responses with credentials"),
+                format!("`{pattern}` is not an https origin, but the policy allows credentials"),
                 "remove it, or make sure that only your own application can send this origin",
             ),
-            MethodNeverSent { method } => warning(
-                "method-never-sent",
-                format!("browsers never let a page send `{method}`"),
-                "remove it",
-            )
-            .removed(),
+            MethodNeverSent { method } => {
+                warning("method-never-sent", format!("browsers never let a page send `{method}`"), "remove it")
+                    .removed()
+            }
             MethodCase { method, upper } => hint(
                 "method-case",
-                format!(
-                    "methods are case-sensitive, and browsers do not change the case of this one: only `{method}` is allowed"
-                ),
+                format!("methods are case-sensitive: this entry allows `{method}`, but not `{upper}`"),
                 format!("write `{upper}`, or both if pages send both"),
             )
             .replaced(upper),
-            HeaderNeverSent { name } => warning(
-                "header-never-sent",
-                format!("browsers never let a page set `{name}`"),
-                "remove it",
-            )
-            .removed(),
-            HeaderNeverRead { name } => warning(
-                "header-never-read",
-                format!("browsers never let a page read `{name}`"),
-                "remove it",
-            )
-            .removed(),
+            HeaderNeverSent { name } => {
+                warning("header-never-sent", format!("browsers never let a page set `{name}`"), "remove it").removed()
+            }
+            HeaderNeverRead { name } => {
+                warning("header-never-read", format!("browsers never let a page read `{name}`"), "remove it").removed()
+            }
             HeaderOtherDirection { name, key } => {
                 let (is, lists, other) = match *key == "allow_headers" {
                     true => ("response", "request", "expose_headers"),
@@ -410,11 +416,9 @@ impl ProblemKind {
                 )
                 .removed()
             }
-            MeaninglessBesideAny { text } => warning(
-                "meaningless-beside-any",
-                format!("`{text}` has no effect beside `*`"),
-                "remove it, or the `*`",
-            ),
+            MeaninglessBesideAny { text } => {
+                warning("meaningless-beside-any", format!("`{text}` has no effect beside `*`"), "remove it, or the `*`")
+            }
             PrivateNetworkGone => warning(
                 "private-network-gone",
                 "browsers removed Private Network Access and ask the user instead, so this has no effect",
@@ -441,6 +445,15 @@ impl ProblemKind {
                     None => error("bad-host", fault, "write `api.example` or `*.example`"),
                 }
             }
+            PathWithScheme { text, path } => error(
+                "bad-path",
+                format!("`{text}` is not a valid path: it must not have a scheme or a host"),
+                format!("write `{path}`, and the host in `hosts`"),
+            )
+            .replaced(path),
+            BadPrefix { text, why, remedy } => {
+                error("bad-path", format!("`{text}` is not a valid path: {why}"), *remedy)
+            }
             BadPath { text, why, write } => {
                 let fault = format!("`{text}` is not a valid path: {why}");
                 match write {
@@ -448,9 +461,7 @@ impl ProblemKind {
                     None => error("bad-path", fault, "write `/users`, `/users/{id}` or `/users/*`"),
                 }
             }
-            HostTwice { host } => {
-                error("host-twice", format!("duplicate host `{host}`"), "remove it").removed()
-            }
+            HostTwice { host } => error("host-twice", format!("duplicate host `{host}`"), "remove it").removed(),
             AnyMethodInRoute => {
                 error("any-method-in-route", "`*` is not a method", "remove `methods` to match any method")
             }
@@ -462,9 +473,11 @@ impl ProblemKind {
                 },
                 "remove one of the two, or give them different hosts, paths or `methods`",
             ),
-            NeverReached { why } => {
-                warning("never-reached", format!("no request can reach this route: {why}"), "remove it")
-            }
+            NeverReached => warning(
+                "never-reached",
+                "CONNECT requests are never forwarded, so this route is unused",
+                "remove the route",
+            ),
             StripPrefixMismatch { prefix, path } => warning(
                 "strip-prefix-mismatch",
                 format!("`{prefix}` is not a prefix of the path `{path}`, so it is not stripped from that path"),
@@ -472,11 +485,9 @@ impl ProblemKind {
             ),
 
             // --- listeners, upstreams
-            BadAddress { text, what, example } => error(
-                "bad-address",
-                format!("`{text}` is not {what}"),
-                format!("write for example `{example}`"),
-            ),
+            BadAddress { text, what, example } => {
+                error("bad-address", format!("`{text}` is not {what}"), format!("write for example `{example}`"))
+            }
             AddressTwice { address } => {
                 error("address-twice", format!("duplicate listen address {address}"), "remove one of the two")
             }
@@ -493,7 +504,10 @@ impl ProblemKind {
             NeedsAnother { key, other } => error(
                 "needs-another",
                 format!("`{key}` requires `{other}`"),
-                format!("add `{other}`, or remove `{key}`"),
+                match *other {
+                    "trusted_proxies" => format!("list your proxies in `trusted_proxies`, or remove `{key}`"),
+                    other => format!("add `{other}`, or remove `{key}`"),
+                },
             ),
             HashOnUnknown { text } => error(
                 "hash-on-unknown",
@@ -502,8 +516,8 @@ impl ProblemKind {
             ),
             SniMissing { node } => error(
                 "sni-missing",
-                format!("the node {node} is an IP address, so there is no server name to send and to verify"),
-                "write the name in the certificate of the node, for example `sni: api.internal`",
+                format!("the node {node} is an IP address, so TLS has no server name to verify"),
+                "set `sni` to the name from the node's certificate, for example `sni: api.internal`",
             ),
             BadStatusRange { text } => error(
                 "bad-status-range",
@@ -521,11 +535,9 @@ impl ProblemKind {
                 format!("`{text}` matches every address, so any client can spoof its own"),
                 "write the addresses of your proxies",
             ),
-            DebugHeader => hint(
-                "debug-header",
-                "`X-Corsgate-Reason` shows each decision to the client",
-                "remove it in production",
-            ),
+            DebugHeader => {
+                hint("debug-header", "`X-Corsgate-Reason` shows each decision to the client", "remove it in production")
+            }
             FolderMissing { path } => warning(
                 "folder-missing",
                 format!("the directory of `{path}` does not exist, and corsgate cannot start without it"),
@@ -556,13 +568,11 @@ impl ProblemKind {
             KeyMismatch { cert, key } => error(
                 "key-mismatch",
                 format!("the key in `{key}` does not belong to the first certificate in `{cert}`"),
-                "write the two files of one pair, and put the certificate of the server itself first in its file",
+                "use a certificate and key that match, and put the leaf certificate first in its file",
             ),
-            CertificateExpired { path, when } => error(
-                "certificate-expired",
-                format!("the certificate in `{path}` expired on {when}"),
-                "renew it",
-            ),
+            CertificateExpired { path, when } => {
+                error("certificate-expired", format!("the certificate in `{path}` expired on {when}"), "renew it")
+            }
             CertificateNotYetValid { path, when } => error(
                 "certificate-not-yet-valid",
                 format!("the certificate in `{path}` is not valid before {when}"),
@@ -580,7 +590,7 @@ impl ProblemKind {
             VerifyOff => warning(
                 "verify-off",
                 "the upstream's certificate is not verified, so an attacker on the network can read and change all traffic",
-                "remove `verify: false`, and write `ca: FILE` for a certificate authority of your own",
+                "remove `verify: false`; if you use your own CA, write `ca: FILE`",
             ),
         }
     }

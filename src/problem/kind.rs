@@ -18,8 +18,9 @@ pub enum ProblemKind {
     KeyTwice { first_line: usize },
     KeyAndAlias { key: String },
     Missing { example: &'static str },
-    EmptyList,
+    EmptyList { required: bool },
     EmptyEntry,
+    EmptyPath { most: usize },
     OutOfRange { value: String, range: String, write: String },
 
     // --- names
@@ -87,11 +88,13 @@ pub enum ProblemKind {
 
     // --- hosts, paths, methods of routes
     BadHost { text: String, why: &'static str, write: Option<String> },
+    PathWithScheme { text: String, path: String },
+    BadPrefix { text: String, why: &'static str, remedy: &'static str },
     BadPath { text: String, why: &'static str, write: Option<String> },
     HostTwice { host: String },
     AnyMethodInRoute,
     RouteTwice { host: String, path: String, other: KeyPath },
-    NeverReached { why: String },
+    NeverReached,
     StripPrefixMismatch { prefix: String, path: String },
 
     // --- listeners, upstreams

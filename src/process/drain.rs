@@ -36,12 +36,12 @@ impl BackgroundService for DrainService {
         else {
             return;
         };
-        log::info!("stopping requests={}", self.recorder.running.count());
+        log::info!("shutdown started requests={}", self.recorder.running.count());
         let begin = Instant::now();
         let (idle, end) = (begin + IDLE_CLOSE_DELAY, begin + self.grace_period);
         loop {
             tokio::select! {
-                _ = interrupt.recv() => break log::warn!("stopped at once requests={}", self.recorder.running.count()),
+                _ = interrupt.recv() => break log::warn!("shutdown aborted by SIGINT requests={}", self.recorder.running.count()),
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }

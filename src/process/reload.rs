@@ -147,7 +147,7 @@ fn reload(live: &Live) {
                 log::warn!("reloaded with warnings:\n{}", reloaded.warnings.trim_end());
             }
             for key in &reloaded.needs_restart {
-                log::warn!("restart required, all other changes are active key={key}");
+                log::warn!("change needs a restart key={key}");
             }
             log::info!("reloaded generation={}", reloaded.number);
         }

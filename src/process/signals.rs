@@ -69,7 +69,7 @@ impl Signals {
             }
             Ok(socket) => {
                 log::error!(
-                    "SIGQUIT ignored, first start `corsgate run --upgrade` with the same --config socket={}",
+                    "SIGQUIT ignored, no process is waiting: start `corsgate run --upgrade` with the same configuration file first socket={}",
                     quoted(socket.display())
                 );
                 false

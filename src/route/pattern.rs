@@ -175,7 +175,7 @@ impl PathPattern {
         }
         if let Some((_, rest)) = text.split_once("://") {
             let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
-            return Err(bad("it must not have a scheme or a host, which belong to `hosts`", Some(path.into())));
+            return Err(ProblemKind::PathWithScheme { text: text.into(), path: path.into() });
         }
         if !text.starts_with('/') {
             let written = format!("/{}", text.trim_start_matches(['*', '/']));

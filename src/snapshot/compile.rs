@@ -116,7 +116,7 @@ impl<'d> Compiler<'d> {
             None => {
                 self.problems.add(&at, ProblemKind::Missing { example: "services: [{ name: api, upstream: api }]" });
             }
-            Some(services) if services.is_empty() => self.problems.add(&at, ProblemKind::EmptyList),
+            Some(services) if services.is_empty() => self.problems.add(&at, ProblemKind::EmptyList { required: true }),
             Some(_) => {}
         }
         let mut names = HashSet::new();
@@ -205,7 +205,7 @@ impl<'d> Compiler<'d> {
         };
         let at_routes = at.key("routes");
         if routes.is_empty() {
-            self.problems.add(&at_routes, ProblemKind::EmptyList);
+            self.problems.add(&at_routes, ProblemKind::EmptyList { required: false });
         }
         let mut names = HashSet::with_capacity(count);
         for (i, route) in routes.iter().enumerate() {
@@ -247,7 +247,7 @@ impl<'d> Compiler<'d> {
 
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
         let mut known = HashSet::new();
-        let mut hosts = self.parsed(list, at, HostPattern::parse);
+        let mut hosts = self.parsed(list, false, at, HostPattern::parse);
         // Otherwise the routes would be reported as conflicts with themselves.
         hosts.retain(|(i, host)| {
             let is_new = known.insert(host.clone());
@@ -263,19 +263,20 @@ impl<'d> Compiler<'d> {
         if list.is_none() {
             self.problems.add(at, ProblemKind::Missing { example: "paths: [/v1/*]" });
         }
-        self.parsed(list, at, PathPattern::parse)
+        self.parsed(list, true, at, PathPattern::parse)
     }
 
     /// The entries that can be parsed, with their indices.
     fn parsed<T>(
         &mut self,
         list: Option<&List>,
+        required: bool,
         at: &At<'_>,
         parse: impl Fn(&str) -> Result<T, ProblemKind>,
     ) -> Vec<(usize, T)> {
         let entries = list.map(List::entries).unwrap_or_default();
         if list.is_some() && entries.is_empty() {
-            self.problems.add(at, ProblemKind::EmptyList);
+            self.problems.add(at, ProblemKind::EmptyList { required });
         }
         let mut parsed = Vec::with_capacity(entries.len());
         for (i, entry) in entries.iter().enumerate() {
@@ -301,10 +302,9 @@ impl<'d> Compiler<'d> {
             Ok(method) => Ok(method),
             Err(_) => Err(ProblemKind::BadMethod { text: text.to_owned() }),
         };
-        let methods = self.parsed(list, &at_methods, parse);
+        let methods = self.parsed(list, false, &at_methods, parse);
         if !methods.is_empty() && methods.iter().all(|(_, method)| *method == http::Method::CONNECT) {
-            let why = "CONNECT requests are never forwarded".to_owned();
-            self.problems.add(&at_methods, ProblemKind::NeverReached { why });
+            self.problems.add(&at_methods, ProblemKind::NeverReached);
         }
         list.map(|_| methods.into_iter().map(|(_, method)| method.as_str().into()).collect())
     }
@@ -317,14 +317,22 @@ impl<'d> Compiler<'d> {
                 self.problems.add(&at, kind);
                 return None;
             }
-            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix cannot have wildcards"),
+            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix cannot have parameters or wildcards"),
             Ok(_) if prefix.ends_with('/') => Some("a prefix must not end with a slash"),
             Ok(_) => None,
         };
         if let Some(why) = why {
             let write = prefix.trim_end_matches(['*', '/']);
-            let write = (!write.is_empty() && !write.contains('{')).then(|| write.to_owned());
-            self.problems.add(&at, ProblemKind::BadPath { text: prefix.into(), why, write });
+            let remedy = match prefix {
+                "/" => "remove `strip_prefix`",
+                _ => "write for example `/v1`",
+            };
+            let text = prefix.to_owned();
+            let kind = match write.is_empty() || write.contains('{') {
+                true => ProblemKind::BadPrefix { text, why, remedy },
+                false => ProblemKind::BadPath { text, why, write: Some(write.to_owned()) },
+            };
+            self.problems.add(&at, kind);
             return None;
         }
         if let Some((_, path)) = paths.iter().find(|(_, path)| !path.begins_with(prefix)) {

@@ -55,7 +55,7 @@ fn follows_from(problem: &Problem, cause: &Problem) -> bool {
     problem.at.is_within(&cause.at)
         || match &problem.kind {
             _ if is_left_out && cause.kind.may_stand_for(&problem.at, &cause.at) => true,
-            ProblemKind::Missing { .. } | ProblemKind::NoOrigins | ProblemKind::EmptyList => {
+            ProblemKind::Missing { .. } | ProblemKind::NoOrigins | ProblemKind::EmptyList { .. } => {
                 cause.at.is_within(&problem.at)
             }
             ProblemKind::UnknownName { name, what, .. } => {

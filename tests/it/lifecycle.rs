@@ -309,8 +309,8 @@ fn a_changed_listener_needs_a_restart_and_other_changes_apply() {
     gateway.reload_with(&changed);
     gateway.wait_for_log("reloaded generation=2");
     let log = gateway.stderr();
-    assert!(log.contains("restart required, all other changes are active key=listeners"), "{log}");
-    assert!(log.contains("restart required, all other changes are active key=server"), "{log}");
+    assert!(log.contains("change needs a restart key=listeners"), "{log}");
+    assert!(log.contains("change needs a restart key=server"), "{log}");
     assert!(!log.contains("`admin` has changed"), "{log}");
     assert_eq!(policy_of(&get(&gateway)), 'B');
     let error = TcpStream::connect(&elsewhere).unwrap_err();
@@ -362,7 +362,7 @@ fn sigterm_waits_exactly_until_running_requests_end() {
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
     gateway.signal(Signal::Term);
-    gateway.wait_for_log("stopping requests=1");
+    gateway.wait_for_log("shutdown started requests=1");
     let refused = (0..500).any(|_| {
         thread::sleep(Duration::from_millis(10));
         TcpStream::connect(gateway.address()).is_err()
@@ -408,12 +408,12 @@ fn sigint_ends_a_drain_at_once() {
     let mut gateway = Gateway::start(&config(upstream.address(), A));
     let mut slow = begin_slow(&gateway, &upstream);
     gateway.signal(Signal::Term);
-    gateway.wait_for_log("stopping requests=1");
+    gateway.wait_for_log("shutdown started requests=1");
     let asked = Instant::now();
     gateway.signal(Signal::Int);
     assert_eq!(gateway.exit().code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
-    assert!(gateway.stderr().contains("stopped at once requests=1"), "{}", gateway.stderr());
+    assert!(gateway.stderr().contains("shutdown aborted by SIGINT requests=1"), "{}", gateway.stderr());
     assert!(slow.closed());
 }
 

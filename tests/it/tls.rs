@@ -189,7 +189,7 @@ fn a_reload_adds_and_removes_certificates() {
     gateway.reload_with(&config(&one_certificate(""), &upstream));
     gateway.wait_for_log("reloaded generation=3");
     assert!(tls.connect(gateway.address()).is_err());
-    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
 
 /// Two certificates, each key on its own line.
@@ -391,7 +391,7 @@ fn a_reload_applies_to_new_handshakes() {
     assert_eq!(fetch_tls(gateway.address(), &tls, "GET", "/", &[HOST]).status, 200);
     // Existing connections are not affected.
     assert_eq!(kept.request(&H2Request::new("GET", "api.test", "/")).unwrap().status, 200);
-    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn switching_tls_of_a_listener_needs_a_restart() {
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://changed.test"));
     assert!(shown(&gateway, &tls) == certificate.der);
     let log = gateway.stderr();
-    assert!(log.contains("restart required, all other changes are active key=listeners"), "{log}");
+    assert!(log.contains("change needs a restart key=listeners"), "{log}");
 }
 
 // --- client certificates
@@ -590,7 +590,7 @@ fn a_reload_switches_redirects_on_and_off() {
         assert_eq!(fetch_tls(gateway.address2(), &tls, "GET", "/", &[HOST]).status, 200, "{to}");
         assert_eq!(fetch(gateway.address3(), "GET", "/", &[HOST]).status, 200, "{to}");
     }
-    assert!(!gateway.stderr().contains("restart required"), "{}", gateway.stderr());
+    assert!(!gateway.stderr().contains("needs a restart"), "{}", gateway.stderr());
 }
 
 // --- misdirected requests

@@ -88,7 +88,7 @@ fn sigquit_without_a_successor_changes_nothing() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(&upstream, ""));
     gateway.signal(Signal::Quit);
-    gateway.wait_for_log("SIGQUIT ignored, first start ");
+    gateway.wait_for_log("SIGQUIT ignored, no process is waiting");
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
     assert_eq!(fetch(gateway.admin(), "GET", "/readyz", &[("Host", "admin")]).status, 200);
 }

@@ -84,7 +84,7 @@ impl NearMiss {
             Difference::Scheme => "the scheme differs",
             Difference::Port => "the port differs",
             Difference::SchemeAndPort => "scheme and port differ",
-            Difference::Www => "only one of them starts with `www.`",
+            Difference::Www => "the `www.` prefix differs",
             Difference::BareDomain => "the wildcard covers subdomains, but not the domain itself",
             Difference::Subdomain => "the entry does not cover subdomains",
             Difference::Spelling => "the spelling differs",

@@ -25,7 +25,11 @@ impl Compiler<'_> {
         self.in_range(*threads as u64, 0..=1024, "`0` for one thread per core", &at.key("threads"));
         if let Some(socket) = upgrade_socket {
             // The kernel allows 108 bytes for the path of a Unix socket, with a terminating zero.
-            self.in_range(socket.len() as u64, 1..=107, "a path of at most 107 bytes", &at.key("upgrade_socket"));
+            let at = at.key("upgrade_socket");
+            match socket.is_empty() {
+                true => self.problems.add(&at, ProblemKind::EmptyPath { most: 107 }),
+                false => self.in_range(socket.len() as u64, 1..=107, "a path of 1 to 107 bytes", &at),
+            }
         }
         let listeners: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect();
         let at = root.key("admin");
@@ -62,7 +66,7 @@ impl Compiler<'_> {
                 example: "10.0.0.0/8",
             })
         };
-        let networks = self.parsed(self.document.trusted_proxies.as_ref(), at, parse);
+        let networks = self.parsed(self.document.trusted_proxies.as_ref(), false, at, parse);
         for (i, network) in &networks {
             if network.prefix_len() == 0 {
                 self.problems.add(&at.index(*i), ProblemKind::TrustsEveryone { text: network.to_string() });
@@ -80,7 +84,7 @@ impl Compiler<'_> {
             }
         };
         if listeners.is_empty() {
-            self.problems.add(at, ProblemKind::EmptyList);
+            self.problems.add(at, ProblemKind::EmptyList { required: true });
         }
         let mut compiled: Vec<Arc<Listener>> = Vec::with_capacity(listeners.len());
         for (i, listener) in listeners.iter().enumerate() {
@@ -99,7 +103,7 @@ impl Compiler<'_> {
                 }
             }
             if listener.proxy_protocol && trusted.is_empty() {
-                let kind = ProblemKind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies: [10.0.0.0/8]" };
+                let kind = ProblemKind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies" };
                 self.problems.add(&at.key("proxy_protocol"), kind);
             }
             let at = at.key("address");
@@ -153,7 +157,7 @@ impl Compiler<'_> {
                 return None;
             }
             Some([]) => {
-                self.problems.add(&at, ProblemKind::EmptyList);
+                self.problems.add(&at, ProblemKind::EmptyList { required: true });
                 return None;
             }
             Some(all) => all,

@@ -58,7 +58,7 @@ impl<'d> Compiler<'d> {
                 return None;
             }
             Some([]) => {
-                self.problems.add(&at_nodes, ProblemKind::EmptyList);
+                self.problems.add(&at_nodes, ProblemKind::EmptyList { required: true });
                 return None;
             }
             Some(nodes) => nodes,
