@@ -17,6 +17,7 @@ use super::exchange::Head;
 use crate::cors::{OriginPattern, Scheme, fetch_names};
 use crate::decide::RequestKind;
 use crate::explain::fetch::{Credentials, PreflightReason};
+use crate::problem::ProblemKind;
 
 /// The parts of a page's request that matter to CORS, and the assumed response of the upstream.
 ///
@@ -300,7 +301,18 @@ fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
         let reason = format!("`{text}` is a pattern; write the origin of one page, such as `https://app.example`");
         return Err(invalid(reason));
     }
-    OriginPattern::parse(text).map_err(|kind| invalid(format!("{}; {}", kind.fault(), kind.remedy())))?;
+    OriginPattern::parse(text).map_err(|kind| {
+        let remedy = match &kind {
+            // Their remedies are for a list of the configuration.
+            ProblemKind::OriginSeveral { .. }
+            | ProblemKind::OriginBadCharacter { .. }
+            | ProblemKind::OriginEmptyHost { .. } => {
+                "write the origin of one page, such as `https://app.example`".into()
+            }
+            _ => kind.remedy(),
+        };
+        invalid(format!("{}; {remedy}", kind.fault()))
+    })?;
     Ok(text.into())
 }
 

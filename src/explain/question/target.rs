@@ -24,7 +24,7 @@ impl Target {
             invalid(format!("`{text}` is not a URL: {why}; write for example `https://api.example/orders`"))
         };
         if let Some(c) = text.chars().find(|c| c.is_control() || c.is_whitespace()) {
-            return Err(not_a_url(&format!("it has the character {c:?}")));
+            return Err(not_a_url(&format!("it has the character `{}`", c.escape_debug())));
         }
         let url = Url::parse(text).map_err(|error| not_a_url(&error.to_string()))?;
         let scheme = match url.scheme() {
