@@ -296,6 +296,13 @@ impl Allowed {
         match reason {
             // Cloning a header value only increments a reference count.
             Some(reason) => OriginDecision::Granted(value.clone(), reason),
+            // A form of the site's own page with `Referrer-Policy: no-referrer` sends the origin `null`. Pages cannot set
+            // `Sec-Fetch-Site`, and a sandboxed frame sends `cross-site` (Fetch Metadata section 2.3).
+            None if text == "null"
+                && request.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") =>
+            {
+                OriginDecision::Refused(Reason::SameOrigin)
+            }
             None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
             None if request.is_own_origin(text) => OriginDecision::Refused(Reason::SameOrigin),
             None => OriginDecision::Refused(Reason::OriginNotAllowed),

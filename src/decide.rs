@@ -8,14 +8,15 @@ pub(crate) mod local_reply;
 mod refusal;
 mod request;
 
-use http::{Method, StatusCode, Version};
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::{HeaderMap, Method, StatusCode, Version};
 
 pub use self::refusal::{Refusal, RefusalCode};
 pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
 use crate::codes::coded_enum;
-use crate::cors::{CorsRequest, Edits, Policy, PolicyAction, PreflightRequest, Reason, Scheme};
+use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason, Scheme};
 use crate::domain::HostName;
 use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
@@ -151,7 +152,12 @@ impl Snapshot {
             let outcome = RequestOutcome::Cors(Reason::NoPolicy);
             return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(found) };
         };
-        let decision = policy.decide(&cors_request);
+        let mut decision = policy.decide(&cors_request);
+        if let PolicyAction::AnswerPreflight(_) = decision.action
+            && self.common_policy(path).is_none()
+        {
+            self.limit_to_policy(&mut decision, policy, path, request.headers);
+        }
         let action = match decision.action {
             PolicyAction::Forward => forward,
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
@@ -175,6 +181,24 @@ impl Snapshot {
             })?,
         };
         Some(RouteRef { index: id.0, route: self.route(id.0) })
+    }
+
+    /// Limits the answer to a preflight on a path whose methods have different policies. A browser that caches the answer,
+    /// or finds a method of another policy in its list, sends requests that the other policy refuses.
+    fn limit_to_policy(&self, decision: &mut Decision, policy: &Policy, path: &Path<RouteId>, headers: &HeaderMap) {
+        decision.edits.forbid_caching();
+        // A method without a route gets 405, whatever the list says.
+        let is_ours = |method: &str| {
+            let route = path.route(method).map(|id| self.route(id.0).policy.as_deref());
+            route.is_none_or(|other| other.is_some_and(|other| std::ptr::eq(other, policy)))
+        };
+        if !policy.listed_methods().is_some_and(|methods| methods.iter().all(|method| is_ours(method))) {
+            let requested = headers.get(ACCESS_CONTROL_REQUEST_METHOD);
+            let requested = requested.filter(|_| decision.reason != Reason::MethodNotAllowed);
+            if decision.edits.value(Field::AllowMethods).is_some() {
+                decision.edits.set_allowed_methods(requested);
+            }
+        }
     }
 
     /// The policy of all routes of a path; None if the routes have different policies.

@@ -89,6 +89,21 @@ impl Edits {
         self.values.0[field as usize].as_ref()
     }
 
+    /// Makes the answer to a preflight one for its method only: browsers must not cache it. They cache an answer per
+    /// origin, URL and credentials mode, not per method (Fetch, CORS-preflight cache).
+    pub(crate) fn forbid_caching(&mut self) {
+        // Without an allowed origin there is nothing to cache.
+        if self.value(Field::MaxAge).is_some() {
+            self.values.set(Field::MaxAge, HeaderValue::from_static("0"));
+        }
+        self.vary = self.vary.with_if(true, Vary::REQUEST_METHOD);
+    }
+
+    /// Replaces the list of allowed methods. None removes it.
+    pub(crate) fn set_allowed_methods(&mut self, methods: Option<&HeaderValue>) {
+        self.values.0[Field::AllowMethods as usize] = methods.cloned();
+    }
+
     /// Applies the edits. Nothing else writes CORS headers to a response (a test checks the source for this).
     ///
     /// Afterwards no `Access-Control-*` name of [`Field`] occurs twice or with an empty value, and there is exactly one

@@ -52,6 +52,14 @@ impl Policy {
         preflight.matches(self.preflight_match)
     }
 
+    /// The methods that the policy lists; None for `*`.
+    pub(crate) fn listed_methods(&self) -> Option<&[Box<str>]> {
+        match &self.methods {
+            AllowedMethods::Any { .. } => None,
+            AllowedMethods::Listed { names, .. } => Some(names),
+        }
+    }
+
     pub(super) fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
         let mut edits = self.edits(decision);
         edits.vary = self.preflight_vary;
