@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, header};
@@ -23,6 +23,8 @@ pub(crate) const CUT: &str = "…";
 const MOST_OF_PAGES: usize = 384;
 /// Number of other requests that are kept.
 const MOST_OF_OTHERS: usize = 128;
+/// Attempts to take the lock of the list. It is held for well under a microsecond.
+const LOCK_ATTEMPTS: usize = 1000;
 
 /// The last refused requests.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ struct Ring {
 
 #[derive(Debug, Default)]
 struct Entries {
-    kept: Vec<RefusedRequest>,
+    kept: Vec<Arc<RefusedRequest>>,
     /// Position that the next request overwrites when the ring is full.
     oldest: usize,
 }
@@ -100,14 +102,10 @@ impl Refusals {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Keeps a refused request. Never waits for the lock: if another thread holds it, the request is only counted.
+    /// Keeps a refused request. If another thread holds the lock for longer than a moment, the request is only counted.
     pub(super) fn remember(&self, record: &RequestRecord<'_>) {
         let Some(asked) = record.request else { return };
         let ring = if asked.headers.contains_key(header::ORIGIN) { &self.pages } else { &self.others };
-        let Ok(mut entries) = ring.entries.try_lock() else {
-            self.missed.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
         let has = |name: HeaderName| asked.headers.contains_key(name);
         let refused = RefusedRequest {
             at: SystemTime::now(),
@@ -127,7 +125,15 @@ impl Refusals {
             route: record.route.map(|(_, route)| route.name.to_string()),
             status: record.status.map(|status| status.as_u16()),
         };
-        entries.push(refused, ring.most);
+        // Made before the lock is taken: the lock is held only to store it.
+        let refused = Arc::new(refused);
+        for _ in 0..LOCK_ATTEMPTS {
+            if let Ok(mut entries) = ring.entries.try_lock() {
+                return entries.push(refused, ring.most);
+            }
+            std::hint::spin_loop();
+        }
+        self.missed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -140,14 +146,17 @@ impl Default for Refusals {
 
 impl Ring {
     fn newest(&self) -> Vec<RefusedRequest> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let (newer, older) = entries.kept.split_at(entries.oldest);
-        newer.iter().rev().chain(older.iter().rev()).cloned().collect()
+        let newest: Vec<Arc<RefusedRequest>> = {
+            let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let (newer, older) = entries.kept.split_at(entries.oldest);
+            newer.iter().rev().chain(older.iter().rev()).cloned().collect()
+        };
+        newest.iter().map(|refused| RefusedRequest::clone(refused)).collect()
     }
 }
 
 impl Entries {
-    fn push(&mut self, refused: RefusedRequest, most: usize) {
+    fn push(&mut self, refused: Arc<RefusedRequest>, most: usize) {
         if self.kept.len() < most {
             self.kept.push(refused);
         } else if let Some(place) = self.kept.get_mut(self.oldest) {
