@@ -67,8 +67,12 @@ enum Command {
     Explain(explain::Arguments),
     /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
     Why(why::Arguments),
-    /// Serve the walkthrough on 127.0.0.1:9080, with a built-in upstream
-    Demo,
+    /// Serve the walkthrough on 127.0.0.1, with a built-in upstream
+    Demo {
+        /// Port of the gateway
+        #[arg(long, value_name = "PORT", default_value_t = demo::PORT)]
+        port: u16,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -96,7 +100,7 @@ pub fn main() -> ExitCode {
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };
             reload_signal.map_err(Into::into).and_then(|reload_signal| run(&config, reload_signal, sockets, reload_on))
         }
-        Command::Demo => reload_signal.map_err(Into::into).and_then(demo),
+        Command::Demo { port } => reload_signal.map_err(Into::into).and_then(|reload_signal| demo(reload_signal, port)),
     };
     let Err(error) = result;
     let _ = writeln!(std::io::stderr(), "corsgate: {error}");
@@ -122,9 +126,9 @@ fn run(
     Ok(process::serve(Arc::new(live), reload_signal, sockets, reload_on)?)
 }
 
-fn demo(reload_signal: ReloadSignal) -> Result<std::convert::Infallible, Failure> {
+fn demo(reload_signal: ReloadSignal, port: u16) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    Ok(demo::serve(reload_signal, print)?)
+    Ok(demo::serve(reload_signal, port, print)?)
 }
 
 /// Prints to stdout. A closed pipe, as in `corsgate check | head -1`, is not an error.

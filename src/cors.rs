@@ -110,6 +110,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// `http` or `https`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 /// The result of a policy for one request.
 #[derive(Debug, Clone)]
 pub struct Decision {

@@ -22,6 +22,9 @@ use crate::source::ConfigSource;
 /// Configuration of the demo. The README shows the same file.
 pub(crate) const CONFIG: &str = include_str!("../conf/walkthrough.yaml");
 
+/// Port of the gateway in [`CONFIG`], and the default of `--port`.
+pub(crate) const PORT: u16 = 9080;
+
 /// Address of httpbin in [`CONFIG`].
 const HTTPBIN: &str = "127.0.0.1:8000";
 
@@ -45,10 +48,11 @@ pub(crate) enum DemoError {
 /// Serves the walkthrough. `announce` gets the text for the user, after the address was found to be free.
 pub(crate) fn serve(
     reload_signal: ReloadSignal,
+    port: u16,
     announce: impl FnOnce(&str),
 ) -> Result<std::convert::Infallible, DemoError> {
     let address = free_address().map_err(DemoError::Port)?;
-    let mut config = CONFIG.replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
+    let mut config = with_port(CONFIG, port).replace(HTTPBIN, &address.to_string()) + ACCESS_LOG;
     let admin = TcpListener::bind(ADMIN).is_ok().then_some(ADMIN);
     if let Some(admin) = admin {
         let _ = writeln!(config, "admin: {{ address: {admin} }}");
@@ -56,7 +60,7 @@ pub(crate) fn serve(
     let (live, _) = Live::start(ConfigSource::BuiltIn(config)).map_err(DemoError::Config)?;
     serve_with(Arc::new(live), reload_signal, Sockets::Own, ReloadOn::Signal, |server| {
         add_http_service(server, "httpbin", Httpbin, address);
-        announce(&introduction(admin));
+        announce(&with_port(&introduction(admin), port));
     })
     .map_err(DemoError::Start)
 }
@@ -85,6 +89,11 @@ corsgate serves the walkthrough on http://127.0.0.1:9080, with a built-in httpbi
     )
 }
 
+/// A text about the gateway of the demo, with another port.
+fn with_port(text: &str, port: u16) -> String {
+    text.replace(&format!("127.0.0.1:{PORT}"), &format!("127.0.0.1:{port}"))
+}
+
 /// A loopback address with a port that is free now.
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
@@ -98,7 +107,7 @@ impl fmt::Display for DemoError {
             DemoError::Start(StartError::Bind(address, error)) => {
                 write!(
                     f,
-                    "cannot listen on {address}, the fixed address of the demo: {error}; stop the process that listens there"
+                    "cannot listen on {address}: {error}; stop the process that listens there, or choose another port with --port"
                 )
             }
             DemoError::Start(error) => write!(f, "{error}"),

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{Process, time};
 use crate::config::{Document, Source};
-use crate::cors::Scheme;
 use crate::decide::RequestKind;
 use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
@@ -84,7 +83,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
         "request_id": id,
         "generation": generation,
         "client": client,
-        "scheme": scheme_word(*scheme),
+        "scheme": scheme.as_str(),
         "host": authority,
         "path": path,
         "method": method,
@@ -140,7 +139,7 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     if refused.credentials {
         command += " --credentials";
     }
-    let url = format!("{}://{}{}", scheme_word(refused.scheme), refused.authority, refused.path);
+    let url = format!("{}://{}{}", refused.scheme.as_str(), refused.authority, refused.path);
     let _ = write!(command, " {}", quoted(&url));
     Some(command).filter(|command| !command.contains(CUT))
 }
@@ -153,13 +152,6 @@ pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
-    }
-}
-
-pub(super) fn scheme_word(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
     }
 }
 

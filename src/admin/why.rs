@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::json::{ago, refusal, scheme_word};
+use super::json::{ago, refusal};
 use super::{Process, time};
 use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Explanation, Question, RecordedRequest};
@@ -17,7 +17,7 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime)
         refused;
     let route = route.as_ref().map(|route| format!(", route {route}")).unwrap_or_default();
     let status = status.map_or("no status".to_owned(), |status| format!("status {status}"));
-    let url = format!("{}://{authority}{path}", scheme_word(*scheme));
+    let url = format!("{}://{authority}{path}", scheme.as_str());
     let current = process.live.current().number;
     let decided_by = match current == *generation {
         true => format!("configuration generation {generation}, which is active"),

@@ -266,6 +266,8 @@ fn the_text_format_has_one_short_line_per_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, format: text }"));
     fetch(gateway.address(), "GET", "/a?b", &[HOST, EVIL, ("X-Request-Id", "trace-1")]);
+    // A request is recorded after its response: without waiting, the lines could be in the other order.
+    wait_for_lines(&gateway, 1);
     fetch(gateway.address(), "GET", "/", &[("Host", "other.test")]);
     let found = wait_for_lines(&gateway, 2);
     let words: Vec<&str> = found[0].split_whitespace().collect();

@@ -61,14 +61,7 @@ impl Target {
 
     /// The serialised origin of the URL.
     pub(in crate::explain) fn origin(&self) -> String {
-        format!("{}://{}", self.scheme_name(), self.authority)
-    }
-
-    fn scheme_name(&self) -> &'static str {
-        match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
+        format!("{}://{}", self.scheme.as_str(), self.authority)
     }
 
     /// The port that a client connects to.

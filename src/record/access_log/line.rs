@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
-use crate::cors::Scheme;
 use crate::record::RequestRecord;
 use crate::snapshot::LogFormat;
 
@@ -66,7 +65,7 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut object = Object(out);
     object.quoted("client", |out| ip(record.client, out));
-    object.plain("scheme", Some(scheme(record.scheme)));
+    object.plain("scheme", Some(record.scheme.as_str()));
     object.string("method", asked.map(|asked| asked.method.as_str().as_bytes()), max::METHOD);
     object.string("host", asked.map(|asked| asked.authority).filter(|host| !host.is_empty()), max::HOST);
     object.string("path", asked.map(|asked| asked.path), max::PATH);
@@ -202,13 +201,6 @@ fn padded(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
-}
-
-fn scheme(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
-    }
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -415,6 +407,7 @@ mod tests {
 
     use super::*;
     use crate::cors::Reason;
+    use crate::cors::Scheme;
     use crate::decide::{RequestKind, RequestOutcome};
     use crate::record::request_id::RequestId;
     use crate::record::{MethodClass, RequestLine, UpstreamAttempt};

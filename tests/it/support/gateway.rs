@@ -23,9 +23,6 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Timeout of a line in the log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Timeout for a fixed address that another process uses.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -139,24 +136,17 @@ impl Gateway {
     ///
     /// If the process ends for another reason, or after a timeout.
     pub fn start_demo() -> Self {
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
-        let started = poll(ADDRESS_TIMEOUT, || {
-            let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
-            let process = serving(corsgate().arg("demo"), dir.path());
-            let (home, addresses) = (dir.path().to_owned(), Addresses([listen; PLACEHOLDERS.len()]));
-            let mut gateway = Self { process, dir, home, addresses, listeners: vec![listen] };
-            // It prints the introduction after it has bound the address.
-            let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
-                None if gateway.stdout().is_empty() => None,
-                ended => Some(ended),
-            });
-            match ended {
-                Some(None) => Some(gateway),
-                Some(Some(_)) if gateway.stderr().contains("cannot listen on 127.0.0.1:9080") => None,
-                _ => panic!("the demo does not start: {ended:?}\n{}", gateway.stderr()),
-            }
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
+        let process = serving(corsgate().args(["demo", "--port", &listen.port().to_string()]), dir.path());
+        let (home, addresses) = (dir.path().to_owned(), Addresses([listen; PLACEHOLDERS.len()]));
+        let mut gateway = Self { process, dir, home, addresses, listeners: vec![listen] };
+        // It prints the introduction after it has bound the address.
+        let ended = poll(PROCESS_TIMEOUT, || match gateway.process.try_exit() {
+            None if gateway.stdout().is_empty() => None,
+            ended => Some(ended),
         });
-        let mut gateway = started.unwrap_or_else(|| panic!("{listen} is taken for {ADDRESS_TIMEOUT:?}"));
+        assert!(matches!(ended, Some(None)), "the demo does not start: {ended:?}\n{}", gateway.stderr());
         gateway.wait_until_it_accepts();
         // The upstream of the demo starts a moment later.
         let host = [("Host", "cloud.httpbin.org")];
