@@ -54,7 +54,7 @@ enum Command {
         /// Reload also when the file, or a certificate or key that it names, changes
         #[arg(long)]
         watch: bool,
-        /// Take over the listening sockets of the running process when it gets SIGQUIT
+        /// Take over the listening sockets of the old process; send it SIGQUIT to hand them over
         #[arg(long)]
         upgrade: bool,
     },
@@ -62,12 +62,12 @@ enum Command {
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
-    /// Show the response to a page's request, the browser's verdict, and the smallest edit that allows it
+    /// Predict the response to a page's request, the browser's verdict, and the smallest edit of the file that allows it
     #[command(after_help = explain::HELP)]
     Explain(explain::Arguments),
     /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
     Why(why::Arguments),
-    /// Serve the walkthrough on 127.0.0.1, with a built-in upstream
+    /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
         #[arg(long, value_name = "PORT", default_value_t = demo::PORT)]

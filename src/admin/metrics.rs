@@ -65,7 +65,7 @@ const REQUESTS: Family = counter(
 const DURATION: Family = histogram(
     "corsgate_request_duration_seconds",
     &["service", "route"],
-    "Time from the request header to the end of the response, without WebSockets.",
+    "Time from the request header to the end of the response. WebSockets are excluded.",
 );
 const UPSTREAM_DURATION: Family = histogram(
     "corsgate_upstream_response_seconds",
@@ -82,7 +82,7 @@ const DECISIONS: Family = counter(
 const REFUSED: Family = counter(
     "corsgate_refused_requests_total",
     &["service", "route", "code"],
-    "Requests refused for other reasons than CORS.",
+    "Requests refused for reasons other than CORS.",
 );
 const IN_FLIGHT: Family = gauge("corsgate_requests_in_flight", &[], "Running requests, including WebSockets.");
 const NOT_REMEMBERED: Family = counter(
@@ -116,7 +116,7 @@ const BAD_HEADERS: Family = counter(
 const CERTIFICATES: Family = gauge(
     "corsgate_certificate_expiry_timestamp_seconds",
     &["listener", "certificate"],
-    "When the certificate of a listener expires, by its first name.",
+    "Expiry time of the certificate of a listener, with the first DNS name of the certificate.",
 );
 const HEALTHY: Family = gauge(
     "corsgate_upstream_node_healthy",
@@ -137,7 +137,7 @@ const CONNECT_FAILURES: Family =
 const REUSES: Family = counter(
     "corsgate_upstream_reuses_total",
     &["upstream", "address"],
-    "Attempts at the node on a connection from an earlier request.",
+    "Attempts at the node over a reused connection.",
 );
 const NO_RESPONSES: Family = counter(
     "corsgate_upstream_no_responses_total",
@@ -152,7 +152,7 @@ const EJECTIONS: Family = counter(
 const RETRIES: Family = counter(
     "corsgate_upstream_retries_total",
     &["upstream", "to"],
-    "Second and later attempts: on another_node, or on the same_node because a kept connection was closed.",
+    "Retries by target: another_node, or same_node if a reused connection had been closed.",
 );
 const RELOADS: Family =
     counter("corsgate_config_reloads_total", &["result"], "Reloads since the start; a refused reload changes nothing.");

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// The page's origin, such as `https://app.example`, or `null`; given twice: two Origin fields, which no browser sends
+    /// The page's origin, such as `https://app.example`, or `null`. Repeat it to test two Origin fields, which no browser sends
     #[arg(short, long, value_name = "ORIGIN", required = true)]
     origin: Vec<String>,
     /// The method, as the page writes it

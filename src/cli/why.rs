@@ -23,7 +23,7 @@ const HINT: &str = "give the address of the admin listener, as in `--admin http:
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The request's X-Request-Id, from the access log, the status page, or the response with `debug_header`
+    /// The request's X-Request-Id, from the access log, the status page, or with `debug_header` from the response
     #[arg(value_name = "REQUEST_ID")]
     id: String,
     /// The URL of the admin listener

@@ -39,7 +39,7 @@ pub struct RouteMetrics {
     pub(crate) requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
     /// CORS decisions, by [`RequestKind`] and [`Reason`].
     pub(crate) decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
-    /// Requests refused for other reasons than CORS, by [`RefusalCode`].
+    /// Requests refused for reasons other than CORS, by [`RefusalCode`].
     pub(crate) refusals: [Counter; RefusalCode::ALL.len()],
     /// Time from the request header to the end of the response. WebSockets are not included: they stay open as long as
     /// they are used.
