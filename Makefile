@@ -3,13 +3,14 @@
 #   make test   run all tests
 #
 # Requires a Rust toolchain, a C compiler and make. Pingora's zlib also requires cmake, which is installed if missing.
+# `make test` installs the browser, servers and clients that users have, because some tests run them.
 
 CARGO ?= cargo
 # Only used if the machine has neither cmake nor a package manager that can install it.
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test lint bench bench-compare bench-gate release release-pgo image clean cmake help
+.PHONY: demo run test test-tools lint bench bench-compare bench-gate release release-pgo image clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -17,8 +18,11 @@ demo: cmake ## start the walkthrough, with a built-in upstream
 run: cmake ## serve conf/corsgate.yaml
 	$(CARGO) run --release --quiet -- run
 
-test: cmake ## run all tests
+test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
+
+test-tools:
+	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy node=nodejs
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check

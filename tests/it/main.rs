@@ -7,6 +7,7 @@ mod admin;
 mod balancing;
 mod browser;
 mod cases;
+mod chromium;
 mod codes;
 mod config_mutations;
 mod corpus;

@@ -3,6 +3,7 @@
 //! The tests of a helper are at the end of its file.
 
 pub mod certificates;
+pub mod chromium;
 pub mod client;
 pub mod gateway;
 pub mod h2_client;
