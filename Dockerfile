@@ -10,6 +10,8 @@ FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="corsgate" \
       org.opencontainers.image.description="An edge proxy whose speciality is CORS" \
       org.opencontainers.image.licenses="Apache-2.0"
+# Root certificates, for nodes with `tls` and without `ca`.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin corsgate
 COPY --from=build /build/target/release/corsgate /usr/local/bin/corsgate
 COPY conf/container.yaml /etc/corsgate/corsgate.yaml

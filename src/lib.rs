@@ -73,11 +73,11 @@
 //! # Invariants
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
-//!    do not name Pingora or tokio. The caller passes the content of files and the time. These are [`config`],
+//!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These are [`config`],
 //!    [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`],
 //!    [`snapshot`], [`tls`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
-//!    [`process`], [`read`] and [`upstream`] name Pingora.
+//!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
 //!    does not change.
 //! 4. A request takes the current configuration once, in its first hook. Later hooks use that one. A connection takes

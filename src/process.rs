@@ -36,6 +36,7 @@ use crate::health::Health;
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::record::{AccessLogger, Recorder};
+use crate::source::system_roots;
 
 /// Pingora's limit of attempts applies to all upstreams. `retries` of an upstream is at most 10, so a request tries at
 /// most 11 nodes, each a second time if a kept connection was closed.
@@ -57,6 +58,8 @@ pub(crate) enum StartError {
     Bind(SocketAddr, io::Error),
     /// The sockets of the running process cannot be taken over.
     Upgrade(String),
+    /// The root certificates of this machine cannot be loaded.
+    Roots(String),
 }
 
 /// Origin of the listening sockets.
@@ -111,6 +114,8 @@ pub(crate) fn serve_with(
         }
         (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
     }
+    // Pingora would panic: it loads them for every configuration.
+    system_roots().map_err(StartError::Roots)?;
     end_when_a_listener_fails();
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -212,6 +217,11 @@ impl fmt::Display for StartError {
         match self {
             StartError::Signal(error) => write!(f, "cannot handle SIGHUP: {error}"),
             StartError::Upgrade(why) => write!(f, "cannot take over the sockets of a running process: {why}"),
+            StartError::Roots(why) => write!(
+                f,
+                "cannot load the root certificates of this machine: {why}; correct SSL_CERT_FILE and SSL_CERT_DIR, or \
+                 unset them to use the system's own"
+            ),
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; ")?;
                 match error.kind() {

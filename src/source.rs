@@ -1,6 +1,7 @@
 //! Source of a configuration: a file, or a text built into the program.
 
 mod file;
+mod roots;
 pub(crate) mod watch;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
+pub(crate) use self::roots::system_roots;
 
 use crate::snapshot::{CompileEnv, Loaded, load};
 
@@ -103,7 +105,7 @@ impl ConfigSource {
             |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        load(text, CompileEnv { file: &file, has_folder: &has_folder, now })
+        load(text, CompileEnv { file: &file, has_folder: &has_folder, roots: &system_roots, now })
     }
 }
 

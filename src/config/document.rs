@@ -365,7 +365,8 @@ pub(crate) struct UpstreamTls {
     /// Verifies the certificates of the nodes. With `false`, an attacker between corsgate and a node can read and
     /// change all data.
     pub(crate) verify: bool,
-    /// PEM file with the certificate authorities for the nodes. Without this key the system's authorities are used.
+    /// PEM file with the certificate authorities for the nodes. Without this key the root certificates of the machine
+    /// are used, or those of SSL_CERT_FILE and SSL_CERT_DIR.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) ca: Option<String>,

@@ -592,6 +592,16 @@ impl ProblemKind {
                 "the upstream's certificate is not verified, so an attacker on the network can read and change all traffic",
                 "remove `verify: false`; if you use your own CA, write `ca: FILE`",
             ),
+            NoRoots { why } => warning(
+                "no-roots",
+                match why {
+                    Some(why) => format!(
+                        "the root certificates of this machine cannot be loaded ({why}), so no node can be verified"
+                    ),
+                    None => "this machine has no root certificates, so no node can be verified".to_owned(),
+                },
+                "write `ca: FILE`, or install the system package ca-certificates, or set SSL_CERT_FILE to a PEM file with the roots, and restart corsgate",
+            ),
         }
     }
 }

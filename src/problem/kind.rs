@@ -121,6 +121,7 @@ pub enum ProblemKind {
     CertificateNotYetValid { path: String, when: String },
     CertificateEndsSoon { path: String, days: i64 },
     VerifyOff,
+    NoRoots { why: Option<String> },
 }
 
 /// A position that a message of the YAML parser names.

@@ -21,11 +21,14 @@ pub struct CompileEnv<'a> {
     /// Whether the directory of a file exists. The argument is the path of the file in the spelling of the
     /// configuration.
     pub has_folder: &'a dyn Fn(&str) -> bool,
+    /// Number of root certificates that this machine has for TLS to upstreams. The error is the reason in words why
+    /// they cannot be loaded.
+    pub roots: &'a dyn Fn() -> Result<usize, String>,
     /// The current time in seconds since 1970.
     pub now: i64,
 }
 
-/// Parses and compiles a text. Pure: files and the time come from `env`.
+/// Parses and compiles a text. Pure: files, root certificates and the time come from `env`.
 pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
     let mut problems = Problems::default();
     let Some(document) = Document::parse(text, &mut problems) else { return Loaded { snapshot: None, problems } };
@@ -38,9 +41,13 @@ pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
 }
 
 impl CompileEnv<'static> {
-    /// For a configuration that refers to no files. The time is 1970.
-    pub const NONE: Self =
-        CompileEnv { file: &|_| Err("there are no files here".to_owned()), has_folder: &|_| true, now: 0 };
+    /// For a configuration that refers to no files. The machine has root certificates. The time is 1970.
+    pub const NONE: Self = CompileEnv {
+        file: &|_| Err("there are no files here".to_owned()),
+        has_folder: &|_| true,
+        roots: &|| Ok(1),
+        now: 0,
+    };
 }
 
 /// Whether a problem only follows from a value that could not be read. That value is reported already.

@@ -64,6 +64,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("never-reached", Warning),
     ("no-origins", Error),
     ("no-pem", Error),
+    ("no-roots", Warning),
     ("null-in-set", Error),
     ("null-origin", Error),
     ("odd-scheme-with-credentials", Warning),

@@ -26,10 +26,15 @@ const DIVIDER: &str = "----\n";
 /// The current date of the corpus: 2026-05-31.
 const TODAY: i64 = 1_780_185_600;
 
+/// A configuration with this comment is read as on a machine without root certificates.
+const NO_ROOTS: &str = "# no root certificates\n";
+
 /// Reads a configuration, with the files of `tests/config/tls` in its directory.
 pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
-    load(config, CompileEnv { file: &file, has_folder: &|path| !path.starts_with("missing/"), now: TODAY })
+    let has_folder = |path: &str| !path.starts_with("missing/");
+    let roots = || Ok(if config.contains(NO_ROOTS) { 0 } else { 1 });
+    load(config, CompileEnv { file: &file, has_folder: &has_folder, roots: &roots, now: TODAY })
 }
 
 /// A configuration and the output of `check` that is expected for it.

@@ -22,6 +22,15 @@ fn manifest(name: &str) -> Value {
     serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+// --- The image
+
+#[test]
+fn the_image_has_root_certificates() {
+    let dockerfile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
+    let (_, image) = dockerfile.rsplit_once("\nFROM ").unwrap();
+    assert!(image.contains("apt-get install -y --no-install-recommends ca-certificates"), "{image}");
+}
+
 // --- Kubernetes
 
 #[test]

@@ -166,6 +166,48 @@ fn an_ip_address_node_needs_sni_for_verification() {
 const SHOWN: &str = "tls: { sni: upstream.test, ca: tls/ca.pem, cert: tls/client.crt, key: tls/client.key }";
 
 #[test]
+fn ssl_cert_file_replaces_the_root_certificates_of_the_machine() {
+    let authority = Authority::new("authority");
+    let node = showing(&authority.issue(&["upstream.test"]));
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), authority.pem()).unwrap();
+    let config = config(&node.address().to_string(), "tls: { sni: upstream.test }");
+    let mut gateway = Gateway::spawn_with_roots(&config, &[], roots.path().to_str().unwrap());
+    gateway.wait_until_it_accepts();
+    assert_status(&gateway, 200);
+}
+
+#[test]
+fn a_machine_without_root_certificates_is_reported_at_start_and_reload() {
+    let authority = Authority::new("authority");
+    let node = showing(&authority.issue(&["upstream.test"]));
+    let verified_by_roots = config(&node.address().to_string(), "tls: { sni: upstream.test }");
+    let mut gateway = Gateway::spawn_with_roots(&verified_by_roots, &[], "/dev/null");
+    gateway.wait_until_it_accepts();
+    assert_status(&gateway, 502);
+    let warning = "upstreams.secure.tls: this machine has no root certificates";
+    gateway.wait_for_log_count(warning, 1);
+    gateway.signal(Signal::Hup);
+    gateway.wait_for_log_count(warning, 2);
+    // No root is needed: a node without TLS, a node that is not verified.
+    for settings in ["", "tls: { sni: upstream.test, verify: false }"] {
+        gateway.reload_with(&config(&node.address().to_string(), settings));
+    }
+    assert_eq!(gateway.stderr().matches(warning).count(), 2, "{}", gateway.stderr());
+}
+
+/// Pingora panics if it cannot load them, whatever the configuration says.
+#[test]
+fn root_certificates_that_cannot_be_loaded_end_the_start_with_a_message() {
+    let mut gateway = Gateway::spawn_with_roots(&config("127.0.0.1:1", ""), &[], "/missing/roots.pem");
+    assert_eq!(gateway.exit().code(), Some(1));
+    let said = gateway.stderr();
+    assert!(said.contains("cannot load the root certificates of this machine: could not load certs"), "{said}");
+    assert!(said.contains("/missing/roots.pem") && said.contains("correct SSL_CERT_FILE"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
 fn an_upstream_gets_the_client_certificate() {
     let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
     let (own, foreign) = (clients.issue(&["edge.test"]), authority.issue(&["edge.test"]));

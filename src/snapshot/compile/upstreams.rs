@@ -154,7 +154,15 @@ impl<'d> Compiler<'d> {
         };
         let authorities = match ca {
             Some(ca) => Some(self.authorities(ca, &at.key("ca"))?),
-            None => None,
+            None => {
+                let roots = if *verify { (self.env.roots)() } else { Ok(1) };
+                match roots {
+                    Ok(0) => self.problems.add(at, ProblemKind::NoRoots { why: None }),
+                    Ok(_) => {}
+                    Err(why) => self.problems.add(at, ProblemKind::NoRoots { why: Some(why) }),
+                }
+                None
+            }
         };
         let identity = match (cert, key) {
             (None, None) => None,

@@ -93,6 +93,13 @@ impl Gateway {
         Self::spawn_with(config, files, |_| ())
     }
 
+    /// Like [`spawn_with_files`](Self::spawn_with_files), on a machine whose root certificates are in this file.
+    pub fn spawn_with_roots(config: &str, files: &[(String, String)], roots: &str) -> Self {
+        Self::spawn_with(config, files, |command| {
+            command.env("SSL_CERT_FILE", roots).env_remove("SSL_CERT_DIR");
+        })
+    }
+
     fn spawn_with(config: &str, files: &[(String, String)], change: impl FnOnce(&mut Command)) -> Self {
         assert!(config.contains("{listen}"), "a configuration that listens at {{listen}}");
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
