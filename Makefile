@@ -6,6 +6,7 @@
 # `make test` installs the browser, servers and clients that users have, because some tests run them.
 
 CARGO ?= cargo
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 # Only used if the machine has neither cmake nor a package manager that can install it.
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
@@ -47,8 +48,8 @@ release: cmake ## build target/release/corsgate
 release-pgo: cmake ## build target/pgo/corsgate: a quarter faster, three times the build time
 	sh tools/release-pgo.sh
 
-image: ## build the container image `corsgate`
-	docker build --tag corsgate .
+image: ## build the container image, tagged with the version and `latest`
+	docker build --tag corsgate:$(VERSION) --tag corsgate:latest .
 
 clean:
 	$(CARGO) clean

@@ -39,7 +39,7 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
     let listed: Vec<&str> =
         kustomization["resources"].as_sequence().unwrap().iter().filter_map(Value::as_str).collect();
     let mut kinds = Vec::new();
-    for file in &listed {
+    for file in listed.iter().filter(|file| **file != "api-service.yaml") {
         let manifest = manifest(file.strip_suffix(".yaml").unwrap());
         assert_eq!(manifest["metadata"]["name"], "corsgate", "{file}");
         assert_eq!(manifest["metadata"]["labels"]["app.kubernetes.io/name"], "corsgate", "{file}");
@@ -49,6 +49,11 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
     assert_eq!(kinds, ["ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service"]);
     let files = fs::read_dir(conf("kubernetes")).unwrap().count();
     assert_eq!(files, listed.len() + 1, "a manifest that nobody lists");
+    // Only where kubectl is installed.
+    let built = Command::new("kubectl").arg("kustomize").arg(conf("kubernetes")).stdin(Stdio::null()).output();
+    if let Ok(built) = built {
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    }
 
     let deployment = manifest("deployment");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
@@ -56,6 +61,32 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
     assert_eq!(&manifest("service")["spec"]["selector"], labels);
     assert_eq!(&manifest("poddisruptionbudget")["spec"]["selector"]["matchLabels"], labels);
     assert_eq!(manifest("horizontalpodautoscaler")["spec"]["scaleTargetRef"]["name"], "corsgate");
+}
+
+#[test]
+fn make_image_builds_the_image_that_the_deployment_names() {
+    let output = Command::new("make").args(["--dry-run", "image"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
+    let image = format!("corsgate:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(output, format!("docker build --tag {image} --tag corsgate:latest .\n"));
+    assert_eq!(manifest("deployment")["spec"]["template"]["spec"]["containers"][0]["image"], *image);
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deployment.md")).unwrap();
+    let named: Vec<&str> = page.split("corsgate:").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    assert!(named.len() >= 3 && named.iter().all(|tag| *tag == env!("CARGO_PKG_VERSION")), "{named:?}");
+}
+
+/// With `externalTrafficPolicy: Local`, the peer of a connection is the client, or any pod of the cluster.
+#[test]
+fn the_manifests_trust_no_proxy_and_bring_the_service_of_the_nodes() {
+    let text = manifest("configmap")["data"]["corsgate.yaml"].as_str().unwrap().to_owned();
+    let config: Value = serde_yaml::from_str(&text).unwrap();
+    assert!(config.get("trusted_proxies").is_none());
+    assert_eq!(manifest("service")["spec"]["externalTrafficPolicy"], "Local");
+    let service = manifest("api-service");
+    let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]["port"]);
+    let node = format!("{name}.default.svc.cluster.local:{}", port.as_u64().unwrap());
+    assert_eq!(config["upstreams"]["api"]["nodes"][0]["address"], *node);
+    assert_eq!(service["spec"]["clusterIP"], "None");
 }
 
 #[test]
