@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools lint bench bench-compare bench-gate release release-pgo image clean cmake help
+.PHONY: demo run test test-tools lint bench bench-compare bench-gate release release-pgo image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -50,6 +50,10 @@ release-pgo: cmake ## build target/pgo/corsgate: a quarter faster, three times t
 
 image: ## build the container image, tagged with the version and `latest`
 	docker build --tag corsgate:$(VERSION) --tag corsgate:latest .
+
+deb: cmake ## build target/debian/corsgate_*.deb, with the systemd unit; installs cargo-deb
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deb
+	$(CARGO) deb --locked
 
 clean:
 	$(CARGO) clean

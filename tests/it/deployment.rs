@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use serde_yaml::Value;
 
 use crate::corpus;
+use crate::support::certificates::Authority;
 use crate::support::client::fetch;
-use crate::support::gateway::free_port;
+use crate::support::gateway::{free_port, run_in};
 use crate::support::upstream::{Reply, Upstream};
 use corsgate::snapshot::Loaded;
 
@@ -71,7 +72,8 @@ fn make_image_builds_the_image_that_the_deployment_names() {
     assert_eq!(output, format!("docker build --tag {image} --tag corsgate:latest .\n"));
     assert_eq!(manifest("deployment")["spec"]["template"]["spec"]["containers"][0]["image"], *image);
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deployment.md")).unwrap();
-    let named: Vec<&str> = page.split("corsgate:").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    let tags = page.split("corsgate:").skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let named: Vec<&str> = tags.filter_map(|rest| rest.split('`').next()).collect();
     assert!(named.len() >= 3 && named.iter().all(|tag| *tag == env!("CARGO_PKG_VERSION")), "{named:?}");
 }
 
@@ -132,7 +134,7 @@ fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
 /// The unit with the binary under test in place of the installed one.
 fn unit() -> String {
     let unit = fs::read_to_string(conf("systemd/corsgate@.service")).unwrap();
-    unit.replace("/usr/local/bin/corsgate", env!("CARGO_BIN_EXE_corsgate"))
+    unit.replace("=corsgate ", concat!("=", env!("CARGO_BIN_EXE_corsgate"), " "))
 }
 
 #[test]
@@ -174,6 +176,139 @@ fn logrotate_and_the_unit_name_the_same_access_log() {
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(!said.contains("error:"), "{said}");
     }
+}
+
+/// The shell block of the page that contains this line.
+fn steps(line: &str) -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deployment.md")).unwrap();
+    let mut blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(line)).unwrap_or_else(|| panic!("no step {line}")).to_owned()
+}
+
+/// Runs a command below this root instead of `/`, with this binary and with a `systemctl` that does nothing.
+fn run_below(root: &Path, script: &str) {
+    let systemctl = root.join("systemctl");
+    fs::write(&systemctl, "#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/systemctl.log\"\n").unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let below = |folder: &str| format!(" {}{folder}", root.display());
+    let script = script.replace("target/release/corsgate", env!("CARGO_BIN_EXE_corsgate"));
+    let script = script.replace(" /etc/", &below("/etc/")).replace(" /usr/local/", &below("/usr/local/"));
+    let mut command = Command::new("sh");
+    command.args(["-euc", &script]).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command.env("PATH", format!("{}:{}", root.display(), std::env::var("PATH").unwrap_or_default()));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_steps_of_the_page_install_a_configuration_that_the_unit_accepts() {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["etc/systemd/system", "usr/local/bin", "usr/local/sbin"] {
+        fs::create_dir_all(root.path().join(folder)).unwrap();
+    }
+    let steps = steps("target/release/corsgate");
+    let steps: Vec<&str> =
+        steps.lines().filter(|line| !line.starts_with("make") && !line.starts_with("useradd")).collect();
+    run_below(root.path(), &steps.join("\n"));
+    let unit = fs::read_to_string(root.path().join("etc/systemd/system/corsgate@.service")).unwrap();
+    let check = unit.lines().find_map(|line| line.strip_prefix("ExecStartPre=")).unwrap();
+    run_below(root.path(), &format!("{}/usr/local/bin/{check}", root.path().display()));
+    let log = fs::read_to_string(root.path().join("systemctl.log")).unwrap();
+    assert_eq!(log, "daemon-reload\nenable --now corsgate@blue\n");
+}
+
+/// certbot keeps keys in folders of root. The hook copies them, and `check` accepts the copies.
+#[test]
+fn the_certbot_hook_installs_certificates_and_reloads() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, tls) = (root.path().join("live/api"), root.path().join("tls"));
+    fs::create_dir_all(&live).unwrap();
+    let authority = Authority::new("authority");
+    for _renewal in 0..2 {
+        let certificate = authority.issue(&["api.example"]);
+        for (name, contents) in certificate.files("api") {
+            let name = if name.ends_with(".key") { "privkey.pem" } else { "fullchain.pem" };
+            fs::write(live.join(name), contents).unwrap();
+        }
+        let (live, tls) = (live.display(), tls.display());
+        run_below(
+            root.path(),
+            &format!("export RENEWED_LINEAGE={live} TLS={tls} GROUP=$(id -gn)\nconf/certbot/corsgate"),
+        );
+    }
+    let mode = |name: &str| fs::metadata(tls.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(""), mode("api.key"), mode("api.crt")), (0o750, 0o640, 0o640));
+    let config = "listeners: [{ address: 127.0.0.1:443, tls: { certificates: [{ cert: tls/api.crt, key: tls/api.key }] } }]\n\
+                  services: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:8000 }] } }]\n";
+    fs::write(root.path().join("corsgate.yaml"), config).unwrap();
+    let output = run_in(root.path(), &["check", "--config", "corsgate.yaml"]);
+    assert_eq!(output.code, 0, "{}", output.stdout);
+    let log = fs::read_to_string(root.path().join("systemctl.log")).unwrap();
+    assert_eq!(log, "try-reload-or-restart corsgate@*\n".repeat(2));
+    // The page puts it where certbot runs it.
+    let below_etc = root.path().join("etc/letsencrypt/renewal-hooks/deploy/corsgate");
+    let install = steps("certbot certonly").lines().next().unwrap().to_owned();
+    run_below(root.path(), &install);
+    assert_eq!(fs::metadata(below_etc).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+// --- The Debian package
+
+#[test]
+fn every_file_of_the_debian_package_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let section = manifest.split("[package.metadata.deb]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+    let assets = section.split("assets = [").nth(1).unwrap();
+    // Source, target and mode.
+    let assets: Vec<Vec<&str>> = assets
+        .lines()
+        .map(|line| line.split('"').skip(1).step_by(2).collect())
+        .filter(|a: &Vec<_>| a.len() == 3)
+        .collect();
+    assert!(assets.len() >= 8, "{assets:?}");
+    let installed = |target: &str, source: &str| match target.ends_with('/') {
+        true => format!("/{target}{}", source.rsplit('/').next().unwrap()),
+        false => format!("/{target}"),
+    };
+    let paths: Vec<String> = assets.iter().map(|asset| installed(asset[1], asset[0])).collect();
+    for asset in &assets {
+        match asset[0] {
+            "target/release/corsgate" | "docs/*.md" => {}
+            source => {
+                let mode = fs::metadata(root.join(source)).unwrap_or_else(|error| panic!("{source}: {error}"));
+                let executable = mode.permissions().mode() & 0o111 != 0;
+                assert_eq!(executable, asset[2] == "755", "{source}");
+            }
+        }
+    }
+    for needed in ["/usr/bin/corsgate", "/usr/sbin/corsgate-upgrade", "/usr/lib/systemd/system/corsgate@.service"] {
+        assert!(paths.iter().any(|path| path == needed), "{needed}: {paths:?}");
+    }
+    // An upgrade of the package keeps what the operator has changed.
+    let conffiles: Vec<&str> = section
+        .split("conf-files = [")
+        .nth(1)
+        .unwrap()
+        .split(']')
+        .next()
+        .unwrap()
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .collect();
+    let below_etc: Vec<&str> = paths.iter().map(String::as_str).filter(|path| path.starts_with("/etc/")).collect();
+    assert_eq!(conffiles, below_etc);
+    assert!(
+        unit().contains(" check --config /etc/corsgate/corsgate.yaml\n")
+            && conffiles.contains(&"/etc/corsgate/corsgate.yaml")
+    );
+    for script in ["postinst", "prerm", "postrm"] {
+        let checked = Command::new("sh").arg("-n").arg(conf("debian").join(script)).status().unwrap();
+        assert!(checked.success(), "{script}");
+    }
+    let page = fs::read_to_string(root.join("docs/deployment.md")).unwrap();
+    assert!(page.contains(&format!("target/debian/corsgate_{}-1_amd64.deb", env!("CARGO_PKG_VERSION"))));
 }
 
 /// A `systemctl` that knows the subcommands of the script, and runs the commands of the unit.
