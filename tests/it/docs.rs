@@ -119,6 +119,19 @@ fn every_configuration_in_the_documents_gives_the_shown_report() {
     assert!(seen >= 3, "only {seen} were found");
 }
 
+/// `check --deny-warnings`, without a process for each.
+#[test]
+fn every_recipe_is_valid_without_warnings() {
+    let mut recipes = blocks(&root().join("docs/recipes.md"));
+    recipes.retain(|block| block.language == "yaml");
+    assert!(recipes.len() >= 10, "only {} were found", recipes.len());
+    for recipe in recipes {
+        let Loaded { snapshot, mut problems } = corpus::read(&recipe.text);
+        problems.retain(|problem| problem.kind.severity() > corsgate::problem::Severity::Hint);
+        assert!(snapshot.is_some() && problems.is_empty(), "{problems}\n{}", recipe.text);
+    }
+}
+
 #[test]
 fn every_command_in_the_documents_prints_the_shown_output() {
     let upstream = Upstream::start(|request| {
@@ -134,11 +147,14 @@ fn every_command_in_the_documents_prints_the_shown_output() {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     for file in documents() {
         let blocks = blocks(&file);
+        // The configuration for curl: the last of the document, at first the walkthrough.
+        let mut served = None;
         for (i, block) in blocks.iter().enumerate() {
             if block.language == "yaml" {
                 // Commands use the last configuration before them that is valid.
                 if corpus::read(&block.text).snapshot.is_some() {
                     fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
+                    served = Some(&block.text);
                 }
             }
             for command in block.text.lines().filter(|_| block.language == "sh") {
@@ -183,7 +199,11 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                     ["curl", ..] => {
                         curls += 1;
                         let shown = blocks.get(i + 1).filter(|next| next.language == "http");
-                        compare(&curl(command, &walkthrough), &shown.expect("what a curl prints is shown").text);
+                        let shown = &shown.expect("what a curl prints is shown").text;
+                        match served {
+                            Some(config) => compare(&curl(command, &serve(config, &upstream)), shown, command),
+                            None => compare(&curl(command, &walkthrough), shown, command),
+                        }
                     }
                     ["docker", ..] => check_docker(command),
                     // Tested with real processes in tests/it/upgrade.rs.
@@ -304,14 +324,26 @@ fn curl(command: &str, gateway: &Gateway) -> client::Response {
             url => target = Some(url.strip_prefix("http://127.0.0.1:9080").unwrap()),
         }
     }
+    if headers.iter().all(|(name, _)| *name != "Host") {
+        headers.push(("Host", "127.0.0.1:9080"));
+    }
     client::fetch(gateway.address(), method, target.unwrap(), &headers)
 }
 
+/// A gateway with a configuration of a document: its listener is 127.0.0.1:9080, and all its nodes are this upstream.
+fn serve(config: &str, upstream: &Upstream) -> Gateway {
+    let config = config.replace("address: 127.0.0.1:9080", "address: \"{listen}\"");
+    let config = config.replace("admin: {}", "admin: { address: \"{admin}\" }");
+    let nodes = regex::Regex::new(r"nodes: \[\{ address: [^ ]+ \}\]").unwrap();
+    let node = format!("nodes: [{{ address: \"{}\" }}]", upstream.address());
+    Gateway::start(&nodes.replace_all(&config, node.as_str()))
+}
+
 /// Compares the status and every shown field, and asserts that there is no other CORS field.
-fn compare(response: &client::Response, shown: &str) {
+fn compare(response: &client::Response, shown: &str, command: &str) {
     let mut lines = shown.lines();
     let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    assert_eq!(response.status, status);
+    assert_eq!(response.status, status, "{command}");
     let mut expected: Vec<(String, String)> =
         lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())).collect();
     let mut got = response.headers.clone();
@@ -319,7 +351,7 @@ fn compare(response: &client::Response, shown: &str) {
     got.retain(|field| field.0.starts_with("access-control-") || field.0 == "vary" || expected.contains(field));
     expected.sort();
     got.sort();
-    assert_eq!(got, expected);
+    assert_eq!(got, expected, "{command}");
 }
 
 /// The words of a shell command; the documents quote with single quotes only.
