@@ -19,23 +19,30 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit of the response in bytes; explanations are shorter.
 const LONGEST: u64 = 16 << 20;
 
-const HINT: &str = "give the address of the admin listener, as in `--admin http://127.0.0.1:9180`";
+/// For an address that the user gave.
+const HINT: &str = "give the address that the running corsgate has as `admin.address` in its configuration";
+/// For the default address, which the user may not know.
+const HINT_WITHOUT_ADDRESS: &str = "this is the default address: if your configuration has another `admin.address`, give it with `--admin http://HOST:PORT`";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The request's X-Request-Id, from the access log, the status page, or with `debug_header` from the response
     #[arg(value_name = "REQUEST_ID")]
     id: String,
-    /// The URL of the admin listener
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
-    admin: String,
+    /// The URL of the admin listener [default: http://127.0.0.1:9180]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
     /// How to print the explanation
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
 
 pub(super) fn run(Arguments { id, admin, format }: &Arguments) -> ExitCode {
-    match ask(id, admin, *format) {
+    let (admin, hint) = match admin {
+        Some(admin) => (admin.as_str(), HINT),
+        None => (DEFAULT_ADMIN, HINT_WITHOUT_ADDRESS),
+    };
+    match ask(id, admin, hint, *format) {
         Ok(text) => {
             // The server can be any process: its response must not control the terminal.
             print(&text.lines().map(|line| printable(line) + "\n").collect::<String>());
@@ -49,7 +56,7 @@ pub(super) fn run(Arguments { id, admin, format }: &Arguments) -> ExitCode {
     }
 }
 
-fn ask(id: &str, admin: &str, format: Format) -> Result<String, String> {
+fn ask(id: &str, admin: &str, hint: &str, format: Format) -> Result<String, String> {
     let query = match format {
         Format::Text => "",
         Format::Json => "?format=json",
@@ -57,7 +64,7 @@ fn ask(id: &str, admin: &str, format: Format) -> Result<String, String> {
     let base = admin.trim_end_matches('/');
     let base = match base.split_once("://") {
         Some(("http", _)) => base.to_owned(),
-        Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; {HINT}")),
+        Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
         None => format!("http://{base}"),
     };
     if id.is_empty() {
@@ -77,7 +84,7 @@ fn ask(id: &str, admin: &str, format: Format) -> Result<String, String> {
     match response {
         Ok((status, true, text)) if status.is_success() => Ok(text),
         Ok((_, true, text)) => Err(text.trim().to_owned()),
-        Ok((_, false, _)) => Err(format!("the server at {base} is not an admin listener; {HINT}")),
-        Err(error) => Err(format!("cannot ask {base}: {error}; {HINT}")),
+        Ok((_, false, _)) => Err(format!("the server at {base} is not an admin listener; {hint}")),
+        Err(error) => Err(format!("cannot ask {base}: {error}; {hint}")),
     }
 }

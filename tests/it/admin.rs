@@ -438,15 +438,24 @@ fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
     assert_eq!(run(&["why", "nobody", "--admin", &gateway.admin().to_string()]).stderr, output.stderr);
     let nobody = format!("http://127.0.0.1:{}", crate::support::gateway::free_port());
     let public = format!("http://{}", gateway.address());
-    for url in [nobody.as_str(), "127.0.0.1:1", "ftp://127.0.0.1", "https://127.0.0.1:9180", "no sense", &public] {
+    let address = "give the address that the running corsgate has as `admin.address`";
+    for (url, remedy) in [
+        (nobody.as_str(), address),
+        ("127.0.0.1:1", address),
+        ("ftp://127.0.0.1", "the admin listener uses plain http; write `http://`"),
+        ("https://127.0.0.1:9180", "the admin listener uses plain http; write `http://`"),
+        ("no sense", address),
+        (&public, address),
+    ] {
         let output = run(&["why", "nobody", "--admin", url]);
         assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{url}");
-        assert!(
-            output.stderr.contains("give the address of the admin listener, as in `--admin http://127.0.0.1:9180`"),
-            "{url}: {}",
-            output.stderr
-        );
+        assert!(output.stderr.contains(remedy), "{url}: {}", output.stderr);
     }
+    // The default address is not proposed again after it failed. Another process of this machine may answer there.
+    let output = run(&["why", "nobody"]);
+    assert!(!output.stderr.contains("--admin http://127.0.0.1:9180"), "{}", output.stderr);
+    let failed = output.stderr.contains("cannot ask") || output.stderr.contains("is not an admin listener");
+    assert_eq!(output.stderr.contains("give it with `--admin http://HOST:PORT`"), failed, "{}", output.stderr);
 }
 
 #[test]
