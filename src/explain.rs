@@ -35,6 +35,7 @@ pub(crate) mod effective;
 mod exchange;
 pub mod fetch;
 mod fix;
+mod listener;
 mod notes;
 mod question;
 mod render;

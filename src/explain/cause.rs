@@ -5,7 +5,7 @@ mod diagnosis;
 mod near_miss;
 mod route_config;
 
-pub(super) use self::diagnosis::{Diagnosis, known_in_other_case, routes_of_host, routes_of_path};
+pub(super) use self::diagnosis::{Diagnosis, is_own_behind_tls, known_in_other_case, routes_of_host, routes_of_path};
 pub use self::near_miss::NearMiss;
 pub(super) use self::route_config::RouteConfig;
 
@@ -99,6 +99,14 @@ pub enum Cause {
     },
     /// The preflight requests more headers than the gateway reads.
     HeaderListTooLong,
+    /// The request is the site's own over https, but the gateway sees it as plain `http:`, because another component
+    /// ends TLS and is not a trusted proxy that says so.
+    TlsInFront {
+        /// What this leads to.
+        effect: TlsEffect,
+        /// The file has `trusted_proxies`.
+        trusted: bool,
+    },
     /// The request has credentials, and the policy does not allow them.
     CredentialsNotAllowed {
         /// The policy allows any origin with `*`, which browsers do not accept with credentials.
@@ -108,6 +116,15 @@ pub enum Cause {
     Upstream(NetworkError),
     /// `expose_headers` does not have these names.
     NotExposed(Vec<String>),
+}
+
+/// What happens if the gateway takes https for plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsEffect {
+    /// This origin of the site itself counts as foreign.
+    ForeignOrigin(String),
+    /// `redirect_to_https` redirects each request to its own URL.
+    RedirectLoop,
 }
 
 /// Why an `Origin` is not a serialised origin.
@@ -190,6 +207,14 @@ impl Cause {
                 "the preflight asks for more than {MAX_NAMES} headers, or for more than {MAX_NAMES_BYTES} bytes of \
                  names; the gateway does not allow such a list"
             ),
+            Cause::TlsInFront { effect: TlsEffect::ForeignOrigin(origin), .. } => format!(
+                "TLS ends in front of corsgate, which sees plain http and so takes the site's own origin {origin} for a \
+                 foreign one"
+            ),
+            Cause::TlsInFront { effect: TlsEffect::RedirectLoop, .. } => {
+                "TLS ends in front of corsgate, which sees plain http and redirects every request to the URL that it has"
+                    .into()
+            }
             Cause::CredentialsNotAllowed { any_origin: true } => {
                 "the request has credentials, but the policy allows any origin with `*`, which works only without \
                  credentials"
@@ -262,6 +287,15 @@ impl Cause {
                 }
             }
             Cause::HeaderListTooLong => "Let the page send fewer headers.".into(),
+            Cause::TlsInFront { trusted: false, .. } => {
+                "Set `trusted_proxies` to the address of the component that ends TLS, and let it send \
+                 `X-Forwarded-Proto: https`."
+                    .into()
+            }
+            Cause::TlsInFront { trusted: true, .. } => {
+                "Check that the component that ends TLS is in `trusted_proxies` and sends `X-Forwarded-Proto: https`."
+                    .into()
+            }
             Cause::CredentialsNotAllowed { .. } => {
                 "If the page needs no cookies, remove `credentials: 'include'` from its fetch().".into()
             }
@@ -299,8 +333,8 @@ impl Cause {
     }
 
     /// The codes that only `explain` has. The gateway does not know these causes, or has a more general code for them.
-    pub const CODES: [&'static str; 5] =
-        ["credentials_not_allowed", "not_exposed", "origin_lost", "policy_off", "upstream"];
+    pub const CODES: [&'static str; 6] =
+        ["credentials_not_allowed", "not_exposed", "origin_lost", "policy_off", "tls_in_front", "upstream"];
 
     /// A stable code for programs: the gateway's code for this cause, or one of [`CODES`](Self::CODES).
     pub fn code(&self) -> &'static str {
@@ -318,6 +352,7 @@ impl Cause {
             Cause::MethodNotAllowed { .. } => "method_not_allowed",
             Cause::HeadersNotAllowed { .. } => "header_not_allowed",
             Cause::HeaderListTooLong => "header_list_too_long",
+            Cause::TlsInFront { .. } => "tls_in_front",
             Cause::CredentialsNotAllowed { .. } => "credentials_not_allowed",
             Cause::Upstream(_) => "upstream",
             Cause::NotExposed(_) => "not_exposed",

@@ -68,6 +68,8 @@ pub enum NetworkError {
     Method(String),
     /// `Access-Control-Allow-Headers` does not allow the header, in lower case.
     Header(String),
+    /// More than 20 redirects.
+    TooManyRedirects,
 }
 
 /// The request to which a response belongs.
@@ -287,6 +289,9 @@ impl Fetch<'_> {
             NetworkError::Header(name) => format!(
                 "request header field {name} is not allowed by Access-Control-Allow-Headers in preflight response"
             ),
+            NetworkError::TooManyRedirects => {
+                return format!("fetch at {url} from origin '{}' failed: too many redirects.", self.origin);
+            }
         };
         format!("fetch at {url} from origin '{}' is blocked by CORS policy: {fault}.", self.origin)
     }
@@ -410,6 +415,7 @@ impl fmt::Display for NetworkError {
             Self::MalformedList(name) => write!(f, "{name} is not a valid list"),
             Self::Method(method) => write!(f, "Access-Control-Allow-Methods does not allow the method {method}"),
             Self::Header(name) => write!(f, "Access-Control-Allow-Headers does not allow the header {name}"),
+            Self::TooManyRedirects => f.write_str("the browser gives up after 20 redirects"),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Notes of an explanation: facts beside the cause that the reader needs to know.
 
-use super::cause::{Cause, case_advice, known_in_other_case};
+use super::cause::{Cause, case_advice, is_own_behind_tls, known_in_other_case};
 use super::fetch::{Credentials, NetworkError, PreflightCacheEntry, Stage};
+use super::listener::https_port;
 use super::question::{Question, QuestionSource};
-use super::simulation::{self, PageResult, Simulation};
-use crate::cors::{Headers as _, Scheme};
+use super::simulation::{PageResult, Simulation};
+use crate::cors::{Headers as _, Reason, Scheme};
 use crate::decide::Action;
 use crate::domain::{is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
@@ -38,7 +39,7 @@ pub(super) fn notes(
         );
     }
     if is_mixed_content(question) {
-        let instead = match https_port(snapshot, question) {
+        let instead = match https_port(snapshot, &question.url) {
             Some(443) => format!("use https://{}", split_port(&question.url.authority).0),
             Some(port) => format!("use https://{}:{port}", split_port(&question.url.authority).0),
             None => "no listener of this file has TLS".to_owned(),
@@ -49,6 +50,15 @@ pub(super) fn notes(
         ));
     }
     notes.extend(note_on_port(snapshot, question));
+    let is_foreign = last.exchange.verdict.outcome.reason() == Some(Reason::OriginNotAllowed);
+    if is_foreign && cause.is_none() && is_own_behind_tls(question, last) {
+        notes.push(
+            "TLS ends in front of corsgate, which sees plain http and so takes the site's own origin for a foreign one: \
+             set `trusted_proxies`, and let that component send `X-Forwarded-Proto: https`. With \
+             `disallowed_origins: reject` corsgate would refuse this request."
+                .to_owned(),
+        );
+    }
     if let (PageResult::Blocked(_), Action::Forward(_), Stage::Request) =
         (&simulation.result, last.exchange.verdict.action, last.stage)
     {
@@ -93,20 +103,14 @@ pub(super) fn notes(
     notes
 }
 
-/// Mixed Content, "should fetching request be blocked". Browsers do not block requests to the same machine.
+/// Mixed Content, "should fetching request be blocked". Browsers do not block requests to the same machine. A recorded
+/// request was not blocked.
 fn is_mixed_content(question: &Question) -> bool {
     let host = split_port(&question.url.authority).0;
-    question.url.scheme == Scheme::Http && question.origin().starts_with("https://") && !is_loopback_host(host)
-}
-
-/// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,
-/// or the port of the first TLS listener.
-fn https_port(snapshot: &Snapshot, question: &Question) -> Option<u16> {
-    let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
-    let mut ports = with_tls.map(|listener| listener.address.port());
-    simulation::redirect(snapshot, &question.url)
-        .or_else(|| ports.clone().find(|port| *port == 443))
-        .or_else(|| ports.next())
+    matches!(question.source, QuestionSource::Page)
+        && question.url.scheme == Scheme::Http
+        && question.origin().starts_with("https://")
+        && !is_loopback_host(host)
 }
 
 /// Warns if the URL names a port that no listener has. Not for recorded requests, which did arrive, nor for default

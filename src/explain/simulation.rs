@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use super::Preflight;
 use super::exchange::Exchange;
+use super::listener::Reached;
 use super::question::{Question, QuestionSource, Target};
 use crate::cors::{Headers as _, Scheme};
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
@@ -31,6 +32,8 @@ pub(super) struct Simulation<'s> {
 pub(super) struct Step<'s> {
     pub(super) stage: Stage,
     pub(super) url: Target,
+    /// The scheme with which the gateway decides; not that of the URL if TLS ends in front of corsgate.
+    pub(super) scheme: Scheme,
     pub(super) method: Method,
     /// The origin of the request; after some redirects `null` instead of the page's origin.
     pub(super) origin: String,
@@ -144,6 +147,10 @@ impl<'s> Simulation<'s> {
                 Action::Refuse(_) => return Simulation { result: PageResult::Rejected, ..simulation },
                 Action::Forward(_) | Action::AnswerPreflight(_) => None,
             };
+            // A redirect to the URL itself never ends: browsers give up after 20.
+            if next.as_ref() == Some(&url) {
+                return Simulation { result: PageResult::Blocked(NetworkError::TooManyRedirects), ..simulation };
+            }
             let Some(next) = next.filter(|_| hop < MAX_REDIRECTS) else {
                 let can_read = |name: &str| !is_cors || fetch.can_read(&response, name);
                 let unreadable: Vec<String> = question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
@@ -227,26 +234,24 @@ impl<'s> Step<'s> {
                 headers.append(name, value);
             }
         }
+        let reached = Reached::of(snapshot, url);
+        let scheme = match question.source {
+            QuestionSource::Page => reached.scheme(snapshot, url),
+            // As the gateway saw it.
+            QuestionSource::Request | QuestionSource::Preflight(_) => url.scheme,
+        };
         let request = Request {
             method: &method,
             path: url.path().as_bytes(),
             target_length: url.path_and_query.len(),
             version: Version::HTTP_11,
-            scheme: url.scheme,
+            scheme,
             authority: Some(&url.authority),
             headers: &headers,
             framing: Framing::Clear,
-            connection: ConnectionFacts { redirect: redirect(snapshot, url), ..ConnectionFacts::default() },
+            connection: ConnectionFacts { redirect: reached.redirect(), ..ConnectionFacts::default() },
         };
         let exchange = Exchange::of(snapshot, &request, &url.path_and_query, || question.upstream.clone());
-        Step { stage, url: url.clone(), method, origin: origin.to_owned(), fields, headers, exchange }
+        Step { stage, url: url.clone(), scheme, method, origin: origin.to_owned(), fields, headers, exchange }
     }
-}
-
-/// The https port to which the file redirects a plain URL. This is the setting of the plain listener with the URL's
-/// port, or of the first plain listener if no port matches, because a load balancer often maps ports.
-pub(super) fn redirect(snapshot: &Snapshot, url: &Target) -> Option<u16> {
-    let plain = || snapshot.listeners().iter().filter(|listener| listener.tls.is_none());
-    let listener = plain().find(|listener| listener.address.port() == url.port()).or_else(|| plain().next());
-    listener.filter(|_| url.scheme == Scheme::Http)?.redirect
 }

@@ -337,6 +337,13 @@ fn a_recorded_request_is_explained() {
         (RecordedRequest { credentials: Credentials::Omit, ..actual }, "allowed_exact", "", false),
         (RecordedRequest { origin: None, ..actual }, "no_origin", "", false),
         (RecordedRequest { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
+        // TLS ended in front of corsgate: the site's own request looks like one from https to plain http.
+        (
+            RecordedRequest { scheme: Scheme::Http, origin: Some("https://API.example"), ..actual },
+            "origin_not_allowed",
+            "tls_in_front",
+            false,
+        ),
         (RecordedRequest { path: "/a/../b", ..actual }, "ambiguous_path", "ambiguous_path", false),
         (RecordedRequest { authority: "api example", ..actual }, "bad_host", "bad_host", false),
         (
@@ -366,6 +373,10 @@ fn a_recorded_request_is_explained() {
         let text = text(&explanation, Paint::Plain, Width::DEFAULT);
         assert!(says(&text, phrase), "{phrase}\n{text}");
     }
+    // A request that has arrived was not blocked as mixed content.
+    let plain = RecordedRequest { scheme: Scheme::Http, origin: Some("https://b.example"), ..actual };
+    let explanation = explain(&Question::recorded(&plain), &configuration);
+    assert!(!text(&explanation, Paint::Plain, Width::DEFAULT).contains("mixed content"));
     // The request as it was received, even where a browser would write it differently.
     let odd = RecordedRequest { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
@@ -378,7 +389,8 @@ fn a_recorded_request_is_explained() {
 /// A redirect to https is followed. A same-origin request continues unchanged; a cross-origin one loses its Origin.
 #[test]
 fn a_redirect_to_https_is_followed() {
-    let folder = Folder::with(&SMALL.replace("9080 }", "9080, redirect_to_https: true }"));
+    let folder =
+        Folder::with(&SMALL.replace("9080 }]", "9080, redirect_to_https: true }]\ntrusted_proxies: [10.0.0.1]"));
     let own = folder.ask("explain --origin http://api.example --method POST http://api.example/orders");
     assert_eq!(own.code, REFUSED, "{}", own.stdout);
     assert!(own.stdout.contains("Location: https://api.example/orders"), "{}", own.stdout);
@@ -390,6 +402,27 @@ fn a_redirect_to_https_is_followed() {
     assert!(foreign.stdout.contains("> Origin: null"), "{}", foreign.stdout);
     assert!(says(&foreign.stdout, "(redirected from 'http://api.example/orders')"), "{}", foreign.stdout);
     assert_eq!(foreign.code, REFUSED);
+}
+
+/// If no listener speaks TLS, another component decrypts https. Only a trusted proxy can tell the gateway so.
+#[test]
+fn tls_in_front_of_corsgate_is_recognised() {
+    let reject = SMALL.replace("max_age: 600", "max_age: 600, disallowed_origins: reject");
+    let own = "explain --origin https://rej.test --method POST https://rej.test/api";
+    let trusting = format!("trusted_proxies: [10.0.0.1]\n{reject}");
+    for (config, code, phrase) in [
+        (reject.as_str(), REFUSED, "TLS ends in front of corsgate, which sees plain http"),
+        (reject.as_str(), REFUSED, "Set `trusted_proxies` to the address"),
+        (reject.as_str(), REFUSED, "403 Forbidden"),
+        (trusting.as_str(), ALLOWED, "(same_origin)"),
+        (SMALL, ALLOWED, "With `disallowed_origins: reject` corsgate would refuse this request."),
+    ] {
+        let output = Folder::with(config).ask(own);
+        assert_eq!(output.code, code, "{config}\n{}", output.stdout);
+        assert!(says(&output.stdout, phrase), "{config}\n{}", output.stdout);
+    }
+    let trusting = Folder::with(&trusting).ask(own);
+    assert!(!trusting.stdout.contains("TLS ends"), "{}", trusting.stdout);
 }
 
 /// Statements about https and ports follow the listeners of the file.

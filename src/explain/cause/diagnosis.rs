@@ -1,13 +1,13 @@
 //! Finds the cause of a refusal, and its place in the file.
 
 use super::near_miss::NearMiss;
-use super::{Cause, InvalidOrigin, RouteConfig};
+use super::{Cause, InvalidOrigin, RouteConfig, TlsEffect};
 use crate::config::Document;
-use crate::cors::{self, MAX_ORIGIN, OriginPattern};
+use crate::cors::{self, MAX_ORIGIN, OriginPattern, Scheme};
 use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, NetworkError};
-use crate::explain::question::Question;
+use crate::explain::question::{Question, QuestionSource};
 use crate::explain::simulation::{PageResult, Simulation, Step};
 use crate::notation::List;
 use crate::problem::{KeyPath, PathStep, nearest};
@@ -44,6 +44,14 @@ impl Diagnosis {
         {
             return Self::of_refusal(refusal, last, snapshot, document);
         }
+        let trusted = !snapshot.trusted_proxies().is_empty();
+        let tls_in_front = |effect| {
+            let at = trusted.then(|| KeyPath(vec![PathStep::Key("trusted_proxies".into())]));
+            Diagnosis { cause: Some(Cause::TlsInFront { effect, trusted }), at }
+        };
+        if let (Action::Redirect(_), Some(NetworkError::TooManyRedirects)) = (verdict.action, error) {
+            return tls_in_front(TlsEffect::RedirectLoop);
+        }
         let Some(config) = config else { return none };
         let Some(reason) = verdict.outcome.reason() else { return none };
         // The browser checks credentials before methods and headers. The gateway cannot: a preflight has none.
@@ -74,6 +82,9 @@ impl Diagnosis {
             }
             cors::Reason::OriginNull => (Cause::OriginNull, config.origins_at()),
             cors::Reason::OriginInvalid => (Cause::OriginInvalid(invalid_origin(question)), None),
+            cors::Reason::OriginNotAllowed if is_own_behind_tls(question, last) => {
+                return tls_in_front(TlsEffect::ForeignOrigin(last.origin.clone()));
+            }
             cors::Reason::OriginNotAllowed | cors::Reason::SameOrigin | cors::Reason::NoOrigin => {
                 let near_miss = NearMiss::find(&config, &last.origin);
                 let at = near_miss.as_ref().map(|(_, at)| at.clone()).or_else(|| config.origins_at());
@@ -157,6 +168,15 @@ impl Diagnosis {
         };
         Diagnosis { cause: Some(cause), at }
     }
+}
+
+/// Whether the Origin of a request is that of its own URL, except that the gateway sees plain http. A page on https
+/// cannot send requests to plain http, so for a recorded request this means that another component ended TLS.
+pub(in crate::explain) fn is_own_behind_tls(question: &Question, step: &Step<'_>) -> bool {
+    let over_tls = step.url.scheme == Scheme::Https || !matches!(question.source, QuestionSource::Page);
+    let authority = step.url.authority.strip_suffix(":443").unwrap_or(&step.url.authority);
+    let is_own = step.origin.strip_prefix("https://").is_some_and(|own| own.eq_ignore_ascii_case(authority));
+    step.scheme == Scheme::Http && over_tls && is_own
 }
 
 // --- methods

@@ -77,7 +77,7 @@ impl<'d> RouteConfig<'d> {
         let facts = CorsRequest {
             method: &step.method,
             headers: &step.headers,
-            scheme: step.url.scheme,
+            scheme: step.scheme,
             authority: &step.url.authority,
         };
         let sets = origin_sets(self.document);

@@ -103,6 +103,7 @@ impl FixContext<'_> {
             Cause::RefusedByGateway { .. }
             | Cause::OriginLost { .. }
             | Cause::OriginInvalid(_)
+            | Cause::TlsInFront { .. }
             | Cause::HeaderListTooLong => Vec::new(),
         }
     }

@@ -132,7 +132,7 @@ fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> 
         let decision = policy.decide(&CorsRequest {
             method: &step.method,
             headers: &step.headers,
-            scheme: step.url.scheme,
+            scheme: step.scheme,
             authority: &step.url.authority,
         });
         let mut response = Head::new(http::StatusCode::OK);

@@ -1,0 +1,69 @@
+//! The listener that a URL reaches, as far as the file tells, and the scheme that the gateway sees there.
+
+use super::question::Target;
+use crate::cors::Scheme;
+use crate::snapshot::{Listener, Snapshot};
+
+/// The listener of a URL.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached<'s> {
+    /// None if no listener fits.
+    listener: Option<&'s Listener>,
+    /// An https URL reaches a listener without TLS: another component decrypts the connection.
+    pub(super) tls_in_front: bool,
+}
+
+impl<'s> Reached<'s> {
+    /// The listener with the URL's port. If no listener has the port, the first listener that fits the scheme, because
+    /// load balancers often map ports.
+    pub(super) fn of(snapshot: &'s Snapshot, url: &Target) -> Self {
+        let all = || snapshot.listeners().iter().map(|listener| &**listener);
+        let with_port = || all().filter(|listener| listener.address.port() == url.port());
+        let plain = || all().filter(|listener| listener.tls.is_none());
+        match url.scheme {
+            Scheme::Http => {
+                let listener = with_port().find(|listener| listener.tls.is_none()).or_else(|| plain().next());
+                Reached { listener, tls_in_front: false }
+            }
+            Scheme::Https => {
+                let is_tls = |listener: &&Listener| listener.tls.is_some();
+                if with_port().next().is_none() || with_port().any(|listener| is_tls(&listener)) {
+                    let listener = with_port().find(is_tls).or_else(|| all().find(is_tls));
+                    if listener.is_some() {
+                        return Reached { listener, tls_in_front: false };
+                    }
+                }
+                // A listener that redirects to https is meant for plain requests.
+                let listener = with_port()
+                    .next()
+                    .or_else(|| plain().find(|listener| listener.redirect.is_none()))
+                    .or_else(|| plain().next());
+                Reached { listener, tls_in_front: true }
+            }
+        }
+    }
+
+    /// The scheme with which the gateway decides. Behind TLS of another component it is https only if that component
+    /// is a trusted proxy, which then says so in `X-Forwarded-Proto`.
+    pub(super) fn scheme(self, snapshot: &Snapshot, url: &Target) -> Scheme {
+        match self.tls_in_front && snapshot.trusted_proxies().is_empty() {
+            true => Scheme::Http,
+            false => url.scheme,
+        }
+    }
+
+    /// The https port to which the listener redirects plain requests.
+    pub(super) fn redirect(self) -> Option<u16> {
+        self.listener?.redirect
+    }
+}
+
+/// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,
+/// or the port of the first TLS listener.
+pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
+    let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
+    let mut ports = with_tls.map(|listener| listener.address.port());
+    (Reached::of(snapshot, url).redirect().filter(|_| url.scheme == Scheme::Http))
+        .or_else(|| ports.clone().find(|port| *port == 443))
+        .or_else(|| ports.next())
+}
