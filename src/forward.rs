@@ -9,6 +9,7 @@
 //! `error_while_proxy` Pingora starts the next attempt, or calls `fail_to_proxy`.
 
 mod attempts;
+mod early_response;
 mod request;
 mod response;
 mod timeouts;
@@ -92,6 +93,29 @@ impl Gateway {
     /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         Gateway { live, recorder, request_ids: RequestIds::new() }
+    }
+
+    /// Records a request whose session still exists.
+    fn record(&self, session: &Session, e: Option<&Error>, ctx: &mut Ctx) {
+        if ctx.timing.is_empty() {
+            return;
+        }
+        let session = session.as_downstream();
+        let (authority, target) = authority_and_target(session.req_header());
+        let line = RequestLine {
+            method: &session.req_header().method,
+            authority,
+            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
+            version: session.req_header().version,
+            headers: &session.req_header().headers,
+        };
+        let failure = e.map(|e| match expired_timeout(session) {
+            Some(Expired::Deadline) => "timeouts.total",
+            Some(Expired::Idle) => "idle",
+            None => e.etype().as_str(),
+        });
+        let status = session.response_written().map(|response| response.status);
+        ctx.record(Some(line), status, session.body_bytes_sent(), failure);
     }
 }
 
@@ -372,25 +396,14 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
-        if ctx.timing.is_empty() {
-            return;
-        }
-        let session = session.as_downstream();
-        let (authority, target) = authority_and_target(session.req_header());
-        let line = RequestLine {
-            method: &session.req_header().method,
-            authority,
-            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
-            version: session.req_header().version,
-            headers: &session.req_header().headers,
-        };
-        let failure = e.map(|e| match expired_timeout(session) {
-            Some(Expired::Deadline) => "timeouts.total",
-            Some(Expired::Idle) => "idle",
-            None => e.etype().as_str(),
+        self.record(session, e, ctx);
+        let http2 = ctx.forwarded_route().is_some_and(|(route, generation)| {
+            generation.upstream(route.upstream).settings().http2
         });
-        let status = session.response_written().map(|response| response.status);
-        ctx.record(Some(line), status, session.body_bytes_sent(), failure);
+        // Without an error the response is complete.
+        if http2 && e.is_none() {
+            early_response::finish_connection(session).await;
+        }
     }
 
     /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is

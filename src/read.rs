@@ -14,5 +14,7 @@ mod stream;
 pub(crate) mod watchdog;
 
 pub(crate) use self::client::{Client, ClientTls};
-pub(crate) use self::connection::{ClientConnection, OVER_LIMIT_TIMEOUT};
+pub(crate) use self::connection::{
+    ClientConnection, LINGERING_CLOSE_BYTES, LINGERING_CLOSE_TIMEOUT, OVER_LIMIT_TIMEOUT,
+};
 pub(crate) use self::stream::ClientStream;

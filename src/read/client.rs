@@ -1,11 +1,12 @@
 //! What the hooks know about the connection of a request: address, listener, TLS, state.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
+use pingora::apps::ReusedHttpStream;
 use pingora::protocols::Ssl;
 use pingora::protocols::http::ServerSession;
 
@@ -30,6 +31,8 @@ pub(crate) struct Client {
     pub(super) capacity: Capacity,
     pub(super) progress: Progress,
     pub(super) counts: Open,
+    /// See [`Client::keep`].
+    kept: Mutex<Option<ReusedHttpStream>>,
 }
 
 /// Result of the TLS handshake.
@@ -55,7 +58,17 @@ impl Client {
         counts: Open,
     ) -> Self {
         let forwarded_for = trusted_proxies::peer_address(address);
-        Client { address, forwarded_for, identified, listener, tls: None, capacity, progress: Progress::new(), counts }
+        Client {
+            address,
+            forwarded_for,
+            identified,
+            listener,
+            tls: None,
+            capacity,
+            progress: Progress::new(),
+            counts,
+            kept: Mutex::new(None),
+        }
     }
 
     /// Adds the result of the TLS handshake.
@@ -118,6 +131,16 @@ impl Client {
     /// The first hook calls this. From then on Pingora may read the request body.
     pub(crate) fn on_request_header(&self) {
         self.progress.open();
+    }
+
+    /// Keeps the connection for its next request, although Pingora would close it. Called at the end of a request.
+    pub(crate) fn keep(&self, stream: ReusedHttpStream) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// The connection that the last request kept.
+    pub(super) fn take_kept(&self) -> Option<ReusedHttpStream> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The timeout because of which the [watchdog](super::watchdog) asked the request to end. Always None for HTTP/2.

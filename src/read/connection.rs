@@ -30,10 +30,10 @@ use crate::snapshot::Limits;
 /// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
 /// gets only an error.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lingering close: after a 431 the rest of the request is read and discarded, for at most this time and this many
+/// Lingering close: after an early response the rest of the request is read and discarded, for at most this time and this many
 /// bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
-const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-const LINGERING_CLOSE_BYTES: usize = 4 << 20;
+pub(crate) const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const LINGERING_CLOSE_BYTES: usize = 4 << 20;
 /// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream has 64 KiB of it, so a stream
 /// with a slow upstream does not block the others.
 const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -150,7 +150,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
                 // Pingora sent 400 or 405 itself, without calling a hook, and closes the connection.
                 app.client.counts.bad_header(BadHeader::Malformed);
             }
-            let Some(reused) = reused else { return };
+            let Some(reused) = reused.or_else(|| app.client.take_kept()) else { return };
             (stream, settings) = reused.consume();
         }
     }

@@ -14,6 +14,7 @@ mod corpus;
 mod demo;
 mod deployment;
 mod docs;
+mod early_responses;
 mod effective;
 mod errors;
 mod explain;

@@ -142,18 +142,24 @@ type Answer = dyn Fn(&H2Received) -> H2Reply + Send + Sync;
 impl H2Upstream {
     /// Starts a server without TLS that records each request and passes it to `answer`.
     pub fn start(answer: impl Fn(&H2Received) -> H2Reply + Send + Sync + 'static) -> Self {
-        Self::start_over(None, Arc::new(answer))
+        Self::start_over(None, Bodies::Read, Arc::new(answer))
     }
 
     /// Like [`start`](Self::start), over TLS.
     pub fn start_tls(tls: Arc<ServerConfig>, answer: impl Fn(&H2Received) -> H2Reply + Send + Sync + 'static) -> Self {
-        Self::start_over(Some(tls.into()), Arc::new(answer))
+        Self::start_over(Some(tls.into()), Bodies::Read, Arc::new(answer))
     }
 
-    fn start_over(tls: Option<TlsAcceptor>, answer: Arc<Answer>) -> Self {
+    /// Like [`start`](Self::start), but it answers without reading the body, and ends the stream with
+    /// RST_STREAM(NO_ERROR) then, as nginx does.
+    pub fn start_early(answer: impl Fn(&H2Received) -> H2Reply + Send + Sync + 'static) -> Self {
+        Self::start_over(None, Bodies::Unread, Arc::new(answer))
+    }
+
+    fn start_over(tls: Option<TlsAcceptor>, bodies: Bodies, answer: Arc<Answer>) -> Self {
         let listener = RUNTIME.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind a free port");
         let address = listener.local_addr().expect("the address of a bound listener");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { bodies, ..Shared::default() });
         let acceptor = RUNTIME.spawn(accept(listener, tls, shared.clone(), answer)).abort_handle();
         Self { address, shared, acceptor }
     }
@@ -205,9 +211,17 @@ impl Drop for H2Upstream {
     }
 }
 
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Bodies {
+    #[default]
+    Read,
+    Unread,
+}
+
 /// The shared state of the tasks of one server.
 #[derive(Default)]
 struct Shared {
+    bodies: Bodies,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -294,7 +308,7 @@ async fn serve_stream(
     shared: &Shared,
     answer: &Answer,
 ) -> Result<(), h2::Error> {
-    let received = read_request(request, peer).await?;
+    let received = read_request(request, peer, shared.bodies).await?;
     {
         shared.state().received.push(received.clone());
         shared.changed.notify_all();
@@ -324,15 +338,22 @@ async fn serve_stream(
     }
 }
 
-async fn read_request(request: http::Request<RecvStream>, peer: Peer) -> Result<H2Received, h2::Error> {
+async fn read_request(
+    request: http::Request<RecvStream>,
+    peer: Peer,
+    bodies: Bodies,
+) -> Result<H2Received, h2::Error> {
     let (head, mut stream) = request.into_parts();
     let mut body = Vec::new();
-    while let Some(bytes) = stream.data().await {
-        let bytes = bytes?;
-        stream.flow_control().release_capacity(bytes.len())?;
-        body.extend_from_slice(&bytes);
+    let mut trailers = None;
+    if bodies == Bodies::Read {
+        while let Some(bytes) = stream.data().await {
+            let bytes = bytes?;
+            stream.flow_control().release_capacity(bytes.len())?;
+            body.extend_from_slice(&bytes);
+        }
+        trailers = stream.trailers().await?;
     }
-    let trailers = stream.trailers().await?;
     Ok(H2Received {
         method: head.method.to_string(),
         scheme: head.uri.scheme().map(ToString::to_string),

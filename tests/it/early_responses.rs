@@ -1,0 +1,176 @@
+//! HTTP/2 upstreams that respond before they have read the request body, with HTTP/1 clients.
+//!
+//! Such an upstream ends the stream with RST_STREAM(NO_ERROR) after a complete response (RFC 9113 section 8.1).
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::client::Connection;
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
+
+const HOST: (&str, &str) = ("Host", "api.test");
+
+fn gateway(node: SocketAddr) -> Gateway {
+    Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+access_log: {{ to: access.log }}
+services:
+  - {{ name: api, upstream: {{ nodes: [{{ address: \"{node}\" }}], http2: true }} }}
+"
+    ))
+}
+
+/// Waits until the access log has this many lines.
+#[track_caller]
+fn assert_logged(gateway: &Gateway, requests: usize) {
+    let begin = Instant::now();
+    loop {
+        let lines = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default().lines().count();
+        if lines == requests {
+            return;
+        }
+        assert!(lines < requests && begin.elapsed() < Duration::from_secs(10), "{lines} lines of {requests}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether the body arrives before or after the response depends on the moment, so many requests are sent.
+#[test]
+fn a_client_that_keeps_its_connection_loses_no_request() {
+    const REQUESTS: usize = 500;
+    let upstream = H2Upstream::start_early(|_| H2Reply::new(401).header("content-length", "2").body("no"));
+    let gateway = gateway(upstream.address());
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    let mut reused = 0;
+    for i in 0..REQUESTS {
+        let response = connection
+            .request("POST", "/", &[HOST], b"abc")
+            .unwrap_or_else(|error| panic!("request {i}, {reused} on kept connections: {error}"));
+        assert_eq!((response.status, response.text()), (401, "no"));
+        match response.header("Connection") {
+            Some("close") => connection = Connection::open(gateway.address()).unwrap(),
+            other => {
+                assert_eq!(other, Some("keep-alive"));
+                reused += 1;
+            }
+        }
+    }
+    assert!(reused > 0, "no connection was kept");
+    assert_logged(&gateway, REQUESTS);
+}
+
+/// The rest of the body is read and discarded, so that the response is not lost to a reset of the connection.
+#[test]
+fn an_early_response_to_a_large_body_reaches_the_client() {
+    let upstream = H2Upstream::start_early(|_| H2Reply::new(413).header("content-length", "5").body("large"));
+    let gateway = gateway(upstream.address());
+    let body = vec![b'a'; 3 << 20];
+    for i in 0..20 {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        let response =
+            connection.request("POST", "/", &[HOST], &body).unwrap_or_else(|error| panic!("request {i}: {error}"));
+        assert_eq!((response.status, response.text()), (413, "large"));
+        assert_eq!(response.header("Connection"), Some("close"));
+        assert!(connection.closed());
+    }
+    assert_logged(&gateway, 20);
+}
+
+/// `make test` installs nginx and Node.
+#[test]
+fn node_loses_no_request_to_nginx() {
+    let port = free_port();
+    let nginx_address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let gateway = gateway(nginx_address);
+    let _nginx = start_nginx(gateway.dir(), nginx_address);
+    fs::write(gateway.dir().join("post.js"), POST_JS).unwrap();
+    let output = Command::new("node")
+        .arg(gateway.dir().join("post.js"))
+        .args([gateway.address().port().to_string(), "10000".to_owned()])
+        .output()
+        .expect("start node; `make test` installs it");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed.trim(), r#"{"401 no":10000}"#, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_logged(&gateway, 10_000);
+}
+
+/// Sends POST requests one after the other, and prints how many had which result.
+const POST_JS: &str = r#"
+const http = require("http");
+const [port, count] = process.argv.slice(2).map(Number);
+const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+const results = {};
+function post() {
+  return new Promise((resolve) => {
+    const done = (result) => { results[result] = (results[result] || 0) + 1; resolve(); };
+    const request = http.request({ port, host: "127.0.0.1", method: "POST", agent, headers: { "Content-Length": 3 } });
+    request.on("response", (response) => {
+      let text = "";
+      response.on("data", (data) => { text += data; });
+      response.on("error", (error) => done(error.code));
+      response.on("end", () => done(`${response.statusCode} ${text}`));
+    });
+    request.on("error", (error) => done(error.code));
+    request.end("abc");
+  });
+}
+(async () => {
+  for (let i = 0; i < count; i++) await post();
+  console.log(JSON.stringify(results));
+  process.exit();
+})();
+"#;
+
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// nginx with one process and HTTP/2, which answers 401 without reading a body.
+fn start_nginx(dir: &Path, address: SocketAddr) -> Nginx {
+    let at = dir.display();
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("  {name}_temp_path {at}/{name};\n"))
+        .concat();
+    let config = format!(
+        "daemon off; master_process off; pid {at}/nginx.pid; error_log stderr;
+events {{}}
+http {{
+  access_log off;
+{paths}  server {{ listen {address} http2; keepalive_requests 100000; location / {{ return 401 no; }} }}
+}}
+"
+    );
+    fs::write(dir.join("nginx.conf"), config).unwrap();
+    let mut nginx = Command::new("nginx")
+        .arg("-e")
+        .arg("stderr")
+        .arg("-c")
+        .arg(dir.join("nginx.conf"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start nginx; `make test` installs it");
+    let mut stderr = BufReader::new(nginx.stderr.take().unwrap());
+    let running = Nginx(nginx);
+    for _ in 0..500 {
+        if TcpStream::connect(address).is_ok() {
+            return running;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(running);
+    let mut line = String::new();
+    let _ = stderr.read_line(&mut line);
+    panic!("nginx does not accept: {line}");
+}
