@@ -33,10 +33,12 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::attempts::Attempts;
 use self::request::{
-    RemoteInfo, authority_and_target, change_headers, drop_case_map, join_cookies, request_facts,
-    set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
+    RemoteInfo, authority_and_target, change_headers, drop_case_map, has_length_without_body, join_cookies,
+    request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
-use self::response::{local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop};
+use self::response::{
+    end_with_header, local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop,
+};
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
@@ -154,7 +156,9 @@ impl ProxyHttp for Gateway {
         if self.recorder.is_recording(&generation.snapshot) {
             ctx.timing.start(&verdict, MethodClass::of(&session.req_header().method));
         }
-        let reply = LocalReply::for_action(verdict.action, || authority_and_target(session.req_header()));
+        let reply = LocalReply::for_action(verdict.action, &session.req_header().headers, || {
+            authority_and_target(session.req_header())
+        });
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.outcome.reason().map_or("-", Reason::code);
             let outcome = match verdict.action {
@@ -182,6 +186,9 @@ impl ProxyHttp for Gateway {
         ctx.edit(&mut response);
         // With HTTP/2, Pingora would send the body of a response to HEAD, and the client would reset the stream.
         let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
+        if bodyless && end_with_header(session.as_downstream_mut(), &response)? {
+            return Ok(true);
+        }
         session.write_response_header(Box::new(response), bodyless).await?;
         if !bodyless {
             session.write_response_body(Some(Bytes::from_static(reply.text.as_bytes())), true).await?;
@@ -376,13 +383,17 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        let reply = LocalReply::new(kind);
+        let reply = LocalReply::to(&session.req_header().headers, kind);
         let written = match local_reply_header(&reply) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
-                let bodyless = session.req_header().method == Method::HEAD;
+                let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
                 let body = Bytes::from_static(if bodyless { b"" } else { reply.text.as_bytes() });
-                session.as_downstream_mut().write_error_response(response, body).await
+                let session = session.as_downstream_mut();
+                match if bodyless { end_with_header(session, &response) } else { Ok(false) } {
+                    Ok(false) => session.write_error_response(response, body).await,
+                    ended => ended.map(drop),
+                }
             }
             Err(error) => Err(error),
         };

@@ -4,7 +4,7 @@
 //! there. No CORS header field is set here. A reply to a request gets them as every other response does, from the
 //! `Edits` of the request's verdict.
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Action, Refusal};
 use crate::cors::Reason;
@@ -39,6 +39,16 @@ pub(crate) struct LocalReply {
     pub(crate) text: &'static str,
     /// A header field that only some replies have.
     extra_field: Option<(&'static str, HeaderValue)>,
+    /// For a gRPC call.
+    grpc: Option<GrpcError>,
+}
+
+/// The error as gRPC clients expect it: in the header of a 200 without a body ("Trailers-Only").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GrpcError {
+    content_type: &'static str,
+    status: &'static str,
+    message: &'static str,
 }
 
 // === impl ReplyKind ===
@@ -109,6 +119,40 @@ impl ReplyKind<'_> {
     }
 }
 
+// === impl GrpcError ===
+
+impl GrpcError {
+    /// None if the request is no gRPC call.
+    fn new(kind: ReplyKind<'_>, request: &HeaderMap) -> Option<Self> {
+        let subtype = request.get(header::CONTENT_TYPE)?.as_bytes().split_at_checked(b"application/grpc".len());
+        let (_, subtype) = subtype.filter(|(start, _)| start.eq_ignore_ascii_case(b"application/grpc"))?;
+        let has_prefix = |prefix: &[u8]| {
+            subtype.split_at_checked(prefix.len()).is_some_and(|(start, rest)| {
+                start.eq_ignore_ascii_case(prefix) && matches!(rest, [] | [b'+' | b';' | b' ' | b'\t', ..])
+            })
+        };
+        let content_type = if has_prefix(b"") {
+            "application/grpc"
+        } else if has_prefix(b"-web") {
+            "application/grpc-web+proto"
+        } else if has_prefix(b"-web-text") {
+            "application/grpc-web-text+proto"
+        } else {
+            return None;
+        };
+        // gRPC, "HTTP to gRPC Status Code Mapping".
+        let status = match kind.status().as_u16() {
+            400 => "13",                   // INTERNAL
+            401 => "16",                   // UNAUTHENTICATED
+            403 => "7",                    // PERMISSION_DENIED
+            404 => "12",                   // UNIMPLEMENTED
+            429 | 502 | 503 | 504 => "14", // UNAVAILABLE
+            _ => "2",                      // UNKNOWN
+        };
+        Some(GrpcError { content_type, status, message: kind.text().trim_ascii_end() })
+    }
+}
+
 // === impl LocalReply ===
 
 impl LocalReply {
@@ -121,32 +165,55 @@ impl LocalReply {
             }
             _ => None,
         };
-        LocalReply { status: kind.status(), text: kind.text(), extra_field }
+        LocalReply { status: kind.status(), text: kind.text(), extra_field, grpc: None }
     }
 
-    /// The reply that an action asks for; None when the request is forwarded. `authority_and_target` returns both as
-    /// the client sent them; it is called only for a redirect.
+    /// The reply to a request with these header fields: for a gRPC call, a 200 with `grpc-status`.
+    pub(crate) fn to(request: &HeaderMap, kind: ReplyKind<'_>) -> Self {
+        let reply = Self::new(kind);
+        match GrpcError::new(kind, request) {
+            Some(error) => LocalReply { status: StatusCode::OK, text: "", grpc: Some(error), ..reply },
+            None => reply,
+        }
+    }
+
+    /// The reply that an action asks for; None when the request is forwarded. `request` has the header fields of the
+    /// request. `authority_and_target` returns both as the client sent them; it is called only for a redirect.
     pub(crate) fn for_action<'a>(
         action: Action<'_>,
+        request: &HeaderMap,
         authority_and_target: impl FnOnce() -> (&'a [u8], &'a [u8]),
     ) -> Option<Self> {
         match action {
             Action::Forward(_) => None,
-            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None }),
+            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None, grpc: None }),
             Action::Redirect(port) => {
                 let (authority, target) = authority_and_target();
                 Some(Self::redirect(authority, target, port))
             }
-            Action::Refuse(refusal) => Some(Self::new(ReplyKind::Refused(refusal))),
+            Action::Refuse(refusal) => Some(Self::to(request, ReplyKind::Refused(refusal))),
         }
     }
 
     /// The header fields, in the order in which they are sent.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
-        let text = (!self.text.is_empty()).then_some([
-            ("Content-Type", HeaderValue::from_static("text/plain; charset=utf-8")),
-            ("Cache-Control", HeaderValue::from_static("no-store")),
-        ]);
+        let content_type = match self.grpc {
+            Some(error) => Some(error.content_type),
+            None => (!self.text.is_empty()).then_some("text/plain; charset=utf-8"),
+        };
+        let content = content_type.map(|content_type| {
+            [
+                ("Content-Type", HeaderValue::from_static(content_type)),
+                ("Cache-Control", HeaderValue::from_static("no-store")),
+            ]
+        });
+        // No text has a character that gRPC encodes in a message: not printable ASCII, or `%`.
+        let grpc = self.grpc.map(|error| {
+            [
+                ("grpc-status", HeaderValue::from_static(error.status)),
+                ("grpc-message", HeaderValue::from_static(error.message)),
+            ]
+        });
         // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
         let length = match self.text.len() {
             // A static value, because formatting a number allocates and every preflight needs this one.
@@ -154,7 +221,7 @@ impl LocalReply {
             length => HeaderValue::from(length),
         };
         let length = (self.status != StatusCode::NO_CONTENT).then_some(("Content-Length", length));
-        text.into_iter().flatten().chain(length).chain(self.extra_field.clone())
+        content.into_iter().flatten().chain(length).chain(grpc.into_iter().flatten()).chain(self.extra_field.clone())
     }
 
     /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). Only
@@ -171,6 +238,58 @@ impl LocalReply {
                 LocalReply { extra_field: Some(("Location", location)), ..Self::new(ReplyKind::UseHttps) }
             }
             None => Self::new(ReplyKind::Refused(Refusal::BadHost)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(content_type: &str, kind: ReplyKind<'_>) -> LocalReply {
+        let value = HeaderValue::from_str(content_type).unwrap();
+        LocalReply::to(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]), kind)
+    }
+
+    #[test]
+    fn a_grpc_call_gets_the_status_of_the_mapping_in_its_own_content_type() {
+        let statuses = [
+            (ReplyKind::MalformedRequest, "13"),
+            (ReplyKind::Refused(Refusal::OriginRejected(Reason::OriginNotAllowed)), "7"),
+            (ReplyKind::Refused(Refusal::UnknownPath), "12"),
+            (ReplyKind::Refused(Refusal::BodyTooLarge), "2"),
+            (ReplyKind::Refused(Refusal::ClientConnectionLimit), "14"),
+            (ReplyKind::GatewayError, "2"),
+            (ReplyKind::UpstreamFailed, "14"),
+            (ReplyKind::NoNodeAvailable, "14"),
+            (ReplyKind::UpstreamTimeout, "14"),
+        ];
+        for (kind, status) in statuses {
+            let types = [
+                ("application/grpc", "application/grpc"),
+                ("Application/gRPC+json", "application/grpc"),
+                ("application/grpc; charset=utf-8", "application/grpc"),
+                ("application/grpc-web", "application/grpc-web+proto"),
+                ("application/grpc-web+proto", "application/grpc-web+proto"),
+                ("application/grpc-web-text", "application/grpc-web-text+proto"),
+            ];
+            for (requested, sent) in types {
+                let reply = reply(requested, kind);
+                let fields: Vec<_> = reply.fields().collect();
+                let value =
+                    |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap());
+                assert_eq!((reply.status, reply.text), (StatusCode::OK, ""));
+                assert_eq!(value("Content-Type"), Some(sent), "{requested}");
+                assert_eq!(value("grpc-status"), Some(status), "{kind:?}");
+                assert_eq!(value("grpc-message"), Some(kind.text().trim_end()));
+                assert_eq!(value("Content-Length"), Some("0"));
+            }
+            for other in ["application/grpcx", "application/grpc-webx", "application/grp", "text/application/grpc", ""]
+            {
+                assert_eq!(reply(other, kind), LocalReply::new(kind), "{other}");
+            }
+            let encoded = |b: u8| !(b' '..=b'~').contains(&b) || b == b'%';
+            assert!(!kind.text().trim_end().bytes().any(encoded), "{kind:?}");
         }
     }
 }

@@ -44,7 +44,7 @@ impl<'s> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.set_debug_request_id(|| HeaderValue::from_static(UNKNOWN));
         let authority_and_target = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
-        let mut response = match LocalReply::for_action(verdict.action, authority_and_target) {
+        let mut response = match LocalReply::for_action(verdict.action, request.headers, authority_and_target) {
             Some(reply) => Head::from(&reply),
             None => upstream(),
         };

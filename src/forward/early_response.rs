@@ -19,7 +19,7 @@ use crate::read::{Client, LINGERING_CLOSE_BYTES, LINGERING_CLOSE_TIMEOUT};
 /// Keeps or closes the client's connection after a complete response of an HTTP/2 upstream.
 pub(super) async fn finish_connection(session: &mut Session) {
     let ServerSession::H1(http1) = session.as_downstream_mut() else { return };
-    if http1.is_body_empty() {
+    if http1.was_upgraded() || http1.is_body_empty() {
         return;
     }
     if !http1.is_body_done() {

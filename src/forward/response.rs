@@ -3,6 +3,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::decide::Refusal;
@@ -25,6 +26,15 @@ pub(super) fn local_reply_header(reply: &LocalReply) -> Result<ResponseHeader> {
         response.insert_header(name, value)?;
     }
     Ok(response)
+}
+
+/// Sends a header that ends an HTTP/2 response. gRPC clients read `grpc-status` only from a header that ends the stream;
+/// Pingora would end it with a DATA frame. Returns false for HTTP/1.
+pub(super) fn end_with_header(session: &mut ServerSession, response: &ResponseHeader) -> Result<bool> {
+    match session {
+        ServerSession::H2(http2) => http2.write_response_header_ref(response, true).map(|()| true),
+        _ => Ok(false),
+    }
 }
 
 /// Ends the request with an error that [`local_reply_to_error`] turns into this reply. `kind` is one of [`FAILURES`].

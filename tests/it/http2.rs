@@ -256,6 +256,64 @@ fn grpc_status_and_trailers_are_forwarded() {
     }
 }
 
+/// gRPC clients ignore `grpc-status` in a header that does not end the stream, and know no other form of an error.
+#[test]
+fn an_error_of_the_gateway_is_a_grpc_status_for_grpc_calls() {
+    let edge = Edge::start("body: 1KiB", |_| Reply::new(200), |_| H2Reply::reset(Reason::INTERNAL_ERROR));
+    let client = edge.client();
+    let cases = [
+        (GRPC, "/test.Echo/Say", 10, "14", "No valid response from the upstream."),
+        (GRPC, "/test.Echo/Say", 1025, "2", "The request body is too large."),
+        (
+            GRPC,
+            "/a%2fb",
+            10,
+            "13",
+            "The path is ambiguous: dot segments, encoded slashes, backslashes and NULs are not allowed.",
+        ),
+    ];
+    for (host, path, size, status, message) in cases {
+        for content_type in ["application/grpc", "application/grpc-web+proto"] {
+            let request = post(host, path).header("content-type", content_type).data(vec![0; size]);
+            let (response, body) = client.begin(&request).unwrap().head().unwrap();
+            assert_eq!((response.status, response.header("content-type")), (200, Some(content_type)), "{message}");
+            assert_eq!(response.header("grpc-status"), Some(status), "{message}");
+            assert_eq!(response.header("grpc-message"), Some(message));
+            assert!(body.is_end_stream(), "{message}: the header does not end the stream");
+            assert_readable(&response);
+        }
+        // Others get the usual error.
+        let response =
+            client.request(&post(host, path).header("content-type", "text/plain").data(vec![0; size])).unwrap();
+        assert!(response.status >= 400, "{response:?}");
+        assert_eq!(response.header("grpc-status"), None);
+    }
+}
+
+/// Servers like IIS and lighttpd answer 411 to a POST without a length (RFC 9110 section 8.6).
+#[test]
+fn a_request_without_a_body_has_length_0_if_its_method_has_bodies() {
+    let edge = Edge::plain("");
+    let client = edge.client();
+    for (method, length) in
+        [("POST", Some("0")), ("PUT", Some("0")), ("PATCH", Some("0")), ("GET", None), ("DELETE", None)]
+    {
+        assert_eq!(client.request(&H2Request::new(method, API, "/")).unwrap().status, 200, "{method}");
+        assert_eq!(fetch_tls(edge.gateway.address(), &edge.tls, method, "/", &[("Host", API)]).status, 200, "{method}");
+        for request in edge.http_1.received() {
+            assert_eq!(request.all("Content-Length"), Vec::from_iter(length), "{method}");
+            assert_eq!(request.header("Transfer-Encoding"), None, "{method}");
+        }
+        edge.http_1.clear();
+    }
+    // A body without a length, and a given length, stay as they are.
+    client.request(&post(API, "/").data("body")).unwrap();
+    client.request(&post(API, "/").header("content-length", "0")).unwrap();
+    let received = edge.http_1.received();
+    assert_eq!((received[0].header("Content-Length"), &received[0].body[..]), (None, &b"body"[..]));
+    assert_eq!(received[1].all("Content-Length"), ["0"]);
+}
+
 #[test]
 fn a_stream_reset_by_the_upstream_gives_502_with_cors_headers() {
     let edge = Edge::start("", |_| Reply::new(200), |_| H2Reply::reset(Reason::INTERNAL_ERROR));
