@@ -264,7 +264,13 @@ impl ProxyHttp for Gateway {
             upstream_request.set_raw_path(&target)?;
         }
         let Some(request) = &ctx.request else { return Ok(()) };
+        let needs_length = upstream_request.version != Version::HTTP_2
+            && session.as_downstream_mut().is_body_empty()
+            && has_length_without_body(&upstream_request.method);
         change_headers(upstream_request, |headers| {
+            if needs_length && !headers.contains_key(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
             if session.is_http2() {
                 join_cookies(headers)?;
             }

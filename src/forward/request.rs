@@ -5,7 +5,7 @@
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request};
 use pingora::http::RequestHeader;
 use pingora::http::authority::{RawTargetAuthority, raw_target_authority};
 use pingora::protocols::http::ServerSession;
@@ -226,6 +226,11 @@ pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
     if !is_websocket || !named.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
         request.remove_header(&header::UPGRADE);
     }
+}
+
+/// Whether a request without a body has `Content-Length: 0` (RFC 9110 section 8.6). Some servers answer 411 without it.
+pub(super) fn has_length_without_body(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 /// Joins the `Cookie` fields of an HTTP/2 request into one (RFC 9113 section 8.2.3). HTTP/1 servers may read only the
