@@ -257,7 +257,7 @@ impl ProxyHttp for Gateway {
         // Called for each attempt. A retry sends the whole body again.
         ctx.body.restart();
         if let Some((attempts, upstream, _)) = ctx.attempt_parts() {
-            attempts.check_version(upstream, upstream_request.version)?;
+            attempts.check_version(upstream, session.as_downstream(), upstream_request.version)?;
         }
         let prefix = ctx.forwarded_route().and_then(|(route, _)| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(upstream_request, prefix) {

@@ -117,6 +117,8 @@ impl Attempts {
         if is_upgrade {
             peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect }));
             // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
+            // A WebSocket needs HTTP/1.1, also at a node with `http2`.
+            peer.options.set_http_version(1, 1);
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
             if timeouts.total.is_none() {
@@ -177,9 +179,16 @@ impl Attempts {
     }
 
     /// Fails if the upstream is configured for HTTP/2 and TLS negotiated another version. There is no fallback.
-    pub(super) fn check_version(&self, upstream: &RunningUpstream, version: Version) -> Result<()> {
+    /// A WebSocket uses HTTP/1.1 anyway.
+    pub(super) fn check_version(
+        &self,
+        upstream: &RunningUpstream,
+        session: &ServerSession,
+        version: Version,
+    ) -> Result<()> {
+        let http2 = upstream.settings().http2 && !session.is_upgrade_req();
         match &self.current {
-            Some(attempt) if upstream.settings().http2 && version != Version::HTTP_2 => {
+            Some(attempt) if http2 && version != Version::HTTP_2 => {
                 log::warn!("HTTP/2 not negotiated upstream={} address={}", upstream.settings().name, attempt.address());
                 reject_response("the upstream does not support HTTP/2")
             }

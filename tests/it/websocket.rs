@@ -107,6 +107,35 @@ services:
     echo(&mut socket, &"large ".repeat(50_000));
 }
 
+/// HTTP/2 has no Upgrade. A server for both versions accepts WebSockets over HTTP/1.1.
+#[test]
+fn a_websocket_to_an_http_2_upstream_uses_http_1() {
+    let authority = Authority::new("authority");
+    let certificate = authority.issue(&["upstream.test"]);
+    let plain = Upstream::start(|_| Reply::echo());
+    let tls = Upstream::start_tls(certificate.server(None, &["h2", "http/1.1"]), |_| Reply::echo());
+    let config = format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+services:
+  - {{ name: plain, hosts: [api.test], upstream: {{ nodes: [{{ address: \"{}\" }}], http2: true }} }}
+  - name: tls
+    hosts: [tls.test]
+    upstream: {{ nodes: [{{ address: \"{}\" }}], http2: true, tls: {{ sni: upstream.test, ca: tls/ca.pem }} }}
+",
+        plain.address(),
+        tls.address()
+    );
+    let gateway = Gateway::start_with_files(&config, &[("tls/ca.pem".to_owned(), authority.pem())]);
+    for host in ["api.test", "tls.test"] {
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        let fields = UPGRADE.map(|(name, value)| if name == "Host" { (name, host) } else { (name, value) });
+        let response = socket.request("GET", "/socket", &fields, b"").unwrap();
+        assert_eq!((response.status, response.header("Upgrade")), (101, Some("websocket")), "{host}");
+        echo(&mut socket, "hello");
+    }
+}
+
 /// Pingora 0.9.1 closes the connection after the 101 if it sees that before it has noted that the request has no body.
 /// With an upstream that answers at once, this closed one WebSocket in thirty.
 #[test]
