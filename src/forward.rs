@@ -414,9 +414,9 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         self.record(session, e, ctx);
-        let http2 = ctx.forwarded_route().is_some_and(|(route, generation)| {
-            generation.upstream(route.upstream).settings().http2
-        });
+        let http2 = ctx
+            .forwarded_route()
+            .is_some_and(|(route, generation)| generation.upstream(route.upstream).settings().http2);
         // Without an error the response is complete.
         if http2 && e.is_none() {
             early_response::finish_connection(session).await;

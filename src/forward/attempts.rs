@@ -16,7 +16,7 @@
 //! request was sent, which is no failure of the node. The retry uses the same node, does not count as one of `retries`,
 //! and does not count for ejection. It makes a new connection, because other idle connections may be closed too. If it
 //! fails, that is a failure. Only idempotent requests get it (RFC 9110 section 9.2.2), and requests that HTTP/2 says
-//! were not processed.
+//! were not processed. Those also get it once after a new connection, when no other node is left (RFC 9113 section 8.7).
 //!
 //! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
 
@@ -54,6 +54,8 @@ pub(super) struct Attempts {
     failed: Vec<Arc<Endpoint>>,
     /// Whether the current attempt is the free retry after a reused connection was closed.
     retried_stale: bool,
+    /// Whether a node was tried again because it had not processed the request.
+    retried_unprocessed: bool,
     /// Whether the current attempt has less time than `timeouts.read`, because earlier attempts used it.
     time_was_cut: bool,
     /// Whether the response header has arrived.
@@ -115,10 +117,10 @@ impl Attempts {
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
         if is_upgrade {
-            peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect }));
-            // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
             // A WebSocket needs HTTP/1.1, also at a node with `http2`.
             peer.options.set_http_version(1, 1);
+            peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect }));
+            // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
             if timeouts.total.is_none() {
@@ -235,6 +237,7 @@ impl Attempts {
         let replayable =
             (unprocessed || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
         if kind == FailureKind::Broken && reused && replayable && !self.retried_stale {
+            self.retried_unprocessed |= unprocessed;
             return self.retry_stale_connection(upstream, attempt, e);
         }
         attempt.counts().no_responses.add(1);
@@ -248,7 +251,21 @@ impl Attempts {
         if kind == FailureKind::Broken || !self.time_was_cut {
             record_failure(upstream, &attempt);
         }
-        e.set_retry(replayable && self.next_attempt(upstream, &attempt, session, client));
+        let retry = replayable
+            && (self.next_attempt(upstream, &attempt, session, client)
+                || unprocessed && self.retry_unprocessed(upstream, attempt));
+        e.set_retry(retry);
+    }
+
+    /// The free retry on a node that has not processed the request, when there is no other.
+    fn retry_unprocessed(&mut self, upstream: &RunningUpstream, attempt: ActiveRequest) -> bool {
+        if self.retried_unprocessed || self.deadline.is_some_and(|end| end <= Instant::now()) {
+            return false;
+        }
+        upstream.counts().reconnects.add(1);
+        (self.retried_unprocessed, self.retried_stale) = (true, true);
+        self.next = Some(attempt);
+        true
     }
 
     /// The free retry on the same node.

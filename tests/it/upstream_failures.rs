@@ -1,8 +1,8 @@
 //! Nodes that die, hang and close connections: which requests may fail, and which never do.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +13,7 @@ use h2::Reason;
 use crate::support::certificates::Authority;
 use crate::support::client::{Connection, Response, fetch};
 use crate::support::gateway::{Gateway, free_port};
-use crate::support::h2_client::{H2Client, H2Request};
+use crate::support::h2_client::{Frame, H2Client, H2Request};
 use crate::support::h2_upstream::{H2Reply, H2Upstream};
 use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Received, Reply, Upstream};
@@ -202,6 +202,73 @@ fn a_refused_stream_is_retried_for_every_method() {
     }
     assert!(refusing.hits() >= 2);
     assert_eq!(well.hits(), 4);
+}
+
+/// Without another node, the request is sent to the same node once more (RFC 9113 section 8.7).
+#[test]
+fn a_request_that_the_only_node_has_not_processed_is_sent_once_more() {
+    let requests = AtomicUsize::new(0);
+    let node = H2Upstream::start(move |request| match requests.fetch_add(1, Ordering::Relaxed) {
+        0 | 2 | 3 => H2Reply::reset(Reason::REFUSED_STREAM),
+        _ => H2Reply::new(200).body(request.body.clone()),
+    });
+    let gateway = gateway(&[node.address()], "    http2: true\n    retries: 0\n    ejection: false");
+    let response = send(&gateway, "POST", b"body");
+    assert_eq!((response.status, response.text()), (200, "body"));
+    assert_eq!(send(&gateway, "POST", b"body").status, 502, "refused twice");
+    assert_eq!(node.hits(), 4);
+}
+
+/// GOAWAY says which requests of the connection are processed.
+#[test]
+fn a_request_that_goaway_excludes_is_sent_once_more() {
+    let node = goaway_then_204(2);
+    let gateway = gateway(&[node], "    http2: true\n    retries: 0\n    ejection: false");
+    assert_eq!(send(&gateway, "POST", b"body").status, 502, "two connections with GOAWAY");
+    assert_eq!(send(&gateway, "POST", b"body").status, 204);
+    let node = goaway_then_204(1);
+    let gateway = self::gateway(&[node], "    http2: true\n    retries: 0\n    ejection: false");
+    assert_eq!(send(&gateway, "POST", b"body").status, 204);
+}
+
+/// An HTTP/2 server that answers the first request of its first connections with GOAWAY(NO_ERROR) and last stream 0, and
+/// those of later connections with 204.
+fn goaway_then_204(connections: usize) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (i, stream) in listener.incoming().enumerate() {
+            // Blocks only this connection.
+            thread::spawn(move || -> std::io::Result<()> {
+                let mut stream = stream?;
+                stream.read_exact(&mut [0; 24])?;
+                stream.write_all(&Frame::new(Frame::SETTINGS, 0, 0, []).bytes())?;
+                loop {
+                    let mut head = [0; 9];
+                    stream.read_exact(&mut head)?;
+                    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                    stream.read_exact(&mut vec![0; length])?;
+                    let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                    match head[3] {
+                        Frame::SETTINGS if head[4] & Frame::ACK == 0 => {
+                            stream.write_all(&Frame::new(Frame::SETTINGS, Frame::ACK, 0, []).bytes())?;
+                        }
+                        Frame::HEADERS if i < connections => {
+                            // Type GOAWAY: last stream 0, NO_ERROR.
+                            stream.write_all(&Frame::new(7, 0, 0, [0; 8]).bytes())?;
+                        }
+                        Frame::HEADERS => {
+                            // `:status: 204` of the static table.
+                            let flags = Frame::END_HEADERS | Frame::END_STREAM;
+                            stream.write_all(&Frame::new(Frame::HEADERS, flags, id, [0x89]).bytes())?;
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    address
 }
 
 #[test]

@@ -338,11 +338,7 @@ async fn serve_stream(
     }
 }
 
-async fn read_request(
-    request: http::Request<RecvStream>,
-    peer: Peer,
-    bodies: Bodies,
-) -> Result<H2Received, h2::Error> {
+async fn read_request(request: http::Request<RecvStream>, peer: Peer, bodies: Bodies) -> Result<H2Received, h2::Error> {
     let (head, mut stream) = request.into_parts();
     let mut body = Vec::new();
     let mut trailers = None;
