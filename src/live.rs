@@ -1,22 +1,27 @@
 //! The active configuration: one pointer, replaced as a whole.
 //!
-//! [`Live::start`] and [`Live::reload`] run the same steps in the same order: read, parse, compile, look up DNS names,
+//! [`Live::start`] and [`Live::reload`] run the same steps in the same order: read, parse, compile, look up new DNS names,
 //! open the access log. Only then one atomic store publishes the result. An error in any step changes nothing.
+//!
+//! DNS names have an owner that outlives configurations, the [`resolver`]. A reload uses the addresses that are known,
+//! and waits for new names only, for a moment. So a resolver that does not answer does not hold up reloads.
 
 mod acceptors;
 mod generation;
 mod reloads;
+mod resolver;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 pub(crate) use self::acceptors::{AcceptorError, Acceptors};
 pub(crate) use self::generation::Generation;
 pub(crate) use self::reloads::{Reload, Reloads};
-
+use self::resolver::Resolver;
 use crate::config::Source;
 use crate::problem::{Problems, Severity};
 use crate::record::AccessLogger;
@@ -40,7 +45,14 @@ pub struct Live {
     files: Mutex<Files>,
     reloads: Reloads,
     access_log: Arc<AccessLogger>,
+    resolver: Resolver,
 }
+
+/// Maximum time that the start waits for DNS names. If the first of two nameservers is down, the resolver of the system
+/// asks the second one after 5 s. Without an address, requests would get 503.
+const START_DNS_TIMEOUT: Duration = Duration::from_secs(6);
+/// Maximum time that a reload waits for names that the running configuration does not have.
+const RELOAD_DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Result of an applied reload.
 #[derive(Debug)]
@@ -71,17 +83,37 @@ pub enum LoadError {
 impl Live {
     /// Loads the first configuration of the process. Also returns the warnings that `check` prints.
     pub fn start(source: ConfigSource) -> Result<(Self, String), LoadError> {
+        Self::start_with(source, Resolver::system())
+    }
+
+    fn start_with(source: ConfigSource, resolver: Resolver) -> Result<(Self, String), LoadError> {
         let reading = Reading::default();
         let (snapshot, written, warnings) = read(&source, &reading)?;
         let started = snapshot.startup().clone();
         let first = Generation::new(1, snapshot, written, None)?;
+        first.resolve_names(&resolver, START_DNS_TIMEOUT);
         let access_log = Arc::new(AccessLogger::default());
         let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
         access_log.activate(opened);
         let current = ArcSwap::from_pointee(first);
         let files = Mutex::new(reading.files());
         let (retired, reloads) = (Mutex::default(), Reloads::default());
-        Ok((Live { source, current, retired, started, files, reloads, access_log }, warnings))
+        Ok((Live { source, current, retired, started, files, reloads, access_log, resolver }, warnings))
+    }
+
+    /// A built-in configuration with another resolver.
+    #[cfg(test)]
+    pub(crate) fn with_lookup(
+        text: &str,
+        lookup: impl Fn(&str) -> std::io::Result<Vec<std::net::SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        let source = ConfigSource::BuiltIn(text.to_owned());
+        Self::start_with(source, Resolver::new(lookup)).unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wait_for_lookups(&self) {
+        self.resolver.wait_until_idle();
     }
 
     pub(crate) fn source(&self) -> &ConfigSource {
@@ -114,7 +146,7 @@ impl Live {
     }
 
     /// Reads the file again. Publishes the new configuration, or changes nothing if it has errors. Reopens the file of
-    /// the access log in both cases. Blocks on files and DNS lookups.
+    /// the access log in both cases. Blocks on files, and on DNS lookups of new names.
     pub fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut files = self.lock_files();
         let reading = Reading::default();
@@ -122,10 +154,14 @@ impl Live {
             let old = self.current();
             let needs_restart = self.started.differences(snapshot.startup());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
+            new.resolve_names(&self.resolver, RELOAD_DNS_TIMEOUT);
             let number = new.number;
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
             let replaced = self.current.swap(Arc::new(new));
             self.lock_retired().push(replaced);
+            self.resolver.keep_only(self.current().names());
+            // An answer since then went to the old configuration.
+            self.apply_names();
             self.access_log.activate(log);
             Ok(Reloaded { number, needs_restart, warnings })
         });
@@ -142,6 +178,21 @@ impl Live {
             Err(refused) => Err(refused.to_string()),
         });
         result
+    }
+
+    /// Starts to look up all DNS names again. Does not wait for answers.
+    pub(crate) fn refresh_names(&self) {
+        self.resolver.refresh(self.current().names());
+    }
+
+    /// Waits until the addresses of a DNS name have changed.
+    pub(crate) async fn names_changed(&self) {
+        self.resolver.changed().await;
+    }
+
+    /// Gives the upstreams the known addresses of their names.
+    pub(crate) fn apply_names(&self) {
+        self.current().apply_names(&self.resolver);
     }
 
     /// Frees the retired generations that no request uses. Returns true if some are still used. Without this, the last
@@ -216,3 +267,87 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A file with one upstream: a node of this name, and more keys of the upstream.
+    fn write(path: &std::path::Path, name: &str, more: &str) {
+        let text = format!(
+            "
+listeners: [{{ address: '127.0.0.1:1' }}]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: '{name}:80' }}]{more} }} }}]
+"
+        );
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// The address 10.0.0.1 for each name. After the first lookup, each takes one `()` of the channel.
+    fn slow_resolver() -> (Resolver, Sender<()>) {
+        let (go, gate) = channel::<()>();
+        let (gate, first) = (Mutex::new(gate), AtomicBool::new(true));
+        let resolver = Resolver::new(move |_| {
+            if !first.swap(false, Ordering::SeqCst) {
+                gate.lock().unwrap().recv().map_err(io::Error::other)?;
+            }
+            Ok(vec![SocketAddr::from(([10, 0, 0, 1], 0))])
+        });
+        (resolver, go)
+    }
+
+    fn nodes(live: &Live) -> Vec<SocketAddr> {
+        let current = live.current();
+        current.upstreams().iter().flat_map(|upstream| upstream.statuses()).map(|status| status.address).collect()
+    }
+
+    #[test]
+    fn a_resolver_that_does_not_answer_does_not_hold_up_a_reload_without_new_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corsgate.yaml");
+        write(&path, "api.test", "");
+        let (resolver, _go) = slow_resolver();
+        let (live, _) = Live::start_with(ConfigSource::File(path.clone()), resolver).unwrap();
+        let node = [SocketAddr::from(([10, 0, 0, 1], 80))];
+        assert_eq!(nodes(&live), node);
+        live.refresh_names();
+        let start = Instant::now();
+        live.reload().unwrap();
+        // Another upstream of the same name has the known address at once.
+        write(&path, "api.test", ", retries: 2");
+        live.reload().unwrap();
+        assert_eq!(nodes(&live), node);
+        assert!(start.elapsed() < RELOAD_DNS_TIMEOUT, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_reload_waits_for_a_new_name_for_a_moment_and_uses_a_late_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corsgate.yaml");
+        write(&path, "api.test", "");
+        let (resolver, go) = slow_resolver();
+        let (live, _) = Live::start_with(ConfigSource::File(path.clone()), resolver).unwrap();
+        live.names_changed().await;
+        write(&path, "new.test", "");
+        live.reload().unwrap();
+        assert_eq!(nodes(&live), [], "no answer within the time");
+        let start = Instant::now();
+        live.reload().unwrap();
+        assert!(start.elapsed() < RELOAD_DNS_TIMEOUT, "the name is not new any more");
+        go.send(()).unwrap();
+        live.names_changed().await;
+        live.apply_names();
+        assert_eq!(nodes(&live), [SocketAddr::from(([10, 0, 0, 1], 80))]);
+        // With a resolver that answers, the reload waits for the answer.
+        go.send(()).unwrap();
+        write(&path, "another.test", "");
+        live.reload().unwrap();
+        assert_eq!(nodes(&live), [SocketAddr::from(([10, 0, 0, 1], 80))]);
+    }
+}

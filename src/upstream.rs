@@ -21,8 +21,7 @@ mod balance;
 mod state;
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
@@ -102,7 +101,7 @@ pub(crate) struct EndpointStatus {
 }
 
 impl RunningUpstream {
-    /// Starts with the nodes that are IP addresses. Nodes that are DNS names are added by [`Self::refresh`].
+    /// Starts with the nodes that are IP addresses. Nodes that are DNS names are added by [`Self::set_addresses`].
     pub fn new(spec: snapshot::Upstream) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
@@ -237,50 +236,42 @@ impl RunningUpstream {
         readmitted
     }
 
-    /// True if some node is a DNS name, which must be looked up regularly.
-    pub(crate) fn has_names(&self) -> bool {
-        self.settings.nodes.iter().any(|node| node.host.parse::<IpAddr>().is_err())
+    /// The nodes that are DNS names: their hosts.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.named_nodes().map(|(_, node)| &*node.host)
     }
 
-    /// Looks up all names. If a lookup fails, the name keeps its addresses: a broken resolver must not take down
-    /// working nodes. Addresses that are found again keep their state and counters. Returns the failed names.
-    pub(crate) fn refresh(
-        &self,
-        now: Instant,
-        lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
-    ) -> Vec<(String, io::Error)> {
-        // Lookups block, so they are done without the lock.
-        let names = self.settings.nodes.iter().enumerate();
-        let names = names.filter(|(_, node)| node.weight > 0 && node.host.parse::<IpAddr>().is_err());
-        let (mut found, mut failed) = (Vec::new(), Vec::new());
-        for (i, node) in names {
-            match lookup(&node.host, node.port) {
-                Ok(addresses) if addresses.is_empty() => {}
-                Ok(mut addresses) => {
-                    // Resolvers rotate their answers; only a different set of addresses is a change.
-                    addresses.sort_unstable();
-                    addresses.dedup();
-                    found.push((i, addresses));
-                }
-                Err(error) => failed.push((node.host.to_string(), error)),
-            }
+    /// Sets the addresses of the nodes that are DNS names. A name for which `addresses` returns None keeps what it has:
+    /// a broken resolver must not take down working nodes. Addresses that stay keep their state and counters. The ports
+    /// of the addresses are not used.
+    pub(crate) fn set_addresses(&self, now: Instant, addresses: impl Fn(&str) -> Option<Arc<[SocketAddr]>>) {
+        let found: Vec<_> =
+            self.named_nodes().filter_map(|(i, node)| Some((i, node, addresses(&node.host)?))).collect();
+        if found.is_empty() {
+            return;
         }
         let mut entries = self.lock();
-        for (i, addresses) in found {
+        for (i, node, addresses) in found {
             let (mut of_node, others): (Vec<_>, Vec<_>) =
                 entries.drain(..).partition(|entry| entry.endpoint.node() == i);
             *entries = others;
-            for address in addresses {
+            for address in addresses.iter() {
+                let mut address = *address;
+                address.set_port(node.port);
                 let same = of_node.iter().position(|entry| entry.endpoint.address() == address);
                 entries.push(match same {
                     Some(same) => of_node.swap_remove(same),
-                    None => EndpointEntry::new(i, address, self.settings.nodes[i].weight),
+                    None => EndpointEntry::new(i, address, node.weight),
                 });
             }
         }
         entries.sort_by_key(|entry| (entry.endpoint.node(), entry.endpoint.address()));
         self.publish_pool(&entries, Some(now));
-        failed
+    }
+
+    fn named_nodes(&self) -> impl Iterator<Item = (usize, &snapshot::Node)> {
+        let nodes = self.settings.nodes.iter().enumerate();
+        nodes.filter(|(_, node)| node.weight > 0 && node.host.parse::<IpAddr>().is_err())
     }
 
     // --- shared
@@ -317,14 +308,8 @@ impl EndpointEntry {
     }
 }
 
-/// Looks up a name with the resolver of the system. Blocks.
-pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    (host, port).to_socket_addrs().map(Iterator::collect)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
@@ -435,28 +420,30 @@ mod tests {
         assert_eq!(upstream.statuses()[0].active, 0);
     }
 
+    fn addresses(addresses: &[&str]) -> Option<Arc<[SocketAddr]>> {
+        Some(addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
+    }
+
     #[test]
-    fn names_are_looked_up_and_keep_what_they_had() {
-        let upstream = upstream(&[("10.0.0.1", 1), ("api.internal", 1)]);
+    fn names_get_addresses_and_keep_what_they_had() {
+        let upstream = upstream(&[("10.0.0.1", 1), ("api.internal", 1), ("unused.internal", 0)]);
         let now = Instant::now();
-        assert!(upstream.has_names());
+        assert_eq!(upstream.names().collect::<Vec<_>>(), ["api.internal"]);
         assert_eq!(picks(&upstream, 2), "11");
 
-        let lookup = |answers: &HashMap<&str, Vec<&str>>, host: &str| match answers.get(host) {
-            Some(found) => Ok(found.iter().map(|address| address.parse().unwrap()).collect()),
-            None => Err(io::Error::other("no such host")),
+        let answer = |found: &[&str]| {
+            let found = addresses(found);
+            upstream.set_addresses(now, |host| found.clone().filter(|_| host == "api.internal"));
         };
-        let mut answers = HashMap::from([("api.internal", vec!["10.0.0.8:80", "10.0.0.9:80"])]);
-        assert!(upstream.refresh(now, |host, _| lookup(&answers, host)).is_empty());
+        answer(&["10.0.0.8", "10.0.0.9"]);
         assert_eq!(available(&upstream), "189");
+        assert!(upstream.endpoints().iter().all(|endpoint| endpoint.address().port() == 80), "the port of the node");
 
         let before = upstream.pool.load_full();
-        answers.insert("api.internal", vec!["10.0.0.9:80", "10.0.0.8:80"]);
-        upstream.refresh(now, |host, _| lookup(&answers, host));
+        answer(&["10.0.0.9", "10.0.0.8"]);
         assert!(Arc::ptr_eq(&before, &upstream.pool.load_full()), "another order is no change");
 
-        answers.clear();
-        assert_eq!(upstream.refresh(now, |host, _| lookup(&answers, host))[0].0, "api.internal");
+        upstream.set_addresses(now, |_| None);
         assert_eq!(available(&upstream), "189", "the last known addresses stay");
     }
 
@@ -465,27 +452,24 @@ mod tests {
         let upstream = upstream(&[("api.internal", 1)]);
         let now = Instant::now();
         assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::Unresolved);
-        let answer = |addresses: &[&str]| {
-            let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            upstream.refresh(now, |_, _| Ok(found.clone()));
-        };
-        answer(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let answer = |found: &[&str]| upstream.set_addresses(now, |_| addresses(found));
+        answer(&["10.0.0.1", "10.0.0.2"]);
         let (one, two) = (the(&upstream, 1), the(&upstream, 2));
         let under_way = upstream.pick(None, std::slice::from_ref(&two)).unwrap();
         upstream.checked(&two, false, now);
         assert_eq!(available(&upstream), "1");
 
-        answer(&["10.0.0.3:80", "10.0.0.2:80", "10.0.0.1:80"]);
+        answer(&["10.0.0.3", "10.0.0.2", "10.0.0.1"]);
         assert!(Arc::ptr_eq(&one, &the(&upstream, 1)) && Arc::ptr_eq(&two, &the(&upstream, 2)));
         assert_eq!(available(&upstream), "13", "2 is still down, and 3 is new");
         assert_eq!(upstream.statuses().iter().map(|one| one.active).collect::<Vec<_>>(), [1, 0, 0]);
 
-        answer(&["10.0.0.2:80", "10.0.0.3:80"]);
+        answer(&["10.0.0.2", "10.0.0.3"]);
         assert_eq!(available(&upstream), "3");
         assert_eq!(upstream.failed(&one, now), None, "an endpoint that is gone has no state");
         assert_eq!(upstream.checked(&one, false, now), None);
         drop(under_way);
-        answer(&["10.0.0.1:80", "10.0.0.2:80"]);
+        answer(&["10.0.0.1", "10.0.0.2"]);
         assert!(!Arc::ptr_eq(&one, &the(&upstream, 1)), "an address that comes back is a new endpoint");
     }
 

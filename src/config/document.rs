@@ -302,7 +302,7 @@ pub(crate) struct Upstream {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub(crate) struct Node {
-    /// Host and port. A host name is resolved at start, on reload and every 5 s, never during a request.
+    /// Host and port. A host name is resolved at start, when a reload adds it, and every 5 s, never during a request.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::NodeAddress")]
     pub(crate) address: Option<String>,

@@ -1,15 +1,15 @@
 //! Generation: one loaded configuration with its running upstreams, TLS settings and metrics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::resolver::Resolver;
 use super::{Acceptors, LoadError};
-use crate::logging::quoted;
 use crate::record::RouteMetricsTable;
 use crate::snapshot::{Snapshot, UpstreamId};
 use crate::source::SourceText;
-use crate::upstream::{RunningUpstream, resolve};
+use crate::upstream::RunningUpstream;
 
 /// One loaded configuration and its running parts. A request uses the generation that it began with until its end.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Generation {
     /// Text from which the snapshot was compiled.
     pub(crate) written: SourceText,
     upstreams: Vec<Arc<RunningUpstream>>,
+    /// DNS names of nodes, each once.
+    names: Vec<Arc<str>>,
     acceptors: Acceptors,
     route_metrics: RouteMetricsTable,
 }
@@ -45,16 +47,41 @@ impl Generation {
             let same = namesakes.iter().position(|upstream| upstream.settings() == spec)?;
             Some(namesakes.swap_remove(same).clone())
         };
-        let upstreams = snapshot
+        let upstreams: Vec<_> = snapshot
             .upstreams()
             .iter()
             .map(|spec| take(spec).unwrap_or_else(|| Arc::new(RunningUpstream::new(spec.clone()))))
             .collect();
+        let names: HashSet<&str> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
+        let names = names.into_iter().map(Arc::from).collect();
         let route_metrics =
             RouteMetricsTable::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.route_metrics)));
-        let generation = Generation { number, snapshot, written, upstreams, acceptors, route_metrics };
-        generation.refresh_names();
-        Ok(generation)
+        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics })
+    }
+
+    /// Gives the upstreams the addresses of their names. Waits for names that are new, at most for `timeout`. Nodes
+    /// whose names have no address by then get it later.
+    pub(super) fn resolve_names(&self, resolver: &Resolver, timeout: Duration) {
+        let new = resolver.add(&self.names);
+        let missing = resolver.wait(&new, timeout);
+        if let Some(name) = missing.first() {
+            log::warn!("no DNS answer yet, continuing names={} first={name} waited={timeout:?}", missing.len());
+        }
+        self.apply_names(resolver);
+    }
+
+    /// Gives the upstreams the known addresses of their names.
+    pub(super) fn apply_names(&self, resolver: &Resolver) {
+        if self.names.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.upstreams.iter().for_each(|upstream| upstream.set_addresses(now, |name| resolver.addresses(name)));
+    }
+
+    /// DNS names of nodes, each once.
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.names
     }
 
     pub(crate) fn acceptors(&self) -> &Acceptors {
@@ -74,24 +101,5 @@ impl Generation {
     /// All running upstreams, in the order of the snapshot.
     pub(crate) fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
-    }
-
-    /// True if some upstream has DNS names.
-    pub(crate) fn has_names(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.has_names())
-    }
-
-    /// Looks up the DNS names of all upstreams in parallel. Blocks until the resolver has answered.
-    pub(crate) fn refresh_names(&self) {
-        std::thread::scope(|scope| {
-            for upstream in self.upstreams.iter().filter(|upstream| upstream.has_names()) {
-                scope.spawn(|| {
-                    for (name, error) in upstream.refresh(Instant::now(), resolve) {
-                        let upstream = &upstream.settings().name;
-                        log::warn!("name lookup failed upstream={upstream} name={name} error={}", quoted(error));
-                    }
-                });
-            }
-        });
     }
 }

@@ -122,7 +122,7 @@ impl ReloadService {
 }
 
 /// Ticks with this time between them; the first tick comes after one period.
-fn every(period: Duration) -> Interval {
+pub(super) fn every(period: Duration) -> Interval {
     let mut interval = interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
