@@ -9,8 +9,9 @@ mod budget;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use corsgate::cors::{CorsRequest, OriginSets, Policy, Reason, Scheme, Settings};
+use corsgate::cors::{CorsRequest, OriginSets, Policy, Reason, Settings};
 use corsgate::decide::{ConnectionFacts, Framing, Request};
+use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::problem::{At, Problems};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use criterion::Criterion;
@@ -159,7 +160,7 @@ impl Asked {
             path: self.path.as_bytes(),
             target_length: self.path.len(),
             version: Version::HTTP_11,
-            scheme: Scheme::Http,
+            own_origin: OwnOrigin::of(Scheme::Http, "api.example"),
             authority: Some("api.example"),
             headers: black_box(&self.headers),
             framing: Framing::Clear,
@@ -191,8 +192,7 @@ fn budgets() {
         let request = CorsRequest {
             method: &asked.method,
             headers: black_box(&asked.headers),
-            scheme: Scheme::Http,
-            authority: "api.example",
+            own_origin: OwnOrigin::of(Scheme::Http, "api.example"),
         };
         assert_eq!(policy.decide(&request).reason, asked.reason);
     };

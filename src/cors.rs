@@ -6,7 +6,8 @@
 //! are applied to every response of that request: the upstream's and the gateway's own.
 //!
 //! ```
-//! use corsgate::cors::{Origins, Policy, CorsRequest, Scheme, Settings};
+//! use corsgate::cors::{Origins, Policy, CorsRequest, Settings};
+//! use corsgate::domain::{OwnOrigin, Scheme};
 //! use corsgate::problem::{At, Problems};
 //! use http::{HeaderMap, Method};
 //!
@@ -15,7 +16,7 @@
 //!
 //! let mut headers = HeaderMap::new();
 //! headers.insert("Origin", "https://app.example".parse().unwrap());
-//! let request = CorsRequest { method: &Method::GET, headers: &headers, scheme: Scheme::Http, authority: "api.example" };
+//! let request = CorsRequest { method: &Method::GET, headers: &headers, own_origin: OwnOrigin::of(Scheme::Http, "api.example") };
 //! let decision = policy.decide(&request);
 //!
 //! let mut response = HeaderMap::new();
@@ -50,11 +51,13 @@ pub(crate) use self::preflight::PreflightRequest;
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };
+pub use crate::domain::Scheme;
 
 use self::edits::{Fields, Removal, Values};
 use self::names::{AllowedMethods, RequestHeaders};
 use self::regexes::OriginRegexes;
 use crate::codes::coded_enum;
+use crate::domain::OwnOrigin;
 
 /// A named list of origins (`origin_sets`), compiled once and shared by all policies that use it.
 #[derive(Debug)]
@@ -95,29 +98,8 @@ pub struct CorsRequest<'a> {
     pub method: &'a Method,
     /// All request headers, unchanged.
     pub headers: &'a HeaderMap,
-    /// Scheme of the URL that the client used.
-    pub scheme: Scheme,
-    /// Host and port of the request, in the client's spelling.
-    pub authority: &'a str,
-}
-
-/// Scheme of a request's URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// `http`: the connection has no TLS.
-    Http,
-    /// `https`: the connection has TLS.
-    Https,
-}
-
-impl Scheme {
-    /// `http` or `https`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
-    }
+    /// The origin of the URL that the client used.
+    pub own_origin: OwnOrigin<'a>,
 }
 
 /// The result of a policy for one request.
@@ -314,7 +296,7 @@ impl Allowed {
                 OriginDecision::Refused(Reason::SameOrigin)
             }
             None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
-            None if request.is_own_origin(text) => OriginDecision::Refused(Reason::SameOrigin),
+            None if request.own_origin.is(text) => OriginDecision::Refused(Reason::SameOrigin),
             None => OriginDecision::Refused(Reason::OriginNotAllowed),
         }
     }
@@ -357,16 +339,6 @@ impl<'a> CorsRequest<'a> {
     /// The request as a preflight. None if the method is not OPTIONS.
     pub(crate) fn preflight(&self) -> Option<PreflightRequest<'a>> {
         (self.method == Method::OPTIONS).then_some(PreflightRequest(self.headers))
-    }
-
-    /// Whether an Origin is the origin of this request's own URL.
-    fn is_own_origin(&self, origin: &str) -> bool {
-        let (scheme, default_port) = match self.scheme {
-            Scheme::Http => ("http://", ":80"),
-            Scheme::Https => ("https://", ":443"),
-        };
-        let own = self.authority.strip_suffix(default_port).unwrap_or(self.authority);
-        !own.is_empty() && origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(own))
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
 use crate::codes::coded_enum;
-use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason, Scheme};
-use crate::domain::HostName;
+use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason};
+use crate::domain::{HostName, Scheme};
 use crate::route::{Path, RouteMatch, is_ambiguous};
 use crate::snapshot::{Limits, Route, RouteId, Snapshot};
 
@@ -87,9 +87,8 @@ impl Snapshot {
     }
 
     fn verdict(&self, request: &Request<'_>) -> Verdict<'_> {
-        let authority = request.authority.unwrap_or_default();
         let cors_request =
-            CorsRequest { method: request.method, headers: request.headers, scheme: request.scheme, authority };
+            CorsRequest { method: request.method, headers: request.headers, own_origin: request.own_origin };
         let refuse = |refusal, policy: Option<&Policy>| Verdict {
             action: Action::Refuse(refusal),
             edits: policy.map(|policy| policy.respond(&cors_request).0).unwrap_or_default(),
@@ -141,7 +140,7 @@ impl Snapshot {
             return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
         // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch).
-        let redirect = request.connection.redirect.filter(|_| request.scheme == Scheme::Http);
+        let redirect = request.connection.redirect.filter(|_| request.own_origin.scheme == Scheme::Http);
         let forward = match redirect
             .filter(|_| cors_request.preflight().and_then(PreflightRequest::requested_method).is_none())
         {

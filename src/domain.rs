@@ -1,7 +1,12 @@
 //! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
-//! among many without trying each one.
+//! among many without trying each one. And scheme, host and port of a request's own URL.
+
+mod own_origin;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub(crate) use self::own_origin::parse_port;
+pub use self::own_origin::{OwnOrigin, Scheme};
 
 /// Why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

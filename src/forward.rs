@@ -10,6 +10,7 @@
 
 mod attempts;
 mod early_response;
+mod ignored_fields;
 mod request;
 mod response;
 mod timeouts;
@@ -19,6 +20,7 @@ mod websocket;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,9 +34,10 @@ use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::attempts::Attempts;
+use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
     RemoteInfo, authority_and_target, change_headers, drop_case_map, has_length_without_body, join_cookies,
-    request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
+    origin_form, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::response::{
     end_with_header, local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop,
@@ -58,6 +61,7 @@ pub(crate) struct Gateway {
     live: Arc<Live>,
     recorder: Arc<Recorder>,
     request_ids: RequestIds,
+    ignored_fields: IgnoredFieldLog,
 }
 
 /// The state of a request between hooks.
@@ -94,7 +98,7 @@ const MAX_INTERIM_RESPONSES: u8 = 32;
 impl Gateway {
     /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
-        Gateway { live, recorder, request_ids: RequestIds::new() }
+        Gateway { live, recorder, request_ids: RequestIds::new(), ignored_fields: IgnoredFieldLog::default() }
     }
 
     /// Records a request whose session still exists.
@@ -107,6 +111,7 @@ impl Gateway {
         let line = RequestLine {
             method: &session.req_header().method,
             authority,
+            forwarded: ctx.request.as_ref().and_then(|request| request.remote.forwarded(session.req_header())),
             path: target.split(|b| *b == b'?').next().unwrap_or_default(),
             version: session.req_header().version,
             headers: &session.req_header().headers,
@@ -148,16 +153,21 @@ impl ProxyHttp for Gateway {
             // HTTP/1.0 clients must not get interim responses (RFC 9110 section 15.2).
             session.set_ignore_info_resp(true);
         }
-        let remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
+        let mut remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
+        let (own_origin, ignored) = remote.own_origin(session.req_header());
+        remote.scheme = own_origin.scheme;
+        if let Some(field) = ignored {
+            self.ignored_fields.log(remote.peer, field, Instant::now());
+        }
         let mut verdict =
-            generation.snapshot.decide(&request_facts(session.as_downstream(), &remote, &generation.snapshot));
+            generation.snapshot.decide(&request_facts(session.as_downstream(), own_origin, &generation.snapshot));
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.set_debug_request_id(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
             ctx.timing.start(&verdict, MethodClass::of(&session.req_header().method));
         }
         let reply = LocalReply::for_action(verdict.action, &session.req_header().headers, || {
-            authority_and_target(session.req_header())
+            (own_origin.host, origin_form(session.req_header()).0)
         });
         if log::log_enabled!(log::Level::Debug) {
             let reason = verdict.outcome.reason().map_or("-", Reason::code);

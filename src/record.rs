@@ -24,6 +24,7 @@ pub(crate) use self::route_metrics::StatusClass;
 
 use crate::cors::Scheme;
 use crate::decide::{RequestKind, RequestOutcome};
+use crate::domain::OwnOrigin;
 use crate::record::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
 
@@ -83,6 +84,8 @@ pub struct RequestLine<'a> {
     pub method: &'a Method,
     /// Host and port as the client wrote them. Empty if the request has no host.
     pub authority: &'a [u8],
+    /// The origin of the URL that the client used, if a trusted proxy names another host than `authority`.
+    pub forwarded: Option<OwnOrigin<'a>>,
     /// Path without query, not decoded.
     pub path: &'a [u8],
     /// HTTP version between client and gateway.

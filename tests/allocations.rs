@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use corsgate::cors::{Edits, Headers, Reason, Scheme};
+use corsgate::cors::{Edits, Headers, Reason};
 use corsgate::decide::{self, Action, ConnectionFacts, Framing, Refusal, RefusalCode, Request, RequestKind};
+use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
 use corsgate::record::{self, AccessLogger, MethodClass, Recorder, RequestRecord, UpstreamAttempt};
@@ -293,6 +294,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             request: Some(record::RequestLine {
                 method: &asked.method,
                 authority: asked.authority.as_bytes(),
+                forwarded: Some(OwnOrigin::of(Scheme::Http, "app.example:8080")),
                 path: asked.path.as_bytes(),
                 version: Version::HTTP_11,
                 headers: &asked.headers,
@@ -412,7 +414,7 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         path: asked.path.as_bytes(),
         target_length: asked.path.len(),
         version: Version::HTTP_11,
-        scheme: Scheme::Http,
+        own_origin: OwnOrigin::of(Scheme::Http, &asked.authority),
         authority: Some(&asked.authority),
         headers: &asked.headers,
         framing: Framing::Clear,

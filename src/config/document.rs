@@ -41,8 +41,8 @@ pub struct Document {
     pub(crate) server: Server,
     /// Limits on requests and client connections: sizes, timeouts and numbers.
     pub(crate) limits: Limits,
-    /// IP addresses and networks of proxies in front of corsgate. From these peers `X-Forwarded-For`,
-    /// `X-Forwarded-Proto` and `X-Forwarded-Host` are trusted. Without this key no peer is trusted.
+    /// IP addresses and networks of proxies in front of corsgate. From these peers `X-Forwarded-*` and `Forwarded` are
+    /// trusted: the client's address, and scheme, host and port of its URL. Without this key no peer is trusted.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Networks")]
     pub(crate) trusted_proxies: Option<List>,

@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Action, Refusal};
 use crate::cors::Reason;
-use crate::domain::split_port;
 
 /// Why the gateway replies itself, apart from preflights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,18 +177,19 @@ impl LocalReply {
     }
 
     /// The reply that an action asks for; None when the request is forwarded. `request` has the header fields of the
-    /// request. `authority_and_target` returns both as the client sent them; it is called only for a redirect.
+    /// request. `host_and_target` returns the host of the client's URL, without its port, and the request target; it is
+    /// called only for a redirect.
     pub(crate) fn for_action<'a>(
         action: Action<'_>,
         request: &HeaderMap,
-        authority_and_target: impl FnOnce() -> (&'a [u8], &'a [u8]),
+        host_and_target: impl FnOnce() -> (&'a str, &'a [u8]),
     ) -> Option<Self> {
         match action {
             Action::Forward(_) => None,
             Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None, grpc: None }),
             Action::Redirect(port) => {
-                let (authority, target) = authority_and_target();
-                Some(Self::redirect(authority, target, port))
+                let (host, target) = host_and_target();
+                Some(Self::redirect(host, target, port))
             }
             Action::Refuse(refusal) => Some(Self::to(request, ReplyKind::Refused(refusal))),
         }
@@ -226,9 +226,9 @@ impl LocalReply {
 
     /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). Only
     /// requests with a route are redirected.
-    fn redirect(authority: &[u8], target: &[u8], port: u16) -> Self {
-        let location = std::str::from_utf8(authority).ok().and_then(|authority| {
-            let (host, _) = split_port(authority);
+    fn redirect(host: &str, target: &[u8], port: u16) -> Self {
+        // A request of HTTP/1.0 may have no host, so there is no URL to redirect to.
+        let location = Some(host).filter(|host| !host.is_empty()).and_then(|host| {
             let target = if target.starts_with(b"/") { target } else { b"/" };
             let port = if port == 443 { String::new() } else { format!(":{port}") };
             HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, Version};
 
-use crate::cors::Scheme;
+use crate::domain::OwnOrigin;
 use crate::tls::Certificate;
 
 /// A request as received.
@@ -16,9 +16,9 @@ pub struct Request<'a> {
     pub target_length: usize,
     /// HTTP version. From HTTP/1.1 on, a request must have a host.
     pub version: Version,
-    /// Scheme of the client's request, from a trusted proxy's `X-Forwarded-Proto` if there is one.
-    pub scheme: Scheme,
-    /// Host and port as received; None if the request has neither Host nor `:authority`.
+    /// Scheme, host and port of the URL that the client used, from a trusted proxy's fields if there are any.
+    pub own_origin: OwnOrigin<'a>,
+    /// Host and port as received, which select the route; None if the request has neither Host nor `:authority`.
     pub authority: Option<&'a str>,
     /// All header fields.
     pub headers: &'a HeaderMap,

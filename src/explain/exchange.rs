@@ -43,8 +43,8 @@ impl<'s> Exchange<'s> {
     ) -> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.set_debug_request_id(|| HeaderValue::from_static(UNKNOWN));
-        let authority_and_target = || (request.authority.unwrap_or_default().as_bytes(), target.as_bytes());
-        let mut response = match LocalReply::for_action(verdict.action, request.headers, authority_and_target) {
+        let host_and_target = || (request.own_origin.host, target.as_bytes());
+        let mut response = match LocalReply::for_action(verdict.action, request.headers, host_and_target) {
             Some(reply) => Head::from(&reply),
             None => upstream(),
         };

@@ -7,8 +7,9 @@ use super::Preflight;
 use super::exchange::Exchange;
 use super::listener::Reached;
 use super::question::{Question, QuestionSource, Target};
-use crate::cors::{Headers as _, Scheme};
+use crate::cors::Headers as _;
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
+use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 use crate::snapshot::Snapshot;
 
@@ -199,6 +200,11 @@ impl Question {
 }
 
 impl<'s> Step<'s> {
+    /// The gateway's own origin, as it sees it.
+    pub(super) fn own_origin(&self) -> OwnOrigin<'_> {
+        OwnOrigin::of(self.scheme, &self.url.authority)
+    }
+
     /// The method that selects the route: for a preflight the requested method.
     pub(super) fn routed_method(&self) -> String {
         let requested = || self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok();
@@ -245,7 +251,7 @@ impl<'s> Step<'s> {
             path: url.path().as_bytes(),
             target_length: url.path_and_query.len(),
             version: Version::HTTP_11,
-            scheme,
+            own_origin: OwnOrigin::of(scheme, &url.authority),
             authority: Some(&url.authority),
             headers: &headers,
             framing: Framing::Clear,

@@ -12,14 +12,12 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
-use crate::cors::Scheme;
 use crate::decide::{Framing, Request};
+use crate::domain::{OwnOrigin, Scheme};
 use crate::read::Client;
 use crate::snapshot::Snapshot;
-use crate::trusted_proxies::{self, TrustedProxies};
+use crate::trusted_proxies::{self, IgnoredField, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
@@ -27,12 +25,12 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteInfo {
     /// The TCP peer, or the source address of the PROXY header: [`Client::address`].
-    peer: IpAddr,
+    pub(super) peer: IpAddr,
     /// The client: the peer, or from `X-Forwarded-For` if the peer is trusted.
     pub(super) client: IpAddr,
     /// Whether the peer is in `trusted_proxies`, so that its forwarding headers count.
     peer_trusted: bool,
-    /// Scheme of the connection, or from `X-Forwarded-Proto` if the peer is trusted.
+    /// Scheme of the connection. After the decision, the scheme of [`RemoteInfo::own_origin`].
     pub(super) scheme: Scheme,
 }
 
@@ -42,48 +40,68 @@ impl RemoteInfo {
         let client = Client::of(session);
         let peer = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address());
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let connection_scheme = if encrypted { Scheme::Https } else { Scheme::Http };
+        let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
         let is_identified = client.is_some_and(|client| client.is_identified());
         if !is_identified || trusted.is_empty() || !trusted.contains(peer) {
-            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme: connection_scheme };
+            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme };
         }
-        let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-            Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
-            Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
-            _ => connection_scheme,
-        };
         RemoteInfo { peer, client: trusted.client(peer, headers), peer_trusted: true, scheme }
+    }
+
+    /// The origin of the URL that the client used, and a field of the peer that is not valid.
+    pub(super) fn own_origin<'a>(&self, request: &'a RequestHeader) -> (OwnOrigin<'a>, Option<IgnoredField>) {
+        let authority = authority(request).unwrap_or_default();
+        match self.peer_trusted {
+            true => trusted_proxies::own_origin(self.scheme, authority, &request.headers),
+            false => (OwnOrigin::of(self.scheme, authority), None),
+        }
+    }
+
+    /// The origin of the URL that the client used, if a trusted proxy names another host or port than the request.
+    pub(super) fn forwarded<'a>(&self, request: &'a RequestHeader) -> Option<OwnOrigin<'a>> {
+        if !self.peer_trusted {
+            return None;
+        }
+        let own = self.own_origin(request).0;
+        Some(own).filter(|own| *own != OwnOrigin::of(own.scheme, authority(request).unwrap_or_default()))
     }
 }
 
 /// What `Snapshot::decide` needs to know about a request.
-pub(super) fn request_facts<'a>(session: &'a ServerSession, remote: &RemoteInfo, snapshot: &Snapshot) -> Request<'a> {
+pub(super) fn request_facts<'a>(
+    session: &'a ServerSession,
+    own_origin: OwnOrigin<'a>,
+    snapshot: &Snapshot,
+) -> Request<'a> {
     let request = session.req_header();
-    let (target, authority) = origin_form(request);
+    let (target, absolute) = origin_form(request);
     let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
-        [] if authority.is_some() => b"/",
+        [] if absolute.is_some() => b"/",
         path => path,
     };
-    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
     Request {
         method: &request.method,
         path,
         target_length: request.raw_path().len(),
         version: request.version,
-        scheme: remote.scheme,
-        // HTTP/2 has the host in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another host.
-        // HTTP/1.0 may have it in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would
-        // mean that it is missing.
-        authority: match request.uri.authority() {
-            Some(authority) => Some(authority.as_str()),
-            None => host
-                .or(authority.filter(|_| request.version < Version::HTTP_11))
-                .map(|bytes| std::str::from_utf8(bytes).unwrap_or("?")),
-        },
+        own_origin,
+        authority: authority(request),
         headers: &request.headers,
         framing: framing(session),
         connection: Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default(),
     }
+}
+
+/// Host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another
+/// host. HTTP/1.0 may have them in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would mean
+/// that it is missing.
+fn authority(request: &RequestHeader) -> Option<&str> {
+    if let Some(authority) = request.uri.authority() {
+        return Some(authority.as_str());
+    }
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.or_else(|| origin_form(request).1.filter(|_| request.version < Version::HTTP_11));
+    host.map(|bytes| std::str::from_utf8(bytes).unwrap_or("?"))
 }
 
 /// Host and port as received, and the target in origin form.
@@ -204,6 +222,8 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         headers.insert(X_FORWARDED_PROTO, scheme);
     }
     if !remote.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        let forwarded = remote.forwarded(session.req_header()).map(|own| own.authority().to_string());
+        let host = forwarded.and_then(|host| HeaderValue::try_from(host).ok()).unwrap_or(host);
         headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The decisions of the engine, checked with a model of a browser. A request that the engine allows works in the
 //! browser, and a refused one fails there with an error that names the cause.
 
-use corsgate::cors::{Reason, Scheme};
+use corsgate::cors::Reason;
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
+use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -37,7 +38,7 @@ fn ask(
         path: path.as_bytes(),
         target_length: path.len(),
         version: Version::HTTP_11,
-        scheme: Scheme::Http,
+        own_origin: OwnOrigin::of(Scheme::Http, host),
         authority: Some(host),
         headers,
         framing: Framing::Clear,

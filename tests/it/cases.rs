@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use corsgate::cors::Scheme;
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
+use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{Configuration, Exchange, Explanation, Head, Question, WireExchange, explain};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
@@ -313,13 +313,14 @@ impl Row {
     /// The exchange with the engine, on plain values.
     pub fn exchange<'s>(&self, snapshot: &'s Snapshot, scheme: Scheme) -> Exchange<'s> {
         let (method, path, headers) = self.request_over(scheme);
+        let host = headers.get("host").map(|host| host.to_str().unwrap());
         let request = Request {
             method: &method,
             path: path.as_bytes(),
             target_length: path.len(),
             version: Version::HTTP_11,
-            scheme,
-            authority: headers.get("host").map(|host| host.to_str().unwrap()),
+            own_origin: OwnOrigin::of(scheme, host.unwrap_or_default()),
+            authority: host,
             headers: &headers,
             framing: Framing::Clear,
             connection: ConnectionFacts::default(),

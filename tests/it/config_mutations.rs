@@ -16,8 +16,8 @@
 //! Each run also counts the mutants that load, and the mutants that allow the same origins as the original. If every
 //! mutant were refused, the claims would be empty.
 
-use corsgate::cors::Scheme;
 use corsgate::decide::{ConnectionFacts, Framing, Request};
+use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::snapshot::{self, CompileEnv, Snapshot};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -235,7 +235,7 @@ fn lets_in(snapshot: &Snapshot, origin: &str) -> bool {
         path: b"/",
         target_length: 1,
         version: Version::HTTP_11,
-        scheme: Scheme::Http,
+        own_origin: OwnOrigin::of(Scheme::Http, "api.example"),
         authority: Some("api.example"),
         headers: &headers,
         framing: Framing::Clear,

@@ -62,6 +62,20 @@ fn returned(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Response {
     fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
 }
 
+/// Waits until the access log has a line with this text.
+#[track_caller]
+fn wait_for_line(gateway: &Gateway, text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let lines = std::fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
+        if lines.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text} is not in\n{lines}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 // --- paths
 
 #[test]
@@ -144,6 +158,136 @@ fn forwarded_fields_of_a_client_are_replaced() {
     assert_eq!(request.header("X-Forwarded-Proto"), Some("http"));
     assert_eq!(request.header("X-Forwarded-Host"), Some("api.test"));
     assert_eq!((request.header("X-Forwarded-Port"), request.header("Forwarded")), (None, None));
+}
+
+/// A gateway that redirects to https and refuses other origins, behind `trusted_proxies`.
+fn behind_a_proxy(upstream: &Upstream, trusted: &str, redirect: &str) -> Gateway {
+    Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\", redirect_to_https: {redirect} }}]
+trusted_proxies: [{trusted}]
+access_log: {{ to: access.log }}
+services:
+  - name: api
+    hosts: [api.test]
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    cors: {{ allow_origins: https://app.test, disallowed_origins: reject }}
+",
+        upstream.address()
+    ))
+}
+
+#[test]
+fn the_redirect_to_https_uses_the_scheme_and_host_of_a_trusted_proxy() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let (trusted, stranger) = ("127.0.0.1", "192.0.2.1");
+    for (redirect, peer, fields, location) in [
+        ("true", trusted, &[][..], Some("https://api.test/x?y")),
+        ("true", trusted, &[("X-Forwarded-Proto", "https")], None),
+        ("true", trusted, &[("X-Forwarded-Proto", "HTTPS")], None),
+        ("true", trusted, &[("X-Forwarded-Proto", "wss")], None),
+        ("true", trusted, &[("X-Forwarded-Proto", "https,http")], None),
+        ("true", trusted, &[("X-Forwarded-Proto", "https, https")], None),
+        ("true", trusted, &[("Forwarded", "for=192.0.2.7;proto=https")], None),
+        ("true", trusted, &[("X-Forwarded-Proto", "ws")], Some("https://api.test/x?y")),
+        ("true", trusted, &[("X-Forwarded-Proto", "http, https")], Some("https://api.test/x?y")),
+        ("true", trusted, &[("X-Forwarded-Proto", "gopher")], Some("https://api.test/x?y")),
+        ("true", trusted, &[("Forwarded", "proto=https;proto=http")], Some("https://api.test/x?y")),
+        // The port of the new URL is the one of the configuration. A plain port says nothing about it.
+        ("8443", trusted, &[("X-Forwarded-Host", "www.test:8080")], Some("https://www.test:8443/x?y")),
+        (
+            "true",
+            trusted,
+            &[("X-Forwarded-Host", "www.test"), ("X-Forwarded-Port", "8080")],
+            Some("https://www.test/x?y"),
+        ),
+        ("true", trusted, &[("Forwarded", "host=\"[::1]:8080\"")], Some("https://[::1]/x?y")),
+        ("true", trusted, &[("X-Forwarded-Host", "www.test/@")], Some("https://api.test/x?y")),
+        ("true", stranger, &[("X-Forwarded-Proto", "https")], Some("https://api.test/x?y")),
+        ("true", stranger, &[("X-Forwarded-Host", "www.test")], Some("https://api.test/x?y")),
+        ("true", stranger, &[("Forwarded", "proto=https;host=www.test")], Some("https://api.test/x?y")),
+    ] {
+        let gateway = behind_a_proxy(&upstream, peer, redirect);
+        let fields: Vec<_> = [HOST].into_iter().chain(fields.iter().copied()).collect();
+        let response = fetch(gateway.address(), "GET", "/x?y", &fields);
+        assert_eq!(response.header("Location"), location, "{peer} {fields:?}");
+        assert_eq!(response.status, if location.is_some() { 308 } else { 200 }, "{peer} {fields:?}");
+    }
+}
+
+/// TLS ends at the proxy, which may also use another name for the gateway.
+#[test]
+fn the_sites_own_form_is_not_refused_behind_a_trusted_proxy() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateways = ["127.0.0.1", "192.0.2.1"].map(|trusted| behind_a_proxy(&upstream, trusted, "false"));
+    for (origin, fields, expected) in [
+        ("http://api.test", &[][..], [200, 200]),
+        ("https://api.test", &[], [403, 403]),
+        ("https://api.test", &[("X-Forwarded-Proto", "https")], [200, 403]),
+        ("https://api.test", &[("X-Forwarded-Proto", "https,http")], [200, 403]),
+        ("https://api.test:8443", &[("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "8443")], [200, 403]),
+        ("https://www.test", &[("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "www.test")], [200, 403]),
+        ("https://www.test:8443", &[("X-Forwarded-Proto", "wss"), ("X-Forwarded-Host", "www.test:8443")], [200, 403]),
+        ("https://www.test", &[("Forwarded", "proto=https;host=www.test")], [200, 403]),
+        ("https://www.test:8443", &[("Forwarded", "for=\"[::1]:1\"; proto=https; host=\"www.test:8443\"")], [200, 403]),
+        // Not the site's own, with any fields.
+        ("https://evil.test", &[("Forwarded", "proto=https;host=www.test")], [403, 403]),
+        (
+            "https://evil.test",
+            &[("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "www.test, evil.test")],
+            [403, 403],
+        ),
+        ("https://www.test", &[("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", "www.test")], [403, 403]),
+        (
+            "https://www.test",
+            &[("X-Forwarded-Host", "api.test"), ("Forwarded", "proto=https;host=www.test")],
+            [403, 403],
+        ),
+        ("http://api.test", &[("X-Forwarded-Host", "www.test")], [403, 200]),
+    ] {
+        let fields: Vec<_> = [HOST, ("Origin", origin)].into_iter().chain(fields.iter().copied()).collect();
+        let statuses = gateways.each_ref().map(|gateway| fetch(gateway.address(), "POST", "/", &fields).status);
+        assert_eq!(statuses, expected, "trusted, untrusted: {fields:?}");
+    }
+}
+
+#[test]
+fn the_route_is_that_of_host_and_not_of_a_forwarded_host() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = behind_a_proxy(&upstream, "127.0.0.1", "false");
+    for (host, forwarded, status) in [("api.test", "other.test", 200), ("other.test", "api.test", 404)] {
+        let fields = [("Host", host), ("X-Forwarded-Host", forwarded), ("X-Forwarded-Proto", "https")];
+        assert_eq!(fetch(gateway.address(), "GET", "/", &fields).status, status, "{host} {forwarded}");
+        wait_for_line(&gateway, &format!("\"host\":\"{host}\",\"forwarded_host\":\"{forwarded}\""));
+    }
+    // A host equal to the forwarded one is not repeated.
+    fetch(gateway.address(), "GET", "/same", &[HOST, ("X-Forwarded-Host", "api.test:80")]);
+    wait_for_line(&gateway, "\"host\":\"api.test\",\"forwarded_host\":null,\"path\":\"/same\"");
+}
+
+#[test]
+fn the_upstream_learns_the_url_from_a_proxy_that_sends_only_forwarded() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = behind_a_proxy(&upstream, "127.0.0.1", "false");
+    let forwarded = ("Forwarded", "proto=https;host=\"www.test:8443\"");
+    assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST, forwarded]).status, 200);
+    let request = upstream.received().pop().unwrap();
+    assert_eq!((request.header("Host"), request.header("Forwarded")), (Some("api.test"), Some(forwarded.1)));
+    assert_eq!(request.header("X-Forwarded-Proto"), Some("https"));
+    assert_eq!(request.header("X-Forwarded-Host"), Some("www.test:8443"));
+}
+
+#[test]
+fn an_invalid_field_of_a_trusted_proxy_is_logged_once() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = behind_a_proxy(&upstream, "127.0.0.1", "false");
+    for _ in 0..3 {
+        assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST, ("X-Forwarded-Proto", "se\"cret")]).status, 200);
+    }
+    let line = "forwarding header ignored peer=127.0.0.1 reason=\"X-Forwarded-Proto is not http, https, ws or wss\"";
+    gateway.wait_for_log(line);
+    assert_eq!(gateway.stderr().matches("forwarding header ignored").count(), 1);
+    assert!(!gateway.stderr().contains("cret"), "the log has data of a client");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &[&str]); 30] = [
     // Basics: need no other room.
     ("domain", &[]),
-    ("trusted_proxies", &[]),
+    ("trusted_proxies", &["domain"]),
     ("notation", &[]),
     ("problem", &[]),
     ("codes", &[]),
@@ -34,7 +34,7 @@ const ROOMS: [(&str, &[&str]); 30] = [
         &["config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot", "terminal"],
     ),
     // The running state of a configuration.
-    ("record", &["codes", "cors", "counter", "decide", "logging", "snapshot", "terminal"]),
+    ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "snapshot", "terminal"]),
     ("upstream", &["counter", "snapshot"]),
     (
         "live",
@@ -43,7 +43,10 @@ const ROOMS: [(&str, &[&str]); 30] = [
     // The request path, on the wire.
     ("read", &["decide", "trusted_proxies", "record", "snapshot", "tls"]),
     ("accept", &["decide", "live", "logging", "read", "record", "snapshot"]),
-    ("forward", &["cors", "decide", "trusted_proxies", "live", "logging", "read", "record", "snapshot", "upstream"]),
+    (
+        "forward",
+        &["cors", "decide", "domain", "trusted_proxies", "live", "logging", "read", "record", "snapshot", "upstream"],
+    ),
     ("health", &["live", "logging", "snapshot", "upstream"]),
     // Operation and command line.
     (

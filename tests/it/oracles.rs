@@ -11,7 +11,7 @@ use corsgate::cors::{
     CorsRequest, Danger, Decision, DisallowedOrigins, Field, OriginMatch, OriginPattern, OriginSet, Patterns, Policy,
     PolicyAction, PreflightMatch, PreflightSettings, Reason, Scheme, Settings, TuplePattern, UpstreamHeaders,
 };
-use corsgate::domain::HostName;
+use corsgate::domain::{HostName, OwnOrigin};
 use corsgate::notation::List;
 use corsgate::problem::{At, Problems};
 use corsgate::route::{HostPattern, PathPattern, RouteEntry, RouteMatch, Routes, is_ambiguous};
@@ -940,5 +940,5 @@ fn options(headers: &HeaderMap) -> CorsRequest<'_> {
 }
 
 fn request<'a>(method: &'a Method, headers: &'a HeaderMap) -> CorsRequest<'a> {
-    CorsRequest { method, headers, scheme: Scheme::Https, authority: "api.example" }
+    CorsRequest { method, headers, own_origin: OwnOrigin::of(Scheme::Https, "api.example") }
 }

@@ -202,7 +202,7 @@ pub(in crate::explain) fn routes_of_path(step: &Step<'_>, allow: &str, snapshot:
             path: step.url.path().as_bytes(),
             target_length: step.url.path_and_query.len(),
             version: http::Version::HTTP_11,
-            scheme: step.url.scheme,
+            own_origin: step.url.own_origin(),
             authority: Some(&step.url.authority),
             headers: &http::HeaderMap::new(),
             framing: Framing::Clear,

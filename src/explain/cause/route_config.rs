@@ -74,12 +74,7 @@ impl<'d> RouteConfig<'d> {
     /// The outer level whose policy would allow the origin, if the route's own policy did not replace it.
     pub(super) fn shadowed_policy(&self, step: &Step<'_>) -> Option<Level> {
         let level = self.route.cors.as_ref()?.level;
-        let facts = CorsRequest {
-            method: &step.method,
-            headers: &step.headers,
-            scheme: step.scheme,
-            authority: &step.url.authority,
-        };
+        let facts = CorsRequest { method: &step.method, headers: &step.headers, own_origin: step.own_origin() };
         let sets = origin_sets(self.document);
         let allows = |settings: &Settings| {
             let policy = Policy::compile(settings, &sets, &At::root(), &mut Problems::default());

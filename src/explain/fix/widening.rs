@@ -132,8 +132,7 @@ fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> 
         let decision = policy.decide(&CorsRequest {
             method: &step.method,
             headers: &step.headers,
-            scheme: step.scheme,
-            authority: &step.url.authority,
+            own_origin: step.own_origin(),
         });
         let mut response = Head::new(http::StatusCode::OK);
         if let PolicyAction::AnswerPreflight(status) = decision.action {

@@ -5,7 +5,7 @@ use std::fmt;
 use url::{Host, Url};
 
 use super::{InvalidQuestion, QuestionPart};
-use crate::cors::Scheme;
+use crate::domain::{OwnOrigin, Scheme};
 
 /// The URL of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,11 @@ impl Target {
     /// The path, without its query.
     pub(in crate::explain) fn path(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
+    }
+
+    /// The origin of the URL, for a client that reaches the gateway itself.
+    pub(in crate::explain) fn own_origin(&self) -> OwnOrigin<'_> {
+        OwnOrigin::of(self.scheme, &self.authority)
     }
 
     /// The serialised origin of the URL.

@@ -68,6 +68,13 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     object.plain("scheme", Some(record.scheme.as_str()));
     object.string("method", asked.map(|asked| asked.method.as_str().as_bytes()), max::METHOD);
     object.string("host", asked.map(|asked| asked.authority).filter(|host| !host.is_empty()), max::HOST);
+    match asked.and_then(|asked| asked.forwarded) {
+        // A host that the parser accepts needs no escaping.
+        Some(own) => {
+            object.quoted("forwarded_host", |out| show_within(out, format_args!("{}", own.authority()), max::HOST));
+        }
+        None => object.literal("forwarded_host", "null"),
+    }
     object.string("path", asked.map(|asked| asked.path), max::PATH);
     object.plain("protocol", asked.map(|asked| protocol(asked.version)));
     object.number("status", record.status.map(|status| status.as_u16().into()));
@@ -447,6 +454,7 @@ mod tests {
             request: Some(RequestLine {
                 method: &Method::GET,
                 authority: &sent.host,
+                forwarded: None,
                 path: &sent.path,
                 version: Version::HTTP_2,
                 headers: &headers,
@@ -481,7 +489,7 @@ mod tests {
     fn a_line_of_json() {
         let expected = concat!(
             r#"{"time":"2026-11-24T03:00:53.007Z","client":"203.0.113.7","scheme":"https","method":"GET","#,
-            r#""host":"api.test:8443","path":"/v1/json","protocol":"HTTP/2","status":200,"bytes":17,"#,
+            r#""host":"api.test:8443","forwarded_host":null,"path":"/v1/json","protocol":"HTTP/2","status":200,"bytes":17,"#,
             r#""duration_ms":12.034,"route":"api","cors":"actual","origin":"https://evil.test","#,
             r#""reason":"origin_not_allowed","refused":true,"error":null,"upstream":"api","node":"127.0.0.1:2","#,
             r#""upstream_ms":0.999,"tries":1,"user_agent":"curl/8.5.0","#,
@@ -589,7 +597,7 @@ mod tests {
             prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
             prop_assert_eq!(line.iter().position(|b| *b == b'\n'), Some(line.len() - 1));
             let value: Value = serde_json::from_slice(&line).expect("JSON");
-            prop_assert_eq!(value.as_object().unwrap().len(), 23);
+            prop_assert_eq!(value.as_object().unwrap().len(), 24);
             prop_assert_eq!(&value["refused"], true);
             // The written path is a prefix of the sent path.
             let path = String::from_utf8_lossy(&sent.path).into_owned();

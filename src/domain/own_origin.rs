@@ -1,0 +1,132 @@
+//! Scheme, host and port of a request's own URL, as the client used them.
+
+use std::fmt;
+
+use super::split_port;
+
+/// Scheme of a request's URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`: the connection has no TLS.
+    Http,
+    /// `https`: the connection has TLS.
+    Https,
+}
+
+/// The origin of a request's own URL, as the client used it: at the gateway, or at a trusted proxy in front of it. One
+/// value decides what is same-origin, what is redirected to https and where to, and what the access log shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnOrigin<'a> {
+    /// Scheme of the URL.
+    pub scheme: Scheme,
+    /// The host in the client's spelling, IPv6 in brackets. Empty for a request without a host.
+    pub host: &'a str,
+    /// None: the default port of the scheme.
+    pub port: Option<u16>,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port of a URL without one.
+    pub(crate) const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+
+    /// The scheme of a word in any case. WebSockets are http to a proxy, so `ws` is `http` and `wss` is `https`.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        const WORDS: [(&str, Scheme); 4] =
+            [("http", Scheme::Http), ("https", Scheme::Https), ("ws", Scheme::Http), ("wss", Scheme::Https)];
+        WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, scheme)| *scheme)
+    }
+}
+
+impl<'a> OwnOrigin<'a> {
+    /// The origin of a scheme and of an authority as in `Host`. The authority is not validated: an invalid one gives an
+    /// origin that no page has.
+    pub fn of(scheme: Scheme, authority: &'a str) -> Self {
+        let (host, port) = match split_port(authority) {
+            (host, None | Some("")) => (host, None),
+            (host, Some(digits)) => match parse_port(digits) {
+                Some(port) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        OwnOrigin { scheme, host, port: port.filter(|port| *port != scheme.default_port()) }
+    }
+
+    /// Whether an `Origin` is this one. Browsers omit the default port.
+    pub(crate) fn is(&self, origin: &str) -> bool {
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        let (host, port) = split_port(authority);
+        let same_port = match port {
+            None => self.port.is_none(),
+            Some(digits) => parse_port(digits).is_some_and(|port| Some(port) == self.port),
+        };
+        scheme == self.scheme.as_str() && !self.host.is_empty() && host.eq_ignore_ascii_case(self.host) && same_port
+    }
+
+    /// Host, and port unless it is the default, as in `Host`.
+    pub(crate) fn authority(self) -> impl fmt::Display {
+        Authority(self)
+    }
+}
+
+struct Authority<'a>(OwnOrigin<'a>);
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port {
+            None => f.write_str(self.0.host),
+            Some(port) => write!(f, "{}:{port}", self.0.host),
+        }
+    }
+}
+
+/// 0 to 65535, without a sign. Leading zeros are allowed, because `Host` allows them.
+pub(crate) fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_a_requests_own_only_if_scheme_host_and_port_are_the_same() {
+        #[rustfmt::skip]
+        let rows = [
+            (Scheme::Https, "app.test",      "https://app.test",      true),
+            (Scheme::Https, "APP.test:443",  "https://app.test",      true),
+            (Scheme::Https, "app.test:",     "https://app.test",      true),
+            (Scheme::Http,  "app.test:80",   "http://app.test",       true),
+            (Scheme::Https, "app.test:8443", "https://app.test:8443", true),
+            (Scheme::Https, "[::1]:8443",    "https://[::1]:8443",    true),
+            (Scheme::Https, "[::1]",         "https://[::1]",         true),
+            (Scheme::Https, "app.test",      "http://app.test",       false),
+            (Scheme::Https, "app.test",      "https://app.test:443",  false), // no browser sends it
+            (Scheme::Https, "app.test",      "https://app.test:",     false),
+            (Scheme::Https, "app.test:8443", "https://app.test:+8443", false),
+            (Scheme::Https, "app.test:80",   "https://app.test",      false),
+            (Scheme::Https, "app.test:8443", "https://app.test",      false),
+            (Scheme::Https, "app.test",      "https://app.test.evil.test", false),
+            (Scheme::Https, "app.test:x",    "https://app.test",      false),
+            (Scheme::Https, "app.test:x",    "https://app.test:x",    false),
+            (Scheme::Https, "",              "https://",              false),
+            (Scheme::Https, "app.test",      "app.test",              false),
+            (Scheme::Https, "app.test",      "null",                  false),
+        ];
+        for (scheme, authority, origin, expected) in rows {
+            assert_eq!(OwnOrigin::of(scheme, authority).is(origin), expected, "{scheme:?} {authority} {origin}");
+        }
+    }
+}
