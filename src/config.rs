@@ -19,7 +19,7 @@ pub(crate) use self::choices::{Cors, Named, Toggle, Use};
 pub use self::document::Document;
 pub(crate) use self::document::{
     ADMIN_ADDRESS, AccessLog, Balance, Certificate, ClientCertificate, Ejection, HEALTHY_STATUS, HealthCheck, Limits,
-    ListenerTls, LogFormat, Node, RETRIES, Server, Service, Timeouts, Upstream, UpstreamTls,
+    ListenerTls, LogFormat, Node, RETRIES, Server, Service, Timeouts, UnderscoresInHeaders, Upstream, UpstreamTls,
 };
 pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};

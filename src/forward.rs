@@ -36,8 +36,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority_and_target, change_headers, drop_case_map, has_length_without_body, join_cookies,
-    origin_form, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
+    RemoteInfo, authority_and_target, change_headers, has_length_without_body, join_cookies, origin_form,
+    remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::response::{
     end_with_header, local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop,
@@ -183,9 +183,15 @@ impl ProxyHttp for Gateway {
         }
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
+        let underscores = generation.snapshot.underscores_in_headers();
         ctx.request = Some(DecidedRequest { route, forwarded, edits: verdict.edits, generation, remote, id });
         let Some(reply) = reply else {
-            drop_case_map(session.req_header_mut())?;
+            let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
+            if dropped > 0
+                && let Some(client) = Client::of(session.as_downstream())
+            {
+                client.counts().dropped_fields.add(dropped as u64);
+            }
             if let Some((route, generation)) = ctx.forwarded_route() {
                 let timeouts = &generation.upstream(route.upstream).settings().timeouts;
                 timeouts::on_forward(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);

@@ -63,7 +63,7 @@
 //! | [`problem`] | everything that can be wrong with a configuration, and the remedy |
 //! | [`notation`] | how values are written in a configuration, and their JSON Schema |
 //! | [`domain`] | host names, and the scheme, host and port of a request's own URL |
-//! | [`trusted_proxies`] | the peers whose forwarding headers are trusted, the client's address, and the URL that the client used |
+//! | [`trusted_proxies`] | the peers whose forwarding headers are trusted, those headers, the client's address, and the URL that the client used |
 //! | [`tls`] | certificates and keys |
 //! | [`codes`] | enums whose variants have a code for logs and metrics |
 //! | [`counter`] | counters and histograms that threads share |

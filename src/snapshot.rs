@@ -28,6 +28,7 @@ pub struct Snapshot {
     upstreams: Vec<Upstream>,
     listeners: Vec<Arc<Listener>>,
     trusted_proxies: TrustedProxies,
+    underscores_in_headers: UnderscoresInHeaders,
     /// For hosts that no service has.
     default_policy: Option<Arc<Policy>>,
     limits: Limits,
@@ -160,6 +161,10 @@ impl Snapshot {
 
     pub(crate) fn trusted_proxies(&self) -> &TrustedProxies {
         &self.trusted_proxies
+    }
+
+    pub(crate) fn underscores_in_headers(&self) -> UnderscoresInHeaders {
+        self.underscores_in_headers
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -3,6 +3,7 @@
 //! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
 //! end: the last address that is not a trusted proxy is the client.
 
+mod fields;
 mod forwarded;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+pub(crate) use self::fields::FieldKind;
 pub(crate) use self::forwarded::{IgnoredField, X_FORWARDED_HOST, X_FORWARDED_PROTO, own_origin};
 
 /// The header with the chain of addresses, client first.

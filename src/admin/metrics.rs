@@ -113,6 +113,11 @@ const BAD_HEADERS: Family = counter(
     &["listener", "reason"],
     "HTTP/1 headers that did not become a request: late (408), too_large (431), malformed (400, or 405 for CONNECT).",
 );
+const DROPPED_FIELDS: Family = counter(
+    "corsgate_dropped_header_fields_total",
+    &["listener"],
+    "Request header fields that were not forwarded because their name has an underscore or looks like a forwarding field.",
+);
 const CERTIFICATES: Family = gauge(
     "corsgate_certificate_expiry_timestamp_seconds",
     &["listener", "certificate"],
@@ -171,7 +176,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 32] = [
+pub const FAMILIES: [&Family; 33] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -187,6 +192,7 @@ pub const FAMILIES: [&Family; 32] = [
     &REFUSED_CONNECTIONS,
     &HANDSHAKES,
     &BAD_HEADERS,
+    &DROPPED_FIELDS,
     &CERTIFICATES,
     &HEALTHY,
     &EJECTED,
@@ -309,6 +315,9 @@ impl Metrics {
                     series.counted(&[listener, reason.code()], count.get());
                 }
             }
+        })?;
+        page.write(&DROPPED_FIELDS, |series| {
+            listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.dropped_fields.get()));
         })?;
         page.write(&CERTIFICATES, |series| {
             for (listener, name, ends) in certificates(generation) {

@@ -46,6 +46,8 @@ pub struct Document {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Networks")]
     pub(crate) trusted_proxies: Option<List>,
+    /// Request header fields with an underscore in their name. Many services cannot tell `X_Id` from `X-Id`.
+    pub(crate) underscores_in_headers: UnderscoresInHeaders,
     /// Named lists of origins. A policy uses them with `allow_origin_sets`.
     #[schemars(with = "Named<forms::NamedOrigins>")]
     pub(crate) origin_sets: Named<List>,
@@ -62,6 +64,18 @@ pub struct Document {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) services: Option<Vec<Service>>,
+}
+
+/// `underscores_in_headers`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UnderscoresInHeaders {
+    /// The upstream does not receive such a field. A metric counts them.
+    #[default]
+    Drop,
+    /// The upstream receives it, unless it looks like a field that only a trusted proxy may send, such as
+    /// `X_Forwarded_For`.
+    Keep,
 }
 
 /// An address on which clients connect, and the protocol that is spoken there.

@@ -15,8 +15,8 @@ use pingora_proxy::Session;
 use crate::decide::{Framing, Request};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::read::Client;
-use crate::snapshot::Snapshot;
-use crate::trusted_proxies::{self, IgnoredField, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::snapshot::{Snapshot, UnderscoresInHeaders};
+use crate::trusted_proxies::{self, FieldKind, IgnoredField, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
@@ -139,9 +139,34 @@ pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce
     Ok(result)
 }
 
-/// Drops Pingora's map with the case of the names, so that Pingora does not copy it with the request for the upstream.
-pub(super) fn drop_case_map(request: &mut RequestHeader) -> Result<()> {
-    change_headers(request, |_| ())
+/// Removes the fields that a service may believe although this peer cannot be trusted to send them. Returns the number of
+/// fields that were removed because of the form of their names. Also drops Pingora's map with the case of the names, so
+/// that Pingora does not copy it with the request for the upstream.
+pub(super) fn remove_untrusted_fields(
+    request: &mut RequestHeader,
+    remote: &RemoteInfo,
+    underscores: UnderscoresInHeaders,
+) -> Result<usize> {
+    change_headers(request, |headers| {
+        let kept = |kind| match kind {
+            FieldKind::Ordinary => true,
+            FieldKind::Forwarding => remote.peer_trusted,
+            FieldKind::ForwardingLookalike => false,
+            FieldKind::Underscore => underscores == UnderscoresInHeaders::Keep,
+        };
+        // One pass over the names is cheaper than a lookup of each field that is nearly always missing. An empty list
+        // allocates nothing.
+        let named = headers.keys().map(|name| (name, FieldKind::of(name.as_str())));
+        let removed: Vec<_> = named.filter(|(_, kind)| !kept(*kind)).map(|(name, kind)| (name.clone(), kind)).collect();
+        let mut dropped = 0;
+        for (name, kind) in removed {
+            if kind != FieldKind::Forwarding {
+                dropped += headers.get_all(&name).iter().count();
+            }
+            headers.remove(&name);
+        }
+        dropped
+    })
 }
 
 /// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible.
@@ -188,8 +213,8 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
 }
 
 /// Sets the forwarding headers for the upstream: `X-Forwarded-*`, `Host` if it is missing, and `Client-Cert`. The
-/// values of a trusted proxy are kept or extended. The values of any other peer are replaced, because a client can send
-/// any value.
+/// values of a trusted proxy are kept or extended. Those of any other peer were removed, because a client can send any
+/// value.
 pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, remote: &RemoteInfo) -> Result<()> {
     let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
@@ -204,12 +229,6 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         client.map_or_else(|| trusted_proxies::peer_address(remote.peer), |client| client.forwarded_for().clone());
     let chain = if remote.peer_trusted { trusted_proxies::append_peer(headers, &peer) } else { peer };
     headers.insert(trusted_proxies::X_FORWARDED_FOR, chain);
-    // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
-    while !remote.peer_trusted
-        && let Some(name) = headers.keys().find(|name| is_untrusted_forwarding_header(name)).cloned()
-    {
-        headers.remove(&name);
-    }
     if let Some(certificate) = client.and_then(|client| client.certificate()) {
         headers.insert(CLIENT_CERT, certificate.clone());
         headers.remove(CLIENT_CERT_CHAIN);
@@ -227,11 +246,6 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())
-}
-
-/// Fields that only a trusted proxy may send, and that the gateway does not set for every request.
-fn is_untrusted_forwarding_header(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "forwarded" | "x-forwarded-port" | "x-real-ip" | "client-cert" | "client-cert-chain")
 }
 
 /// Removes an `Upgrade` field that is not forwarded: only WebSocket is, and only when `Connection` names the field

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ProblemKind, Replacement, Severity};
+use super::{ProblemKind, RemovedBecause, Replacement, Severity};
 
 /// The complete message of a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -507,6 +507,21 @@ impl ProblemKind {
                 match *other {
                     "trusted_proxies" => format!("list your proxies in `trusted_proxies`, or remove `{key}`"),
                     other => format!("add `{other}`, or remove `{key}`"),
+                },
+            ),
+            HeaderRemoved { name, by } => warning(
+                "header-removed",
+                match by {
+                    RemovedBecause::Underscore => format!("`{name}` is dropped, because its name has an underscore"),
+                    RemovedBecause::Lookalike => {
+                        format!("`{name}` is dropped, because it looks like a forwarding field")
+                    }
+                    RemovedBecause::NoTrustedProxy => format!("`{name}` is accepted from `trusted_proxies` only"),
+                },
+                match by {
+                    RemovedBecause::Underscore => "use another header, or set `underscores_in_headers: keep`",
+                    RemovedBecause::Lookalike => "use another header",
+                    RemovedBecause::NoTrustedProxy => "list your proxies in `trusted_proxies`, or use another header",
                 },
             ),
             HashOnUnknown { text } => error(

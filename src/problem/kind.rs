@@ -98,6 +98,7 @@ pub enum ProblemKind {
     StripPrefixMismatch { prefix: String, path: String },
 
     // --- listeners, upstreams
+    HeaderRemoved { name: String, by: RemovedBecause },
     BadAddress { text: String, what: &'static str, example: &'static str },
     AddressTwice { address: String },
     AllWeightsZero,
@@ -122,6 +123,17 @@ pub enum ProblemKind {
     CertificateEndsSoon { path: String, days: i64 },
     VerifyOff,
     NoRoots { why: Option<String> },
+}
+
+/// Why a request header field is removed before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovedBecause {
+    /// Its name has an underscore, and `underscores_in_headers` is `drop`.
+    Underscore,
+    /// Its name looks like that of a field that only a trusted proxy may send.
+    Lookalike,
+    /// Only a trusted proxy may send it, and there is none.
+    NoTrustedProxy,
 }
 
 /// A position that a message of the YAML parser names.

@@ -29,6 +29,8 @@ pub(crate) struct ListenerCounts {
     pub(crate) failed_handshakes: Counter,
     /// Request headers that did not become a request, by [`BadHeader`].
     pub(crate) headers: [Counter; BadHeader::ALL.len()],
+    /// Request header fields that were not forwarded because of the form of their names.
+    pub(crate) dropped_fields: Counter,
 }
 
 coded_enum! {

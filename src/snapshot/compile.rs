@@ -154,6 +154,7 @@ impl<'d> Compiler<'d> {
             upstreams: self.upstreams,
             listeners,
             trusted_proxies,
+            underscores_in_headers: document.underscores_in_headers,
             default_policy,
             limits: limits?,
             access_log,
@@ -388,6 +389,9 @@ impl<'d> Compiler<'d> {
 
     fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective<'d>> {
         let policy = Policy::compile(settings, &self.origin_sets, at, self.problems)?;
+        for (i, name) in settings.allow_headers.iter().flat_map(List::entries).enumerate() {
+            self.check_kept(name, &at.key("allow_headers").index(i));
+        }
         Some(Effective { policy: Arc::new(policy), settings })
     }
 

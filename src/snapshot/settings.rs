@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-pub(crate) use crate::config::LogFormat;
+pub(crate) use crate::config::{LogFormat, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

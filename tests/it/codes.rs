@@ -49,6 +49,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("header-never-read", Warning),
     ("header-never-sent", Warning),
     ("header-other-direction", Warning),
+    ("header-removed", Warning),
     ("host-twice", Error),
     ("insecure-origin-with-credentials", Error),
     ("key-and-alias", Error),

@@ -290,6 +290,71 @@ fn an_invalid_field_of_a_trusted_proxy_is_logged_once() {
     assert!(!gateway.stderr().contains("cret"), "the log has data of a client");
 }
 
+/// Frameworks believe these fields, and many servers read a name with `_` as the name with `-`.
+#[test]
+fn fields_that_a_service_may_believe_come_from_trusted_proxies_only() {
+    let names = [
+        "Forwarded",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Server",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-User",
+        "X-Original-URL",
+        "X-Original-Host",
+        "X-Rewrite-URL",
+        "X-Real-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "Fastly-Client-IP",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+        "Client-IP",
+        "Client-Cert",
+        "Client-Cert-Chain",
+    ];
+    let lookalikes = ["X_Forwarded_For", "x_forwarded-host", "X-Forwarded_Prefix", "Client_Cert", "X.Forwarded.Proto"];
+    let underscores = ["X_Id", "_", "trace_id"];
+    let ordinary = ["X-Id", "X.Id", "X-HTTP-Method-Override", "X-Forwarder", "Traceparent"];
+    for (trusted, option, kept) in [
+        ("192.0.2.1", "", &[&ordinary[..]][..]),
+        ("192.0.2.1", "underscores_in_headers: drop", &[&ordinary]),
+        ("192.0.2.1", "underscores_in_headers: keep", &[&ordinary, &underscores]),
+        ("127.0.0.1", "", &[&ordinary, &names]),
+        ("127.0.0.1", "underscores_in_headers: keep", &[&ordinary, &names, &underscores]),
+    ] {
+        let upstream = Upstream::start(|_| Reply::new(200));
+        let gateway = Gateway::start(&format!(
+            "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+trusted_proxies: [{trusted}]
+{option}
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+            upstream.address()
+        ));
+        let all = [&names[..], &lookalikes, &underscores, &ordinary].concat();
+        // Each twice: no value of a name is left over.
+        let fields: Vec<_> = all.iter().chain(&all).map(|name| (*name, "forged")).collect();
+        fetch(gateway.address(), "GET", "/", &[&[HOST], &fields[..]].concat());
+        let received = upstream.received().pop().unwrap();
+        let mut found: Vec<_> = received.headers.iter().filter(|(_, value)| value == "forged").map(|f| &*f.0).collect();
+        found.sort_unstable();
+        let mut expected: Vec<_> = kept.concat().iter().chain(&kept.concat()).map(|name| name.to_lowercase()).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{trusted} {option}");
+        for name in ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"] {
+            assert_eq!(received.all(name).len(), 1, "{name}");
+        }
+        let dropped = 2 * (lookalikes.len() + if option.ends_with("keep") { 0 } else { underscores.len() });
+        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
+        let series = format!("corsgate_dropped_header_fields_total{{listener=\"{}\"}} {dropped}", gateway.address());
+        assert!(metrics.text().lines().any(|line| line == series), "{series} is not in\n{}", metrics.text());
+    }
+}
+
 #[test]
 fn a_request_keeps_a_usable_id_and_otherwise_gets_one() {
     let is_ours = |id: Option<&str>| id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::config::{self, ADMIN_ADDRESS, ClientCertificate, Toggle};
-use crate::problem::{At, ProblemKind};
+use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
     AccessLog, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupSettings, TlsVersion,
+    UnderscoresInHeaders,
 };
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
-use crate::trusted_proxies::TrustedProxies;
+use crate::trusted_proxies::{FieldKind, TrustedProxies};
 
 const ADDRESS: &str = "127.0.0.1:9080";
 
@@ -73,6 +74,19 @@ impl Compiler<'_> {
             }
         }
         networks.into_iter().map(|(_, network)| network).collect()
+    }
+
+    /// Warns about the name of a request header field that the gateway removes, so that neither it nor the upstream can
+    /// use the field.
+    pub(super) fn check_kept(&mut self, name: &str, at: &At<'_>) {
+        let drops = self.document.underscores_in_headers == UnderscoresInHeaders::Drop;
+        let by = match FieldKind::of(&name.to_ascii_lowercase()) {
+            FieldKind::Underscore if drops => RemovedBecause::Underscore,
+            FieldKind::ForwardingLookalike => RemovedBecause::Lookalike,
+            FieldKind::Forwarding if self.document.trusted_proxies.is_none() => RemovedBecause::NoTrustedProxy,
+            FieldKind::Underscore | FieldKind::Forwarding | FieldKind::Ordinary => return,
+        };
+        self.problems.add(at, ProblemKind::HeaderRemoved { name: name.to_owned(), by });
     }
 
     pub(super) fn listeners(&mut self, trusted: &TrustedProxies, at: &At<'_>) -> Vec<Arc<Listener>> {

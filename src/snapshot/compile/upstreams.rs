@@ -97,7 +97,12 @@ impl<'d> Compiler<'d> {
         let at_hash = at.key("hash_on");
         let balance = match (balance, hash_on) {
             (config::Balance::Hash, Some(text)) => match parse_hash_on(text) {
-                Some(hash_on) => return Some(Balance::Hash(hash_on)),
+                Some(hash_on) => {
+                    if let Some(name) = text.strip_prefix("header:") {
+                        self.check_kept(name, &at_hash);
+                    }
+                    return Some(Balance::Hash(hash_on));
+                }
                 None => {
                     self.problems.add(&at_hash, ProblemKind::HashOnUnknown { text: text.to_owned() });
                     return None;
