@@ -28,6 +28,7 @@
 mod compile;
 mod edits;
 pub(crate) mod fetch_names;
+mod language;
 mod names;
 mod origin;
 mod preflight;

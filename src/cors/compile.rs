@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode};
 use super::edits::{Field, Fields, Removal, Vary};
 use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
-use super::regexes::{self, OriginRegexes};
-use super::{Allowed, Danger, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
+use super::regexes::{self, Checked, OriginRegexes};
+use super::{Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
 use crate::notation::List;
 use crate::problem::{At, Known, ProblemKind, Problems, Severity};
 
@@ -207,11 +207,7 @@ impl OriginKeys<'_> {
             let at = if let Some(Patterns::One(_)) = self.regexes.1 { &at_one } else { &in_list };
             match regexes::check(source) {
                 Err(fault) => problems.add(at, fault),
-                Ok(()) => {
-                    if let Some(warning) = regexes::lint(source) {
-                        problems.add(at, warning);
-                    }
-                }
+                Ok(regex) => dangers.check_regex(&regex, credentials, at, problems),
             }
         }
         let (mut shared, mut has_errors) = (Vec::new(), false);
@@ -302,6 +298,54 @@ impl Dangers<'_> {
             }
         } else if credentials && pattern.is_odd_scheme() {
             problems.add(at, ProblemKind::OddSchemeWithCredentials { pattern: own() });
+        }
+    }
+
+    /// As [`Self::check`], for an expression: by an origin that it allows.
+    fn check_regex(&self, regex: &Checked<'_>, credentials: bool, at: &At<'_>, problems: &mut Problems) {
+        if let Some(warning) = regex.never_matches() {
+            return problems.add(at, warning);
+        }
+        let (https, http) = (regex.any_host("https"), regex.any_host("http"));
+        if !credentials {
+            let any = https.or(http).map(|witness| ProblemKind::RegexMatchesAll { witness });
+            let foreign =
+                || regex.foreign_site().map(|(witness, suffix)| ProblemKind::PublicSuffixRegex { witness, suffix });
+            // One warning is enough: the most serious one.
+            let warning = any.or_else(|| match regex.lint() {
+                Some(open @ ProblemKind::RegexOpenPrefix { .. }) => Some(open),
+                lint => foreign().or(lint),
+            });
+            return warning.into_iter().for_each(|warning| problems.add(at, warning));
+        }
+        if let (Some(witness), Some(_)) = (&https, &http) {
+            if !self.allow(Danger::AnyOriginWithCredentials) {
+                problems.add(at, ProblemKind::AnyOriginRegexWithCredentials { witness: witness.clone() });
+            }
+            return;
+        }
+        let any_host = https.or(http).map(|witness| (witness, "*".to_owned()));
+        let matches_any_host = any_host.is_some();
+        if let Some((witness, suffix)) = any_host.or_else(|| regex.foreign_site())
+            && !self.allow(Danger::PublicSuffixSubdomains)
+        {
+            problems.add(at, ProblemKind::PublicSuffixRegexWithCredentials { witness, suffix });
+        }
+        if let Some(witness) = regex.insecure_origin()
+            && !self.allow(Danger::InsecureOrigins)
+        {
+            problems.add(at, ProblemKind::InsecureRegexWithCredentials { witness });
+        }
+        if matches_any_host {
+            return;
+        }
+        match regex.lint() {
+            Some(warning) => problems.add(at, warning),
+            None => {
+                if let Some(pattern) = regex.odd_origin() {
+                    problems.add(at, ProblemKind::OddSchemeWithCredentials { pattern });
+                }
+            }
         }
     }
 }

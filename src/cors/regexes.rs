@@ -4,16 +4,26 @@
 //! and then `https://app\.example` allows `https://app.example.evil.test`. Matching takes linear time, and the size of
 //! a compiled expression is limited.
 //!
-//! [`lint`] warns only with evidence: an origin that the expression allows and that its author very probably does not
-//! want to allow. Each one is tried on the compiled expression before it is reported.
+//! The checks report only with evidence: an origin that the expression allows and that its author very probably does
+//! not want to allow. Those about the safety of a policy with credentials search for it in [`super::language`], so that
+//! no notation escapes them. Those about mistakes of notation try samples on the compiled expression.
 
 use regex_syntax::hir::Hir;
 
+use super::language::{
+    self, DEFAULT_PORTS, Found, HTTP, LOOPBACK, Language, ORIGINS, STRANGERS_OF_ANY_NAME, STRANGERS_OF_COMMON_SUFFIXES,
+    WEB,
+};
 use super::witness::Expression;
+use crate::domain::split_port;
 use crate::problem::ProblemKind;
 
 /// Largest size of one compiled expression, in bytes of memory.
 const SIZE_LIMIT: usize = 256 * 1024;
+/// The most alternatives of one expression that are checked.
+const MOST_ALTERNATIVES: usize = 32;
+/// The most domains of one expression that are compared with the public suffixes.
+const MOST_DOMAINS: usize = 8;
 
 /// Several expressions, matched in one pass.
 #[derive(Debug)]
@@ -34,8 +44,16 @@ impl OriginRegexes {
     }
 }
 
-/// Whether an expression can be used.
-pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
+/// An expression that can be used, with what the checks need.
+pub(crate) struct Checked<'s> {
+    source: &'s str,
+    regex: regex::bytes::Regex,
+    /// None if it is too large for the searches.
+    language: Option<Language>,
+}
+
+/// Compiles an expression.
+pub(crate) fn check(source: &str) -> Result<Checked<'_>, ProblemKind> {
     let broken = |message: String| {
         // The parser's message is a drawing over several lines. The last line has the fault.
         let last = message.lines().last().unwrap_or_default();
@@ -50,50 +68,199 @@ pub(crate) fn check(source: &str) -> Result<(), ProblemKind> {
     parse(source).map_err(|e| broken(e.to_string()))?;
     let anchored = anchored(source).unwrap_or_default();
     match regex::bytes::RegexBuilder::new(&anchored).unicode(false).size_limit(SIZE_LIMIT).build() {
-        Ok(_) => Ok(()),
+        Ok(regex) => Ok(Checked { source, regex, language: Language::of(&anchored) }),
         Err(regex::Error::CompiledTooBig(_)) => Err(ProblemKind::RegexTooLarge { limit: SIZE_LIMIT }),
         Err(error) => Err(broken(error.to_string())),
     }
 }
 
-/// Warns about the most serious mistake in an expression that has passed [`check`].
-pub(crate) fn lint(source: &str) -> Option<ProblemKind> {
-    let regexes = OriginRegexes::compile([source])?;
-    let expression = Expression::parse(source)?;
-    // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
-    let accepted = |witness: String| {
-        let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
-        // An empty Origin counts as absent, and regular expressions never allow `null`.
-        let sendable = |witness: &String| !witness.is_empty() && witness != "null" && regexes.matches(witness);
-        with_scheme.into_iter().chain([witness]).find(sendable)
-    };
+impl Checked<'_> {
+    fn matches(&self, origin: &str) -> bool {
+        self.regex.is_match(origin.as_bytes())
+    }
 
-    // From the most serious mistake to the least: one warning is enough. An expression that matches two hosts with
-    // nothing in common matches every host, at least for this scheme.
-    for scheme in ["https", "http"] {
-        let unrelated = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
-        if unrelated.iter().all(|origin| regexes.matches(origin)) {
-            let [witness, _] = unrelated;
-            return Some(ProblemKind::RegexMatchesAll { witness });
+    /// An origin that the expression matches and that is in all of `within` and none of `without`. None if there is
+    /// none, or if the search reached its bounds.
+    fn origin(&self, within: &[&Language], without: &[&Language]) -> Option<String> {
+        let language = self.language.as_ref()?;
+        match language::shortest(&[&[language], within].concat(), without) {
+            Found::Origin(origin) => Some(origin),
+            Found::Nothing | Found::Unknown => None,
         }
     }
-    let without_scheme = expression.alternatives().into_iter().find(|text| !text.contains("://"));
-    if let Some(witness) = without_scheme.and_then(accepted) {
-        return Some(ProblemKind::RegexAlternation { witness });
+
+    /// Whether no browser sends an origin that the expression matches. False if the search reached its bounds.
+    fn is_dead(&self) -> bool {
+        let Some(language) = &self.language else { return false };
+        language::shortest(&[language, &ORIGINS], &[&DEFAULT_PORTS]) == Found::Nothing
     }
-    if let Some(witness) = expression.with_unescaped_dot().and_then(accepted) {
-        return Some(ProblemKind::RegexUnescapedDot { witness });
+
+    /// A warning if no browser sends an origin that the expression matches.
+    pub(crate) fn never_matches(&self) -> Option<ProblemKind> {
+        self.is_dead().then(|| ProblemKind::RegexNeverMatches { part: None, write: repaired(self.source) })
     }
-    if let Some(witness) = expression.with_open_prefix().and_then(accepted) {
-        return Some(ProblemKind::RegexOpenPrefix { witness });
+
+    /// An origin of a stranger if the expression matches every host, at least with this scheme: an expression that
+    /// matches two hosts with nothing in common does.
+    pub(crate) fn any_host(&self, scheme: &str) -> Option<String> {
+        let unrelated = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
+        let [witness, other] = unrelated;
+        (self.matches(&witness) && self.matches(&other)).then_some(witness)
     }
-    if !source.contains("://") {
-        let text = expression.sample();
-        let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-        let witness = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter().find_map(accepted);
-        return witness.map(|witness| ProblemKind::RegexWithoutScheme { witness });
+
+    /// An origin over `http` that is not loopback.
+    pub(crate) fn insecure_origin(&self) -> Option<String> {
+        self.origin(&[&HTTP], &[&LOOPBACK, &DEFAULT_PORTS])
+    }
+
+    /// An origin with another scheme than `http` and `https`.
+    pub(crate) fn odd_origin(&self) -> Option<String> {
+        self.origin(&[&ORIGINS], &[&WEB])
+    }
+
+    /// An origin that a stranger can register below a public suffix, and the suffix.
+    pub(crate) fn foreign_site(&self) -> Option<(String, String)> {
+        let of_stranger = |origin: String| {
+            let host = origin_host(&origin)?;
+            let suffix = psl::suffix(host.as_bytes()).filter(psl::Suffix::is_known)?;
+            let suffix = std::str::from_utf8(suffix.as_bytes()).ok()?;
+            let label = host.strip_suffix(suffix)?.strip_suffix('.')?.rsplit('.').next()?;
+            let is_free = language::STRANGERS.iter().any(|free| label.starts_with(free));
+            is_free.then(|| (origin.clone(), suffix.to_owned()))
+        };
+        let common = self.origin(&[&STRANGERS_OF_COMMON_SUFFIXES], &[&DEFAULT_PORTS]);
+        if let Some(found) = common.and_then(of_stranger) {
+            return Some(found);
+        }
+        // The suffix is part of the expression. Each round finds another domain; a domain that belongs to one owner is
+        // left out of the next rounds.
+        let mut owned: Vec<String> = Vec::new();
+        for _ in 0..MOST_DOMAINS {
+            let left_out = if owned.is_empty() { None } else { language::below(&owned) };
+            let without: Vec<&Language> = left_out.iter().chain([&*DEFAULT_PORTS]).collect();
+            let origin = self.origin(&[&STRANGERS_OF_ANY_NAME], &without)?;
+            let host = origin_host(&origin)?.to_owned();
+            if let Some(found) = of_stranger(origin) {
+                return Some(found);
+            }
+            // Of an unknown suffix, such as `internal`, the list does not say who can register below it.
+            let known = psl::suffix(host.as_bytes()).is_some_and(|suffix| suffix.is_known());
+            let domain = psl::domain_str(&host).filter(|_| known).or_else(|| psl::suffix_str(&host));
+            owned.push(domain.unwrap_or(&host).to_owned());
+        }
+        None
+    }
+
+    /// Warns about the most serious mistake that the expression shows.
+    pub(crate) fn lint(&self) -> Option<ProblemKind> {
+        let expression = Expression::parse(self.source)?;
+        // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
+        let accepted = |witness: String| {
+            let with_scheme = (!witness.contains("://")).then(|| format!("https://{witness}"));
+            // An empty Origin counts as absent, and regular expressions never allow `null`.
+            let sendable = |witness: &String| !witness.is_empty() && witness != "null" && self.matches(witness);
+            with_scheme.into_iter().chain([witness]).find(sendable)
+        };
+
+        // From the most serious mistake to the least: one warning is enough.
+        let without_scheme = expression.alternatives().into_iter().find(|text| !text.contains("://"));
+        if let Some(witness) = without_scheme.and_then(accepted) {
+            return Some(ProblemKind::RegexAlternation { witness });
+        }
+        if let Some(witness) = expression.with_unescaped_dot().and_then(accepted) {
+            return Some(ProblemKind::RegexUnescapedDot { witness });
+        }
+        if let Some(witness) = expression.with_open_prefix().and_then(accepted) {
+            return Some(ProblemKind::RegexOpenPrefix { witness });
+        }
+        if !plain_slashes(self.source).contains("://") {
+            let text = expression.sample();
+            let host = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+            let mut witnesses = [format!("http://{host}"), format!("evil://{host}"), text.clone()].into_iter();
+            return witnesses.find_map(accepted).map(|witness| ProblemKind::RegexWithoutScheme { witness });
+        }
+        let alternatives = expression.alternative_sources(self.source);
+        let dead = alternatives.iter().take(MOST_ALTERNATIVES).find(|part| check(part).is_ok_and(|c| c.is_dead()))?;
+        Some(ProblemKind::RegexNeverMatches { part: Some((*dead).to_owned()), write: None })
+    }
+}
+
+fn origin_host(origin: &str) -> Option<&str> {
+    Some(split_port(origin.split_once("://")?.1).0)
+}
+
+// --- expressions that match nothing
+
+/// The expression that a dead one probably means. None if no change revives it.
+fn repaired(source: &str) -> Option<String> {
+    let mut text = source.trim().to_owned();
+    let steps: [fn(&str) -> String; 6] =
+        [without_operator, without_delimiters, with_scheme, without_path, without_default_port, in_lower_case];
+    for step in steps {
+        let changed = step(&text);
+        if changed == text {
+            continue;
+        }
+        let Ok(checked) = check(&changed) else { continue };
+        if !checked.is_dead() {
+            return Some(changed);
+        }
+        text = changed;
     }
     None
+}
+
+/// nginx writes `~` or `~*` before an expression.
+fn without_operator(text: &str) -> String {
+    text.strip_prefix("~*").or_else(|| text.strip_prefix('~')).unwrap_or(text).trim_start().to_owned()
+}
+
+/// JavaScript, Ruby and Perl write an expression between slashes.
+fn without_delimiters(text: &str) -> String {
+    let inner = text.strip_prefix('/').and_then(|rest| rest.rsplit_once('/'));
+    match inner.filter(|(_, flags)| flags.bytes().all(|flag| flag.is_ascii_lowercase())) {
+        Some((inner, _)) => plain_slashes(inner),
+        None => text.to_owned(),
+    }
+}
+
+fn with_scheme(text: &str) -> String {
+    if plain_slashes(text).contains("://") {
+        return text.to_owned();
+    }
+    let host = text.trim_start_matches('^');
+    let scheme = if ["localhost", "127"].iter().any(|local| host.starts_with(local)) { "http" } else { "https" };
+    format!("{scheme}://{host}")
+}
+
+/// An origin has no path, not even a slash.
+fn without_path(text: &str) -> String {
+    let text = plain_slashes(text);
+    let host = text.find("://").map_or(0, |at| at + 3);
+    let end = text[host..].find('/').map_or(text.len(), |at| host + at);
+    text[..end].to_owned()
+}
+
+/// Languages that write an expression between slashes need a backslash before each slash inside.
+fn plain_slashes(text: &str) -> String {
+    text.replace(r"\/", "/")
+}
+
+fn without_default_port(text: &str) -> String {
+    let end = text.trim_end_matches('$');
+    end.strip_suffix(":443").or_else(|| end.strip_suffix(":80")).unwrap_or(text).to_owned()
+}
+
+/// Origins are in lower case. After a backslash a letter has another meaning in upper case.
+fn in_lower_case(text: &str) -> String {
+    let mut escaped = false;
+    text.chars()
+        .map(|c| {
+            let letter = if escaped { c } else { c.to_ascii_lowercase() };
+            escaped = c == '\\' && !escaped;
+            letter
+        })
+        .collect()
 }
 
 // --- anchoring

@@ -108,6 +108,18 @@ impl Expression {
         }
     }
 
+    /// The text of each alternative of the whole expression. Empty if there is only one, or if a flag such as `(?i)` could
+    /// change their meaning.
+    pub(crate) fn alternative_sources<'s>(&self, source: &'s str) -> Vec<&'s str> {
+        match without_anchors(&self.0) {
+            Ast::Alternation(alternation) if !source.contains("(?") => {
+                let text = |ast: &Ast| source.get(ast.span().start.offset..ast.span().end.offset);
+                alternation.asts.iter().filter_map(text).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// A sample in which the first unescaped dot next to a letter or digit is replaced by a letter. None if there is no
     /// such dot.
     pub(crate) fn with_unescaped_dot(&self) -> Option<String> {
@@ -150,6 +162,20 @@ fn sample(ast: &Ast) -> String {
 fn ungrouped(ast: &Ast) -> &Ast {
     match ast {
         Ast::Group(group) => ungrouped(&group.ast),
+        other => other,
+    }
+}
+
+/// The expression inside groups, `^` and `$`.
+fn without_anchors(ast: &Ast) -> &Ast {
+    match ungrouped(ast) {
+        Ast::Concat(concat) => {
+            let mut parts = concat.asts.iter().filter(|part| !matches!(part, Ast::Assertion(_)));
+            match (parts.next(), parts.next()) {
+                (Some(Ast::Group(group)), None) => without_anchors(&group.ast),
+                _ => ast,
+            }
+        }
         other => other,
     }
 }

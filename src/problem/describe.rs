@@ -301,6 +301,28 @@ impl ProblemKind {
                 },
                 "list your own hosts, or accept the risk with `dangerously_allow: [public_suffix_subdomains]`",
             ),
+            AnyOriginRegexWithCredentials { witness } => error(
+                "any-origin-with-credentials",
+                format!("matches every origin: allows `{witness}` with credentials"),
+                "match only your own hosts, or accept the risk with `dangerously_allow: [any_origin_with_credentials]`",
+            ),
+            InsecureRegexWithCredentials { witness } => error(
+                "insecure-origin-with-credentials",
+                format!(
+                    "allows `{witness}`, which is not encrypted, so an attacker on the network could read responses with credentials"
+                ),
+                "match only `https://`, or accept the risk with `dangerously_allow: [insecure_origins]`",
+            ),
+            PublicSuffixRegexWithCredentials { witness, suffix } => error(
+                "public-suffix-with-credentials",
+                match &**suffix {
+                    "*" => format!("matches every host: allows `{witness}` with credentials"),
+                    suffix => format!(
+                        "allows the foreign site `{witness}` with credentials: `{suffix}` is a public suffix, open for registration"
+                    ),
+                },
+                "match only your own hosts, or accept the risk with `dangerously_allow: [public_suffix_subdomains]`",
+            ),
             RegexDoesNotCompile { message } => error(
                 "regex-does-not-compile",
                 format!("the regular expression does not compile: {message}"),
@@ -377,6 +399,30 @@ impl ProblemKind {
                 "regex-matches-all",
                 format!("matches every host: allows `{witness}`"),
                 "restrict it, or write `allow_origins: \"*\"` to allow every origin",
+            ),
+            RegexNeverMatches { part: Some(part), .. } => warning(
+                "regex-never-matches",
+                format!("the alternative `{part}` matches no origin that an expression can allow"),
+                match &**part {
+                    "null" => "remove it: only allow_origins can allow the origin `null`",
+                    _ => "remove it, or write a whole origin: `https://`, the host, and no path",
+                },
+            ),
+            RegexNeverMatches { part: None, write } => {
+                let fault = "matches no origin that a browser sends";
+                match write {
+                    Some(write) => warning("regex-never-matches", fault, format!("write `{write}`")).replaced(write),
+                    None => warning(
+                        "regex-never-matches",
+                        fault,
+                        "write an expression for a whole origin, such as `https://([a-z0-9-]+\\.)*app\\.example`",
+                    ),
+                }
+            }
+            PublicSuffixRegex { witness, suffix } => warning(
+                "public-suffix",
+                format!("allows the foreign site `{witness}`: `{suffix}` is a public suffix, open for registration"),
+                "match only your own hosts",
             ),
             PublicSuffix { pattern, suffix } => warning(
                 "public-suffix",

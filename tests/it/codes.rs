@@ -95,6 +95,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("regex-alternation", Warning),
     ("regex-does-not-compile", Error),
     ("regex-matches-all", Warning),
+    ("regex-never-matches", Warning),
     ("regex-open-prefix", Warning),
     ("regex-too-large", Error),
     ("regex-unescaped-dot", Warning),

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod oracles;
+mod origin_expressions;
 mod regressions;
 mod schema;
 mod support;

@@ -1,0 +1,246 @@
+//! Sets of origins as automata: finds an origin that an expression accepts, or shows that there is none.
+//!
+//! A sample of an expression is a guess; a search over its automaton is not. The search runs over the products of the
+//! states of several automata, so that "accepts an origin over `http` that is not loopback" is one question. It is
+//! bounded: it gives up after [`MOST_STATES`] products, or when an automaton needs more than [`CACHE`] bytes.
+
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use regex_automata::hybrid::LazyStateID;
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson;
+use regex_automata::util::{start, syntax};
+use regex_automata::{Anchored, MatchKind};
+
+/// A set of origins, given by a regular expression for the whole origin.
+pub(super) struct Language {
+    automaton: DFA,
+    /// The states so far. They are computed when a search reaches them.
+    cache: Mutex<Cache>,
+}
+
+/// The result of a search.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The shortest origin.
+    Origin(String),
+    /// There is none.
+    Nothing,
+    /// The bounds of the search were reached.
+    Unknown,
+}
+
+const MOST_STATES: usize = 8 * 1024;
+const CACHE: usize = 1024 * 1024;
+
+/// The characters of an origin, in the order in which a search prefers them.
+const ALPHABET: &[u8] = b"aebcdfghijklmnopqrstuvwxyz0123456789-.:/_[]+";
+
+const LABEL: &str = "[a-z0-9_-]+";
+/// A label that is not a number: the URL standard takes a host that ends with a number for an IPv4 address.
+const NAME_LABEL: &str = "[a-z0-9_-]*[a-z_-][a-z0-9_-]*";
+const OCTET: &str = "(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])";
+const PORT: &str = "(?::[1-9][0-9]{0,4})?";
+
+impl Language {
+    /// None if the expression is not valid or too large. It must have its own anchors.
+    pub(super) fn of(expression: &str) -> Option<Self> {
+        let config = DFA::config()
+            .match_kind(MatchKind::All)
+            .prefilter(None)
+            .cache_capacity(CACHE)
+            .skip_cache_capacity_check(true)
+            .minimum_cache_clear_count(Some(0));
+        let automaton = DFA::builder()
+            .configure(config)
+            .syntax(syntax::Config::new().unicode(false).utf8(false))
+            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(CACHE)))
+            .build(expression)
+            .ok()?;
+        let cache = Mutex::new(automaton.create_cache());
+        Some(Language { automaton, cache })
+    }
+
+    fn fixed(expression: &str) -> Self {
+        Self::of(&format!("^(?:{expression})$")).expect("the expressions of this file are valid")
+    }
+
+    fn start(&self) -> Option<LazyStateID> {
+        let config = start::Config::new().anchored(Anchored::Yes);
+        self.automaton.start_state(&mut self.lock(), &config).ok()
+    }
+
+    fn next(&self, state: LazyStateID, byte: u8) -> Option<LazyStateID> {
+        self.automaton.next_state(&mut self.lock(), state, byte).ok()
+    }
+
+    fn accepts_at(&self, state: LazyStateID) -> Option<bool> {
+        self.automaton.next_eoi_state(&mut self.lock(), state).ok().map(|state| state.is_match())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shortest text that is in all languages of `within` and in none of `without`. At most four languages.
+pub(super) fn shortest(within: &[&Language], without: &[&Language]) -> Found {
+    search(within, without).unwrap_or(Found::Unknown)
+}
+
+/// None if a bound was reached.
+fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
+    type States = [LazyStateID; 4];
+    let all: Vec<&Language> = within.iter().chain(without).copied().collect();
+    let mut first = States::default();
+    for (state, language) in first.iter_mut().zip(&all) {
+        *state = language.start()?;
+    }
+    // Each entry knows the entry that it follows, and the byte between them.
+    let (mut entries, mut seen) = (vec![(first, 0, 0_u8)], HashSet::from([first]));
+    let mut next = 0;
+    while let Some((states, _, _)) = entries.get(next).copied() {
+        let mut accepted = true;
+        for (i, language) in all.iter().enumerate() {
+            accepted = accepted && language.accepts_at(states[i])? == (i < within.len());
+        }
+        if accepted {
+            return Some(Found::Origin(spelled(&entries, next)));
+        }
+        for byte in ALPHABET {
+            let mut following = States::default();
+            let mut is_dead = false;
+            for (i, language) in all.iter().enumerate() {
+                following[i] = language.next(states[i], *byte)?;
+                is_dead = i < within.len() && (following[i].is_dead() || following[i].is_quit());
+                if is_dead {
+                    break;
+                }
+            }
+            if !is_dead && seen.insert(following) {
+                if entries.len() == MOST_STATES {
+                    return None;
+                }
+                entries.push((following, next, *byte));
+            }
+        }
+        next += 1;
+    }
+    Some(Found::Nothing)
+}
+
+fn spelled(entries: &[([LazyStateID; 4], usize, u8)], mut at: usize) -> String {
+    let mut bytes = Vec::new();
+    while at != 0 {
+        let (_, before, byte) = entries[at];
+        bytes.push(byte);
+        at = before;
+    }
+    bytes.reverse();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+// --- the sets that the checks ask for
+
+fn host() -> String {
+    format!(r"(?:(?:{LABEL}\.)*{NAME_LABEL}\.?|{OCTET}(?:\.{OCTET}){{3}}|\[[0-9a-f:]+\])")
+}
+
+/// Origins that a browser can send, except `null`.
+pub(super) static ORIGINS: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed(&format!("[a-z][a-z0-9+.-]*://{}{PORT}", host())));
+
+/// With a port that browsers leave out.
+pub(super) static DEFAULT_PORTS: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed("(?:http|ws)://.*:80|(?:https|wss)://.*:443"));
+
+/// Over `http`.
+pub(super) static HTTP: LazyLock<Language> = LazyLock::new(|| Language::fixed(&format!("http://{}{PORT}", host())));
+
+/// Over `http` or `https`.
+pub(super) static WEB: LazyLock<Language> = LazyLock::new(|| Language::fixed("https?://.*"));
+
+/// Over `http`, of this machine: as [`crate::domain::is_loopback_host`].
+pub(super) static LOOPBACK: LazyLock<Language> = LazyLock::new(|| {
+    let address = format!(r"127(?:\.{OCTET}){{3}}|\[::1\]");
+    Language::fixed(&format!(r"http://(?:(?:{LABEL}\.)*localhost\.?|{address}){PORT}"))
+});
+
+/// Names that a stranger can register: a label in letters, in hexadecimal digits and in decimal digits. A name with a
+/// fixed part, such as `pr-[0-9]+` or `[a-z0-9-]+-team`, contains none of them.
+pub(super) const STRANGERS: [&str; 3] = ["evil", "dead", "6666"];
+
+fn strangers_below(suffixes: &str) -> Language {
+    let stranger = "(?:evil[a-z0-9]*|dead[a-f0-9]*|6666[0-9]*)";
+    Language::fixed(&format!(r"https?://(?:{LABEL}\.)*{stranger}\.(?:{suffixes}){PORT}"))
+}
+
+/// Sites of strangers, below suffixes that an open end of an expression, such as `\.[a-z]+`, accepts.
+pub(super) static STRANGERS_OF_COMMON_SUFFIXES: LazyLock<Language> = LazyLock::new(|| {
+    strangers_below(r"com|org|net|io|dev|app|de|co\.uk|github\.io|vercel\.app|netlify\.app|pages\.dev")
+});
+
+/// Sites of strangers, below any name.
+pub(super) static STRANGERS_OF_ANY_NAME: LazyLock<Language> =
+    LazyLock::new(|| strangers_below(&format!(r"(?:{LABEL}\.)*{NAME_LABEL}")));
+
+/// Origins of these domains and of their subdomains.
+pub(super) fn below(domains: &[String]) -> Option<Language> {
+    let domains: Vec<String> = domains.iter().map(|domain| domain.replace('.', r"\.")).collect();
+    Language::of(&format!(r"^https?://(?:{LABEL}\.)*(?:{}){PORT}$", domains.join("|")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OriginPattern;
+    use super::*;
+
+    #[test]
+    fn the_shortest_common_origin_is_found() {
+        let language = |expression: &str| Language::of(&format!("^(?:{expression})$")).unwrap();
+        let origin = |text: &str| Found::Origin(text.to_owned());
+        let find = |expression: &str| shortest(&[&language(expression), &ORIGINS], &[&DEFAULT_PORTS]);
+        assert_eq!(find(r"https?://.*\.app\.example"), origin("http://a.app.example"));
+        assert_eq!(find(r"https://app\.example(:443|:8443)"), origin("https://app.example:8443"));
+        assert_eq!(find(r"https://[a-z]{3,70}\.example"), origin("https://aaa.example"));
+        for nothing in
+            ["null", r"app\.example", "https://App", "https://a/", "https://a:443", r"http://10\.0\.0", "https://"]
+        {
+            assert_eq!(find(nothing), Found::Nothing, "{nothing}");
+        }
+        assert_eq!(find("https://.*a.{18}"), Found::Unknown, "its automaton has 2^18 states");
+    }
+
+    /// The set and the parser of patterns must agree on what an origin is.
+    #[test]
+    fn origins_are_what_the_parser_accepts() {
+        for text in [
+            "https://app.example",
+            "https://app.example.",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "http://[::1]:80",
+            "http://[::1]:8080",
+            "https://a_b.example",
+            "tauri://localhost",
+            "https://1.2.3",
+            "https://256.0.0.1",
+            "https://a..b",
+            "https://.a",
+            "https://a:0",
+            "https://a:00",
+            "https://x1",
+            "https://1x",
+            "null",
+            "https://",
+            "https://a/",
+            "https://A",
+        ] {
+            let exact = Language::of(&format!("^(?:{})$", regex_syntax::escape(text))).unwrap();
+            let is_known = shortest(&[&exact, &ORIGINS], &[&DEFAULT_PORTS]) == Found::Origin(text.to_owned());
+            let is_valid = matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)));
+            assert_eq!(is_known, is_valid, "{text}");
+        }
+    }
+}
