@@ -58,6 +58,7 @@ pub(crate) fn is_name_byte(b: u8) -> bool {
 /// Whether a host is this machine: `localhost`, a name below it, or a loopback address, IPv6 in brackets. Browsers treat
 /// such hosts as trustworthy without TLS (Secure Contexts, "potentially trustworthy origin").
 pub(crate) fn is_loopback_host(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
     host == "localhost"
         || host.ends_with(".localhost")
         || host == "[::1]"

@@ -91,7 +91,7 @@ struct Parts<'a> {
     /// `scheme://host`
     without_port: &'a str,
     /// An address in brackets, or non-empty labels separated by dots, so a suffix that starts with a dot is whole
-    /// labels.
+    /// labels. A dot at the end is part of it.
     host: &'a str,
     /// `host:port`
     authority: &'a str,
@@ -140,6 +140,15 @@ impl OriginPattern {
             Some((user, authority)) => (Some(user), authority),
             None => (None, authority),
         };
+        match &*scheme.to_ascii_lowercase() {
+            // URL standard, "origin": these schemes have an opaque one.
+            "file" | "data" | "about" | "javascript" => return Err(ProblemKind::OriginOpaque { text: own() }),
+            web_socket @ ("ws" | "wss") if !authority.is_empty() => {
+                let write = as_sent(if web_socket == "ws" { "http" } else { "https" }, authority);
+                return Err(ProblemKind::OriginOfWebSocket { text: own(), write });
+            }
+            _ => {}
+        }
         if authority.is_empty() {
             return Err(ProblemKind::OriginEmptyHost { text: own() });
         }
@@ -206,24 +215,33 @@ impl OriginHost {
                 Some(format!("[{}]", url_ipv6(address)))
             }
             None => {
-                check_name(name).map_err(|fault| match fault {
+                // Browsers keep a dot at the end: it makes another origin.
+                let relative = name.strip_suffix('.').unwrap_or(name);
+                check_name(relative).map_err(|fault| match fault {
                     NameFault::Character(character) => ProblemKind::OriginBadCharacter { text: own(), character },
                     NameFault::Labels(why) => ProblemKind::OriginBadHost { text: own(), why },
                 })?;
-                let last = name.rsplit('.').next().unwrap_or_default();
+                let last = relative.rsplit('.').next().unwrap_or_default();
                 // The URL standard parses a host whose last label is a number as an IPv4 address.
                 match is_number(last) {
                     true => {
-                        let address = name.parse::<Ipv4Addr>();
+                        let address = relative.parse::<Ipv4Addr>();
                         let why = "it ends with a number, but is not an IPv4 address";
                         Some(address.map_err(|_| ProblemKind::OriginBadHost { text: own(), why })?.to_string())
+                    }
+                    false if name.split('.').any(|label| label.starts_with("xn--")) => {
+                        let why = "a label begins with `xn--`, but is not valid punycode";
+                        let decoded = url::Host::parse(name);
+                        Some(decoded.map_err(|_| ProblemKind::OriginBadHost { text: own(), why })?.to_string())
                     }
                     false => None,
                 }
             }
         };
         match canonical {
-            Some(_) if wild => Err(ProblemKind::OriginBadHost { text: own(), why: "an IP address has no subdomains" }),
+            Some(canonical) if wild && (canonical.starts_with('[') || canonical.parse::<Ipv4Addr>().is_ok()) => {
+                Err(ProblemKind::OriginBadHost { text: own(), why: "an IP address has no subdomains" })
+            }
             Some(canonical) if canonical != name => {
                 Err(ProblemKind::OriginNotCanonical { text: own(), canonical: text.replacen(name, &canonical, 1) })
             }
@@ -252,8 +270,9 @@ impl TuplePattern {
             OriginHost::Subdomains(base) => {
                 // Only suffixes on the list. By its default rule every unknown single label is a suffix, but
                 // `https://*.internal` is a private network.
+                let base = base.strip_suffix('.').unwrap_or(base);
                 let suffix = psl::suffix(base.as_bytes())?;
-                (suffix.is_known() && suffix.as_bytes() == base.as_bytes()).then_some(&**base)
+                (suffix.is_known() && suffix.as_bytes() == base.as_bytes()).then_some(base)
             }
         }
     }
@@ -375,7 +394,7 @@ impl<'a> Parts<'a> {
             [b'[', inner @ .., b']'] => {
                 !inner.is_empty() && inner.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b':'))
             }
-            name => name.iter().all(|b| is_name_byte(*b)) && are_labels(host),
+            name => name.iter().all(|b| is_name_byte(*b)) && are_labels(host.strip_suffix('.').unwrap_or(host)),
         };
         let without_port = &origin[..scheme.len() + "://".len() + host.len()];
         valid.then_some(Parts { scheme, without_port, host, authority, port })

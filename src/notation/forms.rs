@@ -204,7 +204,7 @@ const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
 /// `scheme://host:port`. Host and port may be wildcards.
 const ORIGIN: &str = concat!(
     r"[a-z][a-z0-9+.-]*://",
-    r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])",
+    r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:]+\])",
     r"(:(\*|[1-9][0-9]{0,4}))?",
 );
 

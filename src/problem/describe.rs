@@ -206,11 +206,20 @@ impl ProblemKind {
             OriginEmptyHost { text } => error(
                 "origin-empty-host",
                 format!("`{text}` has no host"),
-                match text.starts_with("file:") {
-                    true => "remove it: local files send `null`",
-                    false => "write the host, or `scheme://*` for any host",
-                },
+                "write the host, or `scheme://*` for any host",
             ),
+            OriginOpaque { text } => error(
+                "origin-opaque",
+                format!("no browser sends `{text}`: such pages send the origin `null`"),
+                "remove it",
+            )
+            .removed(),
+            OriginOfWebSocket { text, write } => error(
+                "origin-of-websocket",
+                format!("no browser sends `{text}`: a WebSocket has the origin of its page"),
+                format!("write `{write}`"),
+            )
+            .replaced(write),
             OriginBadHost { text, why } => error(
                 "origin-bad-host",
                 format!("`{text}` has an invalid host: {why}"),

@@ -41,6 +41,8 @@ pub enum ProblemKind {
     OriginNonAscii { text: String },
     OriginBadCharacter { text: String, character: char },
     OriginEmptyHost { text: String },
+    OriginOpaque { text: String },
+    OriginOfWebSocket { text: String, write: String },
     OriginBadHost { text: String, why: &'static str },
     OriginNotCanonical { text: String, canonical: String },
     OriginDefaultPort { text: String, write: String },

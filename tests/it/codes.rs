@@ -78,6 +78,8 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("origin-misplaced-wildcard", Error),
     ("origin-non-ascii", Error),
     ("origin-not-canonical", Error),
+    ("origin-of-websocket", Error),
+    ("origin-opaque", Error),
     ("origin-path", Error),
     ("origin-query", Error),
     ("origin-reflects-all", Error),

@@ -71,7 +71,9 @@ fn covers(pattern: &str, origin: &str) -> bool {
 fn is_sent_by_browsers(scheme: &str, host: &str, port: Option<&str>) -> bool {
     let default = [("http", "80"), ("https", "443"), ("ws", "80"), ("wss", "443"), ("ftp", "21")];
     let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    let is_name = host.split('.').all(|label| !label.is_empty() && label.chars().all(in_name));
+    // A dot at the end makes another origin.
+    let is_name =
+        host.strip_suffix('.').unwrap_or(host).split('.').all(|label| !label.is_empty() && label.chars().all(in_name));
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or_default();
     let is_v6 = !inner.is_empty() && inner.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f' | ':'));
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port);
@@ -92,10 +94,11 @@ fn tuple(text: &str) -> TuplePattern {
     }
 }
 
-const SCHEMES: [&str; 5] = ["https", "http", "wss", "tauri", "chrome-extension"];
+const SCHEMES: [&str; 5] = ["https", "http", "capacitor", "tauri", "chrome-extension"];
 /// Names that are suffixes of each other or look alike, and addresses.
-const HOSTS: [&str; 12] = [
+const HOSTS: [&str; 13] = [
     "foo.com",
+    "foo.com.",
     "bar.com",
     "barfoo.com",
     "app.foo.com",
@@ -113,7 +116,7 @@ const PORTS: [&str; 6] = ["", ":8080", ":8443", ":80", ":1", ":65535"];
 fn pattern_text() -> impl Strategy<Value = String> {
     let host = prop_oneof![
         4 => select(&HOSTS[..]).prop_map(str::to_owned),
-        4 => select(&HOSTS[..9]).prop_map(|host| format!("*.{host}")),
+        4 => select(&HOSTS[..10]).prop_map(|host| format!("*.{host}")),
         1 => Just("*".to_owned()),
     ];
     let port = prop_oneof![3 => select(&PORTS[..]), 1 => Just(":*")];
