@@ -34,7 +34,8 @@ pub(crate) enum AllowedMethods {
     Listed {
         /// Methods are case-sensitive.
         names: Vec<Box<str>>,
-        value: HeaderValue,
+        /// None if no method is listed: an empty header is never sent.
+        value: Option<HeaderValue>,
     },
 }
 
@@ -72,11 +73,11 @@ pub(crate) enum ListFault {
 // === impl AllowedMethods ===
 
 impl AllowedMethods {
-    /// A missing key means `*`.
+    /// A missing key means `*`; an empty list means only the safelisted methods.
     pub(super) fn compile(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Self {
         let mut names: Vec<Box<str>> = Vec::new();
         let mut any = list.is_none();
-        for (i, entry) in entries(list, at, problems) {
+        for (i, entry) in non_empty(list, at, problems) {
             let at = at.index(i);
             if entry == "*" {
                 any = true;
@@ -107,7 +108,7 @@ impl AllowedMethods {
         }
         match any {
             true => Self::Any { value: joined(std::iter::once("*").chain(names.iter().map(|n| &**n))) },
-            false => Self::Listed { value: joined(names.iter().map(|n| &**n)), names },
+            false => Self::Listed { value: (!names.is_empty()).then(|| joined(names.iter().map(|n| &**n))), names },
         }
     }
 
@@ -126,7 +127,7 @@ impl AllowedMethods {
 // === impl RequestHeaders ===
 
 impl RequestHeaders {
-    /// A missing key means `*`.
+    /// A missing key means `*`; an empty list means no header that needs permission.
     pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
         let parsed = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
@@ -135,7 +136,7 @@ impl RequestHeaders {
                 problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
             }
         });
-        let Some(list) = list.filter(|_| !parsed.any) else {
+        if parsed.any {
             let authorization = parsed.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
             if let Some(list) = list {
                 // With credentials the requested names are echoed, so an entry for `Authorization` has no effect
@@ -147,8 +148,8 @@ impl RequestHeaders {
                 problems.add(at, ProblemKind::AnyHeaderWithoutAuthorization);
             }
             return Self::Any { authorization, value: joined(std::iter::once("*").chain(parsed.iter())) };
-        };
-        let value = (!list.entries().is_empty() && !parsed.names.is_empty()).then(|| joined(parsed.iter()));
+        }
+        let value = (!parsed.names.is_empty()).then(|| joined(parsed.iter()));
         Self::Listed { value, names: parsed.names.into_iter().collect() }
     }
 
@@ -212,6 +213,9 @@ pub(super) fn expose(
     problems: &mut Problems,
 ) -> Option<HeaderValue> {
     let list = list?;
+    if list.entries().is_empty() {
+        problems.add(at, ProblemKind::EmptyList { required: false });
+    }
     let parsed = header_names(Some(list), at, problems, |name, at, problems| {
         if is_forbidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
@@ -273,7 +277,7 @@ fn header_names(
     check: impl Fn(&str, &At<'_>, &mut Problems),
 ) -> ParsedNames {
     let mut parsed = ParsedNames { any: list.is_none(), names: Vec::new() };
-    for (i, entry) in entries(list, at, problems) {
+    for (i, entry) in non_empty(list, at, problems) {
         let at = at.index(i);
         if entry == "*" {
             parsed.any = true;
@@ -295,10 +299,19 @@ pub(super) fn entries<'a>(
     at: &At<'_>,
     problems: &mut Problems,
 ) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
-    let entries = list.map(List::entries).unwrap_or_default();
-    if list.is_some() && entries.is_empty() {
+    if list.is_some_and(|list| list.entries().is_empty()) {
         problems.add(at, ProblemKind::EmptyList { required: false });
     }
+    non_empty(list, at, problems)
+}
+
+/// The non-empty entries with their indices. Empty entries are reported.
+fn non_empty<'a>(
+    list: Option<&'a List>,
+    at: &At<'_>,
+    problems: &mut Problems,
+) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
+    let entries = list.map(List::entries).unwrap_or_default();
     for (i, _) in entries.iter().enumerate().filter(|(_, entry)| entry.is_empty()) {
         problems.add(&at.index(i), ProblemKind::EmptyEntry);
     }

@@ -75,8 +75,10 @@ impl Policy {
         // The lists are complete even if the requested method or header is not in them. A browser then names the
         // missing one in its console.
         match (&self.methods, self.credentials) {
-            (AllowedMethods::Listed { value, .. }, _) | (AllowedMethods::Any { value }, false) => {
-                set(Field::AllowMethods, value.clone());
+            (AllowedMethods::Listed { value, .. }, _) => {
+                if let Some(value) = value {
+                    set(Field::AllowMethods, value.clone());
+                }
             }
             (AllowedMethods::Any { .. }, true) => {
                 if let RequestedMethod::One(method) = requested

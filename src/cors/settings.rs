@@ -29,14 +29,14 @@ pub struct Settings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Names")]
     pub allow_origin_sets: Option<List>,
-    /// Methods that pages may use. GET, HEAD and POST are always allowed and need no entry.
+    /// Methods that pages may use. GET, HEAD and POST are always allowed and need no entry; `[]` allows only these.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Methods", extend("default" = "*"))]
     pub allow_methods: Option<List>,
     /// Request headers that pages may set. `*` does not include `Authorization`: write `["*", Authorization]` to allow
-    /// it.
+    /// it. `[]` allows only the safelisted ones, which need no permission.
     #[serde(deserialize_with = "given")]
-    #[schemars(with = "forms::Headers", extend("default" = "*"))]
+    #[schemars(with = "forms::AllowedHeaders", extend("default" = "*"))]
     pub allow_headers: Option<List>,
     /// Response headers that pages may read, in addition to the safelisted ones. Without this key the upstream's own
     /// list stays, for allowed origins.

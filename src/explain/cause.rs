@@ -194,6 +194,9 @@ impl Cause {
             Cause::OriginInvalid(InvalidOrigin::Characters) => {
                 "the Origin has characters that no browser sends in an Origin".into()
             }
+            Cause::MethodNotAllowed { method, listed, .. } if listed.is_empty() => {
+                format!("the policy's allow_methods is empty, so it allows only GET, HEAD and POST, but not {method}")
+            }
             Cause::MethodNotAllowed { method, listed, .. } => {
                 format!("the policy's allow_methods has {}, but not {method}", first_of(listed))
             }

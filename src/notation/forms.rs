@@ -48,9 +48,9 @@ form!(
 );
 
 form!(
-    /// Methods, case-sensitive, such as `GET`, or `"*"`.
+    /// Methods, case-sensitive, such as `PUT`, or `"*"`. `[]` for none.
     Methods,
-    with_title(list(&json!(PLAIN), &format!("{TOKEN}+"), None), "methods")
+    with_title(or_none(list(&json!(PLAIN), &format!("{TOKEN}+"), None)), "methods")
 );
 
 form!(
@@ -63,6 +63,12 @@ form!(
     /// Header names, in any case, or `"*"`.
     Headers,
     with_title(list(&json!(PLAIN), &format!("{TOKEN}+"), None), "header names")
+);
+
+form!(
+    /// Names of request headers, in any case, or `"*"`. `[]` for none.
+    AllowedHeaders,
+    with_title(or_none(list(&json!(PLAIN), &format!("{TOKEN}+"), None)), "request header names")
 );
 
 form!(
@@ -218,6 +224,14 @@ fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
             { "type": "string", "pattern": format!(r"^\s*({entry})(\s*,\s*({entry}))*\s*$") },
         ],
     })
+}
+
+/// As a [`list`], but a sequence may be empty.
+fn or_none(mut list: Schema) -> Schema {
+    if let Some(sequence) = list.pointer_mut("/anyOf/0").and_then(Value::as_object_mut) {
+        sequence.remove("minItems");
+    }
+    list
 }
 
 /// The name of a definition elsewhere in the file. A bare number is not accepted.
