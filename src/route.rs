@@ -175,6 +175,11 @@ impl<R, H> Routes<R, H> {
         self.host(host).map(|id| &self.hosts[id as usize].data)
     }
 
+    /// All paths of all hosts. Hosts with the same services share their paths.
+    pub(crate) fn paths(&self) -> &[Path<R>] {
+        &self.paths
+    }
+
     fn host(&self, host: &str) -> Option<HostId> {
         let wildcard = || {
             let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));

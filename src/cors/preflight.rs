@@ -52,6 +52,11 @@ impl Policy {
         preflight.matches(self.preflight_match)
     }
 
+    /// Whether a browser may cache an answer to a preflight.
+    pub(crate) fn allows_caching(&self) -> bool {
+        self.max_age != "0"
+    }
+
     /// The methods that the policy lists; None for `*`.
     pub(crate) fn listed_methods(&self) -> Option<&[Box<str>]> {
         match &self.methods {

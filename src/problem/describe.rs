@@ -533,6 +533,18 @@ impl ProblemKind {
                 "CONNECT requests are never forwarded, so this route is unused",
                 "remove the route",
             ),
+            PoliciesShareAPath { shared, more } => {
+                let named = shared.iter().map(|(path, [one, other])| format!("`{path}` ({one} and {other})"));
+                let named = named.collect::<Vec<_>>().join(", ");
+                let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
+                hint(
+                    "policies-share-a-path",
+                    format!(
+                        "routes with the same path have different policies, so browsers must not cache preflight answers: {named}{more}"
+                    ),
+                    "give these routes one named policy, or different paths",
+                )
+            }
             StripPrefixMismatch { prefix, path } => warning(
                 "strip-prefix-mismatch",
                 format!("`{prefix}` is not a prefix of the path `{path}`, so it is not stripped from that path"),

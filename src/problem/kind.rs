@@ -102,6 +102,7 @@ pub enum ProblemKind {
     AnyMethodInRoute,
     RouteTwice { host: String, path: String, other: KeyPath },
     NeverReached,
+    PoliciesShareAPath { shared: Vec<(String, [String; 2])>, more: usize },
     StripPrefixMismatch { prefix: String, path: String },
 
     // --- listeners, upstreams

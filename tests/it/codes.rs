@@ -90,6 +90,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("origin-userinfo", Error),
     ("origin-without-scheme", Error),
     ("out-of-range", Error),
+    ("policies-share-a-path", Hint),
     ("private-network-gone", Warning),
     ("public-suffix", Warning),
     ("public-suffix-with-credentials", Error),
