@@ -1,4 +1,5 @@
-//! Method and header names to which the Fetch standard gives a meaning: forbidden and CORS-safelisted ones.
+//! Method and header names to which the Fetch standard gives a meaning: forbidden and CORS-safelisted ones. And the
+//! direction of registered header names.
 //!
 //! The compiler of policies and the simulation of browsers both read these tables. The oracle in the tests has a copy of
 //! its own on purpose.
@@ -74,4 +75,119 @@ pub(crate) fn is_safelisted_response_header(name: &str) -> bool {
             | "last-modified"
             | "pragma"
     )
+}
+
+/// Response headers that tell the browser, not the page, what is allowed.
+pub(crate) fn is_cors_response_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "timing-allow-origin"
+        || name.strip_prefix("access-control-").is_some_and(|rest| !rest.starts_with("request-"))
+}
+
+/// The messages in which a header field has a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Only in requests.
+    Request,
+    /// Only in responses.
+    Response,
+    /// In both, or unknown. Applications use their own names in any direction.
+    Any,
+}
+
+/// The direction of a header name: the IANA registry of field names and the standards that it refers to, and a few names
+/// that every server knows.
+///
+/// Fields that describe a representation (`Content-Range`, `Content-Disposition`) or a hop (`Date`, `Via`) occur in both
+/// directions. An upload may have a `Last-Modified` or `ETag` of its own, but no server reads them there.
+pub(crate) fn direction(name: &str) -> Direction {
+    let name = name.to_ascii_lowercase();
+    if is_cors_response_header(&name) {
+        return Direction::Response;
+    }
+    match &*name {
+        _ if ["access-control-request-", "if-", "sec-fetch-", "sec-ch-", "x-forwarded-"]
+            .iter()
+            .any(|start| name.starts_with(start)) =>
+        {
+            Direction::Request
+        }
+        "accept"
+        | "accept-charset"
+        | "accept-language"
+        | "alt-used"
+        | "authorization"
+        | "cookie"
+        | "cookie2"
+        | "depth"
+        | "destination"
+        | "dnt"
+        | "early-data"
+        | "expect"
+        | "forwarded"
+        | "from"
+        | "host"
+        | "if"
+        | "last-event-id"
+        | "max-forwards"
+        | "origin"
+        | "overwrite"
+        | "prefer"
+        | "proxy-authorization"
+        | "range"
+        | "referer"
+        | "save-data"
+        | "sec-gpc"
+        | "sec-purpose"
+        | "sec-websocket-key"
+        | "te"
+        | "upgrade-insecure-requests"
+        | "user-agent"
+        | "x-requested-with" => Direction::Request,
+        "accept-ch"
+        | "accept-patch"
+        | "accept-post"
+        | "accept-ranges"
+        | "age"
+        | "allow"
+        | "alt-svc"
+        | "authentication-info"
+        | "cache-status"
+        | "clear-site-data"
+        | "content-security-policy"
+        | "content-security-policy-report-only"
+        | "cross-origin-embedder-policy"
+        | "cross-origin-opener-policy"
+        | "cross-origin-resource-policy"
+        | "etag"
+        | "expires"
+        | "last-modified"
+        | "location"
+        | "nel"
+        | "origin-agent-cluster"
+        | "permissions-policy"
+        | "preference-applied"
+        | "proxy-authenticate"
+        | "proxy-authentication-info"
+        | "proxy-status"
+        | "referrer-policy"
+        | "refresh"
+        | "report-to"
+        | "reporting-endpoints"
+        | "retry-after"
+        | "sec-websocket-accept"
+        | "server"
+        | "server-timing"
+        | "set-cookie"
+        | "set-cookie2"
+        | "sourcemap"
+        | "strict-transport-security"
+        | "vary"
+        | "www-authenticate"
+        | "x-content-type-options"
+        | "x-frame-options"
+        | "x-powered-by"
+        | "x-xss-protection" => Direction::Response,
+        _ => Direction::Any,
+    }
 }

@@ -9,8 +9,8 @@ use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
 use super::fetch_names::{
-    is_forbidden_method, is_forbidden_request_header, is_forbidden_response_header, is_normalized_method,
-    is_safelisted_method,
+    Direction, direction, is_cors_response_header, is_forbidden_method, is_forbidden_request_header,
+    is_forbidden_response_header, is_normalized_method, is_safelisted_method, is_safelisted_response_header,
 };
 use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
@@ -132,8 +132,13 @@ impl RequestHeaders {
         let parsed = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
                 problems.add(at, ProblemKind::HeaderNeverSent { name: name.into() });
-            } else if is_response_header(name) {
-                problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers" });
+            } else if direction(name) == Direction::Response {
+                let is_no_use_there = is_cors_response_header(name)
+                    || is_safelisted_response_header(name)
+                    || is_forbidden_response_header(name);
+                let move_to = (!is_no_use_there).then_some("expose_headers");
+                problems
+                    .add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers", move_to });
             }
         });
         if parsed.any {
@@ -219,8 +224,13 @@ pub(super) fn expose(
     let parsed = header_names(Some(list), at, problems, |name, at, problems| {
         if is_forbidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
-        } else if is_forbidden_request_header(name) || is_request_header(name) {
-            problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "expose_headers" });
+        } else if is_cors_response_header(name) {
+            problems.add(at, ProblemKind::ExposedWithoutUse { name: name.into() });
+        } else if is_safelisted_response_header(name) {
+            problems.add(at, ProblemKind::ExposedAnyway { name: name.into() });
+        } else if direction(name) == Direction::Request {
+            let move_to = (!is_forbidden_request_header(name)).then_some("allow_headers");
+            problems.add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "expose_headers", move_to });
         }
     });
     if parsed.any {
@@ -363,49 +373,4 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 
 fn trim(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
-}
-
-// --- which names belong where
-
-fn is_response_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    matches!(
-        &*name,
-        "access-control-allow-origin"
-            | "access-control-allow-credentials"
-            | "access-control-allow-methods"
-            | "access-control-allow-headers"
-            | "access-control-expose-headers"
-            | "access-control-max-age"
-            | "access-control-allow-private-network"
-            | "timing-allow-origin"
-            | "vary"
-            | "etag"
-            | "location"
-            | "server"
-            | "www-authenticate"
-            | "retry-after"
-            | "age"
-            | "allow"
-            | "accept-ranges"
-            | "last-modified"
-            | "strict-transport-security"
-    )
-}
-
-fn is_request_header(name: &str) -> bool {
-    matches!(
-        &*name.to_ascii_lowercase(),
-        "accept"
-            | "accept-language"
-            | "authorization"
-            | "if-match"
-            | "if-modified-since"
-            | "if-none-match"
-            | "if-range"
-            | "if-unmodified-since"
-            | "range"
-            | "user-agent"
-            | "x-requested-with"
-    )
 }

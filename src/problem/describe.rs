@@ -459,17 +459,49 @@ impl ProblemKind {
             HeaderNeverRead { name } => {
                 warning("header-never-read", format!("browsers never let a page read `{name}`"), "remove it").removed()
             }
-            HeaderOtherDirection { name, key } => {
-                let (is, lists, other) = match *key == "allow_headers" {
-                    true => ("response", "request", "expose_headers"),
-                    false => ("request", "response", "allow_headers"),
+            HeaderOtherDirection { name, key, move_to } => {
+                let (is, lists) = match *key == "allow_headers" {
+                    true => ("response", "request"),
+                    false => ("request", "response"),
                 };
                 warning(
                     "header-other-direction",
                     format!("`{name}` is a {is} header, but {key} lists {lists} headers"),
-                    format!("remove it, or move it to {other}"),
+                    match move_to {
+                        Some(other) => format!("remove it, or move it to {other}"),
+                        None => "remove it".to_owned(),
+                    },
                 )
                 .removed()
+            }
+            ExposedWithoutUse { name } => warning(
+                "exposed-without-use",
+                format!("`{name}` is for the browser, so no page needs to read it"),
+                "remove it",
+            )
+            .removed(),
+            ExposedAnyway { name } => {
+                hint("exposed-anyway", format!("pages can read `{name}` without this entry"), "remove it").removed()
+            }
+            RejectsNothing => warning(
+                "rejects-nothing",
+                "the policy allows every origin, so `reject` rejects nothing, not even WebSockets of foreign sites",
+                "list the allowed origins, or remove `disallowed_origins`",
+            ),
+            OpenByOmission { keys } => {
+                let (what, example) = match keys {
+                    ["allow_methods"] => ("any method", "`allow_methods: [PUT, DELETE]`"),
+                    ["allow_headers"] => ("any request header", "`allow_headers: [Content-Type]`"),
+                    _ => (
+                        "any method and any request header",
+                        "`allow_methods: [PUT]` and `allow_headers: [Content-Type]`",
+                    ),
+                };
+                hint(
+                    "open-by-omission",
+                    format!("without {}, pages may send {what} with credentials", keys.join(" and ")),
+                    format!("list what they need, for example {example}; `[]` allows none"),
+                )
             }
             MeaninglessBesideAny { text } => {
                 warning("meaningless-beside-any", format!("`{text}` has no effect beside `*`"), "remove it, or the `*`")

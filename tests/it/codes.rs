@@ -43,6 +43,8 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("debug-header", Hint),
     ("empty-entry", Error),
     ("empty-list", Error),
+    ("exposed-anyway", Hint),
+    ("exposed-without-use", Warning),
     ("file-unreadable", Error),
     ("folder-missing", Warning),
     ("hash-on-unknown", Error),

@@ -20,6 +20,7 @@ mod errors;
 mod explain;
 mod forwarding;
 mod framing;
+mod header_names;
 mod http2;
 mod layout;
 mod lifecycle;
