@@ -55,6 +55,20 @@ impl Policy {
         let headers =
             RequestHeaders::compile(settings.allow_headers.as_ref(), credentials, &at.key("allow_headers"), problems);
         let expose = names::expose(settings.expose_headers.as_ref(), credentials, &at.key("expose_headers"), problems);
+        let left_out: &[&str] = match (&settings.allow_methods, &settings.allow_headers) {
+            (None, None) => &["allow_methods", "allow_headers"],
+            (None, Some(_)) => &["allow_methods"],
+            (Some(_), None) => &["allow_headers"],
+            (Some(_), Some(_)) => &[],
+        };
+        if let (true, Some(first)) = (credentials, left_out.first()) {
+            problems.add(&at.key(first), ProblemKind::OpenByOmission { keys: left_out });
+        }
+        if settings.disallowed_origins == DisallowedOrigins::Reject
+            && matches!(origins, Some(Allowed::Any | Allowed::AnyByName { .. }))
+        {
+            problems.add(&at.key("disallowed_origins"), ProblemKind::RejectsNothing);
+        }
         let max_age = max_age(settings.max_age, &at.key("max_age"), problems);
         if settings.allow_private_network {
             problems.add(&at.key("allow_private_network"), ProblemKind::PrivateNetworkGone);

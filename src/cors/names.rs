@@ -83,6 +83,10 @@ impl AllowedMethods {
                 any = true;
                 continue;
             }
+            if is_word_for_any(entry) {
+                problems.add(&at, ProblemKind::WordForAny { text: entry.into() });
+                continue;
+            }
             if !is_token(entry.as_bytes()) || entry.len() > MAX_TOKEN {
                 problems.add(&at, ProblemKind::BadMethod { text: entry.into() });
                 continue;
@@ -148,8 +152,7 @@ impl RequestHeaders {
                 // either.
                 warn_redundant(list, at, problems, |name| credentials || !name.eq_ignore_ascii_case("authorization"));
             }
-            // A written `*` looks as if it included every header, so it gets a hint. A missing key does not.
-            if list.is_some() && !credentials && !authorization {
+            if !credentials && !authorization {
                 problems.add(at, ProblemKind::AnyHeaderWithoutAuthorization);
             }
             return Self::Any { authorization, value: joined(std::iter::once("*").chain(parsed.iter())) };
@@ -291,6 +294,8 @@ fn header_names(
         let at = at.index(i);
         if entry == "*" {
             parsed.any = true;
+        } else if is_word_for_any(entry) {
+            problems.add(&at, ProblemKind::WordForAny { text: entry.into() });
         } else if HeaderName::from_bytes(entry.as_bytes()).is_err() || entry.len() > MAX_TOKEN {
             problems.add(&at, ProblemKind::BadHeaderName { text: entry.into() });
         } else {
@@ -344,6 +349,11 @@ fn joined<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
     let names: Vec<&str> = names.collect();
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(names.join(", ")));
     value.expect("tokens are valid in a field value")
+}
+
+/// Whether an entry means any method or header in another gateway. No method and no header has such a name.
+pub(super) fn is_word_for_any(entry: &str) -> bool {
+    entry == "**" || ["all", "any"].iter().any(|word| entry.eq_ignore_ascii_case(word))
 }
 
 /// Whether the bytes are a token (RFC 9110 section 5.6.2).

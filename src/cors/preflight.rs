@@ -85,6 +85,7 @@ impl Policy {
                     set(Field::AllowMethods, value.clone());
                 }
             }
+            (AllowedMethods::Any { value }, false) => set(Field::AllowMethods, value.clone()),
             (AllowedMethods::Any { .. }, true) => {
                 if let RequestedMethod::One(method) = requested
                     && names::is_token(method.as_bytes())

@@ -355,6 +355,10 @@ impl ProblemKind {
                     false => "write a name such as `X-Request-Id`, and separate several names with commas",
                 },
             ),
+            WordForAny { text } => {
+                error("word-for-any", format!("`{text}` is read as a name, not as a word for any"), "write `*`")
+                    .replaced("*")
+            }
             BadMaxAge { value } => error(
                 "bad-max-age",
                 format!("{value} is out of range: it must be 0 to 86400 seconds, or -1, which means 0"),

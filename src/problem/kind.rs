@@ -67,6 +67,7 @@ pub enum ProblemKind {
     RegexTooLarge { limit: usize },
     BadMethod { text: String },
     BadHeaderName { text: String },
+    WordForAny { text: String },
     BadMaxAge { value: String },
     BadPreflightStatus { value: u16 },
     BadRefusedStatus { value: u16 },

@@ -57,6 +57,7 @@ fn follows_from(problem: &Problem, cause: &Problem) -> bool {
         ProblemKind::Missing { .. }
             | ProblemKind::MaxAgeLeftOut
             | ProblemKind::AnyHeaderWithoutAuthorization
+            | ProblemKind::OpenByOmission { .. }
             | ProblemKind::NoOrigins
     );
     problem.at.is_within(&cause.at)

@@ -71,6 +71,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("null-in-set", Error),
     ("null-origin", Error),
     ("odd-scheme-with-credentials", Warning),
+    ("open-by-omission", Hint),
     ("origin-bad-character", Error),
     ("origin-bad-host", Error),
     ("origin-bad-port", Error),
@@ -105,6 +106,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("regex-too-large", Error),
     ("regex-unescaped-dot", Warning),
     ("regex-without-scheme", Warning),
+    ("rejects-nothing", Warning),
     ("route-twice", Error),
     ("sni-missing", Error),
     ("strip-prefix-mismatch", Warning),
@@ -116,6 +118,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("unreadable", Error),
     ("unused-danger", Hint),
     ("verify-off", Warning),
+    ("word-for-any", Error),
     ("wrong-value", Error),
 ];
 
