@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use corsgate::config::Source;
 use corsgate::cors::Reason;
@@ -28,17 +29,22 @@ struct Block {
 
 #[test]
 fn every_example_in_conf_is_valid_without_warnings() {
-    // With the certificates that the examples name.
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("tls")).unwrap();
-    for name in ["api.crt", "api.key", "ca.crt"] {
-        fs::copy(root().join("tests/config/tls").join(name), folder.path().join("tls").join(name)).unwrap();
-    }
+    let folder = folder_with_certificates();
     for file in files("conf", "yaml") {
         fs::copy(&file, folder.path().join("corsgate.yaml")).unwrap();
         let output = run_in(folder.path(), &["check", "--deny-warnings", "--config", "corsgate.yaml"]);
         assert_eq!(output.code, 0, "{}\n{}", file.display(), output.stdout);
     }
+}
+
+/// An empty folder with the certificates that the examples name.
+fn folder_with_certificates() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tls")).unwrap();
+    for name in ["api.crt", "api.key", "ca.crt"] {
+        fs::copy(root().join("tests/config/tls").join(name), folder.path().join("tls").join(name)).unwrap();
+    }
+    folder
 }
 
 /// The keys that the reader knows at a place: it lists them for an unknown key.
@@ -122,13 +128,39 @@ fn every_configuration_in_the_documents_gives_the_shown_report() {
 /// `check --deny-warnings`, without a process for each.
 #[test]
 fn every_recipe_is_valid_without_warnings() {
-    let mut recipes = blocks(&root().join("docs/recipes.md"));
+    let files = ["docs/recipes.md", "docs/migration.md"];
+    let mut recipes: Vec<Block> = files.iter().flat_map(|file| blocks(&root().join(file))).collect();
     recipes.retain(|block| block.language == "yaml");
-    assert!(recipes.len() >= 10, "only {} were found", recipes.len());
+    assert!(recipes.len() >= 18, "only {} were found", recipes.len());
     for recipe in recipes {
         let Loaded { snapshot, mut problems } = corpus::read(&recipe.text);
         problems.retain(|problem| problem.kind.severity() > corsgate::problem::Severity::Hint);
         assert!(snapshot.is_some() && problems.is_empty(), "{problems}\n{}", recipe.text);
+    }
+}
+
+/// Only where these gateways are installed.
+#[test]
+fn nginx_and_haproxy_accept_the_examples_that_are_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let example = |language: &str| {
+        let mut blocks = blocks(&root().join("docs/migration.md"));
+        blocks.retain(|block| block.language == language);
+        assert!(!blocks.is_empty(), "{language}");
+        blocks.iter().map(|block| block.text.as_str()).collect::<String>()
+    };
+    // `nginx -t` binds the listeners.
+    let http = example("nginx").replace("listen 80;", &format!("listen unix:{};", path("socket")));
+    let nginx = format!("events {{}}\npid {};\nerror_log stderr;\nhttp {{\n{http}}}\n", path("pid"));
+    let timeouts = "timeout connect 1s\n timeout client 1s\n timeout server 1s\n";
+    let haproxy = format!("defaults\n mode http\n {timeouts}{}", example("haproxy"));
+    for (program, arguments, config) in [("nginx", ["-t", "-c"], nginx), ("haproxy", ["-c", "-f"], haproxy)] {
+        fs::write(path(program), &config).unwrap();
+        let checked = Command::new(program).args(arguments).arg(path(program)).stdin(Stdio::null()).output();
+        if let Ok(checked) = checked {
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
     }
 }
 
@@ -142,7 +174,7 @@ fn every_command_in_the_documents_prints_the_shown_output() {
     let walkthrough = fs::read_to_string(root().join("conf/walkthrough.yaml")).unwrap();
     let walkthrough = walkthrough.replace("127.0.0.1:9080\n\nup", "{listen}\n\nup");
     let walkthrough = Gateway::start(&walkthrough.replace("127.0.0.1:8000", &upstream.address().to_string()));
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder_with_certificates();
     let (mut curls, mut explained) = (0, 0);
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     for file in documents() {
