@@ -219,8 +219,8 @@ impl fmt::Display for StartError {
             StartError::Upgrade(why) => write!(f, "cannot take over the sockets of a running process: {why}"),
             StartError::Roots(why) => write!(
                 f,
-                "cannot load the root certificates of this machine: {why}; correct SSL_CERT_FILE and SSL_CERT_DIR, or \
-                 unset them to use the system's own"
+                "cannot load the root certificates of this machine: {why}; correct SSL_CERT_FILE and SSL_CERT_DIR, or, \
+                 if neither is set, the system's own certificates"
             ),
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; ")?;

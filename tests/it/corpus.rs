@@ -33,7 +33,7 @@ const NO_ROOTS: &str = "# no root certificates\n";
 pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
     let has_folder = |path: &str| !path.starts_with("missing/");
-    let roots = || Ok(if config.contains(NO_ROOTS) { 0 } else { 1 });
+    let roots = || Ok(usize::from(!config.contains(NO_ROOTS)));
     load(config, CompileEnv { file: &file, has_folder: &has_folder, roots: &roots, now: TODAY })
 }
 

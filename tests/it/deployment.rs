@@ -226,8 +226,7 @@ fn the_certbot_hook_installs_certificates_and_reloads() {
     let authority = Authority::new("authority");
     for _renewal in 0..2 {
         let certificate = authority.issue(&["api.example"]);
-        for (name, contents) in certificate.files("api") {
-            let name = if name.ends_with(".key") { "privkey.pem" } else { "fullchain.pem" };
+        for ((_, contents), name) in certificate.files("api").iter().zip(["fullchain.pem", "privkey.pem"]) {
             fs::write(live.join(name), contents).unwrap();
         }
         let (live, tls) = (live.display(), tls.display());
