@@ -1,7 +1,8 @@
 //! The command line: commands, options and output.
 //!
 //! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
-//! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs.
+//! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
+//! from the file.
 
 mod check;
 mod explain;

@@ -40,11 +40,12 @@ mod notes;
 mod question;
 mod render;
 mod simulation;
+mod site;
 
 pub use self::cause::Cause;
 pub use self::exchange::{Exchange, Head};
 pub(crate) use self::fix::{EditError, Fix, RejectedFix};
-pub use self::question::{InvalidQuestion, Question, QuestionPart, RecordedRequest};
+pub use self::question::{Initiator, InvalidQuestion, Question, QuestionPart, RecordedRequest};
 pub use self::render::{json, text};
 pub(crate) use self::render::{repair_json, repair_text};
 pub(crate) use crate::config::Hunk;
@@ -52,7 +53,7 @@ pub(crate) use crate::config::Hunk;
 use self::cause::Diagnosis;
 use self::fetch::{Credentials, Fetch, PreflightReason, Stage};
 use self::fix::FixResult;
-use self::simulation::{PageResult, Simulation, Step};
+use self::simulation::{NextRequest, PageResult, Simulation, Step};
 use crate::config::{Document, Source};
 use crate::decide::{Action, RequestKind};
 use crate::problem::{KeyPath, Problems};
@@ -81,6 +82,9 @@ pub struct Explanation {
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) credentials: Credentials,
+    pub(crate) initiator: Initiator,
+    /// The requests before this one, as `GET https://api.example/orders`. They pass.
+    pub(crate) earlier: Vec<String>,
     /// Whether the page gets the response and the headers that it reads.
     pub outcome: Outcome,
     /// The gateway's code for the last exchange, as in logs and metrics. [`Cause::code`] can be more exact.
@@ -95,6 +99,8 @@ pub struct Explanation {
     pub(crate) route: Option<MatchedRoute>,
     /// Whether the browser sends a preflight.
     pub preflight: Preflight,
+    /// After a redirect: the request to a server that this file does not know. It decides.
+    pub(crate) next: Option<NextRequest>,
     /// All requests and responses, in the order of the wire.
     pub exchanges: Vec<WireExchange>,
     /// Response headers that the page can read: those of the response, and those that it exposes; `*` for all.
@@ -118,6 +124,8 @@ pub enum Outcome {
     Allowed,
     /// The gateway rejects the request, or the browser blocks the response or a header.
     Refused,
+    /// A redirect leads to a server that this file does not know, and that server decides.
+    Undecided,
 }
 
 /// A place in the file.
@@ -169,6 +177,15 @@ pub enum Preflight {
     Safelisted,
     /// Yes, for these reasons.
     Needed(Vec<PreflightReason>),
+    /// No: a cached answer allows the request, which needs a preflight for these reasons.
+    Cached {
+        /// The number of the request whose preflight was answered, from 1.
+        request: usize,
+        /// The reasons for a preflight.
+        reasons: Vec<PreflightReason>,
+    },
+    /// No: CORS does not apply to requests of this kind.
+    Never(Initiator),
     /// The question was made from a recorded preflight.
     Recorded,
 }
@@ -176,6 +193,10 @@ pub enum Preflight {
 /// A request with its response, as they are on the wire.
 #[derive(Debug, Clone)]
 pub struct WireExchange {
+    /// The number of the page's request, from 1.
+    pub(crate) of_request: usize,
+    /// For a request without a preflight: the number of the request whose cached answer replaces it.
+    pub(crate) cached_from: Option<usize>,
     /// The browser's view: preflight or request.
     pub(crate) stage: Stage,
     /// The gateway's view of the request.
@@ -225,37 +246,53 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
     // The snapshot came from this text, so it can be parsed.
     let document = Document::parse(configuration.text, &mut Problems::default()).unwrap_or_default();
     let last = simulation.last();
+    let (asked, initiator) = (&question.requests[simulation.request], question.initiator);
     let diagnosis = Diagnosis::of(question, &simulation, configuration.snapshot, &document);
     let console = match &simulation.result {
         PageResult::Blocked(error) => {
-            let url = match last.url == question.url {
-                true => format!("'{}'", last.url),
-                false => format!("'{}' (redirected from '{}')", last.url, question.url),
+            let (url, asked) = (last.url.as_written(initiator), asked.url.as_written(initiator));
+            let url = match url == asked {
+                true => format!("'{url}'"),
+                false => format!("'{url}' (redirected from '{asked}')"),
             };
             let page = question.origin();
             let fetch = Fetch { origin: &page, ..simulation.fetch_at(last) };
-            Some(fetch.console(&url, last.stage, error))
+            Some(fetch.console(initiator.in_console(), &url, last.stage, error))
         }
-        PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) => None,
+        PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) | PageResult::RedirectAway(_) => None,
     };
     let place = |key: &KeyPath| FilePosition::of(&source, key);
+    let normalised = |method: &str| {
+        Fetch { origin: "", method, headers: &[], credentials: question.credentials }.normalised_method()
+    };
+    let earlier = &question.requests[..simulation.request];
     Explanation {
         file: configuration.name.to_owned(),
         origin: question.origin(),
-        method: simulation.fetch_at(last).normalised_method(),
-        url: question.url.to_string(),
+        method: normalised(&asked.method),
+        url: asked.url.as_written(initiator),
         credentials: question.credentials,
-        outcome: if matches!(simulation.result, PageResult::Response) { Outcome::Allowed } else { Outcome::Refused },
+        initiator,
+        earlier: earlier.iter().map(|request| format!("{} {}", normalised(&request.method), request.url)).collect(),
+        outcome: match simulation.result {
+            PageResult::RedirectAway(_) => Outcome::Undecided,
+            _ if simulation.is_refused() => Outcome::Refused,
+            _ => Outcome::Allowed,
+        },
         reason: last.exchange.verdict.outcome.code(),
         console,
         cause_place: diagnosis.at.as_ref().map(place),
         route: last.exchange.verdict.route.map(|found| MatchedRoute::of(found.route, &source)),
         preflight: simulation.preflight.clone(),
+        next: match &simulation.result {
+            PageResult::RedirectAway(next) => Some(next.clone()),
+            _ => None,
+        },
         exchanges: simulation.steps.iter().map(WireExchange::of).collect(),
         readable: simulation.readable.clone(),
         unreadable: match &simulation.result {
             PageResult::Unreadable(names) => names.clone(),
-            PageResult::Response | PageResult::Rejected | PageResult::Blocked(_) => Vec::new(),
+            _ => Vec::new(),
         },
         preflight_max_age: simulation.preflight_max_age,
         notes: notes::notes(question, &simulation, configuration.snapshot, diagnosis.cause.as_ref()),
@@ -306,6 +343,8 @@ impl WireExchange {
     fn of(step: &Step<'_>) -> Self {
         let verdict = &step.exchange.verdict;
         WireExchange {
+            of_request: step.request + 1,
+            cached_from: step.cached_from,
             stage: step.stage,
             kind: verdict.kind(),
             answered_by: match verdict.action {

@@ -180,6 +180,11 @@ impl<R, H> Routes<R, H> {
         &self.paths
     }
 
+    /// Whether a service lists the host, itself or with a wildcard.
+    pub(crate) fn lists_host(&self, host: &str) -> bool {
+        self.host(host).is_some_and(|id| Some(id) != self.any)
+    }
+
     fn host(&self, host: &str) -> Option<HostId> {
         let wildcard = || {
             let below = |dot| self.below.get(&host[dot..]).filter(|_| are_labels(&host[..dot]));

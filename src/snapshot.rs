@@ -115,6 +115,11 @@ impl Snapshot {
         self.table.find(host, path)
     }
 
+    /// Whether a service lists the host, itself or with a wildcard.
+    pub(crate) fn lists_host(&self, host: &str) -> bool {
+        self.table.lists_host(host)
+    }
+
     /// The policy for local replies to a host that no service has.
     pub(crate) fn default_policy(&self) -> Option<&Policy> {
         self.default_policy.as_deref()

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Process, time};
 use crate::config::{Document, Source};
 use crate::decide::RequestKind;
+use crate::explain::Initiator;
 use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
 use crate::problem::Problems;
@@ -73,6 +74,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
         requested_method,
         requested_headers,
         credentials,
+        fetch_mode,
         kind,
         code,
         route,
@@ -91,6 +93,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
         "requested_method": requested_method,
         "requested_headers": requested_headers,
         "credentials": credentials,
+        "fetch_mode": fetch_mode,
         "cors": kind.code(),
         "reason": code,
         "route": route,
@@ -139,7 +142,14 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     if refused.credentials {
         command += " --credentials";
     }
-    let url = format!("{}://{}{}", refused.scheme.as_str(), refused.authority, refused.path);
+    let initiator = Initiator::of_mode(refused.fetch_mode.as_deref());
+    if initiator != Initiator::Fetch {
+        let _ = write!(command, " --as={}", initiator.code());
+    }
+    // Behind TLS of another component the gateway sees plain http; the page's URL is on https.
+    let behind_tls = origin.strip_prefix("https://").is_some_and(|own| own.eq_ignore_ascii_case(&refused.authority));
+    let scheme = if behind_tls { "https" } else { refused.scheme.as_str() };
+    let url = format!("{scheme}://{}{}", refused.authority, refused.path);
     let _ = write!(command, " {}", quoted(&url));
     Some(command).filter(|command| !command.contains(CUT))
 }

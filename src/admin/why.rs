@@ -59,6 +59,7 @@ fn explained<T>(process: &Process, refused: &RefusedRequest, print: impl FnOnce(
         requested_method: refused.requested_method.as_deref(),
         requested_headers: refused.requested_headers.as_deref(),
         credentials: if refused.credentials { Credentials::Include } else { Credentials::Omit },
+        fetch_mode: refused.fetch_mode.as_deref(),
     });
     let generation = process.live.current();
     let written = &generation.written;

@@ -4,31 +4,37 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Args};
 
 use super::check::unreadable_problem;
 use super::{DEFAULT_CONFIG, Format, paint, print, width};
 use crate::config::Source;
 use crate::explain::fetch::Credentials;
-use crate::explain::{self, Configuration, InvalidQuestion, Outcome, Question, QuestionPart};
+use crate::explain::{self, Configuration, Initiator, InvalidQuestion, Outcome, Question, QuestionPart};
 use crate::report;
 use crate::snapshot::Loaded;
 use crate::source::ConfigSource;
 
 pub(super) const HELP: &str = "\
-Exit codes: 0 the page gets what it needs, 3 it does not, 1 the configuration cannot be used, 2 the command line is
-invalid.
+Exit codes: 0 the page gets what it needs, 3 it does not, 4 the file does not decide it (the upstream redirects to a
+server that the file does not know), 1 the configuration cannot be used, 2 the command line is invalid.
 
 Examples:
   corsgate explain --origin https://app.example https://api.example/orders
   corsgate explain --origin https://app.example --method PUT --header 'Content-Type: application/json' \
     --credentials https://api.example/orders/7
-  corsgate explain --origin https://app.example --reads X-Total https://api.example/orders";
+  corsgate explain --origin https://app.example --reads X-Total https://api.example/orders
+  corsgate explain --origin https://app.example --as websocket wss://api.example/feed
+  corsgate explain --origin https://app.example https://api.example/orders \
+    --then 'POST https://api.example/orders' --header 'Content-Type: application/json'";
 
 /// Exit code for an invalid command line; clap has the same.
 const USAGE: u8 = 2;
 /// Exit code if the page does not get what it needs.
 const REFUSED: u8 = 3;
+/// Exit code if another server decides.
+const UNDECIDED: u8 = 4;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -41,18 +47,20 @@ pub(super) struct Arguments {
     /// The method, as the page writes it
     #[arg(short, long, default_value = "GET")]
     method: String,
-    /// A header that the page sets, as `Name: value` or `Name`
-    #[arg(short = 'H', long, value_name = "HEADER")]
-    header: Vec<String>,
+    #[command(flatten)]
+    requests: Requests,
+    /// What makes the request
+    #[arg(long = "as", value_name = "INITIATOR", default_value = Initiator::Fetch.code(), value_parser = initiators())]
+    initiator: Initiator,
     /// The request has cookies: `credentials: 'include'`
     #[arg(long)]
     credentials: bool,
     /// A response header that the page reads
     #[arg(long, value_name = "NAME")]
     reads: Vec<String>,
-    /// The status of the upstream's response
-    #[arg(long, value_name = "STATUS", default_value_t = 200)]
-    upstream_status: u16,
+    /// The status of the upstream's response [default: 200; 101 for a WebSocket]
+    #[arg(long, value_name = "STATUS")]
+    upstream_status: Option<u16>,
     /// A header of the upstream's response, as `Name: value`
     #[arg(long, value_name = "HEADER")]
     upstream_header: Vec<String>,
@@ -61,6 +69,15 @@ pub(super) struct Arguments {
     format: Format,
     /// The absolute URL that the page fetches
     url: String,
+}
+
+/// The requests of the page, with their headers. A header belongs to the request before it, as in curl after `--next`.
+#[derive(Debug)]
+struct Requests {
+    /// The headers of the first request.
+    headers: Vec<String>,
+    /// Each later request, as `METHOD URL`, with its headers.
+    later: Vec<(String, Vec<String>)>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -104,18 +121,29 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match explanation.outcome {
         Outcome::Allowed => ExitCode::SUCCESS,
         Outcome::Refused => ExitCode::from(REFUSED),
+        Outcome::Undecided => ExitCode::from(UNDECIDED),
     }
 }
 
 impl Arguments {
     fn question(&self) -> Result<Question, InvalidQuestion> {
         let (first, others) = self.origin.split_first().expect("clap asks for one");
-        let mut question = Question::new(first, &self.url)?.method(&self.method)?;
+        let mut question = Question::of(self.initiator, first, &self.url)?.method(&self.method)?;
         for origin in others {
             question = question.and_origin(origin)?;
         }
-        for header in &self.header {
+        let credentials = if self.credentials { Credentials::Include } else { Credentials::Omit };
+        question = question.credentials(credentials)?;
+        for header in &self.requests.headers {
             question = question.header(header)?;
+        }
+        for (request, headers) in &self.requests.later {
+            let (method, url) = request.split_once(' ').unwrap_or(("GET", request));
+            let of_later = |invalid| InvalidQuestion { part: QuestionPart::Later, ..invalid };
+            question = question.then(url.trim()).and_then(|question| question.method(method)).map_err(of_later)?;
+            for header in headers {
+                question = question.header(header)?;
+            }
         }
         for name in &self.reads {
             question = question.reads(name)?;
@@ -123,9 +151,65 @@ impl Arguments {
         for header in &self.upstream_header {
             question = question.upstream_header(header)?;
         }
-        let credentials = if self.credentials { Credentials::Include } else { Credentials::Omit };
-        Ok(question.upstream_status(self.upstream_status)?.credentials(credentials))
+        match self.upstream_status {
+            Some(status) => question.upstream_status(status),
+            None => Ok(question),
+        }
     }
+}
+
+impl clap::FromArgMatches for Requests {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        // The indices are positions on the command line.
+        let values = |id: &str| -> Vec<(usize, String)> {
+            let indices = matches.indices_of(id).into_iter().flatten();
+            indices.zip(matches.get_many::<String>(id).into_iter().flatten().cloned()).collect()
+        };
+        let mut requests = Requests { headers: Vec::new(), later: Vec::new() };
+        let later = values(THEN);
+        requests.later.extend(later.iter().map(|(_, request)| (request.clone(), Vec::new())));
+        for (index, header) in values(HEADER) {
+            match later.iter().rposition(|(then, _)| *then < index) {
+                Some(request) => requests.later[request].1.push(header),
+                None => requests.headers.push(header),
+            }
+        }
+        Ok(requests)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Requests {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let header =
+            Arg::new(HEADER).short('H').long(HEADER).value_name("HEADER").action(ArgAction::Append).help(
+                "A header that the page sets, as `Name: value` or `Name`. After `--then` it belongs to that request",
+            );
+        let then = Arg::new(THEN).long(THEN).value_name("REQUEST").action(ArgAction::Append).help(
+            "A request that the page makes after the others, as `METHOD URL`. The browser's preflight cache counts",
+        );
+        command.arg(header).arg(then)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+const HEADER: &str = "header";
+const THEN: &str = "then";
+
+/// The words for `--as`, each with its help.
+fn initiators() -> impl TypedValueParser<Value = Initiator> {
+    let word = |initiator: &Initiator| PossibleValue::new(initiator.code()).help(initiator.description());
+    PossibleValuesParser::new(Initiator::ALL.iter().map(word)).map(|word| {
+        let known = Initiator::ALL.into_iter().find(|initiator| initiator.code() == word);
+        known.expect("the parser accepts only these words")
+    })
 }
 
 /// The reason, with the flag that sets the invalid part of the question.
@@ -143,6 +227,8 @@ fn usage_error(invalid: &InvalidQuestion) -> String {
 /// None for the URL, which is an argument without a flag.
 fn flag(part: QuestionPart) -> Option<&'static str> {
     Some(match part {
+        QuestionPart::Initiator => "--as",
+        QuestionPart::Later => "--then",
         QuestionPart::Origin => "--origin",
         QuestionPart::Url => return None,
         QuestionPart::Method => "--method",

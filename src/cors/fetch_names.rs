@@ -52,6 +52,14 @@ pub(crate) fn is_forbidden_request_header(name: &str) -> bool {
         )
 }
 
+/// Fetch, "forbidden request-header", for a field: some names are forbidden only with the value of a forbidden method.
+pub(crate) fn is_dropped_request_header(name: &str, value: &str) -> bool {
+    let overrides = ["X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override"];
+    is_forbidden_request_header(name)
+        || (overrides.iter().any(|known| known.eq_ignore_ascii_case(name))
+            && value.split(',').any(|method| is_forbidden_method(method.trim())))
+}
+
 /// Names of Fetch's "CORS-safelisted request-header". Whether a field with such a name is safelisted also depends on its
 /// value.
 pub(crate) fn is_safelisted_request_header_name(name: &str) -> bool {
@@ -82,6 +90,11 @@ pub(crate) fn is_cors_response_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "timing-allow-origin"
         || name.strip_prefix("access-control-").is_some_and(|rest| !rest.starts_with("request-"))
+}
+
+/// Whether a header has a meaning in responses only.
+pub(crate) fn is_response_header(name: &str) -> bool {
+    direction(name) == Direction::Response
 }
 
 /// The messages in which a header field has a meaning.

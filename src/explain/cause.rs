@@ -97,6 +97,8 @@ pub enum Cause {
         /// `allow_headers` has a `*`, which does not cover `Authorization`.
         star: bool,
     },
+    /// The page sends headers that belong to responses, and the policy does not allow them.
+    ResponseHeaders(Vec<String>),
     /// The preflight requests more headers than the gateway reads.
     HeaderListTooLong,
     /// The request is the site's own over https, but the gateway sees it as plain `http:`, because another component
@@ -106,6 +108,22 @@ pub enum Cause {
         effect: TlsEffect,
         /// The file has `trusted_proxies`.
         trusted: bool,
+    },
+    /// The policy rejects a navigation from another site, such as a form of single sign-on.
+    Navigation {
+        /// The `Origin` of the navigation.
+        origin: String,
+        /// The gateway's code.
+        code: &'static str,
+    },
+    /// The upstream redirects to a URL that browsers do not follow.
+    Redirect(NetworkError),
+    /// The answer to a WebSocket has not the status 101.
+    NotSwitched {
+        /// The status of the answer.
+        status: u16,
+        /// The gateway redirects plain requests to https.
+        by_gateway: bool,
     },
     /// The request has credentials, and the policy does not allow them.
     CredentialsNotAllowed {
@@ -206,6 +224,22 @@ impl Cause {
             Cause::HeadersNotAllowed { names, star: false } => {
                 format!("the policy's allow_headers does not list {}", names.join(", "))
             }
+            Cause::ResponseHeaders(names) => {
+                let (is, header) = if names.len() == 1 { ("is", "a header") } else { ("are", "headers") };
+                format!("the page sends {}, which {is} {header} of responses and not of requests", names.join(", "))
+            }
+            Cause::Navigation { origin, .. } => format!(
+                "the request is a navigation from {origin}, such as a form. CORS does not apply to navigations, but this \
+                 policy has `disallowed_origins: reject`"
+            ),
+            Cause::Redirect(error) => format!("the upstream redirects, but {error}"),
+            Cause::NotSwitched { status, by_gateway: true } => format!(
+                "the listener redirects plain requests to https with {status}, but browsers do not follow redirects of \
+                 WebSockets"
+            ),
+            Cause::NotSwitched { status, by_gateway: false } => {
+                format!("a WebSocket needs an answer with the status 101, but the upstream answers with {status}")
+            }
             Cause::HeaderListTooLong => format!(
                 "the preflight asks for more than {MAX_NAMES} headers, or for more than {MAX_NAMES_BYTES} bytes of \
                  names; the gateway does not allow such a list"
@@ -290,6 +324,20 @@ impl Cause {
                 }
             }
             Cause::HeaderListTooLong => "Let the page send fewer headers.".into(),
+            Cause::ResponseHeaders(names) => {
+                let them = if names.len() == 1 { "it" } else { "them" };
+                format!("Delete {them} from the page's request: only the server's response can allow anything.")
+            }
+            Cause::Navigation { .. } => "If other sites may send users here, as in single sign-on (SAML, `form_post`), give \
+                                         this path a route of its own with `disallowed_origins: forward` in its policy, or \
+                                         with `cors: false`. Do not add the origin to allow_origins: its pages could then \
+                                         read every response of this policy."
+                .into(),
+            Cause::Redirect(_) => "Correct the Location that the upstream sends.".into(),
+            Cause::NotSwitched { by_gateway: true, .. } => "Let the page open the WebSocket with `wss:`.".into(),
+            Cause::NotSwitched { by_gateway: false, .. } => {
+                "Check that the upstream serves a WebSocket at this path.".into()
+            }
             Cause::TlsInFront { trusted: false, .. } => {
                 "Set `trusted_proxies` to the address of the component that ends TLS, and let it send \
                  `X-Forwarded-Proto: https`."
@@ -336,8 +384,16 @@ impl Cause {
     }
 
     /// The codes that only `explain` has. The gateway does not know these causes, or has a more general code for them.
-    pub const CODES: [&'static str; 6] =
-        ["credentials_not_allowed", "not_exposed", "origin_lost", "policy_off", "tls_in_front", "upstream"];
+    pub const CODES: [&'static str; 8] = [
+        "credentials_not_allowed",
+        "not_exposed",
+        "not_switched",
+        "origin_lost",
+        "policy_off",
+        "redirect",
+        "tls_in_front",
+        "upstream",
+    ];
 
     /// A stable code for programs: the gateway's code for this cause, or one of [`CODES`](Self::CODES).
     pub fn code(&self) -> &'static str {
@@ -353,7 +409,10 @@ impl Cause {
             Cause::OriginLost { .. } => "origin_lost",
             Cause::OriginInvalid(_) => "origin_invalid",
             Cause::MethodNotAllowed { .. } => "method_not_allowed",
-            Cause::HeadersNotAllowed { .. } => "header_not_allowed",
+            Cause::HeadersNotAllowed { .. } | Cause::ResponseHeaders(_) => "header_not_allowed",
+            Cause::Navigation { code, .. } => code,
+            Cause::Redirect(_) => "redirect",
+            Cause::NotSwitched { .. } => "not_switched",
             Cause::HeaderListTooLong => "header_list_too_long",
             Cause::TlsInFront { .. } => "tls_in_front",
             Cause::CredentialsNotAllowed { .. } => "credentials_not_allowed",

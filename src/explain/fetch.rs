@@ -16,12 +16,16 @@
 //! assert!(fetch.check_preflight(200.try_into().unwrap(), &answer).is_ok());
 //! ```
 
+mod preflight_cache;
+
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+pub use self::preflight_cache::PreflightCache;
+
 use crate::cors::fetch_names::{
-    is_forbidden_request_header, is_forbidden_response_header, is_normalized_method, is_safelisted_method,
+    is_dropped_request_header, is_forbidden_response_header, is_normalized_method, is_safelisted_method,
     is_safelisted_request_header_name, is_safelisted_response_header,
 };
 
@@ -70,6 +74,12 @@ pub enum NetworkError {
     Header(String),
     /// More than 20 redirects.
     TooManyRedirects,
+    /// A redirect to a URL with a user part, which is not allowed across origins.
+    RedirectToUserPart,
+    /// A `Location` that is not the URL of an http or https resource.
+    RedirectToNoUrl(String),
+    /// A WebSocket needs the status 101, and the response has this one.
+    NotSwitched(u16),
 }
 
 /// The request to which a response belongs.
@@ -99,13 +109,19 @@ pub enum PreflightReason {
     UnknownValue(String),
     /// The values of all safelisted headers have this number of bytes together, which is more than 1024.
     Bytes(usize),
+    /// The page listens to the progress of an upload.
+    UploadListeners,
 }
 
-/// What the browser's CORS-preflight cache keeps of a preflight that passed.
+/// What a browser keeps of the answer to a preflight that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreflightCacheEntry {
+pub struct PreflightAnswer {
     /// Seconds: `Access-Control-Max-Age`, or 5 without it.
     pub(crate) max_age: u64,
+    /// The entries of `Access-Control-Allow-Methods`.
+    pub(crate) methods: Vec<String>,
+    /// The entries of `Access-Control-Allow-Headers`.
+    pub(crate) headers: Vec<String>,
 }
 
 // === impl Fetch ===
@@ -128,7 +144,7 @@ impl Fetch<'_> {
     /// The names for `Access-Control-Request-Headers`, in lower case and sorted (Fetch, "CORS-unsafe request-header
     /// names").
     pub fn unsafe_headers(&self) -> Vec<String> {
-        let sent = || self.headers.iter().filter(|(name, _)| !is_forbidden_request_header(name));
+        let sent = || self.headers.iter().filter(|(name, value)| !is_dropped_request_header(name, value));
         let is_safe = |name: &str, value: &str| is_safelisted_header(name, value);
         let safe_bytes: usize = sent().filter(|(name, value)| is_safe(name, value)).map(|(_, value)| value.len()).sum();
         let mut names: Vec<String> = sent()
@@ -138,10 +154,6 @@ impl Fetch<'_> {
         names.sort();
         names.dedup();
         names
-    }
-
-    pub(crate) fn needs_preflight(&self) -> bool {
-        self.is_method_unsafe() || !self.unsafe_headers().is_empty()
     }
 
     /// The fields of the preflight that matter to CORS (Fetch, "CORS-preflight fetch", steps 2 to 5). A preflight never
@@ -162,11 +174,7 @@ impl Fetch<'_> {
     /// # Errors
     ///
     /// The first check that fails; the browser then does not send the request.
-    pub fn check_preflight(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> Result<PreflightCacheEntry, NetworkError> {
+    pub fn check_preflight(&self, status: StatusCode, headers: &HeaderMap) -> Result<PreflightAnswer, NetworkError> {
         self.check(headers)?;
         if !status.is_success() {
             // The preflight does not follow redirects (CORS-preflight fetch, step 6), and a redirect is not an ok
@@ -193,7 +201,7 @@ impl Fetch<'_> {
             }
         }
         let max_age = headers.get(header::ACCESS_CONTROL_MAX_AGE).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(PreflightCacheEntry { max_age: max_age.unwrap_or(5) })
+        Ok(PreflightAnswer { max_age: max_age.unwrap_or(5), methods, headers: names })
     }
 
     /// Fetch, "CORS check", for the response to a preflight and for the response to the request.
@@ -237,7 +245,7 @@ impl Fetch<'_> {
         let method = self.is_method_unsafe().then(|| PreflightReason::Method(self.normalised_method()));
         let mut reasons: Vec<PreflightReason> = method.into_iter().collect();
         let mut safe_bytes = 0;
-        for (name, value) in self.headers.iter().filter(|(name, _)| !is_forbidden_request_header(name)) {
+        for (name, value) in self.headers.iter().filter(|(name, value)| !is_dropped_request_header(name, value)) {
             if is_safelisted_header(name, value) {
                 safe_bytes += value.len();
             } else if is_safelisted_request_header_name(name) {
@@ -252,9 +260,9 @@ impl Fetch<'_> {
         reasons
     }
 
-    /// The message of the browser's console for an error, similar to the messages of browsers. `url` is the URL in
-    /// quotes, with the URL that redirected to it.
-    pub(crate) fn console(&self, url: &str, stage: Stage, error: &NetworkError) -> String {
+    /// The message of the browser's console for an error, similar to the messages of browsers. `what` is the kind of the
+    /// request, such as `fetch`. `url` is the URL in quotes, with the URL that redirected to it.
+    pub(crate) fn console(&self, what: &str, url: &str, stage: Stage, error: &NetworkError) -> String {
         let response = match stage {
             Stage::Preflight => "the response to the preflight request does not pass the access control check: ",
             Stage::Request => "",
@@ -289,15 +297,22 @@ impl Fetch<'_> {
             NetworkError::Header(name) => format!(
                 "request header field {name} is not allowed by Access-Control-Allow-Headers in preflight response"
             ),
-            NetworkError::TooManyRedirects => {
-                return format!("fetch at {url} from origin '{}' failed: too many redirects.", self.origin);
+            NetworkError::RedirectToUserPart => {
+                "the redirect location contains a username or a password, which is not allowed for cross-origin requests"
+                    .to_owned()
+            }
+            NetworkError::TooManyRedirects | NetworkError::RedirectToNoUrl(_) => {
+                return format!("{what} at {url} from origin '{}' failed: {error}.", self.origin);
+            }
+            NetworkError::NotSwitched(status) => {
+                return format!("{what} connection to {url} failed: unexpected response code {status}.");
             }
         };
-        format!("fetch at {url} from origin '{}' is blocked by CORS policy: {fault}.", self.origin)
+        format!("{what} at {url} from origin '{}' is blocked by CORS policy: {fault}.", self.origin)
     }
 }
 
-impl PreflightCacheEntry {
+impl PreflightAnswer {
     /// Chromium's limit of `max_age` in seconds; Firefox has 86400.
     pub(crate) const CHROMIUM_LIMIT: u64 = 7200;
 }
@@ -323,6 +338,7 @@ impl fmt::Display for PreflightReason {
                 f,
                 "the safelisted headers have {bytes} bytes together; at most {MOST_SAFE_BYTES} need no preflight"
             ),
+            PreflightReason::UploadListeners => f.write_str("the page listens to the progress of the upload"),
         }
     }
 }
@@ -359,6 +375,11 @@ fn is_safelisted_header(name: &str, value: &str) -> bool {
             "range" => is_simple_range(value),
             _ => false,
         }
+}
+
+/// Fetch, "no-CORS-safelisted request-header". A header whose value is not known is none.
+pub(crate) fn is_no_cors_safelisted(name: &str, value: Option<&str>) -> bool {
+    !name.eq_ignore_ascii_case("range") && value.is_some_and(|value| is_safelisted_header(name, value))
 }
 
 /// `bytes=N-` or `bytes=N-M`, not `bytes=-N` (Fetch, "CORS-safelisted request-header", `range`).
@@ -416,6 +437,13 @@ impl fmt::Display for NetworkError {
             Self::Method(method) => write!(f, "Access-Control-Allow-Methods does not allow the method {method}"),
             Self::Header(name) => write!(f, "Access-Control-Allow-Headers does not allow the header {name}"),
             Self::TooManyRedirects => f.write_str("the browser gives up after 20 redirects"),
+            Self::RedirectToUserPart => {
+                f.write_str("the redirect is to a URL with a user part, which browsers refuse across origins")
+            }
+            Self::RedirectToNoUrl(location) => {
+                write!(f, "the redirect to `{location}` is not to an http or https URL")
+            }
+            Self::NotSwitched(status) => write!(f, "a WebSocket needs the status 101, but the response has {status}"),
         }
     }
 }
@@ -453,7 +481,6 @@ mod tests {
             let fetch = fetch(method, &set, Credentials::Omit);
             let all: Vec<String> = fetch.preflight_reasons().iter().map(ToString::to_string).collect();
             assert_eq!(all.join("; "), reasons);
-            assert_eq!(fetch.needs_preflight(), !reasons.is_empty(), "{method} {set:?}");
         }
         let json = headers(&[("Content-Type", "application/json")]);
         assert!(
@@ -494,7 +521,8 @@ mod tests {
         assert_eq!((status(200), status(204)), (Ok(()), Ok(())));
         assert_eq!(status(301), Err(NetworkError::PreflightRedirect(301)));
         assert_eq!(status(404), Err(NetworkError::PreflightStatus(404)));
-        let said = page.console("'https://api.example/'", Stage::Preflight, &NetworkError::PreflightRedirect(301));
+        let said =
+            page.console("fetch", "'https://api.example/'", Stage::Preflight, &NetworkError::PreflightRedirect(301));
         assert!(said.contains("redirect (301) is not allowed for a preflight request"), "{said}");
     }
 }

@@ -12,7 +12,7 @@ pub(crate) use self::widening::Widening;
 use self::candidates::{Candidate, FixContext};
 use super::cause::{Cause, Diagnosis};
 use super::question::Question;
-use super::simulation::{PageResult, Simulation};
+use super::simulation::Simulation;
 use super::{Configuration, FilePosition, Hunk};
 use crate::config::{Document, Source, hunks};
 use crate::problem::{KeyPath, Problem, ProblemKind, Problems, Replacement, Severity};
@@ -108,7 +108,7 @@ pub(super) fn repair(
     let usable = usable?;
     let repaired = attempt.text.clone();
     let configuration = Configuration::new(name, &repaired, &usable, load);
-    if !matches!(Simulation::of(question, &usable).result, PageResult::Response) {
+    if Simulation::of(question, &usable).is_refused() {
         // If the request cannot pass, the edit that repairs the file is still useful.
         let mut passing = attempt.clone();
         if passing.proceed(question, &configuration).is_ok() {
@@ -177,7 +177,7 @@ impl Attempt {
                     }
                     continue;
                 };
-                let passes = matches!(Simulation::of(question, &snapshot).result, PageResult::Response);
+                let passes = !Simulation::of(question, &snapshot).is_refused();
                 let is_progress = passes || is_new_cause(question, &edited, &snapshot, &causes);
                 if passes || (is_progress && best.is_none()) {
                     best = Some((candidate, edited, snapshot, passes));

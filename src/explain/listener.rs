@@ -2,6 +2,7 @@
 
 use super::question::Target;
 use crate::cors::Scheme;
+use crate::domain::{HostName, split_port};
 use crate::snapshot::{Listener, Snapshot};
 
 /// The listener of a URL.
@@ -66,4 +67,15 @@ pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
     (Reached::of(snapshot, url).redirect().filter(|_| url.scheme == Scheme::Http))
         .or_else(|| ports.clone().find(|port| *port == 443))
         .or_else(|| ports.next())
+}
+
+/// Whether the URL of a redirect is probably served by this file: its host is that of the redirecting URL or in the
+/// `hosts` of a service, and its port is that of the redirecting URL, a listener's, or the default of its scheme. A
+/// service without hosts serves any host that reaches it, so it says nothing about another host.
+pub(super) fn serves(snapshot: &Snapshot, from: &Target, to: &Target) -> bool {
+    let (host, port) = split_port(&to.authority);
+    let listed = || HostName::parse(&to.authority).is_some_and(|host| snapshot.lists_host(host.as_str()));
+    let has_listener = |port: u16| snapshot.listeners().iter().any(|listener| listener.address.port() == port);
+    let is_known_port = port.is_none() || to.port() == from.port() || has_listener(to.port());
+    is_known_port && (split_port(&from.authority).0.eq_ignore_ascii_case(host) || listed())
 }

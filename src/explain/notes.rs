@@ -1,10 +1,12 @@
 //! Notes of an explanation: facts beside the cause that the reader needs to know.
 
 use super::cause::{Cause, case_advice, is_own_behind_tls, known_in_other_case};
-use super::fetch::{Credentials, NetworkError, PreflightCacheEntry, Stage};
+use super::fetch::{Credentials, NetworkError, PreflightAnswer, Stage};
 use super::listener::https_port;
-use super::question::{Question, QuestionSource};
+use super::question::{Initiator, PageRequest, Question, QuestionSource};
 use super::simulation::{PageResult, Simulation};
+use super::site::{AddressSpace, is_same_site};
+use crate::cors::fetch_names::is_response_header;
 use crate::cors::{Headers as _, Reason, Scheme};
 use crate::decide::Action;
 use crate::domain::{is_loopback_host, split_port};
@@ -19,6 +21,7 @@ pub(super) fn notes(
 ) -> Vec<String> {
     let mut notes = Vec::new();
     let last = simulation.last();
+    let asked = &question.requests[simulation.request];
     if question.origins.len() > 1 {
         notes.push(
             "No browser sends more than one Origin: the client is not a browser, or a proxy adds an Origin.".to_owned(),
@@ -28,9 +31,9 @@ pub(super) fn notes(
         cause,
         Some(Cause::MethodNotAllowed { other_case: Some(_), .. } | Cause::NoRouteForMethod { other_case: Some(_), .. })
     );
-    let other_case = known_in_other_case(&question.method, std::iter::empty());
+    let other_case = known_in_other_case(&asked.method, std::iter::empty());
     if let Some(other_case) = other_case.filter(|_| !is_in_advice) {
-        notes.push(format!("{}.", case_advice(&question.method, &other_case)));
+        notes.push(format!("{}.", case_advice(&asked.method, &other_case)));
     }
     if question.origins.is_empty() {
         notes.push(
@@ -38,10 +41,10 @@ pub(super) fn notes(
                 .to_owned(),
         );
     }
-    if is_mixed_content(question) {
-        let instead = match https_port(snapshot, &question.url) {
-            Some(443) => format!("use https://{}", split_port(&question.url.authority).0),
-            Some(port) => format!("use https://{}:{port}", split_port(&question.url.authority).0),
+    if is_mixed_content(question, asked) {
+        let instead = match https_port(snapshot, &asked.url) {
+            Some(443) => format!("use https://{}", split_port(&asked.url.authority).0),
+            Some(port) => format!("use https://{}:{port}", split_port(&asked.url.authority).0),
             None => "no listener of this file has TLS".to_owned(),
         };
         notes.push(format!(
@@ -49,7 +52,7 @@ pub(super) fn notes(
              {instead}."
         ));
     }
-    notes.extend(note_on_port(snapshot, question));
+    notes.extend(note_on_port(snapshot, question, asked));
     let is_foreign = last.exchange.verdict.outcome.reason() == Some(Reason::OriginNotAllowed);
     if is_foreign && cause.is_none() && is_own_behind_tls(question, last) {
         notes.push(
@@ -85,47 +88,115 @@ pub(super) fn notes(
                 .to_owned(),
         );
     }
-    if let Some(seconds) = simulation.preflight_max_age.filter(|seconds| *seconds > PreflightCacheEntry::CHROMIUM_LIMIT)
-    {
-        let limit = PreflightCacheEntry::CHROMIUM_LIMIT;
+    if let Some(seconds) = simulation.preflight_max_age.filter(|seconds| *seconds > PreflightAnswer::CHROMIUM_LIMIT) {
+        let limit = PreflightAnswer::CHROMIUM_LIMIT;
         notes.push(format!("Chromium caches a preflight for at most {limit} s, not for {seconds} s."));
     }
-    if let (Action::Forward(_), true) = (last.exchange.verdict.action, last.exchange.response.status.is_redirection())
-        && last.stage == Stage::Request
-        && matches!(simulation.result, PageResult::Response)
-    {
-        notes.push(
-            "The browser follows the upstream's redirect: explain the URL of its Location too. If the redirect leads from one \
-             foreign origin to another, the browser sends the origin null."
-                .to_owned(),
-        );
-    }
+    notes.extend(note_on_address_space(question, asked));
+    notes.extend(note_on_cookies(question, asked));
+    notes.extend(note_on_response_headers(asked, cause));
+    notes.extend(note_on_initiator(question, simulation));
     notes
+}
+
+/// Local Network Access: Chromium asks the user before a page reaches an address that is nearer than its own. A recorded
+/// request has arrived.
+fn note_on_address_space(question: &Question, asked: &PageRequest) -> Option<String> {
+    let origin = question.origin();
+    let (_, page) = origin.split_once("://").filter(|_| matches!(question.source, QuestionSource::Page))?;
+    let space = AddressSpace::of(&asked.url.authority);
+    let word = space.word();
+    (space < AddressSpace::of(page)).then(|| {
+        format!(
+            "The URL is on a {word} address. Unless the page is too, Chromium since 142 asks the user for permission, and \
+             without it blocks the request: \"Permission was denied for this request to access the `{word}` address \
+             space\". `allow_private_network` does not help."
+        )
+    })
+}
+
+/// Cookies have rules of their own, of which CORS knows nothing.
+fn note_on_cookies(question: &Question, asked: &PageRequest) -> Option<String> {
+    let is_asked = matches!(question.source, QuestionSource::Page) && question.credentials == Credentials::Include;
+    if !is_asked || is_same_site(&question.origin(), &asked.url) {
+        return None;
+    }
+    let lax = match question.initiator == Initiator::Navigation && asked.method.eq_ignore_ascii_case("GET") {
+        true => " or `SameSite=Lax`",
+        false => "",
+    };
+    let blocked = match question.initiator {
+        Initiator::Navigation => "",
+        _ => ", and none where third-party cookies are blocked",
+    };
+    Some(format!(
+        "Page and URL are of different sites: browsers send only cookies with `SameSite=None; Secure`{lax}{blocked}."
+    ))
+}
+
+fn note_on_response_headers(asked: &PageRequest, cause: Option<&Cause>) -> Option<String> {
+    if matches!(cause, Some(Cause::ResponseHeaders(_))) {
+        return None;
+    }
+    let names = asked.headers.iter().map(|header| header.name.as_str()).filter(|name| is_response_header(name));
+    let names: Vec<&str> = names.collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: a header of responses, which does nothing in a request. Delete it from the page's request.",
+            names.join(", ")
+        )
+    })
+}
+
+fn note_on_initiator(question: &Question, simulation: &Simulation<'_>) -> Option<String> {
+    let verdict = &simulation.last().exchange.verdict;
+    let is_forwarded = matches!(verdict.action, Action::Forward(_));
+    match question.initiator {
+        Initiator::EventSource => Some(
+            "An EventSource also needs the status 200 and `Content-Type: text/event-stream`. When it reconnects, it sends \
+             Last-Event-ID without a preflight."
+                .to_owned(),
+        ),
+        Initiator::WebSocket if is_forwarded => match verdict.outcome.reason() {
+            Some(Reason::NoPolicy) => Some(
+                "CORS does not apply to WebSockets: pages of every origin can open this one, with the user's cookies. Let \
+                 the upstream check the Origin, or give the route a policy with `disallowed_origins: reject`."
+                    .to_owned(),
+            ),
+            Some(reason) if reason.is_refusal() => Some(
+                "The policy does not allow this origin, but CORS does not apply to WebSockets: pages of every origin can \
+                 open this one, with the user's cookies. With `disallowed_origins: reject` corsgate refuses them."
+                    .to_owned(),
+            ),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Mixed Content, "should fetching request be blocked". Browsers do not block requests to the same machine. A recorded
 /// request was not blocked.
-fn is_mixed_content(question: &Question) -> bool {
-    let host = split_port(&question.url.authority).0;
+fn is_mixed_content(question: &Question, asked: &PageRequest) -> bool {
+    let host = split_port(&asked.url.authority).0;
     matches!(question.source, QuestionSource::Page)
-        && question.url.scheme == Scheme::Http
+        && asked.url.scheme == Scheme::Http
         && question.origin().starts_with("https://")
         && !is_loopback_host(host)
 }
 
 /// Warns if the URL names a port that no listener has. Not for recorded requests, which did arrive, nor for default
 /// ports.
-fn note_on_port(snapshot: &Snapshot, question: &Question) -> Option<String> {
+fn note_on_port(snapshot: &Snapshot, question: &Question, asked: &PageRequest) -> Option<String> {
     if !matches!(question.source, QuestionSource::Page) {
         return None;
     }
-    let port = split_port(&question.url.authority).1?.parse::<u16>().ok()?;
+    let port = split_port(&asked.url.authority).1?.parse::<u16>().ok()?;
     let listeners = || snapshot.listeners().iter().filter(|listener| listener.address.port() == port);
-    let is_tls = question.url.scheme == Scheme::Https;
+    let is_tls = asked.url.scheme == Scheme::Https;
     if listeners().any(|listener| listener.tls.is_some() == is_tls) {
         return None;
     }
-    Some(match (listeners().next(), question.url.scheme) {
+    Some(match (listeners().next(), asked.url.scheme) {
         (None, _) => {
             format!(
                 "No listener of this file has port {port}. Use this port only if a component in front of corsgate has it."

@@ -3,9 +3,12 @@
 //! The parts of a question are checked when they are set, so every [`Question`] is one that can be simulated. The
 //! error, [`InvalidQuestion`], names the part and not the command-line flag that set it.
 
+mod initiator;
 mod invalid;
 mod target;
 
+pub use self::initiator::Initiator;
+pub(super) use self::initiator::Mode;
 pub use self::invalid::{InvalidQuestion, QuestionPart};
 pub(super) use self::target::Target;
 
@@ -16,7 +19,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::exchange::Head;
 use crate::cors::{OriginPattern, Scheme, fetch_names};
 use crate::decide::RequestKind;
-use crate::explain::fetch::{Credentials, PreflightReason};
+use crate::explain::fetch::{self, Credentials};
 use crate::problem::ProblemKind;
 
 /// The parts of a page's request that matter to CORS, and the assumed response of the upstream.
@@ -28,7 +31,7 @@ use crate::problem::ProblemKind;
 /// let question = Question::new("https://app.example", "https://api.example/orders?page=2")?
 ///     .method("PUT")?
 ///     .header("Content-Type: application/json")?
-///     .credentials(Credentials::Include);
+///     .credentials(Credentials::Include)?;
 /// assert_eq!(question.to_string(), "PUT https://api.example/orders?page=2 with credentials, from a page of https://app.example");
 ///
 /// let error = Question::new("https://app.example/", "https://api.example/orders").unwrap_err();
@@ -44,16 +47,24 @@ use crate::problem::ProblemKind;
 pub struct Question {
     /// One entry per `Origin` field; empty if the request has none.
     pub(super) origins: Vec<Box<str>>,
-    pub(super) url: Target,
-    /// As the page writes it, not normalised.
-    pub(super) method: String,
-    pub(super) headers: Vec<PageHeader>,
+    /// The requests that the page makes one after the other. At least one.
+    pub(super) requests: Vec<PageRequest>,
+    pub(super) initiator: Initiator,
     pub(super) credentials: Credentials,
     /// Response headers that the page reads.
     pub(super) reads: Vec<String>,
     /// The assumed response of the upstream.
     pub(super) upstream: Head,
     pub(super) source: QuestionSource,
+}
+
+/// One request of the page.
+#[derive(Debug, Clone)]
+pub(super) struct PageRequest {
+    pub(super) url: Target,
+    /// As the page writes it, not normalised.
+    pub(super) method: String,
+    pub(super) headers: Vec<PageHeader>,
 }
 
 /// What a question was made from.
@@ -96,6 +107,8 @@ pub struct RecordedRequest<'a> {
     pub requested_headers: Option<&'a str>,
     /// `Include` if the request had cookies or other credentials.
     pub credentials: Credentials,
+    /// `Sec-Fetch-Mode`
+    pub fetch_mode: Option<&'a str>,
 }
 
 // === impl Question ===
@@ -109,16 +122,44 @@ impl Question {
     /// `origin` is not the serialised origin of one page, or `url` is not an absolute http or https URL that `fetch()`
     /// accepts.
     pub fn new(origin: &str, url: &str) -> Result<Self, InvalidQuestion> {
+        Self::of(Initiator::Fetch, origin, url)
+    }
+
+    /// As [`Question::new`], for another part of the page than `fetch()`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Question::new`]. The URL of a WebSocket can also have the scheme `ws` or `wss`.
+    pub fn of(initiator: Initiator, origin: &str, url: &str) -> Result<Self, InvalidQuestion> {
+        let status = match initiator {
+            Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
+            _ => StatusCode::OK,
+        };
         Ok(Question {
             origins: vec![page_origin(origin)?],
-            url: Target::parse(url)?,
-            method: "GET".into(),
-            headers: Vec::new(),
+            requests: vec![PageRequest {
+                url: Target::parse(url, initiator)?,
+                method: "GET".into(),
+                headers: Vec::new(),
+            }],
+            initiator,
             credentials: Credentials::Omit,
             reads: Vec::new(),
-            upstream: Head::new(StatusCode::OK),
+            upstream: Head::new(status),
             source: QuestionSource::Page,
         })
+    }
+
+    /// Adds a request that the page makes after the others, with GET and without headers. Later calls of
+    /// [`Question::method`] and [`Question::header`] are for this request.
+    ///
+    /// # Errors
+    ///
+    /// `url` is not valid, as in [`Question::new`].
+    pub fn then(mut self, url: &str) -> Result<Self, InvalidQuestion> {
+        let url = Target::parse(url, self.initiator)?;
+        self.requests.push(PageRequest { url, method: "GET".into(), headers: Vec::new() });
+        Ok(self)
     }
 
     /// Adds another `Origin` field. No browser sends two; curl can, and a proxy can add one.
@@ -141,7 +182,13 @@ impl Question {
             let reason = format!("no page can send `{method}`, fetch() rejects it; write another method");
             return Err(InvalidQuestion::new(QuestionPart::Method, reason));
         }
-        self.method = method.into();
+        let choices = self.initiator.methods();
+        if !choices.is_empty() && !choices.iter().any(|choice| choice.eq_ignore_ascii_case(method)) {
+            let (phrase, choices) = (self.initiator.phrase(), choices.join(" or "));
+            let reason = format!("a page cannot send `{method}`{phrase}; write {choices}");
+            return Err(InvalidQuestion::new(QuestionPart::Method, reason));
+        }
+        self.newest().method = method.into();
         Ok(self)
     }
 
@@ -164,14 +211,39 @@ impl Question {
         if fetch_names::is_forbidden_request_header(name) {
             return Err(InvalidQuestion::forbidden_header(name));
         }
-        self.headers.push(PageHeader { name: name.into(), value: value.map(str::to_owned) });
+        if fetch_names::is_dropped_request_header(name, value.unwrap_or_default()) {
+            let reason = format!("a page cannot set `{line}`, browsers drop it because of its value; leave it out");
+            return Err(InvalidQuestion::new(QuestionPart::Header, reason));
+        }
+        let phrase = self.initiator.phrase();
+        let reason = match self.initiator {
+            Initiator::Fetch | Initiator::XhrUpload => None,
+            Initiator::NoCors if fetch::is_no_cors_safelisted(name, value) => None,
+            Initiator::NoCors => Some(format!(
+                "browsers drop `{line}`{phrase}: only Accept, Accept-Language, Content-Language and Content-Type with a \
+                 safelisted value are sent; leave it out"
+            )),
+            _ => Some(format!("a page cannot set headers{phrase}; leave `{line}` out")),
+        };
+        if let Some(reason) = reason {
+            return Err(InvalidQuestion::new(QuestionPart::Header, reason));
+        }
+        self.newest().headers.push(PageHeader { name: name.into(), value: value.map(str::to_owned) });
         Ok(self)
     }
 
-    /// The credentials mode: whether the request has cookies.
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
+    /// The credentials mode: whether the requests have cookies.
+    ///
+    /// # Errors
+    ///
+    /// The part of the page never sends cookies to another origin.
+    pub fn credentials(mut self, credentials: Credentials) -> Result<Self, InvalidQuestion> {
+        if (self.initiator, credentials) == (Initiator::Font, Credentials::Include) {
+            let reason = "browsers load the fonts of another origin without cookies; leave it out".to_owned();
+            return Err(InvalidQuestion::new(QuestionPart::Credentials, reason));
+        }
         self.credentials = credentials;
-        self
+        Ok(self)
     }
 
     /// A response header that the page reads.
@@ -184,6 +256,11 @@ impl Question {
             let reason = format!("`{name}` is not the name of a header; write for example `X-Total`");
             return Err(InvalidQuestion::new(QuestionPart::Reads, reason));
         }
+        if !self.initiator.reads_headers() {
+            let phrase = self.initiator.phrase();
+            let reason = format!("a page cannot read headers of the response{phrase}; leave `{name}` out");
+            return Err(InvalidQuestion::new(QuestionPart::Reads, reason));
+        }
         self.reads.push(name.into());
         Ok(self)
     }
@@ -192,9 +269,12 @@ impl Question {
     ///
     /// # Errors
     ///
-    /// The status is below 200 or above 999.
+    /// The status is below 200 or above 999. The answer to a WebSocket can be 101.
     pub fn upstream_status(mut self, status: u16) -> Result<Self, InvalidQuestion> {
-        let code = StatusCode::from_u16(status).ok().filter(|code| !code.is_informational());
+        let may_switch = self.initiator == Initiator::WebSocket;
+        let is_final =
+            |code: &StatusCode| !code.is_informational() || (may_switch && *code == StatusCode::SWITCHING_PROTOCOLS);
+        let code = StatusCode::from_u16(status).ok().filter(is_final);
         self.upstream.status = code.ok_or_else(|| {
             let reason = format!("{status} is not the status of a final response; write 200 to 999");
             InvalidQuestion::new(QuestionPart::UpstreamStatus, reason)
@@ -228,8 +308,7 @@ impl Question {
             let parts = text.unwrap_or_default().split(',').map(str::trim);
             parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
         };
-        let mut question = Question {
-            origins: request.origin.into_iter().filter(|origin| !origin.is_empty()).map(Into::into).collect(),
+        let mut asked = PageRequest {
             url: Target {
                 scheme: request.scheme,
                 authority: request.authority.to_owned(),
@@ -237,41 +316,43 @@ impl Question {
             },
             method: request.method.to_owned(),
             headers: Vec::new(),
-            credentials: request.credentials,
-            reads: Vec::new(),
-            upstream: Head::new(StatusCode::OK),
-            source: QuestionSource::Request,
         };
+        let mut source = QuestionSource::Request;
         if request.kind == RequestKind::Preflight || request.requested_method.is_some() {
-            question.method = request.requested_method.map_or("GET".into(), Into::into);
+            asked.method = request.requested_method.map_or("GET".into(), Into::into);
             let header = |name| PageHeader { name, value: None };
-            question.headers = list(request.requested_headers).into_iter().map(header).collect();
+            asked.headers = list(request.requested_headers).into_iter().map(header).collect();
             let fields = [
                 ("Access-Control-Request-Method", request.requested_method),
                 ("Access-Control-Request-Headers", request.requested_headers),
             ];
             let present = |(name, value): (_, Option<&str>)| Some((name, value?.to_owned()));
-            question.source = QuestionSource::Preflight(fields.into_iter().filter_map(present).collect());
+            source = QuestionSource::Preflight(fields.into_iter().filter_map(present).collect());
         }
-        question
+        let initiator = Initiator::of_mode(request.fetch_mode);
+        Question {
+            origins: request.origin.into_iter().filter(|origin| !origin.is_empty()).map(Into::into).collect(),
+            requests: vec![asked],
+            initiator,
+            credentials: request.credentials,
+            reads: Vec::new(),
+            upstream: Head::new(match initiator {
+                Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
+                _ => StatusCode::OK,
+            }),
+            source,
+        }
+    }
+
+    fn newest(&mut self) -> &mut PageRequest {
+        self.requests.last_mut().expect("a question has at least one request")
     }
 
     /// A header name in the page's spelling, for a name that a preflight has in lower case.
     pub(super) fn page_spelling(&self, name: &str) -> String {
-        let as_page = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        let mut headers = self.requests.iter().flat_map(|request| &request.headers);
+        let as_page = headers.find(|header| header.name.eq_ignore_ascii_case(name));
         as_page.map_or(name, |header| &header.name).to_owned()
-    }
-
-    /// Replaces the placeholder value of headers whose value is not known.
-    pub(super) fn without_placeholders(&self, reasons: Vec<PreflightReason>) -> Vec<PreflightReason> {
-        let is_unknown = |name: &str| self.headers.iter().any(|header| header.name == name && header.value.is_none());
-        reasons
-            .into_iter()
-            .map(|reason| match reason {
-                PreflightReason::Value { name, .. } if is_unknown(&name) => PreflightReason::UnknownValue(name),
-                other => other,
-            })
-            .collect()
     }
 
     /// The page's origin. Several are joined to a list, which is equal to no origin.
@@ -282,7 +363,9 @@ impl Question {
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.url)?;
+        let requests = self.requests.iter().map(|request| format!("{} {}", request.method, request.url));
+        f.write_str(&requests.collect::<Vec<_>>().join(", then "))?;
+        f.write_str(self.initiator.phrase())?;
         if self.credentials == Credentials::Include {
             f.write_str(" with credentials")?;
         }

@@ -6,11 +6,11 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    AnsweredBy, Cause, EditError, Explanation, FilePosition, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome,
-    Preflight, RejectedFix, WireExchange,
+    AnsweredBy, Cause, EditError, Explanation, FilePosition, Fix, Hunk, Initiator, MatchedPolicy, MatchedRoute,
+    Outcome, Preflight, RejectedFix, WireExchange,
 };
 use crate::config::Source;
-use crate::explain::fetch::{Credentials, Stage};
+use crate::explain::fetch::{Credentials, PreflightReason, Stage};
 use crate::problem::Problems;
 use crate::report::{hunks_json, problems_json};
 use crate::snapshot::Level;
@@ -19,6 +19,7 @@ use crate::terminal::{Paint, Width, printable};
 const RED: &str = "1;31";
 const GREEN: &str = "1;32";
 const CYAN: &str = "1;36";
+const YELLOW: &str = "1;33";
 
 /// An explanation for people: the verdict, the cause, the exchanges, and the fix.
 pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
@@ -26,7 +27,7 @@ pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
     out.verdict(explanation);
     out.cause(explanation);
     for (i, exchange) in explanation.exchanges.iter().enumerate() {
-        out.exchange(i + 1, exchange);
+        out.exchange(i + 1, exchange, explanation.earlier.is_empty());
     }
     out.page(explanation);
     match &explanation.fix {
@@ -73,7 +74,7 @@ const LABEL: usize = 12;
 
 impl Printer {
     fn verdict(&mut self, explanation: &Explanation) {
-        let Explanation { origin, method, url, reason, .. } = explanation;
+        let Explanation { origin, method, url, reason, earlier, .. } = explanation;
         let page = match origin.as_str() {
             "" => "a request without an Origin".to_owned(),
             "null" => "a page with the origin null".to_owned(),
@@ -85,7 +86,11 @@ impl Printer {
         };
         // The code of the cause is more exact than the gateway's code if only the browser refuses.
         let code = explanation.cause.as_ref().map_or(*reason, Cause::code);
-        let request = format!("{method} {url}{credentials}");
+        let earlier = match earlier.is_empty() {
+            true => String::new(),
+            false => format!(" after {}", earlier.join(", ")),
+        };
+        let request = format!("{method} {url}{}{credentials}{earlier}", explanation.initiator.phrase());
         let (word, colour, line) = match explanation.outcome {
             Outcome::Allowed => ("allowed", GREEN, format!("{page} can {request} ({code})")),
             Outcome::Refused if !explanation.unreadable.is_empty() => {
@@ -93,11 +98,28 @@ impl Printer {
                 ("unreadable", RED, format!("{page} can {request}, but not read {names} ({code})"))
             }
             Outcome::Refused => ("refused", RED, format!("{page} cannot {request} ({code})")),
+            Outcome::Undecided => {
+                let next = explanation.next.as_ref().map(|next| next.url.as_str()).unwrap_or_default();
+                ("undecided", YELLOW, format!("{page} can {request} if {next} allows it ({code})"))
+            }
         };
         let word = self.paint.with(colour, word);
         let _ = writeln!(self.text, "{word}: {}", printable(&line));
         if let Some(console) = &explanation.console {
             self.item("browser", console);
+        }
+        if let Some(next) = &explanation.next {
+            let preflight = if next.has_preflight { "a preflight, and then " } else { "" };
+            let origin = match &next.origin {
+                Some(origin) => format!("with `Origin: {origin}`"),
+                None => "without an Origin".to_owned(),
+            };
+            let next = format!(
+                "the upstream redirects to a server that this file does not know. The browser sends it {preflight}{} {} \
+                 {origin}.",
+                next.method, next.url
+            );
+            self.item("next", &next);
         }
     }
 
@@ -129,18 +151,31 @@ impl Printer {
                 format!("not needed: the method is {}, and no header needs a preflight", explanation.method)
             }
             Preflight::Recorded => "this request is the preflight".to_owned(),
-            Preflight::Needed(reasons) => {
-                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                format!("needed: {}", reasons.join("; "))
+            Preflight::Needed(reasons) => format!("needed: {}", joined(reasons)),
+            Preflight::Cached { request, reasons } => format!(
+                "not sent: the browser has cached the answer to the preflight of request {request}, which allows this \
+                 request too. It would be needed: {}",
+                joined(reasons)
+            ),
+            Preflight::Never(Initiator::NoCors) => {
+                "never: `mode: no-cors` allows only requests that need none".to_owned()
             }
+            Preflight::Never(Initiator::WebSocket) => "never: CORS does not apply to WebSockets".to_owned(),
+            Preflight::Never(_) => "never: CORS does not apply to navigations".to_owned(),
         };
         self.item("preflight", &preflight);
     }
 
-    fn exchange(&mut self, number: usize, exchange: &WireExchange) {
-        let stage = match exchange.stage {
-            Stage::Preflight => "preflight",
-            Stage::Request => "request",
+    fn exchange(&mut self, number: usize, exchange: &WireExchange, is_only_request: bool) {
+        let of_request = exchange.of_request;
+        let stage = match (exchange.stage, exchange.cached_from) {
+            (Stage::Preflight, _) if is_only_request => "preflight".to_owned(),
+            (Stage::Preflight, _) => format!("preflight of request {of_request}"),
+            (Stage::Request, _) if is_only_request => "request".to_owned(),
+            (Stage::Request, None) => format!("request {of_request}"),
+            (Stage::Request, Some(from)) => {
+                format!("request {of_request} (no preflight: cached answer of request {from})")
+            }
         };
         let by = match exchange.answered_by {
             AnsweredBy::Gateway => "answered by corsgate".to_owned(),
@@ -159,12 +194,25 @@ impl Printer {
     }
 
     fn page(&mut self, explanation: &Explanation) {
-        let gets_response = explanation.outcome == Outcome::Allowed || !explanation.unreadable.is_empty();
+        let reads = match explanation.initiator {
+            Initiator::Fetch | Initiator::XhrUpload | Initiator::NoCors => true,
+            Initiator::Image
+            | Initiator::Module
+            | Initiator::Font
+            | Initiator::EventSource
+            | Initiator::WebSocket
+            | Initiator::Navigation => false,
+        };
+        let has_response = explanation.outcome == Outcome::Allowed || !explanation.unreadable.is_empty();
+        let gets_response = reads && has_response;
         if gets_response || explanation.preflight_max_age.is_some() {
             self.text.push('\n');
         }
         if gets_response && explanation.preflight != Preflight::SameOrigin {
             let readable = match explanation.readable.as_slice() {
+                _ if explanation.initiator == Initiator::NoCors => {
+                    "nothing, not even the status: the response is opaque".to_owned()
+                }
                 [] => "the body, and only safelisted headers such as Content-Type".to_owned(),
                 names if names.iter().any(|name| name == "*") => {
                     "the body, and all headers except Set-Cookie".to_owned()
@@ -251,6 +299,10 @@ impl Printer {
     }
 }
 
+fn joined(reasons: &[PreflightReason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// A phrase as a sentence. A key at its beginning keeps its case.
 fn sentence(text: &str) -> String {
     let is_key = text.split(' ').next().unwrap_or_default().contains('_');
@@ -293,10 +345,18 @@ fn value(explanation: &Explanation) -> Value {
         json!({ "name": route.name, "at": place(&route.place), "policy": policy })
     });
     let (needed, because) = match &explanation.preflight {
-        Preflight::SameOrigin | Preflight::Safelisted => (false, Vec::new()),
+        Preflight::SameOrigin | Preflight::Safelisted | Preflight::Never(_) => (false, Vec::new()),
         Preflight::Recorded => (true, Vec::new()),
         Preflight::Needed(reasons) => (true, reasons.iter().map(ToString::to_string).collect()),
+        Preflight::Cached { reasons, .. } => (false, reasons.iter().map(ToString::to_string).collect()),
     };
+    let cached_from = match &explanation.preflight {
+        Preflight::Cached { request, .. } => Some(request),
+        _ => None,
+    };
+    let next = explanation.next.as_ref().map(|next| {
+        json!({ "method": next.method, "url": next.url, "origin": next.origin, "preflight": next.has_preflight })
+    });
     let cause = explanation.cause.as_ref().map(|cause| {
         json!({
             "code": cause.code(),
@@ -309,17 +369,21 @@ fn value(explanation: &Explanation) -> Value {
         "verdict": match explanation.outcome {
             Outcome::Allowed => "allowed",
             Outcome::Refused => "refused",
+            Outcome::Undecided => "undecided",
         },
         "reason": explanation.reason,
         "origin": explanation.origin,
         "method": explanation.method,
         "url": explanation.url,
         "credentials": explanation.credentials == Credentials::Include,
+        "as": explanation.initiator.code(),
+        "after": explanation.earlier,
         "console": explanation.console,
         "cause": cause,
         "route": route,
         "same_origin": explanation.preflight == Preflight::SameOrigin,
-        "preflight": { "needed": needed, "because": because, "remembered": explanation.preflight_max_age },
+        "preflight": { "needed": needed, "because": because, "remembered": explanation.preflight_max_age, "cached_from": cached_from },
+        "next": next,
         "exchanges": explanation.exchanges.iter().map(exchange).collect::<Vec<_>>(),
         "readable": explanation.readable,
         "unreadable": explanation.unreadable,
@@ -333,6 +397,8 @@ fn exchange(exchange: &WireExchange) -> Value {
     let field = |name: &str, value: &str| json!([name, value]);
     let response = &exchange.response;
     json!({
+        "of_request": exchange.of_request,
+        "cached_from": exchange.cached_from,
         "stage": match exchange.stage {
             Stage::Preflight => "preflight",
             Stage::Request => "request",

@@ -1,28 +1,33 @@
-//! A simulation of a page's request: the requests of the browser, the gateway's responses, and the browser's checks
+//! A simulation of a page's requests: the requests of the browser, the gateway's responses, and the browser's checks
 //! (Fetch, "HTTP fetch" and "HTTP-redirect fetch"). It ends at the step where a browser would stop.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use std::ops::ControlFlow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::Preflight;
-use super::exchange::Exchange;
-use super::listener::Reached;
-use super::question::{Question, QuestionSource, Target};
+use super::exchange::{Exchange, Head};
+use super::listener::{self, Reached};
+use super::question::{Initiator, Mode, PageRequest, Question, QuestionSource, Target};
+use super::site::is_same_site;
 use crate::cors::Headers as _;
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
-use crate::domain::{OwnOrigin, Scheme};
-use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
+use crate::domain::{OwnOrigin, Scheme, is_loopback_host, split_port};
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, PreflightCache, PreflightReason, Stage};
 use crate::snapshot::Snapshot;
 
-/// All steps of a page's request, and the result.
+/// All steps of a page's requests, and the result of the last one.
 #[derive(Debug)]
 pub(super) struct Simulation<'s> {
-    /// As the page writes it.
-    pub(super) method: String,
+    /// Index of the last request in [`Question::requests`]: the last of the question, or the first that fails.
+    pub(super) request: usize,
     pub(super) credentials: Credentials,
+    /// The steps of all requests.
     pub(super) steps: Vec<Step<'s>>,
     pub(super) result: PageResult,
+    /// Of the last request.
     pub(super) preflight: Preflight,
-    /// Seconds for which the browser caches the preflight; None without a preflight that passed.
+    /// Seconds for which the browser caches the last preflight; None without a preflight that passed.
     pub(super) preflight_max_age: Option<u64>,
     /// Response headers that the page can read.
     pub(super) readable: Vec<String>,
@@ -31,11 +36,17 @@ pub(super) struct Simulation<'s> {
 /// One request with its response.
 #[derive(Debug)]
 pub(super) struct Step<'s> {
+    /// Index of the request of the page.
+    pub(super) request: usize,
     pub(super) stage: Stage,
+    /// For a request without a preflight: the number of the request, from 1, whose cached answer replaces it.
+    pub(super) cached_from: Option<usize>,
     pub(super) url: Target,
     /// The scheme with which the gateway decides; not that of the URL if TLS ends in front of corsgate.
     pub(super) scheme: Scheme,
     pub(super) method: Method,
+    /// The method of the page's request, not normalised.
+    page_method: String,
     /// The origin of the request; after some redirects `null` instead of the page's origin.
     pub(super) origin: String,
     /// The fields of the request, in the order and spelling of the wire.
@@ -55,134 +66,71 @@ pub(super) enum PageResult {
     Blocked(NetworkError),
     /// The response, but not these of its headers.
     Unreadable(Vec<String>),
+    /// A redirect to a URL that this file does not serve.
+    RedirectAway(NextRequest),
 }
 
-/// Limit of redirects. Browsers follow 20 (Fetch, "HTTP-redirect fetch", step 7); corsgate makes only one, to https.
-const MAX_REDIRECTS: usize = 4;
+/// The request that a browser sends after a redirect, to a server that the file does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NextRequest {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    /// None if the request has no Origin.
+    pub(crate) origin: Option<String>,
+    pub(crate) has_preflight: bool,
+}
+
+/// Fetch, "HTTP-redirect fetch", step 6.
+const MAX_REDIRECTS: usize = 20;
 
 /// Placeholder for a header value that is not known: no header is safelisted with it.
 const NOT_SAFELISTED: &str = "\"";
 
+/// Fetch, "request-body-header name".
+const BODY_HEADERS: [&str; 4] = ["content-encoding", "content-language", "content-location", "content-type"];
+
 impl<'s> Simulation<'s> {
     pub(super) fn of(question: &Question, snapshot: &'s Snapshot) -> Self {
-        let page = question.origin();
-        let mut url = question.url.clone();
-        let mut headers: Vec<(String, String)> = question.page_headers();
-        let mut origins = question.origins.clone();
-        let mut simulation = Simulation {
-            method: question.method.clone(),
-            credentials: question.credentials,
-            steps: Vec::new(),
-            result: PageResult::Response,
-            preflight: Preflight::SameOrigin,
-            preflight_max_age: None,
-            readable: Vec::new(),
-        };
-        for hop in 0..=MAX_REDIRECTS {
-            let origin = origins.join(", ");
-            let is_cors = !origins.is_empty() && origin != url.origin();
-            let fetch = Fetch {
-                origin: &origin,
-                method: &question.method,
-                headers: &headers,
+        let mut browser = Browser {
+            question,
+            snapshot,
+            cache: PreflightCache::default(),
+            simulation: Simulation {
+                request: 0,
                 credentials: question.credentials,
-            };
-            let recorded = match &question.source {
-                QuestionSource::Preflight(fields) if hop == 0 && !origins.is_empty() => Some(fields),
-                QuestionSource::Page | QuestionSource::Request | QuestionSource::Preflight(_) => None,
-            };
-            let preflight = match recorded {
-                Some(_) => Preflight::Recorded,
-                None if !is_cors => Preflight::SameOrigin,
-                None if fetch.needs_preflight() => {
-                    Preflight::Needed(question.without_placeholders(fetch.preflight_reasons()))
-                }
-                None => Preflight::Safelisted,
-            };
-            let has_preflight = matches!(preflight, Preflight::Recorded | Preflight::Needed(_));
-            if hop == 0 {
-                simulation.preflight = preflight;
+                steps: Vec::new(),
+                result: PageResult::Response,
+                preflight: Preflight::SameOrigin,
+                preflight_max_age: None,
+                readable: Vec::new(),
+            },
+        };
+        for (index, request) in question.requests.iter().enumerate() {
+            browser.simulation.request = index;
+            browser.simulation.result = browser.fetch(request);
+            if !matches!(browser.simulation.result, PageResult::Response) {
+                break;
             }
-            if has_preflight {
-                let mut fields = vec![("Host".to_owned(), url.authority.clone())];
-                fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
-                let requested = match recorded {
-                    Some(fields) => fields.clone(),
-                    None => fetch.preflight_headers().into_iter().filter(|(name, _)| *name != "Origin").collect(),
-                };
-                fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
-                let step = Step::of(question, snapshot, Stage::Preflight, &url, Method::OPTIONS, &origin, fields);
-                let checked = fetch.check_preflight(step.exchange.response.status, step.exchange.response.map());
-                simulation.steps.push(step);
-                match checked {
-                    Ok(entry) if is_cors => simulation.preflight_max_age = Some(entry.max_age),
-                    Ok(_) => {}
-                    // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
-                    Err(_) if !is_cors => {}
-                    Err(error) => return Simulation { result: PageResult::Blocked(error), ..simulation },
-                }
-            }
-            let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
-            let mut fields = vec![("Host".to_owned(), url.authority.clone())];
-            // Fetch, "append a request Origin header": a same-origin GET or HEAD has none.
-            if is_cors || !matches!(method, Method::GET | Method::HEAD) {
-                fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
-            }
-            let sent = headers.iter().map(|(name, value)| match value.as_str() {
-                NOT_SAFELISTED => (name.clone(), "...".to_owned()),
-                _ => (name.clone(), value.clone()),
-            });
-            fields.extend(sent);
-            if question.credentials == Credentials::Include {
-                fields.push(("Cookie".into(), "...".into()));
-            }
-            let step = Step::of(question, snapshot, Stage::Request, &url, method, &origin, fields);
-            let action = step.exchange.verdict.action;
-            let response = step.exchange.response.map().clone();
-            simulation.steps.push(step);
-            if is_cors && let Err(error) = fetch.check(&response) {
-                return Simulation { result: PageResult::Blocked(error), ..simulation };
-            }
-            let next = match action {
-                Action::Redirect(_) => response.get(header::LOCATION).and_then(|to| url.join(to.to_str().ok()?)),
-                Action::Refuse(_) => return Simulation { result: PageResult::Rejected, ..simulation },
-                Action::Forward(_) | Action::AnswerPreflight(_) => None,
-            };
-            // A redirect to the URL itself never ends: browsers give up after 20.
-            if next.as_ref() == Some(&url) {
-                return Simulation { result: PageResult::Blocked(NetworkError::TooManyRedirects), ..simulation };
-            }
-            let Some(next) = next.filter(|_| hop < MAX_REDIRECTS) else {
-                let can_read = |name: &str| !is_cors || fetch.can_read(&response, name);
-                let unreadable: Vec<String> = question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
-                simulation.readable =
-                    response.keys().map(HeaderName::to_string).filter(|name| can_read(name)).collect();
-                for name in fetch.exposed(&response).into_iter().filter(|_| is_cors) {
-                    if !simulation.readable.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
-                        simulation.readable.push(name);
-                    }
-                }
-                if !unreadable.is_empty() {
-                    simulation.result = PageResult::Unreadable(unreadable);
-                }
-                return simulation;
-            };
-            // HTTP-redirect fetch, steps 12 and 13: a redirect to another origin removes Authorization; if the
-            // redirecting URL was cross-origin too, the request's origin becomes opaque.
-            if next.origin() != url.origin() {
-                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
-                if page != url.origin() && !origins.is_empty() {
-                    origins = vec!["null".into()];
-                }
-            }
-            url = next;
         }
-        simulation
+        browser.simulation
+    }
+
+    /// Whether the page does not get what it needs.
+    pub(super) fn is_refused(&self) -> bool {
+        match self.result {
+            PageResult::Response | PageResult::RedirectAway(_) => false,
+            PageResult::Rejected | PageResult::Blocked(_) | PageResult::Unreadable(_) => true,
+        }
     }
 
     /// The method and the credentials of the page, with the origin of a step: what the texts about the step need.
     pub(super) fn fetch_at<'p>(&'p self, step: &'p Step<'_>) -> Fetch<'p> {
-        Fetch { origin: &step.origin, method: &self.method, headers: &[], credentials: self.credentials }
+        Fetch { origin: &step.origin, method: &step.page_method, headers: &[], credentials: self.credentials }
+    }
+
+    /// The steps of the last request.
+    pub(super) fn last_steps(&self) -> impl Iterator<Item = &Step<'s>> {
+        self.steps.iter().filter(|step| step.request == self.request)
     }
 
     /// The step where the browser stops.
@@ -191,15 +139,377 @@ impl<'s> Simulation<'s> {
     }
 }
 
-impl Question {
-    /// The headers that the page sets, with [`NOT_SAFELISTED`] for values that are not known.
-    fn page_headers(&self) -> Vec<(String, String)> {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOT_SAFELISTED.to_owned());
-        self.headers.iter().map(|header| (header.name.clone(), value(&header.value))).collect()
+/// The browser while it makes the requests.
+struct Browser<'q, 's> {
+    question: &'q Question,
+    snapshot: &'s Snapshot,
+    cache: PreflightCache,
+    simulation: Simulation<'s>,
+}
+
+/// One request on its way through redirects.
+struct Hop {
+    url: Target,
+    /// As the page writes it, or as a redirect changed it.
+    method: String,
+    headers: Vec<(String, String)>,
+    /// One entry per `Origin` field.
+    origins: Vec<Box<str>>,
+    redirects: usize,
+    /// The upstream has redirected: its assumed response was used.
+    from_upstream: bool,
+}
+
+impl Hop {
+    fn origin(&self) -> String {
+        self.origins.join(", ")
+    }
+
+    /// Whether the response is subject to the CORS check (Fetch, "main fetch"). After a redirect from a foreign origin
+    /// the origin is `null`, so it stays so.
+    fn is_cors(&self, mode: Mode) -> bool {
+        mode == Mode::Cors && !self.origins.is_empty() && self.origin() != self.url.origin()
     }
 }
 
-impl<'s> Step<'s> {
+impl<'s> Browser<'_, 's> {
+    fn fetch(&mut self, request: &PageRequest) -> PageResult {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOT_SAFELISTED.to_owned());
+        let mut hop = Hop {
+            url: request.url.clone(),
+            method: request.method.clone(),
+            headers: request.headers.iter().map(|header| (header.name.clone(), value(&header.value))).collect(),
+            origins: self.question.origins.clone(),
+            redirects: 0,
+            from_upstream: false,
+        };
+        self.simulation.preflight_max_age = None;
+        loop {
+            if let ControlFlow::Break(result) = self.hop(&mut hop) {
+                return result;
+            }
+        }
+    }
+
+    /// Sends one request, with its preflight. Continues with the next one after a redirect.
+    fn hop(&mut self, hop: &mut Hop) -> ControlFlow<PageResult> {
+        let question = self.question;
+        let mode = question.initiator.mode();
+        let origin = hop.origin();
+        let is_cors = hop.is_cors(mode);
+        let headers = hop.headers.clone();
+        let method = hop.method.clone();
+        let fetch = Fetch { origin: &origin, method: &method, headers: &headers, credentials: question.credentials };
+        let preflight = self.preflight(hop, &fetch);
+        let cached_from = match preflight {
+            Preflight::Cached { request, .. } => Some(request),
+            _ => None,
+        };
+        let has_preflight = matches!(preflight, Preflight::Recorded | Preflight::Needed(_));
+        if hop.redirects == 0 {
+            self.simulation.preflight = preflight;
+        }
+        if has_preflight {
+            self.send_preflight(hop, &fetch)?;
+        }
+        let (verdict, response) = self.send(hop, &fetch, cached_from);
+        let status = response.status;
+        let headers = response.map();
+        if is_cors && let Err(error) = fetch.check(headers) {
+            return ControlFlow::Break(PageResult::Blocked(error));
+        }
+        if let Action::Refuse(_) = verdict {
+            return ControlFlow::Break(PageResult::Rejected);
+        }
+        if mode == Mode::WebSocket {
+            return ControlFlow::Break(match status {
+                StatusCode::SWITCHING_PROTOCOLS => PageResult::Response,
+                other => PageResult::Blocked(NetworkError::NotSwitched(other.as_u16())),
+            });
+        }
+        let is_redirect = match verdict {
+            Action::Redirect(_) => true,
+            // Fetch, "redirect status".
+            Action::Forward(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
+            Action::AnswerPreflight(_) | Action::Refuse(_) => false,
+        };
+        match headers.get(header::LOCATION).filter(|_| is_redirect) {
+            Some(location) => {
+                let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+                self.redirect(hop, verdict, status, &location)
+            }
+            None => ControlFlow::Break(self.read(mode, is_cors, &fetch, headers)),
+        }
+    }
+
+    fn preflight(&self, hop: &Hop, fetch: &Fetch<'_>) -> Preflight {
+        let question = self.question;
+        let mode = question.initiator.mode();
+        let recorded = matches!(question.source, QuestionSource::Preflight(_));
+        if recorded && hop.redirects == 0 && !hop.origins.is_empty() {
+            return Preflight::Recorded;
+        }
+        if mode != Mode::Cors {
+            return Preflight::Never(question.initiator);
+        }
+        if !hop.is_cors(mode) {
+            return Preflight::SameOrigin;
+        }
+        let use_preflight = question.initiator == Initiator::XhrUpload;
+        let is_unknown = |name: &str| {
+            let mut headers = question.requests[self.simulation.request].headers.iter();
+            headers.any(|header| header.name == name && header.value.is_none())
+        };
+        let reasons = fetch.preflight_reasons().into_iter().map(|reason| match reason {
+            PreflightReason::Value { name, .. } if is_unknown(&name) => PreflightReason::UnknownValue(name),
+            other => other,
+        });
+        let reasons: Vec<_> =
+            use_preflight.then_some(PreflightReason::UploadListeners).into_iter().chain(reasons).collect();
+        if reasons.is_empty() {
+            return Preflight::Safelisted;
+        }
+        match self.cache.covers(fetch, &hop.url.to_string(), use_preflight) {
+            Some(request) => Preflight::Cached { request, reasons },
+            None => Preflight::Needed(reasons),
+        }
+    }
+
+    fn send_preflight(&mut self, hop: &Hop, fetch: &Fetch<'_>) -> ControlFlow<PageResult> {
+        let requested = match &self.question.source {
+            QuestionSource::Preflight(fields) if hop.redirects == 0 => fields.clone(),
+            _ => fetch.preflight_headers().into_iter().filter(|(name, _)| *name != "Origin").collect(),
+        };
+        let mut fields = host_and_origin(hop, &hop.origins);
+        fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let step = self.step(hop, Stage::Preflight, Method::OPTIONS, fields, None);
+        let checked = fetch.check_preflight(step.exchange.response.status, step.exchange.response.map());
+        self.simulation.steps.push(step);
+        let is_cors = hop.is_cors(Mode::Cors);
+        match checked {
+            Ok(mut answer) if is_cors => {
+                self.simulation.preflight_max_age = Some(answer.max_age);
+                // CORS-preflight fetch, step 7.4.
+                if self.question.initiator == Initiator::XhrUpload && answer.methods.is_empty() {
+                    answer.methods.push(fetch.normalised_method());
+                }
+                self.cache.store(fetch, &hop.url.to_string(), &answer, self.simulation.request + 1);
+            }
+            Ok(_) => {}
+            // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
+            Err(_) if !is_cors => {}
+            Err(error) => return ControlFlow::Break(PageResult::Blocked(error)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends the request itself. Returns the gateway's action and the response.
+    fn send(&mut self, hop: &Hop, fetch: &Fetch<'_>, cached_from: Option<usize>) -> (Action<'s>, Head) {
+        let question = self.question;
+        let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
+        let mut fields = host_and_origin(hop, &self.sent_origins(hop, &method));
+        fields.extend(self.fields_of_initiator(hop));
+        let sent = hop.headers.iter().map(|(name, value)| match value.as_str() {
+            NOT_SAFELISTED => (name.clone(), "...".to_owned()),
+            _ => (name.clone(), value.clone()),
+        });
+        fields.extend(sent);
+        if question.credentials == Credentials::Include {
+            fields.push(("Cookie".into(), "...".into()));
+        }
+        let step = self.step(hop, Stage::Request, method, fields, cached_from);
+        let result = (step.exchange.verdict.action, step.exchange.response.clone());
+        self.simulation.steps.push(step);
+        result
+    }
+
+    /// The origins that the request has as `Origin` fields (Fetch, "append a request Origin header").
+    fn sent_origins(&self, hop: &Hop, method: &Method) -> Vec<Box<str>> {
+        let mode = self.question.initiator.mode();
+        let is_recorded = !matches!(self.question.source, QuestionSource::Page) && hop.redirects == 0;
+        if is_recorded || hop.is_cors(mode) || mode == Mode::WebSocket {
+            return hop.origins.clone();
+        }
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return Vec::new();
+        }
+        // The default referrer policy, strict-origin-when-cross-origin, hides the origin of a secure page.
+        let hidden = mode != Mode::Cors && hop.url.scheme == Scheme::Http;
+        let sent = |origin: &str| if hidden && origin.starts_with("https://") { "null" } else { origin }.into();
+        hop.origins.iter().map(|origin| sent(origin)).collect()
+    }
+
+    /// The fields that only some parts of a page send, as far as they matter here.
+    fn fields_of_initiator(&self, hop: &Hop) -> Vec<(String, String)> {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        match self.question.initiator {
+            Initiator::EventSource => vec![field("Accept", "text/event-stream")],
+            Initiator::WebSocket => vec![field("Connection", "Upgrade"), field("Upgrade", "websocket")],
+            // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
+            Initiator::Navigation
+                if hop.url.scheme == Scheme::Https || is_loopback_host(split_port(&hop.url.authority).0) =>
+            {
+                let origin = self.question.origin();
+                let site = match origin == hop.url.origin() {
+                    true => "same-origin",
+                    false if is_same_site(&origin, &hop.url) => "same-site",
+                    false => "cross-site",
+                };
+                vec![field("Sec-Fetch-Site", site), field("Sec-Fetch-Mode", "navigate")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Fetch, "HTTP-redirect fetch".
+    fn redirect(
+        &mut self,
+        hop: &mut Hop,
+        action: Action<'s>,
+        status: StatusCode,
+        location: &str,
+    ) -> ControlFlow<PageResult> {
+        let mode = self.question.initiator.mode();
+        let page = self.question.origin();
+        let blocked = |error| ControlFlow::Break(PageResult::Blocked(error));
+        let Some((next, has_user_part)) = hop.url.join(location) else {
+            return blocked(NetworkError::RedirectToNoUrl(location.to_owned()));
+        };
+        let by_gateway = matches!(action, Action::Redirect(_));
+        // A redirect of the gateway to the URL itself never ends.
+        if hop.redirects == MAX_REDIRECTS || (by_gateway && next == hop.url) {
+            return blocked(NetworkError::TooManyRedirects);
+        }
+        // Steps 8 and 9.
+        if mode == Mode::Cors && has_user_part && (hop.is_cors(mode) || page != next.origin()) {
+            return blocked(NetworkError::RedirectToUserPart);
+        }
+        // Step 11.
+        let method = self.simulation.last().method.clone();
+        if (matches!(status.as_u16(), 301 | 302) && method == Method::POST)
+            || (status == StatusCode::SEE_OTHER && !matches!(method, Method::GET | Method::HEAD))
+        {
+            hop.method = "GET".into();
+            hop.headers.retain(|(name, _)| !BODY_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
+        }
+        // Steps 12 and "redirect-taint": a redirect to another origin removes Authorization; if the redirecting URL was
+        // cross-origin too, the request's origin is serialised as `null`.
+        if next.origin() != hop.url.origin() {
+            hop.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+            if page != hop.url.origin() && !hop.origins.is_empty() {
+                hop.origins = vec!["null".into()];
+            }
+        }
+        let is_served = by_gateway || listener::serves(self.snapshot, &hop.url, &next);
+        hop.url = next;
+        hop.redirects += 1;
+        hop.from_upstream |= !by_gateway;
+        if is_served {
+            return ControlFlow::Continue(());
+        }
+        let origin = hop.origin();
+        let fetch = Fetch {
+            origin: &origin,
+            method: &hop.method,
+            headers: &hop.headers,
+            credentials: self.question.credentials,
+        };
+        let method = fetch.normalised_method();
+        let sent = self.sent_origins(hop, &Method::from_bytes(method.as_bytes()).unwrap_or_default());
+        ControlFlow::Break(PageResult::RedirectAway(NextRequest {
+            origin: (!sent.is_empty()).then(|| sent.join(", ")),
+            has_preflight: matches!(self.preflight(hop, &fetch), Preflight::Needed(_)),
+            url: hop.url.to_string(),
+            method,
+        }))
+    }
+
+    /// The page reads the response.
+    fn read(&mut self, mode: Mode, is_cors: bool, fetch: &Fetch<'_>, response: &HeaderMap) -> PageResult {
+        if mode != Mode::Cors {
+            return PageResult::Response;
+        }
+        let can_read = |name: &str| !is_cors || fetch.can_read(response, name);
+        let unreadable: Vec<String> = self.question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
+        let mut readable: Vec<String> =
+            response.keys().map(HeaderName::to_string).filter(|name| can_read(name)).collect();
+        for name in fetch.exposed(response).into_iter().filter(|_| is_cors) {
+            if !readable.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                readable.push(name);
+            }
+        }
+        self.simulation.readable = readable;
+        match unreadable.is_empty() {
+            true => PageResult::Response,
+            false => PageResult::Unreadable(unreadable),
+        }
+    }
+}
+
+fn host_and_origin(hop: &Hop, origins: &[Box<str>]) -> Vec<(String, String)> {
+    let mut fields = vec![("Host".to_owned(), hop.url.authority.clone())];
+    fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
+    fields
+}
+
+impl<'s> Browser<'_, 's> {
+    fn step(
+        &self,
+        hop: &Hop,
+        stage: Stage,
+        method: Method,
+        fields: Vec<(String, String)>,
+        cached_from: Option<usize>,
+    ) -> Step<'s> {
+        let (question, snapshot, url) = (self.question, self.snapshot, &hop.url);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &fields {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                // A recorded value that is not a valid field value was no valid origin, method or list of names either:
+                // `,` stands for it.
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
+                headers.append(name, value);
+            }
+        }
+        let reached = Reached::of(snapshot, url);
+        let scheme = match question.source {
+            // As the gateway saw it.
+            QuestionSource::Request | QuestionSource::Preflight(_) if hop.redirects == 0 => url.scheme,
+            _ => reached.scheme(snapshot, url),
+        };
+        let request = Request {
+            method: &method,
+            path: url.path().as_bytes(),
+            target_length: url.path_and_query.len(),
+            version: Version::HTTP_11,
+            own_origin: OwnOrigin::of(scheme, &url.authority),
+            authority: Some(&url.authority),
+            headers: &headers,
+            framing: Framing::Clear,
+            connection: ConnectionFacts { redirect: reached.redirect(), ..ConnectionFacts::default() },
+        };
+        let upstream = || match hop.from_upstream {
+            true => Head::new(StatusCode::OK),
+            false => question.upstream.clone(),
+        };
+        let exchange = Exchange::of(snapshot, &request, &url.path_and_query, upstream);
+        Step {
+            request: self.simulation.request,
+            stage,
+            cached_from,
+            url: url.clone(),
+            scheme,
+            method,
+            page_method: hop.method.clone(),
+            origin: hop.origin(),
+            fields,
+            headers,
+            exchange,
+        }
+    }
+}
+
+impl Step<'_> {
     /// The gateway's own origin, as it sees it.
     pub(super) fn own_origin(&self) -> OwnOrigin<'_> {
         OwnOrigin::of(self.scheme, &self.url.authority)
@@ -220,44 +530,5 @@ impl<'s> Step<'s> {
         let text: Vec<String> = fields.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
         let names = text.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
         names.map(str::to_owned).collect()
-    }
-
-    fn of(
-        question: &Question,
-        snapshot: &'s Snapshot,
-        stage: Stage,
-        url: &Target,
-        method: Method,
-        origin: &str,
-        fields: Vec<(String, String)>,
-    ) -> Self {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &fields {
-            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                // A recorded value that is not a valid field value was no valid origin, method or list of names either:
-                // `,` stands for it.
-                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
-                headers.append(name, value);
-            }
-        }
-        let reached = Reached::of(snapshot, url);
-        let scheme = match question.source {
-            QuestionSource::Page => reached.scheme(snapshot, url),
-            // As the gateway saw it.
-            QuestionSource::Request | QuestionSource::Preflight(_) => url.scheme,
-        };
-        let request = Request {
-            method: &method,
-            path: url.path().as_bytes(),
-            target_length: url.path_and_query.len(),
-            version: Version::HTTP_11,
-            own_origin: OwnOrigin::of(scheme, &url.authority),
-            authority: Some(&url.authority),
-            headers: &headers,
-            framing: Framing::Clear,
-            connection: ConnectionFacts { redirect: reached.redirect(), ..ConnectionFacts::default() },
-        };
-        let exchange = Exchange::of(snapshot, &request, &url.path_and_query, || question.upstream.clone());
-        Step { stage, url: url.clone(), scheme, method, origin: origin.to_owned(), fields, headers, exchange }
     }
 }

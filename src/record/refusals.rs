@@ -16,6 +16,8 @@ use crate::cors::Scheme;
 use crate::decide::RequestKind;
 use crate::terminal::printable;
 
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
 /// Ends a value that was cut.
 pub(crate) const CUT: &str = "…";
 
@@ -60,6 +62,8 @@ pub(crate) struct RefusedRequest {
     pub(crate) requested_headers: Option<String>,
     /// True if the request had `Cookie` or `Authorization`. Preflights never have them.
     pub(crate) credentials: bool,
+    /// `Sec-Fetch-Mode`
+    pub(crate) fetch_mode: Option<String>,
     pub(crate) kind: RequestKind,
     /// Code of the outcome.
     pub(crate) code: &'static str,
@@ -120,6 +124,7 @@ impl Refusals {
             requested_method: fields(asked.headers, &header::ACCESS_CONTROL_REQUEST_METHOD, 64),
             requested_headers: fields(asked.headers, &header::ACCESS_CONTROL_REQUEST_HEADERS, 1024),
             credentials: has(header::COOKIE) || has(header::AUTHORIZATION),
+            fetch_mode: fields(asked.headers, &SEC_FETCH_MODE, 16),
             kind: record.kind,
             code: record.outcome.code(),
             route: record.route.map(|(_, route)| route.name.to_string()),

@@ -426,6 +426,41 @@ fn why_explains_every_kind_of_refusal() {
     }
 }
 
+/// Refusals whose cure is not an entry in allow_origins: a form of another site, and the site's own request if TLS ends
+/// in front of corsgate.
+#[test]
+fn why_offers_no_edit_that_opens_the_api_to_a_form() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let rejecting = config(&upstream).replace("max_age: 60 }", "max_age: 60, disallowed_origins: reject }");
+    let gateway = Gateway::start(&rejecting);
+    let admin = format!("http://{}", gateway.admin());
+    let navigate = ("Sec-Fetch-Mode", "navigate");
+    let requests: [Case; 4] = [
+        ("POST", "/orders/1", &[HOST, ("Origin", "https://idp.test"), navigate], "The request is a navigation"),
+        ("POST", "/orders/2", &[HOST, ("Origin", "null"), navigate], "The request is a navigation"),
+        ("POST", "/orders/3", &[HOST, ("Origin", "https://api.test")], "TLS ends in front of corsgate"),
+        ("POST", "/orders/4", &[HOST, ("Origin", "https://api.test"), navigate], "TLS ends in front of corsgate"),
+    ];
+    for (n, (method, path, fields, cause)) in requests.iter().enumerate() {
+        let id = format!("form-{n}");
+        let fields = [fields, &[("X-Request-Id", id.as_str())][..]].concat();
+        assert_eq!(fetch(gateway.address(), method, path, &fields).status, 403);
+        refusals(&gateway, n + 1);
+        let output = run(&["why", &id, "--admin", &admin]);
+        assert!(output.stdout.contains(cause), "{path}: {}{}", output.stdout, output.stderr);
+        for unwanted in ["fix:", "mixed content"] {
+            assert!(!output.stdout.contains(unwanted), "{path}: {}", output.stdout);
+        }
+    }
+    let page = ask(&gateway, "/").text().to_owned();
+    for command in [
+        "--method=POST --as=navigation http://api.test/orders/1",
+        "--origin=https://api.test --method=POST --as=navigation https://api.test/orders/4",
+    ] {
+        assert!(page.contains(command), "{command}\n{page}");
+    }
+}
+
 #[test]
 fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
     let (_upstream, gateway) = start();

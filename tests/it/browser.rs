@@ -4,7 +4,7 @@
 use corsgate::cors::Reason;
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
 use corsgate::domain::{OwnOrigin, Scheme};
-use corsgate::explain::fetch::{Credentials, Fetch, NetworkError};
+use corsgate::explain::fetch::{Credentials, Fetch, NetworkError, PreflightAnswer, PreflightCache};
 use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -17,13 +17,23 @@ fn preflight(
     path: &str,
     fetch: &Fetch<'_>,
 ) -> (Option<Reason>, Result<(), NetworkError>) {
+    let (reason, answer) = preflight_answer(snapshot, host, path, fetch);
+    (reason, answer.map(drop))
+}
+
+fn preflight_answer(
+    snapshot: &Snapshot,
+    host: &str,
+    path: &str,
+    fetch: &Fetch<'_>,
+) -> (Option<Reason>, Result<PreflightAnswer, NetworkError>) {
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_str(host).unwrap());
     for (name, value) in fetch.preflight_headers() {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(&value).unwrap());
     }
     let (reason, status, answer) = ask(snapshot, &Method::OPTIONS, host, path, &headers);
-    (reason, fetch.check_preflight(status, &answer).map(drop))
+    (reason, fetch.check_preflight(status, &answer))
 }
 
 fn ask(
@@ -96,6 +106,73 @@ fn a_wildcard_does_not_cover_authorization() {
     assert_eq!(preflight(&beside, "api.example", "/", &page(Credentials::Omit)).1, Ok(()));
     let echoed = snapshot("{ allow_origins: https://app.example, allow_credentials: true }");
     assert_eq!(preflight(&echoed, "api.example", "/", &page(Credentials::Include)).1, Ok(()));
+}
+
+/// A browser caches the answer to a preflight for its URL and all methods. Whatever the first request was, a cached
+/// answer never lets a second one pass whose own preflight would fail.
+#[test]
+fn a_cached_answer_opens_nothing_that_a_preflight_would_refuse() {
+    let own = |name: &str| (name.to_owned(), "application/json".to_owned());
+    let headers = [vec![], vec![own("X-A")], vec![own("Content-Type")], vec![own("Authorization"), own("X-A")]];
+    let credentials = [Credentials::Omit, Credentials::Include];
+    let (mut covered, mut separated) = (0, 0);
+    for policies in [
+        (
+            "{ allow_origins: https://app.example, max_age: 600 }",
+            "{ allow_origins: https://admin.example, max_age: 600 }",
+        ),
+        (
+            "{ allow_origins: https://app.example, allow_methods: [GET], allow_headers: [X-A, Content-Type], max_age: 600 }",
+            "{ allow_origins: https://app.example, allow_methods: [DELETE], allow_headers: [X-B] }",
+        ),
+        (
+            "{ allow_origins: https://app.example, allow_credentials: true, max_age: 600 }",
+            "{ allow_origins: https://app.example, max_age: 600 }",
+        ),
+        ("{ allow_origins: https://app.example, max_age: 600 }", "false"),
+    ] {
+        let snapshot = by_method(policies.0, policies.1);
+        let requests = || {
+            let methods = ["GET", "POST", "DELETE", "PUT"].into_iter();
+            methods.flat_map(|method| headers.iter().map(move |headers| (method, headers))).flat_map(
+                |(method, headers)| {
+                    credentials.map(|credentials| Fetch { origin: "https://app.example", method, headers, credentials })
+                },
+            )
+        };
+        for path in ["/x", "/same"] {
+            for first in requests() {
+                let mut cache = PreflightCache::default();
+                let Ok(answer) = preflight_answer(&snapshot, "api.example", path, &first).1 else { continue };
+                cache.store(&first, path, &answer, 1);
+                for second in
+                    requests().filter(|second| !second.unsafe_headers().is_empty() || second.method == "DELETE")
+                {
+                    let own = preflight(&snapshot, "api.example", path, &second).1;
+                    separated += usize::from(path == "/x" && own.is_err());
+                    if cache.covers(&second, path, false).is_some() {
+                        covered += 1;
+                        assert_eq!(own, Ok(()), "{policies:?} {path}: {first:?}, then {second:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(covered > 100 && separated > 100, "only {covered} were covered, {separated} are refused by themselves");
+}
+
+/// A path whose methods have two policies, and one whose methods have the first.
+fn by_method(read: &str, write: &str) -> Snapshot {
+    let text = format!(
+        "listeners: [{{ address: 127.0.0.1:9080 }}]\n\
+         upstreams: {{ origin: {{ nodes: [{{ address: 127.0.0.1:8000 }}] }} }}\n\
+         services:\n  - name: api\n    upstream: origin\n    routes:\n\
+         \x20     - {{ name: read, paths: [/x], methods: [GET], cors: {read} }}\n\
+         \x20     - {{ name: write, paths: [/x], methods: [POST, DELETE], cors: {write} }}\n\
+         \x20     - {{ name: same, paths: [/same], cors: {read} }}\n"
+    );
+    let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
+    snapshot.unwrap_or_else(|| panic!("{problems}"))
 }
 
 /// Every preflight of the tables, decided by the engine and by the model of a browser.

@@ -354,7 +354,7 @@ impl Row {
             question = question.method(own_method).ok()?;
             for (name, value) in fields.iter().filter(|(name, _)| !["Host", "Origin"].contains(&name.as_str())) {
                 question = match name.as_str() {
-                    "Cookie" => question.credentials(Credentials::Include),
+                    "Cookie" => question.credentials(Credentials::Include).ok()?,
                     _ => question.header(&format!("{name}: {value}")).ok()?,
                 };
             }

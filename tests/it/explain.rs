@@ -42,6 +42,7 @@ const ALLOWED: i32 = 0;
 const UNUSABLE: i32 = 1;
 const USAGE: i32 = 2;
 const REFUSED: i32 = 3;
+const UNDECIDED: i32 = 4;
 
 struct Mistake {
     path: PathBuf,
@@ -158,6 +159,46 @@ fn an_invalid_question_prints_its_remedy() {
             "--header: a page cannot set `Origin`; use `--origin` instead",
         ),
         (&["--origin", origin, "--header", "Sec-Fetch-Mode: cors", url], "browsers ignore it"),
+        (
+            &["--origin", origin, "--header", "X-HTTP-Method-Override: put, TRACE", url],
+            "browsers drop it because of its value; leave it out",
+        ),
+        (&["--origin", origin, "--header", "x-http-method: connect", url], "browsers drop it"),
+        (&["--origin", origin, "--header", "X-Method-Override:Track", url], "browsers drop it"),
+        (&["--origin", origin, "--as", "img", url], "possible values: fetch, xhr-upload, no-cors, image"),
+        (
+            &["--origin", origin, "--as", "image", "--header", "X-Id: 1", url],
+            "cannot set headers with `<img crossorigin>`",
+        ),
+        (&["--origin", origin, "--as", "module", "--method", "POST", url], "write GET"),
+        (&["--origin", origin, "--as", "font", "--credentials", url], "--credentials: browsers load the fonts"),
+        (&["--origin", origin, "--as", "no-cors", "--method", "PUT", url], "write GET or HEAD or POST"),
+        (&["--origin", origin, "--as", "no-cors", "--header", "X-Id: 1", url], "browsers drop `X-Id: 1`"),
+        (
+            &["--origin", origin, "--as", "no-cors", "--header", "Range: bytes=0-", url],
+            "browsers drop `Range: bytes=0-`",
+        ),
+        (
+            &["--origin", origin, "--as", "no-cors", "--header", "Content-Type: application/json", url],
+            "only Accept, Accept-Language, Content-Language and Content-Type",
+        ),
+        (&["--origin", origin, "--as", "no-cors", "--reads", "X-Total", url], "--reads: a page cannot read headers"),
+        (
+            &["--origin", origin, "--as", "eventsource", "--header", "Last-Event-ID: 7", url],
+            "leave `Last-Event-ID: 7` out",
+        ),
+        (
+            &["--origin", origin, "--as", "websocket", "--header", "Authorization: x", url],
+            "cannot set headers with `WebSocket`",
+        ),
+        (&["--origin", origin, "--as", "navigation", "--method", "DELETE", url], "write GET or POST"),
+        (
+            &["--origin", origin, "wss://api.example/feed"],
+            "is the URL of a WebSocket, and fetch() rejects it; use `--as` instead",
+        ),
+        (&["--origin", origin, "--then", "TRACE https://api.example/", url], "--then: no page can send `TRACE`"),
+        (&["--origin", origin, "--then", "POST /orders", url], "--then: `/orders` is not a URL"),
+        (&["--origin", origin, "--then", "DELETE", url], "--then: `DELETE` is not a URL"),
         (&["--origin", origin, "--upstream-header", "X-Total", url], "write `Name: value`"),
         (&["--origin", origin, "--upstream-status", "101", url], "101 is not the status of a final response"),
         (&["--origin", origin, "--upstream-status", "99999", url], "99999"),
@@ -227,7 +268,7 @@ fn a_question_is_parsed_as_a_browser_parses_it() {
         (
             "--origin https://app.example --upstream-status 302 --upstream-header 'Location: /login' https://api.example",
             ALLOWED,
-            "follows the upstream's redirect",
+            "2. request, forwarded to the upstream; its response is assumed\n   > GET /login HTTP/1.1",
         ),
         (
             "--origin https://app.example --upstream-status 500 https://api.example",
@@ -300,6 +341,7 @@ fn a_recorded_request_is_explained() {
         requested_method: Some("PUT"),
         requested_headers: Some("x-id,x-trace"),
         credentials: Credentials::Omit,
+        fetch_mode: None,
     };
     let actual = RecordedRequest {
         kind: RequestKind::Actual,
@@ -342,6 +384,13 @@ fn a_recorded_request_is_explained() {
             RecordedRequest { scheme: Scheme::Http, origin: Some("https://API.example"), ..actual },
             "origin_not_allowed",
             "tls_in_front",
+            false,
+        ),
+        // A forwarded navigation is not subject to CORS, whatever the policy says about its Origin.
+        (
+            RecordedRequest { origin: Some("https://b.example"), fetch_mode: Some("navigate"), ..actual },
+            "origin_not_allowed",
+            "",
             false,
         ),
         (RecordedRequest { path: "/a/../b", ..actual }, "ambiguous_path", "ambiguous_path", false),
@@ -423,6 +472,453 @@ fn tls_in_front_of_corsgate_is_recognised() {
     }
     let trusting = Folder::with(&trusting).ask(own);
     assert!(!trusting.stdout.contains("TLS ends"), "{}", trusting.stdout);
+}
+
+/// A form of another site, such as the answer of an identity provider, is a navigation. Its cure is not an entry in
+/// allow_origins, which would let that site read the API.
+#[test]
+fn a_recorded_navigation_gets_a_route_of_its_own() {
+    let config = SMALL.replace("max_age: 600", "disallowed_origins: reject");
+    let read = |text: &str| load(text, CompileEnv::NONE);
+    let snapshot = read(&config).snapshot.unwrap();
+    let configuration = Configuration::new("corsgate.yaml", &config, &snapshot, &read);
+    let form = RecordedRequest {
+        kind: RequestKind::Actual,
+        scheme: Scheme::Https,
+        authority: "api.example",
+        path: "/saml/acs",
+        method: "POST",
+        origin: Some("https://idp.example"),
+        requested_method: None,
+        requested_headers: None,
+        credentials: Credentials::Include,
+        fetch_mode: Some("navigate"),
+    };
+    for (recorded, cause, is_navigation) in [
+        (form, "origin_not_allowed", true),
+        (RecordedRequest { origin: Some("null"), ..form }, "origin_null", true),
+        (RecordedRequest { fetch_mode: Some("cors"), ..form }, "origin_not_allowed", false),
+        (RecordedRequest { fetch_mode: None, ..form }, "origin_not_allowed", false),
+        (RecordedRequest { fetch_mode: Some("websocket"), method: "GET", ..form }, "origin_not_allowed", false),
+    ] {
+        let explanation = explain(&Question::recorded(&recorded), &configuration);
+        assert_eq!(explanation.cause.as_ref().map_or("", Cause::code), cause, "{recorded:?}");
+        assert_eq!(explanation.fix.is_none(), is_navigation, "{recorded:?}");
+        let text = text(&explanation, Paint::Plain, Width::DEFAULT);
+        let advice = "a route of its own with `disallowed_origins: forward` in its policy";
+        assert_eq!(says(&text, advice), is_navigation, "{recorded:?}\n{text}");
+    }
+}
+
+const BY_METHOD: &str = "\
+listeners: [{ address: 127.0.0.1:9080 }]
+upstreams: { api: { nodes: [{ address: 127.0.0.1:8000 }] } }
+services:
+  - name: api
+    upstream: api
+    routes:
+      - { name: read, paths: [/x], methods: [GET], cors: { allow_origins: https://app.example, max_age: 600 } }
+      - { name: write, paths: [/x], methods: [POST, DELETE], cors: { allow_origins: https://admin.example, max_age: 600 } }
+      - { name: one, paths: [/one], cors: { allow_origins: https://app.example, allow_methods: [GET, PUT], max_age: 600 } }
+      - { name: brief, paths: [/brief], cors: { allow_origins: https://app.example, max_age: 0 } }
+";
+
+/// A browser keeps the answer to a preflight for its URL, and not for the method that was asked for.
+#[test]
+fn later_requests_use_the_browsers_preflight_cache() {
+    let folder = Folder::with(BY_METHOD);
+    let json = "--header 'Content-Type: application/json'";
+    let get = |path: &str| format!("--origin https://app.example --header X-A https://api.example{path}");
+    let cached = "not sent: the browser has cached the answer to the preflight of request 1";
+    for (arguments, code, phrases) in [
+        // The two policies of a path do not mix: the answer to the GET is not cached.
+        (
+            format!("{} --then 'POST https://api.example/x' {json}", get("/x")),
+            REFUSED,
+            vec![
+                "cannot POST https://api.example/x after GET https://api.example/x (origin_not_allowed)",
+                "Access-Control-Max-Age: 0",
+                "3. preflight of request 2, answered by corsgate",
+            ],
+        ),
+        (format!("{} --then 'DELETE https://api.example/x'", get("/x")), REFUSED, vec!["3. preflight of request 2"]),
+        // One policy for the whole path: its answer covers what it lists.
+        (
+            format!("{} --then 'PUT https://api.example/one' {json}", get("/one")),
+            ALLOWED,
+            vec![cached, "3. request 2 (no preflight: cached answer of request 1), forwarded"],
+        ),
+        (format!("{} --then 'POST https://api.example/one' {json}", get("/one")), ALLOWED, vec![cached]),
+        (format!("{} --then 'GET https://api.example/one'", get("/one")), ALLOWED, vec!["no header needs a preflight"]),
+        (format!("{} --then 'PATCH https://api.example/one'", get("/one")), REFUSED, vec!["3. preflight of request 2"]),
+        // Another URL, an expired answer, or another header.
+        (
+            format!("{} --then 'PUT https://api.example/one?b'", get("/one?a")),
+            ALLOWED,
+            vec!["3. preflight of request 2"],
+        ),
+        (
+            format!("{} --then 'PUT https://api.example/brief'", get("/brief")),
+            ALLOWED,
+            vec!["3. preflight of request 2", "not at all: the browser sends a preflight before each request"],
+        ),
+        (
+            format!("{} --then 'GET https://api.example/one' -H 'Authorization: x'", get("/one")),
+            REFUSED,
+            vec!["3. preflight of request 2"],
+        ),
+        (
+            format!("{} --then 'PUT https://api.example/one' --then 'https://api.example/one' -H X-A", get("/one")),
+            ALLOWED,
+            vec!["4. request 3 (no preflight: cached answer of request 1)"],
+        ),
+        // The first request that fails is explained.
+        (
+            "--origin https://b.example https://api.example/one --then 'PUT https://api.example/one'".into(),
+            REFUSED,
+            vec!["a page of https://b.example cannot GET https://api.example/one (origin_not_allowed)"],
+        ),
+    ] {
+        let output = folder.ask(&format!("explain {arguments}"));
+        assert_eq!(output.code, code, "{arguments}\n{}{}", output.stdout, output.stderr);
+        for phrase in phrases {
+            assert!(says(&output.stdout, phrase), "{arguments}: {phrase}\n{}", output.stdout);
+        }
+    }
+    let output = folder.ask(&format!("explain {} --then 'PUT https://api.example/one' --format json", get("/one")));
+    let answer: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(answer["after"], serde_json::json!(["GET https://api.example/one"]));
+    assert_eq!((&answer["preflight"]["needed"], &answer["preflight"]["cached_from"]), (&false.into(), &1.into()));
+    assert_eq!((&answer["exchanges"][2]["of_request"], &answer["exchanges"][2]["cached_from"]), (&2.into(), &1.into()));
+}
+
+const REDIRECTING: &str = "\
+listeners: [{ address: 127.0.0.1:9080 }]
+trusted_proxies: [10.0.0.1]
+upstreams: { api: { nodes: [{ address: 127.0.0.1:8000 }] } }
+cors: { allow_origins: [https://app.example], allow_headers: [\"*\", Authorization], max_age: 600 }
+services:
+  - { name: api, hosts: [api.example], upstream: api }
+  - { name: other, hosts: [\"*.other.example\"], upstream: api }
+  - { name: sandbox, hosts: [null.example], upstream: api, cors: { allow_origins: [\"null\"], dangerously_allow: [null_origin] } }
+";
+
+/// Redirects of the upstream are followed within the file, by the rules of Fetch.
+#[test]
+fn redirects_of_the_upstream_are_followed_within_the_file() {
+    let folder = Folder::with(REDIRECTING);
+    let any = Folder::with(SMALL);
+    let from = |status: u16, to: &str| format!("--upstream-status {status} --upstream-header 'Location: {to}'");
+    let app = "--origin https://app.example";
+    let url = "https://api.example/a";
+    for (folder, arguments, code, phrases) in [
+        // The same origin: everything stays.
+        (
+            &folder,
+            format!("{app} {} --method PUT {url}", from(307, "/b")),
+            ALLOWED,
+            vec![
+                "4. request, forwarded to the upstream; its response is assumed\n   > PUT /b HTTP/1.1\n   > Host: api.example\n   > Origin: https://app.example",
+            ],
+        ),
+        // From one foreign origin to another: the Origin becomes null, and Authorization is removed.
+        (
+            &folder,
+            format!("{app} {} -H 'Authorization: x' {url}", from(308, "https://a.other.example/b")),
+            REFUSED,
+            vec!["> GET /b HTTP/1.1\n   > Host: a.other.example\n   > Origin: null\n   < HTTP", "(origin_lost)"],
+        ),
+        (&folder, format!("{app} {} {url}", from(302, "https://null.example/b")), ALLOWED, vec!["> Origin: null"]),
+        // From the page's own origin to a foreign one, and back.
+        (
+            &folder,
+            format!("--origin https://api.example {} {url}", from(302, "https://a.other.example/b")),
+            REFUSED,
+            vec!["> Host: a.other.example\n   > Origin: https://api.example", "(redirected from"],
+        ),
+        (
+            &folder,
+            format!("--origin https://api.example {} https://null.example/a", from(302, "https://api.example/b")),
+            REFUSED,
+            vec![],
+        ),
+        // 301, 302 and 303 change the method, and remove the headers of the body.
+        (
+            &folder,
+            format!("{app} --method POST -H 'Content-Type: application/json' -H 'X-A: 1' {} {url}", from(302, "/b")),
+            ALLOWED,
+            vec!["> GET /b HTTP/1.1\n   > Host: api.example\n   > Origin: https://app.example\n   > X-A: 1\n   <"],
+        ),
+        (&folder, format!("{app} --method PUT {} {url}", from(302, "/b")), ALLOWED, vec!["> PUT /b"]),
+        (&folder, format!("{app} --method PUT {} {url}", from(303, "/b")), ALLOWED, vec!["> GET /b"]),
+        (&folder, format!("{app} --method POST {} {url}", from(307, "/b")), ALLOWED, vec!["> POST /b"]),
+        // No redirect.
+        (&folder, format!("{app} {} {url}", from(304, "/b")), ALLOWED, vec!["< HTTP/1.1 304"]),
+        (&folder, format!("{app} --upstream-status 302 {url}"), ALLOWED, vec!["< HTTP/1.1 302"]),
+        // Not followed.
+        (
+            &folder,
+            format!("{app} {} {url}", from(302, "https://u:p@api.example/b")),
+            REFUSED,
+            vec!["user part", "(redirect)"],
+        ),
+        (
+            &folder,
+            format!("{app} {} {url}", from(302, "ftp://api.example/b")),
+            REFUSED,
+            vec!["is not to an http or https URL"],
+        ),
+        (
+            &folder,
+            format!("--origin https://b.example {} {url}", from(302, "/b")),
+            REFUSED,
+            vec!["(origin_not_allowed)"],
+        ),
+        // To a server that the file does not know.
+        (
+            &any,
+            format!("{app} --method POST -H 'X-Id: 1' {} {url}", from(307, "http://10.0.0.5:8000/x/")),
+            UNDECIDED,
+            vec![
+                "undecided: a page of https://app.example can POST https://api.example/a if http://10.0.0.5:8000/x/ allows it",
+                "The browser sends it a preflight, and then POST http://10.0.0.5:8000/x/ with `Origin: null`.",
+            ],
+        ),
+        (
+            &any,
+            format!("{app} {} {url}", from(307, "https://login.example/")),
+            UNDECIDED,
+            vec!["if https://login.example/ allows it"],
+        ),
+        (
+            &any,
+            format!("{app} {} {url}", from(307, "https://api.example:8000/")),
+            UNDECIDED,
+            vec!["with `Origin: null`"],
+        ),
+        (
+            &folder,
+            format!("--origin https://api.example {} {url}", from(307, "https://login.example/")),
+            UNDECIDED,
+            vec!["with `Origin: https://api.example`"],
+        ),
+        (
+            &any,
+            format!("{app} --as navigation {} {url}", from(302, "https://login.example/")),
+            UNDECIDED,
+            vec!["GET https://login.example/ without an Origin"],
+        ),
+    ] {
+        let output = folder.ask(&format!("explain {arguments}"));
+        assert_eq!(output.code, code, "{arguments}\n{}{}", output.stdout, output.stderr);
+        for phrase in phrases {
+            assert!(says(&output.stdout, phrase), "{arguments}: {phrase}\n{}", output.stdout);
+        }
+    }
+    let output = any.ask(&format!("explain {app} {} {url} --format json", from(307, "http://10.0.0.5:8000/x/")));
+    let answer: Value = serde_json::from_str(&output.stdout).unwrap();
+    let next = serde_json::json!({
+        "method": "GET", "url": "http://10.0.0.5:8000/x/", "origin": "null", "preflight": false
+    });
+    assert_eq!((&answer["verdict"], &answer["next"]), (&"undecided".into(), &next));
+}
+
+/// The parts of a page differ in what they send, and in what the browser checks.
+#[test]
+fn every_part_of_a_page_is_simulated() {
+    let open = Folder::with(SMALL);
+    let reject = Folder::with(&SMALL.replace("max_age: 600", "max_age: 600, disallowed_origins: reject"));
+    let redirect = Folder::with(&SMALL.replace("9080 }", "9080, redirect_to_https: true }"));
+    let off = Folder::with(&SMALL.replace("cors: {", "cors: false # {"));
+    let api = "https://api.example/a";
+    for (folder, origin, arguments, code, phrases) in [
+        (
+            &open,
+            "https://app.example",
+            format!("--as xhr-upload --method POST {api}"),
+            ALLOWED,
+            vec![
+                "POST https://api.example/a with upload listeners",
+                "needed: the page listens to the progress of the upload",
+                "1. preflight, answered by corsgate",
+            ],
+        ),
+        (
+            &open,
+            "https://app.example",
+            format!("--as xhr-upload --method POST {api} --then 'POST {api}'"),
+            ALLOWED,
+            vec!["3. request 2 (no preflight: cached answer of request 1)"],
+        ),
+        (
+            &open,
+            "https://b.example",
+            format!("--as xhr-upload {api}"),
+            REFUSED,
+            vec!["XMLHttpRequest at 'https://api.example/a'"],
+        ),
+        (
+            &open,
+            "https://b.example",
+            format!("--as no-cors {api}"),
+            ALLOWED,
+            vec![
+                "with `mode: no-cors`",
+                "never: `mode: no-cors` allows only requests that need none",
+                "nothing, not even the status: the response is opaque",
+                "> Host: api.example\n   < HTTP",
+            ],
+        ),
+        (
+            &open,
+            "https://b.example",
+            format!("--as no-cors --method POST -H 'Content-Type: text/plain' {api}"),
+            ALLOWED,
+            vec!["> Origin: https://b.example\n   > Content-Type: text/plain"],
+        ),
+        (&reject, "https://b.example", format!("--as no-cors --method POST {api}"), REFUSED, vec!["403 Forbidden"]),
+        (&reject, "https://b.example", format!("--as no-cors {api}"), ALLOWED, vec!["opaque"]),
+        (&open, "https://app.example", format!("--as image {api}"), ALLOWED, vec!["with `<img crossorigin>`"]),
+        (
+            &open,
+            "https://b.example",
+            format!("--as image {api}"),
+            REFUSED,
+            vec!["image at 'https://api.example/a' from origin"],
+        ),
+        (
+            &open,
+            "https://app.example",
+            format!("--as image --credentials {api}"),
+            REFUSED,
+            vec!["(credentials_not_allowed)"],
+        ),
+        (&open, "https://b.example", format!("--as module {api}"), REFUSED, vec!["script at"]),
+        (&open, "https://b.example", format!("--as font {api}"), REFUSED, vec!["font at"]),
+        (
+            &open,
+            "https://app.example",
+            format!("--as eventsource {api}"),
+            ALLOWED,
+            vec!["> Accept: text/event-stream", "it sends Last-Event-ID without a preflight"],
+        ),
+        (&open, "https://app.example", format!("--as eventsource --credentials {api}"), REFUSED, vec!["resource at"]),
+        (
+            &open,
+            "https://app.example",
+            "--as websocket wss://api.example/feed".into(),
+            ALLOWED,
+            vec![
+                "can GET wss://api.example/feed with `WebSocket`",
+                "> Origin: https://app.example\n   > Connection: Upgrade\n   > Upgrade: websocket",
+                "< HTTP/1.1 101 Switching Protocols",
+                "never: CORS does not apply to WebSockets",
+            ],
+        ),
+        (
+            &open,
+            "https://b.example",
+            "--as websocket wss://api.example/feed".into(),
+            ALLOWED,
+            vec!["pages of every origin can open this one"],
+        ),
+        (
+            &off,
+            "https://b.example",
+            "--as websocket wss://api.example/feed".into(),
+            ALLOWED,
+            vec!["give the route a policy with `disallowed_origins: reject`"],
+        ),
+        (
+            &reject,
+            "https://b.example",
+            "--as websocket wss://api.example/feed".into(),
+            REFUSED,
+            vec!["403 Forbidden", "(origin_not_allowed)"],
+        ),
+        (
+            &redirect,
+            "http://localhost:3000",
+            "--as websocket ws://api.example/feed".into(),
+            REFUSED,
+            vec!["(not_switched)", "Let the page open the WebSocket with `wss:`."],
+        ),
+        (
+            &open,
+            "https://app.example",
+            "--as websocket --upstream-status 400 wss://api.example/feed".into(),
+            REFUSED,
+            vec!["the upstream answers with 400"],
+        ),
+        (
+            &reject,
+            "https://b.example",
+            format!("--as navigation {api}"),
+            ALLOWED,
+            vec![
+                "GET https://api.example/a by a navigation",
+                "never: CORS does not apply to navigations",
+                "> Host: api.example\n   > Sec-Fetch-Site: cross-site\n   > Sec-Fetch-Mode: navigate",
+            ],
+        ),
+        (
+            &open,
+            "https://b.example",
+            format!("--as navigation --method POST {api}"),
+            ALLOWED,
+            vec!["> Origin: https://b.example"],
+        ),
+        (
+            &reject,
+            "https://b.example",
+            format!("--as navigation --method POST {api}"),
+            REFUSED,
+            vec!["The request is a navigation from https://b.example"],
+        ),
+        // The default referrer policy hides the origin of a page on https.
+        (
+            &open,
+            "https://b.example",
+            "--as navigation --method POST http://api.example/a".into(),
+            ALLOWED,
+            vec!["> Origin: null"],
+        ),
+    ] {
+        let arguments = format!("--origin {origin} {arguments}");
+        let output = folder.ask(&format!("explain {arguments}"));
+        assert_eq!(output.code, code, "{arguments}\n{}{}", output.stdout, output.stderr);
+        for phrase in phrases {
+            assert!(says(&output.stdout, phrase), "{arguments}: {phrase}\n{}", output.stdout);
+        }
+    }
+}
+
+/// What decides besides CORS, and what a page sends in vain.
+#[test]
+fn notes_name_what_cors_does_not_decide() {
+    let folder = Folder::with(&SMALL.replace("allow_headers: [X-Id]", "allow_credentials: true"));
+    let (sites, lax) = ("Page and URL are of different sites", "`SameSite=None; Secure` or `SameSite=Lax`");
+    let (space, vain) = ("to access the `", "a header of responses, which does nothing in a request");
+    for (arguments, phrase, is_said) in [
+        ("--origin https://app.example --credentials https://api.example", sites, true),
+        ("--origin https://app.example https://api.example", sites, false),
+        ("--origin https://app.example --credentials https://api.app.example", sites, false),
+        ("--origin https://app.example --credentials http://api.app.example", sites, true),
+        ("--origin https://app.example --credentials --as navigation https://api.example", lax, true),
+        ("--origin https://app.example --credentials --as navigation --method POST https://api.example", lax, false),
+        ("--origin https://app.example http://127.0.0.1:9080", "`loopback` address space", true),
+        ("--origin https://app.example http://localhost:9080", "`allow_private_network` does not help", true),
+        ("--origin https://app.example http://10.0.0.5:9080", "`local` address space", true),
+        ("--origin http://192.168.1.2 http://127.0.0.1:9080", "`loopback` address space", true),
+        ("--origin http://192.168.1.2 http://192.168.1.3:9080", space, false),
+        ("--origin http://localhost:3000 http://127.0.0.1:9080", space, false),
+        ("--origin http://127.0.0.1:3000 https://api.example", space, false),
+        ("--origin https://app.example -H 'Access-Control-Allow-Origin: *' https://api.example", vain, true),
+        ("--origin https://app.example -H 'X-Id: 1' https://api.example", vain, false),
+    ] {
+        let output = folder.ask(&format!("explain {arguments}"));
+        assert_eq!(says(&output.stdout, phrase), is_said, "{arguments}: {phrase}\n{}{}", output.stdout, output.stderr);
+    }
 }
 
 /// Statements about https and ports follow the listeners of the file.
@@ -547,7 +1043,7 @@ impl Asked {
         for name in &self.reads {
             question = question.reads(name).ok()?;
         }
-        Some(question.credentials(if self.credentials { Credentials::Include } else { Credentials::Omit }))
+        question.credentials(if self.credentials { Credentials::Include } else { Credentials::Omit }).ok()
     }
 }
 

@@ -31,7 +31,10 @@ const ROOMS: [(&str, &[&str]); 30] = [
     ("decide", &["codes", "cors", "domain", "route", "snapshot", "tls"]),
     (
         "explain",
-        &["config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot", "terminal"],
+        &[
+            "codes", "config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot",
+            "terminal",
+        ],
     ),
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "snapshot", "terminal"]),

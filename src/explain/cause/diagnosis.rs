@@ -7,7 +7,7 @@ use crate::cors::{self, MAX_ORIGIN, OriginPattern, Scheme};
 use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request};
 use crate::domain::split_port;
 use crate::explain::fetch::{Credentials, NetworkError};
-use crate::explain::question::{Question, QuestionSource};
+use crate::explain::question::{Initiator, Question, QuestionSource};
 use crate::explain::simulation::{PageResult, Simulation, Step};
 use crate::notation::List;
 use crate::problem::{KeyPath, PathStep, nearest};
@@ -31,7 +31,7 @@ impl Diagnosis {
         let none = Diagnosis { cause: None, at: None };
         let config = verdict.route.map(|found| RouteConfig { document, route: found.route });
         let error = match &simulation.result {
-            PageResult::Response => return none,
+            PageResult::Response | PageResult::RedirectAway(_) => return none,
             PageResult::Unreadable(names) => {
                 let at = config.and_then(|config| config.policy_key("expose_headers"));
                 return Diagnosis { cause: Some(Cause::NotExposed(names.clone())), at };
@@ -52,6 +52,16 @@ impl Diagnosis {
         if let (Action::Redirect(_), Some(NetworkError::TooManyRedirects)) = (verdict.action, error) {
             return tls_in_front(TlsEffect::RedirectLoop);
         }
+        match error {
+            Some(NetworkError::RedirectToUserPart | NetworkError::RedirectToNoUrl(_)) => {
+                return Diagnosis { cause: error.cloned().map(Cause::Redirect), at: None };
+            }
+            Some(NetworkError::NotSwitched(status)) => {
+                let by_gateway = matches!(verdict.action, Action::Redirect(_));
+                return Diagnosis { cause: Some(Cause::NotSwitched { status: *status, by_gateway }), at: None };
+            }
+            _ => {}
+        }
         let Some(config) = config else { return none };
         let Some(reason) = verdict.outcome.reason() else { return none };
         // The browser checks credentials before methods and headers. The gateway cannot: a preflight has none.
@@ -66,7 +76,12 @@ impl Diagnosis {
                 return Diagnosis { cause, at: config.policy_key("allow_credentials") };
             }
         }
+        let is_rejected = matches!(verdict.action, Action::Refuse(Refusal::OriginRejected(_)));
         let (cause, at) = match reason {
+            _ if is_rejected && question.initiator == Initiator::Navigation && !is_own_behind_tls(question, last) => {
+                let cause = Cause::Navigation { origin: last.origin.clone(), code: reason.code() };
+                (cause, config.policy_key("disallowed_origins"))
+            }
             cors::Reason::NoPolicy => {
                 let error = error.cloned().unwrap_or(NetworkError::NoAllowOrigin);
                 match &config.route.cors {
@@ -77,7 +92,7 @@ impl Diagnosis {
                     }
                 }
             }
-            cors::Reason::OriginNull if simulation.steps.iter().any(|step| step.origin != "null") => {
+            cors::Reason::OriginNull if simulation.last_steps().any(|step| step.origin != "null") => {
                 (Cause::OriginLost { to: last.url.to_string() }, None)
             }
             cors::Reason::OriginNull => (Cause::OriginNull, config.origins_at()),
@@ -113,8 +128,13 @@ impl Diagnosis {
             }
             cors::Reason::HeaderNotAllowed => {
                 let (names, star) = config.missing_headers(&last.requested_headers());
-                let names = names.iter().map(|name| question.page_spelling(name)).collect();
-                (Cause::HeadersNotAllowed { names, star }, config.policy_key("allow_headers"))
+                let names: Vec<String> = names.iter().map(|name| question.page_spelling(name)).collect();
+                let of_responses: Vec<String> =
+                    names.iter().filter(|name| cors::fetch_names::is_response_header(name)).cloned().collect();
+                match of_responses.is_empty() {
+                    true => (Cause::HeadersNotAllowed { names, star }, config.policy_key("allow_headers")),
+                    false => (Cause::ResponseHeaders(of_responses), None),
+                }
             }
             cors::Reason::HeaderListTooLong => (Cause::HeaderListTooLong, None),
             cors::Reason::AllowedAny

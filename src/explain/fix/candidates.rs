@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::widening::{Widening, whole_policy};
 use crate::config::{Document, NewValue, Source};
 use crate::cors::Patterns;
+use crate::cors::fetch_names::is_response_header;
 use crate::domain::split_port;
 use crate::explain::cause::{Cause, RouteConfig, known_in_other_case, of_level, routes_of_host, routes_of_path};
 use crate::explain::fetch::Credentials;
@@ -104,6 +105,10 @@ impl FixContext<'_> {
             | Cause::OriginLost { .. }
             | Cause::OriginInvalid(_)
             | Cause::TlsInFront { .. }
+            | Cause::Navigation { .. }
+            | Cause::ResponseHeaders(_)
+            | Cause::Redirect(_)
+            | Cause::NotSwitched { .. }
             | Cause::HeaderListTooLong => Vec::new(),
         }
     }
@@ -178,7 +183,9 @@ impl FixContext<'_> {
         let mut keys = vec![("allow_origins", text(&self.last().origin))];
         let method = self.last().routed_method();
         keys.push(("allow_methods", text(&known_in_other_case(&method, std::iter::empty()).unwrap_or(method))));
-        let requested = self.simulation.steps.first()?.requested_headers();
+        let mut requested = self.simulation.last_steps().next()?.requested_headers();
+        // No page needs to send these.
+        requested.retain(|name| !is_response_header(name));
         if !requested.is_empty() {
             let names = requested.iter().map(|name| question.page_spelling(name)).collect();
             keys.push(("allow_headers", NewValue::List(names)));

@@ -125,7 +125,7 @@ fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> 
         };
         let fetch = Fetch {
             origin: &step.origin,
-            method: &question.method,
+            method: &step.routed_method(),
             headers: &headers,
             credentials: question.credentials,
         };

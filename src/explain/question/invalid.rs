@@ -17,12 +17,16 @@ pub struct InvalidQuestion {
 /// A part of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuestionPart {
+    /// The part of the page that makes the request.
+    Initiator,
     /// The page's origin.
     Origin,
     /// The URL that the page fetches.
     Url,
     /// The method.
     Method,
+    /// A request after the first.
+    Later,
     /// A request header that the page sets.
     Header,
     /// The credentials mode.
@@ -70,9 +74,11 @@ impl std::error::Error for InvalidQuestion {}
 impl fmt::Display for QuestionPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            QuestionPart::Initiator => "initiator",
             QuestionPart::Origin => "origin",
             QuestionPart::Url => "URL",
             QuestionPart::Method => "method",
+            QuestionPart::Later => "later request",
             QuestionPart::Header => "header",
             QuestionPart::Credentials => "credentials",
             QuestionPart::Reads => "header to read",

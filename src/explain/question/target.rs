@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::{InvalidQuestion, QuestionPart};
+use super::{Initiator, InvalidQuestion, QuestionPart};
 use crate::domain::{OwnOrigin, Scheme};
 
 /// The URL of a request.
@@ -18,7 +18,9 @@ pub(in crate::explain) struct Target {
 
 impl Target {
     /// Reads a URL as browsers do (URL standard): removes dot segments, default ports and the fragment.
-    pub(super) fn parse(text: &str) -> Result<Self, InvalidQuestion> {
+    ///
+    /// A WebSocket's URL has the scheme `ws` or `wss`, which stand for http and https here.
+    pub(super) fn parse(text: &str, initiator: Initiator) -> Result<Self, InvalidQuestion> {
         let invalid = |reason| InvalidQuestion::new(QuestionPart::Url, reason);
         let not_a_url = |why: &str| {
             invalid(format!("`{text}` is not a URL: {why}; write for example `https://api.example/orders`"))
@@ -30,6 +32,12 @@ impl Target {
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
+            "ws" if initiator == Initiator::WebSocket => Scheme::Http,
+            "wss" if initiator == Initiator::WebSocket => Scheme::Https,
+            "ws" | "wss" => {
+                let reason = format!("`{text}` is the URL of a WebSocket, and fetch() rejects it");
+                return Err(InvalidQuestion { instead: Some(QuestionPart::Initiator), ..invalid(reason) });
+            }
             _ => return Err(invalid(format!("`{text}` is neither http nor https; write `https://` and the rest"))),
         };
         // Fetch, "new Request", step 5.5.
@@ -37,21 +45,40 @@ impl Target {
             let reason = format!("`{text}` has a user part, and fetch() rejects it; remove the part before the `@`");
             return Err(invalid(reason));
         }
-        let host = match url.host() {
-            Some(Host::Domain(name)) => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(host @ Host::Ipv6(_)) => host.to_string(),
-            None => return Err(not_a_url("it has no host")),
+        Self::of(&url, scheme).ok_or_else(|| not_a_url("it has no host"))
+    }
+
+    /// The URL of a `Location` in a response to this URL, and whether it has a user part. None if it is not an http or
+    /// https URL.
+    pub(in crate::explain) fn join(&self, location: &str) -> Option<(Self, bool)> {
+        let next = Url::parse(&self.to_string()).ok()?.join(location).ok()?;
+        let scheme = match next.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
+        let has_user_part = !next.username().is_empty() || next.password().is_some();
+        Some((Self::of(&next, scheme)?, has_user_part))
+    }
+
+    fn of(url: &Url, scheme: Scheme) -> Option<Self> {
+        let host = match url.host()? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            host @ Host::Ipv6(_) => host.to_string(),
         };
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        Ok(Target { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
+        Some(Target { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
     }
 
-    /// The URL of a `Location` in a response to this URL; None if it is not an http or https URL.
-    pub(in crate::explain) fn join(&self, location: &str) -> Option<Self> {
-        let next = Url::parse(&self.to_string()).ok()?.join(location).ok()?;
-        Self::parse(next.as_str()).ok()
+    /// The URL as the page writes it: that of a WebSocket has a scheme of its own.
+    pub(in crate::explain) fn as_written(&self, initiator: Initiator) -> String {
+        let url = self.to_string();
+        match (initiator, url.strip_prefix("http")) {
+            (Initiator::WebSocket, Some(rest)) => format!("ws{rest}"),
+            _ => url,
+        }
     }
 
     /// The path, without its query.

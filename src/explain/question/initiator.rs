@@ -1,0 +1,124 @@
+//! The part of a page that makes a request. It decides about the request's mode, and about what the page can set.
+
+use crate::codes::coded_enum;
+
+coded_enum! {
+    /// The part of a page that makes a request. The code is the word for it on the command line.
+    pub enum Initiator {
+        /// `fetch()`, or `XMLHttpRequest` without upload listeners.
+        Fetch = "fetch",
+        /// `XMLHttpRequest` with a listener for the progress of an upload.
+        XhrUpload = "xhr-upload",
+        /// `fetch()` with `mode: 'no-cors'`, and elements without `crossorigin`.
+        NoCors = "no-cors",
+        /// `<img crossorigin>`; with credentials `crossorigin="use-credentials"`.
+        Image = "image",
+        /// `<script type="module">`, and its imports.
+        Module = "module",
+        /// `@font-face`
+        Font = "font",
+        /// `EventSource`; with credentials `withCredentials: true`.
+        EventSource = "eventsource",
+        /// `WebSocket`
+        WebSocket = "websocket",
+        /// A link, a form, or the address bar.
+        Navigation = "navigation",
+    }
+}
+
+/// Fetch, "request mode".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::explain) enum Mode {
+    Cors,
+    NoCors,
+    WebSocket,
+    Navigate,
+}
+
+impl Initiator {
+    pub(in crate::explain) fn mode(self) -> Mode {
+        match self {
+            Initiator::Fetch
+            | Initiator::XhrUpload
+            | Initiator::Image
+            | Initiator::Module
+            | Initiator::Font
+            | Initiator::EventSource => Mode::Cors,
+            Initiator::NoCors => Mode::NoCors,
+            Initiator::WebSocket => Mode::WebSocket,
+            Initiator::Navigation => Mode::Navigate,
+        }
+    }
+
+    /// The initiator of a recorded request, from its `Sec-Fetch-Mode` (Fetch Metadata section 2.2).
+    pub(crate) fn of_mode(mode: Option<&str>) -> Self {
+        match mode {
+            Some("navigate") => Initiator::Navigation,
+            Some("websocket") => Initiator::WebSocket,
+            Some("no-cors") => Initiator::NoCors,
+            _ => Initiator::Fetch,
+        }
+    }
+
+    /// One line for the help of the command line.
+    pub fn description(self) -> &'static str {
+        match self {
+            Initiator::Fetch => "`fetch()`, or XMLHttpRequest without upload listeners",
+            Initiator::XhrUpload => "XMLHttpRequest with upload listeners: always a preflight",
+            Initiator::NoCors => "`fetch()` with `mode: 'no-cors'`, or an element without `crossorigin`",
+            Initiator::Image => "`<img crossorigin>`",
+            Initiator::Module => "`<script type=module>`",
+            Initiator::Font => "`@font-face`",
+            Initiator::EventSource => "`EventSource`",
+            Initiator::WebSocket => "`WebSocket`: no CORS, but the Origin is always sent",
+            Initiator::Navigation => "a link or a form: no CORS",
+        }
+    }
+
+    /// The initiator behind a request: `GET https://api.example/a with <img crossorigin>`. Empty for the default.
+    pub(in crate::explain) fn phrase(self) -> &'static str {
+        match self {
+            Initiator::Fetch => "",
+            Initiator::XhrUpload => " with upload listeners",
+            Initiator::NoCors => " with `mode: no-cors`",
+            Initiator::Image => " with `<img crossorigin>`",
+            Initiator::Module => " with `<script type=module>`",
+            Initiator::Font => " with `@font-face`",
+            Initiator::EventSource => " with `EventSource`",
+            Initiator::WebSocket => " with `WebSocket`",
+            Initiator::Navigation => " by a navigation",
+        }
+    }
+
+    /// The initiator in the messages of the browser's console.
+    pub(in crate::explain) fn in_console(self) -> &'static str {
+        match self {
+            Initiator::Fetch => "fetch",
+            Initiator::XhrUpload => "XMLHttpRequest",
+            Initiator::Image => "image",
+            Initiator::Module => "script",
+            Initiator::Font => "font",
+            Initiator::NoCors | Initiator::EventSource => "resource",
+            Initiator::WebSocket => "WebSocket",
+            Initiator::Navigation => "page",
+        }
+    }
+
+    /// The methods that the page can choose; empty for any that `fetch()` accepts.
+    pub(super) fn methods(self) -> &'static [&'static str] {
+        match self {
+            Initiator::Fetch | Initiator::XhrUpload => &[],
+            // Fetch, "new Request", step 31.1: no-cors needs a CORS-safelisted method.
+            Initiator::NoCors => &["GET", "HEAD", "POST"],
+            Initiator::Navigation => &["GET", "POST"],
+            Initiator::Image | Initiator::Module | Initiator::Font | Initiator::EventSource | Initiator::WebSocket => {
+                &["GET"]
+            }
+        }
+    }
+
+    /// Whether the page can read headers of the response.
+    pub(super) fn reads_headers(self) -> bool {
+        matches!(self, Initiator::Fetch | Initiator::XhrUpload)
+    }
+}
