@@ -12,6 +12,7 @@ mod attempts;
 mod early_response;
 mod ignored_fields;
 mod request;
+mod request_config;
 mod response;
 mod timeouts;
 mod timing;
@@ -39,6 +40,7 @@ use self::request::{
     RemoteInfo, authority_and_target, change_headers, has_length_without_body, join_cookies, origin_form,
     remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
+use self::request_config::RequestConfig;
 use self::response::{
     end_with_header, local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop,
 };
@@ -47,13 +49,12 @@ use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
 use crate::decide::Action;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
-use crate::live::{Generation, Live};
+use crate::live::Live;
 use crate::logging::quoted;
 use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{MethodClass, Recorder, RequestLine, RequestRecord, UpstreamAttempt};
-use crate::snapshot::Route;
 use crate::upstream::{Endpoint, RunningUpstream};
 
 /// The proxy application.
@@ -79,11 +80,7 @@ pub(crate) struct Ctx {
 /// What `request_filter` found out about a request.
 struct DecidedRequest {
     /// The configuration that was live then. Later hooks use it too, whatever is live by then.
-    generation: Arc<Generation>,
-    /// The route's position in the snapshot.
-    route: Option<u32>,
-    /// Whether the request is forwarded. If so, it has a route.
-    forwarded: bool,
+    config: RequestConfig,
     edits: Edits,
     remote: RemoteInfo,
     id: RequestId,
@@ -184,7 +181,9 @@ impl ProxyHttp for Gateway {
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
         let underscores = generation.snapshot.underscores_in_headers();
-        ctx.request = Some(DecidedRequest { route, forwarded, edits: verdict.edits, generation, remote, id });
+        let edits = verdict.edits;
+        let config = RequestConfig::Complete { generation, route, forwarded };
+        ctx.request = Some(DecidedRequest { config, edits, remote, id });
         let Some(reply) = reply else {
             let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
             if dropped > 0
@@ -192,9 +191,8 @@ impl ProxyHttp for Gateway {
             {
                 client.counts().dropped_fields.add(dropped as u64);
             }
-            if let Some((route, generation)) = ctx.forwarded_route() {
-                let timeouts = &generation.upstream(route.upstream).settings().timeouts;
-                timeouts::on_forward(session.as_downstream_mut(), generation.snapshot.limits(), timeouts);
+            if let Some((config, upstream)) = ctx.forwarded() {
+                timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
             }
             return Ok(false);
         };
@@ -275,7 +273,8 @@ impl ProxyHttp for Gateway {
         if let Some((attempts, upstream, _)) = ctx.attempt_parts() {
             attempts.check_version(upstream, session.as_downstream(), upstream_request.version)?;
         }
-        let prefix = ctx.forwarded_route().and_then(|(route, _)| route.strip_prefix.as_deref());
+        let route = ctx.request.as_ref().and_then(|request| request.config.forwarded_route());
+        let prefix = route.and_then(|route| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(upstream_request, prefix) {
             upstream_request.set_raw_path(&target)?;
         }
@@ -310,7 +309,7 @@ impl ProxyHttp for Gateway {
             *body = None;
         }
         let Some(request) = &ctx.request else { return Ok(()) };
-        let limits = request.generation.snapshot.limits();
+        let limits = request.config.limits();
         // The data of a WebSocket is no request body.
         if !session.was_upgraded() {
             ctx.body.add(body.as_ref().map_or(0, Bytes::len), limits)?;
@@ -365,17 +364,19 @@ impl ProxyHttp for Gateway {
                 response.remove_header("transfer-encoding");
                 session.set_keepalive(None);
             }
-            if let Some((route, generation)) = ctx.forwarded_route() {
+            if let Some((config, upstream)) = ctx.forwarded() {
                 if response.status == StatusCode::SWITCHING_PROTOCOLS {
-                    let timeouts = &generation.upstream(route.upstream).settings().timeouts;
-                    timeouts::on_websocket(session.as_downstream_mut(), timeouts);
+                    timeouts::on_websocket(session.as_downstream_mut(), &upstream.settings().timeouts);
                 } else {
-                    timeouts::on_response(session.as_downstream(), generation.snapshot.limits());
+                    timeouts::on_response(session.as_downstream(), config.limits());
                     // An upgrade that the upstream refused has no deadline any more, unless `timeouts.total` is set.
                     watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
                 }
             }
             ctx.edit(response);
+            if let Some(request) = &mut ctx.request {
+                request.config.reduce();
+            }
         }
         Ok(())
     }
@@ -390,10 +391,8 @@ impl ProxyHttp for Gateway {
         let failed = FailToProxy { error_code, can_reuse_downstream: false };
         let Some(kind) = kind else { return failed };
         let status = kind.status();
-        let upstream = ctx
-            .forwarded_route()
-            .map(|(route, generation)| (&route.name, &generation.upstream(route.upstream).settings().name));
-        if let Some((route, upstream)) = upstream.filter(|_| status.is_server_error()) {
+        if let Some((config, upstream)) = ctx.forwarded().filter(|_| status.is_server_error()) {
+            let (route, upstream) = (config.route_name().unwrap_or("-"), &upstream.settings().name);
             match session.response_written() {
                 Some(_) => log::warn!("response cut route={route} upstream={upstream} error={}", quoted(why)),
                 None => {
@@ -430,9 +429,7 @@ impl ProxyHttp for Gateway {
         Self::CTX: Send + Sync,
     {
         self.record(session, e, ctx);
-        let http2 = ctx
-            .forwarded_route()
-            .is_some_and(|(route, generation)| generation.upstream(route.upstream).settings().http2);
+        let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
         // Without an error the response is complete.
         if http2 && e.is_none() {
             early_response::finish_connection(session).await;
@@ -459,18 +456,16 @@ impl ProxyHttp for Gateway {
 // === impl Ctx ===
 
 impl Ctx {
-    /// The route of a forwarded request, and its configuration.
-    fn forwarded_route(&self) -> Option<(&Route, &Generation)> {
-        let request = self.request.as_ref().filter(|request| request.forwarded)?;
-        Some((request.generation.snapshot.route(request.route?), &request.generation))
+    /// The configuration and the upstream of a forwarded request.
+    fn forwarded(&self) -> Option<(&RequestConfig, &RunningUpstream)> {
+        let config = &self.request.as_ref()?.config;
+        Some((config, config.upstream()?))
     }
 
     /// What the methods of [`Attempts`] need for a forwarded request: the attempts, the upstream, the client's address.
     fn attempt_parts(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
-        let DecidedRequest { generation, route, remote, .. } =
-            self.request.as_ref().filter(|request| request.forwarded)?;
-        let upstream = generation.upstream(generation.snapshot.route((*route)?).upstream);
-        Some((&mut self.attempts, upstream, remote.client))
+        let request = self.request.as_ref()?;
+        Some((&mut self.attempts, request.config.upstream()?, request.remote.client))
     }
 
     /// Records the request, once, when it has ended. `line` is None if the session is gone.
@@ -482,17 +477,17 @@ impl Ctx {
         failure: Option<&str>,
     ) {
         let (Some(request), Some(finished)) = (&self.request, self.timing.finish()) else { return };
-        let upstream = self.forwarded_route().map(|(route, generation)| UpstreamAttempt {
-            name: &generation.upstream(route.upstream).settings().name,
+        let upstream = self.forwarded().map(|(_, upstream)| UpstreamAttempt {
+            name: &upstream.settings().name,
             address: self.attempts.last().map(Endpoint::address),
             duration: finished.upstream_took,
             attempts: finished.attempts,
         });
         self.recorder.record(
-            request.generation.route_metrics(),
+            request.config.metrics(),
             &RequestRecord {
-                generation: request.generation.number,
-                route: request.route.map(|route| (route, request.generation.snapshot.route(route))),
+                generation: request.config.number(),
+                route: request.config.route_name(),
                 kind: finished.kind,
                 outcome: finished.outcome,
                 refused: finished.refused,

@@ -37,7 +37,7 @@ use crate::terminal::Paint;
 pub struct Live {
     source: ConfigSource,
     current: ArcSwap<Generation>,
-    /// Previous generations that running requests may still use.
+    /// Previous generations that requests may still use, until their responses begin.
     retired: Mutex<Vec<Arc<Generation>>>,
     /// Settings that the process was started with.
     started: StartupSettings,
@@ -198,14 +198,18 @@ impl Live {
     /// Frees the retired generations that no request uses. Returns true if some are still used. Without this, the last
     /// request of a generation would free it, which takes long for 100,000 routes.
     pub fn free_retired(&self) -> bool {
-        // A generation that only this list refers to cannot get new users.
-        let retired = std::mem::take(&mut *self.lock_retired());
-        let (unused, used): (Vec<_>, Vec<_>) =
-            retired.into_iter().partition(|generation| Arc::strong_count(generation) == 1);
+        let unused: Vec<_> = {
+            let mut retired = self.lock_retired();
+            // A generation that only this list refers to cannot get new users.
+            retired.extract_if(.., |generation| Arc::strong_count(generation) == 1).collect()
+        };
         drop(unused);
-        let mut retired = self.lock_retired();
-        retired.extend(used);
-        !retired.is_empty()
+        !self.lock_retired().is_empty()
+    }
+
+    /// Number of retired generations in memory.
+    pub(crate) fn retired(&self) -> usize {
+        self.lock_retired().len()
     }
 
     /// Polls the files of the last reload. Blocks on the file system, and while a reload runs.

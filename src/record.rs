@@ -19,14 +19,14 @@ use http::{HeaderMap, Method, StatusCode, Version};
 pub use self::access_log::AccessLogger;
 pub(crate) use self::refusals::{CUT, Refusals, RefusedRequest};
 pub use self::route_metrics::MethodClass;
-pub(crate) use self::route_metrics::RouteMetricsTable;
 pub(crate) use self::route_metrics::StatusClass;
+pub(crate) use self::route_metrics::{RouteMetricsTable, RouteSlot};
 
 use crate::cors::Scheme;
 use crate::decide::{RequestKind, RequestOutcome};
 use crate::domain::OwnOrigin;
 use crate::record::request_id::RequestId;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// Records the requests of the process.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ pub(crate) struct Running(AtomicUsize);
 pub struct RequestRecord<'a> {
     /// Number of the configuration generation that served the request.
     pub generation: u64,
-    /// Route, and its position in the snapshot. None if the request was refused before a route was chosen.
-    pub route: Option<(u32, &'a Route)>,
+    /// Name of the route. None if the request was refused before a route was chosen.
+    pub route: Option<&'a str>,
     /// Preflight or actual request.
     pub kind: RequestKind,
     /// Reason of the CORS decision, or why the request was refused before one.
@@ -125,8 +125,8 @@ impl Recorder {
         self.has_admin
     }
 
-    /// Records a request that has ended. Call it once per request, with the metrics of the request's generation.
-    pub fn record(&self, route_metrics: &RouteMetricsTable, record: &RequestRecord<'_>) {
+    /// Records a request that has ended. Call it once per request, with the metrics of its route in its configuration.
+    pub fn record(&self, route_metrics: &RouteSlot, record: &RequestRecord<'_>) {
         if self.has_admin {
             route_metrics.count(record);
             if record.refused {

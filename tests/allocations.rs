@@ -223,7 +223,7 @@ services:
     let id = RequestIds::new().of(&HeaderMap::new());
     let record = RequestRecord {
         generation: generation.number,
-        route: Some((0, generation.snapshot.route(0))),
+        route: Some("api/all"),
         kind: RequestKind::Actual,
         outcome: decide::RequestOutcome::Cors(Reason::NoPolicy),
         refused: false,
@@ -249,12 +249,13 @@ services:
         upstream: None,
         ..record
     };
-    for record in [record, without_route] {
-        recorder.record(generation.route_metrics(), &record);
-        let allocated = measure(|| (0..100).for_each(|_| recorder.record(generation.route_metrics(), &record)));
+    for (record, route) in [(record, Some(0)), (without_route, None)] {
+        let slot = generation.route_metrics().slot(route);
+        recorder.record(slot, &record);
+        let allocated = measure(|| (0..100).for_each(|_| recorder.record(slot, &record)));
         assert_eq!(allocated.count_total, 0, "{}", record.outcome.code());
     }
-    let route_metrics = generation.route_metrics().all(generation.snapshot.routes());
+    let route_metrics = generation.route_metrics().all();
     let counted: Vec<u64> = route_metrics.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
     assert_eq!(counted, [101, 101]);
 }
@@ -284,7 +285,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         let id = RequestIds::new().of(&asked.headers);
         let record = RequestRecord {
             generation: generation.number,
-            route: Some((0, generation.snapshot.route(0))),
+            route: Some("api/all"),
             kind: RequestKind::Actual,
             outcome: decide::RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused,

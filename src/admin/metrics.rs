@@ -169,6 +169,11 @@ const RESTART_REQUIRED: Family = gauge(
 );
 const GENERATION: Family =
     gauge("corsgate_config_generation", &[], "Number of the active configuration; 1 at the start.");
+const RETAINED: Family = gauge(
+    "corsgate_config_generations_retained",
+    &[],
+    "Replaced configurations that are still in memory, because a request has no response yet.",
+);
 const CONFIG_READ: Family =
     gauge("corsgate_config_last_reload_success_timestamp_seconds", &[], "When the active configuration was read.");
 const CONFIG_INFO: Family =
@@ -176,7 +181,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 33] = [
+pub const FAMILIES: [&Family; 34] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -207,6 +212,7 @@ pub const FAMILIES: [&Family; 33] = [
     &LAST_REFUSED,
     &RESTART_REQUIRED,
     &GENERATION,
+    &RETAINED,
     &CONFIG_READ,
     &CONFIG_INFO,
     &BUILD_INFO,
@@ -239,7 +245,7 @@ impl Metrics {
     }
 
     fn requests(&self, generation: &Generation, page: &mut Page) -> prometheus::Result<()> {
-        let all = generation.route_metrics().all(generation.snapshot.routes());
+        let all = generation.route_metrics().all();
         page.write(&REQUESTS, |series| {
             for (service, route, metrics) in &all {
                 for (method, by_status) in MethodClass::ALL.iter().zip(&metrics.requests) {
@@ -335,6 +341,7 @@ impl Metrics {
         page.write(&LAST_REFUSED, |series| series.value(&[], reloads.last_refused.load(Ordering::Relaxed)))?;
         page.write(&RESTART_REQUIRED, |series| series.value(&[], u64::from(!self.live.needs_restart().is_empty())))?;
         page.write(&GENERATION, |series| series.value(&[], generation.number))?;
+        page.write(&RETAINED, |series| series.value(&[], self.live.retired() as u64))?;
         page.write(&CONFIG_READ, |series| series.value(&[], seconds(generation.written.read)))?;
         page.write(&CONFIG_INFO, |series| series.value(&[&generation.written.hash], true))?;
         page.write(&BUILD_INFO, |series| series.value(&[env!("CARGO_PKG_VERSION")], true))

@@ -11,7 +11,8 @@ use crate::snapshot::{Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::RunningUpstream;
 
-/// One loaded configuration and its running parts. A request uses the generation that it began with until its end.
+/// One loaded configuration and its running parts. A request uses the generation that it began with, and keeps it in
+/// memory until its response begins.
 #[derive(Debug)]
 pub struct Generation {
     /// 1 for the first configuration of the process; each applied reload adds 1.
@@ -54,8 +55,7 @@ impl Generation {
             .collect();
         let names: HashSet<&str> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
         let names = names.into_iter().map(Arc::from).collect();
-        let route_metrics =
-            RouteMetricsTable::new(snapshot.routes(), old.map(|old| (old.snapshot.routes(), &old.route_metrics)));
+        let route_metrics = RouteMetricsTable::new(snapshot.routes(), old.map(|old| &old.route_metrics));
         Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics })
     }
 
@@ -94,7 +94,7 @@ impl Generation {
     }
 
     /// Running upstream of the snapshot.
-    pub(crate) fn upstream(&self, id: UpstreamId) -> &RunningUpstream {
+    pub(crate) fn upstream(&self, id: UpstreamId) -> &Arc<RunningUpstream> {
         &self.upstreams[id.0]
     }
 

@@ -127,7 +127,7 @@ impl Refusals {
             fetch_mode: fields(asked.headers, &SEC_FETCH_MODE, 16),
             kind: record.kind,
             code: record.outcome.code(),
-            route: record.route.map(|(_, route)| route.name.to_string()),
+            route: record.route.map(ToOwned::to_owned),
             status: record.status.map(|status| status.as_u16()),
         };
         // Made before the lock is taken: the lock is held only to store it.

@@ -2,7 +2,7 @@
 //!
 //! The metrics of a route are allocated by its first request and found by the position of the route, so counting
 //! neither waits nor allocates. They belong to the name of the route: a reload that keeps the name keeps the counters,
-//! and they are freed with the last generation that has the route.
+//! and they are freed with the last generation that has the route and its last request.
 
 use std::sync::Arc;
 
@@ -24,13 +24,18 @@ const UNROUTED: &str = "-/-";
 #[derive(Debug)]
 pub struct RouteMetricsTable {
     /// By the position of the route. Routes with the same name share one slot.
-    routes: Vec<Arc<Slot>>,
+    routes: Vec<Arc<RouteSlot>>,
     /// Requests that were refused before a route was chosen.
-    unrouted: Arc<Slot>,
+    unrouted: Arc<RouteSlot>,
 }
 
-/// Empty until the first request.
-type Slot = OnceBox<RouteMetrics>;
+/// Name and metrics of one route. The part of the configuration that a request needs until its end.
+#[derive(Debug)]
+pub struct RouteSlot {
+    name: Box<str>,
+    /// Empty until the first request.
+    metrics: OnceBox<RouteMetrics>,
+}
 
 /// Metrics of one route.
 #[derive(Debug, Default)]
@@ -96,36 +101,31 @@ coded_enum! {
 // === impl RouteMetricsTable ===
 
 impl RouteMetricsTable {
-    /// Metrics for `routes`. `before`: the routes and metrics of the previous generation, whose counters continue.
-    pub(crate) fn new(routes: &[Route], before: Option<(&[Route], &RouteMetricsTable)>) -> Self {
-        let mut by_name: HashMap<&str, Arc<Slot>> = HashMap::with_capacity(routes.len());
-        if let Some((routes, route_metrics)) = before {
-            by_name.insert(UNROUTED, route_metrics.unrouted.clone());
-            by_name.extend(routes.iter().map(|route| &*route.name).zip(route_metrics.routes.iter().cloned()));
-        }
-        let mut slot = |name| by_name.entry(name).or_default().clone();
-        RouteMetricsTable { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&route.name)).collect() }
+    /// Metrics for `routes`. `before`: the metrics of the previous generation, whose counters continue.
+    pub(crate) fn new(routes: &[Route], before: Option<&RouteMetricsTable>) -> Self {
+        let mut by_name: HashMap<&str, Arc<RouteSlot>> = HashMap::with_capacity(routes.len());
+        let slots = before.iter().flat_map(|before| before.routes.iter().chain([&before.unrouted]));
+        by_name.extend(slots.map(|slot| (&*slot.name, slot.clone())));
+        let mut slot = |name| by_name.entry(name).or_insert_with(|| RouteSlot::new(name)).clone();
+        RouteMetricsTable { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&*route.name)).collect() }
     }
 
-    pub(crate) fn count(&self, record: &RequestRecord<'_>) {
-        let route = record.route.and_then(|(index, _)| self.routes.get(index as usize));
-        route.unwrap_or(&self.unrouted).get_or_init(Box::default).count(record);
+    /// Name and metrics of the route at this position. None: of requests without a route.
+    pub fn slot(&self, route: Option<u32>) -> &Arc<RouteSlot> {
+        route.and_then(|route| self.routes.get(route as usize)).unwrap_or(&self.unrouted)
     }
 
     /// Metrics of the route at this position. None before its first request.
     pub(crate) fn of(&self, route: usize) -> Option<&RouteMetrics> {
-        self.routes.get(route)?.get()
+        self.routes.get(route)?.metrics.get()
     }
 
-    /// Service, route and metrics, each name once, without routes that had no request. `routes` are the routes that the
-    /// table was created for.
-    pub fn all<'a>(&'a self, routes: &'a [Route]) -> Vec<(&'a str, &'a str, &'a RouteMetrics)> {
-        let unrouted = (UNROUTED, &self.unrouted);
-        let routes = routes.iter().map(|route| &*route.name).zip(&self.routes);
+    /// Service, route and metrics, each name once, without routes that had no request.
+    pub fn all(&self) -> Vec<(&str, &str, &RouteMetrics)> {
         let mut seen = HashSet::new();
-        let counted = std::iter::once(unrouted).chain(routes).filter_map(|(name, slot)| {
-            let metrics = slot.get().filter(|_| seen.insert(Arc::as_ptr(slot)))?;
-            let (service, route) = labels(name);
+        let counted = std::iter::once(&self.unrouted).chain(&self.routes).filter_map(|slot| {
+            let metrics = slot.metrics.get().filter(|_| seen.insert(Arc::as_ptr(slot)))?;
+            let (service, route) = labels(&slot.name);
             Some((service, route, metrics))
         });
         counted.collect()
@@ -138,7 +138,22 @@ fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, "*"))
 }
 
-// === impl RouteMetrics ===
+// === impl RouteSlot, RouteMetrics ===
+
+impl RouteSlot {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(RouteSlot { name: name.into(), metrics: OnceBox::new() })
+    }
+
+    /// Name of the route.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn count(&self, record: &RequestRecord<'_>) {
+        self.metrics.get_or_init(Box::default).count(record);
+    }
+}
 
 impl RouteMetrics {
     /// Number of all requests.
@@ -218,11 +233,11 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     }
 
     fn send(route_metrics: &RouteMetricsTable, route: usize) {
-        route_metrics.routes[route].get_or_init(Box::default).body_bytes.add(1);
+        route_metrics.routes[route].metrics.get_or_init(Box::default).body_bytes.add(1);
     }
 
-    fn sent(snapshot: &Snapshot, route_metrics: &RouteMetricsTable) -> Vec<(String, u64)> {
-        let all = route_metrics.all(snapshot.routes());
+    fn sent(route_metrics: &RouteMetricsTable) -> Vec<(String, u64)> {
+        let all = route_metrics.all();
         all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.body_bytes.get())).collect()
     }
 
@@ -231,26 +246,24 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         let (old, new) = (snapshot(&["a", "b", "c"]), snapshot(&["new", "c", "a"]));
         let before = RouteMetricsTable::new(old.routes(), None);
         (0..3).for_each(|route| send(&before, route));
-        let after = RouteMetricsTable::new(new.routes(), Some((old.routes(), &before)));
-        assert_eq!(sent(&new, &after), [("c".into(), 1), ("a".into(), 1)]);
+        let after = RouteMetricsTable::new(new.routes(), Some(&before));
+        assert_eq!(sent(&after), [("c".into(), 1), ("a".into(), 1)]);
         // A request that began before the reload may end after it, even the first request of its route.
         let last = snapshot(&["new", "a"]);
-        let latest = RouteMetricsTable::new(last.routes(), Some((new.routes(), &after)));
+        let latest = RouteMetricsTable::new(last.routes(), Some(&after));
         send(&before, 0);
         send(&after, 0);
-        assert_eq!(sent(&last, &latest), [("new".into(), 1), ("a".into(), 2)]);
+        assert_eq!(sent(&latest), [("new".into(), 1), ("a".into(), 2)]);
     }
 
     #[test]
     fn metrics_of_removed_routes_are_freed() {
-        let mut routes = snapshot(&["r0"]);
-        let mut route_metrics = RouteMetricsTable::new(routes.routes(), None);
+        let mut route_metrics = RouteMetricsTable::new(snapshot(&["r0"]).routes(), None);
         for n in 1..100 {
             send(&route_metrics, 0);
             let gone = Arc::downgrade(&route_metrics.routes[0]);
             let next = snapshot(&[&format!("r{n}")]);
-            route_metrics = RouteMetricsTable::new(next.routes(), Some((routes.routes(), &route_metrics)));
-            routes = next;
+            route_metrics = RouteMetricsTable::new(next.routes(), Some(&route_metrics));
             assert!(gone.upgrade().is_none());
         }
     }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
-use crate::support::client::Connection;
+use crate::support::client::{Connection, fetch};
 use crate::support::gateway::Gateway;
 use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Reply, Upstream};
@@ -69,6 +69,59 @@ fn a_websocket_survives_fifty_reloads() {
     gateway.wait_for_log("reloaded generation=52\n");
     echo(&mut socket, "still there");
     assert_eq!(upstream.hits(), 1);
+}
+
+/// With a new configuration every minute and WebSockets that last for days, the memory would have no bound.
+#[test]
+fn long_responses_keep_no_configuration_in_memory() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/socket" => Reply::echo(),
+        _ => Reply::new(200).header("Content-Length", "100").body("begin"),
+    });
+    let config = |n: u32| {
+        let text = config(upstream.address(), "", &format!("https://app{n}.test"));
+        text.replacen("\nlimits:", "\nadmin: { address: \"{admin}\" }\naccess_log: { to: access.log }\nlimits:", 1)
+    };
+    let gateway = Gateway::start(&config(1));
+    let mut socket = open(&gateway);
+    let mut stream = Connection::open(gateway.address()).unwrap();
+    stream.send(b"GET /stream HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    stream.receive("HTTP/1.1 200".len()).unwrap();
+    for generation in 2..=6 {
+        gateway.reload_with(&config(generation));
+        gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
+    }
+    let metrics = || fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]).text().to_owned();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !metrics().contains("corsgate_config_generations_retained 0\n") {
+        assert!(Instant::now() < end, "{}", metrics());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(metrics().contains("corsgate_requests_in_flight 2\n"), "{}", metrics());
+
+    // The records of both requests are complete.
+    echo(&mut socket, "still there");
+    drop((socket, stream));
+    let log = || std::fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
+    while log().lines().count() < 2 {
+        assert!(Instant::now() < end, "{}", log());
+        thread::sleep(Duration::from_millis(20));
+    }
+    for (path, status) in [("/socket", 101), ("/stream", 200)] {
+        let line = log().lines().find(|line| line.contains(path)).unwrap().to_owned();
+        for field in [format!("\"status\":{status},"), "\"route\":\"api\"".into(), "\"upstream\":\"api\"".into()] {
+            assert!(line.contains(&field), "no {field} in {line}");
+        }
+        assert!(line.contains("\"generation\":1}"), "{line}");
+    }
+    let counted = metrics();
+    for status in ["1xx", "2xx"] {
+        let series =
+            format!("corsgate_requests_total{{method=\"GET\",route=\"*\",service=\"api\",status=\"{status}\"}} 1\n");
+        let sorted =
+            format!("corsgate_requests_total{{service=\"api\",route=\"*\",method=\"GET\",status=\"{status}\"}} 1\n");
+        assert!(counted.contains(&series) || counted.contains(&sorted), "{counted}");
+    }
 }
 
 #[test]

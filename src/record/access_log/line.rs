@@ -80,7 +80,7 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     object.number("status", record.status.map(|status| status.as_u16().into()));
     object.number("bytes", Some(record.body_bytes as u64));
     object.millis("duration_ms", Some(record.duration));
-    object.string("route", record.route.map(|(_, route)| route.name.as_bytes()), max::NAME);
+    object.string("route", record.route.map(str::as_bytes), max::NAME);
     object.plain("cors", Some(record.kind.code()));
     object.strings("origin", header(header::ORIGIN), max::ORIGIN);
     object.plain("reason", Some(record.outcome.code()));
@@ -180,7 +180,7 @@ fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     escape(out, host, max::HOST, style);
     escape(out, path, max::PATH, style);
     out.push(b' ');
-    escape(out, record.route.map_or(b"-", |(_, route)| route.name.as_bytes()), max::NAME, style);
+    escape(out, record.route.map_or(b"-", str::as_bytes), max::NAME, style);
     out.push(b' ');
     show_within(out, format_args!("{}", record.id), max::ID);
     let mut origins = asked.into_iter().flat_map(|asked| values(asked.headers, header::ORIGIN));
@@ -444,7 +444,7 @@ mod tests {
         let id = RequestId::Own(*b"0123456789abcdef", 1);
         let record = RequestRecord {
             generation: 1,
-            route: Some((0, SNAPSHOT.route(0))),
+            route: Some(&SNAPSHOT.route(0).name),
             kind: RequestKind::Actual,
             outcome: RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused: true,
