@@ -46,8 +46,6 @@ const MAX_ATTEMPTS: usize = 22;
 const IDLE_CONNECTIONS: usize = 1024;
 /// Maximum time that the exit waits for queued access log lines.
 const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for which Pingora waits for the sockets of the running process.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Why the process could not start.
 #[derive(Debug)]
@@ -102,14 +100,15 @@ pub(crate) fn serve_with(
                 check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
             }
         }
-        (Sockets::Inherited, Ok(socket)) if handover::is_waiting_at(socket) => {
+        // If it is not known, the start goes on: at worst, Pingora reports that nothing was handed over.
+        (Sockets::Inherited, Ok(socket)) if handover::is_waiting_at(socket).unwrap_or(false) => {
             return Err(StartError::Upgrade(format!("another process already waits at {}", socket.display())));
         }
         (Sockets::Inherited, Ok(socket)) => {
             log::info!(
                 "waiting for listening sockets, send SIGQUIT to the running process socket={} timeout={:?}",
                 quoted(socket.display()),
-                UPGRADE_TIMEOUT
+                handover::UPGRADE_TIMEOUT
             );
         }
         (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
@@ -132,7 +131,12 @@ pub(crate) fn serve_with(
     };
     let options = Opt { upgrade: sockets == Sockets::Inherited, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(options, conf);
+    let timeout = match (sockets, &upgrade) {
+        (Sockets::Inherited, Ok(socket)) => Some(handover::explain_timeout(socket.clone())),
+        _ => None,
+    };
     server.bootstrap();
+    drop(timeout);
 
     let recorder = Arc::new(Recorder::new(fixed.admin.is_some(), live.access_log().clone()));
     let access_log = live.access_log().clone();

@@ -5,15 +5,37 @@
 //! be able to write to its directory.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::logging::quoted;
+
+/// Time for which Pingora waits for the sockets of the running process.
+pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Longest path of a Unix socket on Linux, in bytes. Pingora panics at a longer one.
+const MAX_PATH: usize = 107;
 
 /// Path of the socket: the configured path, else a file in `RUNTIME_DIRECTORY`, else a file in a private directory
 /// below the temporary directory of the system.
 pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
+    let path = choose_path(configured, config)?;
+    match path.as_os_str().len() {
+        0..=MAX_PATH => Ok(path),
+        length => Err(io::Error::other(format!(
+            "the path of the upgrade socket has {length} bytes, more than {MAX_PATH}: {}; set a shorter server.upgrade_socket",
+            path.display()
+        ))),
+    }
+}
+
+fn choose_path(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     if let Some(path) = configured {
         let path = PathBuf::from(path);
@@ -29,17 +51,36 @@ pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<Path
     }
     let directory = std::env::temp_dir().join(format!("corsgate-{user}"));
     create_private(&directory, user)?;
-    // A user may run several instances with different files. The old and the new process of an instance have the same.
-    let mut name = DefaultHasher::new();
     // Symbolic links are not resolved: a new release often changes the target.
-    std::path::absolute(config).unwrap_or_else(|_| config.to_owned()).hash(&mut name);
-    Ok(directory.join(format!("{:016x}.sock", name.finish())))
+    let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    Ok(directory.join(file_name(&config)))
 }
 
-/// True if a process waits on the socket. Does not connect, because the process would take that for the handover.
-pub(crate) fn is_waiting_at(socket: &Path) -> bool {
+/// File name of the socket for a configuration file. A user may run several instances with different files. The old and
+/// the new process of an instance have the same file, but are different programs: the hash must not change with the
+/// version of Rust or of corsgate.
+fn file_name(config: &Path) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, config.as_os_str().as_bytes());
+    let mut name = String::new();
+    for byte in &hash.as_ref()[..8] {
+        // Writing to a text cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name + ".sock"
+}
+
+/// Whether a process waits on the socket. Does not connect, because the process would take that for the handover. An
+/// error means that it is not known, for example because /proc is not readable.
+pub(crate) fn is_waiting_at(socket: &Path) -> io::Result<bool> {
+    const TABLE: &str = "/proc/net/unix";
+    // Not `read_to_string`: the name of another socket need not be UTF-8.
+    let table = fs::read(TABLE).map_err(|error| io::Error::other(format!("{TABLE}: {error}")))?;
+    Ok(is_accepting(&String::from_utf8_lossy(&table), socket))
+}
+
+/// Looks for a listening socket in the text of /proc/net/unix.
+fn is_accepting(table: &str, socket: &Path) -> bool {
     const ACCEPTS: u32 = 0x0001_0000;
-    let Ok(table) = fs::read_to_string("/proc/net/unix") else { return true };
     table.lines().skip(1).any(|line| {
         // Number, references, protocol, flags, type, state and inode. The rest of the line is the path, which may have
         // spaces.
@@ -48,6 +89,24 @@ pub(crate) fn is_waiting_at(socket: &Path) -> bool {
         let path = line.find('/').map(|begin| OsStr::new(&line[begin..]));
         flags.is_some_and(|flags| flags & ACCEPTS != 0) && path == Some(socket.as_os_str())
     })
+}
+
+/// Logs an error if the returned value is not dropped shortly before Pingora gives up waiting for the sockets. Pingora
+/// then ends the process without a reason.
+pub(super) fn explain_timeout(socket: PathBuf) -> Sender<std::convert::Infallible> {
+    const MARGIN: Duration = Duration::from_millis(500);
+    let (received, waiting) = channel();
+    let wait = move || {
+        if waiting.recv_timeout(UPGRADE_TIMEOUT.saturating_sub(MARGIN)) == Err(RecvTimeoutError::Timeout) {
+            log::error!(
+                "no process has handed over its listening sockets, exiting: send SIGQUIT to the running process within {UPGRADE_TIMEOUT:?}, which must have the same configuration file; if none is running, start without --upgrade socket={}",
+                quoted(socket.display())
+            );
+        }
+    };
+    // Without a thread the start only lacks this line.
+    let _ = thread::Builder::new().name("upgrade".to_owned()).spawn(wait);
+    received
 }
 
 /// Checks that only this user and root can write to a directory.
@@ -91,13 +150,46 @@ mod tests {
     fn a_waiting_process_is_seen_without_being_disturbed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("an upgrade.sock");
-        assert!(!is_waiting_at(&path));
+        assert!(!is_waiting_at(&path).unwrap());
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        assert!(is_waiting_at(&path));
+        assert!(is_waiting_at(&path).unwrap());
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
-        assert!(!is_waiting_at(&path), "a socket file without a process");
+        assert!(!is_waiting_at(&path).unwrap(), "a socket file without a process");
+    }
+
+    /// The old and the new binary must find each other, whatever compiled them.
+    #[test]
+    fn the_name_of_the_socket_never_changes() {
+        // `printf /etc/corsgate/corsgate.yaml | sha256sum`
+        assert_eq!(file_name(Path::new("/etc/corsgate/corsgate.yaml")), "6dd6336c126e6495.sock");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("s".repeat(MAX_PATH));
+        let error = socket(path.to_str(), Path::new("corsgate.yaml")).unwrap_err().to_string();
+        assert!(error.contains("more than 107") && error.contains("server.upgrade_socket"), "{error}");
+    }
+
+    #[test]
+    fn only_a_listening_socket_of_this_path_counts() {
+        let table = "\
+Num       RefCount Protocol Flags    Type St Inode Path
+0000000000000000: 00000002 00000000 00010000 0001 01 25312 /run/a b/upgrade.sock
+0000000000000000: 00000003 00000000 00000000 0001 03 25313 /run/connected.sock
+0000000000000000: 00000002 00000000 00010000 0001 01 25314 @/run/abstract.sock
+";
+        for (path, waits) in [
+            ("/run/a b/upgrade.sock", true),
+            ("/run/a", false),
+            ("/run/connected.sock", false),
+            ("/run/other.sock", false),
+        ] {
+            assert_eq!(is_accepting(table, Path::new(path)), waits, "{path}");
+        }
     }
 
     #[test]

@@ -63,7 +63,11 @@ impl BackgroundService for ReloadService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
-            Err(error) => return log::error!("SIGHUP handler failed, reload is not possible error={}", quoted(error)),
+            Err(error) => {
+                // A gateway that silently cannot reload is worse than one that does not start.
+                log::error!("SIGHUP handler failed, reload is not possible, exiting error={}", quoted(error));
+                std::process::exit(1);
+            }
         };
         let mut watcher = Watcher::default();
         let (mut poll, mut free) = (every(POLL_INTERVAL), every(FREE_INTERVAL));

@@ -28,7 +28,8 @@ impl ShutdownSignalWatch for Signals {
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) =
             (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
         else {
-            return std::future::pending().await;
+            // Nothing could end this process but SIGKILL. The start fails instead.
+            std::process::exit(1);
         };
         loop {
             tokio::select! {
@@ -62,12 +63,16 @@ impl Signals {
 
     /// True if a new process waits for the sockets. Without it, SIGQUIT would only end the service.
     fn can_hand_over(&self) -> bool {
-        match &self.upgrade {
-            Ok(socket) if is_waiting_at(socket) => {
+        let waiting = self.upgrade.clone().and_then(|socket| {
+            let waiting = is_waiting_at(&socket).map_err(|error| error.to_string())?;
+            Ok((waiting, socket))
+        });
+        match waiting {
+            Ok((true, socket)) => {
                 log::info!("handing over listening sockets socket={}", quoted(socket.display()));
                 true
             }
-            Ok(socket) => {
+            Ok((false, socket)) => {
                 log::error!(
                     "SIGQUIT ignored, no process is waiting: start `corsgate run --upgrade` with the same configuration file first socket={}",
                     quoted(socket.display())

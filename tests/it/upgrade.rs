@@ -94,6 +94,21 @@ fn sigquit_without_a_successor_changes_nothing() {
 }
 
 #[test]
+fn a_successor_without_a_predecessor_ends_and_says_what_it_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let text = config(&upstream, "").replace("{listen}", "127.0.0.1:1").replace("{admin}", "127.0.0.1:2");
+    std::fs::write(folder.path().join("corsgate.yaml"), text).unwrap();
+    let output = crate::support::gateway::run_in(folder.path(), &["run", "--upgrade", "--config", "corsgate.yaml"]);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    let line = output.stderr.lines().find(|line| line.contains("no process has handed over its listening sockets"));
+    let line = line.unwrap_or_else(|| panic!("{}", output.stderr));
+    for part in ["ERROR", "send SIGQUIT to the running process within 6s", "start without --upgrade", ".sock\""] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+}
+
+#[test]
 fn a_successor_with_an_invalid_configuration_takes_no_socket() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(&upstream, ""));
