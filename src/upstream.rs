@@ -22,8 +22,8 @@ mod state;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -41,8 +41,8 @@ use crate::snapshot;
 #[derive(Debug)]
 pub struct RunningUpstream {
     settings: snapshot::Upstream,
-    /// Unique in the process.
-    id: u64,
+    /// See [`Self::connection_group`].
+    connection_group: u64,
     /// Endpoints that requests can pick.
     pool: ArcSwap<Pool>,
     /// All endpoints, available or not.
@@ -103,7 +103,6 @@ pub(crate) struct EndpointStatus {
 impl RunningUpstream {
     /// Starts with the nodes that are IP addresses. Nodes that are DNS names are added by [`Self::set_addresses`].
     pub fn new(spec: snapshot::Upstream) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(1);
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
         let addresses = addresses.filter_map(|(i, node)| {
             let ip = node.host.parse::<IpAddr>().ok()?;
@@ -111,7 +110,7 @@ impl RunningUpstream {
         });
         let entries: Vec<EndpointEntry> = addresses.collect();
         let upstream = RunningUpstream {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            connection_group: connection_group(&spec),
             pool: ArcSwap::default(),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
@@ -131,9 +130,10 @@ impl RunningUpstream {
         &self.settings
     }
 
-    /// Number that no other running upstream of the process has or had, even one with the same name.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+    /// Upstreams of the same group share kept connections to the same address. They have the same settings of
+    /// connections, whatever their names.
+    pub(crate) fn connection_group(&self) -> u64 {
+        self.connection_group
     }
 
     pub(crate) fn counts(&self) -> &UpstreamCounts {
@@ -308,6 +308,21 @@ impl EndpointEntry {
     }
 }
 
+/// Hash of all settings that decide to whom a connection speaks, and how. It does not contain the name of the upstream:
+/// otherwise each reload that renames upstreams would leave connections that no request can use.
+fn connection_group(spec: &snapshot::Upstream) -> u64 {
+    /// Random in each process: a client certificate or authority cannot be chosen to collide with another one.
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let snapshot::Upstream { http2, tls, .. } = spec;
+    let tls = tls.as_ref().map(|tls| {
+        let snapshot::UpstreamTls { sni, verify, authorities, identity } = tls;
+        let authorities = authorities.as_ref().map(|authorities| authorities.certificates());
+        let identity = identity.as_ref().map(|identity| (&identity.chain, identity.key.secret_der()));
+        (sni, verify, authorities, identity)
+    });
+    STATE.hash_one((http2, tls))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -409,6 +424,30 @@ mod tests {
             })
             .collect();
         assert_eq!(first_tries.iter().filter(|is_dead| **is_dead).count(), 10, "not every time");
+    }
+
+    #[test]
+    fn upstreams_share_connections_only_with_the_same_settings_of_connections() {
+        let group = |change: fn(&mut snapshot::Upstream)| {
+            let mut spec = spec(&[("10.0.0.1", 1)]);
+            change(&mut spec);
+            RunningUpstream::new(spec).connection_group()
+        };
+        fn tls(verify: bool, sni: Option<&str>) -> Option<snapshot::UpstreamTls> {
+            Some(snapshot::UpstreamTls { sni: sni.map(Into::into), verify, authorities: None, identity: None })
+        }
+        let plain = group(|_| {});
+        assert_eq!(group(|spec| (spec.name, spec.retries) = ("other".into(), 7)), plain);
+        let different = [
+            plain,
+            group(|spec| spec.http2 = true),
+            group(|spec| spec.tls = tls(true, None)),
+            group(|spec| spec.tls = tls(false, None)),
+            group(|spec| spec.tls = tls(true, Some("a.test"))),
+        ];
+        for (i, one) in different.iter().enumerate() {
+            assert!(!different[..i].contains(one), "{i}");
+        }
     }
 
     #[test]

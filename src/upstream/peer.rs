@@ -46,7 +46,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
         Some(_) => HttpPeer::new(endpoint.address(), true, server_name(upstream, endpoint).to_owned()),
     };
     // Without a group, Pingora reuses connections between peers that differ only in their authorities or protocol.
-    peer.group_key = upstream.id();
+    peer.group_key = upstream.connection_group();
     let options = &mut peer.options;
     options.connection_timeout = Some(spec.timeouts.connect);
     options.total_connection_timeout = Some(spec.timeouts.connect);

@@ -225,6 +225,26 @@ fn a_missing_file_changes_nothing() {
     assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
 }
 
+/// Each renamed upstream left its kept connections until they timed out.
+#[test]
+fn reloads_that_rename_an_upstream_do_not_add_connections() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let text = |n: usize| config(upstream.address(), A).replace("name: api", &format!("name: api{n}"));
+    let gateway = Gateway::start(&text(1));
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
+    get(&gateway);
+    let before = descriptors();
+    for n in 2..=51 {
+        gateway.reload_with(&text(n));
+        gateway.wait_for_log(&format!("reloaded generation={n}\n"));
+        assert_eq!(get(&gateway).status, 200);
+    }
+    let connections = upstream.received().iter().map(|request| request.connection).max();
+    // A request may begin before the connection of the last one is back in the pool.
+    assert!(connections < Some(10), "{connections:?} connections");
+    assert!(descriptors() < before + 10, "{before} descriptors became {}", descriptors());
+}
+
 /// Freeing 100,000 routes takes as long as many requests. The last request that used them must not pay for it.
 #[test]
 fn a_reload_frees_the_replaced_configuration() {
