@@ -19,6 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_core::connectors::http::Connector;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::live::Live;
@@ -31,13 +32,22 @@ use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 const TICK: Duration = Duration::from_millis(100);
 /// Every node is checked once within this time, even if the interval is longer.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
+/// Maximum number of checks at a time. More nodes than that would otherwise take as many sockets within the first second
+/// after a start. Further checks wait, and their timeout begins when they start.
+const MAX_CHECKS: usize = 256;
 /// Maximum number of bytes of a response body that a check reads before it closes the connection.
 const MAX_BODY: usize = 64 << 10;
 
 /// The background service.
 pub(crate) struct Health {
     live: Arc<Live>,
-    connector: Arc<OnceLock<Connector>>,
+    shared: Arc<Shared>,
+}
+
+/// What all checks share.
+struct Shared {
+    connector: OnceLock<Connector>,
+    slots: Semaphore,
 }
 
 /// Active checks, by the memory address of their endpoint. A check owns its endpoint, so the address is unique.
@@ -59,7 +69,8 @@ struct Check {
 impl Health {
     /// Checks the nodes of the active configuration.
     pub(crate) fn new(live: Arc<Live>) -> Self {
-        Health { live, connector: Arc::default() }
+        let shared = Shared { connector: OnceLock::new(), slots: Semaphore::new(MAX_CHECKS) };
+        Health { live, shared: Arc::new(shared) }
     }
 }
 
@@ -81,7 +92,7 @@ impl BackgroundService for Health {
                 }
                 if let Some(spec) = &upstream.settings().health_check {
                     for endpoint in upstream.endpoints().iter() {
-                        checks.of(upstream, endpoint, spec, now).start_if_due(&self.connector, spec, now, round);
+                        checks.of(upstream, endpoint, spec, now).start_if_due(&self.shared, spec, now, round);
                     }
                 }
             }
@@ -109,13 +120,7 @@ impl Checks {
 
 impl Check {
     /// Starts the next check if it is due and the previous one has ended.
-    fn start_if_due(
-        &mut self,
-        connector: &Arc<OnceLock<Connector>>,
-        spec: &snapshot::HealthCheck,
-        now: Instant,
-        round: u64,
-    ) {
+    fn start_if_due(&mut self, shared: &Arc<Shared>, spec: &snapshot::HealthCheck, now: Instant, round: u64) {
         self.round = round;
         if now < self.due || self.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
@@ -123,8 +128,12 @@ impl Check {
         // The interval, plus or minus 5 %.
         self.jitter = key(&self.jitter.to_le_bytes());
         self.due = now + spec.interval * 19 / 20 + part(spec.interval / 10, self.jitter, 100);
-        let (upstream, endpoint, connector) = (self.upstream.clone(), self.endpoint.clone(), connector.clone());
-        self.task = Some(tokio::spawn(async move { check(&upstream, &endpoint, &connector).await }));
+        let (upstream, endpoint, shared) = (self.upstream.clone(), self.endpoint.clone(), shared.clone());
+        self.task = Some(tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _slot = shared.slots.acquire().await;
+            check(&upstream, &endpoint, &shared.connector).await;
+        }));
     }
 }
 

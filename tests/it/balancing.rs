@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -310,6 +310,31 @@ fn a_health_check_fails_after_its_timeout() {
 
 /// Checks over TLS verify the certificate, checks of an HTTP/2 upstream use HTTP/2 with and without TLS, and the log
 /// names the error.
+/// Every node is checked within a second after the start. Without a limit, thousands of nodes take thousands of sockets.
+#[test]
+fn at_most_256_health_checks_run_at_a_time() {
+    const NODES: u8 = 150;
+    /// Each check takes this time. All of the first ones run when it is over.
+    const TIME: Duration = Duration::from_millis(1500);
+    let (first, early) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, free_port()));
+    let upstream = Upstream::start_at(any, {
+        let early = early.clone();
+        move |_| {
+            if first.get_or_init(Instant::now).elapsed() < TIME {
+                early.fetch_add(1, Ordering::Relaxed);
+            }
+            Reply::new(200).after(TIME)
+        }
+    });
+    let node = |net: u8, host: u8| (SocketAddr::from(([127, 0, net, host], any.port())), 1);
+    let nodes: Vec<_> = (1..=NODES).flat_map(|host| [node(1, host), node(2, host)]).collect();
+    let _gateway = Gateway::start(&config(&nodes, "    health_check: { path: /, interval: 1h, timeout: 10s }"));
+    upstream.wait_for_hits(nodes.len());
+    let early = early.load(Ordering::Relaxed);
+    assert!(early > 0 && early <= 256, "{early} of {} checks at a time", nodes.len());
+}
+
 #[test]
 fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
