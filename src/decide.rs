@@ -139,8 +139,11 @@ impl Snapshot {
         if let Some(refusal) = over_limit {
             return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
-        // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch).
-        let redirect = request.connection.redirect.filter(|_| request.own_origin.scheme == Scheme::Http);
+        // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch). A
+        // certificate authority asks for its file over http (RFC 8555 section 8.3), before there is a certificate.
+        let redirect = request.connection.redirect.filter(|_| {
+            request.own_origin.scheme == Scheme::Http && !request.path.starts_with(b"/.well-known/acme-challenge/")
+        });
         let forward = match redirect
             .filter(|_| cors_request.preflight().and_then(PreflightRequest::requested_method).is_none())
         {

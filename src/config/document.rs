@@ -91,7 +91,8 @@ pub(crate) struct Listener {
     /// plain HTTP.
     #[serde(deserialize_with = "given")]
     pub(crate) tls: Option<ListenerTls>,
-    /// Redirects every request except preflights to https. `true` redirects to port 443; a number is another port.
+    /// Redirects every request to https, except preflights and `/.well-known/acme-challenge/`. `true` redirects to port
+    /// 443; a number is another port.
     /// Cannot be combined with `tls`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Toggle<forms::Port>", extend("default" = false))]

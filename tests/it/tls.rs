@@ -575,6 +575,32 @@ fn a_preflight_is_answered_and_never_redirected() {
     assert_eq!(upstream.hits(), 0);
 }
 
+/// A certificate authority reads its challenge over http, before there is a certificate.
+#[test]
+fn acme_challenges_are_not_redirected() {
+    let (upstream, _, certificate) = parts();
+    let gateway = Gateway::start_with_files(&redirecting("true", &upstream), &certificate.files("tls/api"));
+    for (host, target, status) in [
+        ("api.test", "/.well-known/acme-challenge/token", 200),
+        ("api.test", "/.well-known/acme-challenge/token?x", 200),
+        ("api.test", "/.well-known/acme-challenge/", 200),
+        ("api.test", "http://api.test/.well-known/acme-challenge/token", 200),
+        // Only with a route.
+        ("unknown.test", "/.well-known/acme-challenge/token", 404),
+        ("api.test", "/.well-known/acme-challenge", 308),
+        ("api.test", "/.well-known/acme-challenges/token", 308),
+        ("api.test", "/.well-known/ACME-challenge/token", 308),
+        ("api.test", "/%2ewell-known/acme-challenge/token", 308),
+        ("api.test", "//.well-known/acme-challenge/token", 308),
+        ("api.test", "/x?/.well-known/acme-challenge/token", 308),
+        ("api.test", "/.well-known/acme-challenge/../../x", 400),
+        ("api.test", "/.well-known/acme-challenge/..%2fx", 400),
+    ] {
+        let response = fetch(gateway.address(), "GET", target, &[("Host", host), ORIGIN]);
+        assert_eq!(response.status, status, "{host}{target}");
+    }
+}
+
 #[test]
 fn a_refusal_comes_before_a_redirect() {
     let (upstream, _, certificate) = parts();
