@@ -59,7 +59,9 @@ impl ReplyKind<'_> {
             ReplyKind::UseHttps => (StatusCode::PERMANENT_REDIRECT, "Use https.\n"),
             ReplyKind::Refused(refusal) => match refusal {
                 Refusal::BadHost => (StatusCode::BAD_REQUEST, "The request needs exactly one valid host.\n"),
-                Refusal::BadTarget => (StatusCode::BAD_REQUEST, "The request target is not a path.\n"),
+                Refusal::BadTarget => {
+                    (StatusCode::BAD_REQUEST, "The request target is neither a path nor an http URL.\n")
+                }
                 Refusal::AmbiguousPath => (
                     StatusCode::BAD_REQUEST,
                     "The path is ambiguous: dot segments, encoded slashes, backslashes and NULs are not allowed.\n",

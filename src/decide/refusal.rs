@@ -13,7 +13,7 @@ use crate::cors::Reason;
 pub enum Refusal<'s> {
     /// 400: no host, more than one host, or an invalid one (RFC 9112 section 3.2).
     BadHost,
-    /// 400: the request target is not a path (RFC 9112 section 3.2).
+    /// 400: the request target is neither a path nor an http URL (RFC 9112 section 3.2).
     BadTarget,
     /// 400: servers interpret the path differently: dot segments, encoded slashes, backslashes, NULs.
     AmbiguousPath,

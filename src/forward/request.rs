@@ -75,7 +75,9 @@ pub(super) fn request_facts<'a>(
 ) -> Request<'a> {
     let request = session.req_header();
     let (target, absolute) = origin_form(request);
-    let path = match target.split(|b| *b == b'?').next().unwrap_or_default() {
+    let path: &[u8] = match target.split(|b| *b == b'?').next().unwrap_or_default() {
+        // The `:scheme` of HTTP/2. The target is then no path of this server.
+        _ if request.uri.scheme_str().is_some_and(|scheme| !is_http(scheme.as_bytes())) => b"",
         [] if absolute.is_some() => b"/",
         path => path,
     };
@@ -115,12 +117,19 @@ pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
 }
 
 /// Path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the absolute
-/// form the path may be empty, which means `/`.
+/// form the path may be empty, which means `/`. A URL of another scheme than http and https is returned whole, so it is
+/// not taken for a path.
 pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
-        RawTargetAuthority::Absolute { authority, path_and_query, .. } => (path_and_query, Some(authority)),
-        RawTargetAuthority::None | RawTargetAuthority::AmbiguousAuthority => (request.raw_path(), None),
+        RawTargetAuthority::Absolute { scheme, authority, path_and_query } if is_http(scheme) => {
+            (path_and_query, Some(authority))
+        }
+        _ => (request.raw_path(), None),
     }
+}
+
+fn is_http(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
 }
 
 /// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the

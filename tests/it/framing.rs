@@ -375,6 +375,13 @@ fn an_absolute_target_must_name_the_same_host() {
         let exchange = edge.send(get(target));
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
     }
+    // A URL of another scheme is not one of this server, whatever its host is.
+    for target in ["ftp://api.test/", "FTP://api.test/x", "ws://api.test/", "gopher://api.test", "x:y"] {
+        let exchange = edge.send(format!("GET {target} HTTP/1.1\r\n{HOST}{ORIGIN}\r\n"));
+        assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
+        assert_eq!(exchange.response.text(), "The request target is neither a path nor an http URL.\n", "{target}");
+        assert_eq!(exchange.response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{target}");
+    }
     // Routing uses the path of an absolute target.
     for target in ["http://api.test/only-get", "http://api.test/only-get#x", "/only-get#x", "/only-get?x"] {
         let exchange = edge.send(format!("POST {target} HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"));

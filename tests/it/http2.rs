@@ -219,6 +219,17 @@ fn trailers_of_a_request_end_its_body() {
 }
 
 #[test]
+fn a_url_of_another_scheme_is_refused() {
+    let edge = Edge::plain("");
+    for (scheme, status) in [("https", 200), ("http", 200), ("ftp", 400), ("ws", 400)] {
+        let request = H2Request { scheme: Some(scheme), ..get(API, "/") };
+        let response = edge.client().request(&request).unwrap();
+        assert_eq!((response.status, scheme), (status, scheme));
+        assert_eq!(response.header("access-control-allow-origin"), Some(ORIGIN.1), "{scheme}");
+    }
+}
+
+#[test]
 fn grpc_status_and_trailers_are_forwarded() {
     let edge = Edge::start(
         "",

@@ -50,6 +50,8 @@ pub struct H2Request {
     pub authority: String,
     /// `:path`
     pub path: String,
+    /// `:scheme`; None for that of the connection.
+    pub scheme: Option<&'static str>,
     /// The other fields.
     pub headers: Fields,
     /// DATA frames; the last one has END_STREAM unless trailers follow. If empty, the header has END_STREAM.
@@ -65,6 +67,7 @@ impl H2Request {
             method: method.into(),
             authority: authority.into(),
             path: path.into(),
+            scheme: None,
             headers: Fields::new(),
             data: Vec::new(),
             trailers: Fields::new(),
@@ -161,7 +164,7 @@ impl H2Client {
     /// Sends the header of a request. The caller sends the body, or never does.
     pub fn begin_headers(&self, request: &H2Request, end: bool) -> io::Result<(Pending, SendStream<Bytes>)> {
         let uri = http::Uri::builder()
-            .scheme(self.scheme)
+            .scheme(request.scheme.unwrap_or(self.scheme))
             .authority(request.authority.as_str())
             .path_and_query(request.path.as_str())
             .build()
