@@ -5,12 +5,14 @@
 //! nothing is read from the network and nothing is written to it.
 
 pub(crate) mod local_reply;
+mod max_forwards;
 mod refusal;
 mod request;
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
+pub(crate) use self::max_forwards::MaxForwards;
 pub use self::refusal::{Refusal, RefusalCode};
 pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
@@ -60,6 +62,8 @@ pub enum Action<'s> {
     Forward(RouteRef<'s>),
     /// Answer the preflight with this status and no body.
     AnswerPreflight(StatusCode),
+    /// Answer the OPTIONS request, which may not be forwarded further, with 204 and this value of `Allow`.
+    AnswerOptions(&'s HeaderValue),
     /// Redirect to https on this port, with 308.
     Redirect(u16),
     /// Reply with an error.
@@ -139,6 +143,11 @@ impl Snapshot {
         if let Some(refusal) = over_limit {
             return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
+        let max_forwards = MaxForwards::of(request.method, request.headers);
+        // The final recipient of a TRACE would send the request back, with its cookies and credentials.
+        if *request.method == Method::TRACE && max_forwards == MaxForwards::Zero {
+            return Verdict { route: Some(found), ..refuse(Refusal::MethodNotAllowed(path.allow()), policy) };
+        }
         // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch). A
         // certificate authority asks for its file over http (RFC 8555 section 8.3), before there is a certificate.
         let redirect = request.connection.redirect.filter(|_| {
@@ -148,6 +157,7 @@ impl Snapshot {
             .filter(|_| cors_request.preflight().and_then(PreflightRequest::requested_method).is_none())
         {
             Some(port) => Action::Redirect(port),
+            None if max_forwards == MaxForwards::Zero => Action::AnswerOptions(path.allow()),
             None => Action::Forward(found),
         };
         let Some(policy) = policy else {
@@ -241,7 +251,9 @@ impl Verdict<'_> {
     pub(crate) fn kind(&self) -> RequestKind {
         match self.action {
             Action::AnswerPreflight(_) => RequestKind::Preflight,
-            Action::Forward(_) | Action::Redirect(_) | Action::Refuse(_) => RequestKind::Actual,
+            Action::Forward(_) | Action::AnswerOptions(_) | Action::Redirect(_) | Action::Refuse(_) => {
+                RequestKind::Actual
+            }
         }
     }
 

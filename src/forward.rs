@@ -37,8 +37,9 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority_and_target, change_headers, has_length_without_body, join_cookies, origin_form,
-    remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
+    RemoteInfo, authority_and_target, change_headers, count_max_forwards, has_length_without_body, join_cookies,
+    origin_form, remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade,
+    target_for_upstream,
 };
 use self::request_config::RequestConfig;
 use self::response::{
@@ -171,6 +172,7 @@ impl ProxyHttp for Gateway {
             let outcome = match verdict.action {
                 Action::Forward(found) => format!("route={}", found.route.name),
                 Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
+                Action::AnswerOptions(_) => "options=204".to_owned(),
                 Action::Redirect(port) => format!("redirect={port}"),
                 Action::Refuse(refusal) => {
                     format!("refused={} text={}", refusal.status().as_u16(), quoted(refusal.explanation().trim_end()))
@@ -292,6 +294,7 @@ impl ProxyHttp for Gateway {
             if let RequestId::Own(..) = request.id {
                 headers.insert(request_id::NAME, request.id.value());
             }
+            count_max_forwards(&session.req_header().method, headers);
             set_forwarded_headers(session, headers, &request.remote)
         })?
     }

@@ -78,7 +78,7 @@ pub struct Path<R> {
     allow: HeaderValue,
 }
 
-/// Methods of a route. A route without methods takes every method that no other route of the path lists.
+/// Methods of a route. A route without methods takes every method that no other route of the path lists, except TRACE.
 pub(crate) type RouteMethods = Box<[Box<str>]>;
 
 /// A route of a service with one of its paths.
@@ -86,7 +86,7 @@ pub(crate) type RouteMethods = Box<[Box<str>]>;
 pub struct RouteEntry<R> {
     /// The path.
     pub path: PathPattern,
-    /// The methods; None for every method that no other route of the path lists.
+    /// The methods; None for every method that no other route of the path lists, except TRACE.
     pub methods: Option<RouteMethods>,
     /// The data of the route.
     pub route: R,
@@ -212,12 +212,12 @@ impl<R, H> Routes<R, H> {
 }
 
 impl<R> Path<R> {
-    /// The route for a method: the one that lists it, else the one without methods.
+    /// The route for a method: the one that lists it, else the one without methods. TRACE must be listed, because the
+    /// response to it contains the request, with its cookies and credentials.
     pub fn route(&self, method: &str) -> Option<&R> {
-        let naming =
-            |methods: &Option<RouteMethods>| methods.as_ref().is_some_and(|m| m.iter().any(|m| **m == *method));
-        let named = self.choices.iter().find(|(methods, _)| naming(methods));
-        named.or_else(|| self.choices.iter().find(|(methods, _)| methods.is_none())).map(|(_, route)| route)
+        let named = self.choices.iter().find(|(methods, _)| lists(methods.as_ref(), method));
+        let any = || self.choices.iter().find(|(methods, _)| methods.is_none() && method != "TRACE");
+        named.or_else(any).map(|(_, route)| route)
     }
 
     /// The routes of the path, in the order of the file. There is at least one.
@@ -225,7 +225,8 @@ impl<R> Path<R> {
         self.choices.iter().map(|(_, route)| route)
     }
 
-    /// The value of the `Allow` header (RFC 9110 section 15.5.6).
+    /// The value of the `Allow` header (RFC 9110 section 10.2.1). A route without methods takes any method; the usual ones
+    /// stand for them.
     pub(crate) fn allow(&self) -> &HeaderValue {
         &self.allow
     }
@@ -384,6 +385,10 @@ impl<R, H> Routes<R, H> {
     }
 }
 
+fn lists(methods: Option<&RouteMethods>, method: &str) -> bool {
+    methods.is_some_and(|methods| methods.iter().any(|listed| **listed == *method))
+}
+
 /// A route without methods takes only the methods that the others do not list, so it overlaps only with another such
 /// route.
 fn overlap(a: Option<&RouteMethods>, b: Option<&RouteMethods>) -> bool {
@@ -395,7 +400,12 @@ fn overlap(a: Option<&RouteMethods>, b: Option<&RouteMethods>) -> bool {
 }
 
 fn allow<R>(choices: &[(Option<RouteMethods>, R)]) -> HeaderValue {
-    let methods: Vec<&str> = choices.iter().flat_map(|(methods, _)| methods.iter().flatten()).map(|m| &**m).collect();
+    let mut methods: Vec<&str> =
+        choices.iter().flat_map(|(methods, _)| methods.iter().flatten()).map(|m| &**m).collect();
+    if choices.iter().any(|(methods, _)| methods.is_none()) {
+        let usual = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        methods.extend(usual.iter().filter(|usual| !choices.iter().any(|(methods, _)| lists(methods.as_ref(), usual))));
+    }
     HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 

@@ -481,7 +481,7 @@ pub(crate) struct Route {
     #[schemars(with = "forms::Paths")]
     pub(crate) paths: Option<List>,
     /// Methods, in upper case. `HEAD` is not included in `GET`. Without this key the route takes every method that no
-    /// other route of the path lists.
+    /// other route of the path lists, except `TRACE`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RouteMethods")]
     pub(crate) methods: Option<List>,

@@ -189,6 +189,10 @@ impl LocalReply {
         match action {
             Action::Forward(_) => None,
             Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None, grpc: None }),
+            Action::AnswerOptions(allow) => {
+                let extra_field = Some(("Allow", allow.clone()));
+                Some(LocalReply { status: StatusCode::NO_CONTENT, text: "", extra_field, grpc: None })
+            }
             Action::Redirect(port) => {
                 let (host, target) = host_and_target();
                 Some(Self::redirect(host, target, port))

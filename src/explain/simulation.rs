@@ -231,7 +231,7 @@ impl<'s> Browser<'_, 's> {
             Action::Redirect(_) => true,
             // Fetch, "redirect status".
             Action::Forward(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
-            Action::AnswerPreflight(_) | Action::Refuse(_) => false,
+            Action::AnswerPreflight(_) | Action::AnswerOptions(_) | Action::Refuse(_) => false,
         };
         match headers.get(header::LOCATION).filter(|_| is_redirect) {
             Some(location) => {

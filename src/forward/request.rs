@@ -12,7 +12,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
-use crate::decide::{Framing, Request};
+use crate::decide::{Framing, MaxForwards, Request};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::read::Client;
 use crate::snapshot::{Snapshot, UnderscoresInHeaders};
@@ -218,6 +218,19 @@ pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>)
             [b'/', ..] => target.to_vec(),
             query => [b"/", query].concat(),
         }),
+    }
+}
+
+/// Counts `Max-Forwards` down. A value that is not valid is not forwarded.
+pub(super) fn count_max_forwards(method: &Method, headers: &mut HeaderMap) {
+    match MaxForwards::of(method, headers) {
+        MaxForwards::Unlimited | MaxForwards::Zero => {}
+        MaxForwards::Invalid => {
+            headers.remove(header::MAX_FORWARDS);
+        }
+        MaxForwards::Next(value) => {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(value));
+        }
     }
 }
 

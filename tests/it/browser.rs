@@ -59,6 +59,7 @@ fn ask(
     let status = match verdict.action {
         Action::Forward(_) => StatusCode::OK,
         Action::AnswerPreflight(status) => status,
+        Action::AnswerOptions(_) => StatusCode::NO_CONTENT,
         Action::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
         Action::Refuse(refusal) => refusal.status(),
     };

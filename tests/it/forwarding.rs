@@ -467,6 +467,65 @@ fn connection_cannot_remove_origin_or_fields_of_the_gateway() {
     }
 }
 
+/// The upstream's answer to TRACE would contain the request, with its cookies.
+#[test]
+fn trace_needs_a_route_that_lists_it_and_max_forwards_is_counted_down() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = gateway(&format!(
+        "
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    cors: {{ allow_origins: https://app.test, preflight: {{ match: standard }} }}
+    routes:
+      - {{ name: get, paths: [/get], methods: [GET, OPTIONS] }}
+      - {{ name: trace, paths: [/trace, /both], methods: [TRACE] }}
+      - {{ name: both, paths: [/both] }}
+      - {{ name: any, paths: [/*] }}
+",
+        upstream.address()
+    ));
+    let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    let all = "TRACE, GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    // The last entry is the `Max-Forwards` that the upstream receives; `Err` has the `Allow` of the gateway's answer.
+    for (method, path, value, status, expected) in [
+        ("TRACE", "/", None, 405, Err(usual)),
+        ("TRACE", "/", Some("5"), 405, Err(usual)),
+        ("TRACE", "/get", None, 405, Err("GET, OPTIONS")),
+        ("TRACE", "/trace", None, 200, Ok(None)),
+        ("TRACE", "/both", None, 200, Ok(None)),
+        ("TRACE", "/trace", Some("1"), 200, Ok(Some("0"))),
+        ("TRACE", "/trace", Some("0"), 405, Err("TRACE")),
+        ("TRACE", "/trace", Some("0, 1"), 200, Ok(None)),
+        ("OPTIONS", "/", None, 200, Ok(None)),
+        ("OPTIONS", "/", Some("10"), 200, Ok(Some("9"))),
+        ("OPTIONS", "/", Some("99999999999999999999"), 200, Ok(Some("4294967294"))),
+        ("OPTIONS", "/", Some("0"), 204, Err(usual)),
+        ("OPTIONS", "/both", Some("0"), 204, Err(all)),
+        ("OPTIONS", "/get", Some("0"), 204, Err("GET, OPTIONS")),
+        ("OPTIONS", "*", Some("0"), 204, Err(usual)),
+        ("OPTIONS", "/", Some("-1"), 200, Ok(None)),
+        ("OPTIONS", "/", Some("x"), 200, Ok(None)),
+        ("OPTIONS", "/", Some(""), 200, Ok(None)),
+        ("GET", "/", Some("0"), 200, Ok(Some("0"))),
+        ("POST", "/", Some("x"), 200, Ok(Some("x"))),
+    ] {
+        upstream.clear();
+        let fields: Vec<_> = [HOST, ORIGIN].into_iter().chain(value.map(|value| ("Max-Forwards", value))).collect();
+        let response = fetch(gateway.address(), method, path, &fields);
+        let received = upstream.received().pop();
+        let found = match &received {
+            Some(request) => Ok(request.header("Max-Forwards")),
+            None => Err(response.header("Allow").unwrap_or("no Allow")),
+        };
+        assert_eq!((response.status, found), (status, expected), "{method} {path} {value:?}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some(ORIGIN.1), "{method} {path} {value:?}");
+    }
+    // A preflight has its own answer.
+    let preflight = [HOST, ORIGIN, ("Access-Control-Request-Method", "PUT"), ("Max-Forwards", "0")];
+    let response = fetch(gateway.address(), "OPTIONS", "/", &preflight);
+    assert_eq!((response.status, response.header("Allow")), (200, None));
+    assert_eq!(response.header("Access-Control-Allow-Methods"), Some("*"));
+}
+
 // --- responses
 
 #[test]
