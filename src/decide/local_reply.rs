@@ -298,4 +298,16 @@ mod tests {
             assert!(!kind.text().trim_end().bytes().any(encoded), "{kind:?}");
         }
     }
+
+    #[test]
+    fn a_redirect_needs_a_host() {
+        let location = |host: &'static str, target: &'static [u8]| {
+            let reply = LocalReply::for_action(Action::Redirect(8443), &HeaderMap::new(), || (host, target)).unwrap();
+            let location = reply.fields().find(|(name, _)| *name == "Location");
+            (reply.status.as_u16(), location.map(|(_, value)| value.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(location("a.test", b"/x?y"), (308, Some("https://a.test:8443/x?y".into())));
+        assert_eq!(location("a.test", b"*"), (308, Some("https://a.test:8443/".into())));
+        assert_eq!(location("", b"/x"), (400, None), "a request of HTTP/1.0 without Host");
+    }
 }

@@ -63,7 +63,8 @@ impl RemoteInfo {
             return None;
         }
         let own = self.own_origin(request).0;
-        Some(own).filter(|own| *own != OwnOrigin::of(own.scheme, authority(request).unwrap_or_default()))
+        let received = OwnOrigin::of(own.scheme, authority(request).unwrap_or_default());
+        Some(own).filter(|own| !own.host.is_empty() && *own != received)
     }
 }
 

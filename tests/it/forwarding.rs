@@ -277,6 +277,28 @@ fn the_upstream_learns_the_url_from_a_proxy_that_sends_only_forwarded() {
     assert_eq!(request.header("X-Forwarded-Host"), Some("www.test:8443"));
 }
 
+/// HTTP/1.0 needs no `Host`. A forwarded port alone makes no host.
+#[test]
+fn a_proxy_may_send_http_1_0_without_a_host() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+trusted_proxies: [127.0.0.1]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
+",
+        upstream.address()
+    ));
+    let own = gateway.address().to_string();
+    for (field, host) in [("X-Forwarded-Port: 8443", &*own), ("Forwarded: host=www.test", "www.test")] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(format!("GET / HTTP/1.0\r\n{field}\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(connection.read("GET").unwrap().status, 200, "{field}");
+        let request = upstream.received().pop().unwrap();
+        assert_eq!((request.header("Host"), request.header("X-Forwarded-Host")), (Some(&*own), Some(host)), "{field}");
+    }
+}
+
 #[test]
 fn an_invalid_field_of_a_trusted_proxy_is_logged_once() {
     let upstream = Upstream::start(|_| Reply::new(200));
