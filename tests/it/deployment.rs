@@ -232,7 +232,7 @@ fn the_certbot_hook_installs_certificates_and_reloads() {
         let (live, tls) = (live.display(), tls.display());
         run_below(
             root.path(),
-            &format!("export RENEWED_LINEAGE={live} TLS={tls} GROUP=$(id -gn)\nconf/certbot/corsgate"),
+            &format!("export RENEWED_LINEAGE={live} TLS={tls} GROUP=$(id -gn)\nconf/certbot/corsgate-certbot"),
         );
     }
     let mode = |name: &str| fs::metadata(tls.join(name)).unwrap().permissions().mode() & 0o777;
@@ -244,11 +244,13 @@ fn the_certbot_hook_installs_certificates_and_reloads() {
     assert_eq!(output.code, 0, "{}", output.stdout);
     let log = fs::read_to_string(root.path().join("systemctl.log")).unwrap();
     assert_eq!(log, "try-reload-or-restart corsgate@*\n".repeat(2));
-    // The page puts it where certbot runs it.
-    let below_etc = root.path().join("etc/letsencrypt/renewal-hooks/deploy/corsgate");
-    let install = steps("certbot certonly").lines().next().unwrap().to_owned();
-    run_below(root.path(), &install);
-    assert_eq!(fs::metadata(below_etc).unwrap().permissions().mode() & 0o777, 0o755);
+    // The page puts it where certbot finds it.
+    fs::create_dir_all(root.path().join("usr/local/sbin")).unwrap();
+    let steps = steps("certbot certonly");
+    run_below(root.path(), steps.lines().next().unwrap());
+    let hook = steps.split("--deploy-hook ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let installed = root.path().join("usr/local/sbin").join(hook);
+    assert_eq!(fs::metadata(installed).unwrap().permissions().mode() & 0o777, 0o755);
 }
 
 // --- The Debian package
