@@ -9,6 +9,7 @@
 mod choices;
 mod document;
 mod edit;
+mod foreign;
 mod json;
 pub mod schema;
 mod source;

@@ -49,6 +49,7 @@ pub(crate) use self::names::MAX_NAMES_BYTES;
 pub(crate) use self::origin::MAX_ORIGIN;
 pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub(crate) use self::preflight::PreflightRequest;
+pub(crate) use self::settings::ALIAS;
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };

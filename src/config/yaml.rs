@@ -14,8 +14,9 @@ use serde_path_to_error::{Path, Segment};
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
-use super::Document;
 use super::source::{NON_STRING_KEY, Source};
+use super::{Document, Duration, foreign};
+use crate::cors::ALIAS;
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
 /// The most readings of a broken file, which bounds the time. More problems than this are not useful.
@@ -116,7 +117,12 @@ fn kind_of(message: &str) -> ProblemKind {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let mut words = quoted(rest).into_iter();
         let key = words.next().unwrap_or_default();
-        return ProblemKind::UnknownKey { known: Known::instead_of(&key, words.collect()), key };
+        let words: Vec<String> = words.filter(|word| word != ALIAS).collect();
+        let known = match foreign::meant(&key, &words) {
+            Some(meant) => Known::meant(meant, words),
+            None => Known::instead_of(&key, words),
+        };
+        return ProblemKind::UnknownKey { known, key };
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let mut words = quoted(rest).into_iter();

@@ -18,6 +18,11 @@ impl Known {
         Known { words, nearest }
     }
 
+    /// As [`Self::instead_of`], when it is known that `word` means one of `words`.
+    pub fn meant(word: &str, words: Vec<String>) -> Self {
+        Known { words, nearest: Some(word.to_owned()) }
+    }
+
     /// All known words, in the order in which a message lists them.
     pub fn words(&self) -> &[String] {
         &self.words
@@ -28,15 +33,18 @@ impl Known {
         self.nearest.as_deref()
     }
 
-    /// The first eight words and the number of the others, for a message. There can be thousands.
+    /// The first words and the number of the others, for a message. There can be thousands.
     pub(super) fn listed(&self) -> String {
-        let shown: Vec<String> = self.words.iter().take(8).map(|word| format!("`{word}`")).collect();
-        match self.words.len().saturating_sub(8) {
+        let shown: Vec<String> = self.words.iter().take(MOST_LISTED).map(|word| format!("`{word}`")).collect();
+        match self.words.len().saturating_sub(MOST_LISTED) {
             0 => shown.join(", "),
             more => format!("{} and {more} more", shown.join(", ")),
         }
     }
 }
+
+/// A mapping of the configuration has at most this many keys.
+const MOST_LISTED: usize = 20;
 
 /// The longest word that is compared. The work grows with the product of the two lengths.
 const LONGEST: usize = 300;
