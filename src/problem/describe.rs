@@ -591,6 +591,20 @@ impl ProblemKind {
             BadAddress { text, what, example } => {
                 error("bad-address", format!("`{text}` is not {what}"), format!("write for example `{example}`"))
             }
+            NodeUrl { text, write, needs_tls } => error(
+                "bad-address",
+                format!("`{text}` is a URL, but an address is a host with a port"),
+                match needs_tls {
+                    true => format!("write `{write}`, and `tls: {{}}` in the upstream"),
+                    false => format!("write `{write}`"),
+                },
+            )
+            .replaced(write),
+            NodeWithoutTls { address } => warning(
+                "node-without-tls",
+                format!("`{address}` is the port of https, but without `tls` corsgate speaks plain HTTP to it"),
+                "add `tls: {}` to the upstream, or write the port for plain HTTP",
+            ),
             AddressTwice { address } => {
                 error("address-twice", format!("duplicate listen address {address}"), "remove one of the two")
             }

@@ -113,6 +113,8 @@ pub enum ProblemKind {
     // --- listeners, upstreams
     HeaderRemoved { name: String, by: RemovedBecause },
     BadAddress { text: String, what: &'static str, example: &'static str },
+    NodeUrl { text: String, write: String, needs_tls: bool },
+    NodeWithoutTls { address: String },
     AddressTwice { address: String },
     AllWeightsZero,
     AdminExposed { address: String },

@@ -68,6 +68,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("no-origins", Error),
     ("no-pem", Error),
     ("no-roots", Warning),
+    ("node-without-tls", Warning),
     ("null-in-set", Error),
     ("null-origin", Error),
     ("odd-scheme-with-credentials", Warning),

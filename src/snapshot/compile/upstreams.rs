@@ -65,7 +65,7 @@ impl<'d> Compiler<'d> {
         };
         let mut compiled = Vec::with_capacity(nodes.len());
         for (i, node) in nodes.iter().enumerate() {
-            if let Some(node) = self.node(node, &at_nodes.index(i)) {
+            if let Some(node) = self.node(node, tls.is_some(), &at_nodes.index(i)) {
                 compiled.push(node);
             }
         }
@@ -77,6 +77,12 @@ impl<'d> Compiler<'d> {
             if let Some(node) = compiled.iter().find(is_address) {
                 self.problems.add(&at.key("tls").key("sni"), ProblemKind::SniMissing { node: node.host.to_string() });
             }
+        }
+        if tls.is_none()
+            && let Some(i) = nodes.iter().position(|node| node.address.as_deref().is_some_and(is_https_address))
+        {
+            let address = nodes[i].address.clone().unwrap_or_default();
+            self.problems.add(&at_nodes.index(i).key("address"), ProblemKind::NodeWithoutTls { address });
         }
         self.upstreams.push(Upstream {
             name: name.into(),
@@ -246,7 +252,7 @@ impl<'d> Compiler<'d> {
         Some(Ejection { after: *after, time: self.positive(*time, "`10s`", &at.key("for")) })
     }
 
-    fn node(&mut self, node: &config::Node, at: &At<'_>) -> Option<Node> {
+    fn node(&mut self, node: &config::Node, with_tls: bool, at: &At<'_>) -> Option<Node> {
         self.in_range(u64::from(node.weight), 0..=1000, "a weight such as `10`", &at.key("weight"));
         let at = at.key("address");
         let Some(address) = node.address.as_deref() else {
@@ -263,19 +269,41 @@ impl<'d> Compiler<'d> {
                 None => check_name(host.strip_suffix('.').unwrap_or(&host)).ok().map(|()| (host, port)),
             }
         };
-        match parts() {
-            Some((host, port)) => Some(Node { host: host.into(), port, weight: node.weight }),
-            None => {
-                let kind = ProblemKind::BadAddress {
-                    text: address.into(),
-                    what: "a host with a port",
-                    example: "api.internal:8000",
-                };
-                self.problems.add(&at, kind);
-                None
-            }
+        if let Some((host, port)) = parts() {
+            return Some(Node { host: host.into(), port, weight: node.weight });
         }
+        let kind = match address_of_url(address) {
+            Some((write, tls)) => ProblemKind::NodeUrl { text: address.into(), write, needs_tls: tls && !with_tls },
+            None => ProblemKind::BadAddress {
+                text: address.into(),
+                what: "a host with a port",
+                example: "api.internal:8000",
+            },
+        };
+        self.problems.add(&at, kind);
+        None
     }
+}
+
+/// Whether an address has the port of https.
+fn is_https_address(address: &str) -> bool {
+    split_port(address).1 == Some("443")
+}
+
+/// The address that a URL means, and whether it needs TLS. None if the text is no URL.
+fn address_of_url(text: &str) -> Option<(String, bool)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (port, tls) = match &*scheme.to_ascii_lowercase() {
+        "http" | "h2c" | "ws" | "grpc" => (80, false),
+        "https" | "wss" | "grpcs" => (443, true),
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next().filter(|authority| !authority.is_empty())?;
+    let write = match split_port(authority).1 {
+        Some(_) => authority.to_owned(),
+        None => format!("{authority}:{port}"),
+    };
+    Some((write, tls))
 }
 
 /// Parses `header:NAME`, `cookie:NAME`, `path` or `client_address`.
