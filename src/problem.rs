@@ -26,7 +26,7 @@ mod words;
 use std::fmt;
 
 pub use describe::Description;
-pub use kind::{ProblemKind, RemovedBecause, SyntaxPlace};
+pub use kind::{MeantByWildcard, ProblemKind, RemovedBecause, SyntaxPlace};
 pub use path::{At, KeyPath, PathStep};
 pub use words::Known;
 pub(crate) use words::nearest;
@@ -109,6 +109,12 @@ impl Problems {
     /// Appends the problems of `other`.
     pub fn extend(&mut self, other: Problems) {
         self.0.extend(other.0);
+    }
+}
+
+impl FromIterator<Problem> for Problems {
+    fn from_iter<I: IntoIterator<Item = Problem>>(problems: I) -> Self {
+        Problems(problems.into_iter().collect())
     }
 }
 

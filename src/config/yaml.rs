@@ -15,7 +15,7 @@ use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
 use super::source::{NON_STRING_KEY, Source};
-use super::{Document, Duration, foreign};
+use super::{Document, foreign};
 use crate::cors::ALIAS;
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
@@ -26,9 +26,7 @@ const MOST: usize = 200;
 /// is left for more checks. An empty text is an empty document.
 pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     if nests_too_deep(text) {
-        let message = "recursion limit exceeded at line 1 column 1".to_owned();
-        let (remedy, places) = (syntax_remedy(&message), places_in(&message));
-        problems.push(Problem { at: KeyPath::default(), kind: ProblemKind::Syntax { message, remedy, places } });
+        problems.push(syntax("recursion limit exceeded at line 1 column 1".to_owned(), text));
         return None;
     }
     match serde_yaml::from_str::<Option<Document>>(text) {
@@ -38,7 +36,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
             // A text that serde_yaml refused must not be accepted because no problem was found. Example: a duplicate key
             // behind an alias.
             if problems.is_empty() {
-                problems.push(syntax(&error));
+                problems.push(syntax(error.to_string(), text));
             }
             document
         }
@@ -50,7 +48,7 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
     let mut tree = match serde_yaml::from_str::<Tree>(text) {
         Ok(Tree(tree)) => tree,
         Err(error) => {
-            problems.push(syntax(&error));
+            problems.push(syntax(error.to_string(), text));
             return None;
         }
     };
@@ -92,9 +90,12 @@ fn note_duplicate_keys(text: &str, problems: &mut Problems) {
 }
 
 /// The parser's message as a problem, with the positions that it names.
-fn syntax(error: &serde_yaml::Error) -> Problem {
-    let message = error.to_string();
-    let (remedy, places) = (syntax_remedy(&message), places_in(&message));
+fn syntax(message: String, text: &str) -> Problem {
+    let places = places_in(&message);
+    let remedy = match indentation_remedy(&message, &places, text) {
+        Some(remedy) => remedy.into(),
+        None => syntax_remedy(&message).into(),
+    };
     Problem { at: KeyPath::default(), kind: ProblemKind::Syntax { message, remedy, places } }
 }
 
@@ -135,7 +136,9 @@ fn kind_of(message: &str) -> ProblemKind {
     let plain = message.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
     match plain.split_once(", expected ").or_else(|| plain.split_once(" expected ")) {
         Some((found, expected)) => {
-            ProblemKind::WrongValue { found: found_in_words(found), expected: in_words(expected) }
+            let text = found.strip_prefix("string \"").and_then(|text| text.strip_suffix('"'));
+            let expected = text.and_then(|text| meant_by(text, expected)).unwrap_or_else(|| in_words(expected));
+            ProblemKind::WrongValue { found: found_in_words(found), expected }
         }
         None => ProblemKind::WrongValue {
             found: plain.to_owned(),
@@ -156,6 +159,25 @@ fn found_in_words(found: &str) -> String {
         ("floating", number) => format!("the number {}", number.trim_start_matches("point ")),
         ("boolean", word) => word.to_owned(),
         _ => "a value of another type".into(),
+    }
+}
+
+/// What to write instead of a string, if the string shows it. `expected` is in serde's words.
+fn meant_by(text: &str, expected: &str) -> Option<String> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match expected {
+        "a boolean" => match &*text.to_ascii_lowercase() {
+            word @ ("true" | "false") => Some(format!("`{word}` without quotes")),
+            "yes" | "on" => Some("`true`".into()),
+            "no" | "off" => Some("`false`".into()),
+            _ => None,
+        },
+        "i64" | "u16" | "u32" | "u64" | "usize" if is_number => Some(format!("`{text}` without quotes")),
+        // The one signed number is `max_age`.
+        "i64" => Duration::parse(text).map(|age| format!("the number of seconds: `{}`", age.get().as_secs())),
+        "struct Node" | "struct Listener" => Some(format!("`{{ address: \"{text}\" }}`")),
+        "struct Route" => Some(format!("`{{ paths: [\"{text}\"] }}`")),
+        _ => None,
     }
 }
 
@@ -196,7 +218,10 @@ fn remove(tree: &mut Value, path: &[PathStep], kind: &ProblemKind) -> bool {
                 ProblemKind::UnknownWord { known, .. } => {
                     Value::String(known.words().first().cloned().unwrap_or_default())
                 }
-                ProblemKind::WrongValue { expected, .. } if expected == "a mapping of keys" => {
+                // The words of `in_words` and of `meant_by`.
+                ProblemKind::WrongValue { expected, .. }
+                    if expected == "a mapping of keys" || expected.starts_with("`{ ") =>
+                {
                     Value::Mapping(Mapping::new())
                 }
                 _ => Value::String("removed".into()),
@@ -223,6 +248,29 @@ fn as_text(scalar: &Value) -> Option<String> {
     }
 }
 
+/// What to write if a key has another indentation than the key above it. None if the error has another cause.
+fn indentation_remedy(message: &str, places: &[SyntaxPlace], text: &str) -> Option<String> {
+    let about_keys =
+        ["mapping values are not allowed", "did not find expected '-' indicator", "did not find expected key"];
+    let Some(SyntaxPlace::Line { line, .. }) =
+        places.first().filter(|_| about_keys.iter().any(|m| message.contains(m)))
+    else {
+        return None;
+    };
+    // The column of the key, behind the dashes of list entries. None for other lines.
+    let key_column = |line: &str| {
+        let key = line.trim_start_matches([' ', '-']);
+        let name = key.split(':').next().filter(|name| name.len() < key.len() && !name.is_empty())?;
+        let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        is_name.then_some(line.len() - key.len())
+    };
+    let has_text = |line: &&str| !matches!(line.trim_start().chars().next(), None | Some('#'));
+    let lines: Vec<&str> = text.lines().take(*line).filter(has_text).collect();
+    let [.., above, wrong] = lines[..] else { return None };
+    let (wrong, above) = (key_column(wrong)?, key_column(above)?);
+    (wrong != above).then(|| format!("indent this key like the one above it, by {above} spaces instead of {wrong}"))
+}
+
 /// The most likely remedy of a syntax error. The parser's own messages are about its grammar.
 fn syntax_remedy(message: &str) -> &'static str {
     let says = |part| message.contains(part);
@@ -234,9 +282,15 @@ fn syntax_remedy(message: &str) -> &'static str {
         "define the anchor with `&` above this line, or write a literal `*` in quotes"
     } else if says("cannot start any token") {
         "indent with spaces instead of tabs, and quote text that begins with `@`, `%` or a backtick"
+    } else if says("escape character") {
+        "write the text in single quotes: in double quotes a backslash begins an escape"
     } else if says("quoted scalar") {
         "close the quote"
-    } else if says("mapping values are not allowed") || says("could not find expected ':'") {
+    } else if says("mapping values are not allowed")
+        || says("could not find expected ':'")
+        || says("did not find expected '-' indicator")
+        || says("did not find expected key")
+    {
         "write a space after the colon of each key, and indent all keys of a mapping by the same number of spaces"
     } else if says("parsing a flow") {
         "separate the entries with commas, and close every bracket and brace"

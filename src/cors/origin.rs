@@ -12,8 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
+use super::names::is_word_for_any;
 use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_loopback_host, is_name_byte, split_port};
-use crate::problem::ProblemKind;
+use crate::problem::{MeantByWildcard, ProblemKind};
 
 /// Longest Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. The bound keeps the
 /// cost of a hostile Origin at that of a real one.
@@ -111,6 +112,7 @@ impl OriginPattern {
             "*" => return Ok(Self::Any),
             "null" => return Ok(Self::Null),
             "**" => return Err(ProblemKind::OriginReflectsAll),
+            _ if is_word_for_any(text) => return Err(ProblemKind::WordForAny { text: own() }),
             _ => {}
         }
         if text.len() > MAX_ORIGIN {
@@ -125,11 +127,11 @@ impl OriginPattern {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(match text.contains(['*', ':', '/']) && !looks_like_host(text) {
                 true => ProblemKind::OriginBadScheme { text: own(), write: with_scheme(text) },
-                false => ProblemKind::OriginWithoutScheme { text: own(), write: as_sent("https", text) },
+                false => ProblemKind::OriginWithoutScheme { text: own(), write: as_sent(likely_scheme(text), text) },
             });
         };
         if scheme.contains('*') {
-            return Err(ProblemKind::OriginMisplacedWildcard { text: own() });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), meant: meant_by_wildcard(text) });
         }
         if !is_scheme(&scheme.to_ascii_lowercase()) {
             return Err(ProblemKind::OriginBadScheme { text: own(), write: with_scheme(rest) });
@@ -205,7 +207,7 @@ impl OriginHost {
             None => (false, host),
         };
         if name.contains('*') {
-            return Err(ProblemKind::OriginMisplacedWildcard { text: own() });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), meant: meant_by_wildcard(text) });
         }
         let canonical = match name.strip_prefix('[') {
             Some(v6) => {
@@ -460,7 +462,55 @@ fn with_scheme(text: &str) -> Option<String> {
     };
     let (scheme, rest) = text.split_once([':', '/']).filter(|(s, _)| ["http", "https"].contains(s)).unzip();
     let authority = host(rest.unwrap_or(text))?;
-    Some(as_sent(scheme.unwrap_or("https"), &authority))
+    Some(as_sent(scheme.unwrap_or(likely_scheme(&authority)), &authority))
+}
+
+/// The scheme that an authority probably has: developers rarely use TLS on loopback.
+fn likely_scheme(authority: &str) -> &'static str {
+    let host = split_port(authority).0.split('/').next().unwrap_or_default();
+    if is_loopback_host(&host.to_ascii_lowercase()) { "http" } else { "https" }
+}
+
+/// The form that a pattern with a misplaced `*` probably means.
+fn meant_by_wildcard(text: &str) -> MeantByWildcard {
+    let no_form = MeantByWildcard::Unknown;
+    let Some((scheme, authority)) = text.split_once("://") else { return no_form };
+    let scheme = match scheme {
+        "*" | "http*" => "https",
+        "http" | "https" => scheme,
+        _ => return no_form,
+    };
+    let (host, port) = split_port(authority);
+    let (port, port_form) = match port {
+        None => (String::new(), String::new()),
+        Some("*") => (":*".to_owned(), "(:[0-9]+)?".to_owned()),
+        Some(port) => (format!(":{port}"), format!(":{port}")),
+    };
+    // `**.example`, `*.*.example` and `*example` mean all subdomains.
+    let base = host.trim_start_matches(['*', '.']);
+    if !base.contains('*') {
+        let stars = if host == base { "" } else { "*." };
+        let write = format!("{scheme}://{stars}{base}{port}");
+        let is_whole_label = host == base || host[..host.len() - base.len()].ends_with('.');
+        return match OriginPattern::parse(&write) {
+            Ok(_) if is_whole_label => MeantByWildcard::Pattern(write),
+            Ok(_) if !base.starts_with('-') => MeantByWildcard::Pattern(write),
+            _ => regex_for(scheme, host, &port_form),
+        };
+    }
+    regex_for(scheme, host, &port_form)
+}
+
+/// A host with `*` inside a label, as a regular expression. Not if the last two labels have one: then the expression
+/// would match the sites of strangers.
+fn regex_for(scheme: &str, host: &str, port: &str) -> MeantByWildcard {
+    let labels: Vec<&str> = host.split('.').collect();
+    let is_safe = labels.len() > 2 && labels[labels.len() - 2..].iter().all(|label| !label.contains('*'));
+    if !is_safe || check_name(&host.replace('*', "a")).is_err() {
+        return MeantByWildcard::Unknown;
+    }
+    let host = host.replace('.', r"\.").replace('*', "[a-z0-9-]+");
+    MeantByWildcard::Regex(format!("{scheme}://{host}{port}"))
 }
 
 fn looks_like_host(text: &str) -> bool {

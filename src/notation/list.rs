@@ -33,7 +33,13 @@ impl<'de> Deserialize<'de> for List {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of strings, or one comma-separated string")
             }
-            fn visit_str<E>(self, text: &str) -> Result<List, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<List, E> {
+                if is_quoted_list(text) {
+                    return Err(E::invalid_value(
+                        serde::de::Unexpected::Str(text),
+                        &"the list without quotes around it",
+                    ));
+                }
                 Ok(text.split(',').map(|entry| entry.trim().to_owned()).collect())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
@@ -46,6 +52,16 @@ impl<'de> Deserialize<'de> for List {
         }
         deserializer.deserialize_any(ListVisitor)
     }
+}
+
+/// Whether a string is a list in the notation of YAML or JSON, as in `'["a", "b"]'`. A text that looks like an IPv6 address
+/// in brackets is not.
+fn is_quoted_list(text: &str) -> bool {
+    let inner = text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|inner| {
+        let is_like_an_address = inner.contains(':') && !inner.contains(',') && !inner.contains("://");
+        inner.contains(['"', '\'']) || (!inner.contains(['[', ']']) && !is_like_an_address)
+    })
 }
 
 /// For `#[serde(deserialize_with = "given")]` on an optional key: a key without a value is an error.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ProblemKind, RemovedBecause, Replacement, Severity};
+use super::{MeantByWildcard, ProblemKind, RemovedBecause, Replacement, Severity};
 
 /// The complete message of a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,12 @@ impl ProblemKind {
                 format!("cannot be read: {why}"),
                 "write the path of a readable file, `--config FILE`",
             ),
-            Syntax { message, remedy, .. } => error("syntax", message.clone(), *remedy),
+            Syntax { message, remedy, .. } => error("syntax", message.clone(), remedy.clone()),
+            Variable { text } => error(
+                "variable",
+                format!("`{text}` is a variable, and corsgate does not fill in variables"),
+                "write the value, or make this file from a template, for example with `envsubst`",
+            ),
             WrongValue { found, expected } => {
                 error("wrong-value", format!("found {found}"), format!("write {expected}"))
             }
@@ -242,11 +247,24 @@ impl ProblemKind {
                 format!("`{text}` has the invalid port `{port}`"),
                 "write a port from 1 to 65535, or `*` for any port",
             ),
-            OriginMisplacedWildcard { text } => error(
-                "origin-misplaced-wildcard",
-                format!("`{text}` has a misplaced `*`"),
-                "write `*` only as the whole entry, the whole host or the port, or `*.` before a host",
-            ),
+            OriginMisplacedWildcard { text, meant } => {
+                let fault = format!("`{text}` has a misplaced `*`");
+                match meant {
+                    MeantByWildcard::Pattern(write) => {
+                        error("origin-misplaced-wildcard", fault, format!("write `{write}`")).replaced(write)
+                    }
+                    MeantByWildcard::Regex(source) => error(
+                        "origin-misplaced-wildcard",
+                        fault,
+                        format!("remove it, and write `allow_origins_by_regex: '{source}'`"),
+                    ),
+                    MeantByWildcard::Unknown => error(
+                        "origin-misplaced-wildcard",
+                        fault,
+                        "write `*` only as the whole entry, the whole host or the port, or `*.` before a host",
+                    ),
+                }
+            }
             OriginTooLong { limit } => {
                 error("origin-too-long", format!("longer than {limit} bytes, the limit for an origin"), "shorten it")
             }

@@ -1,5 +1,7 @@
 //! The kinds of problems.
 
+use std::borrow::Cow;
+
 use super::path::{KeyPath, PathStep};
 use super::words::Known;
 
@@ -11,7 +13,8 @@ use super::words::Known;
 pub enum ProblemKind {
     // --- the text
     Unreadable { why: String },
-    Syntax { message: String, remedy: &'static str, places: Vec<SyntaxPlace> },
+    Syntax { message: String, remedy: Cow<'static, str>, places: Vec<SyntaxPlace> },
+    Variable { text: String },
     WrongValue { found: String, expected: String },
     UnknownKey { key: String, known: Known },
     UnknownWord { word: String, known: Known },
@@ -47,7 +50,7 @@ pub enum ProblemKind {
     OriginNotCanonical { text: String, canonical: String },
     OriginDefaultPort { text: String, write: String },
     OriginBadPort { text: String, port: String },
-    OriginMisplacedWildcard { text: String },
+    OriginMisplacedWildcard { text: String, meant: MeantByWildcard },
     OriginTooLong { limit: usize },
 
     // --- policies
@@ -149,6 +152,17 @@ pub enum RemovedBecause {
     Lookalike,
     /// Only a trusted proxy may send it, and there is none.
     NoTrustedProxy,
+}
+
+/// What a pattern with a misplaced `*` probably means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeantByWildcard {
+    /// A valid pattern.
+    Pattern(String),
+    /// A regular expression.
+    Regex(String),
+    /// Not known.
+    Unknown,
 }
 
 /// A position that a message of the YAML parser names.

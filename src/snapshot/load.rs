@@ -2,7 +2,7 @@
 
 use super::Snapshot;
 use crate::config::Document;
-use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems};
+use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
 
 /// The result of loading a text.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ pub struct CompileEnv<'a> {
 
 /// Parses and compiles a text. Pure: files, root certificates and the time come from `env`.
 pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
+    let Loaded { snapshot, problems } = load_as_written(text, env);
+    Loaded { snapshot, problems: problems.into_iter().map(about_variable).collect() }
+}
+
+fn load_as_written(text: &str, env: CompileEnv<'_>) -> Loaded {
     let mut problems = Problems::default();
     let Some(document) = Document::parse(text, &mut problems) else { return Loaded { snapshot: None, problems } };
     let mut compiled = Problems::default();
@@ -48,6 +53,24 @@ impl CompileEnv<'static> {
         roots: &|| Ok(1),
         now: 0,
     };
+}
+
+/// An error about a value with a variable, such as `${ORIGIN}`, is about the variable: no other value would be written
+/// like that. A path is the exception: `/users/${id}` means a parameter.
+fn about_variable(problem: Problem) -> Problem {
+    let description = problem.kind.describe();
+    if description.severity != Severity::Error || description.code == "bad-path" {
+        return problem;
+    }
+    let variable = [("${", "}"), ("{{", "}}"), ("$(", ")")].iter().find_map(|(open, close)| {
+        let start = description.fault.find(open)?;
+        let end = start + description.fault[start..].find(close)? + close.len();
+        Some(description.fault[start..end].to_owned())
+    });
+    match variable {
+        Some(text) => Problem { at: problem.at, kind: ProblemKind::Variable { text } },
+        None => problem,
+    }
 }
 
 /// Whether a problem only follows from a value that could not be read. That value is reported already.

@@ -118,6 +118,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("unknown-word", Error),
     ("unreadable", Error),
     ("unused-danger", Hint),
+    ("variable", Error),
     ("verify-off", Warning),
     ("word-for-any", Error),
     ("wrong-value", Error),
