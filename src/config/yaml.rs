@@ -15,7 +15,7 @@ use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
 use super::source::{NON_STRING_KEY, Source};
-use super::{Document, foreign};
+use super::{Document, Duration, foreign};
 use crate::cors::ALIAS;
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
