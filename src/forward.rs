@@ -332,6 +332,9 @@ impl ProxyHttp for Gateway {
         if let Some((attempts, upstream, _)) = ctx.attempt_parts()
             && attempts.on_response_header(upstream, response.status)
         {
+            // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
+            response.remove_header(&header::CONTENT_LENGTH);
+            response.remove_header(&header::TRANSFER_ENCODING);
             ctx.timing.on_response_header();
         }
         Ok(())

@@ -122,6 +122,48 @@ fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     let gateway_of_many = gateway("", &[&many], "");
     assert_eq!(fetch(gateway_of_few.address(), "GET", "/", &[HOST]).status, 200);
     assert_eq!(fetch(gateway_of_many.address(), "GET", "/", &[HOST]).status, 502);
+    gateway_of_many.wait_for_log("request failed status=502");
+    let log = gateway_of_many.stderr();
+    assert!(log.contains("the upstream sends more than 32 interim responses"), "{log}");
+    assert!(!log.contains("response cut"), "{log}");
+}
+
+/// A length would let clients take the begin of the next response for a body.
+#[test]
+fn an_interim_response_has_no_length() {
+    let upstream = Upstream::start(|_| {
+        Reply::raw(concat!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: </b>\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        ))
+    });
+    let gateway = gateway("", &[&upstream], "");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    for link in ["</a>", "</b>"] {
+        let hints = connection.read_any("GET").unwrap();
+        assert_eq!((hints.status, hints.header("Link")), (103, Some(link)));
+        assert_eq!((hints.header("Content-Length"), hints.header("Transfer-Encoding")), (None, None));
+    }
+    assert_eq!(connection.read("GET").unwrap().text(), "ok");
+}
+
+/// The log named only the type of the error, `InternalError`.
+#[test]
+fn without_file_descriptors_the_log_says_so() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = gateway("", &[&upstream], "");
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    // Accepted.
+    assert_eq!(connection.request("GET", "/a%2fb", &[HOST], b"").unwrap().status, 400);
+    // Descriptors below it are in use, those above stay open, and there are no new ones.
+    let pid = rustix::process::Pid::from_raw(gateway.pid().cast_signed());
+    let limit = rustix::process::Rlimit { current: Some(3), maximum: Some(3) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    assert_eq!(connection.request("GET", "/", &[HOST], b"").unwrap().status, 502);
+    gateway.wait_for_log("Too many open files");
+    assert!(gateway.stderr().contains("LimitNOFILE"), "{}", gateway.stderr());
 }
 
 /// Pingora took an Upgrade field alone for an upgrade, behind a proxy that had not seen one.
