@@ -36,7 +36,8 @@ use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
-use crate::upstream::peer::{explain, template};
+use crate::upstream::failure::{explain, is_write_timeout};
+use crate::upstream::peer::template;
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
 /// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an
@@ -236,6 +237,7 @@ impl Attempts {
         let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else { return };
         let replayable =
             (unprocessed || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
+            ErrorSource::Upstream if is_write_timeout(e) => FailureKind::TimedOut,
         if kind == FailureKind::Broken && reused && replayable && !self.retried_stale {
             self.retried_unprocessed |= unprocessed;
             return self.retry_stale_connection(upstream, attempt, e);

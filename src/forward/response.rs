@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
+use crate::upstream::failure::is_write_timeout;
 
 /// The replies for which this crate makes an error with [`fail`]. Pingora's errors have no room for more than a status,
 /// so the statuses must differ.
@@ -60,6 +61,7 @@ pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
             ReplyKind::UpstreamTimeout
         }
+        (_, ErrorSource::Upstream) if is_write_timeout(e) => ReplyKind::UpstreamTimeout,
         (_, ErrorSource::Upstream) => ReplyKind::UpstreamFailed,
         (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => return None,
         (ReadTimedout, ErrorSource::Downstream) => ReplyKind::RequestTimeout,

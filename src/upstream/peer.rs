@@ -8,6 +8,8 @@ use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
+#[cfg(target_os = "linux")]
+use crate::snapshot::Timeouts;
 use super::{Endpoint, RunningUpstream};
 
 /// Maximum number of concurrent requests on one HTTP/2 connection to a node.
@@ -38,6 +40,15 @@ impl fmt::Debug for SharedTls {
         f.write_str("SharedTls")
     }
 }
+/// The limit for data that a node does not take, in milliseconds: `timeouts.write`, or `timeouts.total` if that is shorter.
+/// The operating system closes the connection then. Pingora notes an expired write timeout, and goes on to wait for the
+/// response.
+#[cfg(target_os = "linux")]
+fn user_timeout(timeouts: &Timeouts) -> u32 {
+    let limit = timeouts.total.map_or(timeouts.write, |total| total.min(timeouts.write));
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
+}
+
 
 fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     let spec = upstream.settings();
@@ -52,6 +63,15 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     options.total_connection_timeout = Some(spec.timeouts.connect);
     options.read_timeout = Some(spec.timeouts.read);
     options.write_timeout = Some(spec.timeouts.write);
+    #[cfg(target_os = "linux")]
+    {
+        let limit = user_timeout(&spec.timeouts);
+        options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |socket| {
+            // If it fails, a request whose node reads nothing ends later.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, limit);
+            Ok(())
+        }));
+    }
     options.idle_timeout = Some(spec.timeouts.idle);
     if spec.http2 {
         options.set_http_version(2, 2);

@@ -351,6 +351,32 @@ fn a_silent_upstream_gives_504_after_timeouts_total() {
     }
 }
 
+/// Pingora notes an expired write timeout, and waits for the response. `read` must not come on top.
+#[test]
+fn a_node_that_reads_nothing_gives_504_after_timeouts_write() {
+    for (timeouts, size) in [
+        ("write: 1s, read: 60s", 20 << 20),
+        // It fits into the buffers of the sockets, and no write waits.
+        ("write: 1s, read: 60s", 1 << 20),
+        ("total: 1s", 20 << 20),
+    ] {
+        // Accepts, by the operating system, and reads nothing.
+        let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let gateway =
+            gateway(&[node.local_addr().unwrap()], &format!("    timeouts: {{ {timeouts} }}\n    retries: 0"));
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        let started = Instant::now();
+        let head = format!("PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: {size}\r\n\r\n");
+        connection.send(head.as_bytes()).unwrap();
+        // The gateway stops reading, and closes the connection at the end.
+        let _ = connection.send(&vec![b'a'; size]);
+        let response = connection.read("PUT").unwrap();
+        let elapsed = started.elapsed();
+        assert_eq!(response.status, 504, "{timeouts}, {size} bytes: {}", gateway.stderr());
+        assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&elapsed), "{timeouts}: {elapsed:?}");
+    }
+}
+
 /// The retry gets the rest of timeouts.total, which is less than timeouts.read. Its node must not be ejected for that.
 #[test]
 fn a_node_that_had_less_than_its_read_timeout_is_not_ejected() {
