@@ -31,7 +31,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, OkOrErr, Result};
+use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::attempts::Attempts;
@@ -56,6 +56,7 @@ use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{MethodClass, Recorder, RequestLine, RequestRecord, UpstreamAttempt};
+use crate::upstream::failure::explain;
 use crate::upstream::{Endpoint, RunningUpstream};
 
 /// The proxy application.
@@ -87,6 +88,12 @@ struct DecidedRequest {
     id: RequestId,
 }
 
+/// Failure of a request, for its record.
+struct Failure<'a> {
+    code: &'a str,
+    detail: Option<String>,
+}
+
 /// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
 /// upstream could send them without end.
 const MAX_INTERIM_RESPONSES: u8 = 32;
@@ -97,30 +104,6 @@ impl Gateway {
     /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         Gateway { live, recorder, request_ids: RequestIds::new(), ignored_fields: IgnoredFieldLog::default() }
-    }
-
-    /// Records a request whose session still exists.
-    fn record(&self, session: &Session, e: Option<&Error>, ctx: &mut Ctx) {
-        if ctx.timing.is_empty() {
-            return;
-        }
-        let session = session.as_downstream();
-        let (authority, target) = authority_and_target(session.req_header());
-        let line = RequestLine {
-            method: &session.req_header().method,
-            authority,
-            forwarded: ctx.request.as_ref().and_then(|request| request.remote.forwarded(session.req_header())),
-            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
-            version: session.req_header().version,
-            headers: &session.req_header().headers,
-        };
-        let failure = e.map(|e| match expired_timeout(session) {
-            Some(Expired::Deadline) => "timeouts.total",
-            Some(Expired::Idle) => "idle",
-            None => e.etype().as_str(),
-        });
-        let status = session.response_written().map(|response| response.status);
-        ctx.record(Some(line), status, session.body_bytes_sent(), failure);
     }
 }
 
@@ -332,9 +315,6 @@ impl ProxyHttp for Gateway {
         if let Some((attempts, upstream, _)) = ctx.attempt_parts()
             && attempts.on_response_header(upstream, response.status)
         {
-            // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
-            response.remove_header(&header::CONTENT_LENGTH);
-            response.remove_header(&header::TRANSFER_ENCODING);
             ctx.timing.on_response_header();
         }
         Ok(())
@@ -351,9 +331,12 @@ impl ProxyHttp for Gateway {
         let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim && let Some(request) = &ctx.request {
             request.edits.strip(&mut PingoraHeaders(response));
+            // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
+            response.remove_header(&header::CONTENT_LENGTH);
+            response.remove_header(&header::TRANSFER_ENCODING);
             ctx.interim_responses += 1;
             if ctx.interim_responses > MAX_INTERIM_RESPONSES {
-                return reject_response("the upstream sends too many interim responses");
+                return reject_response("the upstream sends more than 32 interim responses");
             }
         }
         if !interim {
@@ -388,26 +371,30 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let (kind, why) = match expired_timeout(session.as_downstream()) {
-            Some(Expired::Deadline) => (Some(ReplyKind::UpstreamTimeout), "timeouts.total"),
-            Some(Expired::Idle) => (None, "idle"),
-            None => (local_reply_to_error(e), e.etype().as_str()),
+        let expired = expired_timeout(session.as_downstream());
+        let kind = match expired {
+            Some(Expired::Deadline) => Some(ReplyKind::UpstreamTimeout),
+            Some(Expired::Idle) => None,
+            None => local_reply_to_error(e),
         };
         let error_code = kind.map_or(0, |kind| kind.status().as_u16());
         let failed = FailToProxy { error_code, can_reuse_downstream: false };
         let Some(kind) = kind else { return failed };
         let status = kind.status();
         if let Some((config, upstream)) = ctx.forwarded().filter(|_| status.is_server_error()) {
-            let (route, upstream) = (config.route_name().unwrap_or("-"), &upstream.settings().name);
-            match session.response_written() {
-                Some(_) => log::warn!("response cut route={route} upstream={upstream} error={}", quoted(why)),
-                None => {
-                    let status = status.as_u16();
-                    log::warn!(
-                        "request failed status={status} route={route} upstream={upstream} error={}",
-                        quoted(why)
-                    );
-                }
+            let why = match expired {
+                Some(_) => "timeouts.total".to_owned(),
+                None => explain(e, upstream),
+            };
+            let route = config.route_name().unwrap_or("-");
+            let (why, upstream, status) = (quoted(why), &upstream.settings().name, status.as_u16());
+            let is_final = |response: &ResponseHeader| {
+                !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
+            };
+            if session.response_written().is_some_and(is_final) {
+                log::warn!("response cut route={route} upstream={upstream} error={why}");
+            } else {
+                log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");
             }
         }
         let reply = LocalReply::to(&session.req_header().headers, kind);
@@ -434,7 +421,7 @@ impl ProxyHttp for Gateway {
     where
         Self::CTX: Send + Sync,
     {
-        self.record(session, e, ctx);
+        ctx.record_session(session, e);
         let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
         // Without an error the response is complete.
         if http2 && e.is_none() {
@@ -459,6 +446,14 @@ impl ProxyHttp for Gateway {
     }
 }
 
+// === impl Failure ===
+
+impl<'a> Failure<'a> {
+    fn of(code: &'a str) -> Self {
+        Failure { code, detail: None }
+    }
+}
+
 // === impl Ctx ===
 
 impl Ctx {
@@ -474,13 +469,41 @@ impl Ctx {
         Some((&mut self.attempts, request.config.upstream()?, request.remote.client))
     }
 
+    /// Records a request whose session still exists.
+    fn record_session(&mut self, session: &Session, e: Option<&Error>) {
+        if self.timing.is_empty() {
+            return;
+        }
+        let session = session.as_downstream();
+        let (authority, target) = authority_and_target(session.req_header());
+        let line = RequestLine {
+            method: &session.req_header().method,
+            authority,
+            forwarded: self.request.as_ref().and_then(|request| request.remote.forwarded(session.req_header())),
+            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
+            version: session.req_header().version,
+            headers: &session.req_header().headers,
+        };
+        let failure = e.map(|e| match expired_timeout(session) {
+            Some(Expired::Deadline) => Failure::of("timeouts.total"),
+            Some(Expired::Idle) => Failure::of("idle"),
+            None => {
+                let upstream = self.forwarded().map(|(_, upstream)| upstream);
+                let upstream = upstream.filter(|_| *e.esource() == ErrorSource::Upstream);
+                Failure { code: e.etype().as_str(), detail: upstream.map(|upstream| explain(e, upstream)) }
+            }
+        });
+        let status = session.response_written().map(|response| response.status);
+        self.record(Some(line), status, session.body_bytes_sent(), failure.as_ref());
+    }
+
     /// Records the request, once, when it has ended. `line` is None if the session is gone.
     fn record(
         &mut self,
         line: Option<RequestLine<'_>>,
         status: Option<StatusCode>,
         sent: usize,
-        failure: Option<&str>,
+        failure: Option<&Failure<'_>>,
     ) {
         let (Some(request), Some(finished)) = (&self.request, self.timing.finish()) else { return };
         let upstream = self.forwarded().map(|(_, upstream)| UpstreamAttempt {
@@ -505,7 +528,8 @@ impl Ctx {
                 body_bytes: sent,
                 duration: finished.took,
                 upstream,
-                failure,
+                failure: failure.map(|failure| failure.code),
+                failure_detail: failure.and_then(|failure| failure.detail.as_deref()),
                 id: &request.id,
             },
         );
@@ -522,7 +546,7 @@ impl Ctx {
 impl Drop for Ctx {
     fn drop(&mut self) {
         // The `logging` hook is not called if the watchdog dropped the request.
-        self.record(None, None, 0, Some("cut off"));
+        self.record(None, None, 0, Some(&Failure::of("cut off")));
         self.recorder.running.end();
     }
 }

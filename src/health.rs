@@ -25,7 +25,8 @@ use tokio::task::JoinHandle;
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::snapshot::{self, HttpCheck};
-use crate::upstream::peer::{explain, server_name, template};
+use crate::upstream::failure::explain;
+use crate::upstream::peer::{server_name, template};
 use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 
 /// Precision of the times of checks, ejections and slow starts.
@@ -159,7 +160,7 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
             Some(http) => match send_check(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
-                Err(error) => Err(explain(&error)),
+                Err(error) => Err(explain(&error, upstream)),
             },
         }
     };
@@ -167,6 +168,9 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
     let result = result.unwrap_or_else(|_| Err(format!("no response within {:?}", spec.timeout)));
     let change = upstream.checked(endpoint, result.is_ok(), Instant::now());
     let (name, address) = (&upstream.settings().name, endpoint.address());
+    if let Err(error) = &result {
+        endpoint.set_last_error(error.clone());
+    }
     match (change, result) {
         (Some(Change::Unhealthy), Err(error)) => {
             log::warn!("node unhealthy upstream={name} address={address} error={}", quoted(error));

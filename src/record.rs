@@ -73,6 +73,8 @@ pub struct RequestRecord<'a> {
     pub upstream: Option<UpstreamAttempt<'a>>,
     /// Failure after the decision, in one or two words.
     pub failure: Option<&'a str>,
+    /// The cause of the failure, and what to change.
+    pub failure_detail: Option<&'a str>,
     /// `X-Request-Id` of the request.
     pub id: &'a RequestId,
 }

@@ -15,6 +15,7 @@
 //! This module reads no clock, looks up no names and logs nothing. Its callers do that.
 
 mod endpoint;
+pub(crate) mod failure;
 mod hash;
 pub(crate) mod peer;
 mod balance;
@@ -98,6 +99,8 @@ pub(crate) struct EndpointStatus {
     pub(crate) active: usize,
     /// Attempts without a connection or without a response.
     pub(crate) failures: u64,
+    /// Text of the last failed attempt or health check.
+    pub(crate) last_error: Option<String>,
 }
 
 impl RunningUpstream {
@@ -200,6 +203,7 @@ impl RunningUpstream {
             ejected: state.is_ejected(),
             active: endpoint.active(),
             failures: endpoint.counts().connect_failures.get() + endpoint.counts().no_responses.get(),
+            last_error: endpoint.last_error(),
         };
         self.lock().iter().map(status).collect()
     }

@@ -241,6 +241,7 @@ services:
             attempts: 1,
         }),
         failure: None,
+        failure_detail: None,
         id: &id,
     };
     let without_route = RequestRecord {
@@ -310,6 +311,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
                 attempts: 1,
             }),
             failure: Some("ConnectionClosed"),
+            failure_detail: Some("ConnectionClosed: the node closed the connection before its response; see its log"),
             id: &id,
         };
         let write = || live.access_log().write(&record);

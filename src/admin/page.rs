@@ -214,7 +214,7 @@ fn upstreams(generation: &Generation) -> Markup {
         section {
             h2 { "Upstreams" }
             table {
-                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "running requests" } th.number { "failed attempts" } } }
+                thead { tr { th { "upstream" } th { "node" } th { "state" } th.number { "running requests" } th.number { "failed attempts" } th { "last error" } } }
                 tbody {
                     @for (name, node) in nodes().take(MAX_NODES) {
                         tr {
@@ -229,6 +229,7 @@ fn upstreams(generation: &Generation) -> Markup {
                             }
                             td.number data-label="running requests" { (node.active) }
                             td.number.bad[node.failures > 0] data-label="failed attempts" { (node.failures) }
+                            td data-label="last error" { (node.last_error.as_deref().unwrap_or_default()) }
                         }
                     }
                 }

@@ -55,8 +55,7 @@ pub(super) struct Attempts {
     failed: Vec<Arc<Endpoint>>,
     /// Whether the current attempt is the free retry after a reused connection was closed.
     retried_stale: bool,
-    /// Whether a node was tried again because it had not processed the request.
-    retried_unprocessed: bool,
+    unprocessed_retry: UnprocessedRetry,
     /// Whether the current attempt has less time than `timeouts.read`, because earlier attempts used it.
     time_was_cut: bool,
     /// Whether the response header has arrived.
@@ -73,6 +72,14 @@ enum DeadlineEnd {
     ResponseEnd,
     /// The response header: a WebSocket without `timeouts.total` has no deadline after that.
     ResponseHeader,
+}
+
+/// Whether a node was tried again because it had not processed the request.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum UnprocessedRetry {
+    #[default]
+    Unused,
+    Used,
 }
 
 impl Attempts {
@@ -173,7 +180,9 @@ impl Attempts {
         }
         attempt.counts().connect_failures.add(1);
         let name = &upstream.settings().name;
-        log::warn!("connect failed upstream={name} address={} error={}", attempt.address(), quoted(explain(e)));
+        let error = explain(e, upstream);
+        log::warn!("connect failed upstream={name} address={} error={}", attempt.address(), quoted(&error));
+        attempt.set_last_error(error);
         // These are failures of the gateway, such as no free socket.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
             record_failure(upstream, &attempt);
@@ -193,7 +202,7 @@ impl Attempts {
         match &self.current {
             Some(attempt) if http2 && version != Version::HTTP_2 => {
                 log::warn!("HTTP/2 not negotiated upstream={} address={}", upstream.settings().name, attempt.address());
-                reject_response("the upstream does not support HTTP/2")
+                reject_response("the node does not offer HTTP/2; remove `http2: true`")
             }
             _ => Ok(()),
         }
@@ -228,23 +237,32 @@ impl Attempts {
         e.set_retry(false);
         let kind = match e.esource() {
             _ if deadline_passed => FailureKind::TimedOut,
+            ErrorSource::Upstream if is_write_timeout(e) => FailureKind::TimedOut,
             ErrorSource::Upstream => FailureKind::of(e.etype()),
             _ => FailureKind::Other,
         };
         if self.response_started {
             return;
         }
-        let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else { return };
+        let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else {
+            if let Some(attempt) = self.current.as_ref().filter(|_| *e.esource() == ErrorSource::Upstream) {
+                attempt.set_last_error(explain(e, upstream));
+            }
+            return;
+        };
         let replayable =
             (unprocessed || session.req_header().method.is_idempotent()) && !session.retry_buffer_truncated();
-            ErrorSource::Upstream if is_write_timeout(e) => FailureKind::TimedOut,
         if kind == FailureKind::Broken && reused && replayable && !self.retried_stale {
-            self.retried_unprocessed |= unprocessed;
+            if unprocessed {
+                self.unprocessed_retry = UnprocessedRetry::Used;
+            }
             return self.retry_stale_connection(upstream, attempt, e);
         }
         attempt.counts().no_responses.add(1);
         let name = &upstream.settings().name;
-        log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(e.etype().as_str()));
+        let error = explain(e, upstream);
+        log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(&error));
+        attempt.set_last_error(error);
         // No node can respond before it has the whole request body.
         let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
@@ -261,11 +279,11 @@ impl Attempts {
 
     /// The free retry on a node that has not processed the request, when there is no other.
     fn retry_unprocessed(&mut self, upstream: &RunningUpstream, attempt: ActiveRequest) -> bool {
-        if self.retried_unprocessed || self.deadline.is_some_and(|end| end <= Instant::now()) {
+        if self.unprocessed_retry == UnprocessedRetry::Used || self.deadline.is_some_and(|end| end <= Instant::now()) {
             return false;
         }
         upstream.counts().reconnects.add(1);
-        (self.retried_unprocessed, self.retried_stale) = (true, true);
+        (self.unprocessed_retry, self.retried_stale) = (UnprocessedRetry::Used, true);
         self.next = Some(attempt);
         true
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pingora::upstreams::peer::HttpPeer;
 
@@ -24,6 +24,7 @@ pub struct Endpoint {
     /// Consecutive failures.
     failures: AtomicU32,
     counts: EndpointCounts,
+    last_error: Mutex<Option<String>>,
     /// Peer that each request clones, made by the first request.
     template: OnceLock<HttpPeer>,
 }
@@ -58,6 +59,7 @@ impl Endpoint {
             active: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             counts: EndpointCounts::default(),
+            last_error: Mutex::default(),
             template: OnceLock::new(),
         }
     }
@@ -83,6 +85,16 @@ impl Endpoint {
 
     pub(crate) fn counts(&self) -> &EndpointCounts {
         &self.counts
+    }
+
+    /// Text of the last failed attempt or health check.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Called for failures only, so that usual requests take no lock.
+    pub(crate) fn set_last_error(&self, error: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     /// The peer that requests clone, made by the first call.

@@ -1,16 +1,15 @@
-//! Endpoints as Pingora's peers, and texts for Pingora's errors.
+//! Endpoints as Pingora's peers.
 
 use std::fmt;
 use std::sync::Arc;
 
-use pingora::Error;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
+use super::{Endpoint, RunningUpstream};
 #[cfg(target_os = "linux")]
 use crate::snapshot::Timeouts;
-use super::{Endpoint, RunningUpstream};
 
 /// Maximum number of concurrent requests on one HTTP/2 connection to a node.
 const STREAMS: usize = 100;
@@ -40,6 +39,7 @@ impl fmt::Debug for SharedTls {
         f.write_str("SharedTls")
     }
 }
+
 /// The limit for data that a node does not take, in milliseconds: `timeouts.write`, or `timeouts.total` if that is shorter.
 /// The operating system closes the connection then. Pingora notes an expired write timeout, and goes on to wait for the
 /// response.
@@ -48,7 +48,6 @@ fn user_timeout(timeouts: &Timeouts) -> u32 {
     let limit = timeouts.total.map_or(timeouts.write, |total| total.min(timeouts.write));
     u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
 }
-
 
 fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     let spec = upstream.settings();
@@ -63,6 +62,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     options.total_connection_timeout = Some(spec.timeouts.connect);
     options.read_timeout = Some(spec.timeouts.read);
     options.write_timeout = Some(spec.timeouts.write);
+    options.idle_timeout = Some(spec.timeouts.idle);
     #[cfg(target_os = "linux")]
     {
         let limit = user_timeout(&spec.timeouts);
@@ -72,7 +72,6 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
             Ok(())
         }));
     }
-    options.idle_timeout = Some(spec.timeouts.idle);
     if spec.http2 {
         options.set_http_version(2, 2);
         options.max_h2_streams = STREAMS;
@@ -95,19 +94,4 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
         peer.client_cert_key.clone_from(&shared.identity);
     }
     peer
-}
-
-/// Text of an error: its type, and the cause of a failed TLS handshake.
-pub(crate) fn explain(error: &Error) -> String {
-    let kind = error.etype().as_str();
-    handshake_error(error).map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}"))
-}
-
-/// Cause of a failed TLS handshake, which only the context of the innermost error has.
-fn handshake_error(error: &Error) -> Option<&str> {
-    let mut innermost = error;
-    while let Some(cause) = innermost.cause.as_ref().and_then(|cause| cause.downcast_ref::<Box<Error>>()) {
-        innermost = cause;
-    }
-    innermost.context.as_ref()?.as_str().strip_prefix("TLS connect() failed: ").map(str::trim)
 }

@@ -121,8 +121,9 @@ fn a_line_has_the_request_its_outcome_and_the_reason() {
         line,
         json!({
             "client": "127.0.0.1", "scheme": "http", "method": "GET", "host": "API.test:80",
-            "forwarded_host": null, "path": "/a/b", "protocol": "HTTP/1.1", "status": 201, "bytes": 17, "route": "api/all", "cors": "actual",
-            "origin": "https://app.test", "reason": "allowed_exact", "refused": false, "error": null,
+            "forwarded_host": null, "path": "/a/b", "protocol": "HTTP/1.1", "status": 201, "bytes": 17,
+            "route": "api/all", "cors": "actual", "origin": "https://app.test", "reason": "allowed_exact",
+            "refused": false, "error": null, "error_detail": null,
             "upstream": "api", "node": upstream.address().to_string(), "tries": 1, "user_agent": "curl/8",
             "request_id": "trace-1", "generation": 1,
         })
@@ -188,7 +189,8 @@ fn every_outcome_is_logged() {
         "/dead",
         &[HOST, ORIGIN],
         json!({ "status": 502, "route": "api/dead", "upstream": "api/dead", "tries": 2, "upstream_ms": null,
-                "error": "ConnectRefused", "refused": false }),
+                "error": "ConnectRefused", "refused": false, "error_detail":
+                "ConnectRefused: nothing listens there; start the node, or correct its address (Connection refused (os error 111))" }),
     );
     ask(
         "GET",

@@ -287,6 +287,7 @@ fn the_status_page_shows_the_state_of_the_process_and_not_the_file() {
     }
     assert!(failed());
     let page = ask(&gateway, "/");
+    assert!(page.text().contains("ConnectRefused: nothing listens there; start the node"), "{}", page.text());
     assert!(page.text().contains("restart required: listeners"), "{}", page.text());
     let listeners = page.text().split("<h2>Listeners</h2>").nth(1).unwrap().split("</section>").next().unwrap();
     assert!(listeners.contains(&gateway.address().to_string()), "{listeners}");

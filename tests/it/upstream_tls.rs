@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::support::certificates::{Authority, Certificate, Files, Valid};
 use crate::support::client::{Connection, Response, fetch};
-use crate::support::gateway::{Gateway, Signal, check, run};
+use crate::support::gateway::{Gateway, Signal, check, free_port, run};
 use crate::support::h2_upstream::{H2Reply, H2Upstream};
 use crate::support::upstream::{Reply, Upstream};
 
@@ -101,6 +101,70 @@ fn an_unverified_upstream_gets_no_request_and_the_client_502_with_cors_headers()
         assert_eq!((response.status, upstream.hits()), (502, 0), "{what}");
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{what}");
         upstream.wait_for_failed_handshakes(1);
+    }
+}
+
+/// A server of HTTP/1 that gets bytes of another protocol.
+fn answers_400_to_anything() -> SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 16]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            // Closing with unread bytes would reset the connection.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    address
+}
+
+/// Each error of connecting says what to change, in the log of the attempt and of the request.
+#[test]
+fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    let own = authority.issue(&["upstream.test"]);
+    let unverified = "tls: { sni: upstream.test, verify: false }";
+    let plain = answers_400_to_anything();
+    let refused = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let tls = |certificate: &Certificate| showing(certificate);
+    let demanding = Upstream::start_tls(own.server(Some(&stranger), &[]), |_| Reply::new(200));
+    let (other, foreign, old) = (
+        tls(&authority.issue(&["other.test"])),
+        tls(&stranger.issue(&["upstream.test"])),
+        tls(&authority.issue_valid(&["upstream.test"], Valid::Past)),
+    );
+    let (early, good) = (tls(&authority.issue_valid(&["upstream.test"], Valid::Future)), tls(&own));
+    let self_signed = tls(&authority.own());
+    let http_2 = H2Upstream::start(|_| H2Reply::new(200));
+    for (what, node, settings, words) in [
+        ("another name", other.address(), VERIFIED, "set `tls.sni`"),
+        ("another authority", foreign.address(), VERIFIED, "set `tls.ca`"),
+        ("an old certificate", old.address(), VERIFIED, "has expired"),
+        ("an early certificate", early.address(), VERIFIED, "not valid yet"),
+        ("a self-signed CA certificate", self_signed.address(), VERIFIED, "basicConstraints=CA:FALSE"),
+        ("no client certificate", demanding.address(), VERIFIED, "set `tls.cert` and `tls.key`"),
+        ("plain HTTP to TLS", good.address(), "retries: 0", "add `tls`"),
+        ("TLS to plain HTTP", plain, unverified, "remove `tls`"),
+        (
+            "HTTP/2 to HTTP/1 over TLS",
+            good.address(),
+            "http2: true\n    tls: { sni: upstream.test, ca: tls/ca.pem }",
+            "HTTP/2",
+        ),
+        ("HTTP/2 to HTTP/1", plain, "http2: true", "remove `http2: true`"),
+        ("HTTP/1 to HTTP/2", http_2.address(), "retries: 0", "`http2: true`"),
+        ("no listener", refused, "retries: 0", "correct its address"),
+    ] {
+        let gateway = start(node, settings, &[ca(&authority)]);
+        assert_eq!(get(&gateway).status, 502, "{what}");
+        gateway.wait_for_log("request failed status=502");
+        let log = gateway.stderr();
+        println!("{what}: {log}");
+        let failed = log.lines().find(|line| line.contains("request failed status=502")).unwrap();
+        assert!(failed.contains(words), "{what}: {log}");
     }
 }
 

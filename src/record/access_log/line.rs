@@ -28,6 +28,7 @@ mod max {
     pub(super) const USER_AGENT: usize = 256;
     pub(super) const NAME: usize = 256;
     pub(super) const ERROR: usize = 64;
+    pub(super) const ERROR_DETAIL: usize = 320;
     pub(super) const ID: usize = 128;
 }
 
@@ -86,6 +87,7 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     object.plain("reason", Some(record.outcome.code()));
     object.literal("refused", if record.refused { "true" } else { "false" });
     object.string("error", record.failure.map(str::as_bytes), max::ERROR);
+    object.string("error_detail", record.failure_detail.map(str::as_bytes), max::ERROR_DETAIL);
     let upstream = record.upstream;
     object.string("upstream", upstream.map(|upstream| upstream.name.as_bytes()), max::NAME);
     match upstream.and_then(|upstream| upstream.address) {
@@ -469,6 +471,7 @@ mod tests {
                 attempts: 1,
             }),
             failure: None,
+            failure_detail: None,
             id: &id,
         };
         let mut out = Vec::new();
@@ -491,7 +494,7 @@ mod tests {
             r#"{"time":"2026-11-24T03:00:53.007Z","client":"203.0.113.7","scheme":"https","method":"GET","#,
             r#""host":"api.test:8443","forwarded_host":null,"path":"/v1/json","protocol":"HTTP/2","status":200,"bytes":17,"#,
             r#""duration_ms":12.034,"route":"api","cors":"actual","origin":"https://evil.test","#,
-            r#""reason":"origin_not_allowed","refused":true,"error":null,"upstream":"api","node":"127.0.0.1:2","#,
+            r#""reason":"origin_not_allowed","refused":true,"error":null,"error_detail":null,"upstream":"api","node":"127.0.0.1:2","#,
             r#""upstream_ms":0.999,"tries":1,"user_agent":"curl/8.5.0","#,
             r#""request_id":"0123456789abcdef0000000000000001","generation":1}"#,
             "\n"
@@ -628,7 +631,7 @@ mod tests {
             for format in [LogFormat::Json, LogFormat::Text] {
                 let line = line_of(format, &sent);
                 // Names of route and upstream, error, method and id are short in this test; add their maximum.
-                let others = 2 * max::NAME + max::ERROR + max::METHOD + max::ID + 60;
+                let others = 2 * max::NAME + max::ERROR + max::ERROR_DETAIL + max::METHOD + max::ID + 60;
                 assert!(line.len() + others <= LONGEST, "{} bytes", line.len());
             }
         }

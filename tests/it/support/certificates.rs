@@ -67,6 +67,12 @@ impl Authority {
         self.0.pem()
     }
 
+    /// The certificate of the CA itself, for a server that wrongly uses it.
+    pub fn own(&self) -> Certificate {
+        let der = self.0.der().to_vec();
+        Certificate { cert: self.pem(), key: self.0.key().serialize_pem(), der, names: Vec::new() }
+    }
+
     /// A root store with this CA only.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
