@@ -17,7 +17,7 @@ demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
 
 run: cmake ## serve conf/corsgate.yaml
-	$(CARGO) run --release --quiet -- run
+	$(CARGO) run --release --quiet -- run --config conf/corsgate.yaml
 
 test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet

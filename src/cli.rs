@@ -8,21 +8,22 @@ mod check;
 mod explain;
 mod why;
 
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::schema;
 use crate::demo;
 use crate::live::{Live, LoadError};
 use crate::process::{self, ReloadOn, ReloadSignal, Sockets};
-use crate::source::ConfigSource;
+use crate::source::{ConfigSource, Unreadable};
 use crate::terminal::{Paint, Width};
 
-const DEFAULT_CONFIG: &str = "conf/corsgate.yaml";
+/// Configuration files without `--config`. The first that exists is used.
+const DEFAULT_FILES: [&str; 2] = ["corsgate.yaml", "/etc/corsgate/corsgate.yaml"];
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,9 +50,8 @@ struct Arguments {
 enum Command {
     /// Start the gateway. SIGHUP reloads the file, SIGTERM stops after the running requests, SIGINT stops at once
     Run {
-        /// The configuration file
-        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
         /// Reload also when the file, or a certificate or key that it names, changes
         #[arg(long)]
         watch: bool,
@@ -74,6 +74,13 @@ enum Command {
         #[arg(long, value_name = "PORT", default_value_t = demo::PORT)]
         port: u16,
     },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file [default: corsgate.yaml, or else /etc/corsgate/corsgate.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -111,13 +118,14 @@ pub fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(
-    config: &Path,
+    config: &ConfigFile,
     reload_signal: ReloadSignal,
     sockets: Sockets,
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    let (live, warnings) = Live::start(ConfigSource::File(config.to_owned())).map_err(|refused| match refused {
+    let source = ConfigSource::File(config.find()?);
+    let (live, warnings) = Live::start(source).map_err(|refused| match refused {
         LoadError::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
         LoadError::Unreadable(_) | LoadError::Listeners(_) | LoadError::AccessLog(_) => Failure::from(refused),
     })?;
@@ -130,6 +138,23 @@ fn run(
 fn demo(reload_signal: ReloadSignal, port: u16) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
     Ok(demo::serve(reload_signal, port, print)?)
+}
+
+// === impl ConfigFile ===
+
+impl ConfigFile {
+    /// The file to use.
+    fn find(&self) -> Result<PathBuf, Unreadable> {
+        let found = || DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists());
+        let [here, system] = DEFAULT_FILES;
+        self.config.clone().or_else(found).ok_or_else(|| Unreadable {
+            path: here.into(),
+            error: io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no such file, and no {system}; name the file with `--config FILE`"),
+            ),
+        })
+    }
 }
 
 /// Prints to stdout. A closed pipe, as in `corsgate check | head -1`, is not an error.

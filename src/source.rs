@@ -111,7 +111,7 @@ impl ConfigSource {
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot read {}: {}; name the file with `--config FILE`", self.path.display(), self.error)
+        write!(f, "cannot read {}: {}", self.path.display(), self.error)
     }
 }
 

@@ -1,25 +1,23 @@
 //! `corsgate check`: reports all problems of a file, or the effective settings of its routes.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{DEFAULT_CONFIG, Format, paint, print};
+use super::{ConfigFile, Format, paint, print};
 use crate::config::{Document, Source};
 use crate::explain::effective;
 use crate::problem::{At, ProblemKind, Problems, Severity};
 use crate::report;
 use crate::snapshot::Loaded;
-use crate::source::{ConfigSource, Unreadable};
+use crate::source::{ConfigSource, SourceText, Unreadable};
 use crate::terminal::Paint;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Exit with code 1 on warnings too
     #[arg(long)]
     deny_warnings: bool,
@@ -32,10 +30,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Arguments) -> ExitCode {
-    let name = config.to_string_lossy();
-    let (text, Loaded { snapshot, problems }) = match ConfigSource::File(config.clone()).open() {
-        Ok((text, loaded)) => (text.text, loaded),
+    let read = config.find().and_then(|path| ConfigSource::File(path).open());
+    let (SourceText { name, text, .. }, Loaded { snapshot, problems }) = match read {
+        Ok(read) => read,
         Err(unreadable) => {
+            let name = unreadable.path.to_string_lossy();
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             // A program that parses stdout must find valid JSON.
             if let Format::Json = format {

@@ -1,20 +1,19 @@
 //! `corsgate explain`: why a browser allows or blocks a page's request, and what to change.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args};
 
 use super::check::unreadable_problem;
-use super::{DEFAULT_CONFIG, Format, paint, print, width};
+use super::{ConfigFile, Format, paint, print, width};
 use crate::config::Source;
 use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Initiator, InvalidQuestion, Outcome, Question, QuestionPart};
 use crate::report;
 use crate::snapshot::Loaded;
-use crate::source::ConfigSource;
+use crate::source::{ConfigSource, SourceText};
 
 pub(super) const HELP: &str = "\
 Exit codes: 0 the page gets what it needs, 3 it does not, 4 the file does not decide it (the upstream redirects to a
@@ -38,9 +37,8 @@ const UNDECIDED: u8 = 4;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigFile,
     /// The page's origin, such as `https://app.example`, or `null`. Repeat it to test two Origin fields, which no browser sends
     #[arg(short, long, value_name = "ORIGIN", required = true)]
     origin: Vec<String>,
@@ -88,11 +86,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let name = arguments.config.to_string_lossy();
-    let source = ConfigSource::File(arguments.config.clone());
-    let (text, Loaded { snapshot, problems }) = match source.open() {
-        Ok((text, loaded)) => (text.text, loaded),
+    let read = arguments.config.find().map(ConfigSource::File).and_then(|source| Ok((source.open()?, source)));
+    let ((SourceText { name, text, .. }, Loaded { snapshot, problems }), source) = match read {
+        Ok(read) => read,
         Err(unreadable) => {
+            let name = unreadable.path.to_string_lossy();
             let _ = writeln!(std::io::stderr(), "corsgate: {unreadable}");
             if let Format::Json = arguments.format {
                 print(&explain::repair_json(&unreadable_problem(&unreadable), &Source::new(&name, ""), None));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -13,7 +14,7 @@ use corsgate::live::Live;
 use corsgate::source::ConfigSource;
 
 use crate::support::client::{Connection, Response, fetch};
-use crate::support::gateway::{Gateway, Signal, free_port, run};
+use crate::support::gateway::{Gateway, Signal, free_port, run, run_in};
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -483,6 +484,45 @@ fn an_unreadable_configuration_ends_the_start() {
         assert_eq!((output.code, output.stdout.as_str()), (1, ""));
         assert!(output.stderr.contains(&format!("cannot read {}", path.display())), "{}", output.stderr);
     }
+}
+
+/// `check`, `run` and `explain` look in the same places.
+#[test]
+fn without_config_the_file_is_corsgate_yaml_here_or_in_etc() {
+    let explain = &["explain", "--origin", "https://app.test", "https://api.test/"][..];
+    let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
+    let system = Path::new("/etc/corsgate/corsgate.yaml").exists();
+    for args in [&["check"][..], &["check", "--format", "json"], &["run"], explain] {
+        if system {
+            break;
+        }
+        let output = run_in(dir.path(), args);
+        assert_eq!(output.code, 1, "{args:?}");
+        for part in
+            ["corsgate.yaml: no such file, and no /etc/corsgate/corsgate.yaml", "name the file with `--config FILE`"]
+        {
+            assert!(output.stderr.contains(part), "{args:?}: {}", output.stderr);
+        }
+    }
+    let text = "listeners: [{ address: 127.0.0.1:1 }]\nservices: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:2 }] }, cors: { allow_origins: https://app.test, max_age: 600 } }]\n";
+    fs::write(dir.path().join("corsgate.yaml"), text).unwrap();
+    assert_eq!(run_in(dir.path(), &["check"]).stdout, "corsgate.yaml: valid\n");
+    assert_eq!(run_in(dir.path(), explain).code, 0);
+    fs::write(dir.path().join("corsgate.yaml"), "services: []\n").unwrap();
+    let output = run_in(dir.path(), &["run"]);
+    assert!(output.code == 1 && output.stderr.contains("corsgate.yaml:1"), "{}", output.stderr);
+}
+
+/// The command line of a running process cannot change.
+#[test]
+fn a_reload_of_a_missing_file_does_not_speak_of_the_command_line() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    fs::remove_file(gateway.config_path()).unwrap();
+    gateway.signal(Signal::Hup);
+    let missing = format!("cannot read {}: No such file or directory (os error 2)\n", gateway.config_path().display());
+    gateway.wait_for_log(&missing);
+    assert!(!gateway.stderr().contains("--config"), "{}", gateway.stderr());
 }
 
 #[test]
