@@ -69,6 +69,9 @@ pub(crate) struct Process {
 
 /// Maximum time that a request waits for another page to be rendered.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for `/metrics`: the default timeout of a scrape in Prometheus. Several servers may scrape at the same time,
+/// and the metrics of 100,000 routes take seconds.
+const SCRAPE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A response.
 struct Page {
@@ -118,11 +121,13 @@ impl AdminServer {
             return Page::text(StatusCode::FORBIDDEN, refusal);
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
-        let queue = match view {
-            View::Metrics => &self.scrapes,
-            View::Status | View::Config | View::Routes | View::Refusals | View::Refusal { .. } => &self.pages,
+        let (queue, patience) = match view {
+            View::Metrics => (&self.scrapes, SCRAPE_QUEUE_TIMEOUT),
+            View::Status | View::Config | View::Routes | View::Refusals | View::Refusal { .. } => {
+                (&self.pages, QUEUE_TIMEOUT)
+            }
         };
-        let Ok(Ok(permit)) = timeout(QUEUE_TIMEOUT, queue.clone().acquire_owned()).await else {
+        let Ok(Ok(permit)) = timeout(patience, queue.clone().acquire_owned()).await else {
             return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Another page is being rendered; retry.\n");
         };
         // Rendering a large configuration takes long, and `/livez` must respond meanwhile.
@@ -232,4 +237,41 @@ impl Page {
 pub(crate) fn time(at: SystemTime) -> impl fmt::Display {
     let at = jiff::Timestamp::try_from(at).unwrap_or_default();
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::listeners::Counts;
+
+    /// Two Prometheus servers, and a page that takes longer than either waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_second_scrape_waits_longer_for_the_first_than_a_page() {
+        let text = "
+listeners: [{ address: '127.0.0.1:1' }]
+services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
+";
+        let live = Arc::new(Live::with_lookup(text, |_| Ok(Vec::new())));
+        let recorder = Arc::new(Recorder::new(true, live.access_log().clone()));
+        let counts = Arc::new(Counts::new(std::iter::empty()));
+        let admin = AdminServer::new(Process {
+            live: live.clone(),
+            readiness: Readiness::default(),
+            recorder: recorder.clone(),
+            connections: Arc::default(),
+            metrics: Metrics::new(live, recorder, counts),
+            started: SystemTime::now(),
+        });
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
+        for (path, busy_for, status) in [("/metrics", 9, 200), ("/metrics", 11, 503), ("/", 1, 200), ("/", 3, 503)] {
+            let queue = if path == "/" { &admin.pages } else { &admin.scrapes };
+            let other = queue.clone().acquire_owned().await.unwrap();
+            let rendering = async {
+                tokio::time::sleep(Duration::from_secs(busy_for)).await;
+                drop(other);
+            };
+            let (page, ()) = tokio::join!(admin.answer(&Method::GET, path, "", &headers), rendering);
+            assert_eq!(page.status, status, "{path} after {busy_for} s");
+        }
+    }
 }
