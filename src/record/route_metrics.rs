@@ -132,10 +132,10 @@ impl RouteMetricsTable {
     }
 }
 
-/// Splits the name of a route into service and route. The name of a service has no `/`. A service without routes has
-/// the route `*`, which no configured route can have as its name.
+/// Splits the name of a route into service and route. The name of a service has no `/`. The only route of a service
+/// without `routes` has the name of the service, as in the access log, in `explain` and on the status page.
 fn labels(name: &str) -> (&str, &str) {
-    name.split_once('/').unwrap_or((name, "*"))
+    name.split_once('/').unwrap_or((name, name))
 }
 
 // === impl RouteSlot, RouteMetrics ===
