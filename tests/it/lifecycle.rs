@@ -486,6 +486,25 @@ fn an_unreadable_configuration_ends_the_start() {
     }
 }
 
+/// Pingora panics in a task of its own then, and would serve without the listener. Here the descriptors do not suffice for
+/// all listeners; an address that is in use is found before.
+#[test]
+fn a_listener_that_cannot_be_opened_ends_the_process() {
+    let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
+    let path = dir.path().join("corsgate.yaml");
+    let listeners: String = (0..64).map(|_| format!("  - {{ address: \"127.0.0.1:{}\" }}\n", free_port())).collect();
+    let services = "services: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:2 }] } }]";
+    fs::write(&path, format!("listeners:\n{listeners}{services}\n")).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec timeout 20 \"$0\" run --config \"$1\"", env!("CARGO_BIN_EXE_corsgate")])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("listener failed, exiting"), "{log}");
+}
+
 /// `check`, `run` and `explain` look in the same places.
 #[test]
 fn without_config_the_file_is_corsgate_yaml_here_or_in_etc() {
