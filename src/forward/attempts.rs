@@ -105,11 +105,11 @@ impl Attempts {
                 match upstream.pick(key, &self.failed) {
                     Ok(picked) => picked,
                     Err(PickError::Unresolved) => {
-                        let why = "no address is known for the upstream";
+                        let why = "no address of a node is known; see `name lookup failed` in the log";
                         return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
                     }
                     Err(PickError::AllUnhealthy | PickError::Exhausted) => {
-                        let why = "no node of the upstream is available";
+                        let why = "no node is available; see their errors in the log";
                         return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
                     }
                 }
