@@ -21,7 +21,7 @@ mod websocket;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -318,6 +318,21 @@ impl ProxyHttp for Gateway {
             ctx.timing.on_response_header();
         }
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if let Some(body) = body
+            && let Some((attempts, upstream, _)) = ctx.attempt_parts()
+        {
+            attempts.on_response_body(upstream, body);
+        }
+        Ok(None)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>

@@ -36,7 +36,7 @@ use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
-use crate::upstream::failure::{explain, is_write_timeout};
+use crate::upstream::failure::{ADD_TLS, explain, is_write_timeout};
 use crate::upstream::peer::template;
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
@@ -58,8 +58,8 @@ pub(super) struct Attempts {
     unprocessed_retry: UnprocessedRetry,
     /// Whether the current attempt has less time than `timeouts.read`, because earlier attempts used it.
     time_was_cut: bool,
-    /// Whether the response header has arrived.
-    response_started: bool,
+    /// Status of the response, when its header has arrived.
+    response: Option<StatusCode>,
     deadline: Option<Instant>,
     deadline_end: DeadlineEnd,
 }
@@ -87,7 +87,7 @@ impl Attempts {
     /// 101. None before the first attempt and if there is no deadline (any more).
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
         let over =
-            self.response_started && (self.deadline_end == DeadlineEnd::ResponseHeader || session.was_upgraded());
+            self.response.is_some() && (self.deadline_end == DeadlineEnd::ResponseHeader || session.was_upgraded());
         self.deadline.filter(|_| !over).map(|deadline| deadline + DEADLINE_MARGIN)
     }
 
@@ -212,9 +212,32 @@ impl Attempts {
     pub(super) fn on_response_header(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
         let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
         let Some(attempt) = self.current.as_ref().filter(|_| !interim) else { return false };
-        self.response_started = true;
+        self.response = Some(status);
         upstream.succeeded(attempt);
         true
+    }
+
+    /// A part of the response body arrived. Servers answer plain HTTP on a TLS port with 400 and one of these texts.
+    pub(super) fn on_response_body(&self, upstream: &RunningUpstream, body: &[u8]) {
+        const TEXTS: [&[u8]; 3] = [
+            b"plain HTTP request was sent to HTTPS port",
+            b"HTTP request to an HTTPS server",
+            b"speaking plain HTTP to an SSL-enabled server port",
+        ];
+        let Some(attempt) = self.current.as_ref().filter(|_| self.response == Some(StatusCode::BAD_REQUEST)) else {
+            return;
+        };
+        let begin = &body[..body.len().min(1024)];
+        let has = |text: &&[u8]| begin.windows(text.len()).any(|window| window == *text);
+        if upstream.settings().tls.is_none() && TEXTS.iter().any(has) {
+            log::warn!(
+                "node expects TLS upstream={} address={} error={}",
+                upstream.settings().name,
+                attempt.address(),
+                quoted(ADD_TLS)
+            );
+            attempt.set_last_error(ADD_TLS.to_owned());
+        }
     }
 
     /// The endpoint of the current or the last attempt.
@@ -241,7 +264,7 @@ impl Attempts {
             ErrorSource::Upstream => FailureKind::of(e.etype()),
             _ => FailureKind::Other,
         };
-        if self.response_started {
+        if self.response.is_some() {
             return;
         }
         let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else {

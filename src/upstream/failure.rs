@@ -87,7 +87,7 @@ const BY_TEXT: [(&str, &str); 19] = [
 const CLIENT_CERTIFICATE: &str =
     "the node refuses the client certificate; check `tls.cert`, and the CA that the node trusts";
 const TLS_VERSION: &str = "no TLS version and cipher in common with the node, which needs TLS 1.2 or later";
-const ADD_TLS: &str = "the node speaks TLS on this port; add `tls` to the upstream";
+pub(crate) const ADD_TLS: &str = "the node speaks TLS on this port; add `tls` to the upstream";
 
 /// What to change, if it is known. `text` is the whole text of the error.
 fn advice(kind: &ErrorType, text: &str, tls: bool) -> Option<&'static str> {

@@ -168,6 +168,24 @@ fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
     }
 }
 
+/// nginx, Go and Apache answer plain HTTP on a TLS port with a 400 that says so. The client gets it.
+#[test]
+fn a_400_for_plain_http_on_a_tls_port_is_named_in_the_log() {
+    let texts = [
+        ("nginx", "<center>The plain HTTP request was sent to HTTPS port</center>"),
+        ("go", "Client sent an HTTP request to an HTTPS server.\n"),
+        ("apache", "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"),
+        ("usual", "The plain request is bad."),
+    ];
+    for (server, text) in texts {
+        let upstream = Upstream::start(move |_| Reply::new(400).body(text));
+        let gateway = start(upstream.address(), "retries: 0", &[]);
+        assert_eq!((get(&gateway).status, get(&gateway).text()), (400, text));
+        let named = gateway.stderr().contains("node expects TLS upstream=secure");
+        assert_eq!(named, server != "usual", "{server}: {}", gateway.stderr());
+    }
+}
+
 #[test]
 fn a_plain_upstream_in_place_of_tls_gives_502() {
     let authority = Authority::new("authority");
