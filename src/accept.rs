@@ -27,7 +27,7 @@ use pingora::listeners::tls::Acceptor as TlsAcceptor;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{ALPN, GetSocketDigest, IO, Ssl, Stream};
+use pingora::protocols::{ALPN, GetSocketDigest, Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -164,7 +164,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         let deadline = accepted_at + timeout;
         let client = Client::new(address, identified, listener.settings, capacity, counts);
         let connection = match listener.tls {
-            None => self.connection(*stream, client, false, deadline, limits),
+            None => self.connection(stream, client, false, deadline, limits),
             Some(config) => {
                 let handshake = TlsAcceptor::from_server_config(config);
                 let handshake = timeout_at(deadline, handshake.tls_handshake(*stream)).await;
@@ -176,7 +176,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 let stream = handshake?;
                 let tls = client.listener().tls.as_ref().map(|tls| ClientTls::new(&stream, &tls.certificates));
                 let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-                self.connection(stream, client.with_tls(tls), http2, deadline, limits)
+                self.connection(Box::new(stream), client.with_tls(tls), http2, deadline, limits)
             }
         };
         Ok((permit, connection))
@@ -195,9 +195,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         }
     }
 
-    fn connection<S: IO + 'static>(
+    fn connection(
         &self,
-        stream: S,
+        stream: Stream,
         client: Client,
         http2: bool,
         deadline: Instant,

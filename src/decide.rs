@@ -117,7 +117,8 @@ impl Snapshot {
             return refuse(Refusal::Misdirected, self.host_policy(host));
         }
         // `OPTIONS *` is about the server as a whole. No other method may have this target (RFC 9112 section 3.2.4).
-        if !request.path.starts_with(b"/") && (request.path != b"*" || *request.method != Method::OPTIONS) {
+        let is_path = request.path.starts_with(b"/") || (request.path == b"*" && *request.method == Method::OPTIONS);
+        if !is_path || request.framing == Framing::RawTarget {
             return refuse(Refusal::BadTarget, self.host_policy(host));
         }
         if is_ambiguous(request.path) {
@@ -233,11 +234,12 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
         Capacity::ConnectionLimit => return Some(Refusal::ConnectionLimit),
         Capacity::ClientLimit => return Some(Refusal::ClientConnectionLimit),
     }
-    if request.target_length > limits.uri {
+    if request.target_length > limits.uri || request.framing == Framing::TargetTooLong {
         return Some(Refusal::UriTooLong);
     }
     let bytes = || headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
-    if headers.len() > limits.header_count || bytes() > limits.headers {
+    let too_many = headers.len() > limits.header_count || request.framing == Framing::TooManyFields;
+    if too_many || bytes() > limits.headers {
         return Some(Refusal::HeadersTooLarge);
     }
     let limit = limits.body?;

@@ -94,6 +94,9 @@ struct Failure<'a> {
     detail: Option<String>,
 }
 
+/// Why a request with an invalid chunked body failed, in the access log.
+const INVALID_BODY: &str = "InvalidChunk";
+
 /// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
 /// upstream could send them without end.
 const MAX_INTERIM_RESPONSES: u8 = 32;
@@ -298,7 +301,12 @@ impl ProxyHttp for Gateway {
         let limits = request.config.limits();
         // The data of a WebSocket is no request body.
         if !session.was_upgraded() {
-            ctx.body.add(body.as_ref().map_or(0, Bytes::len), limits)?;
+            if let Some(body) = body {
+                ctx.body.add(body.len(), limits)?;
+            }
+            if end_of_stream {
+                timeouts::on_complete_request(session.as_downstream());
+            }
         }
         if end_of_stream {
             timeouts::on_response(session.as_downstream(), limits);
@@ -390,6 +398,7 @@ impl ProxyHttp for Gateway {
         let kind = match expired {
             Some(Expired::Deadline) => Some(ReplyKind::UpstreamTimeout),
             Some(Expired::Idle) => None,
+            None if body_is_invalid(session.as_downstream()) => Some(ReplyKind::MalformedRequest),
             None => local_reply_to_error(e),
         };
         let error_code = kind.map_or(0, |kind| kind.status().as_u16());
@@ -502,6 +511,7 @@ impl Ctx {
         let failure = e.map(|e| match expired_timeout(session) {
             Some(Expired::Deadline) => Failure::of("timeouts.total"),
             Some(Expired::Idle) => Failure::of("idle"),
+            None if body_is_invalid(session) => Failure::of(INVALID_BODY),
             None => {
                 let upstream = self.forwarded().map(|(_, upstream)| upstream);
                 let upstream = upstream.filter(|_| *e.esource() == ErrorSource::Upstream);
@@ -569,6 +579,11 @@ impl Drop for Ctx {
 /// The timeout because of which the watchdog ended the request. To Pingora this looks like a read error of the client.
 fn expired_timeout(session: &ServerSession) -> Option<Expired> {
     Client::of(session).and_then(|client| client.expired_timeout())
+}
+
+/// Whether the request ends because its chunked body is invalid. To Pingora this looks like a read error of the client.
+fn body_is_invalid(session: &ServerSession) -> bool {
+    Client::of(session).is_some_and(|client| client.body_is_invalid())
 }
 
 /// Pingora has a second map with the case of the names. Only its own methods change both.

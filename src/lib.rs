@@ -83,9 +83,9 @@
 //! 4. A request takes the current configuration once, in its first hook. Later hooks use that one. A connection takes
 //!    it once, when it is accepted.
 //! 5. Every response to a request, from the upstream or from the gateway, gets its CORS header fields through
-//!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Responses to
-//!    bytes that never became a request have none, because no host and so no policy is known: 408 and 431 for an
-//!    incomplete header (`read`), and Pingora's own 400 and 405 for bytes that are no HTTP request.
+//!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Bytes that
+//!    never became a request have no host, so no policy is known, and the responses of [`read`] to them have no such
+//!    fields: 408, 414 and 431 for an incomplete header; 400, 405 and 505 for bytes that are no request.
 //! 6. Rooms import each other without circles.
 //!
 //! `tests/it/layout.rs` checks 1, 2, the second half of 5, and 6 with a table of allowed imports.

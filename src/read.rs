@@ -3,10 +3,13 @@
 //!
 //! - [`connection`] serves the requests of a connection one after the other; Pingora reads HTTP/2.
 //! - [`header`] reads HTTP/1 headers, and enforces their timeouts and their size.
+//! - [`check`] checks a complete header, and [`chunks`] a chunked body, before Pingora parses them.
 //! - [`stream`] is the connection as Pingora reads and writes it; it enforces `limits.send_timeout`.
 //! - [`watchdog`] enforces the deadline and the idle timeout of a request.
 //! - [`client`] is what the hooks know about the connection.
 
+mod check;
+mod chunks;
 mod client;
 mod connection;
 mod header;

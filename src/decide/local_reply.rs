@@ -16,8 +16,12 @@ pub(crate) enum ReplyKind<'s> {
     UseHttps,
     /// The verdict refuses the request.
     Refused(Refusal<'s>),
-    /// The client sent a request body that is not valid HTTP.
+    /// The client sent a header or a body that is not valid HTTP.
     MalformedRequest,
+    /// CONNECT, for which no resource of a gateway exists.
+    ConnectRefused,
+    /// The request has the version of HTTP/2 or later.
+    VersionNotSupported,
     /// The header or the body of the request did not arrive in time.
     RequestTimeout,
     /// An internal error.
@@ -102,6 +106,10 @@ impl ReplyKind<'_> {
                 Refusal::ConnectionLimit => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections.\n"),
             },
             ReplyKind::MalformedRequest => (StatusCode::BAD_REQUEST, "The request is malformed.\n"),
+            ReplyKind::ConnectRefused => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported.\n"),
+            ReplyKind::VersionNotSupported => {
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "Send HTTP/1.1, or negotiate HTTP/2 with TLS (ALPN).\n")
+            }
             ReplyKind::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.\n"),
             ReplyKind::GatewayError => (StatusCode::INTERNAL_SERVER_ERROR, "Internal gateway error.\n"),
             ReplyKind::UpstreamFailed => (StatusCode::BAD_GATEWAY, "No valid response from the upstream.\n"),
@@ -160,6 +168,8 @@ impl LocalReply {
     pub(crate) fn new(kind: ReplyKind<'_>) -> Self {
         let extra_field = match kind {
             ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some(("Allow", allow.clone())),
+            // A 405 needs it (RFC 9110 section 15.5.6). Empty: no method of such a target is allowed.
+            ReplyKind::ConnectRefused => Some(("Allow", HeaderValue::from_static(""))),
             // When a connection will be free is unknown. One second keeps clients from retrying at once.
             ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit) => {
                 Some(("Retry-After", HeaderValue::from_static("1")))
@@ -199,6 +209,16 @@ impl LocalReply {
             }
             Action::Refuse(refusal) => Some(Self::to(request, ReplyKind::Refused(refusal))),
         }
+    }
+
+    /// The reply in HTTP/1.1 syntax, for a connection without a session. It says that the connection is closed.
+    pub(crate) fn http1(&self) -> Vec<u8> {
+        let mut response = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
+        for (name, value) in self.fields() {
+            response.extend([name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        response.extend([b"Connection: close\r\n\r\n", self.text.as_bytes()].concat());
+        response
     }
 
     /// The header fields, in the order in which they are sent.

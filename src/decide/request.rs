@@ -22,7 +22,7 @@ pub struct Request<'a> {
     pub authority: Option<&'a str>,
     /// All header fields.
     pub headers: &'a HeaderMap,
-    /// Whether the length of the body is unambiguous.
+    /// Whether target and body have clear ends.
     pub framing: Framing,
     /// The client's connection.
     pub connection: ConnectionFacts<'a>,
@@ -58,11 +58,17 @@ pub(crate) enum Capacity {
     ClientLimit,
 }
 
-/// Whether all servers agree about the length of a request body.
+/// Whether all servers read the same request from its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// No body, one Content-Length, or `Transfer-Encoding: chunked`.
     Clear,
-    /// Anything else. Request smuggling needs it (RFC 9112 section 11.2).
+    /// Another length of the body. Request smuggling needs it (RFC 9112 section 11.2).
     Ambiguous,
+    /// The target has a space or a control character (RFC 9112 section 3.2).
+    RawTarget,
+    /// The target is longer than any parser of this process allows. The request has its begin only.
+    TargetTooLong,
+    /// The header is larger than any parser of this process allows. The request has some of its fields only.
+    TooManyFields,
 }

@@ -180,29 +180,17 @@ pub(super) fn remove_untrusted_fields(
 }
 
 /// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible.
-/// Pingora accepts all three cases:
-///
-/// - Content-Length with Transfer-Encoding. Pingora removes the length, so only the raw bytes of the header still have
-///   it.
-/// - More than one Content-Length. Pingora uses the first and forwards all.
-/// - A coding other than chunked. Pingora removes the chunks and does not forward the other coding.
+/// `read::check` looks for it in the bytes of an HTTP/1 header. HTTP/2 has frames, but an HTTP/1 upstream gets the length:
+/// Pingora accepts several equal ones, and forwards all.
 fn framing(session: &ServerSession) -> Framing {
-    let headers = &session.req_header().headers;
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if lengths.next().is_some_and(|length| length.as_bytes().contains(&b',')) || lengths.next().is_some() {
-        return Framing::Ambiguous;
+    if let ServerSession::H1(_) = session {
+        return Client::of(session).map_or(Framing::Clear, |client| client.framing());
     }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Framing::Clear };
-    if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        return Framing::Ambiguous;
+    let mut lengths = session.req_header().headers.get_all(header::CONTENT_LENGTH).iter();
+    match lengths.next().is_some_and(|length| length.as_bytes().contains(&b',')) || lengths.next().is_some() {
+        true => Framing::Ambiguous,
+        false => Framing::Clear,
     }
-    let ServerSession::H1(session) = session else { return Framing::Clear };
-    let has_both = session.get_headers_raw_bytes().split(|b| *b == b'\n').any(|line| {
-        let name = line.split(|b| *b == b':').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(b"content-length")
-    });
-    if has_both { Framing::Ambiguous } else { Framing::Clear }
 }
 
 /// The target in origin form and without the prefix; None if it does not change.

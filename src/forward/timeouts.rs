@@ -74,6 +74,13 @@ pub(super) fn on_forward(session: &mut ServerSession, limits: &Limits, timeouts:
     }
 }
 
+/// The request is complete. The next bytes of an HTTP/1 connection belong to the next request.
+pub(super) fn on_complete_request(session: &ServerSession) {
+    if let Some(client) = Client::of(session).filter(|_| !session.is_http2()) {
+        client.on_complete_request();
+    }
+}
+
 /// The request body is complete, or the response header has arrived. From now on the client is not required to send.
 pub(super) fn on_response(session: &ServerSession, limits: &Limits) {
     if session.is_http2() {
@@ -83,6 +90,9 @@ pub(super) fn on_response(session: &ServerSession, limits: &Limits) {
 
 /// The upstream accepted the WebSocket: the connection has no deadline, only an idle timeout.
 pub(super) fn on_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
+    if let Some(client) = Client::of(session) {
+        client.on_websocket();
+    }
     session.set_read_timeout(None);
     watchdog::set_deadline(None);
     watchdog::set_idle(Some(timeouts.websocket));

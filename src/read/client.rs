@@ -12,7 +12,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::stream::Progress;
 use super::watchdog::Expired;
-use crate::decide::{self, Capacity, ServerName};
+use crate::decide::{self, Capacity, Framing, ServerName};
 use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{Certificate, Certificates};
@@ -141,6 +141,26 @@ impl Client {
     /// The connection that the last request kept.
     pub(super) fn take_kept(&self) -> Option<ReusedHttpStream> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether target and body of the HTTP/1 request have clear ends.
+    pub(crate) fn framing(&self) -> Framing {
+        self.progress.framing()
+    }
+
+    /// The request is complete and forwarded. The client may already send its next one, which Pingora gets later.
+    pub(crate) fn on_complete_request(&self) {
+        self.progress.on_complete_request();
+    }
+
+    /// The connection is a WebSocket now: every byte is for the upstream.
+    pub(crate) fn on_websocket(&self) {
+        self.progress.open();
+    }
+
+    /// Whether the HTTP/1 request ends because its chunked body is invalid. To Pingora this looks like a read error.
+    pub(crate) fn body_is_invalid(&self) -> bool {
+        self.progress.body_is_invalid()
     }
 
     /// The timeout because of which the [watchdog](super::watchdog) asked the request to end. Always None for HTTP/2.

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
@@ -19,9 +18,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Client;
+use super::check::Invalid;
 use super::header::{HeaderError, HeaderLimits, read_available, read_header};
 use super::watchdog::Watchdog;
+use super::{Client, ClientStream};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::decide::{Capacity, Refusal};
 use crate::record::listeners::BadHeader;
@@ -30,7 +30,7 @@ use crate::snapshot::Limits;
 /// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
 /// gets only an error.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lingering close: after an early response the rest of the request is read and discarded, for at most this time and this many
+/// Lingering close: after an early response or an error the rest of the request is read and discarded, for at most this time and this many
 /// bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
 pub(crate) const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LINGERING_CLOSE_BYTES: usize = 4 << 20;
@@ -47,7 +47,7 @@ const H2_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// An accepted connection. `A` serves its requests.
 pub(crate) struct ClientConnection<A> {
     app: Arc<ConnectionApp<A>>,
-    stream: Stream,
+    stream: Box<ClientStream>,
     http2: bool,
     /// The header of the first request must be complete by then.
     first_header_deadline: Instant,
@@ -82,7 +82,7 @@ struct ConnectionLimits {
 impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
     pub(crate) fn new(
         app: Arc<A>,
-        stream: Stream,
+        stream: Box<ClientStream>,
         client: Arc<Client>,
         http2: bool,
         first_header_deadline: Instant,
@@ -134,7 +134,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
                 Ok(header) => header,
                 Err(why) => return app.reject(&mut stream, why).await,
             };
-            progress.on_complete_header();
+            let header = match stream.on_header(header) {
+                Ok(header) => header,
+                Err(invalid) => return app.reject(&mut stream, invalid.into()).await,
+            };
             let mut session = ServerSession::new_http1(stream);
             match settings {
                 Some(settings) => settings.apply_to_session(&mut session),
@@ -147,11 +150,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             session.set_pipelined_prefix(header);
             let reused = app.inner.process_new_http(session, shutdown).await;
             if progress.header_was_rejected() {
-                // Pingora sent 400 or 405 itself, without calling a hook, and closes the connection.
+                // Pingora answered itself, without calling a hook, and closed the connection.
                 app.client.counts.bad_header(BadHeader::Malformed);
             }
             let Some(reused) = reused.or_else(|| app.client.take_kept()) else { return };
-            (stream, settings) = reused.consume();
+            let (reused, kept) = reused.consume();
+            // Pingora returns the stream that it was given.
+            let Ok(reused) = reused.into_any().downcast() else { return };
+            (stream, settings) = (reused, kept);
         }
     }
 
@@ -184,25 +190,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
 // === impl ConnectionApp ===
 
 impl<A: HttpServerApp + Send + Sync + 'static> ConnectionApp<A> {
-    /// Sends 408 or 431, if there is a client to read it, before the connection is closed.
-    async fn reject(&self, stream: &mut Stream, why: HeaderError) {
-        let kind = match why {
+    /// Sends an error, if there is a client to read it, before the connection is closed.
+    async fn reject(&self, stream: &mut ClientStream, why: HeaderError) {
+        let (kind, count) = match why {
             HeaderError::Closed => return,
             // No response: browsers open connections in advance, and would take it for the response to a later request.
             HeaderError::NoRequest => {
                 return log::debug!("connection closed client={} reason=\"no request in time\"", self.client.address());
             }
-            HeaderError::Timeout => ReplyKind::RequestTimeout,
-            HeaderError::TooLarge => ReplyKind::Refused(Refusal::HeadersTooLarge),
+            HeaderError::Timeout => (ReplyKind::RequestTimeout, BadHeader::Late),
+            HeaderError::TooLarge => (ReplyKind::Refused(Refusal::HeadersTooLarge), BadHeader::TooLarge),
+            HeaderError::TargetTooLong => (ReplyKind::Refused(Refusal::UriTooLong), BadHeader::TooLarge),
+            HeaderError::Invalid(Invalid::Version) => (ReplyKind::VersionNotSupported, BadHeader::Malformed),
+            HeaderError::Invalid(Invalid::Connect) => (ReplyKind::ConnectRefused, BadHeader::Malformed),
+            HeaderError::Invalid(Invalid::Fields) => (ReplyKind::MalformedRequest, BadHeader::Malformed),
         };
-        self.client.counts.bad_header(if why == HeaderError::Timeout { BadHeader::Late } else { BadHeader::TooLarge });
+        self.client.counts.bad_header(count);
         log::debug!("request refused client={} status={}", self.client.address(), kind.status().as_u16());
-        let response = http1_response(&LocalReply::new(kind));
+        let response = LocalReply::new(kind).http1();
         let send = async {
             stream.write_all(&response).await?;
             AsyncWriteExt::shutdown(&mut *stream).await?;
             let mut left = LINGERING_CLOSE_BYTES;
-            while why == HeaderError::TooLarge && left > 0 {
+            while why != HeaderError::Timeout && left > 0 {
                 let read = read_available(stream).await?.len();
                 left = if read == 0 { 0 } else { left.saturating_sub(read) };
             }
@@ -276,16 +286,6 @@ impl<A> Drop for ActiveStream<A> {
     fn drop(&mut self) {
         self.0.streams_active.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// A local reply in HTTP/1.1 syntax, for a connection without a session.
-fn http1_response(reply: &LocalReply) -> Vec<u8> {
-    let mut response = format!("HTTP/1.1 {}\r\n", reply.status).into_bytes();
-    for (name, value) in reply.fields() {
-        response.extend([name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    response.extend([b"Connection: close\r\n\r\n", reply.text.as_bytes()].concat());
-    response
 }
 
 fn h2_options(streams: u32, header_list: usize) -> H2Options {

@@ -7,27 +7,29 @@
 //! | waiting for the first request, reading its header | `header_timeout` after the accept | 408; none without a byte |
 //! | waiting for a later request | `keepalive` | none |
 //! | reading a later header | `header_timeout` after its first byte | 408 |
-//! | reading any header | `uri` + `headers` + [`HEADER_MARGIN`] bytes | 431 |
+//! | reading any header | `uri` + `headers` + [`HEADER_MARGIN`] bytes | 431; 414 in the request line |
 //!
 //! An HTTP/1 header is collected here and given to Pingora when it is complete. So an idle connection needs little more
 //! memory than its socket, and a header that arrives byte by byte is not parsed at each byte.
 //!
-//! 408 and 431 have no CORS header fields, because no host, and therefore no policy, is known.
+//! 408, 414 and 431 of an incomplete header have no CORS header fields, because no host, and therefore no policy, is
+//! known. [`super::check`] checks a complete header.
 
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use pingora::protocols::Stream;
 use pingora::time::timeout;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ClientStream;
+use super::check::Invalid;
 use super::watchdog;
 use crate::snapshot::Limits;
 
@@ -56,6 +58,16 @@ pub(super) enum HeaderError {
     Timeout,
     /// The header is larger than [`HeaderLimits::bytes`].
     TooLarge,
+    /// The same, and no line has ended yet.
+    TargetTooLong,
+    /// The header is no request.
+    Invalid(Invalid),
+}
+
+impl From<Invalid> for HeaderError {
+    fn from(invalid: Invalid) -> Self {
+        HeaderError::Invalid(invalid)
+    }
 }
 
 impl HeaderLimits {
@@ -72,7 +84,7 @@ impl HeaderLimits {
 /// `first_deadline` is None for later requests.
 pub(super) async fn read_header(
     limits: &HeaderLimits,
-    stream: &mut Stream,
+    stream: &mut ClientStream,
     first_deadline: Option<Instant>,
     closing: &mut watch::Receiver<bool>,
 ) -> Result<BytesMut, HeaderError> {
@@ -108,7 +120,8 @@ pub(super) async fn read_header(
         loop {
             let seen = bytes.len();
             if seen + skipped > limits.bytes {
-                return Err(HeaderError::TooLarge);
+                let in_target = !bytes.contains(&b'\n') && skipped <= limits.bytes;
+                return Err(if in_target { HeaderError::TargetTooLong } else { HeaderError::TooLarge });
             }
             match stream.read_buf(&mut bytes).await {
                 Ok(0) | Err(_) => return Err(HeaderError::Closed),
@@ -128,14 +141,18 @@ pub(super) async fn read_header(
 
 /// Reads up to [`HEADER_READ`] bytes as soon as there are any; empty at the end of the connection. Allocates only then,
 /// so a waiting connection has no buffer.
-pub(super) async fn read_available(stream: &mut Stream) -> io::Result<BytesMut> {
-    poll_fn(|cx| {
-        let mut space = [const { MaybeUninit::uninit() }; HEADER_READ];
-        let mut buf = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
-        Poll::Ready(Ok(BytesMut::from(buf.filled())))
-    })
-    .await
+pub(super) async fn read_available(stream: &mut ClientStream) -> io::Result<BytesMut> {
+    poll_fn(|cx| poll_available(stream, cx)).await
+}
+
+pub(super) fn poll_available(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<BytesMut>> {
+    let mut space = [const { MaybeUninit::uninit() }; HEADER_READ];
+    let mut buf = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
+    Poll::Ready(Ok(BytesMut::from(buf.filled())))
 }
 
 /// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns how many

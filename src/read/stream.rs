@@ -1,34 +1,52 @@
 //! The client's connection as Pingora reads and writes it.
 //!
-//! Bytes pass unchanged. What is added are two ends of waiting: a write fails if the client receives nothing for
-//! `limits.send_timeout`, and reads fail after the watchdog asked the request to end. A write that the socket accepts
-//! at once sets no timer and reads no clock.
+//! Pingora gets the bytes of one request, unchanged. Bytes of later requests, which a client may send early
+//! (pipelining), are kept until then. A chunked body is checked ([`super::chunks`]).
+//!
+//! Two timeouts are added: a write fails if the client receives nothing for `limits.send_timeout`, and reads fail after
+//! the watchdog asked the request to end. A write that the socket accepts at once sets no timer and reads no clock.
+//!
+//! A client may close its sending side after its last request. Pingora takes that for a client that has gone, so it
+//! learns it [`HALF_CLOSE_TIME`] later, and quick responses still arrive. A reset is reported at once.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::Client;
+use super::check::{Checked, Invalid, check};
+use super::chunks::Chunks;
+use super::header::poll_available;
 use super::watchdog::Expired;
+use crate::decide::Framing;
+use crate::decide::local_reply::{LocalReply, ReplyKind};
 
-/// State of an HTTP/1 connection, set by [`super::connection`], the first hook and the watchdog. An HTTP/2 connection
-/// stays [`Stage::Open`].
+/// How long a request goes on after its client closed its sending side.
+const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// State of an HTTP/1 connection, set by [`super::connection`], the hooks and the watchdog. An HTTP/2 connection stays
+/// [`Stage::Open`].
 #[derive(Debug)]
-pub(super) struct Progress(AtomicU8);
+pub(super) struct Progress {
+    stage: AtomicU8,
+    /// The [`Framing`] of the request.
+    framing: AtomicU8,
+}
 
 /// The values of [`Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +54,13 @@ pub(super) struct Progress(AtomicU8);
 enum Stage {
     /// Reads pass.
     Open,
-    /// Pingora has a complete header and has not parsed it yet. It must not read more.
+    /// Pingora has a complete header and has not parsed it yet. It must not read more, and what it writes is an answer
+    /// of its own.
     Header,
+    /// The request is complete and forwarded. Bytes that arrive now belong to a later request.
+    Complete,
+    /// The request must end, because its body is not valid.
+    BodyInvalid,
     /// The request must end, because its deadline passed.
     DeadlineExpired,
     /// The request must end, because of its idle timeout.
@@ -45,8 +68,8 @@ enum Stage {
 }
 
 /// A connection, plain or TLS.
-pub(crate) struct ClientStream<S> {
-    stream: S,
+pub(crate) struct ClientStream {
+    stream: Stream,
     client: Arc<Client>,
     digest: Arc<ProxyDigest>,
     /// Longest time for which a write may wait.
@@ -55,18 +78,46 @@ pub(crate) struct ClientStream<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Written bytes may be in a buffer.
     unflushed: bool,
+    /// Bytes that arrived before Pingora may have them.
+    early: BytesMut,
+    /// Check of the body of this request, if it is chunked.
+    chunks: Option<Chunks>,
+    /// Set when the client closed its sending side; expires when Pingora may know it.
+    half_closed: Option<Pin<Box<Sleep>>>,
+    /// The rest of the answer that replaces Pingora's; empty when it is sent.
+    answer: Option<Bytes>,
 }
 
 // === impl Progress ===
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Progress(AtomicU8::new(Stage::Open as u8))
+        Progress { stage: AtomicU8::new(Stage::Open as u8), framing: AtomicU8::new(Framing::Clear as u8) }
     }
 
     /// A complete header is handed to Pingora.
-    pub(crate) fn on_complete_header(&self) {
+    fn on_complete_header(&self, framing: Framing) {
+        self.framing.store(framing as u8, Ordering::Relaxed);
         self.set(Stage::Header);
+    }
+
+    /// The framing of the request.
+    pub(super) fn framing(&self) -> Framing {
+        use Framing::{Ambiguous, Clear, RawTarget, TargetTooLong, TooManyFields};
+        const FRAMINGS: [Framing; 5] = [Clear, Ambiguous, RawTarget, TargetTooLong, TooManyFields];
+        FRAMINGS[usize::from(self.framing.load(Ordering::Relaxed)) % FRAMINGS.len()]
+    }
+
+    /// The request is complete: bytes that arrive now belong to the next one.
+    pub(super) fn on_complete_request(&self) {
+        if self.stage() == Stage::Open {
+            self.set(Stage::Complete);
+        }
+    }
+
+    /// Whether the body of the request broke the grammar of chunks.
+    pub(super) fn body_is_invalid(&self) -> bool {
+        self.stage() == Stage::BodyInvalid
     }
 
     /// Reads pass: of a request body, or of the next header.
@@ -92,25 +143,122 @@ impl Progress {
         match self.stage() {
             Stage::DeadlineExpired => Some(Expired::Deadline),
             Stage::IdleExpired => Some(Expired::Idle),
-            Stage::Open | Stage::Header => None,
+            Stage::Open | Stage::Header | Stage::Complete | Stage::BodyInvalid => None,
         }
     }
 
     fn stage(&self) -> Stage {
-        const STAGES: [Stage; 4] = [Stage::Open, Stage::Header, Stage::DeadlineExpired, Stage::IdleExpired];
-        STAGES[usize::from(self.0.load(Ordering::Relaxed)) % STAGES.len()]
+        use Stage::{BodyInvalid, Complete, DeadlineExpired, Header, IdleExpired, Open};
+        const STAGES: [Stage; 6] = [Open, Header, Complete, BodyInvalid, DeadlineExpired, IdleExpired];
+        STAGES[usize::from(self.stage.load(Ordering::Relaxed)) % STAGES.len()]
     }
 
     fn set(&self, stage: Stage) {
-        self.0.store(stage as u8, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Relaxed);
     }
 }
 
 // === impl ClientStream ===
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    pub(crate) fn new(stream: S, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
-        ClientStream { stream, client, digest, send_timeout, timer: None, unflushed: false }
+impl ClientStream {
+    pub(crate) fn new(stream: Stream, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
+        ClientStream {
+            stream,
+            client,
+            digest,
+            send_timeout,
+            timer: None,
+            unflushed: false,
+            early: BytesMut::new(),
+            chunks: None,
+            half_closed: None,
+            answer: None,
+        }
+    }
+
+    /// Takes the bytes that [`super::header`] read: a complete header, and what came with it. Returns what Pingora
+    /// gets.
+    pub(super) fn on_header(&mut self, mut bytes: BytesMut) -> Result<BytesMut, Invalid> {
+        self.chunks = None;
+        let framing = match check(&bytes) {
+            Checked::Request { end, chunks } => {
+                self.chunks = chunks;
+                if end < bytes.len() {
+                    let later = bytes.split_off(end);
+                    self.keep(later);
+                }
+                Framing::Clear
+            }
+            Checked::Refused { header, framing } => {
+                bytes = header;
+                framing
+            }
+            Checked::Invalid(why) => return Err(why),
+        };
+        self.client.progress.on_complete_header(framing);
+        Ok(bytes)
+    }
+
+    /// Keeps bytes that were read too early. They stand in front of those that are kept already.
+    fn keep(&mut self, mut bytes: BytesMut) {
+        bytes.extend_from_slice(&self.early);
+        self.early = bytes;
+    }
+
+    /// Reads the body of this request, or the next header.
+    fn poll_read_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let begin = buf.filled().len();
+        if self.early.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let length = buf.remaining().min(self.early.len());
+            buf.put_slice(&self.early.split_to(length));
+        }
+        let Some(chunks) = self.chunks.as_mut().filter(|chunks| !chunks.is_done()) else { return Poll::Ready(Ok(())) };
+        let Ok(length) = chunks.check(&buf.filled()[begin..]) else {
+            self.client.progress.set(Stage::BodyInvalid);
+            buf.set_filled(begin);
+            return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+        };
+        let later = BytesMut::from(&buf.filled()[begin + length..]);
+        if !later.is_empty() {
+            buf.set_filled(begin + length);
+            self.keep(later);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits while a request is served. Ready at the end of the connection only.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() && self.half_closed.is_none() {
+            self.early = ready!(poll_available(&mut self.stream, cx))?;
+            if self.early.is_empty() {
+                self.half_closed = Some(Box::pin(sleep(HALF_CLOSE_TIME)));
+            }
+        }
+        match &mut self.half_closed {
+            Some(timer) => timer.as_mut().poll(cx).map(Ok),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Sends bytes that are in a buffer. Pingora flushes a response with Content-Length only at its end. A read means
+    /// that Pingora waits, maybe for a slow upstream, so the bytes written so far are sent now.
+    fn flush_before_read(&mut self, cx: &mut Context<'_>) {
+        if self.unflushed {
+            self.unflushed = matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Pending);
+        }
+    }
+
+    /// Sends the answer that replaces Pingora's.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(answer) = self.answer.take_if(|answer| !answer.is_empty()) {
+            let sent = Pin::new(&mut self.stream).poll_write(cx, &answer);
+            let sent = self.sent(sent, cx);
+            let rest = self.answer.insert(answer);
+            rest.advance(ready!(sent)?);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Result of a write or flush: keeps the timer while the client receives nothing, and fails when it expires.
@@ -131,28 +279,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
+impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.client.progress.stage() {
             Stage::Open => {
-                // Pingora flushes a response with Content-Length only at its end. A read means that Pingora waits,
-                // maybe for a slow upstream, so the bytes written so far are sent now.
-                if this.unflushed {
-                    this.unflushed = matches!(Pin::new(&mut this.stream).poll_flush(cx), Poll::Pending);
-                }
-                Pin::new(&mut this.stream).poll_read(cx, buf)
+                this.flush_before_read(cx);
+                this.poll_read_request(cx, buf)
+            }
+            Stage::Complete => {
+                this.flush_before_read(cx);
+                this.poll_wait(cx)
             }
             // A parser that takes the header for incomplete would wait for more bytes without a timeout.
-            Stage::Header => Poll::Ready(Err(ErrorKind::InvalidData.into())),
+            Stage::Header | Stage::BodyInvalid => Poll::Ready(Err(ErrorKind::InvalidData.into())),
             Stage::DeadlineExpired | Stage::IdleExpired => Poll::Ready(Err(ErrorKind::TimedOut.into())),
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.client.progress.stage() == Stage::Header {
+            // Pingora refuses the header, and calls no hook. Its answer is discarded; this one is sent by the flush.
+            this.answer.get_or_insert_with(|| LocalReply::new(ReplyKind::MalformedRequest).http1().into());
+            return Poll::Ready(Ok(buf.len()));
+        }
         let sent = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.unflushed = true;
         this.sent(sent, cx)
@@ -164,6 +317,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.client.progress.stage() == Stage::Header {
+            return Pin::new(this).poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
+        }
         let sent = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.unflushed = true;
         this.sent(sent, cx)
@@ -175,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_answer(cx))?;
         let sent = Pin::new(&mut this.stream).poll_flush(cx);
         this.unflushed &= sent.is_pending();
         this.sent(sent, cx)
@@ -182,13 +339,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_answer(cx))?;
         let sent = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.sent(sent, cx)
     }
 }
 
 #[async_trait]
-impl<S: IO> Shutdown for ClientStream<S> {
+impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
         // Through `poll_shutdown` above, which has the send timeout.
         let _ = AsyncWriteExt::shutdown(self).await;
@@ -196,19 +354,19 @@ impl<S: IO> Shutdown for ClientStream<S> {
 }
 
 #[async_trait]
-impl<S: IO> Peek for ClientStream<S> {
+impl Peek for ClientStream {
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         self.stream.try_peek(buf).await
     }
 }
 
-impl<S: IO> UniqueID for ClientStream<S> {
+impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
         self.stream.id()
     }
 }
 
-impl<S: IO> Ssl for ClientStream<S> {
+impl Ssl for ClientStream {
     fn get_ssl(&self) -> Option<&TlsRef> {
         self.stream.get_ssl()
     }
@@ -222,7 +380,7 @@ impl<S: IO> Ssl for ClientStream<S> {
     }
 }
 
-impl<S: IO> GetTimingDigest for ClientStream<S> {
+impl GetTimingDigest for ClientStream {
     /// Empty: the times are not used, and Pingora asks for them for each request.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
@@ -239,13 +397,13 @@ impl<S: IO> GetTimingDigest for ClientStream<S> {
 
 /// There is no such proxy. The user data of this digest is the only place of a Pingora session for a value of our own,
 /// and every hook can read it: it has the [`Client`].
-impl<S: IO> GetProxyDigest for ClientStream<S> {
+impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(self.digest.clone())
     }
 }
 
-impl<S: IO> GetSocketDigest for ClientStream<S> {
+impl GetSocketDigest for ClientStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.stream.get_socket_digest()
     }
@@ -255,7 +413,7 @@ impl<S: IO> GetSocketDigest for ClientStream<S> {
     }
 }
 
-impl<S> fmt::Debug for ClientStream<S> {
+impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientStream").field("client", &self.client).finish_non_exhaustive()
     }

@@ -55,9 +55,9 @@ coded_enum! {
     pub(crate) enum BadHeader {
         /// The header was not complete in time: 408.
         Late = "late",
-        /// The header exceeds the size that corsgate reads: 431.
+        /// The header exceeds the size that corsgate reads: 431, or 414 in the request line.
         TooLarge = "too_large",
-        /// The header is not HTTP (400), or the method is CONNECT (405).
+        /// The header is not HTTP (400), the method is CONNECT (405), or the version is HTTP/2 (505).
         Malformed = "malformed",
     }
 }

@@ -3,6 +3,10 @@
 //!
 //! Requests are written as bytes, because ordinary clients cannot send most of them.
 
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
 use crate::support::client::{Connection, Response};
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{Received, Reply, Upstream};
@@ -94,6 +98,16 @@ services:
     }
 }
 
+fn one_service(upstream: SocketAddr) -> String {
+    format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+admin: {{ address: \"{{admin}}\" }}
+services: [{{ name: a, upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}]
+"
+    )
+}
+
 /// A POST with these header lines and this body.
 fn post(lines: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\n{HOST}{lines}\r\n{body}")
@@ -156,13 +170,13 @@ fn the_body_of_a_locally_answered_request_is_never_read_as_a_request() {
     let refused = format!("POST /only-get HTTP/1.1\r\n{HOST}{ORIGIN}");
     for (head, status) in [(preflight, 200), (refused, 405)] {
         let framings = [
-            format!("Content-Length: 50\r\n\r\n{HIDDEN}"),
+            (status, format!("Content-Length: 50\r\n\r\n{HIDDEN}")),
             // The body is incomplete: the next bytes may be its rest or another request. The gateway cannot know.
-            format!("Content-Length: 100\r\n\r\n{HIDDEN}"),
-            format!("Transfer-Encoding: chunked\r\n\r\n32\r\n{HIDDEN}\r\n0\r\n\r\n"),
-            format!("Transfer-Encoding: chunked\r\n\r\n{HIDDEN}"),
+            (status, format!("Content-Length: 100\r\n\r\n{HIDDEN}")),
+            (status, format!("Transfer-Encoding: chunked\r\n\r\n32\r\n{HIDDEN}\r\n0\r\n\r\n")),
+            (400, format!("Transfer-Encoding: chunked\r\n\r\n{HIDDEN}")),
         ];
-        for framing in framings {
+        for (status, framing) in framings {
             edge.refuses(status, format!("{head}{framing}"));
         }
     }
@@ -173,10 +187,10 @@ fn a_request_that_follows_a_body_is_not_part_of_it() {
     let edge = Edge::start();
     for framing in ["Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"] {
         let bytes = format!("POST / HTTP/1.1\r\n{HOST}{framing}{HIDDEN}");
-        let exchange = edge.send(&bytes);
+        let mut exchange = edge.send(&bytes);
         assert_eq!(exchange.response.text(), "/");
-        let [received] = &exchange.received[..] else { panic!("{:?}", exchange.received) };
-        assert_eq!((received.method.as_str(), received.body.as_slice()), ("POST", &b"ab"[..]));
+        assert_eq!((exchange.received[0].method.as_str(), exchange.received[0].body.as_slice()), ("POST", &b"ab"[..]));
+        assert_eq!(exchange.connection.read("GET").unwrap().text(), "/secret");
     }
 }
 
@@ -281,12 +295,29 @@ fn chunks_are_parsed_strictly() {
         "-2\r\nab\r\n0\r\n\r\n",
         "ffffffffffffffffff\r\nab",
         "2\r\nabc\r\n0\r\n\r\n",
+        // An empty size is not the last chunk.
+        "5\r\nhello\r\n\r\nmore\r\n\r\n",
+        // A line feed ends no line, and is no part of an extension.
+        "2;\nxx\r\n4c\r\n0\r\n\r\n",
+        "2\r\nab\r\n0\r\nX: y\n\r\n",
+        "2\r\nab\r\n0\r\nno field\r\n\r\n",
     ] {
-        let mut exchange = edge.send(post(TE, body));
-        assert_eq!(exchange.response.status, 400, "{body:?}");
-        assert!(exchange.connection.closed(), "{body:?}");
-        assert!(exchange.received.is_empty(), "{body:?}: the upstream took it for whole: {:?}", exchange.received);
+        edge.refuses(400, post(TE, body));
+        // The same in pieces: the gateway has already begun to forward the request.
+        for cut in 0..body.len() {
+            edge.upstream.clear();
+            let mut connection = edge.connect();
+            connection.send(post(TE, &body[..cut]).as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            connection.send(&body.as_bytes()[cut..]).unwrap();
+            let response = connection.read("POST").unwrap_or_else(|e| panic!("{body:?} at {cut}: {e}"));
+            assert_eq!((response.status, response.header("Connection")), (400, Some("close")), "{body:?} at {cut}");
+            assert!(connection.closed(), "{body:?} at {cut}");
+            assert!(edge.upstream.received().is_empty(), "{body:?} at {cut}: the upstream took it for whole");
+        }
     }
+    let refused = edge.send(post(&format!("{ORIGIN}{TE}"), "\r\n")).response;
+    assert_eq!(refused.header("Access-Control-Allow-Origin"), Some("https://app.test"));
 }
 
 #[test]
@@ -405,13 +436,131 @@ fn connect_is_refused() {
 }
 
 #[test]
-fn pipelined_requests_are_discarded() {
+fn pipelined_requests_are_served_in_their_order() {
     let edge = Edge::start();
-    let mut exchange = edge.send(format!("{}{}", get("/first"), get("/second")));
-    assert_eq!(exchange.response.text(), "/first");
-    assert!(exchange.connection.closed());
-    let targets: Vec<_> = edge.upstream.received().into_iter().map(|request| request.target).collect();
-    assert_eq!(targets, ["/first"]);
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    // Longer than what is read at once.
+    let long = format!("/{}", "l".repeat(6000));
+    let requests = [
+        ("/1", get("/1")),
+        ("/2", get("/2")),
+        ("/", post("Content-Length: 2\r\n", "ab")),
+        ("/", post(chunked, "2\r\nab\r\n0\r\n\r\n")),
+        ("/3", "GET /3 HTTP/1.1\nHost: api.test\n\n".to_owned()),
+        (&long, get(&long)),
+        ("/", post(chunked, "2;x\r\nab\r\n0\r\nX-T: y\r\n\r\n")),
+        ("/4", format!("GET /4 HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")),
+    ];
+    let bytes: String = requests.iter().map(|(_, bytes)| bytes.as_str()).collect();
+    for pieces in [bytes.len(), 1400, 97] {
+        edge.upstream.clear();
+        let mut connection = edge.connect();
+        for piece in bytes.as_bytes().chunks(pieces) {
+            connection.send(piece).unwrap();
+        }
+        for (at, (target, _)) in requests.iter().enumerate() {
+            let response = connection.read("GET").unwrap_or_else(|e| panic!("{at} by {pieces}: {e}"));
+            assert_eq!(response.text(), *target, "{at} by {pieces}");
+            let last = at + 1 == requests.len();
+            assert_eq!(response.header("Connection"), Some(if last { "close" } else { "keep-alive" }));
+        }
+        assert!(connection.closed());
+        let received = edge.upstream.received();
+        assert_eq!(received.len(), requests.len());
+        assert!(received.iter().all(|request| [&b""[..], b"ab"].contains(&request.body.as_slice())));
+    }
+}
+
+/// The bytes of the second request arrive while the first one is served.
+#[test]
+fn a_request_that_arrives_during_another_one_is_served_after_it() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/slow" => Reply::new(200).body("slow").after(Duration::from_millis(300)),
+        _ => Reply::new(200).body("quick"),
+    });
+    let gateway = Gateway::start(&one_service(upstream.address()));
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(get("/slow").as_bytes()).unwrap();
+    upstream.wait_for_hits(1);
+    connection.send(get("/quick").as_bytes()).unwrap();
+    assert_eq!(connection.read("GET").unwrap().text(), "slow");
+    assert_eq!(connection.read("GET").unwrap().text(), "quick");
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_gets_its_response() {
+    let upstream = Upstream::start(|_| Reply::new(200).body("slow").after(Duration::from_millis(300)));
+    let gateway = Gateway::start(&one_service(upstream.address()));
+    for request in [get("/"), post("Content-Length: 2\r\n", "ab"), format!("{}{}", get("/"), get("/"))] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(request.as_bytes()).unwrap();
+        connection.close_sending().unwrap();
+        for _ in 0..request.matches("HTTP/1.1").count() {
+            assert_eq!(connection.read("GET").unwrap().text(), "slow", "{request:?}");
+        }
+        assert!(connection.closed());
+    }
+    // An incomplete request has no response to wait for.
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(post("Content-Length: 3\r\n", "ab").as_bytes()).unwrap();
+    connection.close_sending().unwrap();
+    let begin = Instant::now();
+    assert!(connection.closed());
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+/// A client that has gone looks the same as one that closed its sending side.
+#[test]
+fn the_request_of_a_client_that_has_gone_ends_some_seconds_later() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&one_service(upstream.local_addr().unwrap()));
+    let mut connection = Connection::open(gateway.address()).unwrap();
+    connection.send(get("/").as_bytes()).unwrap();
+    let mut forwarded = upstream.accept().unwrap().0;
+    assert!(forwarded.read(&mut [0; 4096]).unwrap() > 0);
+    let begin = Instant::now();
+    drop(connection);
+    forwarded.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(forwarded.read(&mut [0]).unwrap(), 0, "the gateway closes its connection");
+    assert!(begin.elapsed() >= Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+/// The gateway answers itself what Pingora's parser cannot read, so that a page learns the reason.
+#[test]
+fn a_header_beyond_the_limits_of_the_parser_gets_a_response_with_cors_headers() {
+    let edge = Edge::start();
+    let fields = |count: usize| "X: y\r\n".repeat(count);
+    let target = |length: usize| format!("/{}", "a".repeat(length - 1));
+    let mut cases = Vec::new();
+    for length in [8193, 65_534, 65_535, 65_536, 90_000] {
+        for target in
+            [target(length), format!("/200/?{}", target(length)), format!("http://api.test{}", target(length))]
+        {
+            cases.push((414, format!("GET {target} HTTP/1.1\r\n{HOST}{ORIGIN}\r\n")));
+        }
+    }
+    for count in [100, 253, 254, 255, 256, 1000, 10_000] {
+        cases.push((431, format!("GET / HTTP/1.1\r\n{}{HOST}{ORIGIN}\r\n", fields(count))));
+        let line = "OPTIONS / HTTP/1.1\r\nAccess-Control-Request-Method: PUT\r\n";
+        cases.push((431, format!("{line}{}{HOST}{ORIGIN}\r\n", fields(count))));
+    }
+    for lines in ["Content-Length: +5\r\n", "Transfer-Encoding: xchunked\r\n"] {
+        cases.push((400, post(&format!("{ORIGIN}{lines}"), "hello")));
+    }
+    for target in ["/a b", "/a\tb", "/a\x7f", "/a b HTTP/1.1"] {
+        cases.push((400, format!("GET {target} HTTP/1.1\r\n{HOST}{ORIGIN}\r\n")));
+    }
+    for (status, bytes) in cases {
+        let shown = format!("{} of {} bytes", &bytes[..40.min(bytes.len())], bytes.len());
+        let exchange = edge.send(&bytes);
+        let response = exchange.response;
+        assert_eq!((response.status, exchange.received.len()), (status, 0), "{shown}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{shown}");
+        assert_eq!(response.header("Server"), None, "{shown}");
+    }
+    // The header does not end within the bytes that are read, so its host is unknown.
+    let response = edge.send(format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(200_000))).response;
+    assert_eq!((response.status, response.header("Connection")), (414, Some("close")));
 }
 
 #[test]
@@ -423,23 +572,34 @@ fn path_bytes_are_forwarded_unchanged_or_refused() {
     edge.refuses(400, b"GET /\xff HTTP/1.1\r\nHost: api.test\r\n\r\n");
     let exchange = edge.send(get("/a\0b"));
     assert_eq!((exchange.response.status, exchange.received.len()), (400, 0));
-    // A target cannot contain a space. The upstream receives it encoded, not as the end of the target.
-    edge.forwards(get("/a b HTTP/1.1"), ("GET", "/a%20b%20HTTP/1.1", ""));
+    // A target with a space is not repaired (RFC 9112 section 3).
+    for target in ["/a b", "/a b HTTP/1.1", "/a\tb", " /a", "/a ", "/a\x1f", "/a\x7f"] {
+        edge.refuses(400, get(target));
+    }
 }
 
 #[test]
 fn bytes_that_are_not_http_1_are_refused() {
     let edge = Edge::start();
-    for bytes in [
-        format!("GET / HTTP/1.2\r\n{HOST}\r\n"),
-        format!("GET / HTTP/2.0\r\n{HOST}\r\n"),
-        format!("GET / http/1.1\r\n{HOST}\r\n"),
-        "GET /\r\n\r\n".to_owned(),
-        format!("G@T / HTTP/1.1\r\n{HOST}\r\n"),
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
-        "\x16\x03\x01\x00\x05hello\r\n\r\n".to_owned(),
+    for (status, bytes) in [
+        (400, format!("GET / HTTP/1.2\r\n{HOST}\r\n")),
+        (505, format!("GET / HTTP/2.0\r\n{HOST}\r\n")),
+        (505, format!("GET / HTTP/3.0\r\n{HOST}\r\n")),
+        (400, format!("GET / http/1.1\r\n{HOST}\r\n")),
+        (400, "GET /\r\n\r\n".to_owned()),
+        (400, format!("G@T / HTTP/1.1\r\n{HOST}\r\n")),
+        (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        (400, "\x16\x03\x01\x00\x05hello\r\n\r\n".to_owned()),
+        (405, format!("CONNECT api.test:443 HTTP/1.1\r\n{HOST}\r\n")),
+        (400, format!("GET / HTTP/1.1\r\n{HOST}{HOST}\r\n")),
+        (400, format!("GET http://other.test/ HTTP/1.1\r\n{HOST}\r\n")),
+        (400, format!("GET / HTTP/1.1\r\n{HOST}X A: b\r\n\r\n")),
     ] {
-        edge.refuses(400, bytes);
+        edge.refuses(status, &bytes);
+        let response = edge.send(&bytes).response;
+        assert_eq!(response.header("Server"), None, "{bytes:?}");
+        assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"), "{bytes:?}");
+        assert!(response.text().ends_with(".\n"), "{bytes:?}");
     }
 }
 
@@ -448,14 +608,7 @@ fn an_http_1_0_client_gets_no_chunks() {
     let upstream = Upstream::start(|_| {
         Reply::new(200).header("Transfer-Encoding", "chunked").body("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
     });
-    let gateway = Gateway::start(&format!(
-        "
-listeners: [{{ address: \"{{listen}}\" }}]
-admin: {{ address: \"{{admin}}\" }}
-services: [{{ name: a, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
-",
-        upstream.address()
-    ));
+    let gateway = Gateway::start(&one_service(upstream.address()));
     for connection_field in ["", "Connection: keep-alive\r\n"] {
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(format!("GET / HTTP/1.0\r\n{HOST}{connection_field}\r\n").as_bytes()).unwrap();

@@ -319,11 +319,15 @@ fn a_slow_or_aborted_upload_ejects_no_node() {
 
 #[test]
 fn a_client_that_disconnects_early_ejects_no_node() {
-    let slow = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(300)));
+    let slow = Upstream::start(|request| match request.method.as_str() {
+        // Longer than a request goes on without its client.
+        "PUT" => Reply::new(200).after(Duration::from_secs(6)),
+        _ => Reply::new(200),
+    });
     let gateway = gateway(&[slow.address(), slow.address()], "    ejection: { after: 1, for: 1h }");
     for n in 1..=4 {
         let mut connection = Connection::open(gateway.address()).unwrap();
-        connection.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        connection.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
         slow.wait_for_hits(n);
     }
     slow.wait_for_closed(4);

@@ -7,7 +7,7 @@
 //! The second half is the wire format, which [upstream](crate::support::upstream) uses too.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::support::tls_client::{TlsClient, TlsStream};
@@ -122,6 +122,16 @@ impl Connection {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.get_mut();
         stream.write_all(bytes).and_then(|()| stream.flush()).map_err(name_timeout)
+    }
+
+    /// Closes the sending side, so that the server reads the end of the connection.
+    ///
+    /// # Panics
+    ///
+    /// If the connection has TLS.
+    pub fn close_sending(&self) -> io::Result<()> {
+        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection with TLS") };
+        stream.shutdown(Shutdown::Write)
     }
 
     /// Whether a read would not wait: there are bytes, or the server has closed the connection.
