@@ -281,6 +281,13 @@ impl Attempts {
             }
             return self.retry_stale_connection(upstream, attempt, e);
         }
+        // No node can respond before it has the whole request body: it was the client that sent nothing.
+        let out_of_time = deadline_passed || self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if *e.etype() == ErrorType::ReadTimedout && !out_of_time && !session.is_body_done() {
+            e.etype = ErrorType::HTTPStatus(ReplyKind::RequestTimeout.status().as_u16());
+            e.esource = ErrorSource::Downstream;
+            return;
+        }
         attempt.counts().no_responses.add(1);
         let name = &upstream.settings().name;
         let error = explain(e, upstream);

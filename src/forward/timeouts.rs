@@ -10,7 +10,7 @@
 //! | | first byte of a later header | `read::connection` sends 408 | - |
 //! | `keepalive` | last response | `read::connection` closes, through the watchdog's deadline | Pingora's `h2_idle_timeout` |
 //! | `body_timeout` | each read of the body | Pingora's read timeout, set in [`on_request_header`]: 408 | the watchdog's idle timeout, set in [`on_forward`]: reset |
-//! | | first byte of the body, plus 1 s per KiB received | [`RequestBody::add`]: 408 | [`RequestBody::add`]: 408 |
+//! | | first byte of the body, plus 1 s per KiB received; the bytes between chunks do not count | [`RequestBody::add`]: 408 | [`RequestBody::add`]: 408 |
 //! | `send_timeout` | a write that waits | `read::stream` closes | Pingora's write timeout, set in [`on_request_header`]: reset |
 //! | `stream_idle` | last activity of the stream | - | the watchdog's idle timeout, set in `read::connection` and [`on_response`]: reset |
 //!
@@ -18,7 +18,7 @@
 //!
 //! | key | from | where |
 //! |---|---|---|
-//! | `connect`, `read`, `write`, `idle` | each connect, read, write, end of use | Pingora's peer options, set in `upstream::peer` |
+//! | `connect`, `read`, `write`, `idle` | each connect, read, write, end of use | Pingora's peer options, set in `upstream::peer`. `read` also runs while the request body arrives: then it is the client's timeout, and `attempts` makes it a 408 |
 //! | `total` | first attempt | `attempts` shortens the timeouts of each attempt to the time left: 504. `forward` sets the watchdog's deadline 100 ms later, for what still runs then |
 //! | `websocket` | last activity of the WebSocket | Pingora's peer options, set in `attempts`; the watchdog's idle timeout, set in [`on_websocket`] |
 //! | `connect` + `read` | first attempt of a WebSocket without `total`, until its 101 | as `total` |
@@ -45,7 +45,7 @@ const TIME_PER_KIB: Duration = Duration::from_secs(1);
 pub(super) struct RequestBody {
     /// Bytes that were received, or replayed for this attempt.
     bytes: u64,
-    /// Time of the first byte.
+    /// Time of the first byte of the coding.
     started_at: Option<Instant>,
 }
 
@@ -108,11 +108,8 @@ impl RequestBody {
     }
 
     /// Counts a piece of the body. Fails if the body is too large or too slow.
+    /// An empty piece is a part of a chunk's size line, or of a trailer: it is no progress, and it may be late.
     pub(super) fn add(&mut self, bytes: usize, limits: &Limits) -> Result<()> {
-        // Most requests have no body: no clock is read for them.
-        if bytes == 0 {
-            return Ok(());
-        }
         self.bytes += bytes as u64;
         if limits.body.is_some_and(|limit| self.bytes > limit) {
             let kind = ReplyKind::Refused(Refusal::BodyTooLarge);

@@ -269,10 +269,16 @@ fn a_dripping_body_gets_408_with_cors_headers() {
     let (_upstream, gateway) = start("body_timeout: 1s");
     let length = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 100\r\n\r\n";
     let chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for (header, piece) in [(length, &b"x"[..]), (chunked, b"1\r\nx\r\n")] {
+    for (header, begin_of_body, piece) in [
+        (length, "", &b"x"[..]),
+        (chunked, "", b"1\r\nx\r\n"),
+        // What stands between the chunks is no progress.
+        (chunked, "1;", b"x"),
+        (chunked, "1\r\nx\r\n0\r\nX-T: ", b"x"),
+    ] {
         let begin = Instant::now();
         let mut connection = Connection::open(gateway.address()).unwrap();
-        connection.send(header.as_bytes()).unwrap();
+        connection.send(format!("{header}{begin_of_body}").as_bytes()).unwrap();
         // No pause is longer than body_timeout, but the whole body takes longer than a body of a few bytes may.
         drip(&mut connection, [piece; 90], Duration::from_millis(100));
         let response = connection.read("POST").unwrap();

@@ -307,7 +307,7 @@ fn a_slow_or_aborted_upload_ejects_no_node() {
             .send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\nContent-Length: 10\r\n\r\nhalf ")
             .unwrap();
         let response = dawdles.read("PUT").unwrap();
-        assert_eq!(response.status, 504);
+        assert_eq!(response.status, 408);
         assert_readable(&response);
         let mut leaves = Connection::open(gateway.address()).unwrap();
         leaves.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 10\r\n\r\nhalf ").unwrap();
