@@ -183,10 +183,15 @@ pub(super) fn remove_untrusted_fields(
 /// `read::check` looks for it in the bytes of an HTTP/1 header. HTTP/2 has frames, but an HTTP/1 upstream gets the length:
 /// Pingora accepts several equal ones, and forwards all.
 fn framing(session: &ServerSession) -> Framing {
-    if let ServerSession::H1(_) = session {
-        return Client::of(session).map_or(Framing::Clear, |client| client.framing());
+    let headers = &session.req_header().headers;
+    if let (ServerSession::H1(session), Some(client)) = (session, Client::of(session)) {
+        return client.framing().unwrap_or_else(|| {
+            let has_body =
+                [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name));
+            if has_body { client.read_framing(&session.get_headers_raw_bytes()) } else { Framing::Clear }
+        });
     }
-    let mut lengths = session.req_header().headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match lengths.next().is_some_and(|length| length.as_bytes().contains(&b',')) || lengths.next().is_some() {
         true => Framing::Ambiguous,
         false => Framing::Clear,

@@ -15,6 +15,9 @@
 //! | chunked body whose first bytes are invalid | 400 |
 //! | HTTP/2 or later | 505 |
 //! | CONNECT | 405 |
+//!
+//! Most requests are short, come alone, and have a method without body. Their fields are not read here
+//! ([`Checked::Alone`]). If Pingora finds a length or a coding in them, the first hook calls [`body`].
 
 use bytes::BytesMut;
 use memchr::{memchr, memchr_iter};
@@ -29,6 +32,9 @@ const MAX_TARGET: usize = 65_534;
 const MAX_FIELDS: usize = 256;
 /// Largest header of Pingora's parser, in bytes.
 const MAX_HEADER: usize = 1_048_575;
+
+/// Longest header with [`Checked::Alone`]. It cannot have more than [`MAX_FIELDS`] fields.
+const MAX_ALONE: usize = 3 * MAX_FIELDS;
 
 /// The fields of a refused request that the decision and the access log read.
 const KEPT: [&str; 10] = [
@@ -49,6 +55,8 @@ const MAX_KEPT: usize = 32;
 /// What the bytes of a complete header are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Checked {
+    /// A request for Pingora, all of which is a header. Its fields were not read.
+    Alone,
     /// A request for Pingora. The bytes from `end` on do not belong to it. `chunks` is the state of the check of a
     /// chunked body behind `end`.
     Request { end: usize, chunks: Option<Chunks> },
@@ -95,7 +103,8 @@ struct Fields<'a> {
 }
 
 /// The body that a header announces.
-enum Body {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body {
     Length(u64),
     Chunked,
     Ambiguous,
@@ -104,6 +113,13 @@ enum Body {
 /// Checks a header that ends in `bytes`.
 pub(super) fn check(bytes: &[u8]) -> Checked {
     let line_end = memchr(b'\n', bytes).unwrap_or(bytes.len());
+    let line = RequestLine::of(&bytes[..line_end]);
+    if let RequestLine::Http1 { method: b"GET" | b"HEAD" | b"OPTIONS", .. } = line
+        && bytes.len() <= MAX_ALONE
+        && is_alone(bytes)
+    {
+        return Checked::Alone;
+    }
     let fields = Fields::of(bytes, line_end + 1);
     let refuse = |method, target, version, framing| {
         let fields = bytes.get(line_end + 1..fields.end).unwrap_or_default();
@@ -112,7 +128,7 @@ pub(super) fn check(bytes: &[u8]) -> Checked {
             None => Checked::Invalid(Invalid::Fields),
         }
     };
-    let (method, target, version) = match RequestLine::of(&bytes[..line_end]) {
+    let (method, target, version) = match line {
         RequestLine::Http1 { method, target, version } => (method, target, version),
         RequestLine::RawTarget { method, target } => return refuse(method, target, b"1.1", Framing::RawTarget),
         RequestLine::OtherVersion => return Checked::Invalid(Invalid::Version),
@@ -140,6 +156,23 @@ pub(super) fn check(bytes: &[u8]) -> Checked {
         }
     };
     Checked::Request { end: fields.end + length, chunks }
+}
+
+/// The body that a complete header announces.
+pub(super) fn body(header: &[u8]) -> Body {
+    let line_end = memchr(b'\n', header).unwrap_or(header.len());
+    match RequestLine::of(&header[..line_end]) {
+        RequestLine::Http1 { version, .. } => Fields::of(header, line_end + 1).body(version),
+        _ => Body::Ambiguous,
+    }
+}
+
+/// Whether the bytes of a complete header have no empty line but the last one.
+fn is_alone(bytes: &[u8]) -> bool {
+    let Some(lines) = bytes.strip_suffix(b"\r\n\r\n") else { return false };
+    // Without a branch for each byte: the loop uses vector instructions. A line that begins with a tab counts too.
+    let next = lines.get(1..).unwrap_or_default();
+    !lines.iter().zip(next).fold(false, |found, (byte, next)| found | ((*byte == b'\n') & (*next <= b'\r')))
 }
 
 impl<'a> RequestLine<'a> {
@@ -273,6 +306,12 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: CHUNKED \r\n\r\n2\r\nab\r\n0\r\nX: y\r\n\r\n",
         ] {
+            let alone = check(request.as_bytes());
+            assert_eq!(
+                alone == Checked::Alone,
+                request.starts_with("GET") && request.ends_with("\r\n\r\n"),
+                "{request:?}"
+            );
             let Checked::Request { end, chunks } = check(format!("{request}{next}").as_bytes()) else {
                 panic!("{request:?}")
             };
@@ -309,7 +348,11 @@ mod tests {
             assert_eq!(found, framing);
             assert!(header.starts_with("GET /a") && header.ends_with("Connection: close\r\n\r\n"), "{header}");
             assert!(header.contains("\r\nHost: a.test\r\nOrigin: https://b.test\r\n"), "{header}");
-            assert!(matches!(check(header.as_bytes()), Checked::Request { end, chunks: None } if end == header.len()));
+            let again = check(header.as_bytes());
+            assert!(
+                again == Checked::Alone || again == Checked::Request { end: header.len(), chunks: None },
+                "{header}"
+            );
         }
     }
 
@@ -355,6 +398,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_header_that_was_not_read_can_be_read_later() {
+        for (fields, expected) in [
+            ("Content-Length: 5\r\n", Body::Length(5)),
+            ("Transfer-Encoding: chunked\r\n", Body::Chunked),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Body::Ambiguous),
+            ("Content-Length: 5, 5\r\n", Body::Ambiguous),
+        ] {
+            let header = format!("GET / HTTP/1.1\r\n{HOST}{fields}\r\n");
+            assert_eq!((check(header.as_bytes()), body(header.as_bytes())), (Checked::Alone, expected), "{fields}");
+            let with_body = format!("{header}2\r\nab\r\n0\r\n\r\n");
+            assert_ne!(check(with_body.as_bytes()), Checked::Alone, "{fields}");
+        }
+    }
+
     /// Pingora answers these, and closes the connection.
     #[test]
     fn the_rest_is_for_pingora() {
@@ -364,8 +422,8 @@ mod tests {
             "GET / http/1.1\r\n\r\n",
             "GET\r\n\r\n",
             "\x16\x03\x01\r\n\r\n",
-            "GET / HTTP/1.1\r\nX A: b\r\n\r\n",
-            "GET / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nX A: b\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n",
         ] {
             assert_eq!(check(header.as_bytes()), Checked::Request { end: header.len(), chunks: None }, "{header:?}");
         }

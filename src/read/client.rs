@@ -10,6 +10,7 @@ use pingora::apps::ReusedHttpStream;
 use pingora::protocols::Ssl;
 use pingora::protocols::http::ServerSession;
 
+use super::check::{self, Body};
 use super::stream::Progress;
 use super::watchdog::Expired;
 use crate::decide::{self, Capacity, Framing, ServerName};
@@ -143,9 +144,22 @@ impl Client {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether target and body of the HTTP/1 request have clear ends.
-    pub(crate) fn framing(&self) -> Framing {
+    /// Whether target and body of the HTTP/1 request have clear ends. None if its fields were not read: then it is
+    /// clear, unless Pingora found a length or a coding, for which [`Client::read_framing`] must be called.
+    pub(crate) fn framing(&self) -> Option<Framing> {
         self.progress.framing()
+    }
+
+    /// Reads the framing from the bytes of a header, before the body is read.
+    pub(crate) fn read_framing(&self, header: &[u8]) -> Framing {
+        match check::body(header) {
+            Body::Length(_) => Framing::Clear,
+            Body::Ambiguous => Framing::Ambiguous,
+            Body::Chunked => {
+                self.progress.on_chunked_body();
+                Framing::Clear
+            }
+        }
     }
 
     /// The request is complete and forwarded. The client may already send its next one, which Pingora gets later.

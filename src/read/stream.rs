@@ -36,6 +36,8 @@ use super::watchdog::Expired;
 use crate::decide::Framing;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 
+const UNKNOWN: u8 = u8::MAX;
+
 /// How long a request goes on after its client closed its sending side.
 const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,7 @@ const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Progress {
     stage: AtomicU8,
-    /// The [`Framing`] of the request.
+    /// The [`Framing`] of the request, or [`UNKNOWN`] if its fields were not read.
     framing: AtomicU8,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Progress {
 enum Stage {
     /// Reads pass.
     Open,
+    /// The same, and the next read begins a chunked body.
+    Chunked,
     /// Pingora has a complete header and has not parsed it yet. It must not read more, and what it writes is an answer
     /// of its own.
     Header,
@@ -96,21 +100,26 @@ impl Progress {
     }
 
     /// A complete header is handed to Pingora.
-    fn on_complete_header(&self, framing: Framing) {
-        self.framing.store(framing as u8, Ordering::Relaxed);
+    fn on_complete_header(&self, framing: Option<Framing>) {
+        self.framing.store(framing.map_or(UNKNOWN, |framing| framing as u8), Ordering::Relaxed);
         self.set(Stage::Header);
     }
 
-    /// The framing of the request.
-    pub(super) fn framing(&self) -> Framing {
+    /// The framing of the request. None if its fields were not read.
+    pub(super) fn framing(&self) -> Option<Framing> {
         use Framing::{Ambiguous, Clear, RawTarget, TargetTooLong, TooManyFields};
         const FRAMINGS: [Framing; 5] = [Clear, Ambiguous, RawTarget, TargetTooLong, TooManyFields];
-        FRAMINGS[usize::from(self.framing.load(Ordering::Relaxed)) % FRAMINGS.len()]
+        FRAMINGS.get(usize::from(self.framing.load(Ordering::Relaxed))).copied()
+    }
+
+    /// A chunked body begins with the next read.
+    pub(super) fn on_chunked_body(&self) {
+        self.set(Stage::Chunked);
     }
 
     /// The request is complete: bytes that arrive now belong to the next one.
     pub(super) fn on_complete_request(&self) {
-        if self.stage() == Stage::Open {
+        if let Stage::Open | Stage::Chunked = self.stage() {
             self.set(Stage::Complete);
         }
     }
@@ -143,13 +152,13 @@ impl Progress {
         match self.stage() {
             Stage::DeadlineExpired => Some(Expired::Deadline),
             Stage::IdleExpired => Some(Expired::Idle),
-            Stage::Open | Stage::Header | Stage::Complete | Stage::BodyInvalid => None,
+            Stage::Open | Stage::Chunked | Stage::Header | Stage::Complete | Stage::BodyInvalid => None,
         }
     }
 
     fn stage(&self) -> Stage {
-        use Stage::{BodyInvalid, Complete, DeadlineExpired, Header, IdleExpired, Open};
-        const STAGES: [Stage; 6] = [Open, Header, Complete, BodyInvalid, DeadlineExpired, IdleExpired];
+        use Stage::{BodyInvalid, Chunked, Complete, DeadlineExpired, Header, IdleExpired, Open};
+        const STAGES: [Stage; 7] = [Open, Chunked, Header, Complete, BodyInvalid, DeadlineExpired, IdleExpired];
         STAGES[usize::from(self.stage.load(Ordering::Relaxed)) % STAGES.len()]
     }
 
@@ -181,17 +190,18 @@ impl ClientStream {
     pub(super) fn on_header(&mut self, mut bytes: BytesMut) -> Result<BytesMut, Invalid> {
         self.chunks = None;
         let framing = match check(&bytes) {
+            Checked::Alone => None,
             Checked::Request { end, chunks } => {
                 self.chunks = chunks;
                 if end < bytes.len() {
                     let later = bytes.split_off(end);
                     self.keep(later);
                 }
-                Framing::Clear
+                Some(Framing::Clear)
             }
             Checked::Refused { header, framing } => {
                 bytes = header;
-                framing
+                Some(framing)
             }
             Checked::Invalid(why) => return Err(why),
         };
@@ -283,7 +293,11 @@ impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.client.progress.stage() {
-            Stage::Open => {
+            stage @ (Stage::Open | Stage::Chunked) => {
+                if stage == Stage::Chunked {
+                    this.chunks = Some(Chunks::new());
+                    this.client.progress.open();
+                }
                 this.flush_before_read(cx);
                 this.poll_read_request(cx, buf)
             }
