@@ -28,6 +28,7 @@ mod limits;
 mod metrics;
 mod oracles;
 mod origin_expressions;
+mod peers;
 mod regressions;
 mod schema;
 mod support;
