@@ -623,8 +623,12 @@ impl ProblemKind {
                 format!("`{address}` is the port of https, but without `tls` corsgate speaks plain HTTP to it"),
                 "add `tls: {}` to the upstream, or write the port for plain HTTP",
             ),
-            AddressTwice { address } => {
-                error("address-twice", format!("duplicate listen address {address}"), "remove one of the two")
+            AddressTwice { address, other } => {
+                let message = match address == other {
+                    true => format!("duplicate listen address {address}"),
+                    false => format!("{address} overlaps with the listen address {other}"),
+                };
+                error("address-twice", message, "remove one of the two")
             }
             AllWeightsZero => error(
                 "all-weights-zero",

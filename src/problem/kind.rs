@@ -1,6 +1,7 @@
 //! The kinds of problems.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use super::path::{KeyPath, PathStep};
 use super::words::Known;
@@ -118,7 +119,7 @@ pub enum ProblemKind {
     BadAddress { text: String, what: &'static str, example: &'static str },
     NodeUrl { text: String, write: String, needs_tls: bool },
     NodeWithoutTls { address: String },
-    AddressTwice { address: String },
+    AddressTwice { address: SocketAddr, other: SocketAddr },
     AllWeightsZero,
     AdminExposed { address: String },
     NeedsAnother { key: &'static str, other: &'static str },

@@ -43,8 +43,8 @@ impl Compiler<'_> {
                 if !address.ip().is_loopback() {
                     self.problems.add(&at, ProblemKind::AdminExposed { address: address.to_string() });
                 }
-                if listeners.iter().any(|(listener, _)| *listener == address) {
-                    self.problems.add(&at, ProblemKind::AddressTwice { address: address.to_string() });
+                if let Some((other, _)) = listeners.iter().find(|(listener, _)| overlap(*listener, address)) {
+                    self.problems.add(&at, ProblemKind::AddressTwice { address, other: *other });
                 }
                 Some(address)
             }
@@ -126,8 +126,8 @@ impl Compiler<'_> {
                 continue;
             };
             let Some(address) = self.address(address, ADDRESS, &at) else { continue };
-            if compiled.iter().any(|other| other.address == address) {
-                self.problems.add(&at, ProblemKind::AddressTwice { address: address.to_string() });
+            if let Some(other) = compiled.iter().find(|other| overlap(other.address, address)) {
+                self.problems.add(&at, ProblemKind::AddressTwice { address, other: other.address });
             }
             let proxy_protocol = listener.proxy_protocol;
             compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol }));
@@ -343,4 +343,11 @@ impl Compiler<'_> {
             self.problems.add(at, ProblemKind::OutOfRange { value: value.to_string(), range, write: write.into() });
         }
     }
+}
+
+/// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the other.
+/// Whether `[::]` includes IPv4 depends on the system.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4())
 }
