@@ -50,6 +50,8 @@ pub use self::render::{json, text};
 pub(crate) use self::render::{repair_json, repair_text};
 pub(crate) use crate::config::Hunk;
 
+use std::borrow::Cow;
+
 use self::cause::Diagnosis;
 use self::fetch::{Credentials, Fetch, PreflightReason, Stage};
 use self::fix::FixResult;
@@ -65,6 +67,8 @@ pub struct Configuration<'a> {
     name: &'a str,
     text: &'a str,
     snapshot: &'a Snapshot,
+    /// None: it is parsed again if it is needed.
+    document: Option<&'a Document>,
     load: Load<'a>,
 }
 
@@ -220,11 +224,20 @@ pub(crate) enum AnsweredBy {
     Upstream,
 }
 
+/// A question, simulated with a text. A text can be large, so it is read once for everything.
+struct Analysis<'a> {
+    source: Source<'a>,
+    document: Cow<'a, Document>,
+    simulation: Simulation<'a>,
+    diagnosis: Diagnosis,
+}
+
 /// Explains what happens to a request with a configuration, and searches for a fix if the request is refused.
 pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explanation {
-    let mut explanation = diagnose(question, configuration);
+    let analysis = Analysis::of(question, configuration);
+    let mut explanation = describe(question, configuration, &analysis);
     if explanation.outcome == Outcome::Refused {
-        match fix::find(question, configuration) {
+        match fix::find(question, configuration, &analysis) {
             FixResult::Fix(fix) => explanation.fix = Some(fix),
             FixResult::Rejected(fix) => explanation.rejected_fix = Some(fix),
             FixResult::NotFound => {}
@@ -239,15 +252,26 @@ pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Pro
     fix::repair(question, name, text, problems, load)
 }
 
+impl<'a> Analysis<'a> {
+    fn of(question: &Question, configuration: &Configuration<'a>) -> Self {
+        let Configuration { name, text, snapshot, document, load: _ } = *configuration;
+        let simulation = Simulation::of(question, snapshot);
+        // The snapshot came from this text, so it can be parsed. Only a cause needs the document.
+        let parse = || Document::parse(text, &mut Problems::default());
+        let document = match document {
+            Some(document) => Cow::Borrowed(document),
+            None => Cow::Owned(simulation.is_refused().then(parse).flatten().unwrap_or_default()),
+        };
+        let diagnosis = Diagnosis::of(question, &simulation, snapshot, &document);
+        Analysis { source: Source::new(name, text), document, simulation, diagnosis }
+    }
+}
+
 /// The explanation without a fix.
-fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanation {
-    let simulation = Simulation::of(question, configuration.snapshot);
-    let source = Source::new(configuration.name, configuration.text);
-    // The snapshot came from this text, so it can be parsed.
-    let document = Document::parse(configuration.text, &mut Problems::default()).unwrap_or_default();
+fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &Analysis<'_>) -> Explanation {
+    let Analysis { source, simulation, diagnosis, .. } = analysis;
     let last = simulation.last();
     let (asked, initiator) = (&question.requests[simulation.request], question.initiator);
-    let diagnosis = Diagnosis::of(question, &simulation, configuration.snapshot, &document);
     let console = match &simulation.result {
         PageResult::Blocked(error) => {
             let (url, asked) = (last.url.as_written(initiator), asked.url.as_written(initiator));
@@ -261,7 +285,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
         }
         PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) | PageResult::RedirectAway(_) => None,
     };
-    let place = |key: &KeyPath| FilePosition::of(&source, key);
+    let place = |key: &KeyPath| FilePosition::of(source, key);
     let normalised = |method: &str| {
         Fetch { origin: "", method, headers: &[], credentials: question.credentials }.normalised_method()
     };
@@ -282,7 +306,7 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
         reason: last.exchange.verdict.outcome.code(),
         console,
         cause_place: diagnosis.at.as_ref().map(place),
-        route: last.exchange.verdict.route.map(|found| MatchedRoute::of(found.route, &source)),
+        route: last.exchange.verdict.route.map(|found| MatchedRoute::of(found.route, source)),
         preflight: simulation.preflight.clone(),
         next: match &simulation.result {
             PageResult::RedirectAway(next) => Some(next.clone()),
@@ -295,8 +319,8 @@ fn diagnose(question: &Question, configuration: &Configuration<'_>) -> Explanati
             _ => Vec::new(),
         },
         preflight_max_age: simulation.preflight_max_age,
-        notes: notes::notes(question, &simulation, configuration.snapshot, diagnosis.cause.as_ref()),
-        cause: diagnosis.cause,
+        notes: notes::notes(question, simulation, configuration.snapshot, diagnosis.cause.as_ref()),
+        cause: diagnosis.cause.clone(),
         fix: None,
         rejected_fix: None,
     }
@@ -308,7 +332,12 @@ impl<'a> Configuration<'a> {
     /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an
     /// edited text.
     pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, load: Load<'a>) -> Self {
-        Configuration { name, text, snapshot, load }
+        Configuration { name, text, snapshot, document: None, load }
+    }
+
+    /// The document of the text, if the caller has it.
+    pub(crate) fn with_document(self, document: Option<&'a Document>) -> Self {
+        Configuration { document, ..self }
     }
 }
 

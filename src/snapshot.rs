@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
 pub(crate) use self::settings::*;
 

@@ -13,7 +13,8 @@ pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 pub(crate) use self::roots::system_roots;
 
-use crate::snapshot::{CompileEnv, Loaded, load};
+use crate::config::Document;
+use crate::snapshot::{CompileEnv, Loaded, load_with_document};
 
 /// Source of a configuration.
 #[derive(Debug, Clone)]
@@ -62,15 +63,23 @@ impl ConfigSource {
         self.read_and_load(&Reading::default())
     }
 
+    /// As [`ConfigSource::open`], with the document of the text.
+    pub(crate) fn open_with_document(&self) -> Result<(SourceText, Loaded, Option<Document>), Unreadable> {
+        let reading = Reading::default();
+        let text = self.read(&reading)?;
+        let (loaded, document) = self.load_with(&text.text, &reading);
+        Ok((text, loaded, document))
+    }
+
     /// Loads another text as if it were the text of this source. Reads the files that the text names.
     pub(crate) fn load(&self, text: &str) -> Loaded {
-        self.load_with(text, &Reading::default())
+        self.load_with(text, &Reading::default()).0
     }
 
     /// As [`ConfigSource::open`]; `reading` remembers the files that were read.
     pub(crate) fn read_and_load(&self, reading: &Reading) -> Result<(SourceText, Loaded), Unreadable> {
         let text = self.read(reading)?;
-        let loaded = self.load_with(&text.text, reading);
+        let (loaded, _) = self.load_with(&text.text, reading);
         Ok((text, loaded))
     }
 
@@ -85,7 +94,7 @@ impl ConfigSource {
             ConfigSource::BuiltIn(text) => ("built-in configuration".to_owned(), text.clone()),
             ConfigSource::File(path) => {
                 let text = (reading.read(path))
-                    .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text")))
+                    .and_then(|bytes| String::from_utf8(bytes).map_err(|error| io::Error::other(not_utf_8(&error))))
                     .map_err(|error| Unreadable { path: path.clone(), error })?;
                 (path.to_string_lossy().into_owned(), text)
             }
@@ -95,9 +104,9 @@ impl ConfigSource {
         Ok(SourceText { name, text, hash, read })
     }
 
-    fn load_with(&self, text: &str, reading: &Reading) -> Loaded {
+    fn load_with(&self, text: &str, reading: &Reading) -> (Loaded, Option<Document>) {
         if let ConfigSource::BuiltIn(_) = self {
-            return load(text, CompileEnv::NONE);
+            return load_with_document(text, CompileEnv::NONE);
         }
         let folder = self.folder();
         let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
@@ -105,7 +114,7 @@ impl ConfigSource {
             |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        load(text, CompileEnv { file: &file, has_folder: &has_folder, roots: &system_roots, now })
+        load_with_document(text, CompileEnv { file: &file, has_folder: &has_folder, roots: &system_roots, now })
     }
 }
 
@@ -113,6 +122,14 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot read {}: {}", self.path.display(), self.error)
     }
+}
+
+/// Where a text stops being UTF-8.
+fn not_utf_8(error: &std::string::FromUtf8Error) -> String {
+    let (valid, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+    let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let byte = rest.first().copied().unwrap_or_default();
+    format!("it is not UTF-8 text: line {line} has the byte 0x{byte:02x}; save the file as UTF-8")
 }
 
 impl std::error::Error for Unreadable {}

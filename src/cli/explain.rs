@@ -86,8 +86,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let read = arguments.config.find().map(ConfigSource::File).and_then(|source| Ok((source.open()?, source)));
-    let ((SourceText { name, text, .. }, Loaded { snapshot, problems }), source) = match read {
+    let read = arguments.config.find().map(ConfigSource::File);
+    let read = read.and_then(|source| Ok((source.open_with_document()?, source)));
+    let ((SourceText { name, text, .. }, Loaded { snapshot, problems }, document), source) = match read {
         Ok(read) => read,
         Err(unreadable) => {
             let name = unreadable.path.to_string_lossy();
@@ -111,7 +112,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         });
         return ExitCode::FAILURE;
     };
-    let explanation = explain::explain(&question, &Configuration::new(&name, &text, &snapshot, &load));
+    let configuration = Configuration::new(&name, &text, &snapshot, &load).with_document(document.as_ref());
+    let explanation = explain::explain(&question, &configuration);
     print(&match arguments.format {
         Format::Text => explain::text(&explanation, paint(), width()),
         Format::Json => explain::json(&explanation),

@@ -55,12 +55,18 @@ pub(crate) struct Hunk {
 
 /// The differences between two texts, by lines. Applied to the lines of `old`, they give `new`.
 pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
+    // Most of a large file is equal. Blocks are compared faster than lines.
+    let blocks = old.as_bytes().chunks(4096).zip(new.as_bytes().chunks(4096));
+    let same: usize = blocks.take_while(|(a, b)| a == b).map(|(block, _)| block.len()).sum();
+    let start = old.as_bytes()[..same].iter().rposition(|byte| *byte == b'\n').map_or(0, |feed| feed + 1);
+    let before = old[..start].matches('\n').count();
+    let (old, new) = (&old[start..], &new[start..]);
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
     let changes = similar::capture_diff_slices(similar::Algorithm::Myers, &old, &new);
     let changes = changes.iter().filter(|change| change.tag() != similar::DiffTag::Equal);
     let hunk = |change: &similar::DiffOp| Hunk {
-        line: change.old_range().start + 1,
+        line: before + change.old_range().start + 1,
         removed: own(&old[change.old_range()]),
         added: own(&new[change.new_range()]),
     };
@@ -561,5 +567,10 @@ mod tests {
         assert_eq!(hunks("a", "a\nb"), [hunk(2, &[], &["b"])]);
         assert_eq!(hunks("a\nb\n", "a\n"), [hunk(2, &["b"], &[])]);
         assert_eq!(hunks("a", "a"), []);
+        // A text of more than one block.
+        let long = "é line\n".repeat(2000);
+        assert_eq!(hunks(&format!("{long}a\nb"), &format!("{long}a\nx\nb")), [hunk(2002, &[], &["x"])]);
+        assert_eq!(hunks(&long, &format!("{long}x\n")), [hunk(2001, &[], &["x"])]);
+        assert_eq!(hunks(&format!("a\n{long}"), &long), [hunk(1, &["a"], &[])]);
     }
 }

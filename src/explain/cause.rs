@@ -7,6 +7,7 @@ mod route_config;
 
 pub(super) use self::diagnosis::{Diagnosis, is_own_behind_tls, known_in_other_case, routes_of_host, routes_of_path};
 pub use self::near_miss::NearMiss;
+pub(super) use self::near_miss::least_distance;
 pub(super) use self::route_config::RouteConfig;
 
 use crate::cors::{MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN};

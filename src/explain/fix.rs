@@ -13,7 +13,7 @@ use self::candidates::{Candidate, FixContext};
 use super::cause::{Cause, Diagnosis};
 use super::question::Question;
 use super::simulation::Simulation;
-use super::{Configuration, FilePosition, Hunk};
+use super::{Analysis, Configuration, FilePosition, Hunk};
 use crate::config::{Document, Source, hunks};
 use crate::problem::{KeyPath, Problem, ProblemKind, Problems, Replacement, Severity};
 use crate::snapshot::{Loaded, Snapshot};
@@ -58,18 +58,19 @@ pub(super) enum FixResult {
 
 /// Limit of causes that are removed one after the other.
 const MAX_STEPS: usize = 8;
-/// Limit of edited texts that are loaded: a large file takes long.
+/// Limit of edited texts that are loaded.
 const MAX_LOADS: usize = 32;
+/// Limit of bytes of edited texts that are loaded; one text is always loaded. A file of 50 MiB takes seconds.
+const MAX_LOADED_BYTES: usize = 64 << 20;
 
-/// Searches for an edit with which the request passes.
-pub(super) fn find(question: &Question, configuration: &Configuration<'_>) -> FixResult {
+/// Searches for an edit with which the request passes. `analysis` is that of the text without an edit.
+pub(super) fn find(question: &Question, configuration: &Configuration<'_>, analysis: &Analysis<'_>) -> FixResult {
     let mut attempt = Attempt::of(configuration.text);
-    let passing = match attempt.proceed(question, configuration) {
+    let passing = match attempt.proceed(question, configuration, Some(analysis)) {
         Ok(passing) => passing,
         Err(NoFix::Rejected(problems)) => {
-            let source = Source::new(configuration.name, configuration.text);
             let error = |problem: &Problem| EditError {
-                at: FilePosition::of(&source, &problem.at),
+                at: FilePosition::of(&analysis.source, &problem.at),
                 kind: problem.kind.clone(),
             };
             let errors = problems.iter().map(error).collect();
@@ -111,7 +112,7 @@ pub(super) fn repair(
     if Simulation::of(question, &usable).is_refused() {
         // If the request cannot pass, the edit that repairs the file is still useful.
         let mut passing = attempt.clone();
-        if passing.proceed(question, &configuration).is_ok() {
+        if passing.proceed(question, &configuration, None).is_ok() {
             attempt = passing;
         }
     }
@@ -145,15 +146,28 @@ impl Attempt {
     }
 
     /// Removes one cause after the other until the request passes. Returns the snapshot with which it passes.
-    fn proceed(&mut self, question: &Question, configuration: &Configuration<'_>) -> Result<Snapshot, NoFix> {
+    fn proceed(
+        &mut self,
+        question: &Question,
+        configuration: &Configuration<'_>,
+        first: Option<&Analysis<'_>>,
+    ) -> Result<Snapshot, NoFix> {
         let mut newest: Option<Snapshot> = None;
         let (mut causes, mut loads) = (Vec::new(), 0);
-        for _ in 0..MAX_STEPS {
+        let max_loads = (MAX_LOADED_BYTES / self.text.len().max(1)).clamp(1, MAX_LOADS);
+        for step in 0..MAX_STEPS {
             let snapshot = newest.as_ref().unwrap_or(configuration.snapshot);
-            let document = Document::parse(&self.text, &mut Problems::default()).ok_or(NoFix::NotFound)?;
-            let simulation = Simulation::of(question, snapshot);
-            let cause = Diagnosis::of(question, &simulation, snapshot, &document).cause.ok_or(NoFix::NotFound)?;
-            let context = FixContext { question, simulation: &simulation, snapshot, document: &document };
+            let own;
+            let analysis = match first.filter(|_| step == 0) {
+                Some(first) => first,
+                None => {
+                    own = Analysis::of(question, &Configuration::new("", &self.text, snapshot, configuration.load));
+                    &own
+                }
+            };
+            let Analysis { source, document, simulation, diagnosis } = analysis;
+            let cause = diagnosis.cause.clone().ok_or(NoFix::NotFound)?;
+            let context = FixContext { question, simulation, snapshot, document };
             let candidates = context.candidates(&cause);
             // Candidates for routing are sorted by similarity: the first one that removes the cause is the best.
             let is_about_routing = matches!(cause, Cause::UnknownHost { .. } | Cause::UnknownPath { .. });
@@ -161,9 +175,9 @@ impl Attempt {
             let mut best: Option<(Candidate, String, Snapshot, bool)> = None;
             let mut rejected: Option<(String, Vec<Problem>)> = None;
             for candidate in candidates {
-                let Some(edited) = candidate.apply(&self.text) else { continue };
+                let Some(edited) = candidate.apply(source) else { continue };
                 loads += 1;
-                if loads > MAX_LOADS {
+                if loads > max_loads {
                     return Err(NoFix::NotFound);
                 }
                 let Loaded { snapshot, problems } = (configuration.load)(&edited);

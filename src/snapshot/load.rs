@@ -30,19 +30,26 @@ pub struct CompileEnv<'a> {
 
 /// Parses and compiles a text. Pure: files, root certificates and the time come from `env`.
 pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
-    let Loaded { snapshot, problems } = load_as_written(text, env);
-    Loaded { snapshot, problems: problems.into_iter().map(about_variable).collect() }
+    load_with_document(text, env).0
 }
 
-fn load_as_written(text: &str, env: CompileEnv<'_>) -> Loaded {
+/// As [`load`], with the document, for readers who need both: a large text takes long to parse.
+pub(crate) fn load_with_document(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
+    let (Loaded { snapshot, problems }, document) = load_as_written(text, env);
+    (Loaded { snapshot, problems: problems.into_iter().map(about_variable).collect() }, document)
+}
+
+fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
     let mut problems = Problems::default();
-    let Some(document) = Document::parse(text, &mut problems) else { return Loaded { snapshot: None, problems } };
+    let Some(document) = Document::parse(text, &mut problems) else {
+        return (Loaded { snapshot: None, problems }, None);
+    };
     let mut compiled = Problems::default();
     let snapshot = Snapshot::compile(&document, env, &mut compiled);
     compiled.retain(|problem| !problems.iter().any(|cause| follows_from(problem, cause)));
     problems.extend(compiled);
     let usable = !problems.any_errors();
-    Loaded { snapshot: snapshot.filter(|_| usable), problems }
+    (Loaded { snapshot: snapshot.filter(|_| usable), problems }, Some(document))
 }
 
 impl CompileEnv<'static> {

@@ -26,7 +26,7 @@ const ROOMS: [(&str, &[&str]); 30] = [
     ("config", &["cors", "notation", "problem"]),
     ("report", &["config", "problem", "terminal"]),
     ("snapshot", &["config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls"]),
-    ("source", &["snapshot"]),
+    ("source", &["config", "snapshot"]),
     // From a request to its decision.
     ("decide", &["codes", "cors", "domain", "route", "snapshot", "tls"]),
     (

@@ -1,6 +1,6 @@
 //! Finds the cause of a refusal, and its place in the file.
 
-use super::near_miss::NearMiss;
+use super::near_miss::{NearMiss, least_distance};
 use super::{Cause, InvalidOrigin, RouteConfig, TlsEffect};
 use crate::config::Document;
 use crate::cors::{self, MAX_ORIGIN, OriginPattern, Scheme};
@@ -14,6 +14,7 @@ use crate::problem::{KeyPath, PathStep, nearest};
 use crate::snapshot::{Level, RoutePlace, Snapshot};
 
 /// The cause of a refusal and the key where it can be fixed. Without a cause the request passes.
+#[derive(Debug)]
 pub(in crate::explain) struct Diagnosis {
     pub(in crate::explain) cause: Option<Cause>,
     pub(in crate::explain) at: Option<KeyPath>,
@@ -273,5 +274,8 @@ fn invalid_origin(question: &Question) -> InvalidOrigin {
 /// A host or a path that is probably meant. Fewer edits are allowed than for keys, because hosts of one domain and paths
 /// of one service have most of their letters in common.
 fn nearest_address<'w>(address: &str, known: impl Iterator<Item = &'w String>) -> Option<String> {
-    nearest(address, known, |length| 2.max(length / 6)).map(str::to_owned)
+    let most = |length: usize| 2.max(length / 6);
+    let lower = address.to_lowercase();
+    let known = known.filter(|other| least_distance(&lower, &other.to_lowercase()) <= most(other.len()));
+    nearest(address, known, most).map(str::to_owned)
 }

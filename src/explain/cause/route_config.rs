@@ -49,31 +49,26 @@ impl<'d> RouteConfig<'d> {
         self.policy_key(key)
     }
 
-    /// The origins that the policy lists, directly or in an origin set, with their places.
-    pub(super) fn listed_origins(&self) -> Vec<(String, KeyPath)> {
+    /// The lists of origins of the policy, its own and its origin sets, with their places.
+    pub(super) fn listed_origins(&self) -> Vec<(&'d [String], KeyPath)> {
         let Some((settings, at)) = self.settings() else { return Vec::new() };
         let below =
             |at: &KeyPath, key: &str| KeyPath(at.0.iter().cloned().chain([PathStep::Key(key.into())]).collect());
-        let entries = |list: &List, at: &KeyPath| -> Vec<(String, KeyPath)> {
-            let index = |i| KeyPath(at.0.iter().cloned().chain([PathStep::Index(i)]).collect());
-            list.entries().iter().enumerate().map(|(i, entry)| (entry.clone(), index(i))).collect()
-        };
-        let mut all = match &settings.allow_origins {
-            Some(list) => entries(list, &below(&at, "allow_origins")),
-            None => Vec::new(),
-        };
+        let own = settings.allow_origins.iter().map(|list| (list.entries(), below(&at, "allow_origins")));
         let root = KeyPath(vec![PathStep::Key("origin_sets".into())]);
-        for name in settings.allow_origin_sets.iter().flat_map(List::entries) {
-            if let Some((_, list)) = self.document.origin_sets.0.iter().find(|(known, _)| known == name) {
-                all.extend(entries(list, &below(&root, name)));
-            }
-        }
-        all
+        let names = settings.allow_origin_sets.iter().flat_map(List::entries);
+        let sets = names.filter_map(|name| {
+            let (_, list) = self.document.origin_sets.0.iter().find(|(known, _)| known == name)?;
+            Some((list.entries(), below(&root, name)))
+        });
+        own.chain(sets).collect()
     }
 
     /// The outer level whose policy would allow the origin, if the route's own policy did not replace it.
     pub(super) fn shadowed_policy(&self, step: &Step<'_>) -> Option<Level> {
         let level = self.route.cors.as_ref()?.level;
+        // Sets can be large, and are compiled here again.
+        self.outer_policies(level).next()?;
         let facts = CorsRequest { method: &step.method, headers: &step.headers, own_origin: step.own_origin() };
         let sets = origin_sets(self.document);
         let allows = |settings: &Settings| {

@@ -7,7 +7,9 @@ use crate::config::{Document, NewValue, Source};
 use crate::cors::Patterns;
 use crate::cors::fetch_names::is_response_header;
 use crate::domain::split_port;
-use crate::explain::cause::{Cause, RouteConfig, known_in_other_case, of_level, routes_of_host, routes_of_path};
+use crate::explain::cause::{
+    Cause, RouteConfig, known_in_other_case, least_distance, of_level, routes_of_host, routes_of_path,
+};
 use crate::explain::fetch::Credentials;
 use crate::explain::question::Question;
 use crate::explain::simulation::{Simulation, Step};
@@ -18,6 +20,8 @@ use crate::snapshot::{Level, RoutePlace, Snapshot};
 
 /// Limit of routes or services that are tried for one cause.
 const MAX_PLACES: usize = 4;
+/// Limit of hosts whose exact distance is computed.
+const MAX_COMPARED: usize = 64;
 
 /// An edit that can remove a cause.
 pub(super) struct Candidate {
@@ -47,15 +51,19 @@ impl Candidate {
     }
 
     /// The edited text; None if the notation of the file does not allow the edit.
-    pub(super) fn apply(&self, text: &str) -> Option<String> {
-        self.edits.iter().try_fold(text.to_owned(), |text, edit| {
-            let source = Source::new("", &text);
-            match edit {
-                Edit::Entry(at, entry) => source.with_entry(at, entry),
-                Edit::Key(at, key, value) => source.with_key(at, key, value),
-                Edit::Remove(at) => source.without(at),
-            }
-        })
+    pub(super) fn apply(&self, source: &Source<'_>) -> Option<String> {
+        let (first, others) = self.edits.split_first()?;
+        others.iter().try_fold(first.apply(source)?, |text, edit| edit.apply(&Source::new("", &text)))
+    }
+}
+
+impl Edit {
+    fn apply(&self, source: &Source<'_>) -> Option<String> {
+        match self {
+            Edit::Entry(at, entry) => source.with_entry(at, entry),
+            Edit::Key(at, key, value) => source.with_key(at, key, value),
+            Edit::Remove(at) => source.without(at),
+        }
     }
 }
 
@@ -126,13 +134,18 @@ impl FixContext<'_> {
 
     fn add_host(&self, host: &str) -> Vec<Candidate> {
         let services = self.document.services.iter().flatten().enumerate();
-        let mut by_distance: Vec<(usize, usize, &str)> = services
+        // The exact distance is only computed for the hosts that can be nearest.
+        let mut nearest: Vec<(usize, usize, &str, &str)> = services
             .filter_map(|(i, service)| {
                 let hosts = service.hosts.as_ref()?.entries().iter();
-                let distance = hosts.map(|other| strsim::damerau_levenshtein(other, host)).min()?;
-                Some((distance, i, service.name.as_deref().unwrap_or("the service")))
+                let (least, other) = hosts.map(|other| (least_distance(other, host), other.as_str())).min()?;
+                Some((least, i, other, service.name.as_deref().unwrap_or("the service")))
             })
             .collect();
+        nearest.sort_unstable();
+        nearest.truncate(MAX_COMPARED);
+        let distance = |(_, i, other, name)| (strsim::damerau_levenshtein(other, host), i, name);
+        let mut by_distance: Vec<(usize, usize, &str)> = nearest.into_iter().map(distance).collect();
         by_distance.sort_unstable();
         let candidate = |(_, i, name): (usize, usize, &str)| {
             let service = RoutePlace { service: u32::try_from(i).unwrap_or(u32::MAX), route: None };
