@@ -61,7 +61,7 @@ const MAX_STEPS: usize = 8;
 /// Limit of edited texts that are loaded.
 const MAX_LOADS: usize = 32;
 /// Limit of bytes of edited texts that are loaded; one text is always loaded. A file of 50 MiB takes seconds.
-const MAX_LOADED_BYTES: usize = 64 << 20;
+const MAX_LOADED_BYTES: usize = 32 << 20;
 
 /// Searches for an edit with which the request passes. `analysis` is that of the text without an edit.
 pub(super) fn find(question: &Question, configuration: &Configuration<'_>, analysis: &Analysis<'_>) -> FixResult {
@@ -156,6 +156,9 @@ impl Attempt {
         let (mut causes, mut loads) = (Vec::new(), 0);
         let max_loads = (MAX_LOADED_BYTES / self.text.len().max(1)).clamp(1, MAX_LOADS);
         for step in 0..MAX_STEPS {
+            if loads >= max_loads {
+                break;
+            }
             let snapshot = newest.as_ref().unwrap_or(configuration.snapshot);
             let own;
             let analysis = match first.filter(|_| step == 0) {
@@ -176,10 +179,10 @@ impl Attempt {
             let mut rejected: Option<(String, Vec<Problem>)> = None;
             for candidate in candidates {
                 let Some(edited) = candidate.apply(source) else { continue };
-                loads += 1;
-                if loads > max_loads {
-                    return Err(NoFix::NotFound);
+                if loads == max_loads {
+                    break;
                 }
+                loads += 1;
                 let Loaded { snapshot, problems } = (configuration.load)(&edited);
                 let Some(snapshot) = snapshot else {
                     // The candidate with the fewest errors is the best. Its errors are not repaired here: an edit of a
