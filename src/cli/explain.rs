@@ -190,7 +190,7 @@ impl Args for Requests {
                 "A header that the page sets, as `Name: value` or `Name`. After `--then` it belongs to that request",
             );
         let then = Arg::new(THEN).long(THEN).value_name("REQUEST").action(ArgAction::Append).help(
-            "A request that the page makes after the others, as `METHOD URL`. The browser's preflight cache counts",
+            "A request that the page makes after the others, as `METHOD URL`. The browser's preflight cache is simulated",
         );
         command.arg(header).arg(then)
     }

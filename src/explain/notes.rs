@@ -42,13 +42,18 @@ pub(super) fn notes(
         );
     }
     if is_mixed_content(question, asked) {
+        let (plain, tls) = match question.initiator {
+            Initiator::WebSocket => ("ws", "wss"),
+            _ => ("http", "https"),
+        };
+        let host = split_port(&asked.url.authority).0;
         let instead = match https_port(snapshot, &asked.url) {
-            Some(443) => format!("use https://{}", split_port(&asked.url.authority).0),
-            Some(port) => format!("use https://{}:{port}", split_port(&asked.url.authority).0),
+            Some(443) => format!("use {tls}://{host}"),
+            Some(port) => format!("use {tls}://{host}:{port}"),
             None => "no listener of this file has TLS".to_owned(),
         };
         notes.push(format!(
-            "Browsers block a request to `http:` from a page on https as mixed content, before they check CORS; \
+            "Browsers block a request to `{plain}:` from a page on https as mixed content, before they check CORS; \
              {instead}."
         ));
     }
@@ -99,11 +104,12 @@ pub(super) fn notes(
     notes
 }
 
-/// Local Network Access: Chromium asks the user before a page reaches an address that is nearer than its own. A recorded
-/// request has arrived.
+/// Local Network Access: Chromium asks the user before a page reaches an address that is nearer than its own, except by
+/// a navigation. A recorded request has arrived.
 fn note_on_address_space(question: &Question, asked: &PageRequest) -> Option<String> {
+    let is_checked = matches!(question.source, QuestionSource::Page) && question.initiator != Initiator::Navigation;
     let origin = question.origin();
-    let (_, page) = origin.split_once("://").filter(|_| matches!(question.source, QuestionSource::Page))?;
+    let (_, page) = origin.split_once("://").filter(|_| is_checked)?;
     let space = AddressSpace::of(&asked.url.authority);
     let word = space.word();
     (space < AddressSpace::of(page)).then(|| {
@@ -174,11 +180,12 @@ fn note_on_initiator(question: &Question, simulation: &Simulation<'_>) -> Option
     }
 }
 
-/// Mixed Content, "should fetching request be blocked". Browsers do not block requests to the same machine. A recorded
-/// request was not blocked.
+/// Mixed Content, "should fetching request be blocked". Browsers do not block navigations and requests to the same
+/// machine. A recorded request was not blocked.
 fn is_mixed_content(question: &Question, asked: &PageRequest) -> bool {
     let host = split_port(&asked.url.authority).0;
     matches!(question.source, QuestionSource::Page)
+        && question.initiator != Initiator::Navigation
         && asked.url.scheme == Scheme::Http
         && question.origin().starts_with("https://")
         && !is_loopback_host(host)

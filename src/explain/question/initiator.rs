@@ -64,7 +64,9 @@ impl Initiator {
     pub fn description(self) -> &'static str {
         match self {
             Initiator::Fetch => "`fetch()`, or XMLHttpRequest without upload listeners",
-            Initiator::XhrUpload => "XMLHttpRequest with upload listeners: always a preflight",
+            Initiator::XhrUpload => {
+                "XMLHttpRequest with upload listeners: every request to another origin has a preflight"
+            }
             Initiator::NoCors => "`fetch()` with `mode: 'no-cors'`, or an element without `crossorigin`",
             Initiator::Image => "`<img crossorigin>`",
             Initiator::Module => "`<script type=module>`",
