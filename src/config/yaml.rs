@@ -19,8 +19,10 @@ use super::{Document, Duration, foreign};
 use crate::cors::ALIAS;
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
-/// The most readings of a broken file, which bounds the time. More problems than this are not useful.
+/// The most problems of a broken file. More than this are not useful.
 const MOST: usize = 200;
+/// The most bytes that all readings of a broken file may take together, which bounds the time.
+const MOST_BYTES: usize = 256 << 20;
 
 /// Reads a text. Each value that cannot be read becomes a problem and is left out of the document. None when too little
 /// is left for more checks. An empty text is an empty document.
@@ -53,10 +55,18 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
         }
     };
     note_duplicate_keys(text, problems);
-    for _ in 0..MOST {
+    // A few readings show something of a file of any size.
+    let readings = (MOST_BYTES / text.len().max(1)).clamp(4, MOST);
+    mend(&mut tree, readings, problems).0
+}
+
+/// Reads a tree, and removes each value that cannot be read. A mistake that is repeated, as programs do that write large
+/// files, is removed everywhere at once. Returns the document and the number of readings.
+fn mend(tree: &mut Value, most: usize, problems: &mut Problems) -> (Option<Document>, usize) {
+    for reading in 1..=most {
         let mut track = serde_path_to_error::Track::new();
-        let error = match Document::deserialize(serde_path_to_error::Deserializer::new(&tree, &mut track)) {
-            Ok(document) => return Some(document),
+        let error = match Document::deserialize(serde_path_to_error::Deserializer::new(&*tree, &mut track)) {
+            Ok(document) => return (Some(document), reading),
             Err(error) => error.to_string(),
         };
         let mut at = key_path(&track.path());
@@ -66,20 +76,73 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
         {
             at.0.push(PathStep::Key(key.clone()));
         }
+        let wrong = find(tree, &at.0).map(|value| value.clone());
         // Where a string is expected, the first reading takes a plain `7` as one. The tree has a number instead.
         if matches!(&kind, ProblemKind::WrongValue { expected, .. } if expected == "a string")
-            && let Some(text) = find(&mut tree, &at.0).and_then(|value| Some((as_text(value)?, value)))
+            && wrong.as_ref().and_then(as_text).is_some()
         {
-            *text.1 = Value::String(text.0);
+            for at in alike(tree, &at, usize::MAX, |value| as_text(value).is_some()) {
+                if let Some(value) = find(tree, &at.0)
+                    && let Some(text) = as_text(value)
+                {
+                    *value = Value::String(text);
+                }
+            }
             continue;
         }
-        let removed = remove(&mut tree, &at.0, &kind);
-        problems.push(Problem { at, kind });
-        if !removed {
-            return None;
+        let places = match (&kind, &wrong) {
+            // The same mistake, whatever its value is.
+            (ProblemKind::UnknownKey { .. }, Some(_)) => alike(tree, &at, MOST, |_| true),
+            (ProblemKind::UnknownWord { .. } | ProblemKind::WrongValue { .. }, Some(wrong)) => {
+                alike(tree, &at, MOST, |value| value == wrong)
+            }
+            _ => vec![at],
+        };
+        let mut removed = true;
+        for at in places {
+            removed &= remove(tree, &at.0, &kind);
+            problems.push(Problem { at, kind: kind.clone() });
+        }
+        if !removed || problems.iter().len() >= MOST {
+            return (None, reading);
         }
     }
-    None
+    (None, most)
+}
+
+/// The places with the keys of a path, in any entry of each list and under any name, whose value is wanted. At most
+/// `most`.
+fn alike(tree: &Value, path: &KeyPath, most: usize, wanted: impl Fn(&Value) -> bool) -> Vec<KeyPath> {
+    let mut places = vec![(KeyPath::default(), tree)];
+    for (depth, step) in path.0.iter().enumerate() {
+        let is_name = depth == 1
+            && matches!(&path.0[0], PathStep::Key(key) if ["upstreams", "cors_policies", "origin_sets"].contains(&&**key));
+        let mut next = Vec::new();
+        for (at, value) in places {
+            let mut push = |step: PathStep, value| {
+                let mut steps = at.0.clone();
+                steps.push(step);
+                next.push((KeyPath(steps), value));
+            };
+            match (step, value) {
+                (PathStep::Index(_), Value::Sequence(entries)) => {
+                    entries.iter().enumerate().for_each(|(i, entry)| push(PathStep::Index(i), entry));
+                }
+                (PathStep::Key(_), Value::Mapping(entries)) if is_name => {
+                    let names = entries.iter().filter_map(|(name, value)| Some((name.as_str()?, value)));
+                    names.for_each(|(name, value)| push(PathStep::Key(name.to_owned()), value));
+                }
+                (PathStep::Key(key), value) => {
+                    if let Some(value) = value.get(key.as_str()) {
+                        push(PathStep::Key(key.clone()), value);
+                    }
+                }
+                (PathStep::Index(_), _) => {}
+            }
+        }
+        places = next;
+    }
+    places.into_iter().filter(|(_, value)| wanted(value)).map(|(at, _)| at).take(most).collect()
 }
 
 /// Finds duplicate keys. serde_yaml stops at the first one, and does not give its path.
@@ -390,5 +453,71 @@ impl<'de> Deserialize<'de> for Tree {
             }
         }
         deserializer.deserialize_any(TreeVisitor).map(Tree)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One reading finds a mistake that a program repeats in each of its routes.
+    #[test]
+    fn a_mistake_in_100_000_routes_takes_few_readings() {
+        let routes = |route: &str| {
+            let route: Value = serde_yaml::from_str(route).unwrap();
+            let mut tree: Value = serde_yaml::from_str("services: [{ name: api, upstream: api, routes: [] }]").unwrap();
+            tree["services"][0]["routes"] = Value::Sequence(vec![route; 100_000]);
+            tree
+        };
+        for route in [
+            "{ paths: [/a], method: GET }",
+            "{ paths: [/a], cors: { allow_origins: '*', max_age: 2h } }",
+            "{ paths: [/a], cors: { allow_origins: '*', upstream_headers: keep } }",
+        ] {
+            let mut problems = Problems::default();
+            let (document, readings) = mend(&mut routes(route), MOST, &mut problems);
+            assert!(document.is_none() && readings == 1, "{route}: {readings} readings");
+            assert_eq!(problems.iter().len(), MOST, "{route}");
+        }
+        // A number where a string is expected is no problem. It must not take one reading each.
+        let mut problems = Problems::default();
+        let mut tree = routes("{ paths: [/a], name: 7 }");
+        tree["services"][0]["colour"] = "blue".into();
+        let (document, readings) = mend(&mut tree, MOST, &mut problems);
+        assert!(document.is_some() && readings <= 3 && problems.iter().len() == 1, "{readings}\n{problems}");
+    }
+
+    #[test]
+    fn a_repeated_mistake_is_reported_at_each_place() {
+        let text = "
+upstreams:
+  a: { node: [] }
+  b: { node: [], balance: fastest }
+  c: { balance: fastest, retries: 1 }
+cors_policies:
+  p: { colour: blue }
+  q: { color: blue }
+services:
+  - { name: api, colour: red, routes: [{ paths: [/a], colour: red }] }
+  - { name: web, colour: green }
+";
+        let mut problems = Problems::default();
+        let Tree(mut tree) = serde_yaml::from_str(text).unwrap();
+        let (document, readings) = mend(&mut tree, MOST, &mut problems);
+        let mut places: Vec<String> = problems.iter().map(|problem| problem.at.to_string()).collect();
+        places.sort_unstable();
+        let expected = [
+            "cors_policies.p.colour",
+            "cors_policies.q.color",
+            "services[0].colour",
+            "services[0].routes[0].colour",
+            "services[1].colour",
+            "upstreams.a.node",
+            "upstreams.b.balance",
+            "upstreams.b.node",
+            "upstreams.c.balance",
+        ];
+        assert_eq!(places, expected);
+        assert!(document.is_some() && readings == 7, "{readings}");
     }
 }
