@@ -94,7 +94,7 @@ impl ConfigSource {
             ConfigSource::BuiltIn(text) => ("built-in configuration".to_owned(), text.clone()),
             ConfigSource::File(path) => {
                 let text = (reading.read(path))
-                    .and_then(|bytes| String::from_utf8(bytes).map_err(|error| io::Error::other(not_utf_8(&error))))
+                    .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
                     .map_err(|error| Unreadable { path: path.clone(), error })?;
                 (path.to_string_lossy().into_owned(), text)
             }
@@ -118,18 +118,36 @@ impl ConfigSource {
     }
 }
 
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot read {}: {}", self.path.display(), self.error)
+/// Names the first byte that is not UTF-8, with its line and its column in bytes.
+fn not_utf_8(error: &std::string::FromUtf8Error) -> io::Error {
+    let (bytes, at) = (error.as_bytes(), error.utf8_error().valid_up_to());
+    let line_start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let (column, byte) = (at - line_start + 1, bytes[at]);
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("it is not UTF-8 text: line {line} has the byte 0x{byte:02x} in column {column}"),
+    )
+}
+
+impl Unreadable {
+    /// What to do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self.error.kind() {
+            io::ErrorKind::InvalidData => "save the file as UTF-8",
+            _ => "write the path of a readable file, `--config FILE`",
+        }
     }
 }
 
-/// Where a text stops being UTF-8.
-fn not_utf_8(error: &std::string::FromUtf8Error) -> String {
-    let (valid, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
-    let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let byte = rest.first().copied().unwrap_or_default();
-    format!("it is not UTF-8 text: line {line} has the byte 0x{byte:02x}; save the file as UTF-8")
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot read {}: {}", self.path.display(), self.error)?;
+        match self.error.kind() {
+            io::ErrorKind::InvalidData => write!(f, "; {}", self.remedy()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl std::error::Error for Unreadable {}

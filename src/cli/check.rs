@@ -69,6 +69,7 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
 /// An unreadable file as a problem, so that the JSON output has all errors in the same form.
 pub(super) fn unreadable_problem(unreadable: &Unreadable) -> Problems {
     let mut problems = Problems::default();
-    problems.add(&At::root(), ProblemKind::Unreadable { why: unreadable.error.to_string() });
+    problems
+        .add(&At::root(), ProblemKind::Unreadable { why: unreadable.error.to_string(), remedy: unreadable.remedy() });
     problems
 }

@@ -52,11 +52,7 @@ impl ProblemKind {
         use ProblemKind::*;
         match self {
             // --- the text
-            Unreadable { why } => error(
-                "unreadable",
-                format!("cannot be read: {why}"),
-                "write the path of a readable file, `--config FILE`",
-            ),
+            Unreadable { why, remedy } => error("unreadable", format!("cannot be read: {why}"), *remedy),
             Syntax { message, remedy, .. } => error("syntax", message.clone(), remedy.clone()),
             Variable { text } => error(
                 "variable",

@@ -13,7 +13,7 @@ use super::words::Known;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProblemKind {
     // --- the text
-    Unreadable { why: String },
+    Unreadable { why: String, remedy: &'static str },
     Syntax { message: String, remedy: Cow<'static, str>, places: Vec<SyntaxPlace> },
     Variable { text: String },
     WrongValue { found: String, expected: String },

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a file: 512 MiB. A configuration with a million routes has a third of it.
-const LARGEST: u64 = 512 << 20;
+/// Maximum size of a file: 64 MiB. A configuration with a million hosts, or with 100,000 routes, has a third of it.
+const LARGEST: u64 = 64 << 20;
 
 /// Metadata of files at one point in time. None: the file does not exist, or cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

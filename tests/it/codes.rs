@@ -186,7 +186,8 @@ path of the key, as `PATH: FAULT; REMEDY`.
 /// The problems of all files of the corpus, which has every kind of problem; and that of a file without a text.
 fn examples() -> Vec<Problem> {
     let why = "No such file or directory (os error 2)".to_owned();
-    let mut all = vec![Problem { at: KeyPath::default(), kind: ProblemKind::Unreadable { why } }];
+    let remedy = "write the path of a readable file, `--config FILE`";
+    let mut all = vec![Problem { at: KeyPath::default(), kind: ProblemKind::Unreadable { why, remedy } }];
     all.extend(corpus::all_cases().iter().flat_map(|case| corpus::read(&case.config).problems));
     all
 }

@@ -240,6 +240,28 @@ fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
 }
 
 #[test]
+fn a_file_that_is_not_utf_8_is_refused_with_the_place_of_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("corsgate.yaml");
+    // Latin-1.
+    fs::write(&path, b"# one\n# caf\xe9\n").unwrap();
+    let path = path.to_str().unwrap();
+    let wrong = "it is not UTF-8 text: line 2 has the byte 0xe9 in column 6";
+    for arguments in [
+        &["check", "--config", path][..],
+        &["explain", "--config", path, "--origin", "https://app.example", "http://api.example/"],
+    ] {
+        let output = run(arguments);
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+        assert!(output.stderr.ends_with(&format!("{wrong}; save the file as UTF-8\n")), "{output:?}");
+    }
+    let output = run(&["check", "--config", path, "--format", "json"]);
+    let entries: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(entries[0]["fault"], format!("cannot be read: {wrong}"));
+    assert_eq!(entries[0]["remedy"], "save the file as UTF-8");
+}
+
+#[test]
 fn check_prints_the_same_problems_as_text_and_as_json() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("corsgate.yaml");

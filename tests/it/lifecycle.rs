@@ -567,9 +567,9 @@ fn a_configuration_over_the_size_limit_is_not_read() {
     let gateway = Gateway::start(&config(upstream.address(), A));
     let before = gateway.memory();
     // A sparse file.
-    std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(600 << 20)).unwrap();
+    std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(65 << 20)).unwrap();
     gateway.signal(Signal::Hup);
-    gateway.wait_for_log("it has 600 MiB; the maximum for a file of a configuration is 512 MiB");
+    gateway.wait_for_log("it has 65 MiB; the maximum for a file of a configuration is 64 MiB");
     assert!(gateway.memory() < before + 64 * 1024, "{} KiB, before {before}", gateway.memory());
     assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).status, 200);
 }
