@@ -12,7 +12,7 @@ use crate::notation::{List, given};
 
 /// Which origins may read responses, and what their pages may send. At least one of `allow_origins`,
 /// `allow_origins_by_regex` and `allow_origin_sets` is required: a missing key never allows an origin.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
 pub struct Settings {
@@ -74,7 +74,7 @@ pub struct Settings {
 }
 
 /// Which OPTIONS requests corsgate answers itself, and with which status.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreflightSettings {
     /// Which OPTIONS requests corsgate answers as preflights. All others go to the upstream.
@@ -89,7 +89,7 @@ pub struct PreflightSettings {
 }
 
 /// Which OPTIONS requests corsgate answers as preflights.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreflightMatch {
     /// Requests with an Origin and an `Access-Control-Request-Method`, as browsers send them (Fetch, "CORS-preflight
@@ -103,7 +103,7 @@ pub enum PreflightMatch {
 }
 
 /// What happens to CORS headers of the upstream's response.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamHeaders {
     /// The headers that the policy sets are replaced or removed. `Access-Control-Allow-Credentials` and
@@ -115,7 +115,7 @@ pub enum UpstreamHeaders {
 }
 
 /// What happens to a request with an Origin that is not allowed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisallowedOrigins {
     /// It goes to the upstream. The browser does not show the response to the page.
@@ -126,7 +126,7 @@ pub enum DisallowedOrigins {
 }
 
 /// A combination that is refused unless `dangerously_allow` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Danger {
     /// Allows the origin `null`.
@@ -140,7 +140,7 @@ pub enum Danger {
 }
 
 /// Regular expressions: one, or a list. A string is never split at commas, because an expression may contain them.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(untagged, expecting = "invalid value, expected a regular expression or a list of regular expressions")]
 pub enum Patterns {
     /// A single expression.

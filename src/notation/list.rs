@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 ///
 /// Empty lists and empty entries are kept, so that the compiler can refuse them with their place. An empty entry is
 /// what a stray comma leaves, and a stray comma must never widen a policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct List(Vec<String>);
 
 impl List {

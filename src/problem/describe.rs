@@ -592,7 +592,7 @@ impl ProblemKind {
                     format!(
                         "routes with the same path have different policies, so browsers must not cache preflight answers: {named}{more}"
                     ),
-                    "give these routes one named policy, or different paths",
+                    "give these routes the same policy, or different paths",
                 )
             }
             StripPrefixMismatch { prefix, path } => warning(

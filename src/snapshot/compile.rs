@@ -11,7 +11,7 @@ use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, 
 use crate::config::{self, Cors, Document, Named, Use};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::List;
-use crate::problem::{At, KeyPath, Known, ProblemKind, Problems};
+use crate::problem::{At, KeyPath, Known, Problem, ProblemKind, Problems};
 use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
 
 /// The most paths that one hint names.
@@ -35,6 +35,8 @@ struct Compiler<'d> {
     origin_sets: OriginSets,
     /// By name. None for a policy that has errors.
     policies: HashMap<&'d str, Option<Effective<'d>>>,
+    /// Each policy with its problems. Their places are relative to the policy.
+    compiled_policies: HashMap<&'d Settings, (Option<Arc<Policy>>, Problems)>,
     upstream_ids: HashMap<&'d str, Option<UpstreamId>>,
     upstreams: Vec<Upstream>,
     routes: Vec<Route>,
@@ -71,6 +73,7 @@ impl<'d> Compiler<'d> {
             problems,
             origin_sets: HashMap::new(),
             policies: HashMap::new(),
+            compiled_policies: HashMap::new(),
             upstream_ids: HashMap::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
@@ -352,7 +355,7 @@ impl<'d> Compiler<'d> {
             let path = |(service, entry): (usize, usize)| locations[service][entry].path();
             // Two routes conflict under every host that they share. One report is enough.
             if reported.insert((conflict.first, conflict.second)) {
-                self.problems.push(crate::problem::Problem {
+                self.problems.push(Problem {
                     at: path(conflict.second),
                     kind: ProblemKind::RouteTwice {
                         host: conflict.host.clone(),
@@ -456,12 +459,25 @@ impl<'d> Compiler<'d> {
         Inherited { effective, place: Some(place) }
     }
 
+    /// Equal settings are compiled once, and their routes share the policy: programs write the same policy into each
+    /// route.
     fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective<'d>> {
-        let policy = Policy::compile(settings, &self.origin_sets, at, self.problems)?;
+        let origin_sets = &self.origin_sets;
+        let (policy, problems) = self.compiled_policies.entry(settings).or_insert_with(|| {
+            let mut problems = Problems::default();
+            let policy = Policy::compile(settings, origin_sets, &At::root(), &mut problems);
+            (policy.map(Arc::new), problems)
+        });
+        for problem in &*problems {
+            let mut path = at.path();
+            path.0.extend_from_slice(&problem.at.0);
+            self.problems.push(Problem { at: path, kind: problem.kind.clone() });
+        }
+        let policy = policy.clone()?;
         for (i, name) in settings.allow_headers.iter().flat_map(List::entries).enumerate() {
             self.check_kept(name, &at.key("allow_headers").index(i));
         }
-        Some(Effective { policy: Arc::new(policy), settings })
+        Some(Effective { policy, settings })
     }
 
     // --- names
