@@ -122,7 +122,7 @@ impl ConfigSource {
 fn not_utf_8(error: &std::string::FromUtf8Error) -> io::Error {
     let (bytes, at) = (error.as_bytes(), error.utf8_error().valid_up_to());
     let line_start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = bytes[..at].split(|byte| *byte == b'\n').count();
     let (column, byte) = (at - line_start + 1, bytes[at]);
     io::Error::new(
         io::ErrorKind::InvalidData,

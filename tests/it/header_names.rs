@@ -1,7 +1,7 @@
 //! What `check` says about header names in `allow_headers` and `expose_headers`: each name belongs to requests, to
 //! responses, or to both (Fetch, and the IANA registry of field names).
 
-use corsgate::cors::{Policy, Settings};
+use corsgate::cors::{OriginSets, Policy, Settings};
 use corsgate::problem::{At, Problems};
 
 const SENT: &str = "header-never-sent";
@@ -117,6 +117,6 @@ fn compile(key: &str, name: &str) -> Problems {
     settings[key] = name.into();
     let settings: Settings = serde_json::from_value(settings).unwrap();
     let mut problems = Problems::default();
-    Policy::compile(&settings, &Default::default(), &At::root(), &mut problems);
+    Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut problems);
     problems
 }

@@ -1,6 +1,6 @@
 //! What `check` says about regular expressions for origins: expressions from real configurations, good and bad.
 
-use corsgate::cors::{Policy, Settings};
+use corsgate::cors::{OriginSets, Policy, Settings};
 use corsgate::problem::{At, Problems, Severity};
 
 /// An expression, and the codes of its problems: with credentials, and without. The hints are left out.
@@ -167,7 +167,7 @@ fn compile(source: &str, credentials: bool, dangers: &[&str]) -> Problems {
     }
     let settings: Settings = serde_json::from_value(settings).unwrap();
     let mut problems = Problems::default();
-    Policy::compile(&settings, &Default::default(), &At::root(), &mut problems);
+    Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut problems);
     problems.retain(|problem| problem.kind.severity() > Severity::Hint || !dangers.is_empty());
     problems
 }
