@@ -5,7 +5,7 @@
 //! bounded: it gives up after [`MOST_STATES`] products, or when an automaton needs more than [`CACHE`] bytes.
 
 use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
@@ -66,53 +66,47 @@ impl Language {
         Self::of(&format!("^(?:{expression})$")).expect("the expressions of this file are valid")
     }
 
-    fn start(&self) -> Option<LazyStateID> {
-        let config = start::Config::new().anchored(Anchored::Yes);
-        self.automaton.start_state(&mut self.lock(), &config).ok()
-    }
-
-    fn next(&self, state: LazyStateID, byte: u8) -> Option<LazyStateID> {
-        self.automaton.next_state(&mut self.lock(), state, byte).ok()
-    }
-
-    fn accepts_at(&self, state: LazyStateID) -> Option<bool> {
-        self.automaton.next_eoi_state(&mut self.lock(), state).ok().map(|state| state.is_match())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+    fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The shortest text that is in all languages of `within` and in none of `without`. At most four languages.
+/// The shortest text that is in all languages of `within` and in none of `without`. At most four languages, each once.
 pub(super) fn shortest(within: &[&Language], without: &[&Language]) -> Found {
     search(within, without).unwrap_or(Found::Unknown)
 }
 
+/// A search locks several caches, so two searches at once could wait for each other.
+static ONE_SEARCH_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// None if a bound was reached.
 fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
     type States = [LazyStateID; 4];
-    let all: Vec<&Language> = within.iter().chain(without).copied().collect();
+    let _this_search = ONE_SEARCH_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all: Vec<(&DFA, MutexGuard<'_, Cache>)> =
+        within.iter().chain(without).map(|language| (&language.automaton, language.lock())).collect();
+    let bytes = distinct_bytes(&all);
     let mut first = States::default();
-    for (state, language) in first.iter_mut().zip(&all) {
-        *state = language.start()?;
+    for (state, (automaton, cache)) in first.iter_mut().zip(&mut all) {
+        *state = automaton.start_state(cache, &start::Config::new().anchored(Anchored::Yes)).ok()?;
     }
     // Each entry knows the entry that it follows, and the byte between them.
     let (mut entries, mut seen) = (vec![(first, 0, 0_u8)], HashSet::from([first]));
     let mut next = 0;
     while let Some((states, _, _)) = entries.get(next).copied() {
         let mut accepted = true;
-        for (i, language) in all.iter().enumerate() {
-            accepted = accepted && language.accepts_at(states[i])? == (i < within.len());
+        for (i, (automaton, cache)) in all.iter_mut().enumerate() {
+            let is_in = automaton.next_eoi_state(cache, states[i]).ok()?.is_match();
+            accepted = accepted && is_in == (i < within.len());
         }
         if accepted {
             return Some(Found::Origin(spelled(&entries, next)));
         }
-        for byte in ALPHABET {
+        for byte in &bytes {
             let mut following = States::default();
             let mut is_dead = false;
-            for (i, language) in all.iter().enumerate() {
-                following[i] = language.next(states[i], *byte)?;
+            for (i, (automaton, cache)) in all.iter_mut().enumerate() {
+                following[i] = automaton.next_state(cache, states[i], *byte).ok()?;
                 is_dead = i < within.len() && (following[i].is_dead() || following[i].is_quit());
                 if is_dead {
                     break;
@@ -128,6 +122,13 @@ fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
         next += 1;
     }
     Some(Found::Nothing)
+}
+
+/// The bytes of an origin without those that no automaton distinguishes from an earlier one.
+fn distinct_bytes(all: &[(&DFA, MutexGuard<'_, Cache>)]) -> Vec<u8> {
+    let classes = |byte: u8| all.iter().map(|(automaton, _)| automaton.byte_classes().get(byte)).collect::<Vec<_>>();
+    let mut seen = HashSet::new();
+    ALPHABET.iter().copied().filter(|byte| seen.insert(classes(*byte))).collect()
 }
 
 fn spelled(entries: &[([LazyStateID; 4], usize, u8)], mut at: usize) -> String {

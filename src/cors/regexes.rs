@@ -14,6 +14,7 @@ use super::language::{
     self, DEFAULT_PORTS, Found, HTTP, LOOPBACK, Language, ORIGINS, STRANGERS_OF_ANY_NAME, STRANGERS_OF_COMMON_SUFFIXES,
     WEB,
 };
+use super::origin::OriginPattern;
 use super::witness::Expression;
 use crate::domain::split_port;
 use crate::problem::ProblemKind;
@@ -92,6 +93,11 @@ impl Checked<'_> {
     /// Whether no browser sends an origin that the expression matches. False if the search reached its bounds.
     fn is_dead(&self) -> bool {
         let Some(language) = &self.language else { return false };
+        // The usual expression needs no search: its sample is an origin.
+        let sample = Expression::parse(self.source).map(|expression| expression.sample()).unwrap_or_default();
+        if self.matches(&sample) && matches!(OriginPattern::parse(&sample), Ok(OriginPattern::Tuple(_))) {
+            return false;
+        }
         language::shortest(&[language, &ORIGINS], &[&DEFAULT_PORTS]) == Found::Nothing
     }
 
