@@ -58,12 +58,13 @@ pub(super) fn notes(
         ));
     }
     notes.extend(note_on_port(snapshot, question, asked));
-    let is_foreign = last.exchange.verdict.outcome.reason() == Some(Reason::OriginNotAllowed);
-    if is_foreign && cause.is_none() && is_own_behind_tls(question, last) {
+    let depends_on_origin =
+        matches!(last.exchange.verdict.outcome.reason(), Some(Reason::OriginNotAllowed | Reason::NoOrigin));
+    if depends_on_origin && cause.is_none() && is_own_behind_tls(question, last) {
         notes.push(
-            "TLS ends in front of corsgate, which sees plain http and so takes the site's own origin for a foreign one: \
-             set `trusted_proxies`, and let that component send `X-Forwarded-Proto: https`. With \
-             `disallowed_origins: reject` corsgate would refuse this request."
+            "TLS ends in front of corsgate, which sees plain http and so takes the Origin of the site's own pages for a \
+             foreign one: set `trusted_proxies`, and let that component send `X-Forwarded-Proto: https`. Without it, \
+             `disallowed_origins: reject` refuses the site's own POST requests."
                 .to_owned(),
         );
     }

@@ -496,12 +496,16 @@ fn tls_in_front_of_corsgate_is_recognised() {
         (reject.as_str(), REFUSED, "Set `trusted_proxies` to the address"),
         (reject.as_str(), REFUSED, "403 Forbidden"),
         (trusting.as_str(), ALLOWED, "(same_origin)"),
-        (SMALL, ALLOWED, "With `disallowed_origins: reject` corsgate would refuse this request."),
+        (SMALL, ALLOWED, "`disallowed_origins: reject` refuses the site's own POST requests."),
     ] {
         let output = Folder::with(config).ask(own);
         assert_eq!(output.code, code, "{config}\n{}", output.stdout);
         assert!(says(&output.stdout, phrase), "{config}\n{}", output.stdout);
     }
+    // A GET of the site's own has no Origin, so it passes; the note is the same.
+    let get = Folder::with(&reject).ask("explain --origin https://rej.test https://rej.test/api");
+    assert_eq!(get.code, ALLOWED, "{}", get.stdout);
+    assert!(says(&get.stdout, "TLS ends in front of corsgate"), "{}", get.stdout);
     let trusting = Folder::with(&trusting).ask(own);
     assert!(!trusting.stdout.contains("TLS ends"), "{}", trusting.stdout);
 }
