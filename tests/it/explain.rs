@@ -506,6 +506,27 @@ fn tls_in_front_of_corsgate_is_recognised() {
     let get = Folder::with(&reject).ask("explain --origin https://rej.test https://rej.test/api");
     assert_eq!(get.code, ALLOWED, "{}", get.stdout);
     assert!(says(&get.stdout, "TLS ends in front of corsgate"), "{}", get.stdout);
+    // A recorded request shows that the trusted proxy does not say what it should.
+    let read = |text: &str| load(text, CompileEnv::NONE);
+    let snapshot = read(&trusting).snapshot.unwrap();
+    let configuration = Configuration::new("corsgate.yaml", &trusting, &snapshot, &read);
+    let recorded = RecordedRequest {
+        kind: RequestKind::Actual,
+        scheme: Scheme::Http,
+        authority: "rej.test:443",
+        path: "/api",
+        method: "POST",
+        origin: Some("https://rej.test"),
+        requested_method: None,
+        requested_headers: None,
+        credentials: Credentials::Omit,
+        fetch_mode: None,
+    };
+    let why = text(&explain(&Question::recorded(&recorded), &configuration), Paint::Plain, Width::DEFAULT);
+    assert!(says(&why, "is in `trusted_proxies` and sends `X-Forwarded-Proto: https`"), "{why}");
+    let foreign = RecordedRequest { origin: Some("https://rej.test:8443"), ..recorded };
+    let why = text(&explain(&Question::recorded(&foreign), &configuration), Paint::Plain, Width::DEFAULT);
+    assert!(!says(&why, "TLS ends"), "another port is another origin\n{why}");
     let trusting = Folder::with(&trusting).ask(own);
     assert!(!trusting.stdout.contains("TLS ends"), "{}", trusting.stdout);
 }
