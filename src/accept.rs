@@ -80,13 +80,14 @@ pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
 // === impl Acceptor ===
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
-    /// `app` serves the requests. The listeners are those of the current configuration of `live`.
-    pub(crate) fn new(live: Arc<Live>, app: A) -> Self {
+    /// `app` serves the requests. The listeners are those of the current configuration of `live`. `default_limit` limits
+    /// the connections if the configuration does not.
+    pub(crate) fn new(live: Arc<Live>, app: A, default_limit: Option<usize>) -> Self {
         let listeners: Vec<ListenerRuntime> = {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| ListenerRuntime::of(listener, &generation)).collect()
         };
-        let counts = Arc::new(Counts::new(listeners.iter().map(|listener| listener.settings.address)));
+        let counts = Arc::new(Counts::new(listeners.iter().map(|listener| listener.settings.address), default_limit));
         let closing = watch::Sender::new(false);
         let (admission, error_log) = (Arc::default(), AcceptErrorLog::default());
         Acceptor { live, app: Arc::new(app), admission, listeners, closing, error_log, counts }
@@ -137,8 +138,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         counts: Open,
     ) -> Result<(ConnectionPermit, ClientConnection<A>), AcceptError> {
         let limits = generation.snapshot.limits();
-        let mut permit =
-            self.admission.enter(limits.connections).map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
+        let limit = limits.connections.or(self.counts.default_limit);
+        let mut permit = self.admission.enter(limit).map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         let header_timeout = limits.header_timeout;
         let (mut client, mut identified) = (peer, true);
         if listener.settings.proxy_protocol {

@@ -6,6 +6,7 @@
 
 mod drain;
 mod handover;
+mod memory;
 mod names;
 mod reload;
 mod signals;
@@ -142,7 +143,7 @@ pub(crate) fn serve_with(
     let access_log = live.access_log().clone();
     let gateway = Gateway::new(live.clone(), recorder.clone());
     let proxy = pingora_proxy::http_proxy(&server.configuration, gateway);
-    let edge = Acceptor::new(live.clone(), proxy);
+    let edge = Acceptor::new(live.clone(), proxy, memory::default_connections());
     let (connections, counts) = (edge.admission(), edge.counts());
     let mut edge = Service::new("edge".to_owned(), edge);
     for listener in generation.snapshot.listeners() {

@@ -54,7 +54,7 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Counts a connection. `limit` is `limits.connections`.
+    /// Counts a connection. `limit` is `limits.connections`, or the default.
     pub(crate) fn enter(self: &Arc<Self>, limit: Option<usize>) -> Result<ConnectionPermit, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         // Made before the check, because its drop takes back the count of a refused connection too.

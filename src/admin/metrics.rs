@@ -97,7 +97,8 @@ const DROPPED_LINES: Family = counter(
 );
 const ACCEPTED: Family = counter("corsgate_connections_total", &["listener"], "Client connections.");
 const OPEN: Family = gauge("corsgate_connections_open", &["listener"], "Open client connections.");
-const LIMIT: Family = gauge("corsgate_connections_limit", &[], "The limit limits.connections, if set.");
+const LIMIT: Family =
+    gauge("corsgate_connections_limit", &[], "The limit of open connections: limits.connections, or its default.");
 const REFUSED_CONNECTIONS: Family = counter(
     "corsgate_connections_refused_total",
     &["listener", "reason"],
@@ -111,7 +112,7 @@ const HANDSHAKES: Family = counter(
 const BAD_HEADERS: Family = counter(
     "corsgate_bad_headers_total",
     &["listener", "reason"],
-    "HTTP/1 headers that did not become a request: late (408), too_large (431), malformed (400, or 405 for CONNECT).",
+    "HTTP/1 headers that did not become a request: late (408), too_large (431), malformed (400, 405 for CONNECT, or 505 for HTTP/2).",
 );
 const DROPPED_FIELDS: Family = counter(
     "corsgate_dropped_header_fields_total",
@@ -298,7 +299,7 @@ impl Metrics {
             listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.open() as u64));
         })?;
         page.write(&LIMIT, |series| {
-            let limit = generation.snapshot.limits().connections;
+            let limit = generation.snapshot.limits().connections.or(self.connections.default_limit);
             limit.iter().for_each(|limit| series.value(&[], *limit as u64));
         })?;
         page.write(&REFUSED_CONNECTIONS, |series| {

@@ -247,7 +247,7 @@ pub(crate) struct Limits {
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) send_timeout: Duration,
     /// Largest number of open client connections. Above it a request gets 503 and its connection is closed. Without
-    /// this key there is no limit.
+    /// this key the limit is one connection for each MiB of memory, of the control group or of the machine.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(crate) connections: Option<usize>,

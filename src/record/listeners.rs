@@ -15,6 +15,8 @@ pub(crate) struct Counts {
     pub(crate) listeners: Vec<(SocketAddr, Arc<ListenerCounts>)>,
     /// Connections that belong to no listener.
     pub(crate) unknown: Counter,
+    /// Limit of open connections if the configuration has none.
+    pub(crate) default_limit: Option<usize>,
 }
 
 /// Counters of one listener.
@@ -69,9 +71,9 @@ pub(crate) struct Open(Arc<ListenerCounts>);
 // === impl Counts, ListenerCounts ===
 
 impl Counts {
-    pub(crate) fn new(listeners: impl Iterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn new(listeners: impl Iterator<Item = SocketAddr>, default_limit: Option<usize>) -> Self {
         let listeners = listeners.map(|address| (address, Arc::default())).collect();
-        Counts { listeners, unknown: Counter::default() }
+        Counts { listeners, unknown: Counter::default(), default_limit }
     }
 
     /// Counters of a listener, by the address that it was started with.

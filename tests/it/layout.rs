@@ -179,8 +179,8 @@ fn only_rooms_on_the_wire_name_pingora() {
 
 #[test]
 fn only_sources_read_files() {
-    // The socket file of an upgrade and the file of the access log are not configuration.
-    let others = ["source", "process/handover", "record/access_log/target"];
+    // The socket file of an upgrade, the file of the access log and the system's memory are not configuration.
+    let others = ["source", "process/handover", "process/memory", "record/access_log/target"];
     for file in sources().iter().filter(|file| !others.iter().any(|other| is_of(file, other))) {
         assert!(!code(file).contains("std::fs"), "{} reads files", file.display());
     }

@@ -239,6 +239,23 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
     get();
 }
 
+/// A client that does not read costs memory, so a configuration without a limit has one that fits the memory.
+#[test]
+fn the_limit_of_connections_has_a_default() {
+    const ADMIN: &str = "admin: { address: \"{admin}\" }";
+    let (_upstream, gateway) = start_with("", "", ADMIN);
+    let limit = |gateway: &Gateway| {
+        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]).text().to_owned();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("corsgate_connections_limit "));
+        line.and_then(|value| value.parse::<u64>().ok()).unwrap()
+    };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!((64..=total / 1024).contains(&limit(&gateway)), "{}", limit(&gateway));
+    let (_upstream, gateway) = start_with("", "connections: 7", ADMIN);
+    assert_eq!(limit(&gateway), 7);
+}
+
 /// The limit of open files of a process.
 fn open_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -1,0 +1,79 @@
+//! The memory that this process may use, and the limit of client connections that fits it.
+
+use std::fs;
+use std::path::Path;
+
+/// What a connection may cost: a client over HTTP/1 that does not read its response takes 0.7 MiB.
+const PER_CONNECTION: u64 = 1 << 20;
+/// Fewer connections would not serve a page.
+const MIN_CONNECTIONS: u64 = 64;
+
+/// The limit of connections for a configuration without `limits.connections`. None if the system does not say how much
+/// memory it has.
+pub(super) fn default_connections() -> Option<usize> {
+    usize::try_from((memory()? / PER_CONNECTION).max(MIN_CONNECTIONS)).ok()
+}
+
+/// The limit of the control group, or the memory of the machine, whichever is smaller.
+fn memory() -> Option<u64> {
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
+    let groups = read(Path::new("/proc/self/cgroup")).map(|text| limit_files(&text)).unwrap_or_default();
+    let groups = groups.iter().filter_map(|file| read(Path::new(file))?.trim().parse().ok());
+    machine.into_iter().chain(groups).min()
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The files with the memory limits of the control groups in `/proc/self/cgroup`: of each group and those above it.
+fn limit_files(cgroup: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in cgroup.lines() {
+        let (root, name, group) = match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+            [_, "", group] => ("/sys/fs/cgroup", "memory.max", group),
+            [_, controllers, group] if controllers.split(',').any(|controller| controller == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", group)
+            }
+            _ => continue,
+        };
+        files.extend(Path::new(group).ancestors().map(|group| {
+            let group = group.display().to_string();
+            format!("{root}{}/{name}", group.trim_end_matches('/'))
+        }));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_all_control_groups_above_the_process_count() {
+        assert_eq!(
+            limit_files("0::/kubepods/pod1\n"),
+            [
+                "/sys/fs/cgroup/kubepods/pod1/memory.max",
+                "/sys/fs/cgroup/kubepods/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(
+            limit_files("5:cpu,cpuacct:/a\n4:memory:/a\n"),
+            ["/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        );
+        assert!(limit_files("").is_empty() && limit_files("nonsense").is_empty());
+    }
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        assert_eq!(total("MemTotal:       16303080 kB\nMemFree: 1 kB\n"), Some(16_303_080 * 1024));
+        assert_eq!(total("MemFree: 1 kB\n"), None);
+        assert!(default_connections().is_some_and(|connections| connections >= 64));
+    }
+}
