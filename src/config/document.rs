@@ -220,7 +220,7 @@ pub(crate) struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// Longest request target in bytes, at most `512KiB`. A longer one gets 414.
+    /// Longest request target in bytes, at most `63KiB`. A longer one gets 414.
     #[schemars(with = "forms::PositiveSize")]
     pub(crate) uri: Size,
     /// Largest total size of the request header fields, at most `1MiB`. More gets 431.

@@ -168,9 +168,10 @@ pub(super) fn body(header: &[u8]) -> Body {
 }
 
 /// Whether the bytes of a complete header have no empty line but the last one.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch for each byte, the loop uses vector instructions")]
 fn is_alone(bytes: &[u8]) -> bool {
     let Some(lines) = bytes.strip_suffix(b"\r\n\r\n") else { return false };
-    // Without a branch for each byte: the loop uses vector instructions. A line that begins with a tab counts too.
+    // A line that begins with a tab counts too.
     let next = lines.get(1..).unwrap_or_default();
     !lines.iter().zip(next).fold(false, |found, (byte, next)| found | ((*byte == b'\n') & (*next <= b'\r')))
 }
@@ -235,8 +236,8 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a target has a space or a control character.
+#[expect(clippy::needless_bitwise_bool, reason = "without a branch for each byte, the loop uses vector instructions")]
 fn is_raw(target: &[u8]) -> bool {
-    // Without a branch for each byte: the loop uses vector instructions.
     target.iter().fold(false, |raw, byte| raw | (*byte <= b' ') | (*byte == 0x7f))
 }
 

@@ -301,7 +301,8 @@ impl Compiler<'_> {
                 self.problems.add(&at.key(key), ProblemKind::OutOfRange { value, range, write: write.into() });
             }
         };
-        size("uri", uri, 1..=512 << 10, "1B to 512KiB", "`8KiB`");
+        // `http::Uri` holds at most 65,534 bytes.
+        size("uri", uri, 1..=63 << 10, "1B to 63KiB", "`8KiB`");
         size("headers", headers, 1..=1 << 20, "1B to 1MiB", "`64KiB`");
         // Pingora answers 400 to more than 256 fields before any hook is called.
         self.in_range(*header_count as u64, 1..=256, "`100`", &at.key("header_count"));
