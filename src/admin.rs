@@ -253,7 +253,7 @@ services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
 ";
         let live = Arc::new(Live::with_lookup(text, |_| Ok(Vec::new())));
         let recorder = Arc::new(Recorder::new(true, live.access_log().clone()));
-        let counts = Arc::new(Counts::new(std::iter::empty()));
+        let counts = Arc::new(Counts::new(std::iter::empty(), None));
         let admin = AdminServer::new(Process {
             live: live.clone(),
             readiness: Readiness::default(),

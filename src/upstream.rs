@@ -37,6 +37,7 @@ use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
 use crate::snapshot;
+use crate::tls::Authorities;
 
 /// A running upstream: its endpoints, their state, and its counters.
 #[derive(Debug)]
@@ -320,7 +321,7 @@ fn connection_group(spec: &snapshot::Upstream) -> u64 {
     let snapshot::Upstream { http2, tls, .. } = spec;
     let tls = tls.as_ref().map(|tls| {
         let snapshot::UpstreamTls { sni, verify, authorities, identity } = tls;
-        let authorities = authorities.as_ref().map(|authorities| authorities.certificates());
+        let authorities = authorities.as_ref().map(Authorities::certificates);
         let identity = identity.as_ref().map(|identity| (&identity.chain, identity.key.secret_der()));
         (sni, verify, authorities, identity)
     });
@@ -432,22 +433,22 @@ mod tests {
 
     #[test]
     fn upstreams_share_connections_only_with_the_same_settings_of_connections() {
+        fn tls(verify: bool, sni: Option<&str>) -> snapshot::UpstreamTls {
+            snapshot::UpstreamTls { sni: sni.map(Into::into), verify, authorities: None, identity: None }
+        }
         let group = |change: fn(&mut snapshot::Upstream)| {
             let mut spec = spec(&[("10.0.0.1", 1)]);
             change(&mut spec);
             RunningUpstream::new(spec).connection_group()
         };
-        fn tls(verify: bool, sni: Option<&str>) -> Option<snapshot::UpstreamTls> {
-            Some(snapshot::UpstreamTls { sni: sni.map(Into::into), verify, authorities: None, identity: None })
-        }
         let plain = group(|_| {});
         assert_eq!(group(|spec| (spec.name, spec.retries) = ("other".into(), 7)), plain);
         let different = [
             plain,
             group(|spec| spec.http2 = true),
-            group(|spec| spec.tls = tls(true, None)),
-            group(|spec| spec.tls = tls(false, None)),
-            group(|spec| spec.tls = tls(true, Some("a.test"))),
+            group(|spec| spec.tls = Some(tls(true, None))),
+            group(|spec| spec.tls = Some(tls(false, None))),
+            group(|spec| spec.tls = Some(tls(true, Some("a.test")))),
         ];
         for (i, one) in different.iter().enumerate() {
             assert!(!different[..i].contains(one), "{i}");
@@ -463,8 +464,8 @@ mod tests {
         assert_eq!(upstream.statuses()[0].active, 0);
     }
 
-    fn addresses(addresses: &[&str]) -> Option<Arc<[SocketAddr]>> {
-        Some(addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
+    fn addresses(addresses: &[&str]) -> Arc<[SocketAddr]> {
+        addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect()
     }
 
     #[test]
@@ -476,7 +477,7 @@ mod tests {
 
         let answer = |found: &[&str]| {
             let found = addresses(found);
-            upstream.set_addresses(now, |host| found.clone().filter(|_| host == "api.internal"));
+            upstream.set_addresses(now, |host| (host == "api.internal").then(|| found.clone()));
         };
         answer(&["10.0.0.8", "10.0.0.9"]);
         assert_eq!(available(&upstream), "189");
@@ -495,7 +496,7 @@ mod tests {
         let upstream = upstream(&[("api.internal", 1)]);
         let now = Instant::now();
         assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::Unresolved);
-        let answer = |found: &[&str]| upstream.set_addresses(now, |_| addresses(found));
+        let answer = |found: &[&str]| upstream.set_addresses(now, |_| Some(addresses(found)));
         answer(&["10.0.0.1", "10.0.0.2"]);
         let (one, two) = (the(&upstream, 1), the(&upstream, 2));
         let under_way = upstream.pick(None, std::slice::from_ref(&two)).unwrap();

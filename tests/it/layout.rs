@@ -38,7 +38,7 @@ const ROOMS: [(&str, &[&str]); 30] = [
     ),
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "snapshot", "terminal"]),
-    ("upstream", &["counter", "snapshot"]),
+    ("upstream", &["counter", "snapshot", "tls"]),
     (
         "live",
         &["config", "logging", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"],
