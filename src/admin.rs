@@ -207,9 +207,9 @@ impl Process {
             View::Routes => Page::json(&json::routes(&self.live.current())),
             View::Refusals => Page::json(&json::refusals(self)),
             View::Refusal { id, format } => match self.recorder.refusals.find(id) {
-                Some(refused) => match format {
-                    Format::Json => Page::json(&why::json(self, &refused)),
-                    Format::Text => Page::text(StatusCode::OK, &why::text(self, &refused, SystemTime::now())),
+                Some((refused, others)) => match format {
+                    Format::Json => Page::json(&why::json(self, &refused, others)),
+                    Format::Text => Page::text(StatusCode::OK, &why::text(self, &refused, others, SystemTime::now())),
                 },
                 None => Page::text(StatusCode::NOT_FOUND, UNKNOWN_REFUSAL),
             },

@@ -11,8 +11,8 @@ use crate::explain::{self, Configuration, Explanation, Question, RecordedRequest
 use crate::record::RefusedRequest;
 use crate::terminal::{Paint, Width, printable};
 
-/// The answer as text for people.
-pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime) -> String {
+/// The answer as text for people. `others`: number of other refused requests with the same id.
+pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, now: SystemTime) -> String {
     let RefusedRequest { at, id, generation, client, scheme, authority, path, method, code, route, status, .. } =
         refused;
     let route = route.as_ref().map(|route| format!(", route {route}")).unwrap_or_default();
@@ -25,6 +25,12 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime)
             "configuration generation {generation}; the explanation is for generation {current}, which is active now"
         ),
     };
+    let others = match others {
+        0 => String::new(),
+        others => {
+            format!("\n  refused requests with the same id, which a client chose: {others} more; this is the newest")
+        }
+    };
     let record = [
         format!("request {id}, {} ago ({}): {code}", ago(*at, now), time(*at)),
         format!("  {method} {url} from {client}: {status}{route}"),
@@ -32,16 +38,17 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, now: SystemTime)
     ];
     let record = record.map(|line| printable(&line)).join("\n");
     format!(
-        "{record}\n\n{}",
+        "{record}{others}\n\n{}",
         explained(process, refused, |explanation| explain::text(explanation, Paint::Plain, Width::DEFAULT))
     )
 }
 
 /// The answer as JSON.
-pub(super) fn json(process: &Process, refused: &RefusedRequest) -> Value {
+pub(super) fn json(process: &Process, refused: &RefusedRequest, others: usize) -> Value {
     let explanation = explained(process, refused, explain::json);
     json!({
         "request": refusal(refused),
+        "others_with_this_id": others,
         "generation_in_force": process.live.current().number,
         "explanation": serde_json::from_str::<Value>(&explanation).unwrap_or_default(),
     })

@@ -96,9 +96,10 @@ impl Refusals {
         all
     }
 
-    /// The newest request with this id. Ids from clients need not be unique.
-    pub(crate) fn find(&self, id: &str) -> Option<RefusedRequest> {
-        self.newest().into_iter().find(|refused| refused.id == id)
+    /// The newest request with this id, and the number of others. Clients can send any id, also that of another client.
+    pub(crate) fn find(&self, id: &str) -> Option<(RefusedRequest, usize)> {
+        let mut found = self.newest().into_iter().filter(|refused| refused.id == id);
+        Some((found.next()?, found.count()))
     }
 
     /// Number of refused requests that were not kept, because several came at the same instant.

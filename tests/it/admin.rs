@@ -391,6 +391,22 @@ fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
     assert_eq!((&program["explanation"]["verdict"], &program["generation_in_force"]), (&"allowed".into(), &2.into()));
 }
 
+/// Clients choose ids, so a client can send the id of another one.
+#[test]
+fn why_says_that_other_requests_have_the_same_id() {
+    let (_upstream, gateway) = start();
+    for (n, origin) in ["https://one.test", "https://two.test", "https://three.test"].into_iter().enumerate() {
+        let fields = [HOST, ("Origin", origin), ("X-Request-Id", "shared"), ("Access-Control-Request-Method", "GET")];
+        fetch(gateway.address(), "OPTIONS", "/orders/7", &fields);
+        refusals(&gateway, n + 1);
+        let text = ask(&gateway, "/refusals/shared").text().to_owned();
+        let others = json(&gateway, "/refusals/shared?format=json")["others_with_this_id"].clone();
+        assert!(text.contains(origin) && others == n, "{text}");
+        let line = format!("refused requests with the same id, which a client chose: {n} more; this is the newest");
+        assert_eq!(text.contains(&line), n > 0, "{text}");
+    }
+}
+
 #[test]
 fn why_explains_every_kind_of_refusal() {
     let (_upstream, gateway) = start();
