@@ -58,7 +58,8 @@ pub(crate) fn check(source: &str) -> Result<Checked<'_>, ProblemKind> {
     let broken = |message: String| {
         // The parser's message is a drawing over several lines. The last line has the fault.
         let last = message.lines().last().unwrap_or_default();
-        ProblemKind::RegexDoesNotCompile { message: last.trim_start_matches("error: ").to_owned() }
+        let message = last.trim_start_matches("error: ").to_owned();
+        ProblemKind::RegexDoesNotCompile { message, is_pattern: is_pattern(source) }
     };
     if source.is_empty() {
         return Err(ProblemKind::EmptyEntry);
@@ -169,6 +170,9 @@ impl Checked<'_> {
         };
 
         // From the most serious mistake to the least: one warning is enough.
+        if is_pattern(self.source) {
+            return Some(ProblemKind::RegexIsPattern { text: self.source.to_owned() });
+        }
         let without_scheme = expression.alternatives().into_iter().find(|text| !text.contains("://"));
         if let Some(witness) = without_scheme.and_then(accepted) {
             return Some(ProblemKind::RegexAlternation { witness });
@@ -189,6 +193,12 @@ impl Checked<'_> {
         let dead = alternatives.iter().take(MOST_ALTERNATIVES).find(|part| check(part).is_ok_and(|c| c.is_dead()))?;
         Some(ProblemKind::RegexNeverMatches { part: Some((*dead).to_owned()), write: None })
     }
+}
+
+/// Whether the text of an expression is a pattern for `allow_origins`, with a `*` for any text.
+fn is_pattern(source: &str) -> bool {
+    let is_valid = |text: &str| matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)));
+    source.contains('*') && (is_valid(source) || is_valid(&format!("https://{source}")))
 }
 
 fn origin_host(origin: &str) -> Option<&str> {

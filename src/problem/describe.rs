@@ -346,10 +346,13 @@ impl ProblemKind {
                 },
                 "match only your own hosts, or accept the risk with `dangerously_allow: [public_suffix_subdomains]`",
             ),
-            RegexDoesNotCompile { message } => error(
+            RegexDoesNotCompile { message, is_pattern } => error(
                 "regex-does-not-compile",
                 format!("the regular expression does not compile: {message}"),
-                "correct it; look-around and backreferences are not supported",
+                match is_pattern {
+                    true => "it is a pattern: write it in allow_origins, with its scheme",
+                    false => "correct it; look-around and backreferences are not supported",
+                },
             ),
             RegexTooLarge { limit } => error(
                 "regex-too-large",
@@ -402,6 +405,11 @@ impl ProblemKind {
             .removed(),
 
             // --- policies: warnings and hints
+            RegexIsPattern { text } => warning(
+                "regex-is-pattern",
+                format!("`{text}` is a pattern, and means something else as a regular expression"),
+                "write it in allow_origins, or `[a-z0-9-]+` for `*` and `\\.` for each dot",
+            ),
             RegexUnescapedDot { witness } => warning(
                 "regex-unescaped-dot",
                 format!("unescaped `.` matches any character: allows `{witness}`"),

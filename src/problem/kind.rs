@@ -67,7 +67,7 @@ pub enum ProblemKind {
     AnyOriginRegexWithCredentials { witness: String },
     InsecureRegexWithCredentials { witness: String },
     PublicSuffixRegexWithCredentials { witness: String, suffix: String },
-    RegexDoesNotCompile { message: String },
+    RegexDoesNotCompile { message: String, is_pattern: bool },
     RegexTooLarge { limit: usize },
     BadMethod { text: String },
     BadHeaderName { text: String },
@@ -79,6 +79,7 @@ pub enum ProblemKind {
     UnusedDanger { word: &'static str },
 
     // --- policies: warnings and hints
+    RegexIsPattern { text: String },
     RegexUnescapedDot { witness: String },
     RegexOpenPrefix { witness: String },
     RegexAlternation { witness: String },

@@ -101,6 +101,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("redirect-over-tls", Error),
     ("regex-alternation", Warning),
     ("regex-does-not-compile", Error),
+    ("regex-is-pattern", Warning),
     ("regex-matches-all", Warning),
     ("regex-never-matches", Warning),
     ("regex-open-prefix", Warning),

@@ -70,6 +70,9 @@ const TABLE: &[(&str, &[&str], &[&str])] = &[
     // --- notation
     (r"https://app.example\.com", &["regex-unescaped-dot"], &["regex-unescaped-dot"]),
     (r"https://a\.example|b\.example", &["regex-alternation"], &["regex-alternation"]),
+    (r"https://*.app.example", &["regex-is-pattern"], &["regex-is-pattern"]),
+    (r"http://localhost:*", &["regex-is-pattern"], &["regex-is-pattern"]),
+    (r"*.app.example", &["regex-does-not-compile"], &["regex-does-not-compile"]),
     (r"(capacitor|ionic)://localhost", &["odd-scheme-with-credentials"], &[]),
     (r"https://app\.example|capacitor://localhost", &["odd-scheme-with-credentials"], &[]),
     // --- never matched
