@@ -224,7 +224,8 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                             }
                         }
                     }
-                    ["corsgate", "run", "--config", file] => {
+                    ["corsgate", "run"] | ["corsgate", "run", "--config", _] => {
+                        let file = words.get(3).unwrap_or(&"corsgate.yaml");
                         let config = fs::read_to_string(folder.path().join(file)).unwrap();
                         drop(Gateway::start(&config.replace("127.0.0.1:9080", "{listen}")));
                     }

@@ -305,32 +305,24 @@ fn a_huge_question_is_answered_within_bounds() {
     assert!(output.stdout.contains("header_list_too_long"), "{}", output.stdout);
 }
 
-/// A refused question about a large file costs little more than its two loads: that of the file, and that of the edit.
-/// Before, the similarity of every origin was computed twice, at ten times the cost.
+/// A refused question about a large file loads the text once more, with the edit.
 #[test]
-fn a_large_file_is_explained_at_about_the_cost_of_two_loads() {
+fn a_large_file_is_loaded_once_more_for_its_edit() {
     let mut config = SMALL.replace("cors: {", "cors: &unused {");
     config += "    routes:\n      - paths: [/*]\n        cors:\n          max_age: 600\n          allow_origins:\n";
     for i in 0..20_000 {
         let _ = writeln!(config, "            - https://shop-{i}.customers.example");
     }
-    let read = |text: &str| load(text, CompileEnv::NONE);
-    let question = Question::new("https://shop-x.visitors.example", "https://api.example/orders").unwrap();
-    let time = |work: &dyn Fn()| {
-        let runs = (0..3).map(|_| {
-            let start = std::time::Instant::now();
-            work();
-            start.elapsed()
-        });
-        runs.min().unwrap()
+    let loads = std::cell::Cell::new(0);
+    let read = |text: &str| {
+        loads.set(loads.get() + 1);
+        load(text, CompileEnv::NONE)
     };
-    let snapshot = read(&config).snapshot.unwrap();
+    let question = Question::new("https://shop-x.visitors.example", "https://api.example/orders").unwrap();
+    let snapshot = load(&config, CompileEnv::NONE).snapshot.unwrap();
     let configuration = Configuration::new("corsgate.yaml", &config, &snapshot, &read);
     assert!(explain(&question, &configuration).fix.is_some());
-    let loaded = time(&|| drop(read(&config)));
-    let explained = time(&|| drop(explain(&question, &configuration)));
-    // One load of its own, one parse, and the positions of the keys.
-    assert!(explained < loaded * 4, "{explained:?} for an explanation, {loaded:?} for a load");
+    assert_eq!(loads.get(), 1);
 }
 
 /// Arguments and configurations that are not UTF-8 are refused.
@@ -342,7 +334,7 @@ fn arguments_that_are_not_utf_8_are_refused() {
     fs::write(folder.0.path().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
     let output = folder.run(&["explain", "--config", "binary.yaml", "--origin", "null", "https://api.example"]);
     assert_eq!(output.code, UNUSABLE, "{}", output.stderr);
-    let reason = "it is not UTF-8 text: line 1 has the byte 0xff; save the file as UTF-8\n";
+    let reason = "it is not UTF-8 text: line 1 has the byte 0xff in column 1; save the file as UTF-8\n";
     assert!(output.stderr.ends_with(reason), "{}", output.stderr);
     let missing = folder.run(&["explain", "--config", "none.yaml", "--origin", "null", "https://api.example"]);
     assert_eq!(

@@ -129,11 +129,8 @@ fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> 
             headers: &headers,
             credentials: question.credentials,
         };
-        let decision = policy.decide(&CorsRequest {
-            method: &step.method,
-            headers: &step.headers,
-            own_origin: step.own_origin(),
-        });
+        let decision =
+            policy.decide(&CorsRequest { method: &step.method, headers: &step.headers, own_origin: step.own_origin() });
         let mut response = Head::new(http::StatusCode::OK);
         if let PolicyAction::AnswerPreflight(status) = decision.action {
             response.status = status;

@@ -600,7 +600,7 @@ mod tests {
             prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
             prop_assert_eq!(line.iter().position(|b| *b == b'\n'), Some(line.len() - 1));
             let value: Value = serde_json::from_slice(&line).expect("JSON");
-            prop_assert_eq!(value.as_object().unwrap().len(), 24);
+            prop_assert_eq!(value.as_object().unwrap().len(), 25);
             prop_assert_eq!(&value["refused"], true);
             // The written path is a prefix of the sent path.
             let path = String::from_utf8_lossy(&sent.path).into_owned();
