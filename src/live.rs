@@ -12,7 +12,6 @@ mod reloads;
 mod resolver;
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -159,25 +158,28 @@ impl Live {
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
             let replaced = self.current.swap(Arc::new(new));
             self.lock_retired().push(replaced);
-            self.resolver.keep_only(self.current().names());
             // An answer since then went to the old configuration.
             self.apply_names();
             self.access_log.activate(log);
             Ok(Reloaded { number, needs_restart, warnings })
         });
         *files = reading.files();
+        // Also names of a refused configuration: a later one must not use their old answers.
+        self.resolver.keep_only(self.current().names());
         if result.is_err() {
             // Log rotation must work even if the configuration has errors.
             self.access_log.reopen();
         }
-        let count = if result.is_ok() { &self.reloads.applied } else { &self.reloads.refused };
-        count.fetch_add(1, Ordering::Relaxed);
-        self.reloads.last_refused.store(result.is_err(), Ordering::Relaxed);
-        self.reloads.remember(match &result {
+        self.reloads.count(match &result {
             Ok(reloaded) => Ok(reloaded.number),
             Err(refused) => Err(refused.to_string()),
         });
         result
+    }
+
+    /// A reload has panicked. It has changed nothing, and counts as refused.
+    pub(crate) fn reload_panicked(&self, error: String) {
+        self.reloads.count(Err(error));
     }
 
     /// Starts to look up all DNS names again. Does not wait for answers.
@@ -276,7 +278,7 @@ impl std::error::Error for LoadError {}
 mod tests {
     use std::io;
     use std::net::SocketAddr;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Sender, channel};
     use std::time::Instant;
 
@@ -353,5 +355,19 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '{name}:80' }}]{more} 
         write(&path, "another.test", "");
         live.reload().unwrap();
         assert_eq!(nodes(&live), [SocketAddr::from(([10, 0, 0, 1], 80))]);
+    }
+    #[test]
+    fn a_reload_that_panics_counts_as_refused() {
+        let text = "
+listeners: [{ address: '127.0.0.1:1' }]
+services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
+";
+        let live = Live::with_lookup(text, |_| Ok(Vec::new()));
+        live.reload_panicked("out of range".to_owned());
+        let reloads = live.reloads();
+        assert_eq!((reloads.applied.load(Ordering::Relaxed), reloads.refused.load(Ordering::Relaxed)), (0, 1));
+        assert!(reloads.last_refused.load(Ordering::Relaxed));
+        live.reload().unwrap();
+        assert!(!reloads.last_refused.load(Ordering::Relaxed));
     }
 }

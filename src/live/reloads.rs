@@ -1,7 +1,7 @@
 //! History of reloads, for metrics and the status page.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -32,7 +32,11 @@ impl Reloads {
         self.lock().iter().rev().cloned().collect()
     }
 
-    pub(super) fn remember(&self, result: Result<u64, String>) {
+    /// A reload has ended: with the number of the new generation, or refused.
+    pub(super) fn count(&self, result: Result<u64, String>) {
+        let count = if result.is_ok() { &self.applied } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.last_refused.store(result.is_err(), Ordering::Relaxed);
         let mut past = self.lock();
         if past.len() == MOST_RELOADS {
             past.pop_front();

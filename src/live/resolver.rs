@@ -184,26 +184,32 @@ impl Shared {
         let mut state = self.lock();
         let Some(entry) = state.names.get_mut(name) else { return };
         (entry.pending, entry.answered) = (false, true);
+        let failed_before = entry.error.take();
+        let (mut changed, mut error) = (false, None);
         match result {
             Ok(addresses) => {
-                if entry.error.take().is_some() {
-                    log::info!("name lookup works again name={name}");
-                }
-                if entry.addresses.as_deref() != Some(&addresses) {
+                changed = entry.addresses.as_deref() != Some(&addresses);
+                if changed {
                     entry.addresses = Some(addresses.into());
-                    self.changed.notify_one();
                 }
             }
-            Err(error) => {
-                let error = Some(error.to_string());
-                if entry.error != error {
-                    log::warn!("name lookup failed name={name} error={}", quoted(error.as_deref().unwrap_or_default()));
-                    entry.error = error;
-                }
+            Err(failed) => {
+                error = Some(failed.to_string());
+                entry.error.clone_from(&error);
             }
         }
         drop(state);
         self.answered.notify_all();
+        if changed {
+            self.changed.notify_one();
+        }
+        match error {
+            None if failed_before.is_some() => log::info!("name lookup works again name={name}"),
+            Some(error) if failed_before.as_ref() != Some(&error) => {
+                log::warn!("name lookup failed name={name} error={}", quoted(error));
+            }
+            _ => {}
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

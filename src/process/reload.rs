@@ -96,7 +96,8 @@ impl ReloadService {
             reload(&live);
         };
         if let Err(panic) = tokio::task::spawn_blocking(reload).await {
-            log::error!("reload failed, keeping the running configuration error={}", quoted(panic));
+            log::error!("reload failed, keeping the running configuration error={}", quoted(&panic));
+            self.live.reload_panicked(panic.to_string());
         }
     }
 
