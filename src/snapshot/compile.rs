@@ -370,10 +370,6 @@ impl<'d> Compiler<'d> {
     /// Hints at paths whose methods have different policies: preflight answers of such a path are not cached
     /// (`Snapshot::decide`). One hint for each service.
     fn hint_paths_with_several_policies<H>(&mut self, table: &Routes<RouteId, H>) {
-        // A policy with errors looks like no policy.
-        if self.problems.any_errors() {
-            return;
-        }
         let mut seen = HashSet::new();
         let mut by_service: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
         for path in table.paths() {
@@ -391,6 +387,10 @@ impl<'d> Compiler<'d> {
             if is_cached && seen.insert((first, other)) {
                 by_service.entry(self.routes[first].place.service).or_default().push((first, other));
             }
+        }
+        // A policy with errors looks like no policy.
+        if by_service.is_empty() || self.problems.any_errors() {
+            return;
         }
         let root = At::root();
         for (service, pairs) in by_service {

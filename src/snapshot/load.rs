@@ -35,8 +35,12 @@ pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
 
 /// As [`load`], with the document, for readers who need both: a large text takes long to parse.
 pub(crate) fn load_with_document(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
-    let (Loaded { snapshot, problems }, document) = load_as_written(text, env);
-    (Loaded { snapshot, problems: problems.into_iter().map(about_variable).collect() }, document)
+    match load_as_written(text, env) {
+        (Loaded { snapshot: None, problems }, document) => {
+            (Loaded { snapshot: None, problems: problems.into_iter().map(about_variable).collect() }, document)
+        }
+        usable => usable,
+    }
 }
 
 fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
