@@ -238,7 +238,10 @@ fn meant_by(text: &str, expected: &str) -> Option<String> {
         "i64" | "u16" | "u32" | "u64" | "usize" if is_number => Some(format!("`{text}` without quotes")),
         // The one signed number is `max_age`.
         "i64" => Duration::parse(text).map(|age| format!("the number of seconds: `{}`", age.get().as_secs())),
-        "struct Node" | "struct Listener" => Some(format!("`{{ address: \"{text}\" }}`")),
+        "struct Node" | "struct Listener" => {
+            let address = text.split_once("://").map_or(text, |(_, address)| address);
+            Some(format!("`{{ address: \"{address}\" }}`"))
+        }
         "struct Route" => Some(format!("`{{ paths: [\"{text}\"] }}`")),
         _ => None,
     }

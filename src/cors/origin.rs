@@ -125,9 +125,12 @@ impl OriginPattern {
             return Err(ProblemKind::OriginBadCharacter { text: own(), character });
         }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(match text.contains(['*', ':', '/']) && !looks_like_host(text) {
-                true => ProblemKind::OriginBadScheme { text: own(), write: with_scheme(text) },
-                false => ProblemKind::OriginWithoutScheme { text: own(), write: as_sent(likely_scheme(text), text) },
+            let write = as_sent(likely_scheme(text), text);
+            let is_host = looks_like_host(text) || !text.contains(['*', ':', '/']);
+            // A host that is not ASCII has its own remedy.
+            return Err(match is_host && (!text.is_ascii() || Self::parse(&write).is_ok()) {
+                true => ProblemKind::OriginWithoutScheme { text: own(), write },
+                false => ProblemKind::OriginBadScheme { text: own(), write: with_scheme(text) },
             });
         };
         if scheme.contains('*') {

@@ -73,15 +73,31 @@ fn about_variable(problem: Problem) -> Problem {
     if description.severity != Severity::Error || description.code == "bad-path" {
         return problem;
     }
-    let variable = [("${", "}"), ("{{", "}}"), ("$(", ")")].iter().find_map(|(open, close)| {
-        let start = description.fault.find(open)?;
-        let end = start + description.fault[start..].find(close)? + close.len();
-        Some(description.fault[start..end].to_owned())
-    });
+    let variable = variable_in(&description.fault).map(str::to_owned);
     match variable {
         Some(text) => Problem { at: problem.at, kind: ProblemKind::Variable { text } },
         None => problem,
     }
+}
+
+/// The first variable of a text: `${NAME}`, `{{ name }}`, `$(NAME)`, `$NAME` or `%NAME%`.
+fn variable_in(text: &str) -> Option<&str> {
+    let enclosed = [("${", "}"), ("{{", "}}"), ("$(", ")")].iter().find_map(|(open, close)| {
+        let start = text.find(open)?;
+        let end = start + text[start..].find(close)? + close.len();
+        Some(&text[start..end])
+    });
+    enclosed.or_else(|| {
+        text.match_indices(['$', '%']).find_map(|(start, mark)| {
+            let name = text[start + 1..].bytes().take_while(|b| b.is_ascii_uppercase() || *b == b'_').count();
+            let end = start + 1 + name;
+            match mark {
+                "$" => (name > 1).then(|| &text[start..end]),
+                // `%AB%` may be percent-encoded.
+                _ => (name > 2 && text[end..].starts_with('%')).then(|| &text[start..=end]),
+            }
+        })
+    })
 }
 
 /// Whether a problem only follows from a value that could not be read. That value is reported already.
