@@ -319,7 +319,7 @@ fn no_client_input_breaks_a_line_or_the_terminal() {
             assert!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "{line:?}");
             if format == "json" {
                 let line = parse(&line);
-                assert_eq!(line.as_object().unwrap().len(), 24, "{line:#}");
+                assert_eq!(line.as_object().unwrap().len(), 25, "{line:#}");
                 assert_eq!(line["client"], "127.0.0.1");
             } else {
                 assert!(line.matches(" origin=").count() <= 1, "{line}");

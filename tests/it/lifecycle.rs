@@ -523,7 +523,7 @@ fn without_config_the_file_is_corsgate_yaml_here_or_in_etc() {
             assert!(output.stderr.contains(part), "{args:?}: {}", output.stderr);
         }
     }
-    let text = "listeners: [{ address: 127.0.0.1:1 }]\nservices: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:2 }] }, cors: { allow_origins: https://app.test, max_age: 600 } }]\n";
+    let text = "listeners: [{ address: 127.0.0.1:1 }]\nservices: [{ name: api, upstream: { nodes: [{ address: 127.0.0.1:2 }] }, cors: { allow_origins: https://app.test, max_age: 600, allow_headers: [X-A] } }]\n";
     fs::write(dir.path().join("corsgate.yaml"), text).unwrap();
     assert_eq!(run_in(dir.path(), &["check"]).stdout, "corsgate.yaml: valid\n");
     assert_eq!(run_in(dir.path(), explain).code, 0);

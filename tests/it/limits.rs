@@ -332,6 +332,35 @@ fn a_client_that_reads_nothing_is_closed_after_send_timeout() {
     assert!(deaf.read("GET").is_err());
 }
 
+/// The default of `limits.connections` relies on it.
+#[test]
+fn a_client_that_reads_nothing_costs_less_than_a_mebibyte() {
+    const CLIENTS: u64 = 12;
+    // More than the kernel buffers.
+    let upstream = Upstream::start(|_| Reply::new(200).body(vec![b'x'; 12 << 20]));
+    let gateway = Gateway::start(&config("", "", "", upstream.address()));
+    let before = gateway.memory();
+    let deaf: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            // The rest waits in the gateway, not in the kernel.
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&gateway.address().into()).unwrap();
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let grown = || gateway.memory().saturating_sub(before) / CLIENTS;
+    let begin = Instant::now();
+    while grown() < 512 && begin.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert!(grown() < 1024, "{} KiB for each client", grown());
+    drop(deaf);
+}
+
 #[test]
 fn a_slow_reader_gets_the_whole_response() {
     let (_upstream, gateway) = start("send_timeout: 1500ms");

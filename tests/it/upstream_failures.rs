@@ -315,6 +315,7 @@ fn a_slow_or_aborted_upload_ejects_no_node() {
     }
     assert_eq!(send(&gateway, "GET", b"").status, 200);
     assert!(!gateway.stderr().contains("ejected"));
+    assert!(!gateway.stderr().contains("no response"), "the client is at fault: {}", gateway.stderr());
 }
 
 #[test]
