@@ -121,6 +121,24 @@ fn long_responses_keep_no_configuration_in_memory() {
     }
 }
 
+/// A client may send data before it has the 101, in the same segment as the request or later.
+#[test]
+fn data_before_the_101_reaches_the_upstream() {
+    let upstream = Upstream::start(|_| Reply::echo().after(Duration::from_millis(100)));
+    let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
+    let mut request = "GET /socket HTTP/1.1\r\n".to_owned();
+    UPGRADE.iter().for_each(|(name, value)| request += &format!("{name}: {value}\r\n"));
+    for (hit, pieces) in [(1, ["\r\nhel", "lo"]), (2, ["\r\n", "hello"])] {
+        let mut socket = Connection::open(gateway.address()).unwrap();
+        socket.send(format!("{request}{}", pieces[0]).as_bytes()).unwrap();
+        upstream.wait_for_hits(hit);
+        socket.send(pieces[1].as_bytes()).unwrap();
+        assert_eq!(socket.read("GET").unwrap().status, 101, "{pieces:?}");
+        assert_eq!(socket.receive(5).unwrap(), b"hello", "{pieces:?}");
+        echo(&mut socket, "and more");
+    }
+}
+
 #[test]
 fn a_websocket_over_tls_survives_reloads_of_its_certificate() {
     let authority = Authority::new("authority");
