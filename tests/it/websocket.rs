@@ -126,8 +126,8 @@ fn long_responses_keep_no_configuration_in_memory() {
 fn data_before_the_101_reaches_the_upstream() {
     let upstream = Upstream::start(|_| Reply::echo().after(Duration::from_millis(100)));
     let gateway = Gateway::start(&config(upstream.address(), "", "https://app.test"));
-    let mut request = "GET /socket HTTP/1.1\r\n".to_owned();
-    UPGRADE.iter().for_each(|(name, value)| request += &format!("{name}: {value}\r\n"));
+    let fields: String = UPGRADE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("GET /socket HTTP/1.1\r\n{fields}");
     for (hit, pieces) in [(1, ["\r\nhel", "lo"]), (2, ["\r\n", "hello"])] {
         let mut socket = Connection::open(gateway.address()).unwrap();
         socket.send(format!("{request}{}", pieces[0]).as_bytes()).unwrap();
