@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What a connection may cost: a client over HTTP/1 that does not read its response takes 0.7 MiB.
+/// What a connection may cost: a client over HTTP/1 that does not read its response takes up to 0.8 MiB.
 const PER_CONNECTION: u64 = 1 << 20;
 /// Fewer connections would not serve a page.
 const MIN_CONNECTIONS: u64 = 64;
