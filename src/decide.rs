@@ -144,26 +144,29 @@ impl Snapshot {
         if let Some(refusal) = over_limit {
             return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
-        let max_forwards = MaxForwards::of(request.method, request.headers);
         // The final recipient of a TRACE would send the request back, with its cookies and credentials.
-        if *request.method == Method::TRACE && max_forwards == MaxForwards::Zero {
+        let is_last = || MaxForwards::of(request.method, request.headers) == MaxForwards::Zero;
+        if *request.method == Method::TRACE && is_last() {
             return Verdict { route: Some(found), ..refuse(Refusal::MethodNotAllowed(path.allow()), policy) };
         }
-        // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch). A
-        // certificate authority asks for its file over http (RFC 8555 section 8.3), before there is a certificate.
-        let redirect = request.connection.redirect.filter(|_| {
-            request.own_origin.scheme == Scheme::Http && !request.path.starts_with(b"/.well-known/acme-challenge/")
-        });
-        let forward = match redirect
-            .filter(|_| cors_request.preflight().and_then(PreflightRequest::requested_method).is_none())
-        {
-            Some(port) => Action::Redirect(port),
-            None if max_forwards == MaxForwards::Zero => Action::AnswerOptions(path.allow()),
-            None => Action::Forward(found),
+        // Not for a preflight that the gateway answers, which is most of them.
+        let forward = || {
+            // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch). A
+            // certificate authority asks for its file over http (RFC 8555 section 8.3), before there is a certificate.
+            let redirect = request.connection.redirect.filter(|_| {
+                request.own_origin.scheme == Scheme::Http
+                    && !request.path.starts_with(b"/.well-known/acme-challenge/")
+                    && cors_request.preflight().and_then(PreflightRequest::requested_method).is_none()
+            });
+            match redirect {
+                Some(port) => Action::Redirect(port),
+                None if is_last() => Action::AnswerOptions(path.allow()),
+                None => Action::Forward(found),
+            }
         };
         let Some(policy) = policy else {
             let outcome = RequestOutcome::Cors(Reason::NoPolicy);
-            return Verdict { action: forward, edits: Edits::default(), outcome, route: Some(found) };
+            return Verdict { action: forward(), edits: Edits::default(), outcome, route: Some(found) };
         };
         let mut decision = policy.decide(&cors_request);
         if let PolicyAction::AnswerPreflight(_) = decision.action
@@ -172,7 +175,7 @@ impl Snapshot {
             self.limit_to_policy(&mut decision, policy, path, request.headers);
         }
         let action = match decision.action {
-            PolicyAction::Forward => forward,
+            PolicyAction::Forward => forward(),
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };

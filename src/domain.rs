@@ -124,8 +124,10 @@ impl HostName {
 
 /// Splits off a port at the colon after the host. Colons in the brackets of an IPv6 address do not count.
 pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let after_brackets = authority.rfind(']').map_or(0, |i| i + 1);
-    match authority[after_brackets..].find(':') {
+    // A loop over bytes is faster than a search for characters in a text of this length.
+    let bytes = authority.as_bytes();
+    let after_brackets = bytes.iter().rposition(|b| *b == b']').map_or(0, |i| i + 1);
+    match bytes[after_brackets..].iter().position(|b| *b == b':') {
         Some(colon) => (&authority[..after_brackets + colon], Some(&authority[after_brackets + colon + 1..])),
         None => (authority, None),
     }

@@ -37,8 +37,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority_and_target, change_headers, count_max_forwards, has_length_without_body, join_cookies,
-    origin_form, remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade,
+    RemoteInfo, authority, authority_and_target, change_headers, count_max_forwards, has_length_without_body,
+    join_cookies, origin_form, remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade,
     target_for_upstream,
 };
 use self::request_config::RequestConfig;
@@ -138,13 +138,14 @@ impl ProxyHttp for Gateway {
             session.set_ignore_info_resp(true);
         }
         let mut remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
-        let (own_origin, ignored) = remote.own_origin(session.req_header());
+        let authority = authority(session.req_header());
+        let (own_origin, ignored) = remote.own_origin(authority.unwrap_or_default(), &session.req_header().headers);
         remote.scheme = own_origin.scheme;
         if let Some(field) = ignored {
             self.ignored_fields.log(remote.peer, field, Instant::now());
         }
-        let mut verdict =
-            generation.snapshot.decide(&request_facts(session.as_downstream(), own_origin, &generation.snapshot));
+        let facts = request_facts(session.as_downstream(), authority, own_origin, &generation.snapshot);
+        let mut verdict = generation.snapshot.decide(&facts);
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.set_debug_request_id(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {

@@ -32,7 +32,7 @@ pub struct Snapshot {
     underscores_in_headers: UnderscoresInHeaders,
     /// For hosts that no service has.
     default_policy: Option<Arc<Policy>>,
-    limits: Limits,
+    limits: Arc<Limits>,
     access_log: Option<AccessLog>,
     admin_hosts: Vec<HostPattern>,
     debug_header: bool,
@@ -173,7 +173,7 @@ impl Snapshot {
         self.underscores_in_headers
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }
 

@@ -49,10 +49,13 @@ impl RemoteInfo {
     }
 
     /// The origin of the URL that the client used, and a field of the peer that is not valid.
-    pub(super) fn own_origin<'a>(&self, request: &'a RequestHeader) -> (OwnOrigin<'a>, Option<IgnoredField>) {
-        let authority = authority(request).unwrap_or_default();
+    pub(super) fn own_origin<'a>(
+        &self,
+        authority: &'a str,
+        headers: &'a HeaderMap,
+    ) -> (OwnOrigin<'a>, Option<IgnoredField>) {
         match self.peer_trusted {
-            true => trusted_proxies::own_origin(self.scheme, authority, &request.headers),
+            true => trusted_proxies::own_origin(self.scheme, authority, headers),
             false => (OwnOrigin::of(self.scheme, authority), None),
         }
     }
@@ -62,8 +65,9 @@ impl RemoteInfo {
         if !self.peer_trusted {
             return None;
         }
-        let own = self.own_origin(request).0;
-        let received = OwnOrigin::of(own.scheme, authority(request).unwrap_or_default());
+        let authority = authority(request).unwrap_or_default();
+        let own = self.own_origin(authority, &request.headers).0;
+        let received = OwnOrigin::of(own.scheme, authority);
         Some(own).filter(|own| !own.host.is_empty() && *own != received)
     }
 }
@@ -71,6 +75,7 @@ impl RemoteInfo {
 /// What `Snapshot::decide` needs to know about a request.
 pub(super) fn request_facts<'a>(
     session: &'a ServerSession,
+    authority: Option<&'a str>,
     own_origin: OwnOrigin<'a>,
     snapshot: &Snapshot,
 ) -> Request<'a> {
@@ -88,7 +93,7 @@ pub(super) fn request_facts<'a>(
         target_length: request.raw_path().len(),
         version: request.version,
         own_origin,
-        authority: authority(request),
+        authority,
         headers: &request.headers,
         framing: framing(session),
         connection: Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default(),
@@ -98,7 +103,7 @@ pub(super) fn request_facts<'a>(
 /// Host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another
 /// host. HTTP/1.0 may have them in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would mean
 /// that it is missing.
-fn authority(request: &RequestHeader) -> Option<&str> {
+pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
     if let Some(authority) = request.uri.authority() {
         return Some(authority.as_str());
     }
@@ -164,13 +169,15 @@ pub(super) fn remove_untrusted_fields(
             FieldKind::ForwardingLookalike => false,
             FieldKind::Underscore => underscores == UnderscoresInHeaders::Keep,
         };
-        // One pass over the names is cheaper than a lookup of each field that is nearly always missing. An empty list
-        // allocates nothing.
-        let named = headers.keys().map(|name| (name, FieldKind::of(name.as_str())));
-        let removed: Vec<_> = named.filter(|(_, kind)| !kept(*kind)).map(|(name, kind)| (name.clone(), kind)).collect();
+        // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
+        let is_kept = |name: &HeaderName| kept(FieldKind::of(name.as_str()));
         let mut dropped = 0;
-        for (name, kind) in removed {
-            if kind != FieldKind::Forwarding {
+        if headers.keys().all(is_kept) {
+            return dropped;
+        }
+        let removed: Vec<_> = headers.keys().filter(|name| !is_kept(name)).cloned().collect();
+        for name in removed {
+            if FieldKind::of(name.as_str()) != FieldKind::Forwarding {
                 dropped += headers.get_all(&name).iter().count();
             }
             headers.remove(&name);

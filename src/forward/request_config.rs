@@ -24,7 +24,7 @@ pub(super) enum RequestConfig {
         metrics: Arc<RouteSlot>,
         /// None if the request is not forwarded.
         upstream: Option<Arc<RunningUpstream>>,
-        limits: Limits,
+        limits: Arc<Limits>,
     },
 }
 
@@ -50,7 +50,7 @@ impl RequestConfig {
         }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &Arc<Limits> {
         match self {
             RequestConfig::Complete { generation, .. } => generation.snapshot.limits(),
             RequestConfig::Reduced { limits, .. } => limits,

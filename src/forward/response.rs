@@ -23,9 +23,7 @@ const FAILURES: [ReplyKind<'static>; 5] = [
 /// The header of a local reply.
 pub(super) fn local_reply_header(reply: &LocalReply) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build(reply.status, Some(12))?;
-    for (name, value) in reply.fields() {
-        response.insert_header(name, value)?;
-    }
+    reply.fields().try_for_each(|(name, value)| response.insert_header(name, value))?;
     Ok(response)
 }
 

@@ -163,7 +163,7 @@ impl<'d> Compiler<'d> {
             trusted_proxies,
             underscores_in_headers: document.underscores_in_headers,
             default_policy,
-            limits: limits?,
+            limits: Arc::new(limits?),
             access_log,
             admin_hosts,
             debug_header: document.debug_header,

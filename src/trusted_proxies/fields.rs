@@ -59,13 +59,16 @@ impl FieldKind {
     /// The kind of a name in lower case.
     pub(crate) fn of(name: &str) -> Self {
         let name = name.as_bytes();
-        let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        match (is_plain, is_forwarding(name)) {
-            (true, false) => FieldKind::Ordinary,
-            (true, true) => FieldKind::Forwarding,
-            (false, true) => FieldKind::ForwardingLookalike,
-            (false, false) if name.contains(&b'_') => FieldKind::Underscore,
-            (false, false) => FieldKind::Ordinary,
+        if is_forwarding(name) {
+            return match name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+                true => FieldKind::Forwarding,
+                false => FieldKind::ForwardingLookalike,
+            };
+        }
+        // Without a branch for each byte.
+        match name.iter().fold(false, |found, b| found | (*b == b'_')) {
+            true => FieldKind::Underscore,
+            false => FieldKind::Ordinary,
         }
     }
 }
