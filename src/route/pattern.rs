@@ -177,6 +177,10 @@ impl PathPattern {
             let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
             return Err(ProblemKind::PathWithScheme { text: text.into(), path: path.into() });
         }
+        // Paths of nginx and Kong. Without this, a part of the expression would be suggested as a path.
+        if text.starts_with(['~', '^']) || text.contains("(?") {
+            return Err(bad("it is a regular expression", None));
+        }
         if !text.starts_with('/') {
             let written = format!("/{}", text.trim_start_matches(['*', '/']));
             return Err(bad("it must begin with a slash", Self::parse(&written).is_ok().then_some(written)));
