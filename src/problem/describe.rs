@@ -373,8 +373,7 @@ impl ProblemKind {
                 },
             ),
             WordForAny { text } => {
-                error("word-for-any", format!("`{text}` is read as a name, not as a word for any"), "write `*`")
-                    .replaced("*")
+                error("word-for-any", format!("`{text}` is a name here, not a wildcard"), "write `*`").replaced("*")
             }
             BadMaxAge { value } => error(
                 "bad-max-age",
@@ -598,9 +597,9 @@ impl ProblemKind {
                 hint(
                     "policies-share-a-path",
                     format!(
-                        "routes with the same path have different policies, so browsers must not cache preflight answers: {named}{more}"
+                        "browsers send a preflight each time, because routes with the same path have different policies: {named}{more}"
                     ),
-                    "give these routes the same policy, or different paths",
+                    "if this is too slow, give these routes the same policy, or different paths",
                 )
             }
             StripPrefixMismatch { prefix, path } => warning(
