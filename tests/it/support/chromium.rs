@@ -55,6 +55,8 @@ fn command(program: &str, profile: &Path, url: &str) -> Command {
         .arg("--proxy-server=direct://")
         .arg("--enable-logging=stderr")
         .arg(format!("--user-data-dir={}", profile.display()))
+        // For its temporary files, which it leaves behind when it is killed.
+        .env("TMPDIR", profile)
         .arg(url)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
