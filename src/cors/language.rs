@@ -168,23 +168,50 @@ pub(super) static LOOPBACK: LazyLock<Language> = LazyLock::new(|| {
     Language::fixed(&format!(r"http://(?:(?:{LABEL}\.)*localhost\.?|{address}){PORT}"))
 });
 
-/// Names that a stranger can register: a label in letters, in hexadecimal digits and in decimal digits. A name with a
-/// fixed part, such as `pr-[0-9]+` or `[a-z0-9-]+-team`, contains none of them.
-pub(super) const STRANGERS: [&str; 3] = ["evil", "dead", "6666"];
+/// Parts of names that a stranger can register: letters, hexadecimal digits and decimal digits. Each with another one, for
+/// which an expression with an open part allows the same.
+pub(super) const STRANGERS: [(&str, &str); 3] = [("evil", "foul"), ("dead", "beef"), ("6666", "7373")];
 
-fn strangers_below(suffixes: &str) -> Language {
-    let stranger = "(?:evil[a-z0-9]*|dead[a-f0-9]*|6666[0-9]*)";
-    Language::fixed(&format!(r"https?://(?:{LABEL}\.)*{stranger}\.(?:{suffixes}){PORT}"))
+/// A whole name, or one with an open end. A name with a fixed part, such as `pr-[0-9]+` or `[a-z0-9-]+-team`, contains
+/// none of them.
+const OPEN_NAME: &str = "(?:evil[a-z0-9]*|dead[a-f0-9]*|6666[0-9]*)";
+/// A name with any fixed parts.
+const PARTLY_OPEN_NAME: &str = "[a-z0-9_-]*(?:evil|dead|6666)[a-z0-9_-]*";
+/// Suffixes that an open end of an expression, such as `\.[a-z]+`, accepts.
+const COMMON_SUFFIXES: &str = r"com|org|net|io|dev|app|de|co\.uk";
+
+fn strangers_below(name: &str, suffixes: &str) -> Language {
+    Language::fixed(&format!(r"https?://(?:{LABEL}\.)*{name}\.(?:{suffixes}){PORT}"))
 }
 
-/// Sites of strangers, below suffixes that an open end of an expression, such as `\.[a-z]+`, accepts.
+fn any_suffix() -> String {
+    format!(r"(?:{LABEL}\.)*{NAME_LABEL}")
+}
+
+/// Sites of strangers, below suffixes of registries and of hosting services.
 pub(super) static STRANGERS_OF_COMMON_SUFFIXES: LazyLock<Language> = LazyLock::new(|| {
-    strangers_below(r"com|org|net|io|dev|app|de|co\.uk|github\.io|vercel\.app|netlify\.app|pages\.dev")
+    strangers_below(OPEN_NAME, &format!(r"{COMMON_SUFFIXES}|github\.io|vercel\.app|netlify\.app|pages\.dev"))
 });
 
 /// Sites of strangers, below any name.
 pub(super) static STRANGERS_OF_ANY_NAME: LazyLock<Language> =
-    LazyLock::new(|| strangers_below(&format!(r"(?:{LABEL}\.)*{NAME_LABEL}")));
+    LazyLock::new(|| strangers_below(OPEN_NAME, &any_suffix()));
+
+/// Sites of strangers whose name may have fixed parts, below suffixes of registries.
+pub(super) static PARTLY_OPEN_OF_COMMON_SUFFIXES: LazyLock<Language> =
+    LazyLock::new(|| strangers_below(PARTLY_OPEN_NAME, COMMON_SUFFIXES));
+
+/// The same below any name.
+pub(super) static PARTLY_OPEN_OF_ANY_NAME: LazyLock<Language> =
+    LazyLock::new(|| strangers_below(PARTLY_OPEN_NAME, &any_suffix()));
+
+/// Hosts below a top-level domain that does not exist. Only an expression with an open end allows them.
+pub(super) static UNKNOWN_TOP_LEVEL: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed(&format!(r"https?://(?:{LABEL}\.)+zz+{PORT}")));
+
+/// Hosts below top-level domains in which anybody can register a name.
+pub(super) static OPEN_TOP_LEVEL: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed(&format!(r"https?://(?:{LABEL}\.)+(?:tk|cc|xyz|top|site|click|online){PORT}")));
 
 /// Origins of these domains and of their subdomains.
 pub(super) fn below(domains: &[String]) -> Option<Language> {

@@ -11,7 +11,8 @@
 use regex_syntax::hir::Hir;
 
 use super::language::{
-    self, DEFAULT_PORTS, Found, HTTP, LOOPBACK, Language, ORIGINS, STRANGERS_OF_ANY_NAME, STRANGERS_OF_COMMON_SUFFIXES,
+    self, DEFAULT_PORTS, Found, HTTP, LOOPBACK, Language, OPEN_TOP_LEVEL, ORIGINS, PARTLY_OPEN_OF_ANY_NAME,
+    PARTLY_OPEN_OF_COMMON_SUFFIXES, STRANGERS, STRANGERS_OF_ANY_NAME, STRANGERS_OF_COMMON_SUFFIXES, UNKNOWN_TOP_LEVEL,
     WEB,
 };
 use super::origin::OriginPattern;
@@ -126,36 +127,68 @@ impl Checked<'_> {
     }
 
     /// An origin that a stranger can register below a public suffix, and the suffix.
+    ///
+    /// Below the suffix of a registry, such as `com`, a name with a fixed part belongs to whoever registers it. Below the
+    /// suffix of a hosting service, such as `vercel.app`, the fixed part may be the name of the author's team, so such
+    /// names are accepted.
     pub(crate) fn foreign_site(&self) -> Option<(String, String)> {
-        let of_stranger = |origin: String| {
-            let host = origin_host(&origin)?;
-            let suffix = psl::suffix(host.as_bytes()).filter(psl::Suffix::is_known)?;
+        let any = |_: psl::Suffix<'_>| true;
+        let of_registry = |suffix: psl::Suffix<'_>| suffix.typ() == Some(psl::Type::Icann);
+        self.site_of_stranger(&STRANGERS_OF_COMMON_SUFFIXES, &STRANGERS_OF_ANY_NAME, any)
+            .or_else(|| self.site_of_stranger(&PARTLY_OPEN_OF_COMMON_SUFFIXES, &PARTLY_OPEN_OF_ANY_NAME, of_registry))
+            .or_else(|| self.open_top_level())
+    }
+
+    /// An origin of a stranger, in `common` or in `all`, whose suffix `counts`.
+    fn site_of_stranger(
+        &self,
+        common: &Language,
+        all: &Language,
+        counts: impl Fn(psl::Suffix<'_>) -> bool,
+    ) -> Option<(String, String)> {
+        let of_stranger = |origin: &str| {
+            let host = origin_host(origin)?;
+            let suffix = psl::suffix(host.as_bytes()).filter(psl::Suffix::is_known).filter(|suffix| counts(*suffix))?;
             let suffix = std::str::from_utf8(suffix.as_bytes()).ok()?;
             let label = host.strip_suffix(suffix)?.strip_suffix('.')?.rsplit('.').next()?;
-            let is_free = language::STRANGERS.iter().any(|free| label.starts_with(free));
-            is_free.then(|| (origin.clone(), suffix.to_owned()))
+            // A label that is spelled out in the expression, such as `deadline`, is not open.
+            let is_open = STRANGERS.iter().any(|(free, other)| {
+                let name = |label: &str| format!("{label}.{suffix}");
+                label.contains(free)
+                    && self.matches(&origin.replacen(&name(label), &name(&label.replacen(free, other, 1)), 1))
+            });
+            is_open.then(|| suffix.to_owned())
         };
-        let common = self.origin(&[&STRANGERS_OF_COMMON_SUFFIXES], &[&DEFAULT_PORTS]);
-        if let Some(found) = common.and_then(of_stranger) {
-            return Some(found);
+        if let Some(origin) = self.origin(&[common], &[&DEFAULT_PORTS])
+            && let Some(suffix) = of_stranger(&origin)
+        {
+            return Some((origin, suffix));
         }
-        // The suffix is part of the expression. Each round finds another domain; a domain that belongs to one owner is
-        // left out of the next rounds.
+        // The suffix is part of the expression. Each round finds another domain; a domain that belongs to one owner, or
+        // whose suffix does not count, is left out of the next rounds.
         let mut owned: Vec<String> = Vec::new();
         for _ in 0..MOST_DOMAINS {
             let left_out = if owned.is_empty() { None } else { language::below(&owned) };
             let without: Vec<&Language> = left_out.iter().chain([&*DEFAULT_PORTS]).collect();
-            let origin = self.origin(&[&STRANGERS_OF_ANY_NAME], &without)?;
-            let host = origin_host(&origin)?.to_owned();
-            if let Some(found) = of_stranger(origin) {
-                return Some(found);
+            let origin = self.origin(&[all], &without)?;
+            if let Some(suffix) = of_stranger(&origin) {
+                return Some((origin, suffix));
             }
+            let host = origin_host(&origin)?;
             // Of an unknown suffix, such as `internal`, the list does not say who can register below it.
-            let known = psl::suffix(host.as_bytes()).is_some_and(|suffix| suffix.is_known());
-            let domain = psl::domain_str(&host).filter(|_| known).or_else(|| psl::suffix_str(&host));
-            owned.push(domain.unwrap_or(&host).to_owned());
+            let counts = psl::suffix(host.as_bytes()).is_some_and(|suffix| suffix.is_known() && counts(suffix));
+            let domain = psl::domain_str(host).filter(|_| counts).or_else(|| psl::suffix_str(host));
+            owned.push(domain.unwrap_or(host).to_owned());
         }
         None
+    }
+
+    /// An origin below a top-level domain that the expression does not spell out, as in `example\.[a-z]+`.
+    fn open_top_level(&self) -> Option<(String, String)> {
+        self.origin(&[&UNKNOWN_TOP_LEVEL], &[])?;
+        let origin = self.origin(&[&OPEN_TOP_LEVEL], &[&DEFAULT_PORTS])?;
+        let suffix = origin_host(&origin)?.rsplit('.').next()?.to_owned();
+        Some((origin, suffix))
     }
 
     /// Warns about the most serious mistake that the expression shows.

@@ -25,6 +25,10 @@ const TABLE: &[(&str, &[&str], &[&str])] = &[
     (r"https://[a-z]{8,32}\.tenant\.example\.com", &[], &[]),
     (r"https://.*\.example\.com", &[], &[]),
     (r"https://app\.example\.com\.?", &[], &[]),
+    (r"https://[a-z]+\.evil-dead\.com", &[], &[]),
+    (r"https://([a-z]+\.)?(deadline|devil)\.com", &[], &[]),
+    (r"https://example\.(com|xyz|tk)", &[], &[]),
+    (r"https://example-[a-z]{2}\.com", &[], &[]),
     // --- over http
     (r"https?://([a-z0-9-]+\.)*example\.com", &["insecure-origin-with-credentials"], &[]),
     (r"http://192\.168\.1\.[0-9]+", &["insecure-origin-with-credentials"], &[]),
@@ -60,6 +64,15 @@ const TABLE: &[(&str, &[&str], &[&str])] = &[
         &["public-suffix-with-credentials", "insecure-origin-with-credentials", "regex-without-scheme"],
         &["public-suffix"],
     ),
+    // A name with a fixed part, below the suffix of a registry.
+    (r"https://.*-example\.com", &["public-suffix-with-credentials"], &["public-suffix"]),
+    (r"https://[a-z0-9-]+-example\.fr", &["public-suffix-with-credentials"], &["public-suffix"]),
+    (r"https://my[a-z]*\.com", &["public-suffix-with-credentials"], &["public-suffix"]),
+    (r"https://[a-z]+-[a-z]+\.(com|org)", &["public-suffix-with-credentials"], &["public-suffix"]),
+    // An open top-level domain.
+    (r"https://example\.[a-z]+", &["public-suffix-with-credentials"], &["public-suffix"]),
+    (r"https://(www\.)?example\.[a-z]{2,3}(\.[a-z]{2})?", &["public-suffix-with-credentials"], &["public-suffix"]),
+    (r"https://app\.example\.com(\.[a-z]+)?", &["public-suffix-with-credentials"], &["public-suffix"]),
     // --- every host, every origin
     (r"https?://.+", &["any-origin-with-credentials"], &["regex-matches-all"]),
     (r".*", &["any-origin-with-credentials"], &["regex-matches-all"]),
