@@ -259,6 +259,10 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         // Called for each attempt. A retry sends the whole body again.
         ctx.body.restart();
+        // For an HTTP/2 node, Pingora does not call `request_body_filter` if there is no body.
+        if session.as_downstream_mut().is_body_empty() {
+            timeouts::on_complete_request(session.as_downstream());
+        }
         if let Some((attempts, upstream, _)) = ctx.attempt_parts() {
             attempts.check_version(upstream, session.as_downstream(), upstream_request.version)?;
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{Connection, Response};
 use crate::support::gateway::Gateway;
+use crate::support::h2_upstream::{H2Reply, H2Upstream};
 use crate::support::upstream::{Received, Reply, Upstream};
 
 const HOST: &str = "Host: api.test\r\n";
@@ -510,6 +511,28 @@ fn a_client_that_closes_its_sending_side_gets_its_response() {
     let begin = Instant::now();
     assert!(connection.closed());
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+/// Pingora has another loop for HTTP/2 nodes.
+#[test]
+fn early_bytes_and_a_closed_sending_side_are_the_same_with_an_http_2_node() {
+    let upstream = H2Upstream::start(|_| H2Reply::new(200).body("slow").after(Duration::from_millis(300)));
+    let node = upstream.address();
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{node}\" }}], http2: true }} }}]
+"
+    ));
+    for request in [get("/"), post("Content-Length: 0\r\n", ""), post("Content-Length: 2\r\n", "ab")] {
+        let mut connection = Connection::open(gateway.address()).unwrap();
+        connection.send(format!("{request}{}", get("/")).as_bytes()).unwrap();
+        connection.close_sending().unwrap();
+        for _ in 0..2 {
+            assert_eq!(connection.read("GET").unwrap().text(), "slow", "{request:?}");
+        }
+        assert!(connection.closed());
+    }
 }
 
 /// A client that has gone looks the same as one that closed its sending side.
