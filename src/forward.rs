@@ -282,7 +282,8 @@ impl ProxyHttp for Gateway {
             if session.is_http2() {
                 join_cookies(headers)?;
             }
-            if let RequestId::Own(..) = request.id {
+            // A client that names the field in `Connection` makes Pingora remove its own id.
+            if matches!(request.id, RequestId::Own(..)) || !headers.contains_key(request_id::NAME) {
                 headers.insert(request_id::NAME, request.id.value());
             }
             count_max_forwards(&session.req_header().method, headers);

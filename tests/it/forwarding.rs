@@ -417,6 +417,22 @@ fn hop_by_hop_fields_of_a_request_are_removed() {
     assert_eq!(request.header("X-Bar"), Some("2"));
 }
 
+/// `Connection` must not remove what the gateway adds, or the upstream's log has no id to find the request by.
+#[test]
+fn a_client_cannot_remove_the_fields_of_the_gateway() {
+    let request = received(&[("Connection", "X-Request-Id, X-Forwarded-Port"), ("X-Request-Id", "abc")]);
+    assert_eq!(request.header("X-Request-Id"), Some("abc"));
+    let request = received(&[("Connection", "X-Request-Id")]);
+    assert!(request.header("X-Request-Id").is_some());
+    // Pingora refuses these.
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = in_front_of(&upstream);
+    for name in ["Host", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto", "\"X-Forwarded-For\""] {
+        let response = fetch(gateway.address(), "GET", "/", &[HOST, ("Connection", name)]);
+        assert_eq!((response.status, upstream.received().len()), (400, 0), "{name}");
+    }
+}
+
 #[test]
 fn other_request_fields_are_forwarded_unchanged() {
     let fields = [
