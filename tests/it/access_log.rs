@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::certificates::Authority;
 use crate::support::client::{Connection, fetch, fetch_tls};
-use crate::support::gateway::{Gateway, Signal, free_port};
+use crate::support::gateway::{ACCESS_LOG, Gateway, Signal, free_port};
 use crate::support::h2_client::{H2Client, H2Request};
 use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Reply, Upstream};
@@ -23,7 +23,6 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const EVIL: (&str, &str) = ("Origin", "https://evil.test");
 const WANTS_PUT: (&str, &str) = ("Access-Control-Request-Method", "PUT");
-const FILE: &str = "access.log";
 const TO_FILE: &str = "{ to: access.log }";
 
 /// How long to wait for lines to be written.
@@ -69,15 +68,6 @@ fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Waits for `n` lines in the log file, which is in the directory of the configuration.
-#[track_caller]
-fn wait_for_lines(gateway: &Gateway, n: usize) -> Vec<String> {
-    let path = gateway.dir().join(FILE);
-    let found = wait_for(&format!("{n} lines"), || Some(lines(&path)).filter(|lines| lines.len() >= n));
-    assert_eq!(found.len(), n, "{found:#?}");
-    found
-}
-
 fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
@@ -85,7 +75,7 @@ fn parse(line: &str) -> Value {
 /// Waits for `n` lines and parses the newest.
 #[track_caller]
 fn newest(gateway: &Gateway, n: usize) -> Value {
-    parse(wait_for_lines(gateway, n).last().expect("a line"))
+    parse(gateway.wait_for_access_log(n).last().expect("a line"))
 }
 
 /// Asserts that these fields have these values; other fields may have any value.
@@ -128,7 +118,7 @@ fn a_line_has_the_request_its_outcome_and_the_reason() {
             "request_id": "trace-1", "generation": 1,
         })
     );
-    let all = fs::read_to_string(gateway.dir().join(FILE)).unwrap();
+    let all = fs::read_to_string(gateway.dir().join(ACCESS_LOG)).unwrap();
     assert!(!all.contains("secret"), "a query may hold secrets: {all}");
 }
 
@@ -228,7 +218,7 @@ fn tls_http2_websockets_and_aborted_requests_are_logged() {
     let mut socket = Connection::open(gateway.address()).unwrap();
     let upgrade = [HOST, ORIGIN, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "key")];
     assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
-    assert_eq!(lines(&gateway.dir().join(FILE)).len(), 2, "it has not ended");
+    assert_eq!(gateway.access_log().len(), 2, "it has not ended");
     drop(socket);
     has(&newest(&gateway, 3), &json!({ "path": "/socket", "status": 101, "reason": "allowed_exact" }));
 
@@ -269,9 +259,9 @@ fn the_text_format_has_one_short_line_per_request() {
     let gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, format: text }"));
     fetch(gateway.address(), "GET", "/a?b", &[HOST, EVIL, ("X-Request-Id", "trace-1")]);
     // A request is recorded after its response: without waiting, the lines could be in the other order.
-    wait_for_lines(&gateway, 1);
+    gateway.wait_for_access_log(1);
     fetch(gateway.address(), "GET", "/", &[("Host", "other.test")]);
-    let found = wait_for_lines(&gateway, 2);
+    let found = gateway.wait_for_access_log(2);
     let words: Vec<&str> = found[0].split_whitespace().collect();
     let [_, client, method, status, took, rest @ ..] = &words[..] else { panic!("{}", found[0]) };
     assert_eq!((*client, *method, *status), ("127.0.0.1", "GET", "200"));
@@ -315,7 +305,7 @@ fn no_client_input_breaks_a_line_or_the_terminal() {
             }
         }
         assert!(written >= 15, "{format}: only {written} requests came through");
-        for line in wait_for_lines(&gateway, written) {
+        for line in gateway.wait_for_access_log(written) {
             assert!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "{line:?}");
             if format == "json" {
                 let line = parse(&line);
@@ -341,7 +331,7 @@ fn the_manual_lists_the_fields_in_the_order_of_the_line() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     fetch(gateway.address(), "GET", "/", &[HOST]);
-    let line = wait_for_lines(&gateway, 1).remove(0);
+    let line = gateway.wait_for_access_log(1).remove(0);
     // The names in the order of the line; a map would sort them.
     let mut written: Vec<(usize, String)> = parse(&line)
         .as_object()
@@ -374,7 +364,7 @@ fn a_sample_has_its_share_of_successes_and_all_errors_and_refusals() {
     drop(connection);
     gateway.signal(Signal::Term);
     assert_eq!(gateway.exit().code(), Some(0));
-    let found = lines(&gateway.dir().join(FILE));
+    let found = gateway.access_log();
     let of = |status: u16| found.iter().filter(|line| parse(line)["status"] == status).count();
     assert_eq!((of(403), of(502)), (40, 3));
     // Six standard deviations to either side.
@@ -390,7 +380,7 @@ fn refusals_only_logs_only_refusals() {
     {
         fetch(gateway.address(), "GET", target, fields);
     }
-    let found = wait_for_lines(&gateway, 2);
+    let found = gateway.wait_for_access_log(2);
     let reasons: Vec<Value> = found.iter().map(|line| parse(line)["reason"].clone()).collect();
     assert_eq!(reasons, ["origin_not_allowed", "unknown_host"]);
 }
@@ -423,7 +413,7 @@ fn a_reload_changes_the_target_and_the_format() {
     assert_eq!(parse(&found[0])["path"], "/1");
     assert!(found[1].contains(" api.test/5 "), "{found:#?}");
     has(&parse(&found[2]), &json!({ "path": "/6", "generation": 6 }));
-    let found = wait_for_lines(&gateway, 2);
+    let found = gateway.wait_for_access_log(2);
     assert_eq!(parse(&found[0])["path"], "/2");
     assert!(found[1].contains(" api.test/3 "), "{found:#?}");
     assert_eq!(fs::read(gateway.dir().join("logs-of-others.log")).unwrap(), b"");
@@ -437,7 +427,7 @@ fn rotation_under_load_neither_loses_nor_repeats_a_line() {
     let mut gateway = Gateway::start(&text);
     let (stop, ids) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let folder = gateway.dir().to_owned();
-    let (path, rotated) = (folder.join(FILE), |n: usize| folder.join(format!("{FILE}.{n}")));
+    let (path, rotated) = (folder.join(ACCESS_LOG), |n: usize| folder.join(format!("{ACCESS_LOG}.{n}")));
     thread::scope(|scope| {
         for client in 0..3 {
             let (stop, ids, address) = (&stop, &ids, gateway.address());
@@ -532,7 +522,7 @@ fn two_processes_write_whole_lines_to_one_file() {
     });
     assert_eq!(first.exit().code(), Some(0));
     let answered = answered.into_inner();
-    assert!(wait_for_lines(&second, answered).iter().all(|line| parse(line)["status"] == 403));
+    assert!(second.wait_for_access_log(answered).iter().all(|line| parse(line)["status"] == 403));
 }
 
 // --- targets that fail
@@ -600,7 +590,7 @@ fn the_configuration_file_cannot_be_the_access_log() {
         gateway.reload_with(&written);
         gateway.wait_for_log_count("it is a file of the configuration itself", n + 1);
         fetch(gateway.address(), "GET", "/", &[HOST]);
-        wait_for_lines(&gateway, n + 1);
+        gateway.wait_for_access_log(n + 1);
         assert!(fs::read_to_string(gateway.config_path()).unwrap().ends_with("retries: 1 }\n"), "{itself}");
     }
 }
@@ -615,13 +605,12 @@ fn a_full_device_loses_lines_but_no_requests() {
     }
     gateway.wait_for_log("access log lines dropped lines=");
     wait_for("the count of lines that were lost", || {
-        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
-        metrics.text().contains("corsgate_access_log_dropped_lines_total 50\n").then_some(())
+        (gateway.metric("corsgate_access_log_dropped_lines_total") == 50).then_some(())
     });
     gateway.reload_with(&config(upstream.address(), TO_FILE));
     gateway.wait_for_log("reloaded generation=2");
     fetch(gateway.address(), "GET", "/", &[HOST]);
-    wait_for_lines(&gateway, 1);
+    gateway.wait_for_access_log(1);
     gateway.signal(Signal::Term);
     assert_eq!(gateway.exit().code(), Some(0));
     // One warning at most in ten seconds, and one at the end. Together they account for every line.

@@ -308,8 +308,6 @@ fn a_health_check_fails_after_its_timeout() {
     assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
 }
 
-/// Checks over TLS verify the certificate, checks of an HTTP/2 upstream use HTTP/2 with and without TLS, and the log
-/// names the error.
 /// Every node is checked within a second after the start. Without a limit, thousands of nodes take thousands of sockets.
 #[test]
 fn at_most_256_health_checks_run_at_a_time() {
@@ -335,6 +333,8 @@ fn at_most_256_health_checks_run_at_a_time() {
     assert!(early > 0 && early <= 256, "{early} of {} checks at a time", nodes.len());
 }
 
+/// Checks over TLS verify the certificate, checks of an HTTP/2 upstream use HTTP/2 with and without TLS, and the log
+/// names the error.
 #[test]
 fn health_checks_use_the_tls_and_http_version_of_the_upstream() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));

@@ -3,16 +3,13 @@
 //! Such an upstream ends the stream with RST_STREAM(NO_ERROR) after a complete response (RFC 9113 section 8.1).
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 
 use crate::support::client::Connection;
 use crate::support::gateway::{Gateway, free_port};
 use crate::support::h2_upstream::{H2Reply, H2Upstream};
+use crate::support::nginx;
 
 const HOST: (&str, &str) = ("Host", "api.test");
 
@@ -25,20 +22,6 @@ services:
   - {{ name: api, upstream: {{ nodes: [{{ address: \"{node}\" }}], http2: true }} }}
 "
     ))
-}
-
-/// Waits until the access log has this many lines.
-#[track_caller]
-fn assert_logged(gateway: &Gateway, requests: usize) {
-    let begin = Instant::now();
-    loop {
-        let lines = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default().lines().count();
-        if lines == requests {
-            return;
-        }
-        assert!(lines < requests && begin.elapsed() < Duration::from_secs(10), "{lines} lines of {requests}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Whether the body arrives before or after the response depends on the moment, so many requests are sent.
@@ -63,7 +46,7 @@ fn a_client_that_keeps_its_connection_loses_no_request() {
         }
     }
     assert!(reused > 0, "no connection was kept");
-    assert_logged(&gateway, REQUESTS);
+    gateway.wait_for_access_log(REQUESTS);
 }
 
 /// The rest of the body is read and discarded. Otherwise a reset of the connection could reach the client before it has
@@ -86,7 +69,7 @@ fn a_client_can_send_the_rest_of_its_body_after_an_early_response() {
         }
         assert!(connection.closed());
     }
-    assert_logged(&gateway, 10);
+    gateway.wait_for_access_log(10);
 }
 
 /// `make test` installs nginx and Node.
@@ -95,7 +78,9 @@ fn node_loses_no_request_to_nginx() {
     let port = free_port();
     let nginx_address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let gateway = gateway(nginx_address);
-    let _nginx = start_nginx(gateway.dir(), nginx_address);
+    // It responds with 401 without reading the body.
+    let server = format!("listen {nginx_address} http2; keepalive_requests 100000; location / {{ return 401 no; }}");
+    let _nginx = nginx::start(gateway.dir(), nginx_address, &server);
     fs::write(gateway.dir().join("post.js"), POST_JS).unwrap();
     let output = Command::new("node")
         .arg(gateway.dir().join("post.js"))
@@ -104,7 +89,7 @@ fn node_loses_no_request_to_nginx() {
         .expect("start node; `make test` installs it");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(printed.trim(), r#"{"401 no":10000}"#, "{}", String::from_utf8_lossy(&output.stderr));
-    assert_logged(&gateway, 10_000);
+    gateway.wait_for_access_log(10_000);
 }
 
 /// Sends POST requests one after the other, and prints how many had which result.
@@ -133,50 +118,3 @@ function post() {
   process.exit();
 })();
 "#;
-
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// nginx with one process and HTTP/2, which answers 401 without reading a body.
-fn start_nginx(dir: &Path, address: SocketAddr) -> Nginx {
-    let at = dir.display();
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("  {name}_temp_path {at}/{name};\n"))
-        .concat();
-    let config = format!(
-        "daemon off; master_process off; pid {at}/nginx.pid; error_log stderr;
-events {{}}
-http {{
-  access_log off;
-{paths}  server {{ listen {address} http2; keepalive_requests 100000; location / {{ return 401 no; }} }}
-}}
-"
-    );
-    fs::write(dir.join("nginx.conf"), config).unwrap();
-    let mut nginx = Command::new("nginx")
-        .arg("-e")
-        .arg("stderr")
-        .arg("-c")
-        .arg(dir.join("nginx.conf"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start nginx; `make test` installs it");
-    let mut stderr = BufReader::new(nginx.stderr.take().unwrap());
-    let running = Nginx(nginx);
-    for _ in 0..500 {
-        if TcpStream::connect(address).is_ok() {
-            return running;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    drop(running);
-    let mut line = String::new();
-    let _ = stderr.read_line(&mut line);
-    panic!("nginx does not accept: {line}");
-}

@@ -86,14 +86,6 @@ fn policy_of(response: &Response) -> char {
     }
 }
 
-/// The value of a metric.
-#[track_caller]
-fn metric(gateway: &Gateway, name: &str) -> u64 {
-    let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]);
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {}", metrics.text())).parse().expect("a number")
-}
-
 /// An upstream that answers `/slow` only after the test releases it.
 fn slow_upstream() -> (Upstream, mpsc::Sender<()>) {
     let (release, released) = mpsc::channel();
@@ -182,9 +174,9 @@ fn a_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
     });
     let changes = seen.as_bytes().windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(seen.len() > 300 && changes > 30, "{} responses, {changes} changes", seen.len());
-    assert_eq!(metric(&gateway, "corsgate_config_reloads_total{result=\"applied\"}"), 100);
-    assert_eq!(metric(&gateway, "corsgate_config_reloads_total{result=\"refused\"}"), 10);
-    assert_eq!(metric(&gateway, "corsgate_config_generation"), 101);
+    assert_eq!(gateway.metric("corsgate_config_reloads_total{result=\"applied\"}"), 100);
+    assert_eq!(gateway.metric("corsgate_config_reloads_total{result=\"refused\"}"), 10);
+    assert_eq!(gateway.metric("corsgate_config_generation"), 101);
     assert_eq!(policy_of(&get(&gateway)), 'A');
 }
 
@@ -195,8 +187,8 @@ fn an_invalid_file_changes_nothing_and_is_reported_as_by_check() {
     let broken = config(upstream.address(), "{ allow_origins: [\"*\", https://App.test/], allow_methods: [GE T] }");
     gateway.reload_with(&format!("{broken}unknown: 1\n"));
     gateway.wait_for_log("reload refused, keeping the running configuration:");
-    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
-    assert_eq!(metric(&gateway, "corsgate_config_generation"), 1);
+    assert_eq!(gateway.metric("corsgate_config_last_reload_refused"), 1);
+    assert_eq!(gateway.metric("corsgate_config_generation"), 1);
     assert_eq!(policy_of(&get(&gateway)), 'A');
 
     let path = gateway.config_path();
@@ -211,7 +203,7 @@ fn an_invalid_file_changes_nothing_and_is_reported_as_by_check() {
 
     gateway.reload_with(&config(upstream.address(), B));
     gateway.wait_for_log("reloaded generation=2");
-    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 0);
+    assert_eq!(gateway.metric("corsgate_config_last_reload_refused"), 0);
     assert_eq!(policy_of(&get(&gateway)), 'B');
 }
 
@@ -223,7 +215,7 @@ fn a_missing_file_changes_nothing() {
     gateway.signal(Signal::Hup);
     gateway.wait_for_log(&format!("cannot read {}", gateway.config_path().display()));
     assert_eq!(policy_of(&get(&gateway)), 'A');
-    assert_eq!(metric(&gateway, "corsgate_config_last_reload_refused"), 1);
+    assert_eq!(gateway.metric("corsgate_config_last_reload_refused"), 1);
 }
 
 /// Each renamed upstream left its kept connections until they timed out.
@@ -590,7 +582,7 @@ fn the_admin_listener_reports_liveness_readiness_and_reloads() {
     assert_eq!(admin("GET", "/nothing").status, 404);
     let counters = || {
         ["corsgate_config_reloads_total{result=\"applied\"}", "corsgate_config_reloads_total{result=\"refused\"}"]
-            .map(|name| metric(&gateway, name))
+            .map(|name| gateway.metric(name))
     };
     assert_eq!(counters(), [0, 0]);
     gateway.reload_with(&config(upstream.address(), B));

@@ -244,11 +244,7 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
 fn the_limit_of_connections_has_a_default() {
     const ADMIN: &str = "admin: { address: \"{admin}\" }";
     let (_upstream, gateway) = start_with("", "", ADMIN);
-    let limit = |gateway: &Gateway| {
-        let metrics = fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]).text().to_owned();
-        let line = metrics.lines().find_map(|line| line.strip_prefix("corsgate_connections_limit "));
-        line.and_then(|value| value.parse::<u64>().ok()).unwrap()
-    };
+    let limit = |gateway: &Gateway| gateway.metric("corsgate_connections_limit");
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
     let total: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!((64..=total / 1024).contains(&limit(&gateway)), "{}", limit(&gateway));

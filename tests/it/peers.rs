@@ -5,11 +5,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::gateway::{Gateway, free_port};
+use crate::support::nginx;
+use crate::support::process::Process;
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: &str = "Host: api.test\r\n";
@@ -22,9 +24,6 @@ struct Peer {
     address: SocketAddr,
     upstream: Upstream,
 }
-
-/// A process that ends with the test.
-struct Process(Child);
 
 /// What the upstream receives from some bytes: method, target and body of each request.
 type Forwarded = Vec<(String, String, String)>;
@@ -43,9 +42,6 @@ use Rule::{Refused, Same, Stricter};
 
 #[test]
 fn corsgate_reads_the_same_requests_as_nginx_and_haproxy() {
-    for name in ["nginx", "haproxy"] {
-        assert!(Command::new(name).arg("-v").output().is_ok(), "{name} is missing; `make test-tools` installs it");
-    }
     let folder = tempfile::tempdir().unwrap();
     let (ours, gateway) = corsgate();
     let (nginx, _nginx) = nginx(folder.path());
@@ -152,26 +148,6 @@ impl Peer {
     }
 }
 
-impl Process {
-    fn start(command: &mut Command, address: SocketAddr) -> Self {
-        let mut process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let ended = process.0.try_wait().unwrap();
-            assert!(ended.is_none() && begin.elapsed() < Duration::from_secs(10), "{command:?}: {ended:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
-        process
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn upstream() -> Upstream {
     Upstream::start(|_| Reply::new(200).body("ok"))
 }
@@ -190,23 +166,9 @@ services: [{{ name: a, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
 
 fn nginx(folder: &Path) -> (Peer, Process) {
     let (upstream, address) = (upstream(), SocketAddr::from(([127, 0, 0, 1], free_port())));
-    let file = folder.join("nginx.conf");
-    let at = folder.display();
-    // One process: it ends when it is killed.
-    let text = format!(
-        "
-daemon off; master_process off; pid {at}/pid; error_log {at}/error.log crit;
-events {{ }}
-http {{
-  access_log off;
-  client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-  server {{ listen {address}; location / {{ proxy_pass http://{}; proxy_http_version 1.1; }} }}
-}}
-",
-        upstream.address()
-    );
-    std::fs::write(&file, text).unwrap();
-    let process = Process::start(Command::new("nginx").arg("-p").arg(folder).arg("-c").arg(&file), address);
+    let server =
+        format!("listen {address}; location / {{ proxy_pass http://{}; proxy_http_version 1.1; }}", upstream.address());
+    let process = nginx::start(folder, address, &server);
     (Peer { name: "nginx", address, upstream }, process)
 }
 
@@ -227,6 +189,8 @@ listen edge
         upstream.address()
     );
     std::fs::write(&file, text).unwrap();
-    let process = Process::start(Command::new("haproxy").arg("-f").arg(&file), address);
+    let mut command = Command::new("haproxy");
+    command.arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Process::spawn_server(&mut command, address);
     (Peer { name: "haproxy", address, upstream }, process)
 }

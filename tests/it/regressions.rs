@@ -128,7 +128,7 @@ fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     assert!(!log.contains("response cut"), "{log}");
 }
 
-/// A length would let clients take the begin of the next response for a body.
+/// A length would let clients take the beginning of the next response for a body.
 #[test]
 fn an_interim_response_has_no_length() {
     let upstream = Upstream::start(|_| {
@@ -284,7 +284,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert!(gateway.stderr().matches(line).count() < 5, "{}", gateway.stderr());
 }
 
-/// The response to a refused upgrade was cut at the deadline for the begin of the upgrade.
+/// The response to a refused upgrade was cut at the deadline for the start of the upgrade.
 #[test]
 fn a_refused_upgrade_has_the_time_of_a_usual_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,5 +8,7 @@ pub mod client;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_upstream;
+pub mod nginx;
+pub mod process;
 pub mod tls_client;
 pub mod upstream;

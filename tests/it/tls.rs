@@ -709,7 +709,7 @@ fn an_incomplete_handshake_is_closed_after_header_timeout() {
     use std::io::Write as _;
     let (upstream, authority, certificate) = parts();
     let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
-    // No bytes, and the begin of a ClientHello.
+    // No bytes, and the beginning of a ClientHello.
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
         let opened = Instant::now();
         let mut stream = TcpStream::connect(gateway.address()).unwrap();

@@ -129,15 +129,14 @@ fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
     let unverified = "tls: { sni: upstream.test, verify: false }";
     let plain = answers_400_to_anything();
     let refused = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let tls = |certificate: &Certificate| showing(certificate);
     let demanding = Upstream::start_tls(own.server(Some(&stranger), &[]), |_| Reply::new(200));
     let (other, foreign, old) = (
-        tls(&authority.issue(&["other.test"])),
-        tls(&stranger.issue(&["upstream.test"])),
-        tls(&authority.issue_valid(&["upstream.test"], Valid::Past)),
+        showing(&authority.issue(&["other.test"])),
+        showing(&stranger.issue(&["upstream.test"])),
+        showing(&authority.issue_valid(&["upstream.test"], Valid::Past)),
     );
-    let (early, good) = (tls(&authority.issue_valid(&["upstream.test"], Valid::Future)), tls(&own));
-    let self_signed = tls(&authority.own());
+    let (early, good) = (showing(&authority.issue_valid(&["upstream.test"], Valid::Future)), showing(&own));
+    let self_signed = showing(&authority.own());
     let http_2 = H2Upstream::start(|_| H2Reply::new(200));
     for (what, node, settings, words) in [
         ("another name", other.address(), VERIFIED, "set `tls.sni`"),
@@ -162,7 +161,6 @@ fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
         assert_eq!(get(&gateway).status, 502, "{what}");
         gateway.wait_for_log("request failed status=502");
         let log = gateway.stderr();
-        println!("{what}: {log}");
         let failed = log.lines().find(|line| line.contains("request failed status=502")).unwrap();
         assert!(failed.contains(words), "{what}: {log}");
     }

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
-use crate::support::client::{Connection, fetch};
+use crate::support::client::Connection;
 use crate::support::gateway::Gateway;
+use crate::support::process::poll;
 use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Reply, Upstream};
 
@@ -91,33 +92,24 @@ fn long_responses_keep_no_configuration_in_memory() {
         gateway.reload_with(&config(generation));
         gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
     }
-    let metrics = || fetch(gateway.admin(), "GET", "/metrics", &[("Host", "localhost")]).text().to_owned();
-    let end = Instant::now() + Duration::from_secs(20);
-    while !metrics().contains("corsgate_config_generations_retained 0\n") {
-        assert!(Instant::now() < end, "{}", metrics());
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert!(metrics().contains("corsgate_requests_in_flight 2\n"), "{}", metrics());
+    let is_freed = || (gateway.metric("corsgate_config_generations_retained") == 0).then_some(());
+    assert!(poll(Duration::from_secs(20), is_freed).is_some(), "{}", gateway.metrics());
+    assert_eq!(gateway.metric("corsgate_requests_in_flight"), 2);
 
     // The records of both requests are complete.
     echo(&mut socket, "still there");
     drop((socket, stream));
-    let log = || std::fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
-    while log().lines().count() < 2 {
-        assert!(Instant::now() < end, "{}", log());
-        thread::sleep(Duration::from_millis(20));
-    }
+    let log = gateway.wait_for_access_log(2);
     for (path, status) in [("/socket", 101), ("/stream", 200)] {
-        let line = log().lines().find(|line| line.contains(path)).unwrap().to_owned();
+        let line = log.iter().find(|line| line.contains(path)).unwrap();
         for field in [format!("\"status\":{status},"), "\"route\":\"api\"".into(), "\"upstream\":\"api\"".into()] {
             assert!(line.contains(&field), "no {field} in {line}");
         }
         assert!(line.contains("\"generation\":1}"), "{line}");
     }
-    let counted = metrics();
     for status in ["1xx", "2xx"] {
         let labels = format!("service=\"api\",route=\"api\",method=\"GET\",status=\"{status}\"");
-        assert!(counted.contains(&format!("corsgate_requests_total{{{labels}}} 1\n")), "{labels}: {counted}");
+        assert_eq!(gateway.metric(&format!("corsgate_requests_total{{{labels}}}")), 1, "{labels}");
     }
 }
 

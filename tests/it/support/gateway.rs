@@ -8,23 +8,18 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::client::fetch;
-
-/// Timeout of the start and of the end of a process.
-const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::support::process::{PROCESS_TIMEOUT, Process, poll};
 
 /// Timeout of a line in the log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause between two polls.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Placeholders for addresses in a configuration.
 const PLACEHOLDERS: [&str; 4] = ["{listen}", "{admin}", "{listen2}", "{listen3}"];
@@ -33,6 +28,8 @@ const PLACEHOLDERS: [&str; 4] = ["{listen}", "{admin}", "{listen2}", "{listen3}"
 const CONFIG: &str = "corsgate.yaml";
 const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
+/// The name of the access log, for configurations with `access_log: { to: access.log }`.
+pub const ACCESS_LOG: &str = "access.log";
 
 /// A serving process.
 pub struct Gateway {
@@ -201,7 +198,7 @@ impl Gateway {
 
     /// The id of the process.
     pub fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.id()
     }
 
     /// The resident memory of the process in KiB. Linux only.
@@ -311,6 +308,55 @@ impl Gateway {
         let count = || self.stderr().matches(needle).count();
         let found = poll(LOG_TIMEOUT, || (count() >= n).then_some(()));
         assert!(found.is_some(), "{needle:?} is in the log {} of {n} times after {LOG_TIMEOUT:?}", count());
+    }
+
+    /// The complete lines of the file [`ACCESS_LOG`] so far; empty if the file does not exist.
+    pub fn access_log(&self) -> Vec<String> {
+        let text = fs::read(self.home.join(ACCESS_LOG)).unwrap_or_default();
+        let text = String::from_utf8(text).expect("a log of UTF-8");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until the access log has `n` lines.
+    ///
+    /// # Panics
+    ///
+    /// If there are more, or after a timeout.
+    #[track_caller]
+    pub fn wait_for_access_log(&self, n: usize) -> Vec<String> {
+        let found = poll(LOG_TIMEOUT, || Some(self.access_log()).filter(|lines| lines.len() >= n));
+        let lines = found.unwrap_or_else(|| self.access_log());
+        assert_eq!(lines.len(), n, "{lines:#?}");
+        lines
+    }
+
+    /// Waits until the access log has a line with this text.
+    ///
+    /// # Panics
+    ///
+    /// After a timeout.
+    #[track_caller]
+    pub fn wait_for_access_log_line(&self, text: &str) {
+        let found = poll(LOG_TIMEOUT, || self.access_log().iter().any(|line| line.contains(text)).then_some(()));
+        assert!(found.is_some(), "no line with {text} in\n{:#?}", self.access_log());
+    }
+
+    /// The text of `/metrics` at the address of `{admin}`.
+    pub fn metrics(&self) -> String {
+        fetch(self.admin(), "GET", "/metrics", &[("Host", "localhost")]).text().to_owned()
+    }
+
+    /// The value of a metric. `name` has the labels, as in `/metrics`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such metric.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in {metrics}"))
     }
 
     /// Waits until the process has ended.
@@ -509,43 +555,4 @@ fn corsgate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corsgate"));
     command.stdin(Stdio::null());
     command
-}
-
-/// A child process, killed and reaped on drop.
-struct Process(Child);
-
-impl Process {
-    fn spawn(command: &mut Command) -> Self {
-        Self(command.spawn().expect("start corsgate"))
-    }
-
-    /// Its exit status, if it has ended.
-    fn try_exit(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().expect("ask for the status of a child")
-    }
-
-    /// Waits for its exit status; `None` after a timeout.
-    fn exit(&mut self) -> Option<ExitStatus> {
-        poll(PROCESS_TIMEOUT, || self.try_exit())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // An error here has no consequence for the test.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Calls `probe` until it returns a result, for `limit` at most.
-fn poll<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let found = probe();
-        if found.is_some() || Instant::now() >= deadline {
-            return found;
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
 }
