@@ -13,6 +13,7 @@ mod early_response;
 mod ignored_fields;
 mod request;
 mod request_config;
+mod request_record;
 mod response;
 mod timeouts;
 mod timing;
@@ -25,39 +26,39 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, OkOrErr, Result};
+use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority, authority_and_target, change_headers, count_max_forwards, has_length_without_body,
-    join_cookies, origin_form, remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade,
-    target_for_upstream,
+    RemoteInfo, authority, change_headers, count_max_forwards, has_length_without_body, join_cookies, origin_form,
+    remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::request_config::RequestConfig;
 use self::response::{
-    end_with_header, local_reply_header, local_reply_to_error, normalize_framing, reject_response, remove_hop_by_hop,
+    end_with_header, is_bodyless, is_interim, local_reply_header, local_reply_to_error, normalize_framing,
+    reject_response, remove_hop_by_hop,
 };
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
 use crate::cors::{Edits, Headers, Reason};
-use crate::decide::Action;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
+use crate::decide::{Action, Verdict};
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
-use crate::record::{MethodClass, Recorder, RequestLine, RequestRecord, UpstreamAttempt};
-use crate::upstream::failure::explain;
-use crate::upstream::{Endpoint, RunningUpstream};
+use crate::record::{MethodClass, Recorder};
+use crate::upstream::RunningUpstream;
+use crate::upstream::failure::describe;
 
 /// The proxy application.
 pub(crate) struct Gateway {
@@ -87,15 +88,6 @@ struct DecidedRequest {
     remote: RemoteInfo,
     id: RequestId,
 }
-
-/// Failure of a request, for its record.
-struct Failure<'a> {
-    code: &'a str,
-    detail: Option<String>,
-}
-
-/// Why a request with an invalid chunked body failed, in the access log.
-const INVALID_BODY: &str = "InvalidChunk";
 
 /// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
 /// upstream could send them without end.
@@ -137,10 +129,12 @@ impl ProxyHttp for Gateway {
             // HTTP/1.0 clients must not get interim responses (RFC 9110 section 15.2).
             session.set_ignore_info_resp(true);
         }
-        let mut remote = RemoteInfo::of(session.as_downstream(), generation.snapshot.trusted_proxies());
         let authority = authority(session.req_header());
-        let (own_origin, ignored) = remote.own_origin(authority.unwrap_or_default(), &session.req_header().headers);
-        remote.scheme = own_origin.scheme;
+        let (remote, own_origin, ignored) = RemoteInfo::of(
+            session.as_downstream(),
+            authority.unwrap_or_default(),
+            generation.snapshot.trusted_proxies(),
+        );
         if let Some(field) = ignored {
             self.ignored_fields.log(remote.peer, field, Instant::now());
         }
@@ -155,17 +149,7 @@ impl ProxyHttp for Gateway {
             (own_origin.host, origin_form(session.req_header()).0)
         });
         if log::log_enabled!(log::Level::Debug) {
-            let reason = verdict.outcome.reason().map_or("-", Reason::code);
-            let outcome = match verdict.action {
-                Action::Forward(found) => format!("route={}", found.route.name),
-                Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
-                Action::AnswerOptions(_) => "options=204".to_owned(),
-                Action::Redirect(port) => format!("redirect={port}"),
-                Action::Refuse(refusal) => {
-                    format!("refused={} text={}", refusal.status().as_u16(), quoted(refusal.explanation().trim_end()))
-                }
-            };
-            log::debug!("decided reason={reason} {outcome} {}", self.request_summary(session, ctx));
+            log::debug!("decided {} {}", described(&verdict), self.request_summary(session, ctx));
         }
         let forwarded = matches!(verdict.action, Action::Forward(_));
         let route = verdict.route.map(|found| found.index);
@@ -187,8 +171,7 @@ impl ProxyHttp for Gateway {
         };
         let mut response = local_reply_header(&reply)?;
         ctx.edit(&mut response);
-        // With HTTP/2, Pingora would send the body of a response to HEAD, and the client would reset the stream.
-        let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
+        let bodyless = is_bodyless(&reply, session);
         if bodyless && end_with_header(session.as_downstream_mut(), &response)? {
             return Ok(true);
         }
@@ -356,8 +339,7 @@ impl ProxyHttp for Gateway {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
             return reject_response("the upstream switches protocols without an Upgrade request");
         }
-        // 101 is informational too, but it is a final response: after it the connection is no HTTP any more.
-        let interim = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        let interim = is_interim(response.status);
         if interim && let Some(request) = &ctx.request {
             request.edits.strip(&mut PingoraHeaders(response));
             // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
@@ -414,14 +396,11 @@ impl ProxyHttp for Gateway {
         if let Some((config, upstream)) = ctx.forwarded().filter(|_| status.is_server_error()) {
             let why = match expired {
                 Some(_) => "timeouts.total".to_owned(),
-                None => explain(e, upstream),
+                None => describe(e, upstream),
             };
             let route = config.route_name().unwrap_or("-");
             let (why, upstream, status) = (quoted(why), &upstream.settings().name, status.as_u16());
-            let is_final = |response: &ResponseHeader| {
-                !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
-            };
-            if session.response_written().is_some_and(is_final) {
+            if session.response_written().is_some_and(|response| !is_interim(response.status)) {
                 log::warn!("response cut route={route} upstream={upstream} error={why}");
             } else {
                 log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");
@@ -431,7 +410,7 @@ impl ProxyHttp for Gateway {
         let written = match local_reply_header(&reply) {
             Ok(mut response) => {
                 ctx.edit(&mut response);
-                let bodyless = reply.text.is_empty() || session.req_header().method == Method::HEAD;
+                let bodyless = is_bodyless(&reply, session);
                 let body = Bytes::from_static(if bodyless { b"" } else { reply.text.as_bytes() });
                 let session = session.as_downstream_mut();
                 match if bodyless { end_with_header(session, &response) } else { Ok(false) } {
@@ -476,14 +455,6 @@ impl ProxyHttp for Gateway {
     }
 }
 
-// === impl Failure ===
-
-impl<'a> Failure<'a> {
-    fn of(code: &'a str) -> Self {
-        Failure { code, detail: None }
-    }
-}
-
 // === impl Ctx ===
 
 impl Ctx {
@@ -499,73 +470,6 @@ impl Ctx {
         Some((&mut self.attempts, request.config.upstream()?, request.remote.client))
     }
 
-    /// Records a request whose session still exists.
-    fn record_session(&mut self, session: &Session, e: Option<&Error>) {
-        if self.timing.is_empty() {
-            return;
-        }
-        let session = session.as_downstream();
-        let (authority, target) = authority_and_target(session.req_header());
-        let line = RequestLine {
-            method: &session.req_header().method,
-            authority,
-            forwarded: self.request.as_ref().and_then(|request| request.remote.forwarded(session.req_header())),
-            path: target.split(|b| *b == b'?').next().unwrap_or_default(),
-            version: session.req_header().version,
-            headers: &session.req_header().headers,
-        };
-        let failure = e.map(|e| match expired_timeout(session) {
-            Some(Expired::Deadline) => Failure::of("timeouts.total"),
-            Some(Expired::Idle) => Failure::of("idle"),
-            None if body_is_invalid(session) => Failure::of(INVALID_BODY),
-            None => {
-                let upstream = self.forwarded().map(|(_, upstream)| upstream);
-                let upstream = upstream.filter(|_| *e.esource() == ErrorSource::Upstream);
-                Failure { code: e.etype().as_str(), detail: upstream.map(|upstream| explain(e, upstream)) }
-            }
-        });
-        let status = session.response_written().map(|response| response.status);
-        self.record(Some(line), status, session.body_bytes_sent(), failure.as_ref());
-    }
-
-    /// Records the request, once, when it has ended. `line` is None if the session is gone.
-    fn record(
-        &mut self,
-        line: Option<RequestLine<'_>>,
-        status: Option<StatusCode>,
-        sent: usize,
-        failure: Option<&Failure<'_>>,
-    ) {
-        let (Some(request), Some(finished)) = (&self.request, self.timing.finish()) else { return };
-        let upstream = self.forwarded().map(|(_, upstream)| UpstreamAttempt {
-            name: &upstream.settings().name,
-            address: self.attempts.last().map(Endpoint::address),
-            duration: finished.upstream_took,
-            attempts: finished.attempts,
-        });
-        self.recorder.record(
-            request.config.metrics(),
-            &RequestRecord {
-                generation: request.config.number(),
-                route: request.config.route_name(),
-                kind: finished.kind,
-                outcome: finished.outcome,
-                refused: finished.refused,
-                client: request.remote.client,
-                scheme: request.remote.scheme,
-                method: finished.method,
-                request: line,
-                status,
-                body_bytes: sent,
-                duration: finished.took,
-                upstream,
-                failure: failure.map(|failure| failure.code),
-                failure_detail: failure.and_then(|failure| failure.detail.as_deref()),
-                id: &request.id,
-            },
-        );
-    }
-
     /// Applies the CORS edits of the verdict. Called for every response header except interim ones.
     fn edit(&self, response: &mut ResponseHeader) {
         if let Some(request) = &self.request {
@@ -577,9 +481,24 @@ impl Ctx {
 impl Drop for Ctx {
     fn drop(&mut self) {
         // The `logging` hook is not called if the watchdog dropped the request.
-        self.record(None, None, 0, Some(&Failure::of("cut off")));
+        self.record_dropped();
         self.recorder.running.end();
     }
+}
+
+/// A verdict in the debug log.
+fn described(verdict: &Verdict<'_>) -> String {
+    let reason = verdict.outcome.reason().map_or("-", Reason::code);
+    let action = match verdict.action {
+        Action::Forward(found) => format!("route={}", found.route.name),
+        Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
+        Action::AnswerOptions(_) => "options=204".to_owned(),
+        Action::Redirect(port) => format!("redirect={port}"),
+        Action::Refuse(refusal) => {
+            format!("refused={} text={}", refusal.status().as_u16(), quoted(refusal.explanation().trim_end()))
+        }
+    };
+    format!("reason={reason} {action}")
 }
 
 /// The timeout because of which the watchdog ended the request. To Pingora this looks like a read error of the client.

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::snapshot::{self, HttpCheck};
-use crate::upstream::failure::explain;
+use crate::upstream::failure::describe;
 use crate::upstream::peer::{server_name, template};
 use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 
@@ -33,8 +33,8 @@ use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 const TICK: Duration = Duration::from_millis(100);
 /// Every node is checked once within this time, even if the interval is longer.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// Maximum number of checks at a time. More nodes than that would otherwise take as many sockets within the first second
-/// after a start. Further checks wait, and their timeout begins when they start.
+/// Maximum number of checks at a time. Without it, thousands of nodes would take thousands of sockets in the first
+/// second. Further checks wait; their timeout begins when they start.
 const MAX_CHECKS: usize = 256;
 /// Maximum number of bytes of a response body that a check reads before it closes the connection.
 const MAX_BODY: usize = 64 << 10;
@@ -160,7 +160,7 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
             Some(http) => match send_check(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
-                Err(error) => Err(explain(&error, upstream)),
+                Err(error) => Err(describe(&error, upstream)),
             },
         }
     };

@@ -31,12 +31,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::request::origin_form;
-use super::response::{fail, reject_response};
+use super::response::{fail, is_interim, reject_response};
 use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::snapshot::{Balance, HashOn};
-use crate::upstream::failure::{ADD_TLS, explain, is_write_timeout};
+use crate::upstream::failure::{ADD_TLS, describe, is_write_timeout};
 use crate::upstream::peer::template;
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
@@ -180,7 +180,7 @@ impl Attempts {
         }
         attempt.counts().connect_failures.add(1);
         let name = &upstream.settings().name;
-        let error = explain(e, upstream);
+        let error = describe(e, upstream);
         log::warn!("connect failed upstream={name} address={} error={}", attempt.address(), quoted(&error));
         attempt.set_last_error(error);
         // These are failures of the gateway, such as no free socket.
@@ -210,8 +210,7 @@ impl Attempts {
 
     /// A response header arrived. Returns false for an interim response.
     pub(super) fn on_response_header(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
-        let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-        let Some(attempt) = self.current.as_ref().filter(|_| !interim) else { return false };
+        let Some(attempt) = self.current.as_ref().filter(|_| !is_interim(status)) else { return false };
         self.response = Some(status);
         upstream.succeeded(attempt);
         true
@@ -269,7 +268,7 @@ impl Attempts {
         }
         let Some(attempt) = self.current.take_if(|_| kind != FailureKind::Other) else {
             if let Some(attempt) = self.current.as_ref().filter(|_| *e.esource() == ErrorSource::Upstream) {
-                attempt.set_last_error(explain(e, upstream));
+                attempt.set_last_error(describe(e, upstream));
             }
             return;
         };
@@ -281,7 +280,7 @@ impl Attempts {
             }
             return self.retry_stale_connection(upstream, attempt, e);
         }
-        // No node can respond before it has the whole request body: it was the client that sent nothing.
+        // Most nodes respond only to a whole request, so the client is the one that sent nothing.
         let out_of_time = deadline_passed || self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         if *e.etype() == ErrorType::ReadTimedout && !out_of_time && !session.is_body_done() {
             e.etype = ErrorType::HTTPStatus(ReplyKind::RequestTimeout.status().as_u16());
@@ -290,10 +289,10 @@ impl Attempts {
         }
         attempt.counts().no_responses.add(1);
         let name = &upstream.settings().name;
-        let error = explain(e, upstream);
+        let error = describe(e, upstream);
         log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(&error));
         attempt.set_last_error(error);
-        // No node can respond before it has the whole request body.
+        // The same for the other timeouts: they are no failure of the node.
         let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
             return;

@@ -30,30 +30,32 @@ pub(super) struct RemoteInfo {
     pub(super) client: IpAddr,
     /// Whether the peer is in `trusted_proxies`, so that its forwarding headers count.
     peer_trusted: bool,
-    /// Scheme of the connection. After the decision, the scheme of [`RemoteInfo::own_origin`].
+    /// Scheme of the URL that the client used.
     pub(super) scheme: Scheme,
 }
 
 impl RemoteInfo {
-    pub(super) fn of(session: &ServerSession, trusted: &TrustedProxies) -> Self {
+    /// Also returns the origin of the URL that the client used, and a field of the peer that is not valid. `authority` is
+    /// the result of [`authority`].
+    pub(super) fn of<'a>(
+        session: &'a ServerSession,
+        authority: &'a str,
+        trusted: &TrustedProxies,
+    ) -> (Self, OwnOrigin<'a>, Option<IgnoredField>) {
         let headers = &session.req_header().headers;
         let client = Client::of(session);
         let peer = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address());
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
         let is_identified = client.is_some_and(|client| client.is_identified());
-        if !is_identified || trusted.is_empty() || !trusted.contains(peer) {
-            return RemoteInfo { peer, client: peer, peer_trusted: false, scheme };
-        }
-        RemoteInfo { peer, client: trusted.client(peer, headers), peer_trusted: true, scheme }
+        let peer_trusted = is_identified && !trusted.is_empty() && trusted.contains(peer);
+        let client = if peer_trusted { trusted.client(peer, headers) } else { peer };
+        let remote = RemoteInfo { peer, client, peer_trusted, scheme };
+        let (own_origin, ignored) = remote.own_origin(authority, headers);
+        (RemoteInfo { scheme: own_origin.scheme, ..remote }, own_origin, ignored)
     }
 
-    /// The origin of the URL that the client used, and a field of the peer that is not valid.
-    pub(super) fn own_origin<'a>(
-        &self,
-        authority: &'a str,
-        headers: &'a HeaderMap,
-    ) -> (OwnOrigin<'a>, Option<IgnoredField>) {
+    fn own_origin<'a>(&self, authority: &'a str, headers: &'a HeaderMap) -> (OwnOrigin<'a>, Option<IgnoredField>) {
         match self.peer_trusted {
             true => trusted_proxies::own_origin(self.scheme, authority, headers),
             false => (OwnOrigin::of(self.scheme, authority), None),
@@ -100,9 +102,9 @@ pub(super) fn request_facts<'a>(
     }
 }
 
-/// Host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host; Pingora rejects an absolute target with another
-/// host. HTTP/1.0 may have them in an absolute target alone. A Host that is not UTF-8 becomes "?", because None would mean
-/// that it is missing.
+/// Host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host; Pingora rejects an absolute target with
+/// another host. HTTP/1.0 may have them in an absolute target alone. A Host that is not UTF-8 becomes "?", because None
+/// would mean that it is missing.
 pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
     if let Some(authority) = request.uri.authority() {
         return Some(authority.as_str());
@@ -154,8 +156,8 @@ pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce
     Ok(result)
 }
 
-/// Removes the fields that a service may believe although this peer cannot be trusted to send them. Returns the number of
-/// fields that were removed because of the form of their names. Also drops Pingora's map with the case of the names, so
+/// Removes the fields that a service may believe although this peer cannot be trusted to send them. Returns the number
+/// of fields that were removed because of the form of their names. Also drops Pingora's map with the case of the names, so
 /// that Pingora does not copy it with the request for the upstream.
 pub(super) fn remove_untrusted_fields(
     request: &mut RequestHeader,

@@ -1,10 +1,11 @@
 //! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header
 //! made fit for the client's connection. CORS header fields are not set here.
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::Session;
 
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
@@ -34,6 +35,17 @@ pub(super) fn end_with_header(session: &mut ServerSession, response: &ResponseHe
         ServerSession::H2(http2) => http2.write_response_header_ref(response, true).map(|()| true),
         _ => Ok(false),
     }
+}
+
+/// Whether a local reply is sent without a body. With HTTP/2, Pingora would send the body of a response to HEAD, and the
+/// client would reset the stream.
+pub(super) fn is_bodyless(reply: &LocalReply, session: &Session) -> bool {
+    reply.text.is_empty() || session.req_header().method == Method::HEAD
+}
+
+/// Whether a response comes before the final one (100, 103). 101 is final: after it the connection is no HTTP any more.
+pub(super) fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Ends the request with an error that [`local_reply_to_error`] turns into this reply. `kind` is one of [`FAILURES`].

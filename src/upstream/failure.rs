@@ -7,7 +7,7 @@ use pingora::{Error, ErrorType, ImmutStr};
 use super::RunningUpstream;
 
 /// Text of an error: its type, what to change, and the cause in the words of the system or of the TLS library.
-pub(crate) fn explain(error: &Error, upstream: &RunningUpstream) -> String {
+pub(crate) fn describe(error: &Error, upstream: &RunningUpstream) -> String {
     let kind = error.etype();
     let context = || error.context.as_ref().map(|context| context.as_str().to_owned());
     // An error of this crate. Its context is the whole text.
@@ -81,7 +81,7 @@ const BY_TEXT: [(&str, &str); 19] = [
         "tls handshake eof",
         "the node closed the connection in the TLS handshake; check that the port has TLS, and the log of the node",
     ),
-    // The begin of a TLS alert in a response that is no HTTP.
+    // The first bytes of a TLS alert, where a response should be.
     ("buf: \\x15\\x03", ADD_TLS),
 ];
 const CLIENT_CERTIFICATE: &str =
