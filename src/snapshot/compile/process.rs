@@ -78,7 +78,7 @@ impl Compiler<'_> {
 
     /// Warns about the name of a request header field that the gateway removes, so that neither it nor the upstream can
     /// use the field.
-    pub(super) fn check_kept(&mut self, name: &str, at: &At<'_>) {
+    pub(super) fn warn_if_removed(&mut self, name: &str, at: &At<'_>) {
         let drops = self.document.underscores_in_headers == UnderscoresInHeaders::Drop;
         let by = match FieldKind::of(&name.to_ascii_lowercase()) {
             FieldKind::Underscore if drops => RemovedBecause::Underscore,
@@ -304,7 +304,7 @@ impl Compiler<'_> {
         // `http::Uri` holds at most 65,534 bytes.
         size("uri", uri, 1..=63 << 10, "1B to 63KiB", "`8KiB`");
         size("headers", headers, 1..=1 << 20, "1B to 1MiB", "`64KiB`");
-        // Pingora answers 400 to more than 256 fields before any hook is called.
+        // Pingora's parser has 256 slots.
         self.in_range(*header_count as u64, 1..=256, "`100`", &at.key("header_count"));
         let most = |limit: &Option<usize>| limit.map_or(1, |limit| limit as u64);
         self.in_range(most(connections), 1..=10_000_000, "`10000`", &at.key("connections"));

@@ -105,7 +105,7 @@ impl<'d> Compiler<'d> {
             (config::Balance::Hash, Some(text)) => match parse_hash_on(text) {
                 Some(hash_on) => {
                     if let Some(name) = text.strip_prefix("header:") {
-                        self.check_kept(name, &at_hash);
+                        self.warn_if_removed(name, &at_hash);
                     }
                     return Some(Balance::Hash(hash_on));
                 }
