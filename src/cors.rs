@@ -53,7 +53,6 @@ pub(crate) use self::settings::ALIAS;
 pub use self::settings::{
     Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
 };
-pub use crate::domain::Scheme;
 
 use self::edits::{Fields, Removal, Values};
 use self::names::{AllowedMethods, RequestHeaders};

@@ -97,13 +97,8 @@ impl HostName {
         }
         let port_is_valid = match rest {
             [] => true,
-            [b':', digits @ ..] => {
-                let number = digits.iter().try_fold(0u32, |number, digit| match digit {
-                    b'0'..=b'9' => Some((number * 10 + u32::from(digit - b'0')).min(1 << 16)),
-                    _ => None,
-                });
-                number.is_some_and(|number| number < 1 << 16)
-            }
+            [b':'] => true,
+            [b':', digits @ ..] => std::str::from_utf8(digits).ok().and_then(parse_port).is_some(),
             _ => false,
         };
         (host.length > 0 && port_is_valid).then_some(host)

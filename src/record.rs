@@ -22,9 +22,8 @@ pub use self::route_metrics::MethodClass;
 pub(crate) use self::route_metrics::StatusClass;
 pub(crate) use self::route_metrics::{RouteMetricsTable, RouteSlot};
 
-use crate::cors::Scheme;
 use crate::decide::{RequestKind, RequestOutcome};
-use crate::domain::OwnOrigin;
+use crate::domain::{OwnOrigin, Scheme};
 use crate::record::request_id::RequestId;
 use crate::snapshot::Snapshot;
 

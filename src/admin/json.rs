@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Process, time};
 use crate::config::{Document, Source};
 use crate::decide::RequestKind;
+use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::Initiator;
 use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
@@ -146,10 +147,10 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     if initiator != Initiator::Fetch {
         let _ = write!(command, " --as={}", initiator.code());
     }
-    // Behind TLS of another component the gateway sees plain http; the page's URL is on https.
-    let behind_tls = origin.strip_prefix("https://").is_some_and(|own| own.eq_ignore_ascii_case(&refused.authority));
-    let scheme = if behind_tls { "https" } else { refused.scheme.as_str() };
-    let url = format!("{scheme}://{}{}", refused.authority, refused.path);
+    // If another component ends TLS, the gateway sees plain http, and the page's URL is on https.
+    let is_own_over_tls = OwnOrigin::of(Scheme::Https, &refused.authority).is(origin);
+    let scheme = if is_own_over_tls { Scheme::Https } else { refused.scheme };
+    let url = format!("{}://{}{}", scheme.as_str(), refused.authority, refused.path);
     let _ = write!(command, " {}", quoted(&url));
     Some(command).filter(|command| !command.contains(CUT))
 }

@@ -102,8 +102,8 @@ pub enum Cause {
     ResponseHeaders(Vec<String>),
     /// The preflight requests more headers than the gateway reads.
     HeaderListTooLong,
-    /// The request is the site's own over https, but the gateway sees it as plain `http:`, because another component
-    /// ends TLS and is not a trusted proxy that says so.
+    /// The request is same-origin over https, but the gateway takes it for plain http: another component ends TLS, and
+    /// is not a trusted proxy that says so.
     TlsInFront {
         /// What this leads to.
         effect: TlsEffect,
@@ -119,9 +119,9 @@ pub enum Cause {
     },
     /// The upstream redirects to a URL that browsers do not follow.
     Redirect(NetworkError),
-    /// The answer to a WebSocket has not the status 101.
+    /// The response to a WebSocket does not have the status 101.
     NotSwitched {
-        /// The status of the answer.
+        /// The status of the response.
         status: u16,
         /// The gateway redirects plain requests to https.
         by_gateway: bool,
@@ -239,7 +239,7 @@ impl Cause {
                  WebSockets"
             ),
             Cause::NotSwitched { status, by_gateway: false } => {
-                format!("a WebSocket needs an answer with the status 101, but the upstream answers with {status}")
+                format!("a WebSocket needs a response with the status 101, but the upstream responds with {status}")
             }
             Cause::HeaderListTooLong => format!(
                 "the preflight asks for more than {MAX_NAMES} headers, or for more than {MAX_NAMES_BYTES} bytes of \

@@ -1,8 +1,7 @@
 //! The listener that a URL reaches, as far as the file tells, and the scheme that the gateway sees there.
 
 use super::question::Target;
-use crate::cors::Scheme;
-use crate::domain::{HostName, split_port};
+use crate::domain::{HostName, Scheme, split_port};
 use crate::snapshot::{Listener, Snapshot};
 
 /// The listener of a URL.

@@ -7,9 +7,9 @@ use super::question::{Initiator, PageRequest, Question, QuestionSource};
 use super::simulation::{PageResult, Simulation};
 use super::site::{AddressSpace, is_same_site};
 use crate::cors::fetch_names::is_response_header;
-use crate::cors::{Headers as _, Reason, Scheme};
+use crate::cors::{Headers as _, Reason};
 use crate::decide::Action;
-use crate::domain::{is_loopback_host, split_port};
+use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
 
 /// All notes, as whole sentences.
@@ -115,14 +115,14 @@ fn note_on_address_space(question: &Question, asked: &PageRequest) -> Option<Str
     let word = space.word();
     (space < AddressSpace::of(page)).then(|| {
         format!(
-            "The URL is on a {word} address. Unless the page is too, Chromium since 142 asks the user for permission, and \
+            "The URL has a {word} address. Unless the page is too, Chromium since 142 asks the user for permission, and \
              without it blocks the request: \"Permission was denied for this request to access the `{word}` address \
              space\". `allow_private_network` does not help."
         )
     })
 }
 
-/// Cookies have rules of their own, of which CORS knows nothing.
+/// Cookies follow `SameSite`, not CORS.
 fn note_on_cookies(question: &Question, asked: &PageRequest) -> Option<String> {
     let is_asked = matches!(question.source, QuestionSource::Page) && question.credentials == Credentials::Include;
     if !is_asked || is_same_site(&question.origin(), &asked.url) {
@@ -137,7 +137,7 @@ fn note_on_cookies(question: &Question, asked: &PageRequest) -> Option<String> {
         _ => ", and none where third-party cookies are blocked",
     };
     Some(format!(
-        "Page and URL are of different sites: browsers send only cookies with `SameSite=None; Secure`{lax}{blocked}."
+        "The page and the URL belong to different sites: browsers send only cookies with `SameSite=None; Secure`{lax}{blocked}."
     ))
 }
 
@@ -149,7 +149,7 @@ fn note_on_response_headers(asked: &PageRequest, cause: Option<&Cause>) -> Optio
     let names: Vec<&str> = names.collect();
     (!names.is_empty()).then(|| {
         format!(
-            "{}: a header of responses, which does nothing in a request. Delete it from the page's request.",
+            "{}: a response header, which has no effect in a request. Delete it from the page's request.",
             names.join(", ")
         )
     })

@@ -17,8 +17,9 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::exchange::Head;
-use crate::cors::{OriginPattern, Scheme, fetch_names};
+use crate::cors::{OriginPattern, fetch_names};
 use crate::decide::RequestKind;
+use crate::domain::Scheme;
 use crate::explain::fetch::{self, Credentials};
 use crate::problem::ProblemKind;
 
@@ -131,10 +132,6 @@ impl Question {
     ///
     /// As [`Question::new`]. The URL of a WebSocket can also have the scheme `ws` or `wss`.
     pub fn of(initiator: Initiator, origin: &str, url: &str) -> Result<Self, InvalidQuestion> {
-        let status = match initiator {
-            Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
-            _ => StatusCode::OK,
-        };
         Ok(Question {
             origins: vec![page_origin(origin)?],
             requests: vec![PageRequest {
@@ -145,7 +142,7 @@ impl Question {
             initiator,
             credentials: Credentials::Omit,
             reads: Vec::new(),
-            upstream: Head::new(status),
+            upstream: Head::new(initiator.usual_status()),
             source: QuestionSource::Page,
         })
     }
@@ -336,10 +333,7 @@ impl Question {
             initiator,
             credentials: request.credentials,
             reads: Vec::new(),
-            upstream: Head::new(match initiator {
-                Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
-                _ => StatusCode::OK,
-            }),
+            upstream: Head::new(initiator.usual_status()),
             source,
         }
     }

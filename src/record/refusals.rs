@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, header};
 
 use super::RequestRecord;
-use crate::cors::Scheme;
 use crate::decide::RequestKind;
+use crate::domain::Scheme;
 use crate::terminal::printable;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -21,8 +21,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use corsgate::cors::{Reason, Scheme};
+use corsgate::cors::Reason;
 use corsgate::decide::{RefusalCode, RequestKind};
+use corsgate::domain::Scheme;
 use corsgate::explain::fetch::Credentials;
 use corsgate::explain::{
     Cause, Configuration, Initiator, Outcome, Preflight, Question, RecordedRequest, explain, json, text,
@@ -897,7 +898,7 @@ fn every_part_of_a_page_is_simulated() {
             "https://app.example",
             "--as websocket --upstream-status 400 wss://api.example/feed".into(),
             REFUSED,
-            vec!["the upstream answers with 400"],
+            vec!["the upstream responds with 400"],
         ),
         (
             &reject,
@@ -946,8 +947,8 @@ fn every_part_of_a_page_is_simulated() {
 #[test]
 fn notes_name_what_cors_does_not_decide() {
     let folder = Folder::with(&SMALL.replace("allow_headers: [X-Id]", "allow_credentials: true"));
-    let (sites, lax) = ("Page and URL are of different sites", "`SameSite=None; Secure` or `SameSite=Lax`");
-    let (space, vain) = ("to access the `", "a header of responses, which does nothing in a request");
+    let (sites, lax) = ("The page and the URL belong to different sites", "`SameSite=None; Secure` or `SameSite=Lax`");
+    let (space, vain) = ("to access the `", "a response header, which has no effect in a request");
     for (arguments, phrase, is_said) in [
         ("--origin https://app.example --credentials https://api.example", sites, true),
         ("--origin https://app.example https://api.example", sites, false),

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use corsgate::config::Document;
 use corsgate::cors::{
     CorsRequest, Danger, Decision, DisallowedOrigins, Field, OriginMatch, OriginPattern, OriginSet, Patterns, Policy,
-    PolicyAction, PreflightMatch, PreflightSettings, Reason, Scheme, Settings, TuplePattern, UpstreamHeaders,
+    PolicyAction, PreflightMatch, PreflightSettings, Reason, Settings, TuplePattern, UpstreamHeaders,
 };
-use corsgate::domain::{HostName, OwnOrigin};
+use corsgate::domain::{HostName, OwnOrigin, Scheme};
 use corsgate::notation::List;
 use corsgate::problem::{At, Problems};
 use corsgate::route::{HostPattern, PathPattern, RouteEntry, RouteMatch, Routes, is_ambiguous};

@@ -3,9 +3,9 @@
 use super::near_miss::{NearMiss, least_distance};
 use super::{Cause, InvalidOrigin, RouteConfig, TlsEffect};
 use crate::config::Document;
-use crate::cors::{self, MAX_ORIGIN, OriginPattern, Scheme};
+use crate::cors::{self, MAX_ORIGIN, OriginPattern};
 use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request};
-use crate::domain::split_port;
+use crate::domain::{OwnOrigin, Scheme, split_port};
 use crate::explain::fetch::{Credentials, NetworkError};
 use crate::explain::question::{Initiator, Question, QuestionSource};
 use crate::explain::simulation::{PageResult, Simulation, Step};
@@ -195,8 +195,7 @@ impl Diagnosis {
 /// cannot send requests to plain http, so for a recorded request this means that another component ended TLS.
 pub(in crate::explain) fn is_own_behind_tls(question: &Question, step: &Step<'_>) -> bool {
     let over_tls = step.url.scheme == Scheme::Https || !matches!(question.source, QuestionSource::Page);
-    let authority = step.url.authority.strip_suffix(":443").unwrap_or(&step.url.authority);
-    let is_own = step.origin.strip_prefix("https://").is_some_and(|own| own.eq_ignore_ascii_case(authority));
+    let is_own = OwnOrigin::of(Scheme::Https, &step.url.authority).is(&step.origin);
     step.scheme == Scheme::Http && over_tls && is_own
 }
 

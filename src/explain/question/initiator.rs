@@ -1,5 +1,7 @@
 //! The part of a page that makes a request. It decides about the request's mode, and about what the page can set.
 
+use http::StatusCode;
+
 use crate::codes::coded_enum;
 
 coded_enum! {
@@ -116,6 +118,14 @@ impl Initiator {
             Initiator::Image | Initiator::Module | Initiator::Font | Initiator::EventSource | Initiator::WebSocket => {
                 &["GET"]
             }
+        }
+    }
+
+    /// The status with which the upstream responds if all is well.
+    pub(super) fn usual_status(self) -> StatusCode {
+        match self {
+            Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
+            _ => StatusCode::OK,
         }
     }
 

@@ -416,8 +416,8 @@ mod tests {
 
     use super::*;
     use crate::cors::Reason;
-    use crate::cors::Scheme;
     use crate::decide::{RequestKind, RequestOutcome};
+    use crate::domain::Scheme;
     use crate::record::request_id::RequestId;
     use crate::record::{MethodClass, RequestLine, UpstreamAttempt};
     use crate::snapshot::{CompileEnv, Snapshot, load};
