@@ -121,13 +121,13 @@ impl AdminServer {
             return Page::text(StatusCode::FORBIDDEN, refusal);
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
-        let (queue, patience) = match view {
+        let (queue, queue_timeout) = match view {
             View::Metrics => (&self.scrapes, SCRAPE_QUEUE_TIMEOUT),
             View::Status | View::Config | View::Routes | View::Refusals | View::Refusal { .. } => {
                 (&self.pages, QUEUE_TIMEOUT)
             }
         };
-        let Ok(Ok(permit)) = timeout(patience, queue.clone().acquire_owned()).await else {
+        let Ok(Ok(permit)) = timeout(queue_timeout, queue.clone().acquire_owned()).await else {
             return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Another page is being rendered; retry.\n");
         };
         // Rendering a large configuration takes long, and `/livez` must respond meanwhile.

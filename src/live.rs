@@ -1,10 +1,10 @@
 //! The active configuration: one pointer, replaced as a whole.
 //!
-//! [`Live::start`] and [`Live::reload`] run the same steps in the same order: read, parse, compile, look up new DNS names,
-//! open the access log. Only then one atomic store publishes the result. An error in any step changes nothing.
+//! [`Live::start`] and [`Live::reload`] run the same steps in the same order: read, parse, compile, look up new DNS
+//! names, open the access log. Only then one atomic store publishes the result. An error in any step changes nothing.
 //!
-//! DNS names have an owner that outlives configurations, the [`resolver`]. A reload uses the addresses that are known,
-//! and waits for new names only, for a moment. So a resolver that does not answer does not hold up reloads.
+//! The [`resolver`] knows the addresses of DNS names, and outlives configurations. A reload waits only for names that
+//! are new, and only for [`RELOAD_DNS_TIMEOUT`], so a name server that does not respond cannot block reloads.
 
 mod acceptors;
 mod generation;
@@ -356,6 +356,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '{name}:80' }}]{more} 
         live.reload().unwrap();
         assert_eq!(nodes(&live), [SocketAddr::from(([10, 0, 0, 1], 80))]);
     }
+
     #[test]
     fn a_reload_that_panics_counts_as_refused() {
         let text = "

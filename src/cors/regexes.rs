@@ -93,7 +93,7 @@ impl Checked<'_> {
     }
 
     /// Whether no browser sends an origin that the expression matches. False if the search reached its bounds.
-    fn is_dead(&self) -> bool {
+    fn matches_no_origin(&self) -> bool {
         let Some(language) = &self.language else { return false };
         // The usual expression needs no search: its sample is an origin.
         let sample = Expression::parse(self.source).map(|expression| expression.sample()).unwrap_or_default();
@@ -105,7 +105,7 @@ impl Checked<'_> {
 
     /// A warning if no browser sends an origin that the expression matches.
     pub(crate) fn never_matches(&self) -> Option<ProblemKind> {
-        self.is_dead().then(|| ProblemKind::RegexNeverMatches { part: None, write: repaired(self.source) })
+        self.matches_no_origin().then(|| ProblemKind::RegexNeverMatches { part: None, write: repaired(self.source) })
     }
 
     /// An origin of a stranger if the expression matches every host, at least with this scheme: an expression that
@@ -223,8 +223,11 @@ impl Checked<'_> {
             return witnesses.find_map(accepted).map(|witness| ProblemKind::RegexWithoutScheme { witness });
         }
         let alternatives = expression.alternative_sources(self.source);
-        let dead = alternatives.iter().take(MOST_ALTERNATIVES).find(|part| check(part).is_ok_and(|c| c.is_dead()))?;
-        Some(ProblemKind::RegexNeverMatches { part: Some((*dead).to_owned()), write: None })
+        let useless = alternatives
+            .iter()
+            .take(MOST_ALTERNATIVES)
+            .find(|part| check(part).is_ok_and(|c| c.matches_no_origin()))?;
+        Some(ProblemKind::RegexNeverMatches { part: Some((*useless).to_owned()), write: None })
     }
 }
 
@@ -240,7 +243,7 @@ fn origin_host(origin: &str) -> Option<&str> {
 
 // --- expressions that match nothing
 
-/// The expression that a dead one probably means. None if no change revives it.
+/// The expression that is probably meant by one that matches no origin. None if no change helps.
 fn repaired(source: &str) -> Option<String> {
     let mut text = source.trim().to_owned();
     let steps: [fn(&str) -> String; 6] =
@@ -251,7 +254,7 @@ fn repaired(source: &str) -> Option<String> {
             continue;
         }
         let Ok(checked) = check(&changed) else { continue };
-        if !checked.is_dead() {
+        if !checked.matches_no_origin() {
             return Some(changed);
         }
         text = changed;

@@ -22,7 +22,7 @@ pub struct Request<'a> {
     pub authority: Option<&'a str>,
     /// All header fields.
     pub headers: &'a HeaderMap,
-    /// Whether target and body have clear ends.
+    /// Whether the ends of the target and of the body are unambiguous.
     pub framing: Framing,
     /// The client's connection.
     pub connection: ConnectionFacts<'a>,
@@ -58,17 +58,18 @@ pub(crate) enum Capacity {
     ClientLimit,
 }
 
-/// Whether all servers read the same request from its bytes.
+/// Whether every server would read the same request from these bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// No body, one Content-Length, or `Transfer-Encoding: chunked`.
     Clear,
-    /// Another length of the body. Request smuggling needs it (RFC 9112 section 11.2).
+    /// Several lengths, or another coding: servers can disagree about the end of the body, which makes request smuggling
+    /// possible (RFC 9112 section 11.2).
     Ambiguous,
     /// The target has a space or a control character (RFC 9112 section 3.2).
     RawTarget,
-    /// The target is longer than any parser of this process allows. The request has its begin only.
+    /// The target is longer than the parser allows. The request has only its first bytes.
     TargetTooLong,
-    /// The header is larger than any parser of this process allows. The request has some of its fields only.
+    /// The header is larger than the parser allows. The request has only some of its fields.
     TooManyFields,
 }

@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which retired configurations are freed.
 const FREE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Catches SIGHUP from the begin of `main`. Without a handler, the signal would kill the process.
+/// Catches SIGHUP from the start of `main`. Without a handler, the signal would kill the process.
 #[derive(Debug, Clone)]
 pub(crate) struct ReloadSignal(Arc<AtomicBool>);
 

@@ -1,10 +1,10 @@
 //! Checks the chunked coding of a request body (RFC 9112 section 7.1) on the bytes of the connection.
 //!
 //! Pingora decodes the chunks, and accepts more than the grammar: an empty size ends the body, and a line feed alone is
-//! part of an extension. A server in front that ends the line there sees other requests than Pingora does. This check
+//! part of an extension. A server in front of the gateway that ends the line there would see other requests than Pingora. This check
 //! runs before Pingora's parser. It changes no byte, and it finds the end of the body.
 
-/// The state of the check. `limits.body` and Pingora limit the sizes, and this check only has to compare lines.
+/// The state of the check. It does not limit the size of the body: `limits.body` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunks {
     state: State,
@@ -34,7 +34,7 @@ enum State {
     DataEnd,
     /// Behind the carriage return that follows the data.
     DataLf,
-    /// At the begin of a trailer field, or of the last line.
+    /// At the beginning of a trailer field, or of the last line.
     Line,
     /// In the name of a trailer field.
     Name,
@@ -51,7 +51,7 @@ enum State {
 const MAX_DIGITS: u8 = 12;
 
 impl Chunks {
-    /// At the begin of a body.
+    /// At the beginning of a body.
     pub(super) const fn new() -> Self {
         Chunks { state: State::Size, left: 0 }
     }

@@ -144,8 +144,8 @@ impl Client {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether target and body of the HTTP/1 request have clear ends. None if its fields were not read: then it is
-    /// clear, unless Pingora found a length or a coding, for which [`Client::read_framing`] must be called.
+    /// The framing of the HTTP/1 request. None if its fields were not read: then it is clear, unless Pingora has found
+    /// a length or a coding; call [`Client::read_framing`] for those.
     pub(crate) fn framing(&self) -> Option<Framing> {
         self.progress.framing()
     }

@@ -30,8 +30,9 @@ use crate::snapshot::Limits;
 /// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
 /// gets only an error.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lingering close: after an early response or an error the rest of the request is read and discarded, for at most this time and this many
-/// bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response.
+/// Lingering close: after an error or an early response, the rest of the request is read and discarded, for at most this
+/// time and this many bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose
+/// the response.
 pub(crate) const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LINGERING_CLOSE_BYTES: usize = 4 << 20;
 /// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream has 64 KiB of it, so a stream

@@ -38,6 +38,7 @@ const HEADER_MARGIN: usize = 32 * 1024;
 
 /// Bytes of the first read of a header.
 const HEADER_READ: usize = 4096;
+
 /// Limits of a header, from the snapshot that was live when the connection was accepted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeaderLimits {
@@ -155,8 +156,8 @@ pub(super) fn poll_available(
     Poll::Ready(Ok(BytesMut::from(buf.filled())))
 }
 
-/// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns how many
-/// bytes it dropped. They are dropped as they arrive: a client that drips line feeds costs no second look at them.
+/// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns the
+/// number of dropped bytes. They are dropped as they arrive, so that none is searched twice.
 fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
     let mut skipped = 0;
     loop {
