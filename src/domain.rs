@@ -1,5 +1,5 @@
 //! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
-//! among many without trying each one. And scheme, host and port of a request's own URL.
+//! among many without trying each one. [`own_origin`] is the origin of a request's own URL.
 
 mod own_origin;
 

@@ -22,28 +22,28 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`accept`] | accepts connections: connection limits, PROXY header, TLS handshake |
-//! | [`read`] | reads requests from a connection; timeouts of clients |
+//! | [`read`] | reads requests from a connection, checks their bytes before Pingora parses them; timeouts of clients |
 //! | [`route`] | finds the route of a host and a path |
 //! | [`decide`] | decides what happens to a request: forward, reply or refuse; texts of the gateway's own replies |
 //! | [`cors`] | the CORS policy engine, and the edits of response headers |
 //! | [`forward`] | Pingora's hooks: attempts, request and response headers, timeouts |
-//! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection |
+//! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection, texts of their failures |
 //! | [`record`] | access log, counters, and the last refused requests |
 //!
 //! Configuration path:
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`source`] | reads the configuration's text and the files it names, and watches them |
-//! | [`config`] | parses the text into a `Document`, and knows the line of each key |
+//! | [`source`] | reads the configuration's text and the files it names, and watches them; the root certificates of the machine |
+//! | [`config`] | parses the text into a `Document`, knows the line of each key, and the keys of other products |
 //! | [`snapshot`] | compiles a `Document` into a `Snapshot`, which is all that a request reads |
-//! | [`live`] | has the current configuration, and replaces it as a whole |
+//! | [`live`] | has the current configuration, and replaces it as a whole; looks up DNS names |
 //!
 //! Another reader of snapshots:
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`explain`] | says why a page's request gets its response, and offers the edit that changes it |
+//! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
 //!
 //! For operators:
 //!
@@ -62,8 +62,8 @@
 //! |---|---|
 //! | [`problem`] | everything that can be wrong with a configuration, and the remedy |
 //! | [`notation`] | how values are written in a configuration, and their JSON Schema |
-//! | [`domain`] | host names, and the scheme, host and port of a request's own URL |
-//! | [`trusted_proxies`] | the peers whose forwarding headers are trusted, those headers, the client's address, and the URL that the client used |
+//! | [`domain`] | host names, and the origin of a request's own URL |
+//! | [`trusted_proxies`] | whose forwarding headers are trusted; from them, the client's address and the origin of its URL |
 //! | [`tls`] | certificates and keys |
 //! | [`codes`] | enums whose variants have a code for logs and metrics |
 //! | [`counter`] | counters and histograms that threads share |
@@ -73,9 +73,9 @@
 //! # Invariants
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
-//!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These are [`config`],
-//!    [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`],
-//!    [`snapshot`], [`tls`], and parts of [`record`].
+//!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
+//!    are [`config`], [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`],
+//!    [`report`], [`route`], [`snapshot`], [`tls`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration

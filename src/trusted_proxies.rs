@@ -1,4 +1,5 @@
-//! Finds the client of a request behind trusted proxies, and writes `X-Forwarded-For` for the upstream.
+//! Requests of trusted proxies: finds the client's address, and writes `X-Forwarded-For` for the upstream. [`forwarded`]
+//! finds the URL that the client used, and [`fields`] lists the fields that only a trusted proxy may send.
 //!
 //! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
 //! end: the last address that is not a trusted proxy is the client.

@@ -1,4 +1,4 @@
-//! Scheme, host and port of a request's own URL, as the client used them.
+//! The origin of a request's own URL, as the client used it: scheme, host and port.
 
 use std::fmt;
 

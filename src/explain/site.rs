@@ -1,11 +1,11 @@
-//! Sites and address spaces: what decides about cookies and about Local Network Access.
+//! Sites, which decide about cookies, and address spaces, which decide about Local Network Access.
 
 use std::net::IpAddr;
 
 use super::question::Target;
 use crate::domain::{is_loopback_host, split_port};
 
-/// Local Network Access, "IP address space", as far as a host tells. Names are not resolved.
+/// Local Network Access, "IP address space", as far as the host shows it. Names are not resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AddressSpace {
     Loopback,

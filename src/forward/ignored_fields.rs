@@ -1,4 +1,4 @@
-//! The log of fields that a trusted proxy sends and that count as absent, because their value is not valid.
+//! Logs invalid fields of trusted proxies, which count as absent.
 //!
 //! A proxy may send such a field with every request, so there is at most one line in 10 s for each field.
 
@@ -13,8 +13,8 @@ use crate::trusted_proxies::IgnoredField;
 pub(super) struct IgnoredFieldLog([LogThrottle; IgnoredField::ALL.len()]);
 
 impl IgnoredFieldLog {
-    /// Counts an ignored field, and logs it if the field has had no line for 10 s. The value is data of a client, so the
-    /// line does not contain it.
+    /// Counts an ignored field, and logs it if the field has had no line for 10 s. The line does not contain the value,
+    /// because it may be data of a client.
     pub(super) fn log(&self, peer: IpAddr, field: IgnoredField, now: Instant) {
         let throttle = &self.0[field.index()];
         throttle.count(1);

@@ -7,8 +7,8 @@ use crate::record::RouteSlot;
 use crate::snapshot::{Limits, Route};
 use crate::upstream::RunningUpstream;
 
-/// A WebSocket or another response can last for days, and reloads may come every minute. If each of them kept its whole
-/// configuration, the memory would have no bound.
+/// The configuration of one request. A WebSocket or another response can last for days, and reloads may come every
+/// minute: if each kept its whole configuration, the memory would have no bound.
 pub(super) enum RequestConfig {
     Complete {
         generation: Arc<Generation>,

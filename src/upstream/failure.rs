@@ -1,4 +1,4 @@
-//! Texts for errors of connections to nodes: what happened, and what to change.
+//! Texts for failures of nodes: what happened, and what to change.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The part of a page that makes a request. It decides about the request's mode, and about what the page can set.
+//! The part of a page that makes a request. It determines the request mode, and what the page can set.
 
 use http::StatusCode;
 

@@ -1,0 +1,421 @@
+//! The browser of a simulation: sends the requests, follows redirects, and checks the responses (Fetch, "HTTP fetch" and
+//! "HTTP-redirect fetch").
+
+use std::ops::ControlFlow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+
+use super::{NextRequest, PageResult, Simulation, Step};
+use crate::cors::Headers as _;
+use crate::decide::{Action, ConnectionFacts, Framing, Request};
+use crate::domain::{OwnOrigin, Scheme, is_loopback_host, split_port};
+use crate::explain::Preflight;
+use crate::explain::exchange::{Exchange, Head};
+use crate::explain::fetch::{Credentials, Fetch, NetworkError, PreflightCache, PreflightReason, Stage};
+use crate::explain::listener::{self, Reached};
+use crate::explain::question::{Initiator, Mode, PageRequest, Question, QuestionSource, Target};
+use crate::explain::site::is_same_site;
+use crate::snapshot::Snapshot;
+
+/// Fetch, "HTTP-redirect fetch", step 6.
+const MAX_REDIRECTS: usize = 20;
+
+/// Placeholder for a header value that is not known: no header is safelisted with it.
+const NOT_SAFELISTED: &str = "\"";
+
+/// Fetch, "request-body-header name".
+const BODY_HEADERS: [&str; 4] = ["content-encoding", "content-language", "content-location", "content-type"];
+
+/// A browser that makes the requests of a question.
+pub(super) struct Browser<'q, 's> {
+    question: &'q Question,
+    snapshot: &'s Snapshot,
+    cache: PreflightCache,
+    simulation: Simulation<'s>,
+}
+
+/// One request on its way through redirects.
+struct Hop {
+    url: Target,
+    /// As the page writes it, or as a redirect changed it.
+    method: String,
+    headers: Vec<(String, String)>,
+    /// One entry per `Origin` field.
+    origins: Vec<Box<str>>,
+    redirects: usize,
+    /// The upstream has redirected: its assumed response was used.
+    from_upstream: bool,
+}
+
+impl Hop {
+    fn origin(&self) -> String {
+        self.origins.join(", ")
+    }
+
+    /// Whether the response is subject to the CORS check (Fetch, "main fetch"). After a redirect from a foreign origin
+    /// the origin is `null`, so it stays so.
+    fn is_cors(&self, mode: Mode) -> bool {
+        mode == Mode::Cors && !self.origins.is_empty() && self.origin() != self.url.origin()
+    }
+}
+
+impl<'q, 's> Browser<'q, 's> {
+    /// Makes the requests of the question, up to the first that fails.
+    pub(super) fn run(question: &'q Question, snapshot: &'s Snapshot) -> Simulation<'s> {
+        let mut browser = Browser {
+            question,
+            snapshot,
+            cache: PreflightCache::default(),
+            simulation: Simulation {
+                request: 0,
+                credentials: question.credentials,
+                steps: Vec::new(),
+                result: PageResult::Response,
+                preflight: Preflight::SameOrigin,
+                preflight_max_age: None,
+                readable: Vec::new(),
+            },
+        };
+        for (index, request) in question.requests.iter().enumerate() {
+            browser.simulation.request = index;
+            browser.simulation.result = browser.fetch(request);
+            if !matches!(browser.simulation.result, PageResult::Response) {
+                break;
+            }
+        }
+        browser.simulation
+    }
+
+    fn fetch(&mut self, request: &PageRequest) -> PageResult {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOT_SAFELISTED.to_owned());
+        let mut hop = Hop {
+            url: request.url.clone(),
+            method: request.method.clone(),
+            headers: request.headers.iter().map(|header| (header.name.clone(), value(&header.value))).collect(),
+            origins: self.question.origins.clone(),
+            redirects: 0,
+            from_upstream: false,
+        };
+        self.simulation.preflight_max_age = None;
+        loop {
+            if let ControlFlow::Break(result) = self.hop(&mut hop) {
+                return result;
+            }
+        }
+    }
+
+    /// Sends one request, with its preflight. Continues with the next one after a redirect.
+    fn hop(&mut self, hop: &mut Hop) -> ControlFlow<PageResult> {
+        let question = self.question;
+        let mode = question.initiator.mode();
+        let origin = hop.origin();
+        let is_cors = hop.is_cors(mode);
+        let headers = hop.headers.clone();
+        let method = hop.method.clone();
+        let fetch = Fetch { origin: &origin, method: &method, headers: &headers, credentials: question.credentials };
+        let preflight = self.preflight(hop, &fetch);
+        let cached_from = match preflight {
+            Preflight::Cached { request, .. } => Some(request),
+            _ => None,
+        };
+        let has_preflight = matches!(preflight, Preflight::Recorded | Preflight::Needed(_));
+        if hop.redirects == 0 {
+            self.simulation.preflight = preflight;
+        }
+        if has_preflight {
+            self.send_preflight(hop, &fetch)?;
+        }
+        let (verdict, response) = self.send(hop, &fetch, cached_from);
+        let status = response.status;
+        let headers = response.map();
+        if is_cors && let Err(error) = fetch.check(headers) {
+            return ControlFlow::Break(PageResult::Blocked(error));
+        }
+        if let Action::Refuse(_) = verdict {
+            return ControlFlow::Break(PageResult::Rejected);
+        }
+        if mode == Mode::WebSocket {
+            return ControlFlow::Break(match status {
+                StatusCode::SWITCHING_PROTOCOLS => PageResult::Response,
+                other => PageResult::Blocked(NetworkError::NotSwitched(other.as_u16())),
+            });
+        }
+        let is_redirect = match verdict {
+            Action::Redirect(_) => true,
+            // Fetch, "redirect status".
+            Action::Forward(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
+            Action::AnswerPreflight(_) | Action::AnswerOptions(_) | Action::Refuse(_) => false,
+        };
+        match headers.get(header::LOCATION).filter(|_| is_redirect) {
+            Some(location) => {
+                let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+                self.redirect(hop, verdict, status, &location)
+            }
+            None => ControlFlow::Break(self.read(mode, is_cors, &fetch, headers)),
+        }
+    }
+
+    fn preflight(&self, hop: &Hop, fetch: &Fetch<'_>) -> Preflight {
+        let question = self.question;
+        let mode = question.initiator.mode();
+        let recorded = matches!(question.source, QuestionSource::Preflight(_));
+        if recorded && hop.redirects == 0 && !hop.origins.is_empty() {
+            return Preflight::Recorded;
+        }
+        if mode != Mode::Cors {
+            return Preflight::Never(question.initiator);
+        }
+        if !hop.is_cors(mode) {
+            return Preflight::SameOrigin;
+        }
+        let use_preflight = question.initiator == Initiator::XhrUpload;
+        let is_unknown = |name: &str| {
+            let mut headers = question.requests[self.simulation.request].headers.iter();
+            headers.any(|header| header.name == name && header.value.is_none())
+        };
+        let reasons = fetch.preflight_reasons().into_iter().map(|reason| match reason {
+            PreflightReason::Value { name, .. } if is_unknown(&name) => PreflightReason::UnknownValue(name),
+            other => other,
+        });
+        let reasons: Vec<_> =
+            use_preflight.then_some(PreflightReason::UploadListeners).into_iter().chain(reasons).collect();
+        if reasons.is_empty() {
+            return Preflight::Safelisted;
+        }
+        match self.cache.covers(fetch, &hop.url.to_string(), use_preflight) {
+            Some(request) => Preflight::Cached { request, reasons },
+            None => Preflight::Needed(reasons),
+        }
+    }
+
+    fn send_preflight(&mut self, hop: &Hop, fetch: &Fetch<'_>) -> ControlFlow<PageResult> {
+        let requested = match &self.question.source {
+            QuestionSource::Preflight(fields) if hop.redirects == 0 => fields.clone(),
+            _ => fetch.preflight_headers().into_iter().filter(|(name, _)| *name != "Origin").collect(),
+        };
+        let mut fields = host_and_origin(hop, &hop.origins);
+        fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let step = self.step(hop, Stage::Preflight, Method::OPTIONS, fields, None);
+        let checked = fetch.check_preflight(step.exchange.response.status, step.exchange.response.map());
+        self.simulation.steps.push(step);
+        let is_cors = hop.is_cors(Mode::Cors);
+        match checked {
+            Ok(mut answer) if is_cors => {
+                self.simulation.preflight_max_age = Some(answer.max_age);
+                // CORS-preflight fetch, step 7.4.
+                if self.question.initiator == Initiator::XhrUpload && answer.methods.is_empty() {
+                    answer.methods.push(fetch.normalised_method());
+                }
+                self.cache.store(fetch, &hop.url.to_string(), &answer, self.simulation.request + 1);
+            }
+            Ok(_) => {}
+            // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
+            Err(_) if !is_cors => {}
+            Err(error) => return ControlFlow::Break(PageResult::Blocked(error)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends the request itself. Returns the gateway's action and the response.
+    fn send(&mut self, hop: &Hop, fetch: &Fetch<'_>, cached_from: Option<usize>) -> (Action<'s>, Head) {
+        let question = self.question;
+        let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
+        let mut fields = host_and_origin(hop, &self.sent_origins(hop, &method));
+        fields.extend(self.fields_of_initiator(hop));
+        let sent = hop.headers.iter().map(|(name, value)| match value.as_str() {
+            NOT_SAFELISTED => (name.clone(), "...".to_owned()),
+            _ => (name.clone(), value.clone()),
+        });
+        fields.extend(sent);
+        if question.credentials == Credentials::Include {
+            fields.push(("Cookie".into(), "...".into()));
+        }
+        let step = self.step(hop, Stage::Request, method, fields, cached_from);
+        let result = (step.exchange.verdict.action, step.exchange.response.clone());
+        self.simulation.steps.push(step);
+        result
+    }
+
+    /// The origins that the request has as `Origin` fields (Fetch, "append a request Origin header").
+    fn sent_origins(&self, hop: &Hop, method: &Method) -> Vec<Box<str>> {
+        let mode = self.question.initiator.mode();
+        let is_recorded = !matches!(self.question.source, QuestionSource::Page) && hop.redirects == 0;
+        if is_recorded || hop.is_cors(mode) || mode == Mode::WebSocket {
+            return hop.origins.clone();
+        }
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return Vec::new();
+        }
+        // The default referrer policy, strict-origin-when-cross-origin, hides the origin of a secure page.
+        let hidden = mode != Mode::Cors && hop.url.scheme == Scheme::Http;
+        let sent = |origin: &str| if hidden && origin.starts_with("https://") { "null" } else { origin }.into();
+        hop.origins.iter().map(|origin| sent(origin)).collect()
+    }
+
+    /// The fields that only some parts of a page send, as far as they matter here.
+    fn fields_of_initiator(&self, hop: &Hop) -> Vec<(String, String)> {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        match self.question.initiator {
+            Initiator::EventSource => vec![field("Accept", "text/event-stream")],
+            Initiator::WebSocket => vec![field("Connection", "Upgrade"), field("Upgrade", "websocket")],
+            // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
+            Initiator::Navigation
+                if hop.url.scheme == Scheme::Https || is_loopback_host(split_port(&hop.url.authority).0) =>
+            {
+                let origin = self.question.origin();
+                let site = match origin == hop.url.origin() {
+                    true => "same-origin",
+                    false if is_same_site(&origin, &hop.url) => "same-site",
+                    false => "cross-site",
+                };
+                vec![field("Sec-Fetch-Site", site), field("Sec-Fetch-Mode", "navigate")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Fetch, "HTTP-redirect fetch".
+    fn redirect(
+        &mut self,
+        hop: &mut Hop,
+        action: Action<'s>,
+        status: StatusCode,
+        location: &str,
+    ) -> ControlFlow<PageResult> {
+        let mode = self.question.initiator.mode();
+        let page = self.question.origin();
+        let blocked = |error| ControlFlow::Break(PageResult::Blocked(error));
+        let Some((next, has_user_part)) = hop.url.join(location) else {
+            return blocked(NetworkError::RedirectToNoUrl(location.to_owned()));
+        };
+        let by_gateway = matches!(action, Action::Redirect(_));
+        // A redirect of the gateway to the URL itself never ends.
+        if hop.redirects == MAX_REDIRECTS || (by_gateway && next == hop.url) {
+            return blocked(NetworkError::TooManyRedirects);
+        }
+        // Steps 8 and 9.
+        if mode == Mode::Cors && has_user_part && (hop.is_cors(mode) || page != next.origin()) {
+            return blocked(NetworkError::RedirectToUserPart);
+        }
+        // Step 11.
+        let method = self.simulation.last().method.clone();
+        if (matches!(status.as_u16(), 301 | 302) && method == Method::POST)
+            || (status == StatusCode::SEE_OTHER && !matches!(method, Method::GET | Method::HEAD))
+        {
+            hop.method = "GET".into();
+            hop.headers.retain(|(name, _)| !BODY_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
+        }
+        // Steps 12 and "redirect-taint": a redirect to another origin removes Authorization; if the redirecting URL was
+        // cross-origin too, the request's origin is serialised as `null`.
+        if next.origin() != hop.url.origin() {
+            hop.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+            if page != hop.url.origin() && !hop.origins.is_empty() {
+                hop.origins = vec!["null".into()];
+            }
+        }
+        let is_served = by_gateway || listener::serves(self.snapshot, &hop.url, &next);
+        hop.url = next;
+        hop.redirects += 1;
+        hop.from_upstream |= !by_gateway;
+        if is_served {
+            return ControlFlow::Continue(());
+        }
+        let origin = hop.origin();
+        let fetch = Fetch {
+            origin: &origin,
+            method: &hop.method,
+            headers: &hop.headers,
+            credentials: self.question.credentials,
+        };
+        let method = fetch.normalised_method();
+        let sent = self.sent_origins(hop, &Method::from_bytes(method.as_bytes()).unwrap_or_default());
+        ControlFlow::Break(PageResult::RedirectAway(NextRequest {
+            origin: (!sent.is_empty()).then(|| sent.join(", ")),
+            has_preflight: matches!(self.preflight(hop, &fetch), Preflight::Needed(_)),
+            url: hop.url.to_string(),
+            method,
+        }))
+    }
+
+    /// The page reads the response.
+    fn read(&mut self, mode: Mode, is_cors: bool, fetch: &Fetch<'_>, response: &HeaderMap) -> PageResult {
+        if mode != Mode::Cors {
+            return PageResult::Response;
+        }
+        let can_read = |name: &str| !is_cors || fetch.can_read(response, name);
+        let unreadable: Vec<String> = self.question.reads.iter().filter(|name| !can_read(name)).cloned().collect();
+        let mut readable: Vec<String> =
+            response.keys().map(HeaderName::to_string).filter(|name| can_read(name)).collect();
+        for name in fetch.exposed(response).into_iter().filter(|_| is_cors) {
+            if !readable.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                readable.push(name);
+            }
+        }
+        self.simulation.readable = readable;
+        match unreadable.is_empty() {
+            true => PageResult::Response,
+            false => PageResult::Unreadable(unreadable),
+        }
+    }
+
+    fn step(
+        &self,
+        hop: &Hop,
+        stage: Stage,
+        method: Method,
+        fields: Vec<(String, String)>,
+        cached_from: Option<usize>,
+    ) -> Step<'s> {
+        let (question, snapshot, url) = (self.question, self.snapshot, &hop.url);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &fields {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                // A recorded value that is not a valid field value was no valid origin, method or list of names either:
+                // `,` stands for it.
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
+                headers.append(name, value);
+            }
+        }
+        let reached = Reached::of(snapshot, url);
+        let scheme = match question.source {
+            // As the gateway saw it.
+            QuestionSource::Request | QuestionSource::Preflight(_) if hop.redirects == 0 => url.scheme,
+            _ => reached.scheme(snapshot, url),
+        };
+        let request = Request {
+            method: &method,
+            path: url.path().as_bytes(),
+            target_length: url.path_and_query.len(),
+            version: Version::HTTP_11,
+            own_origin: OwnOrigin::of(scheme, &url.authority),
+            authority: Some(&url.authority),
+            headers: &headers,
+            framing: Framing::Clear,
+            connection: ConnectionFacts { redirect: reached.redirect(), ..ConnectionFacts::default() },
+        };
+        let upstream = || match hop.from_upstream {
+            true => Head::new(StatusCode::OK),
+            false => question.upstream.clone(),
+        };
+        let exchange = Exchange::of(snapshot, &request, &url.path_and_query, upstream);
+        Step {
+            request: self.simulation.request,
+            stage,
+            cached_from,
+            url: url.clone(),
+            scheme,
+            method,
+            page_method: hop.method.clone(),
+            origin: hop.origin(),
+            fields,
+            headers,
+            exchange,
+        }
+    }
+}
+
+fn host_and_origin(hop: &Hop, origins: &[Box<str>]) -> Vec<(String, String)> {
+    let mut fields = vec![("Host".to_owned(), hop.url.authority.clone())];
+    fields.extend(origins.iter().map(|origin| ("Origin".to_owned(), origin.to_string())));
+    fields
+}
