@@ -226,8 +226,11 @@ impl Cause {
                 format!("the policy's allow_headers does not list {}", names.join(", "))
             }
             Cause::ResponseHeaders(names) => {
-                let (is, header) = if names.len() == 1 { ("is", "a header") } else { ("are", "headers") };
-                format!("the page sends {}, which {is} {header} of responses and not of requests", names.join(", "))
+                let is = match names.len() {
+                    1 => "is a response header, not a request header",
+                    _ => "are response headers, not request headers",
+                };
+                format!("the page sends {}, which {is}", names.join(", "))
             }
             Cause::Navigation { origin, .. } => format!(
                 "the request is a navigation from {origin}, such as a form. CORS does not apply to navigations, but this \
