@@ -228,8 +228,7 @@ impl ProxyHttp for Gateway {
         e.retry.decide_reuse(false);
         if let Some((attempts, upstream, client)) = ctx.attempt_parts() {
             let session = session.as_downstream_mut();
-            let deadline_passed = expired_timeout(session) == Some(Expired::Deadline);
-            attempts.on_error(upstream, session, client, &mut e, client_reused, deadline_passed);
+            attempts.on_error(upstream, session, client, &mut e, client_reused);
         }
         e
     }

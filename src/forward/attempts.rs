@@ -30,11 +30,13 @@ use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
+use super::expired_timeout;
 use super::request::origin_form;
 use super::response::{fail, is_interim, reject_response};
 use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
+use crate::read::watchdog::Expired;
 use crate::snapshot::{Balance, HashOn};
 use crate::upstream::failure::{ADD_TLS, describe, is_write_timeout};
 use crate::upstream::peer::template;
@@ -245,7 +247,6 @@ impl Attempts {
     }
 
     /// An error after the connection was made. Sets in the error whether Pingora makes another attempt.
-    /// `deadline_passed` means that the watchdog ended the attempt.
     pub(super) fn on_error(
         &mut self,
         upstream: &RunningUpstream,
@@ -253,8 +254,8 @@ impl Attempts {
         client: IpAddr,
         e: &mut Error,
         reused: bool,
-        deadline_passed: bool,
     ) {
+        let deadline_passed = expired_timeout(session) == Some(Expired::Deadline);
         let unprocessed = matches!(e.retry, RetryType::Decided(true));
         e.set_retry(false);
         let kind = match e.esource() {
