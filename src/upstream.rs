@@ -313,8 +313,8 @@ impl EndpointEntry {
     }
 }
 
-/// Hash of all settings that decide to whom a connection speaks, and how. It does not contain the name of the upstream:
-/// otherwise each reload that renames upstreams would leave connections that no request can use.
+/// Hash of all settings of a connection: protocol, TLS, server name, certificates. The name of the upstream is not
+/// included: otherwise each reload that renames upstreams would leave connections that no request can use.
 fn connection_group(spec: &snapshot::Upstream) -> u64 {
     /// Random in each process: a client certificate or authority cannot be chosen to collide with another one.
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);

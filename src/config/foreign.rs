@@ -1,7 +1,7 @@
 //! Keys of other products, and the keys that they mean here.
 //!
-//! Users come from Express, FastAPI, Flask, Django, Spring, Kong, Envoy, Traefik, nginx, APISIX and others. Their words
-//! are often too far from ours for a comparison of letters, or nearer to a wrong key.
+//! Users come from Express, FastAPI, Flask, Django, Spring, Kong, Envoy, Traefik, nginx, APISIX and others. A comparison
+//! of letters does not find the key that they mean: the words differ too much, or another key is closer.
 
 /// The words of other products for each key, in lower case and without `-` and `_`.
 const MEANT: &[(&str, &[&str])] = &[

@@ -66,8 +66,8 @@ impl CompileEnv<'static> {
     };
 }
 
-/// An error about a value with a variable, such as `${ORIGIN}`, is about the variable: no other value would be written
-/// like that. A path is the exception: `/users/${id}` means a parameter.
+/// Replaces an error about a value that contains a variable, such as `${ORIGIN}`, by an error about the variable. Not for
+/// paths: `/users/${id}` means a parameter.
 fn about_variable(problem: Problem) -> Problem {
     let description = problem.kind.describe();
     if description.severity != Severity::Error || description.code == "bad-path" {

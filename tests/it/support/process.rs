@@ -23,7 +23,8 @@ impl Process {
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| {
-            panic!("{:?} does not start: {error}; `make test-tools` installs it", command.get_program())
+            let program = command.get_program().display();
+            panic!("{program} does not start: {error}; `make test-tools` installs the programs of the tests")
         }))
     }
 
