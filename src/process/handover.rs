@@ -72,10 +72,13 @@ fn file_name(config: &Path) -> String {
 /// Whether a process waits on the socket. Does not connect, because the process would take that for the handover. An
 /// error means that it is not known, for example because /proc is not readable.
 pub(crate) fn is_waiting_at(socket: &Path) -> io::Result<bool> {
-    const TABLE: &str = "/proc/net/unix";
+    is_waiting_in("/proc/net/unix", socket)
+}
+
+fn is_waiting_in(table: &str, socket: &Path) -> io::Result<bool> {
     // Not `read_to_string`: the name of another socket need not be UTF-8.
-    let table = fs::read(TABLE).map_err(|error| io::Error::other(format!("{TABLE}: {error}")))?;
-    Ok(is_accepting(&String::from_utf8_lossy(&table), socket))
+    let text = fs::read(table).map_err(|error| io::Error::other(format!("{table}: {error}")))?;
+    Ok(is_accepting(&String::from_utf8_lossy(&text), socket))
 }
 
 /// Looks for a listening socket in the text of /proc/net/unix.
@@ -157,6 +160,13 @@ mod tests {
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
         assert!(!is_waiting_at(&path).unwrap(), "a socket file without a process");
+    }
+
+    /// Without /proc nothing is known about other processes. Neither answer would be right for SIGQUIT and `--upgrade`.
+    #[test]
+    fn a_table_of_sockets_that_cannot_be_read_is_an_error() {
+        let error = is_waiting_in("/missing/unix", Path::new("/run/upgrade.sock")).unwrap_err().to_string();
+        assert!(error.contains("/missing/unix"), "{error}");
     }
 
     /// The old and the new binary must find each other, whatever compiled them.

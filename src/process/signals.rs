@@ -86,3 +86,19 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pingora would shut down even if the sockets were not handed over.
+    #[test]
+    fn sigquit_is_ignored_if_an_upgrade_is_not_possible() {
+        let signals = Signals {
+            readiness: Readiness::default(),
+            drain_delay: Duration::ZERO,
+            upgrade: Err("the directory is not private".to_owned()),
+        };
+        assert!(!signals.can_hand_over());
+    }
+}
