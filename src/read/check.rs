@@ -37,17 +37,23 @@ const MAX_HEADER: usize = 1_048_575;
 const MAX_ALONE: usize = 3 * MAX_FIELDS;
 
 /// The fields of a refused request that the decision and the access log read.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 16] = [
     "host",
     "origin",
     "access-control-request-method",
     "access-control-request-headers",
     "access-control-request-private-network",
+    "content-type",
+    "forwarded",
+    "referer",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "user-agent",
     "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-proto",
     "x-request-id",
-    "user-agent",
-    "referer",
 ];
 /// Most fields that a refused request keeps.
 const MAX_KEPT: usize = 32;

@@ -65,8 +65,7 @@ impl FieldKind {
                 false => FieldKind::ForwardingLookalike,
             };
         }
-        // Without a branch for each byte.
-        match name.iter().fold(false, |found, b| found | (*b == b'_')) {
+        match name.contains(&b'_') {
             true => FieldKind::Underscore,
             false => FieldKind::Ordinary,
         }

@@ -584,6 +584,10 @@ fn a_header_beyond_the_limits_of_the_parser_gets_a_response_with_cors_headers() 
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{shown}");
         assert_eq!(response.header("Server"), None, "{shown}");
     }
+    // The fields that the response depends on are kept.
+    let call = post(&format!("{ORIGIN}Content-Type: application/grpc\r\nContent-Length: +5\r\n"), "hello");
+    let response = edge.send(&call).response;
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some("13")));
     // The header does not end within the bytes that are read, so its host is unknown.
     let response = edge.send(format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(200_000))).response;
     assert_eq!((response.status, response.header("Connection")), (414, Some("close")));

@@ -41,7 +41,7 @@ enum Rule {
 use Rule::{Refused, Same, Stricter};
 
 #[test]
-fn corsgate_reads_the_same_requests_as_nginx_and_haproxy() {
+fn the_same_bytes_are_the_same_requests_as_for_nginx_and_haproxy() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, gateway) = corsgate();
     let (nginx, _nginx) = nginx(folder.path());
