@@ -22,7 +22,7 @@ const LONGEST: u64 = 16 << 20;
 /// For an address that the user gave.
 const HINT: &str = "give the address that the running corsgate has as `admin.address` in its configuration";
 /// For the default address, which the user may not know.
-const HINT_WITHOUT_ADDRESS: &str = "this is the default address: if your configuration has another `admin.address`, give it with `--admin http://HOST:PORT`";
+const HINT_WITHOUT_ADDRESS: &str = "corsgate listens there only if its configuration has `admin: {}`; if it has another `admin.address`, give it with `--admin http://HOST:PORT`";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
