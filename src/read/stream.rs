@@ -26,7 +26,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::Client;
 use super::check::{Checked, Invalid, check};
@@ -38,7 +38,7 @@ use crate::decide::local_reply::{LocalReply, ReplyKind};
 
 const UNKNOWN: u8 = u8::MAX;
 
-/// How long a request goes on after its client closed its sending side.
+/// How long a request goes on after its client closed its sending side, or after the last bytes that it was sent since.
 const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// State of an HTTP/1 connection, set by [`super::connection`], the hooks and the watchdog. An HTTP/2 connection stays
@@ -56,7 +56,7 @@ pub(super) struct Progress {
 enum Stage {
     /// Reads pass.
     Open,
-    /// The same, and the next read begins a chunked body.
+    /// Reads pass. The next bytes are the start of a chunked body.
     Chunked,
     /// Pingora has a complete header and has not parsed it yet. It must not read more, and what it writes is an answer
     /// of its own.
@@ -276,6 +276,10 @@ impl ClientStream {
         if sent.is_ready() {
             if self.timer.is_some() {
                 self.timer = None;
+            }
+            // The client still receives. If it has gone, a write fails.
+            if let Some(end) = &mut self.half_closed {
+                end.as_mut().reset(Instant::now() + HALF_CLOSE_TIME);
             }
             return sent;
         }

@@ -3,8 +3,9 @@
 //!
 //! Requests are written as bytes, because ordinary clients cannot send most of them.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Connection, Response};
@@ -504,6 +505,22 @@ fn a_client_that_closes_its_sending_side_gets_its_response() {
         }
         assert!(connection.closed());
     }
+    // The response takes longer than a client that has gone is waited for.
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = Gateway::start(&one_service(node.local_addr().unwrap()));
+    let drip = thread::spawn(move || {
+        let mut stream = node.accept().unwrap().0;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").unwrap();
+        for byte in b"slow" {
+            stream.write_all(&[*byte]).unwrap();
+            thread::sleep(Duration::from_secs(2));
+        }
+    });
+    let mut connection = Connection::open(slow.address()).unwrap();
+    connection.send(get("/").as_bytes()).unwrap();
+    connection.close_sending().unwrap();
+    assert_eq!(connection.read("GET").unwrap().text(), "slow");
+    drip.join().unwrap();
     // An incomplete request has no response to wait for.
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(post("Content-Length: 3\r\n", "ab").as_bytes()).unwrap();
