@@ -128,7 +128,7 @@ pub enum Outcome {
     Allowed,
     /// The gateway rejects the request, or the browser blocks the response or a header.
     Refused,
-    /// A redirect leads to a server that this file does not know, and that server decides.
+    /// The upstream redirects to a server that is not in this file. The result depends on that server.
     Undecided,
 }
 

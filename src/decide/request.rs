@@ -16,7 +16,7 @@ pub struct Request<'a> {
     pub target_length: usize,
     /// HTTP version. From HTTP/1.1 on, a request must have a host.
     pub version: Version,
-    /// Scheme, host and port of the URL that the client used, from a trusted proxy's fields if there are any.
+    /// Scheme, host and port of the URL as the client used it. A trusted proxy's forwarding fields can set them.
     pub own_origin: OwnOrigin<'a>,
     /// Host and port as received, which select the route; None if the request has neither Host nor `:authority`.
     pub authority: Option<&'a str>,

@@ -67,7 +67,7 @@ pub(super) enum PageResult {
     RedirectAway(NextRequest),
 }
 
-/// The request that a browser sends after a redirect, to a server that the file does not know.
+/// The browser's request to the target of a redirect. The file does not serve that URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NextRequest {
     pub(crate) method: String,

@@ -58,7 +58,7 @@ impl Ctx {
         self.record(Some(line), status, session.body_bytes_sent(), failure.as_ref());
     }
 
-    /// Records a request that the watchdog dropped, unless it is recorded already.
+    /// Records a request that the watchdog has ended. Does nothing if the request is already recorded.
     pub(super) fn record_dropped(&mut self) {
         self.record(None, None, 0, Some(&Failure::of("cut off")));
     }

@@ -142,7 +142,7 @@ impl std::fmt::Debug for Resolver {
 // === impl Shared ===
 
 impl Shared {
-    /// Starts threads for the queue. They end when it is empty.
+    /// Starts lookup threads, one for each queued name, at most [`MAX_LOOKUPS`]. A thread ends when the queue is empty.
     fn start_threads(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         for _ in 0..state.queue.len().min(MAX_LOOKUPS - state.threads) {
             let shared = self.clone();

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a file: 64 MiB. A configuration with a million hosts, or with 100,000 routes, has a third of it.
+/// Maximum size of a file: 64 MiB. Configurations with a million hosts or 100,000 routes have about 20 MiB.
 const LARGEST: u64 = 64 << 20;
 
 /// Metadata of files at one point in time. None: the file does not exist, or cannot be read.

@@ -343,7 +343,7 @@ fn a_client_that_reads_nothing_costs_less_than_a_mebibyte() {
     let deaf: Vec<TcpStream> = (0..CLIENTS)
         .map(|_| {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            // The rest waits in the gateway, not in the kernel.
+            // A small receive buffer: the response fills buffers of the gateway, not of the kernel.
             socket.set_recv_buffer_size(4096).unwrap();
             socket.connect(&gateway.address().into()).unwrap();
             let mut stream = TcpStream::from(socket);

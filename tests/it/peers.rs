@@ -58,7 +58,7 @@ fn the_same_bytes_are_the_same_requests_as_for_nginx_and_haproxy() {
             Refused => ours.0.is_empty() && others.iter().any(|other| other.0.is_empty()),
             Stricter => ours.0.is_empty() && others.iter().all(|other| !other.0.is_empty()),
         };
-        // A refusal is an error of the client, which the gateway answers.
+        // If corsgate refuses the bytes, it must respond with 400 or 505.
         if !kept || (rule != Same && !ours.1.iter().all(|status| [400, 505].contains(status))) {
             let shown = peers.iter().zip(&outcomes).map(|(peer, outcome)| format!("  {}: {outcome:?}\n", peer.name));
             faults.push(format!("{:?}\n{}", &bytes[..bytes.len().min(200)], shown.collect::<String>()));

@@ -157,7 +157,7 @@ fn without_file_descriptors_the_log_says_so() {
     let mut connection = Connection::open(gateway.address()).unwrap();
     // Accepted.
     assert_eq!(connection.request("GET", "/a%2fb", &[HOST], b"").unwrap().status, 400);
-    // Descriptors below it are in use, those above stay open, and there are no new ones.
+    // With this limit the process keeps its open descriptors, but cannot open another one.
     let pid = rustix::process::Pid::from_raw(gateway.pid().cast_signed());
     let limit = rustix::process::Rlimit { current: Some(3), maximum: Some(3) };
     rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();

@@ -49,7 +49,8 @@ impl<'d> RouteConfig<'d> {
         self.policy_key(key)
     }
 
-    /// The lists of origins of the policy, its own and its origin sets, with their places.
+    /// All origin lists of the policy: `allow_origins`, and each set of `allow_origin_sets`. Each has its place in the
+    /// file.
     pub(super) fn listed_origins(&self) -> Vec<(&'d [String], KeyPath)> {
         let Some((settings, at)) = self.settings() else { return Vec::new() };
         let below =
