@@ -189,6 +189,12 @@ mod tests {
             "0\r\nX: y\n\r\n",
             "0\r\nX: y\rZ: 1\r\n\r\n",
             "0\r\n\rX",
+            // Another byte than a line feed behind a carriage return, in a body that is valid besides.
+            "2\ryab\r\n0\r\n\r\n",
+            "2;x\ryab\r\n0\r\n\r\n",
+            "2\r\nab\ry0\r\n\r\n",
+            "0\r\nX: y\ryZ: 1\r\n\r\n",
+            "0\r\n\ry",
             // A size that is no short hexadecimal number.
             "zz\r\n",
             "-2\r\nab\r\n",
