@@ -1,15 +1,16 @@
-//! Pingora's hooks: they take the facts of a request from the session, and put the verdict into effect.
+//! Serves a request: takes its facts from Pingora's session, and puts the verdict into effect.
 //!
-//! Nothing about CORS or routing is decided here. `request_filter` asks for the verdict, once for each request, and
-//! keeps it in [`Ctx`]. Every response header, from the upstream or from the gateway, gets its CORS header fields in
-//! `Ctx::edit`.
+//! Nothing about CORS or routing is decided here. [`Gateway::on_request`] asks for the verdict, once for each request, and
+//! keeps it in [`Ctx`]. Every response header gets the CORS header fields of the verdict: one of the upstream in
+//! [`Ctx::on_response`], one of the gateway in [`LocalResponse::new`].
 //!
-//! Order of the calls: `request_filter`; for each attempt `upstream_peer`, `connected_to_upstream` and
-//! `upstream_request_filter`; the filters of request body and response; at last `logging`. After `fail_to_connect` or
-//! `error_while_proxy` Pingora starts the next attempt, or calls `fail_to_proxy`.
+//! Pingora calls the [`hooks`] in this order: `request_filter`; for each attempt `upstream_peer`, `connected_to_upstream`
+//! and `upstream_request_filter`; the filters of request body and response; at last `logging`. After `fail_to_connect`
+//! or `error_while_proxy` it starts the next attempt, or calls `fail_to_proxy`.
 
 mod attempts;
 mod early_response;
+mod hooks;
 mod ignored_fields;
 mod request;
 mod request_config;
@@ -20,35 +21,31 @@ mod timing;
 mod websocket;
 
 use std::net::IpAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::modules::http::HttpModules;
-use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority, change_headers, count_max_forwards, has_length_without_body, join_cookies, origin_form,
+    RemoteInfo, authority, change_request, count_max_forwards, has_length_without_body, join_cookies, origin_form,
     remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
 };
 use self::request_config::RequestConfig;
 use self::response::{
-    end_with_header, is_bodyless, is_interim, local_reply_header, local_reply_to_error, normalize_framing,
-    reject_response, remove_hop_by_hop,
+    LocalResponse, change_response, is_interim, local_reply_to_error, normalize_framing, reject_response,
+    remove_hop_by_hop,
 };
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
-use crate::cors::{Edits, Headers, Reason};
+use crate::cors::{Edits, Reason};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::decide::{Action, Verdict};
 use crate::live::Live;
@@ -100,13 +97,9 @@ impl Gateway {
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         Gateway { live, recorder, request_ids: RequestIds::new(), ignored_fields: IgnoredFieldLog::default() }
     }
-}
 
-#[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = Ctx;
-
-    fn new_ctx(&self) -> Ctx {
+    /// The state of a request that has just arrived.
+    fn new_request(&self) -> Ctx {
         self.recorder.running.begin();
         Ctx {
             request: None,
@@ -118,10 +111,8 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Adds no module. Pingora's default adds a disabled compression module, which allocates for each request.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    /// Decides a request, and returns the response if the gateway responds itself.
+    fn on_request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<LocalResponse>> {
         let generation = self.live.current();
         timeouts::on_request_header(session.as_downstream_mut(), generation.snapshot.limits());
         strip_ignored_upgrade(session.req_header_mut());
@@ -156,108 +147,79 @@ impl ProxyHttp for Gateway {
         let underscores = generation.snapshot.underscores_in_headers();
         let edits = verdict.edits;
         let config = RequestConfig::Complete { generation, route, forwarded };
-        ctx.request = Some(DecidedRequest { config, edits, remote, id });
-        let Some(reply) = reply else {
-            let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
-            if dropped > 0
-                && let Some(client) = Client::of(session.as_downstream())
-            {
-                client.counts().dropped_fields.add(dropped as u64);
-            }
-            if let Some((config, upstream)) = ctx.forwarded() {
-                timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
-            }
-            return Ok(false);
-        };
-        let mut response = local_reply_header(&reply)?;
-        ctx.edit(&mut response);
-        let bodyless = is_bodyless(&reply, session);
-        if bodyless && end_with_header(session.as_downstream_mut(), &response)? {
-            return Ok(true);
+        let request = ctx.request.insert(DecidedRequest { config, edits, remote, id });
+        if let Some(reply) = reply {
+            return Ok(Some(LocalResponse::new(&reply, &request.edits)));
         }
-        session.write_response_header(Box::new(response), bodyless).await?;
-        if !bodyless {
-            session.write_response_body(Some(Bytes::from_static(reply.text.as_bytes())), true).await?;
+        let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
+        if dropped > 0
+            && let Some(client) = Client::of(session.as_downstream())
+        {
+            client.counts().dropped_fields.add(dropped as u64);
         }
-        Ok(true)
+        if let Some((config, upstream)) = ctx.forwarded() {
+            timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
+        }
+        Ok(None)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let (attempts, upstream, client) =
-            ctx.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
-        let peer = attempts.peer(upstream, session.as_downstream(), client)?;
-        ctx.timing.on_attempt();
-        watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
-        Ok(peer)
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        reused: bool,
-        _peer: &HttpPeer,
-        _fd: RawFd,
-        _digest: Option<&Digest>,
-        ctx: &mut Ctx,
-    ) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
+    fn on_connected(&self, reused: bool, ctx: &mut Ctx) {
         if self.recorder.counts() {
             ctx.attempts.on_connected(reused);
         }
-        Ok(())
+    }
+}
+
+// === impl Ctx ===
+
+impl Ctx {
+    /// The peer of the next attempt.
+    fn next_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
+        let (attempts, upstream, client) =
+            self.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
+        let peer = attempts.peer(upstream, session.as_downstream(), client)?;
+        self.timing.on_attempt();
+        watchdog::set_deadline(self.attempts.deadline(session.as_downstream()).map(Into::into));
+        Ok(peer)
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
-        if let Some((attempts, upstream, client)) = ctx.attempt_parts() {
-            attempts.on_connect_error(upstream, session.as_downstream(), client, &mut e);
+    fn on_connect_error(&mut self, session: &Session, e: &mut Error) {
+        if let Some((attempts, upstream, client)) = self.attempt_parts() {
+            attempts.on_connect_error(upstream, session.as_downstream(), client, e);
         }
-        e
     }
 
-    fn error_while_proxy(
-        &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        mut e: Box<Error>,
-        ctx: &mut Ctx,
-        client_reused: bool,
-    ) -> Box<Error> {
+    /// An attempt has failed after its connection was made.
+    fn on_error(&mut self, session: &mut Session, e: &mut Error, client_reused: bool) {
         // Pingora panics if the error leaves open whether to retry. `Attempts::on_error` decides.
         e.retry.decide_reuse(false);
-        if let Some((attempts, upstream, client)) = ctx.attempt_parts() {
-            let session = session.as_downstream_mut();
-            attempts.on_error(upstream, session, client, &mut e, client_reused);
+        if let Some((attempts, upstream, client)) = self.attempt_parts() {
+            attempts.on_error(upstream, session.as_downstream_mut(), client, e, client_reused);
         }
-        e
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        upstream_request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
+    /// Completes the request header of an attempt.
+    fn on_upstream_request(&mut self, session: &mut Session, upstream_request: &mut RequestHeader) -> Result<()> {
         // Called for each attempt. A retry sends the whole body again.
-        ctx.body.restart();
+        self.body.restart();
         // For an HTTP/2 node, Pingora does not call `request_body_filter` if there is no body.
-        if session.as_downstream_mut().is_body_empty() {
+        let is_body_empty = session.as_downstream_mut().is_body_empty();
+        if is_body_empty {
             timeouts::on_complete_request(session.as_downstream());
         }
-        if let Some((attempts, upstream, _)) = ctx.attempt_parts() {
+        if let Some((attempts, upstream, _)) = self.attempt_parts() {
             attempts.check_version(upstream, session.as_downstream(), upstream_request.version)?;
         }
-        let route = ctx.request.as_ref().and_then(|request| request.config.forwarded_route());
+        let route = self.request.as_ref().and_then(|request| request.config.forwarded_route());
         let prefix = route.and_then(|route| route.strip_prefix.as_deref());
         if let Some(target) = target_for_upstream(upstream_request, prefix) {
             upstream_request.set_raw_path(&target)?;
         }
-        let Some(request) = &ctx.request else { return Ok(()) };
+        let Some(request) = &self.request else { return Ok(()) };
         let needs_length = upstream_request.version != Version::HTTP_2
-            && session.as_downstream_mut().is_body_empty()
+            && is_body_empty
             && has_length_without_body(&upstream_request.method);
-        change_headers(upstream_request, |headers| {
+        change_request(upstream_request, |headers| {
             if needs_length && !headers.contains_key(header::CONTENT_LENGTH) {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -273,24 +235,19 @@ impl ProxyHttp for Gateway {
         })?
     }
 
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
+    /// A piece of the request body, on its way to the upstream.
+    fn on_request_body(&mut self, session: &Session, body: &mut Option<Bytes>, end_of_stream: bool) -> Result<()> {
         // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk, in front of
         // the real last chunk: an HTTP/1 upstream would see two requests.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        let Some(request) = &ctx.request else { return Ok(()) };
+        let Some(request) = &self.request else { return Ok(()) };
         let limits = request.config.limits();
         // The data of a WebSocket is no request body.
         if !session.was_upgraded() {
             if let Some(body) = body {
-                ctx.body.add(body.len(), limits)?;
+                self.body.add(body.len(), limits)?;
             }
             if end_of_stream {
                 timeouts::on_complete_request(session.as_downstream());
@@ -302,85 +259,77 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn upstream_response_filter(
-        &self,
-        _session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        if let Some((attempts, upstream, _)) = ctx.attempt_parts()
+    /// A response header of the upstream, before any change.
+    fn on_upstream_response(&mut self, response: &ResponseHeader) {
+        if let Some((attempts, upstream, _)) = self.attempt_parts()
             && attempts.on_response_header(upstream, response.status)
         {
-            ctx.timing.on_response_header();
+            self.timing.on_response_header();
         }
-        Ok(())
     }
 
-    fn upstream_response_body_filter(
-        &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
-        _end_of_stream: bool,
-        ctx: &mut Ctx,
-    ) -> Result<Option<Duration>> {
+    fn on_upstream_response_body(&mut self, body: Option<&mut Bytes>) {
         if let Some(body) = body
-            && let Some((attempts, upstream, _)) = ctx.attempt_parts()
+            && let Some((attempts, upstream, _)) = self.attempt_parts()
         {
             attempts.on_response_body(upstream, body);
         }
-        Ok(None)
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
-        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+    /// Makes a response header of the upstream one for the client.
+    fn on_response(&mut self, session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
+        let status = response.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
             return reject_response("the upstream switches protocols without an Upgrade request");
         }
-        let interim = is_interim(response.status);
-        if interim && let Some(request) = &ctx.request {
-            request.edits.strip(&mut PingoraHeaders(response));
-            // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
-            response.remove_header(&header::CONTENT_LENGTH);
-            response.remove_header(&header::TRANSFER_ENCODING);
-            ctx.interim_responses += 1;
-            if ctx.interim_responses > MAX_INTERIM_RESPONSES {
+        if is_interim(status) {
+            self.interim_responses += 1;
+            if self.interim_responses > MAX_INTERIM_RESPONSES {
                 return reject_response("the upstream sends more than 32 interim responses");
             }
+            return change_response(response, |response| {
+                if let Some(request) = &self.request {
+                    request.edits.strip(&mut response.headers);
+                }
+                // An interim response has no body (RFC 9110 section 8.6, RFC 9112 section 6.1).
+                response.headers.remove(header::CONTENT_LENGTH);
+                response.headers.remove(header::TRANSFER_ENCODING);
+                Ok(())
+            });
         }
-        if !interim {
+        change_response(response, |response| {
             remove_hop_by_hop(response);
             normalize_framing(response)?;
             // The version is that of the sender on this connection (RFC 9110 section 2.5), not the upstream's.
-            if response.version < Version::HTTP_11 {
-                response.set_version(Version::HTTP_11);
-            }
+            response.version = response.version.max(Version::HTTP_11);
             // HTTP/1.0 clients do not support chunks (RFC 9112 section 6.1): the end of the connection ends the body.
             if session.req_header().version < Version::HTTP_11
-                && response.headers.contains_key(header::TRANSFER_ENCODING)
+                && response.headers.remove(header::TRANSFER_ENCODING).is_some()
             {
-                response.remove_header("transfer-encoding");
                 session.set_keepalive(None);
             }
-            if let Some((config, upstream)) = ctx.forwarded() {
-                if response.status == StatusCode::SWITCHING_PROTOCOLS {
-                    timeouts::on_websocket(session.as_downstream_mut(), &upstream.settings().timeouts);
-                } else {
-                    timeouts::on_response(session.as_downstream(), config.limits());
-                    // An upgrade that the upstream refused has no deadline any more, unless `timeouts.total` is set.
-                    watchdog::set_deadline(ctx.attempts.deadline(session.as_downstream()).map(Into::into));
-                }
+            if let Some(request) = &self.request {
+                request.edits.apply(&mut response.headers);
             }
-            ctx.edit(response);
-            if let Some(request) = &mut ctx.request {
-                request.config.reduce();
+            Ok(())
+        })?;
+        if let Some((config, upstream)) = self.forwarded() {
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                timeouts::on_websocket(session.as_downstream_mut(), &upstream.settings().timeouts);
+            } else {
+                timeouts::on_response(session.as_downstream(), config.limits());
+                // An upgrade that the upstream refused has no deadline any more, unless `timeouts.total` is set.
+                watchdog::set_deadline(self.attempts.deadline(session.as_downstream()).map(Into::into));
             }
+        }
+        if let Some(request) = &mut self.request {
+            request.config.reduce();
         }
         Ok(())
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+    /// Responds to a request that has failed, if the client can still get a response.
+    async fn reply_to_failure(&mut self, session: &mut Session, e: &Error) -> FailToProxy {
         let expired = expired_timeout(session.as_downstream());
         let kind = match expired {
             Some(Expired::Deadline) => Some(ReplyKind::UpstreamTimeout),
@@ -392,7 +341,7 @@ impl ProxyHttp for Gateway {
         let failed = FailToProxy { error_code, can_reuse_downstream: false };
         let Some(kind) = kind else { return failed };
         let status = kind.status();
-        if let Some((config, upstream)) = ctx.forwarded().filter(|_| status.is_server_error()) {
+        if let Some((config, upstream)) = self.forwarded().filter(|_| status.is_server_error()) {
             let why = match expired {
                 Some(_) => "timeouts.total".to_owned(),
                 None => describe(e, upstream),
@@ -406,57 +355,14 @@ impl ProxyHttp for Gateway {
             }
         }
         let reply = LocalReply::to(&session.req_header().headers, kind);
-        let written = match local_reply_header(&reply) {
-            Ok(mut response) => {
-                ctx.edit(&mut response);
-                let bodyless = is_bodyless(&reply, session);
-                let body = Bytes::from_static(if bodyless { b"" } else { reply.text.as_bytes() });
-                let session = session.as_downstream_mut();
-                match if bodyless { end_with_header(session, &response) } else { Ok(false) } {
-                    Ok(false) => session.write_error_response(response, body).await,
-                    ended => ended.map(drop),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        let no_edits = Edits::default();
+        let edits = self.request.as_ref().map_or(&no_edits, |request| &request.edits);
+        if let Err(error) = LocalResponse::new(&reply, edits).send_error(session).await {
             log::debug!("error response not sent status={status} error={}", quoted(error));
         }
         failed
     }
 
-    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx)
-    where
-        Self::CTX: Send + Sync,
-    {
-        ctx.record_session(session, e);
-        let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
-        // Without an error the response is complete.
-        if http2 && e.is_none() {
-            early_response::finish_connection(session).await;
-        }
-    }
-
-    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is
-    /// bounded in both.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
-        true
-    }
-
-    fn suppress_proxy_warn_log(
-        &self,
-        _session: &Session,
-        _ctx: &Ctx,
-        _error: &Error,
-        _context: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-}
-
-// === impl Ctx ===
-
-impl Ctx {
     /// The configuration and the upstream of a forwarded request.
     fn forwarded(&self) -> Option<(&RequestConfig, &RunningUpstream)> {
         let config = &self.request.as_ref()?.config;
@@ -467,13 +373,6 @@ impl Ctx {
     fn attempt_parts(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
         let request = self.request.as_ref()?;
         Some((&mut self.attempts, request.config.upstream()?, request.remote.client))
-    }
-
-    /// Applies the CORS edits of the verdict. Called for every response header except interim ones.
-    fn edit(&self, response: &mut ResponseHeader) {
-        if let Some(request) = &self.request {
-            request.edits.apply(&mut PingoraHeaders(response));
-        }
     }
 }
 
@@ -508,20 +407,4 @@ fn expired_timeout(session: &ServerSession) -> Option<Expired> {
 /// Whether the request ends because its chunked body is invalid. To Pingora this looks like a read error of the client.
 fn body_is_invalid(session: &ServerSession) -> bool {
     Client::of(session).is_some_and(|client| client.body_is_invalid())
-}
-
-/// Pingora has a second map with the case of the names. Only its own methods change both.
-struct PingoraHeaders<'a>(&'a mut ResponseHeader);
-
-impl Headers for PingoraHeaders<'_> {
-    fn map(&self) -> &HeaderMap {
-        &self.0.headers
-    }
-    fn insert(&mut self, name: &'static str, value: HeaderValue) {
-        // Fails only for an invalid name; these are constants.
-        let _ = self.0.insert_header(name, value);
-    }
-    fn remove(&mut self, name: &HeaderName) {
-        self.0.remove_header(name);
-    }
 }

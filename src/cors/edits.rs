@@ -1,12 +1,14 @@
 //! Edits of response headers: the data, and the only function that applies them.
 //!
-//! [`Edits`] are made once per request and hold all that any response of that request needs. They are applied through
-//! the [`Headers`] trait, because Pingora keeps a second map with the case of header names, and only its own methods
-//! update both maps.
+//! [`Edits`] are made once per request and hold all that any response of that request needs.
 
 use std::sync::LazyLock;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Header fields for `debug_header`.
+const REASON: HeaderName = HeaderName::from_static("x-corsgate-reason");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The response headers that a policy controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +69,6 @@ struct DebugReason {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Values([Option<HeaderValue>; Field::ALL.len()]);
 
-/// The header operations that [`Edits::apply`] needs.
-pub trait Headers {
-    /// Read access to all headers.
-    fn map(&self) -> &HeaderMap;
-    /// Sets a field and replaces all existing fields of that name.
-    fn insert(&mut self, name: &'static str, value: HeaderValue);
-    /// Removes all fields of a name.
-    fn remove(&mut self, name: &HeaderName);
-}
-
 // === impl Edits ===
 
 impl Edits {
@@ -108,18 +100,18 @@ impl Edits {
     ///
     /// Afterwards no `Access-Control-*` name of [`Field`] occurs twice or with an empty value, and there is exactly one
     /// `Vary` with every name that the response depends on, or `*`.
-    pub fn apply(&self, headers: &mut impl Headers) {
+    pub fn apply(&self, headers: &mut HeaderMap) {
         self.remove_from(headers);
         for field in Field::ALL {
             if let Some(value) = &self.values.0[field as usize] {
-                headers.insert(field.name(), value.clone());
+                headers.insert(field.header_name(), value.clone());
             }
         }
         self.vary.merge_into(headers);
         if let Some(reason) = &self.debug_reason {
-            headers.insert("X-Corsgate-Reason", HeaderValue::from_static(reason.code));
+            headers.insert(REASON, HeaderValue::from_static(reason.code));
             if let Some(id) = &reason.request_id {
-                headers.insert("X-Request-Id", id.clone());
+                headers.insert(REQUEST_ID, id.clone());
             }
         }
     }
@@ -138,13 +130,13 @@ impl Edits {
 
     /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers: with a policy, removes those of the
     /// upstream.
-    pub(crate) fn strip(&self, headers: &mut impl Headers) {
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
         if self.removal != Removal::Nothing {
             remove_all_access_control(headers, |_| true);
         }
     }
 
-    fn remove_from(&self, headers: &mut impl Headers) {
+    fn remove_from(&self, headers: &mut HeaderMap) {
         let (listed, all) = match self.removal {
             Removal::Nothing => return,
             Removal::Listed(listed) => (listed, false),
@@ -153,7 +145,7 @@ impl Edits {
         // One pass over all names, because most upstreams send none of these headers. Then only the names that occur
         // are looked up.
         let (mut present, mut others) = (Fields::default(), false);
-        for name in headers.map().keys() {
+        for name in headers.keys() {
             match Field::of(name) {
                 Some(field) => present = present.with(field),
                 None => others |= is_access_control(name),
@@ -163,7 +155,7 @@ impl Edits {
             let overwritten = self.values.0[field as usize].is_some();
             if listed.has(field) || (all && field != Field::TimingAllowOrigin) {
                 if !overwritten {
-                    headers.remove(&field.header_name());
+                    headers.remove(field.header_name());
                 }
             } else if !overwritten && field != Field::TimingAllowOrigin {
                 repair_field(field, headers);
@@ -189,42 +181,34 @@ impl Values {
 
 /// Repairs an upstream's field that stays. A field that is duplicated or empty fails the browser's check, although the
 /// policy allows the origin.
-fn repair_field(field: Field, headers: &mut impl Headers) {
+fn repair_field(field: Field, headers: &mut HeaderMap) {
     let name = field.header_name();
-    let mut values = headers.map().get_all(&name).iter();
+    let mut values = headers.get_all(&name).iter();
     let (first, second) = (values.next(), values.next());
-    match (first, second) {
-        (Some(only), None) if !only.as_bytes().trim_ascii().is_empty() => {}
-        (Some(_), Some(_)) => {
-            let parts: Vec<&[u8]> = headers
-                .map()
-                .get_all(&name)
-                .iter()
-                .map(|value| value.as_bytes().trim_ascii())
-                .filter(|value| !value.is_empty())
-                .collect();
-            let merged = match field {
-                // A list-based field: several fields mean one list (RFC 9110 section 5.3).
-                Field::ExposeHeaders => HeaderValue::from_bytes(&parts.join(&b", "[..])).ok(),
-                // Not a list-based field: several fields are accepted only if their values are equal.
-                _ => parts
-                    .first()
-                    .filter(|first| parts.iter().all(|part| part == *first))
-                    .and_then(|first| HeaderValue::from_bytes(first).ok()),
-            };
-            match merged.filter(|value| !value.is_empty()) {
-                Some(value) => headers.insert(field.name(), value),
-                None => headers.remove(&name),
-            }
-        }
-        _ => headers.remove(&name),
+    if second.is_none() && first.is_some_and(|only| !only.as_bytes().trim_ascii().is_empty()) {
+        return;
     }
+    let values = headers.get_all(&name).iter().map(|value| value.as_bytes().trim_ascii());
+    let parts: Vec<&[u8]> = values.filter(|value| !value.is_empty()).collect();
+    let merged = match field {
+        // A list-based field: several fields mean one list (RFC 9110 section 5.3).
+        Field::ExposeHeaders => HeaderValue::from_bytes(&parts.join(&b", "[..])).ok(),
+        // Not a list-based field: several fields are accepted only if their values are equal.
+        _ => parts
+            .first()
+            .filter(|first| parts.iter().all(|part| part == *first))
+            .and_then(|first| HeaderValue::from_bytes(first).ok()),
+    };
+    match merged.filter(|value| !value.is_empty()) {
+        Some(value) => headers.insert(name, value),
+        None => headers.remove(name),
+    };
 }
 
-fn remove_all_access_control(headers: &mut impl Headers, which: impl Fn(&HeaderName) -> bool) {
+fn remove_all_access_control(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> =
-        headers.map().keys().filter(|name| is_access_control(name) && which(name)).cloned().collect();
-    names.iter().for_each(|name| headers.remove(name));
+        headers.keys().filter(|name| is_access_control(name) && which(name)).cloned().collect();
+    names.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 fn is_access_control(name: &HeaderName) -> bool {
@@ -245,22 +229,7 @@ impl Field {
         Field::TimingAllowOrigin,
     ];
 
-    /// The spelling on the wire.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Field::AllowOrigin => "Access-Control-Allow-Origin",
-            Field::AllowCredentials => "Access-Control-Allow-Credentials",
-            Field::AllowMethods => "Access-Control-Allow-Methods",
-            Field::AllowHeaders => "Access-Control-Allow-Headers",
-            Field::MaxAge => "Access-Control-Max-Age",
-            Field::ExposeHeaders => "Access-Control-Expose-Headers",
-            Field::AllowPrivateNetwork => "Access-Control-Allow-Private-Network",
-            Field::TimingAllowOrigin => "Timing-Allow-Origin",
-        }
-    }
-
-    fn header_name(self) -> HeaderName {
-        use http::header;
+    pub(super) const fn header_name(self) -> HeaderName {
         match self {
             Field::AllowOrigin => header::ACCESS_CONTROL_ALLOW_ORIGIN,
             Field::AllowCredentials => header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -338,11 +307,11 @@ impl Vary {
 
     /// Adds the names to the `Vary` of the response and merges all its fields into one, without duplicates. `*` already
     /// includes every name (RFC 9110 section 12.5.5).
-    fn merge_into(self, headers: &mut impl Headers) {
+    fn merge_into(self, headers: &mut HeaderMap) {
         if self == Vary::default() {
             return;
         }
-        let mut fields = headers.map().get_all(http::header::VARY).iter();
+        let mut fields = headers.get_all(header::VARY).iter();
         let prepared = match (fields.next(), fields.next()) {
             (None, _) => Some(&PREPARED[self.0 as usize].alone),
             // The most frequent `Vary` of upstreams: no list has to be parsed.
@@ -353,17 +322,17 @@ impl Vary {
         };
         let merged = match prepared {
             Some(value) => value.clone(),
-            None => match self.merged(headers.map()) {
+            None => match self.merged(headers) {
                 Some(value) => value,
                 None => return,
             },
         };
-        headers.insert("Vary", merged);
+        headers.insert(header::VARY, merged);
     }
 
     /// None if the existing field needs no change.
     fn merged(self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let fields = headers.get_all(http::header::VARY);
+        let fields = headers.get_all(header::VARY);
         let there: Vec<&[u8]> = fields.iter().flat_map(elements).collect();
         if there.contains(&&b"*"[..]) {
             return None;
@@ -419,17 +388,3 @@ static PREPARED: LazyLock<Vec<PreparedVary>> = LazyLock::new(|| {
         })
         .collect()
 });
-
-impl Headers for HeaderMap {
-    fn map(&self) -> &HeaderMap {
-        self
-    }
-    fn insert(&mut self, name: &'static str, value: HeaderValue) {
-        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            HeaderMap::insert(self, name, value);
-        }
-    }
-    fn remove(&mut self, name: &HeaderName) {
-        HeaderMap::remove(self, name);
-    }
-}

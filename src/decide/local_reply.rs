@@ -4,10 +4,13 @@
 //! there. No CORS header field is set here. A reply to a request gets them as every other response does, from the
 //! `Edits` of the request's verdict.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Action, Refusal};
 use crate::cors::Reason;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why the gateway replies itself, apart from preflights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub(crate) struct LocalReply {
     /// The body: one line, or empty.
     pub(crate) text: &'static str,
     /// A header field that only some replies have.
-    extra_field: Option<(&'static str, HeaderValue)>,
+    extra_field: Option<(HeaderName, HeaderValue)>,
     /// For a gRPC call.
     grpc: Option<GrpcError>,
 }
@@ -167,12 +170,12 @@ impl GrpcError {
 impl LocalReply {
     pub(crate) fn new(kind: ReplyKind<'_>) -> Self {
         let extra_field = match kind {
-            ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some(("Allow", allow.clone())),
+            ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some((header::ALLOW, allow.clone())),
             // A 405 needs it (RFC 9110 section 15.5.6). Empty: no method of such a target is allowed.
-            ReplyKind::ConnectRefused => Some(("Allow", HeaderValue::from_static(""))),
+            ReplyKind::ConnectRefused => Some((header::ALLOW, HeaderValue::from_static(""))),
             // When a connection will be free is unknown. One second keeps clients from retrying at once.
             ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit) => {
-                Some(("Retry-After", HeaderValue::from_static("1")))
+                Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => None,
         };
@@ -200,7 +203,7 @@ impl LocalReply {
             Action::Forward(_) => None,
             Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None, grpc: None }),
             Action::AnswerOptions(allow) => {
-                let extra_field = Some(("Allow", allow.clone()));
+                let extra_field = Some((header::ALLOW, allow.clone()));
                 Some(LocalReply { status: StatusCode::NO_CONTENT, text: "", extra_field, grpc: None })
             }
             Action::Redirect(port) => {
@@ -215,29 +218,29 @@ impl LocalReply {
     pub(crate) fn http1(&self) -> Vec<u8> {
         let mut response = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
         for (name, value) in self.fields() {
-            response.extend([name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
         response.extend([b"Connection: close\r\n\r\n", self.text.as_bytes()].concat());
         response
     }
 
     /// The header fields, in the order in which they are sent.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let content_type = match self.grpc {
             Some(error) => Some(error.content_type),
             None => (!self.text.is_empty()).then_some("text/plain; charset=utf-8"),
         };
         let content = content_type.map(|content_type| {
             [
-                ("Content-Type", HeaderValue::from_static(content_type)),
-                ("Cache-Control", HeaderValue::from_static("no-store")),
+                (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ]
         });
         // No text has a character that gRPC encodes in a message: not printable ASCII, or `%`.
         let grpc = self.grpc.map(|error| {
             [
-                ("grpc-status", HeaderValue::from_static(error.status)),
-                ("grpc-message", HeaderValue::from_static(error.message)),
+                (GRPC_STATUS, HeaderValue::from_static(error.status)),
+                (GRPC_MESSAGE, HeaderValue::from_static(error.message)),
             ]
         });
         // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
@@ -246,7 +249,7 @@ impl LocalReply {
             0 => HeaderValue::from_static("0"),
             length => HeaderValue::from(length),
         };
-        let length = (self.status != StatusCode::NO_CONTENT).then_some(("Content-Length", length));
+        let length = (self.status != StatusCode::NO_CONTENT).then_some((header::CONTENT_LENGTH, length));
         content.into_iter().flatten().chain(length).chain(grpc.into_iter().flatten()).chain(self.extra_field.clone())
     }
 
@@ -261,7 +264,7 @@ impl LocalReply {
         });
         match location {
             Some(location) => {
-                LocalReply { extra_field: Some(("Location", location)), ..Self::new(ReplyKind::UseHttps) }
+                LocalReply { extra_field: Some((header::LOCATION, location)), ..Self::new(ReplyKind::UseHttps) }
             }
             None => Self::new(ReplyKind::Refused(Refusal::BadHost)),
         }
@@ -305,10 +308,10 @@ mod tests {
                 let value =
                     |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap());
                 assert_eq!((reply.status, reply.text), (StatusCode::OK, ""));
-                assert_eq!(value("Content-Type"), Some(sent), "{requested}");
+                assert_eq!(value("content-type"), Some(sent), "{requested}");
                 assert_eq!(value("grpc-status"), Some(status), "{kind:?}");
                 assert_eq!(value("grpc-message"), Some(kind.text().trim_end()));
-                assert_eq!(value("Content-Length"), Some("0"));
+                assert_eq!(value("content-length"), Some("0"));
             }
             for other in ["application/grpcx", "application/grpc-webx", "application/grp", "text/application/grpc", ""]
             {
@@ -323,7 +326,7 @@ mod tests {
     fn a_redirect_needs_a_host() {
         let location = |host: &'static str, target: &'static [u8]| {
             let reply = LocalReply::for_action(Action::Redirect(8443), &HeaderMap::new(), || (host, target)).unwrap();
-            let location = reply.fields().find(|(name, _)| *name == "Location");
+            let location = reply.fields().find(|(name, _)| *name == header::LOCATION);
             (reply.status.as_u16(), location.map(|(_, value)| value.to_str().unwrap().to_owned()))
         };
         assert_eq!(location("a.test", b"/x?y"), (308, Some("https://a.test:8443/x?y".into())));

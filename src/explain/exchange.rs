@@ -5,7 +5,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::cors::Headers;
 use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
 use crate::snapshot::Snapshot;
@@ -22,14 +21,13 @@ pub struct Exchange<'s> {
     pub response: Head,
 }
 
-/// The head of a response: its status, and its fields in the order and spelling of the wire.
+/// The head of a response.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     /// The status of the response.
     pub status: StatusCode,
-    map: HeaderMap,
-    /// The names as written. Each change goes to both maps, so that both have the same order.
-    names: HeaderMap<String>,
+    /// The fields, in the order in which they are sent.
+    pub headers: HeaderMap,
 }
 
 impl<'s> Exchange<'s> {
@@ -48,7 +46,7 @@ impl<'s> Exchange<'s> {
             Some(reply) => Head::from(&reply),
             None => upstream(),
         };
-        verdict.edits.apply(&mut response);
+        verdict.edits.apply(&mut response.headers);
         Exchange { verdict, response }
     }
 }
@@ -63,38 +61,29 @@ impl Head {
 
     /// Adds a field after the others. An invalid name is ignored.
     pub fn append(&mut self, name: &str, value: HeaderValue) {
-        if let Ok(key) = HeaderName::from_bytes(name.as_bytes()) {
-            self.map.append(key.clone(), value);
-            self.names.append(key, name.to_owned());
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            self.headers.append(name, value);
         }
     }
 
-    /// The fields, in their order.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.names.values().map(String::as_str).zip(self.map.values())
+    /// The fields in their order, with the names as people write them: `Content-Type`.
+    pub fn fields(&self) -> impl Iterator<Item = (String, &HeaderValue)> {
+        self.headers.iter().map(|(name, value)| (spelled(name), value))
     }
 }
 
 impl From<&LocalReply> for Head {
     fn from(reply: &LocalReply) -> Self {
-        let mut head = Head::new(reply.status);
-        reply.fields().for_each(|(name, value)| head.append(name, value));
-        head
+        Head { status: reply.status, headers: reply.fields().collect() }
     }
 }
 
-impl Headers for Head {
-    fn map(&self) -> &HeaderMap {
-        &self.map
-    }
-    fn insert(&mut self, name: &'static str, value: HeaderValue) {
-        if let Ok(key) = HeaderName::from_bytes(name.as_bytes()) {
-            self.map.insert(key.clone(), value);
-            self.names.insert(key, name.to_owned());
-        }
-    }
-    fn remove(&mut self, name: &HeaderName) {
-        self.map.remove(name);
-        self.names.remove(name);
-    }
+/// The name with a capital at the beginning and after each hyphen.
+fn spelled(name: &HeaderName) -> String {
+    let mut after_hyphen = true;
+    let capital = |c: char| {
+        let first = std::mem::replace(&mut after_hyphen, c == '-');
+        if first { c.to_ascii_uppercase() } else { c }
+    };
+    name.as_str().chars().map(capital).collect()
 }

@@ -6,8 +6,8 @@ use super::listener::https_port;
 use super::question::{Initiator, PageRequest, Question, QuestionSource};
 use super::simulation::{PageResult, Simulation};
 use super::site::{AddressSpace, is_same_site};
+use crate::cors::Reason;
 use crate::cors::fetch_names::is_response_header;
-use crate::cors::{Headers as _, Reason};
 use crate::decide::Action;
 use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
@@ -77,7 +77,12 @@ pub(super) fn notes(
     if let (Some(Cause::HeadersNotAllowed { star: true, .. }), PageResult::Blocked(NetworkError::Header(_))) =
         (cause, &simulation.result)
         && question.credentials == Credentials::Omit
-        && last.exchange.response.map().get(http::header::ACCESS_CONTROL_ALLOW_HEADERS).is_some_and(|list| list == "*")
+        && last
+            .exchange
+            .response
+            .headers
+            .get(http::header::ACCESS_CONTROL_ALLOW_HEADERS)
+            .is_some_and(|list| list == "*")
     {
         notes.push(
             "Chromium still accepts `*` for Authorization, against the Fetch standard. Do not rely on that: list \

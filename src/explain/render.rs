@@ -412,7 +412,7 @@ fn exchange(exchange: &WireExchange) -> Value {
         "request": exchange.request,
         "request_headers": exchange.fields.iter().map(|(name, value)| field(name, value)).collect::<Vec<_>>(),
         "status": response.status.as_u16(),
-        "response_headers": response.fields().map(|(name, value)| field(name, &lossy(value))).collect::<Vec<_>>(),
+        "response_headers": response.fields().map(|(name, value)| field(&name, &lossy(value))).collect::<Vec<_>>(),
     })
 }
 

@@ -142,7 +142,7 @@ fn is_http(scheme: &[u8]) -> bool {
 
 /// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the
 /// names. The request loses that map here, and its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
-pub(super) fn change_headers<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
+pub(super) fn change_request<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
     let uri_target = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
     // The conversion keeps the URI, which may lack a part of the target, such as the authority of the absolute form.
     let target = (uri_target != Some(request.raw_path())).then(|| request.raw_path().to_vec());
@@ -164,7 +164,7 @@ pub(super) fn remove_untrusted_fields(
     remote: &RemoteInfo,
     underscores: UnderscoresInHeaders,
 ) -> Result<usize> {
-    change_headers(request, |headers| {
+    change_request(request, |headers| {
         let kept = |kind| match kind {
             FieldKind::Ordinary => true,
             FieldKind::Forwarding => remote.peer_trusted,

@@ -1,12 +1,17 @@
 //! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header
-//! made fit for the client's connection. CORS header fields are not set here.
+//! made fit for the client's connection.
 
+use std::mem;
+
+use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
+use crate::cors::Edits;
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::upstream::failure::is_write_timeout;
@@ -21,26 +26,79 @@ const FAILURES: [ReplyKind<'static>; 5] = [
     ReplyKind::UpstreamTimeout,
 ];
 
-/// The header of a local reply.
-pub(super) fn local_reply_header(reply: &LocalReply) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build(reply.status, Some(12))?;
-    reply.fields().try_for_each(|(name, value)| response.insert_header(name, value))?;
-    Ok(response)
+/// A reply of the gateway as Pingora sends it, with the CORS header fields.
+pub(super) struct LocalResponse {
+    header: ResponseHeader,
+    text: &'static str,
+}
+
+impl LocalResponse {
+    pub(super) fn new(reply: &LocalReply, edits: &Edits) -> Self {
+        let mut header = http::Response::new(()).into_parts().0;
+        header.status = reply.status;
+        // Space for the fields that Pingora adds, too.
+        header.headers.reserve(12);
+        reply.fields().for_each(|(name, value)| drop(header.headers.insert(name, value)));
+        edits.apply(&mut header.headers);
+        LocalResponse { header: header.into(), text: reply.text }
+    }
+
+    pub(super) async fn send(self, session: &mut Session) -> Result<()> {
+        let bodyless = self.is_bodyless(session);
+        if bodyless && end_with_header(session.as_downstream_mut(), &self.header)? {
+            return Ok(());
+        }
+        session.write_response_header(Box::new(self.header), bodyless).await?;
+        match bodyless {
+            true => Ok(()),
+            false => session.write_response_body(Some(Bytes::from_static(self.text.as_bytes())), true).await,
+        }
+    }
+
+    /// The same, after a failure: Pingora closes an HTTP/1 connection whose request it has not read to the end.
+    pub(super) async fn send_error(self, session: &mut Session) -> Result<()> {
+        let bodyless = self.is_bodyless(session);
+        let session = session.as_downstream_mut();
+        if bodyless && end_with_header(session, &self.header)? {
+            return Ok(());
+        }
+        let body = Bytes::from_static(if bodyless { b"" } else { self.text.as_bytes() });
+        session.write_error_response(self.header, body).await
+    }
+
+    /// Whether it is sent without a body. With HTTP/2, Pingora would send the body of a response to HEAD, and the
+    /// client would reset the stream.
+    fn is_bodyless(&self, session: &Session) -> bool {
+        self.text.is_empty() || session.req_header().method == Method::HEAD
+    }
 }
 
 /// Sends a header that ends an HTTP/2 response. gRPC clients read `grpc-status` only from a header that ends the stream;
 /// Pingora would end it with a DATA frame. Returns false for HTTP/1.
-pub(super) fn end_with_header(session: &mut ServerSession, response: &ResponseHeader) -> Result<bool> {
+fn end_with_header(session: &mut ServerSession, response: &ResponseHeader) -> Result<bool> {
     match session {
         ServerSession::H2(http2) => http2.write_response_header_ref(response, true).map(|()| true),
         _ => Ok(false),
     }
 }
 
-/// Whether a local reply is sent without a body. With HTTP/2, Pingora would send the body of a response to HEAD, and the
-/// client would reset the stream.
-pub(super) fn is_bodyless(reply: &LocalReply, session: &Session) -> bool {
-    reply.text.is_empty() || session.req_header().method == Method::HEAD
+/// Changes a response header of the upstream. Pingora's own methods also update a second map, with the case of the
+/// names, and its size is that of the upstream's header. The response loses that map here: its names are sent in lower
+/// case, as in HTTP/2 (RFC 9113 section 8.2.1), but for the few that Pingora writes in its own case.
+pub(super) fn change_response(
+    response: &mut ResponseHeader,
+    change: impl FnOnce(&mut Parts) -> Result<()>,
+) -> Result<()> {
+    let reason = response.get_reason_phrase().filter(|reason| Some(*reason) != response.status.canonical_reason());
+    let reason = reason.map(str::to_owned);
+    let empty = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts = Parts::from(mem::replace(response, empty));
+    let result = change(&mut parts);
+    *response = parts.into();
+    if reason.is_some() {
+        response.set_reason_phrase(reason.as_deref())?;
+    }
+    result
 }
 
 /// Whether a response comes before the final one (100, 103). 101 is final: after it the connection is no HTTP any more.
@@ -83,10 +141,10 @@ pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
 
 /// Makes the length of the response body unambiguous (RFC 9112 section 6.3), or rejects the response. Clients interpret
 /// contradicting lengths differently, and HTTP/2 clients reset the stream.
-pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
+pub(super) fn normalize_framing(response: &mut Parts) -> Result<()> {
     if response.status == StatusCode::NO_CONTENT {
-        response.remove_header("content-length");
-        response.remove_header("transfer-encoding");
+        response.headers.remove(header::CONTENT_LENGTH);
+        response.headers.remove(header::TRANSFER_ENCODING);
         return Ok(());
     }
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -94,7 +152,7 @@ pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
         if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
             return reject_response("the upstream sends a transfer coding that is not chunked");
         }
-        response.remove_header("content-length");
+        response.headers.remove(header::CONTENT_LENGTH);
         return Ok(());
     }
     let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
@@ -109,12 +167,13 @@ pub(super) fn normalize_framing(response: &mut ResponseHeader) -> Result<()> {
         return reject_response("the upstream gives several lengths for one body");
     }
     let length = HeaderValue::from_bytes(&first).unwrap_or(HeaderValue::from_static("0"));
-    response.insert_header("Content-Length", length)
+    response.headers.insert(header::CONTENT_LENGTH, length);
+    Ok(())
 }
 
 /// Removes hop-by-hop fields, and the fields that `Connection` lists (RFC 9110 section 7.6.1). `Connection` and
 /// `Transfer-Encoding` stay: Pingora replaces them with its own. A 101 keeps `Upgrade`.
-pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
+pub(super) fn remove_hop_by_hop(response: &mut Parts) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let is_hop_by_hop = |name: &HeaderName| match name.as_str() {
         "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer" => true,
@@ -123,7 +182,7 @@ pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
     };
     // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
     while let Some(name) = response.headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
-        response.remove_header(&name);
+        response.headers.remove(&name);
     }
     let lists_nothing = |value: &HeaderValue| {
         [&b"keep-alive"[..], b"close"].iter().any(|plain| value.as_bytes().eq_ignore_ascii_case(plain))
@@ -135,7 +194,7 @@ pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
             .filter(|name| !is_framing(name))
             .collect();
         for name in listed {
-            response.remove_header(&name);
+            response.headers.remove(&name);
         }
     }
 }

@@ -53,34 +53,34 @@ fn get(gateway: &Gateway) -> Response {
 #[track_caller]
 fn policy_of(response: &Response) -> char {
     let mut fields: Vec<_> = (response.headers.iter())
-        .filter(|(name, _)| name.starts_with("Access-Control-") || name == "Vary" || name == "Timing-Allow-Origin")
+        .filter(|(name, _)| name.starts_with("access-control-") || name == "vary" || name == "timing-allow-origin")
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     fields.sort();
     match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [
-            "Access-Control-Allow-Credentials: true",
-            "Access-Control-Allow-Origin: https://app.test",
-            "Access-Control-Expose-Headers: X-A",
-            "Vary: Origin",
+            "access-control-allow-credentials: true",
+            "access-control-allow-origin: https://app.test",
+            "access-control-expose-headers: X-A",
+            "vary: Origin",
         ]
         | [
-            "Access-Control-Allow-Credentials: true",
-            "Access-Control-Allow-Headers: X-A" | "Access-Control-Allow-Headers: x-a",
-            "Access-Control-Allow-Methods: GET, PUT",
-            "Access-Control-Allow-Origin: https://app.test",
-            "Access-Control-Expose-Headers: X-A",
-            "Access-Control-Max-Age: 11",
-            "Vary: Origin",
+            "access-control-allow-credentials: true",
+            "access-control-allow-headers: X-A" | "access-control-allow-headers: x-a",
+            "access-control-allow-methods: GET, PUT",
+            "access-control-allow-origin: https://app.test",
+            "access-control-expose-headers: X-A",
+            "access-control-max-age: 11",
+            "vary: Origin",
         ] => 'A',
-        ["Access-Control-Allow-Origin: https://app.test", "Access-Control-Expose-Headers: X-B", "Vary: Origin"]
+        ["access-control-allow-origin: https://app.test", "access-control-expose-headers: X-B", "vary: Origin"]
         | [
-            "Access-Control-Allow-Headers: X-B" | "Access-Control-Allow-Headers: x-b",
-            "Access-Control-Allow-Methods: GET, DELETE",
-            "Access-Control-Allow-Origin: https://app.test",
-            "Access-Control-Expose-Headers: X-B",
-            "Access-Control-Max-Age: 22",
-            "Vary: Origin",
+            "access-control-allow-headers: X-B" | "access-control-allow-headers: x-b",
+            "access-control-allow-methods: GET, DELETE",
+            "access-control-allow-origin: https://app.test",
+            "access-control-expose-headers: X-B",
+            "access-control-max-age: 22",
+            "vary: Origin",
         ] => 'B',
         _ => panic!("neither A nor B as a whole: {fields:#?}"),
     }

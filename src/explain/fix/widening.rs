@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cors::{CorsRequest, Headers as _, Policy, PolicyAction, Settings};
+use crate::cors::{CorsRequest, Policy, PolicyAction, Settings};
 use crate::explain::Preflight;
 use crate::explain::exchange::Head;
 use crate::explain::fetch::{Fetch, Stage};
@@ -135,12 +135,12 @@ fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> 
         if let PolicyAction::AnswerPreflight(status) = decision.action {
             response.status = status;
         }
-        decision.edits.apply(&mut response);
+        decision.edits.apply(&mut response.headers);
         match step.stage {
-            Stage::Preflight => fetch.check_preflight(response.status, response.map()).is_ok(),
+            Stage::Preflight => fetch.check_preflight(response.status, &response.headers).is_ok(),
             Stage::Request => {
-                let can_read = |name: &String| fetch.can_read(response.map(), name);
-                fetch.check(response.map()).is_ok() && question.reads.iter().all(can_read)
+                let can_read = |name: &String| fetch.can_read(&response.headers, name);
+                fetch.check(&response.headers).is_ok() && question.reads.iter().all(can_read)
             }
         }
     })

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{NextRequest, PageResult, Simulation, Step};
-use crate::cors::Headers as _;
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
 use crate::domain::{OwnOrigin, Scheme, is_loopback_host, split_port};
 use crate::explain::Preflight;
@@ -127,7 +126,7 @@ impl<'q, 's> Browser<'q, 's> {
         }
         let (verdict, response) = self.send(hop, &fetch, cached_from);
         let status = response.status;
-        let headers = response.map();
+        let headers = &response.headers;
         if is_cors && let Err(error) = fetch.check(headers) {
             return ControlFlow::Break(PageResult::Blocked(error));
         }
@@ -196,7 +195,7 @@ impl<'q, 's> Browser<'q, 's> {
         let mut fields = host_and_origin(hop, &hop.origins);
         fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let step = self.step(hop, Stage::Preflight, Method::OPTIONS, fields, None);
-        let checked = fetch.check_preflight(step.exchange.response.status, step.exchange.response.map());
+        let checked = fetch.check_preflight(step.exchange.response.status, &step.exchange.response.headers);
         self.simulation.steps.push(step);
         let is_cors = hop.is_cors(Mode::Cors);
         match checked {

@@ -1,0 +1,259 @@
+//! The hooks that Pingora calls: each calls one method of [`Gateway`].
+//!
+//! Most of them wait for nothing. `async_trait` would allocate a future for each call of such a hook, about ten for each
+//! forwarded request. These hooks do their work when they are called, and return a future without data ([`done`]).
+//! Their signatures are those that the macro would make.
+
+use std::future::{poll_fn, ready};
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::{Ctx, Gateway, early_response};
+
+/// The future of a hook.
+type Hook<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
+
+/// The future of a hook that is done. It has no data, so its box needs no memory.
+fn done<'f>(result: Result<()>) -> Hook<'f, Result<()>> {
+    match result {
+        Ok(()) => Box::pin(poll_fn(|_| Poll::Ready(Ok(())))),
+        Err(error) => Box::pin(ready(Err(error))),
+    }
+}
+
+/// The same for the hooks that answer a question.
+fn answered<'f>(result: Result<bool>) -> Hook<'f, Result<bool>> {
+    match result {
+        Ok(true) => Box::pin(poll_fn(|_| Poll::Ready(Ok(true)))),
+        Ok(false) => Box::pin(poll_fn(|_| Poll::Ready(Ok(false)))),
+        Err(error) => Box::pin(ready(Err(error))),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        self.new_request()
+    }
+
+    /// Adds no module. Pingora's default adds a disabled compression module, which allocates for each request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    fn early_request_filter<'a, 'b, 'c, 'f>(&'a self, _: &'b mut Session, _: &'c mut Ctx) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        done(Ok(()))
+    }
+
+    fn request_filter<'a, 'b, 'c, 'f>(&'a self, session: &'b mut Session, ctx: &'c mut Ctx) -> Hook<'f, Result<bool>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        match self.on_request(session, ctx) {
+            Ok(None) => answered(Ok(false)),
+            Ok(Some(reply)) => Box::pin(async { reply.send(session).await.map(|()| true) }),
+            Err(error) => answered(Err(error)),
+        }
+    }
+
+    fn proxy_upstream_filter<'a, 'b, 'c, 'f>(&'a self, _: &'b mut Session, _: &'c mut Ctx) -> Hook<'f, Result<bool>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        answered(Ok(true))
+    }
+
+    fn upstream_peer<'a, 'b, 'c, 'f>(
+        &'a self,
+        session: &'b mut Session,
+        ctx: &'c mut Ctx,
+    ) -> Hook<'f, Result<Box<HttpPeer>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        Box::pin(ready(ctx.next_peer(session)))
+    }
+
+    fn connected_to_upstream<'a, 'b, 'c, 'd, 'e, 'f>(
+        &'a self,
+        _: &'b mut Session,
+        reused: bool,
+        _: &'c HttpPeer,
+        _: RawFd,
+        _: Option<&'d Digest>,
+        ctx: &'e mut Ctx,
+    ) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        'e: 'f,
+        Self: 'f,
+    {
+        self.on_connected(reused, ctx);
+        done(Ok(()))
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
+        ctx.on_connect_error(session, &mut e);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        ctx.on_error(session, &mut e, client_reused);
+        e
+    }
+
+    fn upstream_request_filter<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b mut Session,
+        upstream_request: &'c mut RequestHeader,
+        ctx: &'d mut Ctx,
+    ) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        done(ctx.on_upstream_request(session, upstream_request))
+    }
+
+    fn request_body_filter<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b mut Session,
+        body: &'c mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &'d mut Ctx,
+    ) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        done(ctx.on_request_body(session, body, end_of_stream))
+    }
+
+    fn upstream_response_filter<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        _: &'b mut Session,
+        response: &'c mut ResponseHeader,
+        ctx: &'d mut Ctx,
+    ) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        ctx.on_upstream_response(response);
+        done(Ok(()))
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        ctx.on_upstream_response_body(body.as_mut());
+        Ok(None)
+    }
+
+    fn response_filter<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b mut Session,
+        response: &'c mut ResponseHeader,
+        ctx: &'d mut Ctx,
+    ) -> Hook<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        done(ctx.on_response(session, response))
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        ctx.reply_to_failure(session, e).await
+    }
+
+    fn logging<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b mut Session,
+        e: Option<&'c Error>,
+        ctx: &'d mut Ctx,
+    ) -> Hook<'f, ()>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        ctx.record_session(session, e);
+        let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
+        // Without an error the response is complete.
+        match http2 && e.is_none() {
+            true => Box::pin(early_response::finish_connection(session)),
+            false => Box::pin(poll_fn(|_| Poll::Ready(()))),
+        }
+    }
+
+    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is
+    /// bounded in both.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
