@@ -50,8 +50,22 @@ pub(crate) fn check_name(name: &str) -> Result<(), NameFault> {
     Ok(())
 }
 
+/// Each byte of a host name in lower case, and 0 for the bytes that do not occur in one.
+static NAME_BYTES: [u8; 256] = {
+    let (mut table, mut b) = ([0; 256], 0_u8);
+    // No name has a byte above 127.
+    while b < 128 {
+        let lower = b.to_ascii_lowercase();
+        if is_name_byte(lower) {
+            table[b as usize] = lower;
+        }
+        b += 1;
+    }
+    table
+};
+
 /// Whether a byte occurs in host names, dots included.
-pub(crate) fn is_name_byte(b: u8) -> bool {
+pub(crate) const fn is_name_byte(b: u8) -> bool {
     matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
 }
 
@@ -84,13 +98,16 @@ impl HostName {
             }
             rest = &rest[end..];
         } else {
-            while let [b, tail @ ..] = rest
-                && *b != b':'
-            {
-                let b = b.to_ascii_lowercase();
-                host.push(Some(b).filter(|b| is_name_byte(*b))?)?;
-                rest = tail;
+            let colon = rest.iter().position(|b| *b == b':').unwrap_or(rest.len());
+            let (name, port) = rest.split_at(colon);
+            let stored = host.bytes.get_mut(..colon)?;
+            for (stored, b) in stored.iter_mut().zip(name) {
+                *stored = NAME_BYTES[usize::from(*b)];
             }
+            if stored.contains(&0) {
+                return None;
+            }
+            (host.length, rest) = (colon, port);
             if let [.., b'.'] = host.bytes[..host.length] {
                 host.length -= 1;
             }
