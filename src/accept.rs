@@ -37,6 +37,7 @@ use self::admission::{Admission, ConnectionPermit, LimitReached};
 use self::errors::{AcceptError, AcceptErrorLog};
 use crate::decide::Capacity;
 use crate::live::{Generation, Live};
+use crate::per_thread::Local;
 use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT};
 use crate::record::listeners::{Counts, Open};
 use crate::snapshot::{Limits, Listener};
@@ -108,7 +109,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             self.counts.unknown.add(1);
             return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), AcceptError::Unknown));
         };
-        let generation = self.live.current();
+        let generation = self.live.for_request();
         let listener = self.listener(&generation, local);
         let Some((listener, counts)) =
             listener.and_then(|listener| self.counts.of(listener.settings.address).map(|counts| (listener, counts)))
@@ -133,7 +134,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         mut stream: Box<TcpStream>,
         accepted_at: Instant,
         peer: SocketAddr,
-        generation: Arc<Generation>,
+        generation: Local<Generation>,
         listener: ListenerRuntime,
         counts: Open,
     ) -> Result<(ConnectionPermit, ClientConnection<A>), AcceptError> {

@@ -1,7 +1,12 @@
-//! Counters and histograms for metrics, shared by threads. Updates neither wait nor allocate.
+//! Counters and histograms for metrics. Updates neither wait nor allocate.
+//!
+//! Each of them is one atomic value. What every request counts is in a [`PerThread`] besides, and its readers sum the
+//! values of all threads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::per_thread::PerThread;
 
 /// Upper bounds of the buckets of a [`Histogram`]. The first ones are for responses of the gateway itself.
 pub(crate) const BUCKETS: [Duration; 17] = [
@@ -28,6 +33,17 @@ pub(crate) const BUCKETS: [Duration; 17] = [
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
+/// Begins and ends of requests; the difference is running.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+/// Number of requests that are running, or of connections that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Running(PerThread<Ends>);
+
 /// Distribution of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -48,7 +64,7 @@ pub struct Distribution {
     pub(crate) sum: f64,
 }
 
-// === impl Counter, Histogram ===
+// === impl Counter, Ends, Running, Histogram ===
 
 impl Counter {
     /// Adds `n`.
@@ -64,6 +80,44 @@ impl Counter {
     }
 }
 
+impl Ends {
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        // Whoever sees the end sees the begin too, which may be that of another thread.
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+
+    /// Number of running requests, of all threads. It is never too low: a request that runs all the time is counted.
+    pub(crate) fn running<'a, I: Iterator<Item = &'a Ends>>(all: impl Fn() -> I) -> usize {
+        // The ends first: of each request whose end is counted, the begin is counted too.
+        let ended = all().fold(0, |sum: usize, ends| sum.wrapping_add(ends.ended.load(Ordering::Acquire)));
+        let begun = all().fold(0, |sum: usize, ends| sum.wrapping_add(ends.begun.load(Ordering::Relaxed)));
+        begun.wrapping_sub(ended)
+    }
+}
+
+impl Running {
+    pub(crate) fn count(&self) -> usize {
+        Ends::running(|| self.0.all())
+    }
+
+    /// Number of all that have begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.0.all().fold(0, |sum: usize, ends| sum.wrapping_add(ends.begun.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn begin(&self) {
+        self.0.mine().begin();
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.mine().end();
+    }
+}
+
 impl Histogram {
     /// Adds a duration.
     pub(crate) fn observe(&self, duration: Duration) {
@@ -73,14 +127,22 @@ impl Histogram {
     }
 
     /// Reads the current state.
-    pub fn read(&self) -> Distribution {
+    #[cfg(test)]
+    fn read(&self) -> Distribution {
+        Self::read_all(|| std::iter::once(self))
+    }
+
+    /// Reads the current state of one distribution that several threads count.
+    pub(crate) fn read_all<'a, I: Iterator<Item = &'a Histogram>>(all: impl Fn() -> I) -> Distribution {
         let mut count = 0;
+        let in_bucket = |bucket: usize| all().map(|histogram| histogram.buckets[bucket].get()).sum::<u64>();
         let cumulative = std::array::from_fn(|bucket| {
-            count += self.buckets[bucket].get();
+            count += in_bucket(bucket);
             count
         });
-        count += self.buckets[BUCKETS.len()].get();
-        Distribution { cumulative, count, sum: Duration::from_micros(self.micros.get()).as_secs_f64() }
+        count += in_bucket(BUCKETS.len());
+        let micros = all().map(|histogram| histogram.micros.get()).sum();
+        Distribution { cumulative, count, sum: Duration::from_micros(micros).as_secs_f64() }
     }
 }
 
@@ -110,5 +172,29 @@ mod tests {
         let read = histogram.read();
         assert!((read.sum - 4.321).abs() < 1e-9, "{read:?}");
         assert!(BUCKETS.is_sorted() && read.cumulative.is_sorted());
+    }
+
+    /// A request may end on another thread than it began on, and the count grows while it is read.
+    #[test]
+    fn a_running_request_is_always_counted() {
+        let running = Running::default();
+        running.begin();
+        std::thread::scope(|scope| {
+            let (to, from) = std::sync::mpsc::channel();
+            let running = &running;
+            scope.spawn(move || {
+                for _ in 0..100_000 {
+                    running.begin();
+                    to.send(()).unwrap();
+                }
+            });
+            let ends = scope.spawn(move || from.iter().for_each(|()| running.end()));
+            while !ends.is_finished() {
+                assert!((1..=100_001).contains(&running.count()));
+            }
+        });
+        assert_eq!(running.count(), 1);
+        running.end();
+        assert_eq!(running.count(), 0);
     }
 }

@@ -50,6 +50,7 @@ use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::decide::{Action, Verdict};
 use crate::live::Live;
 use crate::logging::quoted;
+use crate::per_thread::{Local, Shared};
 use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
@@ -60,7 +61,7 @@ use crate::upstream::failure::describe;
 /// The proxy application.
 pub(crate) struct Gateway {
     live: Arc<Live>,
-    recorder: Arc<Recorder>,
+    recorder: Shared<Recorder>,
     request_ids: RequestIds,
     ignored_fields: IgnoredFieldLog,
 }
@@ -74,7 +75,7 @@ pub(crate) struct Ctx {
     /// Interim responses so far.
     interim_responses: u8,
     timing: RequestTiming,
-    recorder: Arc<Recorder>,
+    recorder: Local<Recorder>,
 }
 
 /// What `request_filter` found out about a request.
@@ -95,6 +96,7 @@ const MAX_INTERIM_RESPONSES: u8 = 32;
 impl Gateway {
     /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
+        let recorder = Shared::new(recorder);
         Gateway { live, recorder, request_ids: RequestIds::new(), ignored_fields: IgnoredFieldLog::default() }
     }
 
@@ -107,13 +109,13 @@ impl Gateway {
             body: RequestBody::default(),
             interim_responses: 0,
             timing: RequestTiming::default(),
-            recorder: self.recorder.clone(),
+            recorder: self.recorder.local(),
         }
     }
 
     /// Decides a request, and returns the response if the gateway responds itself.
     fn on_request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<LocalResponse>> {
-        let generation = self.live.current();
+        let generation = self.live.for_request();
         timeouts::on_request_header(session.as_downstream_mut(), generation.snapshot.limits());
         strip_ignored_upgrade(session.req_header_mut());
         if session.req_header().version < Version::HTTP_11 {

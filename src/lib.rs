@@ -66,7 +66,8 @@
 //! | [`trusted_proxies`] | whose forwarding headers are trusted; from them, the client's address and the origin of its URL |
 //! | [`tls`] | certificates and keys |
 //! | [`codes`] | enums whose variants have a code for logs and metrics |
-//! | [`counter`] | counters and histograms that threads share |
+//! | [`per_thread`] | values of which each thread has its own |
+//! | [`counter`] | counters and histograms |
 //! | [`logging`] | one rule for quotes in log lines, and a limit on repeated lines |
 //! | [`terminal`] | colours, line breaks and escapes for terminals |
 //!
@@ -127,5 +128,6 @@ pub mod notation;
 pub mod domain;
 pub mod trusted_proxies;
 pub mod tls;
+pub mod per_thread;
 pub mod counter;
 pub mod terminal;

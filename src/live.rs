@@ -18,10 +18,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::acceptors::{AcceptorError, Acceptors};
-pub(crate) use self::generation::Generation;
+pub(crate) use self::generation::{Generation, RouteParts};
 pub(crate) use self::reloads::{Reload, Reloads};
 use self::resolver::Resolver;
 use crate::config::Source;
+use crate::per_thread::{Local, Shared};
 use crate::problem::{Problems, Severity};
 use crate::record::AccessLogger;
 use crate::record::access_log::{OpenError, Opened};
@@ -35,7 +36,8 @@ use crate::terminal::Paint;
 #[derive(Debug)]
 pub struct Live {
     source: ConfigSource,
-    current: ArcSwap<Generation>,
+    /// Read by every request. The fields behind it change with reloads only.
+    current: ArcSwap<Shared<Generation>>,
     /// Previous generations that requests may still use, until their responses begin.
     retired: Mutex<Vec<Arc<Generation>>>,
     /// Settings that the process was started with.
@@ -94,7 +96,7 @@ impl Live {
         let access_log = Arc::new(AccessLogger::default());
         let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
         access_log.activate(opened);
-        let current = ArcSwap::from_pointee(first);
+        let current = ArcSwap::from_pointee(Shared::new(Arc::new(first)));
         let files = Mutex::new(reading.files());
         let (retired, reloads) = (Mutex::default(), Reloads::default());
         Ok((Live { source, current, retired, started, files, reloads, access_log, resolver }, warnings))
@@ -119,9 +121,17 @@ impl Live {
         &self.source
     }
 
-    /// The active configuration. A request calls this once and keeps the result.
+    /// The active configuration, for services and tools.
     pub fn current(&self) -> Arc<Generation> {
-        self.current.load_full()
+        self.current.load().arc().clone()
+    }
+
+    /// The active configuration, for a request or a connection. A request calls this once and keeps the result.
+    ///
+    /// No thread keeps the configuration by itself: a replaced one is freed when its last request lets it go, however
+    /// long other threads have been idle.
+    pub fn for_request(&self) -> Local<Generation> {
+        self.current.load().local()
     }
 
     /// Settings of the start, which only a restart can change.
@@ -156,8 +166,8 @@ impl Live {
             new.resolve_names(&self.resolver, RELOAD_DNS_TIMEOUT);
             let number = new.number;
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
-            let replaced = self.current.swap(Arc::new(new));
-            self.lock_retired().push(replaced);
+            let replaced = self.current.swap(Arc::new(Shared::new(Arc::new(new))));
+            self.lock_retired().push(replaced.arc().clone());
             // An answer since then went to the old configuration.
             self.apply_names();
             self.access_log.activate(log);
@@ -370,5 +380,40 @@ services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
         assert!(reloads.last_refused.load(Ordering::Relaxed));
         live.reload().unwrap();
         assert!(!reloads.last_refused.load(Ordering::Relaxed));
+    }
+
+    /// A thread that had requests and then has none must not keep the configuration of its last request.
+    #[test]
+    fn idle_threads_keep_no_replaced_configuration() {
+        let text = "
+listeners: [{ address: '127.0.0.1:1' }]
+services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
+";
+        let live = Live::with_lookup(text, |_| Ok(Vec::new()));
+        let first = Arc::downgrade(&live.current());
+        std::thread::scope(|scope| {
+            let ((done, steps), mut next) = (channel(), Vec::new());
+            for thread in 0..crate::per_thread::threads() {
+                let (live, done, (go, step)) = (&live, done.clone(), channel::<()>());
+                next.push(go);
+                scope.spawn(move || {
+                    let last = (0..1000).map(|_| live.for_request()).last().filter(|_| thread == 0);
+                    // A response that has begun keeps only these.
+                    let _parts = live.for_request().parts(0);
+                    let _ = (done.send(()), step.recv());
+                    drop(last);
+                    let _ = (done.send(()), step.recv());
+                });
+            }
+            let all_done = || steps.iter().take(next.len()).for_each(drop);
+            all_done();
+            live.reload().unwrap();
+            assert!(live.free_retired(), "a request still uses it");
+            assert_eq!(live.for_request().number, 2);
+            next.iter().for_each(|go| go.send(()).unwrap());
+            all_done();
+            assert!(!live.free_retired());
+            assert!(first.upgrade().is_none());
+        });
     }
 }

@@ -11,7 +11,6 @@ mod route_metrics;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -22,6 +21,7 @@ pub use self::route_metrics::MethodClass;
 pub(crate) use self::route_metrics::StatusClass;
 pub(crate) use self::route_metrics::{RouteMetricsTable, RouteSlot};
 
+use crate::counter::Running;
 use crate::decide::{RequestKind, RequestOutcome};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::record::request_id::RequestId;
@@ -32,14 +32,11 @@ use crate::snapshot::Snapshot;
 pub struct Recorder {
     /// Without an admin listener nothing can read metrics and refusals, so they are not kept.
     has_admin: bool,
+    /// A graceful shutdown waits until no request is running.
     pub(crate) running: Running,
     pub(crate) refusals: Refusals,
     pub(crate) access_log: Arc<AccessLogger>,
 }
-
-/// Number of running requests. A graceful shutdown waits until it is 0.
-#[derive(Debug, Default)]
-pub(crate) struct Running(AtomicUsize);
 
 /// A request that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +105,7 @@ pub struct UpstreamAttempt<'a> {
     pub attempts: usize,
 }
 
-// === impl Recorder, Running ===
+// === impl Recorder ===
 
 impl Recorder {
     /// A recorder with zero counts. `has_admin`: the process has an admin listener.
@@ -135,20 +132,6 @@ impl Recorder {
             }
         }
         self.access_log.write(record);
-    }
-}
-
-impl Running {
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn begin(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -36,7 +36,9 @@ use self::peer::SharedTls;
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
+use crate::per_thread::{self, PerThread};
 use crate::snapshot;
+use crate::snapshot::Balance;
 use crate::tls::Authorities;
 
 /// A running upstream: its endpoints, their state, and its counters.
@@ -49,8 +51,9 @@ pub struct RunningUpstream {
     pool: ArcSwap<Pool>,
     /// All endpoints, available or not.
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// Number of picks, as the position in the schedule.
-    turn: AtomicUsize,
+    /// Number of picks, as the position in the schedule. Each thread has a turn of its own, so the picks of a thread
+    /// follow the weights: of all picks, a node has at most its weight more or less than its share, for each thread.
+    turn: PerThread<AtomicUsize>,
     /// Random in each process, so that replicas with `random` do not pick the same nodes.
     salt: u64,
     /// State of each endpoint. Requests do not take this lock, except to eject.
@@ -58,8 +61,8 @@ pub struct RunningUpstream {
     /// True while an ejection or a slow start is running, so that [`Self::tick`] has work.
     has_timers: AtomicBool,
     counts: UpstreamCounts,
-    /// Certificates and keys in Pingora's types, converted once.
-    shared_tls: OnceLock<SharedTls>,
+    /// Certificates and keys in Pingora's types, converted once for each thread: each request counts references.
+    shared_tls: PerThread<OnceLock<SharedTls>>,
 }
 
 /// Counters of an upstream.
@@ -110,19 +113,19 @@ impl RunningUpstream {
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
         let addresses = addresses.filter_map(|(i, node)| {
             let ip = node.host.parse::<IpAddr>().ok()?;
-            Some(EndpointEntry::new(i, SocketAddr::new(ip, node.port), node.weight))
+            Some(EndpointEntry::new(&spec, i, SocketAddr::new(ip, node.port)))
         });
         let entries: Vec<EndpointEntry> = addresses.collect();
         let upstream = RunningUpstream {
             connection_group: connection_group(&spec),
             pool: ArcSwap::default(),
             endpoints: ArcSwap::default(),
-            turn: AtomicUsize::new(0),
+            turn: PerThread::default(),
             salt: RandomState::new().hash_one(()),
             entries: Mutex::default(),
             has_timers: AtomicBool::new(false),
             counts: UpstreamCounts::default(),
-            shared_tls: OnceLock::new(),
+            shared_tls: PerThread::default(),
             settings: spec,
         };
         *upstream.lock() = entries;
@@ -152,9 +155,10 @@ impl RunningUpstream {
         let pool = self.pool.load();
         // Only first attempts advance the schedule. With two nodes, one of them dead, a retry that advanced it would
         // give every first attempt to the dead node.
+        let turns = self.turn.get(|index| AtomicUsize::new(self.first_turn(index)));
         let turn = match tried {
-            [] => self.turn.fetch_add(1, Ordering::Relaxed),
-            _ => self.turn.load(Ordering::Relaxed),
+            [] => turns.fetch_add(1, Ordering::Relaxed),
+            _ => turns.load(Ordering::Relaxed),
         };
         match pool.choose(&self.settings.balance, key, turn, self.salt, tried) {
             Some(endpoint) => Ok(ActiveRequest::at(endpoint)),
@@ -187,6 +191,16 @@ impl RunningUpstream {
         endpoint.counts().ejections.add(1);
         self.publish_pool(&entries, Some(now));
         Some(Change::Ejected)
+    }
+
+    /// The turn at which a thread starts. The threads start at distant places, so that they do not pick the same nodes
+    /// at the same time. The one that makes the turns continues the shared one.
+    fn first_turn(&self, index: usize) -> usize {
+        /// Fraction of the golden ratio: multiples of it are far from each other in every schedule.
+        const DISTANCE: usize = 0x9E37_79B9;
+        let shared = self.turn.shared().load(Ordering::Relaxed);
+        let distance = index.wrapping_sub(per_thread::index());
+        shared.wrapping_add(distance.wrapping_mul(DISTANCE))
     }
 
     // --- for background services
@@ -266,7 +280,7 @@ impl RunningUpstream {
                 let same = of_node.iter().position(|entry| entry.endpoint.address() == address);
                 entries.push(match same {
                     Some(same) => of_node.swap_remove(same),
-                    None => EndpointEntry::new(i, address, node.weight),
+                    None => EndpointEntry::new(&self.settings, i, address),
                 });
             }
         }
@@ -308,8 +322,10 @@ impl RunningUpstream {
 }
 
 impl EndpointEntry {
-    fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
-        EndpointEntry { endpoint: Arc::new(Endpoint::new(node, address, weight)), state: State::NEW }
+    /// `node` is the position in the configuration.
+    fn new(spec: &snapshot::Upstream, node: usize, address: SocketAddr) -> Self {
+        let (weight, compared) = (spec.nodes[node].weight, spec.balance == Balance::LeastConnections);
+        EndpointEntry { endpoint: Arc::new(Endpoint::new(node, address, weight, compared)), state: State::NEW }
     }
 }
 
@@ -333,7 +349,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::snapshot::{Balance, Ejection, HashOn, HealthCheck, Node, Timeouts};
+    use crate::snapshot::{Ejection, HashOn, HealthCheck, Node, Timeouts};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -649,5 +665,42 @@ mod tests {
             }
         });
         assert!(upstream.statuses().iter().all(|status| status.active == 0 && status.healthy));
+    }
+
+    /// Each thread has a turn of its own, and starts at another place of the schedule.
+    #[test]
+    fn picks_of_many_threads_follow_the_weights() {
+        const EACH: u32 = 5003;
+        for weights in [&[1, 1][..], &[1, 1, 1], &[5, 1, 1], &[1, 100], &[3, 5, 9, 11, 13]] {
+            let nodes: Vec<String> = (1..=weights.len()).map(|n| format!("10.0.0.{n}")).collect();
+            let nodes: Vec<_> = nodes.iter().map(String::as_str).zip(weights.iter().copied()).collect();
+            let upstream = upstream(&nodes);
+            let threads = u32::try_from(per_thread::threads()).unwrap() - 1;
+            let counts: Vec<Vec<u32>> = std::thread::scope(|scope| {
+                let pick = |_| {
+                    scope.spawn(|| {
+                        (0..EACH).fold(vec![0; weights.len()], |mut counts: Vec<u32>, _| {
+                            counts[upstream.pick(None, &[]).unwrap().node()] += 1;
+                            counts
+                        })
+                    })
+                };
+                let threads: Vec<_> = (0..threads).map(pick).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let sum = f64::from(weights.iter().sum::<u32>());
+            for (node, weight) in weights.iter().enumerate() {
+                let picked: u32 = counts.iter().map(|counts| counts[node]).sum();
+                let share = f64::from(EACH * threads) * f64::from(*weight) / sum;
+                // One more for the turn that they shared at first.
+                let bound = f64::from(*weight) * f64::from(threads + 1);
+                assert!((f64::from(picked) - share).abs() <= bound, "{weights:?}: {picked} instead of {share}");
+            }
+            assert!(upstream.turn.all().count() > 1, "the threads have turns of their own");
+            let starts: std::collections::HashSet<usize> =
+                (0..4).map(|index| upstream.first_turn(index) % 64).collect();
+            assert_eq!(starts.len(), 4);
+            assert_eq!(upstream.statuses().iter().map(|status| status.active).sum::<usize>(), 0);
+        }
     }
 }

@@ -232,7 +232,7 @@ services:
         assert_eq!(allocated.count_total, 0, "{}", record.outcome.code());
     }
     let route_metrics = generation.route_metrics().all();
-    let counted: Vec<u64> = route_metrics.iter().map(|(_, _, tally)| tally.duration.read().count).collect();
+    let counted: Vec<u64> = route_metrics.iter().map(|(_, _, tally)| tally.duration().count).collect();
     assert_eq!(counted, [101, 101]);
 }
 

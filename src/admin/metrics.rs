@@ -249,38 +249,39 @@ impl Metrics {
         let all = generation.route_metrics().all();
         page.write(&REQUESTS, |series| {
             for (service, route, metrics) in &all {
-                for (method, by_status) in MethodClass::ALL.iter().zip(&metrics.requests) {
-                    for (status, count) in StatusClass::ALL.iter().zip(by_status) {
-                        series.counted(&[service, route, method.code(), status.code()], count.get());
+                for method in MethodClass::ALL {
+                    for status in StatusClass::ALL {
+                        let count = metrics.requests(method, status);
+                        series.counted(&[service, route, method.code(), status.code()], count);
                     }
                 }
             }
         })?;
         page.write(&DURATION, |series| {
-            all.iter()
-                .for_each(|(service, route, metrics)| series.histogram(&[service, route], &metrics.duration.read()));
+            all.iter().for_each(|(service, route, metrics)| series.histogram(&[service, route], &metrics.duration()));
         })?;
         page.write(&UPSTREAM_DURATION, |series| {
             all.iter().for_each(|(service, route, metrics)| {
-                series.histogram(&[service, route], &metrics.upstream_duration.read());
+                series.histogram(&[service, route], &metrics.upstream_duration());
             });
         })?;
         page.write(&SENT, |series| {
-            all.iter().for_each(|(service, route, metrics)| series.value(&[service, route], metrics.body_bytes.get()));
+            all.iter().for_each(|(service, route, metrics)| series.value(&[service, route], metrics.body_bytes()));
         })?;
         page.write(&DECISIONS, |series| {
             for (service, route, metrics) in &all {
-                for (kind, by_reason) in RequestKind::ALL.iter().zip(&metrics.decisions) {
-                    for (reason, count) in Reason::ALL.iter().zip(by_reason) {
-                        series.counted(&[service, route, kind.code(), reason.code()], count.get());
+                for kind in RequestKind::ALL {
+                    for reason in Reason::ALL {
+                        let count = metrics.decisions(kind, reason);
+                        series.counted(&[service, route, kind.code(), reason.code()], count);
                     }
                 }
             }
         })?;
         page.write(&REFUSED, |series| {
             for (service, route, metrics) in &all {
-                for (code, count) in RefusalCode::ALL.iter().zip(&metrics.refusals) {
-                    series.counted(&[service, route, code.code()], count.get());
+                for code in RefusalCode::ALL {
+                    series.counted(&[service, route, code.code()], metrics.refusals(code));
                 }
             }
         })?;
@@ -293,7 +294,7 @@ impl Metrics {
         let listeners: Vec<_> =
             self.connections.listeners.iter().map(|(address, counts)| (address.to_string(), counts)).collect();
         page.write(&ACCEPTED, |series| {
-            listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.accepted.get()));
+            listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.accepted() as u64));
         })?;
         page.write(&OPEN, |series| {
             listeners.iter().for_each(|(listener, counts)| series.value(&[listener], counts.open() as u64));
@@ -376,9 +377,14 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
         for endpoint in upstream.endpoints().iter() {
             let node = nodes.entry((name, endpoint.address().to_string())).or_default();
             let counts = endpoint.counts();
-            let counts =
-                [&counts.connects, &counts.connect_failures, &counts.reuses, &counts.no_responses, &counts.ejections];
-            node.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.get());
+            let counts = [
+                endpoint.connects(),
+                counts.connect_failures.get(),
+                endpoint.reuses(),
+                counts.no_responses.get(),
+                counts.ejections.get(),
+            ];
+            node.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }
     page.write(&HEALTHY, |series| {

@@ -162,9 +162,7 @@ impl Attempts {
     /// Counts a connection to the peer, new or reused.
     pub(super) fn on_connected(&self, reused: bool) {
         let Some(current) = &self.current else { return };
-        let counts = current.counts();
-        let count = if reused { &counts.reuses } else { &counts.connects };
-        count.add(1);
+        current.connected(reused);
     }
 
     /// No connection to the peer. Sets in the error whether Pingora makes another attempt.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::live::Generation;
+use crate::live::{Generation, RouteParts};
+use crate::per_thread::Local;
 use crate::record::RouteSlot;
 use crate::snapshot::{Limits, Route};
 use crate::upstream::RunningUpstream;
@@ -11,34 +12,21 @@ use crate::upstream::RunningUpstream;
 /// minute: if each kept its whole configuration, the memory would have no bound.
 pub(super) enum RequestConfig {
     Complete {
-        generation: Arc<Generation>,
+        generation: Local<Generation>,
         /// Position of the route in the snapshot.
         route: Option<u32>,
         /// Whether the request is forwarded. If so, it has a route.
         forwarded: bool,
     },
-    /// What is needed after the response has begun: for the rest of the request body, for the log and for metrics.
-    Reduced {
-        generation: u64,
-        has_route: bool,
-        metrics: Arc<RouteSlot>,
-        /// None if the request is not forwarded.
-        upstream: Option<Arc<RunningUpstream>>,
-        limits: Arc<Limits>,
-    },
+    /// After the response of a forwarded request has begun.
+    Reduced(Local<RouteParts>),
 }
 
 impl RequestConfig {
     /// The response has begun.
     pub(super) fn reduce(&mut self) {
-        if let RequestConfig::Complete { generation, route, .. } = self {
-            *self = RequestConfig::Reduced {
-                generation: generation.number,
-                has_route: route.is_some(),
-                metrics: generation.route_metrics().slot(*route).clone(),
-                upstream: self.upstream().cloned(),
-                limits: self.limits().clone(),
-            };
+        if let RequestConfig::Complete { generation, route: Some(route), forwarded: true } = self {
+            *self = RequestConfig::Reduced(generation.parts(*route));
         }
     }
 
@@ -46,14 +34,14 @@ impl RequestConfig {
     pub(super) fn number(&self) -> u64 {
         match self {
             RequestConfig::Complete { generation, .. } => generation.number,
-            RequestConfig::Reduced { generation, .. } => *generation,
+            RequestConfig::Reduced(parts) => parts.number,
         }
     }
 
     pub(super) fn limits(&self) -> &Arc<Limits> {
         match self {
             RequestConfig::Complete { generation, .. } => generation.snapshot.limits(),
-            RequestConfig::Reduced { limits, .. } => limits,
+            RequestConfig::Reduced(parts) => &parts.limits,
         }
     }
 
@@ -73,7 +61,7 @@ impl RequestConfig {
             RequestConfig::Complete { generation, .. } => {
                 self.forwarded_route().map(|route| generation.upstream(route.upstream))
             }
-            RequestConfig::Reduced { upstream, .. } => upstream.as_ref(),
+            RequestConfig::Reduced(parts) => Some(&parts.upstream),
         }
     }
 
@@ -83,7 +71,7 @@ impl RequestConfig {
             RequestConfig::Complete { generation, route, .. } => {
                 route.map(|route| &*generation.snapshot.route(route).name)
             }
-            RequestConfig::Reduced { metrics, has_route, .. } => has_route.then(|| metrics.name()),
+            RequestConfig::Reduced(parts) => Some(parts.slot.name()),
         }
     }
 
@@ -91,7 +79,7 @@ impl RequestConfig {
     pub(super) fn metrics(&self) -> &RouteSlot {
         match self {
             RequestConfig::Complete { generation, route, .. } => generation.route_metrics().slot(*route),
-            RequestConfig::Reduced { metrics, .. } => metrics,
+            RequestConfig::Reduced(parts) => &parts.slot,
         }
     }
 }

@@ -4,10 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use once_cell::race::OnceBox;
+
 use super::resolver::Resolver;
 use super::{Acceptors, LoadError};
-use crate::record::RouteMetricsTable;
-use crate::snapshot::{Snapshot, UpstreamId};
+use crate::per_thread::{Local, Shared};
+use crate::record::{RouteMetricsTable, RouteSlot};
+use crate::snapshot::{Limits, Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::RunningUpstream;
 
@@ -26,6 +29,19 @@ pub struct Generation {
     names: Vec<Arc<str>>,
     acceptors: Acceptors,
     route_metrics: RouteMetricsTable,
+    /// By the position of the route. Empty until the first response of the route.
+    parts: Vec<OnceBox<Shared<RouteParts>>>,
+}
+
+/// The parts of a generation that a forwarded request needs after its response has begun: for the rest of its body, for
+/// the log and for metrics.
+#[derive(Debug)]
+pub(crate) struct RouteParts {
+    /// Number of the generation.
+    pub(crate) number: u64,
+    pub(crate) slot: Arc<RouteSlot>,
+    pub(crate) upstream: Arc<RunningUpstream>,
+    pub(crate) limits: Arc<Limits>,
 }
 
 impl Generation {
@@ -56,7 +72,8 @@ impl Generation {
         let names: HashSet<&str> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
         let names = names.into_iter().map(Arc::from).collect();
         let route_metrics = RouteMetricsTable::new(snapshot.routes(), old.map(|old| &old.route_metrics));
-        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics })
+        let parts = snapshot.routes().iter().map(|_| OnceBox::new()).collect();
+        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics, parts })
     }
 
     /// Gives the upstreams the addresses of their names. Waits for names that are new, at most for `timeout`. Nodes
@@ -91,6 +108,19 @@ impl Generation {
     /// Metrics of the routes.
     pub fn route_metrics(&self) -> &RouteMetricsTable {
         &self.route_metrics
+    }
+
+    /// What a request for the route needs after its response has begun.
+    pub(crate) fn parts(&self, route: u32) -> Local<RouteParts> {
+        let parts = self.parts[route as usize].get_or_init(|| {
+            Box::new(Shared::new(Arc::new(RouteParts {
+                number: self.number,
+                slot: self.route_metrics.slot(Some(route)).clone(),
+                upstream: self.upstream(self.snapshot.route(route).upstream).clone(),
+                limits: self.snapshot.limits().clone(),
+            })))
+        });
+        parts.local()
     }
 
     /// Running upstream of the snapshot.

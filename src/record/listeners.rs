@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::codes::coded_enum;
-use crate::counter::Counter;
+use crate::counter::{Counter, Running};
 
 /// Counters of all listeners of the process.
 #[derive(Debug)]
@@ -22,8 +21,7 @@ pub(crate) struct Counts {
 /// Counters of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerCounts {
-    open: AtomicUsize,
-    pub(crate) accepted: Counter,
+    connections: Running,
     /// Connections closed before their first request, by [`RefusedConnection`].
     pub(crate) refused: [Counter; RefusedConnection::ALL.len()],
     pub(crate) handshakes: Counter,
@@ -85,13 +83,17 @@ impl Counts {
 impl ListenerCounts {
     /// Number of open connections.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.connections.count()
+    }
+
+    /// Number of all connections.
+    pub(crate) fn accepted(&self) -> usize {
+        self.connections.begun()
     }
 
     /// Counts a new connection.
     pub(crate) fn accept(self: &Arc<Self>) -> Open {
-        self.accepted.add(1);
-        self.open.fetch_add(1, Ordering::Relaxed);
+        self.connections.begin();
         Open(self.clone())
     }
 
@@ -118,6 +120,6 @@ impl Deref for Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.end();
     }
 }

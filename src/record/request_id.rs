@@ -6,17 +6,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::per_thread::PerThread;
+
 /// Name of the header field.
 pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// At a million requests per second, a block is used up after nine years.
+const BLOCK_BITS: u32 = 48;
 
 /// Creates request ids that are unique across restarts and replicas. They are not secret: a client can guess the next
 /// id.
 #[derive(Debug)]
 pub struct RequestIds {
     process: [u8; 16],
-    next: AtomicU64,
+    /// Each has a block of 2^[`BLOCK_BITS`] numbers.
+    next: PerThread<AtomicU64>,
 }
 
 /// Id of one request. It is formatted only when it is needed.
@@ -29,9 +35,12 @@ pub enum RequestId {
 }
 
 impl RequestIds {
-    /// Starts at 0 with random digits for the process.
+    /// Starts with random digits for the process.
     pub fn new() -> Self {
-        RequestIds { process: digits(RandomState::new().hash_one(std::process::id())), next: AtomicU64::new(0) }
+        RequestIds {
+            process: digits(RandomState::new().hash_one(std::process::id())),
+            next: PerThread::new(AtomicU64::new(0)),
+        }
     }
 
     /// Id of a request with these header fields. The client's id is kept if there is exactly one and it is usable: 1 to
@@ -40,8 +49,16 @@ impl RequestIds {
         let mut ids = headers.get_all(NAME).iter();
         match (ids.next(), ids.next()) {
             (Some(id), None) if is_usable(id) => RequestId::Client(id.clone()),
-            _ => RequestId::Own(self.process, self.next.fetch_add(1, Ordering::Relaxed)),
+            _ => RequestId::Own(self.process, self.number()),
         }
+    }
+}
+
+impl RequestIds {
+    /// A number that no other call returns: the threads count in blocks of their own. The first block is shared.
+    fn number(&self) -> u64 {
+        let block = |index: usize| AtomicU64::new((index as u64 + 1) << BLOCK_BITS);
+        self.next.get(block).fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -94,5 +111,28 @@ fn is_usable(value: &HeaderValue) -> bool {
 impl Default for RequestIds {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_over_all_threads() {
+        const EACH: usize = 2000;
+        let ids = RequestIds::new();
+        let threads = 2 * crate::per_thread::threads();
+        let all: Vec<String> = std::thread::scope(|scope| {
+            let ids = |_| scope.spawn(|| (0..EACH).map(|_| ids.of(&HeaderMap::new()).to_string()).collect::<Vec<_>>());
+            let threads: Vec<_> = (0..threads).map(ids).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|id| id.len() == 32 && id.starts_with(&all[0][..16])));
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), EACH * threads);
+        let blocks: HashSet<&str> = all.iter().map(|id| &id[16..20]).collect();
+        assert!(blocks.len() > 2, "the threads have blocks of their own: {blocks:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics of requests, for each route.
 //!
 //! The metrics of a route are allocated by its first request and found by the position of the route, so counting
-//! neither waits nor allocates. They belong to the name of the route: a reload that keeps the name keeps the counters,
+//! neither waits nor allocates. A busy route has a block of counters for each thread; readers sum them. They belong to the name of the route: a reload that keeps the name keeps the counters,
 //! and they are freed with the last generation that has the route and its last request.
 
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use once_cell::race::OnceBox;
 use super::RequestRecord;
 use crate::codes::coded_enum;
 use crate::cors::Reason;
-use crate::counter::{Counter, Histogram};
+use crate::counter::{Counter, Distribution, Histogram};
 use crate::decide::{RefusalCode, RequestKind, RequestOutcome};
+use crate::per_thread::PerThread;
 use crate::snapshot::Route;
 
 /// Name for requests without a route.
@@ -39,20 +40,24 @@ pub struct RouteSlot {
 
 /// Metrics of one route.
 #[derive(Debug, Default)]
-pub struct RouteMetrics {
+pub struct RouteMetrics(PerThread<RouteCounters>);
+
+/// What one thread has counted for a route.
+#[derive(Debug, Default)]
+struct RouteCounters {
     /// Requests, by [`MethodClass`] and [`StatusClass`].
-    pub(crate) requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
+    requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
     /// CORS decisions, by [`RequestKind`] and [`Reason`].
-    pub(crate) decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
+    decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
     /// Requests refused for reasons other than CORS, by [`RefusalCode`].
-    pub(crate) refusals: [Counter; RefusalCode::ALL.len()],
+    refusals: [Counter; RefusalCode::ALL.len()],
     /// Time from the request header to the end of the response. WebSockets are not included: they stay open as long as
     /// they are used.
-    pub duration: Histogram,
+    duration: Histogram,
     /// Time from the first attempt to the response header.
-    pub(crate) upstream_duration: Histogram,
+    upstream_duration: Histogram,
     /// Bytes of response bodies sent to clients.
-    pub(crate) body_bytes: Counter,
+    body_bytes: Counter,
 }
 
 coded_enum! {
@@ -138,7 +143,7 @@ fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, name))
 }
 
-// === impl RouteSlot, RouteMetrics ===
+// === impl RouteSlot, RouteMetrics, RouteCounters ===
 
 impl RouteSlot {
     fn new(name: &str) -> Arc<Self> {
@@ -151,21 +156,57 @@ impl RouteSlot {
     }
 
     pub(crate) fn count(&self, record: &RequestRecord<'_>) {
-        self.metrics.get_or_init(Box::default).count(record);
+        self.metrics.get_or_init(Box::default).0.mine().count(record);
     }
 }
 
 impl RouteMetrics {
     /// Number of all requests.
     pub(crate) fn total(&self) -> u64 {
-        self.requests.iter().flatten().map(Counter::get).sum()
+        StatusClass::ALL.into_iter().map(|status| self.with(status)).sum()
     }
 
     /// Number of requests with this class of status.
     pub(crate) fn with(&self, status: StatusClass) -> u64 {
-        self.requests.iter().map(|by_status| by_status[status.index()].get()).sum()
+        MethodClass::ALL.into_iter().map(|method| self.requests(method, status)).sum()
     }
 
+    /// Number of requests with these classes.
+    pub(crate) fn requests(&self, method: MethodClass, status: StatusClass) -> u64 {
+        self.sum(|counters| &counters.requests[method.index()][status.index()])
+    }
+
+    /// Number of CORS decisions.
+    pub(crate) fn decisions(&self, kind: RequestKind, reason: Reason) -> u64 {
+        self.sum(|counters| &counters.decisions[kind.index()][reason.index()])
+    }
+
+    /// Number of requests refused for this reason, which is not CORS.
+    pub(crate) fn refusals(&self, code: RefusalCode) -> u64 {
+        self.sum(|counters| &counters.refusals[code.index()])
+    }
+
+    /// Time from the request header to the end of the response, without WebSockets.
+    pub fn duration(&self) -> Distribution {
+        Histogram::read_all(|| self.0.all().map(|counters| &counters.duration))
+    }
+
+    /// Time from the first attempt to the response header.
+    pub(crate) fn upstream_duration(&self) -> Distribution {
+        Histogram::read_all(|| self.0.all().map(|counters| &counters.upstream_duration))
+    }
+
+    /// Bytes of response bodies sent to clients.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.sum(|counters| &counters.body_bytes)
+    }
+
+    fn sum(&self, counter: impl Fn(&RouteCounters) -> &Counter) -> u64 {
+        self.0.all().map(|counters| counter(counters).get()).sum()
+    }
+}
+
+impl RouteCounters {
     fn count(&self, record: &RequestRecord<'_>) {
         self.requests[record.method.index()][StatusClass::of(record.status).index()].add(1);
         match record.outcome {
@@ -216,7 +257,10 @@ impl StatusClass {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::record::request_id::RequestId;
     use crate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 
     /// A configuration with one service that has these routes.
@@ -233,12 +277,12 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
     }
 
     fn send(route_metrics: &RouteMetricsTable, route: usize) {
-        route_metrics.routes[route].metrics.get_or_init(Box::default).body_bytes.add(1);
+        route_metrics.routes[route].metrics.get_or_init(Box::default).0.mine().body_bytes.add(1);
     }
 
     fn sent(route_metrics: &RouteMetricsTable) -> Vec<(String, u64)> {
         let all = route_metrics.all();
-        all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.body_bytes.get())).collect()
+        all.iter().map(|(_, route, metrics)| ((*route).to_owned(), metrics.body_bytes())).collect()
     }
 
     #[test]
@@ -266,5 +310,52 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             route_metrics = RouteMetricsTable::new(next.routes(), Some(&route_metrics));
             assert!(gone.upgrade().is_none());
         }
+    }
+
+    /// The slow twin of the sum: what each thread has counted, added up.
+    #[test]
+    fn the_counts_of_all_threads_are_summed() {
+        const EACH: usize = 3000;
+        let route_metrics = RouteMetricsTable::new(snapshot(&["a"]).routes(), None);
+        let slot = route_metrics.slot(Some(0)).clone();
+        let count = |thread: usize, n: usize| {
+            let (method, status) = (MethodClass::ALL[n % 8], [200, 304, 404, 502][n % 4]);
+            let id = RequestId::Own([b'0'; 16], n as u64);
+            let record = RequestRecord {
+                generation: 1,
+                route: None,
+                kind: RequestKind::Actual,
+                outcome: RequestOutcome::Cors(Reason::ALL[thread]),
+                refused: false,
+                client: std::net::IpAddr::from([127, 0, 0, 1]),
+                scheme: crate::domain::Scheme::Http,
+                method,
+                request: None,
+                status: Some(StatusCode::from_u16(status).unwrap()),
+                body_bytes: n,
+                duration: Duration::from_millis(n as u64 % 300),
+                upstream: None,
+                failure: None,
+                failure_detail: None,
+                id: &id,
+            };
+            slot.count(&record);
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..5 {
+                let count = &count;
+                scope.spawn(move || (0..EACH).for_each(|n| count(thread, n)));
+            }
+        });
+        let [(_, _, metrics)] = route_metrics.all()[..] else { panic!("one route had requests") };
+        assert!(metrics.0.all().count() > 1, "the threads have counters of their own");
+        let all = 5 * EACH as u64;
+        assert_eq!((metrics.total(), metrics.with(StatusClass::ServerError)), (all, all / 4));
+        assert_eq!(metrics.requests(MethodClass::Get, StatusClass::Success), all / 8);
+        assert!((0..5).all(|thread| metrics.decisions(RequestKind::Actual, Reason::ALL[thread]) == all / 5));
+        assert_eq!(metrics.body_bytes(), 5 * (0..EACH as u64).sum::<u64>());
+        let twin = Histogram::default();
+        (0..5).for_each(|_| (0..EACH as u64).for_each(|n| twin.observe(Duration::from_millis(n % 300))));
+        assert_eq!(metrics.duration(), Histogram::read_all(|| std::iter::once(&twin)));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::hash;
+use crate::per_thread::Shared;
 use crate::snapshot::Balance;
 
 /// Up to this number of endpoints, `least_connections` compares all endpoints. Above, it compares two of them: the next
@@ -27,9 +28,9 @@ pub(crate) struct Pool {
     equal: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Member {
-    endpoint: Arc<Endpoint>,
+    endpoint: Shared<Endpoint>,
     weight: u32,
 }
 
@@ -37,7 +38,7 @@ impl Pool {
     /// A pool of these endpoints and weights. None if this pool is the same. Endpoints with weight 0 are left out.
     pub(crate) fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
         let weighted = weighted.filter(|(_, weight)| *weight > 0);
-        let mut members: Vec<Member> = weighted.map(|(endpoint, weight)| Member { endpoint, weight }).collect();
+        let mut members: Vec<Member> = weighted.map(Member::new).collect();
         let divisor = members.iter().map(|member| member.weight).fold(0, gcd).max(1);
         members.iter_mut().for_each(|member| member.weight /= divisor);
         if members == self.members {
@@ -52,7 +53,7 @@ impl Pool {
         self.members.is_empty()
     }
 
-    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request. `salt` is
+    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request, on its thread. `salt` is
     /// random in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
     pub(crate) fn choose(
         &self,
@@ -61,7 +62,7 @@ impl Pool {
         turn: usize,
         salt: u64,
         tried: &[Arc<Endpoint>],
-    ) -> Option<&Arc<Endpoint>> {
+    ) -> Option<&Shared<Endpoint>> {
         if self.schedule.is_empty() {
             return None;
         }
@@ -77,13 +78,13 @@ impl Pool {
     }
 
     /// The endpoint at `turn` in the schedule, or the next untried one.
-    fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let (before, from) = self.schedule.split_at(turn);
         from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
     }
 
     /// A random endpoint, by weight.
-    fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.schedule.len());
         // Draw again if the node was already tried, so the others keep their weights; give up after DRAWS.
         let untried = (0..if tried.is_empty() { 0 } else { DRAWS }).map(draw);
@@ -92,7 +93,7 @@ impl Pool {
     }
 
     /// The endpoint with the fewest running requests per weight. Among equals, the next one of the schedule.
-    fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let first = self.schedule[turn % self.schedule.len()] as usize;
         if self.members.len() > COMPARE_ALL && tried.is_empty() {
             let other = self.schedule[below(hash::mix(chance), self.schedule.len())] as usize;
@@ -106,7 +107,7 @@ impl Pool {
     }
 
     /// The endpoint that owns the key, if the tried ones did not exist.
-    fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let untried = self.members.iter().filter(|member| !is_one_of(&member.endpoint, tried));
         let best = match self.equal {
             // With equal weights, the lowest score is the highest hash, so no logarithm is needed.
@@ -122,6 +123,10 @@ impl Pool {
 }
 
 impl Member {
+    fn new((endpoint, weight): (Arc<Endpoint>, u32)) -> Self {
+        Member { endpoint: Shared::new(endpoint), weight }
+    }
+
     fn has_fewer_than(&self, other: &Member) -> bool {
         let (mine, theirs) = (self.endpoint.active() as u64, other.endpoint.active() as u64);
         (mine * u64::from(other.weight)).cmp(&(theirs * u64::from(self.weight))) == Ordering::Less
@@ -130,12 +135,12 @@ impl Member {
 
 impl PartialEq for Member {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.endpoint, &other.endpoint) && self.weight == other.weight
+        Arc::ptr_eq(self.endpoint.arc(), other.endpoint.arc()) && self.weight == other.weight
     }
 }
 
-fn is_one_of(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
-    tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+fn is_one_of(endpoint: &Shared<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
+    tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint.arc()))
 }
 
 /// A number below `limit` from 64 random bits, without a division.
@@ -187,7 +192,7 @@ mod tests {
         let address = |i: usize| {
             SocketAddr::from(([10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()], 80))
         };
-        weights.iter().enumerate().map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight))).collect()
+        weights.iter().enumerate().map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight, true))).collect()
     }
 
     fn pool(endpoints: &[Arc<Endpoint>]) -> Pool {
@@ -303,8 +308,11 @@ mod tests {
             (&[0, 0], &[3, 1], "1121"),
         ] {
             let endpoints = endpoints(weights);
-            let _under_way: Vec<ActiveRequest> =
-                endpoints.iter().zip(active).flat_map(|(at, n)| (0..*n).map(|_| ActiveRequest::at(at))).collect();
+            let _under_way: Vec<ActiveRequest> = endpoints
+                .iter()
+                .zip(active)
+                .flat_map(|(at, n)| (0..*n).map(|_| ActiveRequest::at(&Shared::new(at.clone()))))
+                .collect();
             let pool = pool(&endpoints);
             let chosen =
                 |turn| (pool.choose(&Balance::LeastConnections, None, turn, 0, &[]).unwrap().node() + 1).to_string();
@@ -355,7 +363,7 @@ mod tests {
             for key in many_keys().take(2000) {
                 let mut tried = Vec::new();
                 while let Some(next) = pool.choose(&HASH, Some(key), 0, 0, &tried) {
-                    tried.push(next.clone());
+                    tried.push(next.arc().clone());
                 }
                 let nodes: Vec<usize> = tried.iter().map(|endpoint| endpoint.node()).collect();
                 assert_eq!(nodes, ranking(&endpoints, key), "{weights:?}");
@@ -377,7 +385,11 @@ mod tests {
                         before.choose(&HASH, Some(key), 0, 0, &[]).unwrap(),
                         after.choose(&HASH, Some(key), 0, 0, &[]).unwrap(),
                     );
-                    assert!(was.node() == gone || Arc::ptr_eq(was, is), "{weights:?}: a key of {} moved", was.node());
+                    assert!(
+                        was.node() == gone || Arc::ptr_eq(was.arc(), is.arc()),
+                        "{weights:?}: a key of {} moved",
+                        was.node()
+                    );
                     assert_ne!(is.node(), gone);
                     moved += usize::from(was.node() == gone);
                 }
@@ -432,10 +444,9 @@ mod tests {
             for turn in 0..50 {
                 let mut tried: Vec<Arc<Endpoint>> = Vec::new();
                 for _ in 0..3 {
-                    let next =
-                        pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("an untried endpoint").clone();
-                    assert!(!is_one_of(&next, &tried), "{balance:?}");
-                    tried.push(next);
+                    let next = pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("an untried endpoint");
+                    assert!(!is_one_of(next, &tried), "{balance:?}");
+                    tried.push(next.arc().clone());
                 }
                 assert!(pool.choose(&balance, Some(turn as u64), turn, 3, &tried).is_none(), "{balance:?}");
             }

@@ -1,14 +1,17 @@
-//! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock.
+//! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock,
+//! and each thread has its own of those that every request writes.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crossbeam_utils::CachePadded;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::hash;
-use crate::counter::Counter;
+use crate::counter::{Counter, Ends};
+use crate::per_thread::{Local, PerThread, Shared};
 
 /// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the
 /// node has this address.
@@ -19,25 +22,32 @@ pub struct Endpoint {
     weight: u32,
     /// Seed of its scores in rendezvous hashing. It depends only on the address, so all replicas have the same.
     pub(super) seed: u64,
-    /// Running requests.
-    active: AtomicUsize,
+    /// Running requests, for `least_connections`: each request reads it, so a sum over the threads would cost more.
+    active: Option<Box<CachePadded<AtomicUsize>>>,
+    traffic: PerThread<Traffic>,
     /// Consecutive failures.
     failures: AtomicU32,
     counts: EndpointCounts,
     last_error: Mutex<Option<String>>,
-    /// Peer that each request clones, made by the first request.
-    template: OnceLock<HttpPeer>,
+    /// Peer that each request clones, made by the first request. A clone counts references, so each thread has its own.
+    template: PerThread<OnceLock<HttpPeer>>,
 }
 
-/// Counters of an endpoint.
+/// What every request counts.
+#[derive(Debug, Default)]
+struct Traffic {
+    active: Ends,
+    /// Connections made for requests.
+    connects: Counter,
+    /// Attempts on a connection from an earlier request.
+    reuses: Counter,
+}
+
+/// Counters of an endpoint that only failures change.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointCounts {
-    /// Connections made for requests.
-    pub(crate) connects: Counter,
     /// Connections that failed.
     pub(crate) connect_failures: Counter,
-    /// Attempts on a connection from an earlier request.
-    pub(crate) reuses: Counter,
     /// Attempts that had a connection but got no response header.
     pub(crate) no_responses: Counter,
     /// Number of ejections.
@@ -46,21 +56,23 @@ pub(crate) struct EndpointCounts {
 
 /// A running request at an endpoint. It counts as running until this is dropped.
 #[derive(Debug)]
-pub struct ActiveRequest(Arc<Endpoint>);
+pub struct ActiveRequest(Local<Endpoint>);
 
 impl Endpoint {
-    pub(super) fn new(node: usize, address: SocketAddr, weight: u32) -> Self {
+    /// `compared`: each request compares the running requests of the endpoints.
+    pub(super) fn new(node: usize, address: SocketAddr, weight: u32, compared: bool) -> Self {
         let seed = hash::key(address.to_string().as_bytes());
         Endpoint {
             node,
             address,
             weight,
             seed,
-            active: AtomicUsize::new(0),
+            active: compared.then(Box::default),
+            traffic: PerThread::default(),
             failures: AtomicU32::new(0),
             counts: EndpointCounts::default(),
             last_error: Mutex::default(),
-            template: OnceLock::new(),
+            template: PerThread::default(),
         }
     }
 
@@ -80,7 +92,27 @@ impl Endpoint {
 
     /// Number of running requests.
     pub(crate) fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+        match &self.active {
+            Some(active) => active.load(Ordering::Relaxed),
+            None => Ends::running(|| self.traffic.all().map(|traffic| &traffic.active)),
+        }
+    }
+
+    /// Counts a connection for a request, new or reused.
+    pub(crate) fn connected(&self, reused: bool) {
+        let traffic = self.traffic.mine();
+        let count = if reused { &traffic.reuses } else { &traffic.connects };
+        count.add(1);
+    }
+
+    /// Connections made for requests.
+    pub(crate) fn connects(&self) -> u64 {
+        self.traffic.all().map(|traffic| traffic.connects.get()).sum()
+    }
+
+    /// Attempts on a connection from an earlier request.
+    pub(crate) fn reuses(&self) -> u64 {
+        self.traffic.all().map(|traffic| traffic.reuses.get()).sum()
     }
 
     pub(crate) fn counts(&self) -> &EndpointCounts {
@@ -97,9 +129,9 @@ impl Endpoint {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// The peer that requests clone, made by the first call.
+    /// The peer that the requests of this thread clone, made by the first call.
     pub(super) fn template(&self, make: impl FnOnce() -> HttpPeer) -> &HttpPeer {
-        self.template.get_or_init(make)
+        self.template.mine().get_or_init(make)
     }
 
     /// Resets the consecutive failures.
@@ -122,14 +154,17 @@ impl Endpoint {
 }
 
 impl ActiveRequest {
-    pub(super) fn at(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.active.fetch_add(1, Ordering::Relaxed);
-        ActiveRequest(endpoint.clone())
+    pub(super) fn at(endpoint: &Shared<Endpoint>) -> Self {
+        match &endpoint.active {
+            Some(active) => drop(active.fetch_add(1, Ordering::Relaxed)),
+            None => endpoint.traffic.mine().active.begin(),
+        }
+        ActiveRequest(endpoint.local())
     }
 
     /// The endpoint, for use after the request.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        self.0.arc()
     }
 }
 
@@ -143,6 +178,9 @@ impl Deref for ActiveRequest {
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        match &self.active {
+            Some(active) => drop(active.fetch_sub(1, Ordering::Relaxed)),
+            None => self.traffic.mine().active.end(),
+        }
     }
 }

@@ -80,7 +80,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
         options.verify_cert = tls.verify;
         options.verify_hostname = tls.verify;
         let wrapped = |der: &[u8]| WrappedX509::new(der.to_vec(), parse_x509);
-        let shared = upstream.shared_tls.get_or_init(|| SharedTls {
+        let shared = upstream.shared_tls.mine().get_or_init(|| SharedTls {
             authorities: tls
                 .authorities
                 .as_ref()

@@ -8,14 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 30] = [
+const ROOMS: [(&str, &[&str]); 31] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
     ("notation", &[]),
     ("problem", &[]),
     ("codes", &[]),
-    ("counter", &[]),
+    ("per_thread", &[]),
+    ("counter", &["per_thread"]),
     ("logging", &[]),
     ("terminal", &[]),
     ("tls", &["domain", "problem"]),
@@ -37,18 +38,42 @@ const ROOMS: [(&str, &[&str]); 30] = [
         ],
     ),
     // The running state of a configuration.
-    ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "snapshot", "terminal"]),
-    ("upstream", &["counter", "snapshot", "tls"]),
+    ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
+    ("upstream", &["counter", "per_thread", "snapshot", "tls"]),
     (
         "live",
-        &["config", "logging", "problem", "record", "report", "snapshot", "source", "terminal", "tls", "upstream"],
+        &[
+            "config",
+            "logging",
+            "per_thread",
+            "problem",
+            "record",
+            "report",
+            "snapshot",
+            "source",
+            "terminal",
+            "tls",
+            "upstream",
+        ],
     ),
     // The request path, on the wire.
     ("read", &["decide", "trusted_proxies", "record", "snapshot", "tls"]),
-    ("accept", &["decide", "live", "logging", "read", "record", "snapshot"]),
+    ("accept", &["decide", "live", "logging", "per_thread", "read", "record", "snapshot"]),
     (
         "forward",
-        &["cors", "decide", "domain", "trusted_proxies", "live", "logging", "read", "record", "snapshot", "upstream"],
+        &[
+            "cors",
+            "decide",
+            "domain",
+            "trusted_proxies",
+            "live",
+            "logging",
+            "per_thread",
+            "read",
+            "record",
+            "snapshot",
+            "upstream",
+        ],
     ),
     ("health", &["live", "logging", "snapshot", "upstream"]),
     // Operation and command line.
