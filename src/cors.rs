@@ -28,6 +28,7 @@
 mod compile;
 mod edits;
 pub(crate) mod fetch_names;
+mod finished;
 mod language;
 mod names;
 mod origin;
@@ -55,6 +56,7 @@ pub use self::settings::{
 };
 
 use self::edits::{Fields, Removal, Values};
+use self::finished::FinishedValue;
 use self::names::{AllowedMethods, RequestHeaders};
 use self::regexes::OriginRegexes;
 use crate::codes::coded_enum;
@@ -80,8 +82,8 @@ pub struct Policy {
     credentials: bool,
     methods: AllowedMethods,
     headers: RequestHeaders,
-    expose: Option<HeaderValue>,
-    max_age: HeaderValue,
+    expose: Option<FinishedValue>,
+    max_age: FinishedValue,
     private_network: bool,
     preflight_match: PreflightMatch,
     status: StatusCode,
@@ -247,7 +249,7 @@ impl Policy {
                     values.set(Field::AllowCredentials, TRUE);
                 }
                 if let Some(expose) = &self.expose {
-                    values.set(Field::ExposeHeaders, expose.clone());
+                    values.set(Field::ExposeHeaders, expose.for_response());
                 }
                 self.removal_allowed
             }

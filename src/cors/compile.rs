@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use http::{HeaderValue, StatusCode};
 
 use super::edits::{Field, Fields, Removal, Vary};
+use super::finished::FinishedValue;
 use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
@@ -364,7 +365,7 @@ impl Dangers<'_> {
     }
 }
 
-fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> HeaderValue {
+fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> FinishedValue {
     if seconds.is_none() {
         problems.add(at, ProblemKind::MaxAgeLeftOut);
     }
@@ -372,5 +373,5 @@ fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> Header
     if !(-1..=86_400).contains(&seconds) {
         problems.add(at, ProblemKind::BadMaxAge { value: seconds.to_string() });
     }
-    HeaderValue::from(seconds.max(0))
+    FinishedValue::new(HeaderValue::from(seconds.max(0)))
 }

@@ -375,9 +375,8 @@ struct PreparedVary {
 
 /// Finished `Vary` values, indexed by the bits of the set, so that the usual responses need no new value.
 static PREPARED: LazyLock<Vec<PreparedVary>> = LazyLock::new(|| {
-    let value = |text: String| {
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("header names are valid in a field value")
-    };
+    // Static: a clone of another value would count references, in a cache line that all threads share.
+    let value = |text: String| HeaderValue::from_static(text.leak());
     (0..1 << Vary::NAMES.len())
         .map(|bits| {
             let names: Vec<&str> = Vary(bits).names().collect();

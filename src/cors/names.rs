@@ -12,6 +12,7 @@ use super::fetch_names::{
     Direction, direction, is_cors_response_header, is_forbidden_method, is_forbidden_request_header,
     is_forbidden_response_header, is_normalized_method, is_safelisted_method, is_safelisted_response_header,
 };
+use super::finished::FinishedValue;
 use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
 
@@ -28,14 +29,14 @@ pub(crate) enum AllowedMethods {
     /// `*`: every method that is a token.
     Any {
         /// The header value without credentials. With credentials the requested method is echoed.
-        value: HeaderValue,
+        value: FinishedValue,
     },
     /// The listed methods, and always GET, HEAD and POST.
     Listed {
         /// Methods are case-sensitive.
         names: Vec<Box<str>>,
         /// None if no method is listed: an empty header is never sent.
-        value: Option<HeaderValue>,
+        value: Option<FinishedValue>,
     },
 }
 
@@ -48,12 +49,12 @@ pub(crate) enum RequestHeaders {
         /// Whether the list has `Authorization` in addition to `*`.
         authorization: bool,
         /// The header value without credentials. With credentials the requested names are echoed.
-        value: HeaderValue,
+        value: FinishedValue,
     },
     Listed {
         names: NameSet,
         /// None if no name is listed: an empty header is never sent.
-        value: Option<HeaderValue>,
+        value: Option<FinishedValue>,
     },
 }
 
@@ -219,7 +220,7 @@ pub(super) fn expose(
     credentials: bool,
     at: &At<'_>,
     problems: &mut Problems,
-) -> Option<HeaderValue> {
+) -> Option<FinishedValue> {
     let list = list?;
     if list.entries().is_empty() {
         problems.add(at, ProblemKind::EmptyList { required: false });
@@ -345,10 +346,10 @@ fn warn_redundant(list: &List, at: &At<'_>, problems: &mut Problems, is_covered:
 }
 
 /// A header value from names that are valid tokens, or `*`.
-fn joined<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> FinishedValue {
     let names: Vec<&str> = names.collect();
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(names.join(", ")));
-    value.expect("tokens are valid in a field value")
+    FinishedValue::new(value.expect("tokens are valid in a field value"))
 }
 
 /// Whether an entry means any method or header in another gateway. No method and no header has such a name.

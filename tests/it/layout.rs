@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
     ("terminal", &[]),
     ("tls", &["domain", "problem"]),
     // Policies and routes.
-    ("cors", &["codes", "domain", "notation", "problem"]),
+    ("cors", &["codes", "domain", "notation", "per_thread", "problem"]),
     ("route", &["domain", "problem"]),
     // Configuration: text -> Document -> Snapshot.
     ("config", &["cors", "notation", "problem"]),
