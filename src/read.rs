@@ -6,11 +6,13 @@
 //! - [`check`] checks a complete header, and [`chunks`] a chunked body, before Pingora parses them.
 //! - [`stream`] is the connection as Pingora reads and writes it; it enforces `limits.send_timeout`.
 //! - [`watchdog`] enforces the deadline and the idle timeout of a request.
+//! - [`closing`] is the signal that closes waiting connections.
 //! - [`client`] is what the hooks know about the connection.
 
 mod check;
 mod chunks;
 mod client;
+mod closing;
 mod connection;
 mod header;
 mod stream;

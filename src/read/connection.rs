@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::check::Invalid;
+use super::closing::Signal;
 use super::header::{HeaderError, HeaderLimits, read_available, read_header};
 use super::watchdog::Watchdog;
 use super::{Client, ClientStream};
@@ -66,7 +67,8 @@ struct ConnectionApp<A> {
     streams_opened: AtomicU32,
     /// HTTP/2 streams whose request is being served.
     streams_active: AtomicUsize,
-    /// HTTP/2: true makes Pingora send GOAWAY and close the connection after its last stream.
+    /// True makes Pingora close the connection after this request; for HTTP/2, send GOAWAY and close the connection after
+    /// its last stream.
     close: watch::Sender<bool>,
 }
 
@@ -124,8 +126,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         Watchdog::new(Box::pin(self.serve_http1(shutdown, closing)), None, end_request).await;
     }
 
-    async fn serve_http1(self, shutdown: &ShutdownWatch, mut closing: watch::Receiver<bool>) {
+    async fn serve_http1(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
         let ClientConnection { app, mut stream, first_header_deadline, .. } = self;
+        let (mut closing, mut shutdown) = (Signal::new(closing), Signal::new(shutdown.clone()));
+        // Pingora reads it for each request, which takes a lock. This one is of this connection alone.
+        let close = app.close.subscribe();
         let progress = &app.client.progress;
         let mut settings: Option<HttpPersistentSettings> = None;
         let mut first = Some(first_header_deadline);
@@ -149,7 +154,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
                 }
             }
             session.set_pipelined_prefix(header);
-            let reused = app.inner.process_new_http(session, shutdown).await;
+            if shutdown.is_true() {
+                app.close.send_replace(true);
+            }
+            let reused = app.inner.process_new_http(session, &close).await;
             if progress.header_was_rejected() {
                 // Pingora answered itself, without calling a hook, and closed the connection.
                 app.client.counts.bad_header(BadHeader::Malformed);

@@ -25,11 +25,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use pingora::time::timeout;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ClientStream;
 use super::check::Invalid;
+use super::closing::Signal;
 use super::watchdog;
 use crate::snapshot::Limits;
 
@@ -87,7 +87,7 @@ pub(super) async fn read_header(
     limits: &HeaderLimits,
     stream: &mut ClientStream,
     first_deadline: Option<Instant>,
-    closing: &mut watch::Receiver<bool>,
+    closing: &mut Signal,
 ) -> Result<BytesMut, HeaderError> {
     let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
     watchdog::clear();
@@ -106,7 +106,7 @@ pub(super) async fn read_header(
     let bytes = tokio::select! {
         biased;
         bytes = first_bytes => bytes?,
-        _ = closing.wait_for(|closing| *closing) => return Err(HeaderError::Closed),
+        () = poll_fn(|cx| closing.poll(cx)) => return Err(HeaderError::Closed),
     };
     let mut bytes = match bytes {
         Ok(bytes) if !bytes.is_empty() => bytes,
