@@ -284,7 +284,7 @@ fn imports(code: &str) -> BTreeSet<String> {
 }
 
 /// The code without comments and without unit tests.
-fn code(file: &Path) -> String {
+pub(crate) fn code(file: &Path) -> String {
     let text = without_tests(&fs::read_to_string(file).unwrap());
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")

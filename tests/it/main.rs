@@ -31,6 +31,7 @@ mod origin_expressions;
 mod peers;
 mod regressions;
 mod schema;
+mod shared_lines;
 mod support;
 mod tls;
 mod upgrade;
