@@ -1,10 +1,12 @@
 # syntax=docker/dockerfile:1
 # Two stages keep the toolchain out of the image. Debian slim, because the health check needs a shell.
-FROM rust:1-bookworm AS build
+# Debian has the LLVM of this version of Rust, which the build needs.
+FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
-RUN cargo build --release --locked --bin corsgate
+# As `make release`. It installs what the training needs.
+RUN sh tools/release-pgo.sh
 
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="corsgate" \
@@ -13,7 +15,7 @@ LABEL org.opencontainers.image.title="corsgate" \
 # Root certificates, for nodes with `tls` and without `ca`.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin corsgate
-COPY --from=build /build/target/release/corsgate /usr/local/bin/corsgate
+COPY --from=build /build/target/pgo/corsgate /usr/local/bin/corsgate
 COPY conf/container.yaml /etc/corsgate/corsgate.yaml
 USER 10001
 EXPOSE 9080

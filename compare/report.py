@@ -3,7 +3,7 @@
     python3 compare/report.py target/compare/results.json
 
 Ratios are corsgate's figure divided by the peer's, taken in each round; what is shown is their median, lowest and
-highest. With profile-guided builds (make release-pgo) corsgate's figure is that of its own. Of CPU time, instructions
+highest. With profile-guided builds (make release) corsgate's figure is that of its own. Of CPU time, instructions
 and memory less is better, of requests per second more.
 """
 

@@ -23,6 +23,26 @@ fn manifest(name: &str) -> Value {
     serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+// --- The build
+
+#[test]
+fn the_package_and_the_image_contain_the_profile_guided_build() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let (makefile, dockerfile) = (read("Makefile"), read("Dockerfile"));
+    let target = |name: &str| {
+        let (_, target) = makefile.split_once(&format!("\n{name}:")).unwrap();
+        target.split("\n\n").next().unwrap().to_owned()
+    };
+    let script = "sh tools/release-pgo.sh\n";
+    assert!(target("release").contains(script), "{}", target("release"));
+    assert!(target("release").ends_with(" target/pgo/corsgate target/release/corsgate"), "{}", target("release"));
+    let deb = target("deb");
+    assert!(deb.starts_with(" release ") && deb.ends_with("--no-build"), "{deb}");
+    assert!(dockerfile.contains(&format!("\nRUN {script}")), "{dockerfile}");
+    assert!(dockerfile.contains("\nCOPY --from=build /build/target/pgo/corsgate "), "{dockerfile}");
+    assert!(read(".dockerignore").contains("\n!tools\n"), "the build has the script");
+}
+
 // --- The image
 
 #[test]
