@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools lint bench bench-compare bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools lint bench bench-compare performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -23,7 +23,7 @@ test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
 
 test-tools:
-	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy node=nodejs
+	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy node=nodejs python3=python3
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check
@@ -32,10 +32,16 @@ lint: cmake ## check formatting and clippy; warnings fail
 bench: cmake ## run the engine, router and compile benches
 	$(CARGO) bench
 
-bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy (an hour; installs them)
+bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy, Traefik and bare Pingora (an hour; installs them)
 	@sh tools/need-peers.sh "$(TOOLS)"
 	$(CARGO) build --quiet --release --bin corsgate --example bare
+	@# The profile-guided builds, if the code is newer than they are.
+	@[ -x target/pgo/bare ] && [ -z "$$(find src examples/bare.rs Cargo.toml Cargo.lock -newer target/pgo/corsgate)" ] || \
+		sh tools/release-pgo.sh bare
 	python3 -B compare/compare.py
+
+performance-page: ## write docs/performance.md and docs/performance/measurements.md from docs/performance/results
+	python3 -B compare/report.py
 
 bench-gate: cmake ## check the instructions per request against a bare Pingora proxy; installs valgrind
 	@sh tools/debian.sh valgrind=valgrind

@@ -1,12 +1,17 @@
-"""corsgate beside nginx, HAProxy, Envoy, Caddy and a bare Pingora proxy: the same work, side by side, in one run.
+"""corsgate beside nginx, HAProxy, Envoy, Caddy, Traefik and a bare Pingora proxy: the same work, in one run.
 
     make bench-compare                                 everything, in about an hour
     make bench-compare ONLY=preflight,get              what has a name that begins so
     make bench-compare PEERS=corsgate,nginx ROUNDS=1   only these
+    make bench-compare ONLY=tail KEEP=1                a part, which replaces this part of the machine's results
+
+Names are those of the scenarios, and instructions, system-calls, tail, balance, hosts, origins, routes, reloads and
+many-routes.
 
 The peer has the first core, with one worker; the backend and the load generator have the second. Peers take turns in
 short rounds, because machines drift and two runs are never alike: ratios are taken round by round, and the median
-counts. Results are written to target/compare after every measurement, and at the end a report and plots.
+counts. Results are written to target/compare after every measurement. A run of everything ends with the results of this
+machine and its plots in docs/performance, and with the pages that show them.
 """
 
 from __future__ import annotations
@@ -16,11 +21,10 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import hashlib
 import http.client
 import json
 import os
-import platform
-import re
 import signal
 import subprocess
 import sys
@@ -31,10 +35,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import load
+import machines
 import plots
 import report
 import scenarios
 from peers import (
+    BUILDS,
     OTHER_CORE,
     PEERS,
     TARGET,
@@ -49,7 +55,9 @@ from peers import (
     Failed,
     Haproxy,
     Nginx,
+    NginxLua,
     Peer,
+    Traefik,
     Work,
     make_certificate,
 )
@@ -58,11 +66,25 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = float(os.environ.get("SECONDS_PER_ROUND", "2"))
 ONLY = tuple(filter(None, os.environ.get("ONLY", "").split(",")))
 ONLY_PEERS = tuple(filter(None, os.environ.get("PEERS", "").split(",")))
+KEEP = os.environ.get("KEEP", "") not in ("", "0")
 
 OUT = TARGET / "compare"
 WARM_UP = 1.0
 CALLGRIND_REQUESTS = 3200
 COUNTED = {"get": scenarios.GET, "preflight": scenarios.PREFLIGHT, "preflight-hostile": scenarios.HOSTILE}
+
+TRACED: tuple[type[Peer], ...] = (Corsgate, Bare, Nginx, Haproxy, Envoy)
+TRACED_REQUESTS = 1600
+
+# Latency below full load. The peer's own capacity is what it reaches with wrk. The common rate is the same for all.
+TIMED: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy)
+COMMON: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy)
+LOADED = 0.7
+
+# Far below full load, so that a worker's share is its share of the requests, and not of a core that it shares with the
+# load generator.
+BALANCED: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy)
+WORKERS, BALANCED_RATE = 2, 4000
 
 GROWING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy)
 SIZES = {"hosts": (10, 10_000, 1_000_000), "origins": (10, 1_000, 100_000), "routes": (10, 1_000, 100_000)}
@@ -71,6 +93,7 @@ START_LIMIT, MEMORY_LIMIT = 180.0, 12 << 30
 
 RELOADING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy, Caddy)
 RELOAD_EVERY, RELOAD_SECONDS = 0.5, 2 * SECONDS
+PACED_RATE = 2000  # which every peer reaches easily
 MANY_ROUTES, MANY_SECONDS = 100_000, 5
 
 
@@ -90,6 +113,12 @@ def main() -> None:
             run_scenarios(present, work, folder, results)
             if wanted("instructions"):
                 count_instructions(present, work, folder, results)
+            if wanted("system-calls"):
+                count_system_calls([peer for peer in TRACED if peer in present], work, folder, results)
+            if wanted("tail"):
+                tail_latency([peer for peer in TIMED if peer in present], work, folder, results)
+            if wanted("balance"):
+                balance([peer for peer in BALANCED if peer in present], work, folder, results)
             for kind, sizes in SIZES.items():
                 if wanted(kind):
                     grow(kind, sizes, [peer for peer in GROWING if peer in present], work, folder, results)
@@ -100,8 +129,14 @@ def main() -> None:
                     reload_many_routes(kind, work, folder, results)
         except scenarios.WrongAnswer as wrong:
             sys.exit(f"stopped: {wrong}")
-    print("\n" + report.write(results.path))
-    plots.write(results.path)
+    everything = not ONLY and not ONLY_PEERS
+    result = machines.trimmed(results.found)
+    print("\n" + report.details([result]))
+    if everything or KEEP:
+        path = machines.keep(result, whole=everything)
+        plots.write(path.stem)
+        report.write()
+        print(f"written: {path} and the pages that show it")
 
 
 def wanted(name: str) -> bool:
@@ -116,24 +151,17 @@ class Results:
         self.path = OUT / "results.json"
         self.found: dict = {
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            "machine": {
-                "cpu": cpu_model(),
-                "cores": os.cpu_count(),
-                "kernel": platform.release(),
-                "hardware_counters": load.has_hardware_counters(),
-            },
+            "machine": machines.this_machine() | {"hardware_counters": load.has_hardware_counters()},
+            "commit": machines.commit(),
+            "build": built(present),
             "settings": {"rounds": ROUNDS, "seconds": SECONDS, "requests_under_callgrind": CALLGRIND_REQUESTS},
             "versions": {peer.name: peer.version() for peer in present},
-            "known": [{"peer": known.peer, "scenarios": known.scenarios, "why": known.why} for known in scenarios.KNOWN]
-            + [
-                {"peer": peer, "scenarios": ("all",), "why": why}
-                for peer, (_, why) in scenarios.KNOWN_FORWARDED.items()
-            ],
-            "titles": {scenario.name: scenario.title for scenario in scenarios.SCENARIOS},
             "scenarios": {},
-            "paced": {},
             "memory": {},
             "instructions": {},
+            "system_calls": {},
+            "tail": {},
+            "balance": {},
             "growth": {},
             "reloads": {},
             "many_routes": {},
@@ -150,12 +178,19 @@ class Results:
         print_line(keys, value)
 
 
+def built(present: Sequence[type[Peer]]) -> dict[str, str]:
+    """Which binaries of ours these are."""
+    ours = [peer for peer in present if issubclass(peer, (Corsgate, Bare)) and peer not in WATCHED]
+    return {peer.name: hashlib.sha256(Path(peer.binary()).read_bytes()).hexdigest()[:16] for peer in ours}
+
+
 def print_line(keys: Sequence[str], value: object) -> None:
     match value:
         case {"failed": why}:
             text = str(why)
         case {"rounds": [first, *_] as rounds}:
-            text = figures({name: report.median(each[name] for each in rounds) for name in first})
+            names = [name for name in first if all(name in each for each in rounds)]
+            text = figures({name: machines.median(each[name] for each in rounds) for name in names})
         case dict():
             text = figures(value)
         case float() | int():
@@ -174,7 +209,7 @@ def figures(measures: load.Measures) -> str:
 
 def run_scenarios(present: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
     chosen = [scenario for scenario in scenarios.SCENARIOS if wanted(scenario.name)]
-    if not chosen and not wanted("paced"):
+    if not chosen:
         return
     with contextlib.ExitStack() as stack:
         running: list[Peer] = []
@@ -200,19 +235,14 @@ def run_scenarios(present: Sequence[type[Peer]], work: Work, folder: Path, resul
                 except (OSError, http.client.HTTPException) as failure:
                     results.put({"failed": f"{failure} {peer.last_words()}"}, "scenarios", scenario.name, peer.name)
             in_turns(loads, results, "scenarios", scenario.name)
-        if wanted("paced"):
-            loads = {
-                peer.name: (peer, functools.partial(load.paced, peer.port, scenarios.GET, folder=folder))
-                for peer in running
-                if not isinstance(peer, WATCHED)
-            }
-            in_turns(loads, results, "paced", "get")
         for peer in running:
             results.put(load.memory(peer.process.pid), "memory", peer.name, "after")
 
 
 def takes_part(peer: Peer, scenario: scenarios.Scenario) -> bool:
-    return (scenario.bare or not isinstance(peer, Bare)) and (scenario.watched or not isinstance(peer, WATCHED))
+    return (scenario.bare or not isinstance(peer, Bare)) and (
+        scenario.main or not isinstance(peer, (*BUILDS, *WATCHED))
+    )
 
 
 def load_of(scenario: scenarios.Scenario, peer: Peer, folder: Path, seconds: float) -> load.Measures:
@@ -226,7 +256,12 @@ def load_of(scenario: scenarios.Scenario, peer: Peer, folder: Path, seconds: flo
             return load.wrk(port, [scenario.request], seconds, folder, tls=scenario.tls)
 
 
-def in_turns(loads: dict[str, tuple[Peer, Callable[..., load.Measures]]], results: Results, *keys: str) -> None:
+def in_turns(
+    loads: dict[str, tuple[Peer, Callable[..., load.Measures]]],
+    results: Results,
+    *keys: str,
+    turn: Callable[[int, Callable[[], load.Measures]], load.Measures] = load.turn,
+) -> None:
     """Rounds of one turn each. Who fails is left out from then on, and the others go on."""
     failures: dict[str, str] = {}
     rounds: dict[str, list[load.Measures]] = {name: [] for name in loads}
@@ -242,8 +277,8 @@ def in_turns(loads: dict[str, tuple[Peer, Callable[..., load.Measures]]], result
                 if number < 0:
                     make(seconds=WARM_UP)
                     continue
-                measures = load.turn(peer.process.pid, functools.partial(make, seconds=SECONDS))
-                if measures["errors"] and keys[0] != "paced":
+                measures = turn(peer.process.pid, functools.partial(make, seconds=SECONDS))
+                if measures["errors"]:
                     raise load.LoadFailed(f"{measures['errors']:.0f} errors")
                 rounds[name].append(measures)
             except (load.LoadFailed, subprocess.SubprocessError, OSError) as failure:
@@ -258,8 +293,10 @@ def in_turns(loads: dict[str, tuple[Peer, Callable[..., load.Measures]]], result
 def count_instructions(present: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
     for name, request in COUNTED.items():
         for kind in present:
-            if kind is Caddy or (name == "preflight-hostile" and issubclass(kind, (Bare, *WATCHED))):
-                continue  # valgrind does not run programs in Go
+            if kind in (Caddy, Traefik, NginxLua) or (
+                name == "preflight-hostile" and issubclass(kind, (Bare, *WATCHED))
+            ):
+                continue  # valgrind runs no programs in Go, and LuaJIT only with its interpreter
             peer = kind(folder, work)
 
             def start(wrapper: Sequence[str], peer: Peer = peer) -> int:
@@ -278,6 +315,82 @@ def count_instructions(present: Sequence[type[Peer]], work: Work, folder: Path, 
                 results.put(count, "instructions", name, kind.name)
             except (Failed, load.LoadFailed, OSError) as failure:
                 results.put({"failed": str(failure)}, "instructions", name, kind.name)
+
+
+# === system calls ===
+
+
+def count_system_calls(traced: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    for kind in traced:
+        peer = kind(folder, work)
+        try:
+            peer.start()
+            for name in ("get", "preflight"):
+                counts = load.system_calls(
+                    peer.process.pid, peer.port, COUNTED[name].bytes(), TRACED_REQUESTS, peer.folder / "strace"
+                )
+                results.put(counts, "system_calls", name, kind.name)
+        except (Failed, load.LoadFailed, OSError, subprocess.SubprocessError) as failure:
+            results.put({"failed": str(failure)}, "system_calls", "get", kind.name)
+        finally:
+            peer.stop()
+
+
+# === latency below full load ===
+
+
+def tail_latency(timed: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    with contextlib.ExitStack() as stack:
+        capacity: dict[str, float] = {}
+        running = []
+        for kind in timed:
+            peer = kind(folder, work)
+            peer.start()
+            stack.callback(peer.stop)
+            running.append(peer)
+        for _ in range(3):
+            for peer in running:
+                reached = load.wrk(peer.port, [scenarios.GET], 1, folder)["per_second"]
+                capacity[peer.name] = max(reached, capacity.get(peer.name, 0))
+        common = min((capacity[kind.name] for kind in COMMON if kind in timed), default=0)
+        at_own, at_common = {}, {}
+        for peer in running:
+            paced = functools.partial(load.paced, peer.port, scenarios.GET, folder=folder)
+            at_own[peer.name] = (peer, functools.partial(paced, rate=LOADED * capacity[peer.name]))
+            if isinstance(peer, COMMON):
+                at_common[peer.name] = (peer, functools.partial(paced, rate=LOADED * common))
+        in_turns(at_own, results, "tail", "own", turn=without_cpu)
+        if common:
+            # How much of it is the backend and the generator, which share a core.
+            alone = functools.partial(load.paced, work.backend, scenarios.GET, folder=folder)
+            at_common["no proxy"] = (running[0], functools.partial(alone, rate=LOADED * common))
+            in_turns(at_common, results, "tail", "common", turn=without_cpu)
+
+
+def without_cpu(_: int, make: Callable[[], load.Measures]) -> load.Measures:
+    return make()
+
+
+# === the balance of workers ===
+
+
+def balance(balanced: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
+    closing = dataclasses.replace(scenarios.GET, headers=(*scenarios.GET.headers, ("Connection", "close")))
+    with contextlib.ExitStack() as stack:
+        kept, short = {}, {}
+        for kind in balanced:
+            peer = kind(folder, work, WORKERS)
+            peer.start()
+            stack.callback(peer.stop)
+            paced = functools.partial(load.paced, peer.port, rate=BALANCED_RATE, folder=folder)
+            kept[peer.name] = (peer, functools.partial(paced, request=scenarios.GET))
+            short[peer.name] = (peer, functools.partial(paced, request=closing))
+        in_turns(kept, results, "balance", "kept", turn=shares)
+        in_turns(short, results, "balance", "short", turn=shares)
+
+
+def shares(pid: int, make: Callable[[], load.Measures]) -> load.Measures:
+    return load.shares(pid, WORKERS, make)
 
 
 # === growth ===
@@ -346,7 +459,7 @@ def reload_often(reloading: Sequence[type[Peer]], work: Work, folder: Path, resu
             peer.start()
             for name, make in (
                 ("saturated", functools.partial(load.wrk, peer.port, [scenarios.GET])),
-                ("paced", functools.partial(load.paced, peer.port, scenarios.GET)),
+                ("paced", functools.partial(load.paced, peer.port, scenarios.GET, PACED_RATE)),
             ):
                 make(seconds=WARM_UP, folder=folder)
                 results.put(make(seconds=RELOAD_SECONDS, folder=folder), "reloads", peer.name, name, "without")
@@ -405,7 +518,8 @@ def reload_many_routes(kind: type[Corsgate], work: Work, folder: Path, results: 
     try:
         peer.start(seconds=START_LIMIT, request=requests[0])
         changed = [changed_configuration(peer, number) for number in range(2)]
-        make = functools.partial(load.paced, peer.port, dataclasses.replace(requests[0], method="GET"), folder=folder)
+        asked = dataclasses.replace(requests[0], method="GET")
+        make = functools.partial(load.paced, peer.port, asked, PACED_RATE, folder=folder)
         make(seconds=WARM_UP)
         results.put(make(seconds=MANY_SECONDS), *keys, "before")
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
@@ -441,11 +555,6 @@ def timed_reload(peer: Corsgate, changed: Path, seconds: float = 60) -> float:
             raise Failed(f"no reload within {seconds:.0f} s: {peer.last_words()}")
         time.sleep(0.005)
     return time.monotonic() - told
-
-
-def cpu_model() -> str:
-    found = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
-    return found[1] if found else platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Makes load, and counts what it costs the one who answers.
 
 *CPU time* is what the scheduler has given to the threads of a peer during its turn, user and kernel, divided by the
-requests: it does not depend on whether the peer or the load generator was the bottleneck. *Throughput* and latency are
-those of wrk and h2load. *Instructions* are exact for a binary: under callgrind a peer gets N and then 2N requests, and
-the difference of the totals, divided by N, leaves out start and stop; the kernel is not counted. Where the machine has
-hardware counters, `perf stat` counts instructions and cycles during the turns as well.
+requests: it does not depend on whether the peer or the load generator was the bottleneck. *User time* is its part in
+user code, as sampled by the kernel's timer tick, some hundred times per second. *Throughput* and latency at full load
+are those of wrk and h2load, latency at a given rate that of paced.c. *System calls* are counted by strace, as the
+difference of N and 2N requests. *Instructions* are exact for a binary: under callgrind a peer gets N and then 2N
+requests, and the difference of the totals, divided by N, leaves out start and stop; the kernel is not counted. Where
+the machine has hardware counters, `perf stat` counts instructions and cycles during the turns as well.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+TOOLS = Path(__file__).resolve().parents[1] / "target" / "compare"
 
 CORE = "1"  # of the load generators
 CONNECTIONS = 64
-PACED_CONNECTIONS, PACED_PAUSE = 32, 16  # milliseconds: some 2,000 requests per second
+PACED_CONNECTIONS = 64
 Measures = dict[str, float]
 
 # Valgrind counts an instruction for every byte that `rep movsb` copies, which a processor does in a few. glibc takes that
@@ -60,13 +64,24 @@ def family(pid: int) -> list[int]:
     return pids
 
 
-def cpu_seconds(pid: int) -> float:
-    nanoseconds = 0
+def ticks(pid: int) -> tuple[int, int]:
+    """User and kernel time of a family, in hundredths of a second."""
+    user = kernel = 0
+    for each in family(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            user, kernel = user + int(fields[11]), kernel + int(fields[12])
+    return user, kernel
+
+
+def thread_seconds(pid: int) -> dict[int, float]:
+    """The CPU time of each thread of a family."""
+    seconds = {}
     for each in family(pid):
         for schedstat in Path(f"/proc/{each}/task").glob("*/schedstat"):
             with contextlib.suppress(OSError):
-                nanoseconds += int(schedstat.read_text().split()[0])
-    return nanoseconds / 1e9
+                seconds[int(schedstat.parent.name)] = int(schedstat.read_text().split()[0]) / 1e9
+    return seconds
 
 
 def memory(pid: int) -> int:
@@ -84,11 +99,24 @@ def memory(pid: int) -> int:
 def turn(pid: int, load: Callable[[], Measures]) -> Measures:
     """What `load` says, and what it has cost the process per request."""
     with hardware_counters(pid) as counted:
-        before = cpu_seconds(pid)
+        seconds_before, ticks_before = sum(thread_seconds(pid).values()), ticks(pid)
         measures = load()
-        cpu = cpu_seconds(pid) - before
+        seconds = sum(thread_seconds(pid).values()) - seconds_before
+        user, kernel = (after - before for after, before in zip(ticks(pid), ticks_before, strict=True))
     requests = measures["requests"]
-    return measures | {"cpu_us": cpu / requests * 1e6} | {name: count / requests for name, count in counted.items()}
+    measures |= {"cpu_us": seconds / requests * 1e6} | {name: count / requests for name, count in counted.items()}
+    if user + kernel:
+        measures |= {"user_us": measures["cpu_us"] * user / (user + kernel)}
+    return measures
+
+
+def shares(pid: int, workers: int, load: Callable[[], Measures]) -> Measures:
+    """What the busiest of so many workers has done, divided by their mean: 1 if all do the same, 2 if one of two does
+    everything. Workers are the threads with the most CPU time."""
+    before = thread_seconds(pid)
+    measures = load()
+    spent = sorted((seconds - before.get(thread, 0) for thread, seconds in thread_seconds(pid).items()), reverse=True)
+    return measures | {"most": spent[0] * workers / sum(spent[:workers])}
 
 
 @functools.cache
@@ -116,6 +144,31 @@ def hardware_counters(pid: int) -> Iterator[dict[str, float]]:
         perf.send_signal(signal.SIGINT)
         for count, event in re.findall(r"^(\d+),[^,]*,(instructions|cycles)", perf.communicate(timeout=20)[1], re.M):
             counted[event] = float(count)
+
+
+def system_calls(pid: int, port: int, request: bytes, requests: int, out: Path) -> dict[str, float]:
+    """By name, per request."""
+    totals: list[dict[str, int]] = []
+    for times in (requests, 2 * requests):
+        pids = [option for each in family(pid) for option in ("-p", str(each))]
+        strace = subprocess.Popen(
+            ["strace", "-f", "-c", "-U", "calls,name", "-o", str(out), *pids], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            for line in strace.stderr:  # it tells of every thread that it has attached to
+                if "attached" in line:
+                    break
+            time.sleep(0.3)
+            exchange(port, request, times)
+        finally:
+            strace.send_signal(signal.SIGINT)
+            said = strace.communicate(timeout=20)[1]
+        counts = re.findall(r"^ *(\d+) (\w+)$", out.read_text(), re.M)
+        if not counts:
+            raise LoadFailed(f"strace has counted nothing: {said[-300:]}")
+        totals.append({name: int(count) for count, name in counts if name != "total"})
+    less, more = totals
+    return {name: (count - less.get(name, 0)) / requests for name, count in more.items()}
 
 
 def callgrind(
@@ -189,8 +242,6 @@ def wrk(
     seconds: float,
     folder: Path,
     tls: bool = False,
-    options: Sequence[str] = (f"-c{CONNECTIONS}",),
-    more: str = "",
 ) -> Measures:
     """As fast as 64 kept connections can. Several requests are sent in turn."""
     script = folder / "requests.lua"
@@ -206,7 +257,6 @@ def wrk(
                 "  next = next % #requests + 1",
                 "  return requests[next]",
                 "end",
-                more,
             ]
         )
     )
@@ -214,7 +264,7 @@ def wrk(
         [
             "wrk",
             "-t1",
-            *options,
+            f"-c{CONNECTIONS}",
             f"-d{max(1, round(seconds))}s",
             "--timeout",
             "10s",
@@ -261,17 +311,31 @@ def handshakes(port: int, request: Sendable, seconds: float, folder: Path) -> Me
     }
 
 
-def paced(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
-    """A fixed rate that every peer reaches easily: what a client waits for when nothing is full. Its errors say
-    nothing: wrk counts connections, too, that were closed while it paused, and lost no request."""
-    return wrk(
-        port,
-        [request],
-        seconds,
-        folder,
-        options=[f"-c{PACED_CONNECTIONS}"],
-        more=(f"function delay() return math.random({PACED_PAUSE // 2}, {PACED_PAUSE * 3 // 2}) end"),
-    )
+def paced(
+    port: int, request: Sendable, rate: float, seconds: float, folder: Path, connections: int = PACED_CONNECTIONS
+) -> Measures:
+    """So many requests per second, due at random times. Latency counts from the time when a request was due."""
+    given = folder / "request"
+    given.write_bytes(request.bytes())
+    with open(given, "rb") as stdin:
+        text = run([paced_program(), str(port), f"{rate:.0f}", f"{seconds}", str(connections)], seconds, stdin)
+    found = {name: float(value) for name, value in re.findall(r"^(\w+) ([\d.]+)$", text, re.M)}
+    return {
+        "requests": found["requests"],
+        "per_second": found["requests"] / found["seconds"],
+        "p50_us": found["p50"],
+        "p99_us": found["p99"],
+        "p999_us": found["p999"],
+        "errors": found["errors"],
+    }
+
+
+@functools.cache
+def paced_program() -> str:
+    program, source = TOOLS / "paced", Path(__file__).with_name("paced.c")
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O2", "-o", str(program), str(source), "-lm"], check=True)
+    return str(program)
 
 
 def h2load(
@@ -299,8 +363,10 @@ def h2load(
     }
 
 
-def run(command: list[str], seconds: float) -> str:
-    done = subprocess.run(["taskset", "-c", CORE, *command], capture_output=True, text=True, timeout=seconds + 60)
+def run(command: list[str], seconds: float, stdin: IO[bytes] | None = None) -> str:
+    done = subprocess.run(
+        ["taskset", "-c", CORE, *command], stdin=stdin, capture_output=True, text=True, timeout=seconds + 60
+    )
     if done.returncode != 0:
         raise LoadFailed(f"{command[0]}: {(done.stdout + done.stderr)[-500:]}")
     return done.stdout

@@ -25,9 +25,10 @@ import scenarios
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "target"
+MADE, PLAIN = TARGET / "pgo", TARGET / "release"  # what `make release` gives, and what `cargo build --release` gives
 PYTHON_PACKAGES = TARGET / "tools" / "peers"  # where tools/need-peers.sh puts them
 
-PEER_CORE, OTHER_CORE = "0", "1"
+PEER_CORE, OTHER_CORE, BOTH_CORES = "0", "1", "0,1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Peer:
     name: str
     environment: dict[str, str] = {}
 
-    def __init__(self, folder: Path, work: Work) -> None:
+    def __init__(self, folder: Path, work: Work, workers: int = 1) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name.replace(' ', '-')}-", dir=folder))
+        self.workers = workers
         self.port, self.tls_port, self.admin_port = load.free_port(), load.free_port(), load.free_port()
         self.work = work
         self.process: subprocess.Popen | None = None
@@ -98,7 +100,7 @@ class Peer:
         began = time.monotonic()
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                ["taskset", "-c", PEER_CORE, *wrapper, *command],
+                ["taskset", "-c", PEER_CORE if self.workers == 1 else BOTH_CORES, *wrapper, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,15 +149,14 @@ class Peer:
 
 class Corsgate(Peer):
     name = "corsgate"
-    built = "release"
+    built = MADE / "corsgate"
     watched = ""  # without an admin listener and an access log nobody could see what requests leave behind
-    server = "server: { threads: 1, grace_period: 1s }"
+    server = "server: {{ threads: {workers}, grace_period: 1s }}"
     file = "corsgate.yaml"
 
     @classmethod
     def binary(cls) -> str | None:
-        path = TARGET / cls.built / "corsgate"
-        return str(path) if path.exists() else None
+        return str(cls.built) if cls.built.exists() else None
 
     @classmethod
     def version(cls) -> str:
@@ -170,7 +171,7 @@ listeners:
   - address: 127.0.0.1:{self.tls_port}
     tls: {{ min_version: "1.3", certificates: [{{ cert: {self.work.certificate}, key: {self.work.key} }}] }}
 {self.watched.format(admin=self.admin_port)}
-{self.server}
+{self.server.format(workers=self.workers)}
 upstreams:
   api: {{ nodes: [{{ address: 127.0.0.1:{self.work.backend} }}] }}
 services:
@@ -199,9 +200,9 @@ services:
         self.process.send_signal(signal.SIGHUP)
 
 
-class CorsgatePgo(Corsgate):
-    name = "corsgate-pgo"
-    built = "pgo"
+class CorsgatePlain(Corsgate):
+    name = "corsgate plain"
+    built = PLAIN / "corsgate"
 
 
 class CorsgateMetrics(Corsgate):
@@ -244,69 +245,7 @@ class CorsgateJson(CorsgateDefaults):
         self.replace(self.file, json.dumps(configuration))
 
 
-class Nginx(Peer):
-    name = "nginx"
-
-    @classmethod
-    def version(cls) -> str:
-        return first_line(["nginx", "-v"]).removeprefix("nginx version: ")
-
-    def configure(self) -> None:
-        # Big enough for 1,000,000 names of up to 100 bytes without a warning; small for few.
-        buckets = max(1024, 2 * len(self.work.hosts), 2 * len(self.work.origins))
-        (self.folder / "location.conf").write_text(NGINX_LOCATION)
-        self.replace(
-            "nginx.conf",
-            f"""
-daemon off; user root; worker_processes 1; worker_rlimit_nofile 65536;
-pid {self.folder}/pid; error_log {self.folder}/error.log crit;
-events {{ worker_connections 16384; }}
-http {{
-  access_log off;
-  client_body_temp_path {self.folder}/b; proxy_temp_path {self.folder}/p; fastcgi_temp_path {self.folder}/f;
-  uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
-  keepalive_requests 1000000000;
-  client_body_buffer_size 128k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;
-  server_names_hash_max_size {buckets}; server_names_hash_bucket_size 128;
-  map_hash_max_size {buckets}; map_hash_bucket_size 128;
-  ssl_certificate {self.work.certificate}; ssl_certificate_key {self.work.key}; ssl_protocols TLSv1.3;
-
-  map $http_origin $cors_origin {{
-    default "";
-    "~{scenarios.PARTNERS}" $http_origin;
-    {lines('"{0}" $http_origin;', self.work.origins)}
-  }}
-  map $cors_origin $cors_methods {{ "" ""; default "{scenarios.METHODS}"; }}
-  map $cors_origin $cors_headers {{ "" ""; default "{scenarios.HEADERS}"; }}
-  map $cors_origin $cors_max_age {{ "" ""; default "{self.work.max_age}"; }}
-
-  upstream api {{ server 127.0.0.1:{self.work.backend}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{self.port} default_server backlog=4096;
-    listen 127.0.0.1:{self.tls_port} ssl http2 default_server backlog=4096;
-    return 404;
-  }}
-  server {{
-    listen 127.0.0.1:{self.port};
-    listen 127.0.0.1:{self.tls_port} ssl http2;
-    server_name {lines("{0}", self.work.hosts)};
-    {lines("location {0} {{ include location.conf; }}", self.work.prefixes)}
-  }}
-}}
-""",
-        )
-
-    def command(self) -> list[str]:
-        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-
-    def command_for_callgrind(self) -> list[str]:
-        return [*self.command(), "-g", "master_process off;"]
-
-    def reload(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-
-NGINX_LOCATION = """
+NGINX_CORS = """
 if ($request_method = OPTIONS) {
   add_header Access-Control-Allow-Origin $cors_origin;
   add_header Access-Control-Allow-Methods $cors_methods;
@@ -323,7 +262,9 @@ proxy_hide_header Access-Control-Allow-Headers;
 proxy_hide_header Access-Control-Allow-Credentials;
 proxy_hide_header Access-Control-Expose-Headers;
 proxy_hide_header Access-Control-Max-Age;
-proxy_http_version 1.1;
+"""
+
+NGINX_PROXIED = """proxy_http_version 1.1;
 proxy_set_header Connection "";
 proxy_set_header Host $host;
 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -331,6 +272,162 @@ proxy_set_header X-Forwarded-Proto $scheme;
 proxy_set_header X-Forwarded-Host $http_host;
 proxy_set_header X-Request-Id $request_id;
 proxy_pass http://api;
+"""
+
+NGINX_MODULES = Path("/usr/lib/nginx/modules")
+
+
+class Nginx(Peer):
+    name = "nginx"
+    modules = ""
+    location = NGINX_CORS
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line(["nginx", "-v"]).removeprefix("nginx version: ")
+
+    def configure(self) -> None:
+        # Big enough for 1,000,000 names of up to 100 bytes without a warning; small for few.
+        buckets = max(1024, 2 * len(self.work.hosts), 2 * len(self.work.origins))
+        (self.folder / "location.conf").write_text(self.location + NGINX_PROXIED)
+        self.replace(
+            "nginx.conf",
+            f"""
+daemon off; user root; worker_processes {self.workers}; worker_rlimit_nofile 65536;
+pid {self.folder}/pid; error_log {self.folder}/error.log crit;
+{self.modules}
+events {{ worker_connections 16384; }}
+http {{
+  access_log off;
+  client_body_temp_path {self.folder}/b; proxy_temp_path {self.folder}/p; fastcgi_temp_path {self.folder}/f;
+  uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
+  keepalive_requests 1000000000;
+  client_body_buffer_size 128k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;
+  server_names_hash_max_size {buckets}; server_names_hash_bucket_size 128;
+  map_hash_max_size {buckets}; map_hash_bucket_size 128;
+  ssl_certificate {self.work.certificate}; ssl_certificate_key {self.work.key}; ssl_protocols TLSv1.3;
+
+  {self.policy()}
+
+  upstream api {{ server 127.0.0.1:{self.work.backend}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{self.port} default_server backlog=4096{" reuseport" if self.workers > 1 else ""};
+    listen 127.0.0.1:{self.tls_port} ssl http2 default_server backlog=4096;
+    return 404;
+  }}
+  server {{
+    listen 127.0.0.1:{self.port};
+    listen 127.0.0.1:{self.tls_port} ssl http2;
+    server_name {lines("{0}", self.work.hosts)};
+    {lines("location {0} {{ include location.conf; }}", self.work.prefixes)}
+  }}
+}}
+""",
+        )
+
+    def policy(self) -> str:
+        """The part of the configuration that holds the policy."""
+        return f"""map $http_origin $cors_origin {{
+    default "";
+    "~{scenarios.PARTNERS}" $http_origin;
+    {lines('"{0}" $http_origin;', self.work.origins)}
+  }}
+  map $cors_origin $cors_methods {{ "" ""; default "{scenarios.METHODS}"; }}
+  map $cors_origin $cors_headers {{ "" ""; default "{scenarios.HEADERS}"; }}
+  map $cors_origin $cors_max_age {{ "" ""; default "{self.work.max_age}"; }}
+"""
+
+    def command(self) -> list[str]:
+        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+    def command_for_callgrind(self) -> list[str]:
+        return [*self.command(), "-g", "master_process off;"]
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+
+class NginxLua(Nginx):
+    """The behaviour of APISIX's cors plugin, written anew from its documentation. It is not APISIX: nginx routes and
+    balances, and only the policy is Lua."""
+
+    name = "nginx + Lua"
+    modules = "\n".join(
+        f"load_module {NGINX_MODULES}/{name}.so;" for name in ("ndk_http_module", "ngx_http_lua_module")
+    )
+    location = (
+        "access_by_lua_block { require('cors').access() }\nheader_filter_by_lua_block { require('cors').header() }\n"
+    )
+
+    @classmethod
+    def binary(cls) -> str | None:
+        return shutil.which("nginx") if (NGINX_MODULES / "ngx_http_lua_module.so").exists() else None
+
+    @classmethod
+    def version(cls) -> str:
+        package = first_line(["dpkg-query", "--showformat", "${Version}", "--show", "libnginx-mod-http-lua"])
+        return f"{super().version()}, libnginx-mod-http-lua {package}"
+
+    def policy(self) -> str:
+        origins = [f"^{re.escape(origin)}$".replace("\\-", "-") for origin in self.work.origins]
+        (self.folder / "cors.lua").write_text(
+            f"""
+-- The attributes of the plugin. A policy with expressions lists all origins as expressions.
+local plugin = {{
+  allow_origins_by_regex = {{ {", ".join(f"[[{expression}]]" for expression in [*origins, scenarios.PARTNERS])} }},
+  allow_methods = "{scenarios.METHODS}",
+  allow_headers = "{scenarios.HEADERS}",
+  max_age = {self.work.max_age},
+}}
+{LUA_CORS}
+"""
+        )
+        return f"lua_package_path '{self.folder}/?.lua;;'; init_by_lua_block {{ require('cors') }}"
+
+
+LUA_CORS = """
+local match = ngx.re.find
+
+local function allowed(origin)
+  if origin then
+    for _, expression in ipairs(plugin.allow_origins_by_regex) do
+      if match(origin, expression, "jo") then return origin end
+    end
+  end
+end
+
+-- A response can have several Vary headers already: one more is added.
+local function add_to_vary(name)
+  local vary = ngx.header["Vary"]
+  if vary == nil then
+    ngx.header["Vary"] = name
+  elseif type(vary) == "table" then
+    vary[#vary + 1] = name
+    ngx.header["Vary"] = vary
+  else
+    ngx.header["Vary"] = { vary, name }
+  end
+end
+
+return {
+  -- The plugin answers each OPTIONS itself.
+  access = function()
+    ngx.ctx.origin = ngx.var.http_origin
+    if ngx.req.get_method() == "OPTIONS" then return ngx.exit(200) end
+  end,
+
+  -- Allowed origins get all headers, on every response; the upstream's are replaced.
+  header = function()
+    add_to_vary("Origin")
+    local origin = allowed(ngx.ctx.origin)
+    if not origin then return end
+    local header = ngx.header
+    header["Access-Control-Allow-Origin"] = origin
+    header["Access-Control-Allow-Methods"] = plugin.allow_methods
+    header["Access-Control-Max-Age"] = plugin.max_age
+    header["Access-Control-Allow-Headers"] = plugin.allow_headers
+  end,
+}
 """
 
 
@@ -362,7 +459,7 @@ class Haproxy(Peer):
             "haproxy.cfg",
             f"""
 global
-  nbthread 1
+  nbthread {self.workers}
   maxconn 8192
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
@@ -565,7 +662,7 @@ class Envoy(Peer):
         return [
             self.binary(),
             "--concurrency",
-            "1",
+            str(self.workers),
             "--disable-hot-restart",
             "--log-level",
             "error",
@@ -587,8 +684,8 @@ class Caddy(Peer):
     def version(cls) -> str:
         return "caddy/" + first_line(["caddy", "version"])
 
-    def __init__(self, folder: Path, work: Work) -> None:
-        super().__init__(folder, work)
+    def __init__(self, folder: Path, work: Work, workers: int = 1) -> None:
+        super().__init__(folder, work, workers)
         # It keeps a copy of its configuration, and an authority, at home.
         self.environment = {
             "GOMAXPROCS": "1",
@@ -681,14 +778,86 @@ https://{host}:{self.tls_port} {{
         )
 
 
-class Bare(Peer):
-    name = "bare"
-    built = "release/examples"
+class Traefik(Peer):
+    """Routes and policy are in a file of their own. It is JSON, which is YAML too, the format that Traefik reads."""
+
+    name = "traefik"
+    environment = {"GOMAXPROCS": "1"}
 
     @classmethod
     def binary(cls) -> str | None:
-        path = TARGET / cls.built / "bare"
-        return str(path) if path.exists() else None
+        packaged = PYTHON_PACKAGES / "bin" / "traefik"
+        return str(packaged) if packaged.exists() else shutil.which("traefik")
+
+    @classmethod
+    def version(cls) -> str:
+        return "traefik/" + first_line([cls.binary(), "version"]).split()[-1]
+
+    def configure(self) -> None:
+        [prefix], [host] = self.work.prefixes, self.work.hosts
+        hidden = ("origin", "methods", "headers", "credentials")
+        cors = {
+            "accessControlAllowMethods": [scenarios.METHODS],  # entries are joined with a comma and no space
+            "accessControlAllowHeaders": [scenarios.HEADERS],
+            "accessControlAllowOriginList": list(self.work.origins),
+            "accessControlAllowOriginListRegex": [scenarios.PARTNERS],
+            "accessControlMaxAge": self.work.max_age,
+            "addVaryHeader": True,
+            # An empty value removes the upstream's header.
+            "customResponseHeaders": {f"Access-Control-Allow-{name.title()}": "" for name in hidden},
+        }
+        certificate = {"certFile": str(self.work.certificate), "keyFile": str(self.work.key)}
+        router = {"rule": f"Host(`{host}`) && PathPrefix(`{prefix}`)", "service": "api", "middlewares": ["cors"]}
+        self.replace(
+            "dynamic.yaml",
+            json.dumps(
+                {
+                    "http": {
+                        "routers": {
+                            "plain": router | {"entryPoints": ["plain"]},
+                            "tls": router | {"entryPoints": ["tls"], "tls": {}},
+                        },
+                        "middlewares": {"cors": {"headers": cors}},
+                        "services": {
+                            "api": {
+                                "loadBalancer": {
+                                    "servers": [{"url": f"http://127.0.0.1:{self.work.backend}"}],
+                                    "serversTransport": "kept",
+                                }
+                            }
+                        },
+                        "serversTransports": {"kept": {"maxIdleConnsPerHost": 256}},
+                    },
+                    "tls": {
+                        "stores": {"default": {"defaultCertificate": certificate}},
+                        "options": {"default": {"minVersion": "VersionTLS13"}},
+                    },
+                }
+            ),
+        )
+
+    def command(self) -> list[str]:
+        return [
+            self.binary(),
+            f"--entryPoints.plain.address=127.0.0.1:{self.port}",
+            f"--entryPoints.tls.address=127.0.0.1:{self.tls_port}",
+            f"--providers.file.filename={self.folder}/dynamic.yaml",
+            "--log.level=ERROR",
+            "--global.checkNewVersion=false",
+            "--global.sendAnonymousUsage=false",
+        ]
+
+    def reload(self) -> None:
+        """It watches the file, and has seen the rename."""
+
+
+class Bare(Peer):
+    name = "bare"
+    built = MADE / "bare"
+
+    @classmethod
+    def binary(cls) -> str | None:
+        return str(cls.built) if cls.built.exists() else None
 
     @classmethod
     def version(cls) -> str:
@@ -702,16 +871,16 @@ class Bare(Peer):
             self.binary(),
             f"127.0.0.1:{self.port}",
             f"127.0.0.1:{self.work.backend}",
-            "1",
+            str(self.workers),
             f"127.0.0.1:{self.tls_port}",
             str(self.work.certificate),
             str(self.work.key),
         ]
 
 
-class BarePgo(Bare):
-    name = "bare-pgo"
-    built = "pgo"
+class BarePlain(Bare):
+    name = "bare plain"
+    built = PLAIN / "examples" / "bare"
 
 
 class Backend(Peer):
@@ -753,16 +922,19 @@ http {{
 # In the order of the columns.
 PEERS: tuple[type[Peer], ...] = (
     Corsgate,
-    CorsgatePgo,
+    CorsgatePlain,
     Bare,
-    BarePgo,
+    BarePlain,
     Nginx,
     Haproxy,
     Envoy,
     Caddy,
+    Traefik,
+    NginxLua,
     CorsgateMetrics,
     CorsgateLog,
 )
+BUILDS = (CorsgatePlain, BarePlain)  # what `make release` gains, measured on the main scenarios
 WATCHED = (CorsgateMetrics, CorsgateLog)
 
 

@@ -1,6 +1,6 @@
-"""Draws results.json: what a request costs each peer, and how the cost grows.
+"""Draws the results of a machine: what a request costs each peer, and how the cost grows.
 
-    python3 compare/plots.py target/compare/results.json
+    python3 compare/plots.py NAME     docs/performance/results/NAME.json as NAME-cpu.svg and NAME-growth.svg
 
 The pictures are SVG with text that stays text, on white, so that they are small and can be read on a dark page, too.
 """
@@ -8,10 +8,11 @@ The pictures are SVG with text that stays text, on white, so that they are small
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from pathlib import Path
 
+import scenarios
+from machines import PICTURES, RESULTS
 from peers import PYTHON_PACKAGES
 
 sys.path.append(str(PYTHON_PACKAGES))
@@ -22,15 +23,18 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot  # noqa: E402
 
+TITLES = {scenario.name: scenario.title for scenario in scenarios.SCENARIOS}
 COLOURS = {
     "corsgate": "#d9480f",
-    "corsgate-pgo": "#f08c00",
+    "corsgate plain": "#f08c00",
     "bare": "#868e96",
-    "bare-pgo": "#adb5bd",
+    "bare plain": "#adb5bd",
     "nginx": "#2b8a3e",
     "haproxy": "#1864ab",
     "envoy": "#862e9c",
     "caddy": "#0b7285",
+    "traefik": "#1098ad",
+    "nginx + Lua": "#69db7c",
 }
 STYLE = {
     "svg.fonttype": "none",
@@ -43,46 +47,44 @@ STYLE = {
 PANELS_IN_A_ROW = 3
 
 
-def write(path: Path) -> None:
-    found = json.loads(path.read_text())
+def write(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
     with matplotlib.rc_context(STYLE):
-        if found["scenarios"]:
-            draw_cpu(found, path.with_name("cpu.svg"))
-        if found["growth"]:
-            draw_growth(found, path.with_name("growth.svg"))
+        if result.get("scenarios"):
+            draw_cpu(result, PICTURES / f"{name}-cpu.svg")
+        if result.get("growth"):
+            draw_growth(result, PICTURES / f"{name}-growth.svg")
 
 
-def draw_cpu(found: dict, out: Path) -> None:
+def draw_cpu(result: dict, out: Path) -> None:
     """A panel for each scenario, because a handshake and a preflight have no scale in common."""
-    scenarios = found["scenarios"]
-    rows = -(-len(scenarios) // PANELS_IN_A_ROW)
+    measured_in = result["scenarios"]
+    rows = -(-len(measured_in) // PANELS_IN_A_ROW)
     figure, axes = pyplot.subplots(rows, PANELS_IN_A_ROW, figsize=(11, 2.1 * rows), squeeze=False)
-    for panel in axes.flat[len(scenarios) :]:
+    for panel in axes.flat[len(measured_in) :]:
         panel.axis("off")
-    for panel, (name, measured) in zip(axes.flat, scenarios.items()):
-        bars = {peer: cpu(measured[peer]) for peer in reversed(COLOURS) if "rounds" in measured.get(peer, {})}
+    for panel, (name, measured) in zip(axes.flat, measured_in.items()):
+        bars = {peer: measured[peer]["cpu_us"] for peer in reversed(COLOURS) if "cpu_us" in measured.get(peer, {})}
         drawn = panel.barh(list(bars), list(bars.values()), color=[COLOURS[peer] for peer in bars])
-        panel.bar_label(drawn, fmt=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}", padding=2, fontsize=8)
-        panel.set_title(found["titles"][name], fontsize=9)
+        panel.bar_label(
+            drawn, fmt=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}", padding=2, fontsize=8
+        )
+        panel.set_title(TITLES[name], fontsize=9)
         panel.set_xticks([])
         panel.tick_params(left=False)
         panel.spines["bottom"].set_visible(False)
         panel.margins(x=0.15)
-    figure.suptitle("CPU time per request, microseconds (less is better)")
+    figure.suptitle(f"CPU time per request, microseconds (less is better): {result['machine']['cpu']}")
     save(figure, out)
 
 
-def draw_growth(found: dict, out: Path) -> None:
-    kinds = found["growth"]
+def draw_growth(result: dict, out: Path) -> None:
+    kinds = result["growth"]
     figure, axes = pyplot.subplots(1, len(kinds), figsize=(11, 3.4), squeeze=False, sharey=True)
     for panel, (kind, peers) in zip(axes.flat, kinds.items()):
         for peer, measured in peers.items():
             for way, line in (("fixed", "-"), ("spread", "--")):
-                points = [
-                    (int(key.split()[0]), cpu(each))
-                    for key, each in measured.items()
-                    if key.endswith(way) and "rounds" in each
-                ]
+                points = [(int(size), of[way]["cpu_us"]) for size, of in measured.items() if way in of]
                 panel.plot(
                     *zip(*points),
                     line,
@@ -98,12 +100,10 @@ def draw_growth(found: dict, out: Path) -> None:
         panel.grid(axis="y", linewidth=0.3)
     axes.flat[0].set_ylabel("CPU time per preflight, microseconds")
     axes.flat[0].legend(frameon=False)
-    figure.suptitle("Cost of a preflight by size of the configuration (dashed: another one each time)")
+    figure.suptitle(
+        f"Cost of a preflight by size of the configuration (dashed: another one each time): {result['machine']['cpu']}"
+    )
     save(figure, out)
-
-
-def cpu(measured: dict) -> float:
-    return statistics.median(each["cpu_us"] for each in measured["rounds"])
 
 
 def save(figure: pyplot.Figure, out: Path) -> None:
@@ -113,4 +113,4 @@ def save(figure: pyplot.Figure, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(sys.argv[1])

@@ -50,7 +50,7 @@ class Scenario:
     answer: dict[str, object]
     load: str = "wrk"  # or "handshakes", "http2"
     bare: bool = True  # whether the bare proxy takes part, which decides nothing
-    watched: bool = False  # whether to measure what metrics and an access log cost
+    main: bool = False  # whether to measure the plain builds too, and what metrics and an access log cost
 
     @property
     def tls(self) -> bool:
@@ -93,10 +93,10 @@ PREFLIGHT = preflight()
 HOSTILE = preflight(names=",".join(f"x-{'a' * 50}-{i:03}" for i in range(128)))
 
 SCENARIOS = (
-    Scenario("get", "GET, allowed origin", GET, forwarded(ORIGIN), watched=True),
+    Scenario("get", "GET, allowed origin", GET, forwarded(ORIGIN), main=True),
     Scenario("get-no-origin", "GET without Origin", get(None), forwarded(None), bare=False),
     Scenario("get-refused", "GET, refused origin", get("https://evil.test"), forwarded(None), bare=False),
-    Scenario("preflight", "preflight", PREFLIGHT, allowed(), watched=True),
+    Scenario("preflight", "preflight", PREFLIGHT, allowed(), main=True),
     Scenario(
         "preflight-refused",
         "preflight, refused origin",
@@ -130,17 +130,16 @@ class Known:
 
 
 PROXIED = ("get", "large-body", "upload", "tls", "handshakes", "http2")
+PREFLIGHTS = ("preflight", "preflight-hostile")
 KNOWN = (
-    Known(
-        "bare", PROXIED, "access-control-allow-origin", "*", "passes the upstream's CORS headers on: it decides nothing"
-    ),
+    Known("bare", PROXIED, "access-control-allow-origin", "*", "forwards the upstream's CORS headers unchanged"),
     Known("bare", PROXIED, "vary", "accept-encoding", "adds nothing to Vary"),
     Known(
         "envoy",
         ("preflight", "preflight-hostile"),
         "vary",
         None,
-        "has no Vary on the preflights that it answers; response_headers_to_add reaches only forwarded requests",
+        "has no Vary on the preflights that it answers; response_headers_to_add applies only to forwarded requests",
     ),
     Known("envoy", ("preflight-refused",), "body", BODY, "forwards refused preflights to the upstream"),
     Known(
@@ -151,10 +150,37 @@ KNOWN = (
         "forwards refused preflights to the upstream",
     ),
 )
+KNOWN += tuple(
+    Known("nginx + Lua", PROXIED, field, value, "sends all CORS headers on every response to an allowed origin")
+    for field, value in (
+        ("access-control-allow-methods", METHODS),
+        ("access-control-allow-headers", HEADERS),
+        ("access-control-max-age", str(MAX_AGE)),
+    )
+)
+KNOWN += (
+    Known(
+        "nginx + Lua",
+        ("get-no-origin", "get-refused"),
+        "access-control-allow-origin",
+        "*",
+        "keeps the upstream's CORS headers unless the origin is allowed",
+    ),
+    Known("traefik", (*PREFLIGHTS, "preflight-refused"), "vary", None, "has no Vary on the preflights that it answers"),
+)
+KNOWN += tuple(
+    Known("traefik", ("preflight-refused",), field, value, "refuses by leaving out Access-Control-Allow-Origin only")
+    for field, value in (
+        ("access-control-allow-methods", METHODS),
+        ("access-control-allow-headers", HEADERS),
+        ("access-control-max-age", str(MAX_AGE)),
+    )
+)
 # What is told to the upstream; a peer that is not named here tells it everything.
 FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id")
 KNOWN_FORWARDED = {
-    "bare": (FORWARDED, "tells the upstream nothing about the client"),
+    "bare": (FORWARDED, "sends the upstream no information about the client"),
+    "traefik": (("X-Request-Id",), "sends no request id"),
 }
 
 
@@ -164,7 +190,7 @@ class WrongAnswer(Exception):
 
 def check(peer: str, scenario: Scenario, port: int) -> None:
     """Asks once, and compares."""
-    name = peer.removesuffix("-pgo")
+    name = peer.removesuffix(" plain")
     found = ask(port, scenario.request, scenario.tls)
     expected = scenario.answer | ({"tls": "TLSv1.3"} if scenario.tls else {})
     for known in KNOWN:
@@ -180,7 +206,7 @@ def check(peer: str, scenario: Scenario, port: int) -> None:
 
 def check_forwarded(peer: str, port: int) -> None:
     """Asks for the fields that the upstream has got."""
-    absent = KNOWN_FORWARDED.get(peer.removesuffix("-pgo"), ((), ""))[0]
+    absent = KNOWN_FORWARDED.get(peer.removesuffix(" plain"), ((), ""))[0]
     got = ask(port, Request(path="/v1/forwarded"), False)["body"].decode().split("|")
     for field, value in zip(FORWARDED, got, strict=True):
         if (value == "") != (field in absent):

@@ -307,6 +307,26 @@ fn the_page_about_pingora_names_code_and_tests_that_exist() {
     assert!(named > 30, "only {named} tests in {} rows", rows.len());
 }
 
+/// docs/performance/results has the figures of both pages. `BLESS=1` writes the pages, as `make performance-page` does.
+#[test]
+fn the_performance_pages_have_the_figures_of_the_results() {
+    let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
+    python(if bless { &["compare/report.py"] } else { &["compare/report.py", "--check"] });
+}
+
+#[test]
+fn the_comparison_passes_its_own_tests() {
+    python(&["-m", "unittest", "discover", "--start-directory", "compare"]);
+}
+
+/// Runs a script of the package. `make test` installs python3.
+fn python(arguments: &[&str]) {
+    let mut command = Command::new("python3");
+    let output = command.arg("-B").args(arguments).current_dir(root()).stdin(Stdio::null()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&text));
+}
+
 /// docs/cases.md has a row for each case, in order, and each row names a test that exists.
 #[test]
 fn the_page_of_cases_is_complete_and_names_tests_that_exist() {
