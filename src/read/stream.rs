@@ -41,6 +41,10 @@ const UNKNOWN: u8 = u8::MAX;
 /// How long a request goes on after its client closed its sending side, or after the last bytes that it was sent since.
 const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
 
+/// How many written bytes wait for more before they are encrypted. Pingora writes the header and the body of a response
+/// separately; a small response becomes one TLS record instead of two.
+const TLS_WRITE_BUFFER: usize = 1460;
+
 /// State of an HTTP/1 connection, set by [`super::connection`], the hooks and the watchdog. An HTTP/2 connection stays
 /// [`Stage::Open`].
 #[derive(Debug)]
@@ -82,6 +86,11 @@ pub(crate) struct ClientStream {
     timer: Option<Pin<Box<Sleep>>>,
     /// Written bytes may be in a buffer.
     unflushed: bool,
+    /// Whether small writes wait in `unencrypted`. Only for HTTP/1 over TLS: plain connections have a buffer of their own,
+    /// and HTTP/2 writes whole frames.
+    collects: bool,
+    /// Written bytes that are not encrypted yet.
+    unencrypted: Vec<u8>,
     /// Bytes that arrived before Pingora may have them.
     early: BytesMut,
     /// Check of the body of this request, if it is chunked.
@@ -171,6 +180,7 @@ impl Progress {
 
 impl ClientStream {
     pub(crate) fn new(stream: Stream, client: Arc<Client>, digest: Arc<ProxyDigest>, send_timeout: Duration) -> Self {
+        let collects = stream.get_ssl_digest().is_some() && stream.selected_alpn_proto() != Some(ALPN::H2);
         ClientStream {
             stream,
             client,
@@ -178,6 +188,8 @@ impl ClientStream {
             send_timeout,
             timer: None,
             unflushed: false,
+            collects,
+            unencrypted: Vec::new(),
             early: BytesMut::new(),
             chunks: None,
             half_closed: None,
@@ -256,8 +268,66 @@ impl ClientStream {
     /// that Pingora waits, maybe for a slow upstream, so the bytes written so far are sent now.
     fn flush_before_read(&mut self, cx: &mut Context<'_>) {
         if self.unflushed {
-            self.unflushed = matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Pending);
+            self.unflushed = self.poll_flush_stream(cx).is_pending();
         }
+    }
+
+    /// Keeps a small write for later. Whether it did.
+    fn collect(&mut self, bufs: &[IoSlice<'_>]) -> bool {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let collect = self.collects && self.unencrypted.len() + length <= TLS_WRITE_BUFFER;
+        if collect {
+            bufs.iter().for_each(|buf| self.unencrypted.extend_from_slice(buf));
+        }
+        collect
+    }
+
+    /// Writes a buffer behind the bytes that wait, and with them if there are any.
+    fn poll_write_stream(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.collect(&[IoSlice::new(buf)]) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        while !self.unencrypted.is_empty() {
+            let both = [IoSlice::new(&self.unencrypted), IoSlice::new(buf)];
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &both))?;
+            let waited = self.on_encrypted(written)?;
+            if written > waited {
+                return Poll::Ready(Ok(written - waited));
+            }
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored_stream(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.collect(bufs) {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        ready!(self.poll_encrypt(cx))?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    /// Writes the bytes that wait.
+    fn poll_encrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unencrypted.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unencrypted))?;
+            self.on_encrypted(written)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Removes written bytes from those that wait. Returns how many of them waited.
+    fn on_encrypted(&mut self, written: usize) -> io::Result<usize> {
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        let waited = written.min(self.unencrypted.len());
+        self.unencrypted.drain(..waited);
+        Ok(waited)
+    }
+
+    fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_encrypt(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Sends the answer that replaces Pingora's.
@@ -324,7 +394,7 @@ impl AsyncWrite for ClientStream {
             this.answer.get_or_insert_with(|| LocalReply::new(ReplyKind::MalformedRequest).http1().into());
             return Poll::Ready(Ok(buf.len()));
         }
-        let sent = Pin::new(&mut this.stream).poll_write(cx, buf);
+        let sent = this.poll_write_stream(cx, buf);
         this.unflushed = true;
         this.sent(sent, cx)
     }
@@ -338,7 +408,7 @@ impl AsyncWrite for ClientStream {
         if this.client.progress.stage() == Stage::Header {
             return Pin::new(this).poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
         }
-        let sent = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let sent = this.poll_write_vectored_stream(cx, bufs);
         this.unflushed = true;
         this.sent(sent, cx)
     }
@@ -350,7 +420,7 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_answer(cx))?;
-        let sent = Pin::new(&mut this.stream).poll_flush(cx);
+        let sent = this.poll_flush_stream(cx);
         this.unflushed &= sent.is_pending();
         this.sent(sent, cx)
     }
@@ -358,6 +428,8 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_answer(cx))?;
+        let encrypted = this.poll_encrypt(cx);
+        ready!(this.sent(encrypted, cx))?;
         let sent = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.sent(sent, cx)
     }

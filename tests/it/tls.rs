@@ -1,8 +1,10 @@
 //! TLS with clients: certificates and their renewal, client certificates, redirects, misdirected requests. And the
 //! errors for operators: a certificate that cannot be used is refused at its position, before it is in force.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
@@ -11,7 +13,7 @@ use crate::support::certificates::{Authority, Certificate, Files, Valid};
 use crate::support::client::{Connection, Response, fetch, fetch_tls, own};
 use crate::support::gateway::{Gateway, Signal, check, run};
 use crate::support::h2_client::{self, H2Client, H2Request};
-use crate::support::tls_client::TlsClient;
+use crate::support::tls_client::{TlsClient, TlsStream};
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -346,6 +348,83 @@ fn min_version_refuses_older_clients() {
         let gateway = start(&one_certificate(more), &upstream, &[certificate.files("tls/api")]);
         assert!(!is_refused(&gateway, &old) && !is_refused(&gateway, &new), "{more}");
     }
+}
+
+/// Sends a request, and reads TLS records until the response ends with `end`. Returns the number of records.
+#[track_caller]
+fn records(stream: &mut TlsStream, end: &[u8]) -> usize {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    read_records(stream, end)
+}
+
+#[track_caller]
+fn read_records(stream: &mut TlsStream, end: &[u8]) -> usize {
+    let (mut records, mut response) = (0, Vec::new());
+    while !response.ends_with(end) {
+        let mut record = vec![0; 5];
+        stream.sock.read_exact(&mut record).unwrap();
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        stream.sock.read_exact(&mut record[5..]).unwrap();
+        records += 1;
+        let mut bytes = &*record;
+        while !bytes.is_empty() {
+            stream.conn.read_tls(&mut bytes).unwrap();
+            stream.conn.process_new_packets().unwrap();
+        }
+        // Ends with WouldBlock, after all bytes that were decrypted.
+        let _ = stream.conn.reader().read_to_end(&mut response);
+    }
+    records
+}
+
+#[test]
+fn a_small_response_is_one_tls_record() {
+    let (_, authority, certificate) = parts();
+    for (length, expected) in [(1, 1..=1), (1_000, 1..=1), (2_000, 1..=1), (10_000, 1..=1), (300_000, 19..=40)] {
+        let body = [vec![b'x'; length], b"the end".to_vec()].concat();
+        let end = body.clone();
+        let upstream = Upstream::start(move |_| Reply::new(200).body(body.clone()));
+        let gateway = start(&one_certificate(""), &upstream, &[certificate.files("tls/api")]);
+        for version in [&TLS12, &TLS13] {
+            let mut stream =
+                TlsClient::new(&authority, "api.test").version(version).connect(gateway.address()).unwrap();
+            // The session tickets come before the first response.
+            records(&mut stream, &end);
+            for _ in 0..3 {
+                let records = records(&mut stream, &end);
+                assert!(expected.contains(&records), "{length} bytes with {version:?}: {records} records");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_bytes_of_a_slow_response_over_tls_do_not_wait_for_the_last() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go_on, gone_on) = mpsc::channel::<()>();
+    let upstream = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab").unwrap();
+        gone_on.recv_timeout(Duration::from_secs(10)).expect("the client has seen the beginning");
+        stream.write_all(b"cdef").unwrap();
+    });
+    let authority = Authority::new("authority");
+    let files = authority.issue(&["api.test"]).files("tls/api");
+    let config = format!(
+        "
+listeners:
+  - {{ address: \"{{listen}}\", tls: {{ certificates: [{{ cert: tls/api.crt, key: tls/api.key }}] }} }}
+services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}] }} }}]
+"
+    );
+    let gateway = Gateway::start_with_files(&config, &files);
+    let mut stream = TlsClient::new(&authority, "api.test").connect(gateway.address()).unwrap();
+    records(&mut stream, b"\r\n\r\nab");
+    go_on.send(()).unwrap();
+    read_records(&mut stream, b"cdef");
+    upstream.join().unwrap();
 }
 
 #[test]
