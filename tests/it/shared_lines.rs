@@ -64,8 +64,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("cors.rs", "values.set(Field::AllowOrigin, value.clone());", Connection),
     ("cors.rs", "OriginDecision::Granted(value.clone(), reason)", Connection),
     ("cors/edits.rs", "methods.cloned();", Connection),
-    ("cors/edits.rs", "headers.insert(field.name(), value.clone());", Own),
-    ("cors/edits.rs", "headers.insert(\"X-Request-Id\", id.clone());", Connection),
+    ("cors/edits.rs", "headers.insert(field.header_name(), value.clone());", Own),
+    ("cors/edits.rs", "headers.insert(REQUEST_ID, id.clone());", Connection),
     ("cors/edits.rs", "which(name)).cloned().collect();", Connection),
     ("cors/edits.rs", "Some(value) => value.clone(),", Read),
     ("cors/edits.rs", "static PREPARED: LazyLock<Vec<PreparedVary>>", Read),
@@ -79,7 +79,7 @@ const LINES: &[(&str, &str, Line)] = &[
     ("route.rs", "routes.exact.insert(name.clone(), id);", Rare),
     ("route.rs", "choices.push((entry.methods.clone(), entry.route.clone()));", Rare),
     ("decide/local_reply.rs", "ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) =>", Rare),
-    ("decide/local_reply.rs", "let extra_field = Some((\"Allow\", allow.clone()));", Rare),
+    ("decide/local_reply.rs", "let extra_field = Some((header::ALLOW, allow.clone()));", Rare),
     ("decide/local_reply.rs", "chain(self.extra_field.clone())", Rare),
     // The connection of the client.
     ("read/client.rs", "kept: Mutex<Option<ReusedHttpStream>>,", Connection),
@@ -322,7 +322,7 @@ fn shares(line: &str) -> bool {
         && WORDS.iter().any(|word| {
             line.match_indices(word).any(|(at, _)| {
                 let rest = line[at + word.len()..].trim_start_matches(|c: char| c.is_alphanumeric());
-                !rest.starts_with("::") && !(*word == "static " && line[..at].ends_with('\''))
+                !(rest.starts_with("::") || (*word == "static " && line[..at].ends_with('\'')))
             })
         })
 }
