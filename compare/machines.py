@@ -108,7 +108,7 @@ def trimmed(found: dict) -> dict:
         kind: {peer: grown(measured) for peer, measured in peers.items()} for kind, peers in found["growth"].items()
     }
     kept["many_routes"] = {
-        form: measured if "failed" in measured else measured | {"memory": round(measured["memory"] / MIB)}
+        form: measured if "failed" in measured else reloaded(measured)
         for form, measured in found["many_routes"].items()
     }
     for name in ("instructions", "system_calls", "reloads"):
@@ -158,6 +158,14 @@ def grown(measured: dict) -> dict:
                 ratios = [a["cpu_us"] / b["cpu_us"] for a, b in zip(rounds, least, strict=True)]
                 kept[size][way]["to_first"] = median(ratios)
     return kept
+
+
+def reloaded(measured: dict) -> dict:
+    times = measured["reload_seconds"]
+    return measured | {
+        "reload_seconds": [min(times), median(times), max(times)],
+        "memory": round(measured["memory"] / MIB),
+    }
 
 
 def best(measured: dict) -> str:
