@@ -4,7 +4,9 @@
 //!
 //! serde stops at its first error. So after an error the text is read into a tree. The tree is read as a document; the
 //! value at each error becomes a problem and is removed from the tree, until the rest can be read. A broken file needs
-//! some more readings, a valid file only one.
+//! some more readings, a valid file only one, and a large one in parts.
+
+mod parts;
 
 use std::fmt;
 
@@ -30,6 +32,9 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     if nests_too_deep(text) {
         problems.push(syntax("recursion limit exceeded at line 1 column 1".to_owned(), text));
         return None;
+    }
+    if let Some(document) = parts::parse(text, parts::SIZE) {
+        return Some(document);
     }
     match serde_yaml::from_str::<Option<Document>>(text) {
         Ok(document) => Some(document.unwrap_or_default()),
