@@ -233,7 +233,7 @@ impl Source<'_> {
     // --- places
 
     fn node(&self, path: &KeyPath) -> Option<Target<'_>> {
-        let mut at = self.root.as_ref()?;
+        let mut at = self.root()?;
         for (i, step) in path.0.iter().enumerate() {
             at = match (step, at) {
                 (PathStep::Key(name), Tree::Map(_, entries)) => {

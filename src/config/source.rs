@@ -1,5 +1,7 @@
 //! The text of a configuration with its name. It finds the line, column and excerpt of a key.
 
+use std::sync::OnceLock;
+
 use saphyr_parser::{Event, Marker, Parser, Span};
 
 use crate::problem::{KeyPath, PathStep};
@@ -11,7 +13,7 @@ pub struct Source<'t> {
     whole: &'t str,
     /// Without the byte order mark, which the parser does not count.
     pub(super) text: &'t str,
-    pub(super) root: Option<Tree>,
+    root: OnceLock<Option<Tree>>,
 }
 
 /// A position in the text, for error messages.
@@ -36,12 +38,16 @@ pub(super) enum Tree {
 }
 
 impl<'t> Source<'t> {
-    /// Reads the positions of a text. The text may be invalid; then the positions before the first syntax error are
-    /// known.
+    /// A text, whose positions are read when the first one is asked for. The text may be invalid; then the positions
+    /// before the first syntax error are known.
     pub fn new(name: &'t str, text: &'t str) -> Self {
         let whole = text;
         let text = super::without_mark(whole);
-        Source { name, whole, text, root: Reader::read(text) }
+        Source { name, whole, text, root: OnceLock::new() }
+    }
+
+    pub(super) fn root(&self) -> Option<&Tree> {
+        self.root.get_or_init(|| Reader::read(self.text)).as_ref()
     }
 
     /// The text, with its byte order mark if it has one.
@@ -78,7 +84,7 @@ impl<'t> Source<'t> {
 
     /// Follows a path as far as it exists. The line that was reached, and whether it is the end of the path.
     fn walk(&self, path: &KeyPath) -> (usize, bool) {
-        let (mut line, mut at) = (1, self.root.as_ref());
+        let (mut line, mut at) = (1, self.root());
         for step in &path.0 {
             at = match (step, at) {
                 (PathStep::Key(name), Some(Tree::Map(_, entries))) => {
@@ -103,7 +109,7 @@ impl<'t> Source<'t> {
 
     fn find(&self, path: &KeyPath, part: Part) -> Place<'t> {
         // An empty file has no root. Missing keys are reported at its first character.
-        let Some(mut at) = self.root.as_ref() else { return self.at(1, 0, 1) };
+        let Some(mut at) = self.root() else { return self.at(1, 0, 1) };
         let (mut start, mut width) = at.start();
         for (i, step) in path.0.iter().enumerate() {
             match (step, at) {
@@ -148,7 +154,7 @@ impl<'t> Source<'t> {
     /// Duplicate keys of a mapping: the path of the second one and the line of the first.
     pub(super) fn duplicate_keys(&self) -> Vec<(KeyPath, usize)> {
         let mut found = Vec::new();
-        if let Some(root) = &self.root {
+        if let Some(root) = self.root() {
             root.find_duplicates(&mut KeyPath::default(), &mut found);
         }
         found
