@@ -43,6 +43,7 @@ impl LocalResponse {
         LocalResponse { header: header.into(), text: reply.text }
     }
 
+    /// Sends it to the client.
     pub(super) async fn send(self, session: &mut Session) -> Result<()> {
         let bodyless = self.is_bodyless(session);
         if bodyless && end_with_header(session.as_downstream_mut(), &self.header)? {

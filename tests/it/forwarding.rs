@@ -796,6 +796,20 @@ fn a_response_of_an_http_1_0_upstream_is_sent_as_http_1_1() {
     }
 }
 
+#[test]
+fn the_reason_phrase_of_a_response_is_forwarded() {
+    for status in ["200 OK", "200 Just Fine", "404 ", "599 Whatever"] {
+        let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")));
+        let gateway = in_front_of(&upstream);
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut raw = String::new();
+        stream.read_to_string(&mut raw).unwrap();
+        assert!(raw.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{raw}");
+    }
+}
+
 /// A body is sent again if the node closes the connection. When a retried body was counted twice, 40 KiB exceeded a
 /// limit of 64 KiB.
 #[test]
