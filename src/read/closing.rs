@@ -1,8 +1,8 @@
 //! Signals that every connection watches, and that come once: at the shutdown of the process.
 //!
 //! A `tokio::sync::watch` has locks that all its receivers share. Waiting for it takes one for each wait, and so does
-//! reading its value. So a connection registers once, and asks only whether the value has changed, which reads a line
-//! that nobody writes.
+//! reading its value. So a connection registers once, and asks only whether the value has changed, which reads a
+//! line without a writer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

@@ -2,7 +2,7 @@
 //!
 //! A cache line that all cores write makes each of them wait, so usual requests write none, with two exceptions. This
 //! table lists each declaration of a value that threads can share, and each clone, because a clone may count references
-//! that threads share. The test reads the source, so a new one fails it until somebody has thought about it.
+//! that threads share. The test reads the source, so a new one fails it until it is listed.
 //!
 //! What Pingora and tokio share is in `docs/performance.md`.
 
@@ -27,7 +27,7 @@ enum Line {
 
 use Line::{Connection, Contended, Own, Rare, Read};
 
-/// File below `src/`, a part of a line, and who writes it.
+/// File below `src/`, a part of a line, and the writers of its cache line.
 const LINES: &[(&str, &str, Line)] = &[
     // What the others are made of.
     ("per_thread.rs", "static THREADS: LazyLock<usize>", Read),
@@ -274,7 +274,7 @@ fn every_value_that_threads_share_on_the_path_of_a_request_is_listed() {
             let rows: Vec<usize> =
                 (0..LINES.len()).filter(|row| LINES[*row].0 == file && line.contains(LINES[*row].1)).collect();
             if rows.is_empty() {
-                faults.push(format!("src/{file}: `{}` is not listed: who writes its cache line?", line.trim()));
+                faults.push(format!("src/{file}: `{}` is not listed: what writes to its cache line?", line.trim()));
             }
             seen.extend(rows);
         }
