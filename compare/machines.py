@@ -50,7 +50,7 @@ def this_machine() -> dict:
     return {
         "cpu": cpu(Path("/proc/cpuinfo").read_text()),
         "cores": os.cpu_count(),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "ticks": tick_rate(),
     }
 
