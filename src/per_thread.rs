@@ -1,4 +1,4 @@
-//! Values of which each thread has its own, so that threads do not write to one cache line.
+//! Values that each thread has for itself, so that no two threads write to the same cache line.
 //!
 //! A line that all cores write moves from core to core with every request, and each waits for it. So what a request
 //! writes is in a [`PerThread`], and what it keeps is in a [`Shared`], whose references each thread counts for itself.

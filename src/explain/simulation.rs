@@ -1,5 +1,5 @@
 //! A simulation of a page's requests: the steps of the [`browser`] with the gateway's responses, and what the page gets.
-//! It ends at the step where a browser would stop.
+//! The simulation stops where a browser would stop.
 
 mod browser;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::question::Target;
 use crate::domain::{is_loopback_host, split_port};
 
-/// Local Network Access, "IP address space", as far as the host shows it. Names are not resolved.
+/// The IP address space of a host (Local Network Access). Names are not resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AddressSpace {
     Loopback,

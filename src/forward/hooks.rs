@@ -2,7 +2,6 @@
 //!
 //! Most of them wait for nothing. `async_trait` would allocate a future for each call of such a hook, about ten for each
 //! forwarded request. These hooks do their work when they are called, and return a future without data ([`done`]).
-//! Their signatures are those that the macro would make.
 
 use std::future::{poll_fn, ready};
 use std::os::fd::RawFd;
@@ -10,7 +9,6 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -23,6 +21,18 @@ use super::{Ctx, Gateway, early_response};
 
 /// The future of a hook.
 type Hook<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
+
+/// Declares a hook with the signature that `async_trait` would make. Its body makes the future.
+macro_rules! hook {
+    (fn $name:ident<$($lifetime:lifetime),*>($this:ident, $($arg:tt: $type:ty),*) -> $output:ty $body:block) => {
+        fn $name<'a, $($lifetime,)* 'f>(&'a $this, $($arg: $type),*) -> Hook<'f, $output>
+        where
+            'a: 'f,
+            $($lifetime: 'f,)*
+            Self: 'f,
+        $body
+    };
+}
 
 /// The future of a hook that is done. It has no data, so its box needs no memory.
 fn done<'f>(result: Result<()>) -> Hook<'f, Result<()>> {
@@ -41,7 +51,6 @@ fn answered<'f>(result: Result<bool>) -> Hook<'f, Result<bool>> {
     }
 }
 
-#[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Ctx;
 
@@ -52,74 +61,32 @@ impl ProxyHttp for Gateway {
     /// Adds no module. Pingora's default adds a disabled compression module, which allocates for each request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    fn early_request_filter<'a, 'b, 'c, 'f>(&'a self, _: &'b mut Session, _: &'c mut Ctx) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    hook! { fn early_request_filter<'b, 'c>(self, _: &'b mut Session, _: &'c mut Ctx) -> Result<()> {
         done(Ok(()))
-    }
+    } }
 
-    fn request_filter<'a, 'b, 'c, 'f>(&'a self, session: &'b mut Session, ctx: &'c mut Ctx) -> Hook<'f, Result<bool>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    hook! { fn request_filter<'b, 'c>(self, session: &'b mut Session, ctx: &'c mut Ctx) -> Result<bool> {
         match self.on_request(session, ctx) {
             Ok(None) => answered(Ok(false)),
             Ok(Some(reply)) => Box::pin(async { reply.send(session).await.map(|()| true) }),
             Err(error) => answered(Err(error)),
         }
-    }
+    } }
 
-    fn proxy_upstream_filter<'a, 'b, 'c, 'f>(&'a self, _: &'b mut Session, _: &'c mut Ctx) -> Hook<'f, Result<bool>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    hook! { fn proxy_upstream_filter<'b, 'c>(self, _: &'b mut Session, _: &'c mut Ctx) -> Result<bool> {
         answered(Ok(true))
-    }
+    } }
 
-    fn upstream_peer<'a, 'b, 'c, 'f>(
-        &'a self,
-        session: &'b mut Session,
-        ctx: &'c mut Ctx,
-    ) -> Hook<'f, Result<Box<HttpPeer>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    hook! { fn upstream_peer<'b, 'c>(self, session: &'b mut Session, ctx: &'c mut Ctx) -> Result<Box<HttpPeer>> {
         Box::pin(ready(ctx.next_peer(session)))
-    }
+    } }
 
-    fn connected_to_upstream<'a, 'b, 'c, 'd, 'e, 'f>(
-        &'a self,
-        _: &'b mut Session,
-        reused: bool,
-        _: &'c HttpPeer,
-        _: RawFd,
-        _: Option<&'d Digest>,
-        ctx: &'e mut Ctx,
-    ) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        'e: 'f,
-        Self: 'f,
-    {
+    hook! { fn connected_to_upstream<'b, 'c, 'd, 'e>(
+        self, _: &'b mut Session, reused: bool, _: &'c HttpPeer, _: RawFd, _: Option<&'d Digest>, ctx: &'e mut Ctx
+    ) -> Result<()> {
         self.on_connected(reused, ctx);
         done(Ok(()))
-    }
+    } }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
         ctx.on_connect_error(session, &mut e);
@@ -138,55 +105,24 @@ impl ProxyHttp for Gateway {
         e
     }
 
-    fn upstream_request_filter<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        session: &'b mut Session,
-        upstream_request: &'c mut RequestHeader,
-        ctx: &'d mut Ctx,
-    ) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
+    hook! { fn upstream_request_filter<'b, 'c, 'd>(
+        self, session: &'b mut Session, upstream_request: &'c mut RequestHeader, ctx: &'d mut Ctx
+    ) -> Result<()> {
         done(ctx.on_upstream_request(session, upstream_request))
-    }
+    } }
 
-    fn request_body_filter<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        session: &'b mut Session,
-        body: &'c mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &'d mut Ctx,
-    ) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
+    hook! { fn request_body_filter<'b, 'c, 'd>(
+        self, session: &'b mut Session, body: &'c mut Option<Bytes>, end_of_stream: bool, ctx: &'d mut Ctx
+    ) -> Result<()> {
         done(ctx.on_request_body(session, body, end_of_stream))
-    }
+    } }
 
-    fn upstream_response_filter<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        _: &'b mut Session,
-        response: &'c mut ResponseHeader,
-        ctx: &'d mut Ctx,
-    ) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
+    hook! { fn upstream_response_filter<'b, 'c, 'd>(
+        self, _: &'b mut Session, response: &'c mut ResponseHeader, ctx: &'d mut Ctx
+    ) -> Result<()> {
         ctx.on_upstream_response(response);
         done(Ok(()))
-    }
+    } }
 
     fn upstream_response_body_filter(
         &self,
@@ -199,39 +135,17 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn response_filter<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        session: &'b mut Session,
-        response: &'c mut ResponseHeader,
-        ctx: &'d mut Ctx,
-    ) -> Hook<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
+    hook! { fn response_filter<'b, 'c, 'd>(
+        self, session: &'b mut Session, response: &'c mut ResponseHeader, ctx: &'d mut Ctx
+    ) -> Result<()> {
         done(ctx.on_response(session, response))
-    }
+    } }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
-        ctx.reply_to_failure(session, e).await
-    }
+    hook! { fn fail_to_proxy<'b, 'c, 'd>(self, session: &'b mut Session, e: &'c Error, ctx: &'d mut Ctx) -> FailToProxy {
+        Box::pin(ctx.reply_to_failure(session, e))
+    } }
 
-    fn logging<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        session: &'b mut Session,
-        e: Option<&'c Error>,
-        ctx: &'d mut Ctx,
-    ) -> Hook<'f, ()>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
+    hook! { fn logging<'b, 'c, 'd>(self, session: &'b mut Session, e: Option<&'c Error>, ctx: &'d mut Ctx) -> () {
         ctx.record_session(session, e);
         let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
         // Without an error the response is complete.
@@ -239,7 +153,7 @@ impl ProxyHttp for Gateway {
             true => Box::pin(early_response::finish_connection(session)),
             false => Box::pin(poll_fn(|_| Poll::Ready(()))),
         }
-    }
+    } }
 
     /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is
     /// bounded in both.

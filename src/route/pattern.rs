@@ -177,7 +177,7 @@ impl PathPattern {
             let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
             return Err(ProblemKind::PathWithScheme { text: text.into(), path: path.into() });
         }
-        // Paths of nginx and Kong. Without this, a part of the expression would be suggested as a path.
+        // Path expressions as nginx and Kong have them. No part of one is suggested as a path.
         if text.starts_with(['~', '^']) || text.contains("(?") {
             return Err(bad("it is a regular expression", None));
         }

@@ -62,6 +62,16 @@ fn returned(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Response {
     fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
 }
 
+/// The bytes of a response.
+fn raw_response(gateway: &Gateway) -> String {
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut raw = String::new();
+    stream.read_to_string(&mut raw).unwrap();
+    raw
+}
+
 // --- paths
 
 #[test]
@@ -786,11 +796,7 @@ fn a_response_of_an_http_1_0_upstream_is_sent_as_http_1_1() {
     for (header, body) in [("Content-Length: 5\r\n", "hello"), ("", "until the end")] {
         let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.0 200 OK\r\n{header}\r\n{body}")));
         let gateway = in_front_of(&upstream);
-        let mut stream = TcpStream::connect(gateway.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
-        let mut raw = String::new();
-        stream.read_to_string(&mut raw).unwrap();
+        let raw = raw_response(&gateway);
         assert!(raw.starts_with("HTTP/1.1 200 OK\r\n"), "{raw}");
         assert_eq!(fetch(gateway.address(), "GET", "/", &[HOST]).text(), body);
     }
@@ -801,11 +807,7 @@ fn the_reason_phrase_of_a_response_is_forwarded() {
     for status in ["200 OK", "200 Just Fine", "404 ", "599 Whatever"] {
         let upstream = Upstream::start(move |_| Reply::raw(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")));
         let gateway = in_front_of(&upstream);
-        let mut stream = TcpStream::connect(gateway.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").unwrap();
-        let mut raw = String::new();
-        stream.read_to_string(&mut raw).unwrap();
+        let raw = raw_response(&gateway);
         assert!(raw.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{raw}");
     }
 }

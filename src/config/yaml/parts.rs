@@ -19,7 +19,8 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Document;
 
-/// Size of lists that are read in parts, and of a part. The events of a part fit into the cache of a core.
+/// Lists of at least this many bytes are read in parts, and each part has at least this many bytes. The events of such a
+/// part fit into the cache of a core.
 pub(super) const SIZE: usize = 16 << 10;
 
 /// Reads a valid text with long lists of services or routes. None if the text must be read as a whole. Otherwise the

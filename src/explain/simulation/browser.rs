@@ -36,7 +36,7 @@ pub(super) struct Browser<'q, 's> {
 /// One request on its way through redirects.
 struct Hop {
     url: Target,
-    /// As the page writes it, or as a redirect changed it.
+    /// The value in the page's code; after a redirect, the changed value.
     method: String,
     headers: Vec<(String, String)>,
     /// One entry per `Origin` field.

@@ -28,7 +28,7 @@ impl Compiler<'_> {
             };
             let Some(other) = ids.find(is_other) else { continue };
             let is_cached = path.routes().any(|id| policy(id.0 as usize).is_some_and(|policy| policy.allows_caching()));
-            // Hosts with different services have trees of their own.
+            // A route with several hosts can be in several tables. Each pair is reported once.
             if is_cached && seen.insert((first, other)) {
                 by_service.entry(self.routes[first].place.service).or_default().push((first, other));
             }
@@ -54,7 +54,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The name of a route; its place if it has no name of its own.
+    /// The name of a route. A route without a name is described by its place in the file.
     fn name_or_place(&self, id: usize) -> String {
         let Route { name, place: RoutePlace { service, route }, .. } = &self.routes[id];
         let (root, service) = (At::root(), *service as usize);
