@@ -6,17 +6,16 @@
 //! All problems are reported at once. A value that cannot be read is reported and removed, and reading goes on with the
 //! rest of the file.
 
-mod choices;
+mod cors;
 mod document;
 mod edit;
 mod foreign;
 mod json;
 pub mod schema;
 mod source;
-mod units;
 mod yaml;
 
-pub(crate) use self::choices::{Cors, Named, Toggle, Use};
+pub(crate) use self::cors::Cors;
 pub use self::document::Document;
 pub(crate) use self::document::{
     ADMIN_ADDRESS, AccessLog, Balance, Certificate, ClientCertificate, Ejection, HEALTHY_STATUS, HealthCheck, Limits,
@@ -26,7 +25,6 @@ pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};
 pub(crate) use self::source::Place;
 pub use self::source::Source;
-pub use self::units::{Duration, Size};
 
 use crate::problem::Problems;
 

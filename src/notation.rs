@@ -1,6 +1,11 @@
-//! Lists in the form of the configuration, and the JSON Schemas of all forms of values.
+//! How values are written in the configuration: lists, durations, sizes, names of definitions; and the JSON Schemas of all
+//! forms of values.
 
+mod choices;
 pub(crate) mod forms;
 mod list;
+mod units;
 
+pub(crate) use self::choices::{Named, Toggle, Use};
 pub use self::list::{List, given};
+pub use self::units::{Duration, Size};

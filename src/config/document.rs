@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Cors, Duration, Named, Size, Toggle, Use};
+use super::Cors;
 use crate::cors::Settings;
-use crate::notation::{List, forms, given};
+use crate::notation::{Duration, List, Named, Size, Toggle, Use, forms, given};
 
 /// Default of `admin.address`.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:9180";

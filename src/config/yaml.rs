@@ -17,8 +17,9 @@ use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
 use super::source::{NON_STRING_KEY, Source};
-use super::{Document, Duration, foreign};
+use super::{Document, foreign};
 use crate::cors::ALIAS;
+use crate::notation::Duration;
 use crate::problem::{KeyPath, Known, PathStep, Problem, ProblemKind, Problems, SyntaxPlace};
 
 /// The most problems of a broken file. More than this are not useful.

@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Upstream, UpstreamId};
-use crate::config::{self, Cors, Document, Named, Use};
+use crate::config::{self, Cors, Document};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
-use crate::notation::List;
+use crate::notation::{List, Named, Use};
 use crate::problem::{At, KeyPath, Known, Problem, ProblemKind, Problems};
 use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
 

@@ -183,8 +183,8 @@ fn the_schema_accepts_every_value_that_check_accepts() {
 /// The same for texts with their own syntax: valid ones with an insertion or a deletion at any position.
 #[test]
 fn the_schema_accepts_every_text_that_check_reads() {
-    use corsgate::config::{Duration, Size};
     use corsgate::cors::OriginPattern;
+    use corsgate::notation::{Duration, Size};
     use corsgate::route::{HostPattern, PathPattern};
     use corsgate::trusted_proxies::TrustedProxies;
     type Reads = fn(&str) -> bool;

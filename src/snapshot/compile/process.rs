@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiler;
-use crate::config::{self, ADMIN_ADDRESS, ClientCertificate, Toggle};
+use crate::config::{self, ADMIN_ADDRESS, ClientCertificate};
+use crate::notation::{self, Toggle};
 use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
     AccessLog, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupSettings, TlsVersion,
@@ -295,7 +296,7 @@ impl Compiler<'_> {
             streams,
             stream_idle,
         } = &self.document.limits;
-        let mut size = |key, size: &config::Size, good: std::ops::RangeInclusive<u64>, range: &str, write: &str| {
+        let mut size = |key, size: &notation::Size, good: std::ops::RangeInclusive<u64>, range: &str, write: &str| {
             if !good.contains(&size.bytes()) {
                 let (value, range) = (format!("{} bytes", size.bytes()), range.into());
                 self.problems.add(&at.key(key), ProblemKind::OutOfRange { value, range, write: write.into() });
@@ -316,7 +317,7 @@ impl Compiler<'_> {
             uri: usize::try_from(uri.bytes()).ok()?,
             headers: usize::try_from(headers.bytes()).ok()?,
             header_count: *header_count,
-            body: body.map(config::Size::bytes),
+            body: body.map(notation::Size::bytes),
             keepalive: self.positive(*keepalive, "`60s`", &at.key("keepalive")),
             header_timeout: self.positive(*header_timeout, "`10s`", &at.key("header_timeout")),
             body_timeout: self.positive(*body_timeout, "`30s`", &at.key("body_timeout")),
@@ -330,7 +331,7 @@ impl Compiler<'_> {
     }
 
     /// Reports a duration of 0.
-    pub(super) fn positive(&mut self, time: config::Duration, write: &str, at: &At<'_>) -> std::time::Duration {
+    pub(super) fn positive(&mut self, time: notation::Duration, write: &str, at: &At<'_>) -> std::time::Duration {
         if time.get().is_zero() {
             let kind = ProblemKind::OutOfRange { value: "0".into(), range: "1ms to 24h".into(), write: write.into() };
             self.problems.add(at, kind);

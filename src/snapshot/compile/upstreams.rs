@@ -1,8 +1,9 @@
 //! Compiles upstreams.
 
 use super::Compiler;
-use crate::config::{self, HEALTHY_STATUS, RETRIES, Toggle, Use};
+use crate::config::{self, HEALTHY_STATUS, RETRIES};
 use crate::domain::{HostName, check_name, split_port};
+use crate::notation::{self, Toggle, Use};
 use crate::problem::{At, ProblemKind};
 use crate::snapshot::{
     Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, Timeouts, Upstream, UpstreamId, UpstreamTls,
@@ -131,7 +132,7 @@ impl<'d> Compiler<'d> {
     fn timeouts(&mut self, timeouts: &config::Timeouts, at: &At<'_>) -> Timeouts {
         let config::Timeouts { connect, read, write, idle, total, websocket } = timeouts;
         let mut positive =
-            |key: &str, time: &config::Duration| self.positive(*time, "a duration such as `60s`", &at.key(key));
+            |key: &str, time: &notation::Duration| self.positive(*time, "a duration such as `60s`", &at.key(key));
         Timeouts {
             connect: positive("connect", connect),
             read: positive("read", read),

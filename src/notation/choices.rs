@@ -9,18 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::cors::Settings;
-use crate::notation::forms;
-
-/// `cors`: a policy, the name of one, or `false`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cors {
-    /// `false`: no CORS handling.
-    Off,
-    /// `true` has no meaning. It is read so that the compiler can refuse it with its place.
-    On,
-    Policy(Use<Settings>),
-}
+use super::forms;
 
 /// A value, or the name under which it is defined at the top level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,28 +81,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Use<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for Cors {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct CorsVisitor;
-        impl<'de> Visitor<'de> for CorsVisitor {
-            type Value = Cors;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a policy, the name of a policy, or `false`")
-            }
-            fn visit_bool<E>(self, on: bool) -> Result<Cors, E> {
-                Ok(if on { Cors::On } else { Cors::Off })
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Cors, E> {
-                Ok(Cors::Policy(Use::Named(name.to_owned())))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cors, A::Error> {
-                Use::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Cors::Policy)
-            }
-        }
-        deserializer.deserialize_any(CorsVisitor)
-    }
-}
-
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ToggleVisitor<T>(PhantomData<T>);
@@ -137,16 +104,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
 }
 
 // === as it would be written ===
-
-impl Serialize for Cors {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Cors::Off => serializer.serialize_bool(false),
-            Cors::On => serializer.serialize_bool(true),
-            Cors::Policy(policy) => policy.serialize(serializer),
-        }
-    }
-}
 
 impl<T: Serialize> Serialize for Toggle<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -195,22 +152,6 @@ impl<T: JsonSchema> JsonSchema for Use<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [forms::by_name(), generator.subschema_for::<T>()] })
-    }
-}
-
-impl JsonSchema for Cors {
-    fn schema_name() -> Cow<'static, str> {
-        "Cors".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    /// `true` is deserialized only to be refused with its place, so the schema does not have it.
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let policy = generator.subschema_for::<Settings>();
-        json_schema!({ "anyOf": [{ "const": false }, forms::by_name(), policy] })
     }
 }
 
