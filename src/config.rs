@@ -18,8 +18,9 @@ mod yaml;
 pub(crate) use self::cors::Cors;
 pub use self::document::Document;
 pub(crate) use self::document::{
-    ADMIN_ADDRESS, AccessLog, Balance, Certificate, ClientCertificate, Ejection, HEALTHY_STATUS, HealthCheck, Limits,
-    ListenerTls, LogFormat, Node, RETRIES, Server, Service, Timeouts, UnderscoresInHeaders, Upstream, UpstreamTls,
+    ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, HEALTHY_STATUS,
+    HealthCheck, Limits, ListenerTls, LogFormat, Node, RETRIES, Route, Server, Service, Timeouts, UnderscoresInHeaders,
+    Upstream, UpstreamTls,
 };
 pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};

@@ -28,7 +28,6 @@
 mod compile;
 mod edits;
 pub(crate) mod fetch_names;
-mod finished;
 mod language;
 mod names;
 mod origin;
@@ -56,11 +55,11 @@ pub use self::settings::{
 };
 
 use self::edits::{Fields, Removal, Values};
-use self::finished::FinishedValue;
 use self::names::{AllowedMethods, RequestHeaders};
 use self::regexes::OriginRegexes;
 use crate::codes::coded_enum;
 use crate::domain::OwnOrigin;
+use crate::per_thread::FinishedValue;
 
 /// A named list of origins (`origin_sets`), compiled once and shared by all policies that use it.
 #[derive(Debug)]
@@ -249,7 +248,7 @@ impl Policy {
                     values.set(Field::AllowCredentials, TRUE);
                 }
                 if let Some(expose) = &self.expose {
-                    values.set(Field::ExposeHeaders, expose.for_response());
+                    values.set(Field::ExposeHeaders, expose.for_message());
                 }
                 self.removal_allowed
             }

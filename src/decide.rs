@@ -17,11 +17,14 @@ pub use self::refusal::{Refusal, RefusalCode};
 pub(crate) use self::request::Capacity;
 pub use self::request::{ConnectionFacts, Framing, Request, ServerName};
 
+use crate::behavior::answer::Answer;
+use crate::behavior::rewrite::BadRewrite;
+use crate::behavior::{Behaviors, RequestFacts, ResponseSource};
 use crate::codes::coded_enum;
 use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason};
 use crate::domain::{HostName, Scheme};
 use crate::route::{Path, RouteMatch, is_ambiguous};
-use crate::snapshot::{Limits, Route, RouteId, Snapshot};
+use crate::snapshot::{End, Limits, Route, RouteId, Snapshot};
 
 /// The decision about one request.
 #[derive(Debug, Clone)]
@@ -65,7 +68,9 @@ pub enum Action<'s> {
     /// Answer the OPTIONS request, which may not be forwarded further, with 204 and this value of `Allow`.
     AnswerOptions(&'s HeaderValue),
     /// Redirect to https on this port, with 308.
-    Redirect(u16),
+    RedirectToHttps(u16),
+    /// Answer as the route says: its end is no upstream.
+    Answer(&'s Answer),
     /// Reply with an error.
     Refuse(Refusal<'s>),
 }
@@ -127,18 +132,25 @@ impl Snapshot {
         // A request over a limit is refused whether it has a route or not. Its route is found first, because the
         // route's policy decides whether a page may read the error.
         let over_limit = check_limits(self.limits(), request);
+        let client = request.connection.client;
+        let denied_here = || request.connection.clients.is_some_and(|clients| !clients.accept(client));
+        let refusal = |otherwise| match over_limit {
+            Some(limit) => limit,
+            None if denied_here() => Refusal::ClientDenied,
+            None => otherwise,
+        };
         let (path, host_policy) = match self.find(host, request.path) {
             RouteMatch::Path(path, host_policy) => (path, host_policy.as_deref()),
             RouteMatch::UnknownPath(policy) => {
-                return refuse(over_limit.unwrap_or(Refusal::UnknownPath), policy.as_deref());
+                return refuse(refusal(Refusal::UnknownPath), policy.as_deref());
             }
             RouteMatch::UnknownHost => {
-                return refuse(over_limit.unwrap_or(Refusal::UnknownHost), self.default_policy());
+                return refuse(refusal(Refusal::UnknownHost), self.default_policy());
             }
         };
         let Some(found) = self.route_for(path, &cors_request) else {
             let policy = self.common_policy(path).unwrap_or(host_policy);
-            return refuse(over_limit.unwrap_or(Refusal::MethodNotAllowed(path.allow())), policy);
+            return refuse(refusal(Refusal::MethodNotAllowed(path.allow())), policy);
         };
         let policy = found.route.policy.as_deref();
         if let Some(refusal) = over_limit {
@@ -150,7 +162,13 @@ impl Snapshot {
             return Verdict { route: Some(found), ..refuse(Refusal::MethodNotAllowed(path.allow()), policy) };
         }
         // Not for a preflight that the gateway answers, which is most of them.
+        let behaviors = found.route.behaviors.as_deref();
         let forward = || {
+            // A preflight is answered to every client, so that the page of a denied client can read the 403.
+            let clients = behaviors.and_then(|behaviors| behaviors.clients.as_deref());
+            if denied_here() || clients.is_some_and(|clients| !clients.accept(client)) {
+                return Action::Refuse(Refusal::ClientDenied);
+            }
             // A preflight is not redirected: for browsers a redirect is a network error (Fetch, CORS-preflight fetch). A
             // certificate authority asks for its file over http (RFC 8555 section 8.3), before there is a certificate.
             let redirect = request.connection.redirect.filter(|_| {
@@ -159,14 +177,14 @@ impl Snapshot {
                     && cors_request.preflight().and_then(PreflightRequest::requested_method).is_none()
             });
             match redirect {
-                Some(port) => Action::Redirect(port),
+                Some(port) => Action::RedirectToHttps(port),
                 None if is_last() => Action::AnswerOptions(path.allow()),
-                None => Action::Forward(found),
+                None => end(found, request.path),
             }
         };
         let Some(policy) = policy else {
-            let outcome = RequestOutcome::Cors(Reason::NoPolicy);
-            return Verdict { action: forward(), edits: Edits::default(), outcome, route: Some(found) };
+            let (action, edits) = (forward(), Edits::default());
+            return Verdict { action, edits, outcome: action.outcome(Reason::NoPolicy), route: Some(found) };
         };
         let mut decision = policy.decide(&cors_request);
         if let PolicyAction::AnswerPreflight(_) = decision.action
@@ -179,7 +197,7 @@ impl Snapshot {
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, outcome: RequestOutcome::Cors(decision.reason), route: Some(found) }
+        Verdict { action, edits: decision.edits, outcome: action.outcome(decision.reason), route: Some(found) }
     }
 
     /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS
@@ -230,6 +248,33 @@ impl Snapshot {
     }
 }
 
+/// As [`Verdict::edit_response`], for a request whose verdict is no longer there.
+pub(crate) fn edit_response<F: RequestFacts>(
+    behaviors: Option<&Behaviors>,
+    cors: &Edits,
+    headers: &mut HeaderMap,
+    source: ResponseSource,
+    facts: impl FnOnce() -> F,
+) {
+    if let Some(behaviors) = behaviors {
+        behaviors.edit_response(headers, source, &facts());
+    }
+    cors.apply(headers);
+}
+
+/// What happens at the end of a route.
+fn end<'s>(found: RouteRef<'s>, path: &[u8]) -> Action<'s> {
+    if let End::Answer(answer) = &found.route.end {
+        return Action::Answer(answer);
+    }
+    let rewrite = found.route.behaviors.as_deref().and_then(|behaviors| behaviors.rewrite.as_deref());
+    match rewrite.map_or(Ok(()), |rewrite| rewrite.check(path)) {
+        Ok(()) => Action::Forward(found),
+        Err(BadRewrite::Ambiguous) => Action::Refuse(Refusal::AmbiguousPath),
+        Err(BadRewrite::TooLong) => Action::Refuse(Refusal::UriTooLong),
+    }
+}
+
 fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'static>> {
     let headers = request.headers;
     match request.connection.capacity {
@@ -253,18 +298,44 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
 // === impl Verdict, RequestOutcome, RouteRef ===
 
 impl Verdict<'_> {
+    /// Edits the header of a response to the request: first what the route does to it, then CORS. Every response of the
+    /// request gets these edits, from the upstream and from the gateway.
+    pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: impl RequestFacts) {
+        let behaviors = self.route.and_then(|found| found.route.behaviors.as_deref());
+        edit_response(behaviors, &self.edits, headers, source, || facts);
+    }
+
+    /// Refuses the request, for a reason that only the running gateway knows. The edits of responses stay.
+    #[expect(dead_code, reason = "rate limits and forward_auth use it")]
+    pub(crate) fn refuse(&mut self, refusal: Refusal<'static>) {
+        self.action = Action::Refuse(refusal);
+        self.outcome = refusal.outcome();
+    }
+
     pub(crate) fn kind(&self) -> RequestKind {
         match self.action {
             Action::AnswerPreflight(_) => RequestKind::Preflight,
-            Action::Forward(_) | Action::AnswerOptions(_) | Action::Redirect(_) | Action::Refuse(_) => {
-                RequestKind::Actual
-            }
+            Action::Forward(_)
+            | Action::AnswerOptions(_)
+            | Action::RedirectToHttps(_)
+            | Action::Answer(_)
+            | Action::Refuse(_) => RequestKind::Actual,
         }
     }
 
     /// Whether the gateway refuses the request, or the CORS check fails so that the page cannot read the response.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self.action, Action::Refuse(_)) || self.outcome.reason().is_some_and(Reason::is_refusal)
+    }
+}
+
+impl Action<'_> {
+    /// The result of a request with this action. `reason` is that of the CORS decision.
+    fn outcome(&self, reason: Reason) -> RequestOutcome {
+        match self {
+            Action::Refuse(refusal) => refusal.outcome(),
+            _ => RequestOutcome::Cors(reason),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
-//! among many without trying each one. [`own_origin`] is the origin of a request's own URL.
+//! among many without trying each one. [`own_origin`] is the origin of a request's own URL. [`Networks`] are sets of IP
+//! networks.
 
+mod networks;
 mod own_origin;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use self::networks::Networks;
 pub(crate) use self::own_origin::parse_port;
 pub use self::own_origin::{OwnOrigin, Scheme};
 

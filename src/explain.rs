@@ -378,9 +378,11 @@ impl WireExchange {
             kind: verdict.kind(),
             answered_by: match verdict.action {
                 Action::Forward(_) => AnsweredBy::Upstream,
-                Action::AnswerPreflight(_) | Action::AnswerOptions(_) | Action::Redirect(_) | Action::Refuse(_) => {
-                    AnsweredBy::Gateway
-                }
+                Action::AnswerPreflight(_)
+                | Action::AnswerOptions(_)
+                | Action::RedirectToHttps(_)
+                | Action::Answer(_)
+                | Action::Refuse(_) => AnsweredBy::Gateway,
             },
             reason: verdict.outcome.code(),
             request: format!("{} {}", step.method, step.url.path_and_query),

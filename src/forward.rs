@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
@@ -35,8 +35,9 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use self::attempts::Attempts;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    RemoteInfo, authority, change_request, count_max_forwards, has_length_without_body, join_cookies, origin_form,
-    remove_untrusted_fields, request_facts, set_forwarded_headers, strip_ignored_upgrade, target_for_upstream,
+    Facts, RemoteInfo, authority, change_request, count_max_forwards, has_length_without_body, join_cookies,
+    origin_form, remove_untrusted_fields, request_facts, set_behavior_fields, set_forwarded_headers,
+    strip_ignored_upgrade, target_for_upstream,
 };
 use self::request_config::RequestConfig;
 use self::response::{
@@ -45,9 +46,10 @@ use self::response::{
 };
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
+use crate::behavior::{Behaviors, ResponseSource};
 use crate::cors::{Edits, Reason};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
-use crate::decide::{Action, Verdict};
+use crate::decide::{Action, Verdict, edit_response};
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::per_thread::{Local, Shared};
@@ -57,6 +59,7 @@ use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{MethodClass, Recorder};
 use crate::upstream::RunningUpstream;
 use crate::upstream::failure::describe;
+use crate::upstream::peer::node_host;
 
 /// The proxy application.
 pub(crate) struct Gateway {
@@ -131,7 +134,8 @@ impl Gateway {
         if let Some(field) = ignored {
             self.ignored_fields.log(remote.peer, field, Instant::now());
         }
-        let facts = request_facts(session.as_downstream(), authority, own_origin, &generation.snapshot);
+        let snapshot = &generation.snapshot;
+        let facts = request_facts(session.as_downstream(), authority, own_origin, remote.client, snapshot);
         let mut verdict = generation.snapshot.decide(&facts);
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.set_debug_request_id(|| id.value());
@@ -144,14 +148,18 @@ impl Gateway {
         if log::log_enabled!(log::Level::Debug) {
             log::debug!("decided {} {}", described(&verdict), self.request_summary(session, ctx));
         }
-        let forwarded = matches!(verdict.action, Action::Forward(_));
+        let upstream = match verdict.action {
+            Action::Forward(found) => found.route.end.upstream(),
+            _ => None,
+        };
         let route = verdict.route.map(|found| found.index);
         let underscores = generation.snapshot.underscores_in_headers();
         let edits = verdict.edits;
-        let config = RequestConfig::Complete { generation, route, forwarded };
+        let config = RequestConfig::Complete { generation, route, upstream };
         let request = ctx.request.insert(DecidedRequest { config, edits, remote, id });
         if let Some(reply) = reply {
-            return Ok(Some(LocalResponse::new(&reply, &request.edits)));
+            let edit = |headers: &mut HeaderMap| request.edit(headers, session.req_header(), ResponseSource::Gateway);
+            return Ok(Some(LocalResponse::new(reply, edit)));
         }
         let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
         if dropped > 0
@@ -212,12 +220,12 @@ impl Ctx {
         if let Some((attempts, upstream, _)) = self.attempt_parts() {
             attempts.check_version(upstream, session.as_downstream(), upstream_request.version)?;
         }
-        let route = self.request.as_ref().and_then(|request| request.config.forwarded_route());
-        let prefix = route.and_then(|route| route.strip_prefix.as_deref());
-        if let Some(target) = target_for_upstream(upstream_request, prefix) {
+        let Some(request) = &self.request else { return Ok(()) };
+        let behaviors = request.behaviors();
+        let rewrite = behaviors.and_then(|behaviors| behaviors.rewrite.as_deref());
+        if let Some(target) = target_for_upstream(upstream_request, rewrite) {
             upstream_request.set_raw_path(&target)?;
         }
-        let Some(request) = &self.request else { return Ok(()) };
         let needs_length = upstream_request.version != Version::HTTP_2
             && is_body_empty
             && has_length_without_body(&upstream_request.method);
@@ -233,7 +241,12 @@ impl Ctx {
                 headers.insert(request_id::NAME, request.id.value());
             }
             count_max_forwards(&session.req_header().method, headers);
-            set_forwarded_headers(session, headers, &request.remote)
+            set_forwarded_headers(session, headers, &request.remote)?;
+            if let Some(behaviors) = behaviors {
+                let node = || self.attempts.last().zip(request.config.upstream()).and_then(|(e, u)| node_host(u, e));
+                set_behavior_fields(session, headers, behaviors, node, &request.facts(session.req_header()));
+            }
+            Ok(())
         })?
     }
 
@@ -311,7 +324,7 @@ impl Ctx {
                 session.set_keepalive(None);
             }
             if let Some(request) = &self.request {
-                request.edits.apply(&mut response.headers);
+                request.edit(&mut response.headers, session.req_header(), ResponseSource::Upstream);
             }
             Ok(())
         })?;
@@ -357,9 +370,12 @@ impl Ctx {
             }
         }
         let reply = LocalReply::to(&session.req_header().headers, kind);
-        let no_edits = Edits::default();
-        let edits = self.request.as_ref().map_or(&no_edits, |request| &request.edits);
-        if let Err(error) = LocalResponse::new(&reply, edits).send_error(session).await {
+        let response = LocalResponse::new(reply, |headers| {
+            if let Some(request) = &self.request {
+                request.edit(headers, session.req_header(), ResponseSource::Gateway);
+            }
+        });
+        if let Err(error) = response.send_error(session).await {
             log::debug!("error response not sent status={status} error={}", quoted(error));
         }
         failed
@@ -378,6 +394,22 @@ impl Ctx {
     }
 }
 
+impl DecidedRequest {
+    /// None if the route has none, or if its response has begun.
+    fn behaviors(&self) -> Option<&Behaviors> {
+        self.config.route()?.behaviors.as_deref()
+    }
+
+    /// Edits the header of a response to this request.
+    fn edit(&self, headers: &mut HeaderMap, request: &RequestHeader, source: ResponseSource) {
+        edit_response(self.behaviors(), &self.edits, headers, source, || self.facts(request));
+    }
+
+    fn facts<'a>(&'a self, request: &'a RequestHeader) -> Facts<'a> {
+        Facts { request, remote: &self.remote, id: &self.id, route: self.config.route_name() }
+    }
+}
+
 impl Drop for Ctx {
     fn drop(&mut self) {
         // The `logging` hook is not called if the watchdog dropped the request.
@@ -393,7 +425,8 @@ fn described(verdict: &Verdict<'_>) -> String {
         Action::Forward(found) => format!("route={}", found.route.name),
         Action::AnswerPreflight(status) => format!("preflight={}", status.as_u16()),
         Action::AnswerOptions(_) => "options=204".to_owned(),
-        Action::Redirect(port) => format!("redirect={port}"),
+        Action::RedirectToHttps(port) => format!("redirect={port}"),
+        Action::Answer(answer) => format!("answer={}", answer.status.as_u16()),
         Action::Refuse(refusal) => {
             format!("refused={} text={}", refusal.status().as_u16(), quoted(refusal.explanation().trim_end()))
         }

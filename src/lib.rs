@@ -26,6 +26,7 @@
 //! | [`route`] | finds the route of a host and a path |
 //! | [`decide`] | decides what happens to a request: forward, reply or refuse; texts of the gateway's own replies |
 //! | [`cors`] | the CORS policy engine, and the edits of response headers |
+//! | [`behavior`] | what a route does besides routing and CORS: one file for each behavior |
 //! | [`forward`] | Pingora's hooks: attempts, request and response headers, timeouts |
 //! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection, texts of their failures |
 //! | [`record`] | access log, counters, and the last refused requests |
@@ -75,7 +76,7 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`config`], [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`],
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`],
 //!    [`report`], [`route`], [`snapshot`], [`tls`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
@@ -99,6 +100,7 @@ pub mod read;
 pub mod route;
 pub mod decide;
 pub mod cors;
+pub mod behavior;
 pub mod forward;
 pub mod upstream;
 pub mod record;

@@ -11,6 +11,8 @@
 //! A request may move from thread to thread, and two threads have the same index if there are more threads than cores.
 //! So all values are atomic; that costs little while no other core uses the line.
 
+mod header;
+
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
@@ -18,6 +20,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use crossbeam_utils::CachePadded;
+
+pub(crate) use self::header::{FinishedName, FinishedValue};
 
 /// Uses after which each thread gets its own value.
 const SHARED_USES: u32 = 256;

@@ -165,6 +165,7 @@ mod tests {
             "bad_target",
             "ambiguous_path",
             "ambiguous_length",
+            "client_denied",
             "unknown_host",
             "unknown_path",
             "no_route_for_method",

@@ -15,6 +15,8 @@ pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
 pub(crate) use self::settings::*;
 
+use crate::behavior::Behaviors;
+use crate::behavior::answer::Answer;
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
 use crate::problem::{KeyPath, PathStep};
@@ -46,12 +48,20 @@ pub struct Route {
     pub(crate) name: Arc<str>,
     /// None: no CORS handling.
     pub(crate) policy: Option<Arc<Policy>>,
-    pub(crate) upstream: UpstreamId,
-    /// Prefix to remove from the path before the request goes to the upstream.
-    pub(crate) strip_prefix: Option<Box<str>>,
+    pub(crate) end: End,
+    /// None: nothing besides routing and CORS. Routes that only inherit share those of their service.
+    pub(crate) behaviors: Option<Arc<Behaviors>>,
     pub(crate) place: RoutePlace,
     /// The `cors` key that applies: the nearest one. None if no level has one.
     pub(crate) cors: Option<CorsPlace>,
+}
+
+/// Where the requests of a route end.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    Upstream(UpstreamId),
+    /// The gateway answers.
+    Answer(Arc<Answer>),
 }
 
 /// The place of a route in the file.
@@ -235,6 +245,16 @@ impl Route {
         match &self.cors.as_ref()?.name {
             Some(name) => Some(KeyPath(vec![PathStep::Key("cors_policies".into()), PathStep::Key(name.to_string())])),
             None => self.cors_at(),
+        }
+    }
+}
+
+impl End {
+    /// None if the gateway answers.
+    pub(crate) fn upstream(&self) -> Option<UpstreamId> {
+        match self {
+            End::Upstream(id) => Some(*id),
+            End::Answer(_) => None,
         }
     }
 }

@@ -14,24 +14,19 @@ use ipnet::IpNet;
 
 pub(crate) use self::fields::FieldKind;
 pub(crate) use self::forwarded::{IgnoredField, X_FORWARDED_HOST, X_FORWARDED_PROTO, own_origin};
+use crate::domain::Networks;
 
 /// The header with the chain of addresses, client first.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The networks of `trusted_proxies`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies(Networks);
 
 impl TrustedProxies {
-    /// Parses an entry of `trusted_proxies`: an IP address, or a network such as `10.0.0.0/8`. None if it is neither.
-    pub fn parse_entry(text: &str) -> Option<IpNet> {
-        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-    }
-
     /// Whether an address belongs to a trusted proxy.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.0.contains(address)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -97,10 +92,7 @@ mod tests {
     use super::*;
 
     fn trusted() -> TrustedProxies {
-        ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"]
-            .iter()
-            .filter_map(|text| TrustedProxies::parse_entry(text))
-            .collect()
+        ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"].iter().filter_map(|text| Networks::parse_entry(text)).collect()
     }
 
     fn chained(fields: &[&str]) -> HeaderMap {

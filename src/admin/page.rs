@@ -278,7 +278,7 @@ fn routes(generation: &Generation) -> Markup {
                                     },
                                 }
                             }
-                            td data-label="upstream" { (route.upstream) }
+                            td data-label="upstream" { (route.ends_at()) }
                             td.number data-label="requests" { (requests) }
                             td.number.bad[errors > 0] data-label="5xx" { (errors) }
                         }

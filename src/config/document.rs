@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Cors;
+use crate::behavior::answer::{RedirectSettings, RespondSettings};
+use crate::behavior::clients::ClientSettings;
+use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
+use crate::behavior::rewrite::PathSettings;
 use crate::cors::Settings;
 use crate::notation::{Duration, List, Named, Size, Toggle, Use, forms, given};
 
@@ -100,6 +104,9 @@ pub(crate) struct Listener {
     /// If `true`, every connection must begin with a PROXY header, version 1 or 2, and must come from one of
     /// `trusted_proxies`.
     pub(crate) proxy_protocol: bool,
+    /// Which clients may send requests on this listener. A route can only refuse more.
+    #[serde(deserialize_with = "given")]
+    pub(crate) clients: Option<ClientSettings>,
 }
 
 /// TLS with clients. All keys are reloaded, and so are the files.
@@ -442,7 +449,7 @@ pub(crate) struct Ejection {
 /// A set of hosts with an upstream, a policy and routes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["name"]), transform = upstream_here_or_on_every_route)]
+#[schemars(extend("required" = ["name"]), transform = end_here_or_on_every_route)]
 pub(crate) struct Service {
     /// Name in logs and metrics, unique in the file.
     #[serde(deserialize_with = "given")]
@@ -453,13 +460,37 @@ pub(crate) struct Service {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Hosts")]
     pub(crate) hosts: Option<List>,
-    /// The name of an upstream, or an upstream. Required unless every route has its own.
+    /// The name of an upstream, or an upstream. Required unless every route has its own, or ends with `respond` or
+    /// `redirect`.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
+    /// A fixed response of the gateway, instead of an upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) respond: Option<RespondSettings>,
+    /// A redirect, instead of an upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) redirect: Option<RedirectSettings>,
     /// The policy of the routes that have no `cors` of their own: a policy, the name of one, or `false` for no CORS
     /// handling. Without this key the `cors` of the top level applies.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
+    /// Which clients may send requests. Without this key every client may.
+    #[serde(deserialize_with = "given")]
+    pub(crate) clients: Option<ClientSettings>,
+    /// How the path changes on its way to the upstream. Without this key it does not change.
+    #[serde(deserialize_with = "given")]
+    pub(crate) path: Option<PathSettings>,
+    /// `Host` of the request that the upstream gets: `pass` for the client's, `node` for the address of the node, or a
+    /// host name. `X-Forwarded-Host` has the client's. Without this key it is the client's.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::UpstreamHost", extend("default" = "pass"))]
+    pub(crate) upstream_host: Option<String>,
+    /// Edits of the request header for the upstream. Those of a route come after them.
+    #[serde(deserialize_with = "given")]
+    pub(crate) request_headers: Option<RequestHeaderSettings>,
+    /// Edits of every response header, also of the gateway's own replies. Those of a route come after them.
+    #[serde(deserialize_with = "given")]
+    pub(crate) response_headers: Option<ResponseHeaderSettings>,
     /// Routes of the service. Without this key the service has one route for every path.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
@@ -485,18 +516,90 @@ pub(crate) struct Route {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RouteMethods")]
     pub(crate) methods: Option<List>,
-    /// Prefix to remove from the path before the request goes to the upstream. It ends at the end of a segment.
+    /// Short form of `path.strip_prefix`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Prefix")]
     pub(crate) strip_prefix: Option<String>,
     /// The name of an upstream, or an upstream. Without this key the upstream of the service is used.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
+    /// A fixed response of the gateway, instead of an upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) respond: Option<RespondSettings>,
+    /// A redirect, instead of an upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) redirect: Option<RedirectSettings>,
     /// The policy of this route: a policy, the name of one, or `false` for no CORS handling. It replaces the policy of
     /// the service as a whole; policies are never merged.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
+    /// Which clients may send requests. Without this key the `clients` of the service apply.
+    #[serde(deserialize_with = "given")]
+    pub(crate) clients: Option<ClientSettings>,
+    /// How the path changes on its way to the upstream. Without this key that of the service applies.
+    #[serde(deserialize_with = "given")]
+    pub(crate) path: Option<PathSettings>,
+    /// `Host` of the request that the upstream gets: `pass` for the client's, `node` for the address of the node, or a
+    /// host name. `X-Forwarded-Host` has the client's. Without this key the key of the service applies.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::UpstreamHost")]
+    pub(crate) upstream_host: Option<String>,
+    /// Edits of the request header for the upstream. They come after those of the service.
+    #[serde(deserialize_with = "given")]
+    pub(crate) request_headers: Option<RequestHeaderSettings>,
+    /// Edits of every response header, also of the gateway's own replies. They come after those of the service.
+    #[serde(deserialize_with = "given")]
+    pub(crate) response_headers: Option<ResponseHeaderSettings>,
 }
+
+/// The keys of behaviors, which a service and a route have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BehaviorKeys<'d> {
+    pub(crate) clients: Option<&'d ClientSettings>,
+    /// The short form of `path.strip_prefix`, which only a route has.
+    pub(crate) strip_prefix: Option<&'d str>,
+    pub(crate) path: Option<&'d PathSettings>,
+    pub(crate) upstream_host: Option<&'d str>,
+    pub(crate) request_headers: Option<&'d RequestHeaderSettings>,
+    pub(crate) response_headers: Option<&'d ResponseHeaderSettings>,
+}
+
+/// The keys of which a service or a route has one: where its requests end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndKeys<'d> {
+    pub(crate) upstream: Option<&'d Use<Upstream>>,
+    pub(crate) respond: Option<&'d RespondSettings>,
+    pub(crate) redirect: Option<&'d RedirectSettings>,
+}
+
+macro_rules! common_keys {
+    ($owner:ident, |$this:ident| $strip_prefix:expr) => {
+        impl $owner {
+            pub(crate) fn behaviors(&self) -> BehaviorKeys<'_> {
+                let $this = self;
+                BehaviorKeys {
+                    clients: self.clients.as_ref(),
+                    strip_prefix: $strip_prefix,
+                    path: self.path.as_ref(),
+                    upstream_host: self.upstream_host.as_deref(),
+                    request_headers: self.request_headers.as_ref(),
+                    response_headers: self.response_headers.as_ref(),
+                }
+            }
+
+            pub(crate) fn ends(&self) -> EndKeys<'_> {
+                EndKeys {
+                    upstream: self.upstream.as_ref(),
+                    respond: self.respond.as_ref(),
+                    redirect: self.redirect.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+common_keys!(Service, |_service| None);
+common_keys!(Route, |route| route.strip_prefix.as_deref());
 
 impl Document {
     /// The policy that the value of a `cors` key stands for. None for `true`, `false` and unknown names.
@@ -615,8 +718,11 @@ fn hash_needs_a_key(schema: &mut Schema) {
     schema.insert("else".into(), json!({ "properties": { "hash_on": false } }));
 }
 
-fn upstream_here_or_on_every_route(schema: &mut Schema) {
-    let of_routes = json!({ "items": { "required": ["upstream"] } });
+/// A service ends with an upstream or an answer, or each of its routes does.
+fn end_here_or_on_every_route(schema: &mut Schema) {
+    let ends =
+        [json!({ "required": ["upstream"] }), json!({ "required": ["respond"] }), json!({ "required": ["redirect"] })];
+    let of_routes = json!({ "items": { "anyOf": ends } });
     let every = json!({ "required": ["routes"], "properties": { "routes": of_routes } });
-    schema.insert("anyOf".into(), json!([{ "required": ["upstream"] }, every]));
+    schema.insert("anyOf".into(), ends.iter().cloned().chain([every]).collect());
 }

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use http::{HeaderValue, StatusCode};
 
 use super::edits::{Field, Fields, Removal, Vary};
-use super::finished::FinishedValue;
 use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
 use super::{Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
 use crate::notation::List;
+use crate::per_thread::FinishedValue;
 use crate::problem::{At, Known, ProblemKind, Problems, Severity};
 
 impl Policy {

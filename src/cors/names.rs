@@ -12,8 +12,8 @@ use super::fetch_names::{
     Direction, direction, is_cors_response_header, is_forbidden_method, is_forbidden_request_header,
     is_forbidden_response_header, is_normalized_method, is_safelisted_method, is_safelisted_response_header,
 };
-use super::finished::FinishedValue;
 use crate::notation::List;
+use crate::per_thread::FinishedValue;
 use crate::problem::{At, ProblemKind, Problems};
 
 /// Most header names in one preflight. A browser lists the headers that a page sets; real lists have under 20 names.

@@ -82,10 +82,10 @@ impl Policy {
         match (&self.methods, self.credentials) {
             (AllowedMethods::Listed { value, .. }, _) => {
                 if let Some(value) = value {
-                    set(Field::AllowMethods, value.for_response());
+                    set(Field::AllowMethods, value.for_message());
                 }
             }
-            (AllowedMethods::Any { value }, false) => set(Field::AllowMethods, value.for_response()),
+            (AllowedMethods::Any { value }, false) => set(Field::AllowMethods, value.for_message()),
             (AllowedMethods::Any { .. }, true) => {
                 if let RequestedMethod::One(method) = requested
                     && names::is_token(method.as_bytes())
@@ -96,7 +96,7 @@ impl Policy {
         }
         let headers = self.headers.allow(request.headers, self.credentials);
         match (&self.headers, self.credentials) {
-            (RequestHeaders::Any { value, .. }, false) => set(Field::AllowHeaders, value.for_response()),
+            (RequestHeaders::Any { value, .. }, false) => set(Field::AllowHeaders, value.for_message()),
             (RequestHeaders::Any { .. }, true) => {
                 if let (Ok(()), Some(value)) = (headers, names::echoed(request.headers)) {
                     set(Field::AllowHeaders, value);
@@ -104,11 +104,11 @@ impl Policy {
             }
             (RequestHeaders::Listed { value, .. }, _) => {
                 if let Some(value) = value {
-                    set(Field::AllowHeaders, value.for_response());
+                    set(Field::AllowHeaders, value.for_message());
                 }
             }
         }
-        set(Field::MaxAge, self.max_age.for_response());
+        set(Field::MaxAge, self.max_age.for_message());
         if self.private_network
             && request.headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true")
         {

@@ -4,9 +4,11 @@
 //! there. No CORS header field is set here. A reply to a request gets them as every other response does, from the
 //! `Edits` of the request's verdict.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Action, Refusal};
+use crate::behavior::answer::Answer;
 use crate::cors::Reason;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -37,16 +39,26 @@ pub(crate) enum ReplyKind<'s> {
     UpstreamTimeout,
 }
 
-/// A response of the gateway, complete except for the CORS header fields.
+/// A response of the gateway, complete except for the edits of the request's verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalReply {
     pub(crate) status: StatusCode,
-    /// The body: one line, or empty.
-    pub(crate) text: &'static str,
-    /// A header field that only some replies have.
-    extra_field: Option<(HeaderName, HeaderValue)>,
-    /// For a gRPC call.
-    grpc: Option<GrpcError>,
+    /// For a reply of [`ReplyKind`], one line.
+    pub(crate) body: Bytes,
+    /// Header fields that only some replies have.
+    extra_fields: Vec<(HeaderName, HeaderValue)>,
+    content: Content,
+}
+
+/// What the body of a reply is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// No body, or one whose type is among the extra fields.
+    Own,
+    /// A text of the gateway.
+    Text,
+    /// An error for a gRPC call, without body.
+    Grpc(GrpcError),
 }
 
 /// The error as gRPC clients expect it: in the header of a 200 without a body ("Trailers-Only").
@@ -89,6 +101,7 @@ impl ReplyKind<'_> {
                     StatusCode::FORBIDDEN,
                     "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n",
                 ),
+                Refusal::ClientDenied => (StatusCode::FORBIDDEN, "This client may not send requests here.\n"),
                 Refusal::UnknownHost => (StatusCode::NOT_FOUND, "No service has this host.\n"),
                 Refusal::UnknownPath => (StatusCode::NOT_FOUND, "No route has this path.\n"),
                 Refusal::MethodNotAllowed(_) => {
@@ -179,14 +192,22 @@ impl LocalReply {
             }
             _ => None,
         };
-        LocalReply { status: kind.status(), text: kind.text(), extra_field, grpc: None }
+        let body = Bytes::from_static(kind.text().as_bytes());
+        LocalReply {
+            status: kind.status(),
+            body,
+            extra_fields: extra_field.into_iter().collect(),
+            content: Content::Text,
+        }
     }
 
     /// The reply to a request with these header fields: for a gRPC call, a 200 with `grpc-status`.
     pub(crate) fn to(request: &HeaderMap, kind: ReplyKind<'_>) -> Self {
         let reply = Self::new(kind);
         match GrpcError::new(kind, request) {
-            Some(error) => LocalReply { status: StatusCode::OK, text: "", grpc: Some(error), ..reply },
+            Some(error) => {
+                LocalReply { status: StatusCode::OK, body: Bytes::new(), content: Content::Grpc(error), ..reply }
+            }
             None => reply,
         }
     }
@@ -201,17 +222,22 @@ impl LocalReply {
     ) -> Option<Self> {
         match action {
             Action::Forward(_) => None,
-            Action::AnswerPreflight(status) => Some(LocalReply { status, text: "", extra_field: None, grpc: None }),
+            Action::AnswerPreflight(status) => Some(Self::without_body(status)),
             Action::AnswerOptions(allow) => {
-                let extra_field = Some((header::ALLOW, allow.clone()));
-                Some(LocalReply { status: StatusCode::NO_CONTENT, text: "", extra_field, grpc: None })
+                let extra_fields = vec![(header::ALLOW, allow.clone())];
+                Some(LocalReply { extra_fields, ..Self::without_body(StatusCode::NO_CONTENT) })
             }
-            Action::Redirect(port) => {
+            Action::RedirectToHttps(port) => {
                 let (host, target) = host_and_target();
-                Some(Self::redirect(host, target, port))
+                Some(Self::redirect_to_https(host, target, port))
             }
+            Action::Answer(answer) => Some(Self::answer(answer, host_and_target)),
             Action::Refuse(refusal) => Some(Self::to(request, ReplyKind::Refused(refusal))),
         }
+    }
+
+    fn without_body(status: StatusCode) -> Self {
+        LocalReply { status, body: Bytes::new(), extra_fields: Vec::new(), content: Content::Own }
     }
 
     /// The reply in HTTP/1.1 syntax, for a connection without a session. It says that the connection is closed.
@@ -220,15 +246,16 @@ impl LocalReply {
         for (name, value) in self.fields() {
             response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
-        response.extend([b"Connection: close\r\n\r\n", self.text.as_bytes()].concat());
+        response.extend([b"Connection: close\r\n\r\n", &*self.body].concat());
         response
     }
 
     /// The header fields, in the order in which they are sent.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let content_type = match self.grpc {
-            Some(error) => Some(error.content_type),
-            None => (!self.text.is_empty()).then_some("text/plain; charset=utf-8"),
+        let (content_type, grpc) = match self.content {
+            Content::Own => (None, None),
+            Content::Text => (Some("text/plain; charset=utf-8"), None),
+            Content::Grpc(error) => (Some(error.content_type), Some(error)),
         };
         let content = content_type.map(|content_type| {
             [
@@ -237,25 +264,45 @@ impl LocalReply {
             ]
         });
         // No text has a character that gRPC encodes in a message: not printable ASCII, or `%`.
-        let grpc = self.grpc.map(|error| {
+        let grpc = grpc.map(|error| {
             [
                 (GRPC_STATUS, HeaderValue::from_static(error.status)),
                 (GRPC_MESSAGE, HeaderValue::from_static(error.message)),
             ]
         });
-        // A 204 must not have a length (RFC 9110 section 8.6); any other status without one would end the connection.
-        let length = match self.text.len() {
+        // A 204 or 304 must not have a length (RFC 9110 section 8.6); any other status without one would end the
+        // connection.
+        let length = match self.body.len() {
             // A static value, because formatting a number allocates and every preflight needs this one.
             0 => HeaderValue::from_static("0"),
             length => HeaderValue::from(length),
         };
-        let length = (self.status != StatusCode::NO_CONTENT).then_some((header::CONTENT_LENGTH, length));
-        content.into_iter().flatten().chain(length).chain(grpc.into_iter().flatten()).chain(self.extra_field.clone())
+        let has_length = self.status != StatusCode::NO_CONTENT && self.status != StatusCode::NOT_MODIFIED;
+        let length = has_length.then_some((header::CONTENT_LENGTH, length));
+        let extra = self.extra_fields.iter().cloned();
+        content.into_iter().flatten().chain(length).chain(grpc.into_iter().flatten()).chain(extra)
+    }
+
+    /// The answer that the route has in the configuration.
+    fn answer<'a>(answer: &Answer, host_and_target: impl FnOnce() -> (&'a str, &'a [u8])) -> Self {
+        let mut reply = Self::without_body(answer.status);
+        reply.extra_fields.clone_from(&answer.fields);
+        if answer.is_redirect() {
+            let (host, target) = host_and_target();
+            match answer.location(host, target) {
+                Some(location) => reply.extra_fields.push((header::LOCATION, location)),
+                // A request of HTTP/1.0 may have no host, so there is no URL to redirect to.
+                None => return Self::new(ReplyKind::Refused(Refusal::BadHost)),
+            }
+        }
+        // A copy costs less than a count of references that all threads write.
+        reply.body = Bytes::copy_from_slice(&answer.body);
+        reply
     }
 
     /// Redirects to the same host and target on https. 308 keeps the method (RFC 9110 section 15.4.9). Only
     /// requests with a route are redirected.
-    fn redirect(host: &str, target: &[u8], port: u16) -> Self {
+    fn redirect_to_https(host: &str, target: &[u8], port: u16) -> Self {
         // A request of HTTP/1.0 may have no host, so there is no URL to redirect to.
         let location = Some(host).filter(|host| !host.is_empty()).and_then(|host| {
             let target = if target.starts_with(b"/") { target } else { b"/" };
@@ -264,7 +311,7 @@ impl LocalReply {
         });
         match location {
             Some(location) => {
-                LocalReply { extra_field: Some((header::LOCATION, location)), ..Self::new(ReplyKind::UseHttps) }
+                LocalReply { extra_fields: vec![(header::LOCATION, location)], ..Self::new(ReplyKind::UseHttps) }
             }
             None => Self::new(ReplyKind::Refused(Refusal::BadHost)),
         }
@@ -307,7 +354,7 @@ mod tests {
                 let fields: Vec<_> = reply.fields().collect();
                 let value =
                     |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap());
-                assert_eq!((reply.status, reply.text), (StatusCode::OK, ""));
+                assert_eq!((reply.status, &*reply.body), (StatusCode::OK, &b""[..]));
                 assert_eq!(value("content-type"), Some(sent), "{requested}");
                 assert_eq!(value("grpc-status"), Some(status), "{kind:?}");
                 assert_eq!(value("grpc-message"), Some(kind.text().trim_end()));
@@ -325,7 +372,8 @@ mod tests {
     #[test]
     fn a_redirect_needs_a_host() {
         let location = |host: &'static str, target: &'static [u8]| {
-            let reply = LocalReply::for_action(Action::Redirect(8443), &HeaderMap::new(), || (host, target)).unwrap();
+            let reply =
+                LocalReply::for_action(Action::RedirectToHttps(8443), &HeaderMap::new(), || (host, target)).unwrap();
             let location = reply.fields().find(|(name, _)| *name == header::LOCATION);
             (reply.status.as_u16(), location.map(|(_, value)| value.to_str().unwrap().to_owned()))
         };

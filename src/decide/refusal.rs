@@ -21,6 +21,8 @@ pub enum Refusal<'s> {
     AmbiguousLength,
     /// 403: the policy does not allow the Origin and has `disallowed_origins: reject`.
     OriginRejected(Reason),
+    /// 403: `clients` of the listener or of the route does not accept the client's address.
+    ClientDenied,
     /// 404: no service has the host.
     UnknownHost,
     /// 404: no route of the host has the path.
@@ -52,6 +54,8 @@ coded_enum! {
         AmbiguousPath = "ambiguous_path",
         /// [`Refusal::AmbiguousLength`]
         AmbiguousLength = "ambiguous_length",
+        /// [`Refusal::ClientDenied`]
+        ClientDenied = "client_denied",
         /// [`Refusal::UnknownHost`]
         UnknownHost = "unknown_host",
         /// [`Refusal::UnknownPath`]
@@ -92,6 +96,7 @@ impl Refusal<'_> {
             Refusal::BadTarget => RefusalCode::BadTarget,
             Refusal::AmbiguousPath => RefusalCode::AmbiguousPath,
             Refusal::AmbiguousLength => RefusalCode::AmbiguousLength,
+            Refusal::ClientDenied => RefusalCode::ClientDenied,
             Refusal::UnknownHost => RefusalCode::UnknownHost,
             Refusal::UnknownPath => RefusalCode::UnknownPath,
             Refusal::MethodNotAllowed(_) => RefusalCode::NoRouteForMethod,

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::config::{Document, Source};
+use crate::config::{self, BehaviorKeys, Document, Source};
 use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
 use crate::notation::List;
 use crate::problem::{KeyPath, PathStep};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{End, Route, Snapshot};
 use crate::terminal::Paint;
 
 /// A route with its inherited and default values.
@@ -26,11 +26,22 @@ pub(crate) struct EffectiveRoute {
     pub(crate) paths: Vec<String>,
     /// Empty: any method.
     pub(crate) methods: Vec<String>,
-    /// The name of the upstream.
-    pub(crate) upstream: String,
-    /// The prefix that is removed from the path.
-    pub(crate) strip_prefix: Option<String>,
+    pub(crate) end: EffectiveEnd,
+    /// The keys of behaviors that apply, with their values as JSON. One for each key, or two for edits of headers: those
+    /// of the service, then those of the route.
+    pub(crate) behaviors: Vec<(&'static str, Value)>,
     pub(crate) cors: EffectiveCors,
+}
+
+/// Where the requests of a route end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EffectiveEnd {
+    /// The name of the upstream.
+    Upstream(String),
+    /// The status of a fixed response.
+    Respond(u16),
+    /// The status of a redirect.
+    Redirect(u16),
 }
 
 /// The CORS policy of a route.
@@ -82,8 +93,14 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
     for route in routes {
         let _ = writeln!(out, "{}  {file}:{}", paint.bold(&route.name), route.line);
         let _ = writeln!(out, "  serves    {}", route.serves());
-        let prefix = route.strip_prefix.as_ref().map(|prefix| format!(", without {prefix}")).unwrap_or_default();
-        let _ = writeln!(out, "  upstream  {}{prefix}", route.upstream);
+        let _ = match &route.end {
+            EffectiveEnd::Upstream(name) => writeln!(out, "  upstream  {name}"),
+            EffectiveEnd::Respond(status) => writeln!(out, "  respond   {status}"),
+            EffectiveEnd::Redirect(status) => writeln!(out, "  redirect  {status}"),
+        };
+        for (key, value) in &route.behaviors {
+            let _ = writeln!(out, "  {key}  {value}");
+        }
         match &route.cors {
             EffectiveCors::Absent => out += "  policy    none; requests and responses are not changed\n",
             EffectiveCors::Off { line } => {
@@ -127,8 +144,15 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
                 "hosts": route.hosts,
                 "paths": route.paths,
                 "methods": route.methods,
-                "upstream": route.upstream,
-                "strip_prefix": route.strip_prefix,
+                "upstream": match &route.end {
+                    EffectiveEnd::Upstream(name) => Some(name),
+                    EffectiveEnd::Respond(_) | EffectiveEnd::Redirect(_) => None,
+                },
+                "answer": match route.end {
+                    EffectiveEnd::Upstream(_) => None,
+                    EffectiveEnd::Respond(status) | EffectiveEnd::Redirect(status) => Some(status),
+                },
+                "behaviors": behaviors_json(&route.behaviors),
                 "cors": route.cors.json(),
             })
         })
@@ -138,6 +162,15 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
 // === impl EffectiveRoute, EffectiveCors ===
 
 impl EffectiveRoute {
+    /// The upstream, or the answer.
+    pub(crate) fn ends_at(&self) -> String {
+        match &self.end {
+            EffectiveEnd::Upstream(name) => name.clone(),
+            EffectiveEnd::Respond(status) => format!("respond {status}"),
+            EffectiveEnd::Redirect(status) => format!("redirect {status}"),
+        }
+    }
+
     /// Hosts, paths and methods in one line.
     pub(crate) fn serves(&self) -> String {
         let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };
@@ -207,10 +240,64 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
         hosts: list(service.hosts.as_ref()),
         paths: list(own.and_then(|own| own.paths.as_ref())),
         methods: list(own.and_then(|own| own.methods.as_ref())),
-        upstream: snapshot.upstreams()[route.upstream.0].name.to_string(),
-        strip_prefix: route.strip_prefix.as_deref().map(str::to_owned),
+        end: end(route, snapshot),
+        behaviors: behaviors(&service.behaviors(), own.map(config::Route::behaviors)),
         cors,
     })
+}
+
+fn end(route: &Route, snapshot: &Snapshot) -> EffectiveEnd {
+    match &route.end {
+        End::Upstream(id) => EffectiveEnd::Upstream(snapshot.upstreams()[id.0].name.to_string()),
+        End::Answer(answer) if answer.is_redirect() => EffectiveEnd::Redirect(answer.status.as_u16()),
+        End::Answer(answer) => EffectiveEnd::Respond(answer.status.as_u16()),
+    }
+}
+
+/// The keys of behaviors that apply to a route: its own, else those of its service. Both for edits of headers.
+fn behaviors(service: &BehaviorKeys<'_>, own: Option<BehaviorKeys<'_>>) -> Vec<(&'static str, Value)> {
+    let (service, own) = (written(service), own.as_ref().map(written).unwrap_or_default());
+    let adds_up = |key: &str| key == "request_headers" || key == "response_headers";
+    let is_own = |key: &str| own.iter().any(|(own, _)| *own == key);
+    let inherited = service.into_iter().filter(|(key, _)| adds_up(key) || !is_own(key)).collect::<Vec<_>>();
+    let mut all: Vec<_> = inherited.into_iter().chain(own.iter().cloned()).collect();
+    all.sort_by_key(|(key, _)| *key);
+    all
+}
+
+/// The keys with a value, as they are written, without their defaults.
+fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
+    // A pattern without `..`, so that a new key does not compile until it is listed here.
+    let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = keys;
+    let keys = [
+        ("clients", clients.map(json_of)),
+        // Both are the same key in two forms.
+        ("path", path.map(json_of).or_else(|| strip_prefix.map(|prefix| json!({ "strip_prefix": prefix })))),
+        ("upstream_host", upstream_host.map(json_of)),
+        ("request_headers", request_headers.map(json_of)),
+        ("response_headers", response_headers.map(json_of)),
+    ];
+    keys.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+fn json_of(settings: impl Serialize) -> Value {
+    let mut value = serde_json::to_value(settings).unwrap_or_default();
+    if let Some(keys) = value.as_object_mut() {
+        keys.retain(|_, value| !value.is_null() && *value != json!({}) && *value != json!(false));
+    }
+    value
+}
+
+/// One object. A key that occurs twice has a list.
+fn behaviors_json(behaviors: &[(&'static str, Value)]) -> Value {
+    let mut all = serde_json::Map::new();
+    for (key, value) in behaviors {
+        match all.get_mut(*key) {
+            None => drop(all.insert((*key).to_owned(), value.clone())),
+            Some(first) => *first = json!([first.clone(), value]),
+        }
+    }
+    all.into()
 }
 
 /// All attributes of the policy that is written at `at`.

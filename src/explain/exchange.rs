@@ -3,10 +3,14 @@
 //! The steps are those of the proxy, on plain values: decide, make or forward the response, apply the edits. Nothing
 //! here depends on a browser.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::behavior::{RequestFacts, ResponseSource};
 use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
+use crate::domain::OwnOrigin;
 use crate::snapshot::Snapshot;
 
 /// Printed instead of a value that differs for each request, such as a request id.
@@ -42,12 +46,38 @@ impl<'s> Exchange<'s> {
         let mut verdict = snapshot.decide(request);
         verdict.edits.set_debug_request_id(|| HeaderValue::from_static(UNKNOWN));
         let host_and_target = || (request.own_origin.host, target.as_bytes());
-        let mut response = match LocalReply::for_action(verdict.action, request.headers, host_and_target) {
-            Some(reply) => Head::from(&reply),
-            None => upstream(),
+        let reply = LocalReply::for_action(verdict.action, request.headers, host_and_target);
+        let (mut response, source) = match reply {
+            Some(reply) => (Head::from(&reply), ResponseSource::Gateway),
+            None => (upstream(), ResponseSource::Upstream),
         };
-        verdict.edits.apply(&mut response.headers);
+        let route = verdict.route.map_or("", |found| &found.route.name);
+        verdict.edit_response(&mut response.headers, source, Facts { request, route });
         Exchange { verdict, response }
+    }
+}
+
+/// Facts of a simulated request.
+struct Facts<'a> {
+    request: &'a Request<'a>,
+    route: &'a str,
+}
+
+impl RequestFacts for Facts<'_> {
+    fn client_ip(&self) -> Option<IpAddr> {
+        self.request.connection.client
+    }
+
+    fn own_origin(&self) -> OwnOrigin<'_> {
+        self.request.own_origin
+    }
+
+    fn route(&self) -> &str {
+        self.route
+    }
+
+    fn request_id(&self) -> HeaderValue {
+        HeaderValue::from_static(UNKNOWN)
     }
 }
 

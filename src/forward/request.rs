@@ -12,12 +12,16 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
-use crate::decide::{Framing, MaxForwards, Request};
+use crate::behavior::rewrite::{Rewrite, UpstreamHost};
+use crate::behavior::{Behaviors, RequestFacts};
+use crate::decide::{ConnectionFacts, Framing, MaxForwards, Request};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::read::Client;
+use crate::record::request_id::RequestId;
 use crate::snapshot::{Snapshot, UnderscoresInHeaders};
 use crate::trusted_proxies::{self, FieldKind, IgnoredField, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
@@ -79,7 +83,8 @@ pub(super) fn request_facts<'a>(
     session: &'a ServerSession,
     authority: Option<&'a str>,
     own_origin: OwnOrigin<'a>,
-    snapshot: &Snapshot,
+    client: IpAddr,
+    snapshot: &'a Snapshot,
 ) -> Request<'a> {
     let request = session.req_header();
     let (target, absolute) = origin_form(request);
@@ -98,7 +103,10 @@ pub(super) fn request_facts<'a>(
         authority,
         headers: &request.headers,
         framing: framing(session),
-        connection: Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default(),
+        connection: ConnectionFacts {
+            client: Some(client),
+            ..Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default()
+        },
     }
 }
 
@@ -207,20 +215,72 @@ fn framing(session: &ServerSession) -> Framing {
     }
 }
 
-/// The target in origin form and without the prefix; None if it does not change.
-pub(super) fn target_for_upstream(request: &RequestHeader, prefix: Option<&str>) -> Option<Vec<u8>> {
+/// The target in origin form, with the path that the upstream gets; None if it does not change.
+pub(super) fn target_for_upstream(request: &RequestHeader, rewrite: Option<&Rewrite>) -> Option<Vec<u8>> {
     let (target, authority) = origin_form(request);
-    match prefix.and_then(|prefix| target.strip_prefix(prefix.as_bytes())) {
-        // All slashes but one are removed: a redirect of the upstream to `//host/path` would lead to another host.
-        Some([b'/', rest @ ..]) => {
-            let slashes = rest.iter().take_while(|b| **b == b'/').count();
-            Some([b"/", &rest[slashes..]].concat())
+    let (path, query) = target.split_at(target.iter().position(|b| *b == b'?').unwrap_or(target.len()));
+    let path = if path.is_empty() { b"/" } else { path };
+    match rewrite.and_then(|rewrite| rewrite.path(path)) {
+        Some(path) => Some([&path, query].concat()),
+        None => authority.map(|_| [path, query].concat()),
+    }
+}
+
+/// Sets `Host` and `X-Forwarded-Prefix` as the route says. Called after [`set_forwarded_headers`], which reads the
+/// client's `Host`.
+pub(super) fn set_behavior_fields(
+    session: &Session,
+    headers: &mut HeaderMap,
+    behaviors: &Behaviors,
+    node: impl FnOnce() -> Option<HeaderValue>,
+    facts: &Facts<'_>,
+) {
+    let host = match &behaviors.upstream_host {
+        None => None,
+        Some(UpstreamHost::Node) => node(),
+        Some(UpstreamHost::Name(name)) => Some(name.clone()),
+    };
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    let target = origin_form(session.req_header()).0;
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    if let Some(prefix) = behaviors.rewrite.as_ref().and_then(|rewrite| rewrite.prefix_of(path)) {
+        // The prefix that a trusted proxy has removed comes first. That of any other peer was removed.
+        let outer = headers.get(X_FORWARDED_PREFIX).map(HeaderValue::as_bytes).unwrap_or_default();
+        let outer = outer.strip_suffix(b"/").unwrap_or(outer);
+        if let Ok(prefix) = HeaderValue::from_bytes(&[outer, prefix.as_bytes()].concat()) {
+            headers.insert(X_FORWARDED_PREFIX, prefix);
         }
-        Some(rest @ ([] | [b'?', ..])) => Some([b"/", rest].concat()),
-        _ => authority.map(|_| match target {
-            [b'/', ..] => target.to_vec(),
-            query => [b"/", query].concat(),
-        }),
+    }
+    if let Some(edits) = &behaviors.request_headers {
+        edits.apply(headers, facts);
+    }
+}
+
+/// Facts of a request, for values of header fields.
+pub(super) struct Facts<'a> {
+    pub(super) request: &'a RequestHeader,
+    pub(super) remote: &'a RemoteInfo,
+    pub(super) id: &'a RequestId,
+    pub(super) route: Option<&'a str>,
+}
+
+impl RequestFacts for Facts<'_> {
+    fn client_ip(&self) -> Option<IpAddr> {
+        Some(self.remote.client)
+    }
+
+    fn own_origin(&self) -> OwnOrigin<'_> {
+        self.remote.own_origin(authority(self.request).unwrap_or_default(), &self.request.headers).0
+    }
+
+    fn route(&self) -> &str {
+        self.route.unwrap_or_default()
+    }
+
+    fn request_id(&self) -> HeaderValue {
+        self.id.value()
     }
 }
 

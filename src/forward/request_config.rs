@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::live::{Generation, RouteParts};
 use crate::per_thread::Local;
 use crate::record::RouteSlot;
-use crate::snapshot::{Limits, Route};
+use crate::snapshot::{Limits, Route, UpstreamId};
 use crate::upstream::RunningUpstream;
 
 /// The configuration of one request. A WebSocket or another response can last for days, and reloads may come every
@@ -15,8 +15,8 @@ pub(super) enum RequestConfig {
         generation: Local<Generation>,
         /// Position of the route in the snapshot.
         route: Option<u32>,
-        /// Whether the request is forwarded. If so, it has a route.
-        forwarded: bool,
+        /// The upstream of a forwarded request, which has a route. None: the gateway answers.
+        upstream: Option<UpstreamId>,
     },
     /// After the response of a forwarded request has begun.
     Reduced(Local<RouteParts>),
@@ -25,8 +25,10 @@ pub(super) enum RequestConfig {
 impl RequestConfig {
     /// The response has begun.
     pub(super) fn reduce(&mut self) {
-        if let RequestConfig::Complete { generation, route: Some(route), forwarded: true } = self {
-            *self = RequestConfig::Reduced(generation.parts(*route));
+        if let RequestConfig::Complete { generation, route: Some(route), upstream: Some(_) } = self
+            && let Some(parts) = generation.parts(*route)
+        {
+            *self = RequestConfig::Reduced(parts);
         }
     }
 
@@ -45,22 +47,18 @@ impl RequestConfig {
         }
     }
 
-    /// Route of a forwarded request. None after the response has begun.
-    pub(super) fn forwarded_route(&self) -> Option<&Route> {
+    /// None after the response of a forwarded request has begun, and if no route was found.
+    pub(super) fn route(&self) -> Option<&Route> {
         match self {
-            RequestConfig::Complete { generation, route, forwarded: true } => {
-                Some(generation.snapshot.route((*route)?))
-            }
-            _ => None,
+            RequestConfig::Complete { generation, route, .. } => Some(generation.snapshot.route((*route)?)),
+            RequestConfig::Reduced(_) => None,
         }
     }
 
     /// Upstream of a forwarded request.
     pub(super) fn upstream(&self) -> Option<&Arc<RunningUpstream>> {
         match self {
-            RequestConfig::Complete { generation, .. } => {
-                self.forwarded_route().map(|route| generation.upstream(route.upstream))
-            }
+            RequestConfig::Complete { generation, upstream, .. } => upstream.map(|id| generation.upstream(id)),
             RequestConfig::Reduced(parts) => Some(&parts.upstream),
         }
     }

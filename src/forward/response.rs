@@ -5,13 +5,12 @@ use std::mem;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
-use crate::cors::Edits;
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::upstream::failure::is_write_timeout;
@@ -26,21 +25,22 @@ const FAILURES: [ReplyKind<'static>; 5] = [
     ReplyKind::UpstreamTimeout,
 ];
 
-/// A reply of the gateway as Pingora sends it, with the CORS header fields.
+/// A reply of the gateway as Pingora sends it, with the edits of its request.
 pub(super) struct LocalResponse {
     header: ResponseHeader,
-    text: &'static str,
+    body: Bytes,
 }
 
 impl LocalResponse {
-    pub(super) fn new(reply: &LocalReply, edits: &Edits) -> Self {
+    /// `edit` makes the edits of the request.
+    pub(super) fn new(reply: LocalReply, edit: impl FnOnce(&mut HeaderMap)) -> Self {
         let mut header = http::Response::new(()).into_parts().0;
         header.status = reply.status;
         // Space for the fields that Pingora adds, too.
         header.headers.reserve(12);
         reply.fields().for_each(|(name, value)| drop(header.headers.insert(name, value)));
-        edits.apply(&mut header.headers);
-        LocalResponse { header: header.into(), text: reply.text }
+        edit(&mut header.headers);
+        LocalResponse { header: header.into(), body: reply.body }
     }
 
     /// Sends it to the client.
@@ -52,7 +52,7 @@ impl LocalResponse {
         session.write_response_header(Box::new(self.header), bodyless).await?;
         match bodyless {
             true => Ok(()),
-            false => session.write_response_body(Some(Bytes::from_static(self.text.as_bytes())), true).await,
+            false => session.write_response_body(Some(self.body), true).await,
         }
     }
 
@@ -63,14 +63,14 @@ impl LocalResponse {
         if bodyless && end_with_header(session, &self.header)? {
             return Ok(());
         }
-        let body = Bytes::from_static(if bodyless { b"" } else { self.text.as_bytes() });
+        let body = if bodyless { Bytes::new() } else { self.body };
         session.write_error_response(self.header, body).await
     }
 
     /// Whether it is sent without a body. With HTTP/2, Pingora would send the body of a response to HEAD, and the
     /// client would reset the stream.
     fn is_bodyless(&self, session: &Session) -> bool {
-        self.text.is_empty() || session.req_header().method == Method::HEAD
+        self.body.is_empty() || session.req_header().method == Method::HEAD
     }
 }
 

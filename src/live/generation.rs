@@ -110,17 +110,18 @@ impl Generation {
         &self.route_metrics
     }
 
-    /// What a request for the route needs after its response has begun.
-    pub(crate) fn parts(&self, route: u32) -> Local<RouteParts> {
+    /// What a request for the route needs after its response has begun. None for a route without upstream.
+    pub(crate) fn parts(&self, route: u32) -> Option<Local<RouteParts>> {
+        let upstream = self.snapshot.route(route).end.upstream()?;
         let parts = self.parts[route as usize].get_or_init(|| {
             Box::new(Shared::new(Arc::new(RouteParts {
                 number: self.number,
                 slot: self.route_metrics.slot(Some(route)).clone(),
-                upstream: self.upstream(self.snapshot.route(route).upstream).clone(),
+                upstream: self.upstream(upstream).clone(),
                 limits: self.snapshot.limits().clone(),
             })))
         });
-        parts.local()
+        Some(parts.local())
     }
 
     /// Running upstream of the snapshot.

@@ -30,7 +30,7 @@ pub(crate) enum Toggle<T> {
 
 /// A mapping from names to values, in the order of the file. A name that occurs twice is kept twice, for the error
 /// message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Named<T> {

@@ -72,6 +72,12 @@ form!(
 );
 
 form!(
+    /// Header names, in any case.
+    FieldNames,
+    with_title(list(&json!(PLAIN), &format!("{TOKEN}+"), None), "header names")
+);
+
+form!(
     /// Names of letters, digits, `-`, `_` and `.`.
     Names,
     with_title(list(&json!(PLAIN), NAME, None), "names")
@@ -167,6 +173,18 @@ form!(
     /// Path that begins with a slash and does not end with one, without wildcards, such as `/v1`.
     Prefix,
     with_title(text(r"/[^\x00-\x20?#*{}\\\x7f-\uffff]*[^\x00-\x20?#*{}/\\\x7f-\uffff]"), "prefix of a path")
+);
+
+form!(
+    /// Value of a header field.
+    FieldValue,
+    with_title(plain_text(r"([!-~]([\t -~]*[!-~])?)?"), "header value")
+);
+
+form!(
+    /// `pass` for the client's `Host`, `node` for the address of the node, or a host name, optionally with a port.
+    UpstreamHost,
+    with_title(plain_text(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?"), "host for the upstream")
 );
 
 form!(

@@ -608,6 +608,68 @@ impl ProblemKind {
                 "write a prefix of every path of this route",
             ),
 
+            // --- behaviors of routes
+            ExclusiveKeys { one, other } => {
+                error("exclusive-keys", format!("`{one}` and `{other}` cannot be combined"), "keep one of them")
+            }
+            AllowedButDenied { network, by } => warning(
+                "allowed-but-denied",
+                format!("`{network}` is allowed here, but `deny` contains it in `{by}`, and `deny` wins"),
+                "remove it here, or remove the denied network",
+            ),
+            HeaderOfCors { name } => error(
+                "header-of-cors",
+                format!("`{name}` is a CORS header, and only the policy decides about it"),
+                "set it in `cors`, and remove it here",
+            ),
+            HeaderOfConnection { name } => error(
+                "header-of-connection",
+                format!("`{name}` belongs to the connection or frames the message"),
+                "remove it; corsgate sets it for each connection",
+            ),
+            HeaderOfUpstreamHost => error(
+                "header-of-upstream-host",
+                "`Host` cannot be edited here",
+                "use `upstream_host`, and remove it here",
+            ),
+            BadHeaderValue { text } => error(
+                "bad-header-value",
+                format!("`{text}` is not a header value"),
+                "write visible ASCII characters, without line breaks and without spaces at the ends",
+            ),
+            UnknownVariable { name, known } => {
+                let fault = format!("there is no variable `{{{name}}}`");
+                match known.nearest() {
+                    Some(near) => error("unknown-variable", fault, did_you_mean(&format!("{{{near}}}"))),
+                    None => error("unknown-variable", fault, format!("write one of {}", known.listed())),
+                }
+            }
+            PathRegexTooLarge { limit } => error(
+                "regex-too-large",
+                format!("the regular expression needs more than {} KiB when compiled", limit / 1024),
+                "shorten it, or write several routes",
+            ),
+            BadReplacement { text, why } => error(
+                "bad-replacement",
+                format!("`{text}` cannot replace a part of a path: {why}"),
+                "write a path such as `/accounts/$1`",
+            ),
+            StatusWithoutBody { status } => error(
+                "status-without-body",
+                format!("a response with status {status} has no body"),
+                "remove `body`, or write another status",
+            ),
+            BadRedirectStatus { value } => error(
+                "bad-redirect-status",
+                format!("{value} is not the status of a redirect"),
+                "write 301, 302, 303, 307 or 308",
+            ),
+            BadRedirect { text, why } => error(
+                "bad-redirect",
+                format!("`{text}` is not the target of a redirect: {why}"),
+                "write for example `https://www.example{uri}` or `/login`",
+            ),
+
             // --- listeners, upstreams
             BadAddress { text, what, example } => {
                 error("bad-address", format!("`{text}` is not {what}"), format!("write for example `{example}`"))

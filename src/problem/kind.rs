@@ -115,6 +115,20 @@ pub enum ProblemKind {
     PoliciesShareAPath { shared: Vec<(String, [String; 2])>, more: usize },
     StripPrefixMismatch { prefix: String, path: String },
 
+    // --- behaviors of routes
+    ExclusiveKeys { one: &'static str, other: &'static str },
+    AllowedButDenied { network: String, by: String },
+    HeaderOfCors { name: String },
+    HeaderOfConnection { name: String },
+    HeaderOfUpstreamHost,
+    BadHeaderValue { text: String },
+    UnknownVariable { name: String, known: Known },
+    PathRegexTooLarge { limit: usize },
+    BadReplacement { text: String, why: String },
+    StatusWithoutBody { status: u16 },
+    BadRedirectStatus { value: u16 },
+    BadRedirect { text: String, why: &'static str },
+
     // --- listeners, upstreams
     HeaderRemoved { name: String, by: RemovedBecause },
     BadAddress { text: String, what: &'static str, example: &'static str },

@@ -114,18 +114,21 @@ impl Client {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// What `Snapshot::decide` needs to know about the connection. The redirect is that of `snapshot`, because a reload
-    /// may change it for open connections.
-    pub(crate) fn connection_facts<'a>(&'a self, snapshot: &Snapshot) -> decide::ConnectionFacts<'a> {
+    /// What `Snapshot::decide` needs to know about the connection. Redirect and clients are those of `snapshot`, because a
+    /// reload may change them for open connections. The caller adds the client.
+    pub(crate) fn connection_facts<'a>(&'a self, snapshot: &'a Snapshot) -> decide::ConnectionFacts<'a> {
         let listener = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
+        let listener = listener.unwrap_or(&self.listener);
         let server_name = self
             .tls
             .as_ref()
             .and_then(|tls| Some(ServerName { name: tls.server_name.as_deref()?, certificate: &tls.certificate }));
         decide::ConnectionFacts {
             server_name,
-            redirect: listener.unwrap_or(&self.listener).redirect,
+            redirect: listener.redirect,
             capacity: self.capacity,
+            clients: listener.clients.as_ref(),
+            client: None,
         }
     }
 

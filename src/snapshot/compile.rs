@@ -1,6 +1,7 @@
 //! Compiles a [`Document`] to a [`Snapshot`]. All checks of a configuration are here, and all problems are reported at
 //! once.
 
+mod behaviors;
 mod process;
 mod shared_paths;
 mod upstreams;
@@ -9,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{CompileEnv, CorsPlace, Level, Route, RouteId, RoutePlace, Snapshot, Upstream, UpstreamId};
+use crate::behavior::Behaviors;
 use crate::config::{self, Cors, Document};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::{List, Named, Use};
@@ -184,22 +186,21 @@ impl<'d> Compiler<'d> {
         self.routes.reserve(count);
         let name = service.name.as_deref().unwrap_or("unnamed");
         let routes = service.routes.as_deref();
-        let every_route_has_upstream = routes.is_some_and(|routes| routes.iter().all(|route| route.upstream.is_some()));
-        let upstream = match &service.upstream {
-            Some(upstream) => self.use_upstream(upstream, name, &at.key("upstream")),
-            None if every_route_has_upstream => None,
-            None => {
-                self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
-                None
-            }
-        };
+        let end = self.end(&service.ends(), name, at);
+        let every_route_has_an_end = routes.is_some_and(|routes| routes.iter().all(|route| route.ends().any()));
+        if !service.ends().any() && !every_route_has_an_end {
+            self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
+        }
+        let behaviors = Behaviors::compile(&service.behaviors(), &Behaviors::default(), at, self.problems);
+        let shared = behaviors.some();
         let Some(routes) = routes else {
-            if let Some(upstream) = upstream {
+            if let Some(end) = end {
+                self.check_strip_prefix(&behaviors, &[(0, PathPattern::any())], None, at);
                 let id = self.push_route(Route {
                     name: name.into(),
                     policy: inherited.effective.as_ref().map(|effective| effective.policy.clone()),
-                    upstream,
-                    strip_prefix: None,
+                    end,
+                    behaviors: shared,
                     place: RoutePlace { service: index_u32(index), route: None },
                     cors: inherited.place.clone(),
                 });
@@ -209,6 +210,7 @@ impl<'d> Compiler<'d> {
             }
             return (entries, locations);
         };
+        let at_service = at;
         let at_routes = at.key("routes");
         if routes.is_empty() {
             self.problems.add(&at_routes, ProblemKind::EmptyList { required: false });
@@ -222,19 +224,29 @@ impl<'d> Compiler<'d> {
             let own = self.cors(route.cors.as_ref(), Level::Route, inherited, &at.key("cors"));
             let paths = self.paths(route.paths.as_ref(), &at.key("paths"));
             let methods = self.methods(route.methods.as_ref(), &at);
-            let strip_prefix = self.strip_prefix(route.strip_prefix.as_deref(), &paths, &at);
             let name = match (&route.name, paths.first()) {
                 (Some(own), _) => format!("{name}/{own}"),
                 (None, Some((_, first))) => format!("{name}/{first}"),
                 (None, None) => format!("{name}/"),
             };
-            let to = route.upstream.as_ref().map(|to| self.use_upstream(to, &name, &at.key("upstream")));
-            let Some(upstream) = to.unwrap_or(upstream) else { continue };
+            let own_behaviors = route.behaviors().any().then(|| {
+                let own = Behaviors::compile(&route.behaviors(), &behaviors, &at, self.problems);
+                self.check_strip_prefix(&own, &paths, Some(&route.behaviors()), &at);
+                own.some()
+            });
+            if own_behaviors.is_none() {
+                self.check_strip_prefix(&behaviors, &paths, None, at_service);
+            }
+            let end = match route.ends().any() {
+                true => self.end(&route.ends(), &name, &at),
+                false => end.clone(),
+            };
+            let Some(end) = end else { continue };
             let id = self.push_route(Route {
                 name: name.into(),
                 policy: own.effective.map(|effective| effective.policy),
-                upstream,
-                strip_prefix,
+                end,
+                behaviors: own_behaviors.unwrap_or_else(|| shared.clone()),
                 place: RoutePlace { service: index_u32(index), route: Some(index_u32(i)) },
                 cors: own.place,
             });
@@ -313,38 +325,6 @@ impl<'d> Compiler<'d> {
             self.problems.add(&at_methods, ProblemKind::NeverReached);
         }
         list.map(|_| methods.into_iter().map(|(_, method)| method.as_str().into()).collect())
-    }
-
-    fn strip_prefix(&mut self, prefix: Option<&str>, paths: &[(usize, PathPattern)], at: &At<'_>) -> Option<Box<str>> {
-        let prefix = prefix?;
-        let at = at.key("strip_prefix");
-        let why = match PathPattern::parse(prefix) {
-            Err(kind) => {
-                self.problems.add(&at, kind);
-                return None;
-            }
-            Ok(_) if prefix.contains(['*', '{']) => Some("a prefix cannot have parameters or wildcards"),
-            Ok(_) if prefix.ends_with('/') => Some("a prefix must not end with a slash"),
-            Ok(_) => None,
-        };
-        if let Some(why) = why {
-            let write = prefix.trim_end_matches(['*', '/']);
-            let remedy = match prefix {
-                "/" => "remove `strip_prefix`",
-                _ => "write for example `/v1`",
-            };
-            let text = prefix.to_owned();
-            let kind = match write.is_empty() || write.contains('{') {
-                true => ProblemKind::BadPrefix { text, why, remedy },
-                false => ProblemKind::BadPath { text, why, write: Some(write.to_owned()) },
-            };
-            self.problems.add(&at, kind);
-            return None;
-        }
-        if let Some((_, path)) = paths.iter().find(|(_, path)| !path.begins_with(prefix)) {
-            self.problems.add(&at, ProblemKind::StripPrefixMismatch { prefix: prefix.into(), path: path.to_string() });
-        }
-        Some(prefix.into())
     }
 
     fn report(&mut self, conflicts: &[Conflict], locations: &[Vec<RouteLocation>]) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::behavior::clients::Clients;
 pub(crate) use crate::config::{LogFormat, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
 
@@ -19,6 +20,8 @@ pub(crate) struct Listener {
     pub(crate) redirect: Option<u16>,
     /// Whether every connection must begin with a PROXY header from a trusted proxy.
     pub(crate) proxy_protocol: bool,
+    /// Which clients may send requests. None: every client.
+    pub(crate) clients: Option<Clients>,
 }
 
 impl Listener {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
@@ -25,6 +26,16 @@ pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint
     let spec = upstream.settings();
     let host = &*spec.nodes[endpoint.node()].host;
     spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or(host.strip_suffix('.').unwrap_or(host))
+}
+
+/// `Host` for `upstream_host: node`: the address of the node in the configuration, without the default port of its scheme.
+pub(crate) fn node_host(upstream: &RunningUpstream, endpoint: &Endpoint) -> Option<HeaderValue> {
+    let spec = upstream.settings();
+    let node = &spec.nodes[endpoint.node()];
+    let default = if spec.tls.is_some() { 443 } else { 80 };
+    let host = if node.host.contains(':') { format!("[{}]", node.host) } else { node.host.to_string() };
+    let host = if node.port == default { host } else { format!("{host}:{}", node.port) };
+    HeaderValue::try_from(host).ok()
 }
 
 /// TLS settings that all endpoints of an upstream share, in Pingora's types.

@@ -60,7 +60,8 @@ fn ask(
         Action::Forward(_) => StatusCode::OK,
         Action::AnswerPreflight(status) => status,
         Action::AnswerOptions(_) => StatusCode::NO_CONTENT,
-        Action::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
+        Action::RedirectToHttps(_) => StatusCode::PERMANENT_REDIRECT,
+        Action::Answer(answer) => answer.status,
         Action::Refuse(refusal) => refusal.status(),
     };
     (verdict.outcome.reason(), status, response)

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 31] = [
+const ROOMS: [(&str, &[&str]); 32] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -23,18 +23,19 @@ const ROOMS: [(&str, &[&str]); 31] = [
     // Policies and routes.
     ("cors", &["codes", "domain", "notation", "per_thread", "problem"]),
     ("route", &["domain", "problem"]),
+    ("behavior", &["domain", "notation", "per_thread", "problem", "route"]),
     // Configuration: text -> Document -> Snapshot.
-    ("config", &["cors", "notation", "problem"]),
+    ("config", &["behavior", "cors", "notation", "problem"]),
     ("report", &["config", "problem", "terminal"]),
-    ("snapshot", &["config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls"]),
+    ("snapshot", &["behavior", "config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls"]),
     ("source", &["config", "snapshot"]),
     // From a request to its decision.
-    ("decide", &["codes", "cors", "domain", "route", "snapshot", "tls"]),
+    ("decide", &["behavior", "codes", "cors", "domain", "route", "snapshot", "tls"]),
     (
         "explain",
         &[
-            "codes", "config", "cors", "decide", "domain", "notation", "problem", "report", "route", "snapshot",
-            "terminal",
+            "behavior", "codes", "config", "cors", "decide", "domain", "notation", "problem", "report", "route",
+            "snapshot", "terminal",
         ],
     ),
     // The running state of a configuration.
@@ -62,6 +63,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
     (
         "forward",
         &[
+            "behavior",
             "cors",
             "decide",
             "domain",
@@ -98,7 +100,8 @@ const ROOMS: [(&str, &[&str]); 31] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
+    "behavior",
     "config",
     "cors",
     "decide",

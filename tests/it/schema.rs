@@ -184,9 +184,9 @@ fn the_schema_accepts_every_value_that_check_accepts() {
 #[test]
 fn the_schema_accepts_every_text_that_check_reads() {
     use corsgate::cors::OriginPattern;
+    use corsgate::domain::Networks;
     use corsgate::notation::{Duration, Size};
     use corsgate::route::{HostPattern, PathPattern};
-    use corsgate::trusted_proxies::TrustedProxies;
     type Reads = fn(&str) -> bool;
     let forms: [(&str, Reads, &[&str]); 6] = [
         (
@@ -210,7 +210,7 @@ fn the_schema_accepts_every_text_that_check_reads() {
             |text| PathPattern::parse(text).is_ok(),
             &["/v1/{id}/a%20b;c='d'/*", "/", "/*", "/a//b/", "/~a!$&,@"],
         ),
-        ("Networks", |text| TrustedProxies::parse_entry(text).is_some(), &["10.0.0.0/8", "2001:db8::/32", "::1"]),
+        ("Networks", |text| Networks::parse_entry(text).is_some(), &["10.0.0.0/8", "2001:db8::/32", "::1"]),
         ("Duration", |text| Duration::parse(text).is_some(), &["500ms", "02s", "5m", "24h"]),
         ("Size", |text| Size::parse(text).is_some(), &["512B", "064KiB", "1MiB", "2GiB"]),
     ];

@@ -50,7 +50,7 @@ impl Diagnosis {
             let at = trusted.then(|| KeyPath(vec![PathStep::Key("trusted_proxies".into())]));
             Diagnosis { cause: Some(Cause::TlsInFront { effect, trusted }), at }
         };
-        if let (Action::Redirect(_), Some(NetworkError::TooManyRedirects)) = (verdict.action, error) {
+        if let (Action::RedirectToHttps(_), Some(NetworkError::TooManyRedirects)) = (verdict.action, error) {
             return tls_in_front(TlsEffect::RedirectLoop);
         }
         match error {
@@ -58,7 +58,7 @@ impl Diagnosis {
                 return Diagnosis { cause: error.cloned().map(Cause::Redirect), at: None };
             }
             Some(NetworkError::NotSwitched(status)) => {
-                let by_gateway = matches!(verdict.action, Action::Redirect(_));
+                let by_gateway = matches!(verdict.action, Action::RedirectToHttps(_));
                 return Diagnosis { cause: Some(Cause::NotSwitched { status: *status, by_gateway }), at: None };
             }
             _ => {}

@@ -140,9 +140,9 @@ impl<'q, 's> Browser<'q, 's> {
             });
         }
         let is_redirect = match verdict {
-            Action::Redirect(_) => true,
+            Action::RedirectToHttps(_) => true,
             // Fetch, "redirect status".
-            Action::Forward(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
+            Action::Forward(_) | Action::Answer(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
             Action::AnswerPreflight(_) | Action::AnswerOptions(_) | Action::Refuse(_) => false,
         };
         match headers.get(header::LOCATION).filter(|_| is_redirect) {
@@ -287,7 +287,7 @@ impl<'q, 's> Browser<'q, 's> {
         let Some((next, has_user_part)) = hop.url.join(location) else {
             return blocked(NetworkError::RedirectToNoUrl(location.to_owned()));
         };
-        let by_gateway = matches!(action, Action::Redirect(_));
+        let by_gateway = matches!(action, Action::RedirectToHttps(_));
         // A redirect of the gateway to the URL itself never ends.
         if hop.redirects == MAX_REDIRECTS || (by_gateway && next == hop.url) {
             return blocked(NetworkError::TooManyRedirects);

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiler;
+use crate::behavior::clients::Clients;
 use crate::config::{self, ADMIN_ADDRESS, ClientCertificate};
+use crate::domain::Networks;
 use crate::notation::{self, Toggle};
 use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
@@ -62,7 +64,7 @@ impl Compiler<'_> {
 
     pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
         let parse = |text: &str| {
-            TrustedProxies::parse_entry(text).ok_or_else(|| ProblemKind::BadAddress {
+            Networks::parse_entry(text).ok_or_else(|| ProblemKind::BadAddress {
                 text: text.to_owned(),
                 what: "an IP address or a network",
                 example: "10.0.0.0/8",
@@ -121,6 +123,8 @@ impl Compiler<'_> {
                 let kind = ProblemKind::NeedsAnother { key: "proxy_protocol", other: "trusted_proxies" };
                 self.problems.add(&at.key("proxy_protocol"), kind);
             }
+            let clients = listener.clients.as_ref();
+            let clients = clients.map(|clients| Clients::compile(clients, &at.key("clients"), self.problems));
             let at = at.key("address");
             let Some(address) = listener.address.as_deref() else {
                 self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:9080" });
@@ -131,7 +135,7 @@ impl Compiler<'_> {
                 self.problems.add(&at, ProblemKind::AddressTwice { address, other: other.address });
             }
             let proxy_protocol = listener.proxy_protocol;
-            compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol }));
+            compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol, clients }));
         }
         compiled
     }

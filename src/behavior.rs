@@ -1,0 +1,80 @@
+//! Behaviors: what a route does to its requests and responses besides routing and CORS.
+//!
+//! One file for each behavior. It has, from the top: the keys in the configuration, the compiled form, and what the
+//! behavior does to a header. A new behavior is a file here, a field of [`Behaviors`], a key of `config::Service` and
+//! `config::Route`, and a line in `snapshot::compile::behaviors`.
+//!
+//! Everything here is pure. CORS header fields are never written here: the edits of [`crate::cors`] come last.
+
+pub(crate) mod answer;
+pub(crate) mod clients;
+pub(crate) mod headers;
+pub(crate) mod rewrite;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+
+use self::clients::Clients;
+use self::headers::HeaderEdits;
+use self::rewrite::{Rewrite, UpstreamHost};
+use crate::domain::OwnOrigin;
+
+/// All behaviors of a route. The default does nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Behaviors {
+    /// Which clients may send requests.
+    pub(crate) clients: Option<Arc<Clients>>,
+    /// Changes of the path for the upstream.
+    pub(crate) rewrite: Option<Arc<Rewrite>>,
+    /// The `Host` field for the upstream. None: the client's.
+    pub(crate) upstream_host: Option<UpstreamHost>,
+    /// Edits of the request header for the upstream.
+    pub(crate) request_headers: Option<Arc<HeaderEdits>>,
+    /// Edits of each response header.
+    pub(crate) response_headers: Option<Arc<HeaderEdits>>,
+}
+
+/// Facts of a request that header values may contain.
+pub(crate) trait RequestFacts {
+    /// The client's address. None if it is not known: a Unix socket without PROXY header.
+    fn client_ip(&self) -> Option<IpAddr>;
+    /// The origin of the client's URL.
+    fn own_origin(&self) -> OwnOrigin<'_>;
+    /// Name of the route.
+    fn route(&self) -> &str;
+    /// Value of `X-Request-Id`.
+    fn request_id(&self) -> HeaderValue;
+}
+
+/// Where a response comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResponseSource {
+    Upstream,
+    Gateway,
+}
+
+impl Behaviors {
+    /// Whether the route does nothing besides routing and CORS.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Behaviors { clients, rewrite, upstream_host, request_headers, response_headers } = self;
+        clients.is_none()
+            && rewrite.is_none()
+            && upstream_host.is_none()
+            && request_headers.is_none()
+            && response_headers.is_none()
+    }
+
+    /// Edits a response header. The CORS edits come after it.
+    pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: &impl RequestFacts) {
+        if source == ResponseSource::Upstream
+            && let Some(rewrite) = &self.rewrite
+        {
+            rewrite.restore_prefix(headers, facts.own_origin());
+        }
+        if let Some(edits) = &self.response_headers {
+            edits.apply(headers, facts);
+        }
+    }
+}

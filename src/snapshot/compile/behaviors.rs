@@ -1,0 +1,106 @@
+//! Compiles the behaviors of services and routes, and where their requests end.
+
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::behavior::Behaviors;
+use crate::behavior::answer::Answer;
+use crate::behavior::clients::Clients;
+use crate::behavior::headers::HeaderEdits;
+use crate::behavior::rewrite::{Rewrite, UpstreamHost};
+use crate::config::{BehaviorKeys, EndKeys};
+use crate::problem::{At, ProblemKind, Problems};
+use crate::route::PathPattern;
+use crate::snapshot::End;
+
+impl Behaviors {
+    /// The behaviors of a service or a route. A key replaces the one `above` as a whole, as `cors` does; only the edits of
+    /// headers come after those above.
+    pub(super) fn compile(keys: &BehaviorKeys<'_>, above: &Self, at: &At<'_>, problems: &mut Problems) -> Self {
+        // A pattern without `..`, so that a new key does not compile until it is used here.
+        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = *keys;
+        let mut all = above.clone();
+        if let Some(clients) = clients {
+            all.clients = Some(Arc::new(Clients::compile(clients, &at.key("clients"), problems)));
+        }
+        if strip_prefix.is_some() || path.is_some() {
+            all.rewrite = Some(Arc::new(Rewrite::compile(strip_prefix, path, at, problems)));
+        }
+        if let Some(host) = upstream_host {
+            all.upstream_host = UpstreamHost::compile(host, &at.key("upstream_host"), problems);
+        }
+        if let Some(edits) = request_headers {
+            let at = at.key("request_headers");
+            let edits = HeaderEdits::of_requests(edits, above.request_headers.as_deref(), &at, problems);
+            all.request_headers = Some(Arc::new(edits));
+        }
+        if let Some(edits) = response_headers {
+            let at = at.key("response_headers");
+            let edits = HeaderEdits::of_responses(edits, above.response_headers.as_deref(), &at, problems);
+            all.response_headers = Some(Arc::new(edits));
+        }
+        all
+    }
+
+    /// None if a route with these does nothing besides routing and CORS.
+    pub(super) fn some(&self) -> Option<Arc<Self>> {
+        (!self.is_empty()).then(|| Arc::new(self.clone()))
+    }
+}
+
+impl BehaviorKeys<'_> {
+    /// Whether a key is set.
+    pub(super) fn any(&self) -> bool {
+        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = self;
+        clients.is_some()
+            || strip_prefix.is_some()
+            || path.is_some()
+            || upstream_host.is_some()
+            || request_headers.is_some()
+            || response_headers.is_some()
+    }
+}
+
+impl EndKeys<'_> {
+    /// Whether a key is set.
+    pub(super) fn any(&self) -> bool {
+        let EndKeys { upstream, respond, redirect } = self;
+        upstream.is_some() || respond.is_some() || redirect.is_some()
+    }
+}
+
+impl<'d> Compiler<'d> {
+    /// The end of the requests of a service or a route. None without a key, and for one that is not valid.
+    pub(super) fn end(&mut self, keys: &EndKeys<'d>, owner: &str, at: &At<'_>) -> Option<End> {
+        let EndKeys { upstream, respond, redirect } = *keys;
+        let set = [("upstream", upstream.is_some()), ("respond", respond.is_some()), ("redirect", redirect.is_some())];
+        let mut set = set.into_iter().filter(|(_, set)| *set).map(|(key, _)| key);
+        if let (Some(one), Some(other)) = (set.next(), set.next()) {
+            self.problems.add(&at.key(other), ProblemKind::ExclusiveKeys { one, other });
+        }
+        if let Some(upstream) = upstream {
+            return self.use_upstream(upstream, owner, &at.key("upstream")).map(End::Upstream);
+        }
+        let respond = respond.and_then(|answer| Answer::respond(answer, &at.key("respond"), self.problems));
+        let redirect = redirect.and_then(|answer| Answer::redirect(answer, &at.key("redirect"), self.problems));
+        respond.or(redirect).map(|answer| End::Answer(Arc::new(answer)))
+    }
+
+    /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if they
+    /// may have the prefix; otherwise it is that of the service. `at` is the place of the route or of the service.
+    pub(super) fn check_strip_prefix(
+        &mut self,
+        behaviors: &Behaviors,
+        paths: &[(usize, PathPattern)],
+        own: Option<&BehaviorKeys<'_>>,
+        at: &At<'_>,
+    ) {
+        let Some(prefix) = behaviors.rewrite.as_ref().and_then(|rewrite| rewrite.stripped()) else { return };
+        let Some((_, path)) = paths.iter().find(|(_, path)| !path.begins_with(prefix)) else { return };
+        let kind = ProblemKind::StripPrefixMismatch { prefix: prefix.into(), path: path.to_string() };
+        match own.is_some_and(|own| own.strip_prefix.is_some()) {
+            true => self.problems.add(&at.key("strip_prefix"), kind),
+            false => self.problems.add(&at.key("path").key("strip_prefix"), kind),
+        }
+    }
+}
