@@ -59,7 +59,7 @@ coded_enum! {
 }
 
 /// What the gateway does with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Action<'s> {
     /// Forward it to the upstream of this route.
     Forward(RouteRef<'s>),

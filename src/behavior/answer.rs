@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::headers::is_of_connection;
 use crate::notation::{Named, forms, given};
+use crate::per_thread::{FinishedName, FinishedValue};
 use crate::problem::{At, Known, ProblemKind, Problems};
 
 /// A fixed response. It gets the CORS headers of the route, as any response does.
@@ -17,6 +18,7 @@ pub(crate) struct RespondSettings {
     #[schemars(range(min = 200, max = 599))]
     pub(crate) status: u16,
     /// The body. Without this key the response has none.
+    #[schemars(with = "forms::PlainText")]
     pub(crate) body: String,
     /// Fields with their values. Without `Content-Type` a body has `text/plain; charset=utf-8`.
     #[schemars(with = "Named<forms::FieldValue>")]
@@ -30,6 +32,7 @@ pub(crate) struct RespondSettings {
 pub(crate) struct RedirectSettings {
     /// An http URL, or a path. `{host}` stands for the host of the request, `{uri}` for its path and query.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::RedirectTarget")]
     pub(crate) to: Option<String>,
     /// 301, 302, 303, 307 or 308. With 307 and 308, clients keep the method and the body; 301 and 308 are permanent, and
     /// browsers remember them.
@@ -38,13 +41,13 @@ pub(crate) struct RedirectSettings {
 }
 
 /// An answer of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Answer {
     /// The status of the response.
     pub status: StatusCode,
     pub(crate) body: Box<[u8]>,
     /// Without `Location`.
-    pub(crate) fields: Vec<(HeaderName, HeaderValue)>,
+    fields: Vec<(FinishedName, FinishedValue)>,
     location: Option<Vec<LocationPart>>,
 }
 
@@ -85,13 +88,14 @@ impl Answer {
                     problems.add(&at, ProblemKind::HeaderOfConnection { name: name.clone() });
                 }
                 Ok(known) => match HeaderValue::from_str(value) {
-                    Ok(value) => fields.push((known, value)),
+                    Ok(value) => fields.push((FinishedName::new(known), FinishedValue::new(value))),
                     Err(_) => problems.add(&at, ProblemKind::BadHeaderValue { text: value.clone() }),
                 },
             }
         }
-        if !body.is_empty() && !fields.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
-            fields.push((header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));
+        if !body.is_empty() && !fields.iter().any(|(name, _)| **name == header::CONTENT_TYPE) {
+            let text = FinishedValue::new(HeaderValue::from_static("text/plain; charset=utf-8"));
+            fields.push((FinishedName::new(header::CONTENT_TYPE), text));
         }
         Some(Answer { status: code?, body: body.as_bytes().into(), fields, location: None })
     }
@@ -189,6 +193,11 @@ impl Answer {
             }
         }
         HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()
+    }
+
+    /// The header fields, without `Location`.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        self.fields.iter().map(|(name, value)| (name.for_message(), value.for_message()))
     }
 
     pub(crate) fn is_redirect(&self) -> bool {

@@ -38,7 +38,7 @@ impl Clients {
     pub(crate) fn compile(settings: &ClientSettings, at: &At<'_>, problems: &mut Problems) -> Self {
         let ClientSettings { allow, deny } = settings;
         if allow.is_none() && deny.is_none() {
-            problems.add(at, ProblemKind::Missing { example: "allow: [10.0.0.0/8]" });
+            problems.add(at, ProblemKind::NoKeys { example: "allow: [10.0.0.0/8]" });
         }
         let allowed = allow.as_ref().map(|list| networks(list, &at.key("allow"), problems));
         let denied = deny.as_ref().map(|list| networks(list, &at.key("deny"), problems)).unwrap_or_default();

@@ -129,7 +129,7 @@ impl HeaderEdits {
         let RequestHeaderSettings { remove, set, add } = settings;
         let mut edits = above.cloned().unwrap_or_default();
         if remove.is_none() && set.0.is_empty() && add.0.is_empty() {
-            problems.add(at, ProblemKind::Missing { example: "set: { X-Tenant: acme }" });
+            problems.add(at, ProblemKind::NoKeys { example: "set: { X-Tenant: acme }" });
         }
         edits.remove(remove.as_ref(), Side::Request, at, problems);
         edits.values(set, add, Side::Request, at, problems);
@@ -146,7 +146,7 @@ impl HeaderEdits {
         let ResponseHeaderSettings { remove, presets, set, add } = settings;
         let mut edits = above.cloned().unwrap_or_default();
         if remove.is_none() && presets.is_none() && set.0.is_empty() && add.0.is_empty() {
-            problems.add(at, ProblemKind::Missing { example: "presets: [hsts, nosniff]" });
+            problems.add(at, ProblemKind::NoKeys { example: "presets: [hsts, nosniff]" });
         }
         if presets.as_ref().is_some_and(Vec::is_empty) {
             problems.add(&at.key("presets"), ProblemKind::EmptyList { required: false });
@@ -170,9 +170,8 @@ impl HeaderEdits {
     }
 
     fn values(&mut self, set: &Named<String>, add: &Named<String>, side: Side, at: &At<'_>, problems: &mut Problems) {
-        let kinds: [(_, _, fn(FinishedName, FieldValue) -> HeaderEdit); 2] =
-            [("set", set, HeaderEdit::Set), ("add", add, HeaderEdit::Add)];
-        for (key, fields, edit) in kinds {
+        type Make = fn(FinishedName, FieldValue) -> HeaderEdit;
+        for (key, fields, edit) in [("set", set, HeaderEdit::Set as Make), ("add", add, HeaderEdit::Add)] {
             let at = at.key(key);
             for (name, value) in &fields.0 {
                 let at = at.key(name);
@@ -368,7 +367,7 @@ mod tests {
         fn own_origin(&self) -> OwnOrigin<'_> {
             OwnOrigin::of(self.0, "api.example")
         }
-        fn route(&self) -> &str {
+        fn route(&self) -> &'static str {
             "api/users"
         }
         fn request_id(&self) -> HeaderValue {

@@ -2,6 +2,7 @@
 //! response. The query is never changed.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 use regex::bytes::{Regex, RegexBuilder};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{HostName, OwnOrigin, Scheme};
 use crate::notation::{forms, given};
-use crate::per_thread::PerThread;
+use crate::per_thread::{FinishedValue, PerThread};
 use crate::problem::{At, ProblemKind, Problems};
 use crate::route::{PathPattern, is_ambiguous};
 
@@ -43,9 +44,11 @@ pub(crate) struct ReplaceSettings {
     /// A regular expression, such as `^/users/(\d+)$`. The first match is replaced. There is no look-around; matching takes
     /// linear time.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::PlainText")]
     pub(crate) pattern: Option<String>,
     /// The new text. `$1` and `${1}` stand for the first group, `${name}` for a group with a name, and `$$` for `$`.
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::PlainText", extend("maxLength" = 256))]
     pub(crate) with: Option<String>,
 }
 
@@ -66,11 +69,11 @@ struct Replace {
 }
 
 /// The `Host` field that the upstream gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum UpstreamHost {
     /// The address of the node, as the configuration has it.
     Node,
-    Name(HeaderValue),
+    Name(Arc<FinishedValue>),
 }
 
 /// Why a rewritten path cannot be forwarded.
@@ -102,7 +105,7 @@ impl Rewrite {
         let none = PathSettings::default();
         let PathSettings { strip_prefix, replace, add_prefix, restore_prefix } = settings.unwrap_or(&none);
         if settings == Some(&none) {
-            problems.add(&at_path, ProblemKind::Missing { example: "strip_prefix: /v1" });
+            problems.add(&at_path, ProblemKind::NoKeys { example: "strip_prefix: /v1" });
         }
         if short.is_some() && strip_prefix.is_some() {
             problems.add(
@@ -252,7 +255,7 @@ impl UpstreamHost {
                     let write = Some("node".to_owned());
                     problems.add(at, ProblemKind::BadHost { text: name.to_owned(), why, write });
                 }
-                value.map(UpstreamHost::Name)
+                value.map(|value| UpstreamHost::Name(Arc::new(FinishedValue::new(value))))
             }
         }
     }

@@ -286,7 +286,7 @@ impl LocalReply {
     /// The answer that the route has in the configuration.
     fn answer<'a>(answer: &Answer, host_and_target: impl FnOnce() -> (&'a str, &'a [u8])) -> Self {
         let mut reply = Self::without_body(answer.status);
-        reply.extra_fields.clone_from(&answer.fields);
+        reply.extra_fields.extend(answer.fields());
         if answer.is_redirect() {
             let (host, target) = host_and_target();
             match answer.location(host, target) {

@@ -1,6 +1,7 @@
 //! The effective configuration of each route: every value, including inherited values, named policies and defaults,
 //! with the line of the file that sets it. `check --effective` and the admin listener print it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::config::{self, BehaviorKeys, Document, Source};
 use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
 use crate::notation::List;
 use crate::problem::{KeyPath, PathStep};
-use crate::snapshot::{End, Route, Snapshot};
+use crate::snapshot::{End, Level, Route, Snapshot};
 use crate::terminal::Paint;
 
 /// A route with its inherited and default values.
@@ -27,9 +28,8 @@ pub(crate) struct EffectiveRoute {
     /// Empty: any method.
     pub(crate) methods: Vec<String>,
     pub(crate) end: EffectiveEnd,
-    /// The keys of behaviors that apply, with their values as JSON. One for each key, or two for edits of headers: those
-    /// of the service, then those of the route.
-    pub(crate) behaviors: Vec<(&'static str, Value)>,
+    /// The behaviors that apply, without defaults: those of the service, then those of the route.
+    pub(crate) behaviors: Vec<Attribute>,
     pub(crate) cors: EffectiveCors,
 }
 
@@ -63,11 +63,11 @@ pub(crate) enum EffectiveCors {
     },
 }
 
-/// One attribute of a policy.
+/// One attribute of a policy, or of a behavior.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attribute {
     /// The key, such as `preflight.status`.
-    pub(crate) key: &'static str,
+    pub(crate) key: Cow<'static, str>,
     /// None: the attribute has no value, which is its default.
     pub(crate) value: Option<String>,
     /// The line where the value is written; None for a default.
@@ -98,8 +98,9 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
             EffectiveEnd::Respond(status) => writeln!(out, "  respond   {status}"),
             EffectiveEnd::Redirect(status) => writeln!(out, "  redirect  {status}"),
         };
-        for (key, value) in &route.behaviors {
-            let _ = writeln!(out, "  {key}  {value}");
+        if !route.behaviors.is_empty() {
+            out += "  behavior\n";
+            write_attributes(&mut out, &route.behaviors, paint);
         }
         match &route.cors {
             EffectiveCors::Absent => out += "  policy    none; requests and responses are not changed\n",
@@ -112,25 +113,28 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
                     Some(name) => writeln!(out, "  policy    `{name}` at {file}:{written}, used at {file}:{chosen}"),
                     None => writeln!(out, "  policy    {file}:{written}"),
                 };
-                let set = || {
-                    attributes.iter().filter_map(|Attribute { key, value, line }| Some((key, value.as_ref()?, line)))
-                };
-                let key_width = set().map(|(key, ..)| key.len()).max().unwrap_or_default();
-                let width = set().map(|(_, value, _)| value.chars().count()).max().unwrap_or_default().min(WIDEST);
-                for (key, value, line) in set() {
-                    let _ = match line {
-                        Some(line) => writeln!(out, "    {key:<key_width$}  {value:<width$}  line {line}"),
-                        None => {
-                            let line = format!("{key:<key_width$}  {value:<width$}  default");
-                            writeln!(out, "    {}", paint.dim(&line))
-                        }
-                    };
-                }
+                write_attributes(&mut out, attributes, paint);
             }
         }
         out.push('\n');
     }
     out
+}
+
+/// The attributes that have a value, in columns.
+fn write_attributes(out: &mut String, attributes: &[Attribute], paint: Paint) {
+    let set = || attributes.iter().filter_map(|Attribute { key, value, line }| Some((key, value.as_ref()?, line)));
+    let key_width = set().map(|(key, ..)| key.len()).max().unwrap_or_default();
+    let width = set().map(|(_, value, _)| value.chars().count()).max().unwrap_or_default().min(WIDEST);
+    for (key, value, line) in set() {
+        let _ = match line {
+            Some(line) => writeln!(out, "    {key:<key_width$}  {value:<width$}  line {line}"),
+            None => {
+                let line = format!("{key:<key_width$}  {value:<width$}  default");
+                writeln!(out, "    {}", paint.dim(&line))
+            }
+        };
+    }
 }
 
 /// The routes as JSON: an array with one object per route.
@@ -152,7 +156,9 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
                     EffectiveEnd::Upstream(_) => None,
                     EffectiveEnd::Respond(status) | EffectiveEnd::Redirect(status) => Some(status),
                 },
-                "behaviors": behaviors_json(&route.behaviors),
+                "behaviors": route.behaviors.iter().map(|Attribute { key, value, line }| {
+                    json!({ "key": key, "value": value, "line": line })
+                }).collect::<Vec<_>>(),
                 "cors": route.cors.json(),
             })
         })
@@ -198,7 +204,7 @@ impl EffectiveCors {
             EffectiveCors::Off { line } => json!({ "off": true, "line": line }),
             EffectiveCors::Policy { name, chosen, written, attributes } => {
                 let attributes = attributes.iter().map(|Attribute { key, value, line }| {
-                    ((*key).to_owned(), json!({ "value": value, "line": line, "default": line.is_none() }))
+                    (key.to_string(), json!({ "value": value, "line": line, "default": line.is_none() }))
                 });
                 json!({
                     "policy": name,
@@ -241,7 +247,7 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
         paths: list(own.and_then(|own| own.paths.as_ref())),
         methods: list(own.and_then(|own| own.methods.as_ref())),
         end: end(route, snapshot),
-        behaviors: behaviors(&service.behaviors(), own.map(config::Route::behaviors)),
+        behaviors: behaviors(route, &service.behaviors(), own.map(config::Route::behaviors), source),
         cors,
     })
 }
@@ -254,15 +260,47 @@ fn end(route: &Route, snapshot: &Snapshot) -> EffectiveEnd {
     }
 }
 
-/// The keys of behaviors that apply to a route: its own, else those of its service. Both for edits of headers.
-fn behaviors(service: &BehaviorKeys<'_>, own: Option<BehaviorKeys<'_>>) -> Vec<(&'static str, Value)> {
+/// The behaviors that apply to a route: its own, else those of its service. Both for edits of headers.
+fn behaviors(
+    route: &Route,
+    service: &BehaviorKeys<'_>,
+    own: Option<BehaviorKeys<'_>>,
+    source: &Source<'_>,
+) -> Vec<Attribute> {
     let (service, own) = (written(service), own.as_ref().map(written).unwrap_or_default());
     let adds_up = |key: &str| key == "request_headers" || key == "response_headers";
     let is_own = |key: &str| own.iter().any(|(own, _)| *own == key);
-    let inherited = service.into_iter().filter(|(key, _)| adds_up(key) || !is_own(key)).collect::<Vec<_>>();
-    let mut all: Vec<_> = inherited.into_iter().chain(own.iter().cloned()).collect();
-    all.sort_by_key(|(key, _)| *key);
+    let mut all = Vec::new();
+    let mut add = |level, keys: &[(&'static str, Value)]| {
+        for (key, value) in keys {
+            let mut at = route.place.at(level);
+            at.0.push(PathStep::Key((*key).to_owned()));
+            flatten((*key).to_owned(), value, &at, source, &mut all);
+        }
+    };
+    let inherited: Vec<_> = service.into_iter().filter(|(key, _)| adds_up(key) || !is_own(key)).collect();
+    add(Level::Service, &inherited);
+    add(Level::Route, &own);
     all
+}
+
+/// One attribute for each value that is no mapping.
+fn flatten(key: String, value: &Value, at: &KeyPath, source: &Source<'_>, all: &mut Vec<Attribute>) {
+    if let Some(keys) = value.as_object() {
+        for (inner, value) in keys {
+            let mut at = at.clone();
+            at.0.push(PathStep::Key(inner.clone()));
+            flatten(format!("{key}.{inner}"), value, &at, source, all);
+        }
+        return;
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = match value.as_array() {
+        Some(entries) => joined(entries.iter().map(text).collect::<Vec<_>>().iter().map(String::as_str)),
+        None => text(value),
+    };
+    let line = source.line_of_key(at).or_else(|| Some(source.line(at)));
+    all.push(Attribute { key: key.into(), value: Some(text), line });
 }
 
 /// The keys with a value, as they are written, without their defaults.
@@ -271,8 +309,8 @@ fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
     let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = keys;
     let keys = [
         ("clients", clients.map(json_of)),
-        // Both are the same key in two forms.
-        ("path", path.map(json_of).or_else(|| strip_prefix.map(|prefix| json!({ "strip_prefix": prefix })))),
+        ("strip_prefix", strip_prefix.map(json_of)),
+        ("path", path.map(json_of)),
         ("upstream_host", upstream_host.map(json_of)),
         ("request_headers", request_headers.map(json_of)),
         ("response_headers", response_headers.map(json_of)),
@@ -288,18 +326,6 @@ fn json_of(settings: impl Serialize) -> Value {
     value
 }
 
-/// One object. A key that occurs twice has a list.
-fn behaviors_json(behaviors: &[(&'static str, Value)]) -> Value {
-    let mut all = serde_json::Map::new();
-    for (key, value) in behaviors {
-        match all.get_mut(*key) {
-            None => drop(all.insert((*key).to_owned(), value.clone())),
-            Some(first) => *first = json!([first.clone(), value]),
-        }
-    }
-    all.into()
-}
-
 /// All attributes of the policy that is written at `at`.
 fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Attribute> {
     let defaults = values(&Settings::default());
@@ -313,7 +339,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
         let line = places.find_map(|at| source.line_of_key(&at));
         // The keys behind a YAML alias (`cors: *shared`) have no line of their own: use the line of the alias.
         let line = line.or_else(|| (value != default).then(|| source.line(at)));
-        Attribute { key, value, line }
+        Attribute { key: key.into(), value, line }
     };
     values(settings).into_iter().zip(defaults).map(attribute).collect()
 }

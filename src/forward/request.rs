@@ -238,7 +238,7 @@ pub(super) fn set_behavior_fields(
     let host = match &behaviors.upstream_host {
         None => None,
         Some(UpstreamHost::Node) => node(),
-        Some(UpstreamHost::Name(name)) => Some(name.clone()),
+        Some(UpstreamHost::Name(name)) => Some(name.for_message()),
     };
     if let Some(host) = host {
         headers.insert(header::HOST, host);

@@ -176,6 +176,18 @@ form!(
 );
 
 form!(
+    /// A text.
+    PlainText,
+    json_schema!({ "type": PLAIN })
+);
+
+form!(
+    /// An http URL, or a path.
+    RedirectTarget,
+    with_title(text(r"(https?://|/)[!-~]*"), "target of a redirect")
+);
+
+form!(
     /// Value of a header field.
     FieldValue,
     with_title(plain_text(r"([!-~]([\t -~]*[!-~])?)?"), "header value")

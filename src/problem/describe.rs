@@ -90,6 +90,7 @@ impl ProblemKind {
                 error("key-and-alias", format!("both `{key}` and {alias} are set"), "keep one")
             }
             Missing { example } => error("missing", "is missing", format!("write for example `{example}`")),
+            NoKeys { example } => error("missing", "has no key", format!("write for example `{example}`")),
             EmptyList { required: true } => error("empty-list", "the list is empty", "add at least one entry"),
             EmptyList { required: false } => {
                 error("empty-list", "the list is empty", "add at least one entry, or remove the key")

@@ -22,6 +22,7 @@ pub enum ProblemKind {
     KeyTwice { first_line: usize },
     KeyAndAlias { key: String },
     Missing { example: &'static str },
+    NoKeys { example: &'static str },
     EmptyList { required: bool },
     EmptyEntry,
     EmptyPath { most: usize },

@@ -59,7 +59,9 @@ shop/catalogue  corsgate.yaml:17
 
 shop//raw/*  corsgate.yaml:18
   serves    shop.example, *.shop.example  /raw/*  any method
-  upstream  api, without /raw
+  upstream  api
+  behavior
+    strip_prefix  /raw  line 18
   policy    off by `cors: false` at corsgate.yaml:18; requests and responses are not changed
 
 shop/rest  corsgate.yaml:19
@@ -135,7 +137,9 @@ fn the_json_format_has_the_same_values() {
     assert_eq!(attributes["max_age"], serde_json::json!({ "value": "7200", "line": 7, "default": false }));
     assert_eq!(attributes["expose_headers"], serde_json::json!({ "value": null, "line": null, "default": true }));
     assert_eq!(routes[1]["cors"], serde_json::json!({ "off": true, "line": 18 }));
-    assert_eq!(routes[1]["strip_prefix"], "/raw");
+    let behaviors = serde_json::json!([{ "key": "strip_prefix", "value": "/raw", "line": 18 }]);
+    assert_eq!(routes[1]["behaviors"], behaviors);
+    assert_eq!(routes[0]["behaviors"], serde_json::json!([]));
 }
 
 #[test]

@@ -58,8 +58,19 @@ const LINES: &[(&str, &str, Line)] = &[
     ("live/generation.rs", "namesakes.swap_remove(same).clone()", Rare),
     ("live/generation.rs", "RunningUpstream::new(spec.clone())", Rare),
     ("live/generation.rs", "slot: self.route_metrics.slot(Some(route)).clone(),", Rare),
-    ("live/generation.rs", "upstream: self.upstream(self.snapshot.route(route).upstream).clone(),", Rare),
+    ("live/generation.rs", "upstream: self.upstream(upstream).clone(),", Rare),
     ("live/generation.rs", "limits: self.snapshot.limits().clone(),", Rare),
+    // Behaviors.
+    ("behavior/headers.rs", "let mut edits = above.cloned().unwrap_or_default();", Rare),
+    ("behavior/clients.rs", "text: entry.clone(),", Rare),
+    ("behavior/rewrite.rs", "map_or(message.clone(), str::to_owned);", Rare),
+    ("behavior/rewrite.rs", "self.pattern.get(|_| self.pattern.shared().clone());", Rare),
+    ("behavior/rewrite.rs", "restored(cookie).unwrap_or_else(|| cookie.clone()))", Own),
+    ("behavior/rewrite.rs", "let value = cookie[path.clone()].trim_ascii();", Own),
+    ("behavior/answer.rs", "ProblemKind::BadHeaderName { text: name.clone() }", Rare),
+    ("behavior/answer.rs", "ProblemKind::BadHeaderValue { text: value.clone() }", Rare),
+    ("behavior/answer.rs", "ProblemKind::HeaderOfCors { name: name.clone() }", Rare),
+    ("behavior/answer.rs", "ProblemKind::HeaderOfConnection { name: name.clone() }", Rare),
     // The decision.
     ("cors.rs", "values.set(Field::AllowOrigin, value.clone());", Connection),
     ("cors.rs", "OriginDecision::Granted(value.clone(), reason)", Connection),
@@ -70,6 +81,12 @@ const LINES: &[(&str, &str, Line)] = &[
     ("cors/edits.rs", "Some(value) => value.clone(),", Read),
     ("cors/edits.rs", "static PREPARED: LazyLock<Vec<PreparedVary>>", Read),
     ("per_thread/header.rs", "(**self).clone())).clone()", Own),
+    (
+        "per_thread/header.rs",
+        "HeaderName::from_bytes(self.as_str().as_bytes()).unwrap_or_else(|_| (**self).clone());",
+        Rare,
+    ),
+    ("per_thread/header.rs", "self.0.get(copy).clone()", Own),
     ("cors/preflight.rs", "set(Field::AllowMethods, method.clone());", Connection),
     ("cors/names.rs", "upper: upper.clone()", Rare),
     ("cors/names.rs", "return Some(first.clone())", Connection),
@@ -79,8 +96,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("route.rs", "routes.exact.insert(name.clone(), id);", Rare),
     ("route.rs", "choices.push((entry.methods.clone(), entry.route.clone()));", Rare),
     ("decide/local_reply.rs", "ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) =>", Rare),
-    ("decide/local_reply.rs", "let extra_field = Some((header::ALLOW, allow.clone()));", Rare),
-    ("decide/local_reply.rs", "chain(self.extra_field.clone())", Rare),
+    ("decide/local_reply.rs", "let extra_fields = vec![(header::ALLOW, allow.clone())];", Rare),
+    ("decide/local_reply.rs", "let extra = self.extra_fields.iter().cloned();", Own),
     // The connection of the client.
     ("read/client.rs", "kept: Mutex<Option<ReusedHttpStream>>,", Connection),
     ("read/client.rs", "certificates.find(server_name).clone()", Connection),
@@ -200,7 +217,7 @@ const LINES: &[(&str, &str, Line)] = &[
 
 /// Files and folders whose code a request runs. `src/accept` is not among them: it runs for each connection, and counts
 /// connections in one value for the limit of all.
-const PATH: [&str; 25] = [
+const PATH: [&str; 27] = [
     "per_thread.rs",
     "counter.rs",
     "live.rs",
@@ -212,6 +229,8 @@ const PATH: [&str; 25] = [
     "cors/names.rs",
     "cors/origin.rs",
     "route.rs",
+    "behavior",
+    "behavior.rs",
     "decide",
     "decide.rs",
     "read",
