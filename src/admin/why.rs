@@ -58,6 +58,7 @@ pub(super) fn json(process: &Process, refused: &RefusedRequest, others: usize) -
 fn explained<T>(process: &Process, refused: &RefusedRequest, print: impl FnOnce(&Explanation) -> T) -> T {
     let question = Question::recorded(&RecordedRequest {
         kind: refused.kind,
+        client: refused.client,
         scheme: refused.scheme,
         authority: &refused.authority,
         path: &refused.path,

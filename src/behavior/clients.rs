@@ -28,10 +28,22 @@ pub(crate) struct ClientSettings {
 
 /// Which clients may send requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Clients {
+pub struct Clients {
     /// None: all.
     allow: Option<Networks>,
     deny: Networks,
+}
+
+/// The address of a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// The address of the connection, or the one that a trusted proxy reports.
+    Known(IpAddr),
+    /// There is none: a Unix socket without PROXY header.
+    Unknown,
+    /// Any that is accepted. An explanation assumes it if the question names no client.
+    #[default]
+    Accepted,
 }
 
 impl Clients {
@@ -52,13 +64,14 @@ impl Clients {
         Clients { allow: allowed.map(set), deny: set(denied) }
     }
 
-    /// Whether a client may send requests. A client without an address may only if nothing is listed in `allow`.
-    pub(crate) fn accept(&self, client: Option<IpAddr>) -> bool {
+    /// Whether a client may send requests. A client without an address may only if there is no `allow`.
+    pub(crate) fn accept(&self, client: ClientAddress) -> bool {
         match client {
-            Some(client) => {
+            ClientAddress::Known(client) => {
                 !self.deny.contains(client) && self.allow.as_ref().is_none_or(|allow| allow.contains(client))
             }
-            None => self.allow.is_none(),
+            ClientAddress::Unknown => self.allow.is_none(),
+            ClientAddress::Accepted => true,
         }
     }
 }
@@ -116,9 +129,10 @@ mod tests {
         for (allow, deny, client, accepted) in cases {
             let (clients, problems) = clients(allow, deny);
             assert!(problems.is_empty(), "{problems}");
-            assert_eq!(clients.accept(client.parse().ok()), accepted, "{allow:?} {deny:?} {client}");
+            let client = ClientAddress::Known(client.parse().unwrap());
+            assert_eq!(clients.accept(client), accepted, "{allow:?} {deny:?} {client:?}");
         }
-        assert!(!clients(Some(&["0.0.0.0/0", "::/0"]), None).0.accept(None), "a client without an address");
-        assert!(clients(None, Some(&["10.0.0.0/8"])).0.accept(None), "a client without an address");
+        assert!(!clients(Some(&["0.0.0.0/0", "::/0"]), None).0.accept(ClientAddress::Unknown));
+        assert!(clients(None, Some(&["10.0.0.0/8"])).0.accept(ClientAddress::Unknown));
     }
 }

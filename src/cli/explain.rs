@@ -1,6 +1,7 @@
 //! `corsgate explain`: why a browser allows or blocks a page's request, and what to change.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -62,6 +63,9 @@ pub(super) struct Arguments {
     /// A header of the upstream's response, as `Name: value`
     #[arg(long, value_name = "HEADER")]
     upstream_header: Vec<String>,
+    /// The address of the client, for `clients` [default: one that is accepted]
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
     /// How to print the explanation
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -150,6 +154,9 @@ impl Arguments {
         }
         for header in &self.upstream_header {
             question = question.upstream_header(header)?;
+        }
+        if let Some(client) = self.client {
+            question = question.client(client);
         }
         match self.upstream_status {
             Some(status) => question.upstream_status(status),

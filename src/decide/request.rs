@@ -1,10 +1,8 @@
 //! The parts of a request and of its connection that [`Snapshot::decide`](crate::snapshot::Snapshot::decide) reads.
 
-use std::net::IpAddr;
-
 use http::{HeaderMap, Method, Version};
 
-use crate::behavior::clients::Clients;
+use crate::behavior::clients::{ClientAddress, Clients};
 use crate::domain::OwnOrigin;
 use crate::tls::Certificate;
 
@@ -41,8 +39,7 @@ pub struct ConnectionFacts<'a> {
     pub(crate) capacity: Capacity,
     /// The clients that may send requests on the listener. None: every client.
     pub(crate) clients: Option<&'a Clients>,
-    /// The client's address, which a trusted proxy can report. None if it is not known.
-    pub(crate) client: Option<IpAddr>,
+    pub(crate) client: ClientAddress,
 }
 
 /// Server name (SNI) of a TLS handshake, and the certificate that was presented for it.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::behavior::clients::ClientAddress;
 use crate::behavior::{RequestFacts, ResponseSource};
 use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
@@ -65,7 +66,10 @@ struct Facts<'a> {
 
 impl RequestFacts for Facts<'_> {
     fn client_ip(&self) -> Option<IpAddr> {
-        self.request.connection.client
+        match self.request.connection.client {
+            ClientAddress::Known(address) => Some(address),
+            ClientAddress::Unknown | ClientAddress::Accepted => None,
+        }
     }
 
     fn own_origin(&self) -> OwnOrigin<'_> {

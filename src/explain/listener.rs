@@ -1,6 +1,7 @@
 //! The listener that a URL reaches, as far as the file tells, and the scheme that the gateway sees there.
 
 use super::question::Target;
+use crate::behavior::clients::Clients;
 use crate::domain::{HostName, Scheme, split_port};
 use crate::snapshot::{Listener, Snapshot};
 
@@ -50,6 +51,11 @@ impl<'s> Reached<'s> {
             true => Scheme::Http,
             false => url.scheme,
         }
+    }
+
+    /// The clients that the listener accepts. None: every client.
+    pub(super) fn clients(self) -> Option<&'s Clients> {
+        self.listener?.clients.as_ref()
     }
 
     /// The https port to which the listener redirects plain requests.

@@ -6,6 +6,9 @@ use super::listener::https_port;
 use super::question::{Initiator, PageRequest, Question, QuestionSource};
 use super::simulation::{PageResult, Simulation};
 use super::site::{AddressSpace, is_same_site};
+use crate::behavior::Behaviors;
+use crate::behavior::clients::ClientAddress;
+use crate::behavior::rewrite::UpstreamHost;
 use crate::cors::Reason;
 use crate::cors::fetch_names::is_response_header;
 use crate::decide::Action;
@@ -107,6 +110,39 @@ pub(super) fn notes(
     notes.extend(note_on_cookies(question, asked));
     notes.extend(note_on_response_headers(asked, cause));
     notes.extend(note_on_initiator(question, simulation));
+    notes.extend(notes_on_behaviors(question, simulation));
+    notes
+}
+
+/// What the route does to the request besides routing and CORS.
+fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<String> {
+    let last = simulation.last();
+    let verdict = &last.exchange.verdict;
+    let mut notes = Vec::new();
+    if let Action::Answer(answer) = verdict.action {
+        let kind = if answer.is_redirect() { "redirects" } else { "answers" };
+        notes.push(format!("The route {kind} itself, with {}: it has no upstream.", answer.status.as_u16()));
+    }
+    let Some(behaviors) = verdict.route.and_then(|found| found.route.behaviors.as_deref()) else { return notes };
+    // A pattern without `..`, so that a new behavior does not compile until it is considered here. Edits of headers are
+    // seen in the response.
+    let Behaviors { clients, rewrite, upstream_host, request_headers: _, response_headers: _ } = behaviors;
+    if clients.is_some() && question.client == ClientAddress::Accepted {
+        notes.push("The route accepts some clients only (`clients`): `--client ADDRESS` checks one.".to_owned());
+    }
+    if !matches!(verdict.action, Action::Forward(_)) {
+        return notes;
+    }
+    if let Some(path) = rewrite.as_ref().and_then(|rewrite| rewrite.path(last.url.path().as_bytes())) {
+        notes.push(format!("The upstream gets the path `{}`.", String::from_utf8_lossy(&path)));
+    }
+    match upstream_host {
+        None => {}
+        Some(UpstreamHost::Node) => notes.push("The upstream gets the address of its node as `Host`.".to_owned()),
+        Some(UpstreamHost::Name(name)) => {
+            notes.push(format!("The upstream gets `Host: {}`.", String::from_utf8_lossy(name.as_bytes())));
+        }
+    }
     notes
 }
 

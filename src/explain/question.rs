@@ -13,10 +13,12 @@ pub use self::invalid::{InvalidQuestion, QuestionPart};
 pub(super) use self::target::Target;
 
 use std::fmt;
+use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::exchange::Head;
+use crate::behavior::clients::ClientAddress;
 use crate::cors::{OriginPattern, fetch_names};
 use crate::decide::RequestKind;
 use crate::domain::Scheme;
@@ -57,6 +59,8 @@ pub struct Question {
     /// The assumed response of the upstream.
     pub(super) upstream: Head,
     pub(super) source: QuestionSource,
+    /// The client that sends the requests.
+    pub(super) client: ClientAddress,
 }
 
 /// One request of the page.
@@ -92,6 +96,8 @@ pub(super) struct PageHeader {
 pub struct RecordedRequest<'a> {
     /// How the gateway classified the request.
     pub kind: RequestKind,
+    /// The address of the client.
+    pub client: IpAddr,
     /// The scheme with which the client reached the gateway.
     pub scheme: Scheme,
     /// Host and port as the client wrote them.
@@ -144,6 +150,7 @@ impl Question {
             reads: Vec::new(),
             upstream: Head::new(initiator.usual_status()),
             source: QuestionSource::Page,
+            client: ClientAddress::Accepted,
         })
     }
 
@@ -243,6 +250,12 @@ impl Question {
         Ok(self)
     }
 
+    /// The address of the client, for `clients`. Without it, every list is assumed to accept the client.
+    pub fn client(mut self, address: IpAddr) -> Self {
+        self.client = ClientAddress::Known(address);
+        self
+    }
+
     /// A response header that the page reads.
     ///
     /// # Errors
@@ -335,6 +348,7 @@ impl Question {
             reads: Vec::new(),
             upstream: Head::new(initiator.usual_status()),
             source,
+            client: ClientAddress::Known(request.client),
         }
     }
 

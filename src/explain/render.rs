@@ -114,8 +114,12 @@ impl Printer {
                 Some(origin) => format!("with `Origin: {origin}`"),
                 None => "without an Origin".to_owned(),
             };
+            let by = match explanation.exchanges.last().map(|exchange| exchange.answered_by) {
+                Some(AnsweredBy::Gateway) => "the route",
+                Some(AnsweredBy::Upstream) | None => "the upstream",
+            };
             let next = format!(
-                "the upstream redirects to a server that this file does not know. The browser sends it {preflight}{} {} \
+                "{by} redirects to a server that this file does not know. The browser sends it {preflight}{} {} \
                  {origin}.",
                 next.method, next.url
             );

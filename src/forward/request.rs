@@ -12,6 +12,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
+use crate::behavior::clients::ClientAddress;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::behavior::{Behaviors, RequestFacts};
 use crate::decide::{ConnectionFacts, Framing, MaxForwards, Request};
@@ -104,7 +105,7 @@ pub(super) fn request_facts<'a>(
         headers: &request.headers,
         framing: framing(session),
         connection: ConnectionFacts {
-            client: Some(client),
+            client: ClientAddress::Known(client),
             ..Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default()
         },
     }

@@ -13,6 +13,7 @@ use pingora::protocols::http::ServerSession;
 use super::check::{self, Body};
 use super::stream::Progress;
 use super::watchdog::Expired;
+use crate::behavior::clients::ClientAddress;
 use crate::decide::{self, Capacity, Framing, ServerName};
 use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
@@ -115,7 +116,7 @@ impl Client {
     }
 
     /// What `Snapshot::decide` needs to know about the connection. Redirect and clients are those of `snapshot`, because a
-    /// reload may change them for open connections. The caller adds the client.
+    /// reload may change them for open connections.
     pub(crate) fn connection_facts<'a>(&'a self, snapshot: &'a Snapshot) -> decide::ConnectionFacts<'a> {
         let listener = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let listener = listener.unwrap_or(&self.listener);
@@ -128,7 +129,8 @@ impl Client {
             redirect: listener.redirect,
             capacity: self.capacity,
             clients: listener.clients.as_ref(),
-            client: None,
+            // The caller adds it.
+            client: ClientAddress::Unknown,
         }
     }
 

@@ -58,7 +58,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
         ],
     ),
     // The request path, on the wire.
-    ("read", &["decide", "trusted_proxies", "record", "snapshot", "tls"]),
+    ("read", &["behavior", "decide", "trusted_proxies", "record", "snapshot", "tls"]),
     ("accept", &["decide", "live", "logging", "per_thread", "read", "record", "snapshot"]),
     (
         "forward",

@@ -182,9 +182,13 @@ impl Diagnosis {
                 (Cause::NoRouteForMethod { method, allow, other_case }, at)
             }
             refusal => {
+                let at = match refusal {
+                    Refusal::ClientDenied => Some(clients_key(last, document)),
+                    _ => None,
+                };
                 let status = refusal.status().as_u16();
                 let (code, explanation) = (refusal.code(), refusal.explanation().trim_end());
-                (Cause::RefusedByGateway { code, status, explanation }, None)
+                (Cause::RefusedByGateway { code, status, explanation }, at)
             }
         };
         Diagnosis { cause: Some(cause), at }
@@ -197,6 +201,26 @@ pub(in crate::explain) fn is_own_behind_tls(question: &Question, step: &Step<'_>
     let over_tls = step.url.scheme == Scheme::Https || !matches!(question.source, QuestionSource::Page);
     let is_own = OwnOrigin::of(Scheme::Https, &step.url.authority).is(&step.origin);
     step.scheme == Scheme::Http && over_tls && is_own
+}
+
+/// The `clients` that refuses the request of a step: that of its route or service, else that of a listener.
+fn clients_key(step: &Step<'_>, document: &Document) -> KeyPath {
+    let place = step.exchange.verdict.route.map(|found| found.route.place);
+    let service = place.and_then(|place| document.services.as_ref()?.get(place.service as usize));
+    let route = place.and_then(|place| service?.routes.as_ref()?.get(place.route? as usize));
+    let level = match (route.map(|route| &route.clients), service.map(|service| &service.clients)) {
+        (Some(Some(_)), _) => Some(Level::Route),
+        (_, Some(Some(_))) => Some(Level::Service),
+        _ => None,
+    };
+    match place.zip(level) {
+        Some((place, level)) => {
+            let mut at = place.at(level);
+            at.0.push(PathStep::Key("clients".into()));
+            at
+        }
+        None => KeyPath(vec![PathStep::Key("listeners".into())]),
+    }
 }
 
 // --- methods

@@ -390,7 +390,12 @@ impl<'q, 's> Browser<'q, 's> {
             authority: Some(&url.authority),
             headers: &headers,
             framing: Framing::Clear,
-            connection: ConnectionFacts { redirect: reached.redirect(), ..ConnectionFacts::default() },
+            connection: ConnectionFacts {
+                redirect: reached.redirect(),
+                clients: reached.clients(),
+                client: question.client,
+                ..ConnectionFacts::default()
+            },
         };
         let upstream = || match hop.from_upstream {
             true => Head::new(StatusCode::OK),
