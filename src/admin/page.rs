@@ -278,7 +278,10 @@ fn routes(generation: &Generation) -> Markup {
                                     },
                                 }
                             }
-                            td data-label="upstream" { (route.ends_at()) }
+                            td data-label="upstream" {
+                                (route.ends_at())
+                                @if !route.behaviors.is_empty() { " " span.none { (route.behavior_keys()) } }
+                            }
                             td.number data-label="requests" { (requests) }
                             td.number.bad[errors > 0] data-label="5xx" { (errors) }
                         }

@@ -177,6 +177,14 @@ impl EffectiveRoute {
         }
     }
 
+    /// The keys of the behaviors, each once.
+    pub(crate) fn behavior_keys(&self) -> String {
+        let mut keys: Vec<&str> =
+            self.behaviors.iter().map(|attribute| attribute.key.split('.').next().unwrap_or_default()).collect();
+        keys.dedup();
+        keys.join(", ")
+    }
+
     /// Hosts, paths and methods in one line.
     pub(crate) fn serves(&self) -> String {
         let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };

@@ -273,6 +273,25 @@ fn the_status_page_is_complete_and_loads_no_other_resource() {
 }
 
 #[test]
+fn the_status_page_shows_what_a_route_does_besides_cors() {
+    let (upstream, gateway) = start();
+    let routes = "
+      - { name: admin, paths: [/admin/*], clients: { allow: [10.0.0.0/8] }, response_headers: { remove: [Server] } }
+      - { name: gone, paths: [/v0/*], respond: { status: 410 } }
+      - { name: raw,";
+    gateway.reload_with(&config(&upstream).replace("\n      - { name: raw,", routes));
+    gateway.wait_for_log("reloaded generation=2");
+    let page = ask(&gateway, "/");
+    let cell = |shown: &str| format!("data-label=\"upstream\">{shown}</td>");
+    for shown in ["origin", "origin <span class=\"none\">clients, response_headers</span>", "respond 410"] {
+        assert!(page.text().contains(&cell(shown)), "{shown}\n{}", page.text());
+    }
+    let cause = "client_denied";
+    assert_eq!(fetch(gateway.address(), "GET", "/admin/x", &[HOST, ALLOWED]).status, 403);
+    assert!(ask(&gateway, "/refusals").text().contains(cause));
+}
+
+#[test]
 fn the_status_page_shows_the_state_of_the_process_and_not_the_file() {
     let (upstream, gateway) = start();
     let moved = config(&upstream)
