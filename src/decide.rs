@@ -310,6 +310,7 @@ impl Verdict<'_> {
     pub(crate) fn refuse(&mut self, refusal: Refusal<'static>) {
         self.action = Action::Refuse(refusal);
         self.outcome = refusal.outcome();
+        self.edits.change_debug_reason(self.outcome.code());
     }
 
     pub(crate) fn kind(&self) -> RequestKind {

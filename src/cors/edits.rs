@@ -121,6 +121,13 @@ impl Edits {
         self.debug_reason = Some(Box::new(DebugReason { code, request_id: None }));
     }
 
+    /// Changes the code, if there is one.
+    pub(crate) fn change_debug_reason(&mut self, code: &'static str) {
+        if let Some(reason) = &mut self.debug_reason {
+            reason.code = code;
+        }
+    }
+
     /// Sets the request id for the `X-Request-Id` header, if there is a debug reason.
     pub(crate) fn set_debug_request_id(&mut self, request_id: impl FnOnce() -> HeaderValue) {
         if let Some(reason) = &mut self.debug_reason {

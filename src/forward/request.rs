@@ -219,6 +219,9 @@ fn framing(session: &ServerSession) -> Framing {
 /// The target in origin form, with the path that the upstream gets; None if it does not change.
 pub(super) fn target_for_upstream(request: &RequestHeader, rewrite: Option<&Rewrite>) -> Option<Vec<u8>> {
     let (target, authority) = origin_form(request);
+    if rewrite.is_none() && authority.is_none() {
+        return None;
+    }
     let (path, query) = target.split_at(target.iter().position(|b| *b == b'?').unwrap_or(target.len()));
     let path = if path.is_empty() { b"/" } else { path };
     match rewrite.and_then(|rewrite| rewrite.path(path)) {
