@@ -2,11 +2,13 @@
 //! among many without trying each one. [`own_origin`] is the origin of a request's own URL. [`Networks`] are sets of IP
 //! networks.
 
+mod client_key;
 mod networks;
 mod own_origin;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub(crate) use self::client_key::ClientKey;
 pub use self::networks::Networks;
 pub(crate) use self::own_origin::parse_port;
 pub use self::own_origin::{OwnOrigin, Scheme};

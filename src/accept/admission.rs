@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::decide::Capacity;
+use crate::domain::ClientKey;
 
 /// The counts of clients are spread over this many locks, so that threads rarely wait for each other.
 const SHARDS: usize = 32;
@@ -36,13 +37,6 @@ pub(crate) struct ConnectionPermit {
 /// So far over a limit that the connection is closed without a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitReached;
-
-/// A client: an IPv4 address, or a /64 network of IPv6, because one subscriber has at least a /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum ClientKey {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
 
 // === impl Admission ===
 
@@ -122,18 +116,6 @@ fn is_over(count: usize, limit: Option<usize>) -> Result<bool, LimitReached> {
     match count > limit.saturating_add(limit / 10).saturating_add(OVER_LIMIT_SLACK) {
         true => Err(LimitReached),
         false => Ok(count > limit),
-    }
-}
-
-impl ClientKey {
-    fn of(client: IpAddr) -> Self {
-        match client.to_canonical() {
-            IpAddr::V4(address) => ClientKey::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [network @ .., _, _, _, _, _, _, _, _] = address.octets();
-                ClientKey::V6(network)
-            }
-        }
     }
 }
 

@@ -58,8 +58,8 @@ const ROOMS: [(&str, &[&str]); 32] = [
         ],
     ),
     // The request path, on the wire.
-    ("read", &["behavior", "decide", "trusted_proxies", "record", "snapshot", "tls"]),
-    ("accept", &["decide", "live", "logging", "per_thread", "read", "record", "snapshot"]),
+    ("read", &["behavior", "decide", "record", "snapshot", "tls", "trusted_proxies"]),
+    ("accept", &["decide", "domain", "live", "logging", "per_thread", "read", "record", "snapshot"]),
     (
         "forward",
         &[
