@@ -91,6 +91,11 @@ impl Edits {
         self.vary = self.vary.with_if(true, Vary::REQUEST_METHOD);
     }
 
+    /// The response depends on `Accept-Encoding` too. The policy knows nothing of it.
+    pub(crate) fn vary_on_accept_encoding(&mut self) {
+        self.vary = self.vary.with_if(true, Vary::ACCEPT_ENCODING);
+    }
+
     /// Replaces the list of allowed methods. None removes it.
     pub(crate) fn set_allowed_methods(&mut self, methods: Option<&HeaderValue>) {
         self.values.0[Field::AllowMethods as usize] = methods.cloned();
@@ -296,11 +301,15 @@ impl Vary {
     /// `Access-Control-Request-Private-Network`
     pub(crate) const REQUEST_PRIVATE_NETWORK: Vary = Vary(8);
 
-    const NAMES: [&'static str; 4] = [
+    /// `Accept-Encoding`
+    const ACCEPT_ENCODING: Vary = Vary(16);
+
+    const NAMES: [&'static str; 5] = [
         "Origin",
         "Access-Control-Request-Method",
         "Access-Control-Request-Headers",
         "Access-Control-Request-Private-Network",
+        "Accept-Encoding",
     ];
 
     /// Adds `other` if the condition holds.
@@ -387,10 +396,40 @@ static PREPARED: LazyLock<Vec<PreparedVary>> = LazyLock::new(|| {
     (0..1 << Vary::NAMES.len())
         .map(|bits| {
             let names: Vec<&str> = Vary(bits).names().collect();
+            let others: Vec<&str> = Vary(bits & !Vary::ACCEPT_ENCODING.0).names().collect();
             PreparedVary {
                 alone: value(names.join(", ")),
-                after_accept_encoding: value([&["Accept-Encoding"], &names[..]].concat().join(", ")),
+                after_accept_encoding: value([&["Accept-Encoding"], &others[..]].concat().join(", ")),
             }
         })
         .collect()
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_encoding_is_merged_into_vary_as_the_names_of_a_policy_are() {
+        #[rustfmt::skip]
+        let cases: [(&[&str], Vary, &str); 8] = [
+            (&[],                                     Vary::default(), "Accept-Encoding"),
+            (&[],                                     Vary::ORIGIN,    "Origin, Accept-Encoding"),
+            (&["Accept-Encoding"],                    Vary::default(), "Accept-Encoding"),
+            (&["accept-encoding"],                    Vary::ORIGIN,    "Accept-Encoding, Origin"),
+            (&["Cookie"],                             Vary::ORIGIN,    "Cookie, Origin, Accept-Encoding"),
+            (&["Cookie, ACCEPT-ENCODING", "Cookie"],  Vary::ORIGIN,    "Cookie, ACCEPT-ENCODING, Origin"),
+            (&["*"],                                  Vary::ORIGIN,    "*"),
+            (&["Cookie, *"],                          Vary::default(), "Cookie, *"),
+        ];
+        for (fields, of_policy, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.extend(fields.iter().map(|field| (header::VARY, HeaderValue::from_static(field))));
+            let mut edits = Edits::new(Removal::Nothing, Values::default(), of_policy);
+            edits.vary_on_accept_encoding();
+            edits.apply(&mut headers);
+            let merged: Vec<&HeaderValue> = headers.get_all(header::VARY).iter().collect();
+            assert_eq!(merged, [expected], "{fields:?}");
+        }
+    }
+}
