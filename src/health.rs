@@ -6,6 +6,7 @@
 //! would hide that new connections fail.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,13 @@ use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_core::connectors::http::Connector;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::live::Live;
 use crate::logging::quoted;
-use crate::snapshot::{self, HttpCheck};
+use crate::snapshot::{self, Address, HttpCheck};
 use crate::upstream::failure::describe;
 use crate::upstream::peer::{server_name, template};
 use crate::upstream::{Change, Endpoint, RunningUpstream, key};
@@ -156,7 +157,7 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
     let Some(spec) = &upstream.settings().health_check else { return };
     let request = async {
         match &spec.http {
-            None => TcpStream::connect(endpoint.address()).await.map(drop).map_err(|error| error.to_string()),
+            None => connect(endpoint.address()).await.map_err(|error| error.to_string()),
             Some(http) => match send_check(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
@@ -178,6 +179,14 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
         (Some(Change::Healthy), _) => log::info!("node healthy upstream={name} address={address}"),
         (_, Err(error)) => log::debug!("check failed upstream={name} address={address} error={}", quoted(error)),
         (_, Ok(())) => {}
+    }
+}
+
+/// Opens a connection, and closes it.
+async fn connect(address: &Address) -> io::Result<()> {
+    match address {
+        Address::Ip(address) => TcpStream::connect(address).await.map(drop),
+        Address::Unix(path) => UnixStream::connect(&**path).await.map(drop),
     }
 }
 
@@ -227,12 +236,10 @@ fn request(
     http: &HttpCheck,
     peer: &HttpPeer,
 ) -> Result<Box<RequestHeader>> {
-    let node = &upstream.settings().nodes[endpoint.node()];
     let host = match &http.host {
         Some(host) => host.to_string(),
-        None if peer.is_tls() => server_name(upstream, endpoint).to_owned(),
-        None if node.host.contains(':') => format!("[{}]:{}", node.host, node.port),
-        None => format!("{}:{}", node.host, node.port),
+        None if peer.is_tls() => server_name(upstream, endpoint).into_owned(),
+        None => upstream.settings().nodes[endpoint.node()].address.authority(),
     };
     let mut request = RequestHeader::build("GET", http.path.as_bytes(), None)?;
     request.insert_header("User-Agent", "corsgate-health-check")?;

@@ -320,7 +320,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '{name}:80' }}]{more} 
 
     fn nodes(live: &Live) -> Vec<SocketAddr> {
         let current = live.current();
-        current.upstreams().iter().flat_map(|upstream| upstream.statuses()).map(|status| status.address).collect()
+        let statuses = current.upstreams().iter().flat_map(|upstream| upstream.statuses());
+        statuses.map(|status| status.address.to_string().parse().unwrap()).collect()
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod refusals;
 pub mod request_id;
 mod route_metrics;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::counter::Running;
 use crate::decide::{RequestKind, RequestOutcome};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::record::request_id::RequestId;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Address, Snapshot};
 
 /// Records the requests of the process.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ pub struct UpstreamAttempt<'a> {
     /// Name of the upstream.
     pub name: &'a str,
     /// Node that answered, or node of the last attempt. None if no node was available.
-    pub address: Option<SocketAddr>,
+    pub address: Option<&'a Address>,
     /// Time from the first attempt to the response header. None if there was no response.
     pub duration: Option<Duration>,
     /// Number of attempts; 1 if the first one succeeded.

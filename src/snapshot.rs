@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
+pub use self::settings::Address;
 pub(crate) use self::settings::*;
 
 use crate::behavior::Behaviors;

@@ -114,7 +114,9 @@ impl ConfigSource {
             |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        load_with_document(text, CompileEnv { file: &file, has_folder: &has_folder, roots: &system_roots, now })
+        let socket = |name: &str| folder.join(name);
+        let env = CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, roots: &system_roots, now };
+        load_with_document(text, env)
     }
 }
 

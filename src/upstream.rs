@@ -22,7 +22,7 @@ mod balance;
 mod state;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
@@ -38,7 +38,7 @@ pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
 use crate::per_thread::{self, PerThread};
 use crate::snapshot;
-use crate::snapshot::Balance;
+use crate::snapshot::{Address, Balance, NodeAddress};
 use crate::tls::Authorities;
 
 /// A running upstream: its endpoints, their state, and its counters.
@@ -94,7 +94,7 @@ pub enum PickError {
 /// State of an endpoint, for the status page and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointStatus {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// False if health checks have taken the endpoint out. True without health checks.
     pub(crate) healthy: bool,
     /// True while the endpoint is ejected because its requests failed.
@@ -108,12 +108,12 @@ pub(crate) struct EndpointStatus {
 }
 
 impl RunningUpstream {
-    /// Starts with the nodes that are IP addresses. Nodes that are DNS names are added by [`Self::set_addresses`].
+    /// Starts with the nodes whose addresses do not change. Nodes that are DNS names are added by [`Self::set_addresses`].
     pub fn new(spec: snapshot::Upstream) -> Self {
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
-        let addresses = addresses.filter_map(|(i, node)| {
-            let ip = node.host.parse::<IpAddr>().ok()?;
-            Some(EndpointEntry::new(&spec, i, SocketAddr::new(ip, node.port)))
+        let addresses = addresses.filter_map(|(i, node)| match &node.address {
+            NodeAddress::Fixed(address) => Some(EndpointEntry::new(&spec, i, address.clone())),
+            NodeAddress::Name { .. } => None,
         });
         let entries: Vec<EndpointEntry> = addresses.collect();
         let upstream = RunningUpstream {
@@ -213,7 +213,7 @@ impl RunningUpstream {
     /// State of all endpoints, in the order of the configuration.
     pub(crate) fn statuses(&self) -> Vec<EndpointStatus> {
         let status = |EndpointEntry { endpoint, state }: &EndpointEntry| EndpointStatus {
-            address: endpoint.address(),
+            address: endpoint.address().clone(),
             healthy: state.is_healthy(),
             ejected: state.is_ejected(),
             active: endpoint.active(),
@@ -257,7 +257,7 @@ impl RunningUpstream {
 
     /// The nodes that are DNS names: their hosts.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.named_nodes().map(|(_, node)| &*node.host)
+        self.named_nodes().map(|(_, host, _)| host)
     }
 
     /// Sets the addresses of the nodes that are DNS names. A name for which `addresses` returns None keeps what it has:
@@ -265,32 +265,36 @@ impl RunningUpstream {
     /// of the addresses are not used.
     pub(crate) fn set_addresses(&self, now: Instant, addresses: impl Fn(&str) -> Option<Arc<[SocketAddr]>>) {
         let found: Vec<_> =
-            self.named_nodes().filter_map(|(i, node)| Some((i, node, addresses(&node.host)?))).collect();
+            self.named_nodes().filter_map(|(i, host, port)| Some((i, port, addresses(host)?))).collect();
         if found.is_empty() {
             return;
         }
         let mut entries = self.lock();
-        for (i, node, addresses) in found {
+        for (i, port, addresses) in found {
             let (mut of_node, others): (Vec<_>, Vec<_>) =
                 entries.drain(..).partition(|entry| entry.endpoint.node() == i);
             *entries = others;
             for address in addresses.iter() {
-                let mut address = *address;
-                address.set_port(node.port);
-                let same = of_node.iter().position(|entry| entry.endpoint.address() == address);
+                let address = Address::Ip(SocketAddr::new(address.ip(), port));
+                let same = of_node.iter().position(|entry| *entry.endpoint.address() == address);
                 entries.push(match same {
                     Some(same) => of_node.swap_remove(same),
                     None => EndpointEntry::new(&self.settings, i, address),
                 });
             }
         }
-        entries.sort_by_key(|entry| (entry.endpoint.node(), entry.endpoint.address()));
+        let place = |entry: &EndpointEntry| (entry.endpoint.node(), entry.endpoint.address().clone());
+        entries.sort_by_cached_key(place);
         self.publish_pool(&entries, Some(now));
     }
 
-    fn named_nodes(&self) -> impl Iterator<Item = (usize, &snapshot::Node)> {
-        let nodes = self.settings.nodes.iter().enumerate();
-        nodes.filter(|(_, node)| node.weight > 0 && node.host.parse::<IpAddr>().is_err())
+    /// The nodes that are DNS names: position, host and port.
+    fn named_nodes(&self) -> impl Iterator<Item = (usize, &str, u16)> {
+        let nodes = self.settings.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
+        nodes.filter_map(|(i, node)| match &node.address {
+            NodeAddress::Name { host, port } => Some((i, &**host, *port)),
+            NodeAddress::Fixed(_) => None,
+        })
     }
 
     // --- shared
@@ -323,7 +327,7 @@ impl RunningUpstream {
 
 impl EndpointEntry {
     /// `node` is the position in the configuration.
-    fn new(spec: &snapshot::Upstream, node: usize, address: SocketAddr) -> Self {
+    fn new(spec: &snapshot::Upstream, node: usize, address: Address) -> Self {
         let (weight, compared) = (spec.nodes[node].weight, spec.balance == Balance::LeastConnections);
         EndpointEntry { endpoint: Arc::new(Endpoint::new(node, address, weight, compared)), state: State::NEW }
     }
@@ -354,7 +358,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn spec(nodes: &[(&str, u32)]) -> snapshot::Upstream {
-        let nodes = nodes.iter().map(|(host, weight)| Node { host: (*host).into(), port: 80, weight: *weight });
+        let address = |host: &str| match host.parse() {
+            Ok(ip) => NodeAddress::Fixed(Address::Ip(SocketAddr::new(ip, 80))),
+            Err(_) => NodeAddress::Name { host: host.into(), port: 80 },
+        };
+        let nodes = nodes.iter().map(|(host, weight)| Node { address: address(host), weight: *weight });
         snapshot::Upstream {
             name: "test".into(),
             nodes: nodes.collect(),
@@ -390,9 +398,15 @@ mod tests {
         upstream(&[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1)])
     }
 
+    /// Last digit of the IP address.
+    fn last_digit(endpoint: &Endpoint) -> char {
+        let Address::Ip(address) = endpoint.address() else { panic!("{endpoint:?} has no IP address") };
+        address.ip().to_string().chars().last().unwrap()
+    }
+
     /// Last digits of the picked addresses.
     fn picks(upstream: &RunningUpstream, n: usize) -> String {
-        let last = |picked: ActiveRequest| picked.address().ip().to_string().chars().last().unwrap();
+        let last = |picked: ActiveRequest| last_digit(&picked);
         (0..n).map_while(|_| upstream.pick(None, &[]).ok()).map(last).collect()
     }
 
@@ -406,7 +420,7 @@ mod tests {
 
     /// The endpoint whose address ends with the digit.
     fn the(upstream: &RunningUpstream, digit: u8) -> Arc<Endpoint> {
-        let ends = |endpoint: &&Arc<Endpoint>| endpoint.address().ip().to_string().ends_with(char::from(b'0' + digit));
+        let ends = |endpoint: &&Arc<Endpoint>| last_digit(endpoint) == char::from(b'0' + digit);
         upstream.endpoints().iter().find(ends).expect("an endpoint of this address").clone()
     }
 
@@ -497,7 +511,7 @@ mod tests {
         };
         answer(&["10.0.0.8", "10.0.0.9"]);
         assert_eq!(available(&upstream), "189");
-        assert!(upstream.endpoints().iter().all(|endpoint| endpoint.address().port() == 80), "the port of the node");
+        assert!(upstream.endpoints().iter().all(|e| e.address().to_string().ends_with(":80")), "the port of the node");
 
         let before = upstream.pool.load_full();
         answer(&["10.0.0.9", "10.0.0.8"]);
@@ -640,7 +654,7 @@ mod tests {
         let upstream =
             RunningUpstream::new(snapshot::Upstream { balance, ..spec(&[("10.0.0.1", 1), ("10.0.0.2", 1)]) });
         assert_eq!(picks(&upstream, 6), "121212");
-        let of = |tenant: &str| upstream.pick(Some(key(tenant.as_bytes())), &[]).unwrap().address();
+        let of = |tenant: &str| upstream.pick(Some(key(tenant.as_bytes())), &[]).unwrap().address().clone();
         assert!((0..100).all(|_| of("a") == of("a")));
         assert!((0..100).any(|i| of(&i.to_string()) != of("a")));
     }

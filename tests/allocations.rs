@@ -22,7 +22,7 @@ use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::live::Live;
 use corsgate::record::request_id::RequestIds;
 use corsgate::record::{self, AccessLogger, MethodClass, Recorder, RequestRecord, UpstreamAttempt};
-use corsgate::snapshot::{CompileEnv, Loaded, Snapshot, load};
+use corsgate::snapshot::{Address, CompileEnv, Loaded, Snapshot, load};
 use corsgate::source::ConfigSource;
 use corsgate::upstream::{RunningUpstream, key};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -259,6 +259,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             &[("origin", "https://app.example"), ("user-agent", "Mozilla/5.0 \"\u{e9}\"")],
         );
         let id = RequestIds::new().of(&asked.headers);
+        let node = Address::Ip(([127, 0, 0, 1], 8000).into());
         let record = RequestRecord {
             generation: generation.number,
             route: Some("api/all"),
@@ -281,7 +282,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             duration: Duration::from_micros(12_034),
             upstream: Some(UpstreamAttempt {
                 name: "api",
-                address: Some(([127, 0, 0, 1], 8000).into()),
+                address: Some(&node),
                 duration: Some(Duration::from_micros(999)),
                 attempts: 1,
             }),

@@ -324,7 +324,8 @@ pub(crate) struct Upstream {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub(crate) struct Node {
-    /// Host and port. A host name is resolved at start, when a reload adds it, and every 5 s, never during a request.
+    /// Host and port, or `unix:` with the path of a Unix-domain socket, relative to the directory of this file. A host
+    /// name is resolved at start, when a reload adds it, and every 5 s, never during a request.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::NodeAddress")]
     pub(crate) address: Option<String>,

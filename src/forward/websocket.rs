@@ -8,6 +8,7 @@
 //! So the first reads after a write return `Pending` and wake the task at once. Pingora then sees the end of the
 //! request body before the 101.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,14 +16,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
-use pingora::protocols::l4::ext::connect;
+use pingora::protocols::l4::ext::{connect, connect_uds};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::time::timeout;
 use pingora::{Error, ErrorType, OkOrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Reads after each write that return `Pending`.
 const DELAYED_READS: u8 = 2;
@@ -32,31 +33,59 @@ const DELAYING_WRITES: u8 = 8;
 /// Connects to the upstream for a WebSocket.
 #[derive(Debug)]
 pub(super) struct WebSocketConnector {
-    /// Timeout of the TCP connect.
+    /// Timeout of the connect, without a TLS handshake.
     pub(super) timeout: Duration,
 }
 
 #[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
+struct Socket<S> {
+    stream: S,
     delayed_reads: u8,
     writes: u8,
+}
+
+/// A connected socket of one of the two kinds.
+trait Connected: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug + 'static {
+    fn set_nodelay(&self) -> io::Result<()>;
+}
+
+impl Connected for TcpStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        TcpStream::set_nodelay(self, true)
+    }
+}
+
+impl Connected for UnixStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Connect for WebSocketConnector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let address = address.as_inet().or_err(ErrorType::InternalError, "an address of another kind")?;
-        let stream = match timeout(self.timeout, connect(address, None)).await {
-            Ok(stream) => stream?,
+        let connected = timeout(self.timeout, async {
+            Ok::<_, Box<Error>>(match address {
+                SocketAddr::Inet(address) => Socket::boxed(connect(address, None).await?),
+                SocketAddr::Unix(address) => {
+                    let path = address.as_pathname().or_err(ErrorType::InternalError, "a socket without a path")?;
+                    Socket::boxed(connect_uds(path).await?)
+                }
+            })
+        });
+        let socket = match connected.await {
+            Ok(socket) => socket?,
             Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "for a connection to upgrade"),
         };
-        let socket = Socket { stream, delayed_reads: 0, writes: 0 };
-        Ok(Stream::from(VirtualSocketStream::new(Box::new(socket))))
+        Ok(Stream::from(VirtualSocketStream::new(socket)))
     }
 }
 
-impl Socket {
+impl<S: Connected> Socket<S> {
+    fn boxed(stream: S) -> Box<dyn VirtualSocket> {
+        Box::new(Socket { stream, delayed_reads: 0, writes: 0 })
+    }
+
     /// Delays the next reads.
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() && self.writes < DELAYING_WRITES {
@@ -66,7 +95,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Connected> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.delayed_reads > 0 {
@@ -78,7 +107,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Connected> AsyncWrite for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -94,10 +123,10 @@ impl AsyncWrite for Socket {
     }
 }
 
-impl VirtualSocket for Socket {
+impl<S: Connected> VirtualSocket for Socket<S> {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
-            VirtualSockOpt::NoDelay => self.stream.set_nodelay(true),
+            VirtualSockOpt::NoDelay => self.stream.set_nodelay(),
             // No other option is set for upstreams.
             _ => Ok(()),
         }

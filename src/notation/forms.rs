@@ -140,9 +140,15 @@ form!(
 );
 
 form!(
-    /// Host name or IP address, with a port: `api.internal:8000`, `10.0.0.5:8000`, `[::1]:8000`.
+    /// Host name or IP address, with a port: `api.internal:8000`, `10.0.0.5:8000`, `[::1]:8000`. Or the path of a
+    /// Unix-domain socket: `unix:/run/app.sock`.
     NodeAddress,
-    with_title(text(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\+?[0-9]+"), "host and port")
+    with_title(
+        text(
+            r#"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\+?[0-9]+|unix:(/[^\x00-\x20\x7f/:"$\\{}]|[^\x00-\x20\x7f/@:"$\\{}])[^\x00-\x20\x7f:"$\\{}]*"#
+        ),
+        "host and port, or path of a socket"
+    )
 );
 
 form!(

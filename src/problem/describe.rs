@@ -684,6 +684,13 @@ impl ProblemKind {
                 },
             )
             .replaced(write),
+            BadSocketPath { text, why, write } => {
+                let fault = format!("`{text}` is not the address of a socket: {why}");
+                match write {
+                    Some(write) => error("bad-socket-path", fault, format!("write `{write}`")).replaced(write),
+                    None => error("bad-socket-path", fault, "write for example `unix:/run/app.sock`"),
+                }
+            }
             NodeWithoutTls { address } => warning(
                 "node-without-tls",
                 format!("`{address}` is the port of https, but without `tls` corsgate speaks plain HTTP to it"),
@@ -734,9 +741,9 @@ impl ProblemKind {
                 format!("`{text}` is not a valid hash_on"),
                 "write `header:NAME`, `cookie:NAME`, `path` or `client_address`",
             ),
-            SniMissing { node } => error(
+            SniMissing { node, what } => error(
                 "sni-missing",
-                format!("the node {node} is an IP address, so TLS has no server name to verify"),
+                format!("the node {node} is {what}, so TLS has no server name to verify"),
                 "set `sni` to the name from the node's certificate, for example `sni: api.internal`",
             ),
             BadStatusRange { text } => error(

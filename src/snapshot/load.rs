@@ -1,5 +1,7 @@
 //! From text to snapshot: one function for start, reload, `check` and `explain`.
 
+use std::path::PathBuf;
+
 use super::Snapshot;
 use crate::config::Document;
 use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
@@ -21,6 +23,8 @@ pub struct CompileEnv<'a> {
     /// Whether the directory of a file exists. The argument is the path of the file in the spelling of the
     /// configuration.
     pub has_folder: &'a dyn Fn(&str) -> bool,
+    /// The path of a socket. The argument is the path in the spelling of the configuration.
+    pub socket: &'a dyn Fn(&str) -> PathBuf,
     /// Number of root certificates that this machine has for TLS to upstreams. The error is the reason in words why
     /// they cannot be loaded.
     pub roots: &'a dyn Fn() -> Result<usize, String>,
@@ -61,6 +65,7 @@ impl CompileEnv<'static> {
     pub const NONE: Self = CompileEnv {
         file: &|_| Err("there are no files here".to_owned()),
         has_folder: &|_| true,
+        socket: &|path| PathBuf::from(path),
         roots: &|| Ok(1),
         now: 0,
     };

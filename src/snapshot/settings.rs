@@ -1,6 +1,8 @@
 //! Listeners, limits and upstreams, compiled. This is plain data. The running parts are in other modules, and a reload
 //! keeps them if their settings here are equal.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,11 +139,56 @@ pub struct Upstream {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// A host name or an IP address, IPv6 without brackets.
-    pub(crate) host: Box<str>,
-    pub(crate) port: u16,
+    pub(crate) address: NodeAddress,
     /// Share of the requests, relative to the other nodes; 0 means none.
     pub(crate) weight: u32,
+}
+
+/// Where a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NodeAddress {
+    /// It does not change.
+    Fixed(Address),
+    /// A DNS name. It has any number of addresses, which can change.
+    Name { host: Box<str>, port: u16 },
+}
+
+/// An address to which a connection can be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// An IP address and a port.
+    Ip(SocketAddr),
+    /// The path of a Unix-domain socket. It fits into an address of the system.
+    Unix(Arc<str>),
+}
+
+impl NodeAddress {
+    /// The host without its port, for TLS. None for a Unix-domain socket.
+    pub(crate) fn host(&self) -> Option<Cow<'_, str>> {
+        match self {
+            NodeAddress::Fixed(Address::Ip(address)) => Some(address.ip().to_string().into()),
+            NodeAddress::Fixed(Address::Unix(_)) => None,
+            NodeAddress::Name { host, .. } => Some(host.strip_suffix('.').unwrap_or(host).into()),
+        }
+    }
+
+    /// The value of a `Host` field. A Unix-domain socket has no name; `localhost` is what nginx sends there.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            NodeAddress::Fixed(Address::Ip(address)) => address.to_string(),
+            NodeAddress::Fixed(Address::Unix(_)) => "localhost".to_owned(),
+            NodeAddress::Name { host, port } => format!("{host}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
 }
 
 /// How a node is chosen for a request.
@@ -187,7 +234,7 @@ pub(crate) struct Timeouts {
 /// TLS to the nodes of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamTls {
-    /// Host name to send and to verify; None: the host of each node.
+    /// Host name to send and to verify. None: the host of each node; then no node is a Unix-domain socket.
     pub(crate) sni: Option<Box<str>>,
     /// Whether certificates are verified.
     pub(crate) verify: bool,

@@ -182,7 +182,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::snapshot::HashOn;
+    use crate::snapshot::{Address, HashOn};
     use crate::upstream::endpoint::ActiveRequest;
 
     const HASH: Balance = Balance::Hash(HashOn::Path);
@@ -190,7 +190,8 @@ mod tests {
     /// Endpoints 10.0.0.1, 10.0.0.2, … with these weights.
     fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
         let address = |i: usize| {
-            SocketAddr::from(([10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()], 80))
+            let ip = [10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()];
+            Address::Ip(SocketAddr::from((ip, 80)))
         };
         weights.iter().enumerate().map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight, true))).collect()
     }

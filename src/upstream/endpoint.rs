@@ -1,7 +1,6 @@
 //! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock,
 //! and each thread has its own of those that every request writes.
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,13 +11,14 @@ use pingora::upstreams::peer::HttpPeer;
 use super::hash;
 use crate::counter::{Counter, Ends};
 use crate::per_thread::{Local, PerThread, Shared};
+use crate::snapshot::Address;
 
 /// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the
 /// node has this address.
 #[derive(Debug)]
 pub struct Endpoint {
     node: usize,
-    address: SocketAddr,
+    address: Address,
     weight: u32,
     /// Seed of its scores in rendezvous hashing. It depends only on the address, so all replicas have the same.
     pub(super) seed: u64,
@@ -60,7 +60,7 @@ pub struct ActiveRequest(Local<Endpoint>);
 
 impl Endpoint {
     /// `compared`: each request compares the running requests of the endpoints.
-    pub(super) fn new(node: usize, address: SocketAddr, weight: u32, compared: bool) -> Self {
+    pub(super) fn new(node: usize, address: Address, weight: u32, compared: bool) -> Self {
         let seed = hash::key(address.to_string().as_bytes());
         Endpoint {
             node,
@@ -81,8 +81,8 @@ impl Endpoint {
         self.node
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Weight of the node, at least 1.

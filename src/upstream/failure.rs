@@ -96,6 +96,15 @@ fn advice(kind: &ErrorType, text: &str, tls: bool) -> Option<&'static str> {
         return Some(advice);
     }
     Some(match kind {
+        InternalError | ConnectError if text.contains("Permission denied") => {
+            "no access to the socket; give the user that runs corsgate write permission on it, and access to its directory"
+        }
+        ConnectError if text.contains("No such file or directory") => {
+            "there is no socket at this path; start the node, or correct its address"
+        }
+        ConnectError if text.contains("Resource temporarily unavailable") => {
+            "the queue of the socket is full; raise the backlog of the node, and net.core.somaxconn"
+        }
         ConnectRefused => "nothing listens there; start the node, or correct its address",
         ConnectNoRoute => "no route to the node; check its address and the network",
         ConnectTimedout => {
@@ -139,6 +148,8 @@ mod tests {
             (ErrorType::ReadError, "Connection reset by peer", false, "add `tls`"),
             (ErrorType::InternalError, "Too many open files (os error 24)", false, "LimitNOFILE"),
             (ErrorType::ConnectRefused, "", false, "nothing listens"),
+            (ErrorType::InternalError, "Permission denied (os error 13)", false, "write permission"),
+            (ErrorType::ConnectError, "No such file or directory (os error 2)", false, "no socket at this path"),
         ] {
             let advice = advice(&kind, text, tls);
             assert!(advice.is_some_and(|advice| advice.contains(words)), "{text}: {advice:?}");

@@ -1,5 +1,6 @@
 //! Endpoints as Pingora's peers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use super::{Endpoint, RunningUpstream};
+use crate::snapshot::Address;
 #[cfg(target_os = "linux")]
 use crate::snapshot::Timeouts;
 
@@ -22,10 +24,13 @@ pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpP
 
 /// Server name for TLS to a node, which is also verified. Never empty, because Pingora verifies nothing without a name.
 /// For a node that is an IP address, it is the address: rustls verifies it, and does not send it.
-pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> &'a str {
+pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> Cow<'a, str> {
     let spec = upstream.settings();
-    let host = &*spec.nodes[endpoint.node()].host;
-    spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or(host.strip_suffix('.').unwrap_or(host))
+    match spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()) {
+        Some(sni) => sni.into(),
+        // A Unix-domain socket has no host, so a configuration with TLS to one has `sni`.
+        None => spec.nodes[endpoint.node()].address.host().unwrap_or("localhost".into()),
+    }
 }
 
 /// `Host` for `upstream_host: node`: the address of the node in the configuration, without the default port of its scheme.
@@ -62,9 +67,12 @@ fn user_timeout(timeouts: &Timeouts) -> u32 {
 
 fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     let spec = upstream.settings();
-    let mut peer = match &spec.tls {
-        None => HttpPeer::new(endpoint.address(), false, String::new()),
-        Some(_) => HttpPeer::new(endpoint.address(), true, server_name(upstream, endpoint).to_owned()),
+    let name = spec.tls.as_ref().map(|_| server_name(upstream, endpoint).into_owned()).unwrap_or_default();
+    let mut peer = match endpoint.address() {
+        Address::Ip(address) => HttpPeer::new(address, spec.tls.is_some(), name),
+        Address::Unix(path) => {
+            HttpPeer::new_uds(path, spec.tls.is_some(), name).expect("a path of which the length was checked")
+        }
     };
     // Without a group, Pingora reuses connections between peers that differ only in their authorities or protocol.
     peer.group_key = upstream.connection_group();

@@ -40,6 +40,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("bad-redirect-status", Error),
     ("bad-refused-status", Error),
     ("bad-replacement", Error),
+    ("bad-socket-path", Error),
     ("bad-status-range", Error),
     ("certificate-ends-soon", Warning),
     ("certificate-expired", Error),

@@ -33,8 +33,9 @@ const NO_ROOTS: &str = "# no root certificates\n";
 pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
     let has_folder = |path: &str| !path.starts_with("missing/");
+    let socket = |path: &str| PathBuf::from(path);
     let roots = || Ok(usize::from(!config.contains(NO_ROOTS)));
-    load(config, CompileEnv { file: &file, has_folder: &has_folder, roots: &roots, now: TODAY })
+    load(config, CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, roots: &roots, now: TODAY })
 }
 
 /// A configuration and the output of `check` that is expected for it.

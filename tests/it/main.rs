@@ -34,6 +34,7 @@ mod schema;
 mod shared_lines;
 mod support;
 mod tls;
+mod unix_nodes;
 mod upgrade;
 mod upstream_failures;
 mod upstream_tls;

@@ -11,4 +11,5 @@ pub mod h2_upstream;
 pub mod nginx;
 pub mod process;
 pub mod tls_client;
+pub mod unix_relay;
 pub mod upstream;

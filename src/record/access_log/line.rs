@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use crate::record::RequestRecord;
-use crate::snapshot::LogFormat;
+use crate::snapshot::{Address, LogFormat};
 
 /// Maximum size of a line in bytes: `PIPE_BUF` of Linux, up to which a write to a pipe is atomic. So two processes that
 /// write to the same pipe cannot mix their lines.
@@ -27,6 +27,7 @@ mod max {
     pub(super) const ORIGIN: usize = 320;
     pub(super) const USER_AGENT: usize = 256;
     pub(super) const NAME: usize = 256;
+    pub(super) const NODE: usize = 128;
     pub(super) const ERROR: usize = 64;
     pub(super) const ERROR_DETAIL: usize = 320;
     pub(super) const ID: usize = 128;
@@ -91,7 +92,11 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let upstream = record.upstream;
     object.string("upstream", upstream.map(|upstream| upstream.name.as_bytes()), max::NAME);
     match upstream.and_then(|upstream| upstream.address) {
-        Some(node) => object.quoted("node", |out| address(node, out)),
+        Some(Address::Ip(node)) => object.quoted("node", |out| address(*node, out)),
+        Some(Address::Unix(path)) => object.quoted("node", |out| {
+            out.extend_from_slice(b"unix:");
+            escape(out, path.as_bytes(), max::NODE, Style::Json);
+        }),
         None => object.literal("node", "null"),
     }
     object.millis("upstream_ms", upstream.and_then(|upstream| upstream.duration));
@@ -444,6 +449,7 @@ mod tests {
         }
         headers.extend(field(&sent.user_agent).map(|value| (header::USER_AGENT, value)));
         let id = RequestId::Own(*b"0123456789abcdef", 1);
+        let node = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 2)));
         let record = RequestRecord {
             generation: 1,
             route: Some(&SNAPSHOT.route(0).name),
@@ -466,7 +472,7 @@ mod tests {
             duration: Duration::from_micros(12_034),
             upstream: Some(UpstreamAttempt {
                 name: "api",
-                address: Some(([127, 0, 0, 1], 2).into()),
+                address: Some(&node),
                 duration: Some(Duration::from_micros(999)),
                 attempts: 1,
             }),

@@ -1,12 +1,17 @@
 //! Compiles upstreams.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix;
+use std::sync::Arc;
+
 use super::Compiler;
 use crate::config::{self, HEALTHY_STATUS, RETRIES};
 use crate::domain::{HostName, check_name, split_port};
 use crate::notation::{self, Toggle, Use};
 use crate::problem::{At, ProblemKind};
 use crate::snapshot::{
-    Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, Timeouts, Upstream, UpstreamId, UpstreamTls,
+    Address, Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, NodeAddress, Timeouts, Upstream, UpstreamId,
+    UpstreamTls,
 };
 use crate::tls::{Identity, Pem};
 
@@ -74,9 +79,13 @@ impl<'d> Compiler<'d> {
             self.problems.add(&at_nodes, ProblemKind::AllWeightsZero);
         }
         if tls.is_some() && !named {
-            let is_address = |node: &&Node| node.host.parse::<std::net::IpAddr>().is_ok();
-            if let Some(node) = compiled.iter().find(is_address) {
-                self.problems.add(&at.key("tls").key("sni"), ProblemKind::SniMissing { node: node.host.to_string() });
+            let nameless = compiled.iter().find_map(|node| match &node.address {
+                NodeAddress::Fixed(Address::Ip(address)) => Some((address.ip().to_string(), "an IP address")),
+                NodeAddress::Fixed(unix @ Address::Unix(_)) => Some((unix.to_string(), "a Unix-domain socket")),
+                NodeAddress::Name { .. } => None,
+            });
+            if let Some((node, what)) = nameless {
+                self.problems.add(&at.key("tls").key("sni"), ProblemKind::SniMissing { node, what });
             }
         }
         if tls.is_none()
@@ -260,30 +269,90 @@ impl<'d> Compiler<'d> {
             self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:8000" });
             return None;
         };
-        let parts = || {
-            let (host, port) = split_port(address);
-            let port: u16 = port?.parse().ok().filter(|port| *port != 0)?;
-            let host = host.to_ascii_lowercase();
-            let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            match v6 {
-                Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|v6| (v6.to_string(), port)),
-                None => check_name(host.strip_suffix('.').unwrap_or(&host)).ok().map(|()| (host, port)),
+        let found = match socket_path(address) {
+            Some(Ok(path)) => self.socket(path),
+            Some(Err((why, write))) => Err(ProblemKind::BadSocketPath { text: address.into(), why: why.into(), write }),
+            None => host_and_port(address).ok_or_else(|| match address_of_url(address) {
+                Some((write, tls)) => ProblemKind::NodeUrl { text: address.into(), write, needs_tls: tls && !with_tls },
+                None => ProblemKind::BadAddress {
+                    text: address.into(),
+                    what: "a host with a port",
+                    example: "api.internal:8000",
+                },
+            }),
+        };
+        match found {
+            Ok(address) => Some(Node { address, weight: node.weight }),
+            Err(kind) => {
+                self.problems.add(&at, kind);
+                None
             }
-        };
-        if let Some((host, port)) = parts() {
-            return Some(Node { host: host.into(), port, weight: node.weight });
         }
-        let kind = match address_of_url(address) {
-            Some((write, tls)) => ProblemKind::NodeUrl { text: address.into(), write, needs_tls: tls && !with_tls },
-            None => ProblemKind::BadAddress {
-                text: address.into(),
-                what: "a host with a port",
-                example: "api.internal:8000",
-            },
-        };
-        self.problems.add(&at, kind);
-        None
     }
+
+    /// A Unix-domain socket at a path in the spelling of the configuration.
+    fn socket(&self, path: &str) -> Result<NodeAddress, ProblemKind> {
+        let whole = (self.env.socket)(path);
+        let shown = whole.display();
+        let why = match whole.to_str() {
+            Some(whole) if unix::net::SocketAddr::from_pathname(whole).is_ok() => {
+                return Ok(NodeAddress::Fixed(Address::Unix(Arc::from(whole))));
+            }
+            Some(whole) => format!("`{shown}` has {} bytes, and the system allows 107", whole.len()),
+            None => format!("`{shown}` is not UTF-8"),
+        };
+        Err(ProblemKind::BadSocketPath { text: format!("unix:{path}"), why: why.into(), write: None })
+    }
+}
+
+/// Parses an IP address or a name, with a port.
+fn host_and_port(address: &str) -> Option<NodeAddress> {
+    let (host, port) = split_port(address);
+    let port: u16 = port?.parse().ok().filter(|port| *port != 0)?;
+    let host = host.to_ascii_lowercase();
+    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => Some(IpAddr::V6(v6.parse::<Ipv6Addr>().ok()?)),
+        None => host.parse().ok(),
+    };
+    if let Some(ip) = ip {
+        return Some(NodeAddress::Fixed(Address::Ip(SocketAddr::new(ip, port))));
+    }
+    check_name(host.strip_suffix('.').unwrap_or(&host)).ok()?;
+    Some(NodeAddress::Name { host: host.into(), port })
+}
+
+/// The path in `unix:/run/app.sock`. The error has the reason, and what to write instead. None if the text is no address
+/// of a socket. A host can have the name `unix`, so `unix:8000` is none.
+fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Option<String>)>> {
+    // As nginx, HAProxy and Caddy write it.
+    let foreign = || ["http://unix:", "unix@", "unix/"].iter().find_map(|prefix| text.strip_prefix(prefix));
+    let (prefixed, path) = match text.strip_prefix("unix:") {
+        Some(port) if port.parse::<u16>().is_ok() => return None,
+        Some(path) => (true, path),
+        None => (false, foreign().or_else(|| Some(text).filter(|text| text.starts_with(['/', '.'])))?),
+    };
+    let fault = |path: &str| match path {
+        "" | "/" => Some("the path of a file is missing"),
+        _ if path.starts_with('@') => Some("abstract names are not supported"),
+        _ if path.starts_with("//") => Some("its path begins with two slashes"),
+        _ if path.contains(':') => Some("a colon cannot be a part of the path"),
+        _ if path.chars().any(|c| c.is_whitespace() || c.is_control() || "\"\\${}".contains(c)) => {
+            Some("spaces, control characters, quotes, backslashes, `$` and braces cannot be a part of the path")
+        }
+        _ => None,
+    };
+    let why = match fault(path) {
+        Some(why) => why,
+        None if prefixed => return Some(Ok(path)),
+        None => "a path is written behind `unix:`",
+    };
+    // nginx adds a colon and the path of the request.
+    let meant = path.split(':').next().unwrap_or_default();
+    let meant = match meant.strip_prefix("//") {
+        Some(rest) => format!("/{}", rest.trim_start_matches('/')),
+        None => meant.to_owned(),
+    };
+    Some(Err((why, fault(&meant).is_none().then(|| format!("unix:{meant}")))))
 }
 
 /// Whether an address has the port of https.
