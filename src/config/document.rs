@@ -268,6 +268,12 @@ pub(crate) struct Limits {
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
     pub(crate) requests_per_connection: Option<u32>,
+    /// Longest age of a client connection, less a random part of up to a tenth. An older connection is closed
+    /// gracefully: HTTP/1 with `Connection: close` in its next response, HTTP/2 with GOAWAY. Running requests and
+    /// WebSockets go on. Without this key there is no limit.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::PositiveDuration")]
+    pub(crate) connection_age: Option<Duration>,
     /// Largest number of concurrent streams on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub(crate) streams: u32,
@@ -648,6 +654,7 @@ impl Default for Limits {
             connections: None,
             connections_per_client: None,
             requests_per_connection: None,
+            connection_age: None,
             streams: 100,
             stream_idle: Duration::from_secs(300),
         }

@@ -2,6 +2,10 @@
 //!
 //! [`super::header`] reads HTTP/1 headers. Pingora reads HTTP/2 itself; a connection without a request in `header_timeout`
 //! after the accept is closed.
+//!
+//! A connection ends gracefully at the shutdown of the process, after `limits.requests_per_connection`, and at
+//! `limits.connection_age`. An HTTP/1 connection that is too old waits for its next request, up to `keepalive` as
+//! always: a request that is on its way at that moment gets its response.
 
 use std::io;
 use std::pin::Pin;
@@ -43,6 +47,9 @@ const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client may make us reset for protocol errors, per HTTP/2 connection. More close the connection.
 const MAX_H2_STREAM_ERRORS: usize = 128;
+/// Largest part of `limits.connection_age` by which a connection ends early. Connections that began together, such as
+/// after a restart, do not all come back at once.
+const AGE_JITTER: f64 = 0.1;
 /// Time for an HTTP/2 client to close the connection after GOAWAY and the end of its last stream.
 const H2_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,6 +74,8 @@ struct ConnectionApp<A> {
     streams_opened: AtomicU32,
     /// HTTP/2 streams whose request is being served.
     streams_active: AtomicUsize,
+    /// The connection is too old for more requests from then on.
+    ends_at: Option<Instant>,
     /// True makes Pingora close the connection after this request; for HTTP/2, send GOAWAY and close the connection after
     /// its last stream.
     close: watch::Sender<bool>,
@@ -93,6 +102,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
     ) -> Self {
         let over_limit = client.capacity != Capacity::Available;
         let h2_streams = limits.streams;
+        let ends_at = limits.connection_age.map(|age| Instant::now() + jittered(age, fastrand::f64()));
         let limits = ConnectionLimits {
             header: HeaderLimits::new(limits),
             stream_idle: if over_limit { limits.stream_idle.min(OVER_LIMIT_TIMEOUT) } else { limits.stream_idle },
@@ -108,6 +118,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             h2_options: h2_options(h2_streams, limits.header.bytes),
             streams_opened: AtomicU32::new(0),
             streams_active: AtomicUsize::new(0),
+            ends_at,
             close: watch::Sender::new(false),
         };
         ClientConnection { app: Arc::new(app), stream, http2, first_header_deadline }
@@ -154,7 +165,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
                 }
             }
             session.set_pipelined_prefix(header);
-            if shutdown.is_true() {
+            if shutdown.is_true() || app.ends_at.is_some_and(|end| Instant::now() >= end) {
                 app.close.send_replace(true);
             }
             let reused = app.inner.process_new_http(session, &close).await;
@@ -173,11 +184,25 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
     async fn serve_http2(self, shutdown: &ShutdownWatch) {
         let ClientConnection { app, stream, first_header_deadline, .. } = self;
         let (closing, mut shutdown) = (app.close.subscribe(), shutdown.clone());
-        let stopping = async {
+        let shutdown = async {
             // An error means that the sender is gone, which is no shutdown.
-            if shutdown.wait_for(|stopping| *stopping).await.is_ok() {
-                app.close.send_replace(true);
+            if shutdown.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await;
             }
+        };
+        let too_old = async {
+            match app.ends_at {
+                // In a box, so that a connection without `limits.connection_age` has no memory for the timer.
+                Some(end) => Box::pin(sleep_until(end)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = too_old => {}
+            }
+            app.close.send_replace(true);
             std::future::pending::<()>().await;
         };
         let no_request = async {
@@ -297,6 +322,11 @@ impl<A> Drop for ActiveStream<A> {
     }
 }
 
+/// The age without a part of up to [`AGE_JITTER`]. `random` is from 0 to 1.
+fn jittered(age: Duration, random: f64) -> Duration {
+    age.mul_f64(1.0 - AGE_JITTER * random)
+}
+
 fn h2_options(streams: u32, header_list: usize) -> H2Options {
     let mut options = default_h2_options();
     options
@@ -306,4 +336,15 @@ fn h2_options(streams: u32, header_list: usize) -> H2Options {
         .max_send_buffer_size(H2_SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_H2_STREAM_ERRORS));
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_may_end_up_to_a_tenth_before_its_age() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| jittered(hour, random).as_secs()), [3600, 3420, 3240]);
+    }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Limits {
     pub(crate) connections_per_client: Option<usize>,
     /// Largest number of requests on one connection.
     pub(crate) requests_per_connection: Option<u32>,
+    /// Longest age of a client connection.
+    pub(crate) connection_age: Option<Duration>,
     /// Largest number of concurrent streams on one HTTP/2 connection.
     pub(crate) streams: u32,
     /// How long an HTTP/2 stream may make no progress.

@@ -10,6 +10,7 @@ mod cases;
 mod chromium;
 mod codes;
 mod config_mutations;
+mod connection_age;
 mod corpus;
 mod demo;
 mod deployment;

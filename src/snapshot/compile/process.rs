@@ -297,6 +297,7 @@ impl Compiler<'_> {
             connections,
             connections_per_client,
             requests_per_connection,
+            connection_age,
             streams,
             stream_idle,
         } = &self.document.limits;
@@ -329,6 +330,7 @@ impl Compiler<'_> {
             connections: *connections,
             connections_per_client: *connections_per_client,
             requests_per_connection: *requests_per_connection,
+            connection_age: connection_age.map(|age| self.positive(age, "`1h`", &at.key("connection_age"))),
             streams: *streams,
             stream_idle: self.positive(*stream_idle, "`5m`", &at.key("stream_idle")),
         })

@@ -311,6 +311,7 @@ impl Frame {
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
     pub const CONTINUATION: u8 = 9;
 
     /// Flags.
