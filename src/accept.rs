@@ -38,7 +38,7 @@ use self::errors::{AcceptError, AcceptErrorLog};
 use crate::decide::Capacity;
 use crate::live::{Generation, Live};
 use crate::per_thread::Local;
-use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT};
+use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Protocol};
 use crate::record::listeners::{Counts, Open};
 use crate::snapshot::{Limits, Listener};
 
@@ -166,7 +166,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         let deadline = accepted_at + timeout;
         let client = Client::new(address, identified, listener.settings, capacity, counts);
         let connection = match listener.tls {
-            None => self.connection(stream, client, false, deadline, limits),
+            None => {
+                let protocol = if client.listener().http2 { Protocol::ByPreface } else { Protocol::Http1 };
+                self.connection(stream, client, protocol, deadline, limits)
+            }
             Some(config) => {
                 let handshake = TlsAcceptor::from_server_config(config);
                 let handshake = timeout_at(deadline, handshake.tls_handshake(*stream)).await;
@@ -178,7 +181,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 let stream = handshake?;
                 let tls = client.listener().tls.as_ref().map(|tls| ClientTls::new(&stream, &tls.certificates));
                 let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-                self.connection(Box::new(stream), client.with_tls(tls), http2, deadline, limits)
+                let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+                self.connection(Box::new(stream), client.with_tls(tls), protocol, deadline, limits)
             }
         };
         Ok((permit, connection))
@@ -201,14 +205,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         &self,
         stream: Stream,
         client: Client,
-        http2: bool,
+        protocol: Protocol,
         deadline: Instant,
         limits: &Limits,
     ) -> ClientConnection<A> {
         let client = Arc::new(client);
         let digest = ProxyDigest::new(no_response(), Some(Box::new(client.clone())));
         let stream = ClientStream::new(stream, client.clone(), Arc::new(digest), limits.send_timeout);
-        ClientConnection::new(self.app.clone(), Box::new(stream), client, http2, deadline, limits)
+        ClientConnection::new(self.app.clone(), Box::new(stream), client, protocol, deadline, limits)
     }
 }
 

@@ -20,6 +20,6 @@ pub(crate) mod watchdog;
 
 pub(crate) use self::client::{Client, ClientTls};
 pub(crate) use self::connection::{
-    ClientConnection, LINGERING_CLOSE_BYTES, LINGERING_CLOSE_TIMEOUT, OVER_LIMIT_TIMEOUT,
+    ClientConnection, LINGERING_CLOSE_BYTES, LINGERING_CLOSE_TIMEOUT, OVER_LIMIT_TIMEOUT, Protocol,
 };
 pub(crate) use self::stream::ClientStream;

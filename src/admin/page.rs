@@ -151,7 +151,7 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let protocol = |listener: &Listener| match &listener.tls {
-        None => "http".to_owned(),
+        None => format!("http{}", if listener.http2 { ", HTTP/2" } else { "" }),
         Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
     };
     let started = process.live.started();

@@ -85,7 +85,7 @@ pub(crate) enum UnderscoresInHeaders {
 /// An address on which clients connect, and the protocol that is spoken there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["address"]), transform = no_redirect_over_tls)]
+#[schemars(extend("required" = ["address"]), transform = keys_without_tls)]
 pub(crate) struct Listener {
     /// IP address and port, such as `0.0.0.0:9080`. `[::]:9080` accepts IPv4 connections too.
     #[serde(deserialize_with = "given")]
@@ -95,6 +95,11 @@ pub(crate) struct Listener {
     /// plain HTTP.
     #[serde(deserialize_with = "given")]
     pub(crate) tls: Option<ListenerTls>,
+    /// Accepts HTTP/2 without TLS (h2c) from clients that begin with it, such as gRPC clients; HTTP/1 is accepted as
+    /// well. Cannot be combined with `tls`, which has its own `http2`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = false))]
+    pub(crate) http2: Option<bool>,
     /// Redirects every request to https, except preflights and `/.well-known/acme-challenge/`. `true` redirects to port
     /// 443; a number is another port.
     /// Cannot be combined with `tls`.
@@ -714,9 +719,10 @@ impl Default for Ejection {
 
 // === rules of the schema that no type says ===
 
-fn no_redirect_over_tls(schema: &mut Schema) {
+fn keys_without_tls(schema: &mut Schema) {
     schema.insert("if".into(), json!({ "required": ["tls"] }));
-    schema.insert("then".into(), json!({ "properties": { "redirect_to_https": { "const": false } } }));
+    let then = json!({ "properties": { "redirect_to_https": { "const": false }, "http2": false } });
+    schema.insert("then".into(), then);
 }
 
 /// `balance: hash` needs `hash_on`, and `hash_on` needs `balance: hash`.

@@ -757,6 +757,11 @@ impl ProblemKind {
                 "remove it here, and write it in the listener for plain HTTP",
             )
             .removed(),
+            Http2BesideTls => error(
+                "http2-beside-tls",
+                "this key is for listeners without `tls`",
+                "write it in `tls`, such as `tls: { http2: false }`; HTTP/2 over TLS is on by default",
+            ),
             TrustsEveryone { text } => warning(
                 "trusts-everyone",
                 format!("`{text}` matches every address, so any client can spoof its own"),

@@ -144,6 +144,7 @@ pub enum ProblemKind {
     SniMissing { node: String, what: &'static str },
     BadStatusRange { text: String },
     RedirectOverTls,
+    Http2BesideTls,
     TrustsEveryone { text: String },
     DebugHeader,
     FolderMissing { path: String },

@@ -1,18 +1,21 @@
 //! Reads the requests of one connection and hands them to the application.
 //!
 //! [`super::header`] reads HTTP/1 headers. Pingora reads HTTP/2 itself; a connection without a request in `header_timeout`
-//! after the accept is closed.
+//! after the accept is closed. TLS negotiates the protocol (ALPN). On a plain listener with `http2` the first bytes tell
+//! it.
 //!
 //! A connection ends gracefully at the shutdown of the process, after `limits.requests_per_connection`, and at
 //! `limits.connection_age`. An HTTP/1 connection that is too old waits for its next request, up to `keepalive` as
 //! always: a request that is on its way at that moment gets its response.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -47,6 +50,8 @@ const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client may make us reset for protocol errors, per HTTP/2 connection. More close the connection.
 const MAX_H2_STREAM_ERRORS: usize = 128;
+/// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Largest part of `limits.connection_age` by which a connection ends early. Connections that began together, such as
 /// after a restart, do not all come back at once.
 const AGE_JITTER: f64 = 0.1;
@@ -57,9 +62,18 @@ const H2_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct ClientConnection<A> {
     app: Arc<ConnectionApp<A>>,
     stream: Box<ClientStream>,
-    http2: bool,
+    protocol: Protocol,
     /// The header of the first request must be complete by then.
     first_header_deadline: Instant,
+}
+
+/// The protocol of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+    /// HTTP/2 if the connection begins with its preface, else HTTP/1.
+    ByPreface,
 }
 
 /// The application of one connection. For HTTP/2 Pingora calls it for each stream.
@@ -96,7 +110,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         app: Arc<A>,
         stream: Box<ClientStream>,
         client: Arc<Client>,
-        http2: bool,
+        protocol: Protocol,
         first_header_deadline: Instant,
         limits: &Limits,
     ) -> Self {
@@ -110,6 +124,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         };
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(limits.header.keepalive);
+        // Pingora serves only connections that are known to be HTTP/2. Those without TLS have no ALPN to tell it.
+        options.h2c = true;
         let app = ConnectionApp {
             inner: app,
             client,
@@ -121,12 +137,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             ends_at,
             close: watch::Sender::new(false),
         };
-        ClientConnection { app: Arc::new(app), stream, http2, first_header_deadline }
+        ClientConnection { app: Arc::new(app), stream, protocol, first_header_deadline }
     }
 
     /// Serves all requests. `closing` closes the connection while it waits for the next one.
-    pub(crate) async fn serve(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
-        if self.http2 {
+    pub(crate) async fn serve(mut self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
+        let http2 = match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::ByPreface => self.begins_with_preface(&closing).await,
+        };
+        if http2 {
             return self.serve_http2(shutdown).await;
         }
         let client = self.app.client.clone();
@@ -135,6 +156,30 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             true
         };
         Watchdog::new(Box::pin(self.serve_http1(shutdown, closing)), None, end_request).await;
+    }
+
+    /// Reads until the bytes are the preface of HTTP/2 or differ from it, and puts them back. If the connection ends or
+    /// its time is over before, it counts as HTTP/1, which also handles both.
+    async fn begins_with_preface(&mut self, closing: &watch::Receiver<bool>) -> bool {
+        let mut closing = Signal::new(closing.clone());
+        let mut bytes = BytesMut::new();
+        let read = async {
+            while bytes.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&bytes) {
+                match read_available(&mut self.stream).await {
+                    Ok(more) if !more.is_empty() => bytes.extend_from_slice(&more),
+                    _ => break,
+                }
+            }
+        };
+        let left = self.first_header_deadline.saturating_duration_since(Instant::now());
+        tokio::select! {
+            biased;
+            _ = timeout(left, read) => {}
+            () = poll_fn(|cx| closing.poll(cx)) => {}
+        }
+        let found = bytes.starts_with(H2_PREFACE);
+        self.stream.keep(bytes);
+        found
     }
 
     async fn serve_http1(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {

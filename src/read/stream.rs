@@ -222,7 +222,7 @@ impl ClientStream {
     }
 
     /// Keeps bytes that were read too early. They stand in front of those that are kept already.
-    fn keep(&mut self, mut bytes: BytesMut) {
+    pub(super) fn keep(&mut self, mut bytes: BytesMut) {
         bytes.extend_from_slice(&self.early);
         self.early = bytes;
     }
@@ -443,12 +443,8 @@ impl Shutdown for ClientStream {
     }
 }
 
-#[async_trait]
-impl Peek for ClientStream {
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.stream.try_peek(buf).await
-    }
-}
+/// Not supported. Pingora looks for the preface of HTTP/2, which `super::connection` has already found.
+impl Peek for ClientStream {}
 
 impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {

@@ -18,6 +18,8 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     /// None: plain HTTP.
     pub(crate) tls: Option<ListenerTls>,
+    /// Whether clients without TLS may use HTTP/2.
+    pub(crate) http2: bool,
     /// Port of the https URL to which all requests except preflights are redirected.
     pub(crate) redirect: Option<u16>,
     /// Whether every connection must begin with a PROXY header from a trusted proxy.

@@ -63,6 +63,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("header-other-direction", Warning),
     ("header-removed", Warning),
     ("host-twice", Error),
+    ("http2-beside-tls", Error),
     ("insecure-origin-with-credentials", Error),
     ("key-and-alias", Error),
     ("key-mismatch", Error),

@@ -13,12 +13,8 @@ use crate::support::tls_client::TlsClient;
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
-const UPGRADE: [(&str, &str); 4] = [
-    HOST,
-    ("Connection", "Upgrade"),
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-];
+const UPGRADE: [(&str, &str); 4] =
+    [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
 /// The age in the configuration.
 const AGE: Duration = Duration::from_secs(1);
 

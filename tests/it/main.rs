@@ -21,6 +21,7 @@ mod errors;
 mod explain;
 mod forwarding;
 mod framing;
+mod h2c;
 mod header_names;
 mod http2;
 mod layout;

@@ -26,6 +26,7 @@ const OF_FORM: &[&str] = &[
     "empty-entry",
     "empty-list",
     "hash-on-unknown",
+    "http2-beside-tls",
     "key-and-alias",
     "missing",
     "needs-another",

@@ -112,6 +112,9 @@ impl Compiler<'_> {
                 Some(Toggle::On) => Some(443),
                 Some(Toggle::With(port)) => Some(port),
             };
+            if listener.http2.is_some() && tls.is_some() {
+                self.problems.add(&at.key("http2"), ProblemKind::Http2BesideTls);
+            }
             let at_redirect = at.key("redirect_to_https");
             if let Some(port) = redirect {
                 self.in_range(u64::from(port), 1..=65535, "`true` for port 443, or a port number", &at_redirect);
@@ -134,8 +137,14 @@ impl Compiler<'_> {
             if let Some(other) = compiled.iter().find(|other| overlap(other.address, address)) {
                 self.problems.add(&at, ProblemKind::AddressTwice { address, other: other.address });
             }
-            let proxy_protocol = listener.proxy_protocol;
-            compiled.push(Arc::new(Listener { address, tls: tls.flatten(), redirect, proxy_protocol, clients }));
+            compiled.push(Arc::new(Listener {
+                address,
+                tls: tls.flatten(),
+                http2: listener.http2 == Some(true),
+                redirect,
+                proxy_protocol: listener.proxy_protocol,
+                clients,
+            }));
         }
         compiled
     }

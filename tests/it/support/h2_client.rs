@@ -14,7 +14,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::support::client::{Fields, Response};
-use crate::support::tls_client::{TlsClient, TlsStream};
+use crate::support::tls_client::TlsClient;
 
 /// Timeout of a connection, and of one request with its response.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,7 +112,16 @@ impl H2Client {
 
     /// Connects without TLS, with prior knowledge.
     pub fn open_plain(addr: SocketAddr) -> io::Result<Self> {
-        within(async { Self::over(TcpStream::connect(addr).await?, "http", None).await })
+        Self::open_plain_after(addr, b"")
+    }
+
+    /// Like [`open_plain`](Self::open_plain), with these bytes in front, such as a PROXY header.
+    pub fn open_plain_after(addr: SocketAddr, first: &[u8]) -> io::Result<Self> {
+        within(async {
+            let mut stream = TcpStream::connect(addr).await?;
+            stream.write_all(first).await?;
+            Self::over(stream, "http", None).await
+        })
     }
 
     async fn over(
@@ -284,12 +293,18 @@ fn within<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 // === raw frames ===
 
 /// The connection preface.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that sends the bytes of the test and answers nothing by itself.
 pub struct RawH2 {
-    stream: TlsStream,
+    stream: Box<dyn Transport>,
+    /// The socket below `stream`.
+    socket: std::net::TcpStream,
 }
+
+trait Transport: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Transport for T {}
 
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,7 +349,23 @@ impl Frame {
 impl RawH2 {
     /// Connects, and sends the preface and these settings. Acknowledges nothing.
     pub fn open(addr: SocketAddr, tls: &TlsClient, settings: &[(u16, u32)]) -> io::Result<Self> {
-        let mut raw = Self { stream: tls.clone().protocols(&["h2"]).connect(addr)? };
+        let stream = tls.clone().protocols(&["h2"]).connect(addr)?;
+        let socket = stream.sock.try_clone()?;
+        Self::begin(Box::new(stream), socket, settings)
+    }
+
+    /// Like [`open`](Self::open), without TLS.
+    pub fn open_plain(addr: SocketAddr, settings: &[(u16, u32)]) -> io::Result<Self> {
+        let stream = std::net::TcpStream::connect(addr)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        let socket = stream.try_clone()?;
+        Self::begin(Box::new(stream), socket, settings)
+    }
+
+    fn begin(stream: Box<dyn Transport>, socket: std::net::TcpStream, settings: &[(u16, u32)]) -> io::Result<Self> {
+        let mut raw = Self { stream, socket };
         let payload = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
         let settings = Frame::new(Frame::SETTINGS, 0, 0, payload.collect::<Vec<_>>());
         raw.send(&[PREFACE, &settings.bytes()].concat())?;
@@ -343,7 +374,7 @@ impl RawH2 {
 
     /// Sets the timeouts for writes and for the next frame.
     pub fn patience(&self, limit: Duration) {
-        let socket = &self.stream.sock;
+        let socket = &self.socket;
         socket.set_write_timeout(Some(limit)).and_then(|()| socket.set_read_timeout(Some(limit))).expect("a timeout");
     }
 
