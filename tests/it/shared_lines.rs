@@ -110,9 +110,11 @@ const LINES: &[(&str, &str, Line)] = &[
     ("read/connection.rs", "close: watch::Sender<bool>,", Connection),
     (
         "read/connection.rs",
-        "async fn serve(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>)",
+        "async fn serve(mut self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>)",
         Connection,
     ),
+    ("read/connection.rs", "async fn begins_with_preface(&mut self, closing: &watch::Receiver<bool>)", Connection),
+    ("read/connection.rs", "Signal::new(closing.clone())", Connection),
     (
         "read/connection.rs",
         "async fn serve_http1(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>)",
