@@ -8,6 +8,8 @@
 //! 3. If the listener has `tls`, the TLS handshake is made.
 //! 4. [`ClientConnection`] reads the requests and hands them to the application.
 //!
+//! The listeners of the process have TCP or Unix-domain sockets. All steps are the same for both.
+//!
 //! Steps 1 to 3 and the header of the first request share one deadline: `limits.header_timeout` after the accept. All
 //! settings come from the snapshot that is live at the accept. [`Client`] has what the later steps need to know about
 //! the connection.
@@ -16,7 +18,8 @@ pub(crate) mod admission;
 mod errors;
 mod proxy_protocol;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +28,8 @@ use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
 use pingora::listeners::tls::Acceptor as TlsAcceptor;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::protocols::l4::stream::Stream as TcpStream;
+use pingora::protocols::l4::socket::SocketAddr as LocalSocketAddr;
+use pingora::protocols::l4::stream::Stream as SocketStream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{ALPN, GetSocketDigest, Ssl, Stream};
 use pingora::server::ShutdownWatch;
@@ -39,8 +43,9 @@ use crate::decide::Capacity;
 use crate::live::{Generation, Live};
 use crate::per_thread::Local;
 use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Protocol};
-use crate::record::listeners::{Counts, Open};
-use crate::snapshot::{Limits, Listener};
+use crate::record::listeners::{Counts, ListenerCounts, Open};
+use crate::snapshot::{Limits, ListenAddress, Listener, LocalAddress};
+use crate::trusted_proxies::Peer;
 
 /// Graceful shutdown closes connections without a request after this time.
 pub(crate) const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
@@ -73,9 +78,26 @@ struct ListenerRuntime {
     tls: Option<Arc<ServerConfig>>,
 }
 
-/// Pingora's settings for a listener.
+/// The other end of a connection, for the log.
+#[derive(Debug, Clone, Copy)]
+enum Remote {
+    Ip(SocketAddr),
+    /// Peers of Unix-domain sockets have no names.
+    Unix,
+    /// The connection has ended, or is none of a listener.
+    Unknown,
+}
+
+/// See [`Acceptor::accepted_on`].
+type Accepted<'a> = (Option<Box<SocketStream>>, Remote, Option<(ListenerRuntime, &'a Arc<ListenerCounts>)>);
+
+/// Pingora's settings for a listener, without the permissions of a Unix-domain socket.
 pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
-    ListenerConfig::tcp(listener.address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
+    let socket = match &listener.address {
+        ListenAddress::Ip(address) => ListenerConfig::tcp(address.to_string()),
+        ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string()),
+    };
+    socket.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }
 
 // === impl Acceptor ===
@@ -88,7 +110,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             let generation = live.current();
             generation.snapshot.listeners().iter().map(|listener| ListenerRuntime::of(listener, &generation)).collect()
         };
-        let counts = Arc::new(Counts::new(listeners.iter().map(|listener| listener.settings.address), default_limit));
+        let counts =
+            Arc::new(Counts::new(listeners.iter().map(|listener| listener.settings.address.clone()), default_limit));
         let closing = watch::Sender::new(false);
         let (admission, error_log) = (Arc::default(), AcceptErrorLog::default());
         Acceptor { live, app: Arc::new(app), admission, listeners, closing, error_log, counts }
@@ -103,17 +126,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// Serves a connection until it is closed.
-    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (SocketAddr, AcceptError)> {
+    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Result<(), (Remote, AcceptError)> {
         let accepted_at = Instant::now();
-        let Some((stream, peer, local)) = tcp_stream(stream) else {
-            self.counts.unknown.add(1);
-            return Err((SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), AcceptError::Unknown));
-        };
         let generation = self.live.for_request();
-        let listener = self.listener(&generation, local);
-        let Some((listener, counts)) =
-            listener.and_then(|listener| self.counts.of(listener.settings.address).map(|counts| (listener, counts)))
-        else {
+        let (stream, peer, listener) = self.accepted_on(stream, &generation);
+        let (Some(stream), Some((listener, counts))) = (stream, listener) else {
             self.counts.unknown.add(1);
             return Err((peer, AcceptError::Unknown));
         };
@@ -128,12 +145,32 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         Ok(())
     }
 
+    /// The socket of a connection, its peer, and its listener.
+    fn accepted_on(&self, stream: Stream, generation: &Generation) -> Accepted<'_> {
+        let Ok(stream) = stream.into_any().downcast::<SocketStream>() else { return (None, Remote::Unknown, None) };
+        let digest = stream.get_socket_digest();
+        let digest = digest.as_deref();
+        let (peer, local) = match digest.and_then(|digest| digest.local_addr()) {
+            Some(LocalSocketAddr::Inet(local)) => {
+                let peer = digest.and_then(|digest| digest.peer_addr()).and_then(|peer| peer.as_inet());
+                (peer.map_or(Remote::Unknown, |peer| Remote::Ip(*peer)), Some(LocalAddress::Ip(*local)))
+            }
+            Some(LocalSocketAddr::Unix(local)) => (Remote::Unix, local.as_pathname().map(LocalAddress::Unix)),
+            None => (Remote::Unknown, None),
+        };
+        let listener = local.and_then(|local| self.listener(generation, local)).and_then(|listener| {
+            let counts = self.counts.of(&listener.settings.address)?;
+            Some((listener, counts))
+        });
+        (Some(stream), peer, listener)
+    }
+
     /// Steps 1 to 3.
     async fn accept_connection(
         &self,
-        mut stream: Box<TcpStream>,
+        mut stream: Box<SocketStream>,
         accepted_at: Instant,
-        peer: SocketAddr,
+        remote: Remote,
         generation: Local<Generation>,
         listener: ListenerRuntime,
         counts: Open,
@@ -142,29 +179,31 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         let limit = limits.connections.or(self.counts.default_limit);
         let mut permit = self.admission.enter(limit).map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         let header_timeout = limits.header_timeout;
-        let (mut client, mut identified) = (peer, true);
+        let trusted = generation.snapshot.trusted_proxies();
+        let mut peer = remote.peer().ok_or(AcceptError::Unknown)?;
+        let mut counted = !trusted.trusts(peer);
         if listener.settings.proxy_protocol {
-            if !generation.snapshot.trusted_proxies().contains(peer.ip()) {
+            if !trusted.trusts(peer) {
                 return Err(AcceptError::Untrusted);
             }
             let reading = timeout_at(accepted_at + header_timeout, proxy_protocol::read(&mut *stream));
             let header = reading.await.map_err(|_| AcceptError::Late)?.map_err(AcceptError::ProxyHeader)?;
             stream.rewind(&header.rest);
-            identified = header.client.is_some();
-            client = header.client.unwrap_or(peer);
+            counted = header.client.is_some();
+            peer = header.client.map_or(peer.hidden(), |client| Peer::Ip(client.ip()));
         }
-        let address = client.ip().to_canonical();
-        // Connections from a trusted proxy carry requests of many clients, so they have no limit per client.
-        if client != peer || !generation.snapshot.trusted_proxies().contains(address) {
+        // Connections from a trusted proxy carry requests of many clients, so they have no limit per client. The peers
+        // of a Unix-domain socket cannot be told apart.
+        if counted && peer != Peer::Unix {
             permit
-                .count_client(address, limits.connections_per_client)
+                .count_client(peer.address(), limits.connections_per_client)
                 .map_err(|LimitReached| AcceptError::ConnectionLimitHard)?;
         }
         let capacity = permit.capacity();
         let timeout =
             if capacity == Capacity::Available { header_timeout } else { header_timeout.min(OVER_LIMIT_TIMEOUT) };
         let deadline = accepted_at + timeout;
-        let client = Client::new(address, identified, listener.settings, capacity, counts);
+        let client = Client::new(peer, listener.settings, capacity, counts);
         let connection = match listener.tls {
             None => {
                 let protocol = if client.listener().http2 { Protocol::ByPreface } else { Protocol::Http1 };
@@ -190,10 +229,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
 
     /// The listener that serves a local address: as in the current configuration, or as at process start if the current
     /// one does not have it or switches TLS on or off. Such a change needs a restart.
-    fn listener(&self, generation: &Generation, local: SocketAddr) -> Option<ListenerRuntime> {
-        let started = self.listeners.iter().filter(|listener| listener.settings.serves(local));
+    fn listener(&self, generation: &Generation, local: LocalAddress<'_>) -> Option<ListenerRuntime> {
+        let started = self.listeners.iter().filter(|listener| listener.settings.address.serves(local));
         // A listener on the very address before one on all addresses.
-        let started = started.min_by_key(|listener| listener.settings.address.ip().is_unspecified());
+        let started = started.min_by_key(|listener| listener.settings.address.is_unspecified());
         let now = generation.snapshot.listener(local).map(|listener| ListenerRuntime::of(listener, generation));
         match (now, started) {
             (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
@@ -237,21 +276,33 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Acceptor<A> {
     }
 }
 
-/// The TCP connection, its peer address and its local address.
-fn tcp_stream(stream: Stream) -> Option<(Box<TcpStream>, SocketAddr, SocketAddr)> {
-    let stream = stream.into_any().downcast::<TcpStream>().ok()?;
-    let digest = stream.get_socket_digest()?;
-    let (peer, local) = (*digest.peer_addr()?.as_inet()?, *digest.local_addr()?.as_inet()?);
-    Some((stream, peer, local))
-}
-
 /// [`ProxyDigest`] needs the CONNECT response of a forward proxy. There is none, so this one is never read.
 fn no_response() -> Box<ResponseHeader> {
     Box::new(ResponseHeader::build_no_case(200, Some(0)).unwrap_or_else(|_| unreachable!("200 is a status")))
 }
 
+impl Remote {
+    fn peer(self) -> Option<Peer> {
+        match self {
+            Remote::Ip(address) => Some(Peer::Ip(address.ip())),
+            Remote::Unix => Some(Peer::Unix),
+            Remote::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remote::Ip(address) => write!(f, "{address}"),
+            Remote::Unix => write!(f, "unix"),
+            Remote::Unknown => write!(f, "unknown"),
+        }
+    }
+}
+
 impl ListenerRuntime {
     fn of(listener: &Arc<Listener>, generation: &Generation) -> Self {
-        ListenerRuntime { settings: listener.clone(), tls: generation.acceptors().of(listener.address).cloned() }
+        ListenerRuntime { settings: listener.clone(), tls: generation.acceptors().of(&listener.address).cloned() }
     }
 }

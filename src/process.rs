@@ -10,10 +10,12 @@ mod memory;
 mod names;
 mod reload;
 mod signals;
+mod socket_files;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +31,7 @@ use self::names::NamesService;
 use self::reload::ReloadService;
 pub(crate) use self::reload::{ReloadOn, ReloadSignal};
 use self::signals::Signals;
+use self::socket_files::{SocketFault, SocketFiles};
 use crate::accept::{Acceptor, listener_config};
 use crate::admin::metrics::Metrics;
 use crate::admin::{self, AdminServer, LimitedAdmin, Readiness};
@@ -37,6 +40,7 @@ use crate::health::Health;
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::record::{AccessLogger, Recorder};
+use crate::snapshot::{ListenAddress, StartupListener};
 use crate::source::system_roots;
 
 /// Pingora's limit of attempts applies to all upstreams. `retries` of an upstream is at most 10, so a request tries at
@@ -55,6 +59,8 @@ pub(crate) enum StartError {
     Signal(io::Error),
     /// An address cannot be listened on.
     Bind(SocketAddr, io::Error),
+    /// A path cannot be listened on.
+    BindPath(Box<str>, SocketFault),
     /// The sockets of the running process cannot be taken over.
     Upgrade(String),
     /// The root certificates of this machine cannot be loaded.
@@ -94,13 +100,19 @@ pub(crate) fn serve_with(
         || Err("the configuration is built in".to_owned()),
         |file| handover::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
     );
-    match (sockets, &upgrade) {
-        (Sockets::Own, _) => {
-            for address in fixed.listeners.iter().map(|(address, _)| address).chain(&fixed.admin) {
-                // Pingora would retry for half a minute, and then run without the listener.
-                check_bind(*address).map_err(|error| StartError::Bind(*address, error))?;
+    for listener in &fixed.listeners {
+        // Pingora would retry for half a minute, and then run without the listener.
+        match &listener.address {
+            ListenAddress::Ip(address) if sockets == Sockets::Own => check_bind(*address)?,
+            ListenAddress::Ip(_) => {}
+            ListenAddress::Unix(path) => {
+                let checked = socket_files::check(Path::new(&**path), sockets);
+                checked.map_err(|fault| StartError::BindPath((**path).into(), fault))?;
             }
         }
+    }
+    match (sockets, &upgrade) {
+        (Sockets::Own, _) => fixed.admin.map_or(Ok(()), check_bind)?,
         // If it is not known, the start goes on: at worst, Pingora reports that nothing was handed over.
         (Sockets::Inherited, Ok(socket)) if handover::is_waiting_at(socket).unwrap_or(false) => {
             return Err(StartError::Upgrade(format!("another process already waits at {}", socket.display())));
@@ -147,7 +159,7 @@ pub(crate) fn serve_with(
     let (connections, counts) = (edge.admission(), edge.counts());
     let mut edge = Service::new("edge".to_owned(), edge);
     for listener in generation.snapshot.listeners() {
-        edge.add_listener(listener_config(listener));
+        edge.add_listener(socket_files::with_mode(listener_config(listener), listener));
     }
     server.add_service(edge);
     let readiness = Readiness::default();
@@ -174,7 +186,7 @@ pub(crate) fn serve_with(
 
     let snapshot = &generation.snapshot;
     let addresses: Vec<String> = (fixed.listeners.iter())
-        .map(|(address, tls)| if *tls { format!("{address}/tls") } else { address.to_string() })
+        .map(|StartupListener { address, tls, .. }| format!("{address}{}", if *tls { "/tls" } else { "" }))
         .collect();
     let admin = fixed.admin.map(|admin| format!(" admin={admin}")).unwrap_or_default();
     log::info!(
@@ -184,7 +196,8 @@ pub(crate) fn serve_with(
         snapshot.upstreams().len()
     );
     drop(generation);
-    let signals = Signals { readiness, drain_delay: fixed.drain_delay, upgrade };
+    let socket_files = SocketFiles::of(&fixed.listeners);
+    let signals = Signals { readiness, drain_delay: fixed.drain_delay, upgrade, socket_files };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     exit(&access_log)
 }
@@ -209,10 +222,13 @@ fn end_when_a_listener_fails() {
 }
 
 /// Checks that an address can be bound. Does not listen: a client that connects to this socket would be cut off.
-fn check_bind(address: SocketAddr) -> io::Result<()> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)
+fn check_bind(address: SocketAddr) -> Result<(), StartError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    };
+    bind().map_err(|error| StartError::Bind(address, error))
 }
 
 // === impl StartError ===
@@ -227,6 +243,7 @@ impl fmt::Display for StartError {
                 "cannot load the root certificates of this machine: {why}; correct SSL_CERT_FILE and SSL_CERT_DIR, or, \
                  if neither is set, the system's own certificates"
             ),
+            StartError::BindPath(path, fault) => write!(f, "cannot listen on unix:{path}: {fault}"),
             StartError::Bind(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; ")?;
                 match error.kind() {

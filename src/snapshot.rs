@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
-pub use self::settings::Address;
+pub use self::settings::{Address, ListenAddress};
 pub(crate) use self::settings::*;
 
 use crate::behavior::Behaviors;
@@ -105,8 +105,8 @@ pub(crate) struct RouteId(pub(crate) u32);
 /// Settings that only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartupSettings {
-    /// Addresses of the listeners, and whether each has TLS. At least one.
-    pub listeners: Vec<(SocketAddr, bool)>,
+    /// The listeners. At least one.
+    pub listeners: Vec<StartupListener>,
     /// Address of the admin listener; None for no admin listener.
     pub admin: Option<SocketAddr>,
     /// Threads that serve requests; 0 means one per core.
@@ -117,6 +117,17 @@ pub struct StartupSettings {
     pub drain_delay: Duration,
     /// Path of the socket for upgrades; None for the default path.
     pub(crate) upgrade_socket: Option<Box<str>>,
+}
+
+/// The settings of a listener that only a restart can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartupListener {
+    /// Where it accepts connections.
+    pub address: ListenAddress,
+    /// Permissions of the file, if the address is a Unix-domain socket.
+    pub(crate) mode: u32,
+    /// Whether it has TLS.
+    pub tls: bool,
 }
 
 // === impl Snapshot ===
@@ -171,9 +182,9 @@ impl Snapshot {
     }
 
     /// The listener of a local address. An exact address is preferred to an unspecified one, such as `0.0.0.0`.
-    pub(crate) fn listener(&self, local: SocketAddr) -> Option<&Arc<Listener>> {
-        let found = || self.listeners.iter().filter(|listener| listener.serves(local));
-        found().find(|listener| !listener.address.ip().is_unspecified()).or_else(|| found().next())
+    pub(crate) fn listener(&self, local: LocalAddress<'_>) -> Option<&Arc<Listener>> {
+        let found = || self.listeners.iter().filter(|listener| listener.address.serves(local));
+        found().find(|listener| !listener.address.is_unspecified()).or_else(|| found().next())
     }
 
     pub(crate) fn trusted_proxies(&self) -> &TrustedProxies {

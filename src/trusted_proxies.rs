@@ -3,11 +3,15 @@
 //!
 //! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
 //! end: the last address that is not a trusted proxy is the client.
+//!
+//! The other end of a Unix-domain socket has no address. It is a process of this machine, so it counts as
+//! [`UNIX_CLIENT`]. Only the word `unix` in `trusted_proxies` makes it a trusted proxy, because the addresses in the list
+//! are those of TCP peers.
 
 mod fields;
 mod forwarded;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -19,27 +23,80 @@ use crate::domain::Networks;
 /// The header with the chain of addresses, client first.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The networks of `trusted_proxies`.
+/// The address of clients of a Unix-domain socket whose own address is not known.
+const UNIX_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The entry of `trusted_proxies` for the peers of Unix-domain sockets.
+pub(crate) const UNIX: &str = "unix";
+
+/// The entries of `trusted_proxies`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Networks);
+pub struct TrustedProxies {
+    networks: Networks,
+    /// Whether peers of Unix-domain sockets are trusted.
+    unix: bool,
+}
+
+/// The sender of a connection's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A TCP peer, or the client of a PROXY header.
+    Ip(IpAddr),
+    /// The peer of a Unix-domain socket.
+    Unix,
+    /// Not known: the PROXY header of this peer has no address. Its forwarding headers are not trusted, because it hides
+    /// who sends the requests.
+    Hidden(IpAddr),
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// This peer behind a PROXY header without an address.
+    pub(crate) fn hidden(self) -> Self {
+        Peer::Hidden(self.address())
+    }
+
+    /// The address, in its canonical form: IPv4, not IPv4-mapped IPv6.
+    pub(crate) fn address(self) -> IpAddr {
+        match self {
+            Peer::Ip(address) | Peer::Hidden(address) => address.to_canonical(),
+            Peer::Unix => UNIX_CLIENT,
+        }
+    }
+}
+
+// === impl TrustedProxies ===
 
 impl TrustedProxies {
+    pub(crate) fn new(networks: Networks, unix: bool) -> Self {
+        TrustedProxies { networks, unix }
+    }
+
     /// Whether an address belongs to a trusted proxy.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(address)
+        self.networks.contains(address)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.networks.is_empty() && !self.unix
     }
 
-    /// The address of the client behind `peer`, the address of the TCP peer or of its PROXY header.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let peer = peer.to_canonical();
-        if !self.contains(peer) {
-            return peer;
+    /// Whether a peer is a trusted proxy.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Ip(address) => self.contains(address),
+            Peer::Unix => self.unix,
+            Peer::Hidden(_) => false,
         }
-        let mut client = peer;
+    }
+
+    /// The address of the client behind `peer`.
+    pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.address();
+        if !self.trusts(peer) {
+            return client;
+        }
         // Fields and entries from last to first, because each proxy appends its peer.
         let fields = headers.get_all(X_FORWARDED_FOR).iter();
         for field in fields.collect::<Vec<_>>().into_iter().rev() {
@@ -57,7 +114,7 @@ impl TrustedProxies {
 
 impl FromIterator<IpNet> for TrustedProxies {
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
-        TrustedProxies(networks.into_iter().collect())
+        TrustedProxies::new(networks.into_iter().collect(), false)
     }
 }
 
@@ -118,9 +175,27 @@ mod tests {
             ("2001:db8::1", &["[2001:db9::7]"],                "2001:db9::7"),
         ];
         for (peer, fields, client) in rows {
-            let found = trusted().client(peer.parse().unwrap(), &chained(fields));
+            let found = trusted().client(Peer::Ip(peer.parse().unwrap()), &chained(fields));
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_unix_peer_is_trusted_by_its_word_only() {
+        let chain = chained(&["1.1.1.1, 198.51.100.7"]);
+        let (addresses, word) = (trusted(), TrustedProxies::new(Networks::default(), true));
+        for (proxies, peer, trusts, client) in [
+            (&addresses, Peer::Unix, false, "127.0.0.1"),
+            (&word, Peer::Unix, true, "198.51.100.7"),
+            (&word, Peer::Unix.hidden(), false, "127.0.0.1"),
+            (&word, Peer::Ip(UNIX_CLIENT), false, "127.0.0.1"),
+            (&addresses, Peer::Ip(UNIX_CLIENT), true, "198.51.100.7"),
+            (&addresses, Peer::Ip(UNIX_CLIENT).hidden(), false, "127.0.0.1"),
+        ] {
+            assert_eq!((proxies.trusts(peer), proxies.is_empty()), (trusts, false), "{peer:?}");
+            assert_eq!(proxies.client(peer, &chain).to_string(), client, "{peer:?}");
+        }
+        assert!(TrustedProxies::default().is_empty());
     }
 
     #[test]

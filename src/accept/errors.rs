@@ -4,7 +4,6 @@
 //! suppressed lines. There must be a line: a load balancer that is missing from `trusted_proxies` is an outage.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::proxy_protocol;
@@ -13,7 +12,7 @@ use crate::record::listeners::RefusedConnection;
 
 /// Why a connection is closed before its first request.
 pub(super) enum AcceptError {
-    /// Not a TCP connection, or not on an address of a listener.
+    /// No connection of a listener.
     Unknown,
     /// Too many open connections, even for a response with 429 or 503.
     ConnectionLimitHard,
@@ -61,7 +60,7 @@ impl AcceptError {
 
 impl AcceptErrorLog {
     /// Logs an error: as a warning if its kind has had no line for 10 s, otherwise at debug level.
-    pub(crate) fn log(&self, peer: SocketAddr, error: &AcceptError, now: Instant) {
+    pub(crate) fn log(&self, peer: impl fmt::Display, error: &AcceptError, now: Instant) {
         let due = error.kind().and_then(|kind| {
             self.0[kind].count(1);
             self.0[kind].due(now)

@@ -37,7 +37,7 @@ pub(super) fn config(process: &Process) -> Value {
         "read": time(written.read).to_string(),
         "generation": generation.number,
         "needs_restart": process.live.needs_restart(),
-        "listening": process.live.started().listeners.iter().map(|(address, _)| address).collect::<Vec<_>>(),
+        "listening": process.live.started().listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>(),
         "config": effective,
         "routes": routes(&generation),
     })

@@ -1,6 +1,5 @@
 //! The status page, rendered on the server as one HTML document without scripts or other resources.
 
-use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use super::{Process, time};
 use crate::explain::effective::EffectiveCors;
 use crate::live::{Generation, Reload};
 use crate::record::StatusClass;
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, StartupListener};
 
 /// Maximum number of routes on the page.
 const MAX_ROUTES: usize = 200;
@@ -156,9 +155,9 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
     };
     let started = process.live.started();
     // Addresses are those of the start. Other settings are those of the active configuration, if it has the listener.
-    let now_at = |(address, tls): &(SocketAddr, bool)| {
+    let now_at = |started: &StartupListener| {
         let mut listeners = generation.snapshot.listeners().iter();
-        listeners.find(|listener| listener.address == *address && listener.tls.is_some() == *tls)
+        listeners.find(|listener| listener.address == started.address && listener.tls.is_some() == started.tls)
     };
     html! {
         section {
@@ -168,7 +167,7 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
                 tbody {
                     @for place in &started.listeners {
                         tr {
-                            td data-label="address" { code { (place.0) } }
+                            td data-label="address" { code { (place.address) } }
                             @match now_at(place) {
                                 Some(listener) => {
                                     td data-label="protocol" {
@@ -187,7 +186,7 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
                                     }
                                 },
                                 None => {
-                                    td data-label="protocol" { (if place.1 { "https" } else { "http" }) }
+                                    td data-label="protocol" { (if place.tls { "https" } else { "http" }) }
                                     td { span.bad { "removed from the file; unchanged until a restart" } }
                                 },
                             }

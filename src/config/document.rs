@@ -45,10 +45,11 @@ pub struct Document {
     pub(crate) server: Server,
     /// Limits on requests and client connections: sizes, timeouts and numbers.
     pub(crate) limits: Limits,
-    /// IP addresses and networks of proxies in front of corsgate. From these peers `X-Forwarded-*` and `Forwarded` are
-    /// trusted: the client's address, and scheme, host and port of its URL. Without this key no peer is trusted.
+    /// IP addresses and networks of proxies in front of corsgate, and `unix` for the peers of Unix-domain sockets. From
+    /// these peers `X-Forwarded-*` and `Forwarded` are trusted: the client's address, and scheme, host and port of its
+    /// URL. Without this key no peer is trusted.
     #[serde(deserialize_with = "given")]
-    #[schemars(with = "forms::Networks")]
+    #[schemars(with = "forms::TrustedPeers")]
     pub(crate) trusted_proxies: Option<List>,
     /// Request header fields with an underscore in their name. Many services cannot tell `X_Id` from `X-Id`.
     pub(crate) underscores_in_headers: UnderscoresInHeaders,
@@ -87,10 +88,15 @@ pub(crate) enum UnderscoresInHeaders {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]), transform = keys_without_tls)]
 pub(crate) struct Listener {
-    /// IP address and port, such as `0.0.0.0:9080`. `[::]:9080` accepts IPv4 connections too.
+    /// IP address and port, such as `0.0.0.0:9080`, or the path of a Unix-domain socket, such as
+    /// `unix:/run/corsgate/edge.sock`. `[::]:9080` accepts IPv4 connections too.
     #[serde(deserialize_with = "given")]
-    #[schemars(with = "forms::SocketAddress")]
+    #[schemars(with = "forms::ListenAddress")]
     pub(crate) address: Option<String>,
+    /// Permissions of the Unix-domain socket, in octal. A change needs a restart.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FileMode", extend("default" = "0660"))]
+    pub(crate) mode: Option<String>,
     /// TLS with clients: certificates, versions, HTTP/2 and client certificates. Without this key the listener speaks
     /// plain HTTP.
     #[serde(deserialize_with = "given")]

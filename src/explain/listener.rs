@@ -19,7 +19,7 @@ impl<'s> Reached<'s> {
     /// load balancers often map ports.
     pub(super) fn of(snapshot: &'s Snapshot, url: &Target) -> Self {
         let all = || snapshot.listeners().iter().map(|listener| &**listener);
-        let with_port = || all().filter(|listener| listener.address.port() == url.port());
+        let with_port = || all().filter(|listener| listener.address.port() == Some(url.port()));
         let plain = || all().filter(|listener| listener.tls.is_none());
         match url.scheme {
             Scheme::Http => {
@@ -68,7 +68,7 @@ impl<'s> Reached<'s> {
 /// or the port of the first TLS listener.
 pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
     let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
-    let mut ports = with_tls.map(|listener| listener.address.port());
+    let mut ports = with_tls.filter_map(|listener| listener.address.port());
     (Reached::of(snapshot, url).redirect().filter(|_| url.scheme == Scheme::Http))
         .or_else(|| ports.clone().find(|port| *port == 443))
         .or_else(|| ports.next())
@@ -80,7 +80,7 @@ pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
 pub(super) fn serves(snapshot: &Snapshot, from: &Target, to: &Target) -> bool {
     let (host, port) = split_port(&to.authority);
     let listed = || HostName::parse(&to.authority).is_some_and(|host| snapshot.lists_host(host.as_str()));
-    let has_listener = |port: u16| snapshot.listeners().iter().any(|listener| listener.address.port() == port);
+    let has_listener = |port: u16| snapshot.listeners().iter().any(|listener| listener.address.port() == Some(port));
     let is_known_port = port.is_none() || to.port() == from.port() || has_listener(to.port());
     is_known_port && (split_port(&from.authority).0.eq_ignore_ascii_case(host) || listed())
 }

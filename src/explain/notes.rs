@@ -240,7 +240,7 @@ fn note_on_port(snapshot: &Snapshot, question: &Question, asked: &PageRequest) -
         return None;
     }
     let port = split_port(&asked.url.authority).1?.parse::<u16>().ok()?;
-    let listeners = || snapshot.listeners().iter().filter(|listener| listener.address.port() == port);
+    let listeners = || snapshot.listeners().iter().filter(|listener| listener.address.port() == Some(port));
     let is_tls = asked.url.scheme == Scheme::Https;
     if listeners().any(|listener| listener.tls.is_some() == is_tls) {
         return None;

@@ -20,7 +20,9 @@ use crate::domain::{OwnOrigin, Scheme};
 use crate::read::Client;
 use crate::record::request_id::RequestId;
 use crate::snapshot::{Snapshot, UnderscoresInHeaders};
-use crate::trusted_proxies::{self, FieldKind, IgnoredField, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::trusted_proxies::{
+    self, FieldKind, IgnoredField, Peer, TrustedProxies, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+};
 
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -49,13 +51,12 @@ impl RemoteInfo {
     ) -> (Self, OwnOrigin<'a>, Option<IgnoredField>) {
         let headers = &session.req_header().headers;
         let client = Client::of(session);
-        let peer = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.address());
+        let peer = client.map_or(Peer::Hidden(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), |client| client.peer());
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
-        let is_identified = client.is_some_and(|client| client.is_identified());
-        let peer_trusted = is_identified && !trusted.is_empty() && trusted.contains(peer);
-        let client = if peer_trusted { trusted.client(peer, headers) } else { peer };
-        let remote = RemoteInfo { peer, client, peer_trusted, scheme };
+        let peer_trusted = !trusted.is_empty() && trusted.trusts(peer);
+        let client = if peer_trusted { trusted.client(peer, headers) } else { peer.address() };
+        let remote = RemoteInfo { peer: peer.address(), client, peer_trusted, scheme };
         let (own_origin, ignored) = remote.own_origin(authority, headers);
         (RemoteInfo { scheme: own_origin.scheme, ..remote }, own_origin, ignored)
     }

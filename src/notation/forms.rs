@@ -113,12 +113,31 @@ form!(
     with_title(list(&TEXT.into(), "[0-9A-Fa-f:.]+(/[0-9]+)?", None), "networks")
 );
 
+form!(
+    /// IP addresses and networks, such as `10.0.0.0/8`, and `unix`.
+    TrustedPeers,
+    with_title(list(&TEXT.into(), "[0-9A-Fa-f:.]+(/[0-9]+)?|unix", None), "networks or `unix`")
+);
+
 // === single values ===
 
 form!(
     /// IP address and port, such as `0.0.0.0:9080`, or `[::]:9080` for all addresses of IPv4 and IPv6.
     SocketAddress,
     with_title(text(r"([0-9.]+|\[[^\]]+\]):[0-9]+"), "IP address and port")
+);
+
+form!(
+    /// IP address and port, such as `0.0.0.0:9080`, or `unix:` and the absolute path of a socket of at most 107 bytes,
+    /// without spaces.
+    ListenAddress,
+    with_title(text(r"([0-9.]+|\[[^\]]+\]):[0-9]+|unix:/[^\x00-\x20\x7f]*[^\x00-\x20\x7f/]"), "address of a listener")
+);
+
+form!(
+    /// Permissions of a file in octal, with a leading zero: `"0660"`.
+    FileMode,
+    with_title(text("0[0-7]{3}"), "permissions")
 );
 
 form!(

@@ -703,6 +703,17 @@ impl ProblemKind {
                 };
                 error("address-twice", message, "remove one of the two")
             }
+            ModeWithoutUnix => error(
+                "mode-without-unix",
+                "only a Unix-domain socket has a mode",
+                "remove it, or write an address such as `unix:/run/corsgate/edge.sock`",
+            )
+            .removed(),
+            UnixNotTrusted => error(
+                "unix-not-trusted",
+                "`proxy_protocol` on a Unix-domain socket requires that its peers are trusted",
+                "add `unix` to `trusted_proxies`, or remove `proxy_protocol`",
+            ),
             AllWeightsZero => error(
                 "all-weights-zero",
                 "every node has weight 0, so no node can be chosen",

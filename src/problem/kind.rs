@@ -1,7 +1,6 @@
 //! The kinds of problems.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use super::path::{KeyPath, PathStep};
 use super::words::Known;
@@ -136,7 +135,9 @@ pub enum ProblemKind {
     NodeUrl { text: String, write: String, needs_tls: bool },
     BadSocketPath { text: String, why: Cow<'static, str>, write: Option<String> },
     NodeWithoutTls { address: String },
-    AddressTwice { address: SocketAddr, other: SocketAddr },
+    AddressTwice { address: String, other: String },
+    ModeWithoutUnix,
+    UnixNotTrusted,
     AllWeightsZero,
     AdminExposed { address: String },
     NeedsAnother { key: &'static str, other: &'static str },

@@ -8,6 +8,7 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::handover::is_waiting_at;
+use super::socket_files::SocketFiles;
 use crate::admin::Readiness;
 use crate::logging::quoted;
 
@@ -18,6 +19,8 @@ pub(super) struct Signals {
     pub(super) drain_delay: Duration,
     /// Path of the upgrade socket. Err: why there is none.
     pub(super) upgrade: Result<PathBuf, String>,
+    /// Removed before the process ends, unless another one takes over its sockets.
+    pub(super) socket_files: SocketFiles,
 }
 
 #[async_trait]
@@ -33,8 +36,15 @@ impl ShutdownSignalWatch for Signals {
         };
         loop {
             tokio::select! {
-                _ = terminate.recv() => return self.terminate(&mut terminate, &mut interrupt).await,
-                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                _ = terminate.recv() => {
+                    let signal = self.terminate(&mut terminate, &mut interrupt).await;
+                    self.socket_files.remove();
+                    return signal;
+                }
+                _ = interrupt.recv() => {
+                    self.socket_files.remove();
+                    return ShutdownSignal::FastShutdown;
+                }
                 _ = quit.recv() => {
                     // `/readyz` stays ready, because the new process answers at the same address.
                     if self.can_hand_over() {
@@ -98,6 +108,7 @@ mod tests {
             readiness: Readiness::default(),
             drain_delay: Duration::ZERO,
             upgrade: Err("the directory is not private".to_owned()),
+            socket_files: SocketFiles::of(&[]),
         };
         assert!(!signals.can_hand_over());
     }

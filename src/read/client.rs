@@ -18,16 +18,14 @@ use crate::decide::{self, Capacity, Framing, ServerName};
 use crate::record::listeners::Open;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{Certificate, Certificates};
-use crate::trusted_proxies;
+use crate::trusted_proxies::{self, Peer};
 
 /// A client's connection. All its requests share one value.
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: IpAddr,
+    peer: Peer,
     /// The address as `X-Forwarded-For` has it, formatted once for all requests.
     forwarded_for: HeaderValue,
-    /// False after a PROXY header without an address.
-    identified: bool,
     listener: Arc<Listener>,
     tls: Option<ClientTls>,
     pub(super) capacity: Capacity,
@@ -51,19 +49,11 @@ pub(crate) struct ClientTls {
 // === impl Client ===
 
 impl Client {
-    /// A connection before its TLS handshake. `address` must be canonical: IPv4, not IPv4-mapped IPv6.
-    pub(crate) fn new(
-        address: IpAddr,
-        identified: bool,
-        listener: Arc<Listener>,
-        capacity: Capacity,
-        counts: Open,
-    ) -> Self {
-        let forwarded_for = trusted_proxies::peer_address(address);
+    /// A connection before its TLS handshake.
+    pub(crate) fn new(peer: Peer, listener: Arc<Listener>, capacity: Capacity, counts: Open) -> Self {
         Client {
-            address,
-            forwarded_for,
-            identified,
+            peer,
+            forwarded_for: trusted_proxies::peer_address(peer.address()),
             listener,
             tls: None,
             capacity,
@@ -93,21 +83,19 @@ impl Client {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
-    /// Address of the client: the TCP peer, or the source address of the PROXY header.
+    /// The TCP peer, the client of the PROXY header, or the peer of a Unix-domain socket.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Address of the client, as far as the connection tells it.
     pub(crate) fn address(&self) -> IpAddr {
-        self.address
+        self.peer.address()
     }
 
     /// Value of `X-Forwarded-For` for requests that no proxy forwarded before.
     pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
-    }
-
-    /// Whether [`Client::address`] is known to be the sender of the requests. If not, forwarding headers are not
-    /// trusted even if the address is in `trusted_proxies`: a load balancer that sends a PROXY header without an
-    /// address hides who sends the request.
-    pub(crate) fn is_identified(&self) -> bool {
-        self.identified
     }
 
     /// The client's certificate as a value of `Client-Cert` (RFC 9440).

@@ -1,17 +1,17 @@
 //! Counters of client connections, for each listener.
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::codes::coded_enum;
 use crate::counter::{Counter, Running};
+use crate::snapshot::ListenAddress;
 
 /// Counters of all listeners of the process.
 #[derive(Debug)]
 pub(crate) struct Counts {
     /// Listeners that the process was started with, in the order of the configuration.
-    pub(crate) listeners: Vec<(SocketAddr, Arc<ListenerCounts>)>,
+    pub(crate) listeners: Vec<(ListenAddress, Arc<ListenerCounts>)>,
     /// Connections that belong to no listener.
     pub(crate) unknown: Counter,
     /// Limit of open connections if the configuration has none.
@@ -69,14 +69,14 @@ pub(crate) struct Open(Arc<ListenerCounts>);
 // === impl Counts, ListenerCounts ===
 
 impl Counts {
-    pub(crate) fn new(listeners: impl Iterator<Item = SocketAddr>, default_limit: Option<usize>) -> Self {
+    pub(crate) fn new(listeners: impl Iterator<Item = ListenAddress>, default_limit: Option<usize>) -> Self {
         let listeners = listeners.map(|address| (address, Arc::default())).collect();
         Counts { listeners, unknown: Counter::default(), default_limit }
     }
 
     /// Counters of a listener, by the address that it was started with.
-    pub(crate) fn of(&self, listener: SocketAddr) -> Option<&Arc<ListenerCounts>> {
-        self.listeners.iter().find(|(address, _)| *address == listener).map(|(_, counts)| counts)
+    pub(crate) fn of(&self, listener: &ListenAddress) -> Option<&Arc<ListenerCounts>> {
+        self.listeners.iter().find(|(address, _)| address == listener).map(|(_, counts)| counts)
     }
 }
 

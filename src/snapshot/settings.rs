@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,28 @@ use crate::behavior::clients::Clients;
 pub(crate) use crate::config::{LogFormat, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
 
+/// Where a listener accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix-domain socket with this path, which is absolute.
+    Unix(Arc<str>),
+}
+
+/// The local address of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LocalAddress<'a> {
+    Ip(SocketAddr),
+    /// Path of the socket on which it was accepted.
+    Unix(&'a Path),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: ListenAddress,
+    /// Permissions of the file, if the address is a Unix-domain socket.
+    pub(crate) mode: u32,
     /// None: plain HTTP.
     pub(crate) tls: Option<ListenerTls>,
     /// Whether clients without TLS may use HTTP/2.
@@ -28,16 +48,53 @@ pub(crate) struct Listener {
     pub(crate) clients: Option<Clients>,
 }
 
-impl Listener {
-    /// Whether a connection to a local address belongs to this listener. A listener on an unspecified address accepts
-    /// many.
-    pub(crate) fn serves(&self, local: SocketAddr) -> bool {
-        let here = match self.address.ip() {
+impl ListenAddress {
+    /// The TCP port.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            ListenAddress::Ip(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        }
+    }
+
+    /// Whether connections to many local addresses are accepted, as on `0.0.0.0`.
+    pub(crate) fn is_unspecified(&self) -> bool {
+        matches!(self, ListenAddress::Ip(address) if address.ip().is_unspecified())
+    }
+
+    /// Whether a connection to a local address is accepted here.
+    pub(crate) fn serves(&self, local: LocalAddress<'_>) -> bool {
+        let (own, local) = match (self, local) {
+            (ListenAddress::Ip(own), LocalAddress::Ip(local)) => (own, local),
+            (ListenAddress::Unix(own), LocalAddress::Unix(local)) => return Path::new(&**own) == local,
+            _ => return false,
+        };
+        let here = match own.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
             IpAddr::V6(ip) if ip.is_unspecified() => true,
             ip => ip.to_canonical() == local.ip().to_canonical(),
         };
-        here && self.address.port() == local.port()
+        here && own.port() == local.port()
+    }
+
+    /// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the
+    /// other. Whether `[::]` includes IPv4 depends on the system.
+    pub(crate) fn overlaps(&self, other: &ListenAddress) -> bool {
+        let (one, other) = match (self, other) {
+            (ListenAddress::Ip(one), ListenAddress::Ip(other)) => (one, other),
+            (one, other) => return one == other,
+        };
+        let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+        one.port() == other.port() && (one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4())
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Ip(address) => write!(f, "{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{path}"),
+        }
     }
 }
 

@@ -36,11 +36,9 @@ pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint
 /// `Host` for `upstream_host: node`: the address of the node in the configuration, without the default port of its scheme.
 pub(crate) fn node_host(upstream: &RunningUpstream, endpoint: &Endpoint) -> Option<HeaderValue> {
     let spec = upstream.settings();
-    let node = &spec.nodes[endpoint.node()];
-    let default = if spec.tls.is_some() { 443 } else { 80 };
-    let host = if node.host.contains(':') { format!("[{}]", node.host) } else { node.host.to_string() };
-    let host = if node.port == default { host } else { format!("{host}:{}", node.port) };
-    HeaderValue::try_from(host).ok()
+    let authority = spec.nodes[endpoint.node()].address.authority();
+    let default = if spec.tls.is_some() { ":443" } else { ":80" };
+    HeaderValue::from_str(authority.strip_suffix(default).unwrap_or(&authority)).ok()
 }
 
 /// TLS settings that all endpoints of an upstream share, in Pingora's types.

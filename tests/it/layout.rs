@@ -59,7 +59,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
     ),
     // The request path, on the wire.
     ("read", &["behavior", "decide", "record", "snapshot", "tls", "trusted_proxies"]),
-    ("accept", &["decide", "domain", "live", "logging", "per_thread", "read", "record", "snapshot"]),
+    ("accept", &["decide", "domain", "live", "logging", "per_thread", "read", "record", "snapshot", "trusted_proxies"]),
     (
         "forward",
         &[
@@ -86,7 +86,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "snapshot", "terminal",
         ],
     ),
-    ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "source"]),
+    ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "snapshot", "source"]),
     ("demo", &["live", "process", "source"]),
     (
         "cli",
@@ -207,8 +207,8 @@ fn only_rooms_on_the_wire_name_pingora() {
 
 #[test]
 fn only_sources_read_files() {
-    // The socket file of an upgrade, the file of the access log and the system's memory are not configuration.
-    let others = ["source", "process/handover", "process/memory", "record/access_log/target"];
+    // Socket files, the file of the access log and the system's memory are not configuration.
+    let others = ["source", "process/handover", "process/memory", "process/socket_files", "record/access_log/target"];
     for file in sources().iter().filter(|file| !others.iter().any(|other| is_of(file, other))) {
         assert!(!code(file).contains("std::fs"), "{} reads files", file.display());
     }

@@ -37,6 +37,7 @@ mod shared_lines;
 mod support;
 mod tls;
 mod unix_nodes;
+mod unix_listeners;
 mod upgrade;
 mod upstream_failures;
 mod upstream_tls;

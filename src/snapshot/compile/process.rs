@@ -10,13 +10,20 @@ use crate::domain::Networks;
 use crate::notation::{self, Toggle};
 use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
-    AccessLog, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupSettings, TlsVersion,
-    UnderscoresInHeaders,
+    AccessLog, ClientCertificates, Limits, ListenAddress, Listener, ListenerTls, LogTarget, StartupListener,
+    StartupSettings, TlsVersion, UnderscoresInHeaders,
 };
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
-use crate::trusted_proxies::{FieldKind, TrustedProxies};
+use crate::trusted_proxies::{self, FieldKind, Peer, TrustedProxies};
 
 const ADDRESS: &str = "127.0.0.1:9080";
+const UNIX_ADDRESS: &str = "unix:/run/corsgate/edge.sock";
+
+/// Longest path of a Unix-domain socket: the kernel allows 108 bytes, with a terminating zero.
+const SOCKET_PATH: u64 = 107;
+
+/// Default of `mode`: the owner and the group of the socket may connect.
+const SOCKET_MODE: u32 = 0o660;
 
 /// A certificate that expires in fewer days than this gets a warning.
 const EXPIRES_SOON_DAYS: i64 = 14;
@@ -28,14 +35,27 @@ impl Compiler<'_> {
         let at = root.key("server");
         self.in_range(*threads as u64, 0..=1024, "`0` for one thread per core", &at.key("threads"));
         if let Some(socket) = upgrade_socket {
-            // The kernel allows 108 bytes for the path of a Unix socket, with a terminating zero.
             let at = at.key("upgrade_socket");
             match socket.is_empty() {
                 true => self.problems.add(&at, ProblemKind::EmptyPath { most: 107 }),
-                false => self.in_range(socket.len() as u64, 1..=107, "a path of 1 to 107 bytes", &at),
+                false => self.in_range(socket.len() as u64, 1..=SOCKET_PATH, "a path of 1 to 107 bytes", &at),
             }
         }
-        let listeners: Vec<_> = listeners.iter().map(|listener| (listener.address, listener.tls.is_some())).collect();
+        let listeners: Vec<_> = listeners
+            .iter()
+            .map(|listener| StartupListener {
+                address: listener.address.clone(),
+                mode: listener.mode,
+                tls: listener.tls.is_some(),
+            })
+            .collect();
+        let overlapping = |address: &ListenAddress| {
+            let found = listeners.iter().find(|listener| listener.address.overlaps(address))?;
+            Some(ProblemKind::AddressTwice { address: address.to_string(), other: found.address.to_string() })
+        };
+        if let Some(kind) = upgrade_socket.as_deref().and_then(|path| overlapping(&ListenAddress::Unix(path.into()))) {
+            self.problems.add(&at.key("upgrade_socket"), kind);
+        }
         let at = root.key("admin");
         let admin = match &self.document.admin {
             None => None,
@@ -46,8 +66,8 @@ impl Compiler<'_> {
                 if !address.ip().is_loopback() {
                     self.problems.add(&at, ProblemKind::AdminExposed { address: address.to_string() });
                 }
-                if let Some((other, _)) = listeners.iter().find(|(listener, _)| overlap(*listener, address)) {
-                    self.problems.add(&at, ProblemKind::AddressTwice { address, other: *other });
+                if let Some(kind) = overlapping(&ListenAddress::Ip(address)) {
+                    self.problems.add(&at, kind);
                 }
                 Some(address)
             }
@@ -63,20 +83,24 @@ impl Compiler<'_> {
     }
 
     pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
-        let parse = |text: &str| {
-            Networks::parse_entry(text).ok_or_else(|| ProblemKind::BadAddress {
+        // None stands for `unix`.
+        let parse = |text: &str| match Networks::parse_entry(text) {
+            None if text == trusted_proxies::UNIX => Ok(None),
+            None => Err(ProblemKind::BadAddress {
                 text: text.to_owned(),
-                what: "an IP address or a network",
+                what: "an IP address, a network or `unix`",
                 example: "10.0.0.0/8",
-            })
+            }),
+            network => Ok(network),
         };
-        let networks = self.parsed(self.document.trusted_proxies.as_ref(), false, at, parse);
-        for (i, network) in &networks {
-            if network.prefix_len() == 0 {
+        let entries = self.parsed(self.document.trusted_proxies.as_ref(), false, at, parse);
+        for (i, network) in &entries {
+            if let Some(network) = network.filter(|network| network.prefix_len() == 0) {
                 self.problems.add(&at.index(*i), ProblemKind::TrustsEveryone { text: network.to_string() });
             }
         }
-        networks.into_iter().map(|(_, network)| network).collect()
+        let unix = entries.iter().any(|(_, network)| network.is_none());
+        TrustedProxies::new(entries.into_iter().filter_map(|(_, network)| network).collect(), unix)
     }
 
     /// Warns about the name of a request header field that the gateway removes, so that neither it nor the upstream can
@@ -128,17 +152,27 @@ impl Compiler<'_> {
             }
             let clients = listener.clients.as_ref();
             let clients = clients.map(|clients| Clients::compile(clients, &at.key("clients"), self.problems));
-            let at = at.key("address");
-            let Some(address) = listener.address.as_deref() else {
-                self.problems.add(&at, ProblemKind::Missing { example: "address: 127.0.0.1:9080" });
-                continue;
+            let at_address = at.key("address");
+            let address = match listener.address.as_deref() {
+                None => {
+                    self.problems.add(&at_address, ProblemKind::Missing { example: "address: 127.0.0.1:9080" });
+                    None
+                }
+                Some(address) => self.listen_address(address, &at_address),
             };
-            let Some(address) = self.address(address, ADDRESS, &at) else { continue };
-            if let Some(other) = compiled.iter().find(|other| overlap(other.address, address)) {
-                self.problems.add(&at, ProblemKind::AddressTwice { address, other: other.address });
+            let mode = self.socket_mode(listener.mode.as_deref(), address.as_ref(), &at.key("mode"));
+            let Some(address) = address else { continue };
+            if let Some(other) = compiled.iter().find(|other| other.address.overlaps(&address)) {
+                let (address, other) = (address.to_string(), other.address.to_string());
+                self.problems.add(&at_address, ProblemKind::AddressTwice { address, other });
+            }
+            let is_unix = matches!(address, ListenAddress::Unix(_));
+            if is_unix && listener.proxy_protocol && !trusted.is_empty() && !trusted.trusts(Peer::Unix) {
+                self.problems.add(&at.key("proxy_protocol"), ProblemKind::UnixNotTrusted);
             }
             compiled.push(Arc::new(Listener {
                 address,
+                mode,
                 tls: tls.flatten(),
                 http2: listener.http2 == Some(true),
                 redirect,
@@ -255,6 +289,46 @@ impl Compiler<'_> {
         result.map_err(|kind| self.problems.add(at, kind)).ok()
     }
 
+    fn listen_address(&mut self, text: &str, at: &At<'_>) -> Option<ListenAddress> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            let example = if text.contains('/') { UNIX_ADDRESS } else { ADDRESS };
+            return match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => Some(ListenAddress::Ip(address)),
+                _ => {
+                    let what = "an IP address with a port, or `unix:` with a path";
+                    self.problems.add(at, ProblemKind::BadAddress { text: text.into(), what, example });
+                    None
+                }
+            };
+        };
+        // The new process of an upgrade gets the addresses in one text, with spaces between them.
+        let has_space = path.contains(|c: char| c.is_whitespace() || c.is_control());
+        if !path.starts_with('/') || path.ends_with('/') || has_space {
+            let what = "`unix:` with the absolute path of a file, without spaces";
+            self.problems.add(at, ProblemKind::BadAddress { text: text.into(), what, example: UNIX_ADDRESS });
+            return None;
+        }
+        self.in_range(path.len() as u64, 1..=SOCKET_PATH, "a path of 1 to 107 bytes", at);
+        Some(ListenAddress::Unix(path.into()))
+    }
+
+    fn socket_mode(&mut self, text: Option<&str>, address: Option<&ListenAddress>, at: &At<'_>) -> u32 {
+        let Some(text) = text else { return SOCKET_MODE };
+        if let Some(ListenAddress::Ip(_)) = address {
+            self.problems.add(at, ProblemKind::ModeWithoutUnix);
+        }
+        // With the leading zero, so that a decimal number of YAML is no mode.
+        let mode = Some(text).filter(|text| text.len() == 4 && text.starts_with('0'));
+        match mode.and_then(|text| u32::from_str_radix(text, 8).ok()) {
+            Some(mode) => mode,
+            None => {
+                let (range, write) = ("0000 to 0777, in octal".to_owned(), "`mode: \"0660\"`".to_owned());
+                self.problems.add(at, ProblemKind::OutOfRange { value: format!("`{text}`"), range, write });
+                SOCKET_MODE
+            }
+        }
+    }
+
     fn address(&mut self, text: &str, example: &'static str, at: &At<'_>) -> Option<SocketAddr> {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 => Some(address),
@@ -360,11 +434,4 @@ impl Compiler<'_> {
             self.problems.add(at, ProblemKind::OutOfRange { value: value.to_string(), range, write: write.into() });
         }
     }
-}
-
-/// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the other.
-/// Whether `[::]` includes IPv4 depends on the system.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4())
 }

@@ -8,6 +8,8 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::tls_client::{TlsClient, TlsStream};
@@ -57,6 +59,7 @@ pub struct Connection {
 /// The transport of a connection.
 enum Stream {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream>),
 }
 
@@ -68,6 +71,14 @@ impl Connection {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { stream: BufReader::new(Stream::Plain(stream)) })
+    }
+
+    /// Connects to a Unix-domain socket.
+    pub fn open_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream: BufReader::new(Stream::Unix(stream)) })
     }
 
     /// Connects to `addr` with a TLS handshake.
@@ -96,7 +107,7 @@ impl Connection {
     fn tls(&self) -> &TlsStream {
         match self.stream.get_ref() {
             Stream::Tls(stream) => stream,
-            Stream::Plain(_) => panic!("a plain connection"),
+            Stream::Plain(_) | Stream::Unix(_) => panic!("a plain connection"),
         }
     }
 
@@ -128,9 +139,9 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// If the connection has TLS.
+    /// If the connection is not TCP, or has TLS.
     pub fn close_sending(&self) -> io::Result<()> {
-        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection with TLS") };
+        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("no plain TCP") };
         stream.shutdown(Shutdown::Write)
     }
 
@@ -138,9 +149,9 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// If the connection has TLS.
+    /// If the connection is not TCP, or has TLS.
     pub fn is_readable(&self) -> bool {
-        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection with TLS") };
+        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("no plain TCP") };
         stream.set_nonblocking(true).expect("a socket");
         let peeked = stream.peek(&mut [0]);
         stream.set_nonblocking(false).expect("a socket");
@@ -212,6 +223,7 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
             Self::Tls(stream) => stream.read(buffer),
         }
     }
@@ -221,6 +233,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
             Self::Tls(stream) => stream.write(bytes),
         }
     }
@@ -228,6 +241,7 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
             Self::Tls(stream) => stream.flush(),
         }
     }

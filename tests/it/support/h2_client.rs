@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -122,6 +123,11 @@ impl H2Client {
             stream.write_all(first).await?;
             Self::over(stream, "http", None).await
         })
+    }
+
+    /// Connects to a Unix-domain socket, with prior knowledge.
+    pub fn open_unix(path: &Path) -> io::Result<Self> {
+        within(async { Self::over(UnixStream::connect(path).await?, "http", None).await })
     }
 
     async fn over(

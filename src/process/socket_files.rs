@@ -1,0 +1,192 @@
+//! The files of Unix-domain sockets on which the process listens.
+//!
+//! A socket that nobody listens on stays in its directory after a crash. Pingora removes whatever file has the path
+//! before it listens, also a file that is no socket, and also the socket of another process, whose clients would then
+//! come here. So the path is checked first. At the end of the process, Pingora leaves the file.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use pingora::listeners::ListenerConfig;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::Sockets;
+use crate::logging::quoted;
+use crate::snapshot::{ListenAddress, Listener, StartupListener};
+
+/// Why a path cannot be listened on.
+#[derive(Debug)]
+pub(crate) enum SocketFault {
+    /// There is a file that is no socket.
+    OtherFile,
+    /// A process listens there.
+    InUse,
+    /// Whether a process listens there is not known.
+    Unknown(io::Error),
+    /// The socket cannot be created.
+    Create(io::Error),
+}
+
+/// The files that this process removes when it ends.
+#[derive(Debug)]
+pub(super) struct SocketFiles(Vec<PathBuf>);
+
+/// Adds the permissions of the file, if the listener has one.
+pub(super) fn with_mode(config: ListenerConfig, listener: &Listener) -> ListenerConfig {
+    match listener.address {
+        ListenAddress::Ip(_) => config,
+        ListenAddress::Unix(_) => config.permissions(Permissions::from_mode(listener.mode)),
+    }
+}
+
+/// Checks that Pingora may replace the file at `path`, and can create the socket.
+pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
+    let exists = match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => true,
+        Ok(_) => return Err(SocketFault::OtherFile),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(SocketFault::Create(error)),
+    };
+    // The running process listens there, and hands its socket over.
+    if sockets == Sockets::Inherited {
+        return Ok(());
+    }
+    if exists {
+        check_abandoned(path)?;
+        fs::remove_file(path).map_err(SocketFault::Create)?;
+    }
+    // Tells what is wrong with the directory. Clients cannot connect, as the socket is gone before it has accepted.
+    UnixListener::bind(path).and_then(|_| fs::remove_file(path)).map_err(SocketFault::Create)
+}
+
+/// Checks that no process listens on a socket.
+fn check_abandoned(path: &Path) -> Result<(), SocketFault> {
+    let unknown = |error: Errno| SocketFault::Unknown(error.into());
+    let address = SocketAddrUnix::new(path).map_err(unknown)?;
+    // Without waiting for a process whose queue is full.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(unknown)?;
+    match connect(&socket, &address) {
+        Err(Errno::CONNREFUSED) => Ok(()),
+        // A queue that is full, or a socket of datagrams.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(SocketFault::InUse),
+        Err(error) => Err(unknown(error)),
+    }
+}
+
+// === impl SocketFiles ===
+
+impl SocketFiles {
+    pub(super) fn of(listeners: &[StartupListener]) -> Self {
+        let path = |listener: &StartupListener| match &listener.address {
+            ListenAddress::Ip(_) => None,
+            ListenAddress::Unix(path) => Some(PathBuf::from(&**path)),
+        };
+        SocketFiles(listeners.iter().filter_map(path).collect())
+    }
+
+    /// Removes the files. Called while the process still listens: no other process has replaced them yet, and one that
+    /// starts from now on makes its own.
+    pub(super) fn remove(&self) {
+        for path in &self.0 {
+            // An operator may have removed the socket, and put another file there.
+            let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            if is_socket && let Err(error) = fs::remove_file(path) {
+                log::warn!("socket not removed path={} error={}", quoted(path.display()), quoted(error));
+            }
+        }
+    }
+}
+
+// === impl SocketFault ===
+
+impl fmt::Display for SocketFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketFault::OtherFile => {
+                write!(f, "a file that is no socket has this path; remove the file, or write another path")
+            }
+            SocketFault::InUse => {
+                write!(f, "another process listens there; stop it, or write another path")
+            }
+            SocketFault::Unknown(error) => {
+                write!(f, "another process may listen there ({error}); remove the socket, or write another path")
+            }
+            SocketFault::Create(error) if error.kind() == ErrorKind::NotFound => {
+                write!(f, "{error}; create the directory")
+            }
+            SocketFault::Create(error) => {
+                write!(f, "{error}; write a path in a directory that this user can write to")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let fault = |name: &str, sockets| check(&at(name), sockets).err().map(|fault| fault.to_string());
+        assert_eq!(fault("new.sock", Sockets::Own), None);
+        assert!(!at("new.sock").exists(), "the check leaves nothing");
+
+        drop(UnixListener::bind(at("stale.sock")).unwrap());
+        assert_eq!(fault("stale.sock", Sockets::Own), None);
+
+        let live = UnixListener::bind(at("live.sock")).unwrap();
+        assert!(fault("live.sock", Sockets::Own).unwrap().contains("another process listens there"));
+        assert_eq!(fault("live.sock", Sockets::Inherited), None);
+        drop(live.accept().unwrap());
+        assert!(at("live.sock").exists());
+
+        let _datagrams = UnixDatagram::bind(at("log.sock")).unwrap();
+        assert!(fault("log.sock", Sockets::Own).unwrap().contains("another process listens there"));
+
+        fs::write(at("file"), "data").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("live.sock"), at("link.sock")).unwrap();
+        for other in ["file", "folder", "link", "link.sock"] {
+            for sockets in [Sockets::Own, Sockets::Inherited] {
+                assert!(fault(other, sockets).unwrap().contains("is no socket"), "{other}");
+            }
+            assert!(fs::symlink_metadata(at(other)).is_ok());
+        }
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "data");
+        let missing = fault("missing/edge.sock", Sockets::Own).unwrap();
+        assert!(missing.ends_with("create the directory"), "{missing}");
+    }
+
+    /// The queue of a process that accepts nothing is full after its backlog.
+    #[test]
+    fn a_full_queue_does_not_block_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy.sock");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(matches!(check(&path, Sockets::Own), Err(SocketFault::InUse)));
+    }
+
+    #[test]
+    fn at_the_end_only_sockets_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["edge.sock", "file", "missing.sock"].map(|name| folder.path().join(name));
+        let _listener = UnixListener::bind(&paths[0]).unwrap();
+        fs::write(&paths[1], "data").unwrap();
+        SocketFiles(paths.to_vec()).remove();
+        assert_eq!(paths.map(|path| path.exists()), [false, true, false]);
+    }
+}
