@@ -13,8 +13,8 @@ use std::time::Duration;
 
 pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
-pub use self::settings::{Address, ListenAddress};
 pub(crate) use self::settings::*;
+pub use self::settings::{Address, ListenAddress};
 
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
