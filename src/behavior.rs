@@ -8,6 +8,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod clients;
+pub(crate) mod compression;
 pub(crate) mod headers;
 pub(crate) mod rewrite;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use self::clients::Clients;
+use self::compression::Compression;
 use self::headers::HeaderEdits;
 use self::rewrite::{Rewrite, UpstreamHost};
 use crate::domain::OwnOrigin;
@@ -34,6 +36,8 @@ pub(crate) struct Behaviors {
     pub(crate) request_headers: Option<Arc<HeaderEdits>>,
     /// Edits of each response header.
     pub(crate) response_headers: Option<Arc<HeaderEdits>>,
+    /// Compression of responses of the upstream.
+    pub(crate) compression: Option<Arc<Compression>>,
 }
 
 /// Facts of a request that header values may contain.
@@ -58,12 +62,13 @@ pub(crate) enum ResponseSource {
 impl Behaviors {
     /// Whether the route does nothing besides routing and CORS.
     pub(crate) fn is_empty(&self) -> bool {
-        let Behaviors { clients, rewrite, upstream_host, request_headers, response_headers } = self;
+        let Behaviors { clients, rewrite, upstream_host, request_headers, response_headers, compression } = self;
         clients.is_none()
             && rewrite.is_none()
             && upstream_host.is_none()
             && request_headers.is_none()
             && response_headers.is_none()
+            && compression.is_none()
     }
 
     /// Edits a response header. The CORS edits come after it.

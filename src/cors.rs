@@ -43,6 +43,7 @@ use std::sync::Arc;
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+pub(crate) use self::edits::vary_on_accept_encoding;
 pub use self::edits::{Edits, Field, Vary};
 pub(crate) use self::names::MAX_NAMES;
 pub(crate) use self::names::MAX_NAMES_BYTES;

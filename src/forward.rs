@@ -9,6 +9,7 @@
 //! or `error_while_proxy` it starts the next attempt, or calls `fail_to_proxy`.
 
 mod attempts;
+mod compress;
 mod early_response;
 mod hooks;
 mod ignored_fields;
@@ -33,6 +34,7 @@ use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use self::attempts::Attempts;
+use self::compress::BodyEncoder;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
     Facts, RemoteInfo, authority, change_request, count_max_forwards, has_length_without_body, join_cookies,
@@ -46,6 +48,7 @@ use self::response::{
 };
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
+use crate::behavior::compression::Compression;
 use crate::behavior::{Behaviors, ResponseSource};
 use crate::cors::{Edits, Reason};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
@@ -77,6 +80,8 @@ pub(crate) struct Ctx {
     body: RequestBody,
     /// Interim responses so far.
     interim_responses: u8,
+    /// None: the response body is sent as it is. Boxed, because most responses have none.
+    encoder: Option<Box<BodyEncoder>>,
     timing: RequestTiming,
     recorder: Local<Recorder>,
 }
@@ -111,6 +116,7 @@ impl Gateway {
             attempts: Attempts::default(),
             body: RequestBody::default(),
             interim_responses: 0,
+            encoder: None,
             timing: RequestTiming::default(),
             recorder: self.recorder.local(),
         }
@@ -312,6 +318,9 @@ impl Ctx {
                 Ok(())
             });
         }
+        let compression = self.request.as_ref().and_then(DecidedRequest::compression);
+        // An encoded body ends without trailers. The next lines remove the field.
+        let compression = compression.filter(|_| !response.headers.contains_key(header::TRAILER));
         change_response(response, |response| {
             remove_hop_by_hop(response);
             normalize_framing(response)?;
@@ -325,6 +334,10 @@ impl Ctx {
             }
             if let Some(request) = &self.request {
                 request.edit(&mut response.headers, session.req_header(), ResponseSource::Upstream);
+            }
+            // After the edits, which can change the type.
+            if let Some(compression) = compression {
+                self.encoder = BodyEncoder::prepare(compression, session.req_header(), response)?;
             }
             Ok(())
         })?;
@@ -341,6 +354,26 @@ impl Ctx {
             request.config.reduce();
         }
         Ok(())
+    }
+
+    /// A piece of the response body, on its way to the client.
+    fn on_response_body(&mut self, body: &mut Option<Bytes>, end_of_stream: bool) -> Result<()> {
+        match &mut self.encoder {
+            None => Ok(()),
+            Some(encoder) => encoder.encode(body, end_of_stream),
+        }
+    }
+
+    /// The upstream ends its response with trailers. An error here ends the request; in the next hook it does not.
+    fn on_upstream_trailers(&mut self) -> Result<()> {
+        match &mut self.encoder {
+            None => Ok(()),
+            Some(encoder) => encoder.end_before_trailers(),
+        }
+    }
+
+    fn instead_of_trailers(&mut self) -> Option<Bytes> {
+        self.encoder.as_mut()?.instead_of_trailers()
     }
 
     /// Responds to a request that has failed, if the client can still get a response.
@@ -398,6 +431,10 @@ impl DecidedRequest {
     /// None if the route has none, or if its response has begun.
     fn behaviors(&self) -> Option<&Behaviors> {
         self.config.route()?.behaviors.as_deref()
+    }
+
+    fn compression(&self) -> Option<&Compression> {
+        self.behaviors()?.compression.as_deref()
     }
 
     /// Edits the header of a response to this request.

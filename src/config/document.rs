@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Cors;
 use crate::behavior::answer::{RedirectSettings, RespondSettings};
 use crate::behavior::clients::ClientSettings;
+use crate::behavior::compression::CompressionSettings;
 use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
 use crate::behavior::rewrite::PathSettings;
 use crate::cors::Settings;
@@ -509,6 +510,11 @@ pub(crate) struct Service {
     /// Edits of every response header, also of the gateway's own replies. Those of a route come after them.
     #[serde(deserialize_with = "given")]
     pub(crate) response_headers: Option<ResponseHeaderSettings>,
+    /// Compression of the responses of the upstream, for clients that accept it. `true` uses the defaults of the keys.
+    /// Without this key nothing is compressed.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = false))]
+    pub(crate) compression: Option<Toggle<CompressionSettings>>,
     /// Routes of the service. Without this key the service has one route for every path.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
@@ -568,6 +574,10 @@ pub(crate) struct Route {
     /// Edits of every response header, also of the gateway's own replies. They come after those of the service.
     #[serde(deserialize_with = "given")]
     pub(crate) response_headers: Option<ResponseHeaderSettings>,
+    /// Compression of the responses of the upstream, for clients that accept it. `true` uses the defaults of the keys,
+    /// `false` compresses nothing. Without this key that of the service applies.
+    #[serde(deserialize_with = "given")]
+    pub(crate) compression: Option<Toggle<CompressionSettings>>,
 }
 
 /// The keys of behaviors, which a service and a route have in common.
@@ -580,6 +590,7 @@ pub(crate) struct BehaviorKeys<'d> {
     pub(crate) upstream_host: Option<&'d str>,
     pub(crate) request_headers: Option<&'d RequestHeaderSettings>,
     pub(crate) response_headers: Option<&'d ResponseHeaderSettings>,
+    pub(crate) compression: Option<&'d Toggle<CompressionSettings>>,
 }
 
 /// The keys of which a service or a route has one: where its requests end.
@@ -602,6 +613,7 @@ macro_rules! common_keys {
                     upstream_host: self.upstream_host.as_deref(),
                     request_headers: self.request_headers.as_ref(),
                     response_headers: self.response_headers.as_ref(),
+                    compression: self.compression.as_ref(),
                 }
             }
 

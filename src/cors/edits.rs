@@ -69,6 +69,11 @@ struct DebugReason {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Values([Option<HeaderValue>; Field::ALL.len()]);
 
+/// Adds `Accept-Encoding` to the `Vary` of a response that compression makes depend on it. It comes after the edits.
+pub(crate) fn vary_on_accept_encoding(headers: &mut HeaderMap) {
+    Vary::ACCEPT_ENCODING.merge_into(headers);
+}
+
 // === impl Edits ===
 
 impl Edits {
@@ -89,11 +94,6 @@ impl Edits {
             self.values.set(Field::MaxAge, HeaderValue::from_static("0"));
         }
         self.vary = self.vary.with_if(true, Vary::REQUEST_METHOD);
-    }
-
-    /// The response depends on `Accept-Encoding` too. The policy knows nothing of it.
-    pub(crate) fn vary_on_accept_encoding(&mut self) {
-        self.vary = self.vary.with_if(true, Vary::ACCEPT_ENCODING);
     }
 
     /// Replaces the list of allowed methods. None removes it.
@@ -412,10 +412,11 @@ mod tests {
     #[test]
     fn accept_encoding_is_merged_into_vary_as_the_names_of_a_policy_are() {
         #[rustfmt::skip]
-        let cases: [(&[&str], Vary, &str); 8] = [
+        let cases: [(&[&str], Vary, &str); 9] = [
             (&[],                                     Vary::default(), "Accept-Encoding"),
             (&[],                                     Vary::ORIGIN,    "Origin, Accept-Encoding"),
             (&["Accept-Encoding"],                    Vary::default(), "Accept-Encoding"),
+            (&["accept-encoding"],                    Vary::default(), "Accept-Encoding"),
             (&["accept-encoding"],                    Vary::ORIGIN,    "Accept-Encoding, Origin"),
             (&["Cookie"],                             Vary::ORIGIN,    "Cookie, Origin, Accept-Encoding"),
             (&["Cookie, ACCEPT-ENCODING", "Cookie"],  Vary::ORIGIN,    "Cookie, ACCEPT-ENCODING, Origin"),
@@ -425,9 +426,8 @@ mod tests {
         for (fields, of_policy, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.extend(fields.iter().map(|field| (header::VARY, HeaderValue::from_static(field))));
-            let mut edits = Edits::new(Removal::Nothing, Values::default(), of_policy);
-            edits.vary_on_accept_encoding();
-            edits.apply(&mut headers);
+            Edits::new(Removal::Nothing, Values::default(), of_policy).apply(&mut headers);
+            vary_on_accept_encoding(&mut headers);
             let merged: Vec<&HeaderValue> = headers.get_all(header::VARY).iter().collect();
             assert_eq!(merged, [expected], "{fields:?}");
         }

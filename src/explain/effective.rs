@@ -314,7 +314,8 @@ fn flatten(key: String, value: &Value, at: &KeyPath, source: &Source<'_>, all: &
 /// The keys with a value, as they are written, without their defaults.
 fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
     // A pattern without `..`, so that a new key does not compile until it is listed here.
-    let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = keys;
+    let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
+        keys;
     let keys = [
         ("clients", clients.map(json_of)),
         ("strip_prefix", strip_prefix.map(json_of)),
@@ -322,6 +323,7 @@ fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
         ("upstream_host", upstream_host.map(json_of)),
         ("request_headers", request_headers.map(json_of)),
         ("response_headers", response_headers.map(json_of)),
+        ("compression", compression.map(json_of)),
     ];
     keys.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }

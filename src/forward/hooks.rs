@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -135,10 +136,40 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.on_upstream_trailers()
+    }
+
     hook! { fn response_filter<'b, 'c, 'd>(
         self, session: &'b mut Session, response: &'c mut ResponseHeader, ctx: &'d mut Ctx
     ) -> Result<()> {
         done(ctx.on_response(session, response))
+    } }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        ctx.on_response_body(body, end_of_stream)?;
+        Ok(None)
+    }
+
+    // What it returns is sent in place of the trailers. Pingora ignores an error here.
+    hook! { fn response_trailer_filter<'b, 'c, 'd>(
+        self, _: &'b mut Session, _: &'c mut HeaderMap, ctx: &'d mut Ctx
+    ) -> Result<Option<Bytes>> {
+        match ctx.instead_of_trailers() {
+            None => Box::pin(poll_fn(|_| Poll::Ready(Ok(None)))),
+            some => Box::pin(ready(Ok(some))),
+        }
     } }
 
     hook! { fn fail_to_proxy<'b, 'c, 'd>(self, session: &'b mut Session, e: &'c Error, ctx: &'d mut Ctx) -> FailToProxy {

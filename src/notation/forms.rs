@@ -78,6 +78,12 @@ form!(
 );
 
 form!(
+    /// Media types: `text/html`, `text/*` for all of a kind, `application/*+json` for all with a suffix.
+    MediaTypes,
+    with_title(list(&TEXT.into(), &format!(r"{MEDIA}+/({MEDIA}+|\*|\*\+{MEDIA}+)"), None), "media types")
+);
+
+form!(
     /// Names of letters, digits, `-`, `_` and `.`.
     Names,
     with_title(list(&json!(PLAIN), NAME, None), "names")
@@ -262,6 +268,8 @@ const PLAIN: [&str; 3] = ["string", "number", "boolean"];
 pub(crate) const NAME: &str = "[A-Za-z0-9._-]{1,128}";
 /// A character of a token (RFC 9110 section 5.6.2).
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
+/// A character of a media type (RFC 6838 section 4.2).
+const MEDIA: &str = "[A-Za-z0-9!#$&^_.+-]";
 /// `scheme://host:port`. Host and port may be wildcards.
 const ORIGIN: &str = concat!(
     r"[a-z][a-z0-9+.-]*://",

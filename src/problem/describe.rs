@@ -787,6 +787,25 @@ impl ProblemKind {
                 "create it, or write a path in an existing directory, relative to the directory of this file",
             ),
 
+            // --- compression
+            ListedTwice { text } => {
+                error("listed-twice", format!("`{text}` is listed twice"), "remove the second entry").removed()
+            }
+            BadMediaType { text } => error(
+                "bad-media-type",
+                format!("`{text}` is not a media type"),
+                match text.contains(';') {
+                    true => "write the type without parameters, such as `text/html`",
+                    false => "write a type such as `text/html`, `text/*` for all texts, or `application/*+json`",
+                },
+            ),
+            NeverCompressed { text } => error(
+                "never-compressed",
+                format!("`{text}` is never compressed"),
+                "remove it: events must not wait for each other, and gRPC has a compression of its own",
+            )
+            .removed(),
+
             // --- certificates
             FileUnreadable { path, why } => error(
                 "file-unreadable",

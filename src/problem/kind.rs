@@ -150,6 +150,11 @@ pub enum ProblemKind {
     DebugHeader,
     FolderMissing { path: String },
 
+    // --- compression
+    ListedTwice { text: String },
+    BadMediaType { text: String },
+    NeverCompressed { text: String },
+
     // --- certificates
     FileUnreadable { path: String, why: String },
     NoPem { path: String, what: &'static str },

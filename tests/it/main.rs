@@ -9,6 +9,7 @@ mod browser;
 mod cases;
 mod chromium;
 mod codes;
+mod compression;
 mod config_mutations;
 mod connection_age;
 mod corpus;

@@ -6,6 +6,7 @@ use super::Compiler;
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
 use crate::behavior::clients::Clients;
+use crate::behavior::compression::Compression;
 use crate::behavior::headers::HeaderEdits;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::config::{BehaviorKeys, EndKeys};
@@ -18,7 +19,8 @@ impl Behaviors {
     /// headers come after those above.
     pub(super) fn compile(keys: &BehaviorKeys<'_>, above: &Self, at: &At<'_>, problems: &mut Problems) -> Self {
         // A pattern without `..`, so that a new key does not compile until it is used here.
-        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = *keys;
+        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
+            *keys;
         let mut all = above.clone();
         if let Some(clients) = clients {
             all.clients = Some(Arc::new(Clients::compile(clients, &at.key("clients"), problems)));
@@ -39,6 +41,10 @@ impl Behaviors {
             let edits = HeaderEdits::of_responses(edits, above.response_headers.as_deref(), &at, problems);
             all.response_headers = Some(Arc::new(edits));
         }
+        if let Some(compression) = compression {
+            let compiled = Compression::compile(compression, &at.key("compression"), problems);
+            all.compression = compiled.map(Arc::new);
+        }
         all
     }
 
@@ -51,13 +57,15 @@ impl Behaviors {
 impl BehaviorKeys<'_> {
     /// Whether a key is set.
     pub(super) fn any(&self) -> bool {
-        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers } = self;
+        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
+            self;
         clients.is_some()
             || strip_prefix.is_some()
             || path.is_some()
             || upstream_host.is_some()
             || request_headers.is_some()
             || response_headers.is_some()
+            || compression.is_some()
     }
 }
 
