@@ -126,7 +126,7 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
     let Some(behaviors) = verdict.route.and_then(|found| found.route.behaviors.as_deref()) else { return notes };
     // A pattern without `..`, so that a new behavior does not compile until it is considered here. Edits of headers are
     // seen in the response.
-    let Behaviors { clients, rewrite, upstream_host, request_headers: _, response_headers: _ } = behaviors;
+    let Behaviors { clients, rewrite, upstream_host, request_headers: _, response_headers: _, compression } = behaviors;
     if clients.is_some() && question.client == ClientAddress::Accepted {
         notes.push("The route accepts some clients only (`clients`): `--client ADDRESS` checks one.".to_owned());
     }
@@ -142,6 +142,9 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
         Some(UpstreamHost::Name(name)) => {
             notes.push(format!("The upstream gets `Host: {}`.", String::from_utf8_lossy(name.as_bytes())));
         }
+    }
+    if compression.is_some() {
+        notes.push("The route compresses responses: `Vary` has `Accept-Encoding` too, if the type is one of `types`.".to_owned());
     }
     notes
 }

@@ -79,6 +79,7 @@ fn the_reference_and_the_manual_have_every_key() {
         "upstreams: { a: { health_check: { HERE } } }",
         "upstreams: { a: { ejection: { HERE } } }",
         "services: [{ HERE }]",
+        "services: [{ compression: { HERE } }]",
         "services: [{ routes: [{ HERE }] }]",
     ];
     let mut seen = 0;
@@ -169,7 +170,14 @@ fn every_command_in_the_documents_prints_the_shown_output() {
     let upstream = Upstream::start(|request| {
         let query = request.target.split_once('?').map_or("", |(_, query)| query).to_owned();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.fold(Reply::new(200), |reply, (name, value)| reply.header(name, value))
+        let reply = match request.target.as_str() {
+            "/catalogue" => {
+                let json = Reply::new(200).header("Content-Type", "application/json");
+                json.header("ETag", "\"7\"").header("Content-Length", "5000")
+            }
+            _ => Reply::new(200),
+        };
+        pairs.fold(reply, |reply, (name, value)| reply.header(name, value))
     });
     let walkthrough = fs::read_to_string(root().join("conf/walkthrough.yaml")).unwrap();
     let walkthrough = walkthrough.replace("127.0.0.1:9080\n\nup", "{listen}\n\nup");
@@ -413,6 +421,7 @@ fn curl(command: &str, gateway: &Gateway) -> client::Response {
     while let Some(word) = words.next() {
         match word.as_str() {
             "-i" => {}
+            "-I" => method = "HEAD",
             "-X" => method = words.next().unwrap(),
             "-H" => headers.push(words.next().unwrap().split_once(": ").unwrap()),
             url => target = Some(url.strip_prefix("http://127.0.0.1:9080").unwrap()),
