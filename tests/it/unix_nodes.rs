@@ -85,6 +85,17 @@ fn a_socket_beside_the_configuration_file_is_a_node_as_any_other() {
 }
 
 #[test]
+fn upstream_host_node_sends_localhost() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let host = "cors: { allow_origins: https://app.test }, upstream_host: node }";
+    let gateway =
+        Gateway::start(&config("unix:app.sock", "").replace("cors: { allow_origins: https://app.test } }", host));
+    let _relay = UnixRelay::start(gateway.dir().join("app.sock"), upstream.address());
+    assert_eq!(get(&gateway).status, 200);
+    assert_eq!(upstream.received()[0].header("Host"), Some("localhost"));
+}
+
+#[test]
 fn tls_and_http_2_work_over_a_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
@@ -211,8 +222,10 @@ fn a_socket_that_reads_nothing_gives_504() {
     let more = "    timeouts: { read: 300ms, write: 300ms }\n    retries: 0";
     let gateway = Gateway::start(&config(&format!("unix:{}", path.display()), more));
     let mut connection = Connection::open(gateway.address()).unwrap();
-    let response = connection.request("POST", "/", &[HOST, ORIGIN], &vec![b'a'; 4 << 20]).unwrap();
-    assert_eq!(response.status, 504);
+    connection.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4194304\r\n\r\n").unwrap();
+    // The gateway stops reading, and closes the connection at the end.
+    let _ = connection.send(&vec![b'a'; 4 << 20]);
+    assert_eq!(connection.read("PUT").unwrap().status, 504);
     drop(listener);
 }
 
