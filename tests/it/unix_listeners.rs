@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// A gateway with a listener on a Unix-domain socket, and one on TCP.
 struct Edge {
     gateway: Gateway,
-    _upstream: Upstream,
+    upstream: Upstream,
     path: PathBuf,
     _folder: TempDir,
 }
@@ -67,7 +67,7 @@ impl Edge {
         let path = folder.path().join("edge.sock");
         let gateway = Gateway::start(&config(&path, listener, more, upstream.address()));
         wait_for(&path);
-        Edge { gateway, _upstream: upstream, path, _folder: folder }
+        Edge { gateway, upstream, path, _folder: folder }
     }
 
     fn open(&self) -> Connection {
@@ -313,20 +313,20 @@ fn other_files_are_never_removed() {
 fn a_changed_path_needs_a_restart() {
     let edge = Edge::start("", "");
     let other = edge.path.with_file_name("other.sock");
-    edge.gateway.reload_with(&config(&other, "", "", edge._upstream.address()));
+    edge.gateway.reload_with(&config(&other, "", "", edge.upstream.address()));
     edge.gateway.wait_for_log("change needs a restart key=listeners");
     assert_eq!(edge.fetch(&[HOST]).status, 200);
     assert!(!other.exists());
     // So does the mode.
     let edge = Edge::start("", "");
-    edge.gateway.reload_with(&config(&edge.path, ", mode: \"0600\"", "", edge._upstream.address()));
+    edge.gateway.reload_with(&config(&edge.path, ", mode: \"0600\"", "", edge.upstream.address()));
     edge.gateway.wait_for_log("change needs a restart key=listeners");
     assert_eq!(fs::metadata(&edge.path).unwrap().permissions().mode() & 0o777, 0o660);
     // Other keys of the listener do not.
     let edge = Edge::start("", "");
     let fields = [HOST, ("X-Forwarded-For", "192.0.2.7")];
     assert_eq!(edge.fetch(&fields).text(), "127.0.0.1 http");
-    edge.gateway.reload_with(&config(&edge.path, ", http2: true", "trusted_proxies: [unix]", edge._upstream.address()));
+    edge.gateway.reload_with(&config(&edge.path, ", http2: true", "trusted_proxies: [unix]", edge.upstream.address()));
     edge.gateway.wait_for_log("reloaded generation=2");
     assert!(!edge.gateway.stderr().contains("needs a restart"));
     assert_eq!(edge.fetch(&fields).text(), "192.0.2.7, 127.0.0.1 http");
