@@ -52,7 +52,7 @@ use crate::behavior::compression::Compression;
 use crate::behavior::{Behaviors, ResponseSource};
 use crate::cors::{Edits, Reason};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
-use crate::decide::{Action, Verdict, edit_response};
+use crate::decide::{Action, Refusal, Verdict, edit_response};
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::per_thread::{Local, Shared};
@@ -189,14 +189,29 @@ impl Gateway {
 // === impl Ctx ===
 
 impl Ctx {
-    /// The peer of the next attempt.
-    fn next_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
+    /// The peer of the next attempt. None if the request must wait for it.
+    fn next_peer(&mut self, session: &mut Session) -> Result<Option<Box<HttpPeer>>> {
         let (attempts, upstream, client) =
             self.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
-        let peer = attempts.peer(upstream, session.as_downstream(), client)?;
+        let Some(peer) = attempts.peer(upstream, session.as_downstream(), client)? else { return Ok(None) };
         self.timing.on_attempt();
         watchdog::set_deadline(self.attempts.deadline(session.as_downstream()).map(Into::into));
-        Ok(peer)
+        Ok(Some(peer))
+    }
+
+    /// Waits until a node has less than `max_connections` requests. Returns the peer of the first attempt.
+    async fn wait_for_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
+        let config = self.request.as_ref().map(|request| &request.config);
+        let limits = config.map(|config| config.limits().clone());
+        let (attempts, upstream, client) =
+            self.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
+        let session_of_client = session.as_downstream_mut();
+        let is_complete = session_of_client.is_body_empty();
+        if is_complete {
+            timeouts::on_complete_request(session_of_client);
+        }
+        attempts.wait(upstream, session_of_client, client, limits.as_deref(), is_complete).await?;
+        self.next_peer(session)?.or_err(ErrorType::InternalError, "the request has a node")
     }
 
     fn on_connect_error(&mut self, session: &Session, e: &mut Error) {
@@ -389,7 +404,9 @@ impl Ctx {
         let failed = FailToProxy { error_code, can_reuse_downstream: false };
         let Some(kind) = kind else { return failed };
         let status = kind.status();
-        if let Some((config, upstream)) = self.forwarded().filter(|_| status.is_server_error()) {
+        // Refused requests are counted, and clients can cause any number of them.
+        let is_failure = status.is_server_error() && !matches!(kind, ReplyKind::Refused(_));
+        if let Some((config, upstream)) = self.forwarded().filter(|_| is_failure) {
             let why = match expired {
                 Some(_) => "timeouts.total".to_owned(),
                 None => describe(e, upstream),
@@ -403,6 +420,12 @@ impl Ctx {
             }
         }
         let reply = LocalReply::to(&session.req_header().headers, kind);
+        if let ReplyKind::Refused(refusal @ Refusal::UpstreamFull) = kind {
+            self.timing.refuse(&refusal);
+            if let Some(request) = &mut self.request {
+                request.edits.change_debug_reason(refusal.code());
+            }
+        }
         let response = LocalResponse::new(reply, |headers| {
             if let Some(request) = &self.request {
                 request.edit(headers, session.req_header(), ResponseSource::Gateway);

@@ -175,6 +175,7 @@ mod tests {
             "client_connection_limit",
             "connection_limit",
             "headers_too_large",
+            "upstream_full",
         ];
         assert_eq!(Reason::ALL.map(Reason::code), reasons);
         assert_eq!(RefusalCode::ALL.map(RefusalCode::code), refusals);

@@ -19,6 +19,7 @@ pub(crate) mod failure;
 mod hash;
 pub(crate) mod peer;
 mod balance;
+mod queue;
 mod state;
 
 use std::hash::{BuildHasher, RandomState};
@@ -30,9 +31,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use self::balance::Pool;
+use self::endpoint::{Active, Places};
 pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
 pub use self::hash::key;
 use self::peer::SharedTls;
+pub(crate) use self::queue::{NodeQueue, Wait};
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
@@ -61,6 +64,8 @@ pub struct RunningUpstream {
     /// True while an ejection or a slow start is running, so that [`Self::tick`] has work.
     has_timers: AtomicBool,
     counts: UpstreamCounts,
+    /// With `max_connections`: the requests that wait.
+    queue: Option<Arc<NodeQueue>>,
     /// Certificates and keys in Pingora's types, converted once for each thread: each request counts references.
     shared_tls: PerThread<OnceLock<SharedTls>>,
 }
@@ -87,8 +92,10 @@ pub enum PickError {
     Unresolved,
     /// All endpoints are unhealthy.
     AllUnhealthy,
-    /// The request has tried all available endpoints.
+    /// The request has tried all available endpoints, or the others are full.
     Exhausted,
+    /// All available endpoints have `max_connections` requests, or other requests wait already.
+    Full,
 }
 
 /// State of an endpoint, for the status page and metrics.
@@ -101,6 +108,8 @@ pub(crate) struct EndpointStatus {
     pub(crate) ejected: bool,
     /// Number of running requests.
     pub(crate) active: usize,
+    /// `max_connections`
+    pub(crate) limit: Option<usize>,
     /// Attempts without a connection or without a response.
     pub(crate) failures: u64,
     /// Text of the last failed attempt or health check.
@@ -110,9 +119,10 @@ pub(crate) struct EndpointStatus {
 impl RunningUpstream {
     /// Starts with the nodes whose addresses do not change. Nodes that are DNS names are added by [`Self::set_addresses`].
     pub fn new(spec: snapshot::Upstream) -> Self {
+        let queue = spec.limit.as_ref().map(|limit| Arc::new(NodeQueue::new(limit.queue)));
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
         let addresses = addresses.filter_map(|(i, node)| match &node.address {
-            NodeAddress::Fixed(address) => Some(EndpointEntry::new(&spec, i, address.clone())),
+            NodeAddress::Fixed(address) => Some(EndpointEntry::new(&spec, queue.as_ref(), i, address.clone())),
             NodeAddress::Name { .. } => None,
         });
         let entries: Vec<EndpointEntry> = addresses.collect();
@@ -125,6 +135,7 @@ impl RunningUpstream {
             entries: Mutex::default(),
             has_timers: AtomicBool::new(false),
             counts: UpstreamCounts::default(),
+            queue,
             shared_tls: PerThread::default(),
             settings: spec,
         };
@@ -147,11 +158,28 @@ impl RunningUpstream {
         &self.counts
     }
 
+    /// The requests that wait. None without `max_connections`.
+    pub(crate) fn queue(&self) -> Option<&NodeQueue> {
+        self.queue.as_deref()
+    }
+
     // --- for requests
 
     /// Picks an endpoint for a request by the configured `balance`, but none that the request has `tried`. `key` is the
     /// hash key of the request; without a key, `hash` works as round robin.
     pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
+        // A retry has waited already.
+        let waits = tried.is_empty() && self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        if waits { Err(PickError::Full) } else { self.pick_now(key, tried) }
+    }
+
+    /// Waits for an endpoint that is not full.
+    pub(crate) fn wait(&self, key: Option<u64>) -> Wait<'_> {
+        Wait::new(self, key)
+    }
+
+    /// As [`pick`](Self::pick), before the requests that wait.
+    fn pick_now(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
         let pool = self.pool.load();
         // Only first attempts advance the schedule. With two nodes, one of them dead, a retry that advanced it would
         // give every first attempt to the dead node.
@@ -160,12 +188,18 @@ impl RunningUpstream {
             [] => turns.fetch_add(1, Ordering::Relaxed),
             _ => turns.load(Ordering::Relaxed),
         };
-        match pool.choose(&self.settings.balance, key, turn, self.salt, tried) {
-            Some(endpoint) => Ok(ActiveRequest::at(endpoint)),
-            None if !pool.is_empty() => Err(PickError::Exhausted),
-            None if self.endpoints.load().is_empty() => Err(PickError::Unresolved),
-            None => Err(PickError::AllUnhealthy),
+        while let Some(endpoint) = pool.choose(&self.settings.balance, key, turn, self.salt, tried) {
+            // Another request may have taken the last place.
+            if let Some(request) = ActiveRequest::at(endpoint) {
+                return Ok(request);
+            }
         }
+        Err(match tried {
+            [] if !pool.is_empty() => PickError::Full,
+            _ if !pool.is_empty() => PickError::Exhausted,
+            _ if self.endpoints.load().is_empty() => PickError::Unresolved,
+            _ => PickError::AllUnhealthy,
+        })
     }
 
     /// A request at the endpoint got a response.
@@ -217,6 +251,7 @@ impl RunningUpstream {
             healthy: state.is_healthy(),
             ejected: state.is_ejected(),
             active: endpoint.active(),
+            limit: self.settings.limit.as_ref().map(|limit| limit.max_connections),
             failures: endpoint.counts().connect_failures.get() + endpoint.counts().no_responses.get(),
             last_error: endpoint.last_error(),
         };
@@ -279,7 +314,7 @@ impl RunningUpstream {
                 let same = of_node.iter().position(|entry| *entry.endpoint.address() == address);
                 entries.push(match same {
                     Some(same) => of_node.swap_remove(same),
-                    None => EndpointEntry::new(&self.settings, i, address),
+                    None => EndpointEntry::new(&self.settings, self.queue.as_ref(), i, address),
                 });
             }
         }
@@ -322,14 +357,23 @@ impl RunningUpstream {
             self.endpoints.store(Arc::new(entries.iter().map(|entry| entry.endpoint.clone()).collect()));
         }
         self.has_timers.store(entries.iter().any(|entry| entry.state.has_timer()), Ordering::Relaxed);
+        // There may be more places now, or no node at all.
+        if let Some(queue) = &self.queue {
+            queue.on_free();
+        }
     }
 }
 
 impl EndpointEntry {
     /// `node` is the position in the configuration.
-    fn new(spec: &snapshot::Upstream, node: usize, address: Address) -> Self {
-        let (weight, compared) = (spec.nodes[node].weight, spec.balance == Balance::LeastConnections);
-        EndpointEntry { endpoint: Arc::new(Endpoint::new(node, address, weight, compared)), state: State::NEW }
+    fn new(spec: &snapshot::Upstream, queue: Option<&Arc<NodeQueue>>, node: usize, address: Address) -> Self {
+        let active = match (&spec.limit, queue) {
+            (Some(limit), Some(queue)) => Active::Limited(Box::new(Places::new(limit.max_connections, queue.clone()))),
+            _ if spec.balance == Balance::LeastConnections => Active::Compared(Box::default()),
+            _ => Active::PerThread,
+        };
+        let endpoint = Endpoint::new(node, address, spec.nodes[node].weight, active);
+        EndpointEntry { endpoint: Arc::new(endpoint), state: State::NEW }
     }
 }
 
@@ -353,7 +397,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::snapshot::{Ejection, HashOn, HealthCheck, Node, Timeouts};
+    use crate::snapshot::{Ejection, HashOn, HealthCheck, Node, NodeLimit, Timeouts};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -387,11 +431,19 @@ mod tests {
             }),
             ejection: Some(Ejection { after: 3, time: 10 * SECOND }),
             slow_start: None,
+            limit: None,
         }
     }
 
     fn upstream(nodes: &[(&str, u32)]) -> RunningUpstream {
         RunningUpstream::new(spec(nodes))
+    }
+
+    /// Nodes with `max_connections`, and a queue of this length.
+    pub(super) fn limited(nodes: &[&str], max_connections: usize, queue: usize) -> RunningUpstream {
+        let nodes: Vec<_> = nodes.iter().map(|node| (*node, 1)).collect();
+        let limit = Some(NodeLimit { max_connections, queue, timeout: SECOND });
+        RunningUpstream::new(snapshot::Upstream { limit, ..spec(&nodes) })
     }
 
     fn three() -> RunningUpstream {
@@ -492,6 +544,28 @@ mod tests {
         assert_eq!(upstream.statuses()[0].active, 3);
         drop(requests);
         assert_eq!(upstream.statuses()[0].active, 0);
+    }
+
+    #[test]
+    fn a_full_endpoint_is_skipped_by_each_kind_of_balancing() {
+        let hash = Balance::Hash(HashOn::ClientAddress);
+        for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConnections, hash] {
+            for many in [3, 100] {
+                let nodes: Vec<String> = (0..many).map(|n| format!("10.0.0.{n}")).collect();
+                let nodes: Vec<_> = nodes.iter().map(|node| (&**node, 1)).collect();
+                let limit = Some(NodeLimit { max_connections: 2, queue: 0, timeout: SECOND });
+                let upstream =
+                    RunningUpstream::new(snapshot::Upstream { limit, balance: balance.clone(), ..spec(&nodes) });
+                let requests: Vec<_> = (0..2 * many).map(|i| upstream.pick(Some(i), &[])).collect();
+                assert!(requests.iter().all(Result::is_ok), "{balance:?} finds each free place");
+                assert!(upstream.statuses().iter().all(|status| status.active == 2));
+                assert_eq!(upstream.pick(Some(1), &[]).unwrap_err(), PickError::Full);
+                let tried = [the(&upstream, 1)];
+                assert_eq!(upstream.pick(Some(1), &tried).unwrap_err(), PickError::Exhausted, "a retry does not wait");
+                drop(requests);
+                assert!(upstream.pick(Some(1), &tried).is_ok());
+            }
+        }
     }
 
     fn addresses(addresses: &[&str]) -> Arc<[SocketAddr]> {

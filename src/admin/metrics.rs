@@ -18,7 +18,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use crate::cors::Reason;
-use crate::counter::{BUCKETS, Distribution};
+use crate::counter::{BUCKETS, Counter, Distribution};
 use crate::decide::{RefusalCode, RequestKind};
 use crate::live::{Generation, Live};
 use crate::record::listeners::{BadHeader, Counts, RefusedConnection};
@@ -160,6 +160,16 @@ const RETRIES: Family = counter(
     &["upstream", "to"],
     "Retries by target: another_node, or same_node if a reused connection had been closed.",
 );
+const WAITING: Family = gauge(
+    "corsgate_upstream_queue_waiting",
+    &["upstream"],
+    "Requests that wait for a node, because each has max_connections requests.",
+);
+const QUEUED: Family = counter(
+    "corsgate_upstream_queue_requests_total",
+    &["upstream", "result"],
+    "Requests that found each node full, by result: served, full (no room in the queue), timeout, or gone (client or last node).",
+);
 const RELOADS: Family =
     counter("corsgate_config_reloads_total", &["result"], "Reloads since the start; a refused reload changes nothing.");
 const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 if the last reload was refused.");
@@ -182,7 +192,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 34] = [
+pub const FAMILIES: [&Family; 36] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -209,6 +219,8 @@ pub const FAMILIES: [&Family; 34] = [
     &NO_RESPONSES,
     &EJECTIONS,
     &RETRIES,
+    &WAITING,
+    &QUEUED,
     &RELOADS,
     &LAST_REFUSED,
     &RESTART_REQUIRED,
@@ -363,11 +375,19 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
     const COUNTERS: [Family; 5] = [CONNECTS, CONNECT_FAILURES, REUSES, NO_RESPONSES, EJECTIONS];
     let mut nodes: BTreeMap<(&str, String), Node> = BTreeMap::new();
     let mut retries: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut queues: BTreeMap<&str, (u64, [u64; 4])> = BTreeMap::new();
     for upstream in generation.upstreams() {
         let name = &*upstream.settings().name;
         let (again, same) = retries.entry(name).or_default();
         *again += upstream.counts().retries.get();
         *same += upstream.counts().reconnects.get();
+        if let Some(queue) = upstream.queue() {
+            let (waiting, results) = queues.entry(name).or_default();
+            *waiting += queue.waiting() as u64;
+            let counts = queue.counts();
+            let counts = [&counts.served, &counts.full, &counts.timeout, &counts.gone].map(Counter::get);
+            results.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
         for status in upstream.statuses() {
             let node = nodes.entry((name, status.address.to_string())).or_default();
             node.unhealthy |= !status.healthy;
@@ -405,6 +425,14 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
         for (name, (again, same)) in &retries {
             series.value(&[name, "another_node"], *again);
             series.value(&[name, "same_node"], *same);
+        }
+    })?;
+    page.write(&WAITING, |series| queues.iter().for_each(|(name, (waiting, _))| series.value(&[name], *waiting)))?;
+    page.write(&QUEUED, |series| {
+        for (name, (_, results)) in &queues {
+            for (result, count) in ["served", "full", "timeout", "gone"].iter().zip(results) {
+                series.value(&[name, result], *count);
+            }
         }
     })
 }

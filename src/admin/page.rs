@@ -209,6 +209,11 @@ fn upstreams(generation: &Generation) -> Markup {
             .flat_map(|upstream| upstream.statuses().into_iter().map(move |status| (&upstream.settings().name, status)))
     };
     let all = nodes().count();
+    let queues = generation.upstreams().iter().filter_map(|upstream| {
+        let queue = upstream.queue()?;
+        let refused = queue.counts().full.get() + queue.counts().timeout.get();
+        Some((&upstream.settings().name, queue.waiting(), refused))
+    });
     html! {
         section {
             h2 { "Upstreams" }
@@ -226,12 +231,17 @@ fn upstreams(generation: &Generation) -> Markup {
                                     (true, false) => span.good[node.failures == 0] { "healthy" },
                                 }
                             }
-                            td.number data-label="running requests" { (node.active) }
+                            td.number data-label="running requests" {
+                                (node.active) @if let Some(limit) = node.limit { " of " (limit) }
+                            }
                             td.number.bad[node.failures > 0] data-label="failed attempts" { (node.failures) }
                             td data-label="last error" { (node.last_error.as_deref().unwrap_or_default()) }
                         }
                     }
                 }
+            }
+            @for (name, waiting, refused) in queues {
+                p { (waiting) " requests wait for a node of " (name) ", and " (refused) " were refused" }
             }
             @if all == 0 { p.none { "No upstream has a known address." } }
             @if all > MAX_NODES { p.none { "and " (all - MAX_NODES) " more; " a href="/metrics" { "/metrics" } " lists all" } }

@@ -298,7 +298,11 @@ pub(crate) struct Limits {
 /// route.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(title = "Upstream", extend("required" = ["nodes"]), transform = hash_needs_a_key)]
+#[schemars(
+    title = "Upstream",
+    extend("required" = ["nodes"], "dependentRequired" = { "queue": ["max_connections"] }),
+    transform = hash_needs_a_key
+)]
 pub(crate) struct Upstream {
     /// The servers. At least one needs a weight above 0.
     #[serde(deserialize_with = "given")]
@@ -335,6 +339,28 @@ pub(crate) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) slow_start: Option<Duration>,
+    /// Largest number of concurrent requests at each address of a node; a WebSocket counts until it ends. A node with
+    /// this number gets no request. If no node is left, the request waits in the `queue`, or gets 503. Without this key
+    /// there is no limit.
+    #[serde(deserialize_with = "given")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections: Option<usize>,
+    /// Requests that wait for a node while all of them have `max_connections` requests. Without this key none waits.
+    /// Needs `max_connections`.
+    #[serde(deserialize_with = "given")]
+    pub(crate) queue: Option<Queue>,
+}
+
+/// Requests that wait for a node, in the order of their arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Queue {
+    /// Largest number of waiting requests. A further one gets 503.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) length: usize,
+    /// Longest time for which a request waits. After that it gets 503.
+    #[schemars(with = "forms::PositiveDuration")]
+    pub(crate) timeout: Duration,
 }
 
 /// A server of an upstream.
@@ -726,6 +752,12 @@ impl Default for HealthCheck {
             healthy_after: 2,
             unhealthy_after: 3,
         }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { length: 100, timeout: Duration::from_secs(1) }
     }
 }
 

@@ -120,6 +120,9 @@ impl ReplyKind<'_> {
                     (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request header is too large.\n")
                 }
                 Refusal::ConnectionLimit => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections.\n"),
+                Refusal::UpstreamFull => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "Too many requests at the upstream. Try again later.\n")
+                }
             },
             ReplyKind::MalformedRequest => (StatusCode::BAD_REQUEST, "The request is malformed.\n"),
             ReplyKind::ConnectRefused => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported.\n"),
@@ -186,8 +189,8 @@ impl LocalReply {
             ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some((header::ALLOW, allow.clone())),
             // A 405 needs it (RFC 9110 section 15.5.6). Empty: no method of such a target is allowed.
             ReplyKind::ConnectRefused => Some((header::ALLOW, HeaderValue::from_static(""))),
-            // When a connection will be free is unknown. One second keeps clients from retrying at once.
-            ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit) => {
+            // When a connection or a node will be free is unknown. One second keeps clients from retrying at once.
+            ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit | Refusal::UpstreamFull) => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => None,

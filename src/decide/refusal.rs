@@ -41,6 +41,8 @@ pub enum Refusal<'s> {
     HeadersTooLarge,
     /// 503: more connections than `limits.connections`.
     ConnectionLimit,
+    /// 503: every node of the upstream has `max_connections` requests.
+    UpstreamFull,
 }
 
 coded_enum! {
@@ -74,6 +76,8 @@ coded_enum! {
         ConnectionLimit = "connection_limit",
         /// [`Refusal::HeadersTooLarge`]
         HeadersTooLarge = "headers_too_large",
+        /// [`Refusal::UpstreamFull`]
+        UpstreamFull = "upstream_full",
     }
 }
 
@@ -106,6 +110,7 @@ impl Refusal<'_> {
             Refusal::ClientConnectionLimit => RefusalCode::ClientConnectionLimit,
             Refusal::ConnectionLimit => RefusalCode::ConnectionLimit,
             Refusal::HeadersTooLarge => RefusalCode::HeadersTooLarge,
+            Refusal::UpstreamFull => RefusalCode::UpstreamFull,
         })
     }
 

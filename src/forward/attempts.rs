@@ -20,6 +20,7 @@
 //!
 //! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,15 +30,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+use tokio::time::sleep;
 
 use super::expired_timeout;
 use super::request::origin_form;
-use super::response::{fail, is_interim, reject_response};
+use super::response::{fail, is_interim, refuse_full, reject_response};
+use super::timeouts;
 use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
 use crate::read::watchdog::Expired;
-use crate::snapshot::{Balance, HashOn};
+use crate::snapshot::{Balance, HashOn, Limits};
 use crate::upstream::failure::{ADD_TLS, describe, is_write_timeout};
 use crate::upstream::peer::template;
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
@@ -93,27 +96,21 @@ impl Attempts {
         self.deadline.filter(|_| !over).map(|deadline| deadline + DEADLINE_MARGIN)
     }
 
-    /// The peer for the next attempt. `client` is the client's address, for `hash_on: client_address`.
+    /// The peer for the next attempt. None if all nodes are full, see [`Self::wait`]. `client` is the client's address, for `hash_on: client_address`.
     pub(super) fn peer(
         &mut self,
         upstream: &RunningUpstream,
         session: &ServerSession,
         client: IpAddr,
-    ) -> Result<Box<HttpPeer>> {
+    ) -> Result<Option<Box<HttpPeer>>> {
         let current = match self.next.take() {
             Some(next) => next,
             None => {
                 let key = hash_key(&upstream.settings().balance, session, client);
                 match upstream.pick(key, &self.failed) {
                     Ok(picked) => picked,
-                    Err(PickError::Unresolved) => {
-                        let why = "no address of a node is known; see `name lookup failed` in the log";
-                        return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
-                    }
-                    Err(PickError::AllUnhealthy | PickError::Exhausted) => {
-                        let why = "no node is available; see their errors in the log";
-                        return fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why);
-                    }
+                    Err(PickError::Full) => return Ok(None),
+                    Err(error) => return no_node(error),
                 }
             }
         };
@@ -156,7 +153,58 @@ impl Attempts {
             }
         }
         self.current = Some(current);
-        Ok(peer)
+        Ok(Some(peer))
+    }
+
+    /// Waits for a node that is not full, before the first attempt. Fails if there is none in time, or if the client
+    /// goes away. `is_complete`: the request has no body.
+    pub(super) async fn wait(
+        &mut self,
+        upstream: &RunningUpstream,
+        session: &mut ServerSession,
+        client: IpAddr,
+        limits: Option<&Limits>,
+        is_complete: bool,
+    ) -> Result<()> {
+        let settings = upstream.settings();
+        let mut longest = settings.limit.as_ref().map_or(Duration::ZERO, |limit| limit.timeout);
+        if let Some(total) = settings.timeouts.total {
+            let now = Instant::now();
+            longest = longest.min(self.deadline.get_or_insert(now + total).saturating_duration_since(now));
+        }
+        if let Some(limits) = limits {
+            timeouts::on_wait(session, limits, longest);
+        }
+        let mut wait = upstream.wait(hash_key(&settings.balance, session, client));
+        // An HTTP/1 client that sends a body is not watched: that would mean to read the body.
+        let is_watched = is_complete || session.is_http2();
+        let client_gone = async {
+            match is_watched {
+                true => session.read_body_or_idle(true).await.map(drop),
+                false => pending().await,
+            }
+        };
+        let picked = tokio::select! {
+            biased;
+            picked = &mut wait => picked,
+            gone = client_gone => return gone.map_err(Error::into_down),
+            () = sleep(longest) => {
+                wait.give_up();
+                return refuse_full("no node was free within `queue.timeout`; see `max_connections`");
+            }
+        };
+        drop(wait);
+        if let Some(limits) = limits {
+            timeouts::on_forward(session, limits, &settings.timeouts);
+        }
+        match picked {
+            Ok(picked) => self.next = Some(picked),
+            Err(PickError::Full) => {
+                return refuse_full("all nodes have `max_connections` requests, and the queue is full");
+            }
+            Err(error) => return no_node(error),
+        }
+        Ok(())
     }
 
     /// Counts a connection to the peer, new or reused.
@@ -366,6 +414,16 @@ impl FailureKind {
             _ => FailureKind::Other,
         }
     }
+}
+
+fn no_node<T>(error: PickError) -> Result<T> {
+    let why = match error {
+        PickError::Unresolved => "no address of a node is known; see `name lookup failed` in the log",
+        PickError::AllUnhealthy | PickError::Exhausted | PickError::Full => {
+            "no node is available; see their errors in the log"
+        }
+    };
+    fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why)
 }
 
 fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest) {

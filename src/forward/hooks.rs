@@ -79,7 +79,10 @@ impl ProxyHttp for Gateway {
     } }
 
     hook! { fn upstream_peer<'b, 'c>(self, session: &'b mut Session, ctx: &'c mut Ctx) -> Result<Box<HttpPeer>> {
-        Box::pin(ready(ctx.next_peer(session)))
+        match ctx.next_peer(session).transpose() {
+            Some(peer) => Box::pin(ready(peer)),
+            None => Box::pin(ctx.wait_for_peer(session)),
+        }
     } }
 
     hook! { fn connected_to_upstream<'b, 'c, 'd, 'e>(

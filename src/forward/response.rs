@@ -115,6 +115,15 @@ pub(super) fn fail<T>(kind: ReplyKind<'static>, source: ErrorSource, why: &'stat
     Err(error)
 }
 
+/// Ends the request because every node has `max_connections` requests.
+pub(super) fn refuse_full<T>(why: &'static str) -> Result<T> {
+    let status = ReplyKind::Refused(Refusal::UpstreamFull).status().as_u16();
+    // A status alone would be that of [`ReplyKind::NoNodeAvailable`].
+    let mut error = Error::explain(ErrorType::CustomCode("UpstreamFull", status), why);
+    error.esource = ErrorSource::Upstream;
+    Err(error)
+}
+
 /// The upstream's response cannot be passed on.
 pub(super) fn reject_response<T>(why: &'static str) -> Result<T> {
     fail(ReplyKind::UpstreamFailed, ErrorSource::Upstream, why)
@@ -127,6 +136,7 @@ pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
         (HTTPStatus(status), _) => {
             FAILURES.into_iter().find(|kind| kind.status() == *status).unwrap_or(ReplyKind::GatewayError)
         }
+        (CustomCode(..), _) => ReplyKind::Refused(Refusal::UpstreamFull),
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
             ReplyKind::UpstreamTimeout
         }

@@ -74,6 +74,13 @@ pub(super) fn on_forward(session: &mut ServerSession, limits: &Limits, timeouts:
     }
 }
 
+/// The request waits for a node, for this time at most.
+pub(super) fn on_wait(session: &ServerSession, limits: &Limits, longest: Duration) {
+    if session.is_http2() {
+        watchdog::set_idle(Some(limits.stream_idle.max(limits.body_timeout).saturating_add(longest)));
+    }
+}
+
 /// The request is complete. The next bytes of an HTTP/1 connection belong to the next request.
 pub(super) fn on_complete_request(session: &ServerSession) {
     if let Some(client) = Client::of(session).filter(|_| !session.is_http2()) {

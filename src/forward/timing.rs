@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::decide::{RequestKind, RequestOutcome, Verdict};
+use crate::decide::{Refusal, RequestKind, RequestOutcome, Verdict};
 use crate::record::MethodClass;
 
 /// None before [`RequestTiming::start`] and after [`RequestTiming::finish`].
@@ -54,6 +54,13 @@ impl RequestTiming {
         if let Some(started) = &mut self.0 {
             started.attempts += 1;
             started.first_attempt.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The request is refused after the decision.
+    pub(super) fn refuse(&mut self, refusal: &Refusal<'_>) {
+        if let Some(started) = &mut self.0 {
+            (started.outcome, started.refused) = (refusal.outcome(), true);
         }
     }
 

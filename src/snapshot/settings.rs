@@ -196,6 +196,19 @@ pub struct Upstream {
     pub(crate) ejection: Option<Ejection>,
     /// How long a node that returns takes to reach its full share. None: it gets its share at once.
     pub(crate) slow_start: Option<Duration>,
+    /// None: any number of requests at a node.
+    pub(crate) limit: Option<NodeLimit>,
+}
+
+/// Limit of the concurrent requests at each node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeLimit {
+    /// Largest number of requests at a node.
+    pub(crate) max_connections: usize,
+    /// Largest number of requests that wait for a node. 0: none waits.
+    pub(crate) queue: usize,
+    /// Longest time for which a request waits.
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     schedule: Vec<u32>,
     /// True if all weights are equal.
     equal: bool,
+    /// True if endpoints can be full.
+    limited: bool,
 }
 
 #[derive(Debug)]
@@ -46,14 +48,15 @@ impl Pool {
         }
         let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        Some(Pool { members, schedule: schedule(&weights), equal })
+        let limited = members.iter().any(|member| member.endpoint.is_limited());
+        Some(Pool { members, schedule: schedule(&weights), equal, limited })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Chooses an endpoint that the request has not `tried`. `turn` is the sequence number of the request, on its thread. `salt` is
+    /// Chooses an endpoint that the request has not `tried` and that is not full. `turn` is the sequence number of the request, on its thread. `salt` is
     /// random in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
     pub(crate) fn choose(
         &self,
@@ -80,16 +83,16 @@ impl Pool {
     /// The endpoint at `turn` in the schedule, or the next untried one.
     fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let (before, from) = self.schedule.split_at(turn);
-        from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_one_of(found, tried))
+        from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_out(found, tried))
     }
 
     /// A random endpoint, by weight.
     fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.schedule.len());
-        // Draw again if the node was already tried, so the others keep their weights; give up after DRAWS.
-        let untried = (0..if tried.is_empty() { 0 } else { DRAWS }).map(draw);
+        // Draw again if the node was already tried or is full, so the others keep their weights; give up after DRAWS.
+        let untried = (0..if tried.is_empty() && !self.limited { 0 } else { DRAWS }).map(draw);
         let mut untried = untried.map(|turn| &self.members[self.schedule[turn] as usize].endpoint);
-        untried.find(|found| !is_one_of(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
+        untried.find(|found| !is_out(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
     }
 
     /// The endpoint with the fewest running requests per weight. Among equals, the next one of the schedule.
@@ -97,18 +100,22 @@ impl Pool {
         let first = self.schedule[turn % self.schedule.len()] as usize;
         if self.members.len() > COMPARE_ALL && tried.is_empty() {
             let other = self.schedule[below(hash::mix(chance), self.schedule.len())] as usize;
-            let (first, other) = (&self.members[first], &self.members[other]);
-            return Some(&if other.has_fewer_than(first) { other } else { first }.endpoint);
+            let two = [first, other].map(|at| &self.members[at]);
+            let two = two.into_iter().filter(|member| !is_out(&member.endpoint, tried));
+            let less = two.reduce(|first, other| if other.has_fewer_than(first) { other } else { first });
+            if let Some(less) = less {
+                return Some(&less.endpoint);
+            }
         }
         let (before, from) = self.members.split_at(first);
-        let untried = from.iter().chain(before).filter(|member| !is_one_of(&member.endpoint, tried));
+        let untried = from.iter().chain(before).filter(|member| !is_out(&member.endpoint, tried));
         let least = untried.reduce(|least, member| if member.has_fewer_than(least) { member } else { least });
         least.map(|member| &member.endpoint)
     }
 
     /// The endpoint that owns the key, if the tried ones did not exist.
     fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
-        let untried = self.members.iter().filter(|member| !is_one_of(&member.endpoint, tried));
+        let untried = self.members.iter().filter(|member| !is_out(&member.endpoint, tried));
         let best = match self.equal {
             // With equal weights, the lowest score is the highest hash, so no logarithm is needed.
             true => untried.max_by_key(|member| hash::mix(key ^ member.endpoint.seed) >> 11),
@@ -139,8 +146,9 @@ impl PartialEq for Member {
     }
 }
 
-fn is_one_of(endpoint: &Shared<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
-    tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint.arc()))
+/// Whether a request cannot use the endpoint.
+fn is_out(endpoint: &Shared<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
+    endpoint.is_full() || tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint.arc()))
 }
 
 /// A number below `limit` from 64 random bits, without a division.
@@ -183,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::snapshot::{Address, HashOn};
-    use crate::upstream::endpoint::ActiveRequest;
+    use crate::upstream::endpoint::{Active, ActiveRequest};
 
     const HASH: Balance = Balance::Hash(HashOn::Path);
 
@@ -193,7 +201,11 @@ mod tests {
             let ip = [10, 0, u8::try_from(i / 250).unwrap(), u8::try_from(i % 250 + 1).unwrap()];
             Address::Ip(SocketAddr::from((ip, 80)))
         };
-        weights.iter().enumerate().map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight, true))).collect()
+        weights
+            .iter()
+            .enumerate()
+            .map(|(i, weight)| Arc::new(Endpoint::new(i, address(i), *weight, Active::Compared(Box::default()))))
+            .collect()
     }
 
     fn pool(endpoints: &[Arc<Endpoint>]) -> Pool {
@@ -312,7 +324,7 @@ mod tests {
             let _under_way: Vec<ActiveRequest> = endpoints
                 .iter()
                 .zip(active)
-                .flat_map(|(at, n)| (0..*n).map(|_| ActiveRequest::at(&Shared::new(at.clone()))))
+                .flat_map(|(at, n)| (0..*n).map(|_| ActiveRequest::at(&Shared::new(at.clone())).unwrap()))
                 .collect();
             let pool = pool(&endpoints);
             let chosen =
@@ -328,7 +340,9 @@ mod tests {
             let endpoints = endpoints(weights);
             let pool = pool(&endpoints);
             let requests: Vec<ActiveRequest> = (0..8000)
-                .map(|turn| ActiveRequest::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()))
+                .map(|turn| {
+                    ActiveRequest::at(pool.choose(&Balance::LeastConnections, None, turn, 7, &[]).unwrap()).unwrap()
+                })
                 .collect();
             let under_way = requests.iter().map(|request| request.node());
             let within = if weights.len() > COMPARE_ALL { 0.1 } else { 0.002 };
@@ -446,7 +460,7 @@ mod tests {
                 let mut tried: Vec<Arc<Endpoint>> = Vec::new();
                 for _ in 0..3 {
                     let next = pool.choose(&balance, Some(turn as u64), turn, 3, &tried).expect("an untried endpoint");
-                    assert!(!is_one_of(next, &tried), "{balance:?}");
+                    assert!(!is_out(next, &tried), "{balance:?}");
                     tried.push(next.arc().clone());
                 }
                 assert!(pool.choose(&balance, Some(turn as u64), turn, 3, &tried).is_none(), "{balance:?}");

@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::hash;
+use super::queue::NodeQueue;
 use crate::counter::{Counter, Ends};
 use crate::per_thread::{Local, PerThread, Shared};
 use crate::snapshot::Address;
@@ -22,8 +23,7 @@ pub struct Endpoint {
     weight: u32,
     /// Seed of its scores in rendezvous hashing. It depends only on the address, so all replicas have the same.
     pub(super) seed: u64,
-    /// Running requests, for `least_connections`: each request reads it, so a sum over the threads would cost more.
-    active: Option<Box<CachePadded<AtomicUsize>>>,
+    active: Active,
     traffic: PerThread<Traffic>,
     /// Consecutive failures.
     failures: AtomicU32,
@@ -31,6 +31,26 @@ pub struct Endpoint {
     last_error: Mutex<Option<String>>,
     /// Peer that each request clones, made by the first request. A clone counts references, so each thread has its own.
     template: PerThread<OnceLock<HttpPeer>>,
+}
+
+/// How the running requests are counted.
+#[derive(Debug)]
+pub(super) enum Active {
+    /// Each thread counts its own: [`Traffic::active`].
+    PerThread,
+    /// For `least_connections`: each request reads it, so a sum over the threads would cost more.
+    Compared(Box<CachePadded<AtomicUsize>>),
+    /// For `max_connections`.
+    Limited(Box<Places>),
+}
+
+/// Places of an endpoint, one for each running request.
+#[derive(Debug)]
+pub(super) struct Places {
+    taken: CachePadded<AtomicUsize>,
+    limit: usize,
+    /// The requests that wait for a place at this endpoint, or at another one of the upstream.
+    queue: Arc<NodeQueue>,
 }
 
 /// What every request counts.
@@ -59,15 +79,14 @@ pub(crate) struct EndpointCounts {
 pub struct ActiveRequest(Local<Endpoint>);
 
 impl Endpoint {
-    /// `compared`: each request compares the running requests of the endpoints.
-    pub(super) fn new(node: usize, address: Address, weight: u32, compared: bool) -> Self {
+    pub(super) fn new(node: usize, address: Address, weight: u32, active: Active) -> Self {
         let seed = hash::key(address.to_string().as_bytes());
         Endpoint {
             node,
             address,
             weight,
             seed,
-            active: compared.then(Box::default),
+            active,
             traffic: PerThread::default(),
             failures: AtomicU32::new(0),
             counts: EndpointCounts::default(),
@@ -93,9 +112,21 @@ impl Endpoint {
     /// Number of running requests.
     pub(crate) fn active(&self) -> usize {
         match &self.active {
-            Some(active) => active.load(Ordering::Relaxed),
-            None => Ends::running(|| self.traffic.all().map(|traffic| &traffic.active)),
+            Active::PerThread => Ends::running(|| self.traffic.all().map(|traffic| &traffic.active)),
+            Active::Compared(active) => active.load(Ordering::Relaxed),
+            Active::Limited(places) => places.taken.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether it has `max_connections`.
+    pub(super) fn is_limited(&self) -> bool {
+        matches!(self.active, Active::Limited(_))
+    }
+
+    /// Whether it has as many requests as `max_connections` allows.
+    pub(super) fn is_full(&self) -> bool {
+        // The order matters for [`NodeQueue`].
+        matches!(&self.active, Active::Limited(places) if places.taken.load(Ordering::SeqCst) >= places.limit)
     }
 
     /// Counts a connection for a request, new or reused.
@@ -153,13 +184,33 @@ impl Endpoint {
     }
 }
 
+impl Places {
+    pub(super) fn new(limit: usize, queue: Arc<NodeQueue>) -> Self {
+        Places { taken: CachePadded::default(), limit, queue }
+    }
+
+    /// Takes a place. Returns false if there is none.
+    fn take(&self) -> bool {
+        let one_more = |taken| Some(taken + 1).filter(|taken| *taken <= self.limit);
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
+    }
+
+    fn free(&self) {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        self.queue.on_free();
+    }
+}
+
 impl ActiveRequest {
-    pub(super) fn at(endpoint: &Shared<Endpoint>) -> Self {
+    /// None if the endpoint is full.
+    pub(super) fn at(endpoint: &Shared<Endpoint>) -> Option<Self> {
         match &endpoint.active {
-            Some(active) => drop(active.fetch_add(1, Ordering::Relaxed)),
-            None => endpoint.traffic.mine().active.begin(),
+            Active::PerThread => endpoint.traffic.mine().active.begin(),
+            Active::Compared(active) => drop(active.fetch_add(1, Ordering::Relaxed)),
+            Active::Limited(places) if places.take() => {}
+            Active::Limited(_) => return None,
         }
-        ActiveRequest(endpoint.local())
+        Some(ActiveRequest(endpoint.local()))
     }
 
     /// The endpoint, for use after the request.
@@ -179,8 +230,9 @@ impl Deref for ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         match &self.active {
-            Some(active) => drop(active.fetch_sub(1, Ordering::Relaxed)),
-            None => self.traffic.mine().active.end(),
+            Active::PerThread => self.traffic.mine().active.end(),
+            Active::Compared(active) => drop(active.fetch_sub(1, Ordering::Relaxed)),
+            Active::Limited(places) => places.free(),
         }
     }
 }

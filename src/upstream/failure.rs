@@ -11,7 +11,7 @@ pub(crate) fn describe(error: &Error, upstream: &RunningUpstream) -> String {
     let kind = error.etype();
     let context = || error.context.as_ref().map(|context| context.as_str().to_owned());
     // An error of this crate. Its context is the whole text.
-    if let ErrorType::HTTPStatus(_) = kind {
+    if let ErrorType::HTTPStatus(_) | ErrorType::CustomCode(..) = kind {
         return context().unwrap_or_else(|| kind.as_str().to_owned());
     }
     let advice = advice(kind, &error.to_string(), upstream.settings().tls.is_some());

@@ -78,6 +78,7 @@ fn the_reference_and_the_manual_have_every_key() {
         "upstreams: { a: { tls: { HERE } } }",
         "upstreams: { a: { health_check: { HERE } } }",
         "upstreams: { a: { ejection: { HERE } } }",
+        "upstreams: { a: { queue: { HERE } } }",
         "services: [{ HERE }]",
         "services: [{ compression: { HERE } }]",
         "services: [{ routes: [{ HERE }] }]",

@@ -29,6 +29,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod node_limits;
 mod oracles;
 mod origin_expressions;
 mod peers;

@@ -52,7 +52,7 @@ limits: {{ connections: 1000 }}
 upstreams:
   good: {{ nodes: [{{ address: \"{good}\" }}] }}
   dead: {{ nodes: [{{ address: \"{dead}\" }}] }}
-  pair: {{ nodes: [{{ address: \"{dead}\" }}, {{ address: \"{good}\" }}], ejection: false }}
+  pair: {{ nodes: [{{ address: \"{dead}\" }}, {{ address: \"{good}\" }}], ejection: false, max_connections: 9 }}
   sick: {{ nodes: [{{ address: \"{sick}\" }}, {{ address: \"{good}\" }}], ejection: {{ after: 1, for: 5m }} }}
 services:
   - name: api

@@ -130,6 +130,7 @@ const LINES: &[(&str, &str, Line)] = &[
     ("read/stream.rs", "Some(self.digest.clone())", Connection),
     ("read/watchdog.rs", "static CURRENT: Cell<Option<Timeouts>>", Own),
     // The hooks.
+    ("forward.rs", "let limits = config.map(|config| config.limits().clone());", Rare),
     ("forward/attempts.rs", "static GROUPS: AtomicU64", Rare),
     ("forward/attempts.rs", "self.failed.push(attempt.endpoint().clone());", Rare),
     ("forward/early_response.rs", "Client::of(session.as_downstream()).cloned()", Connection),
@@ -149,6 +150,10 @@ const LINES: &[(&str, &str, Line)] = &[
     ("upstream.rs", "pub(crate) retries: Counter,", Rare),
     ("upstream.rs", "pub(crate) reconnects: Counter,", Rare),
     ("upstream.rs", "self.endpoints.load_full()", Rare),
+    ("upstream.rs", "EndpointEntry::new(&spec, queue.as_ref(), i, address.clone())", Rare),
+    ("upstream.rs", "address: endpoint.address().clone(),", Rare),
+    ("upstream.rs", "(entry.endpoint.node(), entry.endpoint.address().clone());", Rare),
+    ("upstream.rs", "Places::new(limit.max_connections, queue.clone())", Rare),
     ("upstream.rs", "readmitted.push(endpoint.clone());", Rare),
     ("upstream.rs", "(entry.endpoint.clone(), entry.endpoint.weight() * ramp(entry))", Rare),
     ("upstream.rs", "entries.iter().map(|entry| entry.endpoint.clone()).collect()", Rare),
@@ -156,8 +161,13 @@ const LINES: &[(&str, &str, Line)] = &[
     ("upstream.rs", "static STATE: LazyLock<RandomState>", Rare),
     (
         "upstream/endpoint.rs",
-        "active: Option<Box<CachePadded<AtomicUsize>>>,",
+        "Compared(Box<CachePadded<AtomicUsize>>),",
         Contended("`least_connections` compares the requests of all threads; other balancing has no such value"),
+    ),
+    (
+        "upstream/endpoint.rs",
+        "taken: CachePadded<AtomicUsize>,",
+        Contended("`max_connections` limits the requests of all threads; without it there is no such value"),
     ),
     ("upstream/endpoint.rs", "connects: Counter,", Own),
     ("upstream/endpoint.rs", "reuses: Counter,", Own),
@@ -168,6 +178,17 @@ const LINES: &[(&str, &str, Line)] = &[
     ("upstream/endpoint.rs", "last_error: Mutex<Option<String>>,", Rare),
     ("upstream/endpoint.rs", "template: PerThread<OnceLock<HttpPeer>>,", Own),
     ("upstream/endpoint.rs", "self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()", Rare),
+    ("upstream/queue.rs", "waiting: CachePadded<AtomicUsize>,", Read),
+    ("upstream/queue.rs", "list: Mutex<List>,", Rare),
+    ("upstream/queue.rs", "pub(crate) served: Counter,", Rare),
+    ("upstream/queue.rs", "pub(crate) full: Counter,", Rare),
+    ("upstream/queue.rs", "pub(crate) timeout: Counter,", Rare),
+    ("upstream/queue.rs", "pub(crate) gone: Counter,", Rare),
+    ("upstream/queue.rs", "fn lock(&self) -> MutexGuard", Rare),
+    ("upstream/queue.rs", "fn wake_first(list: MutexGuard", Rare),
+    ("upstream/queue.rs", "first.waker.clone()", Rare),
+    ("upstream/queue.rs", "cx.waker().clone()", Rare),
+    ("upstream/queue.rs", "list.waiters[at].waker.clone_from(cx.waker());", Rare),
     ("upstream/peer.rs", "endpoint.template(|| new_template(upstream, endpoint)).clone()", Own),
     ("upstream/peer.rs", "options.ca.clone_from(&shared.authorities);", Rare),
     ("upstream/peer.rs", "peer.client_cert_key.clone_from(&shared.identity);", Rare),
@@ -314,7 +335,8 @@ fn usual_requests_write_at_most_two_values_of_all_threads() {
             Own | Read | Connection | Rare => None,
         })
         .collect();
-    assert!(contended.len() <= 2, "{contended:?}");
+    // An upstream has one of the first two, or none.
+    assert!(contended.len() <= 3, "{contended:?}");
 }
 
 #[test]

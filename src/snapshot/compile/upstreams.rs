@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Compiler;
 use crate::config::{self, HEALTHY_STATUS, RETRIES};
@@ -10,8 +11,8 @@ use crate::domain::{HostName, check_name, split_port};
 use crate::notation::{self, Toggle, Use};
 use crate::problem::{At, ProblemKind};
 use crate::snapshot::{
-    Address, Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, NodeAddress, Timeouts, Upstream, UpstreamId,
-    UpstreamTls,
+    Address, Balance, Ejection, HashOn, HealthCheck, HttpCheck, Node, NodeAddress, NodeLimit, Timeouts, Upstream,
+    UpstreamId, UpstreamTls,
 };
 use crate::tls::{Identity, Pem};
 
@@ -46,6 +47,8 @@ impl<'d> Compiler<'d> {
             health_check,
             ejection,
             slow_start,
+            max_connections,
+            queue,
         } = upstream;
         let balance = self.balance(*balance, hash_on.as_deref(), at);
         let timeouts = self.timeouts(timeouts, &at.key("timeouts"));
@@ -56,6 +59,7 @@ impl<'d> Compiler<'d> {
         let health_check = health_check.as_ref().map(|check| self.health_check(check, &at.key("health_check")));
         let ejection = self.ejection(ejection.as_ref(), &at.key("ejection"));
         let slow_start = slow_start.map(|time| self.positive(time, "`30s`", &at.key("slow_start")));
+        let limit = self.node_limit(*max_connections, queue.as_ref(), at);
         let at_nodes = at.key("nodes");
         let nodes = match nodes.as_deref() {
             None => {
@@ -105,6 +109,7 @@ impl<'d> Compiler<'d> {
             health_check,
             ejection,
             slow_start,
+            limit,
         });
         Some(UpstreamId(self.upstreams.len() - 1))
     }
@@ -249,6 +254,30 @@ impl<'d> Compiler<'d> {
             healthy_after: *healthy_after,
             unhealthy_after: *unhealthy_after,
         }
+    }
+
+    fn node_limit(
+        &mut self,
+        max_connections: Option<usize>,
+        queue: Option<&config::Queue>,
+        at: &At<'_>,
+    ) -> Option<NodeLimit> {
+        let at_queue = at.key("queue");
+        let (length, timeout) = match queue {
+            None => (0, Duration::ZERO),
+            Some(config::Queue { length, timeout }) => {
+                self.in_range(*length as u64, 1..=100_000, "`100`", &at_queue.key("length"));
+                (*length, self.positive(*timeout, "`1s`", &at_queue.key("timeout")))
+            }
+        };
+        let Some(max_connections) = max_connections else {
+            if queue.is_some() {
+                self.problems.add(&at_queue, ProblemKind::NeedsAnother { key: "queue", other: "max_connections" });
+            }
+            return None;
+        };
+        self.in_range(max_connections as u64, 1..=1_000_000, "`100`", &at.key("max_connections"));
+        Some(NodeLimit { max_connections, queue: length, timeout })
     }
 
     fn ejection(&mut self, ejection: Option<&Toggle<config::Ejection>>, at: &At<'_>) -> Option<Ejection> {
