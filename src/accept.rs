@@ -44,7 +44,7 @@ use crate::live::{Generation, Live};
 use crate::per_thread::Local;
 use crate::read::{Client, ClientConnection, ClientStream, ClientTls, OVER_LIMIT_TIMEOUT, Protocol};
 use crate::record::listeners::{Counts, ListenerCounts, Open};
-use crate::snapshot::{Limits, ListenAddress, Listener, LocalAddress};
+use crate::snapshot::{Address, Limits, Listener, LocalAddress};
 use crate::trusted_proxies::Peer;
 
 /// Graceful shutdown closes connections without a request after this time.
@@ -94,8 +94,8 @@ type Accepted<'a> = (Option<Box<SocketStream>>, Remote, Option<(ListenerRuntime,
 /// Pingora's settings for a listener, without the permissions of a Unix-domain socket.
 pub(crate) fn listener_config(listener: &Listener) -> ListenerConfig {
     let socket = match &listener.address {
-        ListenAddress::Ip(address) => ListenerConfig::tcp(address.to_string()),
-        ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string()),
+        Address::Ip(address) => ListenerConfig::tcp(address.to_string()),
+        Address::Unix(path) => ListenerConfig::uds(path.to_string()),
     };
     socket.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
 }

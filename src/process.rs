@@ -40,7 +40,7 @@ use crate::health::Health;
 use crate::live::Live;
 use crate::logging::quoted;
 use crate::record::{AccessLogger, Recorder};
-use crate::snapshot::{ListenAddress, StartupListener};
+use crate::snapshot::{Address, StartupListener};
 use crate::source::system_roots;
 
 /// Pingora's limit of attempts applies to all upstreams. `retries` of an upstream is at most 10, so a request tries at
@@ -103,9 +103,9 @@ pub(crate) fn serve_with(
     for listener in &fixed.listeners {
         // Pingora would retry for half a minute, and then run without the listener.
         match &listener.address {
-            ListenAddress::Ip(address) if sockets == Sockets::Own => check_bind(*address)?,
-            ListenAddress::Ip(_) => {}
-            ListenAddress::Unix(path) => {
+            Address::Ip(address) if sockets == Sockets::Own => check_bind(*address)?,
+            Address::Ip(_) => {}
+            Address::Unix(path) => {
                 let checked = socket_files::check(Path::new(&**path), sockets);
                 checked.map_err(|fault| StartError::BindPath((**path).into(), fault))?;
             }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
+pub use self::settings::Address;
 pub(crate) use self::settings::*;
-pub use self::settings::{Address, ListenAddress};
 
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
@@ -123,7 +123,7 @@ pub struct StartupSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartupListener {
     /// Where it accepts connections.
-    pub address: ListenAddress,
+    pub address: Address,
     /// Permissions of the file, if the address is a Unix-domain socket.
     pub(crate) mode: u32,
     /// Whether it has TLS.

@@ -114,7 +114,8 @@ impl ConfigSource {
             |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let socket = |name: &str| folder.join(name);
+        // Absolute, because the process that takes over a socket may run in another directory.
+        let socket = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| folder.join(name));
         let env = CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, roots: &system_roots, now };
         load_with_document(text, env)
     }

@@ -89,8 +89,8 @@ pub(crate) enum UnderscoresInHeaders {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]), transform = keys_without_tls)]
 pub(crate) struct Listener {
-    /// IP address and port, such as `0.0.0.0:9080`, or the path of a Unix-domain socket, such as
-    /// `unix:/run/corsgate/edge.sock`. `[::]:9080` accepts IPv4 connections too.
+    /// IP address and port, such as `0.0.0.0:9080`, or `unix:` with the path of a Unix-domain socket, relative to the
+    /// directory of this file. `[::]:9080` accepts IPv4 connections too.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::ListenAddress")]
     pub(crate) address: Option<String>,

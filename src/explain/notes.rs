@@ -144,7 +144,10 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
         }
     }
     if compression.is_some() {
-        notes.push("The route compresses responses: `Vary` has `Accept-Encoding` too, if the type is one of `types`.".to_owned());
+        notes.push(
+            "The route compresses responses: `Vary` has `Accept-Encoding` too, if the type is one of `types`."
+                .to_owned(),
+        );
     }
     notes
 }

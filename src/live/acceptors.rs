@@ -9,7 +9,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 
-use crate::snapshot::{ListenAddress, Listener, ListenerTls, TlsVersion};
+use crate::snapshot::{Address, Listener, ListenerTls, TlsVersion};
 use crate::tls::Certificates;
 
 /// rustls configurations of all TLS listeners of a generation.
@@ -18,7 +18,7 @@ pub(crate) struct Acceptors(Vec<Acceptor>);
 
 #[derive(Debug, Clone)]
 struct Acceptor {
-    address: ListenAddress,
+    address: Address,
     /// Settings from which `config` was made.
     tls: ListenerTls,
     config: Arc<ServerConfig>,
@@ -40,7 +40,7 @@ impl Acceptors {
     pub(crate) fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
         let old = old.map_or(&[][..], |old| &old.0);
         let with_tls = listeners.iter().filter_map(|listener| Some((&listener.address, listener.tls.as_ref()?)));
-        let acceptor = |(address, tls): (&ListenAddress, &ListenerTls)| {
+        let acceptor = |(address, tls): (&Address, &ListenerTls)| {
             let same = old.iter().find(|old| old.address == *address && old.tls == *tls);
             let config = same.map_or_else(|| server_config(tls), |same| Ok(same.config.clone()))?;
             Ok(Acceptor { address: address.clone(), tls: tls.clone(), config })
@@ -49,7 +49,7 @@ impl Acceptors {
     }
 
     /// Configuration of a listener.
-    pub(crate) fn of(&self, listener: &ListenAddress) -> Option<&Arc<ServerConfig>> {
+    pub(crate) fn of(&self, listener: &Address) -> Option<&Arc<ServerConfig>> {
         self.0.iter().find(|acceptor| acceptor.address == *listener).map(|acceptor| &acceptor.config)
     }
 }

@@ -134,10 +134,13 @@ form!(
 );
 
 form!(
-    /// IP address and port, such as `0.0.0.0:9080`, or `unix:` and the absolute path of a socket of at most 107 bytes,
-    /// without spaces.
+    /// IP address and port: `0.0.0.0:9080`, or `[::]:9080` for all addresses of IPv4 and IPv6. Or the path of a
+    /// Unix-domain socket: `unix:/run/corsgate/edge.sock`.
     ListenAddress,
-    with_title(text(r"([0-9.]+|\[[^\]]+\]):[0-9]+|unix:/[^\x00-\x20\x7f]*[^\x00-\x20\x7f/]"), "address of a listener")
+    with_title(
+        text(&format!(r"([0-9.]+|\[[^\]]+\]):[0-9]+|{UNIX_SOCKET}")),
+        "IP address and port, or path of a socket"
+    )
 );
 
 form!(
@@ -169,9 +172,7 @@ form!(
     /// Unix-domain socket: `unix:/run/app.sock`.
     NodeAddress,
     with_title(
-        text(
-            r#"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\+?[0-9]+|unix:(/[^\x00-\x20\x7f/:"$\\{}]|[^\x00-\x20\x7f/@:"$\\{}])[^\x00-\x20\x7f:"$\\{}]*"#
-        ),
+        text(&format!(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\+?[0-9]+|{UNIX_SOCKET}")),
         "host and port, or path of a socket"
     )
 );
@@ -266,6 +267,9 @@ const TEXT: &str = "string";
 const PLAIN: [&str; 3] = ["string", "number", "boolean"];
 /// Names of services, routes, policies, upstreams and origin sets.
 pub(crate) const NAME: &str = "[A-Za-z0-9._-]{1,128}";
+/// `unix:` and a path.
+const UNIX_SOCKET: &str =
+    concat!(r#"unix:(/[^\x00-\x20\x7f/:"$\\{}]|[^\x00-\x20\x7f/@:"$\\{}])"#, r#"[^\x00-\x20\x7f:"$\\{}]*"#,);
 /// A character of a token (RFC 9110 section 5.6.2).
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
 /// A character of a media type (RFC 6838 section 4.2).

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::Sockets;
 use crate::logging::quoted;
-use crate::snapshot::{ListenAddress, Listener, StartupListener};
+use crate::snapshot::{Address, Listener, StartupListener};
 
 /// Why a path cannot be listened on.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(super) struct SocketFiles(Vec<PathBuf>);
 /// Adds the permissions of the file, if the listener has one.
 pub(super) fn with_mode(config: ListenerConfig, listener: &Listener) -> ListenerConfig {
     match listener.address {
-        ListenAddress::Ip(_) => config,
-        ListenAddress::Unix(_) => config.permissions(Permissions::from_mode(listener.mode)),
+        Address::Ip(_) => config,
+        Address::Unix(_) => config.permissions(Permissions::from_mode(listener.mode)),
     }
 }
 
@@ -84,8 +84,8 @@ fn check_abandoned(path: &Path) -> Result<(), SocketFault> {
 impl SocketFiles {
     pub(super) fn of(listeners: &[StartupListener]) -> Self {
         let path = |listener: &StartupListener| match &listener.address {
-            ListenAddress::Ip(_) => None,
-            ListenAddress::Unix(path) => Some(PathBuf::from(&**path)),
+            Address::Ip(_) => None,
+            Address::Unix(path) => Some(PathBuf::from(&**path)),
         };
         SocketFiles(listeners.iter().filter_map(path).collect())
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::codes::coded_enum;
 use crate::counter::{Counter, Running};
-use crate::snapshot::ListenAddress;
+use crate::snapshot::Address;
 
 /// Counters of all listeners of the process.
 #[derive(Debug)]
 pub(crate) struct Counts {
     /// Listeners that the process was started with, in the order of the configuration.
-    pub(crate) listeners: Vec<(ListenAddress, Arc<ListenerCounts>)>,
+    pub(crate) listeners: Vec<(Address, Arc<ListenerCounts>)>,
     /// Connections that belong to no listener.
     pub(crate) unknown: Counter,
     /// Limit of open connections if the configuration has none.
@@ -69,13 +69,13 @@ pub(crate) struct Open(Arc<ListenerCounts>);
 // === impl Counts, ListenerCounts ===
 
 impl Counts {
-    pub(crate) fn new(listeners: impl Iterator<Item = ListenAddress>, default_limit: Option<usize>) -> Self {
+    pub(crate) fn new(listeners: impl Iterator<Item = Address>, default_limit: Option<usize>) -> Self {
         let listeners = listeners.map(|address| (address, Arc::default())).collect();
         Counts { listeners, unknown: Counter::default(), default_limit }
     }
 
     /// Counters of a listener, by the address that it was started with.
-    pub(crate) fn of(&self, listener: &ListenAddress) -> Option<&Arc<ListenerCounts>> {
+    pub(crate) fn of(&self, listener: &Address) -> Option<&Arc<ListenerCounts>> {
         self.listeners.iter().find(|(address, _)| address == listener).map(|(_, counts)| counts)
     }
 }

@@ -14,15 +14,6 @@ use crate::behavior::clients::Clients;
 pub(crate) use crate::config::{LogFormat, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
 
-/// Where a listener accepts connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// TCP.
-    Ip(SocketAddr),
-    /// A Unix-domain socket with this path, which is absolute.
-    Unix(Arc<str>),
-}
-
 /// The local address of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LocalAddress<'a> {
@@ -33,7 +24,7 @@ pub(crate) enum LocalAddress<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    pub(crate) address: ListenAddress,
+    pub(crate) address: Address,
     /// Permissions of the file, if the address is a Unix-domain socket.
     pub(crate) mode: u32,
     /// None: plain HTTP.
@@ -46,56 +37,6 @@ pub(crate) struct Listener {
     pub(crate) proxy_protocol: bool,
     /// Which clients may send requests. None: every client.
     pub(crate) clients: Option<Clients>,
-}
-
-impl ListenAddress {
-    /// The TCP port.
-    pub(crate) fn port(&self) -> Option<u16> {
-        match self {
-            ListenAddress::Ip(address) => Some(address.port()),
-            ListenAddress::Unix(_) => None,
-        }
-    }
-
-    /// Whether connections to many local addresses are accepted, as on `0.0.0.0`.
-    pub(crate) fn is_unspecified(&self) -> bool {
-        matches!(self, ListenAddress::Ip(address) if address.ip().is_unspecified())
-    }
-
-    /// Whether a connection to a local address is accepted here.
-    pub(crate) fn serves(&self, local: LocalAddress<'_>) -> bool {
-        let (own, local) = match (self, local) {
-            (ListenAddress::Ip(own), LocalAddress::Ip(local)) => (own, local),
-            (ListenAddress::Unix(own), LocalAddress::Unix(local)) => return Path::new(&**own) == local,
-            _ => return false,
-        };
-        let here = match own.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
-            IpAddr::V6(ip) if ip.is_unspecified() => true,
-            ip => ip.to_canonical() == local.ip().to_canonical(),
-        };
-        here && own.port() == local.port()
-    }
-
-    /// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the
-    /// other. Whether `[::]` includes IPv4 depends on the system.
-    pub(crate) fn overlaps(&self, other: &ListenAddress) -> bool {
-        let (one, other) = match (self, other) {
-            (ListenAddress::Ip(one), ListenAddress::Ip(other)) => (one, other),
-            (one, other) => return one == other,
-        };
-        let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-        one.port() == other.port() && (one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4())
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Ip(address) => write!(f, "{address}"),
-            ListenAddress::Unix(path) => write!(f, "unix:{path}"),
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,12 +168,12 @@ pub(crate) enum NodeAddress {
     Name { host: Box<str>, port: u16 },
 }
 
-/// An address to which a connection can be made.
+/// An address at which connections are accepted, here or by a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// An IP address and a port.
     Ip(SocketAddr),
-    /// The path of a Unix-domain socket. It fits into an address of the system.
+    /// The path of a Unix-domain socket, absolute. It fits into an address of the system.
     Unix(Arc<str>),
 }
 
@@ -253,6 +194,47 @@ impl NodeAddress {
             NodeAddress::Fixed(Address::Unix(_)) => "localhost".to_owned(),
             NodeAddress::Name { host, port } => format!("{host}:{port}"),
         }
+    }
+}
+
+impl Address {
+    /// The TCP port.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Address::Ip(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Whether connections to many local addresses are accepted, as on `0.0.0.0`.
+    pub(crate) fn is_unspecified(&self) -> bool {
+        matches!(self, Address::Ip(address) if address.ip().is_unspecified())
+    }
+
+    /// Whether a connection to a local address is accepted here.
+    pub(crate) fn serves(&self, local: LocalAddress<'_>) -> bool {
+        let (own, local) = match (self, local) {
+            (Address::Ip(own), LocalAddress::Ip(local)) => (own, local),
+            (Address::Unix(own), LocalAddress::Unix(local)) => return Path::new(&**own) == local,
+            _ => return false,
+        };
+        let here = match own.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => local.ip().to_canonical().is_ipv4(),
+            IpAddr::V6(ip) if ip.is_unspecified() => true,
+            ip => ip.to_canonical() == local.ip().to_canonical(),
+        };
+        here && own.port() == local.port()
+    }
+
+    /// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the
+    /// other. Whether `[::]` includes IPv4 depends on the system.
+    pub(crate) fn overlaps(&self, other: &Address) -> bool {
+        let (one, other) = match (self, other) {
+            (Address::Ip(one), Address::Ip(other)) => (one, other),
+            (one, other) => return one == other,
+        };
+        let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+        one.port() == other.port() && (one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4())
     }
 }
 

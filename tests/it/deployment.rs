@@ -12,7 +12,7 @@ use crate::support::certificates::Authority;
 use crate::support::client::fetch;
 use crate::support::gateway::{free_port, run_in};
 use crate::support::upstream::{Reply, Upstream};
-use corsgate::snapshot::{ListenAddress, Loaded};
+use corsgate::snapshot::{Address, Loaded};
 
 fn conf(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(path)
@@ -129,7 +129,7 @@ fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
         ports.filter(|port| port["name"] == name).find_map(|port| port["containerPort"].as_u64()).unwrap()
     };
     let fixed = snapshot.startup();
-    let ListenAddress::Ip(listen) = fixed.listeners[0].address else { panic!("a listener without a port") };
+    let Address::Ip(listen) = fixed.listeners[0].address else { panic!("a listener without a port") };
     assert_eq!(port("http"), u64::from(listen.port()));
     assert_eq!(port("admin"), u64::from(fixed.admin.unwrap().port()));
     assert!(!fixed.admin.unwrap().ip().is_loopback(), "the kubelet asks from outside of the pod");

@@ -237,6 +237,16 @@ fn the_file_is_removed_at_the_end_and_left_by_a_reload() {
 }
 
 #[test]
+fn a_relative_path_is_in_the_directory_of_the_configuration() {
+    let upstream = upstream();
+    let gateway = Gateway::start(&config(Path::new("edge.sock"), "", "", upstream.address()));
+    let path = gateway.dir().join("edge.sock");
+    wait_for(&path);
+    assert_eq!(Connection::open_unix(&path).unwrap().request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    assert!(gateway.stderr().contains(&format!(",unix:{} ", path.display())), "{}", gateway.stderr());
+}
+
+#[test]
 fn requests_go_on_during_the_drain_delay() {
     let mut edge = Edge::start("", "server: { drain_delay: 1h }");
     edge.gateway.signal(Signal::Term);

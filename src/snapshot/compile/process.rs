@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiler;
+use super::upstreams::socket_path;
 use crate::behavior::clients::Clients;
 use crate::config::{self, ADMIN_ADDRESS, ClientCertificate};
 use crate::domain::Networks;
 use crate::notation::{self, Toggle};
 use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
-    AccessLog, ClientCertificates, Limits, ListenAddress, Listener, ListenerTls, LogTarget, StartupListener,
-    StartupSettings, TlsVersion, UnderscoresInHeaders,
+    AccessLog, Address, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupListener, StartupSettings,
+    TlsVersion, UnderscoresInHeaders,
 };
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
 use crate::trusted_proxies::{self, FieldKind, Peer, TrustedProxies};
 
 const ADDRESS: &str = "127.0.0.1:9080";
-const UNIX_ADDRESS: &str = "unix:/run/corsgate/edge.sock";
 
 /// Longest path of a Unix-domain socket: the kernel allows 108 bytes, with a terminating zero.
 const SOCKET_PATH: u64 = 107;
@@ -49,11 +49,11 @@ impl Compiler<'_> {
                 tls: listener.tls.is_some(),
             })
             .collect();
-        let overlapping = |address: &ListenAddress| {
+        let overlapping = |address: &Address| {
             let found = listeners.iter().find(|listener| listener.address.overlaps(address))?;
             Some(ProblemKind::AddressTwice { address: address.to_string(), other: found.address.to_string() })
         };
-        if let Some(kind) = upgrade_socket.as_deref().and_then(|path| overlapping(&ListenAddress::Unix(path.into()))) {
+        if let Some(kind) = upgrade_socket.as_deref().and_then(|path| overlapping(&Address::Unix(path.into()))) {
             self.problems.add(&at.key("upgrade_socket"), kind);
         }
         let at = root.key("admin");
@@ -66,7 +66,7 @@ impl Compiler<'_> {
                 if !address.ip().is_loopback() {
                     self.problems.add(&at, ProblemKind::AdminExposed { address: address.to_string() });
                 }
-                if let Some(kind) = overlapping(&ListenAddress::Ip(address)) {
+                if let Some(kind) = overlapping(&Address::Ip(address)) {
                     self.problems.add(&at, kind);
                 }
                 Some(address)
@@ -166,7 +166,7 @@ impl Compiler<'_> {
                 let (address, other) = (address.to_string(), other.address.to_string());
                 self.problems.add(&at_address, ProblemKind::AddressTwice { address, other });
             }
-            let is_unix = matches!(address, ListenAddress::Unix(_));
+            let is_unix = matches!(address, Address::Unix(_));
             if is_unix && listener.proxy_protocol && !trusted.is_empty() && !trusted.trusts(Peer::Unix) {
                 self.problems.add(&at.key("proxy_protocol"), ProblemKind::UnixNotTrusted);
             }
@@ -289,32 +289,31 @@ impl Compiler<'_> {
         result.map_err(|kind| self.problems.add(at, kind)).ok()
     }
 
-    fn listen_address(&mut self, text: &str, at: &At<'_>) -> Option<ListenAddress> {
-        let Some(path) = text.strip_prefix("unix:") else {
-            let example = if text.contains('/') { UNIX_ADDRESS } else { ADDRESS };
-            return match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => Some(ListenAddress::Ip(address)),
+    fn listen_address(&mut self, text: &str, at: &At<'_>) -> Option<Address> {
+        let found = match socket_path(text) {
+            Some(Ok(path)) => self.socket(path).and_then(|address| match &address {
+                // The directory of the configuration may have one.
+                Address::Unix(path) if path.contains(char::is_whitespace) => {
+                    let why = format!("an upgrade cannot hand over `{path}`, which has a space").into();
+                    Err(ProblemKind::BadSocketPath { text: text.into(), why, write: None })
+                }
+                _ => Ok(address),
+            }),
+            Some(Err((why, write))) => Err(ProblemKind::BadSocketPath { text: text.into(), why: why.into(), write }),
+            None => match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => Ok(Address::Ip(address)),
                 _ => {
                     let what = "an IP address with a port, or `unix:` with a path";
-                    self.problems.add(at, ProblemKind::BadAddress { text: text.into(), what, example });
-                    None
+                    Err(ProblemKind::BadAddress { text: text.into(), what, example: ADDRESS })
                 }
-            };
+            },
         };
-        // The new process of an upgrade gets the addresses in one text, with spaces between them.
-        let has_space = path.contains(|c: char| c.is_whitespace() || c.is_control());
-        if !path.starts_with('/') || path.ends_with('/') || has_space {
-            let what = "`unix:` with the absolute path of a file, without spaces";
-            self.problems.add(at, ProblemKind::BadAddress { text: text.into(), what, example: UNIX_ADDRESS });
-            return None;
-        }
-        self.in_range(path.len() as u64, 1..=SOCKET_PATH, "a path of 1 to 107 bytes", at);
-        Some(ListenAddress::Unix(path.into()))
+        self.usable(found, at)
     }
 
-    fn socket_mode(&mut self, text: Option<&str>, address: Option<&ListenAddress>, at: &At<'_>) -> u32 {
+    fn socket_mode(&mut self, text: Option<&str>, address: Option<&Address>, at: &At<'_>) -> u32 {
         let Some(text) = text else { return SOCKET_MODE };
-        if let Some(ListenAddress::Ip(_)) = address {
+        if let Some(Address::Ip(_)) = address {
             self.problems.add(at, ProblemKind::ModeWithoutUnix);
         }
         // With the leading zero, so that a decimal number of YAML is no mode.

@@ -299,7 +299,7 @@ impl<'d> Compiler<'d> {
             return None;
         };
         let found = match socket_path(address) {
-            Some(Ok(path)) => self.socket(path),
+            Some(Ok(path)) => self.socket(path).map(NodeAddress::Fixed),
             Some(Err((why, write))) => Err(ProblemKind::BadSocketPath { text: address.into(), why: why.into(), write }),
             None => host_and_port(address).ok_or_else(|| match address_of_url(address) {
                 Some((write, tls)) => ProblemKind::NodeUrl { text: address.into(), write, needs_tls: tls && !with_tls },
@@ -320,12 +320,12 @@ impl<'d> Compiler<'d> {
     }
 
     /// A Unix-domain socket at a path in the spelling of the configuration.
-    fn socket(&self, path: &str) -> Result<NodeAddress, ProblemKind> {
+    pub(super) fn socket(&self, path: &str) -> Result<Address, ProblemKind> {
         let whole = (self.env.socket)(path);
         let shown = whole.display();
         let why = match whole.to_str() {
             Some(whole) if unix::net::SocketAddr::from_pathname(whole).is_ok() => {
-                return Ok(NodeAddress::Fixed(Address::Unix(Arc::from(whole))));
+                return Ok(Address::Unix(Arc::from(whole)));
             }
             Some(whole) => format!("`{shown}` has {} bytes, and the system allows 107", whole.len()),
             None => format!("`{shown}` is not UTF-8"),
@@ -352,7 +352,7 @@ fn host_and_port(address: &str) -> Option<NodeAddress> {
 
 /// The path in `unix:/run/app.sock`. The error has the reason, and what to write instead. None if the text is no address
 /// of a socket. A host can have the name `unix`, so `unix:8000` is none.
-fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Option<String>)>> {
+pub(super) fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Option<String>)>> {
     // As nginx, HAProxy and Caddy write it.
     let foreign = || ["http://unix:", "unix@", "unix/"].iter().find_map(|prefix| text.strip_prefix(prefix));
     let (prefixed, path) = match text.strip_prefix("unix:") {
@@ -365,6 +365,7 @@ fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Option<String>)
         _ if path.starts_with('@') => Some("abstract names are not supported"),
         _ if path.starts_with("//") => Some("its path begins with two slashes"),
         _ if path.contains(':') => Some("a colon cannot be a part of the path"),
+        _ if path.ends_with('/') => Some("it is the path of a directory"),
         _ if path.chars().any(|c| c.is_whitespace() || c.is_control() || "\"\\${}".contains(c)) => {
             Some("spaces, control characters, quotes, backslashes, `$` and braces cannot be a part of the path")
         }
