@@ -187,9 +187,9 @@ impl Answer {
                 LocationPart::Text(text) => location.extend_from_slice(text.as_bytes()),
                 LocationPart::Host if host.is_empty() => return None,
                 LocationPart::Host => location.extend_from_slice(host.as_bytes()),
-                // `OPTIONS *` has no path.
-                LocationPart::Uri if !target.starts_with(b"/") => location.push(b'/'),
-                LocationPart::Uri => location.extend_from_slice(target),
+                LocationPart::Uri => {
+                    path_and_query(target).into_iter().for_each(|part| location.extend_from_slice(part))
+                }
             }
         }
         HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()
@@ -202,6 +202,16 @@ impl Answer {
 
     pub(crate) fn is_redirect(&self) -> bool {
         self.location.is_some()
+    }
+}
+
+/// Path and query of a request target for a URL, in two parts. `OPTIONS *` has no path, and a target in absolute form may
+/// have a query only: `http://host?query`.
+pub(crate) fn path_and_query(target: &[u8]) -> [&[u8]; 2] {
+    match target.first() {
+        Some(b'/') => [b"", target],
+        Some(b'?') => [b"/", target],
+        _ => [b"/", b""],
     }
 }
 
@@ -219,6 +229,7 @@ mod tests {
             ("/fixed",                        "",          "/x",   Some("/fixed")),
             ("https://{host}/",               "",          "/x",   None),
             ("https://www.example{uri}",      "a.example", "*",    Some("https://www.example/")),
+            ("https://www.example{uri}",      "a.example", "?y",   Some("https://www.example/?y")),
         ];
         for (to, host, target, location) in cases {
             let mut problems = Problems::default();

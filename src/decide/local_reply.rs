@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Action, Refusal};
-use crate::behavior::answer::Answer;
+use crate::behavior::answer::{Answer, path_and_query};
 use crate::cors::Reason;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -308,9 +308,9 @@ impl LocalReply {
     fn redirect_to_https(host: &str, target: &[u8], port: u16) -> Self {
         // A request of HTTP/1.0 may have no host, so there is no URL to redirect to.
         let location = Some(host).filter(|host| !host.is_empty()).and_then(|host| {
-            let target = if target.starts_with(b"/") { target } else { b"/" };
+            let [slash, target] = path_and_query(target);
             let port = if port == 443 { String::new() } else { format!(":{port}") };
-            HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), target].concat()).ok()
+            HeaderValue::from_bytes(&[b"https://", host.as_bytes(), port.as_bytes(), slash, target].concat()).ok()
         });
         match location {
             Some(location) => {
@@ -382,6 +382,7 @@ mod tests {
         };
         assert_eq!(location("a.test", b"/x?y"), (308, Some("https://a.test:8443/x?y".into())));
         assert_eq!(location("a.test", b"*"), (308, Some("https://a.test:8443/".into())));
+        assert_eq!(location("a.test", b"?y"), (308, Some("https://a.test:8443/?y".into())));
         assert_eq!(location("", b"/x"), (400, None), "a request of HTTP/1.0 without Host");
     }
 }
