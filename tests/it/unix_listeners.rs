@@ -203,8 +203,12 @@ fn nginx_in_front_passes_the_client() {
 #[test]
 fn the_limit_of_all_connections_counts_them() {
     let edge = Edge::start("", "limits: { connections: 1 }");
-    let mut first = edge.open();
-    assert_eq!(first.request("GET", "/", &[HOST], b"").unwrap().status, 200);
+    // The connection that found the listener counts until the gateway has seen its end.
+    let accepted = || {
+        let mut connection = edge.open();
+        (connection.request("GET", "/", &[HOST], b"").unwrap().status == 200).then_some(connection)
+    };
+    let _first = poll(TIMEOUT, accepted).expect("a connection within the limit");
     let refused = poll(TIMEOUT, || Some(edge.fetch(&[HOST, ORIGIN])).filter(|response| response.status == 503));
     assert_eq!(refused.unwrap().header("Access-Control-Allow-Origin"), Some(ORIGIN.1));
 }
