@@ -287,7 +287,7 @@ fn the_status_page_shows_what_a_route_does_besides_cors() {
         assert!(page.text().contains(&cell(shown)), "{shown}\n{}", page.text());
     }
     assert_eq!(fetch(gateway.address(), "GET", "/admin/x", &[HOST, ALLOWED]).status, 403);
-    assert_eq!(refusals(&gateway, 1)[0]["code"], "client_denied");
+    assert_eq!(refusals(&gateway, 1)[0]["reason"], "client_denied");
 }
 
 #[test]
