@@ -10,6 +10,7 @@ pub(crate) mod answer;
 pub(crate) mod clients;
 pub(crate) mod compression;
 pub(crate) mod headers;
+pub(crate) mod rate_limit;
 pub(crate) mod rewrite;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use http::{HeaderMap, HeaderValue};
 use self::clients::Clients;
 use self::compression::Compression;
 use self::headers::HeaderEdits;
+use self::rate_limit::{RateCheck, RateLimit};
 use self::rewrite::{Rewrite, UpstreamHost};
 use crate::domain::OwnOrigin;
 
@@ -28,6 +30,8 @@ use crate::domain::OwnOrigin;
 pub(crate) struct Behaviors {
     /// Which clients may send requests.
     pub(crate) clients: Option<Arc<Clients>>,
+    /// How many requests are accepted. The routes of a service that inherit it share it.
+    pub(crate) rate_limit: Option<Arc<RateLimit>>,
     /// Changes of the path for the upstream.
     pub(crate) rewrite: Option<Arc<Rewrite>>,
     /// The `Host` field for the upstream. None: the client's.
@@ -50,6 +54,10 @@ pub(crate) trait RequestFacts {
     fn route(&self) -> &str;
     /// Value of `X-Request-Id`.
     fn request_id(&self) -> HeaderValue;
+    /// What the rate limit said. None if it was not asked.
+    fn rate_check(&self) -> Option<RateCheck> {
+        None
+    }
 }
 
 /// Where a response comes from.
@@ -62,8 +70,10 @@ pub(crate) enum ResponseSource {
 impl Behaviors {
     /// Whether the route does nothing besides routing and CORS.
     pub(crate) fn is_empty(&self) -> bool {
-        let Behaviors { clients, rewrite, upstream_host, request_headers, response_headers, compression } = self;
+        let Behaviors { clients, rate_limit, rewrite, upstream_host, request_headers, response_headers, compression } =
+            self;
         clients.is_none()
+            && rate_limit.is_none()
             && rewrite.is_none()
             && upstream_host.is_none()
             && request_headers.is_none()
@@ -77,6 +87,9 @@ impl Behaviors {
             && let Some(rewrite) = &self.rewrite
         {
             rewrite.restore_prefix(headers, facts.own_origin());
+        }
+        if let (Some(limit), Some(check)) = (&self.rate_limit, facts.rate_check()) {
+            limit.add_fields(check, headers);
         }
         if let Some(edits) = &self.response_headers {
             edits.apply(headers, facts);

@@ -306,7 +306,6 @@ impl Verdict<'_> {
     }
 
     /// Refuses the request, for a reason that only the running gateway knows. The edits of responses stay.
-    #[expect(dead_code, reason = "rate limits and forward_auth use it")]
     pub(crate) fn refuse(&mut self, refusal: Refusal<'static>) {
         self.action = Action::Refuse(refusal);
         self.outcome = refusal.outcome();

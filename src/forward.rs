@@ -49,11 +49,12 @@ use self::response::{
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
 use crate::behavior::compression::Compression;
+use crate::behavior::rate_limit::{BucketOutcome, BudgetKind, RateCheck};
 use crate::behavior::{Behaviors, ResponseSource};
 use crate::cors::{Edits, Reason};
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::decide::{Action, Refusal, Verdict, edit_response};
-use crate::live::Live;
+use crate::live::{Generation, Live};
 use crate::logging::quoted;
 use crate::per_thread::{Local, Shared};
 use crate::read::Client;
@@ -93,6 +94,8 @@ struct DecidedRequest {
     edits: Edits,
     remote: RemoteInfo,
     id: RequestId,
+    /// What the rate limit said. None if the route has none, and if the gateway replies without asking it.
+    rate: Option<RateCheck>,
 }
 
 /// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
@@ -143,6 +146,7 @@ impl Gateway {
         let snapshot = &generation.snapshot;
         let facts = request_facts(session.as_downstream(), authority, own_origin, remote.client, snapshot);
         let mut verdict = generation.snapshot.decide(&facts);
+        let rate = check_rate_limit(&generation, &mut verdict, &session.req_header().headers, remote.client);
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.set_debug_request_id(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
@@ -162,7 +166,7 @@ impl Gateway {
         let underscores = generation.snapshot.underscores_in_headers();
         let edits = verdict.edits;
         let config = RequestConfig::Complete { generation, route, upstream };
-        let request = ctx.request.insert(DecidedRequest { config, edits, remote, id });
+        let request = ctx.request.insert(DecidedRequest { config, edits, remote, id, rate });
         if let Some(reply) = reply {
             let edit = |headers: &mut HeaderMap| request.edit(headers, session.req_header(), ResponseSource::Gateway);
             return Ok(Some(LocalResponse::new(reply, edit)));
@@ -466,7 +470,8 @@ impl DecidedRequest {
     }
 
     fn facts<'a>(&'a self, request: &'a RequestHeader) -> Facts<'a> {
-        Facts { request, remote: &self.remote, id: &self.id, route: self.config.route_name() }
+        let route = self.config.route_name();
+        Facts { request, remote: &self.remote, id: &self.id, route, rate: self.rate }
     }
 }
 
@@ -476,6 +481,27 @@ impl Drop for Ctx {
         self.record_dropped();
         self.recorder.running.end();
     }
+}
+
+/// Takes the request from the budget of its route. If nothing is left there, the verdict refuses the request.
+fn check_rate_limit(
+    generation: &Generation,
+    verdict: &mut Verdict<'_>,
+    headers: &HeaderMap,
+    client: IpAddr,
+) -> Option<RateCheck> {
+    let found = verdict.route?;
+    found.route.behaviors.as_ref()?.rate_limit.as_ref()?;
+    let budget = match verdict.action {
+        Action::Forward(_) | Action::Answer(_) => BudgetKind::Requests,
+        Action::AnswerPreflight(_) => BudgetKind::Preflights,
+        Action::AnswerOptions(_) | Action::RedirectToHttps(_) | Action::Refuse(_) => return None,
+    };
+    let check = generation.rate_limiter(found.index)?.check(budget, headers, Some(client), Instant::now())?;
+    if let BucketOutcome::Refused { .. } = check.outcome {
+        verdict.refuse(Refusal::RateLimited);
+    }
+    Some(check)
 }
 
 /// A verdict in the debug log.

@@ -28,6 +28,7 @@
 //! | [`cors`] | the CORS policy engine, and the edits of response headers |
 //! | [`behavior`] | what a route does besides routing and CORS: one file for each behavior |
 //! | [`forward`] | Pingora's hooks: attempts, request and response headers, timeouts |
+//! | [`limiter`] | the budgets of rate limits while they run: one for each client, header value or cookie |
 //! | [`upstream`] | the nodes of upstreams while they run: addresses, balancing, ejection, texts of their failures |
 //! | [`record`] | access log, counters, and the last refused requests |
 //!
@@ -102,6 +103,7 @@ pub mod decide;
 pub mod cors;
 pub mod behavior;
 pub mod forward;
+pub mod limiter;
 pub mod upstream;
 pub mod record;
 

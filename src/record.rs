@@ -173,6 +173,7 @@ mod tests {
             "uri_too_long",
             "misdirected",
             "client_connection_limit",
+            "rate_limited",
             "connection_limit",
             "headers_too_large",
             "upstream_full",

@@ -13,6 +13,7 @@ use crate::behavior::answer::{RedirectSettings, RespondSettings};
 use crate::behavior::clients::ClientSettings;
 use crate::behavior::compression::CompressionSettings;
 use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
+use crate::behavior::rate_limit::RateLimitKey;
 use crate::behavior::rewrite::PathSettings;
 use crate::cors::Settings;
 use crate::notation::{Duration, List, Named, Size, Toggle, Use, forms, given};
@@ -522,6 +523,11 @@ pub(crate) struct Service {
     /// Which clients may send requests. Without this key every client may.
     #[serde(deserialize_with = "given")]
     pub(crate) clients: Option<ClientSettings>,
+    /// How many requests are accepted, in all routes without a `rate_limit` of their own together. Without this key there
+    /// is no limit.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = false))]
+    pub(crate) rate_limit: Option<RateLimitKey>,
     /// How the path changes on its way to the upstream. Without this key it does not change.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -586,6 +592,9 @@ pub(crate) struct Route {
     /// Which clients may send requests. Without this key the `clients` of the service apply.
     #[serde(deserialize_with = "given")]
     pub(crate) clients: Option<ClientSettings>,
+    /// How many requests are accepted, or `false` for no limit. Without this key the route shares the limit of the service.
+    #[serde(deserialize_with = "given")]
+    pub(crate) rate_limit: Option<RateLimitKey>,
     /// How the path changes on its way to the upstream. Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -610,6 +619,7 @@ pub(crate) struct Route {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BehaviorKeys<'d> {
     pub(crate) clients: Option<&'d ClientSettings>,
+    pub(crate) rate_limit: Option<&'d RateLimitKey>,
     /// The short form of `path.strip_prefix`, which only a route has.
     pub(crate) strip_prefix: Option<&'d str>,
     pub(crate) path: Option<&'d PathSettings>,
@@ -634,6 +644,7 @@ macro_rules! common_keys {
                 let $this = self;
                 BehaviorKeys {
                     clients: self.clients.as_ref(),
+                    rate_limit: self.rate_limit.as_ref(),
                     strip_prefix: $strip_prefix,
                     path: self.path.as_ref(),
                     upstream_host: self.upstream_host.as_deref(),

@@ -116,6 +116,9 @@ impl ReplyKind<'_> {
                 Refusal::ClientConnectionLimit => {
                     (StatusCode::TOO_MANY_REQUESTS, "Too many connections from this client.\n")
                 }
+                Refusal::RateLimited => {
+                    (StatusCode::TOO_MANY_REQUESTS, "Too many requests: Retry-After has the seconds to wait.\n")
+                }
                 Refusal::HeadersTooLarge => {
                     (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request header is too large.\n")
                 }

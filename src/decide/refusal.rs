@@ -37,6 +37,8 @@ pub enum Refusal<'s> {
     Misdirected,
     /// 429: the client has more connections than `limits.connections_per_client`.
     ClientConnectionLimit,
+    /// 429: `rate_limit` of the route has no request left for the key of this one.
+    RateLimited,
     /// 431: the header exceeds `limits.headers` or `limits.header_count`.
     HeadersTooLarge,
     /// 503: more connections than `limits.connections`.
@@ -72,6 +74,8 @@ coded_enum! {
         Misdirected = "misdirected",
         /// [`Refusal::ClientConnectionLimit`]
         ClientConnectionLimit = "client_connection_limit",
+        /// [`Refusal::RateLimited`]
+        RateLimited = "rate_limited",
         /// [`Refusal::ConnectionLimit`]
         ConnectionLimit = "connection_limit",
         /// [`Refusal::HeadersTooLarge`]
@@ -109,6 +113,7 @@ impl Refusal<'_> {
             Refusal::Misdirected => RefusalCode::Misdirected,
             Refusal::ClientConnectionLimit => RefusalCode::ClientConnectionLimit,
             Refusal::ConnectionLimit => RefusalCode::ConnectionLimit,
+            Refusal::RateLimited => RefusalCode::RateLimited,
             Refusal::HeadersTooLarge => RefusalCode::HeadersTooLarge,
             Refusal::UpstreamFull => RefusalCode::UpstreamFull,
         })

@@ -314,10 +314,19 @@ fn flatten(key: String, value: &Value, at: &KeyPath, source: &Source<'_>, all: &
 /// The keys with a value, as they are written, without their defaults.
 fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
     // A pattern without `..`, so that a new key does not compile until it is listed here.
-    let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
-        keys;
+    let BehaviorKeys {
+        clients,
+        rate_limit,
+        strip_prefix,
+        path,
+        upstream_host,
+        request_headers,
+        response_headers,
+        compression,
+    } = keys;
     let keys = [
         ("clients", clients.map(json_of)),
+        ("rate_limit", rate_limit.map(json_of)),
         ("strip_prefix", strip_prefix.map(json_of)),
         ("path", path.map(json_of)),
         ("upstream_host", upstream_host.map(json_of)),

@@ -126,9 +126,18 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
     let Some(behaviors) = verdict.route.and_then(|found| found.route.behaviors.as_deref()) else { return notes };
     // A pattern without `..`, so that a new behavior does not compile until it is considered here. Edits of headers are
     // seen in the response.
-    let Behaviors { clients, rewrite, upstream_host, request_headers: _, response_headers: _, compression } = behaviors;
+    let Behaviors { clients, rate_limit, rewrite, upstream_host, request_headers: _, response_headers: _, compression } =
+        behaviors;
     if clients.is_some() && question.client == ClientAddress::Accepted {
         notes.push("The route accepts some clients only (`clients`): `--client ADDRESS` checks one.".to_owned());
+    }
+    // What is left of a budget is known to the running gateway only.
+    if let Some(limit) = rate_limit {
+        notes.push(format!(
+            "The rate limit of `{}` accepts {limit}. A request above it gets 429 (rate_limited); this explanation assumes \
+             that it is not reached.",
+            limit.name
+        ));
     }
     if !matches!(verdict.action, Action::Forward(_)) {
         return notes;

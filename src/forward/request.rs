@@ -13,6 +13,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use crate::behavior::clients::ClientAddress;
+use crate::behavior::rate_limit::RateCheck;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::behavior::{Behaviors, RequestFacts};
 use crate::decide::{ConnectionFacts, Framing, MaxForwards, Request};
@@ -269,6 +270,7 @@ pub(super) struct Facts<'a> {
     pub(super) remote: &'a RemoteInfo,
     pub(super) id: &'a RequestId,
     pub(super) route: Option<&'a str>,
+    pub(super) rate: Option<RateCheck>,
 }
 
 impl RequestFacts for Facts<'_> {
@@ -286,6 +288,10 @@ impl RequestFacts for Facts<'_> {
 
     fn request_id(&self) -> HeaderValue {
         self.id.value()
+    }
+
+    fn rate_check(&self) -> Option<RateCheck> {
+        self.rate
     }
 }
 

@@ -8,9 +8,11 @@ use once_cell::race::OnceBox;
 
 use super::resolver::Resolver;
 use super::{Acceptors, LoadError};
+use crate::behavior::rate_limit::RateLimit;
+use crate::limiter::RateLimiter;
 use crate::per_thread::{Local, Shared};
 use crate::record::{RouteMetricsTable, RouteSlot};
-use crate::snapshot::{Limits, Snapshot, UpstreamId};
+use crate::snapshot::{Limits, Route, Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::RunningUpstream;
 
@@ -29,6 +31,8 @@ pub struct Generation {
     names: Vec<Arc<str>>,
     acceptors: Acceptors,
     route_metrics: RouteMetricsTable,
+    /// By the position of the route. Empty if no route has a limit.
+    rate_limiters: Box<[Option<Arc<RateLimiter>>]>,
     /// By the position of the route. Empty until the first response of the route.
     parts: Vec<OnceBox<Shared<RouteParts>>>,
 }
@@ -45,7 +49,7 @@ pub(crate) struct RouteParts {
 }
 
 impl Generation {
-    /// Upstreams whose configuration has not changed continue from `old`, with their state and counters.
+    /// Upstreams and rate limits whose configuration has not changed continue from `old`, with their state.
     pub(super) fn new(
         number: u64,
         snapshot: Snapshot,
@@ -73,7 +77,8 @@ impl Generation {
         let names = names.into_iter().map(Arc::from).collect();
         let route_metrics = RouteMetricsTable::new(snapshot.routes(), old.map(|old| &old.route_metrics));
         let parts = snapshot.routes().iter().map(|_| OnceBox::new()).collect();
-        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics, parts })
+        let rate_limiters = rate_limiters(&snapshot, old.map_or(&[], |old| &old.rate_limiters));
+        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics, rate_limiters, parts })
     }
 
     /// Gives the upstreams the addresses of their names. Waits for names that are new, at most for `timeout`. Nodes
@@ -124,6 +129,11 @@ impl Generation {
         Some(parts.local())
     }
 
+    /// The limit of a route, with its state.
+    pub(crate) fn rate_limiter(&self, route: u32) -> Option<&RateLimiter> {
+        self.rate_limiters.get(route as usize)?.as_deref()
+    }
+
     /// Running upstream of the snapshot.
     pub(crate) fn upstream(&self, id: UpstreamId) -> &Arc<RunningUpstream> {
         &self.upstreams[id.0]
@@ -133,4 +143,32 @@ impl Generation {
     pub(crate) fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
     }
+}
+
+/// The limits of the routes, by their position. One that continues a limit of `old` has the state of that.
+fn rate_limiters(snapshot: &Snapshot, old: &[Option<Arc<RateLimiter>>]) -> Box<[Option<Arc<RateLimiter>>]> {
+    let limit = |route: &Route| route.behaviors.as_ref()?.rate_limit.clone();
+    if snapshot.routes().iter().all(|route| limit(route).is_none()) {
+        return Box::default();
+    }
+    // The routes of a service that inherit its limit share it. Routes without a name may have the same name.
+    let mut running: HashMap<&str, Vec<&Arc<RateLimiter>>> = HashMap::new();
+    let mut known = HashSet::new();
+    for limiter in old.iter().flatten().filter(|limiter| known.insert(Arc::as_ptr(limiter))) {
+        running.entry(&*limiter.limit().name).or_default().push(limiter);
+    }
+    let mut new: HashMap<*const RateLimit, Arc<RateLimiter>> = HashMap::new();
+    let limiters = snapshot.routes().iter().map(|route| {
+        let limit = limit(route)?;
+        let limiter = new.entry(Arc::as_ptr(&limit)).or_insert_with(|| {
+            let namesakes = running.get_mut(&*limit.name);
+            let same = namesakes.and_then(|namesakes| {
+                let same = namesakes.iter().position(|old| limit.continues(old.limit()))?;
+                Some(namesakes.remove(same).clone())
+            });
+            same.unwrap_or_else(|| Arc::new(RateLimiter::new(limit.clone())))
+        });
+        Some(limiter.clone())
+    });
+    limiters.collect()
 }

@@ -244,6 +244,12 @@ form!(
 );
 
 form!(
+    /// `client_ip`, `header:NAME`, `cookie:NAME` or `route`.
+    RateKey,
+    with_title(text(&format!("client_ip|route|(header|cookie):{TOKEN}+")), "what has a budget")
+);
+
+form!(
     /// A status from 100 to 599, such as `200`, or a range, such as `200-399`.
     Statuses,
     json_schema!({

@@ -752,6 +752,11 @@ impl ProblemKind {
                 format!("`{text}` is not a valid hash_on"),
                 "write `header:NAME`, `cookie:NAME`, `path` or `client_address`",
             ),
+            RateKeyUnknown { text } => error(
+                "rate-key-unknown",
+                format!("`{text}` is not a valid key of a rate limit"),
+                "write `client_ip`, `header:NAME`, `cookie:NAME` or `route`",
+            ),
             SniMissing { node, what } => error(
                 "sni-missing",
                 format!("the node {node} is {what}, so TLS has no server name to verify"),

@@ -142,6 +142,7 @@ pub enum ProblemKind {
     AdminExposed { address: String },
     NeedsAnother { key: &'static str, other: &'static str },
     HashOnUnknown { text: String },
+    RateKeyUnknown { text: String },
     SniMissing { node: String, what: &'static str },
     BadStatusRange { text: String },
     RedirectOverTls,

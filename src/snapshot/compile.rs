@@ -191,7 +191,8 @@ impl<'d> Compiler<'d> {
         if !service.ends().any() && !every_route_has_an_end {
             self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
         }
-        let behaviors = Behaviors::compile(&service.behaviors(), &Behaviors::default(), at, self.problems);
+        let behaviors = Behaviors::compile(&service.behaviors(), name, &Behaviors::default(), at, self.problems);
+        self.warn_about_rate_key(&behaviors, &service.behaviors(), at);
         let shared = behaviors.some();
         let Some(routes) = routes else {
             if let Some(end) = end {
@@ -230,7 +231,8 @@ impl<'d> Compiler<'d> {
                 (None, None) => format!("{name}/"),
             };
             let own_behaviors = route.behaviors().any().then(|| {
-                let own = Behaviors::compile(&route.behaviors(), &behaviors, &at, self.problems);
+                let own = Behaviors::compile(&route.behaviors(), &name, &behaviors, &at, self.problems);
+                self.warn_about_rate_key(&own, &route.behaviors(), &at);
                 self.check_strip_prefix(&own, &paths, Some(&route.behaviors()), &at);
                 own.some()
             });

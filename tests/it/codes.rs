@@ -113,6 +113,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("private-network-gone", Warning),
     ("public-suffix", Warning),
     ("public-suffix-with-credentials", Error),
+    ("rate-key-unknown", Error),
     ("redirect-over-tls", Error),
     ("regex-alternation", Warning),
     ("regex-does-not-compile", Error),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 32] = [
+const ROOMS: [(&str, &[&str]); 33] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -40,11 +40,14 @@ const ROOMS: [(&str, &[&str]); 32] = [
     ),
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
+    ("limiter", &["behavior", "domain"]),
     ("upstream", &["counter", "per_thread", "snapshot", "tls"]),
     (
         "live",
         &[
+            "behavior",
             "config",
+            "limiter",
             "logging",
             "per_thread",
             "problem",

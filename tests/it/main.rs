@@ -33,6 +33,7 @@ mod node_limits;
 mod oracles;
 mod origin_expressions;
 mod peers;
+mod rate_limits;
 mod regressions;
 mod schema;
 mod shared_lines;

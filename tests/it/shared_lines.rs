@@ -21,11 +21,13 @@ enum Line {
     Connection,
     /// Failures, refusals, retries, WebSockets, reloads: what a usual request does not do.
     Rare,
+    /// Requests of a route with a rate limit write it, each that of its key: all threads take from one budget.
+    Budget,
     /// Every request writes it: a reason is needed.
     Contended(&'static str),
 }
 
-use Line::{Connection, Contended, Own, Rare, Read};
+use Line::{Budget, Connection, Contended, Own, Rare, Read};
 
 /// File below `src/`, a part of a line, and the writers of its cache line.
 const LINES: &[(&str, &str, Line)] = &[
@@ -60,6 +62,14 @@ const LINES: &[(&str, &str, Line)] = &[
     ("live/generation.rs", "slot: self.route_metrics.slot(Some(route)).clone(),", Rare),
     ("live/generation.rs", "upstream: self.upstream(upstream).clone(),", Rare),
     ("live/generation.rs", "limits: self.snapshot.limits().clone(),", Rare),
+    ("live/generation.rs", "rate_limit.clone()", Rare),
+    ("live/generation.rs", "Some(namesakes.remove(same).clone())", Rare),
+    ("live/generation.rs", "RateLimiter::new(limit.clone())", Rare),
+    ("live/generation.rs", "Some(limiter.clone())", Rare),
+    // Rate limits.
+    ("limiter.rs", "whole: CachePadded<AtomicU64>,", Budget),
+    ("limiter.rs", "state: &AtomicU64", Budget),
+    ("limiter/table.rs", "parts: Box<[CachePadded<Mutex<Part>>]>,", Budget),
     // Behaviors.
     ("behavior/headers.rs", "let mut edits = above.cloned().unwrap_or_default();", Rare),
     ("behavior/clients.rs", "text: entry.clone(),", Rare),
@@ -243,7 +253,7 @@ const LINES: &[(&str, &str, Line)] = &[
 
 /// Files and folders whose code a request runs. `src/accept` is not among them: it runs for each connection, and counts
 /// connections in one value for the limit of all.
-const PATH: [&str; 27] = [
+const PATH: [&str; 29] = [
     "per_thread.rs",
     "counter.rs",
     "live.rs",
@@ -262,6 +272,8 @@ const PATH: [&str; 27] = [
     "read",
     "forward",
     "forward.rs",
+    "limiter",
+    "limiter.rs",
     "upstream",
     "upstream.rs",
     "record.rs",
@@ -335,7 +347,7 @@ fn usual_requests_write_at_most_two_values_of_all_threads() {
         .iter()
         .filter_map(|(_, _, line)| match line {
             Contended(reason) => Some(*reason),
-            Own | Read | Connection | Rare => None,
+            Own | Read | Connection | Rare | Budget => None,
         })
         .collect();
     // An upstream has one of the first two, or none.

@@ -8,6 +8,7 @@ use crate::behavior::answer::Answer;
 use crate::behavior::clients::Clients;
 use crate::behavior::compression::Compression;
 use crate::behavior::headers::HeaderEdits;
+use crate::behavior::rate_limit::{RateLimit, RateLimitKey};
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::config::{BehaviorKeys, EndKeys};
 use crate::problem::{At, ProblemKind, Problems};
@@ -16,14 +17,36 @@ use crate::snapshot::End;
 
 impl Behaviors {
     /// The behaviors of a service or a route. A key replaces the one `above` as a whole, as `cors` does; only the edits of
-    /// headers come after those above.
-    pub(super) fn compile(keys: &BehaviorKeys<'_>, above: &Self, at: &At<'_>, problems: &mut Problems) -> Self {
+    /// headers come after those above. `owner` is the name of the service or of the route.
+    pub(super) fn compile(
+        keys: &BehaviorKeys<'_>,
+        owner: &str,
+        above: &Self,
+        at: &At<'_>,
+        problems: &mut Problems,
+    ) -> Self {
         // A pattern without `..`, so that a new key does not compile until it is used here.
-        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
-            *keys;
+        let BehaviorKeys {
+            clients,
+            rate_limit,
+            strip_prefix,
+            path,
+            upstream_host,
+            request_headers,
+            response_headers,
+            compression,
+        } = *keys;
         let mut all = above.clone();
         if let Some(clients) = clients {
             all.clients = Some(Arc::new(Clients::compile(clients, &at.key("clients"), problems)));
+        }
+        if let Some(limit) = rate_limit {
+            all.rate_limit = match limit {
+                RateLimitKey::Off => None,
+                RateLimitKey::Limit(limit) => {
+                    RateLimit::compile(limit, owner, &at.key("rate_limit"), problems).map(Arc::new)
+                }
+            };
         }
         if strip_prefix.is_some() || path.is_some() {
             all.rewrite = Some(Arc::new(Rewrite::compile(strip_prefix, path, at, problems)));
@@ -57,9 +80,18 @@ impl Behaviors {
 impl BehaviorKeys<'_> {
     /// Whether a key is set.
     pub(super) fn any(&self) -> bool {
-        let BehaviorKeys { clients, strip_prefix, path, upstream_host, request_headers, response_headers, compression } =
-            self;
+        let BehaviorKeys {
+            clients,
+            rate_limit,
+            strip_prefix,
+            path,
+            upstream_host,
+            request_headers,
+            response_headers,
+            compression,
+        } = self;
         clients.is_some()
+            || rate_limit.is_some()
             || strip_prefix.is_some()
             || path.is_some()
             || upstream_host.is_some()
@@ -92,6 +124,14 @@ impl<'d> Compiler<'d> {
         let respond = respond.and_then(|answer| Answer::respond(answer, &at.key("respond"), self.problems));
         let redirect = redirect.and_then(|answer| Answer::redirect(answer, &at.key("redirect"), self.problems));
         respond.or(redirect).map(|answer| End::Answer(Arc::new(answer)))
+    }
+
+    /// Warns if the key of a rate limit is a header that is removed before.
+    pub(super) fn warn_about_rate_key(&mut self, behaviors: &Behaviors, own: &BehaviorKeys<'_>, at: &At<'_>) {
+        let limit = behaviors.rate_limit.as_ref().filter(|_| own.rate_limit.is_some());
+        if let Some(name) = limit.and_then(|limit| limit.key_header()) {
+            self.warn_if_removed(name.as_str(), &at.key("rate_limit").key("key"));
+        }
     }
 
     /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if they
