@@ -19,7 +19,7 @@ pub(crate) use self::cors::Cors;
 pub use self::document::Document;
 pub(crate) use self::document::{
     ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, HEALTHY_STATUS,
-    HealthCheck, Limits, ListenerTls, LogFormat, Node, Queue, RETRIES, Route, Server, Service, Timeouts,
+    HealthCheck, Limits, ListenerTls, LogFormat, Node, ProxyProtocol, Queue, RETRIES, Route, Server, Service, Timeouts,
     UnderscoresInHeaders, Upstream, UpstreamTls,
 };
 pub use self::edit::NewValue;

@@ -19,6 +19,7 @@ use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_core::connectors::http::Connector;
+use tokio::io::AsyncWrite;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -28,6 +29,7 @@ use crate::logging::quoted;
 use crate::snapshot::{self, Address, HttpCheck};
 use crate::upstream::failure::describe;
 use crate::upstream::peer::{server_name, template};
+use crate::upstream::proxy_protocol::{ProxyConnector, SentProxyHeader};
 use crate::upstream::{Change, Endpoint, RunningUpstream, key};
 
 /// Precision of the times of checks, ejections and slow starts.
@@ -157,7 +159,7 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
     let Some(spec) = &upstream.settings().health_check else { return };
     let request = async {
         match &spec.http {
-            None => connect(endpoint.address()).await.map_err(|error| error.to_string()),
+            None => connect(upstream, endpoint).await,
             Some(http) => match send_check(upstream, endpoint, http, connector).await {
                 Ok(status) if (http.status.0..=http.status.1).contains(&status) => Ok(()),
                 Ok(status) => Err(format!("status {status}")),
@@ -183,10 +185,16 @@ async fn check(upstream: &RunningUpstream, endpoint: &Arc<Endpoint>, connector: 
 }
 
 /// Opens a connection, and closes it.
-async fn connect(address: &Address) -> io::Result<()> {
-    match address {
-        Address::Ip(address) => TcpStream::connect(address).await.map(drop),
-        Address::Unix(path) => UnixStream::connect(&**path).await.map(drop),
+async fn connect(upstream: &RunningUpstream, endpoint: &Endpoint) -> Result<(), String> {
+    async fn send_header(upstream: &RunningUpstream, mut stream: impl AsyncWrite + Unpin) -> Result<(), String> {
+        let Some(version) = upstream.settings().proxy_protocol else { return Ok(()) };
+        let sent = SentProxyHeader::without_client(version).send(&mut stream).await;
+        sent.map_err(|error| describe(&error, upstream))
+    }
+    let failed = |error: io::Error| error.to_string();
+    match endpoint.address() {
+        Address::Ip(address) => send_header(upstream, TcpStream::connect(address).await.map_err(failed)?).await,
+        Address::Unix(path) => send_header(upstream, UnixStream::connect(&**path).await.map_err(failed)?).await,
     }
 }
 
@@ -205,6 +213,10 @@ async fn send_check(
     let connector = connector.get_or_init(|| Connector::new(None));
     // Pingora keeps an HTTP/2 connection that can have more streams, and the next check would reuse it.
     peer.options.max_h2_streams = 1;
+    if let Some(version) = upstream.settings().proxy_protocol {
+        let header = SentProxyHeader::without_client(version);
+        peer.options.custom_l4 = Some(Arc::new(ProxyConnector::new(header, &upstream.settings().timeouts)));
+    }
     let (mut session, _) = connector.get_http_session(&peer).await?;
     if upstream.settings().http2 && matches!(session, HttpSession::H1(_)) {
         return Error::e_explain(ErrorType::H2Error, "the node does not support HTTP/2");

@@ -18,11 +18,12 @@ mod endpoint;
 pub(crate) mod failure;
 mod hash;
 pub(crate) mod peer;
+pub(crate) mod proxy_protocol;
 mod balance;
 mod queue;
 mod state;
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock};
@@ -35,6 +36,7 @@ use self::endpoint::{Active, Places};
 pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
 pub use self::hash::key;
 use self::peer::SharedTls;
+use self::proxy_protocol::SentProxyHeader;
 pub(crate) use self::queue::{NodeQueue, Wait};
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
@@ -152,6 +154,11 @@ impl RunningUpstream {
     /// connections, whatever their names.
     pub(crate) fn connection_group(&self) -> u64 {
         self.connection_group
+    }
+
+    /// The group of connections that begin with this header.
+    pub(crate) fn group_of(&self, header: &SentProxyHeader) -> u64 {
+        hash_secretly((self.connection_group, header))
     }
 
     pub(crate) fn counts(&self) -> &UpstreamCounts {
@@ -380,16 +387,20 @@ impl EndpointEntry {
 /// Hash of all settings of a connection: protocol, TLS, server name, certificates. The name of the upstream is not
 /// included: otherwise each reload that renames upstreams would leave connections that no request can use.
 fn connection_group(spec: &snapshot::Upstream) -> u64 {
-    /// Random in each process: a client certificate or authority cannot be chosen to collide with another one.
-    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    let snapshot::Upstream { http2, tls, .. } = spec;
+    let snapshot::Upstream { http2, tls, proxy_protocol, .. } = spec;
     let tls = tls.as_ref().map(|tls| {
         let snapshot::UpstreamTls { sni, verify, authorities, identity } = tls;
         let authorities = authorities.as_ref().map(Authorities::certificates);
         let identity = identity.as_ref().map(|identity| (&identity.chain, identity.key.secret_der()));
         (sni, verify, authorities, identity)
     });
-    STATE.hash_one((http2, tls))
+    hash_secretly((http2, tls, proxy_protocol))
+}
+
+/// Random in each process: a certificate or a client cannot be chosen to collide with another one.
+fn hash_secretly(value: impl Hash) -> u64 {
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    STATE.hash_one(value)
 }
 
 #[cfg(test)]
@@ -431,6 +442,7 @@ mod tests {
             }),
             ejection: Some(Ejection { after: 3, time: 10 * SECOND }),
             slow_start: None,
+            proxy_protocol: None,
             limit: None,
         }
     }

@@ -340,6 +340,10 @@ pub(crate) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) slow_start: Option<Duration>,
+    /// Begins each connection to a node with a PROXY header of this version, which has the client's address. Then a
+    /// connection is kept for the requests of one client connection. Without this key connections have no such header.
+    #[serde(deserialize_with = "given")]
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// Largest number of concurrent requests at each address of a node; a WebSocket counts until it ends. A node with
     /// this number gets no request. If no node is left, the request waits in the `queue`, or gets 503. Without this key
     /// there is no limit.
@@ -350,6 +354,16 @@ pub(crate) struct Upstream {
     /// Needs `max_connections`.
     #[serde(deserialize_with = "given")]
     pub(crate) queue: Option<Queue>,
+}
+
+/// Version of the PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Requests that wait for a node, in the order of their arrival.

@@ -21,13 +21,14 @@
 //! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
 
 use std::future::pending;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::socket;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::time::sleep;
@@ -39,10 +40,13 @@ use super::timeouts;
 use super::websocket::WebSocketConnector;
 use crate::decide::local_reply::ReplyKind;
 use crate::logging::quoted;
+use crate::read::Client;
 use crate::read::watchdog::Expired;
-use crate::snapshot::{Balance, HashOn, Limits};
+use crate::snapshot::{Balance, HashOn, Limits, ProxyProtocol};
+use crate::trusted_proxies::Peer;
 use crate::upstream::failure::{ADD_TLS, describe, is_write_timeout};
 use crate::upstream::peer::template;
+use crate::upstream::proxy_protocol::{ProxyConnector, SentProxyHeader};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
 /// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an
@@ -116,7 +120,16 @@ impl Attempts {
         };
         let timeouts = &upstream.settings().timeouts;
         let mut peer = Box::new(template(upstream, &current));
+        let header = upstream.settings().proxy_protocol.map(|version| proxy_header(version, session, client));
+        if let Some(header) = &header {
+            peer.group_key = upstream.group_of(header);
+        }
         let is_upgrade = session.is_upgrade_req();
+        if is_upgrade {
+            peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect, header }));
+        } else if let Some(header) = header {
+            peer.options.custom_l4 = Some(Arc::new(ProxyConnector::new(header, timeouts)));
+        }
         if self.retried_stale || is_upgrade {
             // A unique group has no idle connections, so a new one is made. After the request it is closed at once.
             static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -126,7 +139,6 @@ impl Attempts {
         if is_upgrade {
             // A WebSocket needs HTTP/1.1, also at a node with `http2`.
             peer.options.set_http_version(1, 1);
-            peer.options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: timeouts.connect }));
             // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
@@ -432,6 +444,26 @@ fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest) {
         let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
         log::warn!("node ejected upstream={} address={} for={seconds}s", upstream.settings().name, attempt.address());
     }
+}
+
+// === PROXY headers ===
+
+/// The PROXY header for the client of a request. The port is known if the client itself has the connection.
+fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr) -> SentProxyHeader {
+    let connection = Client::of(session).map(|connection| connection.peer());
+    let is_known = match connection {
+        Some(peer @ (Peer::Unix | Peer::Hidden(_))) => peer.address() != client,
+        _ => true,
+    };
+    if !is_known {
+        return SentProxyHeader::without_client(version);
+    }
+    let inet = |address: Option<&socket::SocketAddr>| address.and_then(socket::SocketAddr::as_inet).copied();
+    let port = inet(session.client_addr()).filter(|peer| peer.ip().to_canonical() == client.to_canonical());
+    // A client that is not connected by IP, but through a proxy at a Unix-domain socket.
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let destination = inet(session.server_addr()).unwrap_or(nowhere);
+    SentProxyHeader::new(version, SocketAddr::new(client, port.map_or(0, |peer| peer.port())), destination)
 }
 
 // === hash keys ===

@@ -25,6 +25,8 @@ use pingora::{Error, ErrorType, OkOrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::upstream::proxy_protocol::SentProxyHeader;
+
 /// Reads after each write that return `Pending`.
 const DELAYED_READS: u8 = 2;
 /// Writes that delay the reads after them. The request is one of the first writes, after those of a TLS handshake.
@@ -35,6 +37,7 @@ const DELAYING_WRITES: u8 = 8;
 pub(super) struct WebSocketConnector {
     /// Timeout of the connect, without a TLS handshake.
     pub(super) timeout: Duration,
+    pub(super) header: Option<SentProxyHeader>,
 }
 
 #[derive(Debug)]
@@ -66,10 +69,10 @@ impl Connect for WebSocketConnector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let connected = timeout(self.timeout, async {
             Ok::<_, Box<Error>>(match address {
-                SocketAddr::Inet(address) => Socket::boxed(connect(address, None).await?),
+                SocketAddr::Inet(address) => self.socket(connect(address, None).await?).await?,
                 SocketAddr::Unix(address) => {
                     let path = address.as_pathname().or_err(ErrorType::InternalError, "a socket without a path")?;
-                    Socket::boxed(connect_uds(path).await?)
+                    self.socket(connect_uds(path).await?).await?
                 }
             })
         });
@@ -81,11 +84,16 @@ impl Connect for WebSocketConnector {
     }
 }
 
-impl<S: Connected> Socket<S> {
-    fn boxed(stream: S) -> Box<dyn VirtualSocket> {
-        Box::new(Socket { stream, delayed_reads: 0, writes: 0 })
+impl WebSocketConnector {
+    async fn socket<S: Connected>(&self, mut stream: S) -> Result<Box<dyn VirtualSocket>> {
+        if let Some(header) = &self.header {
+            header.send(&mut stream).await?;
+        }
+        Ok(Box::new(Socket { stream, delayed_reads: 0, writes: 0 }))
     }
+}
 
+impl<S: Connected> Socket<S> {
     /// Delays the next reads.
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() && self.writes < DELAYING_WRITES {

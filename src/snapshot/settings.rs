@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::behavior::clients::Clients;
-pub(crate) use crate::config::{LogFormat, UnderscoresInHeaders};
+pub(crate) use crate::config::{LogFormat, ProxyProtocol, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
 
 /// The local address of a connection.
@@ -137,6 +137,8 @@ pub struct Upstream {
     pub(crate) ejection: Option<Ejection>,
     /// How long a node that returns takes to reach its full share. None: it gets its share at once.
     pub(crate) slow_start: Option<Duration>,
+    /// None: connections begin without a PROXY header.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// None: any number of requests at a node.
     pub(crate) limit: Option<NodeLimit>,
 }

@@ -58,7 +58,7 @@ impl fmt::Debug for SharedTls {
 /// The operating system closes the connection then. Pingora notes an expired write timeout, and goes on to wait for the
 /// response.
 #[cfg(target_os = "linux")]
-fn user_timeout(timeouts: &Timeouts) -> u32 {
+pub(crate) fn user_timeout(timeouts: &Timeouts) -> u32 {
     let limit = timeouts.total.map_or(timeouts.write, |total| total.min(timeouts.write));
     u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
 }

@@ -30,6 +30,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod node_limits;
+mod node_proxy_protocol;
 mod oracles;
 mod origin_expressions;
 mod peers;

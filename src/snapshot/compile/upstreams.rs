@@ -47,6 +47,7 @@ impl<'d> Compiler<'d> {
             health_check,
             ejection,
             slow_start,
+            proxy_protocol,
             max_connections,
             queue,
         } = upstream;
@@ -109,6 +110,7 @@ impl<'d> Compiler<'d> {
             health_check,
             ejection,
             slow_start,
+            proxy_protocol: *proxy_protocol,
             limit,
         });
         Some(UpstreamId(self.upstreams.len() - 1))
