@@ -190,7 +190,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             let header = reading.await.map_err(|_| AcceptError::Late)?.map_err(AcceptError::ProxyHeader)?;
             stream.rewind(&header.rest);
             counted = header.client.is_some();
-            peer = header.client.map_or(peer.hidden(), |client| Peer::Ip(client.ip()));
+            peer = header.client.map_or(peer.without_address(header.local), |client| Peer::Ip(client.ip()));
         }
         // Connections from a trusted proxy carry requests of many clients, so they have no limit per client. The peers
         // of a Unix-domain socket cannot be told apart.

@@ -144,7 +144,7 @@ impl Gateway {
             self.ignored_fields.log(remote.peer, field, Instant::now());
         }
         let snapshot = &generation.snapshot;
-        let facts = request_facts(session.as_downstream(), authority, own_origin, remote.client, snapshot);
+        let facts = request_facts(session.as_downstream(), authority, own_origin, remote.client_address(), snapshot);
         let mut verdict = generation.snapshot.decide(&facts);
         let rate = check_rate_limit(&generation, &mut verdict, &session.req_header().headers, remote.client);
         let id = self.request_ids.of(&session.req_header().headers);

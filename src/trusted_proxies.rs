@@ -4,9 +4,9 @@
 //! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
 //! end: the last address that is not a trusted proxy is the client.
 //!
-//! The other end of a Unix-domain socket has no address. It is a process of this machine, so it counts as
-//! [`UNIX_CLIENT`]. Only the word `unix` in `trusted_proxies` makes it a trusted proxy, because the addresses in the list
-//! are those of TCP peers.
+//! The other end of a Unix-domain socket has no address. Where one must be written, [`UNIX_CLIENT`] stands for it. Only
+//! the word `unix` in `trusted_proxies` makes it a trusted proxy, because the addresses in the list are those of TCP
+//! peers.
 
 mod fields;
 mod forwarded;
@@ -44,6 +44,8 @@ pub(crate) enum Peer {
     Ip(IpAddr),
     /// The peer of a Unix-domain socket.
     Unix,
+    /// A load balancer itself, for example for a health check: its PROXY header says LOCAL.
+    Local(IpAddr),
     /// Not known: the PROXY header of this peer has no address. Its forwarding headers are not trusted, because it hides
     /// who sends the requests.
     Hidden(IpAddr),
@@ -52,15 +54,26 @@ pub(crate) enum Peer {
 // === impl Peer ===
 
 impl Peer {
-    /// This peer behind a PROXY header without an address.
-    pub(crate) fn hidden(self) -> Self {
-        Peer::Hidden(self.address())
+    /// This peer behind a PROXY header without an address. `local`: the header says LOCAL.
+    pub(crate) fn without_address(self, local: bool) -> Self {
+        match self {
+            Peer::Ip(address) if local => Peer::Local(address),
+            peer => Peer::Hidden(peer.address()),
+        }
     }
 
-    /// The address, in its canonical form: IPv4, not IPv4-mapped IPv6.
+    /// The address of the client, in its canonical form. None if it is not known.
+    pub(crate) fn client(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(address) | Peer::Local(address) => Some(address.to_canonical()),
+            Peer::Unix | Peer::Hidden(_) => None,
+        }
+    }
+
+    /// The address that stands for the peer, in its canonical form: IPv4, not IPv4-mapped IPv6.
     pub(crate) fn address(self) -> IpAddr {
         match self {
-            Peer::Ip(address) | Peer::Hidden(address) => address.to_canonical(),
+            Peer::Ip(address) | Peer::Local(address) | Peer::Hidden(address) => address.to_canonical(),
             Peer::Unix => UNIX_CLIENT,
         }
     }
@@ -87,13 +100,14 @@ impl TrustedProxies {
         match peer {
             Peer::Ip(address) => self.contains(address),
             Peer::Unix => self.unix,
-            Peer::Hidden(_) => false,
+            Peer::Local(_) | Peer::Hidden(_) => false,
         }
     }
 
-    /// The address of the client behind `peer`.
-    pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
-        let mut client = peer.address();
+    /// The address of the client behind `peer`. None if it is not known: neither a Unix-domain socket nor a PROXY header
+    /// without an address tells it, and the peer does not report it.
+    pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let mut client = peer.client();
         if !self.trusts(peer) {
             return client;
         }
@@ -102,8 +116,8 @@ impl TrustedProxies {
         for field in fields.collect::<Vec<_>>().into_iter().rev() {
             for entry in field.as_bytes().rsplit(|b| *b == b',') {
                 let Some(address) = parse_address(entry) else { return client };
-                client = address;
-                if !self.contains(client) {
+                client = Some(address);
+                if !self.contains(address) {
                     return client;
                 }
             }
@@ -176,7 +190,7 @@ mod tests {
         ];
         for (peer, fields, client) in rows {
             let found = trusted().client(Peer::Ip(peer.parse().unwrap()), &chained(fields));
-            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
+            assert_eq!(found, client.parse::<IpAddr>().ok(), "{peer} {fields:?}");
         }
     }
 
@@ -185,16 +199,20 @@ mod tests {
         let chain = chained(&["1.1.1.1, 198.51.100.7"]);
         let (addresses, word) = (trusted(), TrustedProxies::new(Networks::default(), true));
         for (proxies, peer, trusts, client) in [
-            (&addresses, Peer::Unix, false, "127.0.0.1"),
+            (&addresses, Peer::Unix, false, ""),
             (&word, Peer::Unix, true, "198.51.100.7"),
-            (&word, Peer::Unix.hidden(), false, "127.0.0.1"),
+            (&word, Peer::Unix.without_address(false), false, ""),
+            (&word, Peer::Unix.without_address(true), false, ""),
             (&word, Peer::Ip(UNIX_CLIENT), false, "127.0.0.1"),
             (&addresses, Peer::Ip(UNIX_CLIENT), true, "198.51.100.7"),
-            (&addresses, Peer::Ip(UNIX_CLIENT).hidden(), false, "127.0.0.1"),
+            (&addresses, Peer::Ip(UNIX_CLIENT).without_address(false), false, ""),
+            (&addresses, Peer::Ip(UNIX_CLIENT).without_address(true), false, "127.0.0.1"),
         ] {
             assert_eq!((proxies.trusts(peer), proxies.is_empty()), (trusts, false), "{peer:?}");
-            assert_eq!(proxies.client(peer, &chain).to_string(), client, "{peer:?}");
+            assert_eq!(proxies.client(peer, &chain), client.parse().ok(), "{peer:?}");
         }
+        assert_eq!(word.client(Peer::Unix, &HeaderMap::new()), None, "the proxy reports no client");
+        assert_eq!(word.client(Peer::Unix, &chained(&["junk"])), None);
         assert!(TrustedProxies::default().is_empty());
     }
 

@@ -24,9 +24,10 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// A PROXY header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ProxyHeader {
-    /// Source address. None for UNKNOWN (v1), LOCAL or a family without IP address (v2): the load balancer connects for
-    /// itself, for example for a health check.
+    /// Source address. None for UNKNOWN (v1), LOCAL or a family without IP address (v2).
     pub(crate) client: Option<SocketAddr>,
+    /// LOCAL (v2): the load balancer connects for itself, for example for a health check.
+    pub(crate) local: bool,
     /// Bytes that were read after the header.
     pub(crate) rest: Vec<u8>,
 }
@@ -51,7 +52,7 @@ enum Parsed {
     /// More bytes are needed.
     Partial,
     /// A complete header of `length` bytes.
-    Header { client: Option<SocketAddr>, length: usize },
+    Header { client: Option<SocketAddr>, local: bool, length: usize },
 }
 
 /// Reads the header from the start of a connection. The caller sets the timeout.
@@ -62,8 +63,8 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyH
         if stream.read_buf(&mut bytes).await.map_err(Fault::Io)? == 0 {
             return Err(Fault::Truncated);
         }
-        if let Parsed::Header { client, length } = parse(&bytes)? {
-            return Ok(ProxyHeader { client, rest: bytes.split_off(length) });
+        if let Parsed::Header { client, local, length } = parse(&bytes)? {
+            return Ok(ProxyHeader { client, local, rest: bytes.split_off(length) });
         }
     }
 }
@@ -95,7 +96,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, Fault> {
         v1::Addresses::Tcp4(tcp) => Some(SocketAddr::from((tcp.source_address, tcp.source_port))),
         v1::Addresses::Tcp6(tcp) => Some(SocketAddr::from((tcp.source_address, tcp.source_port))),
     };
-    Ok(Parsed::Header { client, length })
+    Ok(Parsed::Header { client, local: false, length })
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Parsed, Fault> {
@@ -114,7 +115,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, Fault> {
         (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => Some(SocketAddr::from((ip.source_address, ip.source_port))),
         (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
     };
-    Ok(Parsed::Header { client, length })
+    Ok(Parsed::Header { client, local: header.command == v2::Command::Local, length })
 }
 
 fn malformed(error: impl fmt::Display) -> Fault {
@@ -198,6 +199,9 @@ mod tests {
         assert_eq!(client(&v2(0x20, 0x11, V4_PAIR)), None, "LOCAL with addresses to be ignored");
         assert_eq!(client(&v2(0x21, 0x00, b"")), None, "UNSPEC");
         assert_eq!(client(&v2(0x21, 0x31, &[0; 216])), None, "a unix socket");
+        let local = |bytes: &[u8]| read_packets(&[bytes]).unwrap().local;
+        assert!(local(&v2(0x20, 0x00, b"")) && local(&v2(0x20, 0x11, V4_PAIR)));
+        assert!(!local(&v2(0x21, 0x11, V4_PAIR)) && !local(&v2(0x21, 0x00, b"")) && !local(b"PROXY UNKNOWN\r\n"));
     }
 
     #[test]

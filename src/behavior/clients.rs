@@ -39,7 +39,7 @@ pub struct Clients {
 pub enum ClientAddress {
     /// The address of the connection, or the one that a trusted proxy reports.
     Known(IpAddr),
-    /// There is none: a Unix socket without PROXY header.
+    /// Not known: a Unix-domain socket, or a PROXY header without an address.
     Unknown,
     /// Any that is accepted. An explanation assumes it if the question names no client.
     #[default]

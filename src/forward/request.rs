@@ -36,6 +36,8 @@ pub(super) struct RemoteInfo {
     pub(super) peer: IpAddr,
     /// The client: the peer, or from `X-Forwarded-For` if the peer is trusted.
     pub(super) client: IpAddr,
+    /// False if `client` only stands for an address that is not known.
+    client_known: bool,
     /// Whether the peer is in `trusted_proxies`, so that its forwarding headers count.
     peer_trusted: bool,
     /// Scheme of the URL that the client used.
@@ -56,10 +58,24 @@ impl RemoteInfo {
         let encrypted = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
         let peer_trusted = !trusted.is_empty() && trusted.trusts(peer);
-        let client = if peer_trusted { trusted.client(peer, headers) } else { peer.address() };
-        let remote = RemoteInfo { peer: peer.address(), client, peer_trusted, scheme };
+        let client = if peer_trusted { trusted.client(peer, headers) } else { peer.client() };
+        let remote = RemoteInfo {
+            peer: peer.address(),
+            client: client.unwrap_or(peer.address()),
+            client_known: client.is_some(),
+            peer_trusted,
+            scheme,
+        };
         let (own_origin, ignored) = remote.own_origin(authority, headers);
         (RemoteInfo { scheme: own_origin.scheme, ..remote }, own_origin, ignored)
+    }
+
+    /// The client, for the lists of `clients`.
+    pub(super) fn client_address(&self) -> ClientAddress {
+        match self.client_known {
+            true => ClientAddress::Known(self.client),
+            false => ClientAddress::Unknown,
+        }
     }
 
     fn own_origin<'a>(&self, authority: &'a str, headers: &'a HeaderMap) -> (OwnOrigin<'a>, Option<IgnoredField>) {
@@ -86,7 +102,7 @@ pub(super) fn request_facts<'a>(
     session: &'a ServerSession,
     authority: Option<&'a str>,
     own_origin: OwnOrigin<'a>,
-    client: IpAddr,
+    client: ClientAddress,
     snapshot: &'a Snapshot,
 ) -> Request<'a> {
     let request = session.req_header();
@@ -107,7 +123,7 @@ pub(super) fn request_facts<'a>(
         headers: &request.headers,
         framing: framing(session),
         connection: ConnectionFacts {
-            client: ClientAddress::Known(client),
+            client,
             ..Client::of(session).map(|client| client.connection_facts(snapshot)).unwrap_or_default()
         },
     }

@@ -28,6 +28,7 @@ mod http2;
 mod layout;
 mod lifecycle;
 mod limits;
+mod listener_clients;
 mod metrics;
 mod node_limits;
 mod node_proxy_protocol;
