@@ -53,15 +53,6 @@ impl Edge {
         Edge { gateway, upstream, unix: path, _folder: folder }
     }
 
-    /// The status of a request with this text in front, and these fields. Each has the CORS headers of the policy.
-    #[track_caller]
-    fn status(&self, mut connection: Connection, first: &[u8], fields: &str) -> u16 {
-        connection.send(&[first, format!("{GET}{fields}\r\n").as_bytes()].concat()).unwrap();
-        let response = connection.read("GET").unwrap();
-        assert_readable(&response);
-        response.status
-    }
-
     fn tcp(&self) -> Connection {
         Connection::open(self.gateway.address()).unwrap()
     }
@@ -69,6 +60,15 @@ impl Edge {
     fn unix(&self) -> Connection {
         Connection::open_unix(&self.unix).unwrap()
     }
+}
+
+/// The status of a request with this text in front, and these fields. Each has the CORS headers of the policy.
+#[track_caller]
+fn status_of(mut connection: Connection, first: &[u8], fields: &str) -> u16 {
+    connection.send(&[first, format!("{GET}{fields}\r\n").as_bytes()].concat()).unwrap();
+    let response = connection.read("GET").unwrap();
+    assert_readable(&response);
+    response.status
 }
 
 #[track_caller]
@@ -119,17 +119,17 @@ fn the_client_that_a_trusted_proxy_reports_counts() {
         let edge = Edge::start(&clients, &clients, "trusted_proxies: [unix, 127.0.0.1]");
         let report = |chain: &str| format!("X-Forwarded-For: {chain}\r\n");
         for open in [Edge::tcp, Edge::unix] {
-            assert_eq!(edge.status(open(&edge), b"", &report(accepted)), 200, "{clients} {accepted}");
-            assert_eq!(edge.status(open(&edge), b"", &report(denied)), 403, "{clients} {denied}");
+            assert_eq!(status_of(open(&edge), b"", &report(accepted)), 200, "{clients} {accepted}");
+            assert_eq!(status_of(open(&edge), b"", &report(denied)), 403, "{clients} {denied}");
             // The client itself can send the first entry.
-            assert_eq!(edge.status(open(&edge), b"", &report(&format!("{accepted}, {denied}"))), 403, "{clients}");
+            assert_eq!(status_of(open(&edge), b"", &report(&format!("{accepted}, {denied}"))), 403, "{clients}");
         }
     }
     // A peer that is not trusted cannot report a client.
     let clients = ", clients: { allow: [192.0.2.0/24] }";
     let edge = Edge::start(clients, clients, "trusted_proxies: [10.0.0.0/8]");
     for open in [Edge::tcp, Edge::unix] {
-        assert_eq!(edge.status(open(&edge), b"", "X-Forwarded-For: 192.0.2.7\r\n"), 403);
+        assert_eq!(status_of(open(&edge), b"", "X-Forwarded-For: 192.0.2.7\r\n"), 403);
     }
     assert_eq!(edge.upstream.hits(), 0);
 }
@@ -141,20 +141,20 @@ fn the_client_of_a_proxy_header_counts() {
     let header = |client: &str| format!("PROXY TCP4 {client} 10.0.0.1 4711 80\r\n");
     for open in [Edge::tcp, Edge::unix] {
         for (client, status) in [("192.0.2.7", 200), ("192.0.2.9", 403), ("198.51.100.7", 403), ("127.0.0.1", 200)] {
-            assert_eq!(edge.status(open(&edge), header(client).as_bytes(), ""), status, "{client}");
+            assert_eq!(status_of(open(&edge), header(client).as_bytes(), ""), status, "{client}");
         }
         // The client of the header is no trusted proxy.
         let forged = "X-Forwarded-For: 192.0.2.7\r\n";
-        assert_eq!(edge.status(open(&edge), header("198.51.100.7").as_bytes(), forged), 403);
+        assert_eq!(status_of(open(&edge), header("198.51.100.7").as_bytes(), forged), 403);
         // Who sends these requests is not known, so the address of the balancer does not count.
         for unknown in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"] {
-            assert_eq!(edge.status(open(&edge), unknown, forged), 403, "{}", unknown.escape_ascii());
+            assert_eq!(status_of(open(&edge), unknown, forged), 403, "{}", unknown.escape_ascii());
         }
     }
     // A health check of the balancer itself. Its forwarding headers are not trusted.
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    assert_eq!(edge.status(edge.tcp(), local, "X-Forwarded-For: 198.51.100.7\r\n"), 200);
-    assert_eq!(edge.status(edge.unix(), local, ""), 403, "a Unix-domain socket has no address");
+    assert_eq!(status_of(edge.tcp(), local, "X-Forwarded-For: 198.51.100.7\r\n"), 200);
+    assert_eq!(status_of(edge.unix(), local, ""), 403, "a Unix-domain socket has no address");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_client_of_a_unix_socket_is_in_no_list() {
     ] {
         for trusted in ["", "trusted_proxies: [127.0.0.1]", "trusted_proxies: [unix]"] {
             let edge = Edge::start("", &format!(", clients: {{ {clients} }}"), trusted);
-            assert_eq!(edge.status(edge.unix(), b"", ""), status, "{clients} {trusted}");
+            assert_eq!(status_of(edge.unix(), b"", ""), status, "{clients} {trusted}");
         }
     }
 }
