@@ -23,7 +23,7 @@ test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
 
 test-tools:
-	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy node=nodejs python3=python3
+	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy apache2=apache2-bin node=nodejs python3=python3
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check

@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 pub(crate) mod clients;
 pub(crate) mod compression;
+pub(crate) mod forward_auth;
 pub(crate) mod headers;
 pub(crate) mod rate_limit;
 pub(crate) mod rewrite;
@@ -20,6 +21,7 @@ use http::{HeaderMap, HeaderValue};
 
 use self::clients::Clients;
 use self::compression::Compression;
+use self::forward_auth::ForwardAuth;
 use self::headers::HeaderEdits;
 use self::rate_limit::{RateCheck, RateLimit};
 use self::rewrite::{Rewrite, UpstreamHost};
@@ -32,6 +34,8 @@ pub(crate) struct Behaviors {
     pub(crate) clients: Option<Arc<Clients>>,
     /// How many requests are accepted. The routes of a service that inherit it share it.
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
+    /// The service that decides whether a request goes on, and the fields that only it may set.
+    pub(crate) forward_auth: Option<Arc<ForwardAuth>>,
     /// Changes of the path for the upstream.
     pub(crate) rewrite: Option<Arc<Rewrite>>,
     /// The `Host` field for the upstream. None: the client's.
@@ -70,10 +74,19 @@ pub(crate) enum ResponseSource {
 impl Behaviors {
     /// Whether the route does nothing besides routing and CORS.
     pub(crate) fn is_empty(&self) -> bool {
-        let Behaviors { clients, rate_limit, rewrite, upstream_host, request_headers, response_headers, compression } =
-            self;
+        let Behaviors {
+            clients,
+            rate_limit,
+            forward_auth,
+            rewrite,
+            upstream_host,
+            request_headers,
+            response_headers,
+            compression,
+        } = self;
         clients.is_none()
             && rate_limit.is_none()
+            && forward_auth.is_none()
             && rewrite.is_none()
             && upstream_host.is_none()
             && request_headers.is_none()

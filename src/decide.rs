@@ -312,6 +312,13 @@ impl Verdict<'_> {
         self.edits.change_debug_reason(self.outcome.code());
     }
 
+    /// Whether the service of `forward_auth` decides if the request goes on.
+    pub(crate) fn asks_a_service(&self) -> bool {
+        let goes_on = matches!(self.action, Action::Forward(_) | Action::Answer(_));
+        let behaviors = self.route.and_then(|found| found.route.behaviors.as_deref()).filter(|_| goes_on);
+        behaviors.and_then(|behaviors| behaviors.forward_auth.as_ref()).is_some_and(|auth| auth.service.is_some())
+    }
+
     pub(crate) fn kind(&self) -> RequestKind {
         match self.action {
             Action::AnswerPreflight(_) => RequestKind::Preflight,

@@ -9,6 +9,7 @@
 //! or `error_while_proxy` it starts the next attempt, or calls `fail_to_proxy`.
 
 mod attempts;
+mod auth;
 mod compress;
 mod early_response;
 mod hooks;
@@ -33,12 +34,13 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use self::attempts::Attempts;
+use self::attempts::{Attempts, hash_key};
+use self::auth::{AuthClient, client_leaves};
 use self::compress::BodyEncoder;
 use self::ignored_fields::IgnoredFieldLog;
 use self::request::{
-    Facts, RemoteInfo, authority, change_request, count_max_forwards, has_length_without_body, join_cookies,
-    origin_form, remove_untrusted_fields, request_facts, set_behavior_fields, set_forwarded_headers,
+    Facts, RemoteInfo, auth_fields, authority, change_request, count_max_forwards, has_length_without_body,
+    join_cookies, origin_form, remove_untrusted_fields, request_facts, set_behavior_fields, set_forwarded_headers,
     strip_ignored_upgrade, target_for_upstream,
 };
 use self::request_config::RequestConfig;
@@ -49,6 +51,7 @@ use self::response::{
 use self::timeouts::RequestBody;
 use self::timing::RequestTiming;
 use crate::behavior::compression::Compression;
+use crate::behavior::forward_auth::{AuthDecision, PassedOn};
 use crate::behavior::rate_limit::{BucketOutcome, BudgetKind, RateCheck};
 use crate::behavior::{Behaviors, ResponseSource};
 use crate::cors::{Edits, Reason};
@@ -71,6 +74,16 @@ pub(crate) struct Gateway {
     recorder: Shared<Recorder>,
     request_ids: RequestIds,
     ignored_fields: IgnoredFieldLog,
+    auth: AuthClient,
+}
+
+/// What follows the decision about a request.
+enum Next {
+    Forward,
+    Reply(LocalResponse),
+    /// The service of `forward_auth` is asked. If it allows the request, this reply is sent; without one the request is
+    /// forwarded.
+    Ask(Option<LocalReply>),
 }
 
 /// The state of a request between hooks.
@@ -96,6 +109,8 @@ struct DecidedRequest {
     id: RequestId,
     /// What the rate limit said. None if the route has none, and if the gateway replies without asking it.
     rate: Option<RateCheck>,
+    /// What the service of `forward_auth` adds. None if it adds nothing.
+    passed_on: Option<Box<PassedOn>>,
 }
 
 /// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
@@ -108,7 +123,13 @@ impl Gateway {
     /// Each request uses the configuration that is current in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         let recorder = Shared::new(recorder);
-        Gateway { live, recorder, request_ids: RequestIds::new(), ignored_fields: IgnoredFieldLog::default() }
+        Gateway {
+            live,
+            recorder,
+            request_ids: RequestIds::new(),
+            ignored_fields: IgnoredFieldLog::default(),
+            auth: AuthClient::default(),
+        }
     }
 
     /// The state of a request that has just arrived.
@@ -125,8 +146,8 @@ impl Gateway {
         }
     }
 
-    /// Decides a request, and returns the response if the gateway responds itself.
-    fn on_request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<LocalResponse>> {
+    /// Decides a request.
+    fn on_request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Next> {
         let generation = self.live.for_request();
         timeouts::on_request_header(session.as_downstream_mut(), generation.snapshot.limits());
         strip_ignored_upgrade(session.req_header_mut());
@@ -162,25 +183,69 @@ impl Gateway {
             Action::Forward(found) => found.route.end.upstream(),
             _ => None,
         };
+        let asks = verdict.asks_a_service();
         let route = verdict.route.map(|found| found.index);
         let underscores = generation.snapshot.underscores_in_headers();
         let edits = verdict.edits;
         let config = RequestConfig::Complete { generation, route, upstream };
-        let request = ctx.request.insert(DecidedRequest { config, edits, remote, id, rate });
-        if let Some(reply) = reply {
-            let edit = |headers: &mut HeaderMap| request.edit(headers, session.req_header(), ResponseSource::Gateway);
-            return Ok(Some(LocalResponse::new(reply, edit)));
-        }
+        let request = ctx.request.insert(DecidedRequest { config, edits, remote, id, rate, passed_on: None });
+        let reply = match reply {
+            Some(reply) if !asks => return Ok(Next::Reply(request.reply(reply, session))),
+            reply => reply,
+        };
         let dropped = remove_untrusted_fields(session.req_header_mut(), &remote, underscores)?;
         if dropped > 0
             && let Some(client) = Client::of(session.as_downstream())
         {
             client.counts().dropped_fields.add(dropped as u64);
         }
-        if let Some((config, upstream)) = ctx.forwarded() {
-            timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
+        if asks {
+            // The service gets the client's own fields.
+            return Ok(Next::Ask(reply));
         }
-        Ok(None)
+        request.remove_forged(session)?;
+        ctx.on_forward(session);
+        Ok(Next::Forward)
+    }
+
+    /// Asks the service of `forward_auth`, and returns the response if the request is not forwarded.
+    async fn ask(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        reply: Option<LocalReply>,
+    ) -> Result<Option<LocalResponse>> {
+        let request = ctx.request.as_mut().or_err(ErrorType::InternalError, "no decision")?;
+        let (auth, upstream) = request.config.auth_service().or_err(ErrorType::InternalError, "no forward_auth")?;
+        let key = hash_key(&upstream.settings().balance, session.as_downstream(), request.remote.client);
+        let route = request.config.route_name().unwrap_or_default();
+        let fields = auth_fields(auth, session, &request.facts(session.req_header()))?;
+        let answer = tokio::select! {
+            answer = self.auth.ask(auth, upstream, key, &fields, route) => answer,
+            gone = client_leaves(session.as_downstream_mut()) => return Err(gone),
+        };
+        let (refusal, response) = match answer {
+            Some(answer) if answer.decision == AuthDecision::Allowed => {
+                request.passed_on = auth.passed_on(&answer.header.headers);
+                request.remove_forged(session)?;
+                if let Some(reply) = reply {
+                    return Ok(Some(request.reply(reply, session)));
+                }
+                ctx.on_forward(session);
+                return Ok(None);
+            }
+            Some(answer) => (Refusal::AuthRefused(answer.header.status), Some(answer)),
+            None => (Refusal::AuthUnavailable, None),
+        };
+        ctx.timing.refuse(refusal);
+        request.refuse(refusal);
+        let headers = &session.req_header().headers;
+        Ok(Some(match response {
+            Some(answer) => LocalResponse::of_service(answer, |headers| {
+                request.edit(headers, session.req_header(), ResponseSource::Gateway)
+            }),
+            None => request.reply(LocalReply::to(headers, ReplyKind::Refused(refusal)), session),
+        }))
     }
 
     fn on_connected(&self, reused: bool, ctx: &mut Ctx) {
@@ -193,6 +258,13 @@ impl Gateway {
 // === impl Ctx ===
 
 impl Ctx {
+    /// The request will be forwarded.
+    fn on_forward(&self, session: &mut Session) {
+        if let Some((config, upstream)) = self.forwarded() {
+            timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
+        }
+    }
+
     /// The peer of the next attempt. None if the request must wait for it.
     fn next_peer(&mut self, session: &mut Session) -> Result<Option<Box<HttpPeer>>> {
         let (attempts, upstream, client) =
@@ -267,6 +339,9 @@ impl Ctx {
             }
             count_max_forwards(&session.req_header().method, headers);
             set_forwarded_headers(session, headers, &request.remote)?;
+            if let Some(passed_on) = &request.passed_on {
+                passed_on.add_to_request(headers);
+            }
             if let Some(behaviors) = behaviors {
                 let node = || self.attempts.last().zip(request.config.upstream()).and_then(|(e, u)| node_host(u, e));
                 set_behavior_fields(session, headers, behaviors, node, &request.facts(session.req_header()));
@@ -425,7 +500,7 @@ impl Ctx {
         }
         let reply = LocalReply::to(&session.req_header().headers, kind);
         if let ReplyKind::Refused(refusal @ Refusal::UpstreamFull) = kind {
-            self.timing.refuse(&refusal);
+            self.timing.refuse(refusal);
             if let Some(request) = &mut self.request {
                 request.edits.change_debug_reason(refusal.code());
             }
@@ -464,8 +539,30 @@ impl DecidedRequest {
         self.behaviors()?.compression.as_deref()
     }
 
+    /// Removes the client's fields that only the service of `forward_auth` may set.
+    fn remove_forged(&self, session: &mut Session) -> Result<()> {
+        match self.behaviors().and_then(|behaviors| behaviors.forward_auth.as_ref()) {
+            Some(auth) => change_request(session.req_header_mut(), |headers| auth.remove_forged(headers)),
+            None => Ok(()),
+        }
+    }
+
+    /// The gateway refuses the request after its decision. The CORS edits stay.
+    fn refuse(&mut self, refusal: Refusal<'_>) {
+        self.config.refuse();
+        self.edits.change_debug_reason(refusal.code());
+    }
+
+    /// A response of the gateway.
+    fn reply(&self, reply: LocalReply, session: &Session) -> LocalResponse {
+        LocalResponse::new(reply, |headers| self.edit(headers, session.req_header(), ResponseSource::Gateway))
+    }
+
     /// Edits the header of a response to this request.
     fn edit(&self, headers: &mut HeaderMap, request: &RequestHeader, source: ResponseSource) {
+        if let Some(passed_on) = &self.passed_on {
+            passed_on.add_to_response(headers);
+        }
         edit_response(self.behaviors(), &self.edits, headers, source, || self.facts(request));
     }
 

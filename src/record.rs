@@ -166,6 +166,8 @@ mod tests {
             "ambiguous_path",
             "ambiguous_length",
             "client_denied",
+            "auth_refused",
+            "auth_unavailable",
             "unknown_host",
             "unknown_path",
             "no_route_for_method",

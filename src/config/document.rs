@@ -12,11 +12,12 @@ use super::Cors;
 use crate::behavior::answer::{RedirectSettings, RespondSettings};
 use crate::behavior::clients::ClientSettings;
 use crate::behavior::compression::CompressionSettings;
+use crate::behavior::forward_auth::ForwardAuthSettings;
 use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
 use crate::behavior::rate_limit::RateLimitKey;
 use crate::behavior::rewrite::PathSettings;
 use crate::cors::Settings;
-use crate::notation::{Duration, List, Named, Size, Toggle, Use, forms, given};
+use crate::notation::{Duration, FalseOr, List, Named, Size, Toggle, Use, forms, given};
 
 /// Default of `admin.address`.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
@@ -542,6 +543,11 @@ pub(crate) struct Service {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = false))]
     pub(crate) rate_limit: Option<RateLimitKey>,
+    /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
+    /// Without this key there is none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "FalseOr<ForwardAuthSettings<Use<Upstream>>>")]
+    pub(crate) forward_auth: Option<Toggle<ForwardAuthSettings<Use<Upstream>>>>,
     /// How the path changes on its way to the upstream. Without this key it does not change.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -609,6 +615,11 @@ pub(crate) struct Route {
     /// How many requests are accepted, or `false` for no limit. Without this key the route shares the limit of the service.
     #[serde(deserialize_with = "given")]
     pub(crate) rate_limit: Option<RateLimitKey>,
+    /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
+    /// Without this key that of the service applies.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "FalseOr<ForwardAuthSettings<Use<Upstream>>>")]
+    pub(crate) forward_auth: Option<Toggle<ForwardAuthSettings<Use<Upstream>>>>,
     /// How the path changes on its way to the upstream. Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -634,6 +645,7 @@ pub(crate) struct Route {
 pub(crate) struct BehaviorKeys<'d> {
     pub(crate) clients: Option<&'d ClientSettings>,
     pub(crate) rate_limit: Option<&'d RateLimitKey>,
+    pub(crate) forward_auth: Option<&'d Toggle<ForwardAuthSettings<Use<Upstream>>>>,
     /// The short form of `path.strip_prefix`, which only a route has.
     pub(crate) strip_prefix: Option<&'d str>,
     pub(crate) path: Option<&'d PathSettings>,
@@ -659,6 +671,7 @@ macro_rules! common_keys {
                 BehaviorKeys {
                     clients: self.clients.as_ref(),
                     rate_limit: self.rate_limit.as_ref(),
+                    forward_auth: self.forward_auth.as_ref(),
                     strip_prefix: $strip_prefix,
                     path: self.path.as_ref(),
                     upstream_host: self.upstream_host.as_deref(),

@@ -103,6 +103,11 @@ impl ReplyKind<'_> {
                     "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n",
                 ),
                 Refusal::ClientDenied => (StatusCode::FORBIDDEN, "This client may not send requests here.\n"),
+                // The client gets the response of the service instead.
+                Refusal::AuthRefused(status) => (status, "The authentication service refuses the request.\n"),
+                Refusal::AuthUnavailable => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "The authentication service gave no answer.\n")
+                }
                 Refusal::UnknownHost => (StatusCode::NOT_FOUND, "No service has this host.\n"),
                 Refusal::UnknownPath => (StatusCode::NOT_FOUND, "No route has this path.\n"),
                 Refusal::MethodNotAllowed(_) => {

@@ -23,6 +23,10 @@ pub enum Refusal<'s> {
     OriginRejected(Reason),
     /// 403: `clients` of the listener or of the route does not accept the client's address.
     ClientDenied,
+    /// The service of `forward_auth` refuses the request. It chose the status.
+    AuthRefused(StatusCode),
+    /// 503: the service of `forward_auth` gave no usable answer.
+    AuthUnavailable,
     /// 404: no service has the host.
     UnknownHost,
     /// 404: no route of the host has the path.
@@ -60,6 +64,10 @@ coded_enum! {
         AmbiguousLength = "ambiguous_length",
         /// [`Refusal::ClientDenied`]
         ClientDenied = "client_denied",
+        /// [`Refusal::AuthRefused`]
+        AuthRefused = "auth_refused",
+        /// [`Refusal::AuthUnavailable`]
+        AuthUnavailable = "auth_unavailable",
         /// [`Refusal::UnknownHost`]
         UnknownHost = "unknown_host",
         /// [`Refusal::UnknownPath`]
@@ -105,6 +113,8 @@ impl Refusal<'_> {
             Refusal::AmbiguousPath => RefusalCode::AmbiguousPath,
             Refusal::AmbiguousLength => RefusalCode::AmbiguousLength,
             Refusal::ClientDenied => RefusalCode::ClientDenied,
+            Refusal::AuthRefused(_) => RefusalCode::AuthRefused,
+            Refusal::AuthUnavailable => RefusalCode::AuthUnavailable,
             Refusal::UnknownHost => RefusalCode::UnknownHost,
             Refusal::UnknownPath => RefusalCode::UnknownPath,
             Refusal::MethodNotAllowed(_) => RefusalCode::NoRouteForMethod,

@@ -317,6 +317,7 @@ fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
     let BehaviorKeys {
         clients,
         rate_limit,
+        forward_auth,
         strip_prefix,
         path,
         upstream_host,
@@ -327,6 +328,7 @@ fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
     let keys = [
         ("clients", clients.map(json_of)),
         ("rate_limit", rate_limit.map(json_of)),
+        ("forward_auth", forward_auth.map(json_of)),
         ("strip_prefix", strip_prefix.map(json_of)),
         ("path", path.map(json_of)),
         ("upstream_host", upstream_host.map(json_of)),

@@ -77,6 +77,13 @@ pub(super) fn notes(
         notes
             .push("The upstream still gets this request: the browser blocks the response, not the request.".to_owned());
     }
+    if last.stage == Stage::Request && last.exchange.verdict.asks_a_service() {
+        notes.push(
+            "corsgate asks the service of `forward_auth` about this request, and never about its preflight. The service \
+             can refuse it; this is the result if it does not."
+                .to_owned(),
+        );
+    }
     if let (Some(Cause::HeadersNotAllowed { star: true, .. }), PageResult::Blocked(NetworkError::Header(_))) =
         (cause, &simulation.result)
         && question.credentials == Credentials::Omit
@@ -126,8 +133,17 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
     let Some(behaviors) = verdict.route.and_then(|found| found.route.behaviors.as_deref()) else { return notes };
     // A pattern without `..`, so that a new behavior does not compile until it is considered here. Edits of headers are
     // seen in the response.
-    let Behaviors { clients, rate_limit, rewrite, upstream_host, request_headers: _, response_headers: _, compression } =
-        behaviors;
+    let Behaviors {
+        clients,
+        rate_limit,
+        // The note above depends on the action, too.
+        forward_auth: _,
+        rewrite,
+        upstream_host,
+        request_headers: _,
+        response_headers: _,
+        compression,
+    } = behaviors;
     if clients.is_some() && question.client == ClientAddress::Accepted {
         notes.push("The route accepts some clients only (`clients`): `--client ADDRESS` checks one.".to_owned());
     }

@@ -131,10 +131,7 @@ impl Attempts {
             peer.options.custom_l4 = Some(Arc::new(ProxyConnector::new(header, timeouts)));
         }
         if self.retried_stale || is_upgrade {
-            // A unique group has no idle connections, so a new one is made. After the request it is closed at once.
-            static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
-            peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
-            peer.options.idle_timeout = Some(Duration::from_millis(1));
+            use_new_connection(&mut peer);
         }
         if is_upgrade {
             // A WebSocket needs HTTP/1.1, also at a node with `http2`.
@@ -408,9 +405,16 @@ impl Attempts {
     }
 }
 
+/// Makes a new connection for the peer. A unique group has no idle connections. After the request it is closed at once.
+pub(super) fn use_new_connection(peer: &mut HttpPeer) {
+    static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
+    peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
+    peer.options.idle_timeout = Some(Duration::from_millis(1));
+}
+
 /// How an attempt failed after the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FailureKind {
+pub(super) enum FailureKind {
     TimedOut,
     Broken,
     /// The response is not valid, or the failure is not the upstream's.
@@ -418,7 +422,7 @@ enum FailureKind {
 }
 
 impl FailureKind {
-    fn of(error: &ErrorType) -> Self {
+    pub(super) fn of(error: &ErrorType) -> Self {
         use ErrorType::*;
         match error {
             ReadTimedout | WriteTimedout => FailureKind::TimedOut,
@@ -438,7 +442,7 @@ fn no_node<T>(error: PickError) -> Result<T> {
     fail(ReplyKind::NoNodeAvailable, ErrorSource::Upstream, why)
 }
 
-fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest) {
+pub(super) fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest) {
     if upstream.failed(attempt.endpoint(), Instant::now()).is_some() {
         let ejection = upstream.settings().ejection.as_ref();
         let seconds = ejection.map_or(Duration::ZERO, |ejection| ejection.time).as_secs_f64();
@@ -469,7 +473,7 @@ fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr)
 // === hash keys ===
 
 /// The hash for `balance: hash`; None for other balancing, or if the request lacks the header or cookie.
-fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
+pub(super) fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
     let Balance::Hash(on) = balance else { return None };
     let request = session.req_header();
     match on {

@@ -18,7 +18,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use super::{Ctx, Gateway, early_response};
+use super::{Ctx, Gateway, Next, early_response};
 
 /// The future of a hook.
 type Hook<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
@@ -68,8 +68,14 @@ impl ProxyHttp for Gateway {
 
     hook! { fn request_filter<'b, 'c>(self, session: &'b mut Session, ctx: &'c mut Ctx) -> Result<bool> {
         match self.on_request(session, ctx) {
-            Ok(None) => answered(Ok(false)),
-            Ok(Some(reply)) => Box::pin(async { reply.send(session).await.map(|()| true) }),
+            Ok(Next::Forward) => answered(Ok(false)),
+            Ok(Next::Reply(reply)) => Box::pin(async { reply.send(session).await.map(|()| true) }),
+            Ok(Next::Ask(reply)) => Box::pin(async {
+                match self.ask(session, ctx, reply).await? {
+                    None => Ok(false),
+                    Some(reply) => reply.send(session).await.map(|()| true),
+                }
+            }),
             Err(error) => answered(Err(error)),
         }
     } }

@@ -4,6 +4,7 @@
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request};
 use pingora::http::RequestHeader;
@@ -13,6 +14,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use crate::behavior::clients::ClientAddress;
+use crate::behavior::forward_auth::{AskedRequest, AuthService};
 use crate::behavior::rate_limit::RateCheck;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::behavior::{Behaviors, RequestFacts};
@@ -337,9 +339,7 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         }
     };
     let client = Client::of(session.as_downstream());
-    let peer =
-        client.map_or_else(|| trusted_proxies::peer_address(remote.peer), |client| client.forwarded_for().clone());
-    let chain = if remote.peer_trusted { trusted_proxies::append_peer(headers, &peer) } else { peer };
+    let chain = forwarded_for(client, headers, remote);
     headers.insert(trusted_proxies::X_FORWARDED_FOR, chain);
     if let Some(certificate) = client.and_then(|client| client.certificate()) {
         headers.insert(CLIENT_CERT, certificate.clone());
@@ -358,6 +358,39 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
         headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())
+}
+
+/// `X-Forwarded-For` of a request with these header fields: the received chain if a trusted proxy sent it, and the peer.
+fn forwarded_for(client: Option<&Arc<Client>>, headers: &HeaderMap, remote: &RemoteInfo) -> HeaderValue {
+    let peer =
+        client.map_or_else(|| trusted_proxies::peer_address(remote.peer), |client| client.forwarded_for().clone());
+    if remote.peer_trusted { trusted_proxies::append_peer(headers, &peer) } else { peer }
+}
+
+/// The fields of the request to the service of `forward_auth`, without `Host`.
+pub(super) fn auth_fields(auth: &AuthService, session: &Session, facts: &Facts<'_>) -> Result<HeaderMap> {
+    let request = session.req_header();
+    let own_origin = facts.own_origin();
+    let host = HeaderValue::try_from(own_origin.authority().to_string());
+    let target = match origin_form(request).0 {
+        path @ ([b'/', ..] | b"*") => path.to_vec(),
+        query => [b"/", query].concat(),
+    };
+    let client = Client::of(session.as_downstream());
+    let asked = AskedRequest {
+        method: &request.method,
+        scheme: own_origin.scheme,
+        host: host.or_err(ErrorType::InternalError, "host of a request")?,
+        target: &target,
+        client: facts.client_ip(),
+        forwarded_for: forwarded_for(client, &request.headers, facts.remote),
+        request_id: facts.request_id(),
+    };
+    let mut fields = auth.request(&request.headers, asked).or_err(ErrorType::InternalError, "fields of a request")?;
+    if let Some(certificate) = client.and_then(|client| client.certificate()) {
+        fields.insert(CLIENT_CERT, certificate.clone());
+    }
+    Ok(fields)
 }
 
 /// Removes an `Upgrade` field that is not forwarded: only WebSocket is, and only when `Connection` names the field

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::behavior::forward_auth::AuthService;
 use crate::live::{Generation, RouteParts};
 use crate::per_thread::Local;
 use crate::record::RouteSlot;
@@ -30,6 +31,20 @@ impl RequestConfig {
         {
             *self = RequestConfig::Reduced(parts);
         }
+    }
+
+    /// The gateway refuses the request: it is not forwarded.
+    pub(super) fn refuse(&mut self) {
+        if let RequestConfig::Complete { upstream, .. } = self {
+            *upstream = None;
+        }
+    }
+
+    /// The service that decides whether the request goes on, and its upstream.
+    pub(super) fn auth_service(&self) -> Option<(&AuthService, &Arc<RunningUpstream>)> {
+        let RequestConfig::Complete { generation, .. } = self else { return None };
+        let service = self.route()?.behaviors.as_ref()?.forward_auth.as_ref()?.service.as_ref()?;
+        Some((service, generation.upstream(UpstreamId(service.upstream))))
     }
 
     /// Number of the configuration.

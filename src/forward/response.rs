@@ -5,12 +5,14 @@ use std::mem;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::auth::AuthResponse;
+use crate::behavior::forward_auth::adapt_refusal;
 use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::upstream::failure::is_write_timeout;
@@ -41,6 +43,18 @@ impl LocalResponse {
         reply.fields().for_each(|(name, value)| drop(header.headers.insert(name, value)));
         edit(&mut header.headers);
         LocalResponse { header: header.into(), body: reply.body }
+    }
+
+    /// A refusal of the service of `forward_auth`. `edit` makes the edits of the request.
+    pub(super) fn of_service(refusal: AuthResponse, edit: impl FnOnce(&mut HeaderMap)) -> Self {
+        let AuthResponse { mut header, body, .. } = refusal;
+        header.version = Version::HTTP_11;
+        header.headers.remove(header::CONNECTION);
+        header.headers.remove(header::TRANSFER_ENCODING);
+        header.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        adapt_refusal(&mut header.headers);
+        edit(&mut header.headers);
+        LocalResponse { header: header.into(), body }
     }
 
     /// Sends it to the client.

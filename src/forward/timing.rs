@@ -49,18 +49,18 @@ impl RequestTiming {
         });
     }
 
+    /// The gateway refuses the request after its decision.
+    pub(super) fn refuse(&mut self, refusal: Refusal<'_>) {
+        if let Some(started) = &mut self.0 {
+            (started.outcome, started.refused) = (refusal.outcome(), true);
+        }
+    }
+
     /// An attempt starts.
     pub(super) fn on_attempt(&mut self) {
         if let Some(started) = &mut self.0 {
             started.attempts += 1;
             started.first_attempt.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// The request is refused after the decision.
-    pub(super) fn refuse(&mut self, refusal: &Refusal<'_>) {
-        if let Some(started) = &mut self.0 {
-            (started.outcome, started.refused) = (refusal.outcome(), true);
         }
     }
 

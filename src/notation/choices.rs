@@ -168,3 +168,21 @@ impl<T: JsonSchema> JsonSchema for Toggle<T> {
         json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<T>()] })
     }
 }
+
+/// In a schema: `false`, or a value. The field is a [`Toggle`], and the compiler refuses `true` with its place.
+#[derive(Debug)]
+pub(crate) struct FalseOr<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for FalseOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("FalseOr{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": false }, generator.subschema_for::<T>()] })
+    }
+}

@@ -84,6 +84,12 @@ form!(
 );
 
 form!(
+    /// Header names, in any case. `[]` for none.
+    FieldNamesOrNone,
+    with_title(or_none(list(&json!(PLAIN), &format!("{TOKEN}+"), None)), "header names")
+);
+
+form!(
     /// Names of letters, digits, `-`, `_` and `.`.
     Names,
     with_title(list(&json!(PLAIN), NAME, None), "names")

@@ -191,8 +191,9 @@ impl<'d> Compiler<'d> {
         if !service.ends().any() && !every_route_has_an_end {
             self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: api" });
         }
-        let behaviors = Behaviors::compile(&service.behaviors(), name, &Behaviors::default(), at, self.problems);
+        let mut behaviors = Behaviors::compile(&service.behaviors(), name, &Behaviors::default(), at, self.problems);
         self.warn_about_rate_key(&behaviors, &service.behaviors(), at);
+        self.forward_auth(&mut behaviors, &service.behaviors(), name, at);
         let shared = behaviors.some();
         let Some(routes) = routes else {
             if let Some(end) = end {
@@ -231,8 +232,9 @@ impl<'d> Compiler<'d> {
                 (None, None) => format!("{name}/"),
             };
             let own_behaviors = route.behaviors().any().then(|| {
-                let own = Behaviors::compile(&route.behaviors(), &name, &behaviors, &at, self.problems);
+                let mut own = Behaviors::compile(&route.behaviors(), &name, &behaviors, &at, self.problems);
                 self.warn_about_rate_key(&own, &route.behaviors(), &at);
+                self.forward_auth(&mut own, &route.behaviors(), &name, &at);
                 self.check_strip_prefix(&own, &paths, Some(&route.behaviors()), &at);
                 own.some()
             });

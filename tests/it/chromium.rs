@@ -3,8 +3,10 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::support::apache::Apache;
 use crate::support::chromium::Chromium;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, free_port};
+use crate::support::process::poll;
 use crate::support::upstream::{Reply, Upstream};
 
 /// Timeout of a page, the start of the browser included.
@@ -90,4 +92,108 @@ services:
             (arrived.iter().map(|&m| m.into()).collect(), outcome.iter().map(|&o| o.into()).collect())
         );
     }
+}
+
+/// A page of one origin, an API of another, and a service that signs users in. The page may read the 401 of the service,
+/// so it sends its user to the login; after that its requests arrive with the name of the user. The service is asked
+/// about each request and about no preflight. A page of a third origin on the same site has the cookie too, and sends
+/// nothing that needs a preflight.
+#[test]
+fn chromium_signs_a_user_in_at_a_service_that_sees_no_preflight() {
+    let api = Upstream::start(|request| Reply::new(200).body(request.header("X-User").unwrap_or("nobody")));
+    let (send, outcome) = mpsc::channel();
+    let script = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+    let pages = Upstream::start({
+        let script = script.clone();
+        move |request| match request.target.split_once('?') {
+            Some(("/done", outcome)) => {
+                send.send(outcome.to_owned()).expect("the test waits");
+                Reply::new(204)
+            }
+            _ if request.target.starts_with("/page") => {
+                Reply::new(200).header("Content-Type", "text/html").body(script.get().cloned().unwrap_or_default())
+            }
+            _ => Reply::new(404),
+        }
+    });
+    // Chromium finds every name below `localhost` at 127.0.0.1. The names are of one site, as the cookie needs it.
+    let page = |name: &str| format!("http://{name}.site.localhost:{}", pages.address().port());
+    let folder = tempfile::tempdir().unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let auth = Apache::start(folder.path(), address, "site.localhost", &format!("{}/page?signed-in", page("app")));
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+access_log: {{ to: access.log }}
+upstreams:
+  auth: {{ nodes: [{{ address: \"{address}\" }}] }}
+services:
+  - name: login
+    hosts: [auth.site.localhost]
+    upstream: auth
+  - name: api
+    hosts: [api.site.localhost]
+    upstream: {{ nodes: [{{ address: \"{api}\" }}] }}
+    cors: {{ allow_origins: \"{app}\", allow_credentials: true }}
+    forward_auth: {{ upstream: auth, path: /verify, response_headers: [X-User] }}
+",
+        api = api.address(),
+        app = page("app"),
+    ));
+    let port = gateway.address().port();
+    script
+        .set(format!(
+            "<!doctype html><script>
+             const found = new URLSearchParams(location.search).get('found') || '';
+             const send = async (path, init) => {{
+               try {{
+                 const response = await fetch('http://api.site.localhost:{port}' + path, {{ credentials: 'include', ...init }});
+                 return response.status + (response.ok ? await response.text() : '');
+               }} catch {{ return 'blocked'; }}
+             }};
+             const json = {{ method: 'PUT', headers: {{ 'Content-Type': 'application/json' }}, body: '{{}}' }};
+             (async () => {{
+               if (location.hostname.startsWith('other')) {{
+                 const outcome = [found, await send('/orders', json), await send('/orders')];
+                 await fetch('/done?' + outcome.join());
+               }} else if (location.search.includes('signed-in')) {{
+                 json.headers['X-User'] = 'root';
+                 const outcome = ['401', await send('/orders/1', json), await send('/orders/2')];
+                 location = '{other}/page?found=' + outcome.join();
+               }} else if (await send('/orders', json) == '401') {{
+                 location = 'http://auth.site.localhost:{port}/';
+               }} else {{
+                 await fetch('/done?not-401');
+               }}
+             }})();
+             </script>",
+            other = page("other"),
+        ))
+        .expect("set once");
+    let browser = Chromium::open(&format!("{}/page", page("app")));
+    let outcome = outcome.recv_timeout(PAGE_TIMEOUT);
+    let outcome = outcome
+        .unwrap_or_else(|error| panic!("the pages do not end: {error}\n{}\n{:#?}", browser.log(), auth.requests()));
+    assert_eq!(outcome, "401,200alice,200alice,blocked,blocked");
+    let api_host = format!("api.site.localhost:{port}");
+    let asked = [
+        format!("GET /verify PUT {api_host} /orders 401 -"),
+        format!("GET /verify PUT {api_host} /orders/1 200 alice"),
+        format!("GET /verify GET {api_host} /orders/2 200 alice"),
+        // Needs no preflight, so it arrives. The page cannot read the response.
+        format!("GET /verify GET {api_host} /orders 200 alice"),
+    ];
+    let verified = || auth.requests().into_iter().filter(|line| line.contains("/verify")).collect::<Vec<_>>();
+    assert!(poll(PAGE_TIMEOUT, || (verified().len() >= asked.len()).then_some(())).is_some(), "{:#?}", verified());
+    assert_eq!(verified(), asked);
+    let arrived: Vec<_> =
+        api.received().iter().map(|request| (request.method.clone(), request.target.clone())).collect();
+    assert_eq!(
+        arrived,
+        [("PUT", "/orders/1"), ("GET", "/orders/2"), ("GET", "/orders")].map(|(m, t)| (m.into(), t.into()))
+    );
+    assert!(api.received().iter().all(|request| request.all("X-User") == ["alice"]));
+    // The browser did send preflights.
+    let preflights = gateway.access_log().iter().filter(|line| line.contains("\"cors\":\"preflight\"")).count();
+    assert!(preflights >= 3, "{:#?}", gateway.access_log());
 }

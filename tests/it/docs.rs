@@ -81,6 +81,7 @@ fn the_reference_and_the_manual_have_every_key() {
         "upstreams: { a: { queue: { HERE } } }",
         "services: [{ HERE }]",
         "services: [{ compression: { HERE } }]",
+        "services: [{ forward_auth: { HERE } }]",
         "services: [{ routes: [{ HERE }] }]",
     ];
     let mut seen = 0;
@@ -169,6 +170,10 @@ fn nginx_and_haproxy_accept_the_examples_that_are_migrated() {
 #[test]
 fn every_command_in_the_documents_prints_the_shown_output() {
     let upstream = Upstream::start(|request| {
+        // An authentication service that knows nobody.
+        if ["/api/authz/forward-auth", "/oauth2/auth"].contains(&request.target.as_str()) {
+            return Reply::new(401).body("Unauthorized");
+        }
         let query = request.target.split_once('?').map_or("", |(_, query)| query).to_owned();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let reply = match request.target.as_str() {

@@ -20,6 +20,7 @@ mod early_responses;
 mod effective;
 mod errors;
 mod explain;
+mod forward_auth;
 mod forwarding;
 mod framing;
 mod h2c;

@@ -2,6 +2,7 @@
 //!
 //! The tests of a helper are at the end of its file.
 
+pub mod apache;
 pub mod certificates;
 pub mod chromium;
 pub mod client;

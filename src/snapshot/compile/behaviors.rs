@@ -7,10 +7,12 @@ use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
 use crate::behavior::clients::Clients;
 use crate::behavior::compression::Compression;
+use crate::behavior::forward_auth::ForwardAuth;
 use crate::behavior::headers::HeaderEdits;
 use crate::behavior::rate_limit::{RateLimit, RateLimitKey};
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::config::{BehaviorKeys, EndKeys};
+use crate::notation::Toggle;
 use crate::problem::{At, ProblemKind, Problems};
 use crate::route::PathPattern;
 use crate::snapshot::End;
@@ -26,9 +28,11 @@ impl Behaviors {
         problems: &mut Problems,
     ) -> Self {
         // A pattern without `..`, so that a new key does not compile until it is used here.
+        // `Compiler::forward_auth` compiles it, because it can have an upstream of its own.
         let BehaviorKeys {
             clients,
             rate_limit,
+            forward_auth: _,
             strip_prefix,
             path,
             upstream_host,
@@ -83,6 +87,7 @@ impl BehaviorKeys<'_> {
         let BehaviorKeys {
             clients,
             rate_limit,
+            forward_auth,
             strip_prefix,
             path,
             upstream_host,
@@ -92,6 +97,7 @@ impl BehaviorKeys<'_> {
         } = self;
         clients.is_some()
             || rate_limit.is_some()
+            || forward_auth.is_some()
             || strip_prefix.is_some()
             || path.is_some()
             || upstream_host.is_some()
@@ -132,6 +138,41 @@ impl<'d> Compiler<'d> {
         if let Some(name) = limit.and_then(|limit| limit.key_header()) {
             self.warn_if_removed(name.as_str(), &at.key("rate_limit").key("key"));
         }
+    }
+
+    /// The service that decides about the requests of a service or a route. Without the key, the one in `behaviors` stays.
+    pub(super) fn forward_auth(
+        &mut self,
+        behaviors: &mut Behaviors,
+        keys: &BehaviorKeys<'d>,
+        owner: &str,
+        at: &At<'_>,
+    ) {
+        let at = at.key("forward_auth");
+        let settings = match keys.forward_auth {
+            None => return,
+            Some(Toggle::Off) => {
+                behaviors.forward_auth = ForwardAuth::off(behaviors.forward_auth.as_deref()).map(Arc::new);
+                return;
+            }
+            Some(Toggle::On) => {
+                let (found, expected) =
+                    ("`true`".to_owned(), "`false`, or `upstream` and `path` of a service".to_owned());
+                return self.problems.add(&at, ProblemKind::WrongValue { found, expected });
+            }
+            Some(Toggle::With(settings)) => settings,
+        };
+        let upstream = match &settings.upstream {
+            Some(upstream) => self.use_upstream(upstream, owner, &at.key("upstream")),
+            None => {
+                self.problems.add(&at.key("upstream"), ProblemKind::Missing { example: "upstream: auth" });
+                None
+            }
+        };
+        self.positive(settings.timeout, "a duration such as `5s`", &at.key("timeout"));
+        let above = behaviors.forward_auth.as_deref();
+        let compiled = ForwardAuth::compile(settings, upstream.map(|id| id.0), above, &at, self.problems);
+        behaviors.forward_auth = compiled.map(Arc::new);
     }
 
     /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if they

@@ -1,0 +1,502 @@
+//! `forward_auth`: a service decides whether a request may go on.
+//!
+//! The gateway sends it a GET without a body, which describes the request in `X-Forwarded-*` fields. With 2xx the request
+//! goes on; any other answer of the service goes to the client. Here are the header of that request and what its response
+//! means. `forward::auth` sends it.
+//!
+//! A client cannot forge the fields that the service sets for the upstream: [`ForwardAuth::remove_forged`] removes the
+//! client's own, in every spelling that an upstream could read as the same field.
+
+use std::net::IpAddr;
+
+use http::header::{self, InvalidHeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::headers::is_of_connection;
+use crate::domain::Scheme;
+use crate::notation::{Duration, List, forms, given};
+use crate::problem::{At, ProblemKind, Problems};
+
+/// Asks a service about each request before it goes to the upstream. The service gets a GET request without a body.
+/// With a status of 2xx the request goes on. Another status below 500 goes to the client with the response of the
+/// service. Without a usable answer the client gets 503. Preflights that corsgate answers are never asked about.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, bound(deserialize = "U: Deserialize<'de>"))]
+#[schemars(title = "Authentication by a service", rename = "ForwardAuth", extend("required" = ["upstream", "path"]))]
+pub(crate) struct ForwardAuthSettings<U> {
+    /// The service: the name of an upstream, or an upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) upstream: Option<U>,
+    /// Path of the request to the service, optionally with a query, such as `/oauth2/auth`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Target")]
+    pub(crate) path: Option<String>,
+    /// Fields of the client's request that the service gets, beside those that corsgate sets: `X-Forwarded-Method`,
+    /// `-Proto`, `-Host`, `-Uri` and `-For`, `X-Real-IP` and `X-Request-Id`. `[]` for none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FieldNamesOrNone", extend("default" = DEFAULT_REQUEST_HEADERS))]
+    pub(crate) request_headers: Option<List>,
+    /// Fields of the service's response that the request for the upstream gets. The client's own fields of these names
+    /// are removed first. Without this key there are none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FieldNames")]
+    pub(crate) response_headers: Option<List>,
+    /// Longest time for the answer of the service, with all retries.
+    #[schemars(with = "forms::PositiveDuration")]
+    pub(crate) timeout: Duration,
+}
+
+/// `request_headers` without the key: credentials, and what services use to choose between 401 and a redirect.
+const DEFAULT_REQUEST_HEADERS: [&str; 5] = ["Accept", "Authorization", "Cookie", "User-Agent", "X-Requested-With"];
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// `forward_auth` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForwardAuth {
+    /// None: the route switches it off.
+    pub(crate) service: Option<AuthService>,
+    /// Fields that only a service may set: this one, or the one that the route replaces or switches off.
+    reserved: Box<[HeaderName]>,
+}
+
+/// Which service is asked, and what is passed to it and back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuthService {
+    /// Index of the upstream in the snapshot.
+    pub(crate) upstream: usize,
+    /// Path and query, in origin form.
+    pub(crate) path: Box<str>,
+    request_headers: Box<[HeaderName]>,
+    response_headers: Box<[HeaderName]>,
+    pub(crate) timeout: std::time::Duration,
+}
+
+/// What the service is told about a request. All values are the gateway's own.
+#[derive(Debug)]
+pub(crate) struct AskedRequest<'a> {
+    pub(crate) method: &'a Method,
+    /// Scheme of the client's URL.
+    pub(crate) scheme: Scheme,
+    /// Host and port of the client's URL.
+    pub(crate) host: HeaderValue,
+    /// Path and query of the client's URL, as received.
+    pub(crate) target: &'a [u8],
+    /// None if the address is not known.
+    pub(crate) client: Option<IpAddr>,
+    /// Value of `X-Forwarded-For`.
+    pub(crate) forwarded_for: HeaderValue,
+    /// Value of `X-Request-Id`.
+    pub(crate) request_id: HeaderValue,
+}
+
+/// What a response of the service means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthDecision {
+    /// The request goes on.
+    Allowed,
+    /// The client gets the response of the service.
+    Refused,
+    /// The service has not decided.
+    Undecided,
+}
+
+/// What an allowing response adds to the request and to its response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PassedOn {
+    /// For the upstream's request.
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// `Set-Cookie` of the client's response: services renew sessions with it.
+    cookies: Vec<HeaderValue>,
+}
+
+impl<U> Default for ForwardAuthSettings<U> {
+    fn default() -> Self {
+        ForwardAuthSettings {
+            upstream: None,
+            path: None,
+            request_headers: None,
+            response_headers: None,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+// === compile ===
+
+impl ForwardAuth {
+    /// `false`: nothing is asked. The fields that the service `above` sets still cannot be forged: the route may have the
+    /// same upstream.
+    pub(crate) fn off(above: Option<&Self>) -> Option<Self> {
+        above.map(|above| ForwardAuth { service: None, reserved: above.reserved.clone() })
+    }
+
+    /// `upstream` is the index of the service's upstream; None if it has errors. `above` is what this one replaces.
+    pub(crate) fn compile<U>(
+        settings: &ForwardAuthSettings<U>,
+        upstream: Option<usize>,
+        above: Option<&Self>,
+        at: &At<'_>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let ForwardAuthSettings { upstream: _, path, request_headers, response_headers, timeout } = settings;
+        let path = target(path.as_deref(), &at.key("path"), problems);
+        let request_headers = match request_headers {
+            Some(list) => names(list, Side::ToService, &at.key("request_headers"), problems),
+            None => DEFAULT_REQUEST_HEADERS.iter().filter_map(|name| name.parse().ok()).collect(),
+        };
+        let at_response = at.key("response_headers");
+        if response_headers.as_ref().is_some_and(|list| list.entries().is_empty()) {
+            problems.add(&at_response, ProblemKind::EmptyList { required: false });
+        }
+        let response_headers =
+            response_headers.as_ref().map(|list| names(list, Side::ToUpstream, &at_response, problems));
+        let response_headers = response_headers.unwrap_or_default();
+        let mut reserved = response_headers.clone();
+        let above = above.iter().flat_map(|above| &above.reserved);
+        reserved.extend(above.filter(|name| !response_headers.contains(name)).cloned());
+        let service = AuthService {
+            upstream: upstream?,
+            path: path?,
+            request_headers: request_headers.into(),
+            response_headers: response_headers.into(),
+            timeout: timeout.get(),
+        };
+        Some(ForwardAuth { service: Some(service), reserved: reserved.into() })
+    }
+}
+
+fn target(path: Option<&str>, at: &At<'_>, problems: &mut Problems) -> Option<Box<str>> {
+    let Some(path) = path else {
+        problems.add(at, ProblemKind::Missing { example: "path: /oauth2/auth" });
+        return None;
+    };
+    let is_plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    let is_target = is_plain && path.starts_with('/');
+    if !is_target {
+        let why = "it must begin with a slash and have only visible ASCII characters, without `#`";
+        let write = if is_plain && !path.contains("://") { format!("/{path}") } else { "/oauth2/auth".to_owned() };
+        problems.add(at, ProblemKind::BadPath { text: path.into(), why, write: Some(write) });
+    }
+    is_target.then(|| path.into())
+}
+
+/// To whom a field is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    ToService,
+    ToUpstream,
+}
+
+fn names(list: &List, side: Side, at: &At<'_>, problems: &mut Problems) -> Vec<HeaderName> {
+    let mut names = Vec::with_capacity(list.entries().len());
+    for (i, text) in list.entries().iter().enumerate() {
+        let kind = match HeaderName::from_bytes(text.as_bytes()) {
+            _ if text.is_empty() => ProblemKind::EmptyEntry,
+            Err(_) => ProblemKind::BadHeaderName { text: text.clone() },
+            Ok(name) if is_of_connection(name.as_str()) => ProblemKind::HeaderOfConnection { name: text.clone() },
+            Ok(name) if side == Side::ToUpstream && is_cors(&name) => ProblemKind::HeaderOfCors { name: text.clone() },
+            Ok(name) => {
+                names.push(name);
+                continue;
+            }
+        };
+        problems.add(&at.index(i), kind);
+    }
+    names
+}
+
+// === what it does ===
+
+impl AuthService {
+    /// The header of the request to the service, without `Host`. `client` are the fields of the client's request; those
+    /// that only a trusted proxy may send must be removed already.
+    pub(crate) fn request(&self, client: &HeaderMap, asked: AskedRequest<'_>) -> Result<HeaderMap, InvalidHeaderValue> {
+        let AskedRequest { method, scheme, host, target, client: address, forwarded_for, request_id } = asked;
+        let mut fields = HeaderMap::with_capacity(self.request_headers.len() + 8);
+        for name in &self.request_headers {
+            let mut values = client.get_all(name).iter();
+            match (values.next(), values.next()) {
+                // HTTP/2 clients may send several (RFC 9113 section 8.2.3).
+                (Some(_), Some(_)) if *name == header::COOKIE => {
+                    let all: Vec<&[u8]> = client.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+                    fields.insert(name, HeaderValue::from_bytes(&all.join(&b"; "[..]))?);
+                }
+                (None, _) => {}
+                _ => fields.extend(client.get_all(name).iter().map(|value| (name.clone(), value.clone()))),
+            }
+        }
+        let scheme = match scheme {
+            Scheme::Http => HeaderValue::from_static("http"),
+            Scheme::Https => HeaderValue::from_static("https"),
+        };
+        fields.insert(X_FORWARDED_METHOD, HeaderValue::from_str(method.as_str())?);
+        fields.insert(X_FORWARDED_PROTO, scheme);
+        fields.insert(X_FORWARDED_HOST, host);
+        fields.insert(X_FORWARDED_URI, HeaderValue::from_bytes(target)?);
+        fields.insert(X_FORWARDED_FOR, forwarded_for);
+        fields.insert(X_REQUEST_ID, request_id);
+        match address {
+            Some(address) => fields.insert(X_REAL_IP, HeaderValue::from_str(&address.to_canonical().to_string())?),
+            None => fields.remove(X_REAL_IP),
+        };
+        Ok(fields)
+    }
+
+    /// What an allowing response adds.
+    pub(crate) fn passed_on(&self, response: &HeaderMap) -> Option<Box<PassedOn>> {
+        let values = |name| response.get_all(name).iter().map(move |value| (HeaderName::clone(name), value.clone()));
+        let fields: Vec<_> = self.response_headers.iter().flat_map(values).collect();
+        let cookies: Vec<_> = response.get_all(header::SET_COOKIE).iter().cloned().collect();
+        (!fields.is_empty() || !cookies.is_empty()).then(|| Box::new(PassedOn { fields, cookies }))
+    }
+}
+
+impl ForwardAuth {
+    /// Removes the client's fields that the upstream would take for fields of the service. Servers replace `-` by `_`;
+    /// some replace every character that is no letter or digit.
+    pub(crate) fn remove_forged(&self, client: &mut HeaderMap) {
+        let is_forged = |name: &HeaderName| self.reserved.iter().any(|own| reads_as(name.as_str(), own.as_str()));
+        while let Some(name) = client.keys().find(|name| is_forged(name)).cloned() {
+            client.remove(name);
+        }
+    }
+}
+
+impl PassedOn {
+    /// Adds the fields of the service to the upstream's request.
+    pub(crate) fn add_to_request(&self, request: &mut HeaderMap) {
+        for (name, value) in &self.fields {
+            request.append(name, value.clone());
+        }
+    }
+
+    /// Adds the cookies of the service to the client's response.
+    pub(crate) fn add_to_response(&self, response: &mut HeaderMap) {
+        for cookie in &self.cookies {
+            response.append(header::SET_COOKIE, cookie.clone());
+        }
+    }
+}
+
+impl AuthDecision {
+    /// The meaning of a final status.
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status {
+            status if status.is_success() => AuthDecision::Allowed,
+            // The client has asked the gateway another question, and the gateway is not its proxy.
+            StatusCode::NOT_MODIFIED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => AuthDecision::Undecided,
+            status if status.is_redirection() || status.is_client_error() => AuthDecision::Refused,
+            _ => AuthDecision::Undecided,
+        }
+    }
+}
+
+/// Makes the header of a refusing response one for the client: without CORS fields, which the policy of the route adds.
+/// Hop-by-hop fields must be removed already.
+pub(crate) fn adapt_refusal(response: &mut HeaderMap) {
+    while let Some(name) = response.keys().find(|name| is_cors(name)).cloned() {
+        response.remove(name);
+    }
+    // Another user's request for the URL can have another answer.
+    if !response.contains_key(header::CACHE_CONTROL) {
+        response.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+fn is_cors(name: &HeaderName) -> bool {
+    name.as_str().starts_with("access-control-") || name.as_str() == "timing-allow-origin"
+}
+
+/// Whether an upstream could read a field as the one with the name `own`.
+fn reads_as(name: &str, own: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (!a.is_ascii_alphanumeric() && !b.is_ascii_alphanumeric());
+    name.len() == own.len() && name.bytes().zip(own.bytes()).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &[&str]) -> List {
+        entries.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    fn compiled(settings: ForwardAuthSettings<()>) -> ForwardAuth {
+        let settings = ForwardAuthSettings { path: Some("/verify".into()), ..settings };
+        let mut problems = Problems::default();
+        let auth = ForwardAuth::compile(&settings, Some(0), None, &At::root(), &mut problems);
+        assert!(problems.is_empty(), "{problems}");
+        auth.unwrap()
+    }
+
+    fn service(settings: ForwardAuthSettings<()>) -> AuthService {
+        compiled(settings).service.unwrap()
+    }
+
+    fn fields(fields: &[(&str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn asked() -> AskedRequest<'static> {
+        AskedRequest {
+            method: &Method::PUT,
+            scheme: Scheme::Https,
+            host: HeaderValue::from_static("api.test:8443"),
+            target: b"/a%20b?c=d",
+            client: "::ffff:192.0.2.7".parse().ok(),
+            forwarded_for: HeaderValue::from_static("192.0.2.7"),
+            request_id: HeaderValue::from_static("id"),
+        }
+    }
+
+    /// The fields as lines, sorted.
+    fn lines(fields: &HeaderMap) -> Vec<String> {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        let mut lines: Vec<String> = fields.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn the_service_gets_the_chosen_fields_and_the_values_of_the_gateway() {
+        let client = fields(&[
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("authorization", "Bearer x"),
+            ("content-type", "text/plain"),
+            ("x-tenant", "1"),
+            ("x-tenant", "2"),
+            // A trusted proxy may send these.
+            ("x-forwarded-method", "GET"),
+            ("x-forwarded-uri", "/public"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+        ]);
+        let of_gateway = [
+            "x-forwarded-for: 192.0.2.7",
+            "x-forwarded-host: api.test:8443",
+            "x-forwarded-method: PUT",
+            "x-forwarded-proto: https",
+            "x-forwarded-uri: /a%20b?c=d",
+            "x-real-ip: 192.0.2.7",
+            "x-request-id: id",
+        ];
+        let none: &[&str] = &[];
+        for (names, chosen) in [
+            (None, &["authorization: Bearer x", "cookie: a=1; b=2"][..]),
+            (Some(&["X-Tenant", "X-Missing"][..]), &["x-tenant: 1", "x-tenant: 2"]),
+            (Some(&["X-Forwarded-Uri", "X-Forwarded-For", "X-Real-IP"]), none),
+            (Some(none), none),
+        ] {
+            let auth = service(ForwardAuthSettings { request_headers: names.map(list), ..Default::default() });
+            let mut expected: Vec<&str> = chosen.iter().chain(&of_gateway).copied().collect();
+            expected.sort_unstable();
+            assert_eq!(lines(&auth.request(&client, asked()).unwrap()), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn the_service_gets_no_address_of_the_client_if_it_is_unknown() {
+        let auth = service(ForwardAuthSettings { request_headers: Some(list(&["X-Real-IP"])), ..Default::default() });
+        let client = fields(&[("x-real-ip", "10.0.0.1")]);
+        let request = auth.request(&client, AskedRequest { client: None, ..asked() }).unwrap();
+        assert!(!request.contains_key(X_REAL_IP));
+    }
+
+    #[test]
+    fn fields_of_the_service_cannot_be_forged_in_any_spelling() {
+        let response_headers = Some(list(&["X-User", "Remote_Groups", "Authorization"]));
+        let auth = compiled(ForwardAuthSettings { response_headers, ..Default::default() });
+        let mut client = fields(&[
+            ("x-user", "root"),
+            ("x-user", "admin"),
+            ("x_user", "root"),
+            ("x.user", "root"),
+            ("remote-groups", "admins"),
+            ("remote_groups", "admins"),
+            ("remote~groups", "admins"),
+            ("authorization", "Basic x"),
+            ("x-users", "1"),
+            ("xuser", "2"),
+            ("x-user-id", "3"),
+            ("cookie", "a=1"),
+        ]);
+        auth.remove_forged(&mut client);
+        assert_eq!(lines(&client), ["cookie: a=1", "x-user-id: 3", "x-users: 1", "xuser: 2"]);
+    }
+
+    #[test]
+    fn a_route_without_the_service_of_its_parent_protects_its_fields_too() {
+        let with = |name| ForwardAuthSettings { response_headers: Some(list(&[name])), ..Default::default() };
+        let above = compiled(with("X-User"));
+        let other = ForwardAuthSettings { path: Some("/".into()), ..with("X-Role") };
+        let other = ForwardAuth::compile::<()>(&other, Some(1), Some(&above), &At::root(), &mut Problems::default());
+        let off = ForwardAuth::off(Some(&above)).unwrap();
+        assert_eq!((off.service.is_some(), ForwardAuth::off(None)), (false, None));
+        for (auth, left) in [(above, vec!["x-role: 2"]), (other.unwrap(), vec![]), (off, vec!["x-role: 2"])] {
+            let mut client = fields(&[("x-user", "1"), ("x-role", "2")]);
+            auth.remove_forged(&mut client);
+            assert_eq!(lines(&client), left);
+        }
+    }
+
+    #[test]
+    fn only_the_chosen_fields_of_the_service_are_passed_on() {
+        let response_headers = Some(list(&["X-User", "X-Groups"]));
+        let auth = service(ForwardAuthSettings { response_headers, ..Default::default() });
+        let response = fields(&[
+            ("x-user", "alice"),
+            ("x-groups", "a"),
+            ("x-groups", "b"),
+            ("x-secret", "s"),
+            ("set-cookie", "session=2"),
+            ("set-cookie", "csrf=3"),
+        ]);
+        let passed = auth.passed_on(&response).unwrap();
+        let (mut request, mut answer) = (fields(&[("accept", "*/*")]), fields(&[("set-cookie", "own=1")]));
+        passed.add_to_request(&mut request);
+        passed.add_to_response(&mut answer);
+        assert_eq!(lines(&request), ["accept: */*", "x-groups: a", "x-groups: b", "x-user: alice"]);
+        assert_eq!(lines(&answer), ["set-cookie: csrf=3", "set-cookie: own=1", "set-cookie: session=2"]);
+        assert_eq!(auth.passed_on(&fields(&[("x-secret", "s")])), None);
+    }
+
+    #[test]
+    fn only_2xx_allows_and_5xx_decides_nothing() {
+        use AuthDecision::{Allowed, Refused, Undecided};
+        for (decision, statuses) in [
+            (Allowed, &[200, 202, 204, 206, 299][..]),
+            (Refused, &[300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 429, 499]),
+            (Undecided, &[100, 101, 304, 407, 500, 502, 503, 504, 599, 600, 999]),
+        ] {
+            for status in statuses {
+                assert_eq!(AuthDecision::of(StatusCode::from_u16(*status).unwrap()), decision, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_no_cors_fields_of_the_service_and_is_not_cached() {
+        let mut response = fields(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-origin", "https://evil.test"),
+            ("access-control-allow-credentials", "true"),
+            ("timing-allow-origin", "*"),
+            ("www-authenticate", "Bearer"),
+        ]);
+        adapt_refusal(&mut response);
+        assert_eq!(lines(&response), ["cache-control: no-store", "www-authenticate: Bearer"]);
+        let mut response = fields(&[("cache-control", "private, max-age=5")]);
+        adapt_refusal(&mut response);
+        assert_eq!(lines(&response), ["cache-control: private, max-age=5"]);
+    }
+}
