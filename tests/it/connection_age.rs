@@ -16,13 +16,13 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const UPGRADE: [(&str, &str); 4] =
     [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
 /// The age in the configuration.
-const AGE: Duration = Duration::from_secs(1);
+const AGE: Duration = Duration::from_secs(2);
 
 fn config(listener: &str, upstream: SocketAddr) -> String {
     format!(
         "
 listeners: [{{ address: \"{{listen}}\"{listener} }}]
-limits: {{ connection_age: 1s, keepalive: 60s }}
+limits: {{ connection_age: 2s, keepalive: 60s }}
 services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}]
 "
     )
