@@ -18,7 +18,7 @@ use crate::problem::{At, ProblemKind, Problems};
 /// Compresses responses for clients that accept it (`Accept-Encoding`). `true` uses the defaults of the keys.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(title = "compression", transform = with_defaults)]
+#[schemars(title = "Compression", transform = with_defaults)]
 pub(crate) struct CompressionSettings {
     /// Encodings that may be used. The client's preference counts first, then this order.
     #[serde(deserialize_with = "given")]
@@ -189,11 +189,7 @@ impl Compression {
             headers.remove(name);
         }
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
-        if let Some(tag) = headers.remove(header::ETAG)
-            && let Some(weak) = weakened(tag)
-        {
-            headers.insert(header::ETAG, weak);
-        }
+        weaken_tag(headers);
         // The response to HEAD has the header of the response to GET (RFC 9110 section 9.3.2).
         Prepared { varies: true, body: (request.method != Method::HEAD).then_some(encoding) }
     }
@@ -249,7 +245,7 @@ impl Compression {
 /// A 304 updates the header of a stored response. Its type is unknown, so it varies in any case. If the client names the
 /// weak tag, it has the encoded variant, and keeps that tag.
 fn not_modified(request: &request::Parts, headers: &mut HeaderMap) -> Prepared {
-    let weak = headers.get(header::ETAG).filter(|tag| is_strong(tag)).cloned().and_then(weakened);
+    let weak = headers.get(header::ETAG).and_then(|tag| weak(tag.as_bytes()));
     if let Some(weak) = weak {
         // A tag contains no quotes between its own, so no other tag contains it.
         let names_it = |field: &HeaderValue| memchr::memmem::find(field.as_bytes(), weak.as_bytes()).is_some();
@@ -260,17 +256,21 @@ fn not_modified(request: &request::Parts, headers: &mut HeaderMap) -> Prepared {
     Prepared { varies: !headers.contains_key(header::CONTENT_ENCODING), body: None }
 }
 
-fn is_strong(tag: &HeaderValue) -> bool {
-    tag.as_bytes().starts_with(b"\"")
+/// A strong tag names the bytes of the body, and they change (RFC 9110 section 8.8.1). What is no tag goes.
+fn weaken_tag(headers: &mut HeaderMap) {
+    let weakened = match headers.get(header::ETAG).map(HeaderValue::as_bytes) {
+        None | Some([b'W', b'/', b'"', ..]) => return,
+        Some(tag) => weak(tag),
+    };
+    match weakened {
+        Some(tag) => headers.insert(header::ETAG, tag),
+        None => headers.remove(header::ETAG),
+    };
 }
 
-/// A strong tag names the bytes, and they change (RFC 9110 section 8.8.1). None for a value that is no tag.
-fn weakened(tag: HeaderValue) -> Option<HeaderValue> {
-    match tag.as_bytes() {
-        [b'W', b'/', b'"', ..] => Some(tag),
-        [b'"', ..] => HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok(),
-        _ => None,
-    }
+/// The weak form of a strong tag.
+fn weak(tag: &[u8]) -> Option<HeaderValue> {
+    tag.starts_with(b"\"").then(|| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok())?
 }
 
 /// `Cache-Control: no-transform` (RFC 9110 section 7.7), in a request or a response.
@@ -294,13 +294,13 @@ fn media_ranges(listed: &List, at: &At<'_>, problems: &mut Problems) -> Box<[Med
     let mut ranges = Vec::with_capacity(listed.entries().len());
     for (i, text) in listed.entries().iter().enumerate() {
         let kind = match MediaRange::parse(text) {
-            Some(_) if is_never_compressed(text.as_bytes()) => ProblemKind::NeverCompressed { text: text.clone() },
+            Some(_) if is_never_compressed(text.as_bytes()) => ProblemKind::NeverCompressed { text: text.to_owned() },
             Some(range) => {
                 ranges.push(range);
                 continue;
             }
             None if text.is_empty() => ProblemKind::EmptyEntry,
-            None => ProblemKind::BadMediaType { text: text.clone() },
+            None => ProblemKind::BadMediaType { text: text.to_owned() },
         };
         problems.add(&at.index(i), kind);
     }
@@ -522,37 +522,38 @@ mod tests {
 
     #[test]
     fn only_complete_unencoded_responses_of_the_listed_types_are_compressed() {
-        let html = ("content-type", "text/html; charset=utf-8");
+        type Case = (u16, &'static [(&'static str, &'static str)], bool);
+        const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
         #[rustfmt::skip]
-        let cases: &[(u16, &[(&'static str, &str)], bool)] = &[
-            (200, &[html],                                                    true),
-            (200, &[html, ("content-length", "1024")],                        true),
-            (201, &[html],                                                    true),
-            (404, &[html],                                                    true),
-            (500, &[html],                                                    true),
-            (200, &[html, ("cache-control", "public, max-age=60")],           true),
+        let cases: &[Case] = &[
+            (200, &[HTML],                                                    true),
+            (200, &[HTML, ("content-length", "1024")],                        true),
+            (201, &[HTML],                                                    true),
+            (404, &[HTML],                                                    true),
+            (500, &[HTML],                                                    true),
+            (200, &[HTML, ("cache-control", "public, max-age=60")],           true),
             (200, &[("content-type", "Application/JSON")],                    true),
             (200, &[("content-type", "application/problem+json")],            true),
             (200, &[("content-type", "application/vnd.api+x+JSON ;a=b")],     true),
             (200, &[("content-type", "image/svg+xml")],                       true),
             // Too small, or an unclear length.
-            (200, &[html, ("content-length", "1023")],                        false),
-            (200, &[html, ("content-length", "0")],                           false),
-            (200, &[html, ("content-length", "2000, 2000")],                  false),
-            (200, &[html, ("content-length", "-5000")],                       false),
+            (200, &[HTML, ("content-length", "1023")],                        false),
+            (200, &[HTML, ("content-length", "0")],                           false),
+            (200, &[HTML, ("content-length", "2000, 2000")],                  false),
+            (200, &[HTML, ("content-length", "-5000")],                       false),
             // No body, or a part of one.
-            (101, &[html],                                                    false),
-            (103, &[html],                                                    false),
-            (204, &[html],                                                    false),
-            (205, &[html],                                                    false),
-            (206, &[html],                                                    false),
-            (200, &[html, ("content-range", "bytes 0-1023/2048")],            false),
-            (416, &[html, ("content-range", "bytes */2048")],                 false),
+            (101, &[HTML],                                                    false),
+            (103, &[HTML],                                                    false),
+            (204, &[HTML],                                                    false),
+            (205, &[HTML],                                                    false),
+            (206, &[HTML],                                                    false),
+            (200, &[HTML, ("content-range", "bytes 0-1023/2048")],            false),
+            (416, &[HTML, ("content-range", "bytes */2048")],                 false),
             // Must not change.
-            (200, &[html, ("content-encoding", "gzip")],                      false),
-            (200, &[html, ("content-encoding", "identity")],                  false),
-            (200, &[html, ("cache-control", "no-transform")],                 false),
-            (200, &[html, ("cache-control", "public"), ("cache-control", "max-age=1 , NO-TRANSFORM")], false),
+            (200, &[HTML, ("content-encoding", "gzip")],                      false),
+            (200, &[HTML, ("content-encoding", "identity")],                  false),
+            (200, &[HTML, ("cache-control", "no-transform")],                 false),
+            (200, &[HTML, ("cache-control", "public"), ("cache-control", "max-age=1 , NO-TRANSFORM")], false),
             // Other types.
             (200, &[],                                                        false),
             (200, &[("content-type", "")],                                    false),
@@ -561,7 +562,7 @@ mod tests {
             (200, &[("content-type", "application/jsonp")],                   false),
             (200, &[("content-type", "application/json+zip")],                false),
             (200, &[("content-type", "application/octet-stream")],            false),
-            (200, &[html, ("content-type", "text/plain")],                    false),
+            (200, &[HTML, ("content-type", "text/plain")],                    false),
             (200, &[("content-type", "text/event-stream")],                   false),
             (200, &[("content-type", "Text/Event-Stream;charset=utf-8")],     false),
             (200, &[("content-type", "application/grpc")],                    false),
@@ -662,8 +663,10 @@ mod tests {
             ("w/\"abc\"", None),
             ("", None),
         ] {
-            let weak = weakened(HeaderValue::from_static(tag));
-            assert_eq!(weak.as_ref().map(HeaderValue::as_bytes), expected.map(str::as_bytes), "{tag}");
+            let mut headers = headers(&[("etag", tag)]);
+            weaken_tag(&mut headers);
+            let weak = headers.get(header::ETAG).map(HeaderValue::as_bytes);
+            assert_eq!(weak, expected.map(str::as_bytes), "{tag}");
         }
     }
 

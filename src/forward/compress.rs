@@ -4,8 +4,8 @@
 //! `Accept-Encoding`, holds back the pieces of a slow response, sends the rest of a body without encoding after an error,
 //! and does not write the end of a Brotli stream.
 //!
-//! The levels are for encoding while the client waits: all encode at least 100 MB of text per second, and a higher
-//! level saves little (`docs/performance.md` has the measurements).
+//! The levels are for encoding while the client waits: they encode 100 to 400 MB of text per second, and higher levels
+//! save little for their time (`docs/performance.md` has the measurements).
 
 use std::io::Write;
 use std::mem;
@@ -48,7 +48,7 @@ const BROTLI_WINDOW_BITS: u32 = 18;
 /// Bytes for which the Brotli library has a buffer of its own, before they are copied to the result.
 const BROTLI_BUFFER: usize = 4096;
 const ZSTD_LEVEL: i32 = 3;
-/// Smaller tables and a smaller window than those of the level: less than half the memory, faster, and a result that is
+/// Smaller tables and a smaller window than those of the level: less than half the memory, as fast, and a result that is
 /// 3 % larger.
 const ZSTD_PARAMETERS: [CParameter; 3] = [CParameter::WindowLog(18), CParameter::HashLog(15), CParameter::ChainLog(15)];
 /// The least space for encoded bytes that a codec gets at once.

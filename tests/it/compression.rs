@@ -292,6 +292,9 @@ fn a_connection_is_kept_after_a_compressed_response() {
     }
 }
 
+/// A framing field, how a line is framed, and what comes after the last one.
+type Framing = (String, fn(&str) -> Vec<u8>, &'static [u8]);
+
 /// An upstream for one connection, which writes the next part when the test says so. It closes after the last one.
 fn step_by_step(parts: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -322,7 +325,7 @@ fn each_part_of_a_slow_response_arrives_before_the_next_is_sent() {
     let lines: Vec<String> = (0..6).map(|i| format!("line {i} of a slow page\n")).collect();
     let length = lines.iter().map(String::len).sum::<usize>();
     let long = format!("{:>2000}", "padding\n");
-    let framings: [(String, fn(&str) -> Vec<u8>, &[u8]); 2] = [
+    let framings: [Framing; 2] = [
         (
             "Transfer-Encoding: chunked".to_owned(),
             |line| format!("{:x}\r\n{line}\r\n", line.len()).into(),
