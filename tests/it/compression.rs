@@ -18,7 +18,8 @@ use crate::support::upstream::{Received, Reply, Upstream};
 const HOSTS: [&str; 2] = ["api.test", "http2.test"];
 const ORIGIN: &str = "https://app.test";
 
-/// A gateway in front of an upstream of each version. `/off` has no compression, `/gzip` only gzip.
+/// A gateway in front of an upstream of each version. `/off` has no compression, `/gzip` only gzip. `/kept` and `/typed`
+/// edit the header of the response.
 struct Edge {
     gateway: Gateway,
     http_1: Upstream,
@@ -58,6 +59,8 @@ impl Edge {
         let routes = "[
       { name: off, paths: [/off/*], compression: false },
       { name: gzip, paths: [/gzip/*], compression: { encodings: [gzip], min_size: 0B, types: text/* } },
+      { name: kept, paths: [/kept/*], response_headers: { set: { Cache-Control: no-transform } } },
+      { name: typed, paths: [/typed/*], response_headers: { set: { Content-Type: text/css, ETag: '\"own\"' } } },
       { name: all, paths: [/*] } ]";
         let config = format!(
             "
@@ -227,6 +230,25 @@ fn what_must_not_change_does_not_change() {
             assert_eq!(response.header("content-encoding"), (path == "/encoded").then_some("gzip"), "{shown}");
             assert_eq!(response.header("access-control-allow-origin"), Some(ORIGIN), "{shown}");
         }
+    }
+}
+
+#[test]
+fn compression_comes_after_the_edits_of_the_response() {
+    let edge = Edge::start(|_| (200, fields(&[("content-type", "application/octet-stream")]), json(5000)));
+    for (client, host) in versions() {
+        for (path, encoding, tag) in
+            [("/", None, None), ("/typed/", Some("gzip"), Some("W/\"own\"")), ("/kept/typed/", None, None)]
+        {
+            let response = edge.fetch(client, "GET", host, path, &[("Accept-Encoding", "gzip")]);
+            assert_eq!(response.header("content-encoding"), encoding, "{client:?} {host} {path}");
+            assert_eq!(response.header("etag"), tag, "{client:?} {host} {path}");
+        }
+    }
+    let edge = Edge::start(|_| (200, fields(&[("content-type", "text/css")]), json(5000)));
+    for (path, encoding) in [("/", Some("gzip")), ("/kept/", None)] {
+        let response = edge.fetch(Client::Http2, "GET", HOSTS[0], path, &[("Accept-Encoding", "gzip")]);
+        assert_eq!(response.header("content-encoding"), encoding, "{path}");
     }
 }
 

@@ -81,9 +81,6 @@ const LINES: &[(&str, &str, Line)] = &[
     ("behavior/answer.rs", "ProblemKind::BadHeaderValue { text: value.clone() }", Rare),
     ("behavior/answer.rs", "ProblemKind::HeaderOfCors { name: name.clone() }", Rare),
     ("behavior/answer.rs", "ProblemKind::HeaderOfConnection { name: name.clone() }", Rare),
-    ("behavior/compression.rs", "filter(|tag| is_strong(tag)).cloned().and_then(weakened);", Own),
-    ("behavior/compression.rs", "ProblemKind::NeverCompressed { text: text.clone() },", Rare),
-    ("behavior/compression.rs", "ProblemKind::BadMediaType { text: text.clone() },", Rare),
     // The decision.
     ("cors.rs", "values.set(Field::AllowOrigin, value.clone());", Connection),
     ("cors.rs", "OriginDecision::Granted(value.clone(), reason)", Connection),
