@@ -1,16 +1,18 @@
 //! The running state of rate limits: the buckets of [`crate::behavior::rate_limit`].
 //!
-//! Measured on two cores (AMD EPYC), for a rate of 10/s with a million hostile keys in ten seconds, beside 100 keys over
-//! the limit and 100 keys below it:
+//! Why not a library? Measured on an AMD EPYC with two cores: in ten seconds, a million hostile keys, 100 keys above a
+//! limit of 10/s, and 100 keys below it.
 //!
-//! - `pingora-limits` 0.9.1 counts in a sketch. With its own size of 1024 columns, all keys were over the limit. With 2^20
-//!   columns it takes 64 MiB at once, and the request that begins an interval clears a half of it. Intervals allow twice
-//!   the rate across their border, there is no burst, and no time for `Retry-After`. In the first second of a `Rate`,
-//!   two threads that begin an interval at once panic (`assert!(new >= now - 1000)` of two `u64`).
-//! - `governor` 0.10 has exact buckets, but no bound: its map of keys grows as long as clients send new ones.
+//! - `pingora-limits` 0.9.1 counts in a sketch of fixed size. With its own 1024 columns, 99.8 % of the requests of keys below
+//!   the limit were refused. With 2^20 columns it takes 64 MiB at once, a check takes 180 ns, and the request that begins
+//!   an interval clears half of the sketch. There is no burst and no time for `Retry-After`, and twice the rate is
+//!   allowed across the border of two intervals. In the first second of a `Rate`, threads that begin an interval at once
+//!   panic, because `assert!(new >= now - 1000)` subtracts below 0.
+//! - `governor` 0.10.4 is exact, and a check takes 120 ns. But its map has no bound: it grows with each new key, 40 MiB for a
+//!   million. `retain_recent` must be called from outside, and looks at every key. Behind its trait `StateStore` a table
+//!   of our own could have a bound, but then ten lines of `governor` would be left.
 //!
-//! So the arithmetic is that of `governor`, 10 lines, and the [`table`] is our own: exact up to a million keys, 16 MiB,
-//! 60 ns for a check among a million keys.
+//! So the [`table`] is our own. It is as exact, has a bound of 16 MiB, and a check takes 65 ns.
 
 mod table;
 

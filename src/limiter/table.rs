@@ -13,7 +13,7 @@
 //! places have been taken once, and from then on the buckets of others are full earlier than its own.
 
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
@@ -27,9 +27,10 @@ const MAX_SETS: usize = 2048;
 const PLACES: usize = 8;
 
 /// The buckets of the keys of one limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
-    parts: Box<[CachePadded<Mutex<Part>>]>,
+    /// Empty until the first check, because a file may have thousands of limits of which few are in use.
+    parts: OnceLock<Box<[CachePadded<Mutex<Part>>]>>,
     /// Its seed is secret, so that clients cannot choose keys that share their sets with another key.
     hasher: RandomState,
 }
@@ -50,13 +51,6 @@ struct Set {
 
 // === impl Table ===
 
-impl Default for Table {
-    /// An empty table, which takes 8 KiB.
-    fn default() -> Self {
-        Table { parts: (0..PARTS).map(|_| CachePadded::default()).collect(), hasher: RandomState::new() }
-    }
-}
-
 impl Table {
     /// Takes one request from the bucket of the key. `now` counts nanoseconds from any fixed time.
     pub(super) fn check(&self, bucket: &Bucket, key: &impl Hash, now: u64) -> BucketOutcome {
@@ -64,7 +58,8 @@ impl Table {
     }
 
     fn check_hash(&self, bucket: &Bucket, hash: u64, now: u64) -> BucketOutcome {
-        let part = &self.parts[index(hash, PARTS)];
+        let parts = self.parts.get_or_init(|| (0..PARTS).map(|_| CachePadded::default()).collect());
+        let part = &parts[index(hash, PARTS)];
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
         bucket.check(part.full_at(hash, now), now)
     }
@@ -72,8 +67,9 @@ impl Table {
     /// The size in bytes.
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        let sets: usize = self.parts.iter().map(|part| part.lock().unwrap().0.capacity()).sum();
-        sets * size_of::<Set>() + size_of_val(&*self.parts)
+        let parts = self.parts.get().map(|parts| &**parts).unwrap_or_default();
+        let sets: usize = parts.iter().map(|part| part.lock().unwrap().0.capacity()).sum();
+        sets * size_of::<Set>() + size_of_val(parts)
     }
 }
 
@@ -235,6 +231,7 @@ mod tests {
     #[test]
     fn a_full_bucket_takes_no_place() {
         let (table, bucket) = (Table::default(), Bucket::new(SECOND, 10));
+        assert_eq!(table.bytes(), 0);
         for key in 0..100_000_u64 {
             // 10 keys are busy at a time.
             table.check(&bucket, &key, key * SECOND / 10);

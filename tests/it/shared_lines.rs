@@ -69,7 +69,7 @@ const LINES: &[(&str, &str, Line)] = &[
     // Rate limits.
     ("limiter.rs", "whole: CachePadded<AtomicU64>,", Budget),
     ("limiter.rs", "state: &AtomicU64", Budget),
-    ("limiter/table.rs", "parts: Box<[CachePadded<Mutex<Part>>]>,", Budget),
+    ("limiter/table.rs", "parts: OnceLock<Box<[CachePadded<Mutex<Part>>]>>,", Budget),
     // Behaviors.
     ("behavior/headers.rs", "let mut edits = above.cloned().unwrap_or_default();", Rare),
     ("behavior/clients.rs", "text: entry.clone(),", Rare),
