@@ -94,6 +94,7 @@ const MEANT: &[(&str, &[&str])] = &[
     ("upstream", &["backend", "cluster", "proxypass", "service", "upstreamid"]),
     ("nodes", &["backends", "endpoints", "hosts", "servers", "targets"]),
     ("address", &["endpoint", "host", "listen", "server", "target", "url"]),
+    ("rate_limit", &["limitcount", "limitreq", "limitreqzone", "localratelimit", "ratelimiting", "throttle"]),
     ("hosts", &["domain", "domains", "host", "servername"]),
     ("paths", &["location", "path", "prefix", "uri", "uris"]),
     ("certificates", &["certificate", "certs"]),
