@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools lint bench bench-compare performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools lint bench bench-compare bench-rate-limit performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -39,6 +39,10 @@ bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy, Traefik and b
 	@[ -x target/pgo/bare ] && [ -z "$$(find src examples/bare.rs Cargo.toml Cargo.lock -newer target/pgo/corsgate)" ] || \
 		sh tools/release-pgo.sh bare
 	python3 -B compare/compare.py
+
+bench-rate-limit: release ## compare rate limits with nginx under an attack with a million keys (two minutes)
+	@sh tools/debian.sh nginx=nginx wrk=wrk
+	python3 -B compare/rate_limit.py
 
 performance-page: ## write docs/performance.md and docs/performance/measurements.md from docs/performance/results
 	python3 -B compare/report.py
