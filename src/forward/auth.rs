@@ -25,7 +25,7 @@ use crate::behavior::forward_auth::{AuthDecision, AuthService};
 use crate::logging::quoted;
 use crate::upstream::failure::describe;
 use crate::upstream::peer::{node_host, template};
-use crate::upstream::{Endpoint, PickError, RunningUpstream};
+use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream};
 
 /// Maximum number of bytes of a response body of the service. A longer one is no usable answer.
 const MAX_BODY: usize = 256 << 10;
@@ -96,12 +96,15 @@ impl AuthClient {
         let deadline = Instant::now() + auth.timeout;
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
         let mut new_connection = false;
-        let mut picked = upstream.pick(key, &failed).map_err(|why| {
+        let mut picked = match upstream.pick(key, &failed) {
+            Err(PickError::Full) => wait(upstream, key, auth.timeout).await,
+            picked => picked,
+        }
+        .map_err(|why| {
             match why {
                 PickError::Unresolved => "no address of a node is known; see `name lookup failed` in the log",
-                PickError::AllUnhealthy | PickError::Exhausted | PickError::Full => {
-                    "no node is available; see their errors in the log"
-                }
+                PickError::Full => "each node has `max_connections` requests",
+                PickError::AllUnhealthy | PickError::Exhausted => "no node is available; see their errors in the log",
             }
             .to_owned()
         })?;
@@ -197,6 +200,17 @@ impl AuthClient {
         }
         Ok(response)
     }
+}
+
+/// Waits for a node with less than `max_connections` requests, at most for `queue.timeout`.
+async fn wait(upstream: &RunningUpstream, key: Option<u64>, longest: Duration) -> Result<ActiveRequest, PickError> {
+    let longest = upstream.settings().limit.as_ref().map_or(longest, |limit| limit.timeout.min(longest));
+    let mut wait = upstream.wait(key);
+    let picked = timeout(longest, &mut wait).await;
+    picked.unwrap_or_else(|_| {
+        wait.give_up();
+        Err(PickError::Full)
+    })
 }
 
 /// The header of the request. Its host is `tls.sni`, else the address of the node, as in health checks.

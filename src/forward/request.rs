@@ -387,6 +387,7 @@ pub(super) fn auth_fields(auth: &AuthService, session: &Session, facts: &Facts<'
         request_id: facts.request_id(),
     };
     let mut fields = auth.request(&request.headers, asked).or_err(ErrorType::InternalError, "fields of a request")?;
+    join_cookies(&mut fields)?;
     if let Some(certificate) = client.and_then(|client| client.certificate()) {
         fields.insert(CLIENT_CERT, certificate.clone());
     }
