@@ -158,6 +158,7 @@ const LINES: &[(&str, &str, Line)] = &[
     ("read/watchdog.rs", "static CURRENT: Cell<Option<Timeouts>>", Own),
     // The hooks.
     ("forward.rs", "let limits = config.map(|config| config.limits().clone());", Rare),
+    ("forward/request.rs", "fields.insert(CLIENT_CERT, certificate.clone());", Connection),
     ("forward/auth.rs", "connector: OnceLock<Connector>,", Read),
     ("forward/auth.rs", "picked.set_last_error(why.clone());", Rare),
     ("forward/auth.rs", "failed.push(picked.endpoint().clone());", Rare),
