@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::headers::is_of_connection;
+use super::headers::{Side, field_name, field_value};
 use crate::notation::{Named, forms, given};
 use crate::per_thread::{FinishedName, FinishedValue};
 use crate::problem::{At, Known, ProblemKind, Problems};
@@ -79,18 +79,10 @@ impl Answer {
         let mut fields = Vec::with_capacity(headers.0.len() + 1);
         for (name, value) in &headers.0 {
             let at = at_headers.key(name);
-            match HeaderName::from_bytes(name.as_bytes()) {
-                Err(_) => problems.add(&at, ProblemKind::BadHeaderName { text: name.clone() }),
-                Ok(known) if known.as_str().starts_with("access-control-") || known == header::VARY => {
-                    problems.add(&at, ProblemKind::HeaderOfCors { name: name.clone() });
-                }
-                Ok(known) if is_of_connection(known.as_str()) => {
-                    problems.add(&at, ProblemKind::HeaderOfConnection { name: name.clone() });
-                }
-                Ok(known) => match HeaderValue::from_str(value) {
-                    Ok(value) => fields.push((FinishedName::new(known), FinishedValue::new(value))),
-                    Err(_) => problems.add(&at, ProblemKind::BadHeaderValue { text: value.clone() }),
-                },
+            let name = field_name(name, Side::Response, &at, problems);
+            let value = field_value(value, &at, problems);
+            if let (Some(name), Some(value)) = (name, value) {
+                fields.push((FinishedName::new(name), FinishedValue::new(value)));
             }
         }
         if !body.is_empty() && !fields.iter().any(|(name, _)| **name == header::CONTENT_TYPE) {
@@ -188,7 +180,9 @@ impl Answer {
                 LocationPart::Host if host.is_empty() => return None,
                 LocationPart::Host => location.extend_from_slice(host.as_bytes()),
                 LocationPart::Uri => {
-                    path_and_query(target).into_iter().for_each(|part| location.extend_from_slice(part))
+                    for part in path_and_query(target) {
+                        location.extend_from_slice(part);
+                    }
                 }
             }
         }

@@ -98,7 +98,7 @@ enum Part {
 
 /// Whose header is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Request,
     Response,
 }
@@ -198,7 +198,7 @@ impl Preset {
 }
 
 /// A name that may be edited.
-fn field_name(text: &str, side: Side, at: &At<'_>, problems: &mut Problems) -> Option<HeaderName> {
+pub(super) fn field_name(text: &str, side: Side, at: &At<'_>, problems: &mut Problems) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         problems.add(at, ProblemKind::BadHeaderName { text: text.to_owned() });
         return None;
@@ -214,6 +214,15 @@ fn field_name(text: &str, side: Side, at: &At<'_>, problems: &mut Problems) -> O
         },
     );
     None
+}
+
+/// A value without variables.
+pub(super) fn field_value(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(text).ok().filter(|_| text.trim() == text);
+    if value.is_none() {
+        problems.add(at, ProblemKind::BadHeaderValue { text: text.to_owned() });
+    }
+    value
 }
 
 fn reserved(name: &HeaderName, side: Side) -> Option<Reserved> {
@@ -250,10 +259,7 @@ pub(crate) fn is_of_connection(name: &str) -> bool {
 
 impl FieldValue {
     fn parse(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
-        if HeaderValue::from_str(text).is_err() || text.trim() != text {
-            problems.add(at, ProblemKind::BadHeaderValue { text: text.to_owned() });
-            return None;
-        }
+        field_value(text, at, problems)?;
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
