@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod balancing;
+mod behaviors;
 mod browser;
 mod cases;
 mod chromium;
