@@ -31,6 +31,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod listener_clients;
+mod matrix;
 mod metrics;
 mod node_limits;
 mod node_proxy_protocol;

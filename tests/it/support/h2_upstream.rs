@@ -87,6 +87,7 @@ pub struct H2Reply {
     trailers: Fields,
     delay: Duration,
     reset: Option<Reason>,
+    endless: bool,
 }
 
 impl H2Reply {
@@ -99,6 +100,7 @@ impl H2Reply {
             trailers: Fields::new(),
             delay: Duration::ZERO,
             reset: None,
+            endless: false,
         }
     }
 
@@ -110,6 +112,11 @@ impl H2Reply {
     /// Sends nothing until the server is dropped.
     pub fn hang() -> Self {
         Self::new(200).after(Duration::from_secs(3600))
+    }
+
+    /// Sends the header, and no body until the server is dropped.
+    pub fn endless(self) -> Self {
+        Self { endless: true, ..self }
     }
 
     /// Adds a field.
@@ -327,10 +334,13 @@ async fn serve_stream(
     }
     let mut head = http::Response::builder().status(reply.status).body(()).expect("a status");
     *head.headers_mut() = header_map(&reply.fields);
-    let bare = reply.body.is_empty() && reply.trailers.is_empty();
+    let bare = reply.body.is_empty() && reply.trailers.is_empty() && !reply.endless;
     let mut stream = respond.send_response(head, bare)?;
     if !reply.body.is_empty() {
         send_all(&mut stream, reply.body.into(), reply.trailers.is_empty()).await?;
+    }
+    if reply.endless {
+        std::future::pending::<()>().await;
     }
     match reply.trailers.is_empty() {
         true => Ok(()),
