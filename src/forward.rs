@@ -243,7 +243,7 @@ impl Gateway {
         let headers = &session.req_header().headers;
         Ok(Some(match response {
             Some(answer) => LocalResponse::of_service(answer, |headers| {
-                request.edit(headers, session.req_header(), ResponseSource::Gateway)
+                request.edit(headers, session.req_header(), ResponseSource::Gateway);
             }),
             None => request.reply(LocalReply::to(headers, ReplyKind::Refused(refusal)), session),
         }))

@@ -117,7 +117,10 @@ impl AuthClient {
                     return Ok(response);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure { error: out_of_time(), during: Step::Exchange { reused: false } },
+                Err(_) => Failure {
+                    error: Error::explain(ErrorType::HTTPStatus(504), "no answer within `forward_auth.timeout`"),
+                    during: Step::Exchange { reused: false },
+                },
             };
             let out_of_time = deadline <= Instant::now();
             let kind = if out_of_time { FailureKind::TimedOut } else { FailureKind::of(error.etype()) };
@@ -302,10 +305,6 @@ pub(super) async fn client_leaves(session: &mut ServerSession) -> BError {
     let mut error = Error::explain(ErrorType::ConnectionClosed, "the client left before the decision");
     error.esource = ErrorSource::Downstream;
     error
-}
-
-fn out_of_time() -> BError {
-    Error::explain(ErrorType::HTTPStatus(504), "no answer within `forward_auth.timeout`")
 }
 
 /// The response of the service is not usable. [`describe`] returns the text alone.
