@@ -6,10 +6,16 @@ use serde_json::{Value, json};
 
 use super::json::{ago, refusal};
 use super::{Process, time};
+use crate::decide::RefusalCode;
 use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Explanation, Question, RecordedRequest};
 use crate::record::RefusedRequest;
 use crate::terminal::{Paint, Width, printable};
+
+const CLIENT_DENIED: &str = RefusalCode::ClientDenied.code();
+/// The record of a request has neither its listener, nor whether its client has an address.
+const HINT_CLIENT_DENIED: &str = "\n  refused by `clients` of the listener that received it, which the explanation below \
+                                  does not know; a client of a Unix-domain socket is in no list";
 
 /// The answer as text for people. `others`: number of other refused requests with the same id.
 pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, now: SystemTime) -> String {
@@ -37,10 +43,14 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, n
         format!("  {decided_by}"),
     ];
     let record = record.map(|line| printable(&line)).join("\n");
-    format!(
-        "{record}{others}\n\n{}",
-        explained(process, refused, |explanation| explain::text(explanation, Paint::Plain, Width::DEFAULT))
-    )
+    let (explanation, reason) = explained(process, refused, |explanation| {
+        (explain::text(explanation, Paint::Plain, Width::DEFAULT), explanation.reason)
+    });
+    let hint = match current == *generation && *code == CLIENT_DENIED && reason != CLIENT_DENIED {
+        true => HINT_CLIENT_DENIED,
+        false => "",
+    };
+    format!("{record}{others}{hint}\n\n{explanation}")
 }
 
 /// The answer as JSON.

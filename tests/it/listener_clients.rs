@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::support::client::{Connection, Response, fetch};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, run};
 use crate::support::h2_client::{H2Client, H2Request};
 use crate::support::process::{PROCESS_TIMEOUT, poll};
 use crate::support::upstream::{Reply, Upstream};
@@ -168,6 +168,18 @@ fn a_client_of_a_unix_socket_is_in_no_list() {
             let edge = Edge::start("", &format!(", clients: {{ {clients} }}"), trusted);
             assert_eq!(status_of(edge.unix(), b"", ""), status, "{clients} {trusted}");
         }
+    }
+}
+
+/// The explanation is made for the first listener that fits the URL.
+#[test]
+fn why_says_that_another_listener_refused_the_client() {
+    let edge = Edge::start("", ", clients: { allow: [127.0.0.1] }", "debug_header: true");
+    let denied = edge.unix().request("GET", "/", &[HOST, ORIGIN], b"").unwrap();
+    let id = denied.header("X-Request-Id").unwrap();
+    let output = run(&["why", id, "--admin", &format!("http://{}", edge.gateway.admin())]);
+    for part in ["client_denied", "refused by `clients` of the listener that received it", "allowed: a page of"] {
+        assert!(output.stdout.contains(part), "no {part} in {}", output.stdout);
     }
 }
 
