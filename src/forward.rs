@@ -167,7 +167,7 @@ impl Gateway {
         let snapshot = &generation.snapshot;
         let facts = request_facts(session.as_downstream(), authority, own_origin, remote.client_address(), snapshot);
         let mut verdict = generation.snapshot.decide(&facts);
-        let rate = check_rate_limit(&generation, &mut verdict, &session.req_header().headers, remote.client);
+        let rate = check_rate_limit(&generation, &mut verdict, &session.req_header().headers, remote.known_client());
         let id = self.request_ids.of(&session.req_header().headers);
         verdict.edits.set_debug_request_id(|| id.value());
         if self.recorder.is_recording(&generation.snapshot) {
@@ -586,7 +586,7 @@ fn check_rate_limit(
     generation: &Generation,
     verdict: &mut Verdict<'_>,
     headers: &HeaderMap,
-    client: IpAddr,
+    client: Option<IpAddr>,
 ) -> Option<RateCheck> {
     let found = verdict.route?;
     found.route.behaviors.as_ref()?.rate_limit.as_ref()?;
@@ -595,7 +595,7 @@ fn check_rate_limit(
         Action::AnswerPreflight(_) => BudgetKind::Preflights,
         Action::AnswerOptions(_) | Action::RedirectToHttps(_) | Action::Refuse(_) => return None,
     };
-    let check = generation.rate_limiter(found.index)?.check(budget, headers, Some(client), Instant::now())?;
+    let check = generation.rate_limiter(found.index)?.check(budget, headers, client, Instant::now())?;
     if let BucketOutcome::Refused { .. } = check.outcome {
         verdict.refuse(Refusal::RateLimited);
     }

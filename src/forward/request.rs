@@ -74,10 +74,12 @@ impl RemoteInfo {
 
     /// The client, for the lists of `clients`.
     pub(super) fn client_address(&self) -> ClientAddress {
-        match self.client_known {
-            true => ClientAddress::Known(self.client),
-            false => ClientAddress::Unknown,
-        }
+        self.known_client().map_or(ClientAddress::Unknown, ClientAddress::Known)
+    }
+
+    /// The client's address, if it is known.
+    pub(super) fn known_client(&self) -> Option<IpAddr> {
+        self.client_known.then_some(self.client)
     }
 
     fn own_origin<'a>(&self, authority: &'a str, headers: &'a HeaderMap) -> (OwnOrigin<'a>, Option<IgnoredField>) {
