@@ -2,7 +2,8 @@
 //!
 //! One file for each behavior. It has, from the top: the keys in the configuration, the compiled form, and what the
 //! behavior does to a header. A new behavior is a file here, a field of [`Behaviors`], a key of `config::Service` and
-//! `config::Route`, and a line in `snapshot::compile::behaviors`.
+//! `config::Route`, a line in `snapshot::compile::behaviors`, and a row in `tests/it/matrix.rs`, which tests it together
+//! with CORS and with each other behavior.
 //!
 //! Everything here is pure. CORS header fields are never written here: the edits of [`crate::cors`] come last.
 

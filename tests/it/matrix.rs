@@ -10,7 +10,7 @@
 //! through [`Exchange`], as `explain` simulates them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -338,7 +338,7 @@ impl Pair {
             for (key, value) in parsed {
                 match keys.iter_mut().find(|(known, _)| *known == key).map(|(_, known)| known) {
                     Some(known) if merged(known, &value).is_some() => {
-                        *known = merged(known, &value).expect("just seen")
+                        *known = merged(known, &value).expect("just seen");
                     }
                     _ => keys.push((key, value)),
                 }
@@ -530,7 +530,7 @@ impl Asked {
         };
         let mut target = format!("/{}/{}/x", self.policy, self.segment());
         if pair.is(Trait::LongTarget) {
-            target += &format!("?{}", "a".repeat(400));
+            let _ = write!(target, "?{}", "a".repeat(400));
         }
         let mut fields: Vec<(&str, String)> = vec![("X-Answer", format!("{:?}", self.node))];
         match self.page {
@@ -822,17 +822,17 @@ impl Group {
             };
             let keys = rows.lines(Place::Listener, "").into_iter().filter(|line| !line.starts_with("\"address\""));
             let keys = [address].into_iter().chain(keys);
-            text += &format!("  - {{ {} }}\n", keys.collect::<Vec<_>>().join(", "));
+            let _ = writeln!(text, "  - {{ {} }}", keys.collect::<Vec<_>>().join(", "));
         }
         text += "cors_policies:\n";
         for (name, policy) in POLICIES {
-            text += &format!("  {name}: {policy}\n");
+            let _ = writeln!(text, "  {name}: {policy}");
         }
         text += "upstreams:\n";
         for segment in SEGMENTS {
-            text += &format!("  {segment}: {}\n", upstreams.written(segment, &[]));
+            let _ = writeln!(text, "  {segment}: {}", upstreams.written(segment, &[]));
         }
-        text += &format!("  auth: {}\n", upstreams.written("live", &[]));
+        let _ = writeln!(text, "  auth: {}", upstreams.written("live", &[]));
         text += "services:\n";
         for (index, rows) in self.hosts.iter().enumerate() {
             text += &service(index, rows, upstreams);
@@ -846,7 +846,7 @@ const SEGMENTS: [&str; 3] = ["live", "dead", "slow"];
 fn service(index: usize, rows: &Pair, upstreams: &Upstreams) -> String {
     let mut text = format!("  - name: s{index}\n    hosts: [host-{index}.test]\n");
     for line in rows.lines(Place::Service, "") {
-        text += &format!("    {line}\n");
+        let _ = writeln!(text, "    {line}");
     }
     let keys = rows.lines(Place::Node, "");
     let upstream = |segment: &str| match keys.is_empty() {
@@ -855,19 +855,19 @@ fn service(index: usize, rows: &Pair, upstreams: &Upstreams) -> String {
     };
     let replaced = rows.is(Trait::InsteadOfUpstream);
     if replaced {
-        text += &format!("    upstream: {}\n", upstream("live"));
+        let _ = writeln!(text, "    upstream: {}", upstream("live"));
     }
     text += "    routes:\n";
     let segments = if rows.reaches_upstream() { &SEGMENTS[..] } else { &SEGMENTS[..1] };
     for policy in rows.policies() {
         for segment in segments {
             let prefix = format!("/{policy}/{segment}");
-            text += &format!("      - paths: ['{prefix}/*']\n        cors: {policy}\n");
+            let _ = writeln!(text, "      - paths: ['{prefix}/*']\n        cors: {policy}");
             if !replaced {
-                text += &format!("        upstream: {}\n", upstream(segment));
+                let _ = writeln!(text, "        upstream: {}", upstream(segment));
             }
             for line in rows.lines(Place::Route, &prefix) {
-                text += &format!("        {line}\n");
+                let _ = writeln!(text, "        {line}");
             }
         }
     }
@@ -996,7 +996,7 @@ impl<'a> Running<'a> {
             match address {
                 address if rows.is(Trait::Proxied) => relay(address.clone(), Header::Added),
                 Address::Tcp(address) => *address,
-                address => relay(address.clone(), Header::Absent),
+                Address::Unix(_) => relay(address.clone(), Header::Absent),
             }
         };
         let entrances: Vec<SocketAddr> = group.listeners.iter().map(entrance).collect();
