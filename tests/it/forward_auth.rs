@@ -150,6 +150,58 @@ fn the_service_is_told_about_the_request_and_the_upstream_gets_its_fields() {
     assert!(asked.header("X-Request-Id").is_some());
 }
 
+/// Behind a trusted proxy, the client's URL and address are those that the proxy reports. From other peers they are not.
+#[test]
+fn the_service_is_told_the_url_that_a_trusted_proxy_reports() {
+    let (auth, api) = (Upstream::start(|_| Reply::new(200)), api());
+    let config = config(&nodes(&[auth.address()]), "path: /verify", api.address());
+    for (trusted, proto, host, chain, client) in [
+        (true, "https", "www.test", "192.0.2.7, 127.0.0.1", "192.0.2.7"),
+        (false, "http", "api.test", "127.0.0.1", "127.0.0.1"),
+    ] {
+        let trust = if trusted { "trusted_proxies: [127.0.0.1]\n" } else { "" };
+        let gateway = Gateway::start(&format!("{trust}{config}"));
+        let forwarded = [
+            HOST,
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "www.test"),
+            ("X-Forwarded-For", "192.0.2.7"),
+            ("X-Forwarded-Method", "DELETE"),
+            ("X-Forwarded-Uri", "/public"),
+            ("X-Real-IP", "203.0.113.9"),
+        ];
+        assert_eq!(fetch(gateway.address(), "GET", "/x", &forwarded).status, 200);
+        let asked = auth.received().pop().unwrap();
+        for (name, value) in [
+            ("X-Forwarded-Proto", proto),
+            ("X-Forwarded-Host", host),
+            ("X-Forwarded-For", chain),
+            ("X-Real-IP", client),
+            ("X-Forwarded-Method", "GET"),
+            ("X-Forwarded-Uri", "/x"),
+        ] {
+            assert_eq!(asked.header(name), Some(value), "{name}, trusted: {trusted}");
+        }
+    }
+}
+
+/// The requests to the service count for `max_connections` of its upstream, and wait in its queue.
+#[test]
+fn requests_wait_for_a_free_place_at_the_service() {
+    let auth = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(200)));
+    let api = api();
+    let limit = |timeout| format!("{}, max_connections: 1, queue: {{ timeout: {timeout} }}", nodes(&[auth.address()]));
+    let statuses = |gateway: &Gateway| {
+        let address = gateway.address();
+        let requests = [(); 3].map(|()| std::thread::spawn(move || fetch(address, "GET", "/", &[HOST]).status));
+        let mut statuses = requests.map(|request| request.join().unwrap());
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses(&gateway(&limit("10s"), "path: /verify", api.address())), [200; 3]);
+    assert_eq!(statuses(&gateway(&limit("10ms"), "path: /verify", api.address())), [200, 503, 503]);
+}
+
 #[test]
 fn a_client_cannot_forge_the_fields_of_the_service() {
     let auth = Upstream::start(|request| match request.header("Authorization") {
