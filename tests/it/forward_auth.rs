@@ -401,11 +401,12 @@ fn a_page_can_read_the_refusal_of_the_service() {
     assert!(auth.received().iter().all(|request| request.connection == 1));
 }
 
+type Answer = Box<dyn Fn(&Received) -> Reply + Send + Sync>;
+
 #[test]
 fn the_gateway_answers_if_the_service_does_not() {
     let bodies = [256 << 10, (256 << 10) + 1];
     let [at_limit, over_limit] = bodies.map(|size| move |status: u16| Reply::new(status).body(vec![b'a'; size]));
-    type Answer = Box<dyn Fn(&Received) -> Reply + Send + Sync>;
     let answer = |answer: fn(&Received) -> Reply| Box::new(answer) as Answer;
     let cases: Vec<(&str, u16, Answer)> = vec![
         ("500", 503, answer(|_| Reply::new(500).header("Access-Control-Allow-Origin", "*"))),
