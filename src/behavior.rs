@@ -14,6 +14,7 @@ pub(crate) mod forward_auth;
 pub(crate) mod headers;
 pub(crate) mod rate_limit;
 pub(crate) mod rewrite;
+pub(crate) mod split;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use self::attempts::{Attempts, hash_key};
+use self::attempts::{Attempts, hash_key, hash_of};
 use self::auth::{AuthClient, client_leaves};
 use self::compress::BodyEncoder;
 use self::ignored_fields::IgnoredFieldLog;
@@ -64,6 +64,7 @@ use crate::read::Client;
 use crate::read::watchdog::{self, Expired};
 use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{MethodClass, Recorder};
+use crate::snapshot::{End, UpstreamId};
 use crate::upstream::RunningUpstream;
 use crate::upstream::failure::describe;
 use crate::upstream::peer::node_host;
@@ -180,7 +181,7 @@ impl Gateway {
             log::debug!("decided {} {}", described(&verdict), self.request_summary(session, ctx));
         }
         let upstream = match verdict.action {
-            Action::Forward(found) => found.route.end.upstream(),
+            Action::Forward(found) => upstream_of(&found.route.end, session.req_header(), remote.client),
             _ => None,
         };
         let asks = verdict.asks_a_service();
@@ -600,6 +601,18 @@ fn check_rate_limit(
         verdict.refuse(Refusal::RateLimited);
     }
     Some(check)
+}
+
+/// The upstream of a request. Called once for each request.
+fn upstream_of(end: &End, request: &RequestHeader, client: IpAddr) -> Option<UpstreamId> {
+    match end {
+        End::Upstream(id) => Some(*id),
+        End::Split(end) => {
+            let key = end.sticky.as_ref().and_then(|on| hash_of(on, request, client));
+            Some(end.split.choose(key, fastrand::u64(..)))
+        }
+        End::Answer(_) => None,
+    }
 }
 
 /// A verdict in the debug log.

@@ -70,6 +70,7 @@
 //! | [`codes`] | enums whose variants have a code for logs and metrics |
 //! | [`per_thread`] | values of which each thread has its own |
 //! | [`counter`] | counters and histograms |
+//! | [`hash`] | consistent hashing |
 //! | [`logging`] | one rule for quotes in log lines, and a limit on repeated lines |
 //! | [`terminal`] | colours, line breaks and escapes for terminals |
 //!
@@ -134,4 +135,5 @@ pub mod trusted_proxies;
 pub mod tls;
 pub mod per_thread;
 pub mod counter;
+pub mod hash;
 pub mod terminal;

@@ -293,6 +293,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::snapshot::UpstreamId;
 
     /// A file with one upstream: a node of this name, and more keys of the upstream.
     fn write(path: &std::path::Path, name: &str, more: &str) {
@@ -400,7 +401,7 @@ services: [{ name: api, upstream: { nodes: [{ address: '127.0.0.1:2' }] } }]
                 scope.spawn(move || {
                     let last = (0..1000).map(|_| live.for_request()).last().filter(|_| thread == 0);
                     // A response that has begun keeps only these.
-                    let _parts = live.for_request().parts(0);
+                    let _parts = live.for_request().parts(0, UpstreamId(0));
                     let _ = (done.send(()), step.recv());
                     drop(last);
                     let _ = (done.send(()), step.recv());

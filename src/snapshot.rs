@@ -18,6 +18,7 @@ pub(crate) use self::settings::*;
 
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
+use crate::behavior::split::Split;
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
 use crate::problem::{KeyPath, PathStep};
@@ -61,8 +62,18 @@ pub struct Route {
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     Upstream(UpstreamId),
+    /// Several upstreams share the requests.
+    Split(Arc<SplitEnd>),
     /// The gateway answers.
     Answer(Arc<Answer>),
+}
+
+/// Several upstreams that share the requests of a route.
+#[derive(Debug)]
+pub(crate) struct SplitEnd {
+    pub(crate) split: Split<UpstreamId>,
+    /// Requests that stay together. None: each request is drawn by chance.
+    pub(crate) sticky: Option<HashOn>,
 }
 
 /// The place of a route in the file.
@@ -95,7 +106,7 @@ pub enum Level {
 }
 
 /// Index in [`Snapshot::upstreams`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct UpstreamId(pub usize);
 
 /// Index in [`Snapshot::routes`].
@@ -262,11 +273,12 @@ impl Route {
 }
 
 impl End {
-    /// None if the gateway answers.
-    pub(crate) fn upstream(&self) -> Option<UpstreamId> {
+    /// The upstreams that can get a request. None if the gateway answers.
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamId> {
         match self {
-            End::Upstream(id) => Some(*id),
-            End::Answer(_) => None,
+            End::Upstream(id) => vec![*id],
+            End::Split(split) => split.split.shares().map(|(id, _)| id).collect(),
+            End::Answer(_) => Vec::new(),
         }
     }
 }

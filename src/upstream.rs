@@ -16,7 +16,6 @@
 
 mod endpoint;
 pub(crate) mod failure;
-mod hash;
 pub(crate) mod peer;
 pub(crate) mod proxy_protocol;
 mod balance;
@@ -30,17 +29,18 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 
 use self::balance::Pool;
 use self::endpoint::{Active, Places};
 pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
-pub use self::hash::key;
 use self::peer::SharedTls;
 use self::proxy_protocol::SentProxyHeader;
 pub(crate) use self::queue::{NodeQueue, Wait};
 use self::state::State;
 pub(crate) use self::state::{Change, RAMP_STEPS};
 use crate::counter::Counter;
+pub use crate::hash::key;
 use crate::per_thread::{self, PerThread};
 use crate::snapshot;
 use crate::snapshot::{Address, Balance, NodeAddress};
@@ -66,6 +66,9 @@ pub struct RunningUpstream {
     /// True while an ejection or a slow start is running, so that [`Self::tick`] has work.
     has_timers: AtomicBool,
     counts: UpstreamCounts,
+    /// Responses to requests that a split sent here, by the first digit of the status; 0: without a response. Empty
+    /// without a split.
+    split_responses: PerThread<[Counter; 6]>,
     /// With `max_connections`: the requests that wait.
     queue: Option<Arc<NodeQueue>>,
     /// Certificates and keys in Pingora's types, converted once for each thread: each request counts references.
@@ -137,6 +140,7 @@ impl RunningUpstream {
             entries: Mutex::default(),
             has_timers: AtomicBool::new(false),
             counts: UpstreamCounts::default(),
+            split_responses: PerThread::default(),
             queue,
             shared_tls: PerThread::default(),
             settings: spec,
@@ -163,6 +167,18 @@ impl RunningUpstream {
 
     pub(crate) fn counts(&self) -> &UpstreamCounts {
         &self.counts
+    }
+
+    /// A request that a split sent here has ended, with this status.
+    pub(crate) fn count_split_response(&self, status: Option<StatusCode>) {
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+        let counts = self.split_responses.mine();
+        counts.get(class).unwrap_or(&counts[0]).add(1);
+    }
+
+    /// Responses to requests that a split sent here: without a response, then 1xx to 5xx.
+    pub(crate) fn split_responses(&self) -> [u64; 6] {
+        std::array::from_fn(|class| self.split_responses.all().map(|counts| counts[class].get()).sum())
     }
 
     /// The requests that wait. None without `max_connections`.

@@ -170,6 +170,11 @@ const QUEUED: Family = counter(
     &["upstream", "result"],
     "Requests that found each node full, by result: served, full (no room in the queue), timeout, or gone (client or last node).",
 );
+const SPLIT: Family = counter(
+    "corsgate_split_responses_total",
+    &["upstream", "status"],
+    "Responses to requests that a split sent to the upstream, by status class: 1xx to 5xx, or none without a response.",
+);
 const RELOADS: Family =
     counter("corsgate_config_reloads_total", &["result"], "Reloads since the start; a refused reload changes nothing.");
 const LAST_REFUSED: Family = gauge("corsgate_config_last_reload_refused", &[], "1 if the last reload was refused.");
@@ -192,7 +197,7 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 36] = [
+pub const FAMILIES: [&Family; 37] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -221,6 +226,7 @@ pub const FAMILIES: [&Family; 36] = [
     &RETRIES,
     &WAITING,
     &QUEUED,
+    &SPLIT,
     &RELOADS,
     &LAST_REFUSED,
     &RESTART_REQUIRED,
@@ -376,11 +382,16 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
     let mut nodes: BTreeMap<(&str, String), Node> = BTreeMap::new();
     let mut retries: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut queues: BTreeMap<&str, (u64, [u64; 4])> = BTreeMap::new();
+    let mut splits: BTreeMap<&str, [u64; 6]> = BTreeMap::new();
     for upstream in generation.upstreams() {
         let name = &*upstream.settings().name;
         let (again, same) = retries.entry(name).or_default();
         *again += upstream.counts().retries.get();
         *same += upstream.counts().reconnects.get();
+        let split = upstream.split_responses();
+        if split.iter().any(|count| *count > 0) {
+            splits.entry(name).or_default().iter_mut().zip(split).for_each(|(sum, count)| *sum += count);
+        }
         if let Some(queue) = upstream.queue() {
             let (waiting, results) = queues.entry(name).or_default();
             *waiting += queue.waiting() as u64;
@@ -428,6 +439,13 @@ fn upstreams(generation: &Generation, page: &mut Page) -> prometheus::Result<()>
         }
     })?;
     page.write(&WAITING, |series| queues.iter().for_each(|(name, (waiting, _))| series.value(&[name], *waiting)))?;
+    page.write(&SPLIT, |series| {
+        for (name, counts) in &splits {
+            for (status, count) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(counts) {
+                series.value(&[name, status], *count);
+            }
+        }
+    })?;
     page.write(&QUEUED, |series| {
         for (name, (_, results)) in &queues {
             for (result, count) in ["served", "full", "timeout", "gone"].iter().zip(results) {

@@ -16,6 +16,7 @@ use crate::behavior::forward_auth::ForwardAuthSettings;
 use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
 use crate::behavior::rate_limit::RateLimitKey;
 use crate::behavior::rewrite::PathSettings;
+use crate::behavior::split::SplitSettings;
 use crate::cors::Settings;
 use crate::notation::{Duration, FalseOr, List, Named, Size, Toggle, Use, forms, given};
 
@@ -521,10 +522,13 @@ pub(crate) struct Service {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Hosts")]
     pub(crate) hosts: Option<List>,
-    /// The name of an upstream, or an upstream. Required unless every route has its own, or ends with `respond` or
-    /// `redirect`.
+    /// The name of an upstream, or an upstream. Required unless every route has its own, or ends with `split`, `respond`
+    /// or `redirect`.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
+    /// Several upstreams that share the requests, instead of one upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) split: Option<SplitSettings>,
     /// A fixed response of the gateway, instead of an upstream.
     #[serde(deserialize_with = "given")]
     pub(crate) respond: Option<RespondSettings>,
@@ -599,6 +603,9 @@ pub(crate) struct Route {
     /// The name of an upstream, or an upstream. Without this key the upstream of the service is used.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<Use<Upstream>>,
+    /// Several upstreams that share the requests, instead of one upstream.
+    #[serde(deserialize_with = "given")]
+    pub(crate) split: Option<SplitSettings>,
     /// A fixed response of the gateway, instead of an upstream.
     #[serde(deserialize_with = "given")]
     pub(crate) respond: Option<RespondSettings>,
@@ -659,6 +666,7 @@ pub(crate) struct BehaviorKeys<'d> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndKeys<'d> {
     pub(crate) upstream: Option<&'d Use<Upstream>>,
+    pub(crate) split: Option<&'d SplitSettings>,
     pub(crate) respond: Option<&'d RespondSettings>,
     pub(crate) redirect: Option<&'d RedirectSettings>,
 }
@@ -684,6 +692,7 @@ macro_rules! common_keys {
             pub(crate) fn ends(&self) -> EndKeys<'_> {
                 EndKeys {
                     upstream: self.upstream.as_ref(),
+                    split: self.split.as_ref(),
                     respond: self.respond.as_ref(),
                     redirect: self.redirect.as_ref(),
                 }
@@ -822,8 +831,7 @@ fn hash_needs_a_key(schema: &mut Schema) {
 
 /// A service ends with an upstream or an answer, or each of its routes does.
 fn end_here_or_on_every_route(schema: &mut Schema) {
-    let ends =
-        [json!({ "required": ["upstream"] }), json!({ "required": ["respond"] }), json!({ "required": ["redirect"] })];
+    let ends = ["upstream", "split", "respond", "redirect"].map(|end| json!({ "required": [end] }));
     let of_routes = json!({ "items": { "anyOf": ends } });
     let every = json!({ "required": ["routes"], "properties": { "routes": of_routes } });
     schema.insert("anyOf".into(), ends.iter().cloned().chain([every]).collect());

@@ -38,6 +38,8 @@ pub(crate) struct EffectiveRoute {
 pub(crate) enum EffectiveEnd {
     /// The name of the upstream.
     Upstream(String),
+    /// The names of several upstreams with their weights, and what is sticky.
+    Split { shares: Vec<(String, u32)>, sticky: Option<String> },
     /// The status of a fixed response.
     Respond(u16),
     /// The status of a redirect.
@@ -95,6 +97,7 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
         let _ = writeln!(out, "  serves    {}", route.serves());
         let _ = match &route.end {
             EffectiveEnd::Upstream(name) => writeln!(out, "  upstream  {name}"),
+            EffectiveEnd::Split { .. } => writeln!(out, "  {}", route.ends_at().replacen(' ', "     ", 1)),
             EffectiveEnd::Respond(status) => writeln!(out, "  respond   {status}"),
             EffectiveEnd::Redirect(status) => writeln!(out, "  redirect  {status}"),
         };
@@ -150,10 +153,18 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
                 "methods": route.methods,
                 "upstream": match &route.end {
                     EffectiveEnd::Upstream(name) => Some(name),
-                    EffectiveEnd::Respond(_) | EffectiveEnd::Redirect(_) => None,
+                    EffectiveEnd::Split { .. } | EffectiveEnd::Respond(_) | EffectiveEnd::Redirect(_) => None,
+                },
+                "split": match &route.end {
+                    EffectiveEnd::Split { shares, sticky } => json!({
+                        "upstreams": shares.iter().map(|(name, weight)| json!({ "upstream": name, "weight": weight }))
+                            .collect::<Vec<_>>(),
+                        "sticky": sticky,
+                    }),
+                    EffectiveEnd::Upstream(_) | EffectiveEnd::Respond(_) | EffectiveEnd::Redirect(_) => Value::Null,
                 },
                 "answer": match route.end {
-                    EffectiveEnd::Upstream(_) => None,
+                    EffectiveEnd::Upstream(_) | EffectiveEnd::Split { .. } => None,
                     EffectiveEnd::Respond(status) | EffectiveEnd::Redirect(status) => Some(status),
                 },
                 "behaviors": route.behaviors.iter().map(|Attribute { key, value, line }| {
@@ -172,6 +183,11 @@ impl EffectiveRoute {
     pub(crate) fn ends_at(&self) -> String {
         match &self.end {
             EffectiveEnd::Upstream(name) => name.clone(),
+            EffectiveEnd::Split { shares, sticky } => {
+                let shares: Vec<String> = shares.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+                let sticky = sticky.as_ref().map(|sticky| format!(", sticky by {sticky}")).unwrap_or_default();
+                format!("split {}{sticky}", shares.join(", "))
+            }
             EffectiveEnd::Respond(status) => format!("respond {status}"),
             EffectiveEnd::Redirect(status) => format!("redirect {status}"),
         }
@@ -263,6 +279,12 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
 fn end(route: &Route, snapshot: &Snapshot) -> EffectiveEnd {
     match &route.end {
         End::Upstream(id) => EffectiveEnd::Upstream(snapshot.upstreams()[id.0].name.to_string()),
+        End::Split(end) => EffectiveEnd::Split {
+            shares: (end.split.shares())
+                .map(|(id, weight)| (snapshot.upstreams()[id.0].name.to_string(), weight))
+                .collect(),
+            sticky: end.sticky.as_ref().map(ToString::to_string),
+        },
         End::Answer(answer) if answer.is_redirect() => EffectiveEnd::Redirect(answer.status.as_u16()),
         End::Answer(answer) => EffectiveEnd::Respond(answer.status.as_u16()),
     }

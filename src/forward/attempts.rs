@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket;
 use pingora::upstreams::peer::HttpPeer;
@@ -474,8 +475,14 @@ fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr)
 
 /// The hash for `balance: hash`; None for other balancing, or if the request lacks the header or cookie.
 pub(super) fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
-    let Balance::Hash(on) = balance else { return None };
-    let request = session.req_header();
+    match balance {
+        Balance::Hash(on) => hash_of(on, session.req_header(), client),
+        _ => None,
+    }
+}
+
+/// The hash of this property of a request; None if the request lacks the header or cookie.
+pub(super) fn hash_of(on: &HashOn, request: &RequestHeader, client: IpAddr) -> Option<u64> {
     match on {
         HashOn::Header(name) => request.headers.get(name).map(|value| key(value.as_bytes())),
         HashOn::Cookie(name) => cookie(&request.headers, name).map(key),

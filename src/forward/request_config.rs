@@ -6,7 +6,7 @@ use crate::behavior::forward_auth::AuthService;
 use crate::live::{Generation, RouteParts};
 use crate::per_thread::Local;
 use crate::record::RouteSlot;
-use crate::snapshot::{Limits, Route, UpstreamId};
+use crate::snapshot::{End, Limits, Route, UpstreamId};
 use crate::upstream::RunningUpstream;
 
 /// The configuration of one request. A WebSocket or another response can last for days, and reloads may come every
@@ -26,8 +26,8 @@ pub(super) enum RequestConfig {
 impl RequestConfig {
     /// The response has begun.
     pub(super) fn reduce(&mut self) {
-        if let RequestConfig::Complete { generation, route: Some(route), upstream: Some(_) } = self
-            && let Some(parts) = generation.parts(*route)
+        if let RequestConfig::Complete { generation, route: Some(route), upstream: Some(upstream) } = self
+            && let Some(parts) = generation.parts(*route, *upstream)
         {
             *self = RequestConfig::Reduced(parts);
         }
@@ -76,6 +76,15 @@ impl RequestConfig {
             RequestConfig::Complete { generation, upstream, .. } => upstream.map(|id| generation.upstream(id)),
             RequestConfig::Reduced(parts) => Some(&parts.upstream),
         }
+    }
+
+    /// The upstream of a forwarded request, if its route has several.
+    pub(super) fn split_upstream(&self) -> Option<&RunningUpstream> {
+        let is_split = match self {
+            RequestConfig::Complete { .. } => self.route().is_some_and(|route| matches!(route.end, End::Split(_))),
+            RequestConfig::Reduced(parts) => parts.is_split,
+        };
+        self.upstream().filter(|_| is_split).map(|upstream| &**upstream)
     }
 
     /// Name of the route; None if the request was refused before a route was chosen.

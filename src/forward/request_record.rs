@@ -78,6 +78,9 @@ impl Ctx {
             duration: finished.upstream_took,
             attempts: finished.attempts,
         });
+        if let Some(upstream) = request.config.split_upstream() {
+            upstream.count_split_response(status);
+        }
         self.recorder.record(
             request.config.metrics(),
             &RequestRecord {

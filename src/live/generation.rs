@@ -12,7 +12,7 @@ use crate::behavior::rate_limit::RateLimit;
 use crate::limiter::RateLimiter;
 use crate::per_thread::{Local, Shared};
 use crate::record::{RouteMetricsTable, RouteSlot};
-use crate::snapshot::{Limits, Route, Snapshot, UpstreamId};
+use crate::snapshot::{End, Limits, Route, Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::RunningUpstream;
 
@@ -35,6 +35,8 @@ pub struct Generation {
     rate_limiters: Box<[Option<Arc<RateLimiter>>]>,
     /// By the position of the route. Empty until the first response of the route.
     parts: Vec<OnceBox<Shared<RouteParts>>>,
+    /// The same for routes with several upstreams, by the positions of the route and of the upstream.
+    split_parts: HashMap<(u32, UpstreamId), OnceBox<Shared<RouteParts>>>,
 }
 
 /// The parts of a generation that a forwarded request needs after its response has begun: for the rest of its body, for
@@ -46,6 +48,8 @@ pub(crate) struct RouteParts {
     pub(crate) slot: Arc<RouteSlot>,
     pub(crate) upstream: Arc<RunningUpstream>,
     pub(crate) limits: Arc<Limits>,
+    /// Whether the route has several upstreams.
+    pub(crate) is_split: bool,
 }
 
 impl Generation {
@@ -78,7 +82,22 @@ impl Generation {
         let route_metrics = RouteMetricsTable::new(snapshot.routes(), old.map(|old| &old.route_metrics));
         let parts = snapshot.routes().iter().map(|_| OnceBox::new()).collect();
         let rate_limiters = rate_limiters(&snapshot, old.map_or(&[], |old| &old.rate_limiters));
-        Ok(Generation { number, snapshot, written, upstreams, names, acceptors, route_metrics, rate_limiters, parts })
+        let splits = (0_u32..).zip(snapshot.routes()).filter(|(_, route)| matches!(route.end, End::Split(_)));
+        let split_parts = splits
+            .flat_map(|(i, route)| route.end.upstreams().into_iter().map(move |id| ((i, id), OnceBox::new())))
+            .collect();
+        Ok(Generation {
+            number,
+            snapshot,
+            written,
+            upstreams,
+            names,
+            acceptors,
+            route_metrics,
+            rate_limiters,
+            parts,
+            split_parts,
+        })
     }
 
     /// Gives the upstreams the addresses of their names. Waits for names that are new, at most for `timeout`. Nodes
@@ -115,15 +134,21 @@ impl Generation {
         &self.route_metrics
     }
 
-    /// What a request for the route needs after its response has begun. None for a route without upstream.
-    pub(crate) fn parts(&self, route: u32) -> Option<Local<RouteParts>> {
-        let upstream = self.snapshot.route(route).end.upstream()?;
-        let parts = self.parts[route as usize].get_or_init(|| {
+    /// What a request for the route needs after its response has begun, if it was sent to this upstream. None if the route
+    /// has no such upstream.
+    pub(crate) fn parts(&self, route: u32, upstream: UpstreamId) -> Option<Local<RouteParts>> {
+        let (parts, is_split) = match self.snapshot.route(route).end {
+            End::Upstream(_) => (&self.parts[route as usize], false),
+            End::Split(_) => (self.split_parts.get(&(route, upstream))?, true),
+            End::Answer(_) => return None,
+        };
+        let parts = parts.get_or_init(|| {
             Box::new(Shared::new(Arc::new(RouteParts {
                 number: self.number,
                 slot: self.route_metrics.slot(Some(route)).clone(),
                 upstream: self.upstream(upstream).clone(),
                 limits: self.snapshot.limits().clone(),
+                is_split,
             })))
         });
         Some(parts.local())

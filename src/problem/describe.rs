@@ -714,10 +714,10 @@ impl ProblemKind {
                 "`proxy_protocol` on a Unix-domain socket requires that its peers are trusted",
                 "add `unix` to `trusted_proxies`, or remove `proxy_protocol`",
             ),
-            AllWeightsZero => error(
+            AllWeightsZero { what } => error(
                 "all-weights-zero",
-                "every node has weight 0, so no node can be chosen",
-                "give at least one node a weight of 1 or more",
+                format!("every {what} has weight 0, so no {what} can be chosen"),
+                format!("give at least one {what} a weight of 1 or more"),
             ),
             AdminExposed { address } => hint(
                 "admin-exposed",
@@ -747,9 +747,9 @@ impl ProblemKind {
                     RemovedBecause::NoTrustedProxy => "list your proxies in `trusted_proxies`, or use another header",
                 },
             ),
-            HashOnUnknown { text } => error(
+            HashOnUnknown { key, text } => error(
                 "hash-on-unknown",
-                format!("`{text}` is not a valid hash_on"),
+                format!("`{text}` is not a valid {key}"),
                 "write `header:NAME`, `cookie:NAME`, `path` or `client_address`",
             ),
             RateKeyUnknown { text } => error(

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::hash;
+use crate::hash;
 use crate::per_thread::Shared;
 use crate::snapshot::Balance;
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::CachePadded;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::hash;
 use super::queue::NodeQueue;
 use crate::counter::{Counter, Ends};
+use crate::hash;
 use crate::per_thread::{Local, PerThread, Shared};
 use crate::snapshot::Address;
 

@@ -82,6 +82,8 @@ fn the_reference_and_the_manual_have_every_key() {
         "services: [{ HERE }]",
         "services: [{ compression: { HERE } }]",
         "services: [{ forward_auth: { HERE } }]",
+        "services: [{ split: { HERE } }]",
+        "services: [{ split: { upstreams: [{ HERE }] } }]",
         "services: [{ routes: [{ HERE }] }]",
     ];
     let mut seen = 0;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 33] = [
+const ROOMS: [(&str, &[&str]); 34] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -17,13 +17,14 @@ const ROOMS: [(&str, &[&str]); 33] = [
     ("codes", &[]),
     ("per_thread", &[]),
     ("counter", &["per_thread"]),
+    ("hash", &[]),
     ("logging", &[]),
     ("terminal", &[]),
     ("tls", &["domain", "problem"]),
     // Policies and routes.
     ("cors", &["codes", "domain", "notation", "per_thread", "problem"]),
     ("route", &["domain", "problem"]),
-    ("behavior", &["domain", "notation", "per_thread", "problem", "route"]),
+    ("behavior", &["domain", "hash", "notation", "per_thread", "problem", "route"]),
     // Configuration: text -> Document -> Snapshot.
     ("config", &["behavior", "cors", "notation", "problem"]),
     ("report", &["config", "problem", "terminal"]),
@@ -41,7 +42,7 @@ const ROOMS: [(&str, &[&str]); 33] = [
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
     ("limiter", &["behavior", "domain"]),
-    ("upstream", &["counter", "per_thread", "snapshot", "tls"]),
+    ("upstream", &["counter", "hash", "per_thread", "snapshot", "tls"]),
     (
         "live",
         &[
@@ -103,13 +104,14 @@ const ROOMS: [(&str, &[&str]); 33] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "behavior",
     "config",
     "cors",
     "decide",
     "domain",
     "explain",
+    "hash",
     "trusted_proxies",
     "notation",
     "problem",

@@ -42,6 +42,7 @@ mod rate_limits;
 mod regressions;
 mod schema;
 mod shared_lines;
+mod split;
 mod support;
 mod tls;
 mod unix_nodes;

@@ -68,6 +68,7 @@ services:
       - {{ name: dead, paths: [/dead], upstream: dead }}
       - {{ name: pair, paths: [/pair], upstream: pair }}
       - {{ name: sick, paths: [/sick], upstream: sick }}
+      - {{ name: shared, paths: [/shared], split: {{ upstreams: [{{ upstream: good }}] }} }}
   - {{ name: whole, hosts: whole.test, upstream: good, cors: {{ allow_origins: \"*\" }} }}
 ",
             good = good.address(),
@@ -268,6 +269,12 @@ fn a_request_changes_only_its_own_series() {
              upstream_connects_total sick {S}; upstream_no_responses_total sick {S}
              upstream_ejections_total sick {S}; upstream_retries_total sick another_node
              upstream_connects_total sick {G}",
+        ),
+        (
+            "a route with several upstreams",
+            |scene| assert_eq!(scene.fetch("GET", "/shared", &[API]), 200),
+            "requests_total api shared GET 2xx; cors_decisions_total api shared actual no_origin
+             split_responses_total good 2xx; ~forwarded api shared",
         ),
         (
             "two requests on one connection, and one to the node",

@@ -11,11 +11,12 @@ use crate::behavior::forward_auth::ForwardAuth;
 use crate::behavior::headers::HeaderEdits;
 use crate::behavior::rate_limit::{RateLimit, RateLimitKey};
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
+use crate::behavior::split::{Split, SplitSettings};
 use crate::config::{BehaviorKeys, EndKeys};
 use crate::notation::Toggle;
-use crate::problem::{At, ProblemKind, Problems};
+use crate::problem::{At, Known, ProblemKind, Problems};
 use crate::route::PathPattern;
-use crate::snapshot::End;
+use crate::snapshot::{End, SplitEnd};
 
 impl Behaviors {
     /// The behaviors of a service or a route. A key replaces the one `above` as a whole, as `cors` does; only the edits of
@@ -110,22 +111,30 @@ impl BehaviorKeys<'_> {
 impl EndKeys<'_> {
     /// Whether a key is set.
     pub(super) fn any(&self) -> bool {
-        let EndKeys { upstream, respond, redirect } = self;
-        upstream.is_some() || respond.is_some() || redirect.is_some()
+        let EndKeys { upstream, split, respond, redirect } = self;
+        upstream.is_some() || split.is_some() || respond.is_some() || redirect.is_some()
     }
 }
 
 impl<'d> Compiler<'d> {
     /// The end of the requests of a service or a route. None without a key, and for one that is not valid.
     pub(super) fn end(&mut self, keys: &EndKeys<'d>, owner: &str, at: &At<'_>) -> Option<End> {
-        let EndKeys { upstream, respond, redirect } = *keys;
-        let set = [("upstream", upstream.is_some()), ("respond", respond.is_some()), ("redirect", redirect.is_some())];
+        let EndKeys { upstream, split, respond, redirect } = *keys;
+        let set = [
+            ("upstream", upstream.is_some()),
+            ("split", split.is_some()),
+            ("respond", respond.is_some()),
+            ("redirect", redirect.is_some()),
+        ];
         let mut set = set.into_iter().filter(|(_, set)| *set).map(|(key, _)| key);
         if let (Some(one), Some(other)) = (set.next(), set.next()) {
             self.problems.add(&at.key(other), ProblemKind::ExclusiveKeys { one, other });
         }
         if let Some(upstream) = upstream {
             return self.use_upstream(upstream, owner, &at.key("upstream")).map(End::Upstream);
+        }
+        if let Some(split) = split {
+            return self.split(split, &at.key("split"));
         }
         let respond = respond.and_then(|answer| Answer::respond(answer, &at.key("respond"), self.problems));
         let redirect = redirect.and_then(|answer| Answer::redirect(answer, &at.key("redirect"), self.problems));
@@ -173,6 +182,20 @@ impl<'d> Compiler<'d> {
         let above = behaviors.forward_auth.as_deref();
         let compiled = ForwardAuth::compile(settings, upstream.map(|id| id.0), above, &at, self.problems);
         behaviors.forward_auth = compiled.map(Arc::new);
+    }
+
+    fn split(&mut self, settings: &'d SplitSettings, at: &At<'_>) -> Option<End> {
+        let sticky = settings.sticky.as_deref().map(|text| self.hash_on("sticky", text, &at.key("sticky")));
+        let (ids, known) = (&self.upstream_ids, &self.document.upstreams);
+        let split = Split::compile(settings, at, self.problems, |name, at, problems| match ids.get(name) {
+            Some(id) => *id,
+            None => {
+                let known = Known::instead_of(name, known.0.iter().map(|(name, _)| name.clone()).collect());
+                problems.add(at, ProblemKind::UnknownName { what: "upstream", name: name.to_owned(), known });
+                None
+            }
+        });
+        Some(End::Split(Arc::new(SplitEnd { split: split?, sticky: sticky.flatten() })))
     }
 
     /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if they

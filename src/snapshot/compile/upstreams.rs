@@ -81,7 +81,7 @@ impl<'d> Compiler<'d> {
             }
         }
         if nodes.iter().all(|node| node.weight == 0) {
-            self.problems.add(&at_nodes, ProblemKind::AllWeightsZero);
+            self.problems.add(&at_nodes, ProblemKind::AllWeightsZero { what: "node" });
         }
         if tls.is_some() && !named {
             let nameless = compiled.iter().find_map(|node| match &node.address {
@@ -119,18 +119,7 @@ impl<'d> Compiler<'d> {
     fn balance(&mut self, balance: config::Balance, hash_on: Option<&str>, at: &At<'_>) -> Option<Balance> {
         let at_hash = at.key("hash_on");
         let balance = match (balance, hash_on) {
-            (config::Balance::Hash, Some(text)) => match parse_hash_on(text) {
-                Some(hash_on) => {
-                    if let Some(name) = text.strip_prefix("header:") {
-                        self.warn_if_removed(name, &at_hash);
-                    }
-                    return Some(Balance::Hash(hash_on));
-                }
-                None => {
-                    self.problems.add(&at_hash, ProblemKind::HashOnUnknown { text: text.to_owned() });
-                    return None;
-                }
-            },
+            (config::Balance::Hash, Some(text)) => return self.hash_on("hash_on", text, &at_hash).map(Balance::Hash),
             (config::Balance::Hash, None) => {
                 self.problems.add(&at_hash, ProblemKind::Missing { example: "hash_on: client_address" });
                 return None;
@@ -143,6 +132,17 @@ impl<'d> Compiler<'d> {
             self.problems.add(&at_hash, ProblemKind::NeedsAnother { key: "hash_on", other: "balance: hash" });
         }
         Some(balance)
+    }
+
+    /// The property of requests that the value of `key` names.
+    pub(super) fn hash_on(&mut self, key: &'static str, text: &str, at: &At<'_>) -> Option<HashOn> {
+        let hash_on = parse_hash_on(text);
+        match text.strip_prefix("header:") {
+            _ if hash_on.is_none() => self.problems.add(at, ProblemKind::HashOnUnknown { key, text: text.to_owned() }),
+            Some(name) => self.warn_if_removed(name, at),
+            None => {}
+        }
+        hash_on
     }
 
     fn timeouts(&mut self, timeouts: &config::Timeouts, at: &At<'_>) -> Timeouts {

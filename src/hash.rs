@@ -1,10 +1,10 @@
-//! Consistent hashing: which endpoint a key belongs to. Rendezvous hashing (Thaler and Ravishankar, 1996).
+//! Consistent hashing: which of several targets a key belongs to. Rendezvous hashing (Thaler and Ravishankar, 1996).
 //!
-//! Each endpoint has a score for each key, and the endpoint with the lowest score has the key. There is no table to
-//! prepare, shares follow the weights exactly, and only the keys of a removed endpoint move. Scores depend on nothing
-//! but key, address and weight, so all replicas pick the same endpoint.
+//! Each target, such as a node, has a score for each key, and the target with the lowest score has the key. There is no table to
+//! prepare, shares follow the weights exactly, and only the keys of a removed target move. Scores depend on nothing
+//! but key, name and weight, so all replicas pick the same target.
 
-/// Key for [`RunningUpstream::pick`](super::RunningUpstream::pick): FNV-1a of the bytes, with a finishing step that
+/// Key of a text: FNV-1a of the bytes, with a finishing step that
 /// spreads each bit of the input over all bits of the key.
 pub fn key(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
@@ -17,8 +17,8 @@ pub(crate) fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Score of the endpoint with this seed for a key; the lowest score wins. Scores are exponentially distributed with the
-/// rate `weight`, so each endpoint has the lowest score for a share of the keys in proportion to its weight.
+/// Score of the target with this seed for a key; the lowest score wins. Scores are exponentially distributed with the
+/// rate `weight`, so each target has the lowest score for a share of the keys in proportion to its weight.
 pub(crate) fn score(key: u64, seed: u64, weight: u32) -> f64 {
     // A float holds 53 bits exactly. The sum is never 0, which has no logarithm.
     #[allow(clippy::cast_precision_loss)]
