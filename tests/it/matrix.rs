@@ -88,6 +88,7 @@ fn behaviors() -> Vec<Behavior> {
             .key(Service, "forward_auth: { upstream: dead, path: /allowed }")
             .ends(Stage::Auth, 503)
             .with(NotSimulated),
+        row("split").key(Route, "split: { sticky: path, upstreams: shares }").with(Split),
         // Of an upstream. The address of the node `unix` is a Unix-domain socket.
         row("retries").key(Node, "retries: 3"),
         row("hash").key(Node, "balance: hash").key(Node, "hash_on: client_address"),
@@ -125,12 +126,14 @@ fn behaviors() -> Vec<Behavior> {
 }
 
 /// Pairs that a configuration cannot have, and why. `check` refuses them.
-const EXCLUSIVE: [(&str, &str, &str); 13] = [
+const EXCLUSIVE: [(&str, &str, &str); 15] = [
     ("allowed clients", "denied clients", "a route has one list of clients"),
     ("strip_prefix", "path", "the prefix is written once"),
     ("path", "ambiguous path", "a path has one replacement"),
     ("upstream_host", "upstream_host of the node", "a request has one Host"),
     ("respond", "redirect", "a route has one end"),
+    ("respond", "split", "a route has one end"),
+    ("redirect", "split", "a route has one end"),
     ("rate limit", "exhausted rate limit", "a route has one limit"),
     ("forward_auth", "refused by forward_auth", "a route asks one service"),
     ("queue", "full upstream", "an upstream has one limit"),
@@ -206,6 +209,8 @@ enum Trait {
     Occupied,
     /// The route has the behavior instead of an upstream, and its service has the upstream.
     InsteadOfUpstream,
+    /// The route has two upstreams.
+    Split,
     /// It depends on state, on the client's address or on the listener, which `Exchange` does not have here.
     NotSimulated,
 }
@@ -309,6 +314,13 @@ impl Pair {
             0 | 1 => all.to_vec(),
             _ => [0, 2].map(|more| all[(self.turn() + more) % all.len()]).to_vec(),
         }
+    }
+
+    /// Policy and upstream of each route of a host.
+    fn routes(&self) -> Vec<(&'static str, &'static str)> {
+        let segments = if self.reaches_upstream() { &SEGMENTS[..] } else { &SEGMENTS[..1] };
+        let of_policy = |policy| segments.iter().map(move |segment| (policy, *segment));
+        self.policies().into_iter().flat_map(of_policy).collect()
     }
 
     fn turn(&self) -> usize {
@@ -833,6 +845,14 @@ impl Group {
             let _ = writeln!(text, "  {segment}: {}", upstreams.written(segment, &[]));
         }
         let _ = writeln!(text, "  auth: {}", upstreams.written("live", &[]));
+        for (index, rows) in self.hosts.iter().enumerate().filter(|(_, rows)| rows.is(Trait::Split)) {
+            let keys = rows.lines(Place::Node, "");
+            for (policy, segment) in rows.routes() {
+                for name in share_names(index, policy, segment) {
+                    let _ = writeln!(text, "  {name}: {}", upstreams.written(segment, &keys));
+                }
+            }
+        }
         text += "services:\n";
         for (index, rows) in self.hosts.iter().enumerate() {
             text += &service(index, rows, upstreams);
@@ -842,6 +862,11 @@ impl Group {
 }
 
 const SEGMENTS: [&str; 3] = ["live", "dead", "slow"];
+
+/// The upstreams of a split.
+fn share_names(index: usize, policy: &str, segment: &str) -> [String; 2] {
+    ["one", "other"].map(|share| format!("{share}-{index}-{policy}-{segment}"))
+}
 
 fn service(index: usize, rows: &Pair, upstreams: &Upstreams) -> String {
     let mut text = format!("  - name: s{index}\n    hosts: [host-{index}.test]\n");
@@ -858,17 +883,15 @@ fn service(index: usize, rows: &Pair, upstreams: &Upstreams) -> String {
         let _ = writeln!(text, "    upstream: {}", upstream("live"));
     }
     text += "    routes:\n";
-    let segments = if rows.reaches_upstream() { &SEGMENTS[..] } else { &SEGMENTS[..1] };
-    for policy in rows.policies() {
-        for segment in segments {
-            let prefix = format!("/{policy}/{segment}");
-            let _ = writeln!(text, "      - paths: ['{prefix}/*']\n        cors: {policy}");
-            if !replaced {
-                let _ = writeln!(text, "        upstream: {}", upstream(segment));
-            }
-            for line in rows.lines(Place::Route, &prefix) {
-                let _ = writeln!(text, "        {line}");
-            }
+    for (policy, segment) in rows.routes() {
+        let prefix = format!("/{policy}/{segment}");
+        let _ = writeln!(text, "      - paths: ['{prefix}/*']\n        cors: {policy}");
+        if !replaced && !rows.is(Trait::Split) {
+            let _ = writeln!(text, "        upstream: {}", upstream(segment));
+        }
+        for line in rows.lines(Place::Route, &prefix) {
+            let shares = share_names(index, policy, segment).map(|name| format!("{{ upstream: {name} }}")).join(", ");
+            let _ = writeln!(text, "        {}", line.replace("\"shares\"", &format!("[{shares}]")));
         }
     }
     text
