@@ -16,6 +16,13 @@ use crate::snapshot::Timeouts;
 
 /// Maximum number of concurrent requests on one HTTP/2 connection to a node.
 const STREAMS: usize = 100;
+/// Bytes of a response that a node may send before the client has read them. With a round trip of 10 ms, that is 50 MB per
+/// second for one response.
+const STREAM_WINDOW: u32 = 512 << 10;
+/// The same for all responses of a connection. Pingora's default is the window of one stream: one client that reads
+/// nothing would stop all other responses of the connection.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const CONNECTION_WINDOW: u32 = (STREAMS as u32 + 1) * STREAM_WINDOW;
 
 /// Peer for a request to the endpoint: a clone of the endpoint's template.
 pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
@@ -92,6 +99,8 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     if spec.http2 {
         options.set_http_version(2, 2);
         options.max_h2_streams = STREAMS;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
     }
     if let Some(tls) = &spec.tls {
         options.verify_cert = tls.verify;

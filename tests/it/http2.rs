@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use h2::Reason;
 
 use crate::support::certificates::Authority;
-use crate::support::client::{Response, fetch_tls, own};
+use crate::support::client::{Connection, Response, fetch, fetch_tls, own};
 use crate::support::gateway::Gateway;
 use crate::support::h2_client::{Frame, H2Client, H2Request, HPACK_LATEST, RawH2, hpack, hpack_indexed, reason};
 use crate::support::h2_upstream::{H2Received, H2Reply, H2Upstream};
@@ -367,6 +367,33 @@ fn hop_by_hop_fields_do_not_reach_an_http_2_client() {
 }
 
 // --- concurrent streams
+
+/// The responses of a connection to a node share its flow-control window.
+#[test]
+fn a_client_that_reads_nothing_stops_no_other_response_of_the_connection_to_a_node() {
+    let upstream = H2Upstream::start(|request| match request.path.as_str() {
+        "/large" => H2Reply::new(200).body(vec![b'x'; 40_000_000]),
+        _ => H2Reply::new(200).body("small"),
+    });
+    let gateway = Gateway::start(&format!(
+        "listeners: [{{ address: '{{listen}}' }}]\nserver: {{ threads: 1 }}\nservices: [{{ name: a, upstream: {{ http2: true, \
+         nodes: [{{ address: '{}' }}] }} }}]\n",
+        upstream.address()
+    ));
+    let mut slow: Vec<Connection> = (0..5).map(|_| Connection::open(gateway.address()).unwrap()).collect();
+    for connection in &mut slow {
+        connection.send(b"GET /large HTTP/1.1\r\nHost: h.test\r\n\r\n").unwrap();
+        connection.receive(12).unwrap();
+    }
+    // The first may arrive before the windows are full.
+    for _ in 0..20 {
+        let response = fetch(gateway.address(), "GET", "/small", &[("Host", "h.test")]);
+        assert_eq!((response.status, response.text()), (200, "small"));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let connections: BTreeSet<_> = upstream.received().iter().map(|received| received.connection).collect();
+    assert_eq!(connections.len(), 1, "they share a connection");
+}
 
 #[test]
 fn the_requests_of_one_connection_run_concurrently() {
