@@ -272,10 +272,11 @@ pub(super) fn set_behavior_fields(
     let target = origin_form(session.req_header()).0;
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if let Some(prefix) = behaviors.rewrite.as_ref().and_then(|rewrite| rewrite.prefix_of(path)) {
-        // The prefix that a trusted proxy has removed comes first. That of any other peer was removed.
-        let outer = headers.get(X_FORWARDED_PREFIX).map(HeaderValue::as_bytes).unwrap_or_default();
-        let outer = outer.strip_suffix(b"/").unwrap_or(outer);
-        if let Ok(prefix) = HeaderValue::from_bytes(&[outer, prefix.as_bytes()].concat()) {
+        // The prefixes that trusted proxies have removed come first. Those of any other peer were removed.
+        let outer = headers.get_all(X_FORWARDED_PREFIX).iter().flat_map(|field| field.as_bytes().split(|b| *b == b','));
+        let outer = outer.map(<[u8]>::trim_ascii).map(|prefix| prefix.strip_suffix(b"/").unwrap_or(prefix));
+        let all: Vec<&[u8]> = outer.chain([prefix.as_bytes()]).collect();
+        if let Ok(prefix) = HeaderValue::from_bytes(&all.concat()) {
             headers.insert(X_FORWARDED_PREFIX, prefix);
         }
     }

@@ -166,11 +166,12 @@ fn x_forwarded_prefix_comes_from_trusted_proxies_and_the_gateway_only() {
     let trusting = gateway("trusted_proxies: [127.0.0.1]", upstream.address(), [STRIP]);
     let other = gateway("", upstream.address(), [STRIP]);
     #[rustfmt::skip]
-    let rows: [(&Gateway, &str, Sent<'_>, Option<&str>); 11] = [
+    let rows: [(&Gateway, &str, Sent<'_>, Option<&str>); 12] = [
         (&trusting, "/v1/x", &[],                                    Some("/v1")),
         (&trusting, "/v1/x", &[("X-Forwarded-Prefix", "/outer")],    Some("/outer/v1")),
         (&trusting, "/v1/x", &[("X-Forwarded-Prefix", "/outer/")],   Some("/outer/v1")),
         (&trusting, "/v1/x", &[("X-Forwarded-Prefix", "/")],         Some("/v1")),
+        (&trusting, "/v1/x", &[("X-Forwarded-Prefix", "/a, /b"), ("X-Forwarded-Prefix", "/c")], Some("/a/b/c/v1")),
         (&trusting, "/x",    &[("X-Forwarded-Prefix", "/outer")],    Some("/outer")),
         (&trusting, "/v1/x", &[("X_Forwarded_Prefix", "/outer")],    Some("/v1")),
         (&other,    "/v1/x", &[("X-Forwarded-Prefix", "/forged")],   Some("/v1")),
