@@ -33,8 +33,8 @@ pub(crate) struct RequestHeaderSettings {
     pub(crate) add: Named<String>,
 }
 
-/// Edits of every response header, also of the gateway's own replies, in this order: `remove`, `presets`, `set`, `add`.
-/// A value may contain `{client_ip}`, `{request_id}`, `{host}` and `{route}`.
+/// Edits of each response header of a route, also of the gateway's own replies, in this order: `remove`, `presets`, `set`,
+/// `add`. A value may contain `{client_ip}`, `{request_id}`, `{host}` and `{route}`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Response headers", extend("minProperties" = 1))]
