@@ -6,6 +6,6 @@ pub(crate) mod forms;
 mod list;
 mod units;
 
-pub(crate) use self::choices::{FalseOr, Named, Toggle, Use};
+pub(crate) use self::choices::{Named, OffOr, Toggle, Use, WriteInstead};
 pub use self::list::{List, given};
 pub use self::units::{Duration, Size};

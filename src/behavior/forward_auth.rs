@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::headers::is_of_connection;
 use crate::domain::Scheme;
-use crate::notation::{Duration, List, forms, given};
+use crate::notation::{Duration, List, WriteInstead, forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
 /// Asks a service about each request before it goes to the upstream. The service gets a GET request without a body.
@@ -46,6 +46,10 @@ pub(crate) struct ForwardAuthSettings<U> {
     /// Longest time for the answer of the service, with all retries.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) timeout: Duration,
+}
+
+impl<U> WriteInstead for ForwardAuthSettings<U> {
+    const EXAMPLE: &'static str = "a service such as `{ upstream: auth, path: /verify }`";
 }
 
 /// `request_headers` without the key: credentials, and what services use to choose between 401 and a redirect.

@@ -12,12 +12,12 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Unexpected, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ClientKey;
-use crate::notation::{forms, given};
+use crate::notation::{WriteInstead, forms, given};
 use crate::per_thread::FinishedValue;
 use crate::problem::{At, ProblemKind, Problems};
 
@@ -30,13 +30,6 @@ const MOST: u64 = 1_000_000;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 // === keys of the configuration ===
-
-/// `rate_limit`: a limit, or `false` for none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RateLimitKey {
-    Off,
-    Limit(RateLimitSettings),
-}
 
 /// How many requests are accepted. One more gets 429 with `Retry-After`. The limit belongs to the place where it is
 /// written: the routes that inherit the limit of their service share its budget, and a route's own limit has its own.
@@ -64,6 +57,10 @@ pub(crate) struct RateLimitSettings {
     /// refused preflight as a CORS error.
     #[serde(deserialize_with = "given")]
     pub(crate) preflights: Option<PreflightRateSettings>,
+}
+
+impl WriteInstead for RateLimitSettings {
+    const EXAMPLE: &'static str = "a limit such as `{ rate: 100/s }`";
 }
 
 /// The limit of preflights that corsgate answers.
@@ -487,52 +484,6 @@ impl<'de> Deserialize<'de> for Rate {
 impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RateLimitKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = RateLimitKey;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a limit such as `{ rate: 100/s }`, or `false`")
-            }
-            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<RateLimitKey, E> {
-                match on {
-                    true => Err(E::invalid_value(Unexpected::Bool(true), &self)),
-                    false => Ok(RateLimitKey::Off),
-                }
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RateLimitKey, A::Error> {
-                let limit = RateLimitSettings::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(RateLimitKey::Limit(limit))
-            }
-        }
-        deserializer.deserialize_any(KeyVisitor)
-    }
-}
-
-impl Serialize for RateLimitKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            RateLimitKey::Off => serializer.serialize_bool(false),
-            RateLimitKey::Limit(limit) => limit.serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for RateLimitKey {
-    fn schema_name() -> Cow<'static, str> {
-        "RateLimitKey".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "const": false }, generator.subschema_for::<RateLimitSettings>()] })
     }
 }
 

@@ -14,11 +14,11 @@ use crate::behavior::clients::ClientSettings;
 use crate::behavior::compression::CompressionSettings;
 use crate::behavior::forward_auth::ForwardAuthSettings;
 use crate::behavior::headers::{RequestHeaderSettings, ResponseHeaderSettings};
-use crate::behavior::rate_limit::RateLimitKey;
+use crate::behavior::rate_limit::RateLimitSettings;
 use crate::behavior::rewrite::PathSettings;
 use crate::behavior::split::SplitSettings;
 use crate::cors::Settings;
-use crate::notation::{Duration, FalseOr, List, Named, Size, Toggle, Use, forms, given};
+use crate::notation::{Duration, List, Named, OffOr, Size, Toggle, Use, forms, given};
 
 /// Default of `admin.address`.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
@@ -546,12 +546,11 @@ pub(crate) struct Service {
     /// is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = false))]
-    pub(crate) rate_limit: Option<RateLimitKey>,
+    pub(crate) rate_limit: Option<OffOr<RateLimitSettings>>,
     /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
     /// Without this key there is none.
     #[serde(deserialize_with = "given")]
-    #[schemars(with = "FalseOr<ForwardAuthSettings<Use<Upstream>>>")]
-    pub(crate) forward_auth: Option<Toggle<ForwardAuthSettings<Use<Upstream>>>>,
+    pub(crate) forward_auth: Option<OffOr<ForwardAuthSettings<Use<Upstream>>>>,
     /// How the path changes on its way to the upstream. Without this key it does not change.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -563,7 +562,7 @@ pub(crate) struct Service {
     /// Edits of the request header for the upstream. Those of a route come after them.
     #[serde(deserialize_with = "given")]
     pub(crate) request_headers: Option<RequestHeaderSettings>,
-    /// Edits of every response header, also of the gateway's own replies. Those of a route come after them.
+    /// Edits of each response header of its routes, also of the gateway's own replies. Those of a route come after them.
     #[serde(deserialize_with = "given")]
     pub(crate) response_headers: Option<ResponseHeaderSettings>,
     /// Compression of the responses of the upstream, for clients that accept it. `true` uses the defaults of the keys.
@@ -621,12 +620,11 @@ pub(crate) struct Route {
     pub(crate) clients: Option<ClientSettings>,
     /// How many requests are accepted, or `false` for no limit. Without this key the route shares the limit of the service.
     #[serde(deserialize_with = "given")]
-    pub(crate) rate_limit: Option<RateLimitKey>,
+    pub(crate) rate_limit: Option<OffOr<RateLimitSettings>>,
     /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
     /// Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
-    #[schemars(with = "FalseOr<ForwardAuthSettings<Use<Upstream>>>")]
-    pub(crate) forward_auth: Option<Toggle<ForwardAuthSettings<Use<Upstream>>>>,
+    pub(crate) forward_auth: Option<OffOr<ForwardAuthSettings<Use<Upstream>>>>,
     /// How the path changes on its way to the upstream. Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
@@ -638,7 +636,8 @@ pub(crate) struct Route {
     /// Edits of the request header for the upstream. They come after those of the service.
     #[serde(deserialize_with = "given")]
     pub(crate) request_headers: Option<RequestHeaderSettings>,
-    /// Edits of every response header, also of the gateway's own replies. They come after those of the service.
+    /// Edits of each response header of the route, also of the gateway's own replies. They come after those of the
+    /// service.
     #[serde(deserialize_with = "given")]
     pub(crate) response_headers: Option<ResponseHeaderSettings>,
     /// Compression of the responses of the upstream, for clients that accept it. `true` uses the defaults of the keys,
@@ -651,8 +650,8 @@ pub(crate) struct Route {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BehaviorKeys<'d> {
     pub(crate) clients: Option<&'d ClientSettings>,
-    pub(crate) rate_limit: Option<&'d RateLimitKey>,
-    pub(crate) forward_auth: Option<&'d Toggle<ForwardAuthSettings<Use<Upstream>>>>,
+    pub(crate) rate_limit: Option<&'d OffOr<RateLimitSettings>>,
+    pub(crate) forward_auth: Option<&'d OffOr<ForwardAuthSettings<Use<Upstream>>>>,
     /// The short form of `path.strip_prefix`, which only a route has.
     pub(crate) strip_prefix: Option<&'d str>,
     pub(crate) path: Option<&'d PathSettings>,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::forms;
@@ -26,6 +26,19 @@ pub(crate) enum Toggle<T> {
     /// `true`: enabled, with the defaults.
     On,
     With(T),
+}
+
+/// `false`, or a mapping. `true` has no meaning, because the mapping has required keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OffOr<T> {
+    Off,
+    Value(T),
+}
+
+/// What to write where another value stands.
+pub(crate) trait WriteInstead {
+    /// Such as "a limit such as `{ rate: 100/s }`".
+    const EXAMPLE: &'static str;
 }
 
 /// A mapping from names to values, in the order of the file. A name that occurs twice is kept twice, for the error
@@ -103,7 +116,38 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
     }
 }
 
+impl<'de, T: Deserialize<'de> + WriteInstead> Deserialize<'de> for OffOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OffOrVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + WriteInstead> Visitor<'de> for OffOrVisitor<T> {
+            type Value = OffOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}, or `false`", T::EXAMPLE)
+            }
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<OffOr<T>, E> {
+                match on {
+                    true => Err(E::invalid_value(Unexpected::Bool(true), &self)),
+                    false => Ok(OffOr::Off),
+                }
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OffOr<T>, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(OffOr::Value)
+            }
+        }
+        deserializer.deserialize_any(OffOrVisitor(PhantomData))
+    }
+}
+
 // === as it would be written ===
+
+impl<T: Serialize> Serialize for OffOr<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            OffOr::Off => serializer.serialize_bool(false),
+            OffOr::Value(value) => value.serialize(serializer),
+        }
+    }
+}
 
 impl<T: Serialize> Serialize for Toggle<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -169,13 +213,9 @@ impl<T: JsonSchema> JsonSchema for Toggle<T> {
     }
 }
 
-/// In a schema: `false`, or a value. The field is a [`Toggle`], and the compiler refuses `true` with its place.
-#[derive(Debug)]
-pub(crate) struct FalseOr<T>(PhantomData<T>);
-
-impl<T: JsonSchema> JsonSchema for FalseOr<T> {
+impl<T: JsonSchema> JsonSchema for OffOr<T> {
     fn schema_name() -> Cow<'static, str> {
-        format!("FalseOr{}", T::schema_name()).into()
+        format!("OffOr{}", T::schema_name()).into()
     }
 
     fn inline_schema() -> bool {

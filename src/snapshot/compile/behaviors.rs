@@ -9,11 +9,11 @@ use crate::behavior::clients::Clients;
 use crate::behavior::compression::Compression;
 use crate::behavior::forward_auth::ForwardAuth;
 use crate::behavior::headers::HeaderEdits;
-use crate::behavior::rate_limit::{RateLimit, RateLimitKey};
+use crate::behavior::rate_limit::RateLimit;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::behavior::split::{Split, SplitSettings};
 use crate::config::{BehaviorKeys, EndKeys};
-use crate::notation::Toggle;
+use crate::notation::OffOr;
 use crate::problem::{At, Known, ProblemKind, Problems};
 use crate::route::PathPattern;
 use crate::snapshot::{End, SplitEnd};
@@ -47,10 +47,8 @@ impl Behaviors {
         }
         if let Some(limit) = rate_limit {
             all.rate_limit = match limit {
-                RateLimitKey::Off => None,
-                RateLimitKey::Limit(limit) => {
-                    RateLimit::compile(limit, owner, &at.key("rate_limit"), problems).map(Arc::new)
-                }
+                OffOr::Off => None,
+                OffOr::Value(limit) => RateLimit::compile(limit, owner, &at.key("rate_limit"), problems).map(Arc::new),
             };
         }
         if strip_prefix.is_some() || path.is_some() {
@@ -160,16 +158,11 @@ impl<'d> Compiler<'d> {
         let at = at.key("forward_auth");
         let settings = match keys.forward_auth {
             None => return,
-            Some(Toggle::Off) => {
+            Some(OffOr::Off) => {
                 behaviors.forward_auth = ForwardAuth::off(behaviors.forward_auth.as_deref()).map(Arc::new);
                 return;
             }
-            Some(Toggle::On) => {
-                let (found, expected) =
-                    ("`true`".to_owned(), "`false`, or `upstream` and `path` of a service".to_owned());
-                return self.problems.add(&at, ProblemKind::WrongValue { found, expected });
-            }
-            Some(Toggle::With(settings)) => settings,
+            Some(OffOr::Value(settings)) => settings,
         };
         let upstream = match &settings.upstream {
             Some(upstream) => self.use_upstream(upstream, owner, &at.key("upstream")),
