@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue};
 
 use self::clients::Clients;
 use self::compression::Compression;
-use self::forward_auth::ForwardAuth;
+use self::forward_auth::{ForwardAuth, PassedOn};
 use self::headers::HeaderEdits;
 use self::rate_limit::{RateCheck, RateLimit};
 use self::rewrite::{Rewrite, UpstreamHost};
@@ -64,6 +64,10 @@ pub(crate) trait RequestFacts {
     fn rate_check(&self) -> Option<RateCheck> {
         None
     }
+    /// What the service of `forward_auth` adds.
+    fn passed_on(&self) -> Option<&PassedOn> {
+        None
+    }
 }
 
 /// Where a response comes from.
@@ -96,12 +100,25 @@ impl Behaviors {
             && compression.is_none()
     }
 
+    /// The behaviors that a client must not avoid by another spelling of the path: `clients`, `rate_limit` and
+    /// `forward_auth`. Routes that inherit one have the same.
+    pub(crate) fn guards(&self) -> [Option<*const ()>; 3] {
+        fn identity<T>(guard: Option<&Arc<T>>) -> Option<*const ()> {
+            guard.map(|guard| Arc::as_ptr(guard).cast())
+        }
+        [identity(self.clients.as_ref()), identity(self.rate_limit.as_ref()), identity(self.forward_auth.as_ref())]
+    }
+
     /// Edits a response header. The CORS edits come after it.
     pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: &impl RequestFacts) {
         if source == ResponseSource::Upstream
             && let Some(rewrite) = &self.rewrite
         {
             rewrite.restore_prefix(headers, facts.own_origin());
+        }
+        // After the paths of the upstream's cookies are restored: these are not the upstream's.
+        if let Some(passed_on) = facts.passed_on() {
+            passed_on.add_to_response(headers);
         }
         if let (Some(limit), Some(check)) = (&self.rate_limit, facts.rate_check()) {
             limit.add_fields(check, headers);

@@ -562,15 +562,13 @@ impl DecidedRequest {
 
     /// Edits the header of a response to this request.
     fn edit(&self, headers: &mut HeaderMap, request: &RequestHeader, source: ResponseSource) {
-        if let Some(passed_on) = &self.passed_on {
-            passed_on.add_to_response(headers);
-        }
         edit_response(self.behaviors(), &self.edits, headers, source, || self.facts(request));
     }
 
     fn facts<'a>(&'a self, request: &'a RequestHeader) -> Facts<'a> {
         let route = self.config.route_name();
-        Facts { request, remote: &self.remote, id: &self.id, route, rate: self.rate }
+        let passed_on = self.passed_on.as_deref();
+        Facts { request, remote: &self.remote, id: &self.id, route, rate: self.rate, passed_on }
     }
 }
 

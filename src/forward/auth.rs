@@ -25,6 +25,7 @@ use crate::behavior::forward_auth::{AuthDecision, AuthService};
 use crate::logging::quoted;
 use crate::upstream::failure::describe;
 use crate::upstream::peer::{node_host, template};
+use crate::upstream::proxy_protocol::{ProxyConnector, SentProxyHeader};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream};
 
 /// Maximum number of bytes of a response body of the service. A longer one is no usable answer.
@@ -179,6 +180,12 @@ impl AuthClient {
         new_connection: bool,
     ) -> Result<AuthResponse, Failure> {
         let mut peer = template(upstream, endpoint);
+        // The connections are shared by all clients.
+        if let Some(version) = upstream.settings().proxy_protocol {
+            let header = SentProxyHeader::without_client(version);
+            peer.group_key = upstream.group_of(&header);
+            peer.options.custom_l4 = Some(Arc::new(ProxyConnector::new(header, &upstream.settings().timeouts)));
+        }
         if new_connection {
             use_new_connection(&mut peer);
         }

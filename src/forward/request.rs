@@ -14,7 +14,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use crate::behavior::clients::ClientAddress;
-use crate::behavior::forward_auth::{AskedRequest, AuthService};
+use crate::behavior::forward_auth::{AskedRequest, AuthService, PassedOn};
 use crate::behavior::rate_limit::RateCheck;
 use crate::behavior::rewrite::{Rewrite, UpstreamHost};
 use crate::behavior::{Behaviors, RequestFacts};
@@ -292,11 +292,12 @@ pub(super) struct Facts<'a> {
     pub(super) id: &'a RequestId,
     pub(super) route: Option<&'a str>,
     pub(super) rate: Option<RateCheck>,
+    pub(super) passed_on: Option<&'a PassedOn>,
 }
 
 impl RequestFacts for Facts<'_> {
     fn client_ip(&self) -> Option<IpAddr> {
-        Some(self.remote.client)
+        self.remote.known_client()
     }
 
     fn own_origin(&self) -> OwnOrigin<'_> {
@@ -313,6 +314,10 @@ impl RequestFacts for Facts<'_> {
 
     fn rate_check(&self) -> Option<RateCheck> {
         self.rate
+    }
+
+    fn passed_on(&self) -> Option<&PassedOn> {
+        self.passed_on
     }
 }
 

@@ -1,6 +1,8 @@
 //! `forward_auth`: which requests the service is asked about, what it is told, and what its answer does.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
@@ -151,6 +153,38 @@ fn the_service_is_told_about_the_request_and_the_upstream_gets_its_fields() {
 }
 
 /// Behind a trusted proxy, the client's URL and address are those that the proxy reports. From other peers they are not.
+/// The paths of the upstream's cookies are those that the upstream knows. The service has its own.
+#[test]
+fn restored_prefixes_leave_the_cookies_of_the_service_alone() {
+    let auth = Upstream::start(|_| Reply::new(200).header("Set-Cookie", "session=2; Path=/"));
+    let api = Upstream::start(|_| Reply::new(200).header("Set-Cookie", "own=1; Path=/"));
+    let routes = "routes:\n      - { name: v1, paths: [/v1/*], path: { strip_prefix: /v1, restore_prefix: true } }";
+    let config = config(&nodes(&[auth.address()]), "path: /check", api.address()).replace("routes:", routes);
+    let gateway = Gateway::start(&config);
+    let response = fetch(gateway.address(), "GET", "/v1/x", &[("Host", "api.test")]);
+    assert_eq!(response.all("Set-Cookie"), ["own=1; Path=/v1", "session=2; Path=/"]);
+}
+
+/// The connections to the service are shared by all clients, so the header names none.
+#[test]
+fn the_service_gets_the_proxy_header_of_its_upstream() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = vec![0; 200];
+        let length = stream.read(&mut received).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&received[..length]).into_owned()
+    });
+    let api = api();
+    let auth = format!("{}, proxy_protocol: v1", nodes(&[address]));
+    let gateway = gateway(&auth, "path: /check", api.address());
+    assert_eq!(fetch(gateway.address(), "GET", "/x", &[("Host", "api.test")]).status, 200);
+    let received = service.join().unwrap();
+    assert!(received.starts_with("PROXY UNKNOWN\r\n"), "{received}");
+}
+
 #[test]
 fn the_service_is_told_the_url_that_a_trusted_proxy_reports() {
     let (auth, api) = (Upstream::start(|_| Reply::new(200)), api());
