@@ -23,7 +23,7 @@ use crate::behavior::{Behaviors, RequestFacts, ResponseSource};
 use crate::codes::coded_enum;
 use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason};
 use crate::domain::{HostName, Scheme};
-use crate::route::{Path, RouteMatch, is_ambiguous};
+use crate::route::{Path, RouteMatch, is_ambiguous, plain_path};
 use crate::snapshot::{End, Limits, Route, RouteId, Snapshot};
 
 /// The decision about one request.
@@ -156,6 +156,9 @@ impl Snapshot {
         if let Some(refusal) = over_limit {
             return Verdict { route: Some(found), ..refuse(refusal, policy) };
         }
+        if self.leads_around_a_guard(found, host, request.path, &cors_request) {
+            return Verdict { route: Some(found), ..refuse(Refusal::AmbiguousPath, policy) };
+        }
         // The final recipient of a TRACE would send the request back, with its cookies and credentials.
         let is_last = || MaxForwards::of(request.method, request.headers) == MaxForwards::Zero;
         if *request.method == Method::TRACE && is_last() {
@@ -179,7 +182,7 @@ impl Snapshot {
             match redirect {
                 Some(port) => Action::RedirectToHttps(port),
                 None if is_last() => Action::AnswerOptions(path.allow()),
-                None => end(found, request.path),
+                None => end(found, request),
             }
         };
         let Some(policy) = policy else {
@@ -198,6 +201,23 @@ impl Snapshot {
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
         Verdict { action, edits: decision.edits, outcome: action.outcome(decision.reason), route: Some(found) }
+    }
+
+    /// Whether the upstream may read the path as one whose route has other guards: most servers read `//admin` and
+    /// `/%61dmin` as `/admin`.
+    fn leads_around_a_guard(
+        &self,
+        found: RouteRef<'_>,
+        host: &str,
+        path: &[u8],
+        cors_request: &CorsRequest<'_>,
+    ) -> bool {
+        if !self.has_guards() {
+            return false;
+        }
+        let Some(plain) = plain_path(path) else { return false };
+        let RouteMatch::Path(path, _) = self.find(host, &plain) else { return false };
+        self.route_for(path, cors_request).is_some_and(|other| !found.route.has_guards_of(other.route))
     }
 
     /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS
@@ -263,12 +283,13 @@ pub(crate) fn edit_response<F: RequestFacts>(
 }
 
 /// What happens at the end of a route.
-fn end<'s>(found: RouteRef<'s>, path: &[u8]) -> Action<'s> {
+fn end<'s>(found: RouteRef<'s>, request: &Request<'_>) -> Action<'s> {
     if let End::Answer(answer) = &found.route.end {
         return Action::Answer(answer);
     }
     let rewrite = found.route.behaviors.as_deref().and_then(|behaviors| behaviors.rewrite.as_deref());
-    match rewrite.map_or(Ok(()), |rewrite| rewrite.check(path)) {
+    let query = request.target_length.saturating_sub(request.path.len());
+    match rewrite.map_or(Ok(()), |rewrite| rewrite.check(request.path, query)) {
         Ok(()) => Action::Forward(found),
         Err(BadRewrite::Ambiguous) => Action::Refuse(Refusal::AmbiguousPath),
         Err(BadRewrite::TooLong) => Action::Refuse(Refusal::UriTooLong),

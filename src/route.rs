@@ -37,6 +37,7 @@ use std::collections::{BTreeMap, HashMap as StdHashMap};
 use hashbrown::{Equivalent, HashMap};
 use http::HeaderValue;
 
+pub(crate) use self::pattern::plain_path;
 pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
 use crate::domain::{LabelCounts, are_labels};

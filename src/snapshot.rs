@@ -40,6 +40,7 @@ pub struct Snapshot {
     access_log: Option<AccessLog>,
     admin_hosts: Vec<HostPattern>,
     debug_header: bool,
+    has_guards: bool,
     startup: StartupSettings,
 }
 
@@ -167,6 +168,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether a route has a guard.
+    pub(crate) fn has_guards(&self) -> bool {
+        self.has_guards
+    }
+
     /// Whether responses get `X-Corsgate-Reason` and `X-Request-Id`.
     pub(crate) fn debug_header(&self) -> bool {
         self.debug_header
@@ -250,6 +256,12 @@ impl StartupSettings {
 }
 
 impl Route {
+    /// Whether the route has the guards of another one.
+    pub(crate) fn has_guards_of(&self, other: &Route) -> bool {
+        let guards = |route: &Route| route.behaviors.as_deref().map_or([None; 3], Behaviors::guards);
+        guards(self) == guards(other)
+    }
+
     /// The place of the route: `services[0].routes[1]`.
     pub(crate) fn at(&self) -> KeyPath {
         self.place.at(Level::Route)

@@ -88,8 +88,10 @@ pub(crate) enum BadRewrite {
 const PATTERN_SIZE: usize = 64 << 10;
 /// Largest length of `with`, in bytes.
 const WITH_LENGTH: u64 = 256;
-/// Largest length of a rewritten path, in bytes; that of `limits.uri`.
-const PATH_LENGTH: usize = 63 << 10;
+/// Largest length of a rewritten path with its query, in bytes; that of `limits.uri`.
+const TARGET_LENGTH: usize = 63 << 10;
+/// Begin of the name of a cookie that must have `Path=/`.
+const HOST_PREFIX: &[u8] = b"__Host-";
 
 // === compile ===
 
@@ -264,13 +266,14 @@ impl UpstreamHost {
 // === what it does to a request ===
 
 impl Rewrite {
-    /// Checks the path that the upstream would get. Only `replace` can make a path that is not valid.
-    pub(crate) fn check(&self, path: &[u8]) -> Result<(), BadRewrite> {
+    /// Checks the path that the upstream would get. `query` is the length of the query with its question mark.
+    pub(crate) fn check(&self, path: &[u8], query: usize) -> Result<(), BadRewrite> {
+        let added = self.add.as_deref().map_or(0, str::len);
         if self.replace.is_none() {
-            return Ok(());
+            return if path.len() + added + query > TARGET_LENGTH { Err(BadRewrite::TooLong) } else { Ok(()) };
         }
         match self.path(path) {
-            Some(path) if path.len() > PATH_LENGTH => Err(BadRewrite::TooLong),
+            Some(path) if path.len() + query > TARGET_LENGTH => Err(BadRewrite::TooLong),
             Some(path) if is_ambiguous(&path) => Err(BadRewrite::Ambiguous),
             _ => Ok(()),
         }
@@ -363,11 +366,22 @@ impl Rewrite {
             return None;
         }
         let end = path.find(['?', '#']).unwrap_or(path.len());
-        Some([start.as_bytes(), &self.restored_path(&path.as_bytes()[..end])?, &path.as_bytes()[end..]].concat())
+        let restored = self.restored_path(&path.as_bytes()[..end])?;
+        // Without the added prefix, `/api//host` would lead to another host. Browsers read `\\` as a slash, and leave out
+        // tabs.
+        let leads_away = start.is_empty() && matches!(restored.get(1), Some(b'/' | b'\\'));
+        if leads_away || text.contains('\t') {
+            return None;
+        }
+        Some([start.as_bytes(), &restored, &path.as_bytes()[end..]].concat())
     }
 
     /// None if the cookie has no path below the added prefix.
     fn restored_cookie(&self, cookie: &[u8]) -> Option<Vec<u8>> {
+        // Browsers accept such a cookie only with `Path=/` (RFC 6265bis, cookie name prefixes).
+        if cookie.get(..HOST_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST_PREFIX)) {
+            return None;
+        }
         let mut parts = cookie.split(|b| *b == b';');
         let mut at = parts.next()?.len();
         // The last attribute of a name counts (RFC 6265 section 5.3).
@@ -458,12 +472,17 @@ mod tests {
     #[test]
     fn a_rewritten_path_is_checked() {
         let removes = rewrite(r#"{ "replace": { "pattern": "x", "with": "" } }"#).unwrap();
-        assert_eq!(removes.check(b"/.x./secret"), Err(BadRewrite::Ambiguous));
-        assert_eq!(removes.check(b"/a%2x5c"), Ok(()), "not a backslash");
-        assert_eq!(removes.check(b"/a%x5cb"), Err(BadRewrite::Ambiguous));
+        assert_eq!(removes.check(b"/.x./secret", 0), Err(BadRewrite::Ambiguous));
+        assert_eq!(removes.check(b"/a%2x5c", 0), Ok(()), "not a backslash");
+        assert_eq!(removes.check(b"/a%x5cb", 0), Err(BadRewrite::Ambiguous));
         let doubles = rewrite(r#"{ "replace": { "pattern": ".*", "with": "$0$0$0$0$0$0$0$0$0$0" } }"#).unwrap();
-        assert_eq!(doubles.check(&[b"/", &[b'a'; 8000][..]].concat()), Err(BadRewrite::TooLong));
-        assert_eq!(doubles.check(b"/a"), Ok(()));
+        assert_eq!(doubles.check(&[b"/", &[b'a'; 8000][..]].concat(), 0), Err(BadRewrite::TooLong));
+        assert_eq!(doubles.check(&[b"/", &[b'a'; 4000][..]].concat(), 0), Ok(()));
+        assert_eq!(doubles.check(&[b"/", &[b'a'; 4000][..]].concat(), 30_000), Err(BadRewrite::TooLong));
+        assert_eq!(doubles.check(b"/a", 0), Ok(()));
+        let adds = rewrite(r#"{ "add_prefix": "/api" }"#).unwrap();
+        assert_eq!(adds.check(b"/", TARGET_LENGTH - 5), Ok(()));
+        assert_eq!(adds.check(b"/", TARGET_LENGTH - 4), Err(BadRewrite::TooLong));
     }
 
     #[test]
@@ -492,6 +511,11 @@ mod tests {
             (both,  "location",         "/apix",                     "/apix"),
             (add,   "location",         "/api/x",                    "/x"),
             (add,   "location",         "/api",                      "/"),
+            (add,   "location",         "/api//evil.example/x",      "/api//evil.example/x"),
+            (add,   "location",         "/api/\\evil.example/x",     "/api/\\evil.example/x"),
+            (add,   "location",         "/api/\t/evil.example/x",    "/api/\t/evil.example/x"),
+            (strip, "location",         "/\\evil.example",           "/v1/\\evil.example"),
+            (strip, "set-cookie",       "__Host-a=b; Path=/; Secure", "__Host-a=b; Path=/; Secure"),
             (off,   "location",         "/x",                        "/x"),
             (strip, "set-cookie",       "a=b; Path=/; Secure",       "a=b; Path=/v1; Secure"),
             (strip, "set-cookie",       "a=b; path = /x",            "a=b; path =/v1/x"),

@@ -57,6 +57,31 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
         || is_dot_segment(segment)
 }
 
+/// The path as servers read it that merge slashes, and decode characters that need no encoding. None if it is the same.
+pub(crate) fn plain_path(path: &[u8]) -> Option<Vec<u8>> {
+    let mut plain: Vec<u8> = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => match decoded(*high, *low) {
+                Some(byte) if byte.is_ascii_graphic() && !b"%/?#\\".contains(&byte) => (byte, after),
+                _ => (*first, &rest[1..]),
+            },
+            _ => (*first, after),
+        };
+        if byte != b'/' || plain.last() != Some(&b'/') {
+            plain.push(byte);
+        }
+        rest = after;
+    }
+    (plain != path).then_some(plain)
+}
+
+fn decoded(high: u8, low: u8) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
 /// `.` or `..`, where a dot may be encoded as `%2e`, with or without `;parameters` after it. Some servers remove
 /// parameters before they resolve dot segments, and some decode the semicolon before that.
 fn is_dot_segment(segment: &[u8]) -> bool {
@@ -259,5 +284,35 @@ impl PathPattern {
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_path_has_no_empty_segments_and_no_needless_encoding() {
+        #[rustfmt::skip]
+        let cases: [(&str, Option<&str>); 14] = [
+            ("/admin",          None),
+            ("/admin/",         None),
+            ("/",               None),
+            ("//admin",         Some("/admin")),
+            ("///a//b///",      Some("/a/b/")),
+            ("/%61dmin",        Some("/admin")),
+            ("/%61%64min/%7e",  Some("/admin/~")),
+            ("/a%20b",          None),
+            ("/a%2",            None),
+            ("/a%",             None),
+            ("/a%zz",           None),
+            ("/a%25%61",        Some("/a%25a")),
+            ("/a%3Fb%23",       None),
+            ("/a%40b",          Some("/a@b")),
+        ];
+        for (path, plain) in cases {
+            let found = plain_path(path.as_bytes());
+            assert_eq!(found.as_deref(), plain.map(str::as_bytes), "{path}");
+        }
     }
 }

@@ -155,6 +155,8 @@ impl<'d> Compiler<'d> {
             }
         };
         self.hint_paths_with_several_policies(&table);
+        let behaviors = self.routes.iter().filter_map(|route| route.behaviors.as_deref());
+        let has_guards = behaviors.flat_map(Behaviors::guards).any(|guard| guard.is_some());
         Some(Snapshot {
             table,
             routes: self.routes,
@@ -167,6 +169,7 @@ impl<'d> Compiler<'d> {
             access_log,
             admin_hosts,
             debug_header: document.debug_header,
+            has_guards,
             startup: startup?,
         })
     }

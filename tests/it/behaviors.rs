@@ -497,6 +497,55 @@ fn clients_are_those_behind_trusted_proxies() {
 }
 
 /// Listener, service and route: the nearest of service and route counts, and the listener's clients are a limit for both.
+/// Servers merge slashes, and decode characters that need no encoding.
+#[test]
+fn no_other_spelling_of_a_path_leads_around_a_guard() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let node = upstream.address();
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: '{{listen}}' }}]
+upstreams: {{ api: {{ nodes: [{{ address: '{node}' }}] }}, none: {{ nodes: [{{ address: '127.0.0.1:1' }}] }} }}
+services:
+  - name: api
+    hosts: [guarded.test]
+    upstream: api
+    cors: {{ allow_origins: https://app.test }}
+    routes:
+      - {{ paths: [/admin/*], clients: {{ deny: 127.0.0.1 }} }}
+      - {{ paths: [/account/*], forward_auth: {{ upstream: none, path: /check }} }}
+      - {{ paths: [/login], rate_limit: {{ rate: 1/h }} }}
+      - {{ paths: [/*] }}
+  - {{ name: open, hosts: [open.test], upstream: api }}
+"
+    ));
+    let get = |host: &str, path: &str| {
+        fetch(gateway.address(), "GET", path, &[("Host", host), ("Origin", "https://app.test")])
+    };
+    let cases = [
+        ("/admin/x", 403),
+        ("//admin/x", 400),
+        ("/%61dmin/x", 400),
+        ("/admin//x", 403),
+        ("/%2561dmin/x", 200),
+        ("/account/x", 503),
+        ("//account/x", 400),
+        ("/accoun%74/x", 400),
+        ("/login", 200),
+        ("/login", 429),
+        ("/logi%6E", 400),
+        ("//login", 400),
+        ("//other", 200),
+        ("/%6fther//x", 200),
+    ];
+    for (path, status) in cases {
+        let response = get("guarded.test", path);
+        assert_eq!(response.status, status, "{path}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"), "{path}");
+        assert_eq!(get("open.test", path).status, 200, "{path}");
+    }
+}
+
 #[test]
 fn clients_of_a_listener_are_a_limit_for_every_route() {
     let upstream = Upstream::start(|_| Reply::new(200));

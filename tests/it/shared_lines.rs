@@ -78,10 +78,6 @@ const LINES: &[(&str, &str, Line)] = &[
     ("behavior/rewrite.rs", "self.pattern.get(|_| self.pattern.shared().clone());", Rare),
     ("behavior/rewrite.rs", "restored(cookie).unwrap_or_else(|| cookie.clone()))", Own),
     ("behavior/rewrite.rs", "let value = cookie[path.clone()].trim_ascii();", Own),
-    ("behavior/answer.rs", "ProblemKind::BadHeaderName { text: name.clone() }", Rare),
-    ("behavior/answer.rs", "ProblemKind::BadHeaderValue { text: value.clone() }", Rare),
-    ("behavior/answer.rs", "ProblemKind::HeaderOfCors { name: name.clone() }", Rare),
-    ("behavior/answer.rs", "ProblemKind::HeaderOfConnection { name: name.clone() }", Rare),
     ("behavior/forward_auth.rs", "reserved: above.reserved.clone()", Rare),
     ("behavior/forward_auth.rs", "let mut reserved = response_headers.clone();", Rare),
     (
