@@ -29,6 +29,7 @@
 //! assert_eq!(route("example", "/users/7"), None);
 //! ```
 
+pub(crate) mod classes;
 mod pattern;
 
 use std::collections::hash_map::Entry as MapEntry;
@@ -224,6 +225,11 @@ impl<R> Path<R> {
     /// The routes of the path, in the order of the file. There is at least one.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
         self.choices.iter().map(|(_, route)| route)
+    }
+
+    /// The methods that the routes of the path list.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
+        self.choices.iter().filter_map(|(methods, _)| methods.as_deref()).flatten().map(|method| &**method)
     }
 
     /// The value of the `Allow` header (RFC 9110 section 10.2.1). A route without methods takes any method; the usual ones
