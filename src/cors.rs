@@ -25,6 +25,7 @@
 //! assert_eq!(response["vary"], "Origin");
 //! ```
 
+pub(crate) mod compare;
 mod compile;
 mod edits;
 pub(crate) mod fetch_names;
@@ -275,20 +276,7 @@ impl Allowed {
             OriginField::Invalid => return OriginDecision::Refused(Reason::OriginInvalid),
             OriginField::One(value, text) => (value, text),
         };
-        let reason = match self {
-            Allowed::Any => Some(Reason::AllowedAny),
-            Allowed::AnyByName { null } => (text != "null" || *null).then_some(Reason::AllowedAny),
-            Allowed::Listed { null, .. } if text == "null" => null.then_some(Reason::AllowedExact),
-            Allowed::Listed { own, shared, regexes, .. } => std::iter::once(own)
-                .chain(shared.iter().map(|origins| &origins.set))
-                .find_map(|set| set.find(text))
-                .map(|found| match found {
-                    OriginMatch::Exact => Reason::AllowedExact,
-                    OriginMatch::Pattern => Reason::AllowedPattern,
-                })
-                .or_else(|| regexes.as_ref().filter(|r| r.matches(text)).map(|_| Reason::AllowedRegex)),
-        };
-        match reason {
+        match self.find(text) {
             // Cloning a header value only increments a reference count.
             Some(reason) => OriginDecision::Granted(value.clone(), reason),
             // A form of the site's own page with `Referrer-Policy: no-referrer` sends the origin `null`. Pages cannot set
@@ -301,6 +289,23 @@ impl Allowed {
             None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
             None if request.own_origin.is(text) => OriginDecision::Refused(Reason::SameOrigin),
             None => OriginDecision::Refused(Reason::OriginNotAllowed),
+        }
+    }
+
+    /// Why an origin is allowed. None if it is not.
+    fn find(&self, text: &str) -> Option<Reason> {
+        match self {
+            Allowed::Any => Some(Reason::AllowedAny),
+            Allowed::AnyByName { null } => (text != "null" || *null).then_some(Reason::AllowedAny),
+            Allowed::Listed { null, .. } if text == "null" => null.then_some(Reason::AllowedExact),
+            Allowed::Listed { own, shared, regexes, .. } => std::iter::once(own)
+                .chain(shared.iter().map(|origins| &origins.set))
+                .find_map(|set| set.find(text))
+                .map(|found| match found {
+                    OriginMatch::Exact => Reason::AllowedExact,
+                    OriginMatch::Pattern => Reason::AllowedPattern,
+                })
+                .or_else(|| regexes.as_ref().filter(|r| r.matches(text)).map(|_| Reason::AllowedRegex)),
         }
     }
 

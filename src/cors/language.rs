@@ -13,6 +13,8 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::{start, syntax};
 use regex_automata::{Anchored, MatchKind};
 
+use super::origin::{OriginHost, PortPattern};
+
 /// A set of origins, given by a regular expression for the whole origin.
 pub(super) struct Language {
     automaton: DFA,
@@ -42,6 +44,9 @@ const LABEL: &str = "[a-z0-9_-]+";
 const NAME_LABEL: &str = "[a-z0-9_-]*[a-z_-][a-z0-9_-]*";
 const OCTET: &str = "(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])";
 const PORT: &str = "(?::[1-9][0-9]{0,4})?";
+/// As [`PORT`], up to 65535.
+const EXISTING_PORT: &str =
+    "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?";
 
 impl Language {
     /// None if the expression is not valid or too large. It must have its own anchors.
@@ -152,9 +157,33 @@ fn host() -> String {
 pub(super) static ORIGINS: LazyLock<Language> =
     LazyLock::new(|| Language::fixed(&format!("[a-z][a-z0-9+.-]*://{}{PORT}", host())));
 
+/// Origins that a browser can send, except `null`, with ports that exist.
+pub(super) static SENT_ORIGINS: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed(&format!("[a-z][a-z0-9+.-]*://{}{EXISTING_PORT}", host())));
+
+/// Origins that look like most origins: `https`, a name with a dot, and no port.
+pub(super) static PLAIN_ORIGINS: LazyLock<Language> =
+    LazyLock::new(|| Language::fixed(r"https://(?:[a-z0-9-]+\.)+[a-z]{2,}"));
+
 /// With a port that browsers leave out.
 pub(super) static DEFAULT_PORTS: LazyLock<Language> =
-    LazyLock::new(|| Language::fixed("(?:http|ws)://.*:80|(?:https|wss)://.*:443"));
+    LazyLock::new(|| Language::fixed("(?:http|ws)://.*:80|(?:https|wss)://.*:443|ftp://.*:21"));
+
+/// The expression of a pattern, without anchors. Of the origins that a browser can send, it accepts those that the
+/// pattern matches.
+pub(super) fn of_pattern(scheme: &str, host: &OriginHost, port: PortPattern) -> String {
+    let host = match host {
+        OriginHost::Any => self::host(),
+        OriginHost::Subdomains(base) => format!(r"(?:{LABEL}\.)+{}", regex_syntax::escape(base)),
+        OriginHost::Exact(name) => regex_syntax::escape(name),
+    };
+    let port = match port {
+        PortPattern::Any => PORT.to_owned(),
+        PortPattern::Exact(None) => String::new(),
+        PortPattern::Exact(Some(port)) => format!(":{port}"),
+    };
+    format!("{}://{host}{port}", regex_syntax::escape(scheme))
+}
 
 /// Over `http`.
 pub(super) static HTTP: LazyLock<Language> = LazyLock::new(|| Language::fixed(&format!("http://{}{PORT}", host())));

@@ -162,16 +162,20 @@ impl RequestHeaders {
         Self::Listed { value, names: parsed.names.into_iter().collect() }
     }
 
-    /// Whether all headers that a preflight requests are allowed. With credentials Fetch treats `*` as an ordinary
-    /// name, so the names are echoed instead, and every token is allowed.
+    /// Whether all headers that a preflight requests are allowed.
     pub(crate) fn allow(&self, headers: &HeaderMap, credentials: bool) -> Result<(), ListFault> {
-        let allowed = |name: &[u8]| match self {
+        requested(headers, |name| self.allow_name(name, credentials))
+    }
+
+    /// Whether a header is allowed. With credentials Fetch treats `*` as an ordinary name, so the names are echoed
+    /// instead, and every token is allowed.
+    pub(super) fn allow_name(&self, name: &[u8], credentials: bool) -> bool {
+        match self {
             Self::Any { authorization, .. } => {
                 is_token(name) && (credentials || *authorization || !name.eq_ignore_ascii_case(b"authorization"))
             }
             Self::Listed { names, .. } => names.contains(name),
-        };
-        requested(headers, |name| allowed(name))
+        }
     }
 }
 
@@ -259,6 +263,10 @@ impl FromIterator<Box<str>> for NameSet {
 }
 
 impl NameSet {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
     /// Compares without case and without a copy in lower case.
     pub(crate) fn contains(&self, name: &[u8]) -> bool {
         self.0.binary_search_by(|known| compare(known.as_bytes(), name)).is_ok()

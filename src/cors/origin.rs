@@ -8,10 +8,12 @@
 //! An origin is `scheme://host` or `scheme://host:port`, serialized as in the HTML standard, "ASCII serialization of an
 //! origin": lower case, punycode, no default port.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
+use super::language;
 use super::names::is_word_for_any;
 use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_loopback_host, is_name_byte, split_port};
 use crate::problem::{MeantByWildcard, ProblemKind};
@@ -289,6 +291,29 @@ impl TuplePattern {
         }
     }
 
+    /// Whether it has no wildcard.
+    pub(super) fn is_exact(&self) -> bool {
+        matches!((&self.host, self.port), (OriginHost::Exact(_), PortPattern::Exact(_)))
+    }
+
+    /// The pattern as a regular expression, for the origins that a browser can send.
+    pub(super) fn expression(&self) -> String {
+        language::of_pattern(&self.scheme, &self.host, self.port)
+    }
+
+    /// Whether this pattern matches every origin that another one matches. False if only several patterns together do.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_below = |base: &str, name: &str| name.strip_suffix(base).is_some_and(|front| front.ends_with('.'));
+        let host = match (&self.host, &other.host) {
+            (OriginHost::Any, _) => true,
+            (OriginHost::Subdomains(base), OriginHost::Subdomains(other)) => base == other || is_below(base, other),
+            (OriginHost::Subdomains(base), OriginHost::Exact(name)) => is_below(base, name),
+            (OriginHost::Exact(name), OriginHost::Exact(other)) => name == other,
+            (OriginHost::Subdomains(_), OriginHost::Any) | (OriginHost::Exact(_), _) => false,
+        };
+        host && self.scheme == other.scheme && (self.port == PortPattern::Any || self.port == other.port)
+    }
+
     /// Matches without an index. [`OriginSet`] must always give the same result; a property test compares them.
     pub fn matches(&self, origin: &str) -> bool {
         let Some(parts) = Parts::split(origin) else { return false };
@@ -304,6 +329,22 @@ impl TuplePattern {
             }
         };
         parts.scheme == &*self.scheme && port && host
+    }
+}
+
+impl fmt::Display for TuplePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        match &self.host {
+            OriginHost::Any => f.write_str("*")?,
+            OriginHost::Subdomains(base) => write!(f, "*.{base}")?,
+            OriginHost::Exact(host) => f.write_str(host)?,
+        }
+        match self.port {
+            PortPattern::Any => f.write_str(":*"),
+            PortPattern::Exact(None) => Ok(()),
+            PortPattern::Exact(Some(port)) => write!(f, ":{port}"),
+        }
     }
 }
 
@@ -363,6 +404,34 @@ impl OriginSet {
                     }
             });
         found.then_some(OriginMatch::Pattern)
+    }
+
+    /// The origins that are listed without a wildcard.
+    pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
+        self.exact.iter().map(|origin| &**origin)
+    }
+
+    /// The patterns with a wildcard.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = TuplePattern> {
+        let any_port = self.any_port.iter().filter_map(|origin| {
+            let (scheme, host) = origin.split_once("://")?;
+            Some(TuplePattern { scheme: scheme.into(), host: OriginHost::Exact(host.into()), port: PortPattern::Any })
+        });
+        let below = |tail: &str, scheme: &str, port: PortPattern| {
+            let host = OriginHost::Subdomains(tail.strip_prefix('.').unwrap_or(tail).into());
+            TuplePattern { scheme: scheme.into(), host, port }
+        };
+        let below_port = self.below.iter().flat_map(move |(tail, schemes)| {
+            let (tail, port) = split_port(tail);
+            let port = PortPattern::Exact(port.and_then(parse_port));
+            schemes.iter().map(move |scheme| below(tail, scheme, port))
+        });
+        let below_any_port = (self.below_any_port.iter())
+            .flat_map(move |(tail, schemes)| schemes.iter().map(move |scheme| below(tail, scheme, PortPattern::Any)));
+        let any_host = self.any_host.iter();
+        let any_host =
+            any_host.map(|(scheme, port)| TuplePattern { scheme: scheme.clone(), host: OriginHost::Any, port: *port });
+        any_port.chain(below_port).chain(below_any_port).chain(any_host)
     }
 
     fn only_exact(&self) -> bool {

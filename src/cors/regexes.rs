@@ -29,20 +29,30 @@ const MOST_DOMAINS: usize = 8;
 
 /// Several expressions, matched in one pass.
 #[derive(Debug)]
-pub(crate) struct OriginRegexes(regex::bytes::RegexSet);
+pub(crate) struct OriginRegexes {
+    set: regex::bytes::RegexSet,
+    /// As written.
+    sources: Box<[Box<str>]>,
+}
 
 impl OriginRegexes {
     /// Compiles expressions. Each of them must have passed [`check`].
     pub(crate) fn compile<'a>(sources: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let sources: Vec<String> = sources.into_iter().filter_map(anchored).collect();
+        let sources: Box<[Box<str>]> = sources.into_iter().map(Into::into).collect();
         let limit = SIZE_LIMIT * sources.len().max(1);
-        let set = regex::bytes::RegexSetBuilder::new(sources).unicode(false).size_limit(limit).build();
-        set.ok().map(OriginRegexes)
+        let anchored = sources.iter().filter_map(|source| anchored(source));
+        let set = regex::bytes::RegexSetBuilder::new(anchored).unicode(false).size_limit(limit).build();
+        set.ok().map(|set| OriginRegexes { set, sources })
+    }
+
+    /// The expressions, as written.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| &**source)
     }
 
     /// Whether an expression matches the whole value.
     pub(crate) fn matches(&self, origin: &str) -> bool {
-        self.0.is_match(origin.as_bytes())
+        self.set.is_match(origin.as_bytes())
     }
 }
 
@@ -324,7 +334,7 @@ pub(super) fn parse(source: &str) -> Result<Hir, Box<regex_syntax::Error>> {
 
 /// The expression between anchors, printed from its syntax tree, so that no comment, flag or parenthesis in the source
 /// can disable the anchors.
-fn anchored(source: &str) -> Option<String> {
+pub(super) fn anchored(source: &str) -> Option<String> {
     let whole = Hir::concat(vec![
         Hir::look(regex_syntax::hir::Look::Start),
         parse(source).ok()?,

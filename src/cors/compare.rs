@@ -1,0 +1,531 @@
+//! Compares two policies: what one allows and the other does not.
+//!
+//! Methods and header names are finite sets or all tokens but some, so they are compared name by name, with one name that
+//! neither policy lists. Origins are infinite sets. They are compared entry by entry: each entry of one policy is either
+//! covered by the other policy, or there is an origin that shows that it is not. Such a witness is first looked for among
+//! samples, because a sample is easy to read. Only a search over automata ([`super::language`]) can say that there is
+//! none. If the search reaches its bounds, the answer is [`Witness::Unknown`], never "covered".
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+
+use http::StatusCode;
+
+use super::edits::Removal;
+use super::fetch_names::is_forbidden_request_header;
+use super::language::{self, DEFAULT_PORTS, Found, Language, PLAIN_ORIGINS, SENT_ORIGINS};
+use super::names::{AllowedMethods, RequestHeaders};
+use super::origin::{OriginPattern, OriginSet, TuplePattern};
+use super::regexes::{OriginRegexes, anchored};
+use super::witness::{self, Expression};
+use super::{Allowed, DisallowedOrigins, Policy, PreflightMatch};
+
+/// An entry of a policy that allows an origin which another policy refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OriginEntry {
+    pub(crate) kind: OriginEntryKind,
+    /// As the configuration has it.
+    pub(crate) text: String,
+    pub(crate) witness: Witness,
+}
+
+/// The form of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OriginEntryKind {
+    /// `*`
+    Any,
+    /// An origin or a pattern.
+    Listed,
+    Regex,
+}
+
+/// The result of looking for an origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Witness {
+    Origin(String),
+    /// The search reached its bounds.
+    Unknown,
+}
+
+/// Who decides about something that a response can allow, from the strictest to the widest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GrantedBy {
+    Nobody,
+    /// The response of the upstream decides: the policy lets its header through.
+    Upstream,
+    Policy,
+}
+
+/// Response headers that pages may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exposed<'p> {
+    /// The names; `*` for all.
+    pub(crate) names: Vec<&'p str>,
+    /// Whether the upstream's own list is let through.
+    pub(crate) by_upstream: bool,
+}
+
+/// The most origins without a wildcard that one search excludes.
+const MOST_EXACT: usize = 500;
+
+/// Origins that are likely to be refused by any policy.
+const FOREIGN: [&str; 4] =
+    ["https://foreign.example", "https://foreign.test", "http://foreign.test", "https://foreign.test:8443"];
+
+// === impl Policy ===
+
+impl Policy {
+    /// The entries of this policy that allow an origin which the other policy refuses. None refuses every origin.
+    pub(crate) fn origins_beyond(&self, other: Option<&Policy>) -> Vec<OriginEntry> {
+        beyond(&self.origins, other.map(|other| &other.origins))
+    }
+
+    /// The same for the origins that get `Timing-Allow-Origin`.
+    pub(crate) fn timing_beyond(&self, other: Option<&Policy>) -> Vec<OriginEntry> {
+        let Some(timing) = &self.timing else { return Vec::new() };
+        beyond(timing, other.and_then(|other| other.timing.as_ref()))
+    }
+
+    /// Whether the policy lets the upstream's `Timing-Allow-Origin` through.
+    pub(crate) fn passes_timing(&self) -> bool {
+        self.timing.is_none()
+    }
+
+    /// An origin that both policies allow. None if there is none.
+    pub(crate) fn origin_of_both(&self, other: &Policy) -> Option<Witness> {
+        let (ours, theirs) = (&self.origins, &other.origins);
+        let both = |origin: &String| ours.find(origin).is_some() && theirs.find(origin).is_some();
+        let samples = ours.samples().chain(theirs.samples());
+        if let Some(origin) = best(samples.filter(both)) {
+            return Some(Witness::Origin(origin));
+        }
+        let null = || Some("null".to_owned()).filter(both).map(Witness::Origin);
+        // Every origin that is listed without a wildcard was a sample.
+        let union = |allowed: &Allowed| union(&allowed.wide_expressions());
+        match (union(ours), union(theirs)) {
+            (Union::Empty, _) | (_, Union::Empty) => null(),
+            (Union::Of(ours), Union::Of(theirs)) => match found(&[&ours, &theirs], &[]) {
+                Some(witness) => Some(witness),
+                None => null(),
+            },
+            _ => null().or(Some(Witness::Unknown)),
+        }
+    }
+
+    /// An origin that this policy refuses, and so does the other one, if there is one. None if there is none.
+    pub(crate) fn origin_of_none(&self, other: Option<&Policy>) -> Option<Witness> {
+        let all = || std::iter::once(self).chain(other);
+        let refused = |origin: &str| all().all(|policy| policy.origins.find(origin).is_none());
+        if let Some(origin) = FOREIGN.into_iter().find(|origin| refused(origin)) {
+            return Some(Witness::Origin(origin.to_owned()));
+        }
+        if all().any(Policy::allows_any_origin) {
+            return None;
+        }
+        let expressions: Vec<String> = all().flat_map(|policy| policy.origins.wide_expressions()).collect();
+        let witness = match union(&expressions) {
+            Union::Empty => found(&[], &[]),
+            Union::Of(allowed) => found(&[], &[&allowed]),
+            Union::TooLarge => Some(Witness::Unknown),
+        };
+        witness.map(|witness| match witness {
+            Witness::Origin(origin) if refused(&origin) => Witness::Origin(origin),
+            _ => Witness::Unknown,
+        })
+    }
+
+    pub(crate) fn allows_any_origin(&self) -> bool {
+        matches!(self.origins, Allowed::Any | Allowed::AnyByName { .. })
+    }
+
+    /// The entries of origins, sorted, as the configuration has them.
+    pub(crate) fn origin_texts(&self) -> Vec<String> {
+        let word = match &self.origins {
+            Allowed::Any | Allowed::AnyByName { .. } => Some("*"),
+            Allowed::Listed { null: true, .. } => Some("null"),
+            Allowed::Listed { .. } => None,
+        };
+        let exact = word.into_iter().chain(self.origins.exact()).chain(self.origins.regexes()).map(str::to_owned);
+        let mut texts: Vec<String> = exact.chain(self.origins.patterns().map(|pattern| pattern.to_string())).collect();
+        texts.sort();
+        texts
+    }
+
+    /// Any origin that the policy allows. None if it allows none that a browser sends.
+    pub(crate) fn some_origin(&self) -> Option<String> {
+        self.origin_of_both(self).and_then(|witness| match witness {
+            Witness::Origin(origin) => Some(origin),
+            Witness::Unknown => None,
+        })
+    }
+
+    /// Whether a preflight that requests the method is allowed.
+    pub(crate) fn allows_method(&self, method: &str) -> bool {
+        self.methods.allow(method.as_bytes())
+    }
+
+    /// The methods that the policy names.
+    pub(crate) fn named_methods(&self) -> impl Iterator<Item = &str> {
+        let names = match &self.methods {
+            AllowedMethods::Any { .. } => None,
+            AllowedMethods::Listed { names, .. } => Some(names),
+        };
+        names.into_iter().flatten().map(|name| &**name)
+    }
+
+    /// Whether a preflight that requests the header is allowed.
+    pub(crate) fn allows_header(&self, name: &str) -> bool {
+        self.headers.allow_name(name.as_bytes(), self.credentials)
+    }
+
+    /// The request headers that the policy names, in lower case, and those about which a `*` is not enough. Without those
+    /// that no page can set.
+    pub(crate) fn named_headers(&self) -> impl Iterator<Item = String> {
+        let names = match &self.headers {
+            RequestHeaders::Any { .. } => None,
+            RequestHeaders::Listed { names, .. } => Some(names.iter()),
+        };
+        let names = names.into_iter().flatten().map(str::to_ascii_lowercase).chain(["authorization".to_owned()]);
+        names.filter(|name| !is_forbidden_request_header(name))
+    }
+
+    /// Who decides whether responses may be read with credentials.
+    pub(crate) fn credentials(&self) -> GrantedBy {
+        match self.origins {
+            _ if self.credentials => GrantedBy::Policy,
+            // Browsers refuse credentials beside `*`.
+            Allowed::Any => GrantedBy::Nobody,
+            _ if self.passes_upstream_headers() => GrantedBy::Upstream,
+            _ => GrantedBy::Nobody,
+        }
+    }
+
+    /// The response headers that pages of allowed origins may read.
+    pub(crate) fn exposed(&self) -> Exposed<'_> {
+        let value = self.expose.as_ref().and_then(|value| value.to_str().ok());
+        let names = value.into_iter().flat_map(|value| value.split(',')).map(str::trim).collect();
+        Exposed { names, by_upstream: value.is_none() && self.passes_upstream_headers() }
+    }
+
+    /// Seconds for which browsers may cache the answer to a preflight.
+    pub(crate) fn max_age(&self) -> &str {
+        self.max_age.to_str().unwrap_or_default()
+    }
+
+    /// The statuses of the answers to allowed and to refused preflights.
+    pub(crate) fn preflight_statuses(&self) -> (StatusCode, StatusCode) {
+        (self.status, self.refused_status)
+    }
+
+    pub(crate) fn preflight_match(&self) -> PreflightMatch {
+        self.preflight_match
+    }
+
+    /// Whether requests of other origins get 403.
+    pub(crate) fn rejects(&self) -> bool {
+        self.disallowed == DisallowedOrigins::Reject && !self.allows_any_origin()
+    }
+
+    pub(crate) fn allows_private_network(&self) -> bool {
+        self.private_network
+    }
+
+    fn passes_upstream_headers(&self) -> bool {
+        match self.removal_allowed {
+            Removal::AllAccessControl(_) => false,
+            Removal::Nothing | Removal::Listed(_) => true,
+        }
+    }
+}
+
+// === origins ===
+
+impl Allowed {
+    fn sets(&self) -> impl Iterator<Item = &OriginSet> {
+        let (own, shared) = match self {
+            Allowed::Listed { own, shared, .. } => (Some(own), shared.as_slice()),
+            Allowed::Any | Allowed::AnyByName { .. } => (None, &[][..]),
+        };
+        own.into_iter().chain(shared.iter().map(|origins| &origins.set))
+    }
+
+    fn exact(&self) -> impl Iterator<Item = &str> {
+        self.sets().flat_map(OriginSet::exact)
+    }
+
+    fn patterns(&self) -> impl Iterator<Item = TuplePattern> {
+        self.sets().flat_map(OriginSet::patterns)
+    }
+
+    fn regexes(&self) -> impl Iterator<Item = &str> {
+        let regexes = match self {
+            Allowed::Listed { regexes, .. } => regexes.as_ref(),
+            Allowed::Any | Allowed::AnyByName { .. } => None,
+        };
+        regexes.into_iter().flat_map(OriginRegexes::sources)
+    }
+
+    /// The expressions of the entries that can match more than one origin.
+    fn wide_expressions(&self) -> Vec<String> {
+        let any = match self {
+            Allowed::Any | Allowed::AnyByName { .. } => Some(".*".to_owned()),
+            Allowed::Listed { .. } => None,
+        };
+        let patterns = self.patterns().map(|pattern| pattern.expression());
+        any.into_iter().chain(patterns).chain(self.regexes().filter_map(anchored)).collect()
+    }
+
+    /// Origins of the entries. Not all of them are allowed: samples of expressions are guesses.
+    fn samples(&self) -> impl Iterator<Item = String> {
+        let any = match self {
+            Allowed::Any | Allowed::AnyByName { .. } => Some("https://app.example".to_owned()),
+            Allowed::Listed { .. } => None,
+        };
+        let exact = self.exact().map(str::to_owned);
+        let patterns = self.patterns().flat_map(|pattern| witness::matching(&pattern));
+        any.into_iter().chain(exact).chain(patterns).chain(self.regexes().flat_map(samples))
+    }
+}
+
+/// The entries of `new` that allow an origin which `old` refuses.
+fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
+    let refused = |origin: &str| old.is_none_or(|old| old.find(origin).is_none());
+    let entry = |kind, text: &str, witness| OriginEntry { kind, text: text.to_owned(), witness };
+    let mut entries = Vec::new();
+    let other = Other { allowed: old, patterns: OnceCell::new(), regexes: OnceCell::new() };
+    match new {
+        Allowed::Any | Allowed::AnyByName { .. } => {
+            if !matches!(old, Some(Allowed::Any | Allowed::AnyByName { .. })) {
+                let any = ".*".to_owned();
+                let candidates = FOREIGN.iter().map(|origin| (*origin).to_owned());
+                let witness = other.refuses(&any, candidates, &|_| true);
+                entries.extend(witness.map(|witness| entry(OriginEntryKind::Any, "*", witness)));
+            }
+        }
+        Allowed::Listed { .. } => {
+            // An origin that browsers do not send cannot be the witness of an entry, but an exact entry is always one.
+            let exact: BTreeSet<&str> = new.exact().filter(|origin| refused(origin)).collect();
+            let listed = |origin: &str| entry(OriginEntryKind::Listed, origin, Witness::Origin(origin.to_owned()));
+            entries.extend(exact.into_iter().map(listed));
+            let mut patterns: Vec<(String, TuplePattern)> =
+                new.patterns().map(|pattern| (pattern.to_string(), pattern)).collect();
+            patterns.sort_by(|a, b| a.0.cmp(&b.0));
+            patterns.dedup_by(|a, b| a.0 == b.0);
+            for (text, pattern) in patterns.iter().filter(|(_, pattern)| !other.covers(pattern)) {
+                let candidates = witness::matching(pattern).into_iter();
+                let witness = other.refuses(&pattern.expression(), candidates, &|origin| pattern.matches(origin));
+                entries.extend(witness.map(|witness| entry(OriginEntryKind::Listed, text, witness)));
+            }
+            for source in new.regexes().filter(|source| !other.has_regex(source)) {
+                let Some(expression) = anchored(source) else { continue };
+                let regex = regex::bytes::RegexBuilder::new(&expression).unicode(false).build();
+                let matches = |origin: &str| regex.as_ref().is_ok_and(|regex| regex.is_match(origin.as_bytes()));
+                let candidates = samples(source).into_iter().filter(|origin| matches(origin));
+                let witness = other.refuses(&expression, candidates, &matches);
+                entries.extend(witness.map(|witness| entry(OriginEntryKind::Regex, source, witness)));
+            }
+        }
+    }
+    let is_null_new = new.find("null").is_some() && refused("null");
+    // `*` without credentials includes null.
+    if is_null_new && !entries.iter().any(|entry| entry.kind == OriginEntryKind::Any) {
+        entries.push(entry(OriginEntryKind::Listed, "null", Witness::Origin("null".to_owned())));
+    }
+    entries
+}
+
+/// The policy with which entries are compared.
+struct Other<'p> {
+    /// None: it refuses every origin.
+    allowed: Option<&'p Allowed>,
+    patterns: OnceCell<Vec<TuplePattern>>,
+    regexes: OnceCell<BTreeSet<&'p str>>,
+}
+
+impl Other<'_> {
+    fn patterns(&self) -> &[TuplePattern] {
+        self.patterns.get_or_init(|| self.allowed.iter().flat_map(|allowed| allowed.patterns()).collect())
+    }
+
+    /// Whether one pattern of the policy is enough for a pattern.
+    fn covers(&self, pattern: &TuplePattern) -> bool {
+        self.patterns().iter().any(|own| own.covers(pattern))
+            || matches!(self.allowed, Some(Allowed::Any | Allowed::AnyByName { .. }))
+    }
+
+    fn has_regex(&self, source: &str) -> bool {
+        matches!(self.allowed, Some(Allowed::Any | Allowed::AnyByName { .. }))
+            || self
+                .regexes
+                .get_or_init(|| self.allowed.iter().flat_map(|allowed| allowed.regexes()).collect())
+                .contains(source)
+    }
+
+    /// An origin of an expression that the policy refuses. None if there is none. `matches` is the expression, for the
+    /// origins that the policy lists without a wildcard.
+    fn refuses(
+        &self,
+        expression: &str,
+        candidates: impl Iterator<Item = String>,
+        matches: &dyn Fn(&str) -> bool,
+    ) -> Option<Witness> {
+        let refused = |origin: &String| self.allowed.is_none_or(|allowed| allowed.find(origin).is_none());
+        if let Some(origin) = best(candidates.filter(|origin| is_origin(origin) && refused(origin))) {
+            return Some(Witness::Origin(origin));
+        }
+        let Some(item) = Language::of(&format!("^(?:{expression})$")) else { return Some(Witness::Unknown) };
+        let Some(allowed) = self.allowed else { return found(&[&item], &[]) };
+        let mut expressions = allowed.wide_expressions();
+        let exact = allowed.exact().filter(|origin| matches(origin));
+        expressions.extend(exact.take(MOST_EXACT + 1).map(regex_syntax::escape));
+        // Too many to exclude each.
+        if expressions.len() > allowed.wide_expressions().len() + MOST_EXACT {
+            return Some(Witness::Unknown);
+        }
+        let witness = match union(&expressions) {
+            Union::Empty => found(&[&item], &[]),
+            Union::Of(others) => found(&[&item], &[&others]),
+            Union::TooLarge => Some(Witness::Unknown),
+        };
+        // What the automata say must hold for the policy. Otherwise nothing is known.
+        witness.map(|witness| match witness {
+            Witness::Origin(origin) if refused(&origin) => Witness::Origin(origin),
+            _ => Witness::Unknown,
+        })
+    }
+}
+
+/// A union of expressions.
+enum Union {
+    Empty,
+    Of(Box<Language>),
+    TooLarge,
+}
+
+fn union(expressions: &[String]) -> Union {
+    match expressions {
+        [] => Union::Empty,
+        _ => match Language::of(&format!("^(?:(?:{}))$", expressions.join(")|(?:"))) {
+            Some(language) => Union::Of(Box::new(language)),
+            None => Union::TooLarge,
+        },
+    }
+}
+
+/// An origin that a browser can send, in all of these languages (at most two) and in none of those (at most one). A plain
+/// one if possible. None if there is none.
+fn found(within: &[&Language], without: &[&Language]) -> Option<Witness> {
+    let plain: &Language = &PLAIN_ORIGINS;
+    let sent: &Language = &SENT_ORIGINS;
+    let default_ports: &Language = &DEFAULT_PORTS;
+    if let Found::Origin(origin) = language::shortest(&[within, &[plain]].concat(), without) {
+        return Some(Witness::Origin(origin));
+    }
+    match language::shortest(&[within, &[sent]].concat(), &[without, &[default_ports]].concat()) {
+        Found::Origin(origin) => Some(Witness::Origin(origin)),
+        Found::Nothing => None,
+        Found::Unknown => Some(Witness::Unknown),
+    }
+}
+
+/// Likely origins of an expression.
+fn samples(source: &str) -> Vec<String> {
+    let Some(expression) = Expression::parse(source) else { return Vec::new() };
+    let sample = expression.sample();
+    expression.alternatives().into_iter().chain([sample]).filter(|origin| is_origin(origin)).collect()
+}
+
+fn is_origin(text: &str) -> bool {
+    matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(pattern)) if pattern.is_exact())
+}
+
+/// The origin that is easiest to read: over https, without a port, short.
+fn best(origins: impl Iterator<Item = String>) -> Option<String> {
+    let is_plain = |origin: &str| origin.strip_prefix("https://").is_some_and(|rest| !rest.contains(':'));
+    origins.min_by_key(|origin| (!is_plain(origin), origin.len(), origin.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{OriginSets, Settings};
+    use super::*;
+    use crate::problem::{At, Problems};
+
+    fn policy(yaml: &str) -> Policy {
+        let settings: Settings = serde_yaml::from_str(&format!("{{ {yaml} }}")).unwrap();
+        let mut problems = Problems::default();
+        let policy = Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut problems);
+        policy.unwrap_or_else(|| panic!("{yaml}: {problems}"))
+    }
+
+    /// What the second allows beyond the first: each entry with its witness.
+    fn beyond(old: &str, new: &str) -> Vec<String> {
+        let entries = policy(new).origins_beyond(Some(&policy(old)));
+        let shown = |entry: OriginEntry| match entry.witness {
+            Witness::Origin(origin) => format!("{} {origin}", entry.text),
+            Witness::Unknown => format!("{} ?", entry.text),
+        };
+        entries.into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn an_entry_that_is_not_covered_has_a_witness() {
+        let a = "allow_origins: https://a.example";
+        #[rustfmt::skip]
+        let cases: [(&str, &str, &[&str]); 22] = [
+            (a, a, &[]),
+            (a, "allow_origins: [https://a.example, https://b.example]", &["https://b.example https://b.example"]),
+            ("allow_origins: ['https://*.example']", a, &[]),
+            (a, "allow_origins: ['https://*.example']", &["https://*.example https://a.b.example"]),
+            ("allow_origins: ['https://*.a.example', https://a.example]", "allow_origins: ['https://*.a.example:*']",
+                &["https://*.a.example:* https://a.a.example:8443"]),
+            ("allow_origins: ['http://localhost:*']", "allow_origins_by_regex: 'http://localhost(:\\d{1,4})?'", &[]),
+            ("allow_origins_by_regex: 'http://localhost(:\\d{1,4})?'", "allow_origins: ['http://localhost:*']",
+                &["http://localhost:* http://localhost:10000"]),
+            ("allow_origins_by_regex: 'http://localhost(:\\d{1,5})?'", "allow_origins: ['http://localhost:*']", &[]),
+            ("allow_origins: [https://a.example, https://b.example]", "allow_origins_by_regex: 'https://(a|b)\\.example'", &[]),
+            ("allow_origins: [https://a.example, https://b.example]", "allow_origins_by_regex: 'https://[abc]\\.example'",
+                &["https://[abc]\\.example https://c.example"]),
+            ("allow_origins_by_regex: 'https://([a-z0-9-]+\\.)+app\\.example'", "allow_origins: ['https://*.app.example']",
+                &["https://*.app.example https://_.app.example"]),
+            ("allow_origins_by_regex: 'https://([a-z0-9_-]+\\.)+app\\.example'", "allow_origins: ['https://*.app.example']", &[]),
+            ("allow_origins: ['https://*.app.example']", "allow_origins_by_regex: 'https://[a-z]+\\.app\\.example'", &[]),
+            ("allow_origins: ['https://*.app.example']", "allow_origins_by_regex: 'https://[a-z.]+app\\.example'",
+                &["https://[a-z.]+app\\.example https://aapp.example"]),
+            ("allow_origins: ['https://*', 'https://*:*']", "allow_origins: ['https://*.a.example:8443', 'https://[::1]']", &[]),
+            ("allow_origins: ['https://*']", "allow_origins: '*'", &["* http://foreign.test"]),
+            ("allow_origins: '*'", "allow_origins: ['https://*', 'null'], dangerously_allow: [null_origin]", &[]),
+            (a, "allow_origins: [https://a.example, 'null'], dangerously_allow: [null_origin]", &["null null"]),
+            ("allow_origins: '*', allow_credentials: true, dangerously_allow: [any_origin_with_credentials]",
+                "allow_origins: '*'", &["null null"]),
+            ("allow_origins_by_regex: '.*'", "allow_origins: '*'", &["null null"]),
+            ("allow_origins_by_regex: 'https://.*a.{12}'", "allow_origins_by_regex: 'https://.*b.{12}'",
+                &["https://.*b.{12} https://abaaaaaaaaaaaa"]),
+            ("allow_origins_by_regex: 'https://.*a.{18}'", "allow_origins: ['https://*.a.example']",
+                &["https://*.a.example https://a.a.example"]),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(beyond(old, new), expected, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn a_search_beyond_the_bounds_is_unknown() {
+        let old = "allow_origins_by_regex: 'https://.*a.{18}|https://a.a.example|https://a.b.a.example'";
+        assert_eq!(beyond(old, "allow_origins: ['https://*.a.example']"), ["https://*.a.example ?"]);
+    }
+
+    #[test]
+    fn an_origin_of_both_is_found() {
+        let both = |one: &str, other: &str| policy(one).origin_of_both(&policy(other));
+        let origin = |text: &str| Some(Witness::Origin(text.to_owned()));
+        let a = "allow_origins: https://a.example";
+        assert_eq!(both(a, "allow_origins: '*'"), origin("https://a.example"));
+        assert_eq!(both("allow_origins: '*'", "allow_origins: '*'"), origin("https://app.example"));
+        assert_eq!(both(a, "allow_origins: https://b.example"), None);
+        let (front, back) =
+            ("allow_origins_by_regex: 'https://ab[a-z.]*'", "allow_origins_by_regex: 'https://[a-z.]*yz'");
+        assert_eq!(both(front, back), origin("https://ab.yz"));
+        assert_eq!(both(front, "allow_origins: ['https://*:8443']"), None);
+    }
+}
