@@ -109,6 +109,36 @@ impl Behaviors {
         [identity(self.clients.as_ref()), identity(self.rate_limit.as_ref()), identity(self.forward_auth.as_ref())]
     }
 
+    /// The keys of the behaviors that are not the same. `same_upstream` compares two indices of upstreams, because the
+    /// behaviors may be those of two snapshots.
+    pub(crate) fn differences(&self, other: &Self, same_upstream: &dyn Fn(usize, usize) -> bool) -> Vec<&'static str> {
+        let Behaviors {
+            clients,
+            rate_limit,
+            forward_auth,
+            rewrite,
+            upstream_host,
+            request_headers,
+            response_headers,
+            compression,
+        } = self;
+        let same_auth = match (forward_auth, &other.forward_auth) {
+            (Some(auth), Some(other)) => auth.is_same(other, same_upstream),
+            (auth, other) => auth.is_none() && other.is_none(),
+        };
+        let differs = [
+            ("clients", *clients != other.clients),
+            ("rate_limit", *rate_limit != other.rate_limit),
+            ("forward_auth", !same_auth),
+            ("path", *rewrite != other.rewrite),
+            ("upstream_host", *upstream_host != other.upstream_host),
+            ("request_headers", *request_headers != other.request_headers),
+            ("response_headers", *response_headers != other.response_headers),
+            ("compression", *compression != other.compression),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
     /// Edits a response header. The CORS edits come after it.
     pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: &impl RequestFacts) {
         if source == ResponseSource::Upstream

@@ -41,7 +41,7 @@ pub(crate) struct RedirectSettings {
 }
 
 /// An answer of the gateway.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Answer {
     /// The status of the response.
     pub status: StatusCode,

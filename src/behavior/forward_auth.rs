@@ -137,6 +137,19 @@ impl<U> Default for ForwardAuthSettings<U> {
 // === compile ===
 
 impl ForwardAuth {
+    /// Whether two snapshots have the same `forward_auth`. `same_upstream` compares two indices of upstreams.
+    pub(crate) fn is_same(&self, other: &Self, same_upstream: &dyn Fn(usize, usize) -> bool) -> bool {
+        let without_upstream = |auth: &Self| {
+            let service = auth.service.clone().map(|service| AuthService { upstream: 0, ..service });
+            ForwardAuth { service, ..auth.clone() }
+        };
+        let same_upstream = match (&self.service, &other.service) {
+            (Some(service), Some(other)) => same_upstream(service.upstream, other.upstream),
+            _ => true,
+        };
+        same_upstream && without_upstream(self) == without_upstream(other)
+    }
+
     /// `false`: nothing is asked. The fields that the service `above` sets still cannot be forged: the route may have the
     /// same upstream.
     pub(crate) fn off(above: Option<&Self>) -> Option<Self> {

@@ -68,10 +68,10 @@ pub(crate) enum Preset {
 }
 
 /// Edits of a header, in the order in which they are made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct HeaderEdits(Vec<Arc<HeaderEdit>>);
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum HeaderEdit {
     Remove(HeaderName),
     Set(FinishedName, FieldValue),
@@ -80,7 +80,7 @@ enum HeaderEdit {
     SetOverTls(FinishedName, FieldValue),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum FieldValue {
     Fixed(FinishedValue),
     /// With at least one variable.

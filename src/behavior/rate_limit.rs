@@ -394,6 +394,21 @@ impl fmt::Display for RateLimit {
     }
 }
 
+/// The name of the route does not count.
+impl PartialEq for RateLimit {
+    fn eq(&self, other: &Self) -> bool {
+        let RateLimit { name: _, requests, preflights, key } = self;
+        *requests == other.requests && *preflights == other.preflights && *key == other.key
+    }
+}
+
+impl PartialEq for Budget {
+    fn eq(&self, other: &Self) -> bool {
+        // The other fields are made from these, and from the name.
+        (self.rate, self.burst) == (other.rate, other.burst)
+    }
+}
+
 // === impl Bucket ===
 
 impl Bucket {

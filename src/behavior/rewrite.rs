@@ -53,7 +53,7 @@ pub(crate) struct ReplaceSettings {
 }
 
 /// Changes of the path for the upstream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Rewrite {
     strip: Option<Box<str>>,
     replace: Option<Replace>,
@@ -69,7 +69,7 @@ struct Replace {
 }
 
 /// The `Host` field that the upstream gets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum UpstreamHost {
     /// The address of the node, as the configuration has it.
     Node,
@@ -158,6 +158,12 @@ fn prefix(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<Box<str>> 
     };
     problems.add(at, kind);
     None
+}
+
+impl PartialEq for Replace {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern.shared().as_str() == other.pattern.shared().as_str() && self.with == other.with
+    }
 }
 
 impl Replace {

@@ -22,6 +22,12 @@ impl FinishedValue {
     }
 }
 
+impl PartialEq for FinishedValue {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 impl Deref for FinishedValue {
     type Target = HeaderValue;
 
@@ -43,6 +49,12 @@ impl FinishedName {
     pub(crate) fn for_message(&self) -> HeaderName {
         let copy = |_| HeaderName::from_bytes(self.as_str().as_bytes()).unwrap_or_else(|_| (**self).clone());
         self.0.get(copy).clone()
+    }
+}
+
+impl PartialEq for FinishedName {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
 
