@@ -2,9 +2,10 @@
 //!
 //! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
-//! from the file.
+//! from the file. `diff` has its own: 0 the same, 1 different, 2 a configuration cannot be used.
 
 mod check;
+mod diff;
 mod explain;
 mod why;
 
@@ -35,6 +36,7 @@ Examples:
   corsgate explain --origin https://app.example --method PUT https://api.example/orders
                                              does the browser allow this request, and if not, what to change
   corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
+  corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
 
 RUST_LOG=corsgate=debug logs every request with the reason of its CORS decision.";
 
@@ -68,6 +70,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
     Why(why::Arguments),
+    /// Print what changes for requests between two configurations, each change with a request that shows it
+    #[command(after_help = diff::HELP)]
+    Diff(diff::Arguments),
     /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
@@ -103,6 +108,7 @@ pub fn main() -> ExitCode {
         }
         Command::Explain(arguments) => return explain::run(&arguments),
         Command::Why(arguments) => return why::run(&arguments),
+        Command::Diff(arguments) => return diff::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };

@@ -256,7 +256,7 @@ impl Snapshot {
     }
 
     /// The policy of all routes of a path; None if the routes have different policies.
-    fn common_policy(&self, path: &Path<RouteId>) -> Option<Option<&Policy>> {
+    pub(crate) fn common_policy(&self, path: &Path<RouteId>) -> Option<Option<&Policy>> {
         let mut policies = path.routes().map(|id| self.route(id.0).policy.as_deref());
         let first = policies.next()?;
         let same = |other: Option<&Policy>| match (first, other) {

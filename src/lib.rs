@@ -41,11 +41,12 @@
 //! | [`snapshot`] | compiles a `Document` into a `Snapshot`, which is all that a request reads |
 //! | [`live`] | has the current configuration, and replaces it as a whole; looks up DNS names |
 //!
-//! Another reader of snapshots:
+//! Other readers of snapshots:
 //!
 //! | room | what it does |
 //! |---|---|
 //! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
+//! | [`diff`] | says what changes for requests between two snapshots |
 //!
 //! For operators:
 //!
@@ -78,8 +79,8 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`domain`], [`explain`], [`trusted_proxies`], [`notation`], [`problem`],
-//!    [`report`], [`route`], [`snapshot`], [`tls`], and parts of [`record`].
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`trusted_proxies`],
+//!    [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
@@ -114,8 +115,9 @@ pub mod config;
 pub mod snapshot;
 pub mod live;
 
-// Another reader of snapshots.
+// Other readers of snapshots.
 pub mod explain;
+pub mod diff;
 
 // For operators.
 pub mod cli;

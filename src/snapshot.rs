@@ -150,6 +150,11 @@ impl Snapshot {
         self.table.find(host, path)
     }
 
+    /// The routing table. The data of a host is the policy for local replies if no route was found.
+    pub(crate) fn table(&self) -> &Routes<RouteId, Option<Arc<Policy>>> {
+        &self.table
+    }
+
     /// Whether a service lists the host, itself or with a wildcard.
     pub(crate) fn lists_host(&self, host: &str) -> bool {
         self.table.lists_host(host)

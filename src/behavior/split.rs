@@ -137,7 +137,7 @@ impl<T: Copy> Split<T> {
     }
 
     /// The upstreams with their weights, in the order of the configuration.
-    pub(crate) fn shares(&self) -> impl Iterator<Item = (T, u32)> {
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (T, u32)> + Clone {
         self.shares.iter().map(|share| (share.upstream, share.weight))
     }
 }

@@ -17,7 +17,7 @@ const DEFAULT_ADMIN: &str = "http://127.0.0.1:9180";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit of the response in bytes; explanations are shorter.
-const LONGEST: u64 = 16 << 20;
+pub(super) const LONGEST: u64 = 16 << 20;
 
 /// For an address that the user gave.
 const HINT: &str = "give the address that the running corsgate has as `admin.address` in its configuration";
@@ -61,24 +61,33 @@ fn ask(id: &str, admin: &str, hint: &str, format: Format) -> Result<String, Stri
         Format::Text => "",
         Format::Json => "?format=json",
     };
-    let base = admin.trim_end_matches('/');
-    let base = match base.split_once("://") {
-        Some(("http", _)) => base.to_owned(),
-        Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
-        None => format!("http://{base}"),
-    };
     if id.is_empty() {
         return Err(
             "the request id is empty; `/refusals` of the admin listener lists the requests with their ids".into()
         );
     }
     let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
+    get(admin, &format!("/refusals/{id}{query}"), LONGEST, hint)
+}
+
+/// Gets a page of an admin listener whose address the user gave. The error is a sentence for people.
+pub(super) fn ask_admin(admin: &str, path: &str, longest: u64) -> Result<String, String> {
+    get(admin, path, longest, HINT)
+}
+
+fn get(admin: &str, path: &str, longest: u64, hint: &str) -> Result<String, String> {
+    let base = admin.trim_end_matches('/');
+    let base = match base.split_once("://") {
+        Some(("http", _)) => base.to_owned(),
+        Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
+        None => format!("http://{base}"),
+    };
     // No proxy of the environment, because the listener is local. No redirects, because the admin listener sends none.
     let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
     let agent = ureq::Agent::from(config.max_redirects(0).build());
-    let response = agent.get(format!("{base}/refusals/{id}{query}")).call().and_then(|mut response| {
+    let response = agent.get(format!("{base}{path}")).call().and_then(|mut response| {
         let is_admin = response.headers().get("server").is_some_and(|server| server == SERVER);
-        let text = response.body_mut().with_config().limit(LONGEST).read_to_string()?;
+        let text = response.body_mut().with_config().limit(longest).read_to_string()?;
         Ok((response.status(), is_admin, text))
     });
     match response {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 34] = [
+const ROOMS: [(&str, &[&str]); 35] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -39,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 34] = [
             "snapshot", "terminal",
         ],
     ),
+    ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
     ("limiter", &["behavior", "domain"]),
@@ -95,7 +96,7 @@ const ROOMS: [(&str, &[&str]); 34] = [
     (
         "cli",
         &[
-            "admin", "config", "demo", "explain", "live", "problem", "process", "report", "snapshot", "source",
+            "admin", "config", "demo", "diff", "explain", "live", "problem", "process", "report", "snapshot", "source",
             "terminal",
         ],
     ),
@@ -104,11 +105,12 @@ const ROOMS: [(&str, &[&str]); 34] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
     "behavior",
     "config",
     "cors",
     "decide",
+    "diff",
     "domain",
     "explain",
     "hash",

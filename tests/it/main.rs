@@ -16,6 +16,7 @@ mod connection_age;
 mod corpus;
 mod demo;
 mod deployment;
+mod diff;
 mod docs;
 mod early_responses;
 mod effective;

@@ -1,0 +1,234 @@
+//! A page's request, run through both snapshots by the code that serves requests.
+
+use std::fmt::Write as _;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+
+use crate::decide::{Action, ConnectionFacts, Framing, Request};
+use crate::domain::{OwnOrigin, Scheme};
+use crate::explain::fetch::{Credentials, Fetch};
+use crate::explain::{Exchange, Head};
+use crate::snapshot::Snapshot;
+
+/// A request of a page on another origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PageRequest {
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) method: String,
+    pub(super) origin: String,
+    /// Names of headers that the page sets. Their values need a preflight.
+    pub(super) headers: Vec<String>,
+    pub(super) credentials: Credentials,
+    pub(super) needs: Need,
+    pub(super) upstream: Upstreams,
+}
+
+/// What the page needs, so that its request counts as allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To read the response of the route.
+    Response,
+    /// To read the response, also if it is an error of the gateway.
+    Error,
+    /// To read this header of the response.
+    Header(String),
+    /// The details of `PerformanceResourceTiming`.
+    Timing,
+    /// The permission for a private network in the answer to the preflight.
+    PrivateNetwork,
+    /// That the request is not rejected. The page may read nothing.
+    Arrival,
+}
+
+/// The CORS headers of the upstream's responses, which no configuration knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upstreams {
+    /// It sends none.
+    Silent,
+    /// It allows the page everything.
+    Permissive,
+}
+
+/// The results in the old and in the new snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answers {
+    pub(super) old: Answer,
+    pub(super) new: Answer,
+}
+
+/// The result of a page's request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Whether the page gets what it needs.
+    pub(super) is_allowed: bool,
+    /// Of the last response: that to the preflight, if the browser stops there.
+    pub(super) status: StatusCode,
+    /// The code of the last decision, as in logs.
+    pub(super) reason: &'static str,
+}
+
+/// A value that no header can have without a preflight.
+const NOT_SAFELISTED: &str = "\"";
+
+const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+impl PageRequest {
+    /// Runs the request through both snapshots.
+    pub(super) fn run(&self, old: &Snapshot, new: &Snapshot) -> Answers {
+        Answers { old: self.answer(old), new: self.answer(new) }
+    }
+
+    fn answer(&self, snapshot: &Snapshot) -> Answer {
+        let headers = self.fields();
+        let fetch = self.fetch(&headers);
+        if self.has_preflight() {
+            let exchange = self.exchange(snapshot, &Method::OPTIONS, &self.preflight_fields(&fetch));
+            let (response, reason) = (&exchange.response, exchange.verdict.outcome.code());
+            let is_allowed = fetch.check_preflight(response.status, &response.headers).is_ok()
+                && (self.needs != Need::PrivateNetwork || response.headers.contains_key(ALLOW_PRIVATE_NETWORK));
+            if !is_allowed || self.needs == Need::PrivateNetwork {
+                return Answer { is_allowed, status: response.status, reason };
+            }
+        }
+        let method = Method::from_bytes(self.method.as_bytes()).unwrap_or_default();
+        let exchange = self.exchange(snapshot, &method, &[(header::ORIGIN, self.origin.clone())]);
+        let (response, reason) = (&exchange.response, exchange.verdict.outcome.code());
+        let arrives = !matches!(exchange.verdict.action, Action::Refuse(_));
+        let readable = || fetch.check(&response.headers).is_ok();
+        let is_allowed = match &self.needs {
+            Need::Response => arrives && readable(),
+            Need::Error => readable(),
+            Need::Header(name) => readable() && fetch.can_read(&response.headers, name),
+            Need::Timing => {
+                let value = response.headers.get(TIMING_ALLOW_ORIGIN);
+                value.is_some_and(|value| value == "*" || value.as_bytes() == self.origin.as_bytes())
+            }
+            Need::PrivateNetwork => false,
+            Need::Arrival => arrives,
+        };
+        Answer { is_allowed, status: response.status, reason }
+    }
+
+    fn exchange<'s>(&self, snapshot: &'s Snapshot, method: &Method, fields: &[(HeaderName, String)]) -> Exchange<'s> {
+        let field = |(name, value): &(HeaderName, String)| Some((name.clone(), HeaderValue::from_str(value).ok()?));
+        let headers: HeaderMap = fields.iter().filter_map(field).collect();
+        let request = Request {
+            method,
+            path: self.path.as_bytes(),
+            target_length: self.path.len(),
+            version: Version::HTTP_11,
+            own_origin: OwnOrigin::of(Scheme::Https, &self.host),
+            authority: Some(&self.host),
+            headers: &headers,
+            framing: Framing::Clear,
+            connection: ConnectionFacts::default(),
+        };
+        Exchange::of(snapshot, &request, &self.path, || self.response_of_upstream())
+    }
+
+    fn response_of_upstream(&self) -> Head {
+        let mut head = Head::new(StatusCode::OK);
+        if self.upstream == Upstreams::Permissive {
+            let names = match &self.needs {
+                Need::Header(name) => name.clone(),
+                _ => self.headers.join(","),
+            };
+            for (name, value) in [
+                ("access-control-allow-origin", &self.origin),
+                ("access-control-allow-credentials", &"true".to_owned()),
+                ("access-control-allow-methods", &self.method),
+                ("access-control-allow-headers", &self.headers.join(",")),
+                ("access-control-expose-headers", &names),
+                ("timing-allow-origin", &self.origin),
+            ] {
+                if let Ok(value) = HeaderValue::from_str(value) {
+                    head.append(name, value);
+                }
+            }
+        }
+        head
+    }
+
+    fn fields(&self) -> Vec<(String, String)> {
+        self.headers.iter().map(|name| (name.clone(), NOT_SAFELISTED.to_owned())).collect()
+    }
+
+    fn fetch<'a>(&'a self, headers: &'a [(String, String)]) -> Fetch<'a> {
+        Fetch { origin: &self.origin, method: &self.method, headers, credentials: self.credentials }
+    }
+
+    /// Whether the browser sends a preflight.
+    fn has_preflight(&self) -> bool {
+        let headers = self.fields();
+        let fetch = self.fetch(&headers);
+        match self.needs {
+            Need::PrivateNetwork => true,
+            // No page needs a preflight to send such a request: a form and a WebSocket send none.
+            Need::Arrival | Need::Timing => false,
+            Need::Response | Need::Error | Need::Header(_) => {
+                fetch.is_method_unsafe() || !fetch.unsafe_headers().is_empty()
+            }
+        }
+    }
+
+    fn preflight_fields(&self, fetch: &Fetch<'_>) -> Vec<(HeaderName, String)> {
+        let name = |name: &str| HeaderName::from_bytes(name.as_bytes()).unwrap_or(header::ORIGIN);
+        let mut fields: Vec<(HeaderName, String)> =
+            fetch.preflight_headers().into_iter().map(|(field, value)| (name(field), value)).collect();
+        if self.needs == Need::PrivateNetwork {
+            fields.push((REQUEST_PRIVATE_NETWORK, "true".to_owned()));
+        }
+        fields
+    }
+
+    /// The URL of the request. The scheme and the port under which clients reach a listener are not in the configuration.
+    pub(super) fn url(&self) -> String {
+        format!("https://{}{}", self.host, self.path)
+    }
+
+    /// A command that sends the request, or its preflight.
+    pub(super) fn curl(&self) -> String {
+        let mut command = "curl -i".to_owned();
+        if self.has_preflight() {
+            command.push_str(" -X OPTIONS");
+            for (name, value) in self.preflight_fields(&self.fetch(&self.fields())) {
+                let _ = write!(command, " -H {}", quoted(&format!("{}: {value}", spelled(&name))));
+            }
+        } else {
+            match self.method.as_str() {
+                "GET" => {}
+                "HEAD" => command.push_str(" -I"),
+                method => {
+                    let _ = write!(command, " -X {}", quoted(method));
+                }
+            }
+            let _ = write!(command, " -H {}", quoted(&format!("Origin: {}", self.origin)));
+            if self.credentials == Credentials::Include {
+                command.push_str(" -b session=1");
+            }
+        }
+        command + " " + &quoted(&self.url())
+    }
+}
+
+/// A word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:,=@%+".contains(&b);
+    match text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// The name as people write it: `Access-Control-Request-Method`.
+fn spelled(name: &HeaderName) -> String {
+    let word = |word: &str| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_ascii_uppercase() + rest
+    };
+    name.as_str().split('-').map(word).collect::<Vec<_>>().join("-")
+}
