@@ -46,6 +46,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 pub(crate) use self::edits::vary_on_accept_encoding;
 pub use self::edits::{Edits, Field, Vary};
+pub(crate) use self::language::only_in;
 pub(crate) use self::names::MAX_NAMES;
 pub(crate) use self::names::MAX_NAMES_BYTES;
 pub(crate) use self::origin::MAX_ORIGIN;

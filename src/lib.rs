@@ -47,6 +47,7 @@
 //! |---|---|
 //! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
 //! | [`diff`] | says what changes for requests between two snapshots |
+//! | [`import`] | makes a configuration from that of another gateway, and reports what changes in meaning |
 //!
 //! For operators:
 //!
@@ -79,8 +80,9 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`trusted_proxies`],
-//!    [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts of [`record`].
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`import`],
+//!    [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts of
+//!    [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
@@ -118,6 +120,7 @@ pub mod live;
 // Other readers of snapshots.
 pub mod explain;
 pub mod diff;
+pub mod import;
 
 // For operators.
 pub mod cli;

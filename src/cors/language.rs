@@ -81,6 +81,20 @@ pub(super) fn shortest(within: &[&Language], without: &[&Language]) -> Found {
     search(within, without).unwrap_or(Found::Unknown)
 }
 
+/// An origin that one expression accepts and another does not: a readable one if there is one. None also if the search
+/// reached its bounds. Neither expression needs anchors: both must match the whole origin.
+pub(crate) fn only_in(one: &str, other: &str) -> Option<String> {
+    static FOREIGN: LazyLock<Language> =
+        LazyLock::new(|| Language::fixed(&format!(r"https?://(?:{LABEL}\.)*evil\.test")));
+    let whole = |expression: &str| Language::of(&format!("^(?:{expression})$"));
+    let (one, other) = (whole(one)?, whole(other)?);
+    let find = |within: &[&Language]| match shortest(within, &[&other]) {
+        Found::Origin(origin) => Some(origin),
+        Found::Nothing | Found::Unknown => None,
+    };
+    find(&[&one, &FOREIGN]).or_else(|| find(&[&one, &ORIGINS]))
+}
+
 /// A search locks several caches, so two searches at once could wait for each other.
 static ONE_SEARCH_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 35] = [
+const ROOMS: [(&str, &[&str]); 36] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -40,6 +40,7 @@ const ROOMS: [(&str, &[&str]); 35] = [
         ],
     ),
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
+    ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
     // The running state of a configuration.
     ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
     ("limiter", &["behavior", "domain"]),
@@ -96,8 +97,8 @@ const ROOMS: [(&str, &[&str]); 35] = [
     (
         "cli",
         &[
-            "admin", "config", "demo", "diff", "explain", "live", "problem", "process", "report", "snapshot", "source",
-            "terminal",
+            "admin", "config", "demo", "diff", "explain", "import", "live", "problem", "process", "report", "snapshot",
+            "source", "terminal",
         ],
     ),
     ("main", &[]),
@@ -114,6 +115,7 @@ const PURE: [&str; 18] = [
     "domain",
     "explain",
     "hash",
+    "import",
     "trusted_proxies",
     "notation",
     "problem",

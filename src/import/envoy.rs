@@ -1,0 +1,496 @@
+//! Envoy: a static bootstrap, or a part of one with virtual hosts.
+//!
+//! What Envoy does is read from its source at 001cbf14:
+//! <https://github.com/envoyproxy/envoy/blob/001cbf14/source/extensions/filters/http/cors/cors_filter.cc>. Each attribute
+//! comes from the nearest level that has it; an origin matcher is also compared with the text `*`; a preflight of an
+//! origin that is not allowed is forwarded unless `forward_not_matching_preflights` is false.
+
+use super::Parsed;
+use super::apisix::node;
+use super::finding::{Finding, Kind, Place};
+use super::finish::{first_wins, left_out};
+use super::model::{Cors, Key, Model, PLACEHOLDER, Policy, Rewriting, Route, Service, Upstream};
+use super::origins::{self, Matcher};
+use super::paths;
+use super::value::Value;
+use super::witness::{Answer, Witness};
+use crate::cors::PreflightMatch;
+
+const FILTER: &str = "envoy.filters.http.cors";
+
+pub(super) fn shows_in(document: &Value) -> bool {
+    document.get("static_resources").is_some()
+        || document.get("virtual_hosts").is_some()
+        || document.at(&["route_config", "virtual_hosts"]).is_some()
+}
+
+/// The policies of a route, the nearest first.
+type Levels<'v> = Vec<&'v Value>;
+
+/// A file, with what the connection manager says about the filter.
+struct Config<'v> {
+    file: usize,
+    document: &'v Value,
+    /// None if the file does not show the filters.
+    has_filter: Option<bool>,
+}
+
+impl Config<'_> {
+    fn at(&self, value: &Value) -> Place {
+        Place { file: self.file, line: value.line }
+    }
+}
+
+pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
+    for parsed in files {
+        for document in parsed.documents {
+            let mut managers = Vec::new();
+            for listener in document.at(&["static_resources", "listeners"]).map(Value::entries).unwrap_or_default() {
+                for filter in listener.list("filter_chains").iter().flat_map(|chain| chain.list("filters")) {
+                    managers.extend(filter.get("typed_config").filter(|config| config.get("route_config").is_some()));
+                }
+                for chain in listener.list("filter_chains") {
+                    if let Some(tls) = chain.get("transport_socket") {
+                        let name = "TLS of a listener: name the certificates in `listeners`".to_owned();
+                        let at = Place { file: parsed.file, line: tls.line };
+                        model.findings.push(Finding::new(at, Kind::Feature { name }));
+                    }
+                }
+            }
+            if managers.is_empty() {
+                managers.push(document);
+            }
+            for manager in managers {
+                let filters = manager.get("http_filters").map(Value::entries);
+                let names = |filters: &[Value]| {
+                    filters
+                        .iter()
+                        .any(|filter| filter.text_of("name").is_some_and(|name| name == FILTER || name == "envoy.cors"))
+                };
+                let config = Config { file: parsed.file, document, has_filter: filters.map(names) };
+                for filter in filters.unwrap_or_default() {
+                    let name = filter.text_of("name").unwrap_or("without a name");
+                    if ![FILTER, "envoy.cors", "envoy.filters.http.router", "envoy.router"].contains(&name) {
+                        let kind = Kind::Feature { name: format!("HTTP filter `{name}`") };
+                        model.findings.push(Finding::new(config.at(filter), kind));
+                    }
+                }
+                let hosts = manager.at(&["route_config", "virtual_hosts"]).or(manager.get("virtual_hosts"));
+                for host in hosts.map(Value::entries).unwrap_or_default() {
+                    model.services.push(virtual_host(host, &config));
+                }
+            }
+        }
+    }
+}
+
+fn virtual_host(host: &Value, config: &Config<'_>) -> Service {
+    let name = host.text_of("name").unwrap_or("host");
+    let mut findings = Vec::new();
+    let mut hosts = Vec::new();
+    let mut is_any = false;
+    for (_, domain) in host.get("domains").map(Value::texts).unwrap_or_default() {
+        match domain.as_str() {
+            "*" => is_any = true,
+            // A domain with a port is for requests that name the port; corsgate ignores ports.
+            domain => hosts.push(domain.rsplit_once(':').map_or(domain, |(host, _)| host).to_owned()),
+        }
+    }
+    if is_any {
+        hosts.clear();
+    }
+    let of_host = level(host, host.get("cors"));
+    let mut routes: Vec<Route> = Vec::new();
+    for (index, route) in host.list("routes").iter().enumerate() {
+        let of_route = level(route, route.at(&["route", "cors"]));
+        let typed = [of_route.0, of_host.0];
+        let levels: Levels<'_> = match typed.iter().any(Option::is_some) {
+            true => typed.into_iter().flatten().collect(),
+            false => [of_route.1, of_host.1].into_iter().flatten().collect(),
+        };
+        let name = route.text_of("name").map_or_else(|| format!("{name}-{}", index + 1), str::to_owned);
+        routes.extend(self::route(route, name, &levels, config, &mut findings));
+    }
+    findings.extend(first_wins(&mut routes));
+    Service {
+        name: name.to_owned(),
+        at: config.at(host),
+        hosts,
+        upstream: None,
+        cors: Cors::Off,
+        host_of_node: false,
+        routes,
+        findings,
+    }
+}
+
+/// The policy of a level in `typed_per_filter_config`, and the one in the field of earlier versions.
+fn level<'v>(value: &'v Value, field: Option<&'v Value>) -> (Option<&'v Value>, Option<&'v Value>) {
+    let typed = value.at(&["typed_per_filter_config", FILTER]);
+    (typed, field)
+}
+
+fn route(
+    route: &Value,
+    name: String,
+    levels: &Levels<'_>,
+    config: &Config<'_>,
+    of_host: &mut Vec<Finding>,
+) -> Option<Route> {
+    let at = config.at(route);
+    let condition = route.get("match")?;
+    for (key, what) in
+        [("headers", "headers"), ("query_parameters", "the query"), ("runtime_fraction", "a part of the requests")]
+    {
+        if condition.get(key).is_some() {
+            of_host.push(Finding::new(at, Kind::MatchNotImported { what: what.to_owned() }));
+            return None;
+        }
+    }
+    let texts = [("prefix", 0), ("path", 1), ("path_separated_prefix", 2)];
+    let simple = texts.iter().find_map(|(key, kind)| Some((condition.text_of(key)?, *kind)));
+    let (pattern, mut findings) = match simple {
+        Some((prefix, 0)) => paths::text_prefix(prefix, at),
+        Some((path, 1)) => paths::exact(path, at),
+        Some((prefix, _)) => paths::segments(prefix, at),
+        // A regular expression of Envoy matches the whole path.
+        None => {
+            let regex = condition.at(&["safe_regex", "regex"]).and_then(Value::text).unwrap_or("");
+            paths::expression(&format!("{}$", regex.trim_end_matches('$')), at)
+        }
+    };
+    let Some(pattern) = pattern else {
+        left_out(of_host, &mut findings);
+        return None;
+    };
+    let (cors, said) = cors(levels, &name, config);
+    findings.extend(said);
+    let mut rewrite = Rewriting::default();
+    let (mut upstream, mut status) = (None, None);
+    if let Some(action) = route.get("route") {
+        upstream = self::upstream(action, config, &mut findings);
+        if let Some(prefix) = action.text_of("prefix_rewrite") {
+            let from = condition.text_of("prefix").unwrap_or_default().trim_end_matches('/');
+            let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            rewrite =
+                Rewriting { strip_prefix: some(from), replace: None, add_prefix: some(prefix.trim_end_matches('/')) };
+        }
+        for key in [
+            "host_rewrite_literal",
+            "regex_rewrite",
+            "rate_limits",
+            "retry_policy",
+            "timeout",
+            "hash_policy",
+            "request_mirror_policies",
+        ] {
+            if let Some(value) = action.get(key) {
+                findings.push(Finding::new(config.at(value), Kind::Feature { name: format!("`{key}` of a route") }));
+            }
+        }
+    } else if let Some(answer) = route.get("direct_response") {
+        status = answer.get("status").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
+    }
+    if upstream.is_none() && status.is_none() {
+        if let Some(redirect) = route.get("redirect") {
+            findings.push(Finding::new(config.at(redirect), Kind::Feature { name: "redirects".to_owned() }));
+        }
+        left_out(of_host, &mut findings);
+        of_host.push(Finding::new(at, Kind::WithoutUpstream));
+        return None;
+    }
+    Some(Route { name, at, paths: vec![pattern], methods: Vec::new(), upstream, cors, rewrite, status, findings })
+}
+
+/// The cluster of a route, with the nodes that the file has for it.
+fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) -> Option<Upstream> {
+    let weighted = action.at(&["weighted_clusters", "clusters"]).map(Value::entries).unwrap_or_default();
+    let named: Vec<(&str, u32)> = match action.text_of("cluster") {
+        Some(name) => vec![(name, 1)],
+        None => weighted
+            .iter()
+            .filter_map(|one| {
+                let weight = one.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
+                Some((one.text_of("name")?, weight.unwrap_or(1).min(1000)))
+            })
+            .collect(),
+    };
+    let clusters = config.document.at(&["static_resources", "clusters"]).or(config.document.get("clusters"));
+    let clusters = clusters.map(Value::entries).unwrap_or_default();
+    let (mut nodes, mut tls) = (Vec::new(), None);
+    for (name, weight) in &named {
+        let cluster = clusters.iter().find(|cluster| cluster.text_of("name") == Some(name));
+        let endpoints = cluster.and_then(|cluster| cluster.at(&["load_assignment", "endpoints"])).map(Value::entries);
+        let before = nodes.len();
+        for endpoint in endpoints.unwrap_or_default().iter().flat_map(|locality| locality.list("lb_endpoints")) {
+            let Some(socket) = endpoint.at(&["endpoint", "address", "socket_address"]) else { continue };
+            let host = socket.text_of("address").unwrap_or_default();
+            let address = format!("{host}:{}", socket.text_of("port_value").unwrap_or("80"));
+            nodes.push((node(address, config.at(socket), findings), *weight));
+        }
+        if nodes.len() == before {
+            let kind = Kind::UnknownCluster { name: (*name).to_owned() };
+            findings.push(Finding::new(config.at(cluster.unwrap_or(action)), kind));
+            nodes.push((PLACEHOLDER.to_owned(), *weight));
+        }
+        if cluster.is_some_and(|cluster| cluster.get("transport_socket").is_some()) {
+            tls = Some(None);
+        }
+    }
+    let name = named.first()?.0.to_owned();
+    Some(Upstream { name, nodes, tls, read_timeout: None })
+}
+
+// --- CORS
+
+fn cors(levels: &Levels<'_>, name: &str, config: &Config<'_>) -> (Cors, Vec<Finding>) {
+    let Some(nearest) = levels.first() else { return (Cors::Off, Vec::new()) };
+    let at = config.at(nearest);
+    let none = |why: &'static str| (Cors::Off, vec![Finding::new(at, Kind::PolicyWithoutEffect { why: why.into() })]);
+    if config.has_filter == Some(false) {
+        return none("`http_filters` has no filter `envoy.filters.http.cors`");
+    }
+    match enabled(nearest) {
+        Enabled::Never => return none("`filter_enabled` is 0 %"),
+        Enabled::Always => {}
+        Enabled::Partly => {
+            let name = "`filter_enabled` below 100 %: the import has the policy for every request".to_owned();
+            let (cors, mut findings) = policy(levels, name.clone(), config);
+            findings.push(Finding::new(at, Kind::Feature { name }));
+            return (cors, findings);
+        }
+    }
+    policy(levels, format!("CORS of route `{name}`"), config)
+}
+
+enum Enabled {
+    Never,
+    Always,
+    Partly,
+}
+
+/// `filter_enabled` of the nearest policy; without it the policy is on.
+fn enabled(policy: &Value) -> Enabled {
+    // Version 2 had a boolean.
+    if policy.get("enabled").and_then(Value::truth) == Some(false) {
+        return Enabled::Never;
+    }
+    let Some(share) = policy.at(&["filter_enabled", "default_value"]) else { return Enabled::Always };
+    let numerator = share.get("numerator").and_then(Value::number).unwrap_or(0);
+    let denominator = match share.text_of("denominator") {
+        Some("TEN_THOUSAND") => 10_000,
+        Some("MILLION") => 1_000_000,
+        _ => 100,
+    };
+    match numerator {
+        0 => Enabled::Never,
+        numerator if numerator >= denominator => Enabled::Always,
+        _ => Enabled::Partly,
+    }
+}
+
+fn policy(levels: &Levels<'_>, name: String, config: &Config<'_>) -> (Cors, Vec<Finding>) {
+    let Some(nearest) = levels.first() else { return (Cors::Off, Vec::new()) };
+    let at = config.at(nearest);
+    let mut policy = Policy::new(name, at);
+    // The first level that has the attribute.
+    let find = |key: &str| levels.iter().find_map(|level| level.get(key).filter(|value| !is_empty(value)));
+    let text = |key: &str| find(key).and_then(Value::text).unwrap_or_default();
+    let truth = |key: &str| levels.iter().find_map(|level| level.get(key)).and_then(Value::truth);
+    policy.credentials = truth("allow_credentials") == Some(true);
+    policy.private_network = truth("allow_private_network_access") == Some(true);
+    policy.preflight = PreflightMatch::Standard;
+    policy.methods = list(text("allow_methods"));
+    policy.headers = list(text("allow_headers"));
+    policy.expose = list(text("expose_headers"));
+    echoed_headers(&mut policy, find("allow_headers").map_or(at, |value| config.at(value)));
+    let origins = ["allow_origin_string_match", "allow_origin", "allow_origin_regex"];
+    // Of the nearest level that has any origin.
+    let of = levels.iter().find(|level| origins.iter().any(|key| level.get(key).is_some_and(|value| !is_empty(value))));
+    for entry in of.map(|level| level.list("allow_origin_string_match")).unwrap_or_default() {
+        let ignores_case = entry.get("ignore_case").and_then(Value::truth) == Some(true);
+        let regex = entry.at(&["safe_regex", "regex"]).or(entry.get("regex"));
+        let found = [
+            (entry.get("exact"), Matcher::Exact),
+            (entry.get("prefix"), Matcher::Prefix),
+            (entry.get("suffix"), Matcher::Suffix),
+            (entry.get("contains"), Matcher::Contains),
+            (regex, Matcher::Expression),
+        ];
+        let Some((value, matcher)) = found.into_iter().find_map(|(value, matcher)| Some((value?, matcher))) else {
+            continue;
+        };
+        let text = value.text().unwrap_or_default();
+        let text = if ignores_case { text.to_ascii_lowercase() } else { text.to_owned() };
+        origins::matched(&mut policy, matcher, &text, config.at(value));
+    }
+    let old = of.and_then(|level| level.get("allow_origin")).map(Value::texts).unwrap_or_default();
+    for (line, text) in old {
+        origins::matched(&mut policy, Matcher::Exact, &text, Place { line, ..at });
+    }
+    let old = of.and_then(|level| level.get("allow_origin_regex")).map(Value::texts).unwrap_or_default();
+    for (line, text) in old {
+        origins::matched(&mut policy, Matcher::Expression, &text, Place { line, ..at });
+    }
+    let age = find("max_age").and_then(|age| Some((age.number()?, config.at(age))));
+    let forwards = truth("forward_not_matching_preflights") != Some(false);
+    complete(&mut policy, forwards, age);
+    if config.has_filter.is_none() {
+        policy.note(Key::Policy, Finding::new(at, Kind::FilterNotSeen));
+    }
+    if levels.len() > 1 {
+        policy.note(Key::Policy, Finding::new(at, Kind::MergedPolicies));
+    }
+    Cors::of(policy)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.text().is_some_and(str::is_empty)
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+/// `*` sends back the names that the preflight asks for, Authorization too.
+pub(super) fn echoed_headers(policy: &mut Policy, at: Place) {
+    if policy.headers == ["*"] {
+        policy.allow_every_header(at);
+    }
+}
+
+/// What every policy of Envoy does, also one that Istio made.
+pub(super) fn complete(policy: &mut Policy, forwards_preflights: bool, age: Option<(i64, Place)>) {
+    let at = policy.at;
+    if policy.is_any_origin() {
+        if policy.credentials {
+            let witness = Witness::request("GET", "null", Answer::WithCredentials);
+            policy.note(Key::Origins, Finding::new(at, Kind::NullReflected).with(witness));
+        }
+    } else {
+        policy.note(Key::Policy, Finding::new(at, Kind::VaryAdded));
+        origins::leaves_refused_to_the_service(policy, forwards_preflights);
+    }
+    let (seconds, at_age) = age.unwrap_or((crate::cors::Settings::DEFAULT_MAX_AGE, at));
+    policy.set_max_age(seconds, at_age);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Row, asks, get, same, table};
+    use super::super::witness::Answer::*;
+
+    fn host(policy: &str, filters: &str) -> String {
+        format!(
+            "{filters}route_config:\n  virtual_hosts:\n  - name: h\n    domains: ['*']\n    typed_per_filter_config:\n      \
+             envoy.filters.http.cors: {{ {policy} }}\n    routes: [{{ match: {{ prefix: / }}, route: {{ cluster: c }} }}]\nclusters:\n- name: c\n  \
+             load_assignment: {{ endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: 8080 }} }} }} }}] }}] }}\n"
+        )
+    }
+
+    const WITH_FILTER: &str =
+        "http_filters: [{ name: envoy.filters.http.cors }, { name: envoy.filters.http.router }]\n";
+
+    fn check(what: &str, policy: &str, rows: &[Row]) -> (String, Vec<&'static str>) {
+        table("any.example", what, &host(policy, WITH_FILTER), rows)
+    }
+
+    /// `isOriginAllowed`, `decodeHeaders` and `encodeHeaders` of cors_filter.cc at 001cbf14.
+    #[test]
+    fn matchers_and_preflights() {
+        check(
+            "exact",
+            "allow_origin_string_match: [{ exact: 'https://a.example' }], allow_methods: 'GET,PUT', max_age: '600'",
+            &[
+                same("https://a.example", Readable),
+                get("https://evil.test", ServiceDecides, Unreadable, "service-headers-remain"),
+                asks("PUT", "https://evil.test", ServiceDecides, Unreadable, "refused-preflight-forwarded"),
+                asks("PUT", "https://a.example", Readable, Readable, ""),
+            ],
+        );
+        let kept = check(
+            "forward_not_matching_preflights",
+            "allow_origin_string_match: [{ exact: 'https://a.example' }], forward_not_matching_preflights: false",
+            &[asks("PUT", "https://evil.test", Unreadable, Unreadable, "")],
+        );
+        assert!(!kept.1.contains(&"refused-preflight-forwarded"));
+        check(
+            "prefix",
+            "allow_origin_string_match: [{ prefix: 'https://a.example' }, { prefix: 'http://localhost' }]",
+            &[
+                same("https://a.example", Readable),
+                get("https://a.example.evil.test", Readable, Unreadable, "origin-prefix"),
+                same("http://localhost:3000", Readable),
+            ],
+        );
+        check(
+            "suffix",
+            "allow_origin_string_match: [{ suffix: '.a.example' }, { suffix: b.example }]",
+            &[
+                same("https://x.a.example", Readable),
+                same("https://b.example", Readable),
+                get("https://evilb.example", Readable, Unreadable, "origin-suffix"),
+            ],
+        );
+        check(
+            "an expression is for the whole origin",
+            r"allow_origin_string_match: [{ safe_regex: { regex: 'https://.*\.a\.example' } }]",
+            &[
+                same("https://x.a.example", Readable),
+                get("https://x.a.example.evil.test", ServiceDecides, Unreadable, "service-headers-remain"),
+            ],
+        );
+        for all in [
+            "{ safe_regex: { regex: '\\*' } }",
+            "{ prefix: '' }",
+            "{ exact: '*' }",
+            "{ safe_regex: { regex: '.*' } }",
+            "{ contains: '*' }",
+        ] {
+            check(all, &format!("allow_origin_string_match: [{all}]"), &[same("https://evil.test", Readable)]);
+        }
+        let open = check(
+            "any origin with credentials",
+            "allow_origin_string_match: [{ prefix: '*' }], allow_credentials: true, allow_headers: '*'",
+            &[same("https://evil.test", WithCredentials), get("null", WithCredentials, Unreadable, "null-reflected")],
+        );
+        assert!(open.1.contains(&"reflects-any-origin") && open.1.contains(&"matches-star"));
+    }
+
+    #[test]
+    fn levels_and_the_filter() {
+        let policy = "allow_origin_string_match: [{ exact: 'https://a.example' }], allow_methods: GET";
+        let (text, codes) = table(
+            "any.example",
+            "no filter",
+            &host(policy, "http_filters: [{ name: envoy.filters.http.router }]\n"),
+            &[same("https://a.example", ServiceDecides)],
+        );
+        assert!(codes.contains(&"policy-without-effect") && text.contains("cors: false"), "{text}");
+        let (_, codes) =
+            table("any.example", "filters not shown", &host(policy, ""), &[same("https://a.example", Readable)]);
+        assert!(codes.contains(&"filter-not-seen"));
+        let off = format!("{policy}, filter_enabled: {{ default_value: {{ numerator: 0 }} }}");
+        table("any.example", "0 %", &host(&off, WITH_FILTER), &[same("https://a.example", ServiceDecides)]);
+        let (_, codes) = table(
+            "any.example",
+            "no origins",
+            &host("allow_methods: 'OPTION, GET'", ""),
+            &[same("https://a.example", ServiceDecides)],
+        );
+        assert!(codes.contains(&"policy-without-origins"));
+        // allowOrigins() and the other getters take the first level that has a value.
+        let merged = "virtual_hosts:\n- name: h\n  domains: [a.example, 'b.example:8080']\n  typed_per_filter_config: { envoy.filters.http.cors: { \
+                      allow_origin_string_match: [{ exact: 'https://a.example' }], allow_credentials: true } }\n  routes:\n  - match: { path: /x }\n    \
+                      route: { cluster: c }\n    typed_per_filter_config: { envoy.filters.http.cors: { allow_methods: PUT } }\n  - { match: { prefix: / }, \
+                      route: { cluster: c } }\n  - { match: { prefix: /y }, direct_response: { status: 403 } }\n";
+        let rows = [
+            asks("PUT", "https://a.example", WithCredentials, WithCredentials, "").at("/x"),
+            same("https://a.example", WithCredentials),
+        ];
+        let (text, codes) = table("b.example", "merged", merged, &rows);
+        for code in ["merged-policies", "unknown-cluster", "route-never-reached"] {
+            assert!(codes.contains(&code), "no {code}: {codes:?}\n{text}");
+        }
+    }
+}

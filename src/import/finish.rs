@@ -1,0 +1,382 @@
+//! Makes a model one that corsgate accepts: unique names, one route for each request, and a request for each witness.
+
+use std::collections::{HashMap, HashSet};
+
+use super::finding::{Finding, Kind, Outcome, Place};
+use super::model::{Cors, Model, Policy, Route, Service, Upstream};
+use super::witness::{Answer, Witness};
+use crate::problem::{PathStep, Problems, Severity};
+use crate::route::HostPattern;
+
+/// Checks and completes a model. Services without routes are left out. `falls_through`: whether the engine tries routes for
+/// other hosts when no path of a host matches.
+pub(super) fn finish(model: &mut Model, falls_through: bool) {
+    hosts(model);
+    routes(model);
+    let findings = &mut model.findings;
+    model.services.retain_mut(|service| {
+        let is_used = !service.routes.is_empty();
+        if !is_used {
+            abandon(service, findings);
+        }
+        is_used
+    });
+    if falls_through {
+        hidden(model);
+    }
+    names(model);
+    witnesses(model);
+}
+
+/// Moves what is said about a route or service that is left out. How its requests would change is not true any more.
+pub(super) fn left_out(into: &mut Vec<Finding>, findings: &mut Vec<Finding>) {
+    into.extend(findings.drain(..).filter(|finding| finding.kind.outcome() == Outcome::Dropped));
+}
+
+/// Leaves out the routes and services that corsgate does not accept, such as a route with a method that is none. False if
+/// none of the problems is about one of them.
+pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
+    let mut routes: Vec<(usize, Option<usize>, String)> = Vec::new();
+    for problem in problems.iter().filter(|problem| problem.kind.severity() == Severity::Error) {
+        let why = problem.kind.fault().into_owned();
+        match &*problem.at.0 {
+            [PathStep::Key(list), PathStep::Index(service), rest @ ..] if list == "services" => {
+                let route = match rest {
+                    [PathStep::Key(list), PathStep::Index(route), ..] if list == "routes" => Some(*route),
+                    _ => None,
+                };
+                routes.push((*service, route, why));
+            }
+            [PathStep::Key(map), PathStep::Key(name), ..] if map == "upstreams" => {
+                for (index, service) in model.services.iter().enumerate() {
+                    let uses = |upstream: &Option<Upstream>| upstream.as_ref().is_some_and(|one| one.name == *name);
+                    if uses(&service.upstream) {
+                        routes.push((index, None, why.clone()));
+                    }
+                    let of_routes = service.routes.iter().enumerate().filter(|(_, route)| uses(&route.upstream));
+                    routes.extend(of_routes.map(|(route, _)| (index, Some(route), why.clone())));
+                }
+            }
+            _ => {}
+        }
+    }
+    // From the last one, so that the positions of the others stay right. A service comes before its routes.
+    routes.sort_by_key(|(service, route, _)| std::cmp::Reverse((*service, *route)));
+    routes.dedup_by(|one, other| (one.0, one.1) == (other.0, other.1));
+    let has_any = !routes.is_empty();
+    for (service, route, why) in routes {
+        let Some(of) = model.services.get_mut(service) else { continue };
+        match route {
+            Some(route) if route < of.routes.len() => {
+                let removed = of.routes.remove(route);
+                of.findings.push(Finding::new(removed.at, Kind::NotAccepted { why }));
+            }
+            Some(_) => {}
+            None => {
+                let removed = model.services.remove(service);
+                model.findings.push(Finding::new(removed.at, Kind::NotAccepted { why }));
+            }
+        }
+    }
+    let findings = &mut model.findings;
+    model.services.retain_mut(|service| {
+        let is_used = !service.routes.is_empty();
+        if !is_used {
+            abandon(service, findings);
+        }
+        is_used
+    });
+    has_any
+}
+
+/// Keeps what is left out of a service that is left out itself.
+fn abandon(service: &mut Service, findings: &mut Vec<Finding>) {
+    left_out(findings, &mut service.findings);
+    let mut of_policy = |cors: &mut Cors| {
+        if let Cors::Policy(policy) = cors {
+            let mut said: Vec<Finding> = policy.findings.drain(..).map(|(_, finding)| finding).collect();
+            left_out(findings, &mut said);
+        }
+    };
+    of_policy(&mut service.cors);
+    service.routes.iter_mut().for_each(|route| of_policy(&mut route.cors));
+    service.routes.iter_mut().for_each(|route| left_out(findings, &mut route.findings));
+}
+
+/// Hosts in corsgate's form. A service of which no host is left must not take every host.
+fn hosts(model: &mut Model) {
+    let findings = &mut model.findings;
+    model.services.retain_mut(|service| {
+        let had_hosts = !service.hosts.is_empty();
+        let mut seen = HashSet::new();
+        let mut kept = Vec::new();
+        for host in std::mem::take(&mut service.hosts) {
+            match HostPattern::parse(&host) {
+                Ok(pattern) => {
+                    let text = pattern.to_string();
+                    if seen.insert(text.clone()) {
+                        kept.push(text);
+                    }
+                }
+                Err(kind) => {
+                    let why = kind.fault().into_owned();
+                    service.findings.push(Finding::new(service.at, Kind::HostNotImported { host, why }));
+                }
+            }
+        }
+        service.hosts = kept;
+        let is_usable = !had_hosts || !service.hosts.is_empty();
+        if !is_usable {
+            abandon(service, findings);
+        }
+        is_usable
+    });
+}
+
+/// Removes what an earlier route has already: the same host, path and method. The formats sort their routes by the rules
+/// of the engine, so the first one is the one that the engine uses.
+fn routes(model: &mut Model) {
+    /// `None` stands for every method.
+    type Taken = HashSet<(Option<String>, String, Option<String>)>;
+    let mut taken: HashMap<(Option<String>, String), (Place, Taken)> = HashMap::new();
+    for service in &mut model.services {
+        let hosts: Vec<Option<String>> = match service.hosts.is_empty() {
+            true => vec![None],
+            false => service.hosts.iter().cloned().map(Some).collect(),
+        };
+        let mut without_paths = Vec::new();
+        for route in &mut service.routes {
+            let methods: Vec<Option<String>> = match route.methods.is_empty() {
+                true => vec![None],
+                false => route.methods.iter().cloned().map(Some).collect(),
+            };
+            let (mut kept, mut findings) = (Vec::new(), Vec::new());
+            for path in std::mem::take(&mut route.paths) {
+                let clash = hosts.iter().find_map(|host| {
+                    let (first, taken) = taken.get(&(host.clone(), shape(&path)))?;
+                    let is_taken =
+                        methods.iter().any(|method| taken.contains(&(host.clone(), shape(&path), method.clone())));
+                    is_taken.then_some(*first)
+                });
+                match clash {
+                    Some(first) => {
+                        findings.push(Finding::new(route.at, Kind::SameRoute { path, first: first.line }));
+                    }
+                    None => {
+                        for host in &hosts {
+                            let entry = taken.entry((host.clone(), shape(&path))).or_insert((route.at, HashSet::new()));
+                            entry.1.extend(methods.iter().map(|method| (host.clone(), shape(&path), method.clone())));
+                        }
+                        kept.push(path);
+                    }
+                }
+            }
+            route.paths = kept;
+            route.findings.extend(findings);
+            if route.paths.is_empty() {
+                // The policy of a route that no request reaches has no effect, so nothing of it is worth a word.
+                if let (Cors::Policy(_), Some(Finding { kind: Kind::SameRoute { first, .. }, .. })) =
+                    (&route.cors, route.findings.last())
+                {
+                    without_paths.push(Finding::new(route.at, Kind::RouteNeverReached { first: *first }));
+                } else {
+                    left_out(&mut without_paths, &mut route.findings);
+                }
+            }
+        }
+        service.routes.retain(|route| !route.paths.is_empty());
+        service.findings.append(&mut without_paths);
+    }
+}
+
+/// For engines that take the first route that matches: removes the routes that an earlier and wider one hides. In corsgate
+/// they would win.
+pub(super) fn first_wins(routes: &mut Vec<Route>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut wide: Vec<(String, Place)> = Vec::new();
+    routes.retain_mut(|route| {
+        let is_hidden = |path: &String| {
+            let below =
+                |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            wide.iter().find(|(prefix, _)| below(prefix)).map(|(_, at)| *at)
+        };
+        let hidden: Vec<Place> = route.paths.iter().filter_map(is_hidden).collect();
+        if let Some(first) = hidden.first().filter(|_| hidden.len() == route.paths.len()) {
+            findings.push(Finding::new(route.at, Kind::RouteNeverReached { first: first.line }));
+            return false;
+        }
+        if route.methods.is_empty() {
+            let prefixes = route.paths.iter().filter_map(|path| path.strip_suffix("/*"));
+            wide.extend(prefixes.map(|prefix| (prefix.to_owned(), route.at)));
+        }
+        true
+    });
+    findings
+}
+
+/// A pattern without the names of its parameters: `/a/{x}` and `/a/{y}` are the same.
+fn shape(path: &str) -> String {
+    path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect::<Vec<_>>().join("/")
+}
+
+/// In some engines a request for a host with its own routes can still reach the routes of wider hosts. In corsgate the host
+/// decides first.
+fn hidden(model: &mut Model) {
+    let specific: Vec<(String, Vec<String>)> = model
+        .services
+        .iter()
+        .flat_map(|service| service.hosts.iter().map(|host| (host.clone(), all_paths(service))))
+        .collect();
+    for service in &mut model.services {
+        let mut seen = HashSet::new();
+        for route in &service.routes {
+            for path in &route.paths {
+                let hides = specific.iter().find(|(host, paths)| {
+                    covers(&service.hosts, host)
+                        && !seen.contains(host)
+                        && !paths.iter().any(|other| other == "/*" || other == path)
+                });
+                let Some((host, _)) = hides else { continue };
+                seen.insert(host.clone());
+                let witness =
+                    Witness::route(&sample_path(path), Answer::Routed).to(&sample_host(Some(host)), &sample_path(path));
+                let kind = Kind::HostHidesRoutes { host: host.clone(), service: service.name.clone() };
+                service.findings.push(Finding::new(service.at, kind).with(witness));
+            }
+        }
+    }
+}
+
+/// Whether the hosts of a service are wider than a host.
+fn covers(hosts: &[String], host: &str) -> bool {
+    let is_wider =
+        |pattern: &String| pattern != host && pattern.strip_prefix('*').is_some_and(|base| host.ends_with(base));
+    hosts.is_empty() || (!hosts.iter().any(|pattern| pattern == host) && hosts.iter().any(is_wider))
+}
+
+fn all_paths(service: &Service) -> Vec<String> {
+    service.routes.iter().flat_map(|route| route.paths.iter().cloned()).collect()
+}
+
+fn names(model: &mut Model) {
+    let mut services = HashSet::new();
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for service in &mut model.services {
+        service.name = unique(&service.name, "service", &mut services);
+        let mut routes = HashSet::new();
+        service.routes.iter_mut().for_each(|route| route.name = unique(&route.name, "route", &mut routes));
+        let own = service.upstream.iter_mut();
+        for upstream in own.chain(service.routes.iter_mut().filter_map(|route| route.upstream.as_mut())) {
+            upstream.name = clean(&upstream.name, "upstream");
+            let is_same = |other: &&Upstream| Upstream { name: upstream.name.clone(), ..(*other).clone() } == *upstream;
+            match upstreams.iter().find(is_same) {
+                Some(same) => upstream.name.clone_from(&same.name),
+                None => {
+                    let mut taken: HashSet<String> = upstreams.iter().map(|other| other.name.clone()).collect();
+                    upstream.name = unique(&upstream.name, "upstream", &mut taken);
+                    upstreams.push(upstream.clone());
+                }
+            }
+        }
+    }
+}
+
+/// A name with the characters that corsgate accepts.
+fn clean(name: &str, otherwise: &str) -> String {
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let clean: String = name.chars().map(|c| if usable(c) { c } else { '-' }).take(100).collect();
+    let clean = clean.trim_matches('-').to_owned();
+    if clean.is_empty() { otherwise.to_owned() } else { clean }
+}
+
+fn unique(name: &str, otherwise: &str, taken: &mut HashSet<String>) -> String {
+    let name = clean(name, otherwise);
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(name);
+    taken.insert(free.clone());
+    free
+}
+
+/// Gives each witness a host, a path and a method that the routes of its policy have.
+fn witnesses(model: &mut Model) {
+    let mut of_all = None;
+    for service in &mut model.services {
+        let host = sample_host(service.hosts.first().map(String::as_str));
+        // The route that shows the policy of the service.
+        let shown =
+            service.routes.iter().find(|route| matches!(route.cors, Cors::Inherited)).or(service.routes.first());
+        let of_service = shown.map(|route| Sample::of(&host, route));
+        if let Some(sample) = &of_service {
+            if matches!(service.cors, Cors::Inherited) {
+                of_all.get_or_insert_with(|| sample.clone());
+            }
+            service.findings.iter_mut().for_each(|finding| sample.complete(finding));
+            if let Cors::Policy(policy) = &mut service.cors {
+                sample.complete_all(policy);
+            }
+        }
+        for route in &mut service.routes {
+            let sample = Sample::of(&host, route);
+            route.findings.iter_mut().for_each(|finding| sample.complete(finding));
+            if let Cors::Policy(policy) = &mut route.cors {
+                sample.complete_all(policy);
+            }
+        }
+    }
+    let sample = of_all.unwrap_or_else(|| Sample { host: "any.example".into(), path: "/".into(), method: None });
+    model.findings.iter_mut().for_each(|finding| sample.complete(finding));
+    if let Some(policy) = &mut model.cors {
+        sample.complete_all(policy);
+    }
+}
+
+/// A request that a route takes.
+#[derive(Clone)]
+struct Sample {
+    host: String,
+    path: String,
+    /// A method of the route, if it does not take GET.
+    method: Option<String>,
+}
+
+impl Sample {
+    fn of(host: &str, route: &Route) -> Self {
+        let takes_get = route.methods.is_empty() || route.methods.iter().any(|method| method == "GET");
+        let other = route.methods.iter().find(|method| *method != "OPTIONS");
+        Sample {
+            host: host.to_owned(),
+            path: sample_path(route.paths.first().map_or("/", String::as_str)),
+            method: if takes_get { None } else { other.cloned() },
+        }
+    }
+
+    fn complete(&self, finding: &mut Finding) {
+        let Some(witness) = &mut finding.witness else { return };
+        if witness.host.is_empty() {
+            witness.host.clone_from(&self.host);
+        }
+        if witness.path.is_empty() {
+            witness.path.clone_from(&self.path);
+        }
+        if let Some(method) = &self.method {
+            match &mut witness.asks_for {
+                Some((asked, _)) => asked.clone_from(method),
+                None if witness.method == "GET" => witness.method.clone_from(method),
+                None => {}
+            }
+        }
+    }
+
+    fn complete_all(&self, policy: &mut Policy) {
+        policy.findings.iter_mut().for_each(|(_, finding)| self.complete(finding));
+    }
+}
+
+fn sample_host(pattern: Option<&str>) -> String {
+    pattern.map_or_else(|| "any.example".to_owned(), |pattern| pattern.replace("*.", "a."))
+}
+
+fn sample_path(pattern: &str) -> String {
+    let path = pattern.strip_suffix('*').unwrap_or(pattern);
+    path.split('/').map(|segment| if segment.starts_with('{') { "1" } else { segment }).collect::<Vec<_>>().join("/")
+}

@@ -1,0 +1,440 @@
+//! What an import is about, independent of the source: services, routes, upstreams and policies, each with its place in
+//! the source and with the findings about it.
+//!
+//! A finding is written where the decision was made. The writer makes a comment of it and the report a line, so the two
+//! cannot differ.
+
+use super::finding::{Finding, Kind, Outcome, Place};
+use super::witness::{Answer, Witness};
+use crate::cors::{
+    Danger, OriginSets, Patterns, Policy as Compiled, PreflightMatch, PreflightSettings, Settings, only_in,
+};
+use crate::notation::List;
+use crate::problem::{At, KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
+
+/// All that one import found.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// The policy of every service without its own.
+    pub(super) cors: Option<Policy>,
+    pub(super) services: Vec<Service>,
+    /// About no service in particular.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Hosts with an upstream, a policy and routes.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) at: Place,
+    /// Empty: every host.
+    pub(super) hosts: Vec<String>,
+    pub(super) upstream: Option<Upstream>,
+    pub(super) cors: Cors,
+    pub(super) host_of_node: bool,
+    /// At least one, or the service is left out.
+    pub(super) routes: Vec<Route>,
+    pub(super) findings: Vec<Finding>,
+}
+
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: String,
+    pub(super) at: Place,
+    pub(super) paths: Vec<String>,
+    /// Empty: every method.
+    pub(super) methods: Vec<String>,
+    /// None: that of the service.
+    pub(super) upstream: Option<Upstream>,
+    pub(super) cors: Cors,
+    pub(super) rewrite: Rewriting,
+    /// A fixed status instead of an upstream.
+    pub(super) status: Option<u16>,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// How the path changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rewriting {
+    pub(super) strip_prefix: Option<String>,
+    /// An expression and the new text.
+    pub(super) replace: Option<(String, String)>,
+    pub(super) add_prefix: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    /// Addresses with weights.
+    pub(super) nodes: Vec<(String, u32)>,
+    /// TLS to the nodes, with the server name if the nodes are addresses.
+    pub(super) tls: Option<Option<String>>,
+    /// Seconds.
+    pub(super) read_timeout: Option<u64>,
+}
+
+/// The `cors` of a service or route.
+#[derive(Debug, Default)]
+pub(super) enum Cors {
+    /// That of the level above.
+    #[default]
+    Inherited,
+    Off,
+    Policy(Box<Policy>),
+}
+
+/// A policy with corsgate's keys.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    /// In the words of the source, for the report: `Ingress shop`.
+    pub(super) name: String,
+    pub(super) at: Place,
+    pub(super) origins: Vec<String>,
+    pub(super) expressions: Vec<String>,
+    pub(super) timing_origins: Vec<String>,
+    pub(super) timing_expressions: Vec<String>,
+    /// `*` for any.
+    pub(super) methods: Vec<String>,
+    pub(super) headers: Vec<String>,
+    pub(super) expose: Vec<String>,
+    pub(super) max_age: i64,
+    pub(super) credentials: bool,
+    pub(super) preflight: PreflightMatch,
+    pub(super) status: u16,
+    pub(super) private_network: bool,
+    pub(super) dangers: Vec<Danger>,
+    pub(super) findings: Vec<(Key, Finding)>,
+}
+
+/// A key of a policy. The order is that of the written file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Policy,
+    Origins,
+    Methods,
+    Headers,
+    Expose,
+    Credentials,
+    MaxAge,
+    Preflight,
+}
+
+impl Finding {
+    pub(super) fn new(at: Place, kind: Kind) -> Self {
+        Finding { at, kind, witness: None }
+    }
+
+    pub(super) fn with(self, witness: Witness) -> Self {
+        Finding { witness: Some(witness), ..self }
+    }
+}
+
+impl Key {
+    pub(super) const SETTINGS: [Key; 6] =
+        [Key::Origins, Key::Methods, Key::Headers, Key::Expose, Key::Credentials, Key::MaxAge];
+
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Key::Policy => "cors",
+            Key::Origins => "allow_origins",
+            Key::Methods => "allow_methods",
+            Key::Headers => "allow_headers",
+            Key::Expose => "expose_headers",
+            Key::Credentials => "allow_credentials",
+            Key::MaxAge => "max_age",
+            Key::Preflight => "preflight",
+        }
+    }
+}
+
+/// Stands for the address of a node that the source does not have.
+pub(super) const PLACEHOLDER: &str = "placeholder.invalid:80";
+/// An expression that matches no origin.
+pub(super) const NO_ORIGIN: &str = "-";
+/// An origin that no policy names.
+pub(super) const FOREIGN: &str = "https://evil.test";
+
+// === impl Service ===
+
+impl Service {
+    /// For a policy of which the source does not say where it applies.
+    pub(super) fn placeholder(name: &str, at: Place, cors: Cors, upstream: Option<Upstream>) -> Self {
+        let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
+        let upstream =
+            upstream.unwrap_or_else(|| Upstream { name: name.to_owned(), nodes, tls: None, read_timeout: None });
+        let route = Route {
+            name: name.to_owned(),
+            at,
+            paths: vec!["/*".to_owned()],
+            methods: Vec::new(),
+            upstream: None,
+            cors: Cors::Inherited,
+            rewrite: Rewriting::default(),
+            status: None,
+            findings: Vec::new(),
+        };
+        Service {
+            name: name.to_owned(),
+            at,
+            hosts: Vec::new(),
+            upstream: Some(upstream),
+            cors,
+            host_of_node: false,
+            routes: vec![route],
+            findings: vec![Finding::new(at, Kind::WithoutRoutes)],
+        }
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// A policy that allows nothing yet.
+    pub(super) fn new(name: String, at: Place) -> Self {
+        Policy {
+            name,
+            at,
+            origins: Vec::new(),
+            expressions: Vec::new(),
+            timing_origins: Vec::new(),
+            timing_expressions: Vec::new(),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            expose: Vec::new(),
+            max_age: Settings::DEFAULT_MAX_AGE,
+            credentials: false,
+            preflight: PreflightMatch::Origin,
+            status: 200,
+            private_network: false,
+            dangers: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    pub(super) fn note(&mut self, key: Key, finding: Finding) {
+        self.findings.push((key, finding));
+    }
+
+    /// The engine sends back the names that a preflight asks for. In corsgate `*` has Authorization only with credentials.
+    pub(super) fn allow_every_header(&mut self, at: Place) {
+        self.headers = vec!["*".to_owned()];
+        if !self.credentials {
+            self.headers.push("Authorization".to_owned());
+        }
+        self.note(Key::Headers, Finding::new(at, Kind::EchoesRequestedHeaders));
+    }
+
+    pub(super) fn is_any_origin(&self) -> bool {
+        self.origins.iter().any(|origin| origin == "*")
+    }
+
+    /// An origin that the policy allows, for witnesses.
+    pub(super) fn sample_origin(&self) -> String {
+        let by_expression = || self.expressions.iter().find_map(|expression| only_in(expression, NO_ORIGIN));
+        match self.origins.first() {
+            Some(pattern) if pattern != "*" => pattern.replace("*.", "a.").replace(":*", ""),
+            _ => by_expression().unwrap_or_else(|| "https://app.example".to_owned()),
+        }
+    }
+
+    /// `max_age` in seconds, which browsers bound.
+    pub(super) fn set_max_age(&mut self, seconds: i64, at: Place) {
+        self.max_age = seconds.clamp(-1, MAX_AGE);
+        if seconds > MAX_AGE {
+            let witness = Witness::preflight("POST", &self.sample_origin(), Answer::MaxAge(seconds));
+            self.note(Key::MaxAge, Finding::new(at, Kind::MaxAgeCapped { seconds }).with(witness));
+        }
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        let list = |entries: &[String]| entries.iter().cloned().collect::<List>();
+        let some = |entries: &[String]| (!entries.is_empty()).then(|| list(entries));
+        let patterns = |entries: &[String]| (!entries.is_empty()).then(|| Patterns::Many(entries.to_vec()));
+        Settings {
+            allow_origins: some(&self.origins),
+            allow_origins_by_regex: patterns(&self.expressions),
+            timing_allow_origins: some(&self.timing_origins),
+            timing_allow_origins_by_regex: patterns(&self.timing_expressions),
+            allow_methods: Some(list(&self.methods)),
+            allow_headers: Some(list(&self.headers)),
+            expose_headers: some(&self.expose),
+            max_age: Some(self.max_age),
+            allow_credentials: self.credentials,
+            allow_private_network: self.private_network,
+            preflight: PreflightSettings { matches: self.preflight, status: self.status, refused_status: self.status },
+            dangerously_allow: (!self.dangers.is_empty()).then(|| self.dangers.clone()),
+            ..Settings::default()
+        }
+    }
+
+    /// Makes the policy one that corsgate accepts, by corsgate's own rules: an entry that it refuses is left out, and a
+    /// danger that it needs is named. Each of these is a finding. False if no origin is left.
+    pub(super) fn complete(&mut self) -> bool {
+        for list in [&mut self.origins, &mut self.methods, &mut self.headers, &mut self.expose, &mut self.expressions] {
+            let mut seen = std::collections::HashSet::new();
+            list.retain(|entry| seen.insert(entry.clone()));
+        }
+        if self.is_any_origin() {
+            self.origins = vec!["*".to_owned()];
+            self.expressions.clear();
+        }
+        self.leave_out_what_no_browser_sends();
+        // A danger that is named, or an entry that is removed, can show the next problem.
+        for _ in 0..MOST_ROUNDS {
+            if self.origins.is_empty() && self.expressions.is_empty() {
+                return false;
+            }
+            let mut problems = Problems::default();
+            let _ = Compiled::compile(&self.settings(), &OriginSets::default(), &At::root(), &mut problems);
+            let of = |severity| problems.iter().filter(move |problem| problem.kind.severity() == severity);
+            if problems.any_errors() {
+                self.mend(&of(Severity::Error).collect::<Vec<_>>());
+                continue;
+            }
+            for problem in of(Severity::Warning) {
+                let kind = Kind::CheckSays { text: problem.kind.fault().into() };
+                self.note(key_of(&problem.at), Finding::new(self.at, kind));
+            }
+            return true;
+        }
+        false
+    }
+
+    /// `check` warns about such names. Without them no page gets another answer.
+    fn leave_out_what_no_browser_sends(&mut self) {
+        let mut problems = Problems::default();
+        let _ = Compiled::compile(&self.settings(), &OriginSets::default(), &At::root(), &mut problems);
+        let (mut methods, mut headers) = (Vec::new(), Vec::new());
+        for problem in &problems {
+            match &problem.kind {
+                ProblemKind::MethodNeverSent { method } => methods.push(method.clone()),
+                ProblemKind::HeaderNeverSent { name } => headers.push(name.clone()),
+                _ => {}
+            }
+        }
+        let at = self.at;
+        for (key, names) in [(Key::Methods, methods), (Key::Headers, headers)] {
+            let list = if key == Key::Methods { &mut self.methods } else { &mut self.headers };
+            let is_named = |entry: &String| names.iter().any(|name| name.eq_ignore_ascii_case(entry));
+            let left_out: Vec<String> = list.iter().filter(|entry| is_named(entry)).cloned().collect();
+            list.retain(|entry| !is_named(entry));
+            if !left_out.is_empty() {
+                self.note(key, Finding::new(at, Kind::NeverSent { names: left_out }));
+            }
+        }
+    }
+
+    /// Names the dangers, and removes the entries that corsgate refuses.
+    fn mend(&mut self, errors: &[&Problem]) {
+        let at = self.at;
+        let mut removals: Vec<(&KeyPath, String)> = Vec::new();
+        for problem in errors {
+            let why = problem.kind.fault().into_owned();
+            match danger_of(&problem.kind) {
+                Some(danger) if self.dangers.contains(&danger) => {}
+                Some(danger @ Danger::AnyOriginWithCredentials) => {
+                    self.dangers.push(danger);
+                    let witness = Witness::request("GET", FOREIGN, Answer::WithCredentials);
+                    self.note(Key::Credentials, Finding::new(at, Kind::ReflectsAnyOrigin).with(witness));
+                }
+                Some(danger) => {
+                    self.dangers.push(danger);
+                    self.note(Key::Credentials, Finding::new(at, Kind::Danger { word: danger.word(), why }));
+                }
+                None if matches!(problem.kind, ProblemKind::AnyExposedWithCredentials) => {
+                    self.expose.retain(|name| name != "*");
+                    self.note(Key::Expose, Finding::new(at, Kind::ExposeWithCredentials));
+                }
+                None => removals.push((&problem.at, why)),
+            }
+        }
+        // From the last one, so that the positions of the others stay right.
+        removals.sort_by(|(one, _), (other, _)| other.cmp(one));
+        removals.dedup_by(|(one, _), (other, _)| one == other);
+        for (path, why) in removals {
+            let list = self.list_at(path);
+            let entry = match path.0.get(1) {
+                Some(PathStep::Index(index)) if *index < list.len() => list.remove(*index),
+                // About the list as a whole: nothing of it can be kept.
+                _ => std::mem::take(list).join(", "),
+            };
+            self.note(key_of(path), Finding::new(at, Kind::EntryNotImported { entry, why }));
+        }
+    }
+
+    fn list_at(&mut self, path: &KeyPath) -> &mut Vec<String> {
+        match path.0.first() {
+            Some(PathStep::Key(key)) => match &**key {
+                "allow_origins_by_regex" => &mut self.expressions,
+                "timing_allow_origins" => &mut self.timing_origins,
+                "timing_allow_origins_by_regex" => &mut self.timing_expressions,
+                "allow_methods" => &mut self.methods,
+                "allow_headers" => &mut self.headers,
+                "expose_headers" => &mut self.expose,
+                _ => &mut self.origins,
+            },
+            _ => &mut self.origins,
+        }
+    }
+}
+
+/// The danger that a policy must name to be accepted.
+fn danger_of(kind: &ProblemKind) -> Option<Danger> {
+    match kind {
+        ProblemKind::AnyOriginWithCredentials | ProblemKind::AnyOriginRegexWithCredentials { .. } => {
+            Some(Danger::AnyOriginWithCredentials)
+        }
+        ProblemKind::NullOrigin => Some(Danger::NullOrigin),
+        ProblemKind::InsecureOriginWithCredentials { .. } | ProblemKind::InsecureRegexWithCredentials { .. } => {
+            Some(Danger::InsecureOrigins)
+        }
+        ProblemKind::PublicSuffixWithCredentials { .. } | ProblemKind::PublicSuffixRegexWithCredentials { .. } => {
+            Some(Danger::PublicSuffixSubdomains)
+        }
+        _ => None,
+    }
+}
+
+fn key_of(path: &KeyPath) -> Key {
+    match path.0.first() {
+        Some(PathStep::Key(key)) => match &**key {
+            "allow_methods" => Key::Methods,
+            "allow_headers" => Key::Headers,
+            "expose_headers" => Key::Expose,
+            "max_age" => Key::MaxAge,
+            _ => Key::Origins,
+        },
+        _ => Key::Policy,
+    }
+}
+
+/// Each round shows all problems, so a few are enough.
+const MOST_ROUNDS: usize = 32;
+/// The longest time for which a browser caches a preflight.
+const MAX_AGE: i64 = 86_400;
+
+// === impl Cors ===
+
+impl Cors {
+    /// The same for another service of the same source.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Cors::Inherited => Cors::Inherited,
+            Cors::Off => Cors::Off,
+            Cors::Policy(policy) => Cors::Policy(policy.clone()),
+        }
+    }
+
+    /// The policy if corsgate accepts some of it, else no CORS, with the reason.
+    pub(super) fn of(mut policy: Policy) -> (Self, Vec<Finding>) {
+        if policy.complete() {
+            return (Cors::Policy(Box::new(policy)), Vec::new());
+        }
+        // What else would be said about the policy is not true of the import.
+        let findings = policy.findings.into_iter().map(|(_, finding)| finding);
+        let mut findings: Vec<Finding> =
+            findings.filter(|finding| finding.kind.outcome() == Outcome::Dropped).collect();
+        findings.push(Finding::new(policy.at, Kind::PolicyWithoutOrigins));
+        (Cors::Off, findings)
+    }
+}

@@ -1,0 +1,135 @@
+//! Origins of other engines as patterns and expressions of corsgate.
+
+use super::finding::{Finding, Kind, Place};
+use super::model::{FOREIGN, Key, NO_ORIGIN, Policy};
+use super::witness::{Answer, Witness};
+use crate::cors::{OriginPattern, only_in};
+
+/// An origin or a pattern, as corsgate has it too.
+pub(super) fn exact(policy: &mut Policy, origin: &str) {
+    policy.origins.push(origin.to_owned());
+}
+
+/// `*` for exactly one label: an expression.
+pub(super) fn one_label(policy: &mut Policy, pattern: &str, at: Place) {
+    let expression = regex_syntax::escape(&pattern.to_ascii_lowercase()).replacen(r"\*", "[a-z0-9-]+", 1);
+    policy.expressions.push(expression);
+    let deeper = pattern.to_ascii_lowercase().replacen("*.", "a.b.", 1);
+    let kind = Kind::OneLabel { pattern: pattern.to_owned() };
+    let witness = Witness::request("GET", &deeper, Answer::Unreadable);
+    policy.note(Key::Origins, Finding::new(at, kind).with(witness));
+}
+
+/// The answer to a page that the engine allows.
+pub(super) fn allowed(policy: &Policy) -> Answer {
+    if policy.credentials { Answer::WithCredentials } else { Answer::Readable }
+}
+
+/// An expression that an engine matches in its own way, given as `theirs` with anchors. corsgate matches the whole
+/// origin. A difference is a finding with an origin that only the engine allows.
+///
+/// An expression for a part of the origin, such as `\.shop\.example$`, matches no whole origin. It stays what it is.
+pub(super) fn expression(policy: &mut Policy, own: &str, theirs: &str, source: &str, at: Place) {
+    let is_part = only_in(own, NO_ORIGIN).is_none() && only_in(theirs, NO_ORIGIN).is_some();
+    let own = if is_part { theirs } else { own };
+    policy.expressions.push(own.to_owned());
+    if let Some(origin) = only_in(theirs, own) {
+        let kind = Kind::ExpressionNotAnchored { expression: source.to_owned() };
+        let finding = Finding::new(at, kind).with(Witness::request("GET", &origin, allowed(policy)));
+        policy.note(Key::Origins, finding);
+    }
+}
+
+/// A list of origins leaves requests of other origins to the service, in every engine that is imported.
+pub(super) fn leaves_refused_to_the_service(policy: &mut Policy, forwards_preflights: bool) {
+    if policy.is_any_origin() {
+        return;
+    }
+    let at = policy.at;
+    if forwards_preflights {
+        let witness = Witness::preflight("PUT", FOREIGN, Answer::ServiceDecides);
+        policy.note(Key::Policy, Finding::new(at, Kind::RefusedPreflightForwarded).with(witness));
+    }
+    let witness = Witness::request("GET", FOREIGN, Answer::ServiceDecides);
+    policy.note(Key::Policy, Finding::new(at, Kind::ServiceHeadersRemain).with(witness));
+}
+
+/// How Envoy and Istio compare an origin with a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matcher {
+    Exact,
+    Prefix,
+    Suffix,
+    Contains,
+    /// For the whole origin.
+    Expression,
+}
+
+/// An entry that is compared in one of these ways. Envoy also compares it with the text `*`: if that matches, every origin
+/// is allowed.
+pub(super) fn matched(policy: &mut Policy, matcher: Matcher, text: &str, at: Place) {
+    let escaped = regex_syntax::escape(text);
+    let expression = match matcher {
+        Matcher::Exact => escaped,
+        Matcher::Prefix => format!("{escaped}.*"),
+        Matcher::Suffix => format!(".*{escaped}"),
+        Matcher::Contains => format!(".*{escaped}.*"),
+        Matcher::Expression => text.to_owned(),
+    };
+    if regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match("*")) {
+        if text != "*" || matcher != Matcher::Exact {
+            policy.note(Key::Origins, Finding::new(at, Kind::MatchesStar { entry: text.to_owned() }));
+        }
+        return policy.origins.push("*".to_owned());
+    }
+    let by_expression = |policy: &mut Policy| {
+        let kind = Kind::EntryByExpression { entry: text.to_owned(), expression: expression.clone() };
+        policy.note(Key::Origins, Finding::new(at, kind));
+        policy.expressions.push(expression.clone());
+    };
+    match matcher {
+        Matcher::Exact if text.contains('*') => {
+            let why = "it is compared letter by letter, and no browser sends `*`";
+            policy.note(Key::Origins, Finding::new(at, Kind::EntryIgnored { entry: text.to_owned(), why }));
+        }
+        Matcher::Exact => exact(policy, text),
+        Matcher::Expression => policy.expressions.push(expression),
+        Matcher::Contains => by_expression(policy),
+        Matcher::Prefix => match whole_origin(text) {
+            Some(is_loopback) => {
+                let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let longer = if has_port { format!("{text}0") } else { format!("{text}.evil.test") };
+                // A page on this machine has any port.
+                exact(policy, &if is_loopback && !has_port { format!("{text}:*") } else { text.to_owned() });
+                let finding = Finding::new(at, Kind::OriginPrefix { prefix: text.to_owned() });
+                let witness = Witness::request("GET", &longer, allowed(policy));
+                policy.note(Key::Origins, finding.with(witness));
+            }
+            None => by_expression(policy),
+        },
+        Matcher::Suffix => {
+            let host = text.strip_prefix('.').unwrap_or(text);
+            let patterns = [format!("https://*.{host}"), format!("http://*.{host}")];
+            let is_host = host.contains('.') && patterns.iter().all(|pattern| OriginPattern::parse(pattern).is_ok());
+            if !is_host {
+                return by_expression(policy);
+            }
+            policy.origins.extend(patterns);
+            if !text.starts_with('.') {
+                policy.origins.extend([format!("https://{host}"), format!("http://{host}")]);
+                let witness = Witness::request("GET", &format!("https://evil{host}"), allowed(policy));
+                let finding = Finding::new(at, Kind::OriginSuffix { suffix: text.to_owned() });
+                policy.note(Key::Origins, finding.with(witness));
+            }
+        }
+    }
+}
+
+/// Whether a text is an origin with a complete host, and if so, whether it is of this machine.
+fn whole_origin(text: &str) -> Option<bool> {
+    let Ok(OriginPattern::Tuple(_)) = OriginPattern::parse(text) else { return None };
+    let host = text.split_once("://")?.1;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_loopback = name == "localhost" || name.starts_with("127.");
+    (is_loopback || name.contains('.')).then_some(is_loopback)
+}

@@ -1,0 +1,207 @@
+//! Paths of other engines as patterns of corsgate. Each function returns the pattern, if there is one, and what it changes.
+
+use super::finding::{Finding, Kind, Place};
+use super::witness::{Answer, Witness};
+use crate::route::PathPattern;
+
+/// A pattern with findings. The witnesses have no host yet.
+pub(super) type Converted = (Option<String>, Vec<Finding>);
+
+/// A path, whole.
+pub(super) fn exact(path: &str, at: Place) -> Converted {
+    match literal(path) {
+        Ok(()) => (Some(path.to_owned()), Vec::new()),
+        Err(why) => refused(path, why, at),
+    }
+}
+
+/// A prefix that ends at a slash: `/v1` covers `/v1` and `/v1/x`, as Kubernetes defines it.
+pub(super) fn segments(path: &str, at: Place) -> Converted {
+    let path = if path.is_empty() { "/" } else { path };
+    match literal(path) {
+        Ok(()) => (Some(format!("{}/*", path.trim_end_matches('/'))), Vec::new()),
+        Err(why) => refused(path, why, at),
+    }
+}
+
+/// A prefix of the text: `/v1` covers `/v1`, `/v1/x` and `/v1x`, and `/v1/` does not cover `/v1`.
+pub(super) fn text_prefix(path: &str, at: Place) -> Converted {
+    let (pattern, mut findings) = segments(path, at);
+    if pattern.is_none() {
+        return (pattern, findings);
+    }
+    if let Some(without) = path.strip_suffix('/').filter(|without| !without.is_empty()) {
+        findings.push(without_slash(path, without, at));
+    } else if !matches!(path, "" | "/") {
+        let witness = Witness::route(&format!("{path}x"), Answer::Routed);
+        findings.push(Finding::new(at, Kind::PathPrefixEndsInSegment { path: path.to_owned() }).with(witness));
+    }
+    (pattern, findings)
+}
+
+/// The finding that a pattern also covers the path without its last slash.
+pub(super) fn without_slash(path: &str, without: &str, at: Place) -> Finding {
+    let kind = Kind::PathWithoutSlash { path: path.to_owned() };
+    Finding::new(at, kind).with(Witness::route(without, Answer::NotRouted))
+}
+
+/// An expression for the beginning of a path. Only the forms that a pattern can say are imported.
+pub(super) fn expression(expression: &str, at: Place) -> Converted {
+    match simple(expression) {
+        Some(Simple { path, end: End::Here }) => {
+            let (pattern, mut findings) = checked(&path, expression, at);
+            if pattern.is_some() {
+                findings.push(Finding::new(at, Kind::PathExpression { expression: expression.to_owned(), path }));
+            }
+            (pattern, findings)
+        }
+        Some(Simple { path, end: End::Open }) => {
+            let (pattern, mut findings) = text_prefix(&path, at);
+            // `^/v1` is a prefix in other words.
+            let is_expression = expression.trim_start_matches('^') != path;
+            if let Some(pattern) = pattern.clone().filter(|_| is_expression) {
+                let kind = Kind::PathExpression { expression: expression.to_owned(), path: pattern };
+                findings.push(Finding::new(at, kind));
+            }
+            (pattern, findings)
+        }
+        None => refused(expression, "it is a regular expression that no pattern of corsgate can say".to_owned(), at),
+    }
+}
+
+fn refused(path: &str, why: String, at: Place) -> Converted {
+    (None, vec![Finding::new(at, Kind::PathNotImported { path: path.to_owned(), why })])
+}
+
+fn checked(pattern: &str, source: &str, at: Place) -> Converted {
+    match PathPattern::parse(pattern) {
+        Ok(_) => (Some(pattern.to_owned()), Vec::new()),
+        Err(kind) => refused(source, kind.fault().into_owned(), at),
+    }
+}
+
+/// Whether corsgate reads a text as the literal path that it is elsewhere.
+fn literal(path: &str) -> Result<(), String> {
+    if path.contains(['*', '{', '}']) {
+        return Err("`*`, `{` and `}` have another meaning in corsgate".to_owned());
+    }
+    PathPattern::parse(path).map(drop).map_err(|kind| kind.fault().into_owned())
+}
+
+struct Simple {
+    path: String,
+    end: End,
+}
+
+enum End {
+    /// `$`
+    Here,
+    /// Anything may follow.
+    Open,
+}
+
+/// Literals, groups for one segment, and an open or closed end. None for any other expression.
+fn simple(expression: &str) -> Option<Simple> {
+    let mut rest = expression.strip_prefix('^').unwrap_or(expression);
+    let (mut path, mut parameters) = (String::new(), 0);
+    loop {
+        // The rest of the path, in its usual forms.
+        match rest {
+            "" => return Some(Simple { path, end: End::Open }),
+            "$" => return Some(Simple { path, end: End::Here }),
+            ".*" | "(.*)" | ".*$" | "(.*)$" | ".+" | "(.+)" if path.ends_with('/') => {
+                return Some(Simple { path: format!("{path}*"), end: End::Here });
+            }
+            ".*" | "(.*)" | ".*$" | "(.*)$" => return Some(Simple { path, end: End::Open }),
+            "(/|$)(.*)" | "(/|$)(.*)$" | "/?(.*)" | "(/.*)?$" | "(/.*)?" if !path.is_empty() => {
+                return Some(Simple { path: format!("{path}/*"), end: End::Here });
+            }
+            _ => {}
+        }
+        if let Some((name, after)) = segment(rest) {
+            // A pattern has parameters for whole segments only.
+            if !path.ends_with('/') || !(after.is_empty() || after.starts_with(['/', '$'])) {
+                return None;
+            }
+            parameters += 1;
+            let name = name.map_or_else(|| format!("p{parameters}"), str::to_owned);
+            path.extend(["{", &name, "}"]);
+            rest = after;
+            continue;
+        }
+        let mut chars = rest.chars();
+        let c = chars.next()?;
+        let literal = match c {
+            '\\' => chars.next().filter(|c| !c.is_ascii_alphanumeric())?,
+            c if c.is_ascii_alphanumeric() || "/_-~!@%&=:;,".contains(c) => c,
+            _ => return None,
+        };
+        rest = chars.as_str();
+        if rest.starts_with(['*', '+', '?', '{']) {
+            return None;
+        }
+        path.push(literal);
+    }
+}
+
+/// An expression for one segment at the start of a text: its name, and what follows.
+fn segment(text: &str) -> Option<(Option<&str>, &str)> {
+    const ONE: &str = "[^/]+";
+    if let Some(after) = text.strip_prefix(ONE) {
+        return Some((None, after));
+    }
+    let inside = text.strip_prefix('(')?;
+    let named = inside.strip_prefix("?<").or_else(|| inside.strip_prefix("?P<"));
+    let (name, body) = match named {
+        Some(named) => named.split_once('>').map(|(name, body)| (Some(name), body))?,
+        None => (None, inside.strip_prefix("?:").unwrap_or(inside)),
+    };
+    let after = body.strip_prefix(ONE)?.strip_prefix(')')?;
+    Some((name, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(converted: &Converted) -> (Option<&str>, Vec<&'static str>) {
+        let codes =
+            converted.1.iter().map(|finding| finding.kind.describe(super::super::SourceFormat::IngressNginx).code);
+        (converted.0.as_deref(), codes.collect())
+    }
+
+    #[test]
+    fn prefixes_become_patterns() {
+        let at = Place::default();
+        assert_eq!(codes(&segments("/", at)), (Some("/*"), vec![]));
+        assert_eq!(codes(&segments("/v1/", at)), (Some("/v1/*"), vec![]));
+        assert_eq!(codes(&text_prefix("/", at)), (Some("/*"), vec![]));
+        assert_eq!(codes(&text_prefix("/v1", at)), (Some("/v1/*"), vec!["path-prefix"]));
+        assert_eq!(codes(&text_prefix("/v1/", at)), (Some("/v1/*"), vec!["path-without-slash"]));
+        for hostile in ["v1", "/a/../b", "/a*", "/{x}", "/a?b", "/ä"] {
+            assert_eq!(codes(&text_prefix(hostile, at)), (None, vec!["path-not-imported"]), "{hostile}");
+        }
+    }
+
+    #[test]
+    fn only_expressions_that_a_pattern_can_say_are_imported() {
+        let at = Place::default();
+        for (text, pattern) in [
+            ("^/v1/login$", Some("/v1/login")),
+            ("/v1/teams/(?<id>[^/]+)$", Some("/v1/teams/{id}")),
+            ("/v1/([^/]+)/x$", Some("/v1/{p1}/x")),
+            ("/api(/|$)(.*)", Some("/api/*")),
+            ("/api/(.*)", Some("/api/*")),
+            ("/files/.*\\.png$", None),
+            ("/v[12]/x", None),
+            ("/a+", None),
+            ("/a|/b", None),
+            ("/x-([^/]+)$", None),
+            ("/\\d+$", None),
+            ("(?i)/x", None),
+        ] {
+            assert_eq!(expression(text, at).0.as_deref(), pattern, "{text}");
+        }
+        assert_eq!(codes(&expression("^/api", at)), (Some("/api/*"), vec!["path-prefix"]));
+    }
+}

@@ -1,0 +1,387 @@
+//! Traefik: dynamic configuration files with routers, services and the middleware `headers`.
+//!
+//! What Traefik does is read from its source at fd5a576d:
+//! <https://github.com/traefik/traefik/blob/fd5a576d/pkg/middlewares/headers/header.go>. `matchOrigin` compares letter by
+//! letter, reflects the origin for `*` with credentials, and finds an expression anywhere; `processCorsHeaders` answers every
+//! preflight.
+
+use super::Parsed;
+use super::apisix::node;
+use super::finding::{Finding, Kind, Place};
+use super::finish::left_out;
+use super::model::{Cors, FOREIGN, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::value::Value;
+use super::witness::{Answer, Witness};
+use super::{origins, paths};
+use crate::cors::PreflightMatch;
+
+pub(super) fn shows_in(document: &Value) -> bool {
+    ["routers", "middlewares"].iter().any(|key| document.at(&["http", key]).is_some())
+}
+
+/// The parts of all files.
+struct Files<'v>(Vec<(usize, &'v Value)>);
+
+impl<'v> Files<'v> {
+    /// All entries of a section, with their names.
+    fn all(&self, section: &str) -> Vec<(usize, &'v str, &'v Value)> {
+        let entries = |(file, document): &(usize, &'v Value)| {
+            let (file, section) = (*file, document.at(&["http", section]));
+            section
+                .map(Value::map)
+                .unwrap_or_default()
+                .iter()
+                .map(move |(name, value)| (file, &**name, value))
+                .collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(entries).collect()
+    }
+
+    /// One entry. A name can have a provider after `@`.
+    fn named(&self, section: &str, name: &str) -> Option<(usize, &'v Value)> {
+        let name = name.split('@').next().unwrap_or(name);
+        self.all(section).into_iter().find(|(_, known, _)| *known == name).map(|(file, _, value)| (file, value))
+    }
+}
+
+pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
+    let files = Files(files.iter().flat_map(|file| file.documents.iter().map(|one| (file.file, one))).collect());
+    let priority = |value: &Value| value.get("priority").and_then(Value::number).unwrap_or(0);
+    let mut routers = files.all("routers");
+    routers.sort_by_key(|(_, _, router)| std::cmp::Reverse(priority(router)));
+    let mut used = Vec::new();
+    for (file, name, router) in routers {
+        let at = Place { file, line: router.line };
+        let mut findings = Vec::new();
+        if priority(router) != 0 {
+            findings.push(Finding::new(at, Kind::Priority));
+        }
+        if let Some(tls) = router.get("tls") {
+            let name = "TLS of a router: name the certificates in `listeners`".to_owned();
+            findings.push(Finding::new(Place { file, line: tls.line }, Kind::Feature { name }));
+        }
+        let text = router.text_of("rule").unwrap_or_default();
+        let Some(rule) = Rule::parse(text) else {
+            model.findings.push(Finding::new(at, Kind::MatchNotImported { what: format!("a rule such as `{text}`") }));
+            continue;
+        };
+        let mut patterns = Vec::new();
+        for (is_prefix, path) in &rule.paths {
+            let (pattern, said) = if *is_prefix { paths::text_prefix(path, at) } else { paths::exact(path, at) };
+            patterns.extend(pattern);
+            findings.extend(said);
+        }
+        if rule.paths.is_empty() {
+            patterns.push("/*".to_owned());
+        }
+        let (mut cors, mut rewrite) = (Cors::Off, Rewriting::default());
+        for (line, middleware) in router.get("middlewares").map(Value::texts).unwrap_or_default() {
+            let place = Place { file, line };
+            let Some((of, value)) = files.named("middlewares", &middleware) else {
+                findings.push(Finding::new(
+                    place,
+                    Kind::Feature { name: format!("middleware `{middleware}`, which the files do not have") },
+                ));
+                continue;
+            };
+            used.push(middleware.split('@').next().unwrap_or_default().to_owned());
+            let (found, said) = apply(&middleware, of, value, &mut rewrite);
+            findings.extend(said);
+            // The outer one answers preflights, and its headers are written last.
+            if let (Cors::Off, Some(found)) = (&cors, found) {
+                cors = found;
+            }
+        }
+        let service = router.text_of("service").and_then(|service| files.named("services", service));
+        let upstream = service
+            .and_then(|(of, value)| upstream(router.text_of("service").unwrap_or(name), of, value, &mut findings));
+        let Some((upstream, host_of_node)) = upstream.filter(|_| !patterns.is_empty()) else {
+            left_out(&mut model.findings, &mut findings);
+            model.findings.push(Finding::new(at, Kind::WithoutUpstream));
+            continue;
+        };
+        // A preflight is an OPTIONS request, which a rule with other methods does not take.
+        if let (Cors::Policy(policy), Some(method)) = (&cors, rule.methods.first())
+            && !rule.methods.iter().any(|method| method == "OPTIONS")
+        {
+            let witness = Witness::preflight(method, &policy.sample_origin(), Answer::NotRouted);
+            findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: rule.methods.clone() }).with(witness));
+        }
+        let route = Route {
+            name: name.to_owned(),
+            at,
+            paths: patterns,
+            methods: rule.methods,
+            upstream: Some(upstream),
+            cors,
+            rewrite,
+            status: None,
+            findings,
+        };
+        model.services.push(Service {
+            name: name.to_owned(),
+            at,
+            hosts: rule.hosts,
+            upstream: None,
+            cors: Cors::Off,
+            host_of_node,
+            routes: vec![route],
+            findings: Vec::new(),
+        });
+    }
+    // Middlewares alone: a policy without routes.
+    if model.services.is_empty() {
+        for (file, name, value) in files.all("middlewares") {
+            if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Rewriting::default()) {
+                model.findings.extend(said);
+                model.services.push(Service::placeholder(name, Place { file, line: value.line }, cors, None));
+            }
+        }
+    }
+}
+
+/// A rule of a router: hosts and paths, and methods.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rule {
+    hosts: Vec<String>,
+    /// Whether it is a prefix, and the path.
+    paths: Vec<(bool, String)>,
+    methods: Vec<String>,
+}
+
+impl Rule {
+    /// `Host(…) && PathPrefix(…)`, where each part may have alternatives of its kind. None for other rules.
+    fn parse(text: &str) -> Option<Self> {
+        let mut rule = Rule::default();
+        for part in text.split("&&") {
+            let part = part.trim();
+            let part = part.strip_prefix('(').and_then(|part| part.strip_suffix(')')).unwrap_or(part);
+            let mut kinds = Vec::new();
+            for one in part.split("||") {
+                let (kind, arguments) = one.trim().strip_suffix(')')?.split_once('(')?;
+                let arguments: Option<Vec<String>> = arguments
+                    .split(',')
+                    .map(|argument| {
+                        let argument = argument.trim();
+                        let inner = argument.strip_prefix(['`', '"', '\''])?.strip_suffix(['`', '"', '\''])?;
+                        (!inner.contains(['`', '"', '{'])).then(|| inner.to_owned())
+                    })
+                    .collect();
+                let arguments = arguments?;
+                match kind.trim() {
+                    "Host" => rule.hosts.extend(arguments),
+                    "PathPrefix" => rule.paths.extend(arguments.into_iter().map(|path| (true, path))),
+                    "Path" => rule.paths.extend(arguments.into_iter().map(|path| (false, path))),
+                    "Method" => rule.methods.extend(arguments),
+                    _ => return None,
+                }
+                kinds.push(if kind.trim() == "Path" { "PathPrefix" } else { kind.trim() });
+            }
+            // `Host(a) || PathPrefix(b)` is two rules.
+            kinds.dedup();
+            if kinds.len() != 1 {
+                return None;
+            }
+        }
+        // Two conditions of a kind must both hold, which a list cannot say.
+        let count = |kind: &str| text.split("&&").filter(|part| part.contains(kind)).count();
+        ["Host(", "Path", "Method("].iter().all(|kind| count(kind) <= 1).then_some(rule)
+    }
+}
+
+/// A middleware: its policy, and its rewriting.
+fn apply(name: &str, file: usize, value: &Value, rewrite: &mut Rewriting) -> (Option<Cors>, Vec<Finding>) {
+    let (mut cors, mut findings) = (None, Vec::new());
+    for (kind, settings) in value.map() {
+        let at = Place { file, line: settings.line };
+        match &**kind {
+            "headers" => {
+                if settings.map().iter().any(|(key, _)| key.starts_with("accessControl")) {
+                    let (found, said) = Cors::of(policy(format!("middleware `{name}`"), settings, file));
+                    findings.extend(said);
+                    cors = Some(found);
+                }
+                if settings.map().iter().any(|(key, _)| !key.starts_with("accessControl") && &**key != "addVaryHeader")
+                {
+                    findings.push(Finding::new(
+                        at,
+                        Kind::Feature { name: "other headers of the middleware `headers`".to_owned() },
+                    ));
+                }
+            }
+            "stripPrefix" => match &*settings.get("prefixes").map(Value::texts).unwrap_or_default() {
+                [(_, prefix)] => {
+                    let prefix = prefix.trim_end_matches('/');
+                    rewrite.strip_prefix = (!prefix.is_empty()).then(|| prefix.to_owned());
+                }
+                _ => findings.push(Finding::new(
+                    at,
+                    Kind::Feature { name: "middleware `stripPrefix` with several prefixes".to_owned() },
+                )),
+            },
+            "addPrefix" => {
+                let prefix = settings.text_of("prefix").map(|prefix| prefix.trim_end_matches('/').to_owned());
+                rewrite.add_prefix = prefix;
+            }
+            kind => findings.push(Finding::new(at, Kind::Feature { name: format!("middleware of the kind `{kind}`") })),
+        }
+    }
+    (cors, findings)
+}
+
+/// The nodes of a service, and whether they get their own host.
+fn upstream(name: &str, file: usize, service: &Value, findings: &mut Vec<Finding>) -> Option<(Upstream, bool)> {
+    let balancer = service.get("loadBalancer")?;
+    let (mut nodes, mut tls) = (Vec::new(), None);
+    for server in balancer.list("servers") {
+        let url = server.text_of("url").unwrap_or_default();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let authority = rest.split('/').next().unwrap_or_default();
+        if scheme == "https" {
+            tls = Some(None);
+        }
+        let address = match authority.contains(':') {
+            true => authority.to_owned(),
+            false => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }),
+        };
+        let weight = server.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
+        nodes.push((node(address, Place { file, line: server.line }, findings), weight.unwrap_or(1).min(1000)));
+    }
+    let host_of_node = balancer.get("passHostHeader").and_then(Value::truth) == Some(false);
+    (!nodes.is_empty()).then(|| (Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
+}
+
+// --- CORS
+
+fn policy(name: String, settings: &Value, file: usize) -> Policy {
+    let at = Place { file, line: settings.line };
+    let place = |key: &str| Place { file, line: settings.get(key).map_or(settings.line, |value| value.line) };
+    let texts = |key: &str| -> Vec<String> {
+        settings.get(key).map(Value::texts).unwrap_or_default().into_iter().map(|(_, text)| text).collect()
+    };
+    let mut policy = Policy::new(name, at);
+    policy.credentials = settings.get("accessControlAllowCredentials").and_then(Value::truth) == Some(true);
+    policy.preflight = PreflightMatch::Standard;
+    policy.methods = texts("accessControlAllowMethods");
+    policy.headers = texts("accessControlAllowHeaders");
+    policy.expose = texts("accessControlExposeHeaders");
+    if policy.credentials && policy.headers.iter().any(|name| name == "*") {
+        policy.allow_every_header(place("accessControlAllowHeaders"));
+    }
+    let list_at = place("accessControlAllowOriginList");
+    for origin in texts("accessControlAllowOriginList") {
+        if origin != "*" && origin.contains('*') {
+            let why = "Traefik compares origins letter by letter, and no browser sends `*`";
+            policy.note(Key::Origins, Finding::new(list_at, Kind::EntryIgnored { entry: origin, why }));
+        } else {
+            origins::exact(&mut policy, &origin);
+        }
+    }
+    let regexes = settings.get("accessControlAllowOriginListRegex").map(Value::texts).unwrap_or_default();
+    if policy.is_any_origin() {
+        let others: Vec<String> = policy
+            .origins
+            .iter()
+            .filter(|origin| *origin != "*")
+            .cloned()
+            .chain(regexes.into_iter().map(|(_, text)| text))
+            .collect();
+        if !others.is_empty() {
+            policy.note(Key::Origins, Finding::new(list_at, Kind::StarTakesAll { others }));
+        }
+        if policy.credentials {
+            let witness = Witness::request("GET", "null", Answer::WithCredentials);
+            policy.note(Key::Origins, Finding::new(list_at, Kind::NullReflected).with(witness));
+        }
+    } else {
+        for (line, source) in regexes {
+            origins::expression(&mut policy, &source, &format!(".*(?:{source}).*"), &source, Place { file, line });
+        }
+        if settings.get("addVaryHeader").and_then(Value::truth) != Some(true) {
+            policy.note(Key::Policy, Finding::new(at, Kind::VaryAdded));
+        }
+        let witness = Witness::request("GET", FOREIGN, Answer::ServiceDecides);
+        policy.note(Key::Policy, Finding::new(at, Kind::ServiceHeadersRemain).with(witness));
+    }
+    let age = settings.get("accessControlMaxAge").and_then(Value::number);
+    policy.set_max_age(age.unwrap_or(crate::cors::Settings::DEFAULT_MAX_AGE), place("accessControlMaxAge"));
+    policy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Row, asks, get, same, table};
+    use super::super::witness::Answer::*;
+    use super::Rule;
+
+    fn file(headers: &str) -> String {
+        format!(
+            "http:\n  routers:\n    r: {{ rule: 'Host(`a.example`) && PathPrefix(`/v1`)', service: s, middlewares: [cors, auth@file] }}\n  middlewares:\n    \
+             cors: {{ headers: {{ {headers} }} }}\n    auth: {{ basicAuth: {{}} }}\n  services:\n    s: {{ loadBalancer: {{ servers: [{{ url: \
+             'http://127.0.0.1:8000' }}] }} }}\n"
+        )
+    }
+
+    fn check(what: &str, headers: &str, rows: &[Row]) -> (String, Vec<&'static str>) {
+        let rows: Vec<Row> = rows.iter().map(|row| row.again().at("/v1/x")).collect();
+        table("a.example", what, &file(headers), &rows)
+    }
+
+    /// `matchOrigin`, `processCorsHeaders` and `PostRequestModifyResponseHeaders` of header.go at fd5a576d.
+    #[test]
+    fn the_middleware_headers() {
+        let (text, codes) = check(
+            "a list",
+            "accessControlAllowOriginList: ['https://a.example', 'https://*.b.example'], accessControlAllowMethods: [GET, PUT], accessControlMaxAge: 600",
+            &[
+                same("https://a.example", Readable),
+                get("https://x.b.example", ServiceDecides, Unreadable, "service-headers-remain"),
+                asks("PUT", "https://a.example", Readable, Readable, ""),
+                asks("PUT", "https://evil.test", Unreadable, Unreadable, ""),
+            ],
+        );
+        for code in ["entry-ignored", "feature", "path-prefix", "vary-added"] {
+            assert!(codes.contains(&code), "no {code}: {codes:?}\n{text}");
+        }
+        check(
+            "an expression",
+            r"accessControlAllowOriginListRegex: ['^https://a\.example'], addVaryHeader: true",
+            &[
+                same("https://a.example", Readable),
+                get("https://a.example.evil.test", Readable, Unreadable, "expression-not-anchored"),
+            ],
+        );
+        let open = check(
+            "* with credentials",
+            "accessControlAllowOriginList: ['*'], accessControlAllowCredentials: true, accessControlAllowHeaders: ['*']",
+            &[same("https://evil.test", WithCredentials), get("null", WithCredentials, Unreadable, "null-reflected")],
+        );
+        assert!(open.1.contains(&"reflects-any-origin") && open.0.contains("allow_headers: [\"*\"]"), "{}", open.0);
+        let alone =
+            "http: { middlewares: { c: { headers: { accessControlAllowOriginList: ['https://a.example'] } } } }\n";
+        let (_, codes) = table("any.example", "alone", alone, &[same("https://a.example", Readable)]);
+        assert!(codes.contains(&"without-routes"));
+    }
+
+    #[test]
+    fn rules() {
+        let parsed = Rule::parse(
+            "(Host(`a.example`) || Host(`b.example`)) && (Path(`/x`) || PathPrefix(`/y`)) && Method(`GET`, `PUT`)",
+        )
+        .unwrap();
+        assert_eq!(parsed.hosts, ["a.example", "b.example"]);
+        assert_eq!(parsed.paths, [(false, "/x".to_owned()), (true, "/y".to_owned())]);
+        assert_eq!(parsed.methods, ["GET", "PUT"]);
+        for other in [
+            "HostRegexp(`.*`)",
+            "Host(`a`) || PathPrefix(`/x`)",
+            "!Host(`a`)",
+            "Host(`a`) && Host(`b`)",
+            "Host(a)",
+            "",
+            "PathPrefix(`/{x}`)",
+        ] {
+            assert_eq!(Rule::parse(other), None, "{other}");
+        }
+    }
+}

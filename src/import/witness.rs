@@ -1,0 +1,200 @@
+//! A request that shows a finding, and its answers before and after.
+//!
+//! The answer of corsgate is not a claim: the request is decided by the snapshot of the imported file.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+
+use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, Verdict};
+use crate::domain::{OwnOrigin, Scheme};
+use crate::snapshot::Snapshot;
+
+/// A request, and what the engine of the source answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Witness {
+    pub(super) method: String,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) origin: Option<String>,
+    /// For a preflight: the method and the headers that it asks for.
+    pub(super) asks_for: Option<(String, Vec<String>)>,
+    pub(super) before: Answer,
+}
+
+/// What a page gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The page may read the response, if the request has no credentials.
+    Readable,
+    /// The page may read the response, also with credentials.
+    WithCredentials,
+    /// `*` with `Access-Control-Allow-Credentials: true`.
+    StarWithCredentials,
+    /// No page of this origin may read the response, whatever the service sends.
+    Unreadable,
+    /// The request goes to the service, and the CORS headers of the service decide.
+    ServiceDecides,
+    /// 404 or 405, without CORS headers.
+    NotRouted,
+    /// The request goes to a service.
+    Routed,
+    /// `Access-Control-Max-Age` of a preflight that is allowed.
+    MaxAge(i64),
+}
+
+impl Answer {
+    const fn text(self) -> &'static str {
+        match self {
+            Answer::Readable => "the page may read the response, without credentials",
+            Answer::WithCredentials => "the page may read the response, with credentials",
+            Answer::StarWithCredentials => {
+                "`*` with credentials: the page may read the response only without credentials"
+            }
+            Answer::Unreadable => "the page may not read the response",
+            Answer::ServiceDecides => "goes to the service, whose own CORS headers decide",
+            Answer::NotRouted => "no route: 404 or 405",
+            Answer::Routed => "goes to the service",
+            Answer::MaxAge(_) => "Access-Control-Max-Age:",
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())?;
+        match self {
+            Answer::MaxAge(seconds) => write!(f, " {seconds}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A service that allows every origin: what is left of its headers shows whether the gateway decides.
+const OF_SERVICE: &str = "*";
+
+// === impl Witness ===
+
+impl Witness {
+    /// A request of a page.
+    pub(super) fn request(method: &str, origin: &str, before: Answer) -> Self {
+        Witness {
+            method: method.to_owned(),
+            host: String::new(),
+            path: String::new(),
+            origin: Some(origin.to_owned()),
+            asks_for: None,
+            before,
+        }
+    }
+
+    /// A preflight.
+    pub(super) fn preflight(asks_for: &str, origin: &str, before: Answer) -> Self {
+        Witness { asks_for: Some((asks_for.to_owned(), Vec::new())), ..Self::request("OPTIONS", origin, before) }
+    }
+
+    /// A request for a path, about its route.
+    pub(super) fn route(path: &str, before: Answer) -> Self {
+        Witness { origin: None, path: path.to_owned(), ..Self::request("GET", "", before) }
+    }
+
+    /// The same request to a host and a path.
+    pub(super) fn to(self, host: &str, path: &str) -> Self {
+        Witness { host: host.to_owned(), path: path.to_owned(), ..self }
+    }
+
+    /// The request in one line.
+    pub(super) fn line(&self) -> String {
+        let mut line = format!("{} {}{}", self.method, self.host, self.path);
+        let mut field = |name: &str, value: &str| line.extend([", ", name, ": ", value]);
+        if let Some(origin) = &self.origin {
+            field("Origin", origin);
+        }
+        if let Some((method, headers)) = &self.asks_for {
+            field("Access-Control-Request-Method", method);
+            if !headers.is_empty() {
+                field("Access-Control-Request-Headers", &headers.join(","));
+            }
+        }
+        line
+    }
+
+    /// The same as a command to try.
+    pub(super) fn curl(&self) -> String {
+        let mut command = format!("curl -i -X {} -H 'Host: {}'", self.method, self.host);
+        let mut field = |name: &str, value: &str| command.extend([" -H '", name, ": ", value, "'"]);
+        if let Some(origin) = &self.origin {
+            field("Origin", origin);
+        }
+        if let Some((method, headers)) = &self.asks_for {
+            field("Access-Control-Request-Method", method);
+            if !headers.is_empty() {
+                field("Access-Control-Request-Headers", &headers.join(","));
+            }
+        }
+        format!("{command} http://GATEWAY{}", self.path)
+    }
+
+    /// The answer of a configuration. None if the request cannot be written.
+    pub(super) fn answer(&self, snapshot: &Snapshot) -> Option<Answer> {
+        let headers = self.headers()?;
+        let method = Method::from_bytes(self.method.as_bytes()).ok()?;
+        let verdict = snapshot.decide(&Request {
+            method: &method,
+            path: self.path.as_bytes(),
+            target_length: self.path.len(),
+            version: Version::HTTP_11,
+            own_origin: OwnOrigin::of(Scheme::Http, &self.host),
+            authority: Some(&self.host),
+            headers: &headers,
+            framing: Framing::Clear,
+            connection: ConnectionFacts::default(),
+        });
+        Some(self.seen(&verdict))
+    }
+
+    fn headers(&self) -> Option<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        let mut insert = |name: HeaderName, value: &str| Some(headers.insert(name, HeaderValue::from_str(value).ok()?));
+        insert(header::HOST, &self.host)?;
+        if let Some(origin) = &self.origin {
+            insert(header::ORIGIN, origin)?;
+        }
+        if let Some((method, names)) = &self.asks_for {
+            insert(header::ACCESS_CONTROL_REQUEST_METHOD, method)?;
+            if !names.is_empty() {
+                insert(header::ACCESS_CONTROL_REQUEST_HEADERS, &names.join(","))?;
+            }
+        }
+        Some(headers)
+    }
+
+    fn seen(&self, verdict: &Verdict<'_>) -> Answer {
+        let has_policy = match &verdict.action {
+            Action::Refuse(Refusal::UnknownHost | Refusal::UnknownPath | Refusal::MethodNotAllowed(_)) => {
+                return Answer::NotRouted;
+            }
+            _ if matches!(self.before, Answer::Routed | Answer::NotRouted) && self.origin.is_none() => {
+                return Answer::Routed;
+            }
+            Action::Forward(route) => route.route.policy.is_some(),
+            _ => true,
+        };
+        if !has_policy {
+            return Answer::ServiceDecides;
+        }
+        let mut response = HeaderMap::new();
+        if let Action::Forward(_) = verdict.action {
+            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static(OF_SERVICE));
+        }
+        verdict.edits.apply(&mut response);
+        let is_allowed = response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) && !verdict.is_refused();
+        let max_age = response.get(header::ACCESS_CONTROL_MAX_AGE).and_then(|age| age.to_str().ok()?.parse().ok());
+        match (self.before, max_age) {
+            (Answer::MaxAge(_), Some(seconds)) if is_allowed => Answer::MaxAge(seconds),
+            _ if !is_allowed => Answer::Unreadable,
+            _ if response.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) => Answer::WithCredentials,
+            _ => Answer::Readable,
+        }
+    }
+}
