@@ -2,11 +2,13 @@
 //!
 //! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
-//! from the file. `diff` has its own: 0 the same, 1 different, 2 a configuration cannot be used.
+//! from the file, or `import` found that some answers change. `diff` has its own: 0 the same, 1 different, 2 a
+//! configuration cannot be used.
 
 mod check;
 mod diff;
 mod explain;
+mod import;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
@@ -37,6 +39,8 @@ Examples:
                                              does the browser allow this request, and if not, what to change
   corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
   corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
+  corsgate import ingress.yaml > corsgate.yaml
+                                             make a configuration from that of another gateway
 
 RUST_LOG=corsgate=debug logs every request with the reason of its CORS decision.";
 
@@ -73,6 +77,9 @@ enum Command {
     /// Print what changes for requests between two configurations, each change with a request that shows it
     #[command(after_help = diff::HELP)]
     Diff(diff::Arguments),
+    /// Make a configuration from that of another gateway, and report what changes in meaning
+    #[command(after_help = import::HELP)]
+    Import(import::Arguments),
     /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
@@ -109,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => return explain::run(&arguments),
         Command::Why(arguments) => return why::run(&arguments),
         Command::Diff(arguments) => return diff::run(&arguments),
+        Command::Import(arguments) => return import::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };
@@ -170,9 +178,13 @@ fn print(text: &str) {
 }
 
 fn paint() -> Paint {
+    paint_on(&std::io::stdout())
+}
+
+fn paint_on(stream: &impl IsTerminal) -> Paint {
     // https://no-color.org
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted && std::io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
+    if wanted && stream.is_terminal() { Paint::Colour } else { Paint::Plain }
 }
 
 fn width() -> Width {

@@ -1,5 +1,6 @@
 //! Source of a configuration: a file, or a text built into the program.
 
+mod exchange;
 mod file;
 mod roots;
 pub(crate) mod watch;
@@ -9,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::exchange::{read_text, write_new};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 pub(crate) use self::roots::system_roots;

@@ -106,7 +106,7 @@ const ROOMS: [(&str, &[&str]); 36] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "behavior",
     "config",
     "cors",

@@ -28,6 +28,7 @@ mod framing;
 mod h2c;
 mod header_names;
 mod http2;
+mod import;
 mod layout;
 mod lifecycle;
 mod limits;

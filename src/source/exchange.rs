@@ -1,0 +1,26 @@
+//! Reads the files that `import` gets, and writes the file that it makes.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::{Reading, Unreadable, not_utf_8};
+
+/// The text of a file; `-` is stdin.
+pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
+    let bytes = match path == Path::new("-") {
+        true => {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        }
+        false => Reading::default().read(path),
+    };
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
+        .map_err(|error| Unreadable { path: path.to_owned(), error })
+}
+
+/// Writes a new file. A file that exists may be somebody's work.
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = std::fs::File::create_new(path)?;
+    file.write_all(text.as_bytes())
+}
