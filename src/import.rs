@@ -27,6 +27,7 @@
 //! ```
 
 mod apisix;
+mod clients;
 mod envoy;
 mod finding;
 mod finish;

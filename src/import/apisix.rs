@@ -10,9 +10,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::Parsed;
+use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -290,9 +291,14 @@ fn route<'v>(
         return None;
     }
     let config = route.value.text_of("plugin_config_id").and_then(|id| objects.plugin_configs.get(id));
-    let (mut cors, mut rewrite) = plugins(route, route.value.get("plugins"), objects, &mut findings);
+    let (mut cors, mut behaviors) = plugins(route, route.value.get("plugins"), objects, &mut findings);
     if let (Cors::Inherited, Some(config)) = (&cors, config) {
-        (cors, rewrite) = plugins(config, config.value.get("plugins"), objects, &mut findings);
+        (cors, behaviors) = plugins(config, config.value.get("plugins"), objects, &mut findings);
+    }
+    // The plugin of the route replaces that of the service.
+    if let Some(service) = service.filter(|_| behaviors.allow.is_empty() && behaviors.deny.is_empty()) {
+        let of_service = plugins(service, service.value.get("plugins"), objects, &mut Vec::new()).1;
+        (behaviors.allow, behaviors.deny) = (of_service.allow, of_service.deny);
     }
     let methods: Vec<String> =
         route.value.get("methods").map(Value::texts).unwrap_or_default().into_iter().map(|(_, m)| m).collect();
@@ -303,7 +309,7 @@ fn route<'v>(
         let witness = Witness::preflight(&asked, &sample_origin(&cors, service, objects), Answer::NotRouted);
         findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
     }
-    Some(Route { name: route.id(), at, paths: patterns, methods, upstream, cors, rewrite, status: None, findings })
+    Some(Route { name: route.id(), at, paths: patterns, methods, upstream, cors, behaviors, status: None, findings })
 }
 
 /// An origin that the policy of a route allows.
@@ -332,8 +338,8 @@ fn plugins<'v>(
     plugins: Option<&'v Value>,
     objects: &Objects<'v>,
     findings: &mut Vec<Finding>,
-) -> (Cors, Rewriting) {
-    let (mut cors, mut rewrite) = (Cors::Inherited, Rewriting::default());
+) -> (Cors, Behaviors) {
+    let (mut cors, mut behaviors) = (Cors::Inherited, Behaviors::default());
     for (name, conf) in plugins.map(Value::map).unwrap_or_default() {
         let at = object.at(conf);
         match &**name {
@@ -350,13 +356,19 @@ fn plugins<'v>(
                 }
             },
             "proxy-rewrite" => match rewriting(conf) {
-                Some(found) => rewrite = found,
+                Some(found) => behaviors = Behaviors { allow: behaviors.allow, deny: behaviors.deny, ..found },
                 None => findings.push(plugin(name, at)),
             },
+            "ip-restriction" => {
+                for (key, access) in [("whitelist", Access::Allow), ("blacklist", Access::Deny)] {
+                    let entries = conf.get(key).map(Value::texts).unwrap_or_default();
+                    findings.extend(clients::add(&mut behaviors, access, entries, object.file));
+                }
+            }
             _ => findings.push(plugin(name, at)),
         }
     }
-    (cors, rewrite)
+    (cors, behaviors)
 }
 
 fn plugin(name: &str, at: Place) -> Finding {
@@ -369,7 +381,7 @@ fn is_disabled(conf: &Value) -> bool {
 }
 
 /// `proxy-rewrite` with nothing but a path.
-fn rewriting(conf: &Value) -> Option<Rewriting> {
+fn rewriting(conf: &Value) -> Option<Behaviors> {
     if conf.map().iter().any(|(key, _)| !["uri", "regex_uri", "_meta"].contains(&&**key)) {
         return None;
     }
@@ -379,7 +391,7 @@ fn rewriting(conf: &Value) -> Option<Rewriting> {
         if let Some(prefix) = stripped
             .filter(|prefix| super::paths::exact(prefix, Place::default()).0.is_some() && !prefix.ends_with('/'))
         {
-            return Some(Rewriting { strip_prefix: Some(prefix.to_owned()), ..Rewriting::default() });
+            return Some(Behaviors { strip_prefix: Some(prefix.to_owned()), ..Behaviors::default() });
         }
         return replacement(pattern, with);
     }
@@ -391,7 +403,7 @@ fn rewriting(conf: &Value) -> Option<Rewriting> {
 }
 
 /// A replacement, if corsgate reads the expression. `$1` becomes `${1}`, because a letter may follow.
-pub(super) fn replacement(pattern: &str, with: &str) -> Option<Rewriting> {
+pub(super) fn replacement(pattern: &str, with: &str) -> Option<Behaviors> {
     static GROUP: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$([0-9]+)").expect("the expression is valid"));
     let groups = Regex::new(pattern).ok()?.captures_len();
     let is_known = |text: &str| text.parse::<usize>().is_ok_and(|number| number < groups);
@@ -400,7 +412,7 @@ pub(super) fn replacement(pattern: &str, with: &str) -> Option<Rewriting> {
     }
     let is_plain = with.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b));
     let with = GROUP.replace_all(with, "$${$1}").into_owned();
-    is_plain.then(|| Rewriting { replace: Some((pattern.to_owned(), with)), ..Rewriting::default() })
+    is_plain.then(|| Behaviors { replace: Some((pattern.to_owned(), with)), ..Behaviors::default() })
 }
 
 // --- CORS

@@ -9,7 +9,7 @@ use super::Parsed;
 use super::apisix::node;
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
-use super::model::{Cors, Key, Model, PLACEHOLDER, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
 use super::origins::{self, Matcher};
 use super::paths;
 use super::value::Value;
@@ -165,15 +165,18 @@ fn route(
     };
     let (cors, said) = cors(levels, &name, config);
     findings.extend(said);
-    let mut rewrite = Rewriting::default();
+    let mut behaviors = Behaviors::default();
     let (mut upstream, mut status) = (None, None);
     if let Some(action) = route.get("route") {
         upstream = self::upstream(action, config, &mut findings);
         if let Some(prefix) = action.text_of("prefix_rewrite") {
             let from = condition.text_of("prefix").unwrap_or_default().trim_end_matches('/');
             let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            rewrite =
-                Rewriting { strip_prefix: some(from), replace: None, add_prefix: some(prefix.trim_end_matches('/')) };
+            behaviors = Behaviors {
+                strip_prefix: some(from),
+                add_prefix: some(prefix.trim_end_matches('/')),
+                ..Behaviors::default()
+            };
         }
         for key in [
             "host_rewrite_literal",
@@ -199,7 +202,7 @@ fn route(
         of_host.push(Finding::new(at, Kind::WithoutUpstream));
         return None;
     }
-    Some(Route { name, at, paths: vec![pattern], methods: Vec::new(), upstream, cors, rewrite, status, findings })
+    Some(Route { name, at, paths: vec![pattern], methods: Vec::new(), upstream, cors, behaviors, status, findings })
 }
 
 /// The cluster of a route, with the nodes that the file has for it.

@@ -55,6 +55,7 @@ pub(super) enum Kind {
     BlankEntries { list: String },
     EntryByExpression { entry: String, expression: String },
     EchoesRequestedHeaders,
+    ClientAddresses,
 
     MatchesStar { entry: String },
     FilterNotSeen,
@@ -146,6 +147,7 @@ impl Kind {
             Kind::Feature { .. }
                 | Kind::OtherObject { .. }
                 | Kind::ClusterAddress { .. }
+                | Kind::ClientAddresses
                 | Kind::VaryAdded
                 | Kind::HostHeaderOfNode
                 | Kind::Priority
@@ -221,6 +223,10 @@ impl Kind {
                 format!("{engine} allows every header that a preflight asks for: `*` and Authorization"),
             ),
 
+            ClientAddresses => kept(
+                "client-addresses",
+                "a list of client addresses. A client is the peer of the connection; behind another proxy set `trusted_proxies`",
+            ),
             MatchesStar { entry } => kept(
                 "matches-star",
                 format!("`{entry}` matches the text `*`, and {engine} takes such an entry for every origin"),
@@ -511,6 +517,7 @@ mod tests {
             BlankEntries { list: text("GET, PUT,") },
             EntryByExpression { entry: text("https://pr-"), expression: text("https://pr\\-.*") },
             EchoesRequestedHeaders,
+            ClientAddresses,
             MatchesStar { entry: text(".*") },
             FilterNotSeen,
             MergedPolicies,

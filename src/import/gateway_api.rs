@@ -8,7 +8,7 @@ use super::Parsed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
-use super::model::{Cors, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -70,7 +70,7 @@ fn http_route(object: &Value, file: usize) -> Service {
 fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mut Vec<Finding>) -> Vec<Route> {
     let at = |value: &Value| Place { file, line: value.line };
     let mut findings = Vec::new();
-    let (mut cors, mut rewrite) = (Cors::Off, Rewriting::default());
+    let (mut cors, mut behaviors) = (Cors::Off, Behaviors::default());
     for filter in rule.list("filters") {
         match (filter.text_of("type"), filter.get("cors"), filter.get("urlRewrite")) {
             (Some("CORS"), Some(settings), _) => {
@@ -80,7 +80,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
                 cors = found;
             }
             (Some("URLRewrite"), _, Some(settings)) => match rewriting(rule, settings) {
-                Some(found) => rewrite = found,
+                Some(found) => behaviors = found,
                 None => findings.push(Finding::new(at(filter), feature("filter `URLRewrite` in this form"))),
             },
             (kind, _, _) => {
@@ -135,7 +135,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
                 methods,
                 upstream: upstream.clone(),
                 cors: cors.again(),
-                rewrite: rewrite.clone(),
+                behaviors: behaviors.clone(),
                 status,
                 findings: said,
             }),
@@ -153,7 +153,7 @@ fn feature(name: &str) -> Kind {
 }
 
 /// `URLRewrite` with a path.
-fn rewriting(rule: &Value, settings: &Value) -> Option<Rewriting> {
+fn rewriting(rule: &Value, settings: &Value) -> Option<Behaviors> {
     let path = settings.get("path")?;
     if settings.get("hostname").is_some() {
         return None;
@@ -163,7 +163,7 @@ fn rewriting(rule: &Value, settings: &Value) -> Option<Rewriting> {
         let matched = one.at(&["path", "value"]).and_then(Value::text).unwrap_or("/").trim_end_matches('/');
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let (strip_prefix, add_prefix) = (some(matched), some(prefix.trim_end_matches('/')));
-        return Some(Rewriting { strip_prefix, replace: None, add_prefix });
+        return Some(Behaviors { strip_prefix, add_prefix, ..Behaviors::default() });
     }
     super::apisix::replacement("^.*$", path.text_of("replaceFullPath").filter(|path| !path.contains('$'))?)
 }

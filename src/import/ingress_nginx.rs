@@ -10,10 +10,11 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::Parsed;
+use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
-use super::model::{Cors, FOREIGN, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -26,7 +27,7 @@ const DEFAULT_HEADERS: &str =
 const DEFAULT_MAX_AGE: i64 = 1_728_000;
 
 /// Annotations that are read here.
-const READ: [&str; 12] = [
+const READ: [&str; 15] = [
     "enable-cors",
     "cors-allow-origin",
     "cors-allow-methods",
@@ -39,6 +40,9 @@ const READ: [&str; 12] = [
     "proxy-read-timeout",
     "backend-protocol",
     "canary",
+    "whitelist-source-range",
+    "allowlist-source-range",
+    "denylist-source-range",
 ];
 
 /// The rules of ingress-nginx for the values of annotations.
@@ -227,6 +231,7 @@ fn routes(ingress: &Ingress<'_>, rule: &Value, of_ingress: &mut Vec<Finding>) ->
         };
         let mut route = route(ingress, text, at, pattern, Some(upstream), findings);
         rewrite(ingress, text, &mut route);
+        clients(ingress, &mut route);
         routes.push(route);
     }
     routes
@@ -251,9 +256,23 @@ fn route(
         methods: Vec::new(),
         upstream,
         cors: Cors::Inherited,
-        rewrite: Rewriting::default(),
+        behaviors: Behaviors::default(),
         status: None,
         findings,
+    }
+}
+
+/// The annotations for addresses of clients, in their old and new names.
+fn clients(ingress: &Ingress<'_>, route: &mut Route) {
+    let lists = [
+        ("whitelist-source-range", Access::Allow),
+        ("allowlist-source-range", Access::Allow),
+        ("denylist-source-range", Access::Deny),
+    ];
+    for (name, access) in lists {
+        let Some(annotation) = ingress.annotation(name) else { continue };
+        let entries = annotation.text.split(',').map(|entry| (annotation.at.line, entry.trim().to_owned())).collect();
+        route.findings.extend(clients::add(&mut route.behaviors, access, entries, ingress.file));
     }
 }
 
@@ -264,9 +283,9 @@ fn rewrite(ingress: &Ingress<'_>, path: &str, route: &mut Route) {
     let stripped = strips.iter().find_map(|(to, end)| path.strip_suffix(end).filter(|_| target.text == *to));
     match stripped {
         Some("") => {}
-        Some(prefix) => route.rewrite.strip_prefix = Some(prefix.to_owned()),
+        Some(prefix) => route.behaviors.strip_prefix = Some(prefix.to_owned()),
         None if !target.text.contains('$') && target.text.starts_with('/') => {
-            route.rewrite.replace = Some(("^.*$".to_owned(), target.text.to_owned()));
+            route.behaviors.replace = Some(("^.*$".to_owned(), target.text.to_owned()));
         }
         None => {
             let name = "annotation `rewrite-target` in this form".to_owned();
@@ -636,18 +655,22 @@ mod tests {
     #[test]
     fn paths_and_features_of_an_ingress() {
         let source = "kind: Ingress\nmetadata:\n  name: shop\n  namespace: web\n  annotations:\n    \
-            nginx.ingress.kubernetes.io/rewrite-target: /$2\n    nginx.ingress.kubernetes.io/auth-url: http://auth\n    \
+            nginx.ingress.kubernetes.io/rewrite-target: /$2\n    nginx.ingress.kubernetes.io/whitelist-source-range: \"10.0.0.0/8, x\"\n    nginx.ingress.kubernetes.io/auth-url: http://auth\n    \
             nginx.ingress.kubernetes.io/configuration-snippet: |\n      # cors\n      add_header Access-Control-Allow-Origin *;\n\
             spec:\n  tls: [{ hosts: [a.example] }]\n  rules:\n  - host: a.example\n    http:\n      paths:\n      \
             - { path: /api(/|$)(.*), pathType: ImplementationSpecific, backend: { service: { name: api, port: { name: http } } } }\n      \
             - { path: /img/.*\\.png, backend: { service: { name: img, port: { number: 80 } } } }\n";
         let (text, codes) = table("a.example", "features", source, &[]);
-        for expected in
-            ["paths: [/api/*]", "strip_prefix: /api", "address: \"api.web.svc.cluster.local:80\"", "dropped (line 10)"]
-        {
+        for expected in [
+            "paths: [/api/*]",
+            "strip_prefix: /api",
+            "address: \"api.web.svc.cluster.local:80\"",
+            "allow: [\"10.0.0.0/8\"]",
+            "dropped (line 11)",
+        ] {
             assert!(text.contains(expected), "no {expected}:\n{text}");
         }
-        for code in ["feature", "snippet", "named-port", "path-not-imported", "cluster-address"] {
+        for code in ["feature", "snippet", "named-port", "path-not-imported", "cluster-address", "entry-not-imported"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
         }
     }

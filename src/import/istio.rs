@@ -8,7 +8,7 @@ use super::envoy::{complete, echoed_headers};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
 use super::kubernetes::{self, Backend};
-use super::model::{Cors, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, Model, Policy, Route, Service, Upstream};
 use super::origins::{self, Matcher};
 use super::paths;
 use super::value::Value;
@@ -126,7 +126,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         methods: Vec::new(),
         upstream: Some(upstream),
         cors,
-        rewrite: Rewriting::default(),
+        behaviors: Behaviors::default(),
         status: None,
         findings,
     }]

@@ -7,10 +7,11 @@
 
 use super::Parsed;
 use super::apisix::node;
+use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes;
-use super::model::{Cors, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -108,8 +109,8 @@ fn declarative(file: File<'_>, model: &mut Model) {
             continue;
         }
         let mut findings = Vec::new();
-        let own: Vec<&Value> = service.list("plugins").iter().chain(of("service", &name)).collect();
-        let (cors, said) = cors_of(&format!("plugin `cors` of service `{name}`"), &own, file);
+        let of_service: Vec<&Value> = service.list("plugins").iter().chain(of("service", &name)).collect();
+        let (cors, said) = cors_of(&format!("plugin `cors` of service `{name}`"), &of_service, file);
         findings.extend(said);
         let Some((upstream, base)) = upstream(service, file, &mut findings) else {
             findings.push(Finding::new(file.at(service), Kind::WithoutUpstream));
@@ -140,11 +141,15 @@ fn declarative(file: File<'_>, model: &mut Model) {
                 into.findings.push(Finding::new(file.at(service), Kind::HostHeaderOfNode));
             }
             let own: Vec<&Value> = route.list("plugins").iter().chain(of("route", &named(route, ""))).collect();
+            // Of the nearest level that has one.
+            let restrictions = [&own, &of_service, &global].map(|level| restrictions(level));
+            let restrictions =
+                restrictions.iter().find(|level| !level.is_empty()).map(Vec::as_slice).unwrap_or_default();
             let policy = match (&into.cors, &model.cors) {
                 (Cors::Policy(policy), _) => Some(&**policy),
                 (_, global) => global.as_ref(),
             };
-            let new = self::routes(route, &own, base.as_deref(), policy, file, &mut into.findings);
+            let new = self::routes(route, &own, base.as_deref(), restrictions, policy, file, &mut into.findings);
             into.routes.extend(new);
         }
         // A part of a file, with a policy and without routes.
@@ -166,6 +171,13 @@ fn declarative(file: File<'_>, model: &mut Model) {
     }
 }
 
+/// The plugins for addresses of clients.
+fn restrictions<'v>(plugins: &[&'v Value]) -> Vec<&'v Value> {
+    let is_on = |plugin: &Value| plugin.get("enabled").and_then(Value::truth) != Some(false);
+    let of_clients = plugins.iter().filter(|plugin| plugin.text_of("name") == Some("ip-restriction") && is_on(plugin));
+    of_clients.copied().collect()
+}
+
 /// `service: name`, or `service: { name: name }`.
 fn reference<'v>(value: &'v Value, scope: &str) -> Option<&'v str> {
     let of = value.get(scope)?;
@@ -180,6 +192,7 @@ fn routes(
     route: &Value,
     plugins: &[&Value],
     base: Option<&str>,
+    restrictions: &[&Value],
     inherited: Option<&Policy>,
     file: File<'_>,
     of_service: &mut Vec<Finding>,
@@ -233,9 +246,16 @@ fn routes(
             left_out(of_service, &mut said);
             continue;
         };
-        let rewrite = rewriting(&path, expression.is_some(), strips, base);
-        // Routes with the same rewriting are one.
-        match made.iter_mut().find(|known| known.rewrite == rewrite) {
+        let mut behaviors = rewriting(&path, expression.is_some(), strips, base);
+        for plugin in restrictions {
+            let config = plugin.get("config");
+            for (key, access) in [("allow", Access::Allow), ("deny", Access::Deny)] {
+                let entries = config.and_then(|config| config.get(key)).map(Value::texts).unwrap_or_default();
+                said.extend(clients::add(&mut behaviors, access, entries, file.file));
+            }
+        }
+        // Routes with the same behaviors are one.
+        match made.iter_mut().find(|known| known.behaviors == behaviors) {
             Some(known) => {
                 known.paths.push(pattern);
                 known.findings.append(&mut said);
@@ -247,7 +267,7 @@ fn routes(
                 methods: methods.clone(),
                 upstream: None,
                 cors: cors.as_ref().map(Cors::again).unwrap_or_default(),
-                rewrite,
+                behaviors,
                 status: None,
                 findings: said,
             }),
@@ -261,16 +281,16 @@ fn routes(
 }
 
 /// `strip_path`, and the path of the service.
-fn rewriting(path: &str, is_expression: bool, strips: bool, base: Option<&str>) -> Rewriting {
+fn rewriting(path: &str, is_expression: bool, strips: bool, base: Option<&str>) -> Behaviors {
     let base = base.map(|base| base.trim_end_matches('/')).filter(|base| !base.is_empty()).map(str::to_owned);
     if strips && is_expression {
         // The whole path matches the expression, so all of it is cut.
         let with = base.unwrap_or_else(|| "/".to_owned());
-        return Rewriting { replace: Some(("^.*$".to_owned(), with)), ..Rewriting::default() };
+        return Behaviors { replace: Some(("^.*$".to_owned(), with)), ..Behaviors::default() };
     }
     let prefix = path.trim_end_matches('/');
     let strip_prefix = (strips && !prefix.is_empty()).then(|| prefix.to_owned());
-    Rewriting { strip_prefix, replace: None, add_prefix: base }
+    Behaviors { strip_prefix, add_prefix: base, ..Behaviors::default() }
 }
 
 /// The upstream of a service, and its path.
@@ -321,6 +341,10 @@ fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec
     for plugin in plugins {
         let kind = plugin.text_of("name").unwrap_or("without a name");
         if plugin.get("enabled").and_then(Value::truth) == Some(false) {
+            continue;
+        }
+        // Read with the routes.
+        if kind == "ip-restriction" {
             continue;
         }
         if kind != "cors" {
@@ -520,7 +544,7 @@ mod tests {
     fn routes_and_services() {
         let source = "_format_version: '2.1'\nservices:\n  - name: one\n    url: https://one.example/base\n    routes:\n      - { name: a, \
                       paths: [/a/, /b], hosts: [h.example] }\n      - { name: n, paths: ['/t/(?<id>[^/]+)$'], hosts: [h.example], preserve_host: \
-                      true, strip_path: false }\n  - { name: off, enabled: false, host: x }\nupstreams: []\nplugins:\n  - { name: rate-limiting }\n  \
+                      true, strip_path: false }\n  - { name: off, enabled: false, host: x }\nupstreams: []\nplugins:\n  - { name: rate-limiting }\n  - { name: ip-restriction, config: { allow: [10.0.0.0/8], deny: [10.1.0.1] } }\n  \
                       - { name: cors, service: one, config: { origins: ['https://a.example'] } }\n";
         let (text, codes) = table("h.example", "deck", source, &[same("https://a.example", Readable).at("/a/x")]);
         for part in [
@@ -531,6 +555,8 @@ mod tests {
             "tls: {}",
             "/t/{id}",
             "upstream_host: node",
+            "allow: [\"10.0.0.0/8\"]",
+            "deny: [\"10.1.0.1\"]",
         ] {
             assert!(text.contains(part), "no {part}:\n{text}");
         }

@@ -47,19 +47,23 @@ pub(super) struct Route {
     /// None: that of the service.
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
-    pub(super) rewrite: Rewriting,
+    pub(super) behaviors: Behaviors,
     /// A fixed status instead of an upstream.
     pub(super) status: Option<u16>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// How the path changes.
+/// What a route does besides CORS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rewriting {
+pub(super) struct Behaviors {
     pub(super) strip_prefix: Option<String>,
     /// An expression and the new text.
     pub(super) replace: Option<(String, String)>,
     pub(super) add_prefix: Option<String>,
+    /// Addresses and networks of the clients that may send requests; empty: all.
+    pub(super) allow: Vec<String>,
+    /// Those that may not.
+    pub(super) deny: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +173,7 @@ impl Service {
             methods: Vec::new(),
             upstream: None,
             cors: Cors::Inherited,
-            rewrite: Rewriting::default(),
+            behaviors: Behaviors::default(),
             status: None,
             findings: Vec::new(),
         };

@@ -11,9 +11,10 @@ use std::collections::HashMap;
 
 use self::directives::Directive;
 use super::apisix::node;
+use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Cors, FOREIGN, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::SyntaxError;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -56,14 +57,14 @@ pub(super) fn read(file: usize, text: &str, model: &mut Model) -> Result<(), Syn
     for server in http.iter().filter(|one| one.name == "server") {
         let levels = inherited(server.inner(), &outer);
         let mut service = empty_service(server.inner(), scope.at(server));
-        locations(server.inner(), &levels, &scope, &mut service);
+        locations(server.inner(), server.inner(), &levels, &scope, &mut service);
         model.services.push(service);
     }
     // A part of a file: locations without a server.
     if http.iter().any(|one| one.name == "location") {
         let parts: Vec<Directive> = http.iter().map(|one| (*one).clone()).collect();
         let mut service = empty_service(&[], Place { file, line: 1 });
-        locations(&parts, &outer, &scope, &mut service);
+        locations(&parts, &[], &outer, &scope, &mut service);
         model.services.push(service);
     }
     Ok(())
@@ -94,12 +95,18 @@ fn inherited<'d>(level: &'d [Directive], above: &[&'d Directive]) -> Vec<&'d Dir
     if own.is_empty() { above.to_vec() } else { own }
 }
 
-fn locations<'d>(level: &'d [Directive], headers: &[&'d Directive], scope: &Scope<'d>, service: &mut Service) {
+fn locations<'d>(
+    level: &'d [Directive],
+    server: &[Directive],
+    headers: &[&'d Directive],
+    scope: &Scope<'d>,
+    service: &mut Service,
+) {
     for location in level.iter().filter(|one| one.name == "location") {
         let at = scope.at(location);
         let inner = location.inner();
         let headers = inherited(inner, headers);
-        locations(inner, &headers, scope, service);
+        locations(inner, server, &headers, scope, service);
         let (modifier, path) = match &*location.arguments {
             [path] => ("", path.as_str()),
             [modifier, path, ..] => (modifier.as_str(), path.as_str()),
@@ -120,7 +127,7 @@ fn locations<'d>(level: &'d [Directive], headers: &[&'d Directive], scope: &Scop
             left_out(&mut service.findings, &mut findings);
             continue;
         };
-        let Some((upstream, rewrite)) = upstream(inner, path, scope, &mut findings) else {
+        let Some((upstream, mut behaviors)) = upstream(inner, path, scope, &mut findings) else {
             let is_only_nested = inner.iter().any(|one| one.name == "location");
             if !is_only_nested {
                 left_out(&mut service.findings, &mut findings);
@@ -128,6 +135,11 @@ fn locations<'d>(level: &'d [Directive], headers: &[&'d Directive], scope: &Scop
             }
             continue;
         };
+        if let Err(said) = clients(inner, server, scope, &mut behaviors) {
+            left_out(&mut service.findings, &mut findings);
+            service.findings.push(*said);
+            continue;
+        }
         let sends_host =
             inner.iter().any(|one| one.name == "proxy_set_header" && one.argument(0).eq_ignore_ascii_case("host"));
         service.host_of_node |= !sends_host;
@@ -150,7 +162,7 @@ fn locations<'d>(level: &'d [Directive], headers: &[&'d Directive], scope: &Scop
             methods: Vec::new(),
             upstream: Some(upstream),
             cors,
-            rewrite,
+            behaviors,
             status: None,
             findings,
         });
@@ -158,15 +170,51 @@ fn locations<'d>(level: &'d [Directive], headers: &[&'d Directive], scope: &Scop
 }
 
 /// Directives that are reported as left out.
-const FEATURES: [&str; 9] =
-    ["auth_basic", "auth_request", "limit_req", "limit_conn", "rewrite", "proxy_cache", "allow", "deny", "gzip"];
+const FEATURES: [&str; 7] = ["auth_basic", "auth_request", "limit_req", "limit_conn", "rewrite", "proxy_cache", "gzip"];
+
+/// `allow` and `deny`, of the location or of the server: the first that matches counts. The error leaves the route out,
+/// because without the list it would be open.
+fn clients(
+    location: &[Directive],
+    server: &[Directive],
+    scope: &Scope<'_>,
+    behaviors: &mut Behaviors,
+) -> Result<(), Box<Finding>> {
+    let of = |level: &[Directive]| -> Vec<Directive> {
+        level.iter().filter(|one| ["allow", "deny"].contains(&one.name.as_str())).cloned().collect()
+    };
+    let own = of(location);
+    let rules = if own.is_empty() { of(server) } else { own };
+    let entries = |name: &str| -> Vec<(usize, String)> {
+        let named = rules.iter().filter(|rule| rule.name == name && rule.argument(0) != "all");
+        named.map(|rule| (rule.line, rule.argument(0).to_owned())).collect()
+    };
+    let (allowed, denied) = (entries("allow"), entries("deny"));
+    let denies_others = rules.last().is_some_and(|rule| rule.name == "deny" && rule.argument(0) == "all");
+    let (access, entries) = match (allowed.is_empty(), denied.is_empty(), denies_others) {
+        (true, true, false) => return Ok(()),
+        (false, true, true) => (Access::Allow, allowed),
+        (true, false, false) => (Access::Deny, denied),
+        _ => {
+            let kind = Kind::MatchNotImported { what: "addresses of clients in this order".to_owned() };
+            let at = rules.first().map_or(Place { file: scope.file, line: 1 }, |rule| scope.at(rule));
+            return Err(Box::new(Finding::new(at, kind)));
+        }
+    };
+    // An entry that is no address leaves the route out.
+    let said = clients::add(behaviors, access, entries, scope.file);
+    match said.into_iter().find(|finding| matches!(finding.kind, Kind::EntryNotImported { .. })) {
+        Some(refused) => Err(Box::new(refused)),
+        None => Ok(()),
+    }
+}
 
 fn upstream(
     location: &[Directive],
     path: &str,
     scope: &Scope<'_>,
     findings: &mut Vec<Finding>,
-) -> Option<(Upstream, Rewriting)> {
+) -> Option<(Upstream, Behaviors)> {
     let pass = location.iter().find(|one| one.name == "proxy_pass")?;
     let at = scope.at(pass);
     let (scheme, rest) = pass.argument(0).split_once("://").unwrap_or(("http", pass.argument(0)));
@@ -189,17 +237,17 @@ fn upstream(
         nodes.push((node(with_port(authority), at, findings), 1));
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let rewrite = match uri {
+    let behaviors = match uri {
         // With a path, it replaces that of the location.
-        Some(uri) => Rewriting {
+        Some(uri) => Behaviors {
             strip_prefix: some(path.trim_end_matches('/')),
-            replace: None,
             add_prefix: some(format!("/{uri}").trim_end_matches('/')),
+            ..Behaviors::default()
         },
-        None => Rewriting::default(),
+        None => Behaviors::default(),
     };
     let name = authority.split(':').next().unwrap_or("upstream").to_owned();
-    Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None }, rewrite))
+    Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None }, behaviors))
 }
 
 // --- CORS
@@ -560,6 +608,16 @@ mod tests {
             &[get("https://a.example", StarWithCredentials, Readable, "star-with-credentials")],
         );
         assert!(codes.contains(&"preflight-continues"));
+    }
+
+    #[test]
+    fn lists_of_clients_are_kept_or_the_route_is_closed() {
+        let allow = "add_header Access-Control-Allow-Origin *; allow 10.0.0.0/8; allow 127.0.0.1; deny all;";
+        let (text, _) = check("an allow list", allow, &[]);
+        assert!(text.contains("allow: [\"10.0.0.0/8\", \"127.0.0.1\"]"), "{text}");
+        let other = "location /x/ { proxy_pass http://127.0.0.1:1; }\nlocation /y/ { deny 10.1.0.1; allow 10.0.0.0/8; deny all; proxy_pass http://127.0.0.1:1; }\n";
+        let (text, codes) = table("any.example", "another order", other, &[]);
+        assert!(codes.contains(&"match-not-imported") && !text.contains("/y/"), "{codes:?}\n{text}");
     }
 
     #[test]

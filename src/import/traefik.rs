@@ -7,9 +7,10 @@
 
 use super::Parsed;
 use super::apisix::node;
+use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Cors, FOREIGN, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -74,7 +75,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
         if rule.paths.is_empty() {
             patterns.push("/*".to_owned());
         }
-        let (mut cors, mut rewrite) = (Cors::Off, Rewriting::default());
+        let (mut cors, mut behaviors) = (Cors::Off, Behaviors::default());
         for (line, middleware) in router.get("middlewares").map(Value::texts).unwrap_or_default() {
             let place = Place { file, line };
             let Some((of, value)) = files.named("middlewares", &middleware) else {
@@ -85,7 +86,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
                 continue;
             };
             used.push(middleware.split('@').next().unwrap_or_default().to_owned());
-            let (found, said) = apply(&middleware, of, value, &mut rewrite);
+            let (found, said) = apply(&middleware, of, value, &mut behaviors);
             findings.extend(said);
             // The outer one answers preflights, and its headers are written last.
             if let (Cors::Off, Some(found)) = (&cors, found) {
@@ -114,7 +115,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             methods: rule.methods,
             upstream: Some(upstream),
             cors,
-            rewrite,
+            behaviors,
             status: None,
             findings,
         };
@@ -132,7 +133,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     // Middlewares alone: a policy without routes.
     if model.services.is_empty() {
         for (file, name, value) in files.all("middlewares") {
-            if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Rewriting::default()) {
+            if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Behaviors::default()) {
                 model.findings.extend(said);
                 model.services.push(Service::placeholder(name, Place { file, line: value.line }, cors, None));
             }
@@ -190,7 +191,7 @@ impl Rule {
 }
 
 /// A middleware: its policy, and its rewriting.
-fn apply(name: &str, file: usize, value: &Value, rewrite: &mut Rewriting) -> (Option<Cors>, Vec<Finding>) {
+fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (Option<Cors>, Vec<Finding>) {
     let (mut cors, mut findings) = (None, Vec::new());
     for (kind, settings) in value.map() {
         let at = Place { file, line: settings.line };
@@ -212,7 +213,7 @@ fn apply(name: &str, file: usize, value: &Value, rewrite: &mut Rewriting) -> (Op
             "stripPrefix" => match &*settings.get("prefixes").map(Value::texts).unwrap_or_default() {
                 [(_, prefix)] => {
                     let prefix = prefix.trim_end_matches('/');
-                    rewrite.strip_prefix = (!prefix.is_empty()).then(|| prefix.to_owned());
+                    behaviors.strip_prefix = (!prefix.is_empty()).then(|| prefix.to_owned());
                 }
                 _ => findings.push(Finding::new(
                     at,
@@ -221,7 +222,11 @@ fn apply(name: &str, file: usize, value: &Value, rewrite: &mut Rewriting) -> (Op
             },
             "addPrefix" => {
                 let prefix = settings.text_of("prefix").map(|prefix| prefix.trim_end_matches('/').to_owned());
-                rewrite.add_prefix = prefix;
+                behaviors.add_prefix = prefix;
+            }
+            "ipAllowList" | "ipWhiteList" => {
+                let entries = settings.get("sourceRange").map(Value::texts).unwrap_or_default();
+                findings.extend(clients::add(behaviors, Access::Allow, entries, file));
             }
             kind => findings.push(Finding::new(at, Kind::Feature { name: format!("middleware of the kind `{kind}`") })),
         }

@@ -1,7 +1,7 @@
 //! Writes a model as the text of a configuration, with a comment at each place where something was decided.
 
 use super::finding::{Finding, Outcome};
-use super::model::{Cors, Key, Model, Policy, Rewriting, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
 use super::{SourceFile, SourceFormat};
 use crate::cors::PreflightMatch;
 
@@ -140,8 +140,8 @@ impl Writer<'_> {
         if !route.methods.is_empty() {
             self.list(4, "methods", &route.methods);
         }
-        let Rewriting { strip_prefix, replace, add_prefix } = &route.rewrite;
-        if route.rewrite != Rewriting::default() {
+        let Behaviors { strip_prefix, replace, add_prefix, allow, deny } = &route.behaviors;
+        if strip_prefix.is_some() || replace.is_some() || add_prefix.is_some() {
             self.line(4, "path:");
             if let Some(prefix) = strip_prefix {
                 self.pair(5, "strip_prefix", prefix);
@@ -151,6 +151,14 @@ impl Writer<'_> {
             }
             if let Some(prefix) = add_prefix {
                 self.pair(5, "add_prefix", prefix);
+            }
+        }
+        if !allow.is_empty() || !deny.is_empty() {
+            self.line(4, "clients:");
+            for (key, entries) in [("allow", allow), ("deny", deny)] {
+                if !entries.is_empty() {
+                    self.list(5, key, entries);
+                }
             }
         }
         match (route.status, &route.upstream) {

@@ -478,7 +478,7 @@ fn the_page_about_migration_shows_what_import_prints() {
             Some(("yaml", "imported")) => last.as_ref().expect("a source before its import").stdout.clone(),
             _ => body.to_owned(),
         };
-        written += &format!("```{language}\n{body}```{after}");
+        written.extend(["```", language, "\n", &body, "```", after]);
     }
     assert!(samples >= 7, "only {samples} samples were found");
     match bless {
