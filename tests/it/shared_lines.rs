@@ -79,6 +79,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("behavior/rewrite.rs", "restored(cookie).unwrap_or_else(|| cookie.clone()))", Own),
     ("behavior/rewrite.rs", "let value = cookie[path.clone()].trim_ascii();", Own),
     ("behavior/forward_auth.rs", "reserved: above.reserved.clone()", Rare),
+    ("behavior/forward_auth.rs", "auth.service.clone().map(|service| AuthService { upstream: 0, ..service });", Rare),
+    ("behavior/forward_auth.rs", "ForwardAuth { service, ..auth.clone() }", Rare),
     ("behavior/forward_auth.rs", "let mut reserved = response_headers.clone();", Rare),
     (
         "behavior/forward_auth.rs",
@@ -117,6 +119,7 @@ const LINES: &[(&str, &str, Line)] = &[
     ("cors/names.rs", "text: entry.clone()", Rare),
     ("cors/origin.rs", "set.any_host.push((scheme.clone(), port))", Rare),
     ("cors/origin.rs", "schemes.push(scheme.clone());", Rare),
+    ("cors/origin.rs", "TuplePattern { scheme: scheme.clone(), host: OriginHost::Any, port: *port });", Rare),
     ("route.rs", "routes.exact.insert(name.clone(), id);", Rare),
     ("route.rs", "choices.push((entry.methods.clone(), entry.route.clone()));", Rare),
     ("behavior/split.rs", "name: name.clone() });", Rare),
