@@ -108,7 +108,7 @@ impl Head {
 
 impl From<&LocalReply> for Head {
     fn from(reply: &LocalReply) -> Self {
-        Head { status: reply.status, headers: reply.fields().collect() }
+        Head { status: reply.status, headers: reply.fields().into_iter().collect() }
     }
 }
 

@@ -40,7 +40,7 @@ impl LocalResponse {
         header.status = reply.status;
         // Space for the fields that Pingora adds, too.
         header.headers.reserve(12);
-        reply.fields().for_each(|(name, value)| drop(header.headers.insert(name, value)));
+        reply.each_field(|name, value| drop(header.headers.insert(name, value)));
         edit(&mut header.headers);
         LocalResponse { header: header.into(), body: reply.body }
     }

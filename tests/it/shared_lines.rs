@@ -125,7 +125,7 @@ const LINES: &[(&str, &str, Line)] = &[
     ("behavior/split.rs", "name: name.clone() });", Rare),
     ("decide/local_reply.rs", "ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) =>", Rare),
     ("decide/local_reply.rs", "let extra_fields = vec![(header::ALLOW, allow.clone())];", Rare),
-    ("decide/local_reply.rs", "let extra = self.extra_fields.iter().cloned();", Own),
+    ("decide/local_reply.rs", "add(name.clone(), value.clone());", Own),
     // The connection of the client.
     ("read/client.rs", "kept: Mutex<Option<ReusedHttpStream>>,", Connection),
     ("read/client.rs", "certificates.find(server_name).clone()", Connection),
