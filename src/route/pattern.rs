@@ -59,6 +59,10 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
 
 /// The path as servers read it that merge slashes, and decode characters that need no encoding. None if it is the same.
 pub(crate) fn plain_path(path: &[u8]) -> Option<Vec<u8>> {
+    // Most paths are plain, and are not copied.
+    if !path.contains(&b'%') && !path.windows(2).any(|pair| pair == b"//") {
+        return None;
+    }
     let mut plain: Vec<u8> = Vec::with_capacity(path.len());
     let mut rest = path;
     while let [first, after @ ..] = rest {
