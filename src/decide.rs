@@ -164,10 +164,10 @@ impl Snapshot {
         if *request.method == Method::TRACE && is_last() {
             return Verdict { route: Some(found), ..refuse(Refusal::MethodNotAllowed(path.allow()), policy) };
         }
-        // Not for a preflight that the gateway answers, which is most of them.
-        let behaviors = found.route.behaviors.as_deref();
+        // Not called for a preflight that the gateway answers: every client gets that answer, so that the page of a denied
+        // client can read its 403.
         let forward = || {
-            // A preflight is answered to every client, so that the page of a denied client can read the 403.
+            let behaviors = found.route.behaviors.as_deref();
             let clients = behaviors.and_then(|behaviors| behaviors.clients.as_deref());
             if denied_here() || clients.is_some_and(|clients| !clients.accept(client)) {
                 return Action::Refuse(Refusal::ClientDenied);

@@ -28,7 +28,7 @@ pub(crate) struct ClientSettings {
 
 /// Which clients may send requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clients {
+pub(crate) struct Clients {
     /// None: all.
     allow: Option<Networks>,
     deny: Networks,
@@ -36,7 +36,7 @@ pub struct Clients {
 
 /// The address of a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ClientAddress {
+pub(crate) enum ClientAddress {
     /// The address of the connection, or the one that a trusted proxy reports.
     Known(IpAddr),
     /// Not known: a Unix-domain socket, or a PROXY header without an address.
