@@ -15,6 +15,7 @@ pub(crate) mod headers;
 pub(crate) mod rate_limit;
 pub(crate) mod rewrite;
 pub(crate) mod split;
+mod template;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -80,24 +81,7 @@ pub(crate) enum ResponseSource {
 impl Behaviors {
     /// Whether the route does nothing besides routing and CORS.
     pub(crate) fn is_empty(&self) -> bool {
-        let Behaviors {
-            clients,
-            rate_limit,
-            forward_auth,
-            rewrite,
-            upstream_host,
-            request_headers,
-            response_headers,
-            compression,
-        } = self;
-        clients.is_none()
-            && rate_limit.is_none()
-            && forward_auth.is_none()
-            && rewrite.is_none()
-            && upstream_host.is_none()
-            && request_headers.is_none()
-            && response_headers.is_none()
-            && compression.is_none()
+        self.differences(&Behaviors::default(), &|_, _| true).is_empty()
     }
 
     /// The behaviors that a client must not avoid by another spelling of the path: `clients`, `rate_limit` and

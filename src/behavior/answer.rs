@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::headers::{Side, field_name, field_value};
+use super::template::{self, TemplatePart};
 use crate::notation::{Named, forms, given};
 use crate::per_thread::{FinishedName, FinishedValue};
-use crate::problem::{At, Known, ProblemKind, Problems};
+use crate::problem::{At, ProblemKind, Problems};
 
 /// A fixed response. It gets the CORS headers of the route, as any response does.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -48,13 +49,13 @@ pub struct Answer {
     pub(crate) body: Box<[u8]>,
     /// Without `Location`.
     fields: Vec<(FinishedName, FinishedValue)>,
-    location: Option<Vec<LocationPart>>,
+    location: Option<Vec<TemplatePart<LocationVariable>>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum LocationPart {
-    Text(Box<str>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LocationVariable {
     Host,
+    /// Path and query.
     Uri,
 }
 
@@ -108,7 +109,7 @@ impl Answer {
     }
 }
 
-fn location(to: &str, at: &At<'_>, problems: &mut Problems) -> Option<Vec<LocationPart>> {
+fn location(to: &str, at: &At<'_>, problems: &mut Problems) -> Option<Vec<TemplatePart<LocationVariable>>> {
     let rest = to.strip_prefix("https://").or_else(|| to.strip_prefix("http://"));
     let why = match rest {
         _ if to.bytes().any(|b| !b.is_ascii_graphic()) => Some("it has a character that a URL cannot have"),
@@ -125,34 +126,7 @@ fn location(to: &str, at: &At<'_>, problems: &mut Problems) -> Option<Vec<Locati
         problems.add(at, ProblemKind::BadRedirect { text: to.to_owned(), why });
         return None;
     }
-    let (mut parts, mut text, mut rest) = (Vec::new(), String::new(), to);
-    while let Some((before, after)) = rest.split_once('{') {
-        text.push_str(before);
-        let Some((name, after)) = after.split_once('}') else {
-            text.push('{');
-            rest = after;
-            continue;
-        };
-        let part = match name {
-            "host" => LocationPart::Host,
-            "uri" => LocationPart::Uri,
-            unknown => {
-                let known = Known::instead_of(unknown, vec!["host".to_owned(), "uri".to_owned()]);
-                problems.add(at, ProblemKind::UnknownVariable { name: unknown.to_owned(), known });
-                return None;
-            }
-        };
-        if !text.is_empty() {
-            parts.push(LocationPart::Text(std::mem::take(&mut text).into()));
-        }
-        parts.push(part);
-        rest = after;
-    }
-    text.push_str(rest);
-    if !text.is_empty() {
-        parts.push(LocationPart::Text(text.into()));
-    }
-    Some(parts)
+    template::parse(to, &[("host", LocationVariable::Host), ("uri", LocationVariable::Uri)], at, problems)
 }
 
 impl Default for RespondSettings {
@@ -176,10 +150,10 @@ impl Answer {
         let mut location = Vec::new();
         for part in self.location.as_ref()? {
             match part {
-                LocationPart::Text(text) => location.extend_from_slice(text.as_bytes()),
-                LocationPart::Host if host.is_empty() => return None,
-                LocationPart::Host => location.extend_from_slice(host.as_bytes()),
-                LocationPart::Uri => {
+                TemplatePart::Text(text) => location.extend_from_slice(text.as_bytes()),
+                TemplatePart::Variable(LocationVariable::Host) if host.is_empty() => return None,
+                TemplatePart::Variable(LocationVariable::Host) => location.extend_from_slice(host.as_bytes()),
+                TemplatePart::Variable(LocationVariable::Uri) => {
                     for part in path_and_query(target) {
                         location.extend_from_slice(part);
                     }

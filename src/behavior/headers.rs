@@ -10,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RequestFacts;
+use super::template::{self, TemplatePart};
 use crate::domain::Scheme;
 use crate::notation::{List, Named, forms, given};
 use crate::per_thread::{FinishedName, FinishedValue};
-use crate::problem::{At, Known, ProblemKind, Problems};
+use crate::problem::{At, ProblemKind, Problems};
 
 /// Edits of the request header for the upstream, in this order: `remove`, `set`, `add`. A value may contain
 /// `{client_ip}`, `{request_id}`, `{host}` and `{route}`.
@@ -84,12 +85,11 @@ enum HeaderEdit {
 enum FieldValue {
     Fixed(FinishedValue),
     /// With at least one variable.
-    Parts(Vec<Part>),
+    Parts(Vec<TemplatePart<HeaderVariable>>),
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Part {
-    Text(Box<str>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeaderVariable {
     ClientIp,
     RequestId,
     Host,
@@ -114,7 +114,12 @@ enum Reserved {
     Host,
 }
 
-const VARIABLES: [&str; 4] = ["client_ip", "request_id", "host", "route"];
+const VARIABLES: [(&str, HeaderVariable); 4] = [
+    ("client_ip", HeaderVariable::ClientIp),
+    ("request_id", HeaderVariable::RequestId),
+    ("host", HeaderVariable::Host),
+    ("route", HeaderVariable::Route),
+];
 
 // === compile ===
 
@@ -259,46 +264,10 @@ pub(crate) fn is_of_connection(name: &str) -> bool {
 
 impl FieldValue {
     fn parse(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
-        field_value(text, at, problems)?;
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            literal.push_str(before);
-            // Other braces are text: the value may be JSON.
-            let variable = after
-                .split_once('}')
-                .filter(|(name, _)| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-            let Some((name, after_variable)) = variable else {
-                literal.push('{');
-                rest = after;
-                continue;
-            };
-            let part = match name {
-                "client_ip" => Part::ClientIp,
-                "request_id" => Part::RequestId,
-                "host" => Part::Host,
-                "route" => Part::Route,
-                unknown => {
-                    let known = Known::instead_of(unknown, VARIABLES.map(str::to_owned).to_vec());
-                    problems.add(at, ProblemKind::UnknownVariable { name: unknown.to_owned(), known });
-                    return None;
-                }
-            };
-            if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal).into()));
-            }
-            parts.push(part);
-            rest = after_variable;
-        }
-        literal.push_str(rest);
-        if parts.is_empty() {
-            return HeaderValue::from_str(&literal).ok().map(|value| FieldValue::Fixed(FinishedValue::new(value)));
-        }
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.into()));
-        }
-        Some(FieldValue::Parts(parts))
+        let value = field_value(text, at, problems)?;
+        let parts = template::parse(text, &VARIABLES, at, problems)?;
+        let is_fixed = parts.iter().all(|part| matches!(part, TemplatePart::Text(_)));
+        Some(if is_fixed { FieldValue::Fixed(FinishedValue::new(value)) } else { FieldValue::Parts(parts) })
     }
 }
 
@@ -343,14 +312,18 @@ impl FieldValue {
         let mut value = Vec::new();
         for part in parts {
             match part {
-                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
-                Part::ClientIp => {
+                TemplatePart::Text(text) => value.extend_from_slice(text.as_bytes()),
+                TemplatePart::Variable(HeaderVariable::ClientIp) => {
                     let address = facts.client_ip().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
                     value.extend_from_slice(address.as_bytes());
                 }
-                Part::RequestId => value.extend_from_slice(facts.request_id().as_bytes()),
-                Part::Host => value.extend_from_slice(facts.own_origin().host.as_bytes()),
-                Part::Route => value.extend_from_slice(facts.route().as_bytes()),
+                TemplatePart::Variable(HeaderVariable::RequestId) => {
+                    value.extend_from_slice(facts.request_id().as_bytes())
+                }
+                TemplatePart::Variable(HeaderVariable::Host) => {
+                    value.extend_from_slice(facts.own_origin().host.as_bytes())
+                }
+                TemplatePart::Variable(HeaderVariable::Route) => value.extend_from_slice(facts.route().as_bytes()),
             }
         }
         HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).ok()

@@ -647,7 +647,7 @@ pub(crate) struct Route {
 }
 
 /// The keys of behaviors, which a service and a route have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct BehaviorKeys<'d> {
     pub(crate) clients: Option<&'d ClientSettings>,
     pub(crate) rate_limit: Option<&'d OffOr<RateLimitSettings>>,
@@ -662,7 +662,7 @@ pub(crate) struct BehaviorKeys<'d> {
 }
 
 /// The keys of which a service or a route has one: where its requests end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct EndKeys<'d> {
     pub(crate) upstream: Option<&'d Use<Upstream>>,
     pub(crate) split: Option<&'d SplitSettings>,

@@ -83,34 +83,14 @@ impl Behaviors {
 impl BehaviorKeys<'_> {
     /// Whether a key is set.
     pub(super) fn any(&self) -> bool {
-        let BehaviorKeys {
-            clients,
-            rate_limit,
-            forward_auth,
-            strip_prefix,
-            path,
-            upstream_host,
-            request_headers,
-            response_headers,
-            compression,
-        } = self;
-        clients.is_some()
-            || rate_limit.is_some()
-            || forward_auth.is_some()
-            || strip_prefix.is_some()
-            || path.is_some()
-            || upstream_host.is_some()
-            || request_headers.is_some()
-            || response_headers.is_some()
-            || compression.is_some()
+        *self != BehaviorKeys::default()
     }
 }
 
 impl EndKeys<'_> {
     /// Whether a key is set.
     pub(super) fn any(&self) -> bool {
-        let EndKeys { upstream, split, respond, redirect } = self;
-        upstream.is_some() || split.is_some() || respond.is_some() || redirect.is_some()
+        *self != EndKeys::default()
     }
 }
 
