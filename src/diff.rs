@@ -114,7 +114,7 @@ struct Change {
 enum Effect {
     /// The old configuration refuses it, the new one allows it.
     Allowed,
-    /// The new configuration leaves it to the upstream.
+    /// The old configuration refuses the request; with the new one, the upstream decides.
     Upstream,
     /// It could not be decided whether something is newly allowed.
     Unknown,

@@ -406,7 +406,7 @@ impl OriginSet {
         found.then_some(OriginMatch::Pattern)
     }
 
-    /// The origins that are listed without a wildcard.
+    /// The listed origins without a wildcard.
     pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().map(|origin| &**origin)
     }

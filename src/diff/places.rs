@@ -263,7 +263,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The methods of the requests for a path, by their routes. Each with one of them.
+/// Groups the methods by the routes that they select for a path. Each group has one method as its example.
 fn methods(snapshots: [&Snapshot; 2], path: &PathClass<'_, RouteId>) -> Vec<(Methods, String)> {
     let mut named: BTreeSet<&str> = BTreeSet::new();
     for (i, routes) in path.routes.iter().enumerate() {

@@ -124,7 +124,7 @@ impl Pair<'_> {
         let request = foreign
             .zip(method)
             .map(|(origin, method)| PageRequest { upstream: Upstreams::Permissive, ..self.request(&origin, method) });
-        // An error of the gateway has no headers of an upstream.
+        // The gateway sends this error itself, so no upstream adds CORS headers to it.
         if self.stage == Stage::Routed {
             claims.push(Claim { effect, kind: Kind::Policy, items: vec![(text.to_owned(), request)] });
         }
@@ -259,7 +259,7 @@ impl Shared<'_> {
                 "cookies and other credentials, unless the upstream allows them",
                 with(Upstreams::Silent),
             ),
-            // An error of the gateway has no headers of an upstream.
+            // The gateway sends this error itself, so no upstream adds CORS headers to it.
             _ if self.stage == Stage::Errors => return,
             (GrantedBy::Nobody, GrantedBy::Upstream) => {
                 (Effect::Upstream, "Access-Control-Allow-Credentials of the upstream", with(Upstreams::Permissive))

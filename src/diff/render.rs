@@ -21,7 +21,7 @@ const KIND: usize = 17;
 const MOST: usize = 6;
 
 impl Difference {
-    /// The difference for people. Witnesses are commands.
+    /// The difference as text. Each example request is a `curl` command.
     pub fn text(&self, paint: Paint, width: Width) -> String {
         let mut out = String::new();
         for group in self.shown() {

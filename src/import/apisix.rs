@@ -594,7 +594,7 @@ mod tests {
         table("a.example", what, &route(cors), &at_hello(rows))
     }
 
-    /// The cases of <https://github.com/apache/apisix/blob/f519a0f0/t/plugin/cors.t> that are about answers, by their number.
+    /// The response tests of APISIX (<https://github.com/apache/apisix/blob/f519a0f0/t/plugin/cors.t>), by test number.
     #[test]
     fn the_cases_of_cors_t() {
         let refused = |what: &str, cors: &str| {

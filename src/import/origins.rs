@@ -40,7 +40,7 @@ pub(super) fn expression(policy: &mut Policy, own: &str, theirs: &str, source: &
     }
 }
 
-/// A list of origins leaves requests of other origins to the service, in every engine that is imported.
+/// Notes that requests from other origins still reach the service and get its CORS headers. This is so in all imported gateways.
 pub(super) fn leaves_refused_to_the_service(policy: &mut Policy, forwards_preflights: bool) {
     if policy.is_any_origin() {
         return;

@@ -314,7 +314,7 @@ fn a_connection_is_kept_after_a_compressed_response() {
     }
 }
 
-/// A framing field, how a line is framed, and what comes after the last one.
+/// A framing header, a function that frames one line, and the bytes that end the body.
 type Framing = (String, fn(&str) -> Vec<u8>, &'static [u8]);
 
 /// An upstream for one connection, which writes the next part when the test says so. It closes after the last one.

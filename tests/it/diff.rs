@@ -732,7 +732,7 @@ impl<'a> Report<'a> {
         Report { groups: report["groups"].as_array().unwrap(), before, after }
     }
 
-    /// Whether the report has the reason why a page's request is newly allowed, at the place of the request.
+    /// Whether the report explains, at the host and path of the request, that the request is newly allowed.
     fn has(&self, page: &Page, reads: bool) -> bool {
         self.groups.iter().any(|group| {
             let mut places = group["places"].as_array().unwrap().iter();

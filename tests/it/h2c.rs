@@ -149,7 +149,7 @@ fn an_incomplete_preface_gets_408_and_a_silent_connection_is_closed() {
         let status = match cut {
             0 => None,
             1..18 => Some(408),
-            // The first 18 bytes are a whole header of HTTP/1.
+            // The first 18 bytes of the HTTP/2 preface are a complete HTTP/1 request head.
             _ => Some(505),
         };
         assert_eq!(connection.read("GET").ok().map(|response| response.status), status, "{cut} bytes");
@@ -170,7 +170,7 @@ fn a_client_that_closes_within_the_preface_is_not_waited_for() {
         connection.send(&PREFACE[..cut]).unwrap();
         connection.close_sending().unwrap();
         match connection.read("GET") {
-            // The first 18 bytes are a whole header of HTTP/1.
+            // The first 18 bytes of the HTTP/2 preface are a complete HTTP/1 request head.
             Ok(response) => assert_eq!((cut, response.status), (20, 505)),
             Err(error) => assert_ne!(error.kind(), ErrorKind::TimedOut, "{cut} bytes"),
         }

@@ -766,7 +766,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// One configuration: the pairs with the same keys at the top level.
+/// The pairs that are tested with one configuration: those with the same top-level keys.
 struct Group {
     pairs: Vec<Pair>,
     /// The rows that decide about listeners, with their addresses. The first has no keys that the top level does not
