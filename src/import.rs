@@ -1,13 +1,15 @@
-//! `corsgate import`: the configuration of another gateway as a configuration of corsgate, with a report of what keeps its
-//! meaning, what changes, and what is left out.
+//! `corsgate import`: turns the configuration of another gateway into a configuration of corsgate. A report says what
+//! keeps its meaning, what changes, and what is left out.
 //!
-//! Each source format has one file here. It reads values with their lines ([`value`]) into one model ([`model`]), and
-//! applies what that engine really does, with its mistakes. The model is checked by corsgate's own rules, written as a
-//! text ([`write`]) and reported ([`report`]). The reports of corsgate's answers are not claims: each witness request is
-//! decided by the snapshot of the written text.
+//! Each source format has its own module. The module reads values with their line numbers ([`value`]) into one common
+//! model ([`model`]), and applies what that engine really does, including its mistakes. The rules of corsgate check the
+//! model. Then the model is written as a configuration file ([`write`]) and reported ([`report`]). A witness is an
+//! example request that shows a finding. The report computes corsgate's answer to each witness with the snapshot of the
+//! written file.
 //!
-//! A source that is unsafe is imported as what its author means where that is safer, and the report says so. Where the
-//! source says the unsafe thing plainly, the import does the same and names the danger in `dangerously_allow`.
+//! If a source is unsafe and its author meant something safer, the import takes the safer meaning, and the report says
+//! so. If the source states the unsafe setting plainly, the import keeps it and names the danger in
+//! `dangerously_allow`.
 //!
 //! ```
 //! use corsgate::import::{SourceFile, import};
@@ -53,12 +55,12 @@ pub use self::report::ImportReport;
 use self::value::{SyntaxError, Value};
 use crate::snapshot::{CompileEnv, Loaded, load};
 
-/// A file of the source.
+/// One file to import.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceFile<'t> {
-    /// In the user's spelling.
+    /// The name of the file, as the user wrote it.
     pub name: &'t str,
-    /// Its content.
+    /// The content of the file.
     pub text: &'t str,
 }
 
@@ -86,53 +88,53 @@ pub enum SourceFormat {
 /// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
-    /// A configuration file that `check` accepts.
+    /// The text of a configuration file that `check` accepts.
     pub text: String,
-    /// What became of the source.
+    /// What the import kept, changed and left out.
     pub report: ImportReport,
 }
 
-/// Why nothing can be imported.
+/// The reason why nothing was imported.
 #[derive(Debug)]
 pub enum NotImportable {
     /// A file is neither YAML nor JSON.
     Syntax {
         /// Name of the file.
         file: String,
-        /// From 1.
+        /// Line number, counted from 1.
         line: usize,
         /// The parser's message.
         message: String,
     },
-    /// The format is not named, and the files do not show it.
+    /// No format was given, and a file does not show its format.
     UnknownFormat {
         /// Name of the file.
         file: String,
     },
     /// The files have different formats.
     SeveralFormats {
-        /// A file with its format, and another with another one.
+        /// Two files, each with its format. The two formats differ.
         files: [(String, SourceFormat); 2],
     },
-    /// No route is left. The report says why.
+    /// No route can be imported. The report says why.
     Nothing(ImportReport),
-    /// The written text is not valid: a fault of corsgate.
+    /// The written configuration is not valid. This is a bug in corsgate.
     Fault {
         /// The problems that `check` finds.
         problems: String,
-        /// The text.
+        /// The written configuration.
         text: String,
     },
 }
 
-/// A file with its documents.
+/// The YAML documents of one file.
 struct Parsed<'t> {
     /// Index of the file.
     file: usize,
     documents: &'t [Value],
 }
 
-/// Imports files of one format. Without a format the files must show theirs.
+/// Imports files of one format. If `format` is `None`, detects the format from the files.
 pub fn import(files: &[SourceFile<'_>], format: Option<SourceFormat>) -> Result<Imported, NotImportable> {
     let syntax = |file: &SourceFile<'_>, error: SyntaxError| NotImportable::Syntax {
         file: file.name.to_owned(),
@@ -159,7 +161,7 @@ pub fn import(files: &[SourceFile<'_>], format: Option<SourceFormat>) -> Result<
     let parsed: Vec<Parsed<'_>> =
         documents.iter().enumerate().map(|(file, documents)| Parsed { file, documents }).collect();
     match format {
-        // Read above.
+        // Already read above.
         SourceFormat::Nginx => {}
         SourceFormat::IngressNginx => ingress_nginx::read(&parsed, &mut model),
         SourceFormat::Apisix => apisix::read(&parsed, &mut model),
@@ -172,7 +174,7 @@ pub fn import(files: &[SourceFile<'_>], format: Option<SourceFormat>) -> Result<
     finished(model, format, files)
 }
 
-/// Completes a model, writes it and reports it.
+/// Completes a model, writes it as text and builds the report.
 fn finished(mut model: Model, format: SourceFormat, files: &[SourceFile<'_>]) -> Result<Imported, NotImportable> {
     if let Some(mut policy) = model.cors.take() {
         if policy.complete() {
@@ -192,7 +194,7 @@ fn finished(mut model: Model, format: SourceFormat, files: &[SourceFile<'_>]) ->
                 let report = ImportReport::new(&model, format, files, &snapshot);
                 return Ok(Imported { text, report });
             }
-            // Each round leaves something out.
+            // Each round removes something from the model, so the loop ends.
             Loaded { snapshot: None, problems } => {
                 if !finish::leave_out(&mut model, &problems) {
                     return Err(NotImportable::Fault { problems: problems.to_string(), text });
@@ -202,7 +204,7 @@ fn finished(mut model: Model, format: SourceFormat, files: &[SourceFile<'_>]) ->
     }
 }
 
-/// The format that the files show.
+/// Detects the format from the files.
 fn detect(files: &[SourceFile<'_>], documents: &[Vec<Value>]) -> Result<SourceFormat, NotImportable> {
     let mut found: Option<(String, SourceFormat)> = None;
     for (file, documents) in files.iter().zip(documents) {
@@ -226,7 +228,7 @@ fn detect(files: &[SourceFile<'_>], documents: &[Vec<Value>]) -> Result<SourceFo
 // === impl SourceFormat ===
 
 impl SourceFormat {
-    /// In the order in which a file is compared with them.
+    /// All formats, in the order in which detection tries them.
     pub const ALL: [Self; 8] = [
         SourceFormat::Kong,
         SourceFormat::GatewayApi,
@@ -238,7 +240,7 @@ impl SourceFormat {
         SourceFormat::Nginx,
     ];
 
-    /// The word for `--from`.
+    /// The value of `--from` for this format.
     pub const fn word(self) -> &'static str {
         match self {
             SourceFormat::IngressNginx => "ingress-nginx",
@@ -266,8 +268,8 @@ impl SourceFormat {
         }
     }
 
-    /// Whether a request that no route of its host takes can reach a route for wider hosts. nginx and Envoy choose the
-    /// server or virtual host first, as corsgate does.
+    /// Whether the engine tries the routes of wider hosts (such as `*.example`) if no route of the request's own host
+    /// matches. nginx and Envoy do not. They choose the server or virtual host first, as corsgate does.
     const fn falls_through(self) -> bool {
         match self {
             SourceFormat::Apisix | SourceFormat::Kong | SourceFormat::GatewayApi | SourceFormat::Traefik => true,
@@ -286,7 +288,7 @@ impl SourceFormat {
             SourceFormat::Istio => istio::shows_in(document),
             SourceFormat::Envoy => envoy::shows_in(document),
             SourceFormat::Traefik => traefik::shows_in(document),
-            // Not YAML.
+            // nginx files are not YAML. `import` detects them earlier.
             SourceFormat::Nginx => false,
         }
     }
@@ -323,8 +325,8 @@ mod tests {
     use super::witness::{Answer, Witness};
     use super::*;
 
-    /// A request of a table: what the engine answers, what corsgate answers with the imported file, and the code of the
-    /// finding that says so if the two differ.
+    /// One row of a test table: the engine's answer, corsgate's answer with the imported file, and the code of the
+    /// finding that explains the difference, if there is one.
     pub(super) struct Row {
         witness: Witness,
         ours: Answer,
@@ -335,7 +337,7 @@ mod tests {
         Row { witness: Witness::request("GET", origin, engine), ours, code }
     }
 
-    /// A GET request with the same answer.
+    /// A GET request that the engine and corsgate answer in the same way.
     pub(super) fn same(origin: &str, answer: Answer) -> Row {
         get(origin, answer, answer, "")
     }
@@ -345,7 +347,7 @@ mod tests {
         Row { witness: Witness::preflight(method, origin, engine), ours, code }
     }
 
-    /// An OPTIONS request that is no preflight.
+    /// An OPTIONS request that is not a preflight.
     pub(super) fn options(origin: &str, engine: Answer, ours: Answer, code: &'static str) -> Row {
         Row { witness: Witness::request("OPTIONS", origin, engine), ours, code }
     }
@@ -355,13 +357,13 @@ mod tests {
             Row { witness: self.witness.clone(), ..*self }
         }
 
-        /// The same for another path.
+        /// Returns the same row for another path.
         pub(super) fn at(self, path: &str) -> Self {
             Row { witness: self.witness.to("", path), ..self }
         }
     }
 
-    /// Imports a source, and compares the answers of the engine with those of the imported file. Returns its text and the
+    /// Imports a source, and compares the engine's answers with corsgate's answers. Returns the imported text and the
     /// codes of the findings.
     pub(super) fn table(host: &str, what: &str, source: &str, rows: &[Row]) -> (String, Vec<&'static str>) {
         let imported = import(&[SourceFile { name: "source", text: source }], None)
@@ -374,14 +376,18 @@ mod tests {
             let witness = witness.clone().to(host, path);
             let line = witness.line();
             assert_eq!(witness.answer(&snapshot), Some(*ours), "{what}: {line}\n{}", imported.text);
-            assert_eq!(witness.before == *ours, code.is_empty(), "{what}: {line}: a difference has a code");
+            assert_eq!(
+                witness.before == *ours,
+                code.is_empty(),
+                "{what}: {line}: a row has a code if and only if the answers differ"
+            );
             assert!(code.is_empty() || codes.contains(code), "{what}: {line}: no `{code}` in {codes:?}");
         }
         assert_eq!(imported.report.contradictions(), Vec::<String>::new(), "{what}\n{}", imported.text);
         (imported.text, codes)
     }
 
-    /// The text has these parts.
+    /// Checks that the imported text contains these parts.
     pub(super) fn only((text, _): &(String, Vec<&str>), parts: &[&str]) {
         for part in parts {
             assert!(text.contains(part), "no `{part}` in\n{text}");
@@ -400,7 +406,7 @@ mod tests {
         assert_eq!(fails(&[("a.yaml", "kind: Ingress\n")]), "there is no route to import");
     }
 
-    /// The sources of docs/migrate.md.
+    /// Returns the sources in docs/migrate.md.
     fn samples() -> Vec<&'static str> {
         let blocks = include_str!("../docs/migrate.md").split("```").skip(1).step_by(2);
         let is_source = |language: &str| {
@@ -410,8 +416,8 @@ mod tests {
         sources.map(|(_, source)| source).collect()
     }
 
-    /// A source with a mistake is refused with a reason, or its import is valid. It is never a fault of corsgate, and no
-    /// witness contradicts its finding.
+    /// A source with a mistake is either refused with a reason or imported as a valid file. The import never fails
+    /// because of a bug in corsgate, and no witness contradicts its finding.
     #[test]
     fn no_mistake_in_a_source_makes_a_file_that_is_not_valid() {
         let (mut imported, mut refused) = (0, 0);
@@ -446,7 +452,7 @@ mod tests {
         assert!(imported > 200 && refused > 20, "{imported} were imported and {refused} refused");
     }
 
-    /// corsgate chooses the host first, and some engines do not.
+    /// corsgate chooses a service by its host first. APISIX also tries the routes for every host.
     #[test]
     fn routes_for_every_host_are_hidden_by_a_host() {
         let routes = "routes:\n- { uri: /a, host: h.example, upstream: { nodes: { 'n:1': 1 } } }\n- { uri: /b, upstream: { nodes: { 'n:1': 1 } } }\n";

@@ -1,4 +1,4 @@
-//! `corsgate import`: a configuration from that of another gateway.
+//! `corsgate import`: writes a configuration of corsgate from the configuration of another gateway.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ Examples:
   kubectl get ingress --all-namespaces -o yaml | corsgate import --from ingress-nginx - > corsgate.yaml
   corsgate import --format json --output corsgate.yaml kong.yml 2> report.json";
 
-/// Exit code if requests get other answers, or something is unsafe or left out.
+/// The exit code if some requests get different answers, or something is unsafe or left out.
 const CHANGED: u8 = 4;
 
 #[derive(Debug, Args)]

@@ -1,8 +1,9 @@
-//! APISIX: the standalone file `apisix.yaml`, objects of the Admin API as JSON, and files of ADC.
+//! APISIX: the standalone file `apisix.yaml`, JSON objects of the Admin API, and ADC files.
 //!
-//! What APISIX does is read from its source at f519a0f0:
-//! <https://github.com/apache/apisix/blob/f519a0f0/apisix/plugins/cors.lua>. `allow_origins` is compared letter by letter;
-//! expressions are joined with `|`, searched anywhere, and switch the list off; `rewrite` answers every OPTIONS request.
+//! The behavior of APISIX is taken from its source at f519a0f0:
+//! <https://github.com/apache/apisix/blob/f519a0f0/apisix/plugins/cors.lua>. `allow_origins` is compared letter by
+//! letter. Regular expressions are joined with `|`, match anywhere in the origin, and switch the list off. The function
+//! `rewrite` answers every OPTIONS request.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -20,12 +21,12 @@ use super::{origins, paths};
 use crate::cors::PreflightMatch;
 use crate::problem::Known;
 
-/// `origins_pattern` of cors.lua.
+/// The expression `origins_pattern` of cors.lua.
 static ORIGINS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(\*|\*\*|null|\w+://[^,]+(,\w+://[^,]+)*)$").expect("the expressions of this file are valid")
 });
 
-/// The keys of the plugin.
+/// The keys of the plugin `cors`.
 const KEYS: [&str; 11] = [
     "allow_origins",
     "allow_methods",
@@ -40,7 +41,7 @@ const KEYS: [&str; 11] = [
     "_meta",
 ];
 
-/// What `**` stands for in `allow_methods`.
+/// The methods that `**` in `allow_methods` stands for.
 const EVERY_METHOD: &str = "GET,POST,PUT,DELETE,PATCH,HEAD,OPTIONS,CONNECT,TRACE";
 
 /// The objects of all files, by kind.
@@ -55,10 +56,10 @@ struct Objects<'v> {
     metadata: Option<&'v Value>,
 }
 
-/// The id of a service, and hosts.
+/// The id of a service, and the hosts of its routes.
 type ServiceKey = (Option<String>, Vec<String>);
 
-/// A value with its file, and the service that it stands in, as in files of ADC.
+/// A value with its file. In ADC files, `inside` is the service that contains the route.
 #[derive(Clone, Copy)]
 struct Object<'v> {
     file: usize,
@@ -104,10 +105,10 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             }
         }
     }
-    // A route with a higher priority is tried first; the others in the order of the file.
+    // Routes with a higher priority are tried first. Routes with the same priority keep the order of the file.
     let priority = |route: &Object<'_>| route.value.get("priority").and_then(Value::number).unwrap_or(0);
     objects.routes.sort_by_key(|route| std::cmp::Reverse(priority(route)));
-    // Routes of one service with the same hosts make one service.
+    // Routes of one service with the same hosts form one corsgate service.
     let mut services: Vec<(ServiceKey, Service)> = Vec::new();
     for route in &objects.routes {
         let service = objects.service_of(route);
@@ -151,7 +152,7 @@ impl<'v> Objects<'v> {
         self.plugin_configs.extend(by_id("plugin_configs"));
         if let Some(rules) = document.get("global_rules") {
             self.global_plugins.extend(rules.entries().iter().filter_map(|rule| Some((file, rule.get("plugins")?))));
-            // ADC: the plugins themselves.
+            // In ADC files, `global_rules` contains the plugins directly.
             if rules.is_map() {
                 self.global_plugins.push((file, rules));
             }
@@ -170,7 +171,8 @@ impl<'v> Objects<'v> {
         self.services.iter().find(|service| service.value.text_of("id") == Some(id)).copied()
     }
 
-    /// The upstream of a route or service.
+    /// Returns the upstream of a route or service. The boolean is true if a node gets its own host in the Host header
+    /// field.
     fn upstream(&self, object: &Object<'v>, findings: &mut Vec<Finding>) -> Option<(Upstream, bool)> {
         let named = || {
             let id = object.value.text_of("upstream_id")?;
@@ -219,7 +221,7 @@ fn has_port(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && !port.ends_with(']'))
 }
 
-/// The address of a node, or a placeholder for a text that is none.
+/// Returns the address of a node, or a placeholder if the text is not an address.
 pub(super) fn node(address: String, at: Place, findings: &mut Vec<Finding>) -> String {
     let is_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 0);
@@ -295,7 +297,7 @@ fn route<'v>(
     if let (Cors::Inherited, Some(config)) = (&cors, config) {
         (cors, behaviors) = plugins(config, config.value.get("plugins"), objects, &mut findings);
     }
-    // The plugin of the route replaces that of the service.
+    // The plugin `ip-restriction` of the service applies only if the route has none.
     if let Some(service) = service.filter(|_| behaviors.allow.is_empty() && behaviors.deny.is_empty()) {
         let of_service = plugins(service, service.value.get("plugins"), objects, &mut Vec::new()).1;
         (behaviors.allow, behaviors.deny) = (of_service.allow, of_service.deny);
@@ -312,7 +314,7 @@ fn route<'v>(
     Some(Route { name: route.id(), at, paths: patterns, methods, upstream, cors, behaviors, status: None, findings })
 }
 
-/// An origin that the policy of a route allows.
+/// Returns an origin that the policy of a route allows.
 fn sample_origin<'v>(cors: &Cors, service: Option<&Object<'v>>, objects: &Objects<'v>) -> String {
     if let Cors::Policy(policy) = cors {
         return policy.sample_origin();
@@ -324,7 +326,7 @@ fn sample_origin<'v>(cors: &Cors, service: Option<&Object<'v>>, objects: &Object
     }
 }
 
-/// `uri` of the router `radixtree_uri`: whole, or with `*` at its end, which stands for any text.
+/// Converts a `uri` of the router `radixtree_uri`. It is a whole path, or a text prefix with `*` at its end.
 fn uri_pattern(uri: &str, at: Place) -> paths::Converted {
     match uri.strip_suffix('*') {
         Some(prefix) => paths::text_prefix(prefix, at),
@@ -332,7 +334,8 @@ fn uri_pattern(uri: &str, at: Place) -> paths::Converted {
     }
 }
 
-/// The plugins of a route or service: its policy, its rewriting, and what has no counterpart.
+/// Reads the plugins of a route or service: the policy, the path rewriting and the client addresses. Adds a finding for
+/// each plugin that has no counterpart.
 fn plugins<'v>(
     object: &Object<'v>,
     plugins: Option<&'v Value>,
@@ -380,7 +383,7 @@ fn is_disabled(conf: &Value) -> bool {
         || conf.get("disable").and_then(Value::truth) == Some(true)
 }
 
-/// `proxy-rewrite` with nothing but a path.
+/// Reads `proxy-rewrite` if it changes only the path.
 fn rewriting(conf: &Value) -> Option<Behaviors> {
     if conf.map().iter().any(|(key, _)| !["uri", "regex_uri", "_meta"].contains(&&**key)) {
         return None;
@@ -402,7 +405,7 @@ fn rewriting(conf: &Value) -> Option<Behaviors> {
     replacement("^.*$", uri)
 }
 
-/// A replacement, if corsgate reads the expression. `$1` becomes `${1}`, because a letter may follow.
+/// Returns a replacement if corsgate can read the expression. Writes `$1` as `${1}`, because a letter may follow.
 pub(super) fn replacement(pattern: &str, with: &str) -> Option<Behaviors> {
     static GROUP: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$([0-9]+)").expect("the expression is valid"));
     let groups = Regex::new(pattern).ok()?.captures_len();
@@ -417,7 +420,7 @@ pub(super) fn replacement(pattern: &str, with: &str) -> Option<Behaviors> {
 
 // --- CORS
 
-/// The plugin `cors`. The error is why the import has none.
+/// Reads the plugin `cors`. The error has the findings that say why the policy is not imported.
 fn policy(name: String, conf: &Value, at: Place, objects: &Objects<'_>) -> Result<Policy, Vec<Finding>> {
     let mut policy = Policy::new(name, at);
     let place = |key: &str| Place { line: conf.get(key).map_or(at.line, |value| value.line), ..at };
@@ -496,7 +499,7 @@ fn origins_of(
     let list_at = place("allow_origins");
     let by_regex = conf.get("allow_origins_by_regex").map(Value::texts);
     let keys = conf.get("allow_origins_by_metadata").map(Value::texts);
-    // header_filter: with metadata, `*` in `allow_origins` does not count.
+    // In the function `header_filter`, `*` in `allow_origins` does not count if there are metadata keys.
     let counts = keys.is_none() || allow_origins != "*";
     if let Some(keys) = &keys {
         let of_key = |key: &str| objects.metadata?.get("allow_origins")?.text_of(key);
@@ -543,7 +546,8 @@ fn origins_of(
         return;
     }
     policy.note(Key::Policy, Finding::new(policy.at, Kind::VaryAdded));
-    // One origin without a comma is sent to every page, and browsers refuse it. Otherwise nothing is set.
+    // APISIX sends a single origin to every page, and browsers refuse it for other pages. In all other cases, APISIX
+    // sets no header for an origin that is not listed.
     let is_single = keys.is_none() && conf.get("allow_origins_by_regex").is_none() && !allow_origins.contains(',');
     if !is_single {
         let witness = Witness::request("GET", FOREIGN, Answer::ServiceDecides);
@@ -578,7 +582,7 @@ mod tests {
     use super::super::tests::{Row, asks, get, options, same, table};
     use super::super::witness::Answer::*;
 
-    /// A standalone file with one route.
+    /// Returns a standalone file with one route.
     fn route(cors: &str) -> String {
         format!(
             "routes:\n  - uri: /hello\n    id: \"1\"\n    plugins:\n      cors: {{ {cors} }}\n    upstream: {{ nodes: {{ \
@@ -594,7 +598,7 @@ mod tests {
         table("a.example", what, &route(cors), &at_hello(rows))
     }
 
-    /// The response tests of APISIX (<https://github.com/apache/apisix/blob/f519a0f0/t/plugin/cors.t>), by test number.
+    /// The cases about answers in <https://github.com/apache/apisix/blob/f519a0f0/t/plugin/cors.t>, with their numbers.
     #[test]
     fn the_cases_of_cors_t() {
         let refused = |what: &str, cors: &str| {
@@ -664,7 +668,7 @@ mod tests {
                 same("http://a.test.com", WithCredentials),
                 get("http://a.test2.com", ServiceDecides, Unreadable, "service-headers-remain"),
                 get("http://sub.domain.com", ServiceDecides, Unreadable, "list-switched-off"),
-                // The dot before `com` is any character.
+                // The dot before `com` is not escaped and matches any character.
                 same("http://a.testxcom", WithCredentials),
             ],
         );
@@ -679,7 +683,7 @@ mod tests {
         );
     }
 
-    /// `t/plugin/cors2.t` to `cors4.t` at f519a0f0, by file and number.
+    /// The cases of `t/plugin/cors2.t` to `cors4.t` at f519a0f0, with file and number.
     #[test]
     fn the_cases_of_cors2_t_to_cors4_t() {
         check(
@@ -725,7 +729,7 @@ mod tests {
         assert!(text.contains("timing_allow_origins: [http://sub.domain.com]"), "{text}");
     }
 
-    /// What cors.lua and the router do beyond those cases.
+    /// Behavior of cors.lua and the router that those cases do not cover.
     #[test]
     fn values_that_apisix_misreads() {
         let misspelt = check(
@@ -734,7 +738,7 @@ mod tests {
             vec![same("https://a.example", Readable)],
         );
         assert!(misspelt.1.contains(&"key-ignored"));
-        // re_find without anchors.
+        // `re_find` searches without anchors.
         check(
             "an expression without its end",
             r#"allow_origins_by_regex: ["^https://app\\.example"]"#,
@@ -748,17 +752,17 @@ mod tests {
             r#"allow_origins_by_regex: ["\\.app\\.example$"]"#,
             vec![same("https://a.app.example", Readable)],
         );
-        // A table lookup: `*` is a character.
+        // APISIX looks the origin up in a table, so `*` is an ordinary character.
         let wildcard = check(
             "a wildcard in a list",
             "allow_origins: 'https://*.a.example,https://b.example'",
             vec![get("https://x.a.example", ServiceDecides, Unreadable, "service-headers-remain")],
         );
         assert!(wildcard.1.contains(&"entry-ignored"));
-        // `origins_pattern` has no blanks.
+        // `origins_pattern` allows no blanks.
         let blanks = check("blanks", "allow_origins: 'https://a.example, https://b.example'", vec![]);
         assert!(blanks.1.contains(&"refused-by-engine"));
-        // Sent to every page, which browsers refuse.
+        // APISIX sends the origin to every page, and browsers refuse it for other pages.
         let one =
             check("one origin", "allow_origins: 'https://a.example'", vec![same("https://evil.test", Unreadable)]);
         assert!(!one.1.contains(&"service-headers-remain"));

@@ -1,13 +1,13 @@
-//! Lists of client addresses of other engines as `clients`.
+//! Converts lists of client addresses of other engines to `clients`.
 
 use super::finding::{Finding, Kind, Place};
 use super::model::Behaviors;
 use crate::domain::Networks;
 
-/// Adds the entries of a list to those that may send requests, or to those that may not.
+/// Adds the entries of a list to the clients that may send requests, or to the clients that may not.
 ///
-/// A list of which no entry is an address stays as it is: corsgate does not accept it, and the route is left out. Without
-/// the list the route would be open.
+/// If no entry is an address, the list is kept unchanged. corsgate does not accept such a list, so the route is left
+/// out. Without the list, the route would be open to every client.
 pub(super) fn add(
     behaviors: &mut Behaviors,
     access: Access,

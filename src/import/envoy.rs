@@ -1,9 +1,9 @@
-//! Envoy: a static bootstrap, or a part of one with virtual hosts.
+//! Envoy: a static bootstrap file, or only its part with virtual hosts.
 //!
-//! What Envoy does is read from its source at 001cbf14:
-//! <https://github.com/envoyproxy/envoy/blob/001cbf14/source/extensions/filters/http/cors/cors_filter.cc>. Each attribute
-//! comes from the nearest level that has it; an origin matcher is also compared with the text `*`; a preflight of an
-//! origin that is not allowed is forwarded unless `forward_not_matching_preflights` is false.
+//! The behavior of Envoy is taken from its source at 001cbf14:
+//! <https://github.com/envoyproxy/envoy/blob/001cbf14/source/extensions/filters/http/cors/cors_filter.cc>. Each
+//! attribute comes from the nearest level that has it. An origin matcher is also compared with the text `*`. A
+//! preflight from an origin that is not allowed is forwarded, unless `forward_not_matching_preflights` is false.
 
 use super::Parsed;
 use super::apisix::node;
@@ -24,14 +24,14 @@ pub(super) fn shows_in(document: &Value) -> bool {
         || document.at(&["route_config", "virtual_hosts"]).is_some()
 }
 
-/// The policies of a route, the nearest first.
+/// The policies that apply to a route, the nearest first.
 type Levels<'v> = Vec<&'v Value>;
 
-/// A file, with what the connection manager says about the filter.
+/// A file, and whether its connection manager has the CORS filter.
 struct Config<'v> {
     file: usize,
     document: &'v Value,
-    /// None if the file does not show the filters.
+    /// `None` if the file does not show the HTTP filters.
     has_filter: Option<bool>,
 }
 
@@ -92,7 +92,7 @@ fn virtual_host(host: &Value, config: &Config<'_>) -> Service {
     for (_, domain) in host.get("domains").map(Value::texts).unwrap_or_default() {
         match domain.as_str() {
             "*" => is_any = true,
-            // A domain with a port is for requests that name the port; corsgate ignores ports.
+            // In Envoy, a domain with a port matches only requests that name the port. corsgate ignores ports.
             domain => hosts.push(domain.rsplit_once(':').map_or(domain, |(host, _)| host).to_owned()),
         }
     }
@@ -124,7 +124,7 @@ fn virtual_host(host: &Value, config: &Config<'_>) -> Service {
     }
 }
 
-/// The policy of a level in `typed_per_filter_config`, and the one in the field of earlier versions.
+/// Returns the policy of a level in `typed_per_filter_config`, and the policy in the field of earlier versions.
 fn level<'v>(value: &'v Value, field: Option<&'v Value>) -> (Option<&'v Value>, Option<&'v Value>) {
     let typed = value.at(&["typed_per_filter_config", FILTER]);
     (typed, field)
@@ -153,7 +153,7 @@ fn route(
         Some((prefix, 0)) => paths::text_prefix(prefix, at),
         Some((path, 1)) => paths::exact(path, at),
         Some((prefix, _)) => paths::segments(prefix, at),
-        // A regular expression of Envoy matches the whole path.
+        // In Envoy, a regular expression must match the whole path.
         None => {
             let regex = condition.at(&["safe_regex", "regex"]).and_then(Value::text).unwrap_or("");
             paths::expression(&format!("{}$", regex.trim_end_matches('$')), at)
@@ -205,7 +205,7 @@ fn route(
     Some(Route { name, at, paths: vec![pattern], methods: Vec::new(), upstream, cors, behaviors, status, findings })
 }
 
-/// The cluster of a route, with the nodes that the file has for it.
+/// Returns the cluster of a route as an upstream, with the nodes that the file has for the cluster.
 fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) -> Option<Upstream> {
     let weighted = action.at(&["weighted_clusters", "clusters"]).map(Value::entries).unwrap_or_default();
     let named: Vec<(&str, u32)> = match action.text_of("cluster") {
@@ -272,9 +272,9 @@ enum Enabled {
     Partly,
 }
 
-/// `filter_enabled` of the nearest policy; without it the policy is on.
+/// Reads `filter_enabled` of the nearest policy. Without this key the policy is on.
 fn enabled(policy: &Value) -> Enabled {
-    // Version 2 had a boolean.
+    // Version 2 of the Envoy API had a boolean.
     if policy.get("enabled").and_then(Value::truth) == Some(false) {
         return Enabled::Never;
     }
@@ -296,7 +296,7 @@ fn policy(levels: &Levels<'_>, name: String, config: &Config<'_>) -> (Cors, Vec<
     let Some(nearest) = levels.first() else { return (Cors::Off, Vec::new()) };
     let at = config.at(nearest);
     let mut policy = Policy::new(name, at);
-    // The first level that has the attribute.
+    // Each attribute comes from the first level that has it.
     let find = |key: &str| levels.iter().find_map(|level| level.get(key).filter(|value| !is_empty(value)));
     let text = |key: &str| find(key).and_then(Value::text).unwrap_or_default();
     let truth = |key: &str| levels.iter().find_map(|level| level.get(key)).and_then(Value::truth);
@@ -308,7 +308,7 @@ fn policy(levels: &Levels<'_>, name: String, config: &Config<'_>) -> (Cors, Vec<
     policy.expose = list(text("expose_headers"));
     echoed_headers(&mut policy, find("allow_headers").map_or(at, |value| config.at(value)));
     let origins = ["allow_origin_string_match", "allow_origin", "allow_origin_regex"];
-    // Of the nearest level that has any origin.
+    // The origins come from the nearest level that has any origin.
     let of = levels.iter().find(|level| origins.iter().any(|key| level.get(key).is_some_and(|value| !is_empty(value))));
     for entry in of.map(|level| level.list("allow_origin_string_match")).unwrap_or_default() {
         let ignores_case = entry.get("ignore_case").and_then(Value::truth) == Some(true);
@@ -355,14 +355,14 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
 
-/// `*` sends back the names that the preflight asks for, Authorization too.
+/// Reads `*` in the list of headers: Envoy sends back the names that the preflight asks for, including Authorization.
 pub(super) fn echoed_headers(policy: &mut Policy, at: Place) {
     if policy.headers == ["*"] {
         policy.allow_every_header(at);
     }
 }
 
-/// What every policy of Envoy does, also one that Istio made.
+/// Adds what every policy of Envoy does, including a policy that Istio generates.
 pub(super) fn complete(policy: &mut Policy, forwards_preflights: bool, age: Option<(i64, Place)>) {
     let at = policy.at;
     if policy.is_any_origin() {
@@ -398,7 +398,7 @@ mod tests {
         table("any.example", what, &host(policy, WITH_FILTER), rows)
     }
 
-    /// `isOriginAllowed`, `decodeHeaders` and `encodeHeaders` of cors_filter.cc at 001cbf14.
+    /// Tests `isOriginAllowed`, `decodeHeaders` and `encodeHeaders` of cors_filter.cc at 001cbf14.
     #[test]
     fn matchers_and_preflights() {
         check(
@@ -482,7 +482,7 @@ mod tests {
             &[same("https://a.example", ServiceDecides)],
         );
         assert!(codes.contains(&"policy-without-origins"));
-        // allowOrigins() and the other getters take the first level that has a value.
+        // `allowOrigins()` and the other getters take the first level that has a value.
         let merged = "virtual_hosts:\n- name: h\n  domains: [a.example, 'b.example:8080']\n  typed_per_filter_config: { envoy.filters.http.cors: { \
                       allow_origin_string_match: [{ exact: 'https://a.example' }], allow_credentials: true } }\n  routes:\n  - match: { path: /x }\n    \
                       route: { cluster: c }\n    typed_per_filter_config: { envoy.filters.http.cors: { allow_methods: PUT } }\n  - { match: { prefix: / }, \

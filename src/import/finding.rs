@@ -1,11 +1,11 @@
-//! What an import kept, changed and dropped: one variant for each kind of finding, and one text for each variant.
+//! The findings of an import: what it kept, changed and dropped. Each kind of finding is one variant and has one text.
 
 use std::borrow::Cow;
 
 use super::SourceFormat;
 use super::witness::Witness;
 
-/// One fact about a place of the source.
+/// One fact about a place in the source.
 #[derive(Debug, Clone)]
 pub(super) struct Finding {
     pub(super) at: Place,
@@ -19,24 +19,24 @@ pub(super) struct Finding {
 pub(super) struct Place {
     /// Index of the file.
     pub(super) file: usize,
-    /// From 1.
+    /// Line number, counted from 1.
     pub(super) line: usize,
 }
 
-/// What becomes of something in the source.
+/// What the import does with a part of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
-    /// Requests get the same answers. The text says what is remarkable.
+    /// Requests get the same answers. The text explains how.
     Kept,
-    /// Requests get the same answers, and these are unsafe. The imported file names the danger.
+    /// Requests get the same answers, and these answers are unsafe. The imported file names the danger.
     Unsafe,
-    /// Some requests get other answers.
+    /// Some requests get different answers.
     Changed,
-    /// It is not in the imported file.
+    /// The imported file does not have this part.
     Dropped,
 }
 
-/// One variant for each kind of finding, with the text of the source.
+/// The kind of a finding, with the words of the source that the finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     // --- kept
@@ -116,14 +116,14 @@ pub(super) enum Kind {
 /// The message of a finding.
 #[derive(Debug)]
 pub(super) struct Described {
-    /// For programs.
+    /// A code that programs can compare.
     pub(super) code: &'static str,
     pub(super) outcome: Outcome,
     pub(super) text: Cow<'static, str>,
 }
 
 impl Outcome {
-    /// The word in the report.
+    /// Returns the word for the outcome in the report.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Outcome::Kept => "kept",
@@ -136,11 +136,11 @@ impl Outcome {
 
 impl Kind {
     pub(super) fn outcome(&self) -> Outcome {
-        // The texts name an engine; the outcome does not depend on it.
+        // Only the text depends on the engine. The outcome does not, so any format gives the right outcome.
         self.describe(SourceFormat::IngressNginx).outcome
     }
 
-    /// Whether the report has it once for all places.
+    /// Whether the report lists this kind only once, with all its places.
     pub(super) fn is_reported_once(&self) -> bool {
         matches!(
             self,
@@ -154,7 +154,7 @@ impl Kind {
         )
     }
 
-    /// The message of each kind. A table: one arm for each kind.
+    /// Returns the message of each kind. The table has one arm for each kind.
     pub(super) fn describe(&self, format: SourceFormat) -> Described {
         use Kind::*;
         let engine = format.engine();
@@ -496,7 +496,7 @@ fn listed(words: &[String]) -> String {
 mod tests {
     use super::*;
 
-    /// One finding of each kind, with what a source could have.
+    /// Returns one finding of each kind, with a typical text of a source.
     fn samples() -> Vec<Kind> {
         use Kind::*;
         let text = |text: &str| text.to_owned();
@@ -572,7 +572,7 @@ mod tests {
         ]
     }
 
-    /// `BLESS=1 cargo test --lib import::finding` writes tests/import/findings.txt. Read the difference.
+    /// `BLESS=1 cargo test --lib import::finding` rewrites tests/import/findings.txt. Then read the diff.
     #[test]
     fn every_kind_has_one_text() {
         let shown = samples().iter().fold(String::new(), |shown, kind| {
@@ -587,13 +587,13 @@ mod tests {
         let mut codes: Vec<&str> = samples().iter().map(|kind| kind.describe(SourceFormat::Apisix).code).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), samples().len(), "a code belongs to one kind");
-        // Each arm of `describe` calls one of four functions.
+        assert_eq!(codes.len(), samples().len(), "two kinds have the same code");
+        // Each arm of `describe` calls one of four functions, so the number of calls is the number of kinds.
         let source = include_str!("finding.rs");
         let table =
             source.split_once("match self {\n            // --- kept").unwrap().1.split_once("\nfn kept(").unwrap().0;
         let arms =
             ["kept(", "danger(", "changed(", "dropped("].iter().map(|call| table.matches(&format!(" {call}")).count());
-        assert_eq!(arms.sum::<usize>(), samples().len(), "a sample for each kind");
+        assert_eq!(arms.sum::<usize>(), samples().len(), "`samples` has one finding for each kind");
     }
 }

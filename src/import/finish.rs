@@ -1,4 +1,5 @@
-//! Makes a model one that corsgate accepts: unique names, one route for each request, and a request for each witness.
+//! Completes a model so that corsgate accepts it: unique names, one route for each request, and a complete request for
+//! each witness.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,8 +9,8 @@ use super::witness::{Answer, Witness};
 use crate::problem::{PathStep, Problems, Severity};
 use crate::route::HostPattern;
 
-/// Checks and completes a model. Services without routes are left out. `falls_through`: whether the engine tries routes for
-/// other hosts when no path of a host matches.
+/// Checks and completes a model. Leaves out services without routes. `falls_through` says whether the engine tries the
+/// routes of wider hosts if no path of the request's own host matches.
 pub(super) fn finish(model: &mut Model, falls_through: bool) {
     hosts(model);
     routes(model);
@@ -28,13 +29,14 @@ pub(super) fn finish(model: &mut Model, falls_through: bool) {
     witnesses(model);
 }
 
-/// Moves what is said about a route or service that is left out. How its requests would change is not true any more.
+/// Moves the findings of a route or service that is left out. Only findings about dropped parts are kept. Findings
+/// about changed answers are no longer true.
 pub(super) fn left_out(into: &mut Vec<Finding>, findings: &mut Vec<Finding>) {
     into.extend(findings.drain(..).filter(|finding| finding.kind.outcome() == Outcome::Dropped));
 }
 
-/// Leaves out the routes and services that corsgate does not accept, such as a route with a method that is none. False if
-/// none of the problems is about one of them.
+/// Leaves out the routes and services that corsgate does not accept, such as a route with an invalid method. Returns
+/// false if no problem is about a route or service.
 pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     let mut routes: Vec<(usize, Option<usize>, String)> = Vec::new();
     for problem in problems.iter().filter(|problem| problem.kind.severity() == Severity::Error) {
@@ -60,7 +62,8 @@ pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
             _ => {}
         }
     }
-    // From the last one, so that the positions of the others stay right. A service comes before its routes.
+    // Removes from the end, so that the other indexes stay valid. The routes of a service are removed before the
+    // service.
     routes.sort_by_key(|(service, route, _)| std::cmp::Reverse((*service, *route)));
     routes.dedup_by(|one, other| (one.0, one.1) == (other.0, other.1));
     let has_any = !routes.is_empty();
@@ -89,7 +92,7 @@ pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     has_any
 }
 
-/// Keeps what is left out of a service that is left out itself.
+/// Moves the findings about dropped parts out of a service that is left out.
 fn abandon(service: &mut Service, findings: &mut Vec<Finding>) {
     left_out(findings, &mut service.findings);
     let mut of_policy = |cors: &mut Cors| {
@@ -103,7 +106,8 @@ fn abandon(service: &mut Service, findings: &mut Vec<Finding>) {
     service.routes.iter_mut().for_each(|route| left_out(findings, &mut route.findings));
 }
 
-/// Hosts in corsgate's form. A service of which no host is left must not take every host.
+/// Writes hosts in corsgate's form. If no host of a service is valid, the service is left out. Otherwise the service
+/// would take requests for every host.
 fn hosts(model: &mut Model) {
     let findings = &mut model.findings;
     model.services.retain_mut(|service| {
@@ -133,10 +137,10 @@ fn hosts(model: &mut Model) {
     });
 }
 
-/// Removes what an earlier route has already: the same host, path and method. The formats sort their routes by the rules
-/// of the engine, so the first one is the one that the engine uses.
+/// Removes each path that an earlier route has for the same host and method. The formats sort their routes by the rules
+/// of the engine, so the engine also uses the first route.
 fn routes(model: &mut Model) {
-    /// `None` stands for every method.
+    /// Host, path and method that a route takes. `None` means every host or every method.
     type Taken = HashSet<(Option<String>, String, Option<String>)>;
     let mut taken: HashMap<(Option<String>, String), (Place, Taken)> = HashMap::new();
     for service in &mut model.services {
@@ -174,7 +178,8 @@ fn routes(model: &mut Model) {
             route.paths = kept;
             route.findings.extend(findings);
             if route.paths.is_empty() {
-                // The policy of a route that no request reaches has no effect, so nothing of it is worth a word.
+                // No request reaches this route, so its policy has no effect. One finding replaces all findings about
+                // the policy.
                 if let (Cors::Policy(_), Some(Finding { kind: Kind::SameRoute { first, .. }, .. })) =
                     (&route.cors, route.findings.last())
                 {
@@ -189,8 +194,8 @@ fn routes(model: &mut Model) {
     }
 }
 
-/// For engines that take the first route that matches: removes the routes that an earlier and wider one hides. In corsgate
-/// they would win.
+/// Removes each route that an earlier and wider route hides, for engines that take the first matching route. corsgate
+/// would take the more specific route.
 pub(super) fn first_wins(routes: &mut Vec<Route>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wide: Vec<(String, Place)> = Vec::new();
@@ -214,13 +219,13 @@ pub(super) fn first_wins(routes: &mut Vec<Route>) -> Vec<Finding> {
     findings
 }
 
-/// A pattern without the names of its parameters: `/a/{x}` and `/a/{y}` are the same.
+/// Returns a pattern without the names of its parameters. `/a/{x}` and `/a/{y}` give the same text.
 fn shape(path: &str) -> String {
     path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect::<Vec<_>>().join("/")
 }
 
-/// In some engines a request for a host with its own routes can still reach the routes of wider hosts. In corsgate the host
-/// decides first.
+/// Adds a finding for each service whose routes a more specific host hides. In some engines, a request for the specific
+/// host can still reach these routes. corsgate chooses the host first.
 fn hidden(model: &mut Model) {
     let specific: Vec<(String, Vec<String>)> = model
         .services
@@ -247,7 +252,7 @@ fn hidden(model: &mut Model) {
     }
 }
 
-/// Whether the hosts of a service are wider than a host.
+/// Whether a service takes requests for a host by a wider pattern, and not by the exact host.
 fn covers(hosts: &[String], host: &str) -> bool {
     let is_wider =
         |pattern: &String| pattern != host && pattern.strip_prefix('*').is_some_and(|base| host.ends_with(base));
@@ -281,7 +286,7 @@ fn names(model: &mut Model) {
     }
 }
 
-/// A name with the characters that corsgate accepts.
+/// Replaces the characters that corsgate does not accept in a name. Returns `otherwise` if nothing is left.
 fn clean(name: &str, otherwise: &str) -> String {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let clean: String = name.chars().map(|c| if usable(c) { c } else { '-' }).take(100).collect();
@@ -297,12 +302,12 @@ fn unique(name: &str, otherwise: &str, taken: &mut HashSet<String>) -> String {
     free
 }
 
-/// Gives each witness a host, a path and a method that the routes of its policy have.
+/// Gives each witness a host, a path and a method that a route with its policy takes.
 fn witnesses(model: &mut Model) {
     let mut of_all = None;
     for service in &mut model.services {
         let host = sample_host(service.hosts.first().map(String::as_str));
-        // The route that shows the policy of the service.
+        // A request for this route shows the policy of the service.
         let shown =
             service.routes.iter().find(|route| matches!(route.cors, Cors::Inherited)).or(service.routes.first());
         let of_service = shown.map(|route| Sample::of(&host, route));
@@ -330,7 +335,7 @@ fn witnesses(model: &mut Model) {
     }
 }
 
-/// A request that a route takes.
+/// Host, path and method of a request that a route takes.
 #[derive(Clone)]
 struct Sample {
     host: String,

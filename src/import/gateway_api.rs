@@ -1,8 +1,8 @@
 //! Gateway API: HTTPRoute with the filter `CORS`.
 //!
-//! What the filter means is its documentation at 4564255a:
-//! <https://github.com/kubernetes-sigs/gateway-api/blob/4564255a/apis/v1/httproute_types.go>, type `HTTPCORSFilter`. `*`
-//! stands for any number of labels, and `*` with credentials must reflect the origin.
+//! The documentation at 4564255a defines the filter, type `HTTPCORSFilter`:
+//! <https://github.com/kubernetes-sigs/gateway-api/blob/4564255a/apis/v1/httproute_types.go>. In an origin, `*` stands
+//! for any number of labels. With credentials, an origin list of `*` must reflect the origin.
 
 use super::Parsed;
 use super::finding::{Finding, Kind, Place};
@@ -97,7 +97,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
     let upstream = upstream(object, rule, file, &mut findings);
     let status = upstream.is_none().then_some(NO_BACKEND);
     let matches = rule.list("matches");
-    // Without `matches` a rule takes every path.
+    // A rule without `matches` takes every path.
     let everything = [Value { line: rule.line, node: super::value::Node::Map([].into()) }];
     let matches = if matches.is_empty() { &everything[..] } else { matches };
     let mut made: Vec<Route> = Vec::new();
@@ -152,7 +152,7 @@ fn feature(name: &str) -> Kind {
     Kind::Feature { name: name.to_owned() }
 }
 
-/// `URLRewrite` with a path.
+/// Reads `URLRewrite` if it changes only the path.
 fn rewriting(rule: &Value, settings: &Value) -> Option<Behaviors> {
     let path = settings.get("path")?;
     if settings.get("hostname").is_some() {
@@ -179,7 +179,7 @@ fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Findin
                 service: backend.text_of("name")?,
                 namespace: backend.text_of("namespace").unwrap_or_else(|| kubernetes::namespace(object)),
                 port: backend.text_of("port"),
-                // The standard counts to 1,000,000.
+                // Gateway API allows weights up to 1,000,000. corsgate allows weights up to 1000.
                 weight: weight.unwrap_or(1).min(1000),
             })
         })
@@ -237,7 +237,7 @@ mod tests {
         table("a.example", what, &route(cors), rows)
     }
 
-    /// The documentation of `HTTPCORSFilter`, and the cases of
+    /// Tests the documentation of `HTTPCORSFilter`, and the cases of
     /// <https://github.com/kubernetes-sigs/gateway-api/blob/4564255a/conformance/tests/httproute-cors.go>.
     #[test]
     fn the_filter() {

@@ -1,9 +1,10 @@
 //! Kubernetes Ingress with the annotations of ingress-nginx.
 //!
-//! What ingress-nginx does is read from its source, release 1.15.1:
-//! <https://github.com/kubernetes/ingress-nginx/blob/main/internal/ingress/annotations/cors/main.go> (how the annotations
-//! are read), `internal/ingress/controller/template/template.go` `buildCorsOriginRegex`, and
-//! `rootfs/etc/nginx/template/nginx.tmpl`, template `CORS`.
+//! The behavior of ingress-nginx is taken from its source, release 1.15.1:
+//! - <https://github.com/kubernetes/ingress-nginx/blob/main/internal/ingress/annotations/cors/main.go> reads the
+//!   annotations.
+//! - `buildCorsOriginRegex` in `internal/ingress/controller/template/template.go` writes the expression for origins.
+//! - The template `CORS` in `rootfs/etc/nginx/template/nginx.tmpl` writes the headers.
 
 use std::sync::LazyLock;
 
@@ -26,7 +27,7 @@ const DEFAULT_HEADERS: &str =
     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization";
 const DEFAULT_MAX_AGE: i64 = 1_728_000;
 
-/// Annotations that are read here.
+/// Annotations that the import reads.
 const READ: [&str; 15] = [
     "enable-cors",
     "cors-allow-origin",
@@ -45,7 +46,7 @@ const READ: [&str; 15] = [
     "denylist-source-range",
 ];
 
-/// The rules of ingress-nginx for the values of annotations.
+/// The rules by which ingress-nginx validates the values of annotations.
 struct Rules {
     list: Regex,
     origin: Regex,
@@ -84,7 +85,7 @@ struct Ingress<'v> {
     file: usize,
 }
 
-/// An annotation with its place.
+/// The value of an annotation, with its place.
 struct Annotation<'v> {
     text: &'v str,
     at: Place,
@@ -99,14 +100,14 @@ impl<'v> Ingress<'v> {
         kubernetes::name(self.object)
     }
 
-    /// A value that is not empty. ingress-nginx takes an empty one for an absent one.
+    /// Returns the value of an annotation if it is not empty. ingress-nginx treats an empty annotation as absent.
     fn annotation(&self, name: &str) -> Option<Annotation<'v>> {
         let value = self.object.at(&["metadata", "annotations"])?.get(&format!("{PREFIX}{name}"))?;
         let text = value.text()?.trim();
         (!text.is_empty()).then_some(Annotation { text, at: self.at(value) })
     }
 
-    /// As Go's `strconv.ParseBool`.
+    /// Parses a boolean as Go's `strconv.ParseBool` does.
     fn truth(&self, name: &str) -> Option<bool> {
         match self.annotation(name)?.text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -132,7 +133,7 @@ fn ingress(ingress: &Ingress<'_>, model: &mut Model) {
     let (cors, about_cors) = policy(ingress);
     findings.extend(about_cors);
     let rules = ingress.object.at(&["spec", "rules"]).map(Value::entries).unwrap_or_default();
-    // One service for each list of paths: the hosts of an Ingress often share one.
+    // Each rule becomes one service, because each rule has its own host and paths.
     let mut services: Vec<Service> = Vec::new();
     for rule in rules {
         let hosts: Vec<String> = rule.text_of("host").map(str::to_owned).into_iter().collect();
@@ -172,7 +173,7 @@ fn ingress(ingress: &Ingress<'_>, model: &mut Model) {
     model.services.append(&mut services);
 }
 
-/// What has no counterpart, and CORS that is not in the annotations for it.
+/// Returns the findings about features without a counterpart, and about CORS headers in snippets.
 fn features(ingress: &Ingress<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, value) in ingress.annotations() {
@@ -262,7 +263,7 @@ fn route(
     }
 }
 
-/// The annotations for addresses of clients, in their old and new names.
+/// Reads the annotations for client addresses, by their old and new names.
 fn clients(ingress: &Ingress<'_>, route: &mut Route) {
     let lists = [
         ("whitelist-source-range", Access::Allow),
@@ -276,7 +277,7 @@ fn clients(ingress: &Ingress<'_>, route: &mut Route) {
     }
 }
 
-/// `rewrite-target`, in the two forms of its documentation.
+/// Reads `rewrite-target` in the two forms of its documentation.
 fn rewrite(ingress: &Ingress<'_>, path: &str, route: &mut Route) {
     let Some(target) = ingress.annotation("rewrite-target") else { return };
     let strips = [("/$2", "(/|$)(.*)"), ("/$1", "/(.*)"), ("/$1", "/?(.*)")];
@@ -294,7 +295,7 @@ fn rewrite(ingress: &Ingress<'_>, path: &str, route: &mut Route) {
     }
 }
 
-/// The service of a `backend`, in the form of v1 or of v1beta1.
+/// Returns the service of a `backend` as an upstream. The `backend` has the form of v1 or v1beta1.
 fn upstream(ingress: &Ingress<'_>, backend: &Value, findings: &mut Vec<Finding>) -> Option<Upstream> {
     let at = ingress.at(backend);
     let service = backend.get("service");
@@ -338,7 +339,7 @@ fn policy(ingress: &Ingress<'_>) -> (Cors, Vec<Finding>) {
     let age = ingress.annotation("cors-max-age").and_then(|age| Some((age.text.parse().ok()?, age.at)));
     let (seconds, at_age) = age.unwrap_or((DEFAULT_MAX_AGE, at));
     if policy.is_any_origin() {
-        // nginx.tmpl sets `$http_origin` to `*` and `$cors` to `true`, for requests without Origin too.
+        // nginx.tmpl sets `$http_origin` to `*` and `$cors` to `true`, also for requests without Origin.
         policy.preflight = PreflightMatch::Any;
         policy.note(Key::Preflight, Finding::new(at, Kind::EveryOptionsAnswered));
         if credentials {
@@ -397,7 +398,7 @@ fn allow_origin(ingress: &Ingress<'_>, policy: &mut Policy) {
         }
         return;
     }
-    // One entry with another character, and the whole list counts as `*`.
+    // If one entry has an invalid character, ingress-nginx reads the whole list as `*`.
     if !RULES.list.is_match(&list.text.replace(' ', "")) {
         let before = if policy.credentials { Answer::StarWithCredentials } else { Answer::Readable };
         let witness = Witness::request("GET", FOREIGN, before);
@@ -416,7 +417,7 @@ fn allow_origin(ingress: &Ingress<'_>, policy: &mut Policy) {
         } else if entry.contains("://*.") {
             origins::one_label(policy, entry, list.at);
         } else {
-            // nginx compares without case; browsers send lower case.
+            // nginx ignores case. Browsers send origins in lower case.
             origins::exact(policy, &entry.to_ascii_lowercase());
         }
     }
@@ -445,8 +446,9 @@ mod tests {
         enabled(&[("cors-allow-origin", list)])
     }
 
-    /// The cases of <https://github.com/kubernetes/ingress-nginx/blob/dbb11b92/test/e2e/annotations/cors.go>, in its order.
-    /// Each `It` has its text here; what it expects of the text of nginx.conf is expected of the file.
+    /// The cases of <https://github.com/kubernetes/ingress-nginx/blob/dbb11b92/test/e2e/annotations/cors.go>, in the
+    /// same order. Each case has the text of its `It`. Where the original test checks nginx.conf, this test checks the
+    /// imported file.
     #[test]
     fn the_end_to_end_cases_of_ingress_nginx() {
         use super::super::witness::Answer::*;
@@ -598,12 +600,13 @@ mod tests {
         );
     }
 
-    /// What main.go, template.go and nginx.tmpl of release 1.15.1 do beyond the cases above.
+    /// Behavior of main.go, template.go and nginx.tmpl of release 1.15.1 that the cases above do not cover.
     #[test]
     fn values_that_ingress_nginx_misreads() {
         use super::super::witness::Answer::*;
         let check = |what: &str, source: &str, rows: &[Row]| table("cors.foo.com", what, source, rows);
-        // main.go: without `enable-cors` the rest has no effect. ParseBool takes "yes" for an error.
+        // In main.go, the other annotations have no effect without `enable-cors`. `ParseBool` returns an error for
+        // "yes".
         for (what, source) in [
             ("no enable-cors", ingress(&[("cors-allow-origin", "*")])),
             ("yes is not true", ingress(&[("enable-cors", "yes"), ("cors-allow-origin", "https://a.example")])),
@@ -611,7 +614,7 @@ mod tests {
             let (text, codes) = check(what, &source, &[same("https://a.example", ServiceDecides)]);
             assert!(codes.contains(&"policy-without-effect") && text.contains("cors: false"), "{what}: {text}");
         }
-        // corsOriginRegexValidator: a character that it does not know, and "defaulting to '*'".
+        // If an entry has an invalid character, `corsOriginRegexValidator` fails, and the log says "defaulting to '*'".
         for list in ["https://a.example/, https://b.example", "https://b.example, https://a_b.example"] {
             let rows = [
                 get("https://evil.test", StarWithCredentials, Unreadable, "list-misread"),
@@ -619,24 +622,26 @@ mod tests {
             ];
             check("a misread list", &origins(list), &rows);
         }
-        // The validator repeats its entry, so it takes this; corsOriginRegex then skips the entry.
+        // The validator's expression can repeat an entry without a comma, so it accepts this list. `corsOriginRegex`
+        // then skips the entry.
         let skipped = check(
             "a wildcard in the middle",
             &origins("https://b.example, https://foo.*.example"),
             &[get("https://foo.a.example", ServiceDecides, Unreadable, "service-headers-remain")],
         );
         assert!(skipped.1.contains(&"entry-ignored"));
-        // buildCorsOriginRegex is only called with an origin: with none, `$cors` is never set.
+        // `buildCorsOriginRegex` is called only if there is an origin. Without an origin, `$cors` is never set.
         let none = check(
             "only skipped entries",
             &origins("a.example, b.example"),
             &[same("https://a.example", ServiceDecides)],
         );
         assert!(none.1.contains(&"policy-without-origins"));
-        // HeadersVariable has no `*`.
+        // The expression `HeadersVariable` does not allow `*`.
         let star = check("headers *", &enabled(&[("cors-allow-headers", "*")]), &[]);
         assert!(star.1.contains(&"names-misread") && star.0.contains("If-Modified-Since"), "{}", star.0);
-        // nginx.tmpl: `if ($cors = "trueoptions")` needs an allowed origin; any other OPTIONS request is proxied.
+        // In nginx.tmpl, `if ($cors = "trueoptions")` needs an allowed origin. nginx forwards every other OPTIONS
+        // request.
         check(
             "preflights",
             &origins("https://a.example"),
@@ -646,7 +651,7 @@ mod tests {
                 options("https://a.example", WithCredentials, WithCredentials, ""),
             ],
         );
-        // `~*`: without case.
+        // The operator `~*` of nginx ignores case.
         check("upper case", &origins("https://A.Example"), &[same("https://a.example", WithCredentials)]);
         let null = check("null", &origins("null, https://a.example"), &[same("null", WithCredentials)]);
         assert!(null.0.contains("dangerously_allow: [null_origin]"), "{}", null.0);

@@ -1,7 +1,8 @@
 //! Istio: VirtualService with `corsPolicy`.
 //!
-//! Istio makes an Envoy policy of it: <https://istio.io/latest/docs/reference/config/networking/virtual-service/#CorsPolicy>,
-//! and `pilot/pkg/networking/core/route/route.go` `TranslateCORSPolicy`. What Envoy does with it is in `envoy.rs`.
+//! Istio turns `corsPolicy` into an Envoy policy:
+//! <https://istio.io/latest/docs/reference/config/networking/virtual-service/#CorsPolicy>, and `TranslateCORSPolicy` in
+//! `pilot/pkg/networking/core/route/route.go`. The file `envoy.rs` describes the behavior of Envoy.
 
 use super::Parsed;
 use super::envoy::{complete, echoed_headers};
@@ -103,7 +104,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         let (pattern, mut said) = match (uri("exact"), uri("prefix"), uri("regex")) {
             (Some(path), _, _) => paths::exact(path, at(one)),
             (_, Some(prefix), _) => paths::text_prefix(prefix, at(one)),
-            // For the whole path.
+            // In Istio, the expression must match the whole path.
             (_, _, Some(regex)) => paths::expression(&format!("{}$", regex.trim_end_matches('$')), at(one)),
             (None, None, None) => (Some("/*".to_owned()), Vec::new()),
         };
@@ -176,7 +177,7 @@ fn policy(name: String, settings: &Value, file: usize) -> Policy {
             origins::matched(&mut policy, matcher, value.text().unwrap_or_default(), Place { file, line: value.line });
         }
     }
-    // The key of earlier versions, for whole origins. It does not count beside the new one.
+    // `allowOrigin` is the key of earlier versions, for exact origins. It has no effect if `allowOrigins` is set.
     if settings.list("allowOrigins").is_empty() {
         for origin in texts("allowOrigin") {
             origins::matched(&mut policy, Matcher::Exact, &origin, place("allowOrigin"));
@@ -188,7 +189,7 @@ fn policy(name: String, settings: &Value, file: usize) -> Policy {
     policy
 }
 
-/// A duration of Kubernetes, such as `24h` or `1h30m`, in seconds.
+/// Parses a Kubernetes duration, such as `24h` or `1h30m`. Returns seconds.
 fn seconds(text: &str) -> Option<i64> {
     let parts = text.trim().split_inclusive(|c: char| c.is_ascii_alphabetic());
     let one = |part: &str| {
@@ -216,7 +217,8 @@ mod tests {
         )
     }
 
-    /// <https://istio.io/latest/docs/reference/config/networking/virtual-service/#CorsPolicy>, and the rows of `envoy.rs`.
+    /// Tests <https://istio.io/latest/docs/reference/config/networking/virtual-service/#CorsPolicy>. `envoy.rs` has
+    /// more rows.
     #[test]
     fn cors_policies() {
         let (text, _) = table(

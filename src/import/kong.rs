@@ -1,9 +1,10 @@
-//! Kong: declarative files (decK, DB-less), and the resources `KongPlugin` and `KongClusterPlugin`.
+//! Kong: declarative files (decK, DB-less), and the Kubernetes resources `KongPlugin` and `KongClusterPlugin`.
 //!
-//! What Kong does is read from its source at 22246ef2: <https://github.com/Kong/kong/blob/22246ef2/kong/plugins/cors/handler.lua>
-//! and `schema.lua`. `configure_origin` compares one plain origin never and sends it to every page; several are compared
-//! after default ports and paths were cut; an entry with another character is an expression, anchored at its start, with
-//! `$` added at its end. `configure_credentials` reflects the origin for `*`.
+//! The behavior of Kong is taken from its source at 22246ef2:
+//! <https://github.com/Kong/kong/blob/22246ef2/kong/plugins/cors/handler.lua> and `schema.lua`. `configure_origin`
+//! sends a single plain origin to every page, without a comparison. If there are several plain origins, it removes
+//! default ports and paths, and compares them. An entry with any other character is a regular expression. It is
+//! anchored at its start, and Kong adds `$` at its end. `configure_credentials` reflects the origin for `*`.
 
 use super::Parsed;
 use super::apisix::node;
@@ -17,7 +18,7 @@ use super::witness::{Answer, Witness};
 use super::{origins, paths};
 use crate::cors::PreflightMatch;
 
-/// The default of `methods`, without the two that no browser sends.
+/// The default of `methods`, without the two methods that no browser sends.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"];
 
 pub(super) fn shows_in(document: &Value) -> bool {
@@ -37,7 +38,8 @@ impl File<'_> {
         Place { file: self.file, line: value.line }
     }
 
-    /// From 3.0 on, an expression begins with `~`. Before, an unusual character made a path one.
+    /// Whether an expression begins with `~`, as in 3.0 and later. In earlier versions, a path with an unusual
+    /// character is an expression.
     fn marks_expressions(self) -> bool {
         let version = self.value.text_of("_format_version").unwrap_or("3.0");
         version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major >= 3)
@@ -55,7 +57,8 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     }
 }
 
-/// A plugin of Kubernetes names no route: an annotation of other objects does.
+/// Reads a plugin that is a Kubernetes resource. The resource does not name its routes. Annotations of other objects
+/// refer to it.
 fn resource(file: usize, object: &Value, model: &mut Model) {
     let at = Place { file, line: object.line };
     match (object.text_of("kind"), object.text_of("plugin")) {
@@ -79,7 +82,7 @@ fn resource(file: usize, object: &Value, model: &mut Model) {
 
 fn declarative(file: File<'_>, model: &mut Model) {
     let plugins = file.value.list("plugins");
-    // Plugins of one service or route can stand at the top, with a reference.
+    // A plugin of a service or route can also be in the top-level list, with a reference.
     let of = |scope: &str, name: &str| -> Vec<&Value> {
         plugins.iter().filter(|plugin| reference(plugin, scope).is_some_and(|of| of == name)).collect()
     };
@@ -117,7 +120,7 @@ fn declarative(file: File<'_>, model: &mut Model) {
             left_out(&mut model.findings, &mut findings);
             continue;
         };
-        // A corsgate service has one list of hosts, so routes with other hosts make a service of their own.
+        // A corsgate service has one list of hosts, so routes with other hosts form another service.
         let mut services: Vec<Service> = Vec::new();
         for (_, route) in routes.iter().filter(|(of, _)| std::ptr::eq(*of, service)) {
             let hosts: Vec<String> = texts(route, "hosts");
@@ -141,7 +144,7 @@ fn declarative(file: File<'_>, model: &mut Model) {
                 into.findings.push(Finding::new(file.at(service), Kind::HostHeaderOfNode));
             }
             let own: Vec<&Value> = route.list("plugins").iter().chain(of("route", &named(route, ""))).collect();
-            // Of the nearest level that has one.
+            // The `ip-restriction` of the nearest level applies.
             let restrictions = [&own, &of_service, &global].map(|level| restrictions(level));
             let restrictions =
                 restrictions.iter().find(|level| !level.is_empty()).map(Vec::as_slice).unwrap_or_default();
@@ -152,7 +155,7 @@ fn declarative(file: File<'_>, model: &mut Model) {
             let new = self::routes(route, &own, base.as_deref(), restrictions, policy, file, &mut into.findings);
             into.routes.extend(new);
         }
-        // A part of a file, with a policy and without routes.
+        // The file is only a part: this service has a policy but no routes.
         if let (true, Some(cors @ Cors::Policy(_))) = (services.is_empty(), cors) {
             services.push(Service::placeholder(&name, file.at(service), cors, Some(upstream)));
         }
@@ -171,14 +174,14 @@ fn declarative(file: File<'_>, model: &mut Model) {
     }
 }
 
-/// The plugins for addresses of clients.
+/// Returns the enabled plugins for client addresses.
 fn restrictions<'v>(plugins: &[&'v Value]) -> Vec<&'v Value> {
     let is_on = |plugin: &Value| plugin.get("enabled").and_then(Value::truth) != Some(false);
     let of_clients = plugins.iter().filter(|plugin| plugin.text_of("name") == Some("ip-restriction") && is_on(plugin));
     of_clients.copied().collect()
 }
 
-/// `service: name`, or `service: { name: name }`.
+/// Reads a reference: `service: name`, or `service: { name: name }`.
 fn reference<'v>(value: &'v Value, scope: &str) -> Option<&'v str> {
     let of = value.get(scope)?;
     of.text().or(of.text_of("name")).or(of.text_of("id"))
@@ -254,7 +257,7 @@ fn routes(
                 said.extend(clients::add(&mut behaviors, access, entries, file.file));
             }
         }
-        // Routes with the same behaviors are one.
+        // Paths with the same behaviors share one route.
         match made.iter_mut().find(|known| known.behaviors == behaviors) {
             Some(known) => {
                 known.paths.push(pattern);
@@ -280,11 +283,11 @@ fn routes(
     made
 }
 
-/// `strip_path`, and the path of the service.
+/// Returns the path rewriting for `strip_path` and for the path of the service.
 fn rewriting(path: &str, is_expression: bool, strips: bool, base: Option<&str>) -> Behaviors {
     let base = base.map(|base| base.trim_end_matches('/')).filter(|base| !base.is_empty()).map(str::to_owned);
     if strips && is_expression {
-        // The whole path matches the expression, so all of it is cut.
+        // The expression matches the whole path, so the whole path is removed.
         let with = base.unwrap_or_else(|| "/".to_owned());
         return Behaviors { replace: Some(("^.*$".to_owned(), with)), ..Behaviors::default() };
     }
@@ -293,7 +296,7 @@ fn rewriting(path: &str, is_expression: bool, strips: bool, base: Option<&str>) 
     Behaviors { strip_prefix, add_prefix: base, ..Behaviors::default() }
 }
 
-/// The upstream of a service, and its path.
+/// Returns the upstream of a service, and the path of the service.
 fn upstream(service: &Value, file: File<'_>, findings: &mut Vec<Finding>) -> Option<(Upstream, Option<String>)> {
     let at = service.get("url").or(service.get("host")).map_or(file.at(service), |value| file.at(value));
     let (scheme, host, port, path) = match service.text_of("url") {
@@ -320,7 +323,7 @@ fn upstream(service: &Value, file: File<'_>, findings: &mut Vec<Finding>) -> Opt
         let text = target.text_of("target").unwrap_or_default();
         let text = if text.contains(':') { text.to_owned() } else { format!("{text}:8000") };
         let weight = target.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
-        // Kong counts to 65535.
+        // Kong allows weights up to 65535. corsgate allows weights up to 1000.
         let weight = weight.unwrap_or(100).min(1000);
         nodes.push((node(text, file.at(target), findings), weight));
     }
@@ -335,7 +338,7 @@ fn upstream(service: &Value, file: File<'_>, findings: &mut Vec<Finding>) -> Opt
 
 // --- CORS
 
-/// The policy of a list of plugins. None if there is no `cors` among them.
+/// Returns the policy of a list of plugins, or `None` if the list has no `cors`.
 fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec<Finding>) {
     let (mut cors, mut findings) = (None, Vec::new());
     for plugin in plugins {
@@ -343,7 +346,7 @@ fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec
         if plugin.get("enabled").and_then(Value::truth) == Some(false) {
             continue;
         }
-        // Read with the routes.
+        // The function `routes` reads this plugin.
         if kind == "ip-restriction" {
             continue;
         }
@@ -358,7 +361,7 @@ fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec
     (cors, findings)
 }
 
-/// `config` of the plugin. Without it every key has its default.
+/// Reads `config` of the plugin. Without `config`, every key has its default.
 fn policy(name: String, config: &Value, file: usize) -> Policy {
     let at = Place { file, line: config.line };
     let place = |key: &str| Place { file, line: config.get(key).map_or(config.line, |value| value.line) };
@@ -420,7 +423,7 @@ fn allow_origins(entries: &[String], policy: &mut Policy, at: Place) {
     }
 }
 
-/// As `normalize_origin`: without a path and without a default port.
+/// Removes the path and the default port, as `normalize_origin` does.
 fn normalized(entry: &str) -> String {
     let Some((scheme, rest)) = entry.split_once("://") else { return entry.to_owned() };
     let authority = rest.split('/').next().unwrap_or_default();
@@ -433,14 +436,14 @@ fn normalized(entry: &str) -> String {
 }
 
 fn expression(entry: &str, policy: &mut Policy, at: Place) {
-    // With `$` at its end and anchored at its start; `a|b` is anchored at the end of `b` only.
+    // Kong anchors the expression at its start and adds `$` at its end. In `a|b`, only `b` is anchored at its end.
     let bare = entry.strip_prefix('^').unwrap_or(entry);
     let closed = if bare.ends_with('$') { bare.to_owned() } else { format!("{bare}$") };
     let open = closed.strip_suffix('$').unwrap_or(&closed);
     if entry.contains(':') {
         return origins::expression(policy, open, &format!("(?:{closed}).*"), entry, at);
     }
-    // Compared with the host alone.
+    // Kong compares this expression with the host alone.
     policy.expressions.push(format!("https?://(?:{open})(?::[0-9]+)?"));
     policy.note(Key::Origins, Finding::new(at, Kind::AnySchemeAndPort { entry: entry.to_owned() }));
 }
@@ -461,8 +464,8 @@ mod tests {
         table("a.example", what, &file(config, "strip_path: false"), rows)
     }
 
-    /// `configure_origin` and `configure_credentials` of handler.lua at 22246ef2; the cases of
-    /// <https://github.com/Kong/kong/blob/22246ef2/spec/03-plugins/13-cors/01-access_spec.lua> that are about origins.
+    /// Tests `configure_origin` and `configure_credentials` of handler.lua at 22246ef2, and the cases about origins in
+    /// <https://github.com/Kong/kong/blob/22246ef2/spec/03-plugins/13-cors/01-access_spec.lua>.
     #[test]
     fn origins_and_credentials() {
         check(
@@ -498,7 +501,7 @@ mod tests {
             &[same("https://a.example", Unreadable)],
         );
         assert!(bare.1.contains(&"entry-ignored"));
-        // Anchored at both ends.
+        // This expression is anchored at both ends.
         check(
             "an expression",
             r"origins: ['https://.*\.a\.example']",

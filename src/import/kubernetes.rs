@@ -1,10 +1,10 @@
-//! What the formats of Kubernetes have in common: objects, annotations, and services as nodes.
+//! Helpers for the formats of Kubernetes: objects, names, and services as nodes.
 
 use super::finding::{Finding, Kind, Place};
 use super::model::Upstream;
 use super::value::Value;
 
-/// The objects of a document: itself, or the entries of a `List`.
+/// Returns the objects of a document: the document itself, or the entries of a `List`.
 pub(super) fn objects(document: &Value) -> impl Iterator<Item = &Value> {
     let is_list =
         document.text_of("kind").is_some_and(|kind| kind.ends_with("List")) && document.get("items").is_some();
@@ -20,7 +20,7 @@ pub(super) fn namespace(object: &Value) -> &str {
     object.at(&["metadata", "namespace"]).and_then(Value::text).unwrap_or("default")
 }
 
-/// Services as nodes, each with its weight and a port number or name. The findings say what was assumed.
+/// A Kubernetes service as a node. The port is a number or a name.
 pub(super) struct Backend<'v> {
     pub(super) service: &'v str,
     pub(super) namespace: &'v str,
@@ -28,7 +28,7 @@ pub(super) struct Backend<'v> {
     pub(super) weight: u32,
 }
 
-/// An upstream with the names of services in cluster DNS.
+/// Returns an upstream that has the cluster DNS names of services as nodes. The findings say what was assumed.
 pub(super) fn upstream(backends: &[Backend<'_>], at: Place) -> (Upstream, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut nodes = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn upstream(backends: &[Backend<'_>], at: Place) -> (Upstream, Vec<Fi
             findings
                 .push(Finding::new(at, Kind::NamedPort { service: (*service).to_owned(), port: (*port).to_owned() }));
         }
-        // A fully qualified host of another product stays as it is.
+        // A name with a dot is a complete host name, as in Istio, and stays unchanged.
         let host = match service.contains('.') {
             true => (*service).to_owned(),
             false => format!("{service}.{namespace}.svc.cluster.local"),

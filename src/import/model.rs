@@ -1,8 +1,8 @@
-//! What an import is about, independent of the source: services, routes, upstreams and policies, each with its place in
-//! the source and with the findings about it.
+//! The common model of an import, independent of the source format: services, routes, upstreams and policies. Each part
+//! has its place in the source and the findings about it.
 //!
-//! A finding is written where the decision was made. The writer makes a comment of it and the report a line, so the two
-//! cannot differ.
+//! A finding is created where the import makes a decision. The writer turns each finding into a comment, and the report
+//! turns it into a line. So the comments and the report always agree.
 
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::witness::{Answer, Witness};
@@ -12,13 +12,13 @@ use crate::cors::{
 use crate::notation::List;
 use crate::problem::{At, KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
 
-/// All that one import found.
+/// Everything that one import read.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    /// The policy of every service without its own.
+    /// The policy for every service that has no policy of its own.
     pub(super) cors: Option<Policy>,
     pub(super) services: Vec<Service>,
-    /// About no service in particular.
+    /// Findings about no particular service.
     pub(super) findings: Vec<Finding>,
 }
 
@@ -27,12 +27,12 @@ pub(super) struct Model {
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) at: Place,
-    /// Empty: every host.
+    /// An empty list means every host.
     pub(super) hosts: Vec<String>,
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
     pub(super) host_of_node: bool,
-    /// At least one, or the service is left out.
+    /// A service without routes is left out.
     pub(super) routes: Vec<Route>,
     pub(super) findings: Vec<Finding>,
 }
@@ -42,62 +42,62 @@ pub(super) struct Route {
     pub(super) name: String,
     pub(super) at: Place,
     pub(super) paths: Vec<String>,
-    /// Empty: every method.
+    /// An empty list means every method.
     pub(super) methods: Vec<String>,
-    /// None: that of the service.
+    /// `None` means the upstream of the service.
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
     pub(super) behaviors: Behaviors,
-    /// A fixed status instead of an upstream.
+    /// The status of a fixed response. Such a route needs no upstream.
     pub(super) status: Option<u16>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// What a route does besides CORS.
+/// Path rewriting and client addresses of a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Behaviors {
     pub(super) strip_prefix: Option<String>,
-    /// An expression and the new text.
+    /// A regular expression for the path, and the replacement.
     pub(super) replace: Option<(String, String)>,
     pub(super) add_prefix: Option<String>,
-    /// Addresses and networks of the clients that may send requests; empty: all.
+    /// Client addresses and networks that may send requests. An empty list allows every client.
     pub(super) allow: Vec<String>,
-    /// Those that may not.
+    /// Client addresses and networks that may not send requests.
     pub(super) deny: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Upstream {
     pub(super) name: String,
-    /// Addresses with weights.
+    /// Each node is an address with a weight.
     pub(super) nodes: Vec<(String, u32)>,
-    /// TLS to the nodes, with the server name if the nodes are addresses.
+    /// `Some` means TLS to the nodes. The inner text is the TLS server name, for nodes that are IP addresses.
     pub(super) tls: Option<Option<String>>,
-    /// Seconds.
+    /// In seconds.
     pub(super) read_timeout: Option<u64>,
 }
 
-/// The `cors` of a service or route.
+/// The `cors` key of a service or route.
 #[derive(Debug, Default)]
 pub(super) enum Cors {
-    /// That of the level above.
+    /// The policy of the level above applies.
     #[default]
     Inherited,
     Off,
     Policy(Box<Policy>),
 }
 
-/// A policy with corsgate's keys.
+/// A CORS policy with the keys of corsgate.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
-    /// In the words of the source, for the report: `Ingress shop`.
+    /// The name in the report, in the terms of the source, such as `Ingress shop`.
     pub(super) name: String,
     pub(super) at: Place,
     pub(super) origins: Vec<String>,
     pub(super) expressions: Vec<String>,
     pub(super) timing_origins: Vec<String>,
     pub(super) timing_expressions: Vec<String>,
-    /// `*` for any.
+    /// `*` means any method.
     pub(super) methods: Vec<String>,
     pub(super) headers: Vec<String>,
     pub(super) expose: Vec<String>,
@@ -110,7 +110,7 @@ pub(super) struct Policy {
     pub(super) findings: Vec<(Key, Finding)>,
 }
 
-/// A key of a policy. The order is that of the written file.
+/// A key of a policy. The variants have the order of the written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Policy,
@@ -151,7 +151,7 @@ impl Key {
     }
 }
 
-/// Stands for the address of a node that the source does not have.
+/// The node address that is written if the source has none.
 pub(super) const PLACEHOLDER: &str = "placeholder.invalid:80";
 /// An expression that matches no origin.
 pub(super) const NO_ORIGIN: &str = "-";
@@ -161,7 +161,7 @@ pub(super) const FOREIGN: &str = "https://evil.test";
 // === impl Service ===
 
 impl Service {
-    /// For a policy of which the source does not say where it applies.
+    /// Returns a service for a policy that the source does not attach to a route.
     pub(super) fn placeholder(name: &str, at: Place, cors: Cors, upstream: Option<Upstream>) -> Self {
         let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
         let upstream =
@@ -193,7 +193,7 @@ impl Service {
 // === impl Policy ===
 
 impl Policy {
-    /// A policy that allows nothing yet.
+    /// Returns a policy that allows nothing yet.
     pub(super) fn new(name: String, at: Place) -> Self {
         Policy {
             name,
@@ -219,7 +219,8 @@ impl Policy {
         self.findings.push((key, finding));
     }
 
-    /// The engine sends back the names that a preflight asks for. In corsgate `*` has Authorization only with credentials.
+    /// Allows every header, for engines that send back the names that the preflight asks for. In corsgate, `*` covers
+    /// Authorization only with credentials. Without credentials, Authorization is listed too.
     pub(super) fn allow_every_header(&mut self, at: Place) {
         self.headers = vec!["*".to_owned()];
         if !self.credentials {
@@ -232,7 +233,7 @@ impl Policy {
         self.origins.iter().any(|origin| origin == "*")
     }
 
-    /// An origin that the policy allows, for witnesses.
+    /// Returns an origin that the policy allows, for witnesses.
     pub(super) fn sample_origin(&self) -> String {
         let by_expression = || self.expressions.iter().find_map(|expression| only_in(expression, NO_ORIGIN));
         match self.origins.first() {
@@ -241,7 +242,7 @@ impl Policy {
         }
     }
 
-    /// `max_age` in seconds, which browsers bound.
+    /// Sets `max_age` in seconds, up to the limit of browsers.
     pub(super) fn set_max_age(&mut self, seconds: i64, at: Place) {
         self.max_age = seconds.clamp(-1, MAX_AGE);
         if seconds > MAX_AGE {
@@ -271,8 +272,8 @@ impl Policy {
         }
     }
 
-    /// Makes the policy one that corsgate accepts, by corsgate's own rules: an entry that it refuses is left out, and a
-    /// danger that it needs is named. Each of these is a finding. False if no origin is left.
+    /// Changes the policy until corsgate accepts it. Leaves out each entry that corsgate refuses, and names each danger
+    /// that the policy needs. Each change is a finding. Returns false if no origin is left.
     pub(super) fn complete(&mut self) -> bool {
         for list in [&mut self.origins, &mut self.methods, &mut self.headers, &mut self.expose, &mut self.expressions] {
             let mut seen = std::collections::HashSet::new();
@@ -283,7 +284,7 @@ impl Policy {
             self.expressions.clear();
         }
         self.leave_out_what_no_browser_sends();
-        // A danger that is named, or an entry that is removed, can show the next problem.
+        // Each correction can reveal another problem.
         for _ in 0..MOST_ROUNDS {
             if self.origins.is_empty() && self.expressions.is_empty() {
                 return false;
@@ -304,7 +305,8 @@ impl Policy {
         false
     }
 
-    /// `check` warns about such names. Without them no page gets another answer.
+    /// Leaves out methods and headers that no browser asks for. `check` warns about them. Without them, every page
+    /// still gets the same answer.
     fn leave_out_what_no_browser_sends(&mut self) {
         let mut problems = Problems::default();
         let _ = Compiled::compile(&self.settings(), &OriginSets::default(), &At::root(), &mut problems);
@@ -352,14 +354,14 @@ impl Policy {
                 None => removals.push((&problem.at, why)),
             }
         }
-        // From the last one, so that the positions of the others stay right.
+        // Removes from the end, so that the other indexes stay valid.
         removals.sort_by(|(one, _), (other, _)| other.cmp(one));
         removals.dedup_by(|(one, _), (other, _)| one == other);
         for (path, why) in removals {
             let list = self.list_at(path);
             let entry = match path.0.get(1) {
                 Some(PathStep::Index(index)) if *index < list.len() => list.remove(*index),
-                // About the list as a whole: nothing of it can be kept.
+                // The problem is about the whole list, so the whole list is removed.
                 _ => std::mem::take(list).join(", "),
             };
             self.note(key_of(path), Finding::new(at, Kind::EntryNotImported { entry, why }));
@@ -382,7 +384,7 @@ impl Policy {
     }
 }
 
-/// The danger that a policy must name to be accepted.
+/// Returns the danger that a policy must name before corsgate accepts it.
 fn danger_of(kind: &ProblemKind) -> Option<Danger> {
     match kind {
         ProblemKind::AnyOriginWithCredentials | ProblemKind::AnyOriginRegexWithCredentials { .. } => {
@@ -412,15 +414,15 @@ fn key_of(path: &KeyPath) -> Key {
     }
 }
 
-/// Each round shows all problems, so a few are enough.
+/// Limit of rounds in `Policy::complete`. Each round finds all current problems, so a few rounds are enough.
 const MOST_ROUNDS: usize = 32;
-/// The longest time for which a browser caches a preflight.
+/// The longest time in seconds for which a browser caches a preflight.
 const MAX_AGE: i64 = 86_400;
 
 // === impl Cors ===
 
 impl Cors {
-    /// The same for another service of the same source.
+    /// Returns a copy for another service of the same source.
     pub(super) fn again(&self) -> Self {
         match self {
             Cors::Inherited => Cors::Inherited,
@@ -429,12 +431,12 @@ impl Cors {
         }
     }
 
-    /// The policy if corsgate accepts some of it, else no CORS, with the reason.
+    /// Returns the policy if corsgate accepts at least a part of it. Otherwise returns no CORS and the reason.
     pub(super) fn of(mut policy: Policy) -> (Self, Vec<Finding>) {
         if policy.complete() {
             return (Cors::Policy(Box::new(policy)), Vec::new());
         }
-        // What else would be said about the policy is not true of the import.
+        // The policy is left out, so findings about its changed answers are no longer true.
         let findings = policy.findings.into_iter().map(|(_, finding)| finding);
         let mut findings: Vec<Finding> =
             findings.filter(|finding| finding.kind.outcome() == Outcome::Dropped).collect();

@@ -1,9 +1,10 @@
-//! nginx: servers and locations with `add_header Access-Control-…`, in the recipes that people copy.
+//! nginx: servers and locations with `add_header Access-Control-…`, in the forms that common recipes use.
 //!
-//! What nginx does: <https://nginx.org/en/docs/http/ngx_http_headers_module.html> (`add_header`: inherited only if the level
-//! has none of its own, and for some statuses only, without `always`),
-//! <https://nginx.org/en/docs/http/ngx_http_map_module.html> and <https://nginx.org/en/docs/http/ngx_http_rewrite_module.html>
-//! (`if` finds an expression anywhere in the value).
+//! The behavior of nginx is taken from its documentation:
+//! - <https://nginx.org/en/docs/http/ngx_http_headers_module.html>: a level inherits `add_header` only if it has none
+//!   of its own. Without `always`, `add_header` applies only to some statuses.
+//! - <https://nginx.org/en/docs/http/ngx_http_map_module.html>: `map`.
+//! - <https://nginx.org/en/docs/http/ngx_http_rewrite_module.html>: `if` finds an expression anywhere in the value.
 
 mod directives;
 
@@ -20,7 +21,7 @@ use super::witness::{Answer, Witness};
 use super::{origins, paths};
 use crate::cors::PreflightMatch;
 
-/// Whether a text looks like a configuration of nginx.
+/// Whether a text looks like an nginx configuration.
 pub(super) fn shows_in(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim_start);
     lines.any(|line| {
@@ -28,7 +29,7 @@ pub(super) fn shows_in(text: &str) -> bool {
     }) && text.contains('{')
 }
 
-/// What is known outside of a location.
+/// The maps and upstreams of a file, which are outside of its locations.
 struct Scope<'d> {
     file: usize,
     maps: HashMap<&'d str, &'d Directive>,
@@ -60,7 +61,7 @@ pub(super) fn read(file: usize, text: &str, model: &mut Model) -> Result<(), Syn
         locations(server.inner(), server.inner(), &levels, &scope, &mut service);
         model.services.push(service);
     }
-    // A part of a file: locations without a server.
+    // The file is only a part: it has locations without a server.
     if http.iter().any(|one| one.name == "location") {
         let parts: Vec<Directive> = http.iter().map(|one| (*one).clone()).collect();
         let mut service = empty_service(&[], Place { file, line: 1 });
@@ -76,7 +77,7 @@ fn empty_service(server: &[Directive], at: Place) -> Service {
     let mut hosts = Vec::new();
     for name in names.filter(|name| !["_", ""].contains(&name.as_str())) {
         match name.strip_prefix('.') {
-            // `.a.example` is `a.example` and everything below.
+            // `.a.example` means `a.example` and every name below it.
             Some(base) => hosts.extend([base.to_owned(), format!("*.{base}")]),
             None => hosts.push(name.clone()),
         }
@@ -89,7 +90,7 @@ fn empty_service(server: &[Directive], at: Place) -> Service {
     Service { name, at, hosts, upstream: None, cors: Cors::Off, host_of_node: false, routes: Vec::new(), findings }
 }
 
-/// The `add_header` of a level: its own, or those of the level above if it has none.
+/// Returns the `add_header` directives of a level. If the level has none, returns those of the level above.
 fn inherited<'d>(level: &'d [Directive], above: &[&'d Directive]) -> Vec<&'d Directive> {
     let own: Vec<&Directive> = level.iter().filter(|one| one.name == "add_header").collect();
     if own.is_empty() { above.to_vec() } else { own }
@@ -118,7 +119,7 @@ fn locations<'d>(
         }
         let (pattern, mut findings) = match modifier {
             "=" => paths::exact(path, at),
-            // Found anywhere in the path without `^`.
+            // Without `^`, nginx finds the expression anywhere in the path.
             "~" | "~*" if !path.starts_with('^') => paths::expression(&format!(".*{path}"), at),
             "~" | "~*" => paths::expression(path, at),
             _ => paths::text_prefix(path, at),
@@ -172,8 +173,8 @@ fn locations<'d>(
 /// Directives that are reported as left out.
 const FEATURES: [&str; 7] = ["auth_basic", "auth_request", "limit_req", "limit_conn", "rewrite", "proxy_cache", "gzip"];
 
-/// `allow` and `deny`, of the location or of the server: the first that matches counts. The error leaves the route out,
-/// because without the list it would be open.
+/// Reads `allow` and `deny` of the location, or of the server if the location has none. In nginx, the first rule that
+/// matches counts. On an error the route is left out, because without the rules it would be open to every client.
 fn clients(
     location: &[Directive],
     server: &[Directive],
@@ -201,7 +202,7 @@ fn clients(
             return Err(Box::new(Finding::new(at, kind)));
         }
     };
-    // An entry that is no address leaves the route out.
+    // If an entry is not an address, the route is left out.
     let said = clients::add(behaviors, access, entries, scope.file);
     match said.into_iter().find(|finding| matches!(finding.kind, Kind::EntryNotImported { .. })) {
         Some(refused) => Err(Box::new(refused)),
@@ -233,12 +234,12 @@ fn upstream(
         nodes.push((node(with_port(server.argument(0)), scope.at(server), findings), weight.unwrap_or(1).min(1000)));
     }
     if nodes.is_empty() {
-        // A name without a dot and a port is an `upstream` that the file does not show, or a host.
+        // The file has no `upstream` with this name, so the name is used as a host.
         nodes.push((node(with_port(authority), at, findings), 1));
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let behaviors = match uri {
-        // With a path, it replaces that of the location.
+        // A path in `proxy_pass` replaces the path of the location.
         Some(uri) => Behaviors {
             strip_prefix: some(path.trim_end_matches('/')),
             add_prefix: some(format!("/{uri}").trim_end_matches('/')),
@@ -252,10 +253,10 @@ fn upstream(
 
 // --- CORS
 
-/// The headers of one kind of request.
+/// The headers that nginx adds for one kind of request.
 #[derive(Default)]
 struct Sent<'d> {
-    /// Empty: every method.
+    /// An empty list means every method.
     methods: Vec<&'d str>,
     /// The condition on the origin.
     origin: Option<Condition<'d>>,
@@ -264,14 +265,14 @@ struct Sent<'d> {
     status: Option<(u16, usize)>,
 }
 
-/// When a block applies, as far as that is about the origin.
+/// The condition of an `if` block, if it is about the origin.
 #[derive(Clone, Copy)]
 enum Condition<'d> {
-    /// `$http_origin` has this expression somewhere; the line.
+    /// An expression that matches anywhere in `$http_origin`, and its line.
     Expression(&'d str, usize),
-    /// The entries of a map of the origin that have this value, or any value.
+    /// The entries of a map from `$http_origin` that have this value. `None` means any value.
     Map(&'d Directive, Option<&'d str>),
-    /// A condition that is not read here; its line.
+    /// A condition that the import cannot read, and its line.
     Other(usize),
 }
 
@@ -321,7 +322,7 @@ fn cors(
             policy.note(Key::Origins, Finding::new(origin_at, Kind::NullReflected).with(witness));
         }
     }
-    // Requests.
+    // Requests that are not preflights.
     let limited: Vec<&str> =
         others.iter().filter(|one| allows(one)).flat_map(|one| one.methods.iter().copied()).collect();
     let is_limited = others.iter().filter(|one| allows(one)).all(|one| !one.methods.is_empty());
@@ -343,7 +344,7 @@ fn cors(
         if main.header("Vary").is_none() {
             policy.note(Key::Policy, Finding::new(origin_at, Kind::VaryAdded));
         }
-        // A value with a variable is empty for other origins, and nginx leaves an empty header out.
+        // For other origins the variable is empty, and nginx does not send an empty header.
         if !hides && origin.starts_with('$') {
             let witness = Witness::request("GET", FOREIGN, Answer::ServiceDecides);
             policy.note(Key::Policy, Finding::new(origin_at, Kind::ServiceHeadersRemain).with(witness));
@@ -383,11 +384,12 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
 
-/// The headers of each kind of request that the `if` blocks of a location distinguish. The first entry has the headers of
-/// all others.
+/// Returns the headers for each kind of request that the `if` blocks of a location distinguish. The first entry is for
+/// requests that match no block.
 fn sent<'d>(location: &'d [Directive], headers: &[&'d Directive], scope: &Scope<'d>) -> Vec<Sent<'d>> {
     let mut all = vec![Sent { headers: headers.to_vec(), ..Sent::default() }];
-    // `if ($http_origin ~ …) { set $cors true; }`. None: set without a condition.
+    // Variables that `if ($http_origin ~ …) { set $cors true; }` sets. `None` means that a variable is set without a
+    // condition.
     let mut flags: HashMap<&str, Option<Condition<'_>>> = HashMap::new();
     for block in location {
         if block.name == "set" && !["", "0"].contains(&block.argument(1)) {
@@ -411,7 +413,7 @@ fn sent<'d>(location: &'d [Directive], headers: &[&'d Directive], scope: &Scope<
             [ORIGIN, "~" | "~*", expression] => one.origin = Some(Condition::Expression(expression, block.line)),
             [flag, "=", value] => {
                 one.origin = of_flag(flag, Some(value));
-                // `set $cors "${cors}options";`
+                // The value comes from `set $cors "${cors}options";`.
                 one.methods.extend(value.to_ascii_lowercase().contains("option").then_some("OPTIONS"));
             }
             [flag] => one.origin = of_flag(flag, None),
@@ -432,11 +434,11 @@ fn sent<'d>(location: &'d [Directive], headers: &[&'d Directive], scope: &Scope<
     all
 }
 
-/// The variable with the Origin of the request.
+/// The nginx variable for the Origin of the request.
 const ORIGIN: &str = "$http_origin";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The words of `if (…)`, without the parentheses.
+/// Returns the words of `if (…)`, without the parentheses.
 fn condition(block: &Directive) -> Vec<&str> {
     let mut words: Vec<&str> = block.arguments.iter().map(String::as_str).collect();
     if let Some(first) = words.first_mut() {
@@ -449,7 +451,7 @@ fn condition(block: &Directive) -> Vec<&str> {
     words.into_iter().map(|word| word.trim_matches(['\'', '"'])).collect()
 }
 
-/// The origins that `Access-Control-Allow-Origin: VALUE` allows. The error is why the policy has no effect.
+/// Adds the origins that `Access-Control-Allow-Origin: VALUE` allows. The error says why the policy has no effect.
 fn allow_origin(
     policy: &mut Policy,
     value: &str,
@@ -483,19 +485,19 @@ fn allow_origin(
     Ok(())
 }
 
-/// An expression that is found anywhere in the origin.
+/// Adds an expression that matches anywhere in the origin.
 fn searched(policy: &mut Policy, expression: &str, at: Place) {
     origins::expression(policy, expression, &format!(".*(?:{expression}).*"), expression, at);
 }
 
-/// `map $http_origin $variable { … }`: the entries of which key and value allow the origin.
+/// Adds the entries of `map $http_origin $variable { … }` whose key and value allow the origin.
 fn mapped(policy: &mut Policy, map: &Directive, scope: &Scope<'_>, allows: &dyn Fn(&str, &str) -> bool) {
     for entry in map.inner() {
         let (at, key, value) = (scope.at(entry), entry.name.as_str(), entry.argument(0));
         match key {
             "hostnames" | "volatile" | "include" => {}
             _ if value.is_empty() => {}
-            // For every other origin: itself, or one that is always the same.
+            // `default` is for every other origin. Its value is the origin of the request, or one fixed origin.
             "default" if allows(ORIGIN, value) => policy.origins.push("*".to_owned()),
             "default" if value.contains("://") => origins::exact(policy, value),
             "default" => {}
@@ -505,7 +507,7 @@ fn mapped(policy: &mut Policy, map: &Directive, scope: &Scope<'_>, allows: &dyn 
             }
             key => match key.strip_prefix("~*").or(key.strip_prefix('~')) {
                 Some(expression) => searched(policy, expression, at),
-                // Compared without case; browsers send lower case.
+                // nginx ignores case. Browsers send origins in lower case.
                 None => origins::exact(policy, &key.to_ascii_lowercase()),
             },
         }
@@ -527,7 +529,7 @@ mod tests {
         table("h.example", what, &source, &rows)
     }
 
-    /// The recipes; what nginx does with each is in the documentation that the head of this file names.
+    /// Common recipes. The documentation at the top of this file says what nginx does with each recipe.
     #[test]
     fn recipes() {
         let (text, codes) = check(

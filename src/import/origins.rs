@@ -1,16 +1,17 @@
-//! Origins of other engines as patterns and expressions of corsgate.
+//! Converts origins of other engines to corsgate patterns and regular expressions.
 
 use super::finding::{Finding, Kind, Place};
 use super::model::{FOREIGN, Key, NO_ORIGIN, Policy};
 use super::witness::{Answer, Witness};
 use crate::cors::{OriginPattern, only_in};
 
-/// An origin or a pattern, as corsgate has it too.
+/// Adds an origin or a pattern that has the same meaning in corsgate.
 pub(super) fn exact(policy: &mut Policy, origin: &str) {
     policy.origins.push(origin.to_owned());
 }
 
-/// `*` for exactly one label: an expression.
+/// Adds a pattern in which `*` stands for exactly one label. The pattern becomes a regular expression, because `*` in
+/// corsgate stands for one or more labels.
 pub(super) fn one_label(policy: &mut Policy, pattern: &str, at: Place) {
     let expression = regex_syntax::escape(&pattern.to_ascii_lowercase()).replacen(r"\*", "[a-z0-9-]+", 1);
     policy.expressions.push(expression);
@@ -20,15 +21,16 @@ pub(super) fn one_label(policy: &mut Policy, pattern: &str, at: Place) {
     policy.note(Key::Origins, Finding::new(at, kind).with(witness));
 }
 
-/// The answer to a page that the engine allows.
+/// Returns the engine's answer to a page with an allowed origin.
 pub(super) fn allowed(policy: &Policy) -> Answer {
     if policy.credentials { Answer::WithCredentials } else { Answer::Readable }
 }
 
-/// An expression that an engine matches in its own way, given as `theirs` with anchors. corsgate matches the whole
-/// origin. A difference is a finding with an origin that only the engine allows.
+/// Adds a regular expression. `theirs` has the anchors and wildcards that show how the engine matches it. corsgate
+/// matches `own` against the whole origin. If the engine allows more origins, a finding shows one of them.
 ///
-/// An expression for a part of the origin, such as `\.shop\.example$`, matches no whole origin. It stays what it is.
+/// An expression for a part of the origin, such as `\.shop\.example$`, matches no whole origin. Such an expression
+/// keeps the engine's meaning.
 pub(super) fn expression(policy: &mut Policy, own: &str, theirs: &str, source: &str, at: Place) {
     let is_part = only_in(own, NO_ORIGIN).is_none() && only_in(theirs, NO_ORIGIN).is_some();
     let own = if is_part { theirs } else { own };
@@ -40,7 +42,8 @@ pub(super) fn expression(policy: &mut Policy, own: &str, theirs: &str, source: &
     }
 }
 
-/// Notes that requests from other origins still reach the service and get its CORS headers. This is so in all imported gateways.
+/// Adds the findings about requests from origins that are not listed. In all these engines, such a request still
+/// reaches the service.
 pub(super) fn leaves_refused_to_the_service(policy: &mut Policy, forwards_preflights: bool) {
     if policy.is_any_origin() {
         return;
@@ -61,12 +64,12 @@ pub(super) enum Matcher {
     Prefix,
     Suffix,
     Contains,
-    /// For the whole origin.
+    /// A regular expression for the whole origin.
     Expression,
 }
 
-/// An entry that is compared in one of these ways. Envoy also compares it with the text `*`: if that matches, every origin
-/// is allowed.
+/// Adds an entry that the engine compares with this matcher. Envoy also compares the entry with the text `*`. If that
+/// matches, Envoy allows every origin.
 pub(super) fn matched(policy: &mut Policy, matcher: Matcher, text: &str, at: Place) {
     let escaped = regex_syntax::escape(text);
     let expression = match matcher {
@@ -99,7 +102,7 @@ pub(super) fn matched(policy: &mut Policy, matcher: Matcher, text: &str, at: Pla
             Some(is_loopback) => {
                 let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 let longer = if has_port { format!("{text}0") } else { format!("{text}.evil.test") };
-                // A page on this machine has any port.
+                // Pages on the local machine can use any port.
                 exact(policy, &if is_loopback && !has_port { format!("{text}:*") } else { text.to_owned() });
                 let finding = Finding::new(at, Kind::OriginPrefix { prefix: text.to_owned() });
                 let witness = Witness::request("GET", &longer, allowed(policy));
@@ -125,7 +128,8 @@ pub(super) fn matched(policy: &mut Policy, matcher: Matcher, text: &str, at: Pla
     }
 }
 
-/// Whether a text is an origin with a complete host, and if so, whether it is of this machine.
+/// Returns `None` if a text is not an origin with a complete host. Otherwise returns whether the host is the local
+/// machine.
 fn whole_origin(text: &str) -> Option<bool> {
     let Ok(OriginPattern::Tuple(_)) = OriginPattern::parse(text) else { return None };
     let host = text.split_once("://")?.1;

@@ -1,13 +1,14 @@
-//! Paths of other engines as patterns of corsgate. Each function returns the pattern, if there is one, and what it changes.
+//! Converts paths of other engines to corsgate patterns. Each function returns the pattern, if there is one, and the
+//! findings about it.
 
 use super::finding::{Finding, Kind, Place};
 use super::witness::{Answer, Witness};
 use crate::route::PathPattern;
 
-/// A pattern with findings. The witnesses have no host yet.
+/// A pattern and the findings about it. The witnesses have no host yet.
 pub(super) type Converted = (Option<String>, Vec<Finding>);
 
-/// A path, whole.
+/// Converts a path that must match exactly.
 pub(super) fn exact(path: &str, at: Place) -> Converted {
     match literal(path) {
         Ok(()) => (Some(path.to_owned()), Vec::new()),
@@ -15,7 +16,7 @@ pub(super) fn exact(path: &str, at: Place) -> Converted {
     }
 }
 
-/// A prefix that ends at a slash: `/v1` covers `/v1` and `/v1/x`, as Kubernetes defines it.
+/// Converts a prefix of whole segments: `/v1` covers `/v1` and `/v1/x`, as in Kubernetes.
 pub(super) fn segments(path: &str, at: Place) -> Converted {
     let path = if path.is_empty() { "/" } else { path };
     match literal(path) {
@@ -24,7 +25,7 @@ pub(super) fn segments(path: &str, at: Place) -> Converted {
     }
 }
 
-/// A prefix of the text: `/v1` covers `/v1`, `/v1/x` and `/v1x`, and `/v1/` does not cover `/v1`.
+/// Converts a text prefix: in the source, `/v1` covers `/v1`, `/v1/x` and `/v1x`, but `/v1/` does not cover `/v1`.
 pub(super) fn text_prefix(path: &str, at: Place) -> Converted {
     let (pattern, mut findings) = segments(path, at);
     if pattern.is_none() {
@@ -39,13 +40,13 @@ pub(super) fn text_prefix(path: &str, at: Place) -> Converted {
     (pattern, findings)
 }
 
-/// The finding that a pattern also covers the path without its last slash.
+/// Returns the finding that a pattern also covers the path without its last slash.
 pub(super) fn without_slash(path: &str, without: &str, at: Place) -> Finding {
     let kind = Kind::PathWithoutSlash { path: path.to_owned() };
     Finding::new(at, kind).with(Witness::route(without, Answer::NotRouted))
 }
 
-/// An expression for the beginning of a path. Only the forms that a pattern can say are imported.
+/// Converts a regular expression for the beginning of a path. Imports only the forms that a pattern can express.
 pub(super) fn expression(expression: &str, at: Place) -> Converted {
     match simple(expression) {
         Some(Simple { path, end: End::Here }) => {
@@ -57,7 +58,7 @@ pub(super) fn expression(expression: &str, at: Place) -> Converted {
         }
         Some(Simple { path, end: End::Open }) => {
             let (pattern, mut findings) = text_prefix(&path, at);
-            // `^/v1` is a prefix in other words.
+            // `^/v1` means the same as the prefix `/v1`, so it needs no finding.
             let is_expression = expression.trim_start_matches('^') != path;
             if let Some(pattern) = pattern.clone().filter(|_| is_expression) {
                 let kind = Kind::PathExpression { expression: expression.to_owned(), path: pattern };
@@ -80,7 +81,7 @@ fn checked(pattern: &str, source: &str, at: Place) -> Converted {
     }
 }
 
-/// Whether corsgate reads a text as the literal path that it is elsewhere.
+/// Checks that corsgate reads a text as a literal path, as the source engine does.
 fn literal(path: &str) -> Result<(), String> {
     if path.contains(['*', '{', '}']) {
         return Err("`*`, `{` and `}` have another meaning in corsgate".to_owned());
@@ -94,18 +95,19 @@ struct Simple {
 }
 
 enum End {
-    /// `$`
+    /// The path ends here: `$`.
     Here,
-    /// Anything may follow.
+    /// Any text may follow.
     Open,
 }
 
-/// Literals, groups for one segment, and an open or closed end. None for any other expression.
+/// Parses an expression that has only literals, groups for one segment, and an open or closed end. Returns `None` for
+/// any other expression.
 fn simple(expression: &str) -> Option<Simple> {
     let mut rest = expression.strip_prefix('^').unwrap_or(expression);
     let (mut path, mut parameters) = (String::new(), 0);
     loop {
-        // The rest of the path, in its usual forms.
+        // The usual forms for the rest of the path.
         match rest {
             "" => return Some(Simple { path, end: End::Open }),
             "$" => return Some(Simple { path, end: End::Here }),
@@ -119,7 +121,7 @@ fn simple(expression: &str) -> Option<Simple> {
             _ => {}
         }
         if let Some((name, after)) = segment(rest) {
-            // A pattern has parameters for whole segments only.
+            // In a pattern, a parameter stands for a whole segment.
             if !path.ends_with('/') || !(after.is_empty() || after.starts_with(['/', '$'])) {
                 return None;
             }
@@ -144,7 +146,7 @@ fn simple(expression: &str) -> Option<Simple> {
     }
 }
 
-/// An expression for one segment at the start of a text: its name, and what follows.
+/// Parses an expression for one segment at the start of a text. Returns the name of the group and the rest of the text.
 fn segment(text: &str) -> Option<(Option<&str>, &str)> {
     const ONE: &str = "[^/]+";
     if let Some(after) = text.strip_prefix(ONE) {

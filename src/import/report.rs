@@ -11,22 +11,22 @@ use super::{SourceFile, SourceFormat};
 use crate::snapshot::Snapshot;
 use crate::terminal::{Paint, Width, printable};
 
-/// What an import kept, changed and dropped, for a person or a program.
+/// The report of what an import kept, changed and dropped, for people and for programs.
 #[derive(Debug)]
 pub struct ImportReport {
     format: SourceFormat,
     files: Vec<String>,
     policies: Vec<PolicyReport>,
-    /// About routes, services and the source as a whole.
+    /// Findings about routes, services and the whole source.
     others: Vec<Entry>,
 }
 
-/// One policy.
+/// The report about one policy.
 #[derive(Debug)]
 struct PolicyReport {
     name: String,
     place: Place,
-    /// The keys without a change.
+    /// The keys that the import did not change.
     kept: Vec<&'static str>,
     entries: Vec<Entry>,
 }
@@ -36,7 +36,7 @@ struct Entry {
     finding: Finding,
     /// All places with the same finding.
     places: Vec<Place>,
-    /// What corsgate answers with the imported file.
+    /// corsgate's answer to the witness, with the imported file.
     after: Option<Answer>,
 }
 
@@ -79,7 +79,7 @@ impl ImportReport {
         report
     }
 
-    /// The report of a source of which nothing can be imported.
+    /// Returns the report about a source from which nothing can be imported.
     pub(super) fn of_nothing(model: &Model, format: SourceFormat, files: &[SourceFile<'_>]) -> Self {
         let entries = model.findings.iter();
         let others =
@@ -94,7 +94,7 @@ impl ImportReport {
         report
     }
 
-    /// Reports once what concerns kinds of things, with all its places, and the same policy once.
+    /// Joins equal entries. General findings are reported once with all their places, and each policy is reported once.
     fn join(&mut self) {
         let mut joined: Vec<Entry> = Vec::new();
         let mut once = |entry: Entry| {
@@ -135,7 +135,7 @@ impl ImportReport {
         (self.policies, self.others) = (policies, joined);
     }
 
-    /// Whether requests get other answers, or something is unsafe or left out.
+    /// Whether some requests get different answers, or something is unsafe or left out.
     pub fn has_changes(&self) -> bool {
         self.entries().any(|entry| entry.finding.kind.outcome() > Outcome::Kept)
     }
@@ -144,7 +144,7 @@ impl ImportReport {
         self.policies.iter().flat_map(|policy| &policy.entries).chain(&self.others)
     }
 
-    /// The report for a person.
+    /// Returns the report as text for people.
     pub fn text(&self, paint: Paint, width: Width) -> String {
         let mut out = String::new();
         for policy in &self.policies {
@@ -177,7 +177,8 @@ impl ImportReport {
         }
     }
 
-    /// A line of the source. With one file its name is in the last line of the report.
+    /// Returns a place as text. If there is only one file, the place has no file name, because the last line of the
+    /// report names the file.
     fn place(&self, place: Place) -> String {
         match self.files.len() {
             1 => format!("line {}", place.line),
@@ -190,7 +191,7 @@ impl ImportReport {
         format!("{file}:{}", place.line)
     }
 
-    /// The last line: what was imported, and how many findings there are.
+    /// Returns the last line: the files, the format, and the numbers of policies and findings.
     fn summary(&self) -> String {
         let count = |outcome: Outcome| self.entries().filter(|entry| entry.finding.kind.outcome() == outcome).count();
         let policies = match self.policies.len() {
@@ -203,7 +204,7 @@ impl ImportReport {
         format!("{}: {}, {policies}, {}\n", self.files.join(", "), self.format.word(), counts.join(", "))
     }
 
-    /// The report for a program.
+    /// Returns the report as JSON for programs.
     pub fn json(&self) -> String {
         let policies: Vec<Json> = self
             .policies
@@ -252,14 +253,14 @@ impl ImportReport {
         })
     }
 
-    /// For tests: the codes of all findings, and the witnesses of changes that corsgate answers as before.
+    /// For tests: returns the codes of all findings.
     #[cfg(test)]
     pub(super) fn codes(&self) -> Vec<&'static str> {
         self.entries().map(|entry| entry.finding.kind.describe(self.format).code).collect()
     }
 
-    /// For tests: witnesses that do not show what their finding says: a change with the same answer, or no change with
-    /// another one.
+    /// For tests: returns the witnesses that contradict their findings. A changed outcome needs a different answer. A
+    /// kept or unsafe outcome needs the same answer.
     #[cfg(test)]
     pub(super) fn contradictions(&self) -> Vec<String> {
         let contradicts = |entry: &&Entry| {
@@ -279,7 +280,7 @@ impl ImportReport {
     }
 }
 
-/// The word of the outcome in its colour.
+/// Colours the word of the outcome in a line.
 fn painted(line: &str, outcome: Outcome, paint: Paint) -> String {
     let colour = match outcome {
         Outcome::Kept => "32",

@@ -1,9 +1,9 @@
 //! Traefik: dynamic configuration files with routers, services and the middleware `headers`.
 //!
-//! What Traefik does is read from its source at fd5a576d:
-//! <https://github.com/traefik/traefik/blob/fd5a576d/pkg/middlewares/headers/header.go>. `matchOrigin` compares letter by
-//! letter, reflects the origin for `*` with credentials, and finds an expression anywhere; `processCorsHeaders` answers every
-//! preflight.
+//! The behavior of Traefik is taken from its source at fd5a576d:
+//! <https://github.com/traefik/traefik/blob/fd5a576d/pkg/middlewares/headers/header.go>. `matchOrigin` compares letter
+//! by letter, reflects the origin for `*` with credentials, and finds an expression anywhere in the origin.
+//! `processCorsHeaders` answers every preflight.
 
 use super::Parsed;
 use super::apisix::node;
@@ -20,11 +20,11 @@ pub(super) fn shows_in(document: &Value) -> bool {
     ["routers", "middlewares"].iter().any(|key| document.at(&["http", key]).is_some())
 }
 
-/// The parts of all files.
+/// The documents of all files, each with the index of its file.
 struct Files<'v>(Vec<(usize, &'v Value)>);
 
 impl<'v> Files<'v> {
-    /// All entries of a section, with their names.
+    /// Returns all entries of a section, with their names.
     fn all(&self, section: &str) -> Vec<(usize, &'v str, &'v Value)> {
         let entries = |(file, document): &(usize, &'v Value)| {
             let (file, section) = (*file, document.at(&["http", section]));
@@ -38,7 +38,7 @@ impl<'v> Files<'v> {
         self.0.iter().flat_map(entries).collect()
     }
 
-    /// One entry. A name can have a provider after `@`.
+    /// Returns the entry with a name. A provider can follow the name after `@`.
     fn named(&self, section: &str, name: &str) -> Option<(usize, &'v Value)> {
         let name = name.split('@').next().unwrap_or(name);
         self.all(section).into_iter().find(|(_, known, _)| *known == name).map(|(file, _, value)| (file, value))
@@ -88,7 +88,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             used.push(middleware.split('@').next().unwrap_or_default().to_owned());
             let (found, said) = apply(&middleware, of, value, &mut behaviors);
             findings.extend(said);
-            // The outer one answers preflights, and its headers are written last.
+            // The first middleware is the outer one. It answers preflights, and it writes its headers last.
             if let (Cors::Off, Some(found)) = (&cors, found) {
                 cors = found;
             }
@@ -101,7 +101,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             model.findings.push(Finding::new(at, Kind::WithoutUpstream));
             continue;
         };
-        // A preflight is an OPTIONS request, which a rule with other methods does not take.
+        // A preflight is an OPTIONS request. A rule that lists only other methods does not match it.
         if let (Cors::Policy(policy), Some(method)) = (&cors, rule.methods.first())
             && !rule.methods.iter().any(|method| method == "OPTIONS")
         {
@@ -130,7 +130,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             findings: Vec::new(),
         });
     }
-    // Middlewares alone: a policy without routes.
+    // The files have middlewares but no routers: each middleware is a policy without routes.
     if model.services.is_empty() {
         for (file, name, value) in files.all("middlewares") {
             if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Behaviors::default()) {
@@ -141,17 +141,17 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     }
 }
 
-/// A rule of a router: hosts and paths, and methods.
+/// A rule of a router: hosts, paths and methods.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rule {
     hosts: Vec<String>,
-    /// Whether it is a prefix, and the path.
+    /// Each path, and whether it is a prefix.
     paths: Vec<(bool, String)>,
     methods: Vec<String>,
 }
 
 impl Rule {
-    /// `Host(…) && PathPrefix(…)`, where each part may have alternatives of its kind. None for other rules.
+    /// Parses `Host(…) && PathPrefix(…)`. Each part may have alternatives of its kind. Returns `None` for other rules.
     fn parse(text: &str) -> Option<Self> {
         let mut rule = Rule::default();
         for part in text.split("&&") {
@@ -178,19 +178,19 @@ impl Rule {
                 }
                 kinds.push(if kind.trim() == "Path" { "PathPrefix" } else { kind.trim() });
             }
-            // `Host(a) || PathPrefix(b)` is two rules.
+            // `Host(a) || PathPrefix(b)` would need two routes.
             kinds.dedup();
             if kinds.len() != 1 {
                 return None;
             }
         }
-        // Two conditions of a kind must both hold, which a list cannot say.
+        // Two conditions of the same kind must both hold. A list cannot express that.
         let count = |kind: &str| text.split("&&").filter(|part| part.contains(kind)).count();
         ["Host(", "Path", "Method("].iter().all(|kind| count(kind) <= 1).then_some(rule)
     }
 }
 
-/// A middleware: its policy, and its rewriting.
+/// Reads a middleware. Returns its policy, and adds its path rewriting and its client addresses to `behaviors`.
 fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (Option<Cors>, Vec<Finding>) {
     let (mut cors, mut findings) = (None, Vec::new());
     for (kind, settings) in value.map() {
@@ -234,7 +234,7 @@ fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (
     (cors, findings)
 }
 
-/// The nodes of a service, and whether they get their own host.
+/// Returns the nodes of a service. The boolean is true if a node gets its own host in the Host header field.
 fn upstream(name: &str, file: usize, service: &Value, findings: &mut Vec<Finding>) -> Option<(Upstream, bool)> {
     let balancer = service.get("loadBalancer")?;
     let (mut nodes, mut tls) = (Vec::new(), None);
@@ -332,7 +332,7 @@ mod tests {
         table("a.example", what, &file(headers), &rows)
     }
 
-    /// `matchOrigin`, `processCorsHeaders` and `PostRequestModifyResponseHeaders` of header.go at fd5a576d.
+    /// Tests `matchOrigin`, `processCorsHeaders` and `PostRequestModifyResponseHeaders` of header.go at fd5a576d.
     #[test]
     fn the_middleware_headers() {
         let (text, codes) = check(

@@ -1,7 +1,7 @@
-//! YAML and JSON values with the line of each value, for texts of other products.
+//! Reads YAML and JSON texts of other products. Each value has its line number.
 //!
-//! The reader follows YAML: several documents, anchors and aliases, block scalars. It keeps every scalar as text, because
-//! engines disagree about `true`, `"true"` and `yes`; the reader of a format decides.
+//! The reader supports several documents, anchors and aliases, and block scalars. It keeps every scalar as text,
+//! because engines disagree about `true`, `"true"` and `yes`. The reader of each format interprets the text.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,32 +11,33 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 /// A value and its line.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    /// From 1. The line of its key if it is the value of a key, because readers look for the key.
+    /// Line number, counted from 1. The value of a key has the line of the key, because people look for the key.
     pub(super) line: usize,
     pub(super) node: Node,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Node {
-    /// The text, and whether it stands in quotes or in a block.
+    /// The text, and whether it is quoted or a block scalar.
     Scalar(Rc<str>, bool),
     List(Rc<[Value]>),
     Map(Rc<[(Rc<str>, Value)]>),
 }
 
-/// A text that is neither YAML nor JSON.
+/// The error for a text that is neither YAML nor JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// Deeper nesting is refused, so that a hostile text cannot overflow the stack.
+/// Limit of nesting. Deeper values are refused, so that a hostile text cannot overflow the stack.
 const MAX_DEPTH: usize = 128;
-/// Aliases of aliases can stand for a value of any size. The most values of a text, with each use of an alias counted.
+/// Limit of the number of values in a text. Each use of an alias counts, because aliases of aliases can stand for a
+/// value of any size.
 const MOST_VALUES: usize = 2_000_000;
 
-/// The documents of a text. Empty ones are left out.
+/// Parses the documents of a text. Leaves out empty documents.
 pub(super) fn documents(text: &str) -> Result<Vec<Value>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), depth: 0, values: 0 };
@@ -58,18 +59,18 @@ pub(super) fn documents(text: &str) -> Result<Vec<Value>, SyntaxError> {
 // === impl Value ===
 
 impl Value {
-    /// The value of a key. A null counts as absent, as in every engine here.
+    /// Returns the value of a key. A null counts as absent, as in every engine here.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         let Node::Map(entries) = &self.node else { return None };
         entries.iter().rev().find(|(known, _)| &**known == key).map(|(_, value)| value).filter(|value| !value.is_null())
     }
 
-    /// The value at the end of a path of keys.
+    /// Returns the value at the end of a path of keys.
     pub(super) fn at(&self, path: &[&str]) -> Option<&Value> {
         path.iter().try_fold(self, |at, key| at.get(key))
     }
 
-    /// The text of a scalar.
+    /// Returns the text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.node {
             Node::Scalar(text, _) => Some(text),
@@ -77,12 +78,12 @@ impl Value {
         }
     }
 
-    /// The text of the scalar at a key.
+    /// Returns the text of the scalar at a key.
     pub(super) fn text_of(&self, key: &str) -> Option<&str> {
         self.get(key)?.text()
     }
 
-    /// A boolean: a plain `true` or `false`.
+    /// Returns the boolean of a plain `true` or `false`. A quoted text is not a boolean.
     pub(super) fn truth(&self) -> Option<bool> {
         match &self.node {
             Node::Scalar(text, false) => match &**text {
@@ -98,7 +99,7 @@ impl Value {
         self.text()?.trim().parse().ok()
     }
 
-    /// The entries of a list; none for another value.
+    /// Returns the entries of a list. Any other value has no entries.
     pub(super) fn entries(&self) -> &[Value] {
         match &self.node {
             Node::List(entries) => entries,
@@ -106,12 +107,12 @@ impl Value {
         }
     }
 
-    /// The entries of the list at a key.
+    /// Returns the entries of the list at a key.
     pub(super) fn list(&self, key: &str) -> &[Value] {
         self.get(key).map(Value::entries).unwrap_or_default()
     }
 
-    /// The texts of a list, each with its line. One scalar is a list of one.
+    /// Returns the texts of a list, each with its line. A scalar counts as a list with one entry.
     pub(super) fn texts(&self) -> Vec<(usize, String)> {
         match &self.node {
             Node::Scalar(text, _) => vec![(self.line, text.to_string())],
@@ -122,7 +123,7 @@ impl Value {
         }
     }
 
-    /// The keys with their values; none for another value.
+    /// Returns the keys of a mapping with their values. Any other value has no keys.
     pub(super) fn map(&self) -> &[(Rc<str>, Value)] {
         match &self.node {
             Node::Map(entries) => entries,
@@ -141,7 +142,7 @@ impl Value {
 
 struct Reader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
-    /// The values of anchors, each with its depth.
+    /// The value of each anchor, with its depth.
     anchors: HashMap<usize, (Value, usize)>,
     depth: usize,
     values: usize,
@@ -180,7 +181,7 @@ impl<'t> Reader<'t> {
                 let Some((value, depth)) = self.anchors.get(&anchor).cloned() else {
                     return error("an alias of nothing");
                 };
-                // Aliases of aliases can be deep without a deep text.
+                // Aliases of aliases can make a deep value from a flat text.
                 if self.depth + depth > MAX_DEPTH {
                     return error("values are nested too deeply");
                 }
@@ -208,7 +209,7 @@ impl<'t> Reader<'t> {
         Ok(value)
     }
 
-    /// The entries of a mapping, with those of merge keys (`<<`) that it does not have itself.
+    /// Reads the entries of a mapping. Adds the entries of merge keys (`<<`) that the mapping does not have itself.
     fn entries(&mut self, span: Span) -> Result<Vec<(Rc<str>, Value)>, SyntaxError> {
         let (mut entries, mut merged) = (Vec::new(), Vec::new());
         loop {
@@ -238,7 +239,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The number of levels of a value; at most [`MAX_DEPTH`], because no deeper one is read.
+/// Returns the number of levels of a value. It is at most [`MAX_DEPTH`], because the reader refuses deeper values.
 fn depth(value: &Value) -> usize {
     let inner = match &value.node {
         Node::Scalar(..) => 0,
@@ -248,7 +249,7 @@ fn depth(value: &Value) -> usize {
     inner + 1
 }
 
-/// The number of values in a value, counted up to a bound.
+/// Counts the values in a value. Stops counting above `most`.
 fn size(value: &Value, most: usize) -> usize {
     match &value.node {
         Node::Scalar(..) => 1,

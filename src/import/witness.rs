@@ -1,6 +1,6 @@
-//! A request that shows a finding, and its answers before and after.
+//! A witness: a request that shows a finding, with the answers before and after the import.
 //!
-//! The answer of corsgate is not a claim: the request is decided by the snapshot of the imported file.
+//! The answer after the import is computed. The snapshot of the imported file decides the request.
 
 use std::fmt;
 
@@ -10,28 +10,28 @@ use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, Verdict}
 use crate::domain::{OwnOrigin, Scheme};
 use crate::snapshot::Snapshot;
 
-/// A request, and what the engine of the source answers.
+/// A request, and the answer of the source engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Witness {
     pub(super) method: String,
     pub(super) host: String,
     pub(super) path: String,
     pub(super) origin: Option<String>,
-    /// For a preflight: the method and the headers that it asks for.
+    /// For a preflight: the requested method and the requested headers.
     pub(super) asks_for: Option<(String, Vec<String>)>,
     pub(super) before: Answer,
 }
 
-/// What a page gets.
+/// The answer that a page gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The page may read the response, if the request has no credentials.
+    /// The page may read the response only if the request has no credentials.
     Readable,
-    /// The page may read the response, also with credentials.
+    /// The page may read the response, with or without credentials.
     WithCredentials,
     /// `*` with `Access-Control-Allow-Credentials: true`.
     StarWithCredentials,
-    /// No page of this origin may read the response, whatever the service sends.
+    /// No page of this origin may read the response, even if the service sends CORS headers.
     Unreadable,
     /// The request goes to the service, and the CORS headers of the service decide.
     ServiceDecides,
@@ -39,7 +39,7 @@ pub(super) enum Answer {
     NotRouted,
     /// The request goes to a service.
     Routed,
-    /// `Access-Control-Max-Age` of a preflight that is allowed.
+    /// `Access-Control-Max-Age` of an allowed preflight.
     MaxAge(i64),
 }
 
@@ -70,13 +70,14 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A service that allows every origin: what is left of its headers shows whether the gateway decides.
+/// The `Access-Control-Allow-Origin` of an imaginary service that allows every origin. If the gateway refuses an
+/// origin, it removes this header.
 const OF_SERVICE: &str = "*";
 
 // === impl Witness ===
 
 impl Witness {
-    /// A request of a page.
+    /// A request from a page.
     pub(super) fn request(method: &str, origin: &str, before: Answer) -> Self {
         Witness {
             method: method.to_owned(),
@@ -93,17 +94,17 @@ impl Witness {
         Witness { asks_for: Some((asks_for.to_owned(), Vec::new())), ..Self::request("OPTIONS", origin, before) }
     }
 
-    /// A request for a path, about its route.
+    /// A request for a path, to show which route takes it.
     pub(super) fn route(path: &str, before: Answer) -> Self {
         Witness { origin: None, path: path.to_owned(), ..Self::request("GET", "", before) }
     }
 
-    /// The same request to a host and a path.
+    /// Returns the same request for another host and path.
     pub(super) fn to(self, host: &str, path: &str) -> Self {
         Witness { host: host.to_owned(), path: path.to_owned(), ..self }
     }
 
-    /// The request in one line.
+    /// Returns the request as one line.
     pub(super) fn line(&self) -> String {
         let mut line = format!("{} {}{}", self.method, self.host, self.path);
         let mut field = |name: &str, value: &str| line.extend([", ", name, ": ", value]);
@@ -119,7 +120,7 @@ impl Witness {
         line
     }
 
-    /// The same as a command to try.
+    /// Returns the request as a curl command.
     pub(super) fn curl(&self) -> String {
         let mut command = format!("curl -i -X {} -H 'Host: {}'", self.method, self.host);
         let mut field = |name: &str, value: &str| command.extend([" -H '", name, ": ", value, "'"]);
@@ -135,7 +136,7 @@ impl Witness {
         format!("{command} http://GATEWAY{}", self.path)
     }
 
-    /// The answer of a configuration. None if the request cannot be written.
+    /// Returns corsgate's answer to the request. Returns `None` if the method or a header value is invalid.
     pub(super) fn answer(&self, snapshot: &Snapshot) -> Option<Answer> {
         let headers = self.headers()?;
         let method = Method::from_bytes(self.method.as_bytes()).ok()?;

@@ -1,14 +1,14 @@
-//! Writes a model as the text of a configuration, with a comment at each place where something was decided.
+//! Writes a model as the text of a configuration, with a comment at each place where the import made a decision.
 
 use super::finding::{Finding, Outcome};
 use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
 use super::{SourceFile, SourceFormat};
 use crate::cors::PreflightMatch;
 
-/// Where comments are broken, in columns.
+/// Width of comments and of lists on one line, in columns.
 const WIDTH: usize = 118;
 
-/// The text of the configuration.
+/// Returns the text of the configuration.
 pub(super) fn write(model: &Model, format: SourceFormat, files: &[SourceFile<'_>]) -> String {
     let mut out = Writer { text: String::new(), format, files };
     let names: Vec<&str> = files.iter().map(|file| file.name).collect();
@@ -43,7 +43,7 @@ impl Writer<'_> {
         self.text.push('\n');
     }
 
-    /// `key: value`, the value quoted if it must be.
+    /// Writes `key: value`. Quotes the value if necessary.
     fn pair(&mut self, level: usize, key: &str, value: &str) {
         self.line(level, &format!("{key}: {}", scalar(value)));
     }
@@ -229,7 +229,8 @@ impl Writer<'_> {
     }
 }
 
-/// The words of a comment. A text of the source must not end the comment.
+/// Splits the text of a comment into words. Line breaks become spaces, so that a text of the source cannot end the
+/// comment.
 fn printable_words(text: &str) -> Vec<String> {
     crate::terminal::printable(&text.replace('\n', " "))
         .split(' ')
@@ -238,7 +239,7 @@ fn printable_words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A string of YAML, without quotes if every reader takes it for the same string.
+/// Returns a text as a YAML string. The string has no quotes if every YAML parser reads it as the same string.
 fn scalar(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./*".contains(c);
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
@@ -256,7 +257,7 @@ fn quoted(text: &str) -> String {
     let is_plain = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
     match is_plain && text.contains(['\\', '"']) {
         true => format!("'{}'", text.replace('\'', "''")),
-        // A JSON string is a YAML string, except that YAML wants more characters escaped.
+        // A JSON string is a valid YAML string, but YAML requires escapes for more characters.
         false => {
             let json = serde_json::Value::from(text).to_string();
             let escape = |c: char| match crate::terminal::is_invisible(c) {

@@ -1,11 +1,11 @@
-//! Reads the files that `import` gets, and writes the file that it makes.
+//! Reads the source files of `import`, and writes the imported file.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::{Reading, Unreadable, not_utf_8};
 
-/// The text of a file; `-` is stdin.
+/// Reads the text of a file. `-` means stdin.
 pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
     let bytes = match path == Path::new("-") {
         true => {
@@ -19,7 +19,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
         .map_err(|error| Unreadable { path: path.to_owned(), error })
 }
 
-/// Writes a new file. A file that exists may be somebody's work.
+/// Writes a new file. Fails if the file exists, because it may be somebody's work.
 pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = std::fs::File::create_new(path)?;
     file.write_all(text.as_bytes())

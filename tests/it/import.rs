@@ -1,6 +1,7 @@
-//! `corsgate import` as a command, its page in the documentation, and the conformance cases of Gateway API over HTTP.
+//! Tests of the command `corsgate import`, of its documentation page, and of the Gateway API conformance cases over
+//! HTTP.
 //!
-//! The tables of what each engine does are beside its reader, in `src/import`.
+//! The tests of each engine's behavior are in the module of its format, in `src/import`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,11 +62,15 @@ fn the_configuration_goes_to_a_new_file_and_the_report_can_be_json() {
     let checked = run_in(folder.path(), &["check", "--deny-warnings", "--config", "corsgate.yaml"]);
     assert_eq!(checked.code, 0, "{}", checked.stdout);
     let again = import(folder.path(), INGRESS, &["--output", "corsgate.yaml"]);
-    assert!(again.code == 1 && again.stderr.contains("corsgate.yaml: "), "an existing file stays: {}", again.stderr);
+    assert!(
+        again.code == 1 && again.stderr.contains("corsgate.yaml: "),
+        "an existing file is not overwritten: {}",
+        again.stderr
+    );
 }
 
-/// A case of httproute-cors.go: the request, and the values that each header may have. `&[]` stands for a header that must
-/// be absent.
+/// A case of httproute-cors.go: the request, and the values that each response header may have. `&[]` means that the
+/// header must be absent.
 struct Case {
     name: &'static str,
     method: &'static str,
@@ -242,9 +247,9 @@ const CASES: [Case; 17] = [
     },
 ];
 
-/// The 17 cases of
-/// <https://github.com/kubernetes-sigs/gateway-api/blob/4564255a/conformance/tests/httproute-cors.go>, in its order, against
-/// a running gateway with the imported manifest.
+/// Runs the 17 cases of
+/// <https://github.com/kubernetes-sigs/gateway-api/blob/4564255a/conformance/tests/httproute-cors.go>, in their order,
+/// against a running gateway with the imported manifest.
 #[test]
 fn an_imported_http_route_passes_the_conformance_cases_of_gateway_api() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -272,7 +277,8 @@ fn an_imported_http_route_passes_the_conformance_cases_of_gateway_api() {
     assert!(failed.is_empty(), "{}\n{config}", failed.join("\n"));
 }
 
-/// Recipes of nginx: the content of a `location` without its `proxy_pass`, and the differences that the report must name.
+/// Recipes of nginx: the content of a `location` without its `proxy_pass`, and the codes of the differences that the
+/// report must name.
 const RECIPES: [(&str, &[&str]); 6] = [
     (
         "add_header Access-Control-Allow-Origin *; add_header Access-Control-Allow-Methods 'GET, PUT, OPTIONS'; add_header \
@@ -306,16 +312,16 @@ const RECIPES: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// A request of a page: method, origin, and for a preflight the method and the header that it asks for.
+/// A request from a page: the method, the origin, and for a preflight the requested method and header.
 struct Probe {
     method: &'static str,
     origin: &'static str,
     asks_for: Option<(&'static str, &'static str)>,
-    /// What the service does: nothing, CORS headers of its own, or an error.
+    /// What the service sends: `plain` (no CORS headers), `cors` (its own CORS headers) or `error`.
     service: &'static str,
 }
 
-/// What a page gets.
+/// What the page may do with the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {
     Nothing,
@@ -364,7 +370,7 @@ impl Probe {
         }
     }
 
-    /// Whether a finding with this code says that the two answers differ.
+    /// Whether a finding with this code explains why the two answers differ.
     fn is_explained_by(&self, code: &str, nginx: Page, ours: Page) -> bool {
         let has_own = self.service == "cors";
         match code {
@@ -406,8 +412,8 @@ fn probes() -> Vec<Probe> {
     .collect()
 }
 
-/// The same requests to nginx with the source and to corsgate with the import: the pages get the same, except where the
-/// report says so. `make test` installs nginx.
+/// Sends the same requests to nginx with the source and to corsgate with the import. Pages get the same answers, except
+/// where the report names a difference. `make test` installs nginx.
 #[test]
 fn the_report_of_an_import_is_true_of_nginx() {
     let upstream = Upstream::start(|request| match request.header("X-Service") {
@@ -455,7 +461,8 @@ fn the_report_of_an_import_is_true_of_nginx() {
     assert!(sent >= 300, "only {sent} requests");
 }
 
-/// docs/migrate.md: each source, its import and its report. `BLESS=1 cargo test --test it -- import` writes the current ones.
+/// Checks that docs/migrate.md shows the current import and report of each source. To rewrite the page:
+/// `BLESS=1 cargo test --test it -- import`.
 #[test]
 fn the_page_about_migration_shows_what_import_prints() {
     let page = root().join("docs/migrate.md");
