@@ -15,7 +15,7 @@ pub(super) fn write(model: &Model, format: SourceFormat, files: &[SourceFile<'_>
     out.comment(0, &format!("Imported by `corsgate import --from {}` from {}.", format.word(), names.join(", ")));
     out.comment(
         0,
-        "A comment stands where something was decided. The report of the import has the same with examples.",
+        "Comments mark the decisions of the import. The report lists the same decisions with example requests.",
     );
     let decided = model.findings.iter().filter(|finding| finding.kind.outcome() > Outcome::Kept);
     decided.for_each(|finding| out.finding(0, finding));

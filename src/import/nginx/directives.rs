@@ -6,18 +6,18 @@ use super::super::value::SyntaxError;
 /// `name arguments;` or `name arguments { … }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Directive {
-    /// From 1.
+    /// Line number, counted from 1.
     pub(super) line: usize,
     pub(super) name: String,
     pub(super) arguments: Vec<String>,
-    /// None without braces.
+    /// `None` if the directive has no braces.
     pub(super) block: Option<Vec<Directive>>,
 }
 
-/// Blocks inside blocks; nginx has no limit.
+/// Limit of nested blocks. nginx itself has no limit.
 const MAX_DEPTH: usize = 64;
 
-/// The directives of a text.
+/// Parses the directives of a text.
 pub(super) fn parse(text: &str) -> Result<Vec<Directive>, SyntaxError> {
     let mut reader = Reader { rest: text, line: 1 };
     let all = reader.block(0, None)?;
@@ -47,7 +47,7 @@ enum Token {
 }
 
 impl Reader<'_> {
-    /// The directives up to the closing brace. `opened` is the line of the opening one.
+    /// Reads directives up to the closing brace. `opened` is the line of the opening brace.
     fn block(&mut self, depth: usize, opened: Option<usize>) -> Result<Vec<Directive>, SyntaxError> {
         if depth == MAX_DEPTH {
             return error(self.line, "blocks are nested too deeply");
