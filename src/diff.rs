@@ -1,22 +1,23 @@
-//! What changes for requests between two configurations.
+//! Compares two configurations by the responses that requests get.
 //!
-//! Two snapshots are compared by what requests get, not by their text. The requests of pages form classes: hosts and
-//! paths that neither routing table tells apart ([`crate::route::classes`]), with the methods that have the same routes.
-//! For each class there is one route in each snapshot, or none, and one policy in each.
+//! The comparison ignores the text of the configurations. It compares the responses to the requests of pages. These
+//! requests are grouped into classes. In each routing table, all requests of a class get the same route
+//! ([`crate::route::classes`]). So a class has at most one route and at most one policy in each snapshot.
 //!
-//! A page's request is allowed if it has a route, and if the policy of the route allows its origin, its method, each of
-//! its headers, and its credentials. Each of these is compared alone ([`policies`]). This finds every request that is
-//! newly allowed: the old snapshot refuses it for at least one of these reasons, and the new snapshot does not. Origins
-//! are compared first. A request whose origin is newly allowed is reported by its origin, so the other reasons need only
-//! be compared for the origins that both policies allow.
+//! A page's request is allowed if it has a route, and if the policy of the route allows its origin, its method, its
+//! headers and its credentials. Origins, methods, headers and credentials are compared separately ([`policies`]). This
+//! finds every newly allowed request: the old snapshot refuses it for at least one of these reasons, and the new
+//! snapshot for none of them. Origins are compared first. A request with a newly allowed origin is reported under its
+//! origin. So methods, headers and credentials are compared only for origins that both policies allow.
 //!
-//! Each difference has a witness, a request that was run through both snapshots with the code that serves requests
-//! ([`page`]). A difference that its witness does not show is reported as unknown. What a comparison cannot decide within
-//! its bounds is unknown too, and counts as newly allowed for [`Difference::is_wider`].
+//! Each difference has a witness: an example request. The code that serves requests runs the witness through both
+//! snapshots ([`page`]). If the witness of a newly allowed request is not newly allowed, the difference is reported as
+//! unknown. A comparison that reaches its bounds is also reported as unknown. Unknown differences count as newly
+//! allowed in [`Difference::is_wider`].
 //!
-//! Not compared are what the network decides (addresses, TLS and timeouts of listeners, whether a client is accepted) and
-//! what does not concern requests (access log, admin listener). Changed settings of this kind are named, if requests can
-//! notice them.
+//! Settings of the network (addresses, TLS and timeouts of listeners, accepted clients) and settings that do not
+//! concern requests (access log, admin listener) are not compared in detail. If requests can notice a change of such a
+//! setting, the report has only the name of the setting.
 //!
 //! ```
 //! use corsgate::diff::{Difference, Side};
@@ -48,30 +49,30 @@ use crate::snapshot::Snapshot;
 /// A configuration that is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'s> {
-    /// The name of its file, for people.
+    /// The name of the file, for the report.
     pub name: &'s str,
-    /// Its snapshot.
+    /// The compiled configuration.
     pub snapshot: &'s Snapshot,
 }
 
-/// What changes for requests between two configurations.
+/// The differences between two configurations, by the responses that requests get.
 #[derive(Debug)]
 pub struct Difference {
     old: String,
     new: String,
     /// The most important group is first.
     groups: Vec<Group>,
-    /// Keys of the top level that differ and that requests can notice.
+    /// Top-level keys with different values, if requests can notice the difference.
     settings: Vec<&'static str>,
 }
 
-/// The same changes at one or more places.
+/// One or more places that have the same changes.
 #[derive(Debug)]
 struct Group {
     places: Vec<Place>,
     /// The most important change is first.
     changes: Vec<Change>,
-    /// Errors of hosts for whose routes another group has the same changes, and more.
+    /// True if the group has only errors, and a group with routes of the same hosts has all of its changes.
     is_repeated: bool,
 }
 
@@ -82,12 +83,12 @@ struct Place {
     routes: [Option<String>; 2],
     /// The position of the route in its file, for the order of the output.
     order: usize,
-    /// Patterns of the hosts; `*` for all hosts that no pattern covers.
+    /// Patterns of the hosts. `*` stands for all hosts that no pattern covers.
     hosts: Vec<String>,
-    /// A host and a path of the class.
+    /// An example host and an example path of the class.
     host: String,
     path: String,
-    /// The paths, with `{}` for any segment and `/*` for any rest.
+    /// Pattern of the paths: `{}` stands for any segment, `/*` for any rest of the path.
     pattern: String,
     methods: Methods,
 }
@@ -95,9 +96,9 @@ struct Place {
 /// The methods of a class of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Methods {
-    /// Those that a configuration names, and the usual ones.
+    /// Methods that a configuration names, and the usual methods.
     named: Vec<String>,
-    /// A method that stands for all others, if the class has them.
+    /// A method that stands for all other methods. None if the class has no other methods.
     other: Option<String>,
 }
 
@@ -109,27 +110,27 @@ struct Change {
     items: Vec<Item>,
 }
 
-/// What a difference means for requests, the most important first.
+/// The effect of a difference on requests. The most important effect is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Effect {
-    /// The old configuration refuses it, the new one allows it.
+    /// The old configuration refuses the request, the new configuration allows it.
     Allowed,
-    /// The old configuration refuses the request; with the new one, the upstream decides.
+    /// In the new configuration the upstream decides.
     Upstream,
-    /// It could not be decided whether something is newly allowed.
+    /// The comparison cannot decide whether a request is newly allowed.
     Unknown,
-    /// The old configuration allows it, the new one refuses it.
+    /// The old configuration allows the request, the new configuration refuses it.
     Refused,
-    /// Another response, which allows neither more nor less.
+    /// The response is different, but allows neither more nor less.
     Changed,
 }
 
-/// What differs.
+/// The part that is different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
     /// Whether there is a route.
     Route,
-    /// All paths of a host: there are too many classes.
+    /// All paths of a host, because there are too many classes to compare.
     Paths,
     /// Whether there is a policy.
     Policy,
@@ -143,19 +144,19 @@ enum Kind {
     PrivateNetwork,
     /// Whether requests of refused origins reach the upstream.
     RefusedOrigins,
-    /// Where the requests of a route end.
+    /// The end of a route: upstream, split or answer.
     End,
     UpstreamSettings,
     Behaviors,
     MaxAge,
-    /// Whether answers to preflights may be cached at all.
+    /// Whether browsers may cache answers to preflights.
     Caching,
     PreflightMatch,
     PreflightStatus,
     RefusedStatus,
 }
 
-/// An origin, a method, or another value.
+/// A changed value, such as an origin or a method.
 #[derive(Debug, Clone)]
 struct Item {
     text: String,
@@ -179,12 +180,12 @@ impl Difference {
         Difference { old: old.name.to_owned(), new: new.name.to_owned(), groups, settings }
     }
 
-    /// Whether no request gets another response.
+    /// Whether every request gets the same response from both configurations.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.settings.is_empty()
     }
 
-    /// Whether something is newly allowed, or can be.
+    /// Whether the new configuration allows more, or may allow more.
     pub fn is_wider(&self) -> bool {
         self.groups.iter().flat_map(|group| &group.changes).any(|change| change.effect.is_wider())
     }
@@ -201,7 +202,7 @@ impl Change {
         Change { effect, kind, items }
     }
 
-    /// A change that is described by a text.
+    /// Creates a change that has a text and no witness.
     fn text(effect: Effect, kind: Kind, text: impl Into<String>) -> Self {
         Change::new(effect, kind, vec![Item { text: text.into(), witness: None }])
     }

@@ -1,4 +1,4 @@
-//! `corsgate diff`: what changes for requests between two configurations.
+//! `corsgate diff`: compares two configurations by the responses that requests get.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ Examples:
 
 /// Exit code if the configurations differ.
 const DIFFERENT: u8 = 1;
-/// Exit code if they cannot be compared; clap has the same for an invalid command line.
+/// Exit code if the configurations cannot be compared. clap uses the same code for an invalid command line.
 const TROUBLE: u8 = 2;
 
 #[derive(Debug, Args)]
@@ -47,9 +47,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FailOn {
-    /// All
+    /// Every difference
     Any,
-    /// What is newly allowed, or may be
+    /// Only differences that allow more, or may allow more
     Wider,
 }
 
@@ -95,7 +95,7 @@ fn load(arguments: &Arguments) -> Result<(ReadConfiguration, ReadConfiguration),
     }
 }
 
-/// Loads a file. A pipe, such as that of `<(git show main:corsgate.yaml)`, has no folder of its own: paths in it are
+/// Loads a file. A pipe, such as `<(git show main:corsgate.yaml)`, has no folder. So the paths in its configuration are
 /// relative to the folder of the other file.
 fn file(path: &Path, other: &Path) -> Result<ReadConfiguration, String> {
     let (read, loaded) = ConfigSource::File(path.to_owned()).open().map_err(|error| format!("corsgate: {error}\n"))?;
@@ -106,7 +106,8 @@ fn file(path: &Path, other: &Path) -> Result<ReadConfiguration, String> {
     usable(&read.name, &read.text, loaded)
 }
 
-/// Loads the configuration of a running process. The files that it names are read here, relative to the other file.
+/// Loads the configuration of a running process. The files that this configuration names are read on this machine.
+/// Their paths are relative to the folder of the other file.
 fn running(admin: &str, other: &Path) -> Result<ReadConfiguration, String> {
     let failed = |why: String| format!("corsgate: {}\n", printable(&why));
     let text = ask_admin(admin, "/config", LONGEST_CONFIG).map_err(failed)?;
@@ -117,7 +118,7 @@ fn running(admin: &str, other: &Path) -> Result<ReadConfiguration, String> {
     usable(admin, &text, loaded)
 }
 
-/// The configuration of 10,000 routes has a few megabytes.
+/// Maximum size of a configuration. A configuration with 10,000 routes has a few megabytes.
 const LONGEST_CONFIG: u64 = 16 * LONGEST;
 
 fn usable(name: &str, text: &str, Loaded { snapshot, problems }: Loaded) -> Result<ReadConfiguration, String> {

@@ -1,10 +1,12 @@
-//! Compares two policies: what one allows and the other does not.
+//! Compares two policies, and finds the permissions that only one of them gives.
 //!
-//! Methods and header names are finite sets or all tokens but some, so they are compared name by name, with one name that
-//! neither policy lists. Origins are infinite sets. They are compared entry by entry: each entry of one policy is either
-//! covered by the other policy, or there is an origin that shows that it is not. Such a witness is first looked for among
-//! samples, because a sample is easy to read. Only a search over automata ([`super::language`]) can say that there is
-//! none. If the search reaches its bounds, the answer is [`Witness::Unknown`], never "covered".
+//! A policy allows a finite set of methods and header names, or all names with a few exceptions. So the names that a
+//! policy lists are compared one by one, and one more name stands for all names that neither policy lists. Sets of
+//! origins can be infinite, so they are compared entry by entry. The other policy either covers an entry, or refuses an
+//! origin that the entry allows. This origin is a witness. The comparison first tries sample origins, because they are
+//! easy to read. If no sample is a witness, a search over automata ([`super::language`]) finds a witness or proves that
+//! none exists. If the search reaches its bounds, the result is [`Witness::Unknown`], and the entry does not count as
+//! covered.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -24,7 +26,7 @@ use super::{Allowed, DisallowedOrigins, Policy, PreflightMatch};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OriginEntry {
     pub(crate) kind: OriginEntryKind,
-    /// As the configuration has it.
+    /// The text of the entry in the configuration.
     pub(crate) text: String,
     pub(crate) witness: Witness,
 }
@@ -47,11 +49,11 @@ pub(crate) enum Witness {
     Unknown,
 }
 
-/// Who decides about something that a response can allow, from the strictest to the widest.
+/// The side that grants a permission, from the strictest to the widest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum GrantedBy {
     Nobody,
-    /// The response of the upstream decides: the policy lets its header through.
+    /// The upstream decides. The policy passes the upstream's header on to the page.
     Upstream,
     Policy,
 }
@@ -59,39 +61,40 @@ pub(crate) enum GrantedBy {
 /// Response headers that pages may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exposed<'p> {
-    /// The names; `*` for all.
+    /// Names of the headers. `*` stands for all headers.
     pub(crate) names: Vec<&'p str>,
-    /// Whether the upstream's own list is let through.
+    /// Whether the policy passes the upstream's own list on to the page.
     pub(crate) by_upstream: bool,
 }
 
-/// The most origins without a wildcard that one search excludes.
+/// Maximum number of origins without a wildcard that one search excludes.
 const MOST_EXACT: usize = 500;
 
-/// Origins that are likely to be refused by any policy.
+/// Origins that most policies refuse.
 const FOREIGN: [&str; 4] =
     ["https://foreign.example", "https://foreign.test", "http://foreign.test", "https://foreign.test:8443"];
 
 // === impl Policy ===
 
 impl Policy {
-    /// The entries of this policy that allow an origin which the other policy refuses. None refuses every origin.
+    /// Returns the entries of this policy that allow an origin which the other policy refuses. A policy of None refuses
+    /// every origin.
     pub(crate) fn origins_beyond(&self, other: Option<&Policy>) -> Vec<OriginEntry> {
         beyond(&self.origins, other.map(|other| &other.origins))
     }
 
-    /// The same for the origins that get `Timing-Allow-Origin`.
+    /// Like [`Self::origins_beyond`], for the origins that get `Timing-Allow-Origin`.
     pub(crate) fn timing_beyond(&self, other: Option<&Policy>) -> Vec<OriginEntry> {
         let Some(timing) = &self.timing else { return Vec::new() };
         beyond(timing, other.and_then(|other| other.timing.as_ref()))
     }
 
-    /// Whether the policy lets the upstream's `Timing-Allow-Origin` through.
+    /// Whether the policy passes the upstream's `Timing-Allow-Origin` on to the page.
     pub(crate) fn passes_timing(&self) -> bool {
         self.timing.is_none()
     }
 
-    /// An origin that both policies allow. None if there is none.
+    /// Returns an origin that both policies allow. None if no such origin exists.
     pub(crate) fn origin_of_both(&self, other: &Policy) -> Option<Witness> {
         let (ours, theirs) = (&self.origins, &other.origins);
         let both = |origin: &String| ours.find(origin).is_some() && theirs.find(origin).is_some();
@@ -100,7 +103,7 @@ impl Policy {
             return Some(Witness::Origin(origin));
         }
         let null = || Some("null".to_owned()).filter(both).map(Witness::Origin);
-        // Every origin that is listed without a wildcard was a sample.
+        // All listed origins without a wildcard were samples, so only wildcards and regular expressions remain.
         let union = |allowed: &Allowed| union(&allowed.wide_expressions());
         match (union(ours), union(theirs)) {
             (Union::Empty, _) | (_, Union::Empty) => null(),
@@ -112,7 +115,8 @@ impl Policy {
         }
     }
 
-    /// An origin that this policy refuses, and so does the other one, if there is one. None if there is none.
+    /// Returns an origin that this policy refuses. If there is another policy, it refuses the origin too. None if no
+    /// such origin exists.
     pub(crate) fn origin_of_none(&self, other: Option<&Policy>) -> Option<Witness> {
         let all = || std::iter::once(self).chain(other);
         let refused = |origin: &str| all().all(|policy| policy.origins.find(origin).is_none());
@@ -138,7 +142,7 @@ impl Policy {
         matches!(self.origins, Allowed::Any | Allowed::AnyByName { .. })
     }
 
-    /// The entries of origins, sorted, as the configuration has them.
+    /// Returns the origin entries in the form of the configuration, sorted.
     pub(crate) fn origin_texts(&self) -> Vec<String> {
         let word = match &self.origins {
             Allowed::Any | Allowed::AnyByName { .. } => Some("*"),
@@ -151,7 +155,7 @@ impl Policy {
         texts
     }
 
-    /// Any origin that the policy allows. None if it allows none that a browser sends.
+    /// Returns an example of an allowed origin. None if the policy allows no origin that a browser sends.
     pub(crate) fn some_origin(&self) -> Option<String> {
         self.origin_of_both(self).and_then(|witness| match witness {
             Witness::Origin(origin) => Some(origin),
@@ -164,7 +168,7 @@ impl Policy {
         self.methods.allow(method.as_bytes())
     }
 
-    /// The methods that the policy names.
+    /// Returns the methods that the policy names.
     pub(crate) fn named_methods(&self) -> impl Iterator<Item = &str> {
         let names = match &self.methods {
             AllowedMethods::Any { .. } => None,
@@ -178,8 +182,8 @@ impl Policy {
         self.headers.allow_name(name.as_bytes(), self.credentials)
     }
 
-    /// The request headers that the policy names, in lower case, and those about which a `*` is not enough. Without those
-    /// that no page can set.
+    /// Returns the request headers that the policy names, in lower case. Adds `authorization`, because `*` does not
+    /// include it. Omits headers that no page can set.
     pub(crate) fn named_headers(&self) -> impl Iterator<Item = String> {
         let names = match &self.headers {
             RequestHeaders::Any { .. } => None,
@@ -189,30 +193,30 @@ impl Policy {
         names.filter(|name| !is_forbidden_request_header(name))
     }
 
-    /// Who decides whether responses may be read with credentials.
+    /// Returns the side that decides whether pages may read responses with credentials.
     pub(crate) fn credentials(&self) -> GrantedBy {
         match self.origins {
             _ if self.credentials => GrantedBy::Policy,
-            // Browsers refuse credentials beside `*`.
+            // Browsers refuse credentials if `Access-Control-Allow-Origin` is `*`.
             Allowed::Any => GrantedBy::Nobody,
             _ if self.passes_upstream_headers() => GrantedBy::Upstream,
             _ => GrantedBy::Nobody,
         }
     }
 
-    /// The response headers that pages of allowed origins may read.
+    /// Returns the response headers that pages of allowed origins may read.
     pub(crate) fn exposed(&self) -> Exposed<'_> {
         let value = self.expose.as_ref().and_then(|value| value.to_str().ok());
         let names = value.into_iter().flat_map(|value| value.split(',')).map(str::trim).collect();
         Exposed { names, by_upstream: value.is_none() && self.passes_upstream_headers() }
     }
 
-    /// Seconds for which browsers may cache the answer to a preflight.
+    /// Returns the number of seconds for which browsers may cache the answer to a preflight.
     pub(crate) fn max_age(&self) -> &str {
         self.max_age.to_str().unwrap_or_default()
     }
 
-    /// The statuses of the answers to allowed and to refused preflights.
+    /// Returns the statuses of the answers to allowed and to refused preflights.
     pub(crate) fn preflight_statuses(&self) -> (StatusCode, StatusCode) {
         (self.status, self.refused_status)
     }
@@ -221,7 +225,7 @@ impl Policy {
         self.preflight_match
     }
 
-    /// Whether requests of other origins get 403.
+    /// Whether requests of origins that are not allowed get 403.
     pub(crate) fn rejects(&self) -> bool {
         self.disallowed == DisallowedOrigins::Reject && !self.allows_any_origin()
     }
@@ -265,7 +269,7 @@ impl Allowed {
         regexes.into_iter().flat_map(OriginRegexes::sources)
     }
 
-    /// The expressions of the entries that can match more than one origin.
+    /// Returns regular expressions for the entries that can match more than one origin.
     fn wide_expressions(&self) -> Vec<String> {
         let any = match self {
             Allowed::Any | Allowed::AnyByName { .. } => Some(".*".to_owned()),
@@ -275,7 +279,8 @@ impl Allowed {
         any.into_iter().chain(patterns).chain(self.regexes().filter_map(anchored)).collect()
     }
 
-    /// Origins of the entries. Not all of them are allowed: samples of expressions are guesses.
+    /// Returns sample origins of the entries. Samples of regular expressions are guesses, so the policy may refuse some
+    /// of them.
     fn samples(&self) -> impl Iterator<Item = String> {
         let any = match self {
             Allowed::Any | Allowed::AnyByName { .. } => Some("https://app.example".to_owned()),
@@ -287,7 +292,7 @@ impl Allowed {
     }
 }
 
-/// The entries of `new` that allow an origin which `old` refuses.
+/// Returns the entries of `new` that allow an origin which `old` refuses.
 fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
     let refused = |origin: &str| old.is_none_or(|old| old.find(origin).is_none());
     let entry = |kind, text: &str, witness| OriginEntry { kind, text: text.to_owned(), witness };
@@ -303,7 +308,7 @@ fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
             }
         }
         Allowed::Listed { .. } => {
-            // An origin that browsers do not send cannot be the witness of an entry, but an exact entry is always one.
+            // An exact entry is its own witness, even if no browser sends this origin.
             let exact: BTreeSet<&str> = new.exact().filter(|origin| refused(origin)).collect();
             let listed = |origin: &str| entry(OriginEntryKind::Listed, origin, Witness::Origin(origin.to_owned()));
             entries.extend(exact.into_iter().map(listed));
@@ -327,7 +332,7 @@ fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
         }
     }
     let is_null_new = new.find("null").is_some() && refused("null");
-    // `*` without credentials includes null.
+    // Without credentials, `*` includes `null`.
     if is_null_new && !entries.iter().any(|entry| entry.kind == OriginEntryKind::Any) {
         entries.push(entry(OriginEntryKind::Listed, "null", Witness::Origin("null".to_owned())));
     }
@@ -336,7 +341,7 @@ fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
 
 /// The policy with which entries are compared.
 struct Other<'p> {
-    /// None: it refuses every origin.
+    /// None refuses every origin.
     allowed: Option<&'p Allowed>,
     patterns: OnceCell<Vec<TuplePattern>>,
     regexes: OnceCell<BTreeSet<&'p str>>,
@@ -347,7 +352,7 @@ impl Other<'_> {
         self.patterns.get_or_init(|| self.allowed.iter().flat_map(|allowed| allowed.patterns()).collect())
     }
 
-    /// Whether one pattern of the policy is enough for a pattern.
+    /// Whether one pattern of the policy covers the given pattern.
     fn covers(&self, pattern: &TuplePattern) -> bool {
         self.patterns().iter().any(|own| own.covers(pattern))
             || matches!(self.allowed, Some(Allowed::Any | Allowed::AnyByName { .. }))
@@ -361,8 +366,9 @@ impl Other<'_> {
                 .contains(source)
     }
 
-    /// An origin of an expression that the policy refuses. None if there is none. `matches` is the expression, for the
-    /// origins that the policy lists without a wildcard.
+    /// Returns an origin that the expression matches and that the policy refuses. None if no such origin exists.
+    /// `matches` tests an origin with the expression. It is used for the origins that the policy lists without a
+    /// wildcard.
     fn refuses(
         &self,
         expression: &str,
@@ -378,7 +384,7 @@ impl Other<'_> {
         let mut expressions = allowed.wide_expressions();
         let exact = allowed.exact().filter(|origin| matches(origin));
         expressions.extend(exact.take(MOST_EXACT + 1).map(regex_syntax::escape));
-        // Too many to exclude each.
+        // There are too many listed origins to exclude each of them.
         if expressions.len() > allowed.wide_expressions().len() + MOST_EXACT {
             return Some(Witness::Unknown);
         }
@@ -387,7 +393,7 @@ impl Other<'_> {
             Union::Of(others) => found(&[&item], &[&others]),
             Union::TooLarge => Some(Witness::Unknown),
         };
-        // What the automata say must hold for the policy. Otherwise nothing is known.
+        // The policy must really refuse the origin that the automata found. Otherwise the result is unknown.
         witness.map(|witness| match witness {
             Witness::Origin(origin) if refused(&origin) => Witness::Origin(origin),
             _ => Witness::Unknown,
@@ -412,8 +418,9 @@ fn union(expressions: &[String]) -> Union {
     }
 }
 
-/// An origin that a browser can send, in all of these languages (at most two) and in none of those (at most one). A plain
-/// one if possible. None if there is none.
+/// Returns an origin that a browser can send, from all languages of `within` (at most two) and from no language of
+/// `without` (at most one). If possible, the origin has `https`, a name with a dot, and no port. None if no such origin
+/// exists.
 fn found(within: &[&Language], without: &[&Language]) -> Option<Witness> {
     let plain: &Language = &PLAIN_ORIGINS;
     let sent: &Language = &SENT_ORIGINS;
@@ -428,7 +435,7 @@ fn found(within: &[&Language], without: &[&Language]) -> Option<Witness> {
     }
 }
 
-/// Likely origins of an expression.
+/// Returns origins that the expression is likely to match.
 fn samples(source: &str) -> Vec<String> {
     let Some(expression) = Expression::parse(source) else { return Vec::new() };
     let sample = expression.sample();
@@ -439,7 +446,7 @@ fn is_origin(text: &str) -> bool {
     matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(pattern)) if pattern.is_exact())
 }
 
-/// The origin that is easiest to read: over https, without a port, short.
+/// Returns the origin that is easiest to read: `https`, no port, short.
 fn best(origins: impl Iterator<Item = String>) -> Option<String> {
     let is_plain = |origin: &str| origin.strip_prefix("https://").is_some_and(|rest| !rest.contains(':'));
     origins.min_by_key(|origin| (!is_plain(origin), origin.len(), origin.clone()))
@@ -458,7 +465,7 @@ mod tests {
         policy.unwrap_or_else(|| panic!("{yaml}: {problems}"))
     }
 
-    /// What the second allows beyond the first: each entry with its witness.
+    /// Returns the entries of `new` that allow an origin which `old` refuses, each with its witness.
     fn beyond(old: &str, new: &str) -> Vec<String> {
         let entries = policy(new).origins_beyond(Some(&policy(old)));
         let shown = |entry: OriginEntry| match entry.witness {

@@ -1,8 +1,9 @@
-//! Sets of origins as automata: finds an origin that an expression accepts, or shows that there is none.
+//! Sets of origins as automata. A search finds an origin that an expression accepts, or proves that none exists.
 //!
-//! A sample of an expression is a guess; a search over its automaton is not. The search runs over the products of the
-//! states of several automata, so that "accepts an origin over `http` that is not loopback" is one question. It is
-//! bounded: it gives up after [`MOST_STATES`] products, or when an automaton needs more than [`CACHE`] bytes.
+//! A sample of an expression is a guess, but a search over its automaton is exact. The search combines the states of
+//! several automata. So a single search can find an origin that an expression accepts, that is over `http`, and that is
+//! not loopback. The search stops after [`MOST_STATES`] combined states, or when an automaton needs more than [`CACHE`]
+//! bytes.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use super::origin::{OriginHost, PortPattern};
 /// A set of origins, given by a regular expression for the whole origin.
 pub(super) struct Language {
     automaton: DFA,
-    /// The states so far. They are computed when a search reaches them.
+    /// Computed states. A state is computed when a search reaches it for the first time.
     cache: Mutex<Cache>,
 }
 
@@ -27,7 +28,7 @@ pub(super) struct Language {
 pub(super) enum Found {
     /// The shortest origin.
     Origin(String),
-    /// There is none.
+    /// No such origin exists.
     Nothing,
     /// The bounds of the search were reached.
     Unknown,
@@ -40,16 +41,16 @@ const CACHE: usize = 1024 * 1024;
 const ALPHABET: &[u8] = b"aebcdfghijklmnopqrstuvwxyz0123456789-.:/_[]+";
 
 const LABEL: &str = "[a-z0-9_-]+";
-/// A label that is not a number: the URL standard takes a host that ends with a number for an IPv4 address.
+/// A label that is not a number. In the URL standard, a host that ends with a number is an IPv4 address.
 const NAME_LABEL: &str = "[a-z0-9_-]*[a-z_-][a-z0-9_-]*";
 const OCTET: &str = "(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])";
 const PORT: &str = "(?::[1-9][0-9]{0,4})?";
-/// As [`PORT`], up to 65535.
+/// Like [`PORT`], but only up to 65535.
 const EXISTING_PORT: &str =
     "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?";
 
 impl Language {
-    /// None if the expression is not valid or too large. It must have its own anchors.
+    /// Compiles an expression, which must contain anchors. Returns None if the expression is not valid or too large.
     pub(super) fn of(expression: &str) -> Option<Self> {
         let config = DFA::config()
             .match_kind(MatchKind::All)
@@ -76,13 +77,15 @@ impl Language {
     }
 }
 
-/// The shortest text that is in all languages of `within` and in none of `without`. At most four languages, each once.
+/// Returns the shortest text that is in all languages of `within` and in no language of `without`. At most four
+/// languages are possible, and a language must not occur twice.
 pub(super) fn shortest(within: &[&Language], without: &[&Language]) -> Found {
     search(within, without).unwrap_or(Found::Unknown)
 }
 
-/// An origin that one expression accepts and another does not: a readable one if there is one. None also if the search
-/// reached its bounds. Neither expression needs anchors: both must match the whole origin.
+/// Returns an origin that the expression `one` accepts and `other` does not, if possible a readable origin. Returns
+/// None if no such origin exists, or if the search reaches its bounds. The expressions need no anchors. They always
+/// match the whole origin.
 pub(crate) fn only_in(one: &str, other: &str) -> Option<String> {
     static FOREIGN: LazyLock<Language> =
         LazyLock::new(|| Language::fixed(&format!(r"https?://(?:{LABEL}\.)*evil\.test")));
@@ -95,10 +98,10 @@ pub(crate) fn only_in(one: &str, other: &str) -> Option<String> {
     find(&[&one, &FOREIGN]).or_else(|| find(&[&one, &ORIGINS]))
 }
 
-/// A search locks several caches, so two searches at once could wait for each other.
+/// A search locks several caches, so two searches at the same time could deadlock.
 static ONE_SEARCH_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// None if a bound was reached.
+/// Runs a search. Returns None if it reaches a bound.
 fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
     type States = [LazyStateID; 4];
     let _this_search = ONE_SEARCH_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +112,8 @@ fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
     for (state, (automaton, cache)) in first.iter_mut().zip(&mut all) {
         *state = automaton.start_state(cache, &start::Config::new().anchored(Anchored::Yes)).ok()?;
     }
-    // Each entry knows the entry that it follows, and the byte between them.
+    // Each entry has the states, the index of the previous entry, and the byte that leads from the previous entry to
+    // these states.
     let (mut entries, mut seen) = (vec![(first, 0, 0_u8)], HashSet::from([first]));
     let mut next = 0;
     while let Some((states, _, _)) = entries.get(next).copied() {
@@ -143,7 +147,7 @@ fn search(within: &[&Language], without: &[&Language]) -> Option<Found> {
     Some(Found::Nothing)
 }
 
-/// The bytes of an origin without those that no automaton distinguishes from an earlier one.
+/// Returns the bytes of an origin. If no automaton distinguishes two bytes, only the first byte is returned.
 fn distinct_bytes(all: &[(&DFA, MutexGuard<'_, Cache>)]) -> Vec<u8> {
     let classes = |byte: u8| all.iter().map(|(automaton, _)| automaton.byte_classes().get(byte)).collect::<Vec<_>>();
     let mut seen = HashSet::new();
@@ -161,7 +165,7 @@ fn spelled(entries: &[([LazyStateID; 4], usize, u8)], mut at: usize) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-// --- the sets that the checks ask for
+// --- the sets of origins for the checks
 
 fn host() -> String {
     format!(r"(?:(?:{LABEL}\.)*{NAME_LABEL}\.?|{OCTET}(?:\.{OCTET}){{3}}|\[[0-9a-f:]+\])")
@@ -175,16 +179,16 @@ pub(super) static ORIGINS: LazyLock<Language> =
 pub(super) static SENT_ORIGINS: LazyLock<Language> =
     LazyLock::new(|| Language::fixed(&format!("[a-z][a-z0-9+.-]*://{}{EXISTING_PORT}", host())));
 
-/// Origins that look like most origins: `https`, a name with a dot, and no port.
+/// Origins of the most usual form: `https`, a name with a dot, and no port.
 pub(super) static PLAIN_ORIGINS: LazyLock<Language> =
     LazyLock::new(|| Language::fixed(r"https://(?:[a-z0-9-]+\.)+[a-z]{2,}"));
 
-/// With a port that browsers leave out.
+/// Origins with the default port of their scheme. Browsers omit this port.
 pub(super) static DEFAULT_PORTS: LazyLock<Language> =
     LazyLock::new(|| Language::fixed("(?:http|ws)://.*:80|(?:https|wss)://.*:443|ftp://.*:21"));
 
-/// The expression of a pattern, without anchors. Of the origins that a browser can send, it accepts those that the
-/// pattern matches.
+/// Returns the regular expression of a pattern, without anchors. For the origins that a browser can send, the
+/// expression and the pattern give the same result.
 pub(super) fn of_pattern(scheme: &str, host: &OriginHost, port: PortPattern) -> String {
     let host = match host {
         OriginHost::Any => self::host(),
@@ -199,28 +203,28 @@ pub(super) fn of_pattern(scheme: &str, host: &OriginHost, port: PortPattern) -> 
     format!("{}://{host}{port}", regex_syntax::escape(scheme))
 }
 
-/// Over `http`.
+/// Origins over `http`.
 pub(super) static HTTP: LazyLock<Language> = LazyLock::new(|| Language::fixed(&format!("http://{}{PORT}", host())));
 
-/// Over `http` or `https`.
+/// Origins over `http` or `https`.
 pub(super) static WEB: LazyLock<Language> = LazyLock::new(|| Language::fixed("https?://.*"));
 
-/// Over `http`, of this machine: as [`crate::domain::is_loopback_host`].
+/// Origins over `http` on loopback. The hosts are the same as in [`crate::domain::is_loopback_host`].
 pub(super) static LOOPBACK: LazyLock<Language> = LazyLock::new(|| {
     let address = format!(r"127(?:\.{OCTET}){{3}}|\[::1\]");
     Language::fixed(&format!(r"http://(?:(?:{LABEL}\.)*localhost\.?|{address}){PORT}"))
 });
 
-/// Parts of names that a stranger can register: letters, hexadecimal digits and decimal digits. Each with another one, for
-/// which an expression with an open part allows the same.
+/// Parts of names that a stranger can register: letters, hexadecimal digits and decimal digits. Each part has a
+/// replacement of the same kind. An expression whose name is really open also accepts the replacement.
 pub(super) const STRANGERS: [(&str, &str); 3] = [("evil", "foul"), ("dead", "beef"), ("6666", "7373")];
 
-/// A whole name, or one with an open end. A name with a fixed part, such as `pr-[0-9]+` or `[a-z0-9-]+-team`, contains
-/// none of them.
+/// Names that a stranger can choose completely. An expression with a fixed part, such as `pr-[0-9]+` or
+/// `[a-z0-9-]+-team`, accepts none of these names.
 const OPEN_NAME: &str = "(?:evil[a-z0-9]*|dead[a-f0-9]*|6666[0-9]*)";
-/// A name with any fixed parts.
+/// Names that a stranger can choose in part. The rest of the name can be fixed.
 const PARTLY_OPEN_NAME: &str = "[a-z0-9_-]*(?:evil|dead|6666)[a-z0-9_-]*";
-/// Suffixes that an open end of an expression, such as `\.[a-z]+`, accepts.
+/// Common suffixes. An expression with an open end, such as `\.[a-z]+`, accepts them.
 const COMMON_SUFFIXES: &str = r"com|org|net|io|dev|app|de|co\.uk";
 
 fn strangers_below(name: &str, suffixes: &str) -> Language {
@@ -244,7 +248,7 @@ pub(super) static STRANGERS_OF_ANY_NAME: LazyLock<Language> =
 pub(super) static PARTLY_OPEN_OF_COMMON_SUFFIXES: LazyLock<Language> =
     LazyLock::new(|| strangers_below(PARTLY_OPEN_NAME, COMMON_SUFFIXES));
 
-/// The same below any name.
+/// Sites of strangers whose name may have fixed parts, below any name.
 pub(super) static PARTLY_OPEN_OF_ANY_NAME: LazyLock<Language> =
     LazyLock::new(|| strangers_below(PARTLY_OPEN_NAME, &any_suffix()));
 
@@ -256,7 +260,7 @@ pub(super) static UNKNOWN_TOP_LEVEL: LazyLock<Language> =
 pub(super) static OPEN_TOP_LEVEL: LazyLock<Language> =
     LazyLock::new(|| Language::fixed(&format!(r"https?://(?:{LABEL}\.)+(?:tk|cc|xyz|top|site|click|online){PORT}")));
 
-/// Origins of these domains and of their subdomains.
+/// Returns the origins of these domains and of their subdomains.
 pub(super) fn below(domains: &[String]) -> Option<Language> {
     let domains: Vec<String> = domains.iter().map(|domain| domain.replace('.', r"\.")).collect();
     Language::of(&format!(r"^https?://(?:{LABEL}\.)*(?:{}){PORT}$", domains.join("|")))
@@ -283,7 +287,7 @@ mod tests {
         assert_eq!(find("https://.*a.{18}"), Found::Unknown, "its automaton has 2^18 states");
     }
 
-    /// The set and the parser of patterns must agree on what an origin is.
+    /// Checks that [`ORIGINS`] and the parser of patterns accept the same origins.
     #[test]
     fn origins_are_what_the_parser_accepts() {
         for text in [

@@ -1,9 +1,10 @@
 //! Origins: the patterns of a policy, and the set in which a request's Origin is looked up.
 //!
-//! There are two parsers. [`OriginPattern::parse`] runs when a configuration is loaded. It is strict and gives a reason
-//! for everything that a browser would never send, because a pattern that matches nothing is hard to find later.
-//! [`Parts::split`] runs per request. It only splits, because the parts must still equal a pattern byte for byte. A
-//! property test checks that it accepts every exact origin that the strict parser accepts.
+//! There are two parsers. [`OriginPattern::parse`] runs when a configuration is loaded. It is strict. It reports an
+//! error for every text that a browser would never send, because users hardly notice a pattern that matches nothing.
+//! [`Parts::split`] runs for each request. It only splits the Origin into parts. It need not validate the parts,
+//! because they are compared with a pattern byte for byte. A property test checks that [`Parts::split`] accepts every
+//! exact origin that the strict parser accepts.
 //!
 //! An origin is `scheme://host` or `scheme://host:port`, serialized as in the HTML standard, "ASCII serialization of an
 //! origin": lower case, punycode, no default port.
@@ -18,8 +19,8 @@ use super::names::is_word_for_any;
 use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_loopback_host, is_name_byte, split_port};
 use crate::problem::{MeantByWildcard, ProblemKind};
 
-/// Longest Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. The bound keeps the
-/// cost of a hostile Origin at that of a real one.
+/// Maximum length of an Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. With this
+/// limit, a hostile Origin costs no more than a real Origin.
 pub(crate) const MAX_ORIGIN: usize = 300;
 
 /// One entry of `allow_origins`. Every value is valid.
@@ -45,7 +46,7 @@ pub struct TuplePattern {
 pub(super) enum OriginHost {
     /// `*`
     Any,
-    /// `*.` and this text: one or more labels stand before it.
+    /// `*.` and this name. One or more labels come before the name.
     Subdomains(Box<str>),
     /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
@@ -54,36 +55,37 @@ pub(super) enum OriginHost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PortPattern {
     Any,
-    /// None is the default port of the scheme, which an Origin does not contain.
+    /// None means the default port of the scheme. Browsers omit this port in an Origin.
     Exact(Option<u16>),
 }
 
-/// Many patterns. The cost of a lookup does not depend on their number.
+/// A set of patterns. The cost of a lookup does not depend on the number of patterns.
 #[derive(Debug, Default)]
 pub struct OriginSet {
     /// `https://app.example:8443`
     exact: HashSet<Box<str>>,
     /// `http://localhost` for `http://localhost:*`
     any_port: HashSet<Box<str>>,
-    /// The text after the wildcard label, from its dot, with the port, and the schemes for which it holds:
-    /// `.partner.example:8443` for `https://*.partner.example:8443`
+    /// Patterns for subdomains. The key is the pattern's text after `*`, with the port: `.partner.example:8443` for
+    /// `https://*.partner.example:8443`. The value has the schemes.
     below: HashMap<Box<str>, Schemes>,
-    /// As `below`, for any port: `.partner.example` for `https://*.partner.example:*`
+    /// Like `below`, for any port: `.partner.example` for `https://*.partner.example:*`
     below_any_port: HashMap<Box<str>, Schemes>,
-    /// The numbers of labels of the hosts in `below` and `below_any_port`. Only tails with these numbers are looked up.
+    /// Label counts of the hosts in `below` and `below_any_port`. A lookup tries only the tails with these label
+    /// counts.
     label_counts: LabelCounts,
-    /// `https://*`, `https://*:8443`, `https://*:*`. A list, because there are only as many as schemes.
+    /// `https://*`, `https://*:8443`, `https://*:*`. A list, because it has few entries.
     any_host: Vec<(Box<str>, PortPattern)>,
 }
 
 type Schemes = Vec<Box<str>>;
 
-/// How an origin was found in a set.
+/// The kind of entry that matches an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginMatch {
-    /// By an entry without a wildcard.
+    /// An entry without a wildcard.
     Exact,
-    /// By a pattern with a wildcard.
+    /// A pattern with a wildcard.
     Pattern,
 }
 
@@ -93,8 +95,8 @@ struct Parts<'a> {
     scheme: &'a str,
     /// `scheme://host`
     without_port: &'a str,
-    /// An address in brackets, or non-empty labels separated by dots, so a suffix that starts with a dot is whole
-    /// labels. A dot at the end is part of it.
+    /// An address in brackets, or non-empty labels separated by dots. So a suffix that starts with a dot consists of
+    /// complete labels. A dot at the end is part of the host.
     host: &'a str,
     /// `host:port`
     authority: &'a str,
@@ -106,7 +108,7 @@ struct Parts<'a> {
 impl OriginPattern {
     /// Parses one entry of a configuration.
     ///
-    /// Errors: the kind of problem. Where possible it contains the origin that a browser would send instead.
+    /// Errors: the kind of problem, if possible with the origin that a browser would send instead.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match text {
@@ -129,7 +131,7 @@ impl OriginPattern {
         let Some((scheme, rest)) = text.split_once("://") else {
             let write = as_sent(likely_scheme(text), text);
             let is_host = looks_like_host(text) || !text.contains(['*', ':', '/']);
-            // A host that is not ASCII has its own remedy.
+            // If a host is not ASCII, the text with the scheme is not valid either, but its error has its own advice.
             return Err(match is_host && (!text.is_ascii() || Self::parse(&write).is_ok()) {
                 true => ProblemKind::OriginWithoutScheme { text: own(), write },
                 false => ProblemKind::OriginBadScheme { text: own(), write: with_scheme(text) },
@@ -148,7 +150,7 @@ impl OriginPattern {
             None => (None, authority),
         };
         match &*scheme.to_ascii_lowercase() {
-            // URL standard, "origin": these schemes have an opaque one.
+            // URL standard, "origin": these schemes have an opaque origin.
             "file" | "data" | "about" | "javascript" => return Err(ProblemKind::OriginOpaque { text: own() }),
             web_socket @ ("ws" | "wss") if !authority.is_empty() => {
                 let write = as_sent(if web_socket == "ws" { "http" } else { "https" }, authority);
@@ -222,7 +224,7 @@ impl OriginHost {
                 Some(format!("[{}]", url_ipv6(address)))
             }
             None => {
-                // Browsers keep a dot at the end: it makes another origin.
+                // Browsers keep a dot at the end of a host. With the dot, the origin is a different origin.
                 let relative = name.strip_suffix('.').unwrap_or(name);
                 check_name(relative).map_err(|fault| match fault {
                     NameFault::Character(character) => ProblemKind::OriginBadCharacter { text: own(), character },
@@ -259,24 +261,27 @@ impl OriginHost {
 }
 
 impl TuplePattern {
-    /// `http` to a host other than loopback: an attacker on the network can read and change its pages.
+    /// Whether the scheme is `http` and the host is not loopback. An attacker on the network can read and change pages
+    /// of such an origin.
     pub(crate) fn is_insecure(&self) -> bool {
         &*self.scheme == "http" && !self.is_loopback()
     }
 
-    /// Neither `https` nor `http` on loopback: an application's own scheme, or plain `http`.
+    /// Whether the origin is neither `https` nor `http` on loopback. Then the scheme is an application's own scheme, or
+    /// the origin is plain `http`.
     pub(crate) fn is_odd_scheme(&self) -> bool {
         &*self.scheme != "https" && !(&*self.scheme == "http" && self.is_loopback())
     }
 
-    /// The public suffix directly under the wildcard: `github.io` for `https://*.github.io`, `*` for `https://*`.
+    /// Returns the public suffix directly after the wildcard: `github.io` for `https://*.github.io`, `*` for
+    /// `https://*`.
     pub(crate) fn public_suffix(&self) -> Option<&str> {
         match &self.host {
             OriginHost::Any => Some("*"),
             OriginHost::Exact(_) => None,
             OriginHost::Subdomains(base) => {
-                // Only suffixes on the list. By its default rule every unknown single label is a suffix, but
-                // `https://*.internal` is a private network.
+                // Only suffixes in the public suffix list count. The default rule of the list makes every unknown
+                // single label a suffix, but `https://*.internal` is a private network.
                 let base = base.strip_suffix('.').unwrap_or(base);
                 let suffix = psl::suffix(base.as_bytes())?;
                 (suffix.is_known() && suffix.as_bytes() == base.as_bytes()).then_some(base)
@@ -291,17 +296,17 @@ impl TuplePattern {
         }
     }
 
-    /// Whether it has no wildcard.
+    /// Whether the pattern has no wildcard.
     pub(super) fn is_exact(&self) -> bool {
         matches!((&self.host, self.port), (OriginHost::Exact(_), PortPattern::Exact(_)))
     }
 
-    /// The pattern as a regular expression, for the origins that a browser can send.
+    /// Returns the pattern as a regular expression for the origins that a browser can send.
     pub(super) fn expression(&self) -> String {
         language::of_pattern(&self.scheme, &self.host, self.port)
     }
 
-    /// Whether this pattern matches every origin that another one matches. False if only several patterns together do.
+    /// Whether this pattern alone matches every origin that the other pattern matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let is_below = |base: &str, name: &str| name.strip_suffix(base).is_some_and(|front| front.ends_with('.'));
         let host = match (&self.host, &other.host) {
@@ -314,7 +319,8 @@ impl TuplePattern {
         host && self.scheme == other.scheme && (self.port == PortPattern::Any || self.port == other.port)
     }
 
-    /// Matches without an index. [`OriginSet`] must always give the same result; a property test compares them.
+    /// Matches an origin without an index. [`OriginSet`] must always give the same result. A property test compares the
+    /// results.
     pub fn matches(&self, origin: &str) -> bool {
         let Some(parts) = Parts::split(origin) else { return false };
         let port = match self.port {
@@ -406,7 +412,7 @@ impl OriginSet {
         found.then_some(OriginMatch::Pattern)
     }
 
-    /// The listed origins without a wildcard.
+    /// Listed origins without a wildcard.
     pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().map(|origin| &**origin)
     }
@@ -438,7 +444,7 @@ impl OriginSet {
         self.any_port.is_empty() && self.label_counts.is_empty() && self.any_host.is_empty()
     }
 
-    /// Looks up those tails of the host that have as many labels as a pattern.
+    /// Looks up the tails of the host. Only tails with the label count of a pattern are tried.
     fn find_below(&self, parts: &Parts<'_>) -> bool {
         let has = |map: &HashMap<Box<str>, Schemes>, tail: &str| {
             map.get(tail).is_some_and(|schemes| schemes.iter().any(|s| **s == *parts.scheme))
@@ -452,8 +458,8 @@ impl OriginSet {
 // === impl Parts ===
 
 impl<'a> Parts<'a> {
-    /// Splits the Origin of a request. None if it does not have the form of one. This does not validate; see the module
-    /// docs.
+    /// Splits the Origin of a request. Returns None if the text does not have the form of an origin. The parts are not
+    /// validated further, see the module docs.
     fn split(origin: &'a str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         if !is_scheme(scheme) {
@@ -516,7 +522,7 @@ fn url_ipv6(address: Ipv6Addr) -> String {
     }
 }
 
-/// The origin that a browser would send for a scheme and an authority: lower case, no default port.
+/// Returns the origin that a browser would send for a scheme and an authority: lower case, no default port.
 fn as_sent(scheme: &str, authority: &str) -> String {
     let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.to_ascii_lowercase());
     let (host, port) = split_port(&authority);
@@ -526,7 +532,7 @@ fn as_sent(scheme: &str, authority: &str) -> String {
     }
 }
 
-/// The origin that a text without a valid scheme probably means, as for `https:/app.example/login`.
+/// Guesses the intended origin of a text without a valid scheme, such as `https:/app.example/login`.
 fn with_scheme(text: &str) -> Option<String> {
     let host = |text: &str| {
         let authority = text.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
@@ -537,13 +543,13 @@ fn with_scheme(text: &str) -> Option<String> {
     Some(as_sent(scheme.unwrap_or(likely_scheme(&authority)), &authority))
 }
 
-/// The scheme that an authority probably has: developers rarely use TLS on loopback.
+/// Guesses the scheme for an authority. Developers rarely use TLS on loopback.
 fn likely_scheme(authority: &str) -> &'static str {
     let host = split_port(authority).0.split('/').next().unwrap_or_default();
     if is_loopback_host(&host.to_ascii_lowercase()) { "http" } else { "https" }
 }
 
-/// The form that a pattern with a misplaced `*` probably means.
+/// Guesses the intended form of a pattern with a misplaced `*`.
 fn meant_by_wildcard(text: &str) -> MeantByWildcard {
     let no_form = MeantByWildcard::Unknown;
     let Some((scheme, authority)) = text.split_once("://") else { return no_form };
@@ -573,8 +579,8 @@ fn meant_by_wildcard(text: &str) -> MeantByWildcard {
     regex_for(scheme, host, &port_form)
 }
 
-/// A host with `*` inside a label, as a regular expression. Not if the last two labels have one: then the expression
-/// would match the sites of strangers.
+/// Returns a regular expression for a host with `*` inside a label. Returns `Unknown` if one of the last two labels has
+/// a `*`, because the expression would match sites of strangers.
 fn regex_for(scheme: &str, host: &str, port: &str) -> MeantByWildcard {
     let labels: Vec<&str> = host.split('.').collect();
     let is_safe = labels.len() > 2 && labels[labels.len() - 2..].iter().all(|label| !label.contains('*'));

@@ -1,8 +1,8 @@
-//! Sample origins for a pattern or a regular expression: origins that it allows, and similar ones.
+//! Sample origins for a pattern or a regular expression: origins that match, and similar origins that do not match.
 //!
-//! A sample makes a setting concrete: the lint of `cors/regexes.rs` shows which origin a mistake lets in, and two
-//! policies can be compared by the samples of both. Samples of a pattern are exact. Samples of a regular expression are
-//! likely to match; callers try them on the compiled expression.
+//! A sample is a concrete example for a setting. The lint of `cors/regexes.rs` shows an origin that a mistake allows.
+//! The comparison of two policies tries the samples of both policies. Samples of a pattern always match. Samples of a
+//! regular expression are likely to match. Callers test them with the compiled expression.
 //!
 //! ```
 //! use corsgate::cors::{OriginPattern, witness};
@@ -20,7 +20,7 @@ use super::regexes::parse;
 
 /// A host that no configuration allows by name: `test` is reserved (RFC 6761 section 6.2).
 const FOREIGN_HOST: &str = "evil.test";
-/// A port that is the default of no scheme.
+/// A port that is not the default port of any scheme.
 const OTHER_PORT: u16 = 8443;
 
 /// A regular expression, parsed for sampling.
@@ -29,7 +29,7 @@ pub(crate) struct Expression(Ast);
 
 // === patterns ===
 
-/// Origins that a pattern matches, at least one for each form of host and port that it allows.
+/// Returns origins that a pattern matches, at least one for each form of host and port that the pattern allows.
 pub fn matching(pattern: &TuplePattern) -> Vec<String> {
     let hosts: Vec<String> = match &pattern.host {
         OriginHost::Any => vec!["a.example".into(), FOREIGN_HOST.into()],
@@ -46,8 +46,8 @@ pub fn matching(pattern: &TuplePattern) -> Vec<String> {
     origins.map(|(host, port)| origin(host, port)).filter(|origin| is_origin(origin)).collect()
 }
 
-/// Origins that differ from those of a pattern in one respect: the scheme, the host or the port. The pattern matches none
-/// of them.
+/// Returns origins that the pattern does not match. Each of them differs from a matching origin in one part: the
+/// scheme, the host or the port.
 pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
     let scheme = &*pattern.scheme;
     let other_scheme = if scheme == "https" { "http" } else { "https" };
@@ -82,7 +82,8 @@ pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
     origins
 }
 
-/// A browser can send it: a name that was extended may be too long, or no longer an address.
+/// Whether a browser can send this origin. A host that was extended for a sample may be too long, or may no longer be
+/// an address.
 fn is_origin(text: &str) -> bool {
     matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)))
 }
@@ -90,17 +91,17 @@ fn is_origin(text: &str) -> bool {
 // === regular expressions ===
 
 impl Expression {
-    /// Parses the source of an expression. None if it has a syntax error.
+    /// Parses the source of an expression. Returns None if the source has a syntax error.
     pub(crate) fn parse(source: &str) -> Option<Self> {
         regex_syntax::ast::parse::Parser::new().parse(source).ok().map(Expression)
     }
 
-    /// A short, plain text that the expression is likely to match.
+    /// Returns a short, plain text that the expression is likely to match.
     pub(crate) fn sample(&self) -> String {
         sample(&self.0)
     }
 
-    /// A sample of each alternative at the top level. Empty if there is only one.
+    /// Returns a sample of each top-level alternative. The result is empty if the expression has only one alternative.
     pub(crate) fn alternatives(&self) -> Vec<String> {
         match &self.0 {
             Ast::Alternation(alternation) => alternation.asts.iter().map(sample).collect(),
@@ -108,8 +109,8 @@ impl Expression {
         }
     }
 
-    /// The text of each alternative of the whole expression. Empty if there is only one, or if a flag such as `(?i)` could
-    /// change their meaning.
+    /// Returns the text of each alternative of the whole expression. The result is empty if there is only one
+    /// alternative, or if a flag such as `(?i)` could change the meaning of the texts.
     pub(crate) fn alternative_sources<'s>(&self, source: &'s str) -> Vec<&'s str> {
         match without_anchors(&self.0) {
             Ast::Alternation(alternation) if !source.contains("(?") => {
@@ -120,8 +121,8 @@ impl Expression {
         }
     }
 
-    /// A sample in which the first unescaped dot next to a letter or digit is replaced by a letter. None if there is no
-    /// such dot.
+    /// Returns a sample in which a letter replaces the first unescaped dot next to a letter or digit. None if there is
+    /// no such dot.
     pub(crate) fn with_unescaped_dot(&self) -> Option<String> {
         let Ast::Concat(concat) = ungrouped(&self.0) else { return None };
         let mut dots = 0;
@@ -141,8 +142,8 @@ impl Expression {
         Some(out)
     }
 
-    /// A sample in which an unbounded repetition of any character runs into the letters after it: `.*example` as
-    /// `evilexample`. None if there is no such repetition.
+    /// Returns a sample for an unbounded repetition of any character that is directly before a letter or digit:
+    /// `evilexample` for `.*example`. None if there is no such repetition.
     pub(crate) fn with_open_prefix(&self) -> Option<String> {
         let Ast::Concat(concat) = ungrouped(&self.0) else { return None };
         let open = concat.asts.windows(2).position(|pair| is_any_run(&pair[0]) && is_letter(&pair[1]))?;
@@ -166,7 +167,7 @@ fn ungrouped(ast: &Ast) -> &Ast {
     }
 }
 
-/// The expression inside groups, `^` and `$`.
+/// Returns the expression without `^`, `$` and the groups around it.
 fn without_anchors(ast: &Ast) -> &Ast {
     match ungrouped(ast) {
         Ast::Concat(concat) => {
@@ -184,7 +185,7 @@ fn is_letter(ast: &Ast) -> bool {
     matches!(ast, Ast::Literal(literal) if literal.c.is_ascii_alphanumeric())
 }
 
-/// Whether it is an unbounded repetition of something that can be a letter or digit.
+/// Whether the expression is an unbounded repetition that can match letters or digits.
 fn is_any_run(ast: &Ast) -> bool {
     let Ast::Repetition(repetition) = ast else { return false };
     let unbounded = match &repetition.op.kind {
@@ -246,7 +247,7 @@ impl Sampler {
     }
 }
 
-/// A character of a class: a letter if possible, else a digit, else the first character.
+/// Returns a character of a class: a letter if possible, else a digit, else the first character.
 fn class_member(ast: &Ast) -> char {
     let hir = parse(&ast.to_string());
     let ranges: Vec<(char, char)> = match hir.as_ref().map(Hir::kind) {

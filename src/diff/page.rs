@@ -1,4 +1,4 @@
-//! A page's request, run through both snapshots by the code that serves requests.
+//! Runs a page's request through both snapshots, with the code that serves requests.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::explain::fetch::{Credentials, Fetch};
 use crate::explain::{Exchange, Head};
 use crate::snapshot::Snapshot;
 
-/// A request of a page on another origin.
+/// A cross-origin request of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PageRequest {
     pub(super) host: String,
@@ -25,29 +25,29 @@ pub(super) struct PageRequest {
     pub(super) upstream: Upstreams,
 }
 
-/// What the page needs, so that its request counts as allowed.
+/// The condition under which a request counts as allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Need {
-    /// To read the response of the route.
+    /// The page can read the response of the route.
     Response,
-    /// To read the response, also if it is an error of the gateway.
+    /// The page can read the response, even if it is the gateway's own error.
     Error,
-    /// To read this header of the response.
+    /// The page can read this header of the response.
     Header(String),
-    /// The details of `PerformanceResourceTiming`.
+    /// The page can read the details of `PerformanceResourceTiming`.
     Timing,
-    /// The permission for a private network in the answer to the preflight.
+    /// The answer to the preflight permits the private network.
     PrivateNetwork,
-    /// That the request is not rejected. The page may read nothing.
+    /// The gateway does not reject the request. It does not matter whether the page can read the response.
     Arrival,
 }
 
-/// The CORS headers of the upstream's responses, which no configuration knows.
+/// The CORS headers of the upstream's responses. They are not in the configuration, so the comparison assumes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upstreams {
-    /// It sends none.
+    /// The upstream sends no CORS headers.
     Silent,
-    /// It allows the page everything.
+    /// The upstream's CORS headers allow the page everything.
     Permissive,
 }
 
@@ -63,13 +63,13 @@ pub(super) struct Answers {
 pub(super) struct Answer {
     /// Whether the page gets what it needs.
     pub(super) is_allowed: bool,
-    /// Of the last response: that to the preflight, if the browser stops there.
+    /// Status of the last response. If the preflight fails, this is the status of the answer to the preflight.
     pub(super) status: StatusCode,
-    /// The code of the last decision, as in logs.
+    /// Code of the last decision. Logs have the same code.
     pub(super) reason: &'static str,
 }
 
-/// A value that no header can have without a preflight.
+/// A header value that always needs a preflight.
 const NOT_SAFELISTED: &str = "\"";
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
@@ -167,7 +167,7 @@ impl PageRequest {
         let fetch = self.fetch(&headers);
         match self.needs {
             Need::PrivateNetwork => true,
-            // No page needs a preflight to send such a request: a form and a WebSocket send none.
+            // Forms and WebSockets can send such a request without a preflight.
             Need::Arrival | Need::Timing => false,
             Need::Response | Need::Error | Need::Header(_) => {
                 fetch.is_method_unsafe() || !fetch.unsafe_headers().is_empty()
@@ -185,12 +185,13 @@ impl PageRequest {
         fields
     }
 
-    /// The URL of the request. The scheme and the port under which clients reach a listener are not in the configuration.
+    /// Returns the URL of the request, always with `https` and without a port. The configuration does not contain the
+    /// scheme and the port that clients use.
     pub(super) fn url(&self) -> String {
         format!("https://{}{}", self.host, self.path)
     }
 
-    /// A command that sends the request, or its preflight.
+    /// Returns a curl command that sends the request, or its preflight.
     pub(super) fn curl(&self) -> String {
         let mut command = "curl -i".to_owned();
         if self.has_preflight() {
@@ -215,7 +216,7 @@ impl PageRequest {
     }
 }
 
-/// A word of a shell.
+/// Quotes a word for a shell, if necessary.
 fn quoted(text: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:,=@%+".contains(&b);
     match text.bytes().all(is_plain) {
@@ -224,7 +225,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The name as people write it: `Access-Control-Request-Method`.
+/// Returns the name in its usual spelling, such as `Access-Control-Request-Method`.
 fn spelled(name: &HeaderName) -> String {
     let word = |word: &str| {
         let (first, rest) = word.split_at(word.len().min(1));

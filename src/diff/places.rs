@@ -1,4 +1,4 @@
-//! Walks over the classes of requests of two snapshots, compares each, and groups the classes with the same changes.
+//! Compares two snapshots for each class of requests, and groups the classes that have the same changes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -16,13 +16,13 @@ use crate::route::Path;
 use crate::route::classes::{Classes, HostClass, PathClass};
 use crate::snapshot::{Route, RouteId, Snapshot};
 
-/// Methods that are compared wherever a class of requests has them. A page cannot send TRACE and CONNECT.
+/// Methods that are always compared. TRACE and CONNECT are not in the list, because a page cannot send them.
 const USUAL: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The most origins that the line of a new route names.
+/// Maximum number of origins in the line of a new route.
 const MOST_ORIGINS: usize = 3;
 
-/// All changes, grouped by the places where they are.
+/// Returns all changes. Each group has the places with the same changes.
 pub(super) fn groups(old: &Snapshot, new: &Snapshot) -> Vec<Group> {
     let mut walk = Walk {
         snapshots: [old, new],
@@ -55,7 +55,7 @@ pub(super) fn groups(old: &Snapshot, new: &Snapshot) -> Vec<Group> {
     groups
 }
 
-/// Marks groups of errors that say nothing new.
+/// Marks groups of errors whose changes are all in a group with routes of the same hosts.
 fn mark_repeated(groups: &mut [Group]) {
     let has_routes = |group: &Group| group.places.iter().any(Place::has_route);
     let hosts = |group: &Group| -> BTreeSet<String> {
@@ -70,7 +70,7 @@ fn mark_repeated(groups: &mut [Group]) {
     }
 }
 
-/// What a change says, without its witnesses.
+/// A change without its witnesses. Places with equal keys are in the same group.
 type ChangeKey = (Effect, Kind, Vec<String>);
 
 fn key(change: &Change) -> ChangeKey {
@@ -79,23 +79,24 @@ fn key(change: &Change) -> ChangeKey {
 
 struct Walk<'s> {
     snapshots: [&'s Snapshot; 2],
-    /// The changes for two policies and some methods.
+    /// Changes of each compared pair of policies.
     compared: HashMap<Compared, Rc<[Change]>>,
-    /// Whom each policy allows.
+    /// Pages that each policy allows.
     allowed: HashMap<*const Policy, Rc<AllowedPages>>,
-    /// The group with these changes.
+    /// Index of the group that has these changes.
     known: HashMap<Vec<ChangeKey>, usize>,
     groups: Vec<Group>,
 }
 
-/// Policies are equal if they are the same in memory: equal settings of one configuration are compiled once.
+/// Key of a comparison. Policies are compared by their address, because equal settings of a configuration are compiled
+/// only once.
 type Compared = ([Option<*const Policy>; 2], Methods, Stage);
 
 /// The pages that a policy allows.
 struct AllowedPages {
-    /// The origin of one of them. None if no browser sends an origin that the policy allows.
+    /// Origin of one of the pages. None if the policy allows no origin that a browser sends.
     origin: Option<String>,
-    /// All entries, for people.
+    /// All origin entries of the policy, for the report.
     text: String,
 }
 
@@ -110,13 +111,14 @@ impl<'s> Walk<'s> {
         self.add(place(hosts, &path, [None, None], methods), vec![Change::text(Effect::Unknown, Kind::Paths, text)]);
     }
 
-    /// Compares the requests for a class of paths. `host_policies` are for requests without a route.
+    /// Compares the requests for a class of paths. `host_policies` are the policies for requests without a route.
     fn path(&mut self, hosts: &HostClass, host_policies: Policies<'s>, path: &PathClass<'s, RouteId>) {
         let snapshots = self.snapshots;
         let route = |i: usize, method: &str| -> Option<&'s Route> {
             Some(snapshots[i].route(path.routes[i]?.route(method)?.0))
         };
-        // Errors have the policy that all routes of the path have, or that of the host.
+        // An error gets the common policy of all routes of the path. Without a common policy, it gets the policy of the
+        // host.
         let error_policy = |i: usize| {
             let common = path.routes[i].and_then(|routes| snapshots[i].common_policy(routes));
             common.unwrap_or(host_policies[i])
@@ -151,7 +153,7 @@ impl<'s> Walk<'s> {
         }
     }
 
-    /// The changes of two policies at a place.
+    /// Returns the changes between two policies at a place.
     fn compared(&mut self, place: &Place, policies: Policies<'s>, stage: Stage) -> Rc<[Change]> {
         if policies.iter().all(Option::is_none) {
             return Rc::from([]);
@@ -167,7 +169,7 @@ impl<'s> Walk<'s> {
         changes
     }
 
-    /// Runs the witnesses of a claim. What a witness does not show becomes a change of its own, which is unknown.
+    /// Runs the witnesses of a claim. Items whose witness does not show the effect become a separate change.
     fn checked(&self, claim: Claim, place: &Place) -> Vec<Change> {
         let Claim { effect, kind, items } = claim;
         let (mut shown, mut others) = (Vec::new(), Vec::new());
@@ -180,7 +182,7 @@ impl<'s> Walk<'s> {
         }
         let unshown = match effect {
             Effect::Allowed | Effect::Unknown => Effect::Unknown,
-            // The upstream can allow it, whether a page of the example gets it or not.
+            // The upstream can allow the request, even if the witness does not show this.
             Effect::Upstream => Effect::Upstream,
             Effect::Refused | Effect::Changed => Effect::Changed,
         };
@@ -188,7 +190,7 @@ impl<'s> Walk<'s> {
         changes.into_iter().filter(|change| !change.items.is_empty()).collect()
     }
 
-    /// Runs a request. None if it does not show the effect.
+    /// Runs a request. Returns None if the request does not show the effect.
     fn witness(&self, request: PageRequest, effect: Effect, place: &Place) -> Option<Witness> {
         let request = PageRequest { host: place.host.clone(), path: place.path.clone(), ..request };
         let answers = request.run(self.snapshots[0], self.snapshots[1]);
@@ -200,7 +202,7 @@ impl<'s> Walk<'s> {
         shows.then_some(Witness { request, answers })
     }
 
-    /// A route that only one of the snapshots has.
+    /// Returns the change for a route that only one snapshot has.
     fn route_of_one(&mut self, place: &Place, side: usize, route: &Route) -> Change {
         let policy = route.policy.as_deref();
         let method = place.methods.all().find(|method| policy.is_none_or(|policy| policy.allows_method(method)));
@@ -221,7 +223,7 @@ impl<'s> Walk<'s> {
             upstream: if policy.is_some() { Upstreams::Silent } else { Upstreams::Permissive },
         });
         let effect = match (side, policy) {
-            // No page can use it.
+            // No page can use the route.
             _ if request.is_none() => Effect::Changed,
             (1, Some(_)) => Effect::Allowed,
             (1, None) => Effect::Upstream,
@@ -249,7 +251,7 @@ impl<'s> Walk<'s> {
         match self.known.entry(changes.iter().map(key).collect()) {
             Entry::Occupied(group) => {
                 let group = &mut self.groups[*group.get()];
-                // The witness of a route says more than that of an error.
+                // A request with a route is a better witness than a request that gets an error.
                 if place.has_route() && !group.places.iter().any(Place::has_route) {
                     group.changes = changes;
                 }
@@ -263,7 +265,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// Groups the methods by the routes that they select for a path. Each group has one method as its example.
+/// Groups the methods of a path by route. Each group has one method that stands for it.
 fn methods(snapshots: [&Snapshot; 2], path: &PathClass<'_, RouteId>) -> Vec<(Methods, String)> {
     let mut named: BTreeSet<&str> = BTreeSet::new();
     for (i, routes) in path.routes.iter().enumerate() {
@@ -312,12 +314,13 @@ fn place(hosts: &HostClass, path: &PathClass<'_, RouteId>, routes: Routes<'_>, m
     }
 }
 
-/// Whether browsers may cache answers to preflights: not if the methods of the path have several policies.
+/// Compares whether browsers may cache answers to preflights. They may not if the methods of the path have several
+/// policies.
 fn caching(snapshots: [&Snapshot; 2], path: &PathClass<'_, RouteId>, policies: Policies<'_>) -> Option<Change> {
     let (Some(old), Some(new)) = (policies[0], policies[1]) else { return None };
     let is_common = |i: usize| path.routes[i].is_some_and(|routes| snapshots[i].common_policy(routes).is_some());
     let caches = [is_common(0) && old.allows_caching(), is_common(1) && new.allows_caching()];
-    // Another max_age is a change of its own.
+    // A different max_age is reported separately.
     let text = match caches {
         [true, false] if !is_common(1) => "no longer: the methods of the path have several policies",
         [false, true] if !is_common(0) => "again: the methods of the path have one policy",

@@ -1,6 +1,6 @@
-//! Compares two policies for one class of requests, and says which request shows each difference.
+//! Compares two policies for one class of requests, and builds the request that shows each difference.
 //!
-//! The requests of a class have the same policies and the same methods, so that the result holds for all of them.
+//! All requests of a class have the same policies and the same methods, so the result is true for all of them.
 
 use super::page::{Need, PageRequest, Upstreams};
 use super::{Effect, Kind, Methods};
@@ -9,38 +9,40 @@ use crate::cors::fetch_names::{is_forbidden_response_header, is_safelisted_metho
 use crate::cors::{Policy, PreflightMatch};
 use crate::explain::fetch::Credentials;
 
-/// A difference, before its witnesses were run.
+/// A difference whose witnesses have not run yet.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) effect: Effect,
     pub(super) kind: Kind,
-    /// Each with the request that shows it. None if there is no such request, or if none was found.
+    /// Changed values. Each value has a request that shows the change. The request is None if no such request exists,
+    /// or if none was found.
     pub(super) items: Vec<(String, Option<PageRequest>)>,
 }
 
 /// Both policies, and the methods of the requests.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'p> {
-    /// None: no CORS handling.
+    /// None means no CORS handling.
     pub(super) old: Option<&'p Policy>,
     pub(super) new: Option<&'p Policy>,
     pub(super) methods: &'p Methods,
     pub(super) stage: Stage,
 }
 
-/// What the policies decide about.
+/// The requests to which the policies apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Requests that have a route in both configurations.
     Routed,
-    /// Requests that have none in the new configuration. A page can read the error, if it needs no preflight.
+    /// Requests that have no route in the new configuration. A page can read the error if its request needs no
+    /// preflight.
     Errors,
 }
 
 /// A header that no policy names.
 const OTHER_HEADER: &str = "x-some-header";
 
-/// All differences. The caller fills in host and path of the requests.
+/// Returns all differences. The caller fills in the host and the path of each request.
 pub(super) fn compare(pair: Pair<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
     pair.origins(Effect::Allowed, &mut claims);
@@ -74,7 +76,7 @@ pub(super) fn compare(pair: Pair<'_>) -> Vec<Claim> {
 }
 
 impl Pair<'_> {
-    /// A method with which a page can send a request that both policies allow. A policy that is None does not limit it.
+    /// Returns a method that both policies allow. A policy of None allows every method.
     fn usable(&self, one: Option<&Policy>, other: Option<&Policy>) -> Option<&str> {
         let all = || self.methods.all().filter(|method| self.can_use(method, one) && self.can_use(method, other));
         ["GET", "POST"].into_iter().find(|usual| all().any(|method| method == *usual)).or_else(|| all().next())
@@ -91,14 +93,14 @@ impl Pair<'_> {
         request(self.stage, origin, method)
     }
 
-    /// Origins that only one of the policies allows.
+    /// Adds the origins that only one policy allows.
     fn origins(&self, effect: Effect, claims: &mut Vec<Claim>) {
         let (wide, narrow) = match effect {
             Effect::Allowed => (self.new, self.old),
             _ => (self.old, self.new),
         };
         let Some(wide) = wide else { return };
-        // A page of such an origin can do nothing with the methods of the class.
+        // Without a usable method, a page of such an origin can send no request of the class.
         let Some(method) = self.usable(Some(wide), None) else { return };
         let credentials = match wide.credentials() {
             GrantedBy::Policy => Credentials::Include,
@@ -108,14 +110,15 @@ impl Pair<'_> {
         entries(wide.origins_beyond(narrow), effect, Kind::Origin, &request, claims);
     }
 
-    /// Without a policy, the CORS headers of the upstream reach the page.
+    /// Adds the change if only one side has a policy. Without a policy, the CORS headers of the upstream reach the
+    /// page.
     fn policy_itself(&self, claims: &mut Vec<Claim>) {
         let (policy, effect, text) = match (self.old, self.new) {
             (Some(old), None) => (old, Effect::Upstream, "none: the upstream's own CORS headers are sent"),
             (None, Some(new)) => (new, Effect::Refused, "the upstream's own CORS headers"),
             _ => return,
         };
-        // Where no page can use the methods of the class, the upstream may still allow them.
+        // An origin that the policy refuses. The upstream may still allow this origin.
         let foreign = match policy.origin_of_none(None) {
             Some(Witness::Origin(origin)) => Some(origin),
             Some(Witness::Unknown) | None => None,
@@ -124,13 +127,13 @@ impl Pair<'_> {
         let request = foreign
             .zip(method)
             .map(|(origin, method)| PageRequest { upstream: Upstreams::Permissive, ..self.request(&origin, method) });
-        // The gateway sends this error itself, so no upstream adds CORS headers to it.
+        // The gateway's own errors carry no headers from an upstream.
         if self.stage == Stage::Routed {
             claims.push(Claim { effect, kind: Kind::Policy, items: vec![(text.to_owned(), request)] });
         }
     }
 
-    /// Methods that only one of the policies allows to the origins of both.
+    /// Adds the methods that only one policy allows, for origins that both policies allow.
     fn methods(&self, old: &Policy, new: &Policy, origin: Option<&str>, claims: &mut Vec<Claim>) {
         if self.stage == Stage::Errors {
             return;
@@ -146,7 +149,8 @@ impl Pair<'_> {
         }
     }
 
-    /// Origins that get `Timing-Allow-Origin`. The browser asks for it with every response.
+    /// Adds the origins to which only one policy sends `Timing-Allow-Origin`. Browsers check this header in every
+    /// response, so the method does not matter.
     fn timing(&self, claims: &mut Vec<Claim>) {
         let (Some(old), Some(new)) = (self.old, self.new) else {
             return self.timing_of_one(claims);
@@ -166,7 +170,7 @@ impl Pair<'_> {
         }
     }
 
-    /// The same if only one side has a policy.
+    /// Adds the origins that get `Timing-Allow-Origin`, if only one side has a policy.
     fn timing_of_one(&self, claims: &mut Vec<Claim>) {
         let Some(method) = self.methods.all().next() else { return };
         let request = |origin: &str| PageRequest { needs: Need::Timing, ..self.request(origin, method) };
@@ -176,7 +180,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Requests of refused origins: whether they are rejected with 403.
+    /// Adds the change if only one side rejects requests of refused origins with 403.
     fn refused_origins(&self, claims: &mut Vec<Claim>) {
         let rejects = |policy: Option<&Policy>| policy.is_some_and(Policy::rejects);
         let (effect, policy, other) = match (rejects(self.old), rejects(self.new)) {
@@ -184,7 +188,7 @@ impl Pair<'_> {
             (false, true) => (Effect::Refused, self.new, self.old),
             _ => return,
         };
-        // Where each origin that one policy refuses is allowed by the other, the origins say it all.
+        // If the other policy allows every origin that this policy refuses, the report of origins is sufficient.
         let Some(origin) = policy.and_then(|policy| policy.origin_of_none(other)) else { return };
         let Some(method) = self.methods.all().next() else { return };
         if self.stage == Stage::Errors {
@@ -202,7 +206,7 @@ impl Pair<'_> {
     }
 }
 
-/// Entries of origins, those that are unknown apart.
+/// Adds a claim for entries of origins. Entries without a known witness become a separate claim.
 fn entries(
     entries: Vec<OriginEntry>,
     effect: Effect,
@@ -218,16 +222,16 @@ fn entries(
         }
     }
     claims.push(Claim { effect, kind, items });
-    // Whether something is newly refused need not be known.
+    // An unknown refusal counts as a plain change, because it does not allow more.
     let effect = if effect == Effect::Allowed { Effect::Unknown } else { Effect::Changed };
     claims.push(Claim { effect, kind, items: unknown });
 }
 
-/// Two policies that allow the same origin to use the same method.
+/// Two policies, with an origin and a method that both policies allow.
 struct Shared<'p> {
     old: &'p Policy,
     new: &'p Policy,
-    /// None if it is not known.
+    /// None if the origin is not known.
     origin: Option<&'p str>,
     method: &'p str,
     stage: Stage,
@@ -259,7 +263,7 @@ impl Shared<'_> {
                 "cookies and other credentials, unless the upstream allows them",
                 with(Upstreams::Silent),
             ),
-            // The gateway sends this error itself, so no upstream adds CORS headers to it.
+            // The gateway's own errors carry no headers from an upstream.
             _ if self.stage == Stage::Errors => return,
             (GrantedBy::Nobody, GrantedBy::Upstream) => {
                 (Effect::Upstream, "Access-Control-Allow-Credentials of the upstream", with(Upstreams::Permissive))
@@ -340,7 +344,7 @@ impl Shared<'_> {
     }
 }
 
-/// The settings that allow neither more nor less.
+/// Adds the changed settings that allow neither more nor less.
 fn settings(old: &Policy, new: &Policy, claims: &mut Vec<Claim>) {
     let (old_statuses, new_statuses) = (old.preflight_statuses(), new.preflight_statuses());
     for (kind, old, new) in [
@@ -384,7 +388,7 @@ fn exposes(exposed: &Exposed<'_>, name: &str) -> bool {
     exposed.names.iter().any(|known| *known == "*" || known.eq_ignore_ascii_case(name))
 }
 
-/// A name that is not in a list.
+/// Returns a name that is not in the list.
 fn other_name(name: &str, names: &[String]) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut candidates = std::iter::once(name.to_owned()).chain(numbered);

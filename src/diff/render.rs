@@ -1,4 +1,4 @@
-//! Prints a difference: as text for people, and as JSON for programs.
+//! Prints a difference as text or as JSON.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ const RED: &str = "1;31";
 const GREEN: &str = "1;32";
 const YELLOW: &str = "1;33";
 
-/// Width of the column of effects: the longest and a gap.
+/// Width of the column of effects: the longest effect and a gap.
 const EFFECT: usize = 16;
 /// Width of the column of kinds.
 const KIND: usize = 17;
-/// The most items and places that a line names. The JSON has all.
+/// Maximum number of items or places in a line of the text. The JSON lists all of them.
 const MOST: usize = 6;
 
 impl Difference {
-    /// The difference as text. Each example request is a `curl` command.
+    /// The difference as text. Each witness is printed as a curl command.
     pub fn text(&self, paint: Paint, width: Width) -> String {
         let mut out = String::new();
         for group in self.shown() {
@@ -36,12 +36,12 @@ impl Difference {
         out + &self.summary()
     }
 
-    /// The groups for people.
+    /// Returns the groups that the text shows.
     fn shown(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| !group.is_repeated)
     }
 
-    /// The last line.
+    /// Returns the last line of the text.
     fn summary(&self) -> String {
         let names = format!("{} -> {}", printable(&self.old), printable(&self.new));
         if self.is_empty() {
@@ -73,7 +73,7 @@ impl Difference {
     }
 }
 
-// --- for people
+// --- text
 
 fn heading(group: &Group, paint: Paint, width: Width, out: &mut String) {
     let mut names: Vec<String> = group.places.iter().map(name).collect();
@@ -112,7 +112,7 @@ fn result(answer: Answer) -> String {
     format!("{word} ({}, {})", answer.status.as_u16(), answer.reason)
 }
 
-/// The text of an item. An entry of origins has an example, unless it is one origin.
+/// Returns the text of an item. An origin pattern also gets an example of an origin.
 fn shown(kind: Kind, item: &Item) -> String {
     let example = item.witness.as_ref().map(|witness| &witness.request.origin);
     match example.filter(|_| matches!(kind, Kind::Origin | Kind::Timing)) {
@@ -131,7 +131,7 @@ fn name(place: &Place) -> String {
     }
 }
 
-/// `api.example/orders/* (GET, PUT)`
+/// Returns the hosts, the path and the methods of a place, such as `api.example/orders/* (GET, PUT)`.
 fn pattern(place: &Place) -> String {
     let hosts: Vec<String> =
         place.hosts.iter().map(|host| if host == "*" { "any other host".to_owned() } else { host.clone() }).collect();
@@ -142,7 +142,7 @@ fn pattern(place: &Place) -> String {
     format!("{}{}{methods}", shortened(&hosts, 2), place.pattern)
 }
 
-/// The first texts of a list, and the number of the others.
+/// Joins the first texts of a list, and adds the number of the remaining texts.
 pub(super) fn shortened(texts: &[String], most: usize) -> String {
     let more = match texts.len().saturating_sub(most) {
         0 => String::new(),
@@ -203,7 +203,7 @@ impl Kind {
     }
 }
 
-// --- for programs
+// --- JSON
 
 fn group(group: &Group) -> Value {
     json!({

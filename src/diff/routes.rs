@@ -1,11 +1,11 @@
-//! Compares what routes do besides CORS, and the settings that are for all routes.
+//! Compares routes without their CORS policies, and the settings that apply to all routes.
 
 use super::{Change, Effect, Kind};
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
 use crate::snapshot::{End, NodeAddress, Route, Snapshot, SplitEnd, Upstream, UpstreamId};
 
-/// The top-level keys that differ and that requests can notice.
+/// Returns the top-level keys with different values, if requests can notice the difference.
 pub(super) fn settings(old: &Snapshot, new: &Snapshot) -> Vec<&'static str> {
     let differs = [
         ("listeners", old.listeners() != new.listeners()),
@@ -17,7 +17,7 @@ pub(super) fn settings(old: &Snapshot, new: &Snapshot) -> Vec<&'static str> {
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
-/// What differs between two routes, except their policies.
+/// Compares two routes, except their CORS policies.
 pub(super) fn compare(old: (&Snapshot, &Route), new: (&Snapshot, &Route)) -> Vec<Change> {
     let mut changes = Vec::new();
     let ((old_snapshot, old), (new_snapshot, new)) = (old, new);
@@ -60,7 +60,7 @@ pub(super) fn compare(old: (&Snapshot, &Route), new: (&Snapshot, &Route)) -> Vec
     changes
 }
 
-/// Where the requests of a route end, for people.
+/// Describes the end of a route: upstream, split or answer.
 pub(super) fn end(snapshot: &Snapshot, route: &Route) -> String {
     match &route.end {
         End::Upstream(id) => upstream(&snapshot.upstreams()[id.0]),
@@ -84,12 +84,12 @@ fn answered(answer: &Answer) -> String {
     }
 }
 
-/// Whether two upstreams differ in their names only.
+/// Whether two upstreams are equal. Their names may be different.
 fn is_same(old: &Upstream, new: &Upstream) -> bool {
     *old == Upstream { name: old.name.clone(), ..new.clone() }
 }
 
-/// Two upstreams with the same nodes are the same, whatever their names.
+/// Compares two upstreams. A different name alone is not a change.
 fn upstreams(old: &Upstream, new: &Upstream, changes: &mut Vec<Change>) {
     let Upstream {
         name: _,
@@ -128,7 +128,7 @@ fn upstreams(old: &Upstream, new: &Upstream, changes: &mut Vec<Change>) {
     }
 }
 
-/// The most nodes that are named.
+/// Maximum number of nodes in the text of an upstream.
 const MOST_NODES: usize = 3;
 
 fn upstream(upstream: &Upstream) -> String {

@@ -1,31 +1,32 @@
 //! Classes of requests in two routing tables.
 //!
-//! Two requests are in one class if neither table tells their hosts and paths apart. So one request for each class is
-//! enough to compare the tables. The classes are complete, for these reasons:
+//! Two requests are in the same class if each table gives the same result for both hosts and paths. So one request of
+//! each class is enough to compare the tables. Every request is in a class, for these reasons:
 //!
-//! **Hosts.** A table looks up the exact name, then the longest wildcard that covers the host, then the services without
-//! hosts. Take the exact names and wildcards of both tables together. A host that is one of the exact names is a class of
-//! its own. For any other host, let `*.base` be the longest wildcard of either table that covers it. Every wildcard that
-//! covers the host has a base that is `base` or a part of its end, so it covers `x.base` too; and a wildcard that covers
-//! `x.base` has no longer base, so it covers the host. Hence `x.base`, for a label `x` that makes no exact name, stands
-//! for the class. All hosts that no wildcard covers are the last class. Names that are longer than a host can be have no
-//! class.
+//! **Hosts.** A table looks up the exact name of a host, then the longest wildcard that covers the host, then the
+//! services without hosts. Each exact name of the two tables is a class. For any other host, let `*.base` be the
+//! longest wildcard of the two tables that covers the host. Choose a label `x` so that `x.base` is not an exact name.
+//! The host and `x.base` are covered by the same wildcards. First, a wildcard that covers the host ends with `base` or
+//! with a shorter suffix of `base`, so it also covers `x.base`. Second, a wildcard that covers `x.base` has a base that
+//! is not longer than `base`, so it also covers the host. So `x.base` stands for all hosts of this class. The hosts
+//! that no wildcard covers are the last class. Names that are too long for a host have no class.
 //!
-//! **Paths.** A table walks its tree by segments: by the literal, else by `{parameter}` for a segment that is not empty,
-//! else by `/*`. The result depends only on which edges the segments of the path have at the nodes that they reach. At a
-//! set of nodes, a segment is one of their literals, empty, or none of these; segments of one kind reach the same nodes.
-//! So a walk over the sets of nodes that both trees reach, with one segment of each kind at each step, meets every
-//! class. Where no node is reached, the result no longer changes, whatever follows.
+//! **Paths.** A table walks its tree one segment at a time. It tries the edge of the literal first, then `{parameter}`
+//! if the segment is not empty, then `/*`. So the result depends only on the edges of the reached nodes. At a set of
+//! nodes, each literal of the nodes is one kind of segment. The empty segment is another kind, and all remaining
+//! segments are the last kind. Segments of the same kind reach the same nodes. The walk starts at the roots of both
+//! trees, and tries one segment of each kind at each step. So the walk finds every class. If a segment reaches no node,
+//! the rest of the path does not change the result.
 //!
-//! `OPTIONS *` has no class, because no page can send it. Ambiguous paths ([`super::is_ambiguous`]) have none either: no
-//! table is asked about them.
+//! `OPTIONS *` has no class, because no page can send it. Ambiguous paths ([`super::is_ambiguous`]) have no class,
+//! because they are never looked up in a table.
 
 use std::collections::{BTreeSet, HashMap as StdHashMap};
 
 use super::{Edge, Host, HostId, NodeId, Path, PathId, Routes};
 use crate::domain::HostName;
 
-/// Two tables, the old one first, with what the walk needs to know about them.
+/// Two tables with indexes for the walk. The old table is first.
 pub(crate) struct Classes<'a, R, H> {
     tables: [&'a Routes<R, H>; 2],
     /// The literal edges of each node.
@@ -37,9 +38,9 @@ type Literals<'a> = Vec<(&'a [u8], NodeId)>;
 /// Hosts with the same services in each table.
 #[derive(Debug)]
 pub(crate) struct HostClass {
-    /// A host of the class.
+    /// An example host of the class.
     pub(crate) host: String,
-    /// The patterns of the class: `api.example`, `*.example`, or `*` for all hosts that no pattern covers.
+    /// Patterns of the class, such as `api.example` or `*.example`. `*` stands for all hosts that no pattern covers.
     pub(crate) patterns: Vec<String>,
     ids: [Option<HostId>; 2],
 }
@@ -47,18 +48,18 @@ pub(crate) struct HostClass {
 /// Paths with the same routes in each table.
 #[derive(Debug)]
 pub(crate) struct PathClass<'a, R> {
-    /// A path of the class.
+    /// An example path of the class.
     pub(crate) path: String,
-    /// The path with `{}` for a segment that no literal equals, and `/*` at the end for any rest.
+    /// The path as a pattern. `{}` stands for a segment that is not a literal, and `/*` at the end stands for any rest.
     pub(crate) pattern: String,
-    /// The routes in each table. None if no route has the path.
+    /// The routes of the path in each table. None if no route has the path.
     pub(crate) routes: [Option<&'a Path<R>>; 2],
 }
 
-/// Longest pattern that is walked, in segments.
+/// Maximum length of a path in the walk, in segments.
 const MOST_SEGMENTS: usize = 1_000;
-/// The most steps of the walk over the paths of one class of hosts. Only patterns that cross each other many times, such
-/// as a thousand `/{a}/x` beside a thousand `/y/{b}`, need more.
+/// Maximum number of steps in the walk over the paths of one class of hosts. Only patterns that overlap many times need
+/// more steps, such as a thousand patterns `/{a}/x` together with a thousand patterns `/y/{b}`.
 const MOST_STEPS: usize = 1_000_000;
 
 impl<'a, R, H> Classes<'a, R, H> {
@@ -74,7 +75,7 @@ impl<'a, R, H> Classes<'a, R, H> {
         Classes { tables, literals }
     }
 
-    /// All classes of hosts.
+    /// Returns all classes of hosts.
     pub(crate) fn hosts(&self) -> Vec<HostClass> {
         let names = |table: &'a Routes<R, H>| table.exact.keys().map(|name| &**name);
         let exact: BTreeSet<&str> = self.tables.iter().flat_map(|table| names(table)).collect();
@@ -83,7 +84,7 @@ impl<'a, R, H> Classes<'a, R, H> {
         let is_new = |host: &str| !exact.contains(host);
         let below = bases.iter().filter_map(|tail| {
             let host = labels().map(|label| format!("{label}{tail}")).find(|host| is_new(host))?;
-            // Longer than a host can be.
+            // Skips a name that is too long for a host.
             HostName::parse(&host)?;
             Some((host, format!("*{tail}")))
         });
@@ -107,7 +108,7 @@ impl<'a, R, H> Classes<'a, R, H> {
         classes
     }
 
-    /// All classes of paths of a class of hosts. None if there are too many.
+    /// Returns all classes of paths for a class of hosts. None if there are too many classes.
     pub(crate) fn paths(&self, hosts: &HostClass) -> Option<Vec<PathClass<'a, R>>> {
         let roots = [0, 1].map(|i| hosts.ids[i].map(|id| self.tables[i].hosts[id as usize].root));
         let mut walk = Walk { classes: self, roots, known: StdHashMap::new(), found: Vec::new(), steps: 0 };
@@ -115,7 +116,7 @@ impl<'a, R, H> Classes<'a, R, H> {
         Some(walk.found)
     }
 
-    /// The data of a host in each table.
+    /// Returns the data of a class of hosts in each table.
     pub(crate) fn host_data(&self, hosts: &HostClass) -> [Option<&'a H>; 2] {
         let data = |i: usize| {
             let Host { data, .. } = &self.tables[i].hosts[hosts.ids[i]? as usize];
@@ -125,24 +126,25 @@ impl<'a, R, H> Classes<'a, R, H> {
     }
 }
 
-/// Labels of hosts that stand for many.
+/// Returns labels for example hosts.
 fn labels() -> impl Iterator<Item = String> {
     let plain = ["any", "other"].into_iter().map(str::to_owned);
     plain.chain((1..).map(|number| format!("any{number}")))
 }
 
-/// The paths that a walk has met.
+/// A walk over the paths of both tables.
 struct Walk<'w, 'a, R, H> {
     classes: &'w Classes<'a, R, H>,
     roots: [Option<NodeId>; 2],
-    /// The index in `found`.
+    /// The index of each known class in `found`.
     known: StdHashMap<[Option<PathId>; 2], usize>,
     found: Vec<PathClass<'a, R>>,
     steps: usize,
 }
 
 impl<'a, R, H> Walk<'_, 'a, R, H> {
-    /// Continues from nodes of both trees, which `path` reaches. None if there are too many steps.
+    /// Continues the walk from the nodes that `path` reaches in both trees. Returns None if the walk has too many
+    /// steps.
     fn from(&mut self, nodes: &[Vec<NodeId>; 2], path: &mut String, pattern: &mut String, depth: usize) -> Option<()> {
         if depth > MOST_SEGMENTS {
             return None;
@@ -176,7 +178,7 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
         Some(())
     }
 
-    /// The nodes of a tree after a segment.
+    /// Returns the nodes that a segment reaches from the given nodes of one tree.
     fn after(&self, i: usize, nodes: &[NodeId], segment: &[u8]) -> Vec<NodeId> {
         let table = self.classes.tables[i];
         let literal = |node: &NodeId| table.edges.get(&Edge(*node, segment)).copied();
@@ -184,7 +186,8 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
         nodes.iter().flat_map(|node| literal(node).into_iter().chain(parameter(node))).collect()
     }
 
-    /// Adds a path, unless its class is known. The shortest pattern that ends with `/*` says most.
+    /// Adds the class of a path if it is new. A known class gets the new pattern if this is a shorter pattern with
+    /// `/*`, because it describes more paths.
     fn add(&mut self, path: &str, pattern: &str, before: usize, is_dead: bool) {
         let rest = path.strip_prefix('/').unwrap_or(path).as_bytes();
         let ids = [0, 1].map(|i| self.classes.tables[i].walk(self.roots[i]?, Some(rest)));
@@ -203,7 +206,7 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
                 let depth = |pattern: &str| pattern.matches('/').count();
                 let says_more =
                     |pattern: &str| !class.pattern.ends_with("/*") || depth(&class.pattern) > depth(pattern);
-                // An empty segment is unusual.
+                // A path that ends with an empty segment is an unusual example, so it replaces nothing.
                 if is_dead && path.len() > before + 1 && says_more(&shown()) {
                     (class.path, class.pattern) = (path.to_owned(), shown());
                 }
@@ -269,7 +272,7 @@ mod tests {
         );
     }
 
-    /// Every path over a small alphabet is in the class of a representative.
+    /// Checks all short paths over a small alphabet. The routes of each path must be the routes of a class.
     #[test]
     fn no_path_is_outside_the_classes() {
         let patterns =

@@ -1,7 +1,7 @@
-//! What a route does to its requests and responses besides CORS: paths, `Host`, header edits, clients, fixed responses and
-//! redirects, in front of the real process. `matrix.rs` has the same behaviors together with CORS.
+//! Tests the behaviors of routes besides CORS, with a real process: paths, `Host`, header edits, clients, fixed
+//! responses and redirects. `matrix.rs` tests the same behaviors together with CORS.
 //!
-//! Each table has one row for a request, and a host of its own for each row.
+//! Each row of a table is one request. In most tables, each row has its own host.
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,8 +21,8 @@ type Sent<'a> = &'a [(&'a str, &'a str)];
 
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 
-/// A gateway with a service for each row: `keys` of a route, with the host `h0.test`, `h1.test` and so on. `top` has the
-/// other keys.
+/// Starts a gateway with one service for each entry of `keys`. An entry has the keys of a route. The hosts of the
+/// services are `h0.test`, `h1.test` and so on. `top` has the top-level keys.
 fn gateway<'a>(top: &str, upstream: SocketAddr, keys: impl IntoIterator<Item = &'a str>) -> Gateway {
     Gateway::start(&config(&format!("listeners: [{{ address: \"{{listen}}\" }}]\n{top}"), upstream, keys))
 }
@@ -44,7 +44,7 @@ fn host(i: usize) -> String {
     format!("h{i}.test")
 }
 
-/// Sends a request with a Host, and returns its response with what the upstream received.
+/// Sends a request with a Host. Returns the response, and the request that the upstream received.
 #[track_caller]
 fn exchange(
     gateway: SocketAddr,
@@ -73,7 +73,7 @@ const TWICE: &str = "path: { replace: { pattern: '.*', with: '$0$0$0$0$0$0$0$0$0
 
 #[test]
 fn the_path_changes_on_its_way_to_the_upstream() {
-    /// The target that the upstream gets, or the status of the refusal.
+    /// The target that the upstream gets, or the status of the gateway's error.
     type Outcome = Result<&'static str, u16>;
     #[rustfmt::skip]
     let rows: [(&str, &str, Outcome, Option<&str>); 34] = [
@@ -135,7 +135,7 @@ fn the_path_changes_on_its_way_to_the_upstream() {
     }
 }
 
-/// Bytes that are no UTF-8, which no `&str` of the table can be.
+/// The path and the query have bytes that are not ASCII.
 #[test]
 fn bytes_in_a_path_stay_as_they_are() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -304,7 +304,7 @@ fn request_headers_are_edited_for_the_upstream() {
         ("h0.test",      &[id, ("X-Forwarded-For", "192.0.2.7, 2001:db8::7")], "X-All", vec![all("2001:db8::7", "h0.test")]),
         ("h0.test",      &[id, ("X-Forwarded-Host", "www.test:8443")],       "X-All",  vec![all("127.0.0.1", "www.test")]),
         ("h0.test",      &[id, ("X-Forwarded-Host", "www.test/@evil")],      "X-All",  vec![all("127.0.0.1", "h0.test")]),
-        // A client can neither keep its own value, nor have the gateway's removed.
+        // A client can neither add its own value nor remove the gateway's value.
         ("h0.test",      &[id, ("X-All", "forged"), ("x-all", "forged")],    "X-All",  vec![all("127.0.0.1", "h0.test")]),
         ("h0.test",      &[id, ("Connection", "X-All")],                     "X-All",  vec![all("127.0.0.1", "h0.test")]),
         ("h1.test",      &[("X-Old", "1"), ("x-old", "2")],                  "X-Old",  vec![]),
@@ -332,10 +332,10 @@ fn request_headers_are_edited_for_the_upstream() {
 
 const EDITS: &str = "response_headers: { remove: [Server, X-Secret], set: { X-Set: '{route}' }, add: { X-Add: mine } }";
 
-/// The row of the keys; method, target and fields of the request; the status and the values of `X-Add`.
+/// Index of the keys; method, target and fields of the request; status and values of `X-Add` of the response.
 type Edited<'a> = (usize, &'a str, &'a str, Sent<'a>, u16, &'a [&'a str]);
 
-/// Every response of the route is edited: the upstream's, and the gateway's own.
+/// All responses of the route are edited, from the upstream and from the gateway itself.
 #[test]
 fn response_headers_are_edited_in_every_response() {
     let dead = format!("{EDITS}, upstream: {{ nodes: [{{ address: '127.0.0.1:{}' }}] }}", free_port());
@@ -381,7 +381,7 @@ listeners:
         for response in [over_http1, over_http2] {
             let case = format!("{method} {target} {i}: {:?}", response.headers);
             assert_eq!(response.status, status, "{case}");
-            // A path that is refused before a route is found has no edits.
+            // If a path is refused before a route is found, the response has no edits.
             let set = (status != 400).then(|| format!("s{i}/r"));
             assert_eq!(response.header("X-Set"), set.as_deref(), "{case}");
             assert_eq!(response.all("X-Add"), added, "{case}");
@@ -390,7 +390,8 @@ listeners:
     }
 }
 
-/// `Strict-Transport-Security` belongs to https URLs only (RFC 6797 section 7.2), whoever decrypts the connection.
+/// `Strict-Transport-Security` is only for https URLs (RFC 6797 section 7.2). The gateway or a trusted proxy may
+/// decrypt the connection.
 #[test]
 fn presets_set_hsts_over_https_only() {
     let presets = "response_headers: { presets: [hsts, nosniff, frame_deny] }";
@@ -462,7 +463,7 @@ fn clients_are_those_behind_trusted_proxies() {
         (&trusting, 0, by("[2001:db8::1]:4711"),        200),
         (&trusting, 0, by("2001:db9::1"),               403),
         (&trusting, 0, by("::ffff:192.0.2.7"),          200),
-        // Not an address: the client is the proxy itself.
+        // The value is not an address, so the client is the proxy itself.
         (&trusting, 0, by("192.0.2.7.evil.test"),       200),
         (&trusting, 1, by("192.0.2.7"),                 403),
         (&trusting, 1, by("192.0.2.8"),                 200),
@@ -471,7 +472,7 @@ fn clients_are_those_behind_trusted_proxies() {
         (&trusting, 2, by("192.0.2.7"),                 403),
         (&trusting, 2, by("192.0.2.8"),                 200),
         (&trusting, 2, by("198.51.100.7"),              403),
-        // The field of any other peer says nothing.
+        // The gateway ignores the field of a peer that is not a trusted proxy.
         (&other,    0, by("198.51.100.7"),              200),
         (&other,    1, by("192.0.2.7"),                 200),
         (&other,    2, by("192.0.2.8"),                 403),
@@ -485,7 +486,7 @@ fn clients_are_those_behind_trusted_proxies() {
             assert_eq!(response.text(), "This client may not send requests here.\n", "{i} {field:?}");
         }
     }
-    // A page of a denied client can read that it is denied.
+    // A page of a denied client can read the 403.
     let denied = by("198.51.100.7");
     let preflight = [denied, ORIGIN, ("Access-Control-Request-Method", "PUT")];
     let (answer, _) = exchange(trusting.address(), &upstream, "h0.test", ("OPTIONS", "/"), &preflight);
@@ -496,8 +497,8 @@ fn clients_are_those_behind_trusted_proxies() {
     }
 }
 
-/// Listener, service and route: the nearest of service and route counts, and the listener's clients are a limit for both.
-/// Servers merge slashes, and decode characters that need no encoding.
+/// Some upstreams merge slashes, and decode characters that need no encoding. So another spelling of a guarded path
+/// must not reach the upstream through another route.
 #[test]
 fn no_other_spelling_of_a_path_leads_around_a_guard() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -546,6 +547,7 @@ services:
     }
 }
 
+/// The clients of a route replace the clients of its service. The clients of the listener are an additional limit.
 #[test]
 fn clients_of_a_listener_are_a_limit_for_every_route() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -587,7 +589,7 @@ services:
         (open,     "api.test",   "/put/x",  405),
         (open,     "other.test", "/x",      404),
         (internal, "api.test",   "/open/x", 403),
-        // A client that may send nothing learns nothing.
+        // A client that the listener denies cannot find out which routes exist.
         (internal, "api.test",   "/put/x",  403),
         (internal, "other.test", "/x",      403),
         (v6,       "api.test",   "/x",      403),
@@ -614,7 +616,8 @@ const EMPTY: &str = "respond: {}";
 const JSON: &str = "respond: { body: '{}', headers: { content-type: application/json } }";
 const WITH_POLICY: &str = "respond: { body: ok }, cors: { allow_origins: 'https://app.test' }";
 
-/// The row of the keys; method and fields of the request; status, body, `Content-Length` and `Content-Type`.
+/// Index of the keys; method and fields of the request; status, body, `Content-Length` and `Content-Type` of the
+/// response.
 type Answered<'a> = (usize, &'a str, Sent<'a>, u16, &'a str, Option<&'a str>, Option<&'a str>);
 
 #[test]
@@ -639,7 +642,7 @@ listeners:
         (0, "HEAD",    &[],             418, "",           Some("5"), text),
         (0, "POST",    &[],             418, "t\u{e9}a\n", Some("5"), text),
         (0, "PURGE",   &[],             418, "t\u{e9}a\n", Some("5"), text),
-        // Without a policy OPTIONS is a method like any other, also with the fields of a preflight.
+        // Without a policy, OPTIONS is a normal method, even with the fields of a preflight.
         (0, "OPTIONS", &[],             418, "t\u{e9}a\n", Some("5"), text),
         (0, "OPTIONS", &[ORIGIN, acrm], 418, "t\u{e9}a\n", Some("5"), text),
         (0, "OPTIONS", &[last],         204, "",           None,      None),
@@ -650,7 +653,7 @@ listeners:
         (3, "GET",     &[],             200, "",           Some("0"), None),
         (3, "HEAD",    &[],             200, "",           Some("0"), None),
         (4, "GET",     &[],             200, "{}",         Some("2"), Some("application/json")),
-        // The answer to a preflight is that of CORS.
+        // The CORS policy answers preflights.
         (5, "OPTIONS", &[ORIGIN, acrm], 200, "",           Some("0"), None),
         (5, "OPTIONS", &[ORIGIN],       200, "",           Some("0"), None),
         (5, "OPTIONS", &[acrm],         200, "ok",         Some("2"), text),
@@ -658,7 +661,7 @@ listeners:
         (5, "GET",     &[("Origin", "https://evil.test")], 200, "ok", Some("2"), text),
         (0, "TRACE",   &[],             405, "No route of this path has this method.\n", Some("39"), text),
     ];
-    // One connection for all: a response of a wrong length would break the next.
+    // All requests use one connection, because a response with a wrong length would break the next response.
     let mut http1 = Connection::open(gateway.address()).unwrap();
     for (i, method, fields, status, body, length, content_type) in rows {
         let response = http1.request(method, "/x", &[&[("Host", &*host(i))], fields].concat(), b"").unwrap();
@@ -678,8 +681,8 @@ listeners:
     }
 }
 
-/// A fixed response comes before the request body. What follows the body on the connection is the next request, never
-/// a part of the body.
+/// A fixed response is sent before the request body is read. The bytes after the body are the next request. The gateway
+/// must never read a part of the body as a request.
 #[test]
 fn the_body_of_a_request_that_is_answered_is_not_a_request() {
     let upstream = Upstream::start(|_| panic!("no request is forwarded"));
@@ -695,7 +698,7 @@ fn the_body_of_a_request_that_is_answered_is_not_a_request() {
         let next = "GET /next HTTP/1.1\r\nHost: h0.test\r\n\r\n";
         connection.send(format!("{first}{next}").as_bytes()).unwrap();
         assert_eq!(connection.read("POST").unwrap().status, 418, "{framing}");
-        // The connection may be closed instead.
+        // The gateway may close the connection instead.
         match connection.read("GET") {
             Ok(response) => assert_eq!(response.status, 418, "{framing}"),
             Err(error) => assert!(is_end(&error), "{framing}: {error}"),
@@ -718,7 +721,7 @@ fn a_redirect_leads_where_the_configuration_says() {
     let rows: [(&str, &str, &str, u16, Option<&str>); 26] = [
         (www,   "h0.test",      "/x?y",                  308, Some("https://www.example/x?y")),
         (www,   "h1.test:8080", "/",                     308, Some("https://www.example/")),
-        // What follows the host begins with a slash, so no target leads to another host.
+        // The text after the host begins with a slash, so no target leads to another host.
         (www,   "h2.test",      "//evil.test/x",         308, Some("https://www.example//evil.test/x")),
         (www,   "h3.test",      "/@evil.test",           308, Some("https://www.example/@evil.test")),
         (www,   "h4.test",      "/.evil.test",           308, Some("https://www.example/.evil.test")),
@@ -783,13 +786,13 @@ services:
         (response.status, response.header("Location").map(str::to_owned))
     };
     let location = |text: &str| Some(text.to_owned());
-    // HTTP/1.0 allows a request without a host.
+    // HTTP/1.0 allows a request without a Host field.
     assert_eq!(raw("GET /x HTTP/1.0\r\n\r\n"), (400, None));
     assert_eq!(raw("GET /path/x HTTP/1.0\r\n\r\n"), (307, location("/new/path/x")));
     assert_eq!(raw("GET http://h0.test/x HTTP/1.0\r\n\r\n"), (307, location("https://h0.test/x")));
-    // A line break in the target ends the request line, and a bare one is refused.
+    // A line break in the target would end the request line. A bare carriage return is refused.
     assert_eq!(raw("GET /x\rSet-Cookie:a=b HTTP/1.1\r\nHost: h0.test\r\n\r\n").0, 400);
-    // The host of the client's URL is that of a trusted proxy, if it is one.
+    // A trusted proxy can set the host of the client's URL, if its value is a valid host.
     for (forwarded, host) in [
         ("www.test:8443", "www.test"),
         ("www.test, h0.test", "www.test"),
@@ -809,7 +812,7 @@ services:
     drop(upstream);
 }
 
-/// Preflights are never redirected: for browsers a redirect is a network error.
+/// Preflights are never redirected, because browsers treat a redirect as a network error.
 #[test]
 fn a_preflight_to_a_redirect_is_answered() {
     let upstream = Upstream::start(|_| panic!("no request is forwarded"));

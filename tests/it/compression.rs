@@ -1,4 +1,5 @@
-//! Compression of responses: what clients decode, over each version of HTTP, and what stays as it is.
+//! Tests the compression of responses over each version of HTTP. Clients decode the original body, and some responses
+//! must stay unchanged.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,8 +19,8 @@ use crate::support::upstream::{Received, Reply, Upstream};
 const HOSTS: [&str; 2] = ["api.test", "http2.test"];
 const ORIGIN: &str = "https://app.test";
 
-/// A gateway in front of an upstream of each version. `/off` has no compression, `/gzip` only gzip. `/kept` and `/typed`
-/// edit the header of the response.
+/// A gateway with one HTTP/1.1 upstream and one HTTP/2 upstream. `/off` has no compression, and `/gzip` has only gzip.
+/// `/kept` and `/typed` edit the header of the response.
 struct Edge {
     gateway: Gateway,
     http_1: Upstream,
@@ -35,7 +36,8 @@ enum Client {
 }
 
 impl Edge {
-    /// Both upstreams answer alike: with the status, the fields and the body of `answer` for a path.
+    /// Starts the gateway and both upstreams. Both upstreams send the status, the fields and the body that `answer`
+    /// returns for a path.
     fn start(answer: impl Fn(&str) -> (u16, Fields, Vec<u8>) + Clone + Send + Sync + 'static) -> Self {
         let of_http_2 = answer.clone();
         let http_1 = Upstream::start(move |request: &Received| {
@@ -88,7 +90,7 @@ services:
         Self { gateway, http_1, _http_2: http_2, tls: TlsClient::new(&authority, api) }
     }
 
-    /// Sends a request of a page of [`ORIGIN`].
+    /// Sends a request from a page of [`ORIGIN`].
     #[track_caller]
     fn fetch(&self, client: Client, method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> Response {
         match client {
@@ -105,12 +107,12 @@ services:
     }
 }
 
-/// Each version of the client with each version of the upstream.
+/// Returns each HTTP version of the client with each HTTP version of the upstream.
 fn versions() -> impl Iterator<Item = (Client, &'static str)> {
     [Client::Http1, Client::Http2].into_iter().flat_map(|client| HOSTS.map(|host| (client, host)))
 }
 
-/// The body, if all of it can be decoded.
+/// Decodes a body. Returns None if the body cannot be decoded completely.
 fn decoded(encoding: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     let read = match encoding {
@@ -122,7 +124,7 @@ fn decoded(encoding: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     read.ok().map(|_| body)
 }
 
-/// JSON of about this size.
+/// Returns the beginning of a large JSON text, with `size` bytes.
 fn json(size: usize) -> Vec<u8> {
     let entry =
         |i: usize| format!("{{\"id\":{i},\"name\":\"user {}\",\"mail\":\"u{i}@example.test\"}},", i * 7919 % 1000);
@@ -133,7 +135,7 @@ fn fields(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// The fields that do not depend on the time, the connection and the route.
+/// Returns the fields that do not depend on the time and the connection, except the fields in `without`.
 fn stable(response: &Response, without: &[&str]) -> Fields {
     let skipped = [&["date", "connection", "transfer-encoding"], without].concat();
     let name = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
@@ -174,7 +176,7 @@ fn each_client_gets_what_it_accepts_and_the_same_cors_headers() {
                 assert!(response.body.len() < size, "{shown}: {}", response.body.len());
                 assert!(decoded(encoding, &response.body).as_deref() == Some(&plain.body[..]), "{shown}");
                 assert_eq!(response.header("etag"), Some("W/\"v1\""), "{shown}");
-                // All other fields are those of the route without compression.
+                // All other fields are the same as on the route without compression.
                 let changed = ["vary", "content-encoding", "content-length", "etag", "accept-ranges", "digest"];
                 assert_eq!(stable(&response, &changed), stable(&plain, &changed), "{shown}");
                 let gone = ["content-length", "accept-ranges", "digest"];
@@ -314,10 +316,11 @@ fn a_connection_is_kept_after_a_compressed_response() {
     }
 }
 
-/// A framing header, a function that frames one line, and the bytes that end the body.
+/// The framing header field, a function that frames one line, and the bytes after the last line.
 type Framing = (String, fn(&str) -> Vec<u8>, &'static [u8]);
 
-/// An upstream for one connection, which writes the next part when the test says so. It closes after the last one.
+/// Starts an upstream for one connection. It sends the next part after each message from the test. After the last part,
+/// it closes the connection.
 fn step_by_step(parts: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -327,7 +330,7 @@ fn step_by_step(parts: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Sender<()>, JoinHandl
         let _ = stream.read(&mut [0; 4096]).unwrap();
         for part in parts {
             stream.write_all(&part).unwrap();
-            go_on.recv_timeout(Duration::from_secs(10)).expect("the client has got the part");
+            go_on.recv_timeout(Duration::from_secs(10)).expect("the client has received the part");
         }
     });
     (address, next, server)
@@ -387,7 +390,7 @@ fn each_part_of_a_slow_response_arrives_before_the_next_is_sent() {
     }
 }
 
-/// The content of the chunks that have arrived, and whether the last chunk has.
+/// Returns the content of the received chunks, and whether the last chunk was received.
 fn chunks(received: &[u8]) -> (Vec<u8>, bool) {
     let Some(header) = received.windows(4).position(|end| end == b"\r\n\r\n") else { return (Vec::new(), false) };
     let (mut rest, mut content) = (&received[header + 4..], Vec::new());
@@ -407,7 +410,7 @@ fn chunks(received: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// What can be decoded of a response so far.
+/// Decodes the part of a response that was received so far.
 fn so_far(encoding: &str, received: &[u8]) -> Vec<u8> {
     let content = chunks(received).0;
     let mut reader: Box<dyn Read> = match encoding {
@@ -432,7 +435,7 @@ fn a_response_that_the_upstream_cuts_is_cut_for_the_client() {
         let header = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{framing}");
         Reply::raw([header.into_bytes(), json(200_000)].concat())
     });
-    // HTTP/2 ends a stream with too few bytes as an error.
+    // In HTTP/2, a stream with fewer bytes than its content-length is an error.
     let http_2 = H2Upstream::start(|_| {
         H2Reply::new(200)
             .header("content-type", "application/json")
@@ -471,7 +474,7 @@ fn the_end_of_the_body_is_sent_in_place_of_trailers() {
             assert!(decoded(encoding, &response.body) == Some(json(5000)), "{client:?} {encoding}");
             assert!(response.trailers.is_empty(), "{client:?} {encoding}");
         }
-        // Announced trailers are kept, and the body stays as it is.
+        // If the upstream announces trailers, the trailers are kept and the body is not compressed.
         let response = edge.fetch(client, "GET", HOSTS[1], "/announced", &[("Accept-Encoding", "gzip")]);
         assert_eq!((response.header("content-encoding"), response.body.len()), (None, 5000), "{client:?}");
         let trailers = if client == Client::Http2 { fields(&[("x-sum", "1")]) } else { vec![] };
@@ -491,7 +494,8 @@ fn a_body_without_length_may_be_empty() {
             let response = edge.fetch(client, "GET", HOSTS[0], "/", &[("Accept-Encoding", encoding)]);
             assert_eq!(response.header("content-encoding"), Some(encoding), "{client:?}");
             assert_eq!(decoded(encoding, &response.body), Some(vec![]), "{client:?} {encoding}");
-            // The header of this upstream ends the stream. Pingora does not say so: docs/pingora.md.
+            // This upstream ends the stream with the header of its response. Pingora does not report this, see
+            // docs/pingora.md.
             let response = edge.fetch(client, "GET", HOSTS[1], "/", &[("Accept-Encoding", encoding)]);
             assert_eq!((response.status, response.body.len()), (200, 0), "{client:?} {encoding}");
         }

@@ -1,12 +1,13 @@
-//! `corsgate diff`: what changes for requests between two configurations.
+//! Tests of `corsgate diff`, which compares two configurations by the responses that requests get.
 //!
-//! `tests/diff/*.txt` have the old configuration, a line `----`, the new configuration, another `----`, and the exact
-//! output. After a change of a message, `BLESS=1 cargo test --test it -- diff` rewrites the output. Review the difference
-//! as a user.
+//! Each file `tests/diff/*.txt` has the old configuration, a line `----`, the new configuration, another line `----`,
+//! and the exact output. After a change of a message, `BLESS=1 cargo test --test it -- diff` rewrites the outputs.
+//! Review the new outputs as a user.
 //!
-//! [`no_widening_is_unreported`] generates pairs of configurations and looks for requests that only the new one allows,
-//! with a browser's rules of its own. Each must be in the report. [`a_search_finds_seeded_faults`] shows that the search
-//! is able to find a hole: it hides a part of the new configuration from the comparison.
+//! [`no_widening_is_unreported`] generates pairs of configurations, and looks for requests that only the new
+//! configuration allows. It has its own copy of the browser's rules. Each found request must be in the report.
+//! [`a_search_finds_seeded_faults`] checks that the search can find an error in the comparison: the test hides a part
+//! of the new configuration from the comparison, and the search must find a request that is not in the report.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -58,7 +59,7 @@ fn diff_prints_what_changes_for_requests() {
         } else if printed != shown.concat() {
             let _ = writeln!(failures, "{} prints something else:\n{printed}", file.display());
         }
-        // The other direction: what was allowed is refused.
+        // Compares in the other direction too. There, newly allowed requests are newly refused.
         let back = self::difference(&after, &before);
         assert_eq!(back.is_empty(), difference.is_empty(), "{}", file.display());
         check_witnesses(&back, file);
@@ -70,7 +71,7 @@ fn diff_prints_what_changes_for_requests() {
     assert!(files.len() >= 15, "only {} pairs", files.len());
 }
 
-/// Each difference that is not a plain change has a witness, and the witness shows it.
+/// Checks that each newly allowed or newly refused item has a witness that shows the effect.
 fn check_witnesses(difference: &Difference, file: &Path) {
     let json: Value = serde_json::from_str(&difference.json()).unwrap();
     for change in json["groups"].as_array().unwrap().iter().flat_map(|group| group["changes"].as_array().unwrap()) {
@@ -163,7 +164,7 @@ fn a_running_process_is_compared_with_a_file() {
     );
 }
 
-/// 10,000 routes, half of them with policies of their own.
+/// Compares configurations of 10,000 routes. Half of the routes have their own policy.
 #[test]
 fn large_configurations_are_compared_in_seconds() {
     let text = |added: &str| {
@@ -214,11 +215,12 @@ fn no_widening_is_unreported() {
     println!("{pairs} pairs, {wider} wider, {unknown} unknown, {widenings} widenings, {} unreported", unreported.len());
     assert!(unreported.is_empty(), "{}", unreported.join("\n\n"));
     assert!(*widenings > 3_000 && *wider > 500, "{found:?}");
-    // A report that calls everything unknown hides nothing, but is useless.
+    // A report with too many unknown differences is useless, even if it is complete.
     assert!(unknown * 50 < *pairs, "{found:?}");
 }
 
-/// Each fault hides a part of the new configuration from the comparison, as a comparison without that part would.
+/// Each fault hides a part of the new configuration from the comparison. The effect is the same as an error in the
+/// comparison.
 #[test]
 fn a_search_finds_seeded_faults() {
     type Hide = fn(&Config, &Config) -> Config;
@@ -248,26 +250,27 @@ fn a_search_finds_seeded_faults() {
             }
         }
         println!("{fault}: found in pair {}", found.pairs);
-        assert!(!found.unreported.is_empty(), "the search does not see a comparison that {fault}");
+        assert!(!found.unreported.is_empty(), "the search does not notice a comparison that {fault}");
     }
 }
 
 #[derive(Debug, Default)]
 struct Search {
-    /// Pairs of which both configurations are valid.
+    /// Number of pairs with two valid configurations.
     pairs: usize,
-    /// Pairs with a difference that is reported as wider.
+    /// Number of pairs with a difference that is reported as wider.
     wider: usize,
-    /// Pairs with a difference that is unknown.
+    /// Number of pairs with a difference that is unknown.
     unknown: usize,
-    /// Requests that only the new configuration allows.
+    /// Number of requests that only the new configuration allows.
     widenings: usize,
-    /// Those that are not in the report.
+    /// Descriptions of the newly allowed requests that are not in the report.
     unreported: Vec<String>,
 }
 
 impl Search {
-    /// Looks for unreported widenings of a pair. `hide` changes the new configuration that the comparison sees.
+    /// Generates a pair of configurations, and looks for newly allowed requests that are not reported. `hide` changes
+    /// the new configuration for the comparison only.
     fn pair(&mut self, seed: u64, hide: impl Fn(&Config, &Config) -> Config) {
         let mut random = Rng::with_seed(seed);
         let old = Config::random(&mut random);
@@ -298,7 +301,7 @@ impl Search {
     }
 }
 
-/// A configuration, in parts that can be changed.
+/// The parts of a configuration. A test can change each part.
 #[derive(Debug, Clone)]
 struct Config {
     policies: Vec<PolicyText>,
@@ -322,7 +325,7 @@ struct PolicyText {
 #[derive(Debug, Clone)]
 struct ServiceText {
     hosts: Vec<&'static str>,
-    /// The number of a policy, or of none.
+    /// Number of the policy, or [`OFF`]. None if the service has no `cors` key.
     cors: Option<usize>,
     routes: Vec<RouteText>,
 }
@@ -335,7 +338,7 @@ struct RouteText {
 }
 
 const POLICIES: usize = 3;
-/// The number of a policy that stands for `cors: false`.
+/// Policy number that stands for `cors: false`.
 const OFF: usize = POLICIES;
 
 const ORIGINS: [&str; 18] = [
@@ -369,7 +372,7 @@ impl Config {
         Config { policies, default: random.usize(0..=OFF), services }
     }
 
-    /// The same with one to three changes.
+    /// Returns a copy with one to three changes.
     fn mutated(&self, random: &mut Rng) -> Self {
         let mut new = self.clone();
         for _ in 0..random.usize(1..4) {
@@ -479,7 +482,7 @@ impl PolicyText {
     }
 
     fn mutate(&mut self, random: &mut Rng) {
-        // Origins are the most important part.
+        // Origins change most often, because they are the most important part.
         match random.usize(0..3) {
             0 => {
                 let new = ORIGINS[random.usize(0..ORIGINS.len())].to_owned();
@@ -532,7 +535,7 @@ impl PolicyText {
         let quoted = |list: &[&String]| list.iter().map(|entry| format!("'{entry}'")).collect::<Vec<_>>().join(", ");
         let mut keys = Vec::new();
         if !origins.is_empty() || regexes.is_empty() {
-            // Without any entry: an origin that nobody has.
+            // A policy without entries gets an origin that no page has.
             let list = if origins.is_empty() { "https://nobody.test".to_owned() } else { quoted(&origins) };
             keys.push(format!("allow_origins: [{list}]"));
         }
@@ -561,20 +564,20 @@ struct Page {
     headers: Vec<&'static str>,
     credentials: bool,
     reads: Option<&'static str>,
-    /// Whether the upstream allows everything in its own headers.
+    /// Whether the upstream's own CORS headers allow everything.
     permissive: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct PageResult {
-    /// The page can read what it asks for.
+    /// Whether the page can read the response, and also the header field in [`Page::reads`].
     reads: bool,
-    /// The request is not rejected.
+    /// Whether the page can send the request without a preflight, and the gateway does not reject it.
     arrives: bool,
 }
 
 impl Page {
-    /// Requests that are close to what the configurations allow.
+    /// Returns random requests. They are similar to requests that the configurations allow.
     fn some(old: &Config, new: &Config, random: &mut Rng) -> Vec<Page> {
         let entries: BTreeSet<&String> =
             old.policies.iter().chain(&new.policies).flat_map(|policy| &policy.origins).collect();
@@ -594,7 +597,7 @@ impl Page {
                 origins.extend(witness::neighbours(&pattern));
             }
         }
-        // Hosts and paths of the routes, and some beside them.
+        // Hosts and paths of the routes. Some requests below get other hosts and paths.
         let mut urls: Vec<(String, String)> = Vec::new();
         for service in old.services.iter().chain(&new.services) {
             let hosts = if service.hosts.is_empty() { &["unknown.test"] } else { service.hosts.as_slice() };
@@ -629,7 +632,7 @@ impl Page {
             .collect()
     }
 
-    /// The rules of a browser, in few lines.
+    /// Applies the rules of a browser to the request.
     fn result(&self, snapshot: &Snapshot) -> PageResult {
         let field = |response: &Head, name: &str| {
             response.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -649,7 +652,7 @@ impl Page {
         let method = Method::from_bytes(self.method.as_bytes()).unwrap();
         let (_, response, arrives) = self.send(snapshot, &method, &[]);
         let is_safe = ["GET", "POST"].contains(&self.method);
-        // Without a preflight.
+        // A request with a preflight does not count as arrived.
         let arrives = arrives && is_safe && self.headers.is_empty();
         let preflight = is_safe && self.headers.is_empty() || {
             let names = self.headers.join(",");
@@ -713,14 +716,14 @@ impl Page {
         (route, exchange.response, arrives)
     }
 
-    /// The route of the request. Without an Origin no policy interferes.
+    /// Returns the route of the request. The request is sent without an Origin, so no policy can refuse it.
     fn route<'s>(&self, snapshot: &'s Snapshot) -> Option<RouteRef<'s>> {
         let plain = Page { origin: String::new(), ..self.clone() };
         plain.send(snapshot, &Method::from_bytes(self.method.as_bytes()).unwrap(), &[]).0
     }
 }
 
-/// The report of a difference, as far as it says that something is newly allowed.
+/// A report that is searched for newly allowed requests.
 struct Report<'a> {
     groups: &'a [Value],
     before: &'a Snapshot,
@@ -732,7 +735,7 @@ impl<'a> Report<'a> {
         Report { groups: report["groups"].as_array().unwrap(), before, after }
     }
 
-    /// Whether the report explains, at the host and path of the request, that the request is newly allowed.
+    /// Whether the report says, for the route of this request, why it is newly allowed.
     fn has(&self, page: &Page, reads: bool) -> bool {
         self.groups.iter().any(|group| {
             let mut places = group["places"].as_array().unwrap().iter();
@@ -752,13 +755,13 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Whether a change is a reason why the request is newly allowed.
+/// Whether a change explains why the request is newly allowed.
 fn explains(change: &Value, place: &Value, page: &Page, reads: bool) -> bool {
     let effect = change["effect"].as_str().unwrap();
     let what = change["what"].as_str().unwrap();
     match effect {
         "newly_allowed" | "unknown" => {}
-        // A new route without a policy is one that requests reach, whatever its upstream allows.
+        // Requests reach a new route without a policy, even if its upstream does not allow them.
         "up_to_upstream" if page.permissive || what == "route" => {}
         _ => return false,
     }
@@ -778,7 +781,7 @@ fn explains(change: &Value, place: &Value, page: &Page, reads: bool) -> bool {
     }
 }
 
-/// Whether an entry of a policy stands for an origin.
+/// Whether an origin entry of a policy matches an origin.
 fn covers(entry: &str, origin: &str) -> bool {
     match OriginPattern::parse(entry) {
         _ if entry == origin => true,

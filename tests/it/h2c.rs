@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS: a plain listener with `http2` tells the protocols apart by the first bytes.
+//! Tests HTTP/2 without TLS. A plain listener with `http2` detects the protocol from the first bytes of a connection.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n";
 
-/// A configuration with these keys of the listener and these limits. `more` has other keys at the top.
+/// Returns a configuration with these listener keys and these limits. `more` has other top-level keys.
 fn config(listener: &str, limits: &str, more: &str, upstream: SocketAddr) -> String {
     format!(
         "
@@ -31,7 +31,8 @@ services:
     )
 }
 
-/// An upstream that answers with the client's address and scheme, behind a gateway with HTTP/2 without TLS.
+/// Starts a gateway that accepts HTTP/2 without TLS, and an upstream. The upstream answers with the method, the
+/// client's address and the scheme.
 fn start(listener: &str, limits: &str, more: &str) -> (Upstream, Gateway) {
     let upstream = Upstream::start(|request| {
         let [client, scheme] = ["X-Forwarded-For", "X-Forwarded-Proto"].map(|name| request.header(name).unwrap());
@@ -66,7 +67,7 @@ fn both_versions_are_served_on_one_port_with_the_same_policy() {
     assert_eq!(log.iter().filter(|line| line.contains("\"protocol\":\"HTTP/2\"")).count(), 4, "{log:#?}");
 }
 
-/// The preface has 24 bytes, and some requests have fewer.
+/// The preface has 24 bytes, but a complete request can be shorter.
 #[test]
 fn a_request_that_is_shorter_than_the_preface_is_answered_at_once() {
     let (_upstream, gateway) = start("", "header_timeout: 30s", "");
@@ -74,7 +75,7 @@ fn a_request_that_is_shorter_than_the_preface_is_answered_at_once() {
         (&b"GET / HTTP/1.0\r\n\r\n"[..], "GET"),
         (b"P / HTTP/1.0\r\n\r\n", "P"),
         (b"PRI / HTTP/1.0\r\n\r\n", "PRI"),
-        // As far as here it is the preface.
+        // This request begins like the preface, but is HTTP/1.0.
         (b"PRI * HTTP/1.0\r\n\r\n", ""),
     ] {
         let begin = Instant::now();
@@ -108,7 +109,7 @@ fn the_first_bytes_may_come_in_pieces() {
         thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(single.read("GET").unwrap().text(), "GET 127.0.0.1 http");
-    // The next request of the connection may begin like the preface.
+    // A later request on the connection may begin like the preface.
     let response = single.request("PRI", "/", &[HOST], b"").unwrap();
     assert_eq!(response.text(), "PRI 127.0.0.1 http");
 }
@@ -149,7 +150,7 @@ fn an_incomplete_preface_gets_408_and_a_silent_connection_is_closed() {
         let status = match cut {
             0 => None,
             1..18 => Some(408),
-            // The first 18 bytes of the HTTP/2 preface are a complete HTTP/1 request head.
+            // The first 18 bytes are a complete HTTP/1 header.
             _ => Some(505),
         };
         assert_eq!(connection.read("GET").ok().map(|response| response.status), status, "{cut} bytes");
@@ -170,7 +171,7 @@ fn a_client_that_closes_within_the_preface_is_not_waited_for() {
         connection.send(&PREFACE[..cut]).unwrap();
         connection.close_sending().unwrap();
         match connection.read("GET") {
-            // The first 18 bytes of the HTTP/2 preface are a complete HTTP/1 request head.
+            // The first 18 bytes are a complete HTTP/1 header.
             Ok(response) => assert_eq!((cut, response.status), (20, 505)),
             Err(error) => assert_ne!(error.kind(), ErrorKind::TimedOut, "{cut} bytes"),
         }
@@ -209,14 +210,14 @@ fn a_proxy_header_comes_before_the_preface() {
     for header in [&b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n"[..], &binary] {
         let client = H2Client::open_plain_after(gateway.address(), header).unwrap();
         assert_eq!(client.request(&get("/")).unwrap().text(), "GET 192.0.2.7 http");
-        // In one packet.
+        // PROXY header, preface and request in one packet.
         let head = hpack(&[(":method", "GET"), (":scheme", "http"), (":authority", "api.test"), (":path", "/")]);
         let request = Frame::new(Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM, 1, head).bytes();
         let settings = Frame::new(Frame::SETTINGS, 0, 0, []).bytes();
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[header, PREFACE, &settings, &request].concat()).unwrap();
         assert_eq!(connection.receive(9).unwrap()[3], Frame::SETTINGS);
-        // HTTP/1 behind the same header.
+        // HTTP/1 after the same PROXY header.
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(&[header, GET].concat()).unwrap();
         assert_eq!(connection.read("GET").unwrap().text(), "GET 192.0.2.7 http");
@@ -258,7 +259,7 @@ fn connections_end_gracefully_at_their_age_and_at_the_shutdown() {
     assert_eq!(old.request(&get("/")).unwrap().status, 200);
     assert!(old.closed());
     assert_eq!(H2Client::open_plain(gateway.address()).unwrap().request(&get("/")).unwrap().status, 200);
-    // A half preface does not hold up the exit.
+    // A connection with an incomplete preface does not delay the exit.
     let mut half = Connection::open(gateway.address()).unwrap();
     half.send(&PREFACE[..5]).unwrap();
     let begin = Instant::now();
@@ -271,7 +272,7 @@ fn connections_end_gracefully_at_their_age_and_at_the_shutdown() {
 #[test]
 fn a_connection_over_the_limit_gets_503_over_http_2_too() {
     let (_upstream, gateway) = start("", "connections: 1", "");
-    // The connection with which the test has waited for the start may not have ended yet.
+    // The test connects to the gateway to wait for its start. This connection may still be open.
     let open = || {
         let client = H2Client::open_plain(gateway.address()).unwrap();
         (client.request(&get("/")).unwrap().status == 200).then_some(client)

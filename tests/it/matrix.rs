@@ -1,13 +1,15 @@
-//! CORS with each behavior, and with each two of them: the CORS fields of a response are the same as without.
+//! Tests CORS with each behavior and with each pair of behaviors. The CORS fields of a response must be the same as
+//! without behaviors.
 //!
-//! [`behaviors`] is the table: a behavior is one row, which says what it adds to a configuration, what it needs in a
-//! request, and where it ends one. The test makes a host for each row and for each two rows, and asks it as browsers
-//! ask: preflight and actual request, from an allowed origin, from another one and without one, with an upstream that
-//! answers, answers wrong CORS fields, answers an error, is dead, or is too slow. It does so for each of [`POLICIES`].
+//! [`behaviors`] returns the table. Each row is one behavior, with its keys in the configuration, its fields in a
+//! request, and the stage at which it ends a request. The test creates a host for each row and for each pair of rows.
+//! It sends preflights and actual requests to each host: from an allowed origin, from a refused origin, and without an
+//! Origin. The upstream answers, answers with wrong CORS fields, answers with an error, closes the connection, is dead,
+//! or is too slow. The test repeats this with the policies of [`POLICIES`].
 //!
-//! `Access-Control-*` and `Timing-Allow-Origin` must be equal, and `Vary` may have in addition what the rows say. What is
-//! expected comes from a host without behaviors, and that host must agree with the engine alone. The same requests also go
-//! through [`Exchange`], as `explain` simulates them.
+//! `Access-Control-*` and `Timing-Allow-Origin` must be equal. `Vary` may have additional names from the rows. The
+//! expected fields come from a host without behaviors. The fields of this host must be the same as the fields of the
+//! CORS engine alone. The same requests also run through [`Exchange`], which `explain` uses for its simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -40,7 +42,7 @@ use crate::support::upstream::{Received, Reply, Upstream};
 
 // === the table ===
 
-/// Every behavior. `{prefix}` stands for the first segments of the path of a route.
+/// Returns all behaviors. `{prefix}` stands for the first two segments of a route's path.
 fn behaviors() -> Vec<Behavior> {
     use Place::*;
     use Trait::*;
@@ -50,7 +52,7 @@ fn behaviors() -> Vec<Behavior> {
     let limits = "limits: { uri: 300B, header_count: 20, body: 1KiB }";
     let tls = "tls: { certificates: [{ cert: matrix.crt, key: matrix.key }] }";
     vec![
-        // Of a route and its service.
+        // Behaviors of a route and its service.
         row("allowed clients").key(Route, "clients: { allow: [127.0.0.0/8, 192.0.2.0/24], deny: 192.0.2.250 }").with(NotSimulated),
         row("denied clients").key(Route, deny).ends(Stage::Clients, 403).with(NotSimulated),
         row("denied clients of a service").key(Service, deny).ends(Stage::Clients, 403).with(NotSimulated),
@@ -89,7 +91,7 @@ fn behaviors() -> Vec<Behavior> {
             .ends(Stage::Auth, 503)
             .with(NotSimulated),
         row("split").key(Route, "split: { sticky: path, upstreams: shares }").with(Split),
-        // Of an upstream. The address of the node `unix` is a Unix-domain socket.
+        // Behaviors of an upstream. `nodes: unix` stands for a node with a Unix-domain socket.
         row("retries").key(Node, "retries: 3"),
         row("hash").key(Node, "balance: hash").key(Node, "hash_on: client_address"),
         row("slow start").key(Node, "slow_start: 30s"),
@@ -102,7 +104,7 @@ fn behaviors() -> Vec<Behavior> {
         row("PROXY header to the nodes").key(Node, "proxy_protocol: v1"),
         row("Unix-domain upstream").key(Node, "nodes: unix"),
         row("TLS upstream").key(Node, "tls: { sni: matrix.test, ca: matrix.ca }"),
-        // Of a listener.
+        // Behaviors of a listener.
         row("denied clients of a listener").key(Listener, deny).ends(Stage::ListenerClients, 403).with(NotSimulated),
         row("redirect_to_https").key(Listener, "redirect_to_https: 8443").ends(Stage::Https, 308).with(NotSimulated),
         row("TLS").key(Listener, tls).with(Https),
@@ -113,7 +115,7 @@ fn behaviors() -> Vec<Behavior> {
             .key(Top, trusted)
             .field("X-Forwarded-For", "192.0.2.8"),
         row("PROXY header").key(Listener, "proxy_protocol: true").key(Top, trusted).with(Proxied),
-        // Of the whole process.
+        // Behaviors of the whole process.
         row("debug header").key(Top, "debug_header: true").shows("x-corsgate-reason"),
         row("access log").key(Top, "access_log: { to: access.log, format: text }"),
         row("trusted proxies").key(Top, trusted).field("X-Forwarded-For", "192.0.2.7").field("X-Forwarded-Host", "other.test"),
@@ -125,10 +127,10 @@ fn behaviors() -> Vec<Behavior> {
     ]
 }
 
-/// Pairs that a configuration cannot have, and why. `check` refuses them.
+/// Pairs that `check` refuses, each with the reason.
 const EXCLUSIVE: [(&str, &str, &str); 15] = [
     ("allowed clients", "denied clients", "a route has one list of clients"),
-    ("strip_prefix", "path", "the prefix is written once"),
+    ("strip_prefix", "path", "a route has one key for the prefix"),
     ("path", "ambiguous path", "a path has one replacement"),
     ("upstream_host", "upstream_host of the node", "a request has one Host"),
     ("respond", "redirect", "a route has one end"),
@@ -144,19 +146,19 @@ const EXCLUSIVE: [(&str, &str, &str); 15] = [
     ("HTTP/2", "HTTP/2 without TLS", "TLS negotiates HTTP/2"),
 ];
 
-/// The second row does nothing beside the first.
+/// Pairs in which the second row has no effect.
 const REPLACED: [(&str, &str); 5] = [
-    // The key of the route counts.
+    // The key of the route replaces the key of the service.
     ("allowed clients", "denied clients of a service"),
     ("forward_auth", "forward_auth without a service"),
     ("refused by forward_auth", "forward_auth without a service"),
-    // Their connections have requests of many clients.
+    // Connections of trusted proxies are not counted, because they carry requests of many clients.
     ("trusted proxies", "connections of a client"),
-    // Its clients cannot be told apart.
+    // Clients of a Unix-domain socket are not counted, because they have no addresses.
     ("Unix-domain listener", "connections of a client"),
 ];
 
-/// The policies, and what they allow.
+/// Names and keys of the policies.
 const POLICIES: [(&str, &str); 5] = [
     (
         "exact",
@@ -177,45 +179,45 @@ const POLICIES: [(&str, &str); 5] = [
 /// A row of the table.
 #[derive(Clone)]
 struct Behavior {
-    /// Its position in the table.
+    /// The position of the row in the table.
     index: usize,
     name: &'static str,
     keys: Vec<(Place, &'static str)>,
-    /// Where a request ends, if the behavior ends it, and the status.
+    /// The stage at which the behavior ends a request, and the status of the response. None if the request goes on.
     ends: Option<(Stage, u16)>,
-    /// A name that it adds to `Vary` of a response of the upstream.
+    /// A name that the behavior adds to `Vary` in responses from the upstream.
     vary: Option<&'static str>,
-    /// A field that a 200 of the upstream has with it.
+    /// A field that the behavior adds to a 200 from the upstream.
     shows: Option<&'static str>,
     fields: Vec<(&'static str, &'static str)>,
     traits: Vec<Trait>,
 }
 
-/// What is special about a behavior.
+/// A special property of a behavior.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trait {
     /// The request has a target of 400 bytes.
     LongTarget,
     /// The request has 30 fields.
     ManyFields,
-    /// The request has a body, if it is no OPTIONS.
+    /// The request has a body, unless its method is OPTIONS.
     Body,
     /// The client uses TLS.
     Https,
     Http2,
     /// The client's connection begins with a PROXY header.
     Proxied,
-    /// The client has another connection.
+    /// The client already has an open connection.
     Occupied,
     /// The route has the behavior instead of an upstream, and its service has the upstream.
     InsteadOfUpstream,
     /// The route has two upstreams.
     Split,
-    /// It depends on state, on the client's address or on the listener, which `Exchange` does not have here.
+    /// The behavior depends on state, on the client's address or on the listener. `Exchange` has none of them here.
     NotSimulated,
 }
 
-/// Where a key is written.
+/// The part of the configuration to which a key belongs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Top,
@@ -226,7 +228,7 @@ enum Place {
     Node,
 }
 
-/// Where a request can end before it reaches the upstream, in this order.
+/// A stage at which a request can end before it reaches the upstream. The stages are in the order of the variants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Connections,
@@ -258,7 +260,7 @@ impl Behavior {
         }
     }
 
-    /// `text` is a key with its value.
+    /// Adds a key. `text` has the key and its value.
     fn key(mut self, place: Place, text: &'static str) -> Self {
         self.keys.push((place, text));
         self
@@ -293,7 +295,7 @@ impl Behavior {
 
 // === pairs ===
 
-/// Up to two rows.
+/// No row, one row or two rows.
 #[derive(Clone)]
 struct Pair(Vec<Behavior>);
 
@@ -307,7 +309,8 @@ impl fmt::Display for Pair {
 }
 
 impl Pair {
-    /// All policies, or for two rows two of them, to save time: each row meets each policy, alone and in pairs.
+    /// Returns all policies. For two rows, it returns only two policies, to save time. Each row is still tested with
+    /// each policy, alone and in pairs.
     fn policies(&self) -> Vec<&'static str> {
         let all = POLICIES.map(|(name, _)| name);
         match self.0.len() {
@@ -316,7 +319,7 @@ impl Pair {
         }
     }
 
-    /// Policy and upstream of each route of a host.
+    /// Returns the policy and the upstream of each route of a host.
     fn routes(&self) -> Vec<(&'static str, &'static str)> {
         let segments = if self.reaches_upstream() { &SEGMENTS[..] } else { &SEGMENTS[..1] };
         let of_policy = |policy| segments.iter().map(move |segment| (policy, *segment));
@@ -332,7 +335,7 @@ impl Pair {
         EXCLUSIVE.iter().any(|(one, other, _)| has(*one) && has(*other))
     }
 
-    /// The rows with keys at one of these places.
+    /// Returns the rows with keys at one of these places.
     fn at(&self, places: &[Place]) -> Pair {
         Pair(self.0.iter().filter(|row| places.iter().any(|place| row.has(*place))).cloned().collect())
     }
@@ -341,7 +344,8 @@ impl Pair {
         self.0.iter().any(|row| row.traits.contains(&special))
     }
 
-    /// The keys of a place, one to a line. Those that both rows have are merged, unless they contradict each other.
+    /// Returns the keys of a place, one key per line. If both rows have the same key, the values are merged, unless
+    /// they contradict each other.
     fn lines(&self, place: Place, prefix: &str) -> Vec<String> {
         let mut keys: Vec<(Value, Value)> = Vec::new();
         for (_, text) in self.0.iter().flat_map(|row| &row.keys).filter(|(other, _)| *other == place) {
@@ -361,7 +365,7 @@ impl Pair {
     }
 }
 
-/// None if the values contradict each other.
+/// Merges two values. Returns None if the values contradict each other.
 fn merged(one: &Value, other: &Value) -> Option<Value> {
     match (one, other) {
         (Value::Mapping(one), Value::Mapping(other)) => {
@@ -379,7 +383,7 @@ fn merged(one: &Value, other: &Value) -> Option<Value> {
     }
 }
 
-/// No row, each row, and each two rows.
+/// Returns the pair without rows, each single row, and each pair of rows.
 fn pairs() -> Vec<Pair> {
     let mut rows = behaviors();
     rows.iter_mut().enumerate().for_each(|(index, row)| row.index = index);
@@ -391,14 +395,14 @@ fn pairs() -> Vec<Pair> {
     pairs
 }
 
-// === requests and what is expected of them ===
+// === requests and expected responses ===
 
-/// What a browser asks.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shape {
     Preflight,
     Actual,
-    /// OPTIONS without an Origin, which is no preflight.
+    /// OPTIONS without an Origin. This is not a preflight.
     Options,
 }
 
@@ -406,11 +410,11 @@ enum Shape {
 enum Page {
     Allowed,
     Refused,
-    /// No Origin.
+    /// The request has no Origin.
     None,
 }
 
-/// What the upstream does.
+/// The behavior of the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Node {
     Answers,
@@ -421,12 +425,12 @@ enum Node {
     IsSlow,
 }
 
-/// Whose response it is: with the same source, policy, shape and page, the CORS fields are the same.
+/// The source of a response. If source, policy, shape and page are the same, the CORS fields are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     /// The answer to a preflight.
     Preflight,
-    /// The gateway, whatever it says.
+    /// A response of the gateway itself, such as an error.
     Gateway,
     Upstream(Node),
 }
@@ -447,7 +451,8 @@ impl fmt::Display for Asked {
     }
 }
 
-/// All requests with these policies. `turn` chooses what is not asked of each pair: a slow upstream takes time.
+/// Returns all requests with these policies. Requests to a slow upstream take time, so each pair gets only some of the
+/// requests to failing upstreams. `turn` selects these requests.
 fn questions(policies: &[&'static str], reaches_upstream: bool, turn: usize) -> Vec<Asked> {
     let mut all = Vec::new();
     for (i, policy) in policies.iter().enumerate() {
@@ -471,9 +476,10 @@ fn questions(policies: &[&'static str], reaches_upstream: bool, turn: usize) -> 
 }
 
 impl Pair {
-    /// The source of the response and its status. None: a failure of the upstream, which has more than one status.
+    /// Returns the source and the status of the response. The status is None if the upstream fails, because several
+    /// statuses are possible.
     fn expected(&self, asked: Asked) -> (Source, Option<u16>) {
-        // A preflight is answered before any other stage. It has no body.
+        // Only some stages come before the answer to a preflight. A preflight has no body, so it cannot be too large.
         let stops_preflights = |stage| stage <= Stage::LargeHeader || stage == Stage::Method;
         let applies = |stage| stage != Stage::LargeBody || asked.shape == Shape::Actual;
         let ends = || self.ends().filter(|(stage, _)| applies(*stage));
@@ -494,7 +500,7 @@ impl Pair {
             };
         }
         if let Some((stage, _)) = first.filter(|(stage, _)| *stage <= Stage::Method)
-            // The clients of a listener are checked after the policy, unless the request fails before.
+            // The clients of a listener are checked after the policy, unless no route has the method.
             && (stage != Stage::ListenerClients || ends().any(|(stage, _)| stage == Stage::Method))
         {
             return status(first.expect("just seen"));
@@ -515,7 +521,7 @@ impl Pair {
         let counts = move |row: &&Behavior| !REPLACED.iter().any(|(by, name)| row.name == *name && has(*by));
         let is_rewritten = !self.is(Trait::InsteadOfUpstream);
         let ends = self.0.iter().filter(counts).filter_map(|row| row.ends);
-        // A path that no upstream gets is not rewritten.
+        // The path is rewritten only if the request goes to an upstream.
         ends.filter(move |(stage, _)| *stage != Stage::Rewrite || is_rewritten)
     }
 
@@ -533,7 +539,7 @@ impl Asked {
         }
     }
 
-    /// Method, target and fields, without Host.
+    /// Returns the method, the target and the fields, without Host.
     fn request(self, pair: &Pair) -> (&'static str, String, Fields) {
         let method = match self.shape {
             Shape::Preflight | Shape::Options => "OPTIONS",
@@ -574,7 +580,7 @@ impl Asked {
 /// Length of a large body.
 const BODY: usize = 2000;
 
-/// What the upstream sends, and whether it sends anything.
+/// Returns the status and the fields that the upstream sends. None if the upstream sends nothing.
 fn answer(request: &[(String, String)]) -> Option<(u16, Fields)> {
     let own = |fields: &[(&str, &str)]| fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let plain = [
@@ -608,12 +614,12 @@ fn answer(request: &[(String, String)]) -> Option<(u16, Fields)> {
 
 // === the CORS fields of a response ===
 
-/// What is compared.
+/// The fields that the test compares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct CorsFields {
     /// `Access-Control-*` and `Timing-Allow-Origin`, in the order of their names.
     fields: Vec<(String, String)>,
-    /// The names in `Vary`, sorted. One that occurs twice is here twice.
+    /// The names in `Vary`, sorted. Duplicates are kept.
     vary: Vec<String>,
 }
 
@@ -638,7 +644,7 @@ impl CorsFields {
         Self::of(headers.iter().map(|(name, value)| (name.to_string(), text(value))))
     }
 
-    /// The first difference, in words. `more` may be in `Vary` in addition.
+    /// Returns the first difference as text. `Vary` may also have the names of `more`.
     fn difference(&self, expected: &Self, more: &[&str]) -> Option<String> {
         let names: BTreeSet<&str> = self.fields.iter().chain(&expected.fields).map(|(name, _)| name.as_str()).collect();
         for name in names {
@@ -660,21 +666,22 @@ impl CorsFields {
 
 /// The upstreams. Nothing listens at `dead`, and `silent` never answers.
 struct Upstreams {
-    /// HTTP/1 and HTTP/2, without and with TLS, and behind a relay that reads a PROXY header.
+    /// Servers for HTTP/1 and HTTP/2, without and with TLS. Each server also exists behind a relay that reads a PROXY
+    /// header.
     servers: Vec<Server>,
     dead: SocketAddr,
     silent: SocketAddr,
-    /// The sockets of the upstreams and of listeners.
+    /// The folder for the Unix-domain sockets of upstreams and listeners.
     folder: TempDir,
     _http1: [Upstream; 2],
     _http2: [H2Upstream; 2],
 }
 
 struct Server {
-    /// The keys of an upstream that it needs: `http2`, `tls` and `proxy_protocol`.
+    /// Whether an upstream of this server needs the keys `http2`, `tls` and `proxy_protocol`.
     needs: [bool; 3],
     address: SocketAddr,
-    /// A Unix-domain socket in front.
+    /// A Unix-domain socket that forwards to the server.
     socket: UnixRelay,
 }
 
@@ -693,7 +700,7 @@ impl Upstreams {
         };
         let http2 = |fields: &[(String, String)]| match answer(fields) {
             None => H2Reply::reset(h2::Reason::INTERNAL_ERROR),
-            // The client does not read it.
+            // The client does not read this response.
             Some((status, _)) if all(fields, "X-Answer") == ["NeverEnds"] => H2Reply::new(status).endless(),
             Some((status, fields)) => {
                 fields.iter().fold(H2Reply::new(status).body("body"), |reply, (name, value)| reply.header(name, value))
@@ -732,7 +739,7 @@ impl Upstreams {
         }
     }
 
-    /// The upstream of a route, with these keys.
+    /// Returns the upstream of a route as YAML, with these keys.
     fn written(&self, segment: &str, keys: &[String]) -> String {
         let has = |key: &str| keys.iter().any(|line| line.starts_with(&format!("\"{key}\"")));
         let needs = ["http2", "tls", "proxy_protocol"].map(has);
@@ -759,20 +766,19 @@ fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// Where a listener listens.
+/// The address of a listener or of a relay's target.
 #[derive(Clone)]
 enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// The pairs that are tested with one configuration: those with the same top-level keys.
+/// One configuration for all pairs with the same top-level keys.
 struct Group {
     pairs: Vec<Pair>,
-    /// The rows that decide about listeners, with their addresses. The first has no keys that the top level does not
-    /// need.
+    /// The rows with keys of a listener, and the address of that listener.
     listeners: Vec<(Pair, Address)>,
-    /// The rows that decide about services.
+    /// The rows with keys of a service, a route or an upstream. There is one host for each entry.
     hosts: Vec<Pair>,
 }
 
@@ -816,13 +822,13 @@ impl Group {
         format!("host-{index}.test")
     }
 
-    /// The index of the listener.
+    /// Returns the index of the listener.
     fn listener(&self, pair: &Pair) -> usize {
         let name = listener_of(pair).to_string();
         self.listeners.iter().position(|(known, _)| known.to_string() == name).expect("a listener for each pair")
     }
 
-    /// The configuration. `{listen}` is an address that no request uses.
+    /// Returns the configuration. The tested requests do not use the listener at `{listen}`.
     fn text(&self, upstreams: &Upstreams) -> String {
         let top = self.pairs[0].at(&[Place::Top]);
         let mut text = top.lines(Place::Top, "").join("\n");
@@ -863,7 +869,7 @@ impl Group {
 
 const SEGMENTS: [&str; 3] = ["live", "dead", "slow"];
 
-/// The upstreams of a split.
+/// Returns the names of the two upstreams of a split.
 fn share_names(index: usize, policy: &str, segment: &str) -> [String; 2] {
     ["one", "other"].map(|share| format!("{share}-{index}-{policy}-{segment}"))
 }
@@ -899,7 +905,7 @@ fn service(index: usize, rows: &Pair, upstreams: &Upstreams) -> String {
 
 // === the test ===
 
-/// The responses without behaviors: policy, shape, page and source give the CORS fields.
+/// The CORS fields without behaviors, by policy, shape, page and source.
 type Baseline = BTreeMap<(&'static str, Shape, Page, Source), CorsFields>;
 
 #[test]
@@ -908,7 +914,8 @@ fn cors_is_the_same_with_each_two_behaviors() {
     let files = files(&authority);
     let upstreams = Upstreams::start(&authority);
     let tls = TlsClient::new(&authority, "matrix.test").without_sni().certified_for("matrix.test");
-    // The first has no keys at the top level: it has the baseline, and most pairs.
+    // The first group has no top-level keys. It has the pair without rows, which is the baseline, and most of the other
+    // pairs.
     let groups: Vec<Group> = Group::all(&upstreams);
     let failures = Failures::default();
     let began = Instant::now();
@@ -938,7 +945,8 @@ fn cors_is_the_same_with_each_two_behaviors() {
     println!("{asked} requests for {pairs} pairs of {rows} behaviors in {:?}", began.elapsed());
 }
 
-/// A pair that the table calls exclusive is refused. All others are accepted, because a process runs with them.
+/// Checks that each pair of [`EXCLUSIVE`] is refused. The other test shows that all other pairs are accepted, because
+/// it runs processes with them.
 #[test]
 fn exclusive_behaviors_are_refused() {
     let authority = Authority::new("authority");
@@ -956,7 +964,7 @@ fn exclusive_behaviors_are_refused() {
     }
 }
 
-/// The files that the configurations name.
+/// Returns the files that the configurations name.
 fn files(authority: &Authority) -> Files {
     let mut files = authority.issue(&["matrix.test"]).files("matrix");
     files.push(("matrix.ca".into(), authority.pem()));
@@ -968,7 +976,7 @@ fn loaded(text: &str, files: &Files) -> Loaded {
         let found = files.iter().find(|(name, _)| name == path);
         found.map(|(_, content)| content.clone().into_bytes()).ok_or_else(|| "no such file".to_owned())
     };
-    // A time in the validity of the certificates.
+    // A time at which the certificates are valid.
     load(text, CompileEnv { file: &read, now: 1_800_000_000, ..CompileEnv::NONE })
 }
 
@@ -982,7 +990,7 @@ impl Failures {
 
     fn assert_none(&self) {
         let failures = self.0.lock().unwrap();
-        // One for each pair.
+        // Shows one failure for each pair.
         let pair = |failure: &str| failure.split(':').next().unwrap_or_default().to_owned();
         let first: BTreeMap<String, &String> = failures.iter().rev().map(|failure| (pair(failure), failure)).collect();
         let shown: Vec<&str> = first.values().take(60).map(|failure| failure.as_str()).collect();
@@ -993,13 +1001,13 @@ impl Failures {
 /// A process with the configuration of a group, and the same configuration as a snapshot.
 struct Running<'a> {
     group: &'a Group,
-    /// Runs until the drop.
+    /// The process runs until this value is dropped.
     _gateway: Gateway,
     snapshot: Snapshot,
     tls: &'a TlsClient,
-    /// For each listener of the group, where its clients connect.
+    /// The addresses to which clients connect, one for each listener of the group.
     entrances: Vec<SocketAddr>,
-    /// They keep the process at its limit of connections, and upstreams at their limit of requests.
+    /// Open connections. They keep clients at the limit of connections, and upstreams at the limit of requests.
     _open: Vec<Connection>,
 }
 
@@ -1023,7 +1031,7 @@ impl<'a> Running<'a> {
             }
         };
         let entrances: Vec<SocketAddr> = group.listeners.iter().map(entrance).collect();
-        // A connection of each client: directly, and with a PROXY header.
+        // Opens one connection for each client address: one direct connection, and one with a PROXY header.
         let proxied = group.listeners.iter().position(|(rows, _)| rows.0.len() == 1 && rows.is(Trait::Proxied));
         let clients = [gateway.address()].into_iter().chain(proxied.map(|index| entrances[index]));
         let occupied = clients.filter(|_| top.is(Trait::Occupied)).map(|address| {
@@ -1034,7 +1042,7 @@ impl<'a> Running<'a> {
             });
             connection.expect("a connection within the limit")
         });
-        // The request that an exhausted limit still accepts, and the one that fills an upstream.
+        // Sends one request that uses up each rate limit, and one request that fills each upstream.
         let routes = |stage| {
             let ends_there =
                 move |(_, rows): &(usize, &Pair)| rows.ends().min().is_some_and(|(first, _)| first == stage);
@@ -1060,13 +1068,14 @@ impl<'a> Running<'a> {
         Running { group, _gateway: gateway, snapshot, tls, entrances, _open: open }
     }
 
-    /// The CORS fields without behaviors. The engine alone must give the same.
+    /// Returns the CORS fields without behaviors. Checks that the engine alone gives the same fields.
     fn baseline(&self, failures: &Failures) -> Baseline {
         let none = Pair(Vec::new());
         let mut baseline = Baseline::new();
         let mut client = Client::new(self, &none);
         let turns = (0..15).flat_map(|turn| questions(&none.policies(), true, turn)).collect::<BTreeSet<_>>();
-        // The gateway's own error for what looks like a preflight: a path that it refuses.
+        // Requests that get the gateway's own error, with the fields of a preflight or of OPTIONS. Their method is
+        // TRACE.
         let bad_path = POLICIES.iter().flat_map(|(policy, _)| {
             let shapes =
                 [(Shape::Preflight, Page::Allowed), (Shape::Preflight, Page::Refused), (Shape::Options, Page::None)];
@@ -1079,7 +1088,7 @@ impl<'a> Running<'a> {
             };
             let (method, target, fields) = asked.request(&none);
             let (method, fields) = match bad_path {
-                // No route takes TRACE, so it gets 405 with the policy of the path.
+                // No route has the method TRACE, so the response is 405 with the policy of the path.
                 true => ("TRACE", fields),
                 false => (method, fields),
             };
@@ -1166,7 +1175,7 @@ impl Running<'_> {
         if let Some(difference) = found.difference(expected, &more) {
             return Err(difference);
         }
-        // The failure of an upstream is not simulated.
+        // Failures of an upstream are not simulated.
         if let Some(status) = status.filter(|_| !pair.is(Trait::NotSimulated)) {
             let simulated = self.simulated(method, &target, &fields, pair);
             if simulated.status.as_u16() != status {
@@ -1179,7 +1188,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// The response as `explain` would simulate it.
+    /// Returns the response that `explain` would simulate.
     fn simulated(&self, method: &str, target: &str, fields: &Fields, pair: &Pair) -> Head {
         self.with_request(method, target, fields, pair, |snapshot, request| {
             let upstream = || {
@@ -1226,13 +1235,13 @@ impl Running<'_> {
     }
 }
 
-/// A client of one host, in the protocol that its rows ask for.
+/// A client of one host. The rows of the host decide the protocol.
 struct Client<'a> {
     address: SocketAddr,
     host: String,
     tls: Option<&'a TlsClient>,
     http2: bool,
-    /// A new connection for each request.
+    /// Whether each request gets a new connection.
     single: bool,
     open: Option<Open>,
 }
@@ -1307,7 +1316,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What a relay does with the PROXY header of a connection.
+/// The way in which a relay handles the PROXY header of a connection.
 #[derive(Clone, Copy)]
 enum Header {
     Added,
@@ -1315,7 +1324,7 @@ enum Header {
     Absent,
 }
 
-/// An address whose connections go on to `target`.
+/// Starts a relay to `target`, and returns the address of the relay.
 fn relay(target: Address, header: Header) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind an address");
     let address = listener.local_addr().expect("a bound address");
@@ -1340,7 +1349,7 @@ fn relay(target: Address, header: Header) -> SocketAddr {
     address
 }
 
-/// Copies the bytes in both directions, each in its own thread. Either side may be closed already.
+/// Copies the bytes in both directions, with one thread for each direction. Either side may be closed already.
 fn pass_on<S: Read + Write + Send + 'static>(
     mut client: TcpStream,
     (mut to_server, mut from_server): (S, S),
