@@ -1,12 +1,12 @@
 //! Requests of trusted proxies: finds the client's address, and writes `X-Forwarded-For` for the upstream. [`forwarded`]
 //! finds the URL that the client used, and [`fields`] lists the fields that only a trusted proxy may send.
 //!
-//! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy added count. The list is read from its
-//! end: the last address that is not a trusted proxy is the client.
+//! A client can send any `X-Forwarded-For`. Only addresses that a trusted proxy has added are used. The list is read
+//! from its end: the last address that is not a trusted proxy is the client.
 //!
-//! The other end of a Unix-domain socket has no address. Where one must be written, [`UNIX_CLIENT`] stands for it. Only
-//! the word `unix` in `trusted_proxies` makes it a trusted proxy, because the addresses in the list are those of TCP
-//! peers.
+//! The peer of a Unix-domain socket has no address. Where an address must be written, [`UNIX_CLIENT`] is used. Only the
+//! word `unix` in `trusted_proxies` makes such a peer a trusted proxy, because the addresses in the list are addresses
+//! of TCP peers.
 
 mod fields;
 mod forwarded;
@@ -23,7 +23,7 @@ use crate::domain::Networks;
 /// The header with the chain of addresses, client first.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of clients of a Unix-domain socket whose own address is not known.
+/// The address for a client of a Unix-domain socket whose own address is not known.
 const UNIX_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The entry of `trusted_proxies` for the peers of Unix-domain sockets.
@@ -44,17 +44,18 @@ pub(crate) enum Peer {
     Ip(IpAddr),
     /// The peer of a Unix-domain socket.
     Unix,
-    /// A load balancer itself, for example for a health check: its PROXY header says LOCAL.
+    /// The load balancer itself, for example in a health check: its PROXY header says LOCAL.
     Local(IpAddr),
-    /// Not known: the PROXY header of this peer has no address. Its forwarding headers are not trusted, because it hides
-    /// who sends the requests.
+    /// A sender that is not known, because the PROXY header of this peer has no address. The forwarding headers are not
+    /// trusted, because the peer hides the sender of the requests.
     Hidden(IpAddr),
 }
 
 // === impl Peer ===
 
 impl Peer {
-    /// This peer behind a PROXY header without an address. `local`: the header says LOCAL.
+    /// Returns the sender if this peer sends a PROXY header without an address. `local` is true if the header says
+    /// LOCAL.
     pub(crate) fn without_address(self, local: bool) -> Self {
         match self {
             Peer::Ip(address) if local => Peer::Local(address),
@@ -62,7 +63,7 @@ impl Peer {
         }
     }
 
-    /// The address of the client, in its canonical form. None if it is not known.
+    /// Returns the address of the client in its canonical form, or None if it is not known.
     pub(crate) fn client(self) -> Option<IpAddr> {
         match self {
             Peer::Ip(address) | Peer::Local(address) => Some(address.to_canonical()),
@@ -70,7 +71,7 @@ impl Peer {
         }
     }
 
-    /// The address that stands for the peer, in its canonical form: IPv4, not IPv4-mapped IPv6.
+    /// Returns the address that stands for the peer, in its canonical form: IPv4, not IPv4-mapped IPv6.
     pub(crate) fn address(self) -> IpAddr {
         match self {
             Peer::Ip(address) | Peer::Local(address) | Peer::Hidden(address) => address.to_canonical(),
@@ -86,7 +87,7 @@ impl TrustedProxies {
         TrustedProxies { networks, unix }
     }
 
-    /// Whether an address belongs to a trusted proxy.
+    /// Checks whether an address belongs to a trusted proxy.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.networks.contains(address)
     }
@@ -95,7 +96,7 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.unix
     }
 
-    /// Whether a peer is a trusted proxy.
+    /// Checks whether a peer is a trusted proxy.
     pub(crate) fn trusts(&self, peer: Peer) -> bool {
         match peer {
             Peer::Ip(address) => self.contains(address),
@@ -104,14 +105,14 @@ impl TrustedProxies {
         }
     }
 
-    /// The address of the client behind `peer`. None if it is not known: neither a Unix-domain socket nor a PROXY header
-    /// without an address tells it, and the peer does not report it.
+    /// Returns the address of the client behind `peer`. Returns None if the address is not known: the peer uses a
+    /// Unix-domain socket or a PROXY header without an address, and does not report the client in a field.
     pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.client();
         if !self.trusts(peer) {
             return client;
         }
-        // Fields and entries from last to first, because each proxy appends its peer.
+        // Reads fields and entries from last to first, because each proxy appends its peer.
         let fields = headers.get_all(X_FORWARDED_FOR).iter();
         for field in fields.collect::<Vec<_>>().into_iter().rev() {
             for entry in field.as_bytes().rsplit(|b| *b == b',') {
@@ -132,14 +133,14 @@ impl FromIterator<IpNet> for TrustedProxies {
     }
 }
 
-/// `X-Forwarded-For` for the upstream if the peer is not a trusted proxy: the address of the peer.
+/// Returns `X-Forwarded-For` for the upstream if the peer is not a trusted proxy: the address of the peer.
 pub(crate) fn peer_address(peer: IpAddr) -> HeaderValue {
     // A listener on `[::]` shows IPv4 clients as `::ffff:10.0.0.1`, which allow lists do not contain.
     value(peer.to_canonical().to_string().into_bytes())
 }
 
-/// `X-Forwarded-For` for the upstream if the peer is a trusted proxy: the received chain and the peer, in the form of
-/// [`peer_address`].
+/// Returns `X-Forwarded-For` for the upstream if the peer is a trusted proxy: the received chain and the peer. `peer`
+/// is the result of [`peer_address`].
 pub(crate) fn append_peer(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
     let before = headers.get_all(X_FORWARDED_FOR).iter().map(|field| field.as_bytes().trim_ascii());
     value(before.chain([peer.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]))
@@ -149,8 +150,8 @@ fn value(text: Vec<u8>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// An entry of a chain: an IP address, IPv6 with or without brackets, with or without a port. Anything else ends the
-/// chain.
+/// Parses an entry of a chain: an IP address with or without a port, and with or without brackets for IPv6. Anything
+/// else ends the chain.
 fn parse_address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -178,10 +179,10 @@ mod tests {
             ("192.0.2.1", &["198.51.100.7"],                   "192.0.2.1"),    // forged: the peer is not trusted
             ("10.0.0.1",  &[],                                 "10.0.0.1"),
             ("10.0.0.1",  &["198.51.100.7"],                   "198.51.100.7"),
-            ("10.0.0.1",  &["1.1.1.1, 198.51.100.7"],          "198.51.100.7"), // the first entry was sent by the client itself
+            ("10.0.0.1",  &["1.1.1.1, 198.51.100.7"],          "198.51.100.7"), // the client sent the first entry
             ("10.0.0.1",  &["198.51.100.7, 10.9.9.9"],         "198.51.100.7"),
             ("10.0.0.1",  &["1.1.1.1", "198.51.100.7,10.9.9.9"], "198.51.100.7"),
-            ("10.0.0.1",  &["10.1.1.1, 10.2.2.2"],             "10.1.1.1"),     // all trusted: the first
+            ("10.0.0.1",  &["10.1.1.1, 10.2.2.2"],             "10.1.1.1"),     // all are trusted: the first entry
             ("10.0.0.1",  &["junk, 10.2.2.2"],                 "10.2.2.2"),
             ("10.0.0.1",  &["198.51.100.7:4711"],              "198.51.100.7"),
             ("10.0.0.1",  &["[2001:db9::7]:4711"],             "2001:db9::7"),

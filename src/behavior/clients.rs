@@ -1,4 +1,4 @@
-//! `clients`: which clients may send requests, by address.
+//! `clients`: accepts or refuses clients by their address.
 
 use std::net::IpAddr;
 
@@ -10,26 +10,27 @@ use crate::domain::Networks;
 use crate::notation::{List, forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Which clients may send requests. Any other client gets 403. A client is the address that the access log shows: behind
-/// `trusted_proxies`, the one that they report.
+/// Accepts or refuses clients by their address. A client that is not accepted gets 403. The address is the one in the
+/// access log: behind `trusted_proxies`, the address that the proxies report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Clients", extend("minProperties" = 1))]
 pub(crate) struct ClientSettings {
-    /// IP addresses and networks that may send requests. Without this key all may that `deny` does not list.
+    /// IP addresses and networks that may send requests. Without this key, every client that `deny` does not list may
+    /// send requests.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Networks")]
     pub(crate) allow: Option<List>,
-    /// IP addresses and networks that may not, even if `allow` lists them.
+    /// IP addresses and networks that may not send requests, even if `allow` lists them.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Networks")]
     pub(crate) deny: Option<List>,
 }
 
-/// Which clients may send requests.
+/// The clients that may send requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Clients {
-    /// None: all.
+    /// None: `allow` is not set, so every client that `deny` does not list is accepted.
     allow: Option<Networks>,
     deny: Networks,
 }
@@ -39,9 +40,9 @@ pub(crate) struct Clients {
 pub(crate) enum ClientAddress {
     /// The address of the connection, or the one that a trusted proxy reports.
     Known(IpAddr),
-    /// Not known: a Unix-domain socket, or a PROXY header without an address.
+    /// The address is not known: the client uses a Unix-domain socket, or its PROXY header has no address.
     Unknown,
-    /// Any that is accepted. An explanation assumes it if the question names no client.
+    /// Any address that is accepted. An explanation uses this variant if the question names no client.
     #[default]
     Accepted,
 }
@@ -64,7 +65,8 @@ impl Clients {
         Clients { allow: allowed.map(set), deny: set(denied) }
     }
 
-    /// Whether a client may send requests. A client without an address may only if there is no `allow`.
+    /// Checks whether a client may send requests. A client whose address is not known is accepted only if `allow` is
+    /// not set.
     pub(crate) fn accept(&self, client: ClientAddress) -> bool {
         match client {
             ClientAddress::Known(client) => {

@@ -1,9 +1,9 @@
-//! `compression`: which responses are compressed, with which encoding, and what that changes in their headers.
+//! `compression`: decides which responses are compressed and with which encoding, and changes their headers.
 //!
-//! The bytes of bodies are unknown here: `forward` encodes them with the encoding that [`Compression::prepare`] chose.
+//! This module does not see bodies. `forward` encodes them with the encoding that [`Compression::prepare`] chose.
 //!
-//! A response that is compressed for some clients and not for others must say `Vary: Accept-Encoding` to all of them.
-//! `Vary` itself is written by the CORS edits, so [`Prepared::varies`] only reports that it is needed.
+//! If a response is compressed only for some clients, all clients must get `Vary: Accept-Encoding`. The CORS code
+//! writes `Vary`, so [`Prepared::varies`] only reports that this field is needed.
 
 use std::borrow::Cow;
 
@@ -15,21 +15,23 @@ use serde::{Deserialize, Serialize};
 use crate::notation::{List, Size, Toggle, forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Compresses responses for clients that accept it (`Accept-Encoding`). `true` uses the defaults of the keys.
+/// Compresses responses for clients that accept one of the encodings (`Accept-Encoding`). `true` uses the default of
+/// every key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Compression", transform = with_defaults)]
 pub(crate) struct CompressionSettings {
-    /// Encodings that may be used. The client's preference counts first, then this order.
+    /// Encodings that may be used. The client's preference counts first. If the client prefers several encodings
+    /// equally, the first of them in this list is used.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub(crate) encodings: Option<Vec<Encoding>>,
-    /// Media types that are compressed: `text/html`, `text/*` for all of a kind, `application/*+json` for all with a
-    /// suffix. `text/event-stream` and gRPC never are.
+    /// Media types that are compressed. `text/html` is one type, `text/*` all subtypes of `text`, and
+    /// `application/*+json` all subtypes with the suffix `+json`. `text/event-stream` and gRPC are never compressed.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::MediaTypes")]
     pub(crate) types: Option<List>,
-    /// A response with a shorter `Content-Length` is not compressed. One without `Content-Length` is.
+    /// Minimum `Content-Length` of a compressed response. A response without `Content-Length` is compressed.
     pub(crate) min_size: Size,
 }
 
@@ -37,15 +39,15 @@ pub(crate) struct CompressionSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Encoding {
-    /// The smallest result for the time it takes.
+    /// Zstandard. Gives the smallest result for its encoding time.
     Zstd,
     /// Brotli. Takes the most time and memory.
     Br,
-    /// For all clients.
+    /// gzip. All clients support it.
     Gzip,
 }
 
-/// When responses are compressed.
+/// The compiled form of `compression`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Compression {
     /// In the order of preference. Not empty, without duplicates.
@@ -54,10 +56,10 @@ pub(crate) struct Compression {
     min_size: u64,
 }
 
-/// One type, or a set of types.
+/// A media type, or a set of media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct MediaRange {
-    /// `text` of `text/*`. In lower case, as the subtype.
+    /// The part before the slash, such as `text`. Both parts are in lower case.
     kind: Box<str>,
     subtype: Subtype,
 }
@@ -66,21 +68,22 @@ struct MediaRange {
 enum Subtype {
     /// `*`
     Any,
-    /// `*+json`, here as `json`.
+    /// `*+json`. The value is the suffix `json`.
     WithSuffix(Box<str>),
     Exact(Box<str>),
 }
 
-/// What happens to a response.
+/// Decision about a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Prepared {
-    /// The response depends on `Accept-Encoding`.
+    /// Whether the response depends on `Accept-Encoding`.
     pub(crate) varies: bool,
-    /// The body is encoded with it. The header says so already, and has no length.
+    /// Encoding for the body. The header already names this encoding, and has no `Content-Length`. None: the body is
+    /// not encoded.
     pub(crate) body: Option<Encoding>,
 }
 
-/// Media types that are compressed by default: text, and formats that have no compression of their own.
+/// Media types that are compressed by default: text, and formats without built-in compression.
 const TYPES: [&str; 12] = [
     "text/*",
     "application/json",
@@ -96,10 +99,11 @@ const TYPES: [&str; 12] = [
     "font/otf",
 ];
 
-/// A gzip header and trailer take 18 bytes, and a packet has about 1,400. So less is not worth the time.
+/// A smaller body is not worth the time: a gzip header and trailer take 18 bytes, and up to about 1,400 bytes take one
+/// packet in any case.
 const MIN_SIZE: Size = Size::from_kib(1);
 
-/// Fields that describe the bytes of the body or of its ranges. They are wrong for the encoded body.
+/// Header fields that describe the bytes or the ranges of the body. They are wrong for the encoded body.
 const OF_THE_IDENTITY: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
     header::ACCEPT_RANGES,
@@ -120,7 +124,7 @@ impl Default for CompressionSettings {
 impl Encoding {
     const ALL: [Encoding; 3] = [Encoding::Zstd, Encoding::Br, Encoding::Gzip];
 
-    /// The name in the header fields.
+    /// Returns the name of the encoding in header fields.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Encoding::Zstd => "zstd",
@@ -129,7 +133,7 @@ impl Encoding {
         }
     }
 
-    /// The coding with this name. `x-gzip` is an old name of `gzip` (RFC 9110 section 8.4.1.3).
+    /// Finds the encoding with this name. `x-gzip` is an old name of `gzip` (RFC 9110 section 8.4.1.3).
     fn named(name: &[u8]) -> Option<Encoding> {
         match name.eq_ignore_ascii_case(b"x-gzip") {
             true => Some(Encoding::Gzip),
@@ -141,7 +145,7 @@ impl Encoding {
 // === impl Compression ===
 
 impl Compression {
-    /// None if compression is off.
+    /// Compiles the settings. Returns None if compression is off.
     pub(crate) fn compile(
         settings: &Toggle<CompressionSettings>,
         at: &At<'_>,
@@ -175,7 +179,7 @@ impl Compression {
         Some(Compression { encodings, types, min_size: min_size.bytes() })
     }
 
-    /// Decides about a final response, and changes its header if the body will be encoded.
+    /// Decides whether a final response is compressed, and changes its header if the body will be encoded.
     pub(crate) fn prepare(&self, request: &request::Parts, response: &mut response::Parts) -> Prepared {
         if response.status == StatusCode::NOT_MODIFIED {
             return not_modified(request, &mut response.headers);
@@ -194,7 +198,7 @@ impl Compression {
         Prepared { varies: true, body: (request.method != Method::HEAD).then_some(encoding) }
     }
 
-    /// Whether the response is compressed for the clients that accept it.
+    /// Checks whether the response is compressed for clients that accept an encoding.
     fn covers(&self, response: &response::Parts) -> bool {
         use StatusCode as S;
         let response::Parts { status, headers, .. } = response;
@@ -224,9 +228,10 @@ impl Compression {
         !is_never_compressed(essence) && self.types.iter().any(|range| range.contains(essence))
     }
 
-    /// The encoding for a client. None: the body stays as it is.
+    /// Chooses the encoding for a client. Returns None if the body is not encoded.
     fn choose(&self, request: &request::Parts) -> Option<Encoding> {
-        // Without chunks, only `Content-Length` can show an HTTP/1.0 client that a response was cut.
+        // HTTP/1.0 has no chunked bodies. Without `Content-Length`, the client could not detect that a response was
+        // cut.
         if request.version < Version::HTTP_11 || forbids_transformation(&request.headers) {
             return None;
         }
@@ -242,12 +247,13 @@ impl Compression {
     }
 }
 
-/// A 304 updates the header of a stored response. Its type is unknown, so it varies in any case. If the client names the
-/// weak tag, it has the encoded variant, and keeps that tag.
+/// Prepares a 304, which updates the header of a response in a cache. The media type of that response is not known
+/// here, so the 304 counts as a response that varies. If the client names the weak tag, its cache has the encoded
+/// response, so the 304 gets the weak tag too.
 fn not_modified(request: &request::Parts, headers: &mut HeaderMap) -> Prepared {
     let weak = headers.get(header::ETAG).and_then(|tag| weak(tag.as_bytes()));
     if let Some(weak) = weak {
-        // A tag contains no quotes between its own, so no other tag contains it.
+        // A tag has quotes only around its text, so this tag cannot be a part of another tag.
         let names_it = |field: &HeaderValue| memchr::memmem::find(field.as_bytes(), weak.as_bytes()).is_some();
         if request.headers.get_all(header::IF_NONE_MATCH).iter().any(names_it) {
             headers.insert(header::ETAG, weak);
@@ -256,7 +262,8 @@ fn not_modified(request: &request::Parts, headers: &mut HeaderMap) -> Prepared {
     Prepared { varies: !headers.contains_key(header::CONTENT_ENCODING), body: None }
 }
 
-/// A strong tag names the bytes of the body, and they change (RFC 9110 section 8.8.1). What is no tag goes.
+/// Makes a strong `ETag` weak, because a strong tag identifies the exact bytes of the body, and the encoding changes
+/// them (RFC 9110 section 8.8.1). Removes an invalid `ETag`.
 fn weaken_tag(headers: &mut HeaderMap) {
     let weakened = match headers.get(header::ETAG).map(HeaderValue::as_bytes) {
         None | Some([b'W', b'/', b'"', ..]) => return,
@@ -268,19 +275,20 @@ fn weaken_tag(headers: &mut HeaderMap) {
     };
 }
 
-/// The weak form of a strong tag.
+/// Returns the weak form of a strong tag, or None if the tag is not strong.
 fn weak(tag: &[u8]) -> Option<HeaderValue> {
     tag.starts_with(b"\"").then(|| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok())?
 }
 
-/// `Cache-Control: no-transform` (RFC 9110 section 7.7), in a request or a response.
+/// Checks for `Cache-Control: no-transform` (RFC 9110 section 7.7) in a request or a response.
 fn forbids_transformation(headers: &HeaderMap) -> bool {
     let mut directives =
         headers.get_all(header::CACHE_CONTROL).iter().flat_map(|field| field.as_bytes().split(|b| *b == b','));
     directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
 }
 
-/// Events must not wait for each other, and gRPC has a compression of its own.
+/// Checks for media types that are never compressed: server-sent events, because an event must not wait for the next
+/// event, and gRPC, because it has its own compression.
 fn is_never_compressed(essence: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     essence.eq_ignore_ascii_case(b"text/event-stream")
@@ -325,7 +333,7 @@ impl MediaRange {
         is_name(kind).then(|| MediaRange { kind: kind.into(), subtype })
     }
 
-    /// Whether it contains a type, as a response names it, without parameters.
+    /// Checks whether the range contains the media type of a response, given without parameters.
     fn contains(&self, essence: &[u8]) -> bool {
         let Some(slash) = essence.iter().position(|b| *b == b'/') else { return false };
         let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
@@ -343,18 +351,19 @@ impl MediaRange {
 
 // === Accept-Encoding ===
 
-/// The weights in `Accept-Encoding` (RFC 9110 section 12.5.3), in thousandths. None: not named.
+/// The weights in `Accept-Encoding` (RFC 9110 section 12.5.3), in thousandths. None: the field does not name the
+/// coding.
 #[derive(Debug, Default)]
 struct Accepted {
     codings: [Option<u16>; Encoding::ALL.len()],
     identity: Option<u16>,
-    /// `*`: all codings that are not named.
+    /// Weight of `*`: of all codings that the field does not name.
     others: Option<u16>,
 }
 
 impl Accepted {
-    /// Reads all fields in one pass. If a coding is named twice, the first counts. An element with an invalid weight
-    /// counts as not there.
+    /// Reads all `Accept-Encoding` fields in one pass. If a coding is named twice, its first weight counts. An element
+    /// with an invalid weight is ignored.
     fn of(headers: &HeaderMap) -> Accepted {
         let mut accepted = Accepted::default();
         let fields = headers.get_all(header::ACCEPT_ENCODING).iter();
@@ -381,13 +390,14 @@ impl Accepted {
         self.codings[encoding as usize].or(self.others).unwrap_or(0)
     }
 
-    /// Without a weight of its own, identity is acceptable, but any other accepted coding is preferred.
+    /// Returns the weight of identity. If the client gives no weight for identity, identity is acceptable, but every
+    /// other accepted coding is preferred.
     fn weight_of_identity(&self) -> u16 {
         self.identity.or(self.others).unwrap_or(0)
     }
 }
 
-/// `q=0.5` in thousandths (RFC 9110 section 12.4.2).
+/// Parses a weight such as `q=0.5` to thousandths (RFC 9110 section 12.4.2).
 fn weight(parameter: &[u8]) -> Option<u16> {
     let (whole, decimals) = match parameter {
         [b'q' | b'Q', b'=', whole @ (b'0' | b'1')] => (*whole, &[][..]),
@@ -403,7 +413,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
 
 // === the schema ===
 
-/// The defaults that the derived schema cannot know.
+/// Adds the defaults of `encodings` and `types`, which the derived schema does not have.
 fn with_defaults(schema: &mut Schema) {
     let names: Vec<&str> = Encoding::ALL.into_iter().map(Encoding::name).collect();
     for (key, default) in [("encodings", &names[..]), ("types", &TYPES)] {
@@ -446,7 +456,7 @@ mod tests {
         let commas = format!("{}br", ",".repeat(60_000));
         #[rustfmt::skip]
         let cases: &[(&[&str], Option<Encoding>)] = &[
-            // What browsers and tools send.
+            // Values that browsers and tools send.
             (&["gzip, deflate, br, zstd"],            Some(Zstd)),
             (&["gzip, deflate, br"],                  Some(Br)),
             (&["gzip, deflate"],                      Some(Gzip)),
@@ -503,7 +513,7 @@ mod tests {
             let shown = accept.iter().map(|field| &field[..field.len().min(80)]).collect::<Vec<_>>();
             assert_eq!(chosen(&all, accept, Version::HTTP_11, "no-cache"), *expected, "{shown:?}");
             assert_eq!(chosen(&all, accept, Version::HTTP_2, ""), *expected, "{shown:?}");
-            // HTTP/1.0 and clients that forbid it get no compression.
+            // HTTP/1.0 clients and clients that send `no-transform` get no compression.
             assert_eq!(chosen(&all, accept, Version::HTTP_10, ""), None, "{shown:?}");
             assert_eq!(chosen(&all, accept, Version::HTTP_11, "no-store, No-Transform"), None, "{shown:?}");
         }
@@ -536,12 +546,12 @@ mod tests {
             (200, &[("content-type", "application/problem+json")],            true),
             (200, &[("content-type", "application/vnd.api+x+JSON ;a=b")],     true),
             (200, &[("content-type", "image/svg+xml")],                       true),
-            // Too small, or an unclear length.
+            // The length is too small or invalid.
             (200, &[HTML, ("content-length", "1023")],                        false),
             (200, &[HTML, ("content-length", "0")],                           false),
             (200, &[HTML, ("content-length", "2000, 2000")],                  false),
             (200, &[HTML, ("content-length", "-5000")],                       false),
-            // No body, or a part of one.
+            // The response has no body, or only a part of a body.
             (101, &[HTML],                                                    false),
             (103, &[HTML],                                                    false),
             (204, &[HTML],                                                    false),
@@ -549,12 +559,12 @@ mod tests {
             (206, &[HTML],                                                    false),
             (200, &[HTML, ("content-range", "bytes 0-1023/2048")],            false),
             (416, &[HTML, ("content-range", "bytes */2048")],                 false),
-            // Must not change.
+            // The body must not be changed.
             (200, &[HTML, ("content-encoding", "gzip")],                      false),
             (200, &[HTML, ("content-encoding", "identity")],                  false),
             (200, &[HTML, ("cache-control", "no-transform")],                 false),
             (200, &[HTML, ("cache-control", "public"), ("cache-control", "max-age=1 , NO-TRANSFORM")], false),
-            // Other types.
+            // The type is not listed, or is never compressed.
             (200, &[],                                                        false),
             (200, &[("content-type", "")],                                    false),
             (200, &[("content-type", "text")],                                false),
@@ -579,7 +589,7 @@ mod tests {
                 let before = response.headers.clone();
                 let prepared = compression.prepare(&request, &mut response);
                 let body = body.filter(|_| *expected);
-                // A response that would be compressed for another client varies too.
+                // The response also varies if only another client would get it compressed.
                 assert_eq!(prepared, Prepared { varies: *expected, body }, "{status} {fields:?}");
                 match body {
                     None => assert_eq!(response.headers, before, "{status} {fields:?}"),

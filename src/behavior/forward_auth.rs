@@ -1,11 +1,12 @@
-//! `forward_auth`: a service decides whether a request may go on.
+//! `forward_auth`: an authentication service decides whether a request may continue to the upstream.
 //!
-//! The gateway sends it a GET without a body, which describes the request in `X-Forwarded-*` fields. With 2xx the request
-//! goes on; any other answer of the service goes to the client. Here are the header of that request and what its response
-//! means. `forward::auth` sends it.
+//! The gateway sends a GET request without a body to the service. Its `X-Forwarded-*` fields describe the client's
+//! request. If the service answers with 2xx, the client's request continues. If the service refuses, the client gets
+//! the response of the service. This module builds the header of the request to the service, and interprets the
+//! response. `forward::auth` sends the request.
 //!
-//! A client cannot forge the fields that the service sets for the upstream: [`ForwardAuth::remove_forged`] removes the
-//! client's own, in every spelling that an upstream could read as the same field.
+//! A client cannot forge the header fields that the service sets for the upstream: [`ForwardAuth::remove_forged`]
+//! removes them from the client's request, in every spelling that an upstream could read as the same field.
 
 use std::net::IpAddr;
 
@@ -19,31 +20,32 @@ use crate::domain::Scheme;
 use crate::notation::{Duration, List, WriteInstead, forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Asks a service about each request before it goes to the upstream. The service gets a GET request without a body.
-/// With a status of 2xx the request goes on. Another status below 500 goes to the client with the response of the
-/// service. Without a usable answer the client gets 503. Preflights that corsgate answers are never asked about.
+/// Asks a service about each request before the upstream gets the request. The service gets a GET request without a
+/// body. If its status is 2xx, the upstream gets the client's request. If its status is another one below 500, the
+/// client gets the response of the service. Without a usable answer, the client gets 503. corsgate never asks the
+/// service about preflights that corsgate answers.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, bound(deserialize = "U: Deserialize<'de>"))]
 #[schemars(title = "Authentication by a service", rename = "ForwardAuth", extend("required" = ["upstream", "path"]))]
 pub(crate) struct ForwardAuthSettings<U> {
-    /// The service: the name of an upstream, or an upstream.
+    /// The service: the name of an upstream, or the keys of an upstream.
     #[serde(deserialize_with = "given")]
     pub(crate) upstream: Option<U>,
     /// Path of the request to the service, optionally with a query, such as `/oauth2/auth`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Target")]
     pub(crate) path: Option<String>,
-    /// Fields of the client's request that the service gets, beside those that corsgate sets: `X-Forwarded-Method`,
-    /// `-Proto`, `-Host`, `-Uri` and `-For`, `X-Real-IP` and `X-Request-Id`. `[]` for none.
+    /// Header fields of the client's request that the service gets. corsgate adds `X-Forwarded-Method`, `-Proto`,
+    /// `-Host`, `-Uri` and `-For`, `X-Real-IP` and `X-Request-Id`. `[]` means no fields of the client.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FieldNamesOrNone", extend("default" = DEFAULT_REQUEST_HEADERS))]
     pub(crate) request_headers: Option<List>,
-    /// Fields of the service's response that the request for the upstream gets. The client's own fields of these names
-    /// are removed first. Without this key there are none.
+    /// Header fields of the service's response that corsgate adds to the request for the upstream. The client's own
+    /// fields with these names are removed first. Without this key, no fields are added.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FieldNames")]
     pub(crate) response_headers: Option<List>,
-    /// Longest time for the answer of the service, with all retries.
+    /// Maximum time for the answer of the service, retries included.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) timeout: Duration,
 }
@@ -52,7 +54,7 @@ impl<U> WriteInstead for ForwardAuthSettings<U> {
     const EXAMPLE: &'static str = "a service such as `{ upstream: auth, path: /verify }`";
 }
 
-/// `request_headers` without the key: credentials, and what services use to choose between 401 and a redirect.
+/// Default of `request_headers`: credentials, and fields that services use to choose between 401 and a redirect.
 const DEFAULT_REQUEST_HEADERS: [&str; 5] = ["Accept", "Authorization", "Cookie", "User-Agent", "X-Requested-With"];
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -66,13 +68,14 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `forward_auth` of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardAuth {
-    /// None: the route switches it off.
+    /// None: the route switches `forward_auth` off.
     pub(crate) service: Option<AuthService>,
-    /// Fields that only a service may set: this one, or the one that the route replaces or switches off.
+    /// Header fields that only an authentication service may set: the service of this route, or the service that the
+    /// route replaces or switches off.
     reserved: Box<[HeaderName]>,
 }
 
-/// Which service is asked, and what is passed to it and back.
+/// The authentication service, and the header fields that it gets and returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthService {
     /// Index of the upstream in the snapshot.
@@ -84,7 +87,7 @@ pub(crate) struct AuthService {
     pub(crate) timeout: std::time::Duration,
 }
 
-/// What the service is told about a request. All values are the gateway's own.
+/// Values that describe a client's request to the service. The gateway sets all of them.
 #[derive(Debug)]
 pub(crate) struct AskedRequest<'a> {
     pub(crate) method: &'a Method,
@@ -102,23 +105,23 @@ pub(crate) struct AskedRequest<'a> {
     pub(crate) request_id: HeaderValue,
 }
 
-/// What a response of the service means.
+/// Meaning of a response of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthDecision {
-    /// The request goes on.
+    /// The client's request continues to the upstream.
     Allowed,
     /// The client gets the response of the service.
     Refused,
-    /// The service has not decided.
+    /// The response is not a decision, so the client gets 503.
     Undecided,
 }
 
-/// What an allowing response adds to the request and to its response.
+/// Header fields that an allowing response adds to the upstream's request and to the client's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PassedOn {
-    /// For the upstream's request.
+    /// Fields for the upstream's request.
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// `Set-Cookie` of the client's response: services renew sessions with it.
+    /// `Set-Cookie` values for the client's response. Services renew sessions with them.
     cookies: Vec<HeaderValue>,
 }
 
@@ -137,7 +140,8 @@ impl<U> Default for ForwardAuthSettings<U> {
 // === compile ===
 
 impl ForwardAuth {
-    /// Whether two snapshots have the same `forward_auth`. `same_upstream` compares two indices of upstreams.
+    /// Checks whether `forward_auth` is the same in two snapshots. `same_upstream` compares the upstreams at two
+    /// indices.
     pub(crate) fn is_same(&self, other: &Self, same_upstream: &dyn Fn(usize, usize) -> bool) -> bool {
         let without_upstream = |auth: &Self| {
             let service = auth.service.clone().map(|service| AuthService { upstream: 0, ..service });
@@ -150,13 +154,14 @@ impl ForwardAuth {
         same_upstream && without_upstream(self) == without_upstream(other)
     }
 
-    /// `false`: nothing is asked. The fields that the service `above` sets still cannot be forged: the route may have the
-    /// same upstream.
+    /// Compiles `forward_auth: false`: no service is asked. Clients still cannot forge the fields of the service
+    /// `above`, because the route may have the same upstream as routes that ask this service.
     pub(crate) fn off(above: Option<&Self>) -> Option<Self> {
         above.map(|above| ForwardAuth { service: None, reserved: above.reserved.clone() })
     }
 
-    /// `upstream` is the index of the service's upstream; None if it has errors. `above` is what this one replaces.
+    /// Compiles the settings. `upstream` is the index of the service's upstream, or None if that upstream has errors.
+    /// `above` is the `forward_auth` that these settings replace.
     pub(crate) fn compile<U>(
         settings: &ForwardAuthSettings<U>,
         upstream: Option<usize>,
@@ -206,7 +211,7 @@ fn target(path: Option<&str>, at: &At<'_>, problems: &mut Problems) -> Option<Bo
     is_target.then(|| path.into())
 }
 
-/// To whom a field is sent.
+/// The receiver of a header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     ToService,
@@ -231,15 +236,16 @@ fn names(list: &List, side: Side, at: &At<'_>, problems: &mut Problems) -> Vec<H
     names
 }
 
-// === what it does ===
+// === requests and responses ===
 
 impl AuthService {
-    /// The header of the request to the service, without `Host`. `client` are the fields of the client's request; those
-    /// that only a trusted proxy may send must be removed already.
+    /// Builds the header of the request to the service, without `Host`. `client` is the header of the client's request.
+    /// Fields that only a trusted proxy may send must already be removed from it.
     pub(crate) fn request(&self, client: &HeaderMap, asked: AskedRequest<'_>) -> Result<HeaderMap, InvalidHeaderValue> {
         let AskedRequest { method, scheme, host, target, client: address, forwarded_for, request_id } = asked;
         let mut fields = HeaderMap::with_capacity(self.request_headers.len() + 8);
-        // The names are those of the client's header, because a clone of a name counts references.
+        // Clones the names in the client's header, not those in the settings: threads that clone the same name contend
+        // for its reference count.
         for (name, value) in client.iter().filter(|(name, _)| self.request_headers.contains(name)) {
             fields.append(name.clone(), value.clone());
         }
@@ -260,7 +266,7 @@ impl AuthService {
         Ok(fields)
     }
 
-    /// What an allowing response adds.
+    /// Returns the fields that an allowing response adds, or None if it adds no fields.
     pub(crate) fn passed_on(&self, response: &HeaderMap) -> Option<Box<PassedOn>> {
         let (mut fields, mut cookies) = (Vec::new(), Vec::new());
         for (name, value) in response {
@@ -276,8 +282,8 @@ impl AuthService {
 }
 
 impl ForwardAuth {
-    /// Removes the client's fields that the upstream would take for fields of the service. Servers replace `-` by `_`;
-    /// some replace every character that is no letter or digit.
+    /// Removes fields of the client that the upstream could read as fields of the service. Many servers replace `-` by
+    /// `_` in names, and some replace every character that is not a letter or digit.
     pub(crate) fn remove_forged(&self, client: &mut HeaderMap) {
         let is_forged = |name: &HeaderName| self.reserved.iter().any(|own| reads_as(name.as_str(), own.as_str()));
         while let Some(name) = client.keys().find(|name| is_forged(name)).cloned() {
@@ -303,11 +309,12 @@ impl PassedOn {
 }
 
 impl AuthDecision {
-    /// The meaning of a final status.
+    /// Returns the meaning of a final status.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status {
             status if status.is_success() => AuthDecision::Allowed,
-            // The client has asked the gateway another question, and the gateway is not its proxy.
+            // 304 would tell the client that its stored response is still valid, but the service only answers for its
+            // own URL. 407 is for a client of a forward proxy, and the gateway is not a forward proxy.
             StatusCode::NOT_MODIFIED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => AuthDecision::Undecided,
             status if status.is_redirection() || status.is_client_error() => AuthDecision::Refused,
             _ => AuthDecision::Undecided,
@@ -315,13 +322,13 @@ impl AuthDecision {
     }
 }
 
-/// Makes the header of a refusing response one for the client: without CORS fields, which the policy of the route adds.
-/// Hop-by-hop fields must be removed already.
+/// Changes the header of a refusing response for the client. Removes CORS fields, because the policy of the route adds
+/// its own, and forbids caching if the response has no `Cache-Control`. Hop-by-hop fields must already be removed.
 pub(crate) fn adapt_refusal(response: &mut HeaderMap) {
     while let Some(name) = response.keys().find(|name| is_cors(name)).cloned() {
         response.remove(name);
     }
-    // Another user's request for the URL can have another answer.
+    // For the same URL, another user can get another answer.
     if !response.contains_key(header::CACHE_CONTROL) {
         response.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -331,7 +338,7 @@ fn is_cors(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-") || name.as_str() == "timing-allow-origin"
 }
 
-/// Whether an upstream could read a field as the one with the name `own`.
+/// Checks whether an upstream could read the header field `name` as the field `own`.
 fn reads_as(name: &str, own: &str) -> bool {
     let same = |(a, b): (u8, u8)| a == b || (!a.is_ascii_alphanumeric() && !b.is_ascii_alphanumeric());
     name.len() == own.len() && name.bytes().zip(own.bytes()).all(same)
@@ -390,7 +397,7 @@ mod tests {
             ("content-type", "text/plain"),
             ("x-tenant", "1"),
             ("x-tenant", "2"),
-            // A trusted proxy may send these.
+            // A trusted proxy may send these fields.
             ("x-forwarded-method", "GET"),
             ("x-forwarded-uri", "/public"),
             ("x-forwarded-for", "10.0.0.1"),

@@ -1,11 +1,12 @@
-//! `rate_limit`: how many requests a service or a route accepts, for each client, header value or cookie, or in all.
+//! `rate_limit`: limits the requests of a service or a route, for each client, header value or cookie, or for all
+//! requests together.
 //!
-//! Each key has a bucket with room for `burst` requests. A request takes one out, or is refused if there is none. The
-//! bucket is filled at `rate`. Its state is one number, the time at which it is full again, so no timer is needed (the
-//! "virtual scheduling" of ITU-T I.371, known as GCRA).
+//! Each key has a bucket with room for `burst` tokens. A request takes one token, or is refused if the bucket is empty.
+//! The bucket is refilled at `rate`. The state of a bucket is one number: the time at which the bucket is full again.
+//! So no timer is needed. This is the "virtual scheduling" of ITU-T I.371, known as GCRA.
 //!
-//! This file has the keys of the configuration and the arithmetic, with the time as an argument. [`crate::limiter`] has
-//! the buckets.
+//! This module has the keys of the configuration and the arithmetic of a bucket. The time is an argument of every
+//! calculation. [`crate::limiter`] stores the buckets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,40 +22,40 @@ use crate::notation::{WriteInstead, forms, given};
 use crate::per_thread::FinishedValue;
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Fields of draft-ietf-httpapi-ratelimit-headers-10.
+/// Header fields of draft-ietf-httpapi-ratelimit-headers-10.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// Largest number in `rate` and largest `burst`. With it the interval of a bucket is at least 1 us, so that rounding it
-/// to nanoseconds changes a rate by less than 0.1 %, and no sum overflows.
+/// Maximum number in `rate` and maximum `burst`. With this maximum, the interval of a bucket is at least 1 us. So
+/// rounding the interval to nanoseconds changes a rate by less than 0.1 %, and no sum overflows.
 const MOST: u64 = 1_000_000;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 // === keys of the configuration ===
 
-/// How many requests are accepted. One more gets 429 with `Retry-After`. The limit belongs to the place where it is
-/// written: the routes that inherit the limit of their service share its budget, and a route's own limit has its own.
+/// Limits the number of requests. A request above the limit gets 429 with `Retry-After`. The routes that inherit the
+/// limit of their service share the budget of this limit. A limit that is written in a route has its own budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Rate limit", extend("required" = ["rate"]))]
 pub(crate) struct RateLimitSettings {
-    /// Number of requests per second, minute or hour: `100/s`, `100/m`, `100/h`. The budget is filled continuously:
+    /// Number of requests per second, minute or hour: `100/s`, `100/m`, `100/h`. The budget is refilled continuously:
     /// `60/m` adds one request each second.
     #[serde(deserialize_with = "given")]
     pub(crate) rate: Option<Rate>,
-    /// Number of requests that may come at once, after a pause in which the budget was filled. Without this key it is
-    /// the number of `rate`.
+    /// Number of requests that are accepted at once if the budget is full. Without this key, it is the number in
+    /// `rate`.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = MOST))]
     pub(crate) burst: Option<u64>,
-    /// What has a budget of its own: `client_ip` (an IPv4 address or an IPv6 /64), `header:NAME` or `cookie:NAME` (a
-    /// value), or `route` (one budget for all requests). A request without the header or cookie, or with several, counts
-    /// for its client's address.
+    /// Requests with the same key share one budget. `client_ip` is the IPv4 address or the IPv6 /64 of the client, and
+    /// `header:NAME` or `cookie:NAME` is the value of a header or cookie. `route` means one budget for all requests. If
+    /// a request does not have the header or cookie, or has several, its key is the client's address.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RateKey", extend("default" = "client_ip"))]
     pub(crate) key: Option<String>,
-    /// The limit of preflights that corsgate answers, for each client's address. They never use the budget of requests.
-    /// Without this key they have no limit, because their answer costs no more than a 429, and a browser reports a
-    /// refused preflight as a CORS error.
+    /// Limit of preflights that corsgate answers, for each client address. These preflights never use the budget of
+    /// requests. Without this key, they have no limit: the answer to a preflight costs no more than a 429, and a
+    /// browser reports a refused preflight as a CORS error.
     #[serde(deserialize_with = "given")]
     pub(crate) preflights: Option<PreflightRateSettings>,
 }
@@ -68,10 +69,11 @@ impl WriteInstead for RateLimitSettings {
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Rate limit of preflights", extend("required" = ["rate"]))]
 pub(crate) struct PreflightRateSettings {
-    /// Number of preflights per second, minute or hour, as in `rate`.
+    /// Number of preflights per second, minute or hour, such as `100/s`, `100/m` or `100/h`.
     #[serde(deserialize_with = "given")]
     pub(crate) rate: Option<Rate>,
-    /// Number of preflights that may come at once. Without this key it is the number of `rate`.
+    /// Number of preflights that are accepted at once if the budget is full. Without this key, it is the number in
+    /// `rate`.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = MOST))]
     pub(crate) burst: Option<u64>,
@@ -96,20 +98,20 @@ enum RateUnit {
 /// The limit of a service or a route.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
-    /// `service`, or `service/route`.
+    /// Name of the limit: `service` or `service/route`.
     pub(crate) name: Box<str>,
     requests: Budget,
     preflights: Option<Budget>,
     key: KeyKind,
 }
 
-/// The budget that each key has.
+/// Rate and burst of the budget of each key, and texts for the response header.
 #[derive(Debug)]
 struct Budget {
     rate: Rate,
     burst: u64,
     bucket: Bucket,
-    /// The start of the `RateLimit` value, up to the number of remaining requests.
+    /// Start of the `RateLimit` value, up to the number of remaining requests.
     remaining: Box<str>,
     /// The `RateLimit-Policy` value.
     policy: FinishedValue,
@@ -119,7 +121,7 @@ struct Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BudgetKind {
     Requests,
-    /// Preflights that the gateway answers.
+    /// For preflights that the gateway answers.
     Preflights,
 }
 
@@ -131,18 +133,19 @@ enum KeyKind {
     Route,
 }
 
-/// The key of a request. Keys of different variants are different, whatever a client sends.
+/// The key of a request. Keys of different variants are never equal, so no header value that a client sends can be
+/// equal to the key of another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RateKey<'r> {
     /// None if the address is not known.
     Client(Option<ClientKey>),
     /// Value of the header or cookie.
     Value(&'r [u8]),
-    /// All requests of the limit.
+    /// The same key for all requests of the limit.
     Route,
 }
 
-/// What a limit says about a request.
+/// Result of the check of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateCheck {
     /// The budget of the request.
@@ -150,27 +153,27 @@ pub(crate) struct RateCheck {
     pub(crate) outcome: BucketOutcome,
 }
 
-/// The size of a bucket and how fast it is filled.
+/// Size and refill rate of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bucket {
-    /// Nanoseconds in which one request is filled in. At least 1.
+    /// Nanoseconds in which one token is refilled. At least 1.
     interval: u64,
-    /// Nanoseconds in which an empty bucket is filled. At least `interval`.
+    /// Nanoseconds in which an empty bucket becomes full. At least `interval`.
     capacity: u64,
 }
 
-/// Whether a bucket had a request left. The times are in nanoseconds.
+/// Result of the check of a bucket. The times are in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BucketOutcome {
-    /// It has been taken out.
+    /// The bucket had a token, and the request has taken it.
     Allowed {
-        /// Whole requests that are left.
+        /// Number of whole tokens that are left.
         left: u64,
-        /// Time until there is one more.
+        /// Time until one more whole token is in the bucket.
         wait: u64,
     },
     Refused {
-        /// Time until there is one.
+        /// Time until there is a whole token.
         wait: u64,
     },
 }
@@ -178,7 +181,7 @@ pub(crate) enum BucketOutcome {
 // === compile ===
 
 impl RateLimit {
-    /// `name` is that of the service or route that has the key.
+    /// Compiles the settings. `name` is the name of the service or route in which `rate_limit` is written.
     pub(crate) fn compile(
         settings: &RateLimitSettings,
         name: &str,
@@ -191,7 +194,7 @@ impl RateLimit {
             Budget::compile(*rate, *burst, &format!("{name} (preflights)"), &at.key("preflights"), problems)
         });
         let key = KeyKind::compile(key.as_deref(), &at.key("key"), problems);
-        // Either may be missing because of a problem.
+        // None inside of `Some` means that the settings of preflights have a problem.
         let preflights = match preflights {
             Some(preflights) => Some(preflights?),
             None => None,
@@ -199,7 +202,7 @@ impl RateLimit {
         Some(RateLimit { name: name.into(), requests: requests?, preflights, key: key? })
     }
 
-    /// The name of the header in `key`.
+    /// Returns the name of the header in `key: header:NAME`.
     pub(crate) fn key_header(&self) -> Option<&HeaderName> {
         match &self.key {
             KeyKind::Header(name) => Some(name),
@@ -246,8 +249,8 @@ impl Budget {
     }
 
     fn new(rate: Rate, burst: u64, name: &str) -> Self {
-        // The window in which the rate allows as many requests as the bucket holds, in whole seconds, and their number.
-        // So the number is never below that of the remaining requests.
+        // The window is the time in which the bucket is refilled, rounded up to whole seconds. The quota is the number
+        // of requests that the rate allows in this window, so it is never below the number of remaining requests.
         let window = (burst * rate.unit.seconds()).div_ceil(rate.requests).max(1);
         let quota = rate.requests * window / rate.unit.seconds();
         let name = quoted_string(name);
@@ -280,7 +283,7 @@ impl KeyKind {
     }
 }
 
-/// A string in the syntax of structured fields (RFC 9651 section 3.3.3).
+/// Returns the text as a string of structured fields (RFC 9651 section 3.3.3).
 fn quoted_string(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => ['\\', c].into_iter().collect(),
@@ -293,12 +296,13 @@ fn quoted_string(text: &str) -> String {
 // === requests and responses ===
 
 impl RateLimit {
-    /// The bucket of a budget; None without a limit.
+    /// Returns the bucket of a budget, or None if the budget has no limit.
     pub(crate) fn bucket(&self, budget: BudgetKind) -> Option<&Bucket> {
         self.budget(budget).map(|budget| &budget.bucket)
     }
 
-    /// The key of a request. A preflight has no cookies and no header fields of its own, so its key is its client.
+    /// Returns the key of a request. A preflight has no cookies and no custom header fields, so its key is always its
+    /// client.
     pub(crate) fn key<'r>(&self, budget: BudgetKind, headers: &'r HeaderMap, client: Option<ClientKey>) -> RateKey<'r> {
         let value = match (&self.key, budget) {
             (KeyKind::Route, BudgetKind::Requests) => return RateKey::Route,
@@ -311,7 +315,7 @@ impl RateLimit {
         value.filter(|value| !value.is_empty()).map_or(RateKey::Client(client), RateKey::Value)
     }
 
-    /// Whether the state of the other limit, from an earlier configuration, can be used for this one.
+    /// Checks whether this limit can continue with the state of `other`, a limit of an earlier configuration.
     pub(crate) fn continues(&self, other: &RateLimit) -> bool {
         let same = |one: &Budget, other: &Budget| one.bucket == other.bucket;
         let same_preflights = match (&self.preflights, &other.preflights) {
@@ -322,8 +326,8 @@ impl RateLimit {
         self.name == other.name && self.key == other.key && same(&self.requests, &other.requests) && same_preflights
     }
 
-    /// Adds the fields about a check to a response header. Fields of the upstream about its own limits stay: both fields
-    /// are lists.
+    /// Adds the header fields for the result of a check to a response. `RateLimit` and `RateLimit-Policy` are lists, so
+    /// fields of the upstream for its own limits stay.
     pub(crate) fn add_fields(&self, check: RateCheck, headers: &mut HeaderMap) {
         let Some(budget) = self.budget(check.budget) else { return };
         let (left, wait) = match check.outcome {
@@ -353,13 +357,13 @@ impl RateLimit {
     }
 }
 
-/// The only item. With several, the upstream may use another one than we do, and a client could get a new budget with
-/// each request by adding one.
+/// Returns the only item, or None if there are several items. With several items, the upstream may use another item
+/// than the gateway. Then a client could get a new budget for each request by adding an item.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().filter(|_| items.next().is_none())
 }
 
-/// The values of a cookie. HTTP/2 clients may send several `Cookie` fields.
+/// Returns the values of a cookie. HTTP/2 clients may send several `Cookie` fields.
 fn cookies<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
     let fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     let pairs = fields.flat_map(|field| field.split(|b| *b == b';')).map(<[u8]>::trim_ascii);
@@ -367,7 +371,7 @@ fn cookies<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [
 }
 
 impl fmt::Display for RateLimit {
-    /// The limit in words, for `explain`.
+    /// Writes the limit in words, for `explain`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = |f: &mut fmt::Formatter<'_>, Budget { rate, burst, .. }: &Budget| {
             write!(f, "{rate}")?;
@@ -394,7 +398,7 @@ impl fmt::Display for RateLimit {
     }
 }
 
-/// The name of the route does not count.
+/// Compares two limits without their names.
 impl PartialEq for RateLimit {
     fn eq(&self, other: &Self) -> bool {
         let RateLimit { name: _, requests, preflights, key } = self;
@@ -404,7 +408,7 @@ impl PartialEq for RateLimit {
 
 impl PartialEq for Budget {
     fn eq(&self, other: &Self) -> bool {
-        // The other fields are made from these, and from the name.
+        // The other fields are computed from these two and from the name.
         (self.rate, self.burst) == (other.rate, other.burst)
     }
 }
@@ -412,16 +416,17 @@ impl PartialEq for Budget {
 // === impl Bucket ===
 
 impl Bucket {
-    /// A bucket with room for `burst` requests. `interval` is the time for one, in nanoseconds.
+    /// Creates a bucket with room for `burst` tokens. `interval` is the time in which one token is refilled, in
+    /// nanoseconds.
     pub(crate) fn new(interval: u64, burst: u64) -> Self {
         let interval = interval.max(1);
         Bucket { interval, capacity: interval.saturating_mul(burst.max(1)) }
     }
 
-    /// Takes one request out, if there is one. `full_at` is the state of the bucket: the time at which it is full again,
-    /// 0 for a full one. All times are nanoseconds from the same point.
+    /// Takes one token, if the bucket has one. `full_at` is the state of the bucket: the time at which the bucket is
+    /// full again, or 0 for a full bucket. All times are nanoseconds since the same moment.
     pub(crate) fn check(&self, full_at: &mut u64, now: u64) -> BucketOutcome {
-        // The minimum is for a clock that has gone back: the bucket is empty then, and not less than that.
+        // The minimum is for a clock that has gone back: the bucket is then empty, but not below empty.
         let missing = full_at.saturating_sub(now).min(self.capacity);
         let wait = missing.saturating_sub(self.capacity - self.interval);
         if wait > 0 {
@@ -447,12 +452,12 @@ impl Rate {
             "h" => RateUnit::Hour,
             _ => return None,
         };
-        // `u64::from_str` accepts a plus sign.
+        // `u64::from_str` accepts a plus sign, which is not valid in a rate.
         let requests = requests.parse().ok().filter(|_| !requests.starts_with('+'))?;
         Some(Rate { requests, unit })
     }
 
-    /// Nanoseconds for one request, rounded.
+    /// Returns the nanoseconds for one request, rounded.
     fn interval(self) -> u64 {
         let unit = self.unit.seconds() * NANOSECONDS;
         (unit + self.requests / 2) / self.requests.max(1)
@@ -632,7 +637,7 @@ mod tests {
             check(BudgetKind::Requests, BucketOutcome::Allowed { left: 9, wait: 6 * SECOND }),
             [r#"ratelimit: "api/search";r=9;t=6"#, r#"ratelimit-policy: "api/search";q=10;w=60"#]
         );
-        // Seconds are rounded up: after them the request is accepted.
+        // Seconds are rounded up, so that a request after this time is accepted.
         assert_eq!(
             check(BudgetKind::Requests, BucketOutcome::Refused { wait: 5 * SECOND + 1 }),
             ["retry-after: 6", r#"ratelimit: "api/search";r=0;t=6"#, r#"ratelimit-policy: "api/search";q=10;w=60"#]
@@ -669,7 +674,7 @@ mod tests {
             ("header:X-Key", &[],                                      None),
             ("header:X-Key", &[("x-key", "")],                         None),
             ("header:X-Key", &[("x-keys", "a")],                       None),
-            // The upstream may read either.
+            // The upstream may read either value.
             ("header:X-Key", &[("x-key", "a"), ("x-key", "b")],        None),
             ("header:X-Key", &[("x-key", "a"), ("x-key", "a")],        None),
             ("cookie:id",    &[("cookie", "a=b; id=7; c=d")],          Some(b"7")),
@@ -765,7 +770,7 @@ mod tests {
     }
 
     proptest! {
-        /// The twin counts requests exactly, in fractions of nanoseconds.
+        /// Compares the bucket with a model that counts tokens exactly, in fractions.
         #[test]
         fn a_bucket_agrees_with_one_that_counts_requests(
             requests in 1..=MOST,
@@ -776,7 +781,7 @@ mod tests {
             let rate = Rate { requests, unit };
             let bucket = Bucket::new(rate.interval(), burst);
             let (mut state, mut now) = (0, 3600 * SECOND);
-            // Requests, multiplied by the interval.
+            // Tokens, multiplied by the interval.
             let full = u128::from(burst) * u128::from(rate.interval());
             let mut tokens = full;
             for step in steps {
@@ -794,7 +799,7 @@ mod tests {
                         prop_assert_eq!(u128::from(left), tokens / u128::from(rate.interval()));
                         prop_assert_eq!(u128::from(wait), u128::from(rate.interval()) - tokens % u128::from(rate.interval()));
                     }
-                    // Exactly then, and not one nanosecond earlier.
+                    // The next request is allowed exactly at that time, and not one nanosecond earlier.
                     BucketOutcome::Refused { wait } => {
                         let (mut early, mut in_time) = (state, state);
                         prop_assert!(wait > 0 && wait <= rate.interval());
@@ -806,12 +811,12 @@ mod tests {
             }
         }
 
-        /// Over any time, a key gets what it is entitled to: the error of the rounded interval is below 0.1 %.
+        /// Checks that rounding the interval changes the rate by less than 0.1 %.
         #[test]
         fn the_rate_is_right_within_a_thousandth(requests in 1..=MOST, unit in 0..3_usize) {
             let unit = [RateUnit::Second, RateUnit::Minute, RateUnit::Hour][unit];
             let rate = Rate { requests, unit };
-            // The product would be one unit.
+            // Without rounding, the product would be exactly one unit.
             let unit = unit.seconds() * NANOSECONDS;
             prop_assert!((rate.interval() * requests).abs_diff(unit) <= unit / 1000);
         }

@@ -1,5 +1,5 @@
-//! `path` and `upstream_host`: path and `Host` of the request as the upstream gets it, and the way back for paths in the
-//! response. The query is never changed.
+//! `path` and `upstream_host`: change the path and `Host` of the request for the upstream, and undo the change of the
+//! path in the response. The query is never changed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use crate::per_thread::{FinishedValue, PerThread};
 use crate::problem::{At, ProblemKind, Problems};
 use crate::route::{PathPattern, is_ambiguous};
 
-/// How the path changes on its way to the upstream, in this order: `strip_prefix`, `replace`, `add_prefix`.
+/// Changes the path for the upstream, in this order: `strip_prefix`, `replace`, `add_prefix`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Path", extend("minProperties" = 1))]
 pub(crate) struct PathSettings {
-    /// Prefix to remove. It ends at the end of a segment. The upstream gets it as `X-Forwarded-Prefix`.
+    /// Prefix to remove. Only whole segments match: `/v1` does not match `/v1x`. The upstream gets the removed prefix
+    /// in `X-Forwarded-Prefix`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Prefix")]
     pub(crate) strip_prefix: Option<String>,
@@ -36,17 +37,17 @@ pub(crate) struct PathSettings {
     pub(crate) restore_prefix: bool,
 }
 
-/// A replacement in the path, without its query, as received: percent-encoded.
+/// A replacement in the path. The path is used as received: percent-encoded, and without the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["pattern", "with"]))]
 pub(crate) struct ReplaceSettings {
-    /// A regular expression, such as `^/users/(\d+)$`. The first match is replaced. There is no look-around; matching takes
-    /// linear time.
+    /// A regular expression, such as `^/users/(\d+)$`. Only the first match is replaced. Look-around is not supported,
+    /// and matching takes linear time.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PlainText")]
     pub(crate) pattern: Option<String>,
-    /// The new text. `$1` and `${1}` stand for the first group, `${name}` for a group with a name, and `$$` for `$`.
+    /// The replacement text. `$1` and `${1}` mean the first group, `${name}` means a named group, and `$$` means `$`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PlainText", extend("maxLength" = 256))]
     pub(crate) with: Option<String>,
@@ -63,7 +64,7 @@ pub(crate) struct Rewrite {
 
 #[derive(Debug)]
 struct Replace {
-    /// Each thread has its own, because threads that share one wait for each other's memory.
+    /// Each thread has its own copy, because threads that share a `Regex` contend for its scratch memory.
     pattern: PerThread<Regex>,
     with: Box<str>,
 }
@@ -71,7 +72,7 @@ struct Replace {
 /// The `Host` field that the upstream gets.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum UpstreamHost {
-    /// The address of the node, as the configuration has it.
+    /// The address of the node, as written in the configuration.
     Node,
     Name(Arc<FinishedValue>),
 }
@@ -79,24 +80,25 @@ pub(crate) enum UpstreamHost {
 /// Why a rewritten path cannot be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadRewrite {
-    /// It has dot segments or other parts that servers interpret differently.
+    /// The path has dot segments or other parts that servers interpret differently.
     Ambiguous,
     TooLong,
 }
 
-/// Largest size of a compiled `pattern`, in bytes.
+/// Maximum size of a compiled `pattern`, in bytes.
 const PATTERN_SIZE: usize = 64 << 10;
-/// Largest length of `with`, in bytes.
+/// Maximum length of `with`, in bytes.
 const WITH_LENGTH: u64 = 256;
-/// Largest length of a rewritten path with its query, in bytes; that of `limits.uri`.
+/// Maximum length of a rewritten path with its query, in bytes. It is the same as the maximum of `limits.uri`.
 const TARGET_LENGTH: usize = 63 << 10;
-/// Begin of the name of a cookie that must have `Path=/`.
+/// Prefix of the names of cookies that must have `Path=/`.
 const HOST_PREFIX: &[u8] = b"__Host-";
 
 // === compile ===
 
 impl Rewrite {
-    /// `at` is the place of the service or route. `short` is its `strip_prefix`, and `settings` its `path`.
+    /// Compiles the settings of the service or route at `at`. `short` is its key `strip_prefix`, and `settings` is its
+    /// key `path`.
     pub(crate) fn compile(
         short: Option<&str>,
         settings: Option<&PathSettings>,
@@ -129,13 +131,13 @@ impl Rewrite {
         Rewrite { strip, replace, add, restore: *restore_prefix }
     }
 
-    /// The prefix that is removed.
+    /// Returns the prefix that is removed.
     pub(crate) fn stripped(&self) -> Option<&str> {
         self.strip.as_deref()
     }
 }
 
-/// A literal prefix, which ends at the end of a segment.
+/// Checks that the text is a literal prefix that ends at the end of a segment.
 fn prefix(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<Box<str>> {
     let why = match PathPattern::parse(text) {
         Err(kind) => {
@@ -177,7 +179,7 @@ impl Replace {
             }
         }
         let (pattern, with) = (pattern.as_deref()?, with.as_deref()?);
-        // Bytes, because a path as received need not be UTF-8.
+        // The expression matches bytes, because a received path may not be valid UTF-8.
         let regex = match RegexBuilder::new(pattern).unicode(false).size_limit(PATTERN_SIZE).build() {
             Ok(regex) => regex,
             Err(regex::Error::CompiledTooBig(limit)) => {
@@ -211,7 +213,7 @@ impl Replace {
         Some(Replace { pattern: PerThread::new(regex), with: with.into() })
     }
 
-    /// The path after the replacement. Borrowed if nothing matches.
+    /// Returns the path after the replacement. The result is borrowed if nothing matches.
     fn path<'a>(&self, path: &'a [u8]) -> Cow<'a, [u8]> {
         let regex = self.pattern.get(|_| self.pattern.shared().clone());
         let Some(groups) = regex.captures(path) else { return Cow::Borrowed(path) };
@@ -223,7 +225,8 @@ impl Replace {
     }
 }
 
-/// Checks that each `$1`, `$name` and `${name}` is a group of the expression. The error is the first that is not.
+/// Checks that each `$1`, `$name` and `${name}` is a group of the expression. The error is the first name that is not a
+/// group.
 fn references(with: &str, regex: &Regex) -> Result<(), String> {
     let mut rest = with;
     while let Some((_, after)) = rest.split_once('$') {
@@ -251,7 +254,7 @@ fn references(with: &str, regex: &Regex) -> Result<(), String> {
 }
 
 impl UpstreamHost {
-    /// None for `pass`, and for a value that is not valid.
+    /// Compiles the setting. Returns None for `pass` and for an invalid value.
     pub(crate) fn compile(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         match text {
             "pass" => None,
@@ -269,7 +272,7 @@ impl UpstreamHost {
     }
 }
 
-// === what it does to a request ===
+// === changes of a request ===
 
 impl Rewrite {
     /// Checks the path that the upstream would get. `query` is the length of the query with its question mark.
@@ -285,7 +288,7 @@ impl Rewrite {
         }
     }
 
-    /// The path for the upstream. None if it does not change.
+    /// Returns the path for the upstream, or None if it does not change.
     pub(crate) fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
         // `OPTIONS *` has no path.
         if !path.starts_with(b"/") {
@@ -304,18 +307,19 @@ impl Rewrite {
         }
     }
 
-    /// The prefix that is removed from this path: the value of `X-Forwarded-Prefix`.
+    /// Returns the prefix that is removed from this path: the value of `X-Forwarded-Prefix`.
     pub(crate) fn prefix_of(&self, path: &[u8]) -> Option<&str> {
         self.strip.as_deref().filter(|prefix| after_prefix(path, prefix).is_some())
     }
 }
 
-/// The rest of a path behind a prefix that ends at the end of a segment.
+/// Returns the rest of a path after the prefix, if the prefix ends at the end of a segment.
 fn after_prefix<'a>(path: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     path.strip_prefix(prefix.as_bytes()).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The path with exactly one slash at its start: a redirect of the upstream to `//host/path` would lead to another host.
+/// Returns the path with exactly one slash at its start. If the upstream redirected to a path with two slashes, such as
+/// `//host/path`, the client would go to another host.
 fn rooted(path: &[u8]) -> Cow<'_, [u8]> {
     let slashes = path.iter().take_while(|b| **b == b'/').count();
     match slashes {
@@ -324,7 +328,7 @@ fn rooted(path: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-// === what it does to a response ===
+// === changes of a response ===
 
 impl Rewrite {
     /// Undoes the change of prefixes in `Location`, `Content-Location` and `Set-Cookie`. `own` is the origin of the
@@ -353,11 +357,11 @@ impl Rewrite {
         }
     }
 
-    /// None if the URL leads to another host, or has no absolute path.
+    /// Returns the URL with the restored path. Returns None if the URL leads to another host, or has no absolute path.
     fn restored_url(&self, url: &[u8], own: OwnOrigin<'_>) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(url).ok()?;
         let (start, path) = match text.split_once("://") {
-            // The scheme may differ: an upstream without TLS may not know that the client has it.
+            // The scheme may differ: an upstream without TLS may not know that the client uses https.
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
                 let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
                 let target = OwnOrigin::of(Scheme::parse(scheme)?, &rest[..end]);
@@ -373,8 +377,8 @@ impl Rewrite {
         }
         let end = path.find(['?', '#']).unwrap_or(path.len());
         let restored = self.restored_path(&path.as_bytes()[..end])?;
-        // Without the added prefix, `/api//host` would lead to another host. Browsers read `\\` as a slash, and leave out
-        // tabs.
+        // If the prefix `/api` is removed from `/api//host`, the rest leads to another host. Browsers read a backslash
+        // as a slash, and ignore tabs.
         let leads_away = start.is_empty() && matches!(restored.get(1), Some(b'/' | b'\\'));
         if leads_away || text.contains('\t') {
             return None;
@@ -382,7 +386,7 @@ impl Rewrite {
         Some([start.as_bytes(), &restored, &path.as_bytes()[end..]].concat())
     }
 
-    /// None if the cookie has no path below the added prefix.
+    /// Returns the cookie with the restored path. Returns None if the cookie has no path below the added prefix.
     fn restored_cookie(&self, cookie: &[u8]) -> Option<Vec<u8>> {
         // Browsers accept such a cookie only with `Path=/` (RFC 6265bis, cookie name prefixes).
         if cookie.get(..HOST_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST_PREFIX)) {
@@ -390,7 +394,7 @@ impl Rewrite {
         }
         let mut parts = cookie.split(|b| *b == b';');
         let mut at = parts.next()?.len();
-        // The last attribute of a name counts (RFC 6265 section 5.3).
+        // If a cookie has several attributes with the same name, the last one counts (RFC 6265 section 5.3).
         let mut path = None;
         for part in parts {
             let from = at + 1;

@@ -1,7 +1,8 @@
 //! `split`: shares the requests of a route between upstreams, by weight.
 //!
-//! Without a key, each request is a draw of its own. With a key, its upstream follows from the key by rendezvous hashing
-//! ([`crate::hash`]): replicas agree, and when weights change, only as many keys move as the shares require.
+//! Without a key, the upstream of each request is random. With a key, rendezvous hashing ([`crate::hash`]) computes the
+//! upstream from the key. So all replicas choose the same upstream, and a change of weights moves only as many keys as
+//! the new shares require.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,19 +11,19 @@ use crate::hash;
 use crate::notation::{forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Shares the requests between upstreams, by weight: for a new version that should get a few requests first. A request
-/// stays at its upstream; retries use other nodes of the same one.
+/// Shares the requests between upstreams by weight, for example to send a few requests to a new version first. A
+/// request stays at its upstream: retries use other nodes of the same upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Split", extend("required" = ["upstreams"]))]
 pub(crate) struct SplitSettings {
-    /// The upstreams. At least one needs a weight above 0.
+    /// The upstreams and their weights. At least one weight must be above 0.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) upstreams: Option<Vec<ShareSettings>>,
-    /// Which requests stay together: those with the same `header:NAME`, `cookie:NAME`, `client_address` or `path`. They
-    /// keep their upstream, as far as the weights allow it when these change. Without this key, and for a request without
-    /// the header or cookie, each request is drawn by chance.
+    /// Sends requests with the same value to the same upstream. The value is `header:NAME`, `cookie:NAME`,
+    /// `client_address` or `path`. If the weights change, only as many values move to another upstream as the new
+    /// weights require. Without this key, or if the request does not have the header or cookie, the upstream is random.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::HashKey")]
     pub(crate) sticky: Option<String>,
@@ -37,7 +38,7 @@ pub(crate) struct ShareSettings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Name")]
     pub(crate) upstream: Option<String>,
-    /// Share of the requests, relative to the other upstreams. 0 means none.
+    /// Share of the requests, relative to the weights of the other upstreams. 0 means no requests.
     #[schemars(range(max = 1000))]
     pub(crate) weight: u32,
 }
@@ -48,7 +49,7 @@ impl Default for ShareSettings {
     }
 }
 
-/// A split between upstreams, or what stands for them.
+/// The compiled form of `split`. `T` identifies an upstream, for example by its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Split<T> {
     /// In the order of the configuration.
@@ -59,12 +60,14 @@ pub(crate) struct Split<T> {
 struct Share<T> {
     upstream: T,
     weight: u32,
-    /// Seed of its scores in rendezvous hashing. It depends on the name only, so all replicas have the same.
+    /// Seed of the upstream's scores in rendezvous hashing. The seed depends only on the name of the upstream, so all
+    /// replicas have the same seed.
     seed: u64,
 }
 
 impl<T: Copy> Split<T> {
-    /// `find` finds an upstream by its name, and adds a problem if there is none. The result is None without a share.
+    /// Compiles the settings. `find` returns the upstream with a name, and adds a problem if no upstream has the name.
+    /// The result is None if no upstream has a weight above 0.
     pub(crate) fn compile(
         settings: &SplitSettings,
         at: &At<'_>,
@@ -111,7 +114,7 @@ impl<T: Copy> Split<T> {
         chosen.then_some(Split { shares })
     }
 
-    /// The upstream of a request. `key` is the hash key of a sticky request, and `random` 64 random bits.
+    /// Chooses the upstream of a request. `key` is the hash key of a sticky request. `random` has 64 random bits.
     pub(crate) fn choose(&self, key: Option<u64>, random: u64) -> T {
         let weighted = self.shares.iter().filter(|share| share.weight > 0);
         let chosen = match key {
@@ -121,7 +124,7 @@ impl<T: Copy> Split<T> {
             }
             None => {
                 let sum: u64 = self.shares.iter().map(|share| u64::from(share.weight)).sum();
-                // The upper half of the product is below the sum.
+                // The upper half of the product is a random number below the sum.
                 let mut draw = u64::try_from((u128::from(random) * u128::from(sum)) >> 64).unwrap_or(0);
                 weighted.into_iter().find(|share| match draw.checked_sub(u64::from(share.weight)) {
                     Some(rest) => {
@@ -132,11 +135,11 @@ impl<T: Copy> Split<T> {
                 })
             }
         };
-        // A split has a share with a weight.
+        // The fallback is never used, because a split has at least one weight above 0.
         chosen.unwrap_or(&self.shares[0]).upstream
     }
 
-    /// The upstreams with their weights, in the order of the configuration.
+    /// Returns the upstreams with their weights, in the order of the configuration.
     pub(crate) fn shares(&self) -> impl Iterator<Item = (T, u32)> + Clone {
         self.shares.iter().map(|share| (share.upstream, share.weight))
     }
@@ -165,7 +168,7 @@ mod tests {
         (0..REQUESTS).map(|i| hash::key(format!("session-{i}").as_bytes()))
     }
 
-    /// Percent of each upstream.
+    /// Returns the share of each upstream in percent.
     fn shares(chosen: impl Iterator<Item = usize>) -> HashMap<usize, f64> {
         let mut shares = HashMap::new();
         #[allow(clippy::cast_precision_loss)]
@@ -203,7 +206,7 @@ mod tests {
         );
     }
 
-    /// From 5 % to 10 %, one key of twenty moves, and only to the upstream that grows.
+    /// If a share grows from 5 % to 10 %, one key of twenty moves, and only to the upstream whose share grows.
     #[test]
     fn a_change_of_weights_moves_only_as_many_keys_as_it_must() {
         let steps: Vec<Split<usize>> =
@@ -215,12 +218,12 @@ mod tests {
                 moved += u64::from(before != after);
                 back += u64::from(before > after);
             }
-            assert_eq!(back, 0, "no key goes back to the upstream that shrinks");
+            assert_eq!(back, 0, "no key moves to the upstream whose share shrinks");
             let grown = |split: &Split<usize>| split.shares().nth(1).map_or(0, |(_, weight)| u64::from(weight));
             let must = (grown(&pair[1]) - grown(&pair[0])) * REQUESTS / 100;
             assert!(moved.abs_diff(must) < REQUESTS / 150, "{moved} keys instead of {must}");
         }
-        // The order in the file does not matter.
+        // The order of the upstreams in the file does not matter.
         let (one, other) = (split(&[("stable", 9), ("canary", 1)]), split(&[("canary", 1), ("stable", 9)]));
         assert!(keys().all(|key| one.choose(Some(key), 0) == 1 - other.choose(Some(key), 0)));
     }

@@ -1,8 +1,9 @@
 //! Asks the service of `forward_auth` about a request.
 //!
-//! What the service is told and what its response means is in [`crate::behavior::forward_auth`]. The requests to it use the
-//! nodes of an upstream like other requests: balancing, health, timeouts, TLS, kept connections. A request is a GET, so a
-//! failed one is sent again by the rules of [`super::attempts`]. `forward_auth.timeout` limits all attempts together.
+//! [`crate::behavior::forward_auth`] builds the header of the request to the service, and interprets the response. The
+//! requests to the service use the nodes of an upstream like other requests: balancing, health, timeouts, TLS,
+//! keepalive connections. Each request is a GET, so a failed request is sent again by the rules of [`super::attempts`].
+//! `forward_auth.timeout` limits all attempts together.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,17 +29,18 @@ use crate::upstream::peer::{node_host, template};
 use crate::upstream::proxy_protocol::{ProxyConnector, SentProxyHeader};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream};
 
-/// Maximum number of bytes of a response body of the service. A longer one is no usable answer.
+/// Maximum size of a response body of the service, in bytes. A response with a longer body is not usable.
 const MAX_BODY: usize = 256 << 10;
-/// How long the end of a response is waited for whose body is not used.
+/// Maximum time to wait for the end of a response body that is not used.
 const DISCARD_TIME: Duration = Duration::from_millis(50);
-/// Kept connections to all services together.
+/// Maximum number of keepalive connections to all services together.
 const KEPT_CONNECTIONS: usize = 1024;
 
 /// Connections to the services.
 #[derive(Default)]
 pub(super) struct AuthClient {
-    /// Made by the first request, because it reads the root certificates of the machine.
+    /// Created by the first request and not at the start, because the connector reads the root certificates of the
+    /// machine.
     connector: OnceLock<Connector>,
 }
 
@@ -60,15 +62,15 @@ struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Connect,
-    /// After the connection was made, new or reused.
+    /// The part after the connection, new or reused, was made.
     Exchange {
         reused: bool,
     },
 }
 
 impl AuthClient {
-    /// Asks the service. None if there is no usable answer; the reason is logged. `key` is the key of `balance: hash`.
-    /// `fields` are those of the request, without `Host`.
+    /// Asks the service. Returns None if there is no usable answer, and logs the reason. `key` is the key of `balance:
+    /// hash`. `fields` has the header fields of the request, without `Host`.
     pub(super) async fn ask(
         &self,
         auth: &AuthService,
@@ -126,12 +128,12 @@ impl AuthClient {
             let out_of_time = deadline <= Instant::now();
             let kind = if out_of_time { FailureKind::TimedOut } else { FailureKind::of(error.etype()) };
             let stale = match during {
-                // For Pingora, opening an HTTP/2 stream on a reused connection is a part of connecting.
+                // Pingora opens an HTTP/2 stream on a reused connection as a part of the connect step.
                 Step::Connect => upstream.settings().http2 && *error.etype() == ErrorType::H2Error,
                 Step::Exchange { reused } => reused && kind == FailureKind::Broken,
             };
             if stale && !new_connection && !out_of_time {
-                // The service closed a kept connection, which is no failure.
+                // The service has closed a keepalive connection, which is not a failure.
                 upstream.counts().reconnects.add(1);
                 new_connection = true;
                 continue;
@@ -141,7 +143,7 @@ impl AuthClient {
             match during {
                 Step::Connect => counts.connect_failures.add(1),
                 Step::Exchange { .. } if kind != FailureKind::Other => counts.no_responses.add(1),
-                // There was a response, which is not valid.
+                // The service has sent an invalid response.
                 Step::Exchange { .. } => {}
             }
             picked.set_last_error(why.clone());
@@ -149,7 +151,8 @@ impl AuthClient {
                 matches!(error.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError);
             let of_node = match during {
                 Step::Connect => !of_gateway,
-                // An attempt after a failed one has less time than the service may need.
+                // A timeout counts only for the first attempt, because the time that is left for a retry may be too
+                // short for the service.
                 Step::Exchange { .. } => {
                     kind == FailureKind::Broken || kind == FailureKind::TimedOut && failed.is_empty()
                 }
@@ -180,7 +183,7 @@ impl AuthClient {
         new_connection: bool,
     ) -> Result<AuthResponse, Failure> {
         let mut peer = template(upstream, endpoint);
-        // The connections are shared by all clients.
+        // All clients share the connections, so the PROXY header names no client.
         if let Some(version) = upstream.settings().proxy_protocol {
             let header = SentProxyHeader::without_client(version);
             peer.group_key = upstream.group_of(&header);
@@ -212,7 +215,7 @@ impl AuthClient {
     }
 }
 
-/// Waits for a node with less than `max_connections` requests, at most for `queue.timeout`.
+/// Waits for a node with fewer than `max_connections` requests, at most for `queue.timeout`.
 async fn wait(upstream: &RunningUpstream, key: Option<u64>, longest: Duration) -> Result<ActiveRequest, PickError> {
     let longest = upstream.settings().limit.as_ref().map_or(longest, |limit| limit.timeout.min(longest));
     let mut wait = upstream.wait(key);
@@ -223,7 +226,8 @@ async fn wait(upstream: &RunningUpstream, key: Option<u64>, longest: Duration) -
     })
 }
 
-/// The header of the request. Its host is `tls.sni`, else the address of the node, as in health checks.
+/// Returns the header of the request. Its host is `tls.sni`, or without `tls.sni` the address of the node, as in health
+/// checks.
 fn request(
     auth: &AuthService,
     fields: &HeaderMap,
@@ -264,7 +268,7 @@ async fn read_response(session: &mut HttpSession) -> Result<AuthResponse> {
     let decision = AuthDecision::of(header.status);
     let body = match decision {
         AuthDecision::Refused => read_body(session).await?,
-        // The body is not used. Without its end the connection is not kept.
+        // The body is not used, but a connection can be used again only after the end of the body.
         AuthDecision::Allowed | AuthDecision::Undecided => {
             let _ = timeout(DISCARD_TIME, read_body(session)).await;
             Bytes::new()
@@ -284,12 +288,12 @@ async fn read_body(session: &mut HttpSession) -> Result<Bytes> {
     Ok(body.into())
 }
 
-/// Ready when the client has gone, so that nobody waits for the service. A client of HTTP/1 is not watched while it sends
-/// a body: the bytes belong to the upstream.
+/// Waits until the client has gone, because then nobody needs the answer of the service. An HTTP/1 client that sends a
+/// body is not watched, because a read would take bytes that belong to the upstream.
 pub(super) async fn client_leaves(session: &mut ServerSession) -> BError {
     let watched = match session {
         ServerSession::H2(http2) => {
-            // Ready when the stream is reset.
+            // Ends when the client resets the stream.
             let _ = http2.idle().await;
             true
         }
@@ -314,7 +318,7 @@ pub(super) async fn client_leaves(session: &mut ServerSession) -> BError {
     error
 }
 
-/// The response of the service is not usable. [`describe`] returns the text alone.
+/// Returns the error for a response of the service that is not usable. [`describe`] shows only its text.
 fn unusable<T>(why: &'static str) -> Result<T> {
     Err(Error::explain(ErrorType::HTTPStatus(502), why))
 }

@@ -1,11 +1,11 @@
 //! Encodes response bodies, with the encoding that [`crate::behavior::compression`] chose.
 //!
-//! The libraries are those that Pingora links. Its own compression module is not used: it ignores weights in
-//! `Accept-Encoding`, holds back the pieces of a slow response, sends the rest of a body without encoding after an error,
-//! and does not write the end of a Brotli stream.
+//! The module uses the compression libraries that Pingora links. It does not use the compression module of Pingora,
+//! which ignores weights in `Accept-Encoding`, holds back the pieces of a slow response, sends the rest of a body
+//! without encoding after an error, and does not write the end of a Brotli stream.
 //!
-//! The levels are for encoding while the client waits: they encode 100 to 400 MB of text per second, and higher levels
-//! save little for their time (`docs/performance.md` has the measurements).
+//! The levels are chosen for encoding while the client waits: they encode 100 to 400 MB of text per second. Higher
+//! levels take more time and make the result only a little smaller (`docs/performance.md` has the measurements).
 
 use std::io::Write;
 use std::mem;
@@ -24,11 +24,11 @@ use crate::cors::vary_on_accept_encoding;
 
 /// The encoder of one response body.
 ///
-/// It takes memory until the body has ended: 0.4 MiB for gzip, 0.8 MiB for Zstandard, 2 MiB for Brotli. What it has
-/// encoded is passed on at once.
+/// It takes memory until the body has ended: 0.4 MiB for gzip, 0.8 MiB for Zstandard, 2 MiB for Brotli. Encoded bytes
+/// are passed on at once.
 pub(super) struct BodyEncoder {
     codec: Codec,
-    /// The end of the body, until it is sent in place of trailers.
+    /// The end of the encoded body, which is sent in place of trailers.
     rest: Option<Bytes>,
 }
 
@@ -36,28 +36,28 @@ enum Codec {
     Gzip(Compress),
     Brotli(Box<CompressorWriter<Vec<u8>>>),
     Zstd(Encoder<'static>),
-    /// The end is written.
+    /// The end of the body is written.
     Ended,
 }
 
 const GZIP_LEVEL: u32 = 5;
 const GZIP_WINDOW_BITS: u8 = 15;
 const BROTLI_QUALITY: u32 = 4;
-/// 256 KiB. 4 MiB, the usual window, makes the result of 1 MiB smaller by 2 % and takes more memory.
+/// A window of 256 KiB. The usual window of 4 MiB makes the result of 1 MiB smaller by 2 %, and takes more memory.
 const BROTLI_WINDOW_BITS: u32 = 18;
-/// Bytes for which the Brotli library has a buffer of its own, before they are copied to the result.
+/// Size of the buffer of the Brotli library, in bytes. The library copies its content to the result.
 const BROTLI_BUFFER: usize = 4096;
 const ZSTD_LEVEL: i32 = 3;
-/// Smaller tables and a smaller window than those of the level: less than half the memory, as fast, and a result that is
-/// 3 % larger.
+/// Smaller tables and a smaller window than the level has by default. They take less than half the memory and are as
+/// fast, but the result is 3 % larger.
 const ZSTD_PARAMETERS: [CParameter; 3] = [CParameter::WindowLog(18), CParameter::HashLog(15), CParameter::ChainLog(15)];
-/// The least space for encoded bytes that a codec gets at once.
+/// Minimum space for encoded bytes that a codec gets at once.
 const SPACE: usize = 1024;
 
 // === impl BodyEncoder ===
 
 impl BodyEncoder {
-    /// Prepares the header of an upstream's response for compression. None: its body stays as it is.
+    /// Prepares the header of an upstream's response for compression. Returns None if the body is not encoded.
     pub(super) fn prepare(
         compression: &Compression,
         request: &RequestHeader,
@@ -68,7 +68,7 @@ impl BodyEncoder {
             vary_on_accept_encoding(&mut response.headers);
         }
         let Some(encoding) = body else { return Ok(None) };
-        // The length is not known. Pingora removes the field for HTTP/2.
+        // The length of the encoded body is not known. For HTTP/2, Pingora removes `Transfer-Encoding`.
         response.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         BodyEncoder::new(encoding).map(|encoder| Some(Box::new(encoder)))
     }
@@ -87,10 +87,11 @@ impl BodyEncoder {
         Ok(BodyEncoder { codec, rest: None })
     }
 
-    /// Encodes a piece of the body. The client can decode all of it at once, so a slow response arrives piece by piece.
+    /// Encodes a piece of the body. The client can decode the whole piece at once, so a slow response arrives piece by
+    /// piece.
     ///
     /// # Errors
-    /// The response must be cut. The client would take what it has for the whole body.
+    /// After an error, the response must be cut. Otherwise the client would take an incomplete body for the whole body.
     pub(super) fn encode(&mut self, piece: &mut Option<Bytes>, end: bool) -> Result<()> {
         let input = piece.take().unwrap_or_default();
         if input.is_empty() && !end {
@@ -101,8 +102,8 @@ impl BodyEncoder {
         Ok(())
     }
 
-    /// The upstream ends the body with trailers. No trailers can follow the end of the encoded body: Pingora sends
-    /// either of them.
+    /// Ends the encoded body if the upstream ends its body with trailers. The trailers cannot follow, because Pingora
+    /// sends either the end of the body or the trailers.
     pub(super) fn end_before_trailers(&mut self) -> Result<()> {
         let mut rest = None;
         self.encode(&mut rest, true)?;
@@ -110,7 +111,7 @@ impl BodyEncoder {
         Ok(())
     }
 
-    /// What is sent in place of the trailers.
+    /// Returns the end of the encoded body, which is sent in place of the trailers.
     pub(super) fn instead_of_trailers(&mut self) -> Option<Bytes> {
         self.rest.take()
     }
@@ -129,7 +130,7 @@ fn fail<T>(why: &'static str) -> Result<T> {
 // === impl Codec ===
 
 impl Codec {
-    /// Encodes the input and flushes, or ends the stream.
+    /// Encodes the input. Then flushes the stream, or ends it if `end` is true.
     fn encode(&mut self, input: &[u8], end: bool) -> Result<Vec<u8>> {
         let space = input.len() / 3 + SPACE;
         match self {
@@ -169,7 +170,7 @@ impl Codec {
 
     fn end_brotli(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>> {
         let Codec::Brotli(brotli) = mem::replace(self, Codec::Ended) else { return Ok(out) };
-        // It ends the stream, which takes at least one byte, and reports no error.
+        // `into_inner` ends the stream, which writes at least one byte, and does not report an error.
         let last = brotli.into_inner();
         if last.is_empty() {
             return fail("Brotli cannot end the body");
@@ -185,7 +186,7 @@ fn encode_gzip(gzip: &mut Compress, input: &[u8], out: &mut Vec<u8>, end: bool) 
     loop {
         let used = usize::try_from(gzip.total_in() - before).unwrap_or(input.len());
         let status = gzip.compress_vec(&input[used..], out, flush);
-        // All input is used, and there was space left: nothing is held back.
+        // If all input is used and there is space left, the codec holds nothing back.
         let done = match status {
             Ok(Status::StreamEnd) => true,
             Ok(_) => !end && gzip.total_in() - before == input.len() as u64 && out.len() < out.capacity(),
@@ -227,7 +228,7 @@ mod tests {
 
     const ALL: [Encoding; 3] = [Encoding::Zstd, Encoding::Br, Encoding::Gzip];
 
-    /// Reads what a client can decode of these bytes, and whether that is the whole body.
+    /// Returns the part of the body that a client can decode from these bytes, and whether it is the whole body.
     fn decoded(encoding: Encoding, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut reader: Box<dyn Read + '_> = match encoding {
             Encoding::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
@@ -250,7 +251,7 @@ mod tests {
         piece.unwrap_or_default().into()
     }
 
-    /// Text, numbers, and bytes that no codec can shrink.
+    /// Returns bodies to encode: empty, short, long text, and random bytes that no codec can shrink.
     fn bodies() -> Vec<Vec<u8>> {
         let mut random = fastrand::Rng::with_seed(7);
         let noise: Vec<u8> = (0..200_000).map(|_| random.u8(..)).collect();
@@ -272,7 +273,7 @@ mod tests {
                     assert!(decoded(encoding, &encoded) == (body.clone(), true), "{encoding:?} {} {size}", body.len());
                     assert!(encoded.len() <= body.len() + body.len() / 100 + 500, "{encoding:?} {}", encoded.len());
                 }
-                // The last piece ends the body.
+                // Here the only piece also ends the body.
                 let encoded = encode(&mut BodyEncoder::new(encoding).unwrap(), &body, true);
                 assert!(decoded(encoding, &encoded) == (body.clone(), true), "{encoding:?} {}", body.len());
             }

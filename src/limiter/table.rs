@@ -1,16 +1,17 @@
-//! The buckets of many keys in memory that has a bound.
+//! A table with the buckets of many keys. Its memory has a limit.
 //!
-//! A bucket is one number: the time at which it is full again. A bucket that is full has no state, so its place is free
-//! for another key at once, and nothing has to be cleaned up.
+//! The state of a bucket is one number: the time at which the bucket is full again. A full bucket needs no state, so
+//! another key can use its place at once, and no cleanup is needed.
 //!
-//! The table is divided into parts with a lock each, and a part into sets of eight places. A key may be in two sets,
-//! which its hash names. If all places of both are taken, the part doubles its sets. So a check looks at no more than
-//! sixteen places, whatever clients send, and is exact as long as less than a million buckets are not full.
+//! The table has parts, and each part has a lock. A part has sets of eight places. The hash of a key selects two sets,
+//! and the key is in one of them. If all places of both sets are taken, the part doubles the number of its sets. So a
+//! check looks at no more than sixteen places, whatever clients send. The table is exact as long as fewer than a
+//! million buckets are not full.
 //!
-//! With more, a new key takes the place of the key whose bucket is full first, and that key begins with a full bucket when
-//! it comes back. So however many keys an attacker uses, no request of another key is refused because of them. And a key
-//! that is over its limit is not forgotten, if it sends at least a millionth of all requests: it comes back before all
-//! places have been taken once, and from then on the buckets of others are full earlier than its own.
+//! If more buckets are not full, a new key takes the place of the key whose bucket will be full first. The replaced key
+//! gets a full bucket when it comes back. So an attacker with many keys cannot cause the refusal of a request with
+//! another key. A key above its limit is not replaced if it sends at least a millionth of all requests: it comes back
+//! before all places have been taken once, and then the buckets of other keys will be full earlier than its bucket.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,40 +20,41 @@ use crossbeam_utils::CachePadded;
 
 use crate::behavior::rate_limit::{Bucket, BucketOutcome};
 
-/// Locks of a table. Two threads rarely want the same one.
+/// Number of parts of a table, each with a lock. Two threads rarely need the same lock.
 const PARTS: usize = 64;
-/// Most sets of a part. With them a table has a million places in 16 MiB.
+/// Maximum number of sets of a part. A table with this number of sets has a million places in 16 MiB.
 const MAX_SETS: usize = 2048;
-/// Places of a set.
+/// Number of places of a set.
 const PLACES: usize = 8;
 
 /// The buckets of the keys of one limit.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Empty until the first check, because a file may have thousands of limits of which few are in use.
+    /// Empty until the first check, because a configuration may have thousands of limits, of which only a few are used.
     parts: OnceLock<Box<[CachePadded<Mutex<Part>>]>>,
-    /// Its seed is secret, so that clients cannot choose keys that share their sets with another key.
+    /// The seed of the hasher is secret, so that clients cannot find keys that have the same sets as another key.
     hasher: RandomState,
 }
 
-/// Sets of a part: none at first, later a power of two.
+/// The sets of a part. Their number is 0 at first, and later a power of two.
 #[derive(Debug, Default)]
 struct Part(Vec<Set>);
 
-/// Two cache lines, of which a check reads the second one at one place.
+/// A set of places in two cache lines. A check reads all of the first line, and one number of the second line.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
 struct Set {
-    /// Hashes of the keys. Two keys of a million have the same hash with a probability of 1 to 40 million.
+    /// Hashes of the keys. Among a million keys, the probability that two keys have the same hash is 1 in 40 million.
     hashes: [u64; PLACES],
-    /// When the bucket of each key is full again. A place whose time has passed is free.
+    /// Time at which the bucket of each key is full again. A place is free if its time has passed.
     full_at: [u64; PLACES],
 }
 
 // === impl Table ===
 
 impl Table {
-    /// Takes one request from the bucket of the key. `now` counts nanoseconds from any fixed time.
+    /// Takes one token from the bucket of the key, if there is one. `now` is the number of nanoseconds since a fixed
+    /// time.
     pub(super) fn check(&self, bucket: &Bucket, key: &impl Hash, now: u64) -> BucketOutcome {
         self.check_hash(bucket, self.hasher.hash_one(key), now)
     }
@@ -64,7 +66,7 @@ impl Table {
         bucket.check(part.full_at(hash, now), now)
     }
 
-    /// The size in bytes.
+    /// Returns the size of the table in bytes.
     #[cfg(test)]
     fn bytes(&self) -> usize {
         let parts = self.parts.get().map(|parts| &**parts).unwrap_or_default();
@@ -76,7 +78,7 @@ impl Table {
 // === impl Part ===
 
 impl Part {
-    /// The time at which the bucket of a key is full again. That of a new key is full.
+    /// Returns the time at which the bucket of a key is full again. A new key gets a full bucket.
     fn full_at(&mut self, hash: u64, now: u64) -> &mut u64 {
         let (set, place) = self.find(hash).unwrap_or_else(|| self.make_room(hash, now));
         &mut self.0[set].full_at[place]
@@ -107,7 +109,7 @@ impl Part {
         }
     }
 
-    /// Doubles the number of sets. The keys of a set go to two sets, so there is room for all of them.
+    /// Doubles the number of sets. The keys of an old set go to two new sets, so there is room for all keys.
     #[cold]
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.0);
@@ -125,12 +127,12 @@ impl Part {
     }
 }
 
-/// The two sets of a hash, among `count` sets. They may be the same one.
+/// Returns the indices of the two sets of a hash, among `count` sets. Both may be the same set.
 fn sets_of(hash: u64, count: usize) -> Option<[usize; 2]> {
     (count > 0).then(|| [index(hash >> 16, count), index(hash >> 40, count)])
 }
 
-/// The lowest bits of a hash. `count` is a power of two.
+/// Returns the lowest bits of a hash, as a number below `count`. `count` is a power of two.
 fn index(hash: u64, count: usize) -> usize {
     usize::try_from(hash & (count as u64 - 1)).unwrap_or_default()
 }
@@ -140,7 +142,7 @@ fn index(hash: u64, count: usize) -> usize {
 impl Set {
     const EMPTY: Set = Set { hashes: [0; PLACES], full_at: [0; PLACES] };
 
-    /// The place whose bucket is full first, and that time.
+    /// Returns the place whose bucket is full first, and the time at which this bucket is full.
     fn earliest(&self) -> (usize, u64) {
         let times = self.full_at.iter().copied().enumerate();
         times.min_by_key(|(_, time)| *time).unwrap_or_default()
@@ -163,9 +165,11 @@ mod tests {
         matches!(checked, BucketOutcome::Allowed { .. })
     }
 
-    /// Each millisecond, `rate` of `hostile` keys send a request. One of 100 keys over the limit sends one too, each of
-    /// them ten in a second. Each of 100 keys below the limit sends one in 12 s. Returns the requests of the former that
-    /// were allowed, relative to buckets outside of the table, and those of the latter that were refused.
+    /// Sends requests with three groups of keys. Each millisecond, `rate` of the `hostile` keys send a request. Each of
+    /// 100 keys above the limit sends ten requests per second. Each of 100 keys below the limit sends one request in 12
+    /// s. The first result is the number of allowed requests of the keys above the limit, relative to the number that
+    /// buckets outside of the table allow. The second result is the number of refused requests of the keys below the
+    /// limit.
     fn attack(table: &Table, hash: impl Fn(u64) -> u64, hostile: u64, rate: u64, seconds: u64) -> (f64, usize) {
         let bucket = Bucket::new(6 * SECOND, 10);
         let (mut heavy, mut right, mut refused) = (0_u32, 0_u32, 0);
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn a_million_busy_keys_change_nothing_for_other_keys_and_take_16_mib() {
         let table = Table::default();
-        // Each hostile key comes every 5 s and is busy for 6 s.
+        // Each hostile key sends a request every 5 s, and its bucket is not full for 6 s.
         let (heavy, refused) = attack(&table, |key| table.hasher.hash_one(key), 1_000_000, 200, 8);
         assert_eq!(refused, 0, "no key below its limit is refused");
         assert!((heavy - 1.0).abs() < 0.02, "{heavy}");
@@ -199,8 +203,8 @@ mod tests {
     #[test]
     fn more_keys_than_places_free_no_key_that_is_over_its_limit() {
         let table = Table::default();
-        // Only hashes of one part, with 16,384 places, so that the attack is short. Of the hostile keys, which never come
-        // twice, 60,000 would be busy.
+        // Uses only hashes of one part with 16,384 places, so that the test is short. No hostile key comes twice. In a
+        // table without a limit, the buckets of 60,000 hostile keys would not be full.
         let hash = |key: u64| table.hasher.hash_one(key) & !(PARTS as u64 - 1);
         let (heavy, refused) = attack(&table, hash, u64::MAX / 2, 10, 120);
         assert_eq!(refused, 0, "no key below its limit is refused");
@@ -208,7 +212,8 @@ mod tests {
         assert!(table.bytes() <= BOUND);
     }
 
-    /// Clients cannot make such hashes, because they do not know the seed. The bounds hold even then.
+    /// Clients cannot find keys with such hashes, because they do not know the seed. Even with such keys, the limit of
+    /// the memory holds.
     #[test]
     fn keys_that_share_their_sets_have_sixteen_places() {
         let (table, bucket) = (Table::default(), Bucket::new(SECOND, 2));
@@ -220,11 +225,11 @@ mod tests {
             is_allowed(table.check_hash(&bucket, hash(0), SECOND))
                 && !is_allowed(table.check_hash(&bucket, hash(0), SECOND))
         );
-        // Key 1 has the most left, so it is forgotten, and then again one of those with one request.
+        // Key 0 has no token left, and all other keys have one. Each new key replaces a key with one token.
         for key in 16..4096 {
             assert!(is_allowed(table.check_hash(&bucket, hash(key), SECOND)));
         }
-        assert!(!is_allowed(table.check_hash(&bucket, hash(0), SECOND)), "the key with nothing left is not forgotten");
+        assert!(!is_allowed(table.check_hash(&bucket, hash(0), SECOND)), "the key with no token left is not replaced");
         assert_eq!(table.bytes(), BOUND - (PARTS - 1) * MAX_SETS * size_of::<Set>());
     }
 
@@ -233,7 +238,7 @@ mod tests {
         let (table, bucket) = (Table::default(), Bucket::new(SECOND, 10));
         assert_eq!(table.bytes(), 0);
         for key in 0..100_000_u64 {
-            // 10 keys are busy at a time.
+            // The buckets of 10 keys are not full at a time.
             table.check(&bucket, &key, key * SECOND / 10);
         }
         let bytes = table.bytes();
@@ -241,7 +246,7 @@ mod tests {
     }
 
     proptest! {
-        /// The twin has a number of requests for each key in a map.
+        /// Compares the table with a model that has the number of tokens of each key in a map.
         #[test]
         fn a_table_agrees_with_a_map(
             keys in 1..5_000_u64,

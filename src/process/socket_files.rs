@@ -1,8 +1,9 @@
 //! The files of Unix-domain sockets on which the process listens.
 //!
-//! A socket that nobody listens on stays in its directory after a crash. Pingora removes whatever file has the path
-//! before it listens, also a file that is no socket, and also the socket of another process, whose clients would then
-//! come here. So the path is checked first. At the end of the process, Pingora leaves the file.
+//! After a crash, the file of the socket stays in its directory. Before Pingora listens, it removes any file at the
+//! path. This can be a file that is not a socket, or the socket of another process, whose clients would then reach this
+//! process. So this module checks the path first. It also removes the file at the end of the process, because Pingora
+//! does not.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -19,14 +20,14 @@ use super::Sockets;
 use crate::logging::quoted;
 use crate::snapshot::{Address, Listener, StartupListener};
 
-/// Why a path cannot be listened on.
+/// Reason why the process cannot listen on a path.
 #[derive(Debug)]
 pub(crate) enum SocketFault {
-    /// There is a file that is no socket.
+    /// The path has a file that is not a socket.
     OtherFile,
-    /// A process listens there.
+    /// Another process listens on the socket.
     InUse,
-    /// Whether a process listens there is not known.
+    /// It is not known whether a process listens on the socket.
     Unknown(io::Error),
     /// The socket cannot be created.
     Create(io::Error),
@@ -36,7 +37,7 @@ pub(crate) enum SocketFault {
 #[derive(Debug)]
 pub(super) struct SocketFiles(Vec<PathBuf>);
 
-/// Adds the permissions of the file, if the listener has one.
+/// Adds the permissions of the socket file, if the listener is a Unix-domain socket.
 pub(super) fn with_mode(config: ListenerConfig, listener: &Listener) -> ListenerConfig {
     match listener.address {
         Address::Ip(_) => config,
@@ -52,7 +53,7 @@ pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(SocketFault::Create(error)),
     };
-    // The running process listens there, and hands its socket over.
+    // The running process listens on this socket, and hands it over.
     if sockets == Sockets::Inherited {
         return Ok(());
     }
@@ -60,7 +61,8 @@ pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
         check_abandoned(path)?;
         fs::remove_file(path).map_err(SocketFault::Create)?;
     }
-    // Tells what is wrong with the directory. Clients cannot connect, as the socket is gone before it has accepted.
+    // Creates a socket and removes it, to find errors of the directory. Clients get no connection, because the socket
+    // is removed before it accepts one.
     UnixListener::bind(path).and_then(|_| fs::remove_file(path)).map_err(SocketFault::Create)
 }
 
@@ -68,12 +70,12 @@ pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
 fn check_abandoned(path: &Path) -> Result<(), SocketFault> {
     let unknown = |error: Errno| SocketFault::Unknown(error.into());
     let address = SocketAddrUnix::new(path).map_err(unknown)?;
-    // Without waiting for a process whose queue is full.
+    // Non-blocking, so that the check does not wait for a process whose queue is full.
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(unknown)?;
     match connect(&socket, &address) {
         Err(Errno::CONNREFUSED) => Ok(()),
-        // A queue that is full, or a socket of datagrams.
+        // The errors mean that the queue is full, or that the socket is a datagram socket.
         Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(SocketFault::InUse),
         Err(error) => Err(unknown(error)),
     }
@@ -90,11 +92,11 @@ impl SocketFiles {
         SocketFiles(listeners.iter().filter_map(path).collect())
     }
 
-    /// Removes the files. Called while the process still listens: no other process has replaced them yet, and one that
-    /// starts from now on makes its own.
+    /// Removes the files. Must be called while the process still listens: until then, no other process has replaced the
+    /// files. A process that starts later creates its own files.
     pub(super) fn remove(&self) {
         for path in &self.0 {
-            // An operator may have removed the socket, and put another file there.
+            // An operator may have removed the socket, and put another file at the path.
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             if is_socket && let Err(error) = fs::remove_file(path) {
                 log::warn!("socket not removed path={} error={}", quoted(path.display()), quoted(error));
@@ -139,7 +141,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let fault = |name: &str, sockets| check(&at(name), sockets).err().map(|fault| fault.to_string());
         assert_eq!(fault("new.sock", Sockets::Own), None);
-        assert!(!at("new.sock").exists(), "the check leaves nothing");
+        assert!(!at("new.sock").exists(), "the check leaves no file");
 
         drop(UnixListener::bind(at("stale.sock")).unwrap());
         assert_eq!(fault("stale.sock", Sockets::Own), None);
@@ -168,7 +170,7 @@ mod tests {
         assert!(missing.ends_with("create the directory"), "{missing}");
     }
 
-    /// The queue of a process that accepts nothing is full after its backlog.
+    /// If a process accepts no connections, its queue is full after the connections of the backlog.
     #[test]
     fn a_full_queue_does_not_block_the_start() {
         let folder = tempfile::tempdir().unwrap();

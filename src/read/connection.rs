@@ -1,12 +1,12 @@
 //! Reads the requests of one connection and hands them to the application.
 //!
-//! [`super::header`] reads HTTP/1 headers. Pingora reads HTTP/2 itself; a connection without a request in `header_timeout`
-//! after the accept is closed. TLS negotiates the protocol (ALPN). On a plain listener with `http2` the first bytes tell
-//! it.
+//! [`super::header`] reads HTTP/1 headers. Pingora reads HTTP/2 itself. An HTTP/2 connection is closed if no request
+//! arrives in `header_timeout` after the accept. TLS negotiates the protocol (ALPN). On a plain listener with `http2`,
+//! the first bytes of a connection show its protocol.
 //!
 //! A connection ends gracefully at the shutdown of the process, after `limits.requests_per_connection`, and at
-//! `limits.connection_age`. An HTTP/1 connection that is too old waits for its next request, up to `keepalive` as
-//! always: a request that is on its way at that moment gets its response.
+//! `limits.connection_age`. An HTTP/1 connection that is too old still waits for its next request, up to `keepalive` as
+//! always. So a request that the client sends at that moment gets a response.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,25 +35,26 @@ use crate::decide::{Capacity, Refusal};
 use crate::record::listeners::BadHeader;
 use crate::snapshot::Limits;
 
-/// Replaces `header_timeout` (and `stream_idle`) for a connection over a limit, if it is shorter. Such a connection
-/// gets only an error.
+/// Timeout for a connection above a limit, which gets only an error. It replaces `header_timeout` and `stream_idle` if
+/// it is shorter than they are.
 pub(crate) const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lingering close: after an error or an early response, the rest of the request is read and discarded, for at most this
 /// time and this many bytes. Closing a socket with unread bytes makes the kernel send a reset, and the client would lose
 /// the response.
 pub(crate) const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LINGERING_CLOSE_BYTES: usize = 4 << 20;
-/// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream has 64 KiB of it, so a stream
-/// with a slow upstream does not block the others.
+/// Flow-control window of an HTTP/2 connection, in bytes of request bodies. One stream can use 64 KiB of this window,
+/// so a stream with a slow upstream does not block the other streams.
 const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Buffered response bytes per HTTP/2 stream.
+/// Maximum number of buffered response bytes per HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a client may make us reset for protocol errors, per HTTP/2 connection. More close the connection.
+/// Maximum number of streams that the gateway resets because of protocol errors of the client, per HTTP/2 connection.
+/// The next error closes the connection.
 const MAX_H2_STREAM_ERRORS: usize = 128;
 /// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Largest part of `limits.connection_age` by which a connection ends early. Connections that began together, such as
-/// after a restart, do not all come back at once.
+/// Maximum part of `limits.connection_age` by which a connection ends early. The part is random, so that clients that
+/// connected at the same time, such as after a restart, do not all reconnect at the same time.
 const AGE_JITTER: f64 = 0.1;
 /// Time for an HTTP/2 client to close the connection after GOAWAY and the end of its last stream.
 const H2_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ pub(crate) struct ClientConnection<A> {
     app: Arc<ConnectionApp<A>>,
     stream: Box<ClientStream>,
     protocol: Protocol,
-    /// The header of the first request must be complete by then.
+    /// Time at which the header of the first request must be complete.
     first_header_deadline: Instant,
 }
 
@@ -84,14 +85,14 @@ struct ConnectionApp<A> {
     limits: ConnectionLimits,
     options: HttpServerOptions,
     h2_options: H2Options,
-    /// HTTP/2 streams so far.
+    /// Number of HTTP/2 streams so far.
     streams_opened: AtomicU32,
-    /// HTTP/2 streams whose request is being served.
+    /// Number of HTTP/2 streams whose request is being served.
     streams_active: AtomicUsize,
-    /// The connection is too old for more requests from then on.
+    /// Time from which the connection is too old for more requests.
     ends_at: Option<Instant>,
-    /// True makes Pingora close the connection after this request; for HTTP/2, send GOAWAY and close the connection after
-    /// its last stream.
+    /// If true, Pingora closes the connection after the current request. For HTTP/2, Pingora sends GOAWAY and closes
+    /// the connection after its last stream.
     close: watch::Sender<bool>,
 }
 
@@ -124,7 +125,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         };
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(limits.header.keepalive);
-        // Pingora serves only connections that are known to be HTTP/2. Those without TLS have no ALPN to tell it.
+        // Pingora gets only connections that are known to be HTTP/2. Without TLS there is no ALPN, so this option tells
+        // Pingora the protocol.
         options.h2c = true;
         let app = ConnectionApp {
             inner: app,
@@ -140,7 +142,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         ClientConnection { app: Arc::new(app), stream, protocol, first_header_deadline }
     }
 
-    /// Serves all requests. `closing` closes the connection while it waits for the next one.
+    /// Serves all requests. `closing` closes the connection while it waits for the next request.
     pub(crate) async fn serve(mut self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
         let http2 = match self.protocol {
             Protocol::Http1 => false,
@@ -158,8 +160,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         Watchdog::new(Box::pin(self.serve_http1(shutdown, closing)), None, end_request).await;
     }
 
-    /// Reads until the bytes are the preface of HTTP/2 or differ from it, and puts them back. If the connection ends or
-    /// its time is over before, it counts as HTTP/1, which also handles both.
+    /// Checks whether the connection begins with the HTTP/2 preface. Reads until the bytes are the preface or differ
+    /// from it, and puts the bytes back. If the connection ends or times out earlier, it counts as HTTP/1, because the
+    /// HTTP/1 code also handles both cases.
     async fn begins_with_preface(&mut self, closing: &watch::Receiver<bool>) -> bool {
         let mut closing = Signal::new(closing.clone());
         let mut bytes = BytesMut::new();
@@ -185,7 +188,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
     async fn serve_http1(self, shutdown: &ShutdownWatch, closing: watch::Receiver<bool>) {
         let ClientConnection { app, mut stream, first_header_deadline, .. } = self;
         let (mut closing, mut shutdown) = (Signal::new(closing), Signal::new(shutdown.clone()));
-        // Pingora reads it for each request, which takes a lock. This one is of this connection alone.
+        // Pingora reads this signal for each request, which takes a lock. Only this connection uses this lock.
         let close = app.close.subscribe();
         let progress = &app.client.progress;
         let mut settings: Option<HttpPersistentSettings> = None;
@@ -203,7 +206,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             let mut session = ServerSession::new_http1(stream);
             match settings {
                 Some(settings) => settings.apply_to_session(&mut session),
-                // The first request. Pingora counts the reuses of a connection, one less than its requests.
+                // This is the first request. Pingora counts the reuses of a connection, which are one less than its
+                // requests.
                 None => {
                     let reuses = app.limits.requests.map(|requests| requests.saturating_sub(1));
                     session.set_keepalive_reuses_remaining(reuses);
@@ -220,7 +224,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
             }
             let Some(reused) = reused.or_else(|| app.client.take_kept()) else { return };
             let (reused, kept) = reused.consume();
-            // Pingora returns the stream that it was given.
+            // Pingora returns the stream that it got.
             let Ok(reused) = reused.into_any().downcast() else { return };
             (stream, settings) = (reused, kept);
         }
@@ -230,14 +234,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
         let ClientConnection { app, stream, first_header_deadline, .. } = self;
         let (closing, mut shutdown) = (app.close.subscribe(), shutdown.clone());
         let shutdown = async {
-            // An error means that the sender is gone, which is no shutdown.
+            // An error means that the sender is gone, which is not a shutdown.
             if shutdown.wait_for(|stopping| *stopping).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         let too_old = async {
             match app.ends_at {
-                // In a box, so that a connection without `limits.connection_age` has no memory for the timer.
+                // The timer is in a box, so that a connection without `limits.connection_age` takes no memory for it.
                 Some(end) => Box::pin(sleep_until(end)).await,
                 None => std::future::pending().await,
             }
@@ -269,11 +273,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> ClientConnection<A> {
 // === impl ConnectionApp ===
 
 impl<A: HttpServerApp + Send + Sync + 'static> ConnectionApp<A> {
-    /// Sends an error, if there is a client to read it, before the connection is closed.
+    /// Sends an error before the connection is closed, unless the client has gone or has sent no request.
     async fn reject(&self, stream: &mut ClientStream, why: HeaderError) {
         let (kind, count) = match why {
             HeaderError::Closed => return,
-            // No response: browsers open connections in advance, and would take it for the response to a later request.
+            // No response is sent: browsers open connections in advance, and would take this response for the response
+            // to a later request.
             HeaderError::NoRequest => {
                 return log::debug!("connection closed client={} reason=\"no request in time\"", self.client.address());
             }
@@ -301,8 +306,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ConnectionApp<A> {
         let _ = timeout(LINGERING_CLOSE_TIMEOUT, send).await;
     }
 
-    /// Ready when the connection has been closing for [`H2_DRAIN_TIMEOUT`] without an active stream: the client does
-    /// not close it.
+    /// Waits until the connection is closing and has had no active stream for [`H2_DRAIN_TIMEOUT`]. Then the client has
+    /// not closed the connection in time.
     async fn drain_h2(&self) {
         const STEPS: u32 = 5;
         let mut idle_steps = 0;
@@ -333,8 +338,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
         }
         let active = ActiveStream::new(self.clone());
         let request = self.inner.process_new_http(session, shutdown);
-        // One stream cannot be asked to end: `Progress` is of the whole connection. Dropping the request resets the
-        // stream.
+        // `Progress` belongs to the whole connection, so it cannot end one stream. Instead, dropping the request resets
+        // the stream.
         let request = Watchdog::new(request, Some(self.limits.stream_idle), |_| false);
         Box::pin(async move {
             let _active = active;
@@ -367,7 +372,7 @@ impl<A> Drop for ActiveStream<A> {
     }
 }
 
-/// The age without a part of up to [`AGE_JITTER`]. `random` is from 0 to 1.
+/// Returns the age, less a part of up to [`AGE_JITTER`]. `random` is from 0 to 1.
 fn jittered(age: Duration, random: f64) -> Duration {
     age.mul_f64(1.0 - AGE_JITTER * random)
 }

@@ -1,4 +1,4 @@
-//! Endpoints as Pingora's peers.
+//! Converts endpoints to Pingora's peers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,31 +16,33 @@ use crate::snapshot::Timeouts;
 
 /// Maximum number of concurrent requests on one HTTP/2 connection to a node.
 const STREAMS: usize = 100;
-/// Bytes of a response that a node may send before the client has read them. With a round trip of 10 ms, that is 50 MB per
-/// second for one response.
+/// Bytes of a response that a node may send before the client has read them. With a round trip of 10 ms, this allows 50
+/// MB per second for one response.
 const STREAM_WINDOW: u32 = 512 << 10;
-/// The same for all responses of a connection. Pingora's default is the window of one stream: one client that reads
-/// nothing would stop all other responses of the connection.
+/// The same limit for all responses of a connection. Pingora's default is the window of one stream. With this default,
+/// one client that reads nothing would stop all other responses of the connection.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const CONNECTION_WINDOW: u32 = (STREAMS as u32 + 1) * STREAM_WINDOW;
 
-/// Peer for a request to the endpoint: a clone of the endpoint's template.
+/// Returns the peer for a request to the endpoint: a clone of the endpoint's template.
 pub(crate) fn template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     endpoint.template(|| new_template(upstream, endpoint)).clone()
 }
 
-/// Server name for TLS to a node, which is also verified. Never empty, because Pingora verifies nothing without a name.
-/// For a node that is an IP address, it is the address: rustls verifies it, and does not send it.
+/// Returns the server name for TLS to a node. The certificate of the node must have this name. The name is never empty,
+/// because Pingora verifies nothing without a name. If the node is an IP address, the name is the address: rustls
+/// verifies the address, and does not send it.
 pub(crate) fn server_name<'a>(upstream: &'a RunningUpstream, endpoint: &Endpoint) -> Cow<'a, str> {
     let spec = upstream.settings();
     match spec.tls.as_ref().and_then(|tls| tls.sni.as_deref()) {
         Some(sni) => sni.into(),
-        // A Unix-domain socket has no host, so a configuration with TLS to one has `sni`.
+        // A Unix-domain socket has no host, so the configuration requires `sni` for TLS to such a node.
         None => spec.nodes[endpoint.node()].address.host().unwrap_or("localhost".into()),
     }
 }
 
-/// `Host` for `upstream_host: node`: the address of the node in the configuration, without the default port of its scheme.
+/// Returns `Host` for `upstream_host: node`: the address of the node in the configuration, without the default port of
+/// its scheme.
 pub(crate) fn node_host(upstream: &RunningUpstream, endpoint: &Endpoint) -> Option<HeaderValue> {
     let spec = upstream.settings();
     let authority = spec.nodes[endpoint.node()].address.authority();
@@ -55,15 +57,15 @@ pub(super) struct SharedTls {
 }
 
 impl fmt::Debug for SharedTls {
-    /// Without the private key.
+    /// Does not write the private key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SharedTls")
     }
 }
 
-/// The limit for data that a node does not take, in milliseconds: `timeouts.write`, or `timeouts.total` if that is shorter.
-/// The operating system closes the connection then. Pingora notes an expired write timeout, and goes on to wait for the
-/// response.
+/// Returns the maximum time in which a node takes no data, in milliseconds: `timeouts.write`, or `timeouts.total` if
+/// that is shorter. After this time, the operating system closes the connection. Pingora alone does not end the
+/// request: after an expired write timeout, it still waits for the response.
 #[cfg(target_os = "linux")]
 pub(crate) fn user_timeout(timeouts: &Timeouts) -> u32 {
     let limit = timeouts.total.map_or(timeouts.write, |total| total.min(timeouts.write));
@@ -76,7 +78,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     let mut peer = match endpoint.address() {
         Address::Ip(address) => HttpPeer::new(address, spec.tls.is_some(), name),
         Address::Unix(path) => {
-            HttpPeer::new_uds(path, spec.tls.is_some(), name).expect("a path of which the length was checked")
+            HttpPeer::new_uds(path, spec.tls.is_some(), name).expect("the length of the path was checked")
         }
     };
     // Without a group, Pingora reuses connections between peers that differ only in their authorities or protocol.
@@ -91,7 +93,7 @@ fn new_template(upstream: &RunningUpstream, endpoint: &Endpoint) -> HttpPeer {
     {
         let limit = user_timeout(&spec.timeouts);
         options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |socket| {
-            // If it fails, a request whose node reads nothing ends later.
+            // If this call fails, a request to a node that reads nothing ends later.
             let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, limit);
             Ok(())
         }));

@@ -1,7 +1,8 @@
-//! The PROXY header at the begin of a connection to a node, for an upstream with `proxy_protocol`.
+//! The PROXY header at the start of a connection to a node, for an upstream with `proxy_protocol`.
 //!
-//! The header names one client, so a connection is kept for requests with the same header only: Pingora keeps
-//! connections by [`RunningUpstream::group_of`](super::RunningUpstream::group_of).
+//! The header names one client, so only requests with the same header may use a connection again.
+//! [`RunningUpstream::group_of`](super::RunningUpstream::group_of) has the key by which Pingora keeps such connections
+//! apart.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +19,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::peer::user_timeout;
 use crate::snapshot::{ProxyProtocol, Timeouts};
 
-/// A PROXY header as it is sent.
+/// The bytes of a PROXY header.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SentProxyHeader(Vec<u8>);
 
@@ -32,7 +33,7 @@ pub(crate) struct ProxyConnector {
 }
 
 impl SentProxyHeader {
-    /// The header for a client with this address, which has connected to `destination`.
+    /// Returns the header for a client with this address that has connected to `destination`.
     pub(crate) fn new(version: ProxyProtocol, client: SocketAddr, destination: SocketAddr) -> Self {
         let addresses = of_one_family(client, destination);
         SentProxyHeader(match version {
@@ -44,7 +45,7 @@ impl SentProxyHeader {
         })
     }
 
-    /// The header of a connection for corsgate itself, or for a client without a known address.
+    /// Returns the header for a connection of corsgate itself, or for a client whose address is not known.
     pub(crate) fn without_client(version: ProxyProtocol) -> Self {
         SentProxyHeader(match version {
             ProxyProtocol::V1 => v1::Addresses::Unknown.to_string().into_bytes(),
@@ -52,7 +53,7 @@ impl SentProxyHeader {
         })
     }
 
-    /// Sends it on a new connection.
+    /// Sends the header on a new connection.
     pub(crate) async fn send(&self, stream: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
         stream.write_all(&self.0).await.or_err(ErrorType::ConnectError, "sending the PROXY header")
     }
@@ -62,7 +63,8 @@ fn built(builder: v2::Builder) -> Vec<u8> {
     builder.build().expect("two addresses fit into a header")
 }
 
-/// Both as IPv4, if both are. Otherwise an IPv4 address becomes an IPv4-mapped IPv6 address, as HAProxy writes it.
+/// Returns both addresses in the same family: IPv4 if both are IPv4. Otherwise an IPv4 address becomes an IPv4-mapped
+/// IPv6 address, as in HAProxy.
 fn of_one_family(client: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     let both = [client, destination].map(|address| (address.ip().to_canonical(), address.port()));
     let is_mixed = both.iter().any(|(ip, _)| ip.is_ipv6());
@@ -123,7 +125,7 @@ mod tests {
             ("[2001:db8::1]:7", "[2001:db8::2]:80", "PROXY TCP6 2001:db8::1 2001:db8::2 7 80\r\n"),
             ("[2001:db8::1]:0", "203.0.113.9:443", "PROXY TCP6 2001:db8::1 ::ffff:203.0.113.9 0 443\r\n"),
             ("192.0.2.1:5", "[2001:db8::2]:80", "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 5 80\r\n"),
-            // A client of a listener for IPv4 and IPv6.
+            // An IPv4 client of a listener for IPv4 and IPv6.
             ("[::ffff:192.0.2.1]:5", "[::ffff:203.0.113.9]:80", "PROXY TCP4 192.0.2.1 203.0.113.9 5 80\r\n"),
         ] {
             assert_eq!(String::from_utf8(header(ProxyProtocol::V1, client, destination)).unwrap(), line);

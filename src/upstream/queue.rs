@@ -1,12 +1,13 @@
 //! The queue of an upstream: requests that wait because every node has `max_connections` requests.
 //!
-//! Requests wait in the order of their arrival. Only the first one looks for a free place. It is woken when a place may
-//! be free, and when it leaves the queue, it wakes the next one. So a place that becomes free wakes one request, however
-//! many wait. A request that arrives while others wait queues up behind them, even if a place is free by then.
+//! Requests wait in the order of their arrival. Only the first request looks for a free place. It is woken when a place
+//! may be free. When it leaves the queue, it wakes the next request. So a place that becomes free wakes one request,
+//! however many requests wait. A new request goes to the end of the queue if other requests wait, even if a place is
+//! free at that moment.
 //!
-//! No wake-up is lost. A request that ends counts its place as free, and then looks whether others wait. A request that
-//! waits is counted, and then looks for a place. Both use sequentially consistent operations, so at least one of the two
-//! sees the other.
+//! No wake-up is lost. A request that ends first counts its place as free, and then checks whether requests wait. A
+//! request that begins to wait is first counted as waiting, and then looks for a place. Both requests use sequentially
+//! consistent operations, so at least one of them sees the change of the other request.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -22,24 +23,25 @@ use crate::counter::Counter;
 /// The waiting requests of an upstream.
 #[derive(Debug)]
 pub(crate) struct NodeQueue {
-    /// Largest number of waiting requests.
+    /// Maximum number of waiting requests.
     length: usize,
-    /// Number of waiting requests. A request that ends reads it, and takes no lock while it is 0.
+    /// Number of waiting requests. A request that ends reads this number, and takes the lock only if the number is not
+    /// 0.
     waiting: CachePadded<AtomicUsize>,
     list: Mutex<List>,
     counts: QueueCounts,
 }
 
-/// How requests left the queue.
+/// Numbers of requests that have left the queue.
 #[derive(Debug, Default)]
 pub(crate) struct QueueCounts {
-    /// They got a node.
+    /// Requests that got a node.
     pub(crate) served: Counter,
-    /// They were refused because the queue was full.
+    /// Requests that were refused because the queue was full.
     pub(crate) full: Counter,
-    /// They were refused because no place became free in time.
+    /// Requests that were refused because no place became free in time.
     pub(crate) timeout: Counter,
-    /// Their client went away, or the last node became unavailable.
+    /// Requests whose client went away, or that lost their last available node.
     pub(crate) gone: Counter,
 }
 
@@ -56,21 +58,22 @@ struct Waiter {
     waker: Waker,
 }
 
-/// A request that waits for a place at a node. Its output is the request at the node, or [`PickError::Full`] if the queue
-/// is full. Without [`Wait::give_up`], dropping it means that its client has gone.
+/// A request that waits for a place at a node. The output of the future is the request at the node, or
+/// [`PickError::Full`] if the queue is full. If the future is dropped without [`Wait::give_up`], the request counts as
+/// one whose client has gone.
 #[derive(Debug)]
 pub(crate) struct Wait<'u> {
     upstream: &'u RunningUpstream,
     /// Key of `balance: hash`.
     key: Option<u64>,
-    /// None outside of the queue.
+    /// None if the request is not in the queue.
     ticket: Option<u64>,
 }
 
 // === impl NodeQueue ===
 
 impl NodeQueue {
-    /// A queue for this number of requests.
+    /// Creates a queue for at most `length` requests.
     pub(super) fn new(length: usize) -> Self {
         NodeQueue { length, waiting: CachePadded::default(), list: Mutex::default(), counts: QueueCounts::default() }
     }
@@ -79,7 +82,7 @@ impl NodeQueue {
         self.waiting() == 0
     }
 
-    /// Number of waiting requests.
+    /// Returns the number of waiting requests.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
     }
@@ -88,14 +91,14 @@ impl NodeQueue {
         &self.counts
     }
 
-    /// A place at a node may be free. It is counted as free already.
+    /// Wakes the first request, because a place at a node may be free. The place must already be counted as free.
     pub(super) fn on_free(&self) {
         if !self.is_empty() {
             wake_first(self.lock());
         }
     }
 
-    /// Takes a request out. Does nothing if it is not in the queue.
+    /// Removes a request from the queue. Does nothing if the request is not in the queue.
     fn leave(&self, ticket: u64) {
         let mut list = self.lock();
         let Some(at) = list.position(ticket) else { return };
@@ -133,7 +136,7 @@ impl<'u> Wait<'u> {
         Wait { upstream, key, ticket: None }
     }
 
-    /// The request does not wait any longer.
+    /// Removes the request from the queue because its time is over.
     pub(crate) fn give_up(&mut self) {
         self.leave(|counts| &counts.timeout);
     }
@@ -204,7 +207,7 @@ mod tests {
     use super::*;
     use crate::upstream::tests::limited;
 
-    /// Counts how often it was woken.
+    /// Counts the wake-ups of a request.
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
@@ -250,8 +253,8 @@ mod tests {
         let mut waiting = [(); 3].map(|()| Request::new(&upstream));
         drop(running);
         assert_eq!(waiting.each_ref().map(Request::woken), [1, 0, 0]);
-        assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::Full, "the place is for those that wait");
-        assert!(waiting[1].poll().is_pending(), "it is not the first");
+        assert_eq!(upstream.pick(None, &[]).unwrap_err(), PickError::Full, "the place is for a request that waits");
+        assert!(waiting[1].poll().is_pending(), "the request is not the first in the queue");
         for (i, request) in waiting.iter_mut().enumerate() {
             let Poll::Ready(Ok(running)) = request.poll() else { panic!("{i} has no place") };
             assert_eq!(upstream.statuses()[0].active, 1);
@@ -329,7 +332,7 @@ mod tests {
         assert_eq!(upstream.statuses().iter().map(|status| status.active).sum::<usize>(), 0);
     }
 
-    /// Every request ends, and a node never has more than its limit.
+    /// Every request ends, and a node never has more requests than its limit.
     #[test]
     fn many_threads_wait_give_up_and_go() {
         const LIMIT: usize = 3;
@@ -347,7 +350,7 @@ mod tests {
                             Err(PickError::Full) => {
                                 let mut wait = upstream.wait(None);
                                 if random.u8(..) < 40 {
-                                    // A client that goes away.
+                                    // This client goes away.
                                     let _ = tokio::time::timeout(Duration::from_micros(random.u64(..300)), wait).await;
                                     continue;
                                 }

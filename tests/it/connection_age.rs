@@ -1,4 +1,4 @@
-//! `limits.connection_age`: connections end gracefully at that age, and nothing that runs is cut.
+//! `limits.connection_age`: connections end gracefully at this age, and running requests and WebSockets are not cut.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, mpsc};
@@ -28,7 +28,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{upstream}\" }}] }} 
     )
 }
 
-/// An upstream that answers `/slow` only after the test releases it, and echoes `/socket`.
+/// Starts an upstream that answers `/slow` only after the test permits it, and echoes the data of `/socket`.
 fn upstream() -> (Upstream, mpsc::Sender<()>) {
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
@@ -133,7 +133,7 @@ fn an_old_http_2_connection_gets_goaway_and_finishes_its_streams() {
     assert_eq!(idle.request(&get("/")).unwrap().status, 200);
     let slow = busy.begin(&get("/slow")).unwrap();
     upstream.wait_for_hits(2);
-    assert!(idle.closed(), "the client closes it after GOAWAY");
+    assert!(idle.closed(), "the client closes the connection after GOAWAY");
     let refused = (0..500).any(|_| {
         thread::sleep(Duration::from_millis(10));
         busy.request(&get("/")).is_err()
@@ -161,6 +161,6 @@ fn a_stream_that_crosses_the_goaway_is_served() {
     raw.send(&Frame::new(Frame::PING, Frame::ACK, 0, ping.payload).bytes()).unwrap();
     let last = raw.read_until(Frame::GOAWAY).unwrap().payload;
     assert_eq!(last, [&3_u32.to_be_bytes()[..], &[0; 4]].concat());
-    // The end of the connection, at the latest after the time that a client has to close it.
+    // The connection ends, at the latest after the time that a client has to close it.
     assert!(raw.read_until(Frame::DATA).is_err());
 }

@@ -1,4 +1,5 @@
-//! `forward_auth`: which requests the service is asked about, what it is told, and what its answer does.
+//! `forward_auth`: the requests that the service is asked about, the header fields that the service gets, and the
+//! effect of its answer.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,8 +21,8 @@ const HOSTILE: (&str, &str) = ("Origin", "https://evil.test");
 /// Time for a request to end after its client has left.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
-/// A gateway with an upstream `auth` and a service that asks it. `auth` are the keys of the upstream, `keys` those of
-/// `forward_auth` besides `upstream`.
+/// Starts a gateway with an upstream `auth` and a service that asks this upstream. `auth` has the keys of the upstream.
+/// `keys` has the keys of `forward_auth` besides `upstream`.
 fn gateway(auth: &str, keys: &str, api: SocketAddr) -> Gateway {
     Gateway::start(&config(auth, keys, api))
 }
@@ -53,7 +54,7 @@ fn nodes(addresses: &[SocketAddr]) -> String {
     format!("nodes: [{}]", nodes.join(", "))
 }
 
-/// An upstream that answers 200 with the body of the request.
+/// Starts an upstream that answers 200 with the body of the request.
 fn api() -> Upstream {
     Upstream::start(|request| Reply::new(200).body(request.body.clone()))
 }
@@ -62,7 +63,7 @@ fn nowhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// The response has the CORS fields of the policy, once, and none of another.
+/// Checks that the response has each CORS field of the policy once, and no other CORS fields.
 #[track_caller]
 fn assert_cors(response: &Response, allowed: bool) {
     let cors = |name: &str| name.to_ascii_lowercase().starts_with("access-control-");
@@ -78,7 +79,7 @@ fn assert_cors(response: &Response, allowed: bool) {
     assert!(response.header("Vary").is_some_and(|vary| vary.contains("Origin")), "{response:?}");
 }
 
-/// Waits until this number of requests is recorded with the code.
+/// Waits until the metric has counted `n` refused requests with this code.
 #[track_caller]
 fn wait_for_refusals(gateway: &Gateway, code: &str, n: usize) {
     let name = format!("corsgate_refused_requests_total{{service=\"api\",route=\"all\",code=\"{code}\"}}");
@@ -86,7 +87,7 @@ fn wait_for_refusals(gateway: &Gateway, code: &str, n: usize) {
     assert_eq!(poll(ENDED_WITHIN, || count().filter(|count| *count >= n)), Some(n), "{:?}", count());
 }
 
-// --- what the service is told, and what the upstream gets
+// --- header fields for the service and for the upstream
 
 #[test]
 fn the_service_is_told_about_the_request_and_the_upstream_gets_its_fields() {
@@ -152,8 +153,8 @@ fn the_service_is_told_about_the_request_and_the_upstream_gets_its_fields() {
     assert!(asked.header("X-Request-Id").is_some());
 }
 
-/// Behind a trusted proxy, the client's URL and address are those that the proxy reports. From other peers they are not.
-/// The paths of the upstream's cookies are those that the upstream knows. The service has its own.
+/// The upstream knows paths without the stripped prefix, so the paths of its cookies are restored. The paths of the
+/// cookies of the service do not change.
 #[test]
 fn restored_prefixes_leave_the_cookies_of_the_service_alone() {
     let auth = Upstream::start(|_| Reply::new(200).header("Set-Cookie", "session=2; Path=/"));
@@ -165,7 +166,7 @@ fn restored_prefixes_leave_the_cookies_of_the_service_alone() {
     assert_eq!(response.all("Set-Cookie"), ["own=1; Path=/v1", "session=2; Path=/"]);
 }
 
-/// The connections to the service are shared by all clients, so the header names none.
+/// All clients share the connections to the service, so the PROXY header names no client.
 #[test]
 fn the_service_gets_the_proxy_header_of_its_upstream() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -185,6 +186,7 @@ fn the_service_gets_the_proxy_header_of_its_upstream() {
     assert!(received.starts_with("PROXY UNKNOWN\r\n"), "{received}");
 }
 
+/// The URL and the address of the client come from the fields of a trusted proxy. Fields of other peers are ignored.
 #[test]
 fn the_service_is_told_the_url_that_a_trusted_proxy_reports() {
     let (auth, api) = (Upstream::start(|_| Reply::new(200)), api());
@@ -240,7 +242,7 @@ fn requests_wait_for_a_free_place_at_the_service() {
 fn a_client_cannot_forge_the_fields_of_the_service() {
     let auth = Upstream::start(|request| match request.header("Authorization") {
         Some("alice") => Reply::new(200).header("X-User", "alice"),
-        // Nobody is signed in, and the service has nothing to say about it.
+        // Nobody is signed in, so the service sets no field.
         _ => Reply::new(200),
     });
     let api = api();
@@ -253,7 +255,7 @@ fn a_client_cannot_forge_the_fields_of_the_service() {
             let own = [HOST, ("Authorization", who)];
             let fields: Vec<_> = own.iter().chain(&forged).copied().collect();
             assert_eq!(fetch(gateway.address(), "GET", "/", &fields).status, 200);
-            // A client may call its field hop-by-hop, so that a proxy removes it.
+            // A client may list the field in `Connection`, so that a proxy removes the field as hop-by-hop.
             let hop = [HOST, ("Authorization", who), ("Connection", "close, X-User"), ("X-User", "root")];
             assert_eq!(fetch(gateway.address(), "GET", "/", &hop).status, 200);
             for request in api.received() {
@@ -266,11 +268,11 @@ fn a_client_cannot_forge_the_fields_of_the_service() {
     }
 }
 
-// --- which requests it is asked about
+// --- requests that the service is asked about
 
 #[test]
 fn the_service_never_sees_a_preflight() {
-    // As a service that knows nothing of CORS.
+    // The service refuses every request, like a service without support for CORS.
     let auth = Upstream::start(|_| Reply::new(401));
     let api = api();
     let gateway = gateway(&nodes(&[auth.address()]), "path: /verify", api.address());
@@ -285,7 +287,7 @@ fn the_service_never_sees_a_preflight() {
     };
     for (origin, method, headers, allowed) in [
         ("https://app.test", "PUT", "x-a", true),
-        // The browser reads from the lists that these are not allowed.
+        // The lists in these responses show the browser that the method or the field is not allowed.
         ("https://app.test", "DELETE", "x-a", true),
         ("https://app.test", "PUT", "x-b", true),
         ("https://evil.test", "PUT", "x-a", false),
@@ -297,10 +299,10 @@ fn the_service_never_sees_a_preflight() {
         let allows = response.header("Access-Control-Allow-Origin").is_some();
         assert_eq!(allows, allowed, "{origin} {method} {headers}: {response:?}");
     }
-    // The policy answers every OPTIONS request with an Origin.
+    // The gateway answers every OPTIONS request with an `Origin`.
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[HOST, ORIGIN]).status, 200);
     assert_eq!((auth.hits(), api.hits()), (0, 0), "{:?}", auth.received());
-    // One without an Origin is no preflight.
+    // An OPTIONS request without an `Origin` is not a preflight.
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[HOST]).status, 401);
     assert_eq!((auth.hits(), api.hits()), (1, 0));
     assert_eq!(auth.received()[0].header("X-Forwarded-Method"), Some("OPTIONS"));
@@ -320,12 +322,12 @@ fn a_route_can_have_another_service_or_none() {
     assert!(fields.iter().any(|(name, _)| name == "x-other") && fields.iter().all(|(name, _)| name != "x-user"));
     assert_eq!(fetch(gateway.address(), "GET", "/inline", &[HOST]).status, 401);
     assert_eq!(auth.received()[0].target, "/inline");
-    // Requests that the gateway refuses itself.
+    // The service is not asked about requests that the gateway itself refuses.
     assert_eq!(fetch(gateway.address(), "GET", "/a/../b", &[HOST]).status, 400);
     assert_eq!((auth.hits(), api.hits()), (1, 2));
 }
 
-/// An answer of the gateway is for those whom the service allows, like a response of an upstream.
+/// A client gets an answer of `respond` or `redirect` only if the service allows the request.
 #[test]
 fn the_service_decides_about_answers_of_the_gateway_too() {
     let auth = Upstream::start(|request| match request.header("Cookie") {
@@ -359,7 +361,7 @@ services:
 #[test]
 fn a_websocket_needs_the_consent_of_the_service() {
     let auth = Upstream::start(|request| {
-        // The request is no upgrade.
+        // The request to the service is not an upgrade.
         assert_eq!((request.header("Upgrade"), request.header("Connection")), (None, None));
         Reply::new(if request.header("Cookie").is_some() { 200 } else { 403 }).header("X-User", "alice")
     });
@@ -393,7 +395,7 @@ fn a_page_can_read_the_refusal_of_the_service() {
             .header("Set-Cookie", "b=2")
             .header("Content-Type", "application/json")
             .header("Retry-After", "7")
-            // None of these may get through.
+            // The client must not get any of these fields.
             .header("Access-Control-Allow-Origin", "*")
             .header("Access-Control-Allow-Credentials", "false")
             .header("Access-Control-Expose-Headers", "X-Secret")
@@ -431,7 +433,7 @@ fn a_page_can_read_the_refusal_of_the_service() {
     }
     assert_eq!(api.hits(), 0);
     wait_for_refusals(&gateway, "auth_refused", auth.hits());
-    // One connection for all.
+    // All requests to the service use one connection.
     assert!(auth.received().iter().all(|request| request.connection == 1));
 }
 
@@ -462,7 +464,7 @@ fn the_gateway_answers_if_the_service_does_not() {
         ("half a body", 503, answer(|_| Reply::raw("HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nhalf"))),
         ("the longest body", 401, Box::new(move |_| at_limit(401))),
         ("a longer body", 503, Box::new(move |_| over_limit(401))),
-        // The request is allowed as soon as the header says so.
+        // The header of the response allows the request, whatever the body is.
         ("200 with a long body", 200, Box::new(move |_| over_limit(200))),
         ("200 with half a body", 200, answer(|_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"))),
         (
@@ -510,7 +512,7 @@ fn without_a_node_that_answers_requests_are_refused() {
         }
         assert_eq!(fetch(gateway.address(), "GET", "/open/x", &[HOST]).status, 200);
     }
-    assert_eq!(api.hits(), 2, "only the open route");
+    assert_eq!(api.hits(), 2, "only the open route reaches the upstream");
 }
 
 #[test]
@@ -561,7 +563,7 @@ fn a_node_that_fails_several_times_is_ejected() {
 #[test]
 fn a_kept_connection_that_the_service_has_closed_is_no_failure() {
     let auth = Upstream::start(|request| match request.connection {
-        // The first connection is closed when it is used again.
+        // The service closes the first connection when the gateway uses it again.
         1 if request.header("X-Forwarded-Uri") == Some("/second") => Reply::reset(),
         _ => Reply::new(204),
     });
@@ -680,7 +682,8 @@ fn a_client_that_leaves_ends_the_request_to_the_service() {
     assert_eq!(api.hits(), 0);
 }
 
-/// A request on the same connection may follow at once. It is not lost while the service decides.
+/// The client may send the next request on the same connection at once. This request is not lost while the service
+/// decides.
 #[test]
 fn a_pipelined_request_waits_for_the_decision() {
     let auth = Upstream::start(|request| match request.header("X-Forwarded-Uri") {

@@ -1,4 +1,4 @@
-//! `clients` of a listener: which addresses count, behind proxies, PROXY headers and Unix-domain sockets.
+//! `clients` of a listener: the address that is checked behind proxies, with PROXY headers, and on Unix-domain sockets.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -23,7 +23,8 @@ struct Edge {
     _folder: TempDir,
 }
 
-/// A configuration with these keys of the first listener and of that on a Unix-domain socket. The third has none.
+/// Returns a configuration with three listeners. `tcp` has keys of the first listener, and `socket` has the path and
+/// keys of the Unix listener. The third listener has no such keys.
 fn config(tcp: &str, socket: (&Path, &str), more: &str, upstream: SocketAddr) -> String {
     let (path, unix) = socket;
     format!(
@@ -62,7 +63,8 @@ impl Edge {
     }
 }
 
-/// The status of a request with this text in front, and these fields. Each has the CORS headers of the policy.
+/// Sends the bytes `first` and a request with these fields, and returns the status of the response. Checks that the
+/// response has the CORS headers of the policy.
 #[track_caller]
 fn status_of(mut connection: Connection, first: &[u8], fields: &str) -> u16 {
     connection.send(&[first, format!("{GET}{fields}\r\n").as_bytes()].concat()).unwrap();
@@ -91,7 +93,7 @@ fn a_denied_client_gets_403_with_cors_headers_on_this_listener_only() {
     let call = H2Request::new("POST", "api.test", "/test.Echo/Say").header("content-type", "application/grpc");
     let call = client.request(&call.header("origin", ORIGIN.1).data("x")).unwrap();
     assert_eq!((call.status, call.header("grpc-status")), (200, Some("7")));
-    // Hosts and paths that no service has are not told to a denied client.
+    // The status does not show a denied client which hosts and paths exist.
     for (host, path) in [("other.test", "/"), ("api.test", "/none")] {
         assert_eq!(fetch(edge.gateway.address(), "GET", path, &[("Host", host)]).status, 403, "{host}{path}");
     }
@@ -143,10 +145,10 @@ fn the_client_of_a_proxy_header_counts() {
         for (client, status) in [("192.0.2.7", 200), ("192.0.2.9", 403), ("198.51.100.7", 403), ("127.0.0.1", 200)] {
             assert_eq!(status_of(open(&edge), header(client).as_bytes(), ""), status, "{client}");
         }
-        // The client of the header is no trusted proxy.
+        // The client in the PROXY header is not a trusted proxy, so its `X-Forwarded-For` is ignored.
         let forged = "X-Forwarded-For: 192.0.2.7\r\n";
         assert_eq!(status_of(open(&edge), header("198.51.100.7").as_bytes(), forged), 403);
-        // Who sends these requests is not known, so the address of the balancer does not count.
+        // The sender of these requests is not known. The lists do not use the address of the balancer instead.
         for unknown in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"] {
             assert_eq!(status_of(open(&edge), unknown, forged), 403, "{}", unknown.escape_ascii());
         }
@@ -171,7 +173,7 @@ fn a_client_of_a_unix_socket_is_in_no_list() {
     }
 }
 
-/// The explanation is made for the first listener that fits the URL.
+/// `why` explains the decision of the first listener that matches the URL.
 #[test]
 fn why_says_that_another_listener_refused_the_client() {
     let edge = Edge::start("", ", clients: { allow: [127.0.0.1] }", "debug_header: true");

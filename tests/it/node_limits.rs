@@ -1,4 +1,4 @@
-//! `max_connections` of nodes, and the queue of requests that wait for one.
+//! `max_connections` of nodes, and the queue of requests that wait for a node.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -23,7 +23,7 @@ use crate::support::upstream::{Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 
-/// A configuration with these nodes; `more` is added to the upstream.
+/// Returns a configuration with these nodes. `more` is added to the upstream.
 fn config(nodes: &[SocketAddr], more: &str) -> String {
     let nodes: Vec<_> = nodes.iter().map(|at| format!("{{ address: \"{at}\" }}")).collect();
     format!(
@@ -45,7 +45,7 @@ services:
 
 const ONE: &str = "    max_connections: 1\n    queue: { length: 10, timeout: 20s }";
 
-/// A node that answers a request when the test lets it.
+/// A node that answers a request only when the test permits it.
 struct Gate {
     node: Upstream,
     go: Sender<()>,
@@ -71,7 +71,7 @@ fn waiting(gateway: &Gateway) -> u64 {
     gateway.metric("corsgate_upstream_queue_waiting{upstream=\"api\"}")
 }
 
-/// Requests that left the queue: served, full, timeout, gone.
+/// Returns the numbers of requests that left the queue: served, full, timeout, gone.
 fn left(gateway: &Gateway) -> [u64; 4] {
     ["served", "full", "timeout", "gone"].map(|result| {
         gateway.metric(&format!("corsgate_upstream_queue_requests_total{{upstream=\"api\",result=\"{result}\"}}"))
@@ -91,7 +91,7 @@ fn begin(gateway: &Gateway, target: &str) -> Connection {
     connection
 }
 
-/// Sends requests that wait in this order.
+/// Sends requests one after the other, so that they wait in this order.
 fn begin_waiting(gateway: &Gateway, targets: &[&str]) -> Vec<Connection> {
     let before = waiting(gateway);
     let begin = |(n, target): (u64, &&str)| {
@@ -167,7 +167,7 @@ fn without_a_queue_a_request_gets_503_with_cors_headers_and_a_reason() {
     }
     wait("the refusals are counted", || gateway.metrics().contains("code=\"upstream_full\"} 3\n"));
     assert_eq!(left(&gateway), [0, 3, 0, 0]);
-    assert!(!gateway.stderr().contains("WARN"), "clients can cause any number: {}", gateway.stderr());
+    assert!(!gateway.stderr().contains("WARN"), "clients could cause any number of warnings: {}", gateway.stderr());
     go.send(()).unwrap();
     assert_eq!(first.read("GET").unwrap().status, 200);
     wait("the place is free", || get(&gateway, "/free").status == 200);
@@ -206,7 +206,7 @@ fn the_timeout_of_the_whole_request_includes_the_wait() {
     let mut second = begin_waiting(&gateway, &["/1"]);
     assert_eq!(first.read("GET").unwrap().status, 504);
     let second = second[0].read("GET").unwrap();
-    // Its node becomes free at about the same time.
+    // The node becomes free at about the time at which the second request times out, so both statuses are correct.
     assert!(second.status == 503 || second.status == 504, "{second:?}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     go.send(()).unwrap();
@@ -227,16 +227,16 @@ fn clients_that_go_away_leave_the_queue() {
 
     let mut reset = TcpStream::connect(gateway.address()).unwrap();
     reset.write_all(b"GET /reset HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
-    wait("it waits", || waiting(&gateway) == 1);
+    wait("the request waits", || waiting(&gateway) == 1);
     let client =
         H2Client::open(gateway.address2(), &TlsClient::new(&authority, "api.test").protocols(&["h2"])).unwrap();
     let stream = client.begin(&H2Request::new("GET", "api.test", "/stream")).unwrap();
     let (upload, body) = client.begin_headers(&H2Request::new("PUT", "api.test", "/upload"), false).unwrap();
-    wait("all wait", || waiting(&gateway) == 3);
+    wait("all requests wait", || waiting(&gateway) == 3);
     let mut last = begin_waiting(&gateway, &["/last"]);
     SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
     drop((reset, stream, upload, body));
-    wait("they have left", || waiting(&gateway) == 1);
+    wait("the requests have left the queue", || waiting(&gateway) == 1);
     assert_eq!(left(&gateway), [0, 0, 0, 3]);
     go.send(()).unwrap();
     go.send(()).unwrap();
@@ -256,11 +256,11 @@ fn a_websocket_has_its_place_until_it_ends() {
     let upgrade = [HOST, ("Connection", "Upgrade"), ("Upgrade", "websocket")];
     assert_eq!(socket.request("GET", "/socket", &upgrade, b"").unwrap().status, 101);
     let mut other = begin_waiting(&gateway, &["/"]);
-    // A WebSocket waits too.
+    // The request for a WebSocket waits too.
     let mut second = Connection::open(gateway.address()).unwrap();
     let header = "GET /socket HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     second.send(header.as_bytes()).unwrap();
-    wait("both wait", || waiting(&gateway) == 2);
+    wait("both requests wait", || waiting(&gateway) == 2);
     socket.send(b"hello").unwrap();
     assert_eq!(socket.receive(5).unwrap(), b"hello");
     drop(socket);
@@ -278,7 +278,7 @@ fn a_full_node_gets_no_request_while_another_has_a_place() {
         let more = format!("    max_connections: 1\n    balance: {balance}");
         let gateway = Gateway::start(&config(&[full.node.address(), free.address()], &more));
         full.node.clear();
-        // Until the first node has a request that stays.
+        // Sends requests until the first node has one, which stays there.
         let mut staying = loop {
             let mut connection = begin(&gateway, &format!("/{}", free.hits()));
             let hits = free.hits();
@@ -307,7 +307,7 @@ fn a_retry_does_not_wait() {
     node.wait_for_hits(1);
     for _ in 0..3 {
         let response = get(&gateway, "/1");
-        assert_eq!(response.status, 502, "the error of the node, at once");
+        assert_eq!(response.status, 502, "the client gets the error of the failed node at once");
         assert_eq!(response.header("Access-Control-Allow-Origin"), Some("https://app.test"));
     }
     go.send(()).unwrap();
@@ -322,11 +322,11 @@ fn a_reload_keeps_the_requests_that_wait() {
     let mut first = begin(&gateway, "/0");
     node.wait_for_hits(1);
     let mut waits = begin_waiting(&gateway, &["/1"]);
-    // The upstream is the same: new requests wait behind those that wait already.
+    // The upstream does not change: new requests wait behind the requests that already wait.
     gateway.reload_with(&format!("{text}# the same\n"));
     gateway.wait_for_log("reloaded generation=2");
     waits.extend(begin_waiting(&gateway, &["/2"]));
-    // Another upstream: those that wait stay where they are, and get the node that they wait for.
+    // The upstream changes: the requests that already wait stay in the old queue, and get the node that they wait for.
     let other = Upstream::start(|_| Reply::new(200).body("other"));
     gateway.reload_with(&config(&[other.address()], ONE));
     gateway.wait_for_log("reloaded generation=3");
@@ -359,7 +359,7 @@ fn under_load_each_request_is_served_and_no_node_has_more_than_its_limit() {
             scope.spawn(move || {
                 let mut connection = Connection::open(gateway.address()).unwrap();
                 for i in 0..25 {
-                    // Some with a body, some that are answered over a new connection.
+                    // Every third request has a body.
                     let body = vec![b'a'; if (client + i) % 3 == 0 { 100_000 } else { 0 }];
                     let method = if body.is_empty() { "GET" } else { "PUT" };
                     let response = connection.request(method, "/", &[HOST], &body).unwrap();

@@ -1,4 +1,4 @@
-//! The PROXY header at the begin of connections to nodes.
+//! The PROXY header at the start of connections to nodes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ fn free() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// A TCP server that takes the PROXY header off each connection, and passes the rest to another server.
+/// A TCP server that removes the PROXY header of each connection, and passes the rest to another server.
 struct HeaderRelay {
     address: SocketAddr,
     /// The headers of the connections so far.
@@ -81,7 +81,8 @@ impl HeaderRelay {
     }
 }
 
-/// The header of a connection as a line of version 1. None if the connection ends before.
+/// Reads the header of a connection, and returns it as a line of text. Returns None if the connection ends before the
+/// header is complete.
 fn read_header(mut stream: &TcpStream) -> Option<String> {
     let mut bytes = [0; 16];
     stream.read_exact(&mut bytes[..6]).ok()?;
@@ -107,12 +108,12 @@ fn read_header(mut stream: &TcpStream) -> Option<String> {
     })
 }
 
-/// The addresses of a binary header as text.
+/// Returns the addresses of a binary header as text.
 fn v2_line(addresses: ppp::v1::Addresses) -> String {
     addresses.to_string().replace("PROXY", "v2").trim_end().to_owned()
 }
 
-/// A connection from this address of the machine.
+/// Opens a connection from this local address.
 fn open_from(source: Ipv4Addr, gateway: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
@@ -120,7 +121,7 @@ fn open_from(source: Ipv4Addr, gateway: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// The body of the response to a GET on this connection.
+/// Sends a GET request on this connection, and returns the body of the response.
 fn get(mut stream: &TcpStream, fields: &str) -> String {
     use std::io::{BufReader, Write};
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n").as_bytes()).unwrap();
@@ -136,13 +137,14 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
     assert!(poll(PROCESS_TIMEOUT, || condition().then_some(())).is_some(), "not in time: {what}");
 }
 
-/// What nginx and HAProxy answer here: the address and port of the client, and of its destination.
+/// Returns the expected body of nginx and HAProxy: the address and port of the client, and the address and port of the
+/// gateway.
 fn expected(client: &TcpStream, gateway: &Gateway) -> String {
     let client = client.local_addr().unwrap();
     format!("{} {} {} {}", client.ip(), client.port(), gateway.address().ip(), gateway.address().port())
 }
 
-/// HAProxy as a node that requires the header.
+/// Starts HAProxy as a node that requires the header.
 fn haproxy(folder: &std::path::Path, address: SocketAddr) -> Process {
     let config = format!(
         "defaults
@@ -177,7 +179,7 @@ fn nginx_and_haproxy_see_the_client_of_each_request() {
     let _haproxy = haproxy(folder.path(), haproxy_at);
     for (node, version) in [(nginx_at, "v1"), (nginx_at, "v2"), (haproxy_at, "v1"), (haproxy_at, "v2")] {
         let gateway = Gateway::start(&config(&node.to_string(), &format!("    proxy_protocol: {version}")));
-        // Many clients at once, on connections that are kept. Each must see its own address, and no other.
+        // Many clients send requests at the same time, on keepalive connections. Each client must get its own address.
         thread::scope(|scope| {
             for client in 1..=8 {
                 let gateway = &gateway;
@@ -191,11 +193,12 @@ fn nginx_and_haproxy_see_the_client_of_each_request() {
                 });
             }
         });
-        // The client's own fields say nothing about it.
+        // Forwarding fields that the client sends are ignored.
         let stream = open_from(Ipv4Addr::LOCALHOST, gateway.address());
         let forged = "X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\n";
         assert_eq!(get(&stream, forged), expected(&stream, &gateway));
-        // Those of a trusted proxy do. The port of its client is not known: nginx shows it as an empty text.
+        // Forwarding fields of a trusted proxy are used. The port of the proxy's client is not known: nginx shows it as
+        // an empty text.
         let proxy = open_from(Ipv4Addr::new(127, 0, 0, 9), gateway.address());
         for (client, mapped) in [("192.0.2.7", ""), ("2001:db8::7", "::ffff:"), ("192.0.2.8", "")] {
             let seen = get(&proxy, &format!("X-Forwarded-For: {client}\r\n"));
@@ -239,7 +242,7 @@ fn a_connection_is_kept_for_the_requests_of_one_client_connection() {
     let ports: BTreeSet<String> =
         clients.iter().map(|client| format!(" {} ", client.local_addr().unwrap().port())).collect();
     assert!(ports.iter().all(|port| headers.iter().any(|header| header.contains(port))), "{ports:?} {headers:?}");
-    // All requests of one client connection are on one connection to the node.
+    // All requests of one client connection use one connection to the node.
     let connections: Vec<u64> = upstream.received().iter().map(|request| request.connection).collect();
     assert_eq!(connections.len(), 12);
     assert!((0..3).all(|client| connections.iter().skip(client).step_by(3).collect::<BTreeSet<_>>().len() == 1));
@@ -252,7 +255,7 @@ fn upgrades_http_2_and_sockets_begin_with_the_header_too() {
     let mut files = certificate.files("tls/node");
     files.push(("ca.crt".to_owned(), authority.pem()));
 
-    // A WebSocket, and a node at a Unix-domain socket.
+    // A WebSocket to a node at a Unix-domain socket.
     let upstream = Upstream::start(|_| Reply::echo());
     let relay = HeaderRelay::start(upstream.address());
     let gateway = Gateway::start(&config("unix:app.sock", "    proxy_protocol: v1"));
@@ -265,7 +268,7 @@ fn upgrades_http_2_and_sockets_begin_with_the_header_too() {
     let headers = relay.headers();
     assert!(headers.len() == 1 && headers[0].starts_with("v1 TCP4 127.0.0.1 127.0.0.1 "), "{headers:?}");
 
-    // HTTP/2 to the node over TLS and without: one connection for all streams of one client.
+    // HTTP/2 to the node, with and without TLS: all streams of one client use one connection.
     for (secure, more) in [(true, "    tls: { ca: ca.crt, sni: node.test }"), (false, "")] {
         let answer = |_: &_| H2Reply::new(200);
         let node = match secure {
@@ -324,7 +327,7 @@ fn a_retry_sends_the_header_again() {
     assert_eq!(headers[0], headers[1]);
 }
 
-/// A node that takes the header for a request says so, and the log shows it.
+/// A node without the PROXY protocol reads the header as an invalid request, so the client gets an error.
 #[test]
 fn a_node_without_the_protocol_refuses_the_header() {
     let folder = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ fn upstream() -> Upstream {
     Upstream::start(|request| Reply::new(200).body(request.target.as_str()))
 }
 
-/// A service with these keys, and routes with their keys.
+/// Returns a configuration with these keys of the service, and these routes.
 fn config(service: &str, routes: &str, upstream: &Upstream) -> String {
     format!(
         "
@@ -43,7 +43,7 @@ services:
     )
 }
 
-/// One route for every path, with this limit.
+/// Returns a configuration with one route for every path, and this limit.
 fn limited(limit: &str, upstream: &Upstream) -> String {
     config(&format!("rate_limit: {limit}"), "      - { paths: [/*] }", upstream)
 }
@@ -56,8 +56,8 @@ fn statuses(gateway: &Gateway, path: &str, fields: Fields<'_>, count: usize) -> 
     (0..count).map(|_| get(gateway, path, fields).status).collect()
 }
 
-/// The name of the budget and the requests that are left in it. The next one must come in at most so many seconds, or a
-/// minute less, because the test takes time.
+/// Returns the name of the budget and the number of requests that are left in it. Checks that the budget gets the next
+/// request in `most` seconds, or up to a minute earlier, because the test takes time.
 #[track_caller]
 fn left(response: &Response, most: u64) -> Option<(&str, u64)> {
     let (name, parameters) = response.header("RateLimit")?.split_once(";r=").unwrap();
@@ -66,7 +66,7 @@ fn left(response: &Response, most: u64) -> Option<(&str, u64)> {
     Some((name, left.parse().unwrap()))
 }
 
-/// As for [`left`].
+/// Checks that the response is a 429 whose `Retry-After` is `most` seconds, or up to a minute less, as in [`left`].
 #[track_caller]
 fn assert_retry_after(response: &Response, most: u64) {
     let seconds = response.header("Retry-After").unwrap().parse().unwrap();
@@ -142,7 +142,7 @@ fn a_request_is_accepted_when_retry_after_says_so() {
         tries += 1;
         assert!(begin.elapsed() < Duration::from_secs(20), "{tries} tries");
     }
-    // The first request was checked after `begin`.
+    // The first request used the budget after `begin`, so the refill cannot be earlier.
     assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(upstream.hits(), 2, "refused requests take nothing from the budget");
 }
@@ -158,7 +158,7 @@ fn preflights_never_use_the_budget_of_requests() {
     }
     assert_eq!(statuses(&gateway, "/", &[ORIGIN], 4), [200, 200, 200, 429]);
     assert_eq!(preflight().status, 200, "a client at its limit still gets answers to preflights");
-    // An OPTIONS request that goes to the upstream is a request.
+    // An OPTIONS request that goes to the upstream uses the budget of requests.
     assert_eq!(fetch(gateway.address(), "OPTIONS", "/", &[HOST]).status, 429);
 }
 
@@ -170,7 +170,7 @@ fn preflights_may_have_a_limit_of_their_own() {
     let preflight =
         |fields: Fields<'_>| fetch(gateway.address(), "OPTIONS", "/", &[&[HOST, ORIGIN, PREFLIGHT], fields].concat());
     let responses: Vec<_> = (0..3).map(|n| preflight(&[("x-key", ["a", "b", "c"][n])])).collect();
-    assert_eq!([200, 200, 429], [0, 1, 2].map(|n: usize| responses[n].status), "their key is the client");
+    assert_eq!([200, 200, 429], [0, 1, 2].map(|n: usize| responses[n].status), "the key of preflights is the client");
     let refused = &responses[2];
     assert_retry_after(refused, 1800);
     assert_eq!(left(refused, 1800), Some(("\"api (preflights)\"", 0)));
@@ -182,7 +182,8 @@ fn preflights_may_have_a_limit_of_their_own() {
 #[test]
 fn a_key_has_a_budget_of_its_own() {
     type Case = (&'static str, &'static [(&'static str, &'static str)], u16);
-    // In order, each with a limit of one request: the key, the fields of a request, its status.
+    // The key, the fields of a request, and its status. Each limit is one request, and the requests are sent in this
+    // order.
     #[rustfmt::skip]
     let cases: &[Case] = &[
         ("client_ip", &[("X-Forwarded-For", "192.0.2.1")],                            200),
@@ -195,7 +196,7 @@ fn a_key_has_a_budget_of_its_own() {
         ("header:X-Key", &[("X-Key", "one")],                                         200),
         ("header:X-Key", &[("x-key", "one"), ("X-Forwarded-For", "192.0.2.3")],       429),
         ("header:X-Key", &[("X-Key", "two")],                                         200),
-        // Without one value, the client counts.
+        // Without exactly one value, the client is the key.
         ("header:X-Key", &[("X-Forwarded-For", "192.0.2.4")],                         200),
         ("header:X-Key", &[("X-Key", ""), ("X-Forwarded-For", "192.0.2.4")],          429),
         ("header:X-Key", &[("X-Key", "three"), ("X-Key", "four"), ("X-Forwarded-For", "192.0.2.4")], 429),
@@ -243,7 +244,8 @@ fn routes_share_the_limit_of_their_service_and_may_have_their_own_or_none() {
     assert_eq!(get("/none").status, 404, "requests without a route have no limit");
 }
 
-/// A refusal of the gateway for another reason takes nothing from the budget. An error of the upstream does.
+/// A request that the gateway refuses for another reason does not use the budget. A request that fails at the upstream
+/// uses the budget.
 #[test]
 fn only_requests_that_reach_the_end_of_their_route_count() {
     let upstream = upstream();
@@ -294,15 +296,15 @@ fn a_reload_keeps_the_budgets_of_limits_that_have_not_changed() {
         gateway.reload_with(text);
         gateway.wait_for_log(&format!("reloaded generation={generation}"));
     };
-    // The same limits in other words, and another route before them.
+    // The same limits, written in another way, and a new route.
     reload(&file("{ rate: 2/h, burst: 2, key: client_ip }", "{ rate: 1/h }", "      - { paths: [/new] }\n"));
     assert_eq!([get(&gateway, "/", &[]).status, get(&gateway, "/own", &[]).status], [429, 429]);
     assert_eq!(get(&gateway, "/new", &[]).status, 429, "a new route of the service shares its budget");
-    // One limit changes. Its budget is full again; the other one is not.
+    // Only the limit of the route changes, so only its budget is full again.
     reload(&file("{ rate: 2/h }", "{ rate: 1/h, burst: 2 }", ""));
     assert_eq!(get(&gateway, "/", &[]).status, 429);
     assert_eq!(statuses(&gateway, "/own", &[], 3), [200, 200, 429]);
-    // Refused files change nothing.
+    // A refused file changes nothing.
     gateway.reload_with(&file("{ rate: 0/h }", "{ rate: 1/h }", ""));
     gateway.wait_for_log("reload refused");
     assert_eq!(get(&gateway, "/", &[]).status, 429);

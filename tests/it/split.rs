@@ -28,7 +28,7 @@ impl Scene {
         Scene { stable: answer("stable"), canary: answer("canary") }
     }
 
-    /// With these weights; `more` is added to the split.
+    /// Returns a configuration with these weights. `more` is added to `split`.
     fn config(&self, stable: u32, canary: u32, more: &str) -> String {
         format!(
             "
@@ -77,7 +77,7 @@ fn requests_are_shared_by_weight_and_the_log_and_the_metrics_name_the_upstream()
         let response = connection.request("GET", "/", &[HOST], b"").unwrap();
         *counts.entry(response.text().to_owned()).or_default() += 1;
     }
-    // More than five standard deviations.
+    // The tolerance is more than five standard deviations.
     assert!(counts["canary"].abs_diff(100) < 45, "{counts:?}");
     assert_eq!(get(&gateway, "/plain", &[]).text(), "stable");
     // A preflight needs no upstream.
@@ -90,7 +90,7 @@ fn requests_are_shared_by_weight_and_the_log_and_the_metrics_name_the_upstream()
         let plain = u64::from(name == "stable");
         assert_eq!(named.count() as u64, count + plain, "{name}");
         let series = format!("corsgate_split_responses_total{{upstream=\"{name}\",status=\"2xx\"}}");
-        assert_eq!(gateway.metric(&series), *count, "the other route does not count");
+        assert_eq!(gateway.metric(&series), *count, "requests of the other route do not count");
     }
     let page = fetch(gateway.admin(), "GET", "/", &[("Host", "localhost")]);
     assert!(page.text().contains("split stable 3, canary 1"), "{}", page.text());
@@ -122,7 +122,7 @@ fn sticky_requests_keep_their_upstream_when_weights_change() {
         gateway.reload_with(&config(0, 100));
         gateway.wait_for_log("reloaded generation=3");
         assert_eq!(canaries(&gateway).len(), 60);
-        // And back: those who were first are those who stay.
+        // With the first weights again, the same users as at first get the canary.
         gateway.reload_with(&config(90, 10));
         gateway.wait_for_log("reloaded generation=4");
         assert_eq!(canaries(&gateway), few, "{sticky}");
@@ -144,7 +144,7 @@ fn a_retry_stays_in_the_upstream_of_the_request() {
     let scene = Scene::start();
     let gateway = Gateway::start(&scene.config(0, 1, ""));
     assert_eq!(get(&gateway, "/broken", &[]).status, 502);
-    assert_eq!((scene.stable.hits(), scene.canary.hits()), (0, 1), "its only node, and no other upstream");
+    assert_eq!((scene.stable.hits(), scene.canary.hits()), (0, 1), "no retry in the other upstream");
     gateway.wait_for_access_log_line("\"upstream\":\"canary\"");
     let series = "corsgate_split_responses_total{upstream=\"canary\",status=\"5xx\"}";
     assert!(poll(PROCESS_TIMEOUT, || (gateway.metric(series) == 1).then_some(())).is_some());

@@ -34,7 +34,7 @@ struct Edge {
     _folder: TempDir,
 }
 
-/// A configuration with these keys of the Unix listener, and these at the top.
+/// Returns a configuration. `listener` has keys of the Unix listener, and `more` has keys at the top level.
 fn config(path: &Path, listener: &str, more: &str, upstream: SocketAddr) -> String {
     format!(
         "
@@ -53,7 +53,7 @@ services:
     )
 }
 
-/// An upstream that answers with the client's address and scheme.
+/// Starts an upstream that answers with the client's address and scheme.
 fn upstream() -> Upstream {
     Upstream::start(|request| {
         let [client, scheme] = ["X-Forwarded-For", "X-Forwarded-Proto"].map(|name| request.header(name).unwrap());
@@ -79,7 +79,7 @@ impl Edge {
     }
 }
 
-/// Waits until a process listens.
+/// Waits until a process listens on the socket.
 #[track_caller]
 fn wait_for(path: &Path) {
     assert!(poll(TIMEOUT, || UnixStream::connect(path).ok()).is_some(), "nothing listens at {}", path.display());
@@ -132,7 +132,7 @@ fn tls_works_on_a_unix_socket() {
     let mut stream = StreamOwned::new(session, UnixStream::connect(&path).unwrap());
     std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n").unwrap();
     let mut answer = String::new();
-    // There may be no close_notify.
+    // The read can fail, because the gateway may send no close_notify.
     let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
     assert!(answer.ends_with("127.0.0.1 https"), "{answer}");
 }
@@ -169,7 +169,7 @@ fn a_proxy_header_names_the_client() {
         (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n".to_vec(), "192.0.2.7"),
         (b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n".to_vec(), "2001:db8::7"),
         (binary(1, 0x11, &pair), "192.0.2.7"),
-        // A client that is a Unix-domain socket itself, and health checks of the balancer.
+        // The client itself uses a Unix-domain socket, or the balancer sends a health check.
         (binary(1, 0x31, &[0; 216]), "127.0.0.1"),
         (binary(0, 0, b""), "127.0.0.1"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
@@ -185,7 +185,7 @@ fn a_proxy_header_names_the_client() {
     edge.gateway.wait_for_log("connection closed before a request peer=unix reason=");
 }
 
-/// A proxy that many sites have.
+/// nginx is a common proxy in front of the gateway.
 #[test]
 fn nginx_in_front_passes_the_client() {
     let edge = Edge::start("", "trusted_proxies: [unix]");
@@ -203,7 +203,7 @@ fn nginx_in_front_passes_the_client() {
 #[test]
 fn the_limit_of_all_connections_counts_them() {
     let edge = Edge::start("", "limits: { connections: 1 }");
-    // The connection that found the listener counts until the gateway has seen its end.
+    // The connection of `wait_for` counts until the gateway has seen its end.
     let accepted = || {
         let mut connection = edge.open();
         (connection.request("GET", "/", &[HOST], b"").unwrap().status == 200).then_some(connection)
@@ -219,7 +219,7 @@ fn the_limit_of_all_connections_counts_them() {
 fn the_file_has_the_mode_of_the_configuration() {
     for (key, mode) in [("", 0o660), (", mode: \"0600\"", 0o600), (", mode: 0666", 0o666)] {
         let edge = Edge::start(key, "");
-        // Pingora sets it after it has begun to listen.
+        // Pingora sets the mode after it has begun to listen.
         let found = || fs::metadata(&edge.path).unwrap().permissions().mode() & 0o777;
         assert!(poll(TIMEOUT, || (found() == mode).then_some(())).is_some(), "{key}: {:o}", found());
     }
@@ -295,7 +295,7 @@ fn the_socket_of_a_running_process_is_an_error() {
     let expected = format!("cannot listen on unix:{}: another process listens there; ", edge.path.display());
     assert!(log.contains(&expected), "{log}");
     assert_eq!(edge.fetch(&[HOST]).status, 200);
-    // Another program.
+    // The same with the socket of another program.
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("other.sock");
     let other = UnixListener::bind(&path).unwrap();
@@ -331,12 +331,12 @@ fn a_changed_path_needs_a_restart() {
     edge.gateway.wait_for_log("change needs a restart key=listeners");
     assert_eq!(edge.fetch(&[HOST]).status, 200);
     assert!(!other.exists());
-    // So does the mode.
+    // A changed mode also needs a restart.
     let edge = Edge::start("", "");
     edge.gateway.reload_with(&config(&edge.path, ", mode: \"0600\"", "", edge.upstream.address()));
     edge.gateway.wait_for_log("change needs a restart key=listeners");
     assert_eq!(fs::metadata(&edge.path).unwrap().permissions().mode() & 0o777, 0o660);
-    // Other keys of the listener do not.
+    // Changes of other keys of the listener need no restart.
     let edge = Edge::start("", "");
     let fields = [HOST, ("X-Forwarded-For", "192.0.2.7")];
     assert_eq!(edge.fetch(&fields).text(), "127.0.0.1 http");

@@ -16,7 +16,7 @@ use crate::support::upstream::{Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 
-/// A configuration with one node; `more` is added to the upstream.
+/// Returns a configuration with one node. `more` is added to the upstream.
 fn config(node: &str, more: &str) -> String {
     format!(
         "
@@ -39,7 +39,7 @@ fn get(gateway: &Gateway) -> Response {
     response
 }
 
-/// The name of the node of `app.sock`, in the directory of the gateway.
+/// Returns the name of the node at `app.sock` in the directory of the gateway.
 fn node(gateway: &Gateway) -> String {
     format!("unix:{}", gateway.dir().join("app.sock").display())
 }
@@ -223,13 +223,13 @@ fn a_socket_that_reads_nothing_gives_504() {
     let gateway = Gateway::start(&config(&format!("unix:{}", path.display()), more));
     let mut connection = Connection::open(gateway.address()).unwrap();
     connection.send(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4194304\r\n\r\n").unwrap();
-    // The gateway stops reading, and closes the connection at the end.
+    // The send may fail, because the gateway stops reading and then closes the connection.
     let _ = connection.send(&vec![b'a'; 4 << 20]);
     assert_eq!(connection.read("PUT").unwrap().status, 504);
     drop(listener);
 }
 
-/// The system has no queue for connections to such a socket: a connection fails at once, and does not wait.
+/// If the backlog of a Unix-domain socket is full, a connection fails at once, and does not wait as with TCP.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_socket_with_a_full_backlog_fails_at_once() {
