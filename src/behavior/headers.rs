@@ -318,10 +318,10 @@ impl FieldValue {
                     value.extend_from_slice(address.as_bytes());
                 }
                 TemplatePart::Variable(HeaderVariable::RequestId) => {
-                    value.extend_from_slice(facts.request_id().as_bytes())
+                    value.extend_from_slice(facts.request_id().as_bytes());
                 }
                 TemplatePart::Variable(HeaderVariable::Host) => {
-                    value.extend_from_slice(facts.own_origin().host.as_bytes())
+                    value.extend_from_slice(facts.own_origin().host.as_bytes());
                 }
                 TemplatePart::Variable(HeaderVariable::Route) => value.extend_from_slice(facts.route().as_bytes()),
             }
