@@ -13,9 +13,9 @@ use crate::source::{read_text, write_new};
 use crate::terminal::printable;
 
 pub(super) const HELP: &str = "\
-The configuration goes to stdout or to --output, the report to stderr. The report lists
-what keeps its meaning, what changes and what is left out. Each entry has its line in the source. A change has an
-example request where one request can show it.
+The configuration goes to stdout or to --output, the report to stderr. The report lists what keeps its meaning, what
+changes and what is left out. Each entry has its line in the source. A change has an example request where one request
+can show it.
 
 Exit codes: 0 every request gets the same answer, 4 something changes, is unsafe or is left out, 1 nothing can be
 imported, 2 the command line is invalid.
