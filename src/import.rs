@@ -30,6 +30,8 @@
 
 mod apisix;
 mod clients;
+mod conditions;
+mod edits;
 mod envoy;
 mod finding;
 mod finish;
@@ -183,18 +185,19 @@ fn finished(mut model: Model, format: SourceFormat, files: &[SourceFile<'_>]) ->
             model.findings.extend(policy.findings.into_iter().map(|(_, finding)| finding));
         }
     }
-    finish::finish(&mut model, format.falls_through());
+    finish::finish(&mut model, format);
+    // Each round removes something from the model, so the loop ends.
     loop {
         if model.services.is_empty() {
             return Err(NotImportable::Nothing(ImportReport::of_nothing(&model, format, files)));
         }
         let text = write::write(&model, format, files);
         match load(&text, CompileEnv::NONE) {
+            Loaded { snapshot: Some(snapshot), .. } if conditions::seen(&mut model, &snapshot) => {}
             Loaded { snapshot: Some(snapshot), .. } => {
                 let report = ImportReport::new(&model, format, files, &snapshot);
                 return Ok(Imported { text, report });
             }
-            // Each round removes something from the model, so the loop ends.
             Loaded { snapshot: None, problems } => {
                 if !finish::leave_out(&mut model, &problems) {
                     return Err(NotImportable::Fault { problems: problems.to_string(), text });
@@ -406,12 +409,20 @@ mod tests {
         assert_eq!(fails(&[("a.yaml", "kind: Ingress\n")]), "there is no route to import");
     }
 
-    /// Returns the sources in docs/migrate.md.
+    /// Returns the sources in docs/migrate.
     fn samples() -> Vec<&'static str> {
-        let blocks = include_str!("../docs/migrate.md").split("```").skip(1).step_by(2);
-        let is_source = |language: &str| {
-            language.starts_with("nginx ") || (language.starts_with("yaml ") && language != "yaml imported")
-        };
+        let pages = [
+            include_str!("../docs/migrate/apisix.md"),
+            include_str!("../docs/migrate/envoy.md"),
+            include_str!("../docs/migrate/gateway-api.md"),
+            include_str!("../docs/migrate/ingress-nginx.md"),
+            include_str!("../docs/migrate/istio.md"),
+            include_str!("../docs/migrate/kong.md"),
+            include_str!("../docs/migrate/nginx.md"),
+            include_str!("../docs/migrate/traefik.md"),
+        ];
+        let blocks = pages.into_iter().flat_map(|page| page.split("```").skip(1).step_by(2));
+        let is_source = |language: &str| language.split_once(' ').is_some_and(|(_, name)| name.contains('.'));
         let sources = blocks.filter_map(|block| block.split_once('\n')).filter(|(language, _)| is_source(language));
         sources.map(|(_, source)| source).collect()
     }

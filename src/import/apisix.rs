@@ -3,18 +3,20 @@
 //! The behavior of APISIX is taken from its source at f519a0f0:
 //! <https://github.com/apache/apisix/blob/f519a0f0/apisix/plugins/cors.lua>. `allow_origins` is compared letter by
 //! letter. Regular expressions are joined with `|`, match anywhere in the origin, and switch the list off. The function
-//! `rewrite` answers every OPTIONS request.
+//! `rewrite` answers every OPTIONS request. The folder has the other plugins.
+
+pub(super) mod plugins;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
+use self::plugins::{is_disabled, plugin, plugins, redirect};
 use super::Parsed;
-use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Behaviors, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
+use super::model::{Condition, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -271,11 +273,9 @@ fn route<'v>(
     if route.value.text_of("status") == Some("0") {
         return leave_out(Kind::Feature { name: "routes with `status: 0`, which are switched off".to_owned() });
     }
-    for what in ["vars", "filter_func", "remote_addr", "remote_addrs"] {
-        if route.value.get(what).is_some() {
-            return leave_out(Kind::MatchNotImported { what: format!("`{what}`") });
-        }
-    }
+    let conditions = ["vars", "filter_func", "remote_addr", "remote_addrs"];
+    let condition = conditions.into_iter().find(|what| route.value.get(what).is_some());
+    let condition = condition.map(|what| Condition::new(format!("`{what}`")));
     let (mut patterns, mut findings) = (Vec::new(), Vec::new());
     let uris = route.value.get("uris").or(route.value.get("uri"));
     for (line, uri) in uris.map(Value::texts).unwrap_or_default() {
@@ -285,14 +285,16 @@ fn route<'v>(
     }
     let upstream = objects.upstream(route, &mut findings).map(|(upstream, _)| upstream);
     let of_the_service = service.is_some_and(|service| objects.upstream(service, &mut Vec::new()).is_some());
-    if patterns.is_empty() || (upstream.is_none() && !of_the_service) {
+    let config = route.value.text_of("plugin_config_id").and_then(|id| objects.plugin_configs.get(id));
+    let answer = [Some(route), config, service].into_iter().flatten().find_map(redirect);
+    if patterns.is_empty() || (upstream.is_none() && !of_the_service && answer.is_none()) {
         if !patterns.is_empty() {
             findings.push(Finding::new(at, Kind::WithoutUpstream));
         }
         left_out(of_service, &mut findings);
         return None;
     }
-    let config = route.value.text_of("plugin_config_id").and_then(|id| objects.plugin_configs.get(id));
+    let upstream = upstream.filter(|_| answer.is_none());
     let (mut cors, mut behaviors) = plugins(route, route.value.get("plugins"), objects, &mut findings);
     if let (Cors::Inherited, Some(config)) = (&cors, config) {
         (cors, behaviors) = plugins(config, config.value.get("plugins"), objects, &mut findings);
@@ -311,7 +313,18 @@ fn route<'v>(
         let witness = Witness::preflight(&asked, &sample_origin(&cors, service, objects), Answer::NotRouted);
         findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
     }
-    Some(Route { name: route.id(), at, paths: patterns, methods, upstream, cors, behaviors, status: None, findings })
+    Some(Route {
+        name: route.id(),
+        at,
+        paths: patterns,
+        methods,
+        condition,
+        upstream,
+        cors,
+        behaviors,
+        answer,
+        findings,
+    })
 }
 
 /// Returns an origin that the policy of a route allows.
@@ -332,90 +345,6 @@ fn uri_pattern(uri: &str, at: Place) -> paths::Converted {
         Some(prefix) => paths::text_prefix(prefix, at),
         None => paths::exact(uri, at),
     }
-}
-
-/// Reads the plugins of a route or service: the policy, the path rewriting and the client addresses. Adds a finding for
-/// each plugin that has no counterpart.
-fn plugins<'v>(
-    object: &Object<'v>,
-    plugins: Option<&'v Value>,
-    objects: &Objects<'v>,
-    findings: &mut Vec<Finding>,
-) -> (Cors, Behaviors) {
-    let (mut cors, mut behaviors) = (Cors::Inherited, Behaviors::default());
-    for (name, conf) in plugins.map(Value::map).unwrap_or_default() {
-        let at = object.at(conf);
-        match &**name {
-            _ if is_disabled(conf) => {}
-            "cors" => match policy(format!("plugin `cors` of `{}`", object.id()), conf, at, objects) {
-                Ok(policy) => {
-                    let (of_policy, said) = Cors::of(policy);
-                    cors = of_policy;
-                    findings.extend(said);
-                }
-                Err(said) => {
-                    cors = Cors::Off;
-                    findings.extend(said);
-                }
-            },
-            "proxy-rewrite" => match rewriting(conf) {
-                Some(found) => behaviors = Behaviors { allow: behaviors.allow, deny: behaviors.deny, ..found },
-                None => findings.push(plugin(name, at)),
-            },
-            "ip-restriction" => {
-                for (key, access) in [("whitelist", Access::Allow), ("blacklist", Access::Deny)] {
-                    let entries = conf.get(key).map(Value::texts).unwrap_or_default();
-                    findings.extend(clients::add(&mut behaviors, access, entries, object.file));
-                }
-            }
-            _ => findings.push(plugin(name, at)),
-        }
-    }
-    (cors, behaviors)
-}
-
-fn plugin(name: &str, at: Place) -> Finding {
-    Finding::new(at, Kind::Feature { name: format!("plugin `{name}`") })
-}
-
-fn is_disabled(conf: &Value) -> bool {
-    conf.at(&["_meta", "disable"]).and_then(Value::truth) == Some(true)
-        || conf.get("disable").and_then(Value::truth) == Some(true)
-}
-
-/// Reads `proxy-rewrite` if it changes only the path.
-fn rewriting(conf: &Value) -> Option<Behaviors> {
-    if conf.map().iter().any(|(key, _)| !["uri", "regex_uri", "_meta"].contains(&&**key)) {
-        return None;
-    }
-    let pairs = conf.get("regex_uri").map(Value::texts).unwrap_or_default();
-    if let [(_, pattern), (_, with)] = &*pairs {
-        let stripped = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix("(.*)")).filter(|_| with == "$1");
-        if let Some(prefix) = stripped
-            .filter(|prefix| super::paths::exact(prefix, Place::default()).0.is_some() && !prefix.ends_with('/'))
-        {
-            return Some(Behaviors { strip_prefix: Some(prefix.to_owned()), ..Behaviors::default() });
-        }
-        return replacement(pattern, with);
-    }
-    let uri = conf.text_of("uri")?;
-    if uri.contains('$') || !uri.starts_with('/') {
-        return None;
-    }
-    replacement("^.*$", uri)
-}
-
-/// Returns a replacement if corsgate can read the expression. Writes `$1` as `${1}`, because a letter may follow.
-pub(super) fn replacement(pattern: &str, with: &str) -> Option<Behaviors> {
-    static GROUP: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$([0-9]+)").expect("the expression is valid"));
-    let groups = Regex::new(pattern).ok()?.captures_len();
-    let is_known = |text: &str| text.parse::<usize>().is_ok_and(|number| number < groups);
-    if !GROUP.captures_iter(with).all(|found| is_known(&found[1])) || with.len() > 200 {
-        return None;
-    }
-    let is_plain = with.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b));
-    let with = GROUP.replace_all(with, "$${$1}").into_owned();
-    is_plain.then(|| Behaviors { replace: Some((pattern.to_owned(), with)), ..Behaviors::default() })
 }
 
 // --- CORS
@@ -579,7 +508,7 @@ fn timing_of(conf: &Value, timing: &str, policy: &mut Policy) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Row, asks, get, options, same, table};
+    use super::super::tests::{Row, asks, get, only, options, same, table};
     use super::super::witness::Answer::*;
 
     /// Returns a standalone file with one route.
@@ -800,6 +729,31 @@ mod tests {
         }
         for code in ["match-not-imported", "priority", "host-header", "path-prefix"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
+        }
+    }
+
+    /// Tests `redirect.lua`, `proxy-rewrite.lua` and `response-rewrite.lua` at f519a0f0, and `vars` of a route.
+    #[test]
+    fn other_plugins_and_conditions() {
+        let source = "routes:\n- { id: old, uri: /old, plugins: { redirect: { uri: 'https://b.example/new', ret_code: 301 } } }\n- { id: https, uri: /s, plugins: { \
+                      redirect: { http_to_https: true } } }\n- id: x\n  uri: /x\n  plugins:\n    proxy-rewrite: { host: b.internal, headers: { set: { X-A: '1', \
+                      X-B: $remote_addr }, remove: [X-C] } }\n    response-rewrite: { headers: { add: ['X-D: d'] } }\n  upstream: { nodes: { 'n:1': 1 } }\n- { \
+                      id: v, uri: /v, vars: [[http_x, ==, y]], plugins: { cors: { allow_origins: 'https://a.example' } }, upstream: { nodes: { 'n:1': 1 } } \
+                      }\n- { id: w, uri: /v, upstream: { nodes: { 'n:1': 1 } } }\n";
+        let imported = table("any.example", "plugins", source, &[]);
+        only(
+            &imported,
+            &[
+                "redirect: { to: \"https://b.example/new\", status: 301 }",
+                "redirect: { to: \"https://{host}{uri}\", status: 308 }",
+                "upstream_host: b.internal",
+                "X-A: \"1\"",
+                "remove: [X-C]",
+                "X-D: \"d\"",
+            ],
+        );
+        for code in ["header-not-imported", "redirect-status", "condition-lost"] {
+            assert!(imported.1.contains(&code), "no {code}: {:?}\n{}", imported.1, imported.0);
         }
     }
 }

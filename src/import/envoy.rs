@@ -7,9 +7,12 @@
 
 use super::Parsed;
 use super::apisix::node;
+use super::edits::{self, Edit, Target};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
-use super::model::{Behaviors, Cors, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
+use super::model::{
+    Behaviors, Condition, Cors, EdgeAnswer, Edits, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream,
+};
 use super::origins::{self, Matcher};
 use super::paths;
 use super::value::Value;
@@ -17,6 +20,8 @@ use super::witness::{Answer, Witness};
 use crate::cors::PreflightMatch;
 
 const FILTER: &str = "envoy.filters.http.cors";
+/// Why a policy of a redirect or of a direct response has no effect.
+pub(super) const ANSWERS: &str = "Envoy has no CORS headers on redirects and direct responses";
 
 pub(super) fn shows_in(document: &Value) -> bool {
     document.get("static_resources").is_some()
@@ -109,7 +114,7 @@ fn virtual_host(host: &Value, config: &Config<'_>) -> Service {
             false => [of_route.1, of_host.1].into_iter().flatten().collect(),
         };
         let name = route.text_of("name").map_or_else(|| format!("{name}-{}", index + 1), str::to_owned);
-        routes.extend(self::route(route, name, &levels, config, &mut findings));
+        routes.extend(self::route(route, host, name, &levels, config, &mut findings));
     }
     findings.extend(first_wins(&mut routes));
     Service {
@@ -132,6 +137,7 @@ fn level<'v>(value: &'v Value, field: Option<&'v Value>) -> (Option<&'v Value>, 
 
 fn route(
     route: &Value,
+    host: &Value,
     name: String,
     levels: &Levels<'_>,
     config: &Config<'_>,
@@ -139,14 +145,26 @@ fn route(
 ) -> Option<Route> {
     let at = config.at(route);
     let condition = route.get("match")?;
-    for (key, what) in
-        [("headers", "headers"), ("query_parameters", "the query"), ("runtime_fraction", "a part of the requests")]
-    {
-        if condition.get(key).is_some() {
-            of_host.push(Finding::new(at, Kind::MatchNotImported { what: what.to_owned() }));
-            return None;
-        }
-    }
+    let condition_of = |(key, what): (&str, &str)| {
+        let value = condition.get(key)?;
+        let exact = |one: &Value| {
+            let text = one.at(&["string_match", "exact"]).or(one.get("exact_match")).and_then(Value::text)?;
+            Some((one.text_of("name")?.to_owned(), text.to_owned()))
+        };
+        Some(match key {
+            "headers" => Condition::headers(value.entries().iter().filter_map(exact).collect()),
+            _ => Condition::new(what),
+        })
+    };
+    let conditions = [
+        ("headers", "headers"),
+        ("query_parameters", "the query"),
+        ("runtime_fraction", "a part of the requests"),
+        ("grpc", "gRPC"),
+        ("dynamic_metadata", "metadata"),
+        ("tls_context", "the certificate of the client"),
+    ];
+    let unknown = conditions.into_iter().find_map(condition_of);
     let texts = [("prefix", 0), ("path", 1), ("path_separated_prefix", 2)];
     let simple = texts.iter().find_map(|(key, kind)| Some((condition.text_of(key)?, *kind)));
     let (pattern, mut findings) = match simple {
@@ -163,46 +181,137 @@ fn route(
         left_out(of_host, &mut findings);
         return None;
     };
-    let (cors, said) = cors(levels, &name, config);
-    findings.extend(said);
     let mut behaviors = Behaviors::default();
-    let (mut upstream, mut status) = (None, None);
+    headers(&[route, host], &mut behaviors, config, &mut findings);
+    let (mut upstream, mut answer) = (None, None);
     if let Some(action) = route.get("route") {
         upstream = self::upstream(action, config, &mut findings);
         if let Some(prefix) = action.text_of("prefix_rewrite") {
-            let from = condition.text_of("prefix").unwrap_or_default().trim_end_matches('/');
-            let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            behaviors = Behaviors {
-                strip_prefix: some(from),
-                add_prefix: some(prefix.trim_end_matches('/')),
-                ..Behaviors::default()
-            };
+            let from = condition.text_of("prefix").or(condition.text_of("path_separated_prefix")).unwrap_or_default();
+            (behaviors.strip_prefix, behaviors.add_prefix) =
+                paths::replaced_prefix(from, prefix, config.at(action), &mut findings);
         }
-        for key in [
-            "host_rewrite_literal",
-            "regex_rewrite",
-            "rate_limits",
-            "retry_policy",
-            "timeout",
-            "hash_policy",
-            "request_mirror_policies",
-        ] {
+        behaviors.host = action.text_of("host_rewrite_literal").map(str::to_owned);
+        for key in ["regex_rewrite", "rate_limits", "retry_policy", "timeout", "hash_policy", "request_mirror_policies"]
+        {
             if let Some(value) = action.get(key) {
                 findings.push(Finding::new(config.at(value), Kind::Feature { name: format!("`{key}` of a route") }));
             }
         }
-    } else if let Some(answer) = route.get("direct_response") {
-        status = answer.get("status").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
-    }
-    if upstream.is_none() && status.is_none() {
-        if let Some(redirect) = route.get("redirect") {
-            findings.push(Finding::new(config.at(redirect), Kind::Feature { name: "redirects".to_owned() }));
+    } else if let Some(direct) = route.get("direct_response") {
+        let status = direct.get("status").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
+        answer = status.map(EdgeAnswer::Respond);
+        if let Some(body) = direct.get("body") {
+            findings
+                .push(Finding::new(config.at(body), Kind::Feature { name: "the body of a `direct_response`".into() }));
         }
+    } else if let Some(settings) = route.get("redirect") {
+        match redirect(settings) {
+            Ok(found) => {
+                if matches!(&found, EdgeAnswer::Redirect { to, .. } if !to.contains("{uri}")) && !strips_query(settings)
+                {
+                    findings.push(Finding::new(config.at(settings), Kind::RedirectWithoutQuery));
+                }
+                answer = Some(found);
+            }
+            Err(what) => findings.push(Finding::new(config.at(settings), Kind::Feature { name: what.to_owned() })),
+        }
+    }
+    let cors = match &answer {
+        None => {
+            let (cors, said) = cors(levels, &name, config);
+            findings.extend(said);
+            cors
+        }
+        // The filter needs a route to a cluster.
+        Some(_) => {
+            behaviors.request_headers = Edits::default();
+            if let Some(own) = level(route, None).0 {
+                findings.push(Finding::new(config.at(own), Kind::PolicyWithoutEffect { why: ANSWERS.into() }));
+            }
+            Cors::Off
+        }
+    };
+    if upstream.is_none() && answer.is_none() {
         left_out(of_host, &mut findings);
         of_host.push(Finding::new(at, Kind::WithoutUpstream));
         return None;
     }
-    Some(Route { name, at, paths: vec![pattern], methods: Vec::new(), upstream, cors, behaviors, status, findings })
+    Some(Route {
+        name,
+        at,
+        paths: vec![pattern],
+        condition: unknown,
+        upstream,
+        cors,
+        behaviors,
+        answer,
+        findings,
+        ..Route::default()
+    })
+}
+
+/// Reads the edits of header fields of a route and of its virtual host. In Envoy those of the route come first.
+fn headers(levels: &[&Value], behaviors: &mut Behaviors, config: &Config<'_>, findings: &mut Vec<Finding>) {
+    let lists = [("request", &mut behaviors.request_headers), ("response", &mut behaviors.response_headers)];
+    for (side, edits) in lists {
+        for level in levels {
+            let removed = level.get(&format!("{side}_headers_to_remove")).map(Value::texts).unwrap_or_default();
+            for (line, name) in removed {
+                edits::add(edits, &name, Edit::Remove, Place { line, ..config.at(level) }, findings);
+            }
+            for one in level.list(&format!("{side}_headers_to_add")) {
+                let header = |key: &str| one.at(&["header", key]).and_then(Value::text).unwrap_or_default();
+                let (name, value, at) = (header("key"), header("value"), config.at(one));
+                let action = one.text_of("append_action").unwrap_or("APPEND_IF_EXISTS_OR_ADD");
+                let edit = match action {
+                    _ if value.contains('%') => None,
+                    _ if one.get("append").and_then(Value::truth) == Some(false) => Some(Edit::Set(value)),
+                    "APPEND_IF_EXISTS_OR_ADD" => Some(Edit::Add(value)),
+                    "OVERWRITE_IF_EXISTS_OR_ADD" => Some(Edit::Set(value)),
+                    _ => None,
+                };
+                match edit {
+                    Some(edit) => edits::add(edits, name, edit, at, findings),
+                    None => {
+                        let why = match value.contains('%') {
+                            true => "its value has a variable".to_owned(),
+                            false => format!("corsgate has no `{action}`"),
+                        };
+                        findings.push(Finding::new(at, Kind::HeaderNotImported { name: name.to_owned(), why }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn strips_query(redirect: &Value) -> bool {
+    redirect.get("strip_query").and_then(Value::truth) == Some(true)
+}
+
+/// Reads `redirect`. The error is the reason why corsgate cannot express it.
+fn redirect(settings: &Value) -> Result<EdgeAnswer, &'static str> {
+    if settings.get("prefix_rewrite").or(settings.get("regex_rewrite")).is_some() {
+        return Err("a redirect with a rewritten path");
+    }
+    let path = settings.text_of("path_redirect");
+    if path.is_none() && strips_query(settings) {
+        return Err("a redirect with `strip_query`");
+    }
+    let is_https = settings.get("https_redirect").and_then(Value::truth) == Some(true);
+    let scheme = if is_https { Some("https") } else { settings.text_of("scheme_redirect") };
+    let (host, port) = (settings.text_of("host_redirect"), settings.text_of("port_redirect"));
+    let to = Target { scheme, host, port, path }.text()?;
+    let status = match settings.text_of("response_code") {
+        None | Some("MOVED_PERMANENTLY") => 301,
+        Some("FOUND") => 302,
+        Some("SEE_OTHER") => 303,
+        Some("TEMPORARY_REDIRECT") => 307,
+        Some("PERMANENT_REDIRECT") => 308,
+        Some(_) => return Err("a redirect with this `response_code`"),
+    };
+    Ok(EdgeAnswer::Redirect { to, status })
 }
 
 /// Returns the cluster of a route as an upstream, with the nodes that the file has for the cluster.
@@ -380,7 +489,7 @@ pub(super) fn complete(policy: &mut Policy, forwards_preflights: bool, age: Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Row, asks, get, same, table};
+    use super::super::tests::{Row, asks, get, only, same, table};
     use super::super::witness::Answer::*;
 
     fn host(policy: &str, filters: &str) -> String {
@@ -458,6 +567,39 @@ mod tests {
             &[same("https://evil.test", WithCredentials), get("null", WithCredentials, Unreadable, "null-reflected")],
         );
         assert!(open.1.contains(&"reflects-any-origin") && open.1.contains(&"matches-star"));
+    }
+
+    /// Tests `HeaderParser::evaluateHeaders` and `RouteEntryImplBase::newUri` of source/common/router at 001cbf14. The
+    /// test with a running Envoy has conditions and redirects too.
+    #[test]
+    fn headers_and_redirects() {
+        let source = "virtual_hosts:\n- name: h\n  domains: [a.example]\n  response_headers_to_remove: [server, x-powered-by]\n  request_headers_to_add: [{ header: { \
+                      key: x-a, value: host } }]\n  routes:\n  - { match: { path: /old }, redirect: { https_redirect: true, host_redirect: b.example } }\n  - { \
+                      match: { path: /new }, redirect: { path_redirect: /newer, response_code: FOUND } }\n  - { match: { path: /other }, redirect: { \
+                      host_redirect: b.example } }\n  - match: { prefix: /v1/ }\n    route: { cluster: c, prefix_rewrite: /v2, host_rewrite_literal: b.internal \
+                      }\n    request_headers_to_add:\n    - { header: { key: x-a, value: route } }\n    - { header: { key: x-b, value: '%START_TIME%' } }\n    - { \
+                      header: { key: x-c, value: c }, append_action: OVERWRITE_IF_EXISTS_OR_ADD }\n    - { header: { key: x-d, value: d }, append_action: \
+                      ADD_IF_ABSENT }\n";
+        let imported = table("a.example", "headers", source, &[]);
+        only(
+            &imported,
+            &[
+                "redirect: { to: \"https://b.example{uri}\", status: 301 }",
+                "redirect: { to: \"/newer\", status: 302 }",
+                "upstream_host: b.internal",
+                "remove: [server, x-powered-by]",
+                "x-a: \"route\"",
+                "x-c: \"c\"",
+                "add_prefix: /v2",
+            ],
+        );
+        for code in ["header-not-imported", "redirect-without-query", "prefix-replaced", "feature", "without-upstream"]
+        {
+            assert!(imported.1.contains(&code), "no {code}: {:?}\n{}", imported.1, imported.0);
+        }
+        for absent in ["x-b:", "x-d:", "x-a: \"host\""] {
+            assert!(!imported.0.contains(absent), "{absent}\n{}", imported.0);
+        }
     }
 
     #[test]

@@ -79,7 +79,11 @@ pub(super) enum Kind {
     AnySchemeAndPort { entry: String },
     PathPrefixEndsInSegment { path: String },
     PathWithoutSlash { path: String },
+    PrefixReplaced { path: String, theirs: String, ours: String },
+    RedirectWithoutQuery,
+    RedirectStatus { status: u16 },
     HostHidesRoutes { host: String, service: String },
+    ConditionLost { what: String },
     ErrorsWithoutHeaders,
     MethodsWithoutHeaders { methods: Vec<String> },
     TwoHeaders,
@@ -105,6 +109,7 @@ pub(super) enum Kind {
     SameRoute { path: String, first: usize },
     RouteNeverReached { first: usize },
     MatchNotImported { what: String },
+    HeaderNotImported { name: String, why: String },
     NotAccepted { why: String },
     WithoutUpstream,
     OtherObject { kind: String },
@@ -331,10 +336,30 @@ impl Kind {
                 "path-without-slash",
                 format!("`{path}` does not cover the path without the slash. In corsgate it does"),
             ),
+            PrefixReplaced { path, theirs, ours } => changed(
+                "prefix-replaced",
+                format!(
+                    "{engine} replaces the prefix as text, and forwards `{path}` as `{theirs}`; corsgate replaces whole segments, and forwards it as `{ours}`"
+                ),
+            ),
+            RedirectWithoutQuery => changed(
+                "redirect-without-query",
+                format!("{engine} adds the query of the request to this redirect; corsgate does not"),
+            ),
+            RedirectStatus { status } => changed(
+                "redirect-status",
+                format!("a redirect with the status {status} for every method; {engine} has another status for GET"),
+            ),
             HostHidesRoutes { host, service } => changed(
                 "host-hides-routes",
                 format!(
                     "in corsgate the host decides first: requests for `{host}` no longer reach the routes of `{service}`, which is for other hosts"
+                ),
+            ),
+            ConditionLost { what } => changed(
+                "condition-lost",
+                format!(
+                    "a route of corsgate has no condition on {what}, so this route is left out. Another route takes its requests, with another policy"
                 ),
             ),
             ErrorsWithoutHeaders => changed(
@@ -450,8 +475,13 @@ impl Kind {
             ),
             MatchNotImported { what } => dropped(
                 "match-not-imported",
-                format!("a route of corsgate has no condition on {what}; the route is left out"),
+                format!(
+                    "a route of corsgate has no condition on {what}, so this route is left out: its requests go to other routes, or get 404"
+                ),
             ),
+            HeaderNotImported { name, why } => {
+                dropped("header-not-imported", format!("the edit of the header `{name}` is not imported: {why}"))
+            }
             NotAccepted { why } => {
                 dropped("not-accepted", format!("corsgate does not accept it: {why}; the route is left out"))
             }
@@ -536,7 +566,11 @@ mod tests {
             AnySchemeAndPort { entry: text("(.*)a.example") },
             PathPrefixEndsInSegment { path: text("/v1") },
             PathWithoutSlash { path: text("/v1/") },
+            PrefixReplaced { path: text("/v1/x"), theirs: text("//x"), ours: text("/x") },
+            RedirectWithoutQuery,
+            RedirectStatus { status: 308 },
             HostHidesRoutes { host: text("a.example"), service: text("all") },
+            ConditionLost { what: text("headers") },
             ErrorsWithoutHeaders,
             MethodsWithoutHeaders { methods: list(&["GET"]) },
             TwoHeaders,
@@ -563,6 +597,7 @@ mod tests {
             SameRoute { path: text("/v1/*"), first: 7 },
             RouteNeverReached { first: 7 },
             MatchNotImported { what: text("headers") },
+            HeaderNotImported { name: text("Vary"), why: text("it belongs to `cors`") },
             NotAccepted { why: text("`*` is not a method") },
             WithoutUpstream,
             OtherObject { kind: text("Gateway") },

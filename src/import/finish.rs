@@ -6,13 +6,15 @@ use std::collections::{HashMap, HashSet};
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::model::{Cors, Model, Policy, Route, Service, Upstream};
 use super::witness::{Answer, Witness};
+use super::{SourceFormat, conditions};
 use crate::problem::{PathStep, Problems, Severity};
 use crate::route::HostPattern;
 
-/// Checks and completes a model. Leaves out services without routes. `falls_through` says whether the engine tries the
-/// routes of wider hosts if no path of the request's own host matches.
-pub(super) fn finish(model: &mut Model, falls_through: bool) {
+/// Checks and completes a model. Leaves out services without routes.
+pub(super) fn finish(model: &mut Model, format: SourceFormat) {
     hosts(model);
+    conditions::leave_out(model, format);
+    prefixes(model, format);
     routes(model);
     let findings = &mut model.findings;
     model.services.retain_mut(|service| {
@@ -22,7 +24,7 @@ pub(super) fn finish(model: &mut Model, falls_through: bool) {
         }
         is_used
     });
-    if falls_through {
+    if format.falls_through() {
         hidden(model);
     }
     names(model);
@@ -39,8 +41,25 @@ pub(super) fn left_out(into: &mut Vec<Finding>, findings: &mut Vec<Finding>) {
 /// false if no problem is about a route or service.
 pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     let mut routes: Vec<(usize, Option<usize>, String)> = Vec::new();
+    // The lists of edits that this round has changed. Indexes into them are no longer valid.
+    let mut edited: Vec<&[PathStep]> = Vec::new();
     for problem in problems.iter().filter(|problem| problem.kind.severity() == Severity::Error) {
         let why = problem.kind.fault().into_owned();
+        if edited.iter().any(|list| problem.at.0.starts_with(list)) {
+            continue;
+        }
+        if let Some((route, side, name)) = edit_at(model, &problem.at.0) {
+            let edits = match side {
+                "request_headers" => &mut route.behaviors.request_headers,
+                _ => &mut route.behaviors.response_headers,
+            };
+            edits.remove.retain(|known| *known != name);
+            edits.set.retain(|(known, _)| *known != name);
+            edits.add.retain(|(known, _)| *known != name);
+            route.findings.push(Finding::new(route.at, Kind::HeaderNotImported { name, why }));
+            edited.extend(problem.at.0.get(..5));
+            continue;
+        }
         match &*problem.at.0 {
             [PathStep::Key(list), PathStep::Index(service), rest @ ..] if list == "services" => {
                 let route = match rest {
@@ -66,7 +85,7 @@ pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     // service.
     routes.sort_by_key(|(service, route, _)| std::cmp::Reverse((*service, *route)));
     routes.dedup_by(|one, other| (one.0, one.1) == (other.0, other.1));
-    let has_any = !routes.is_empty();
+    let has_any = !edited.is_empty() || !routes.is_empty();
     for (service, route, why) in routes {
         let Some(of) = model.services.get_mut(service) else { continue };
         match route {
@@ -90,6 +109,36 @@ pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
         is_used
     });
     has_any
+}
+
+/// Returns the route, the list and the name of the header field, if a problem is about the edit of a header field.
+fn edit_at<'m, 'p>(model: &'m mut Model, at: &'p [PathStep]) -> Option<(&'m mut Route, &'p str, String)> {
+    let [
+        _,
+        PathStep::Index(service),
+        PathStep::Key(_),
+        PathStep::Index(route),
+        PathStep::Key(side),
+        PathStep::Key(list),
+        entry,
+        ..,
+    ] = at
+    else {
+        return None;
+    };
+    let route = model.services.get_mut(*service)?.routes.get_mut(*route)?;
+    let edits = match &**side {
+        "request_headers" => &route.behaviors.request_headers,
+        "response_headers" => &route.behaviors.response_headers,
+        _ => return None,
+    };
+    let name = match (&**list, entry) {
+        ("remove", PathStep::Index(index)) => edits.remove.get(*index)?.clone(),
+        ("set" | "add", PathStep::Key(name)) => name.to_string(),
+        _ => return None,
+    };
+    let is_known = edits.remove.contains(&name) || edits.set.iter().chain(&edits.add).any(|(known, _)| *known == name);
+    is_known.then_some((route, side, name))
 }
 
 /// Moves the findings about dropped parts out of a service that is left out.
@@ -135,6 +184,45 @@ fn hosts(model: &mut Model) {
         }
         is_usable
     });
+}
+
+/// Gives the path without the last slash to the route that has it in the source. In corsgate, `/v1/*` also covers
+/// `/v1`, so the other route gets the exact path `/v1`.
+fn prefixes(model: &mut Model, format: SourceFormat) {
+    for service in &mut model.services {
+        for index in 0..service.routes.len() {
+            for position in (0..service.routes[index].findings.len()).rev() {
+                let finding = &mut service.routes[index].findings[position];
+                let (Kind::PathWithoutSlash { .. }, Some(witness)) = (&finding.kind, &mut finding.witness) else {
+                    continue;
+                };
+                if matches!(format, SourceFormat::Nginx | SourceFormat::IngressNginx) {
+                    witness.before = Answer::RedirectsToSlash;
+                    continue;
+                }
+                let path = witness.path.clone();
+                let has = |route: &Route| route.paths.contains(&path);
+                let covers = |route: &Route| {
+                    let prefixes = route.paths.iter().filter_map(|pattern| pattern.strip_suffix("/*"));
+                    let covering =
+                        prefixes.filter(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')));
+                    covering.map(str::len).max()
+                };
+                let others = service.routes.iter().enumerate().filter(|(other, _)| *other != index);
+                let other = others
+                    .filter_map(|(other, route)| {
+                        let rank = if has(route) { Some(usize::MAX) } else { covers(route) };
+                        Some((rank?, std::cmp::Reverse(other)))
+                    })
+                    .max();
+                let Some((rank, std::cmp::Reverse(other))) = other else { continue };
+                service.routes[index].findings.remove(position);
+                if rank != usize::MAX {
+                    service.routes[other].paths.push(path);
+                }
+            }
+        }
+    }
 }
 
 /// Removes each path that an earlier route has for the same host and method. The formats sort their routes by the rules
@@ -210,7 +298,7 @@ pub(super) fn first_wins(routes: &mut Vec<Route>) -> Vec<Finding> {
             findings.push(Finding::new(route.at, Kind::RouteNeverReached { first: first.line }));
             return false;
         }
-        if route.methods.is_empty() {
+        if route.methods.is_empty() && route.condition.is_none() {
             let prefixes = route.paths.iter().filter_map(|path| path.strip_suffix("/*"));
             wide.extend(prefixes.map(|prefix| (prefix.to_owned(), route.at)));
         }
@@ -323,6 +411,9 @@ fn witnesses(model: &mut Model) {
         for route in &mut service.routes {
             let sample = Sample::of(&host, route);
             route.findings.iter_mut().for_each(|finding| sample.complete(finding));
+            for witness in route.findings.iter_mut().filter_map(|finding| finding.witness.as_mut()) {
+                witness.route = Some(format!("{}/{}", service.name, route.name));
+            }
             if let Cors::Policy(policy) = &mut route.cors {
                 sample.complete_all(policy);
             }
@@ -337,15 +428,15 @@ fn witnesses(model: &mut Model) {
 
 /// Host, path and method of a request that a route takes.
 #[derive(Clone)]
-struct Sample {
-    host: String,
-    path: String,
+pub(super) struct Sample {
+    pub(super) host: String,
+    pub(super) path: String,
     /// A method of the route, if it does not take GET.
-    method: Option<String>,
+    pub(super) method: Option<String>,
 }
 
 impl Sample {
-    fn of(host: &str, route: &Route) -> Self {
+    pub(super) fn of(host: &str, route: &Route) -> Self {
         let takes_get = route.methods.is_empty() || route.methods.iter().any(|method| method == "GET");
         let other = route.methods.iter().find(|method| *method != "OPTIONS");
         Sample {
@@ -356,10 +447,9 @@ impl Sample {
     }
 
     fn complete(&self, finding: &mut Finding) {
-        let Some(witness) = &mut finding.witness else { return };
-        if witness.host.is_empty() {
-            witness.host.clone_from(&self.host);
-        }
+        // A witness with a host is complete.
+        let Some(witness) = finding.witness.as_mut().filter(|witness| witness.host.is_empty()) else { return };
+        witness.host.clone_from(&self.host);
         if witness.path.is_empty() {
             witness.path.clone_from(&self.path);
         }
@@ -377,7 +467,7 @@ impl Sample {
     }
 }
 
-fn sample_host(pattern: Option<&str>) -> String {
+pub(super) fn sample_host(pattern: Option<&str>) -> String {
     pattern.map_or_else(|| "any.example".to_owned(), |pattern| pattern.replace("*.", "a."))
 }
 

@@ -5,13 +5,14 @@
 //! for any number of labels. With credentials, an origin list of `*` must reflect the origin.
 
 use super::Parsed;
+use super::edits::Target;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
-use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
-use super::{origins, paths};
+use super::{edits, origins, paths};
 use crate::cors::PreflightMatch;
 
 /// The status of a rule without backends.
@@ -70,23 +71,39 @@ fn http_route(object: &Value, file: usize) -> Service {
 fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mut Vec<Finding>) -> Vec<Route> {
     let at = |value: &Value| Place { file, line: value.line };
     let mut findings = Vec::new();
-    let (mut cors, mut behaviors) = (Cors::Off, Behaviors::default());
+    let (mut cors, mut behaviors, mut redirect) = (Cors::Off, Behaviors::default(), None);
     for filter in rule.list("filters") {
-        match (filter.text_of("type"), filter.get("cors"), filter.get("urlRewrite")) {
-            (Some("CORS"), Some(settings), _) => {
+        let kind = filter.text_of("type").unwrap_or("without a type");
+        // The settings of a filter have the name of its type, in camel case.
+        let key = match kind {
+            "CORS" => "cors",
+            "URLRewrite" => "urlRewrite",
+            "RequestHeaderModifier" => "requestHeaderModifier",
+            "ResponseHeaderModifier" => "responseHeaderModifier",
+            "RequestRedirect" => "requestRedirect",
+            _ => "",
+        };
+        match (key, filter.get(key)) {
+            ("cors", Some(settings)) => {
                 let (found, said) =
                     Cors::of(policy(format!("CORS filter of HTTPRoute rule `{name}`"), settings, at(settings)));
                 findings.extend(said);
                 cors = found;
             }
-            (Some("URLRewrite"), _, Some(settings)) => match rewriting(rule, settings) {
-                Some(found) => behaviors = found,
+            ("urlRewrite", Some(settings)) => match rewriting(rule, settings) {
+                Some(Behaviors { strip_prefix, replace, add_prefix, host, .. }) => {
+                    behaviors = Behaviors { strip_prefix, replace, add_prefix, host, ..behaviors };
+                }
                 None => findings.push(Finding::new(at(filter), feature("filter `URLRewrite` in this form"))),
             },
-            (kind, _, _) => {
-                findings
-                    .push(Finding::new(at(filter), feature(&format!("filter `{}`", kind.unwrap_or("without a type")))));
+            ("requestHeaderModifier", Some(settings)) => {
+                edits::of_lists(&mut behaviors.request_headers, settings, file, &mut findings);
             }
+            ("responseHeaderModifier", Some(settings)) => {
+                edits::of_lists(&mut behaviors.response_headers, settings, file, &mut findings);
+            }
+            ("requestRedirect", Some(settings)) => redirect = Some((self::redirect(settings), at(settings))),
+            _ => findings.push(Finding::new(at(filter), feature(&format!("filter `{kind}`")))),
         }
     }
     for key in ["timeouts", "retry", "sessionPersistence"] {
@@ -94,20 +111,41 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             findings.push(Finding::new(at(value), feature(&format!("`{key}` of a rule"))));
         }
     }
-    let upstream = upstream(object, rule, file, &mut findings);
-    let status = upstream.is_none().then_some(NO_BACKEND);
+    let (upstream, answer) = match redirect {
+        Some((Ok(answer), at)) => {
+            if matches!(&answer, EdgeAnswer::Redirect { to, .. } if !to.contains("{uri}")) {
+                findings.push(Finding::new(at, Kind::RedirectWithoutQuery));
+            }
+            (None, Some(answer))
+        }
+        Some((Err(what), at)) => {
+            left_out(of_service, &mut findings);
+            of_service.push(Finding::new(at, feature(what)));
+            return Vec::new();
+        }
+        None => {
+            let upstream = upstream(object, rule, file, &mut findings);
+            let answer = upstream.is_none().then_some(EdgeAnswer::Respond(NO_BACKEND));
+            (upstream, answer)
+        }
+    };
     let matches = rule.list("matches");
     // A rule without `matches` takes every path.
     let everything = [Value { line: rule.line, node: super::value::Node::Map([].into()) }];
     let matches = if matches.is_empty() { &everything[..] } else { matches };
     let mut made: Vec<Route> = Vec::new();
     for one in matches {
-        let what =
-            [("headers", "headers"), ("queryParams", "the query")].into_iter().find(|(key, _)| one.get(key).is_some());
-        if let Some((_, what)) = what {
-            of_service.push(Finding::new(at(one), Kind::MatchNotImported { what: what.to_owned() }));
-            continue;
-        }
+        let condition = match (one.get("headers"), one.get("queryParams")) {
+            (_, Some(_)) => Some(Condition::new("the query")),
+            (Some(headers), None) => {
+                let exact =
+                    headers.entries().iter().filter(|one| one.text_of("type").is_none_or(|kind| kind == "Exact"));
+                let fields =
+                    exact.filter_map(|one| Some((one.text_of("name")?.to_owned(), one.text_of("value")?.to_owned())));
+                Some(Condition::headers(fields.collect()))
+            }
+            (None, None) => None,
+        };
         let value = one.at(&["path", "value"]).and_then(Value::text).unwrap_or("/");
         let (pattern, mut said) = match one.at(&["path", "type"]).and_then(Value::text) {
             Some("Exact") => paths::exact(value, at(one)),
@@ -123,20 +161,22 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             let witness = Witness::preflight(&methods[0], &policy.sample_origin(), Answer::NotRouted);
             said.push(Finding::new(at(one), Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
         }
-        match made.iter_mut().find(|known| known.methods == methods) {
+        let known = made.iter_mut().find(|known| known.methods == methods && known.condition == condition);
+        match known {
             Some(known) => {
                 known.paths.push(pattern);
                 known.findings.append(&mut said);
             }
             None => made.push(Route {
                 name: name.to_owned(),
-                at: at(rule),
+                at: if condition.is_some() { at(one) } else { at(rule) },
                 paths: vec![pattern],
                 methods,
+                condition,
                 upstream: upstream.clone(),
                 cors: cors.again(),
                 behaviors: behaviors.clone(),
-                status,
+                answer: answer.clone(),
                 findings: said,
             }),
         }
@@ -152,20 +192,33 @@ fn feature(name: &str) -> Kind {
     Kind::Feature { name: name.to_owned() }
 }
 
-/// Reads `URLRewrite` if it changes only the path.
-fn rewriting(rule: &Value, settings: &Value) -> Option<Behaviors> {
-    let path = settings.get("path")?;
-    if settings.get("hostname").is_some() {
-        return None;
+/// Reads `RequestRedirect`. Without a port, the URL has the usual port of its scheme. The error is the reason why
+/// corsgate cannot express the redirect.
+fn redirect(settings: &Value) -> Result<EdgeAnswer, &'static str> {
+    let path = settings.get("path");
+    let full = path.and_then(|path| path.text_of("replaceFullPath"));
+    if path.is_some() && full.is_none() {
+        return Err("filter `RequestRedirect` with `replacePrefixMatch`");
     }
+    let (scheme, host, port) = (settings.text_of("scheme"), settings.text_of("hostname"), settings.text_of("port"));
+    let to = Target { scheme, host, port, path: full }.text()?;
+    let status = settings.get("statusCode").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
+    Ok(EdgeAnswer::Redirect { to, status: status.unwrap_or(302) })
+}
+
+/// Reads `URLRewrite`.
+fn rewriting(rule: &Value, settings: &Value) -> Option<Behaviors> {
+    let host = settings.text_of("hostname").map(str::to_owned);
+    let Some(path) = settings.get("path") else { return Some(Behaviors { host, ..Behaviors::default() }) };
     if let Some(prefix) = path.text_of("replacePrefixMatch") {
         let [one] = rule.list("matches") else { return None };
         let matched = one.at(&["path", "value"]).and_then(Value::text).unwrap_or("/").trim_end_matches('/');
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let (strip_prefix, add_prefix) = (some(matched), some(prefix.trim_end_matches('/')));
-        return Some(Behaviors { strip_prefix, add_prefix, ..Behaviors::default() });
+        return Some(Behaviors { strip_prefix, add_prefix, host, ..Behaviors::default() });
     }
-    super::apisix::replacement("^.*$", path.text_of("replaceFullPath").filter(|path| !path.contains('$'))?)
+    let full = path.text_of("replaceFullPath").filter(|path| !path.contains('$'))?;
+    Some(Behaviors { host, ..super::apisix::plugins::replacement("^.*$", full)? })
 }
 
 fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<Upstream> {
@@ -223,7 +276,7 @@ fn policy(name: String, settings: &Value, at: Place) -> Policy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Row, asks, same, table};
+    use super::super::tests::{Row, asks, only, same, table};
     use super::super::witness::Answer::*;
 
     fn route(cors: &str) -> String {
@@ -278,6 +331,63 @@ mod tests {
         assert!(text.contains("max_age: 5") && text.contains("allow_methods: []"), "{text}");
     }
 
+    /// A route with a condition is left out. The report says if another route then answers with another policy.
+    #[test]
+    fn a_condition_never_opens_a_path() {
+        let source = |cors: &str, others: &str| {
+            format!(
+                "kind: HTTPRoute\nmetadata: {{ name: r }}\nspec:\n  rules:\n  - matches: [{{ path: {{ value: /v1 }}, headers: [{{ name: x-v, value: \
+                 '2' }}] }}]\n    filters: [{{ type: CORS, cors: {{ {cors} }} }}]\n    backendRefs: [{{ name: b, port: 80 }}]\n  - matches: [{{ path: {{ \
+                 value: /v2 }} }}]\n    backendRefs: [{{ name: b, port: 80 }}]\n{others}"
+            )
+        };
+        let other = |cors: &str| {
+            format!(
+                "  - matches: [{{ path: {{ value: / }} }}]\n    filters: [{{ type: CORS, cors: {{ {cors} }} }}]\n    backendRefs: [{{ name: b, port: 80 }}]\n"
+            )
+        };
+        let one = "allowOrigins: ['https://a.example']";
+        for (what, cors, others, ours, lost) in [
+            ("nothing else", one, String::new(), NotRouted, false),
+            ("the same policy", one, other(one), Readable, false),
+            ("a wider policy", one, other("allowOrigins: ['*']"), Readable, true),
+            ("a narrower policy", "allowOrigins: ['*']", other(one), Readable, true),
+            ("no policy", one, "  - backendRefs: [{ name: b, port: 80 }]\n".to_owned(), ServiceDecides, true),
+        ] {
+            let row = asks(
+                "GET",
+                "https://a.example",
+                Readable,
+                ours,
+                match (ours, lost) {
+                    (Readable, _) => "",
+                    (_, true) => "condition-lost",
+                    (_, false) => "match-not-imported",
+                },
+            );
+            let (text, codes) = table("any.example", what, &source(cors, &others), &[row.at("/v1")]);
+            assert_eq!(codes.contains(&"match-not-imported"), !lost, "{what}: {codes:?}");
+            assert_eq!(codes.contains(&"condition-lost"), lost, "{what}: {codes:?}\n{text}");
+        }
+    }
+
+    #[test]
+    fn headers_and_redirects() {
+        let source = "kind: HTTPRoute\nmetadata: { name: r }\nspec:\n  rules:\n  - matches: [{ path: { type: Exact, value: /x } }]\n    filters:\n    - { type: \
+                      RequestRedirect, requestRedirect: { scheme: https, hostname: b.example, port: 8443, statusCode: 301 } }\n  - matches: [{ path: { value: \
+                      /y } }]\n    filters:\n    - { type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: X-A, value: '1' }], remove: [X-B] } \
+                      }\n    - { type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: X-C, value: '{host}' }, { name: X-D, value: d }, { \
+                      name: Vary, value: Origin }] } }\n    - { type: URLRewrite, urlRewrite: { hostname: b.internal } }\n    backendRefs: [{ name: b, port: 80 \
+                      }]\n  - matches: [{ path: { value: /z } }]\n    filters: [{ type: RequestRedirect, requestRedirect: { hostname: b.example } }]\n";
+        let imported = table("any.example", "headers", source, &[]);
+        let redirect = "redirect: { to: \"https://b.example:8443{uri}\", status: 301 }";
+        only(&imported, &[redirect, "remove: [X-B]", "X-A: \"1\"", "X-D: \"d\"", "upstream_host: b.internal"]);
+        assert!(!imported.0.contains("X-C:") && !imported.0.contains("Vary:"), "{}", imported.0);
+        for code in ["header-not-imported", "feature"] {
+            assert!(imported.1.contains(&code), "no {code}: {:?}", imported.1);
+        }
+    }
+
     #[test]
     fn rules_and_matches() {
         let source = "kind: HTTPRoute\nmetadata: { name: r, namespace: web }\nspec:\n  rules:\n  - matches: [{ path: { type: PathPrefix, value: / } }]\n    \
@@ -290,7 +400,7 @@ mod tests {
             asks("PUT", "https://a.example", NotRouted, Unreadable, "options-not-routed").at("/e"),
         ];
         let (text, codes) = table("any.example", "rules", source, &rows);
-        for code in ["route-never-reached", "match-not-imported", "other-object", "cluster-address"] {
+        for code in ["route-never-reached", "condition-lost", "other-object", "cluster-address"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
         }
         for part in ["weight: 3", "replace: { pattern: \"^.*$\", with: \"/f\" }", "b.web.svc.cluster.local:80"] {

@@ -15,7 +15,7 @@ use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
-use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -28,7 +28,7 @@ const DEFAULT_HEADERS: &str =
 const DEFAULT_MAX_AGE: i64 = 1_728_000;
 
 /// Annotations that the import reads.
-const READ: [&str; 15] = [
+const READ: [&str; 19] = [
     "enable-cors",
     "cors-allow-origin",
     "cors-allow-methods",
@@ -44,6 +44,10 @@ const READ: [&str; 15] = [
     "whitelist-source-range",
     "allowlist-source-range",
     "denylist-source-range",
+    "permanent-redirect",
+    "permanent-redirect-code",
+    "temporal-redirect",
+    "upstream-vhost",
 ];
 
 /// The rules by which ingress-nginx validates the values of annotations.
@@ -233,6 +237,7 @@ fn routes(ingress: &Ingress<'_>, rule: &Value, of_ingress: &mut Vec<Finding>) ->
         let mut route = route(ingress, text, at, pattern, Some(upstream), findings);
         rewrite(ingress, text, &mut route);
         clients(ingress, &mut route);
+        redirect(ingress, &mut route);
         routes.push(route);
     }
     routes
@@ -250,17 +255,7 @@ fn route(
         "" => ingress.name().to_owned(),
         path => format!("{}-{}", ingress.name(), path.replace('/', "-")),
     };
-    Route {
-        name,
-        at,
-        paths: vec![pattern],
-        methods: Vec::new(),
-        upstream,
-        cors: Cors::Inherited,
-        behaviors: Behaviors::default(),
-        status: None,
-        findings,
-    }
+    Route { name, at, paths: vec![pattern], upstream, findings, ..Route::default() }
 }
 
 /// Reads the annotations for client addresses, by their old and new names.
@@ -275,6 +270,21 @@ fn clients(ingress: &Ingress<'_>, route: &mut Route) {
         let entries = annotation.text.split(',').map(|entry| (annotation.at.line, entry.trim().to_owned())).collect();
         route.findings.extend(clients::add(&mut route.behaviors, access, entries, ingress.file));
     }
+}
+
+/// Reads the annotations for redirects and for the host of the service. The whole Ingress is redirected to one URL.
+fn redirect(ingress: &Ingress<'_>, route: &mut Route) {
+    route.behaviors.host = ingress.annotation("upstream-vhost").map(|host| host.text.to_owned());
+    let code = ingress.annotation("permanent-redirect-code").and_then(|code| code.text.parse().ok()).unwrap_or(301);
+    let found = [("temporal-redirect", 302), ("permanent-redirect", code)];
+    let found = found.into_iter().find_map(|(name, status)| Some((ingress.annotation(name)?, status)));
+    let Some((url, status)) = found else { return };
+    if url.text.contains(['$', '{']) {
+        let name = "a redirect with a variable".to_owned();
+        return route.findings.push(Finding::new(url.at, Kind::Feature { name }));
+    }
+    route.upstream = None;
+    route.answer = Some(EdgeAnswer::Redirect { to: url.text.to_owned(), status });
 }
 
 /// Reads `rewrite-target` in the two forms of its documentation.
@@ -677,6 +687,24 @@ mod tests {
         }
         for code in ["feature", "snippet", "named-port", "path-not-imported", "cluster-address", "entry-not-imported"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_and_the_host() {
+        let source = |annotation: &str| {
+            format!(
+                "kind: Ingress\nmetadata: {{ name: i, annotations: {{ {annotation} }} }}\nspec: {{ rules: [{{ host: a.example, http: {{ paths: [{{ path: /, \
+                 pathType: Prefix, backend: {{ service: {{ name: s, port: {{ number: 80 }} }} }} }}] }} }}] }}\n"
+            )
+        };
+        for (annotation, part) in [
+            ("permanent-redirect: 'https://b.example/x'", "redirect: { to: \"https://b.example/x\", status: 301 }"),
+            ("temporal-redirect: 'https://b.example'", "redirect: { to: \"https://b.example\", status: 302 }"),
+            ("upstream-vhost: b.internal", "upstream_host: b.internal"),
+        ] {
+            let annotation = format!("{}{annotation}", super::PREFIX);
+            only(&table("a.example", &annotation, &source(&annotation), &[]), &[part]);
         }
     }
 }

@@ -5,14 +5,15 @@
 //! `pilot/pkg/networking/core/route/route.go`. The file `envoy.rs` describes the behavior of Envoy.
 
 use super::Parsed;
-use super::envoy::{complete, echoed_headers};
+use super::edits::Target;
+use super::envoy::{ANSWERS, complete, echoed_headers};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
 use super::kubernetes::{self, Backend};
-use super::model::{Behaviors, Cors, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Model, Policy, Route, Service, Upstream};
 use super::origins::{self, Matcher};
-use super::paths;
 use super::value::Value;
+use super::{edits, paths};
 use crate::cors::PreflightMatch;
 
 pub(super) fn shows_in(document: &Value) -> bool {
@@ -73,19 +74,64 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         None => (Cors::Off, Vec::new()),
     };
     findings.extend(said);
-    for key in ["fault", "retries", "timeout", "mirror", "headers", "rewrite", "redirect"] {
+    for key in ["fault", "retries", "timeout", "mirror"] {
         if let Some(value) = rule.get(key) {
             findings.push(Finding::new(at(value), Kind::Feature { name: format!("`{key}` of a route") }));
         }
     }
-    let Some(upstream) = upstream(object, rule, file, &mut findings) else {
+    let mut behaviors = Behaviors::default();
+    if let Some(headers) = rule.get("headers") {
+        for (key, edits) in [("request", &mut behaviors.request_headers), ("response", &mut behaviors.response_headers)]
+        {
+            if let Some(settings) = headers.get(key) {
+                edits::of_maps(edits, settings, file, &mut findings);
+            }
+        }
+    }
+    let answer = match rule.get("redirect").map(|settings| (redirect(settings), at(settings))) {
+        Some((Ok(answer), at)) => {
+            if matches!(&answer, EdgeAnswer::Redirect { to, .. } if !to.contains("{uri}")) {
+                findings.push(Finding::new(at, Kind::RedirectWithoutQuery));
+            }
+            Some(answer)
+        }
+        Some((Err(what), at)) => {
+            left_out(of_service, &mut findings);
+            of_service.push(Finding::new(at, Kind::Feature { name: what.to_owned() }));
+            return Vec::new();
+        }
+        None => None,
+    };
+    let cors = match (&answer, cors) {
+        (Some(_), Cors::Policy(policy)) => {
+            findings.push(Finding::new(policy.at, Kind::PolicyWithoutEffect { why: ANSWERS.into() }));
+            Cors::Off
+        }
+        (_, cors) => cors,
+    };
+    let upstream = match &answer {
+        Some(_) => None,
+        None => upstream(object, rule, file, &mut findings),
+    };
+    if upstream.is_none() && answer.is_none() {
         left_out(of_service, &mut findings);
         of_service.push(Finding::new(at(rule), Kind::WithoutUpstream));
         return Vec::new();
-    };
+    }
+    if let Some(rewrite) = rule.get("rewrite") {
+        match rewriting(rule, rewrite, at(rewrite), &mut findings) {
+            Some(Behaviors { strip_prefix, replace, add_prefix, host, .. }) => {
+                behaviors = Behaviors { strip_prefix, replace, add_prefix, host, ..behaviors };
+            }
+            None => {
+                let name = "`rewrite` of a route in this form".to_owned();
+                findings.push(Finding::new(at(rewrite), Kind::Feature { name }));
+            }
+        }
+    }
     let everything = [Value { line: rule.line, node: super::value::Node::Map([].into()) }];
     let matches = if rule.list("match").is_empty() { &everything[..] } else { rule.list("match") };
-    let mut paths_of_rule = Vec::new();
+    let mut made: Vec<Route> = Vec::new();
     for one in matches {
         let conditions = [
             ("headers", "headers"),
@@ -96,10 +142,17 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             ("scheme", "the scheme"),
             ("port", "the port"),
         ];
-        if let Some((_, what)) = conditions.into_iter().find(|(key, _)| one.get(key).is_some()) {
-            of_service.push(Finding::new(at(one), Kind::MatchNotImported { what: what.to_owned() }));
-            continue;
-        }
+        let condition = conditions.into_iter().find(|(key, _)| one.get(key).is_some());
+        let condition = condition.map(|(key, what)| match one.get(key).filter(|_| key == "headers") {
+            Some(headers) => {
+                let exact = headers
+                    .map()
+                    .iter()
+                    .filter_map(|(name, one)| Some((name.to_string(), one.text_of("exact")?.to_owned())));
+                Condition::headers(exact.collect())
+            }
+            None => Condition::new(what),
+        });
         let uri = |key: &str| one.at(&["uri", key]).and_then(Value::text);
         let (pattern, mut said) = match (uri("exact"), uri("prefix"), uri("regex")) {
             (Some(path), _, _) => paths::exact(path, at(one)),
@@ -109,28 +162,65 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             (None, None, None) => (Some("/*".to_owned()), Vec::new()),
         };
         match pattern {
-            Some(pattern) => {
-                paths_of_rule.push(pattern);
-                findings.append(&mut said);
-            }
+            Some(pattern) => match made.iter_mut().find(|known| known.condition == condition) {
+                Some(known) => {
+                    known.paths.push(pattern);
+                    known.findings.append(&mut said);
+                }
+                None => made.push(Route {
+                    name: name.to_owned(),
+                    at: if condition.is_some() { at(one) } else { at(rule) },
+                    paths: vec![pattern],
+                    condition,
+                    upstream: upstream.clone(),
+                    cors: cors.again(),
+                    behaviors: behaviors.clone(),
+                    answer: answer.clone(),
+                    findings: said,
+                    ..Route::default()
+                }),
+            },
             None => left_out(of_service, &mut said),
         }
     }
-    if paths_of_rule.is_empty() {
-        left_out(of_service, &mut findings);
-        return Vec::new();
+    match made.first_mut() {
+        Some(first) => first.findings.splice(0..0, findings).for_each(drop),
+        None => left_out(of_service, &mut findings),
     }
-    vec![Route {
-        name: name.to_owned(),
-        at: at(rule),
-        paths: paths_of_rule,
-        methods: Vec::new(),
-        upstream: Some(upstream),
-        cors,
-        behaviors: Behaviors::default(),
-        status: None,
-        findings,
-    }]
+    made
+}
+
+/// Reads `redirect`. The error is the reason why corsgate cannot express it.
+fn redirect(settings: &Value) -> Result<EdgeAnswer, &'static str> {
+    if settings.get("derivePort").is_some() {
+        return Err("a redirect with `derivePort`");
+    }
+    let (scheme, host, port) = (settings.text_of("scheme"), settings.text_of("authority"), settings.text_of("port"));
+    let to = Target { scheme, host, port, path: settings.text_of("uri") }.text()?;
+    let status = settings.get("redirectCode").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
+    Ok(EdgeAnswer::Redirect { to, status: status.unwrap_or(301) })
+}
+
+/// Reads `rewrite`: `uri` replaces the matched prefix, or the whole path of an exact match.
+fn rewriting(rule: &Value, settings: &Value, at: Place, findings: &mut Vec<Finding>) -> Option<Behaviors> {
+    let host = settings.text_of("authority").map(str::to_owned);
+    if settings.get("uriRegexRewrite").is_some() {
+        return None;
+    }
+    let Some(to) = settings.text_of("uri") else { return Some(Behaviors { host, ..Behaviors::default() }) };
+    let prefix = match rule.list("match") {
+        [] => "/",
+        [one] => match one.at(&["uri", "exact"]) {
+            Some(_) => {
+                let replaced = super::apisix::plugins::replacement("^.*$", Some(to).filter(|to| !to.contains('$'))?)?;
+                return Some(Behaviors { host, ..replaced });
+            }
+            None => one.at(&["uri", "prefix"]).and_then(Value::text)?,
+        },
+        _ => return None,
+    };
+    let (strip_prefix, add_prefix) = paths::replaced_prefix(prefix, to, at, findings);
+    Some(Behaviors { strip_prefix, add_prefix, host, ..Behaviors::default() })
 }
 
 fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<Upstream> {
@@ -207,7 +297,7 @@ fn seconds(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{get, same, table};
+    use super::super::tests::{asks, get, only, same, table};
     use super::super::witness::Answer::*;
 
     fn service(cors: &str, conditions: &str) -> String {
@@ -242,6 +332,13 @@ mod tests {
                 get("https://p.example.evil.test", Readable, Unreadable, "origin-prefix").at("/v1/x"),
             ],
         );
+        // `TestTranslateCORSPolicyForwardNotMatchingPreflights` of pilot/pkg/networking/core/route/route_internal_test.go.
+        table(
+            "a.example",
+            "unmatchedPreflights",
+            &service("allowOrigins: [{ exact: 'https://a.example' }], unmatchedPreflights: IGNORE", ""),
+            &[asks("PUT", "https://evil.test", Unreadable, Unreadable, "")],
+        );
         let (_, codes) = table(
             "a.example",
             "prefix *",
@@ -252,12 +349,26 @@ mod tests {
         let old = service("allowOrigin: ['*'], allowCredentials: true, maxAge: 1h30m", "");
         let (text, codes) = table("a.example", "old key", &old, &[same("https://evil.test", WithCredentials)]);
         assert!(codes.contains(&"reflects-any-origin") && text.contains("max_age: 5400"), "{text}");
+        let rules = "kind: VirtualService\nmetadata: { name: v, namespace: web }\nspec:\n  hosts: [a.example]\n  http:\n  - match: [{ uri: { prefix: /v1 }, headers: { \
+                     x-v: { exact: '2' } } }]\n    route: [{ destination: { host: s } }]\n    corsPolicy: { allowOrigins: [{ exact: 'https://a.example' }] \
+                     }\n  - match: [{ uri: { prefix: /old } }]\n    redirect: { uri: /new, authority: b.example, scheme: https }\n  - match: [{ uri: { prefix: \
+                     /v1 } }]\n    rewrite: { uri: /, authority: b.internal }\n    headers: { request: { set: { x-a: '1' } }, response: { remove: [server] } \
+                     }\n    route: [{ destination: { host: s } }]\n";
+        let imported = table("a.example", "rules", rules, &[same("https://a.example", ServiceDecides).at("/v1/x")]);
+        let redirect = "redirect: { to: \"https://b.example/new\", status: 301 }";
+        only(
+            &imported,
+            &[redirect, "x-a: \"1\"", "remove: [server]", "upstream_host: b.internal", "strip_prefix: /v1"],
+        );
+        for code in ["condition-lost", "prefix-replaced", "redirect-without-query"] {
+            assert!(imported.1.contains(&code), "no {code}: {:?}", imported.1);
+        }
         let (_, codes) = table(
             "a.example",
             "headers",
             &format!("{}---\n{}", old, service("", "{ headers: { x: { exact: y } } }")),
             &[],
         );
-        assert!(codes.contains(&"match-not-imported"));
+        assert!(codes.contains(&"condition-lost"));
     }
 }

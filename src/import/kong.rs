@@ -12,7 +12,7 @@ use super::clients::{self, Access};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes;
-use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Condition, Cors, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -201,17 +201,22 @@ fn routes(
     of_service: &mut Vec<Finding>,
 ) -> Vec<Route> {
     let at = file.at(route);
-    for (key, what) in [
+    let conditions = [
         ("headers", "headers"),
         ("snis", "the server name of TLS"),
         ("sources", "the address of the client"),
+        ("destinations", "the address of Kong"),
         ("expression", "an expression"),
-    ] {
-        if route.get(key).is_some() {
-            of_service.push(Finding::new(at, Kind::MatchNotImported { what: what.to_owned() }));
-            return Vec::new();
+    ];
+    let condition = conditions.into_iter().find(|(key, _)| route.get(key).is_some());
+    let condition = condition.map(|(key, what)| match route.get(key).filter(|_| key == "headers") {
+        Some(headers) => {
+            let fields = headers.map().iter();
+            let first = fields.filter_map(|(name, values)| Some((name.to_string(), values.texts().first()?.1.clone())));
+            Condition::headers(first.collect())
         }
-    }
+        None => Condition::new(what),
+    });
     let name = route.text_of("name").unwrap_or("route");
     let (cors, mut findings) = cors_of(&format!("plugin `cors` of route `{name}`"), plugins, file);
     let methods = texts(route, "methods");
@@ -271,8 +276,9 @@ fn routes(
                 upstream: None,
                 cors: cors.as_ref().map(Cors::again).unwrap_or_default(),
                 behaviors,
-                status: None,
+                condition: condition.clone(),
                 findings: said,
+                ..Route::default()
             }),
         }
     }
@@ -574,5 +580,15 @@ mod tests {
         let (_, codes) =
             table("any.example", "a KongPlugin alone", plugin, &[same("https://a.example", WithCredentials)]);
         assert!(codes.contains(&"without-routes"));
+    }
+
+    /// A route with a condition is left out, and the report says that another route takes its requests.
+    #[test]
+    fn conditions() {
+        let source = "_format_version: '3.0'\nservices:\n- name: s\n  url: http://127.0.0.1:8000\n  routes:\n  - { name: v, paths: [/x], headers: { X-V: ['2'] }, \
+                      plugins: [{ name: cors, config: { origins: ['https://a.example'] } }] }\n  - { name: w, paths: [/x] }\n";
+        let (text, codes) =
+            table("any.example", "conditions", source, &[same("https://a.example", ServiceDecides).at("/x")]);
+        assert!(codes.contains(&"condition-lost"), "{codes:?}\n{text}");
     }
 }

@@ -37,23 +37,45 @@ pub(super) struct Service {
     pub(super) findings: Vec<Finding>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) name: String,
     pub(super) at: Place,
     pub(super) paths: Vec<String>,
     /// An empty list means every method.
     pub(super) methods: Vec<String>,
+    /// A route with a condition is left out, because corsgate would use it for every request to its paths.
+    pub(super) condition: Option<Condition>,
     /// `None` means the upstream of the service.
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
     pub(super) behaviors: Behaviors,
-    /// The status of a fixed response. Such a route needs no upstream.
-    pub(super) status: Option<u16>,
+    /// Such a route needs no upstream.
+    pub(super) answer: Option<EdgeAnswer>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// Path rewriting and client addresses of a route.
+/// What a route depends on besides host, path and method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// Such as `headers`.
+    pub(super) what: String,
+    /// Header fields of a request that meets the condition, if these are enough.
+    pub(super) fields: Vec<(String, String)>,
+}
+
+/// An answer of the gateway instead of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EdgeAnswer {
+    /// A response with this status.
+    Respond(u16),
+    Redirect {
+        to: String,
+        status: u16,
+    },
+}
+
+/// What a route does besides routing and CORS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Behaviors {
     pub(super) strip_prefix: Option<String>,
@@ -64,6 +86,18 @@ pub(super) struct Behaviors {
     pub(super) allow: Vec<String>,
     /// Client addresses and networks that may not send requests.
     pub(super) deny: Vec<String>,
+    /// The value of `upstream_host`.
+    pub(super) host: Option<String>,
+    pub(super) request_headers: Edits,
+    pub(super) response_headers: Edits,
+}
+
+/// Edits of header fields, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Edits {
+    pub(super) remove: Vec<String>,
+    pub(super) set: Vec<(String, String)>,
+    pub(super) add: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,17 +200,7 @@ impl Service {
         let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
         let upstream =
             upstream.unwrap_or_else(|| Upstream { name: name.to_owned(), nodes, tls: None, read_timeout: None });
-        let route = Route {
-            name: name.to_owned(),
-            at,
-            paths: vec!["/*".to_owned()],
-            methods: Vec::new(),
-            upstream: None,
-            cors: Cors::Inherited,
-            behaviors: Behaviors::default(),
-            status: None,
-            findings: Vec::new(),
-        };
+        let route = Route { name: name.to_owned(), at, paths: vec!["/*".to_owned()], ..Route::default() };
         Service {
             name: name.to_owned(),
             at,
@@ -187,6 +211,19 @@ impl Service {
             routes: vec![route],
             findings: vec![Finding::new(at, Kind::WithoutRoutes)],
         }
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Condition { what: what.into(), fields: Vec::new() }
+    }
+
+    /// A condition on header fields. `fields` are those that must have a certain value.
+    pub(super) fn headers(fields: Vec<(String, String)>) -> Self {
+        Condition { fields, ..Condition::new("headers") }
     }
 }
 

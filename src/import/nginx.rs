@@ -160,12 +160,11 @@ fn locations<'d>(
             name,
             at,
             paths: vec![pattern],
-            methods: Vec::new(),
             upstream: Some(upstream),
             cors,
             behaviors,
-            status: None,
             findings,
+            ..Route::default()
         });
     }
 }
@@ -237,16 +236,12 @@ fn upstream(
         // The file has no `upstream` with this name, so the name is used as a host.
         nodes.push((node(with_port(authority), at, findings), 1));
     }
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let behaviors = match uri {
+    let (strip_prefix, add_prefix) = match uri {
         // A path in `proxy_pass` replaces the path of the location.
-        Some(uri) => Behaviors {
-            strip_prefix: some(path.trim_end_matches('/')),
-            add_prefix: some(format!("/{uri}").trim_end_matches('/')),
-            ..Behaviors::default()
-        },
-        None => Behaviors::default(),
+        Some(uri) => paths::replaced_prefix(path, &format!("/{uri}"), at, findings),
+        None => (None, None),
     };
+    let behaviors = Behaviors { strip_prefix, add_prefix, ..Behaviors::default() };
     let name = authority.split(':').next().unwrap_or("upstream").to_owned();
     Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None }, behaviors))
 }

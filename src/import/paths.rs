@@ -46,6 +46,24 @@ pub(super) fn without_slash(path: &str, without: &str, at: Place) -> Finding {
     Finding::new(at, kind).with(Witness::route(without, Answer::NotRouted))
 }
 
+/// Converts the replacement of a text prefix by another text. Returns the prefix to strip and the prefix to add.
+pub(super) fn replaced_prefix(
+    from: &str,
+    to: &str,
+    at: Place,
+    findings: &mut Vec<Finding>,
+) -> (Option<String>, Option<String>) {
+    let some = |text: &str| Some(text.trim_end_matches('/').to_owned()).filter(|text| !text.is_empty());
+    let (strip, add) = (some(from), some(to));
+    if from.ends_with('/') != to.ends_with('/') {
+        let path = format!("{}/x", from.trim_end_matches('/'));
+        let theirs = format!("{to}{}", path.strip_prefix(from).unwrap_or_default());
+        let ours = format!("{}/x", to.trim_end_matches('/'));
+        findings.push(Finding::new(at, Kind::PrefixReplaced { path, theirs, ours }));
+    }
+    (strip, add)
+}
+
 /// Converts a regular expression for the beginning of a path. Imports only the forms that a pattern can express.
 pub(super) fn expression(expression: &str, at: Place) -> Converted {
     match simple(expression) {

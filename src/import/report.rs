@@ -1,5 +1,6 @@
 //! The report of an import as text and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
@@ -237,6 +238,7 @@ impl ImportReport {
                 "host": witness.host,
                 "path": witness.path,
                 "origin": witness.origin,
+                "headers": witness.fields.iter().cloned().collect::<BTreeMap<_, _>>(),
                 "requested_method": witness.asks_for.as_ref().map(|(method, _)| method),
                 "requested_headers": witness.asks_for.as_ref().map(|(_, headers)| headers),
                 "curl": witness.curl(),

@@ -8,9 +8,10 @@
 use super::Parsed;
 use super::apisix::node;
 use super::clients::{self, Access};
+use super::edits::{self, Edit, Target};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Condition, Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -75,7 +76,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
         if rule.paths.is_empty() {
             patterns.push("/*".to_owned());
         }
-        let (mut cors, mut behaviors) = (Cors::Off, Behaviors::default());
+        let (mut cors, mut behaviors, mut answer) = (Cors::Off, Behaviors::default(), None);
         for (line, middleware) in router.get("middlewares").map(Value::texts).unwrap_or_default() {
             let place = Place { file, line };
             let Some((of, value)) = files.named("middlewares", &middleware) else {
@@ -86,7 +87,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
                 continue;
             };
             used.push(middleware.split('@').next().unwrap_or_default().to_owned());
-            let (found, said) = apply(&middleware, of, value, &mut behaviors);
+            let (found, said) = apply(&middleware, of, value, &mut behaviors, &mut answer);
             findings.extend(said);
             // The first middleware is the outer one. It answers preflights, and it writes its headers last.
             if let (Cors::Off, Some(found)) = (&cors, found) {
@@ -113,11 +114,13 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             at,
             paths: patterns,
             methods: rule.methods,
-            upstream: Some(upstream),
+            condition: rule.condition,
+            upstream: Some(upstream).filter(|_| answer.is_none()),
             cors,
             behaviors,
-            status: None,
+            answer,
             findings,
+            ..Route::default()
         };
         model.services.push(Service {
             name: name.to_owned(),
@@ -133,7 +136,8 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     // The files have middlewares but no routers: each middleware is a policy without routes.
     if model.services.is_empty() {
         for (file, name, value) in files.all("middlewares") {
-            if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Behaviors::default()) {
+            if let (Some(cors @ Cors::Policy(_)), said) = apply(name, file, value, &mut Behaviors::default(), &mut None)
+            {
                 model.findings.extend(said);
                 model.services.push(Service::placeholder(name, Place { file, line: value.line }, cors, None));
             }
@@ -148,6 +152,8 @@ struct Rule {
     /// Each path, and whether it is a prefix.
     paths: Vec<(bool, String)>,
     methods: Vec<String>,
+    /// What the rule depends on besides.
+    condition: Option<Condition>,
 }
 
 impl Rule {
@@ -157,6 +163,24 @@ impl Rule {
         for part in text.split("&&") {
             let part = part.trim();
             let part = part.strip_prefix('(').and_then(|part| part.strip_suffix(')')).unwrap_or(part);
+            let function = part.trim_start_matches('!').split('(').next().unwrap_or_default().trim();
+            let other = match function {
+                "Header" | "HeaderRegexp" | "Headers" | "HeadersRegexp" => Some("headers"),
+                "Query" | "QueryRegexp" => Some("the query"),
+                "ClientIP" => Some("the address of the client"),
+                _ => None,
+            };
+            if let Some(other) = other.filter(|_| !part.contains("||")) {
+                let arguments = part.split(['`', '"']).collect::<Vec<_>>();
+                let condition = match (function, &*arguments) {
+                    ("Header" | "Headers", [head, name, _, value, _]) if !head.starts_with('!') => {
+                        Condition::headers(vec![((*name).to_owned(), (*value).to_owned())])
+                    }
+                    _ => Condition::new(other),
+                };
+                rule.condition.get_or_insert(condition);
+                continue;
+            }
             let mut kinds = Vec::new();
             for one in part.split("||") {
                 let (kind, arguments) = one.trim().strip_suffix(')')?.split_once('(')?;
@@ -190,8 +214,14 @@ impl Rule {
     }
 }
 
-/// Reads a middleware. Returns its policy, and adds its path rewriting and its client addresses to `behaviors`.
-fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (Option<Cors>, Vec<Finding>) {
+/// Reads a middleware. Returns its policy, and adds the rest to `behaviors` and `answer`.
+fn apply(
+    name: &str,
+    file: usize,
+    value: &Value,
+    behaviors: &mut Behaviors,
+    answer: &mut Option<EdgeAnswer>,
+) -> (Option<Cors>, Vec<Finding>) {
     let (mut cors, mut findings) = (None, Vec::new());
     for (kind, settings) in value.map() {
         let at = Place { file, line: settings.line };
@@ -202,8 +232,22 @@ fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (
                     findings.extend(said);
                     cors = Some(found);
                 }
-                if settings.map().iter().any(|(key, _)| !key.starts_with("accessControl") && &**key != "addVaryHeader")
-                {
+                let fields = [
+                    ("customRequestHeaders", &mut behaviors.request_headers),
+                    ("customResponseHeaders", &mut behaviors.response_headers),
+                ];
+                for (key, edits) in fields {
+                    for (name, value) in settings.get(key).map(Value::map).unwrap_or_default() {
+                        // An empty value removes the field.
+                        let edit = value.text().filter(|text| !text.is_empty()).map_or(Edit::Remove, Edit::Set);
+                        edits::add(edits, name, edit, Place { file, line: value.line }, &mut findings);
+                    }
+                }
+                let is_read = |key: &str| {
+                    key.starts_with("accessControl")
+                        || ["addVaryHeader", "customRequestHeaders", "customResponseHeaders"].contains(&key)
+                };
+                if settings.map().iter().any(|(key, _)| !is_read(key)) {
                     findings.push(Finding::new(
                         at,
                         Kind::Feature { name: "other headers of the middleware `headers`".to_owned() },
@@ -223,6 +267,24 @@ fn apply(name: &str, file: usize, value: &Value, behaviors: &mut Behaviors) -> (
             "addPrefix" => {
                 let prefix = settings.text_of("prefix").map(|prefix| prefix.trim_end_matches('/').to_owned());
                 behaviors.add_prefix = prefix;
+            }
+            "replacePath" => match settings.text_of("path").filter(|path| !path.contains('$')) {
+                Some(path) => behaviors.replace = Some(("^.*$".to_owned(), path.to_owned())),
+                None => {
+                    findings.push(Finding::new(at, Kind::Feature { name: format!("middleware of the kind `{kind}`") }))
+                }
+            },
+            "redirectScheme" => {
+                let (scheme, port) = (settings.text_of("scheme"), settings.text_of("port"));
+                match (Target { scheme, port, ..Target::default() }).text() {
+                    Ok(to) => {
+                        let is_permanent = settings.get("permanent").and_then(Value::truth) == Some(true);
+                        let status = if is_permanent { 308 } else { 307 };
+                        findings.push(Finding::new(at, Kind::RedirectStatus { status }));
+                        *answer = Some(EdgeAnswer::Redirect { to, status });
+                    }
+                    Err(name) => findings.push(Finding::new(at, Kind::Feature { name: name.to_owned() })),
+                }
             }
             "ipAllowList" | "ipWhiteList" => {
                 let entries = settings.get("sourceRange").map(Value::texts).unwrap_or_default();
@@ -368,6 +430,28 @@ mod tests {
         assert!(codes.contains(&"without-routes"));
     }
 
+    /// The cases about origins of `TestNewHeader_CORSPreflights` and `TestNewHeader_CORSResponses` in
+    /// <https://github.com/traefik/traefik/blob/01393d50/pkg/middlewares/headers/header_test.go>, by their names.
+    #[test]
+    fn the_cases_of_traefik() {
+        let foo = "https://foo.bar.org";
+        let methods = "accessControlAllowMethods: [GET, OPTIONS, PUT], accessControlMaxAge: 600";
+        let list = format!("accessControlAllowOriginList: ['{foo}'], {methods}");
+        check("Test Simple Preflight", &list, &[asks("PUT", foo, Readable, Readable, ""), same(foo, Readable)]);
+        let any = format!("accessControlAllowOriginList: ['*'], {methods}");
+        check("Wildcard origin Preflight", &any, &[asks("PUT", foo, Readable, Readable, ""), same(foo, Readable)]);
+        let by = |expression: &str| format!("accessControlAllowOriginListRegex: ['{expression}']");
+        check("Regexp Origin Request", &by(r"^https?://([a-z]+)\.bar\.org$"), &[same(foo, Readable)]);
+        check("Partial Regexp Origin Request", &by(r"([a-z]+)\.bar"), &[same(foo, Readable)]);
+        check(
+            "Regexp Origin Request without matching",
+            &by(r"([a-z]+)\.bar\.org"),
+            &[get("https://bar.org", ServiceDecides, Unreadable, "service-headers-remain")],
+        );
+        let (text, codes) = check("Regexp Malformed Origin Request", &by("a(b"), &[same(foo, ServiceDecides)]);
+        assert!(codes.contains(&"entry-not-imported") && text.contains("cors: false"), "{codes:?}\n{text}");
+    }
+
     #[test]
     fn rules() {
         let parsed = Rule::parse(
@@ -387,6 +471,30 @@ mod tests {
             "PathPrefix(`/{x}`)",
         ] {
             assert_eq!(Rule::parse(other), None, "{other}");
+        }
+    }
+
+    /// Tests `headers`, `redirectScheme` and `replacePath` of pkg/middlewares at fd5a576d, and rules with conditions.
+    #[test]
+    fn other_middlewares_and_conditions() {
+        let source = "http:\n  routers:\n    a: { rule: 'Host(`a.example`) && Path(`/x`)', service: s, middlewares: [h, p] }\n    b: { rule: 'Host(`a.example`) && \
+                      Path(`/y`)', service: s, middlewares: [r] }\n    c: { rule: 'Host(`a.example`) && Path(`/x`) && Header(`X-V`, `2`)', priority: 100, service: \
+                      s, middlewares: [cors] }\n  middlewares:\n    h: { headers: { customRequestHeaders: { X-A: '1', X-B: '' }, customResponseHeaders: { X-C: c \
+                      } } }\n    p: { replacePath: { path: /z } }\n    r: { redirectScheme: { scheme: https, permanent: true } }\n    cors: { headers: { \
+                      accessControlAllowOriginList: ['https://a.example'] } }\n  services: { s: { loadBalancer: { servers: [{ url: 'http://127.0.0.1:8000' }] } } }\n";
+        let (text, codes) =
+            table("a.example", "middlewares", source, &[same("https://a.example", ServiceDecides).at("/x")]);
+        for part in [
+            "X-A: \"1\"",
+            "remove: [X-B]",
+            "X-C: \"c\"",
+            "with: \"/z\"",
+            "redirect: { to: \"https://{host}{uri}\", status: 308 }",
+        ] {
+            assert!(text.contains(part), "no {part}\n{text}");
+        }
+        for code in ["redirect-status", "condition-lost"] {
+            assert!(codes.contains(&code), "no {code}: {codes:?}\n{text}");
         }
     }
 }

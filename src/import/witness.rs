@@ -6,7 +6,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
-use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, Verdict};
+use crate::decide::{Action, ConnectionFacts, Framing, Refusal, Request, RouteRef, Verdict};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::snapshot::Snapshot;
 
@@ -17,9 +17,13 @@ pub(super) struct Witness {
     pub(super) host: String,
     pub(super) path: String,
     pub(super) origin: Option<String>,
+    /// Header fields besides.
+    pub(super) fields: Vec<(String, String)>,
     /// For a preflight: the requested method and the requested headers.
     pub(super) asks_for: Option<(String, Vec<String>)>,
     pub(super) before: Answer,
+    /// For [`Answer::Routed`]: the name of the route that takes the request in the source, with its service.
+    pub(super) route: Option<String>,
 }
 
 /// The answer that a page gets.
@@ -39,6 +43,10 @@ pub(super) enum Answer {
     NotRouted,
     /// The request goes to a service.
     Routed,
+    /// The request goes to a service by another route.
+    OtherRoute,
+    /// nginx redirects the path without its last slash to the path with the slash.
+    RedirectsToSlash,
     /// `Access-Control-Max-Age` of an allowed preflight.
     MaxAge(i64),
 }
@@ -55,6 +63,8 @@ impl Answer {
             Answer::ServiceDecides => "goes to the service, whose own CORS headers decide",
             Answer::NotRouted => "no route: 404 or 405",
             Answer::Routed => "goes to the service",
+            Answer::OtherRoute => "goes to another route",
+            Answer::RedirectsToSlash => "301, a redirect to the path with the slash",
             Answer::MaxAge(_) => "Access-Control-Max-Age:",
         }
     }
@@ -84,8 +94,10 @@ impl Witness {
             host: String::new(),
             path: String::new(),
             origin: Some(origin.to_owned()),
+            fields: Vec::new(),
             asks_for: None,
             before,
+            route: None,
         }
     }
 
@@ -108,6 +120,7 @@ impl Witness {
     pub(super) fn line(&self) -> String {
         let mut line = format!("{} {}{}", self.method, self.host, self.path);
         let mut field = |name: &str, value: &str| line.extend([", ", name, ": ", value]);
+        self.fields.iter().for_each(|(name, value)| field(name, value));
         if let Some(origin) = &self.origin {
             field("Origin", origin);
         }
@@ -124,6 +137,7 @@ impl Witness {
     pub(super) fn curl(&self) -> String {
         let mut command = format!("curl -i -X {} -H 'Host: {}'", self.method, self.host);
         let mut field = |name: &str, value: &str| command.extend([" -H '", name, ": ", value, "'"]);
+        self.fields.iter().for_each(|(name, value)| field(name, value));
         if let Some(origin) = &self.origin {
             field("Origin", origin);
         }
@@ -157,6 +171,9 @@ impl Witness {
     fn headers(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut insert = |name: HeaderName, value: &str| Some(headers.insert(name, HeaderValue::from_str(value).ok()?));
+        for (name, value) in &self.fields {
+            insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value)?;
+        }
         insert(header::HOST, &self.host)?;
         if let Some(origin) = &self.origin {
             insert(header::ORIGIN, origin)?;
@@ -175,8 +192,13 @@ impl Witness {
             Action::Refuse(Refusal::UnknownHost | Refusal::UnknownPath | Refusal::MethodNotAllowed(_)) => {
                 return Answer::NotRouted;
             }
-            _ if matches!(self.before, Answer::Routed | Answer::NotRouted) && self.origin.is_none() => {
-                return Answer::Routed;
+            _ if self.origin.is_none() => {
+                let is_other =
+                    |taken: &RouteRef<'_>| self.route.as_ref().is_some_and(|route| *taken.route.name != **route);
+                return match verdict.route.as_ref().filter(|taken| self.before == Answer::Routed && is_other(taken)) {
+                    Some(_) => Answer::OtherRoute,
+                    None => Answer::Routed,
+                };
             }
             Action::Forward(route) => route.route.policy.is_some(),
             _ => true,

@@ -1,7 +1,7 @@
 //! Writes a model as the text of a configuration, with a comment at each place where the import made a decision.
 
 use super::finding::{Finding, Outcome};
-use super::model::{Behaviors, Cors, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, EdgeAnswer, Edits, Key, Model, Policy, Route, Service, Upstream};
 use super::{SourceFile, SourceFormat};
 use crate::cors::PreflightMatch;
 
@@ -140,7 +140,8 @@ impl Writer<'_> {
         if !route.methods.is_empty() {
             self.list(4, "methods", &route.methods);
         }
-        let Behaviors { strip_prefix, replace, add_prefix, allow, deny } = &route.behaviors;
+        let Behaviors { strip_prefix, replace, add_prefix, allow, deny, host, request_headers, response_headers } =
+            &route.behaviors;
         if strip_prefix.is_some() || replace.is_some() || add_prefix.is_some() {
             self.line(4, "path:");
             if let Some(prefix) = strip_prefix {
@@ -161,12 +162,35 @@ impl Writer<'_> {
                 }
             }
         }
-        match (route.status, &route.upstream) {
-            (Some(status), _) => self.line(4, &format!("respond: {{ status: {status} }}")),
+        if let Some(host) = host {
+            self.pair(4, "upstream_host", host);
+        }
+        self.edits("request_headers", request_headers);
+        self.edits("response_headers", response_headers);
+        match (&route.answer, &route.upstream) {
+            (Some(EdgeAnswer::Respond(status)), _) => self.line(4, &format!("respond: {{ status: {status} }}")),
+            (Some(EdgeAnswer::Redirect { to, status }), _) => {
+                self.line(4, &format!("redirect: {{ to: {}, status: {status} }}", quoted(to)));
+            }
             (None, Some(upstream)) => self.pair(4, "upstream", &upstream.name),
             (None, None) => {}
         }
         self.cors(4, &route.cors);
+    }
+
+    fn edits(&mut self, key: &str, edits: &Edits) {
+        let Edits { remove, set, add } = edits;
+        if *edits == Edits::default() {
+            return;
+        }
+        self.line(4, &format!("{key}:"));
+        if !remove.is_empty() {
+            self.list(5, "remove", remove);
+        }
+        for (key, fields) in [("set", set), ("add", add)].into_iter().filter(|(_, fields)| !fields.is_empty()) {
+            self.line(5, &format!("{key}:"));
+            fields.iter().for_each(|(name, value)| self.line(6, &format!("{}: {}", scalar(name), quoted(value))));
+        }
     }
 
     fn cors(&mut self, level: usize, cors: &Cors) {
