@@ -133,8 +133,8 @@ fn every_configuration_in_the_documents_gives_the_shown_report() {
 /// `check --deny-warnings`, without a process for each.
 #[test]
 fn every_recipe_is_valid_without_warnings() {
-    let files = ["docs/recipes.md", "docs/migration.md"];
-    let mut recipes: Vec<Block> = files.iter().flat_map(|file| blocks(&root().join(file))).collect();
+    let pages = files("docs/migrate", "md").into_iter().chain([root().join("docs/recipes.md")]);
+    let mut recipes: Vec<Block> = pages.flat_map(|page| blocks(&page)).collect();
     recipes.retain(|block| block.language == "yaml");
     assert!(recipes.len() >= 18, "only {} were found", recipes.len());
     for recipe in recipes {
@@ -150,7 +150,7 @@ fn nginx_and_haproxy_accept_the_examples_that_are_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let example = |language: &str| {
-        let mut blocks = blocks(&root().join("docs/migration.md"));
+        let mut blocks = blocks(&root().join(format!("docs/migrate/{language}.md")));
         blocks.retain(|block| block.language == language);
         assert!(!blocks.is_empty(), "{language}");
         blocks.iter().map(|block| block.text.as_str()).collect::<String>()
@@ -507,6 +507,7 @@ fn blocks(file: &Path) -> Vec<Block> {
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![root().join("README.md")];
     documents.extend(files("docs", "md"));
+    documents.extend(files("docs/migrate", "md"));
     documents
 }
 
