@@ -134,7 +134,7 @@ fn edit_at<'m, 'p>(model: &'m mut Model, at: &'p [PathStep]) -> Option<(&'m mut 
     };
     let name = match (&**list, entry) {
         ("remove", PathStep::Index(index)) => edits.remove.get(*index)?.clone(),
-        ("set" | "add", PathStep::Key(name)) => name.to_string(),
+        ("set" | "add", PathStep::Key(name)) => name.clone(),
         _ => return None,
     };
     let is_known = edits.remove.contains(&name) || edits.set.iter().chain(&edits.add).any(|(known, _)| *known == name);

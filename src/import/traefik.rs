@@ -120,7 +120,6 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             behaviors,
             answer,
             findings,
-            ..Route::default()
         };
         model.services.push(Service {
             name: name.to_owned(),
@@ -271,7 +270,7 @@ fn apply(
             "replacePath" => match settings.text_of("path").filter(|path| !path.contains('$')) {
                 Some(path) => behaviors.replace = Some(("^.*$".to_owned(), path.to_owned())),
                 None => {
-                    findings.push(Finding::new(at, Kind::Feature { name: format!("middleware of the kind `{kind}`") }))
+                    findings.push(Finding::new(at, Kind::Feature { name: format!("middleware of the kind `{kind}`") }));
                 }
             },
             "redirectScheme" => {
