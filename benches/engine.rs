@@ -1,6 +1,6 @@
 //! The cost of one request: the decision, and its edits of the upstream's response.
 //!
-//! Filters: `ordinary`, `preflight`, `hostile`, `many` (origins), `wildcard`. `baseline` is the common part: a response
+//! Filters: `ordinary`, `preflight`, `hostile`, `many` (origins), `wildcard`, `placeholder`. `baseline` is the common part: a response
 //! with three fields of an upstream. At the end the two ratios of the budget are printed; they are measured on the
 //! policy alone.
 
@@ -80,6 +80,28 @@ fn all() -> Vec<Asked> {
         new("wildcard/allowed", GET, "/wild", &[("origin", "https://a.partner.example")], Reason::AllowedPattern),
         new("wildcard/near_miss", GET, "/wild", &[("origin", "https://evilpartner.example")], Reason::OriginNotAllowed),
         new("wildcard/deepest", GET, "/wild", &[("origin", &deepest("x.test"))], Reason::OriginNotAllowed),
+        new(
+            "placeholder/allowed",
+            GET,
+            "/placeholder",
+            &[("origin", "https://pr-7.preview.example")],
+            Reason::AllowedPattern,
+        ),
+        new(
+            "placeholder/near_miss",
+            GET,
+            "/placeholder",
+            &[("origin", "https://pr-x.preview.example")],
+            Reason::OriginNotAllowed,
+        ),
+        new("placeholder/exact", GET, "/placeholder", &[("origin", APP)], Reason::AllowedExact),
+        new(
+            "hostile/placeholder_longest",
+            GET,
+            "/placeholder",
+            &[("origin", &format!("https://{}{}.preview.example", "a.".repeat(80), "-".repeat(63)))],
+            Reason::OriginNotAllowed,
+        ),
         new("wildcard/regex", GET, "/regex", &[("origin", "https://pr-7.preview.example")], Reason::AllowedRegex),
     ]
 }
@@ -113,6 +135,8 @@ services:
       - {{ paths: [/many], cors: {{ allow_origins: "{many}" }} }}
       - paths: [/wild]
         cors: {{ allow_origins: ["https://*.partner.example", "https://*.a.b.example:*", "http://localhost:*"] }}
+      - paths: [/placeholder]
+        cors: {{ allow_origins: [{APP}, "https://pr-{{digits}}.preview.example", "https://{{label}}-{{label}}-{{digits}}.preview.example"] }}
       - {{ paths: [/regex], cors: {{ allow_origins_by_regex: 'https://pr-[0-9]+\.preview\.example' }} }}
 "#
     );
@@ -221,7 +245,11 @@ fn budgets() {
     let all = all();
     let named = |name| all.iter().find(|asked| asked.name == name).expect("a bench of this name");
     for (usual, hostile) in all.iter().filter(|asked| asked.name.starts_with("hostile")).map(|hostile| {
-        let usual = if hostile.path == "/any" { "preflight/any" } else { "preflight/allowed" };
+        let usual = match hostile.path {
+            "/any" => "preflight/any",
+            "/placeholder" => "placeholder/allowed",
+            _ => "preflight/allowed",
+        };
         (named(usual), hostile)
     }) {
         let what = format!("{} and {}", usual.name, hostile.name);

@@ -29,6 +29,7 @@ pub(crate) mod compare;
 mod compile;
 mod edits;
 pub(crate) mod fetch_names;
+mod host_template;
 mod language;
 mod names;
 mod origin;
@@ -134,9 +135,9 @@ coded_enum! {
     pub enum Reason {
         /// Allowed: the policy allows any origin.
         AllowedAny = "allowed_any",
-        /// Allowed: the origin is listed without a wildcard.
+        /// Allowed: the origin is listed without a wildcard or a placeholder.
         AllowedExact = "allowed_exact",
-        /// Allowed: a pattern with a wildcard matches the origin.
+        /// Allowed: a pattern with a wildcard or a placeholder matches the origin.
         AllowedPattern = "allowed_pattern",
         /// Allowed: a regular expression matches the origin.
         AllowedRegex = "allowed_regex",

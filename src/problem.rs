@@ -26,7 +26,7 @@ mod words;
 use std::fmt;
 
 pub use describe::Description;
-pub use kind::{MeantByWildcard, ProblemKind, RemovedBecause, SyntaxPlace};
+pub use kind::{ProblemKind, RemovedBecause, SyntaxPlace};
 pub use path::{At, KeyPath, PathStep};
 pub use words::Known;
 pub(crate) use words::nearest;

@@ -44,6 +44,9 @@ fn a_forwarded_request_allocates_nothing() {
         ("/by-name", Some("https://whoever.example"), true),
         ("/regex", Some("https://pr-17.preview.example"), true),
         ("/regex", Some("https://pr-x.preview.example"), false),
+        ("/placeholder", Some("https://pr-17.preview.example"), true),
+        ("/placeholder", Some("https://a.b.feature-7--team.preview.example:8443"), true),
+        ("/placeholder", Some("https://pr-x.preview.example"), false),
         ("/none", Some("https://app.example"), false),
     ] {
         let fields: Vec<(&str, &str)> = origin.map(|origin| ("origin", origin)).into_iter().collect();
@@ -67,6 +70,7 @@ fn a_preflight_allocates_nothing() {
         ("/by-name", "https://app.example", "DELETE", "x-anything,authorization", true),
         ("/by-name", "https://app.example", "DEL ETE", "x anything", false),
         ("/regex", "https://pr-17.preview.example", "GET", "", true),
+        ("/placeholder", "https://pr-17.preview.example", "GET", "", true),
     ] {
         let fields =
             [("origin", origin), ("access-control-request-method", method), ("access-control-request-headers", names)];
@@ -340,6 +344,9 @@ services:
           dangerously_allow: [any_origin_with_credentials]
           preflight: {{ refused_status: 403 }}
       - {{ paths: [/regex], cors: {{ allow_origins_by_regex: 'https://pr-[0-9]+\.preview\.example' }} }}
+      - paths: [/placeholder]
+        cors:
+          allow_origins: ["https://pr-{{digits}}.preview.example", "https://*.{{label}}--team.preview.example:*"]
       - {{ paths: [/reject], cors: {{ allow_origins: https://app.example, disallowed_origins: reject }} }}
       - paths: [/timing]
         cors:

@@ -479,7 +479,7 @@ mod tests {
     fn an_entry_that_is_not_covered_has_a_witness() {
         let a = "allow_origins: https://a.example";
         #[rustfmt::skip]
-        let cases: [(&str, &str, &[&str]); 22] = [
+        let cases: [(&str, &str, &[&str]); 30] = [
             (a, a, &[]),
             (a, "allow_origins: [https://a.example, https://b.example]", &["https://b.example https://b.example"]),
             ("allow_origins: ['https://*.example']", a, &[]),
@@ -499,6 +499,17 @@ mod tests {
             ("allow_origins: ['https://*.app.example']", "allow_origins_by_regex: 'https://[a-z]+\\.app\\.example'", &[]),
             ("allow_origins: ['https://*.app.example']", "allow_origins_by_regex: 'https://[a-z.]+app\\.example'",
                 &["https://[a-z.]+app\\.example https://aapp.example"]),
+            ("allow_origins: ['https://*.a.example']", "allow_origins: ['https://{label}.a.example', 'https://*.{hex}.a.example']", &[]),
+            ("allow_origins: ['https://{label}.a.example']", "allow_origins: ['https://*.a.example']",
+                &["https://*.a.example https://a.b.a.example"]),
+            ("allow_origins: ['https://pr-{hex}.a.example', 'https://pr-{digits}.a.example:*']", "allow_origins: ['https://pr-{digits}.a.example', 'https://pr-7.a.example']", &[]),
+            ("allow_origins: ['https://pr-{digits}.a.example']", "allow_origins: ['https://pr-{hex}.a.example', 'https://pr-7.a.example']",
+                &["https://pr-{hex}.a.example https://pr-a.a.example"]),
+            ("allow_origins: ['https://pr-{digits}.a.example']", "allow_origins_by_regex: 'https://pr-[0-9]+\\.a\\.example'", &[]),
+            ("allow_origins_by_regex: 'https://pr-[0-9]+\\.a\\.example'", "allow_origins: ['https://pr-{digits}.a.example']", &[]),
+            ("allow_origins: ['https://{label}-{digits}.a.example']", "allow_origins: ['https://{hex}-{hex}-{digits}.a.example']", &[]),
+            ("allow_origins: ['https://{hex}-{hex}-{digits}.a.example']", "allow_origins: ['https://{label}-{digits}.a.example']",
+                &["https://{label}-{digits}.a.example https://a-1.a.example"]),
             ("allow_origins: ['https://*', 'https://*:*']", "allow_origins: ['https://*.a.example:8443', 'https://[::1]']", &[]),
             ("allow_origins: ['https://*']", "allow_origins: '*'", &["* http://foreign.test"]),
             ("allow_origins: '*'", "allow_origins: ['https://*', 'null'], dangerously_allow: [null_origin]", &[]),

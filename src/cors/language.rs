@@ -194,6 +194,7 @@ pub(super) fn of_pattern(scheme: &str, host: &OriginHost, port: PortPattern) -> 
         OriginHost::Any => self::host(),
         OriginHost::Subdomains(base) => format!(r"(?:{LABEL}\.)+{}", regex_syntax::escape(base)),
         OriginHost::Exact(name) => regex_syntax::escape(name),
+        OriginHost::Template(template) => template.expression(&format!(r"(?:{LABEL}\.)+")),
     };
     let port = match port {
         PortPattern::Any => PORT.to_owned(),

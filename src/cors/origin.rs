@@ -14,10 +14,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
+use super::host_template::{HostTemplate, Placeholder};
 use super::language;
 use super::names::is_word_for_any;
 use crate::domain::{LabelCounts, NameFault, are_labels, check_name, is_loopback_host, is_name_byte, split_port};
-use crate::problem::{MeantByWildcard, ProblemKind};
+use crate::problem::ProblemKind;
 
 /// Maximum length of an Origin that is looked up, in bytes: 253 for a DNS name, the rest for scheme and port. With this
 /// limit, a hostile Origin costs no more than a real Origin.
@@ -34,7 +35,7 @@ pub enum OriginPattern {
     Tuple(TuplePattern),
 }
 
-/// `scheme://host:port`; host and port may be wildcards.
+/// `scheme://host:port`; host and port may be wildcards, and the host may have placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuplePattern {
     pub(super) scheme: Box<str>,
@@ -50,6 +51,8 @@ pub(super) enum OriginHost {
     Subdomains(Box<str>),
     /// A host name or an IP address, IPv6 in brackets.
     Exact(Box<str>),
+    /// A host name with placeholders, perhaps with a leading `*.`.
+    Template(Box<HostTemplate>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +62,8 @@ pub(super) enum PortPattern {
     Exact(Option<u16>),
 }
 
-/// A set of patterns. The cost of a lookup does not depend on the number of patterns.
+/// A set of patterns. The cost of a lookup does not depend on the number of patterns, except for patterns with
+/// placeholders: those with the same fixed end are tried one by one.
 #[derive(Debug, Default)]
 pub struct OriginSet {
     /// `https://app.example:8443`
@@ -76,6 +80,18 @@ pub struct OriginSet {
     label_counts: LabelCounts,
     /// `https://*`, `https://*:8443`, `https://*:*`. A list, because it has few entries.
     any_host: Vec<(Box<str>, PortPattern)>,
+    /// Patterns with placeholders. None if there are none.
+    templates: Option<Box<Templates>>,
+}
+
+/// Patterns with placeholders.
+#[derive(Debug, Default)]
+struct Templates {
+    /// The key is the end of the host after the last label with a placeholder: `.app.example` for
+    /// `https://pr-{digits}.app.example`.
+    by_tail: HashMap<Box<str>, Vec<TuplePattern>>,
+    /// Label counts of the keys.
+    label_counts: LabelCounts,
 }
 
 type Schemes = Vec<Box<str>>;
@@ -85,7 +101,7 @@ type Schemes = Vec<Box<str>>;
 pub enum OriginMatch {
     /// An entry without a wildcard.
     Exact,
-    /// A pattern with a wildcard.
+    /// A pattern with a wildcard or a placeholder.
     Pattern,
 }
 
@@ -138,7 +154,12 @@ impl OriginPattern {
             });
         };
         if scheme.contains('*') {
-            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), meant: meant_by_wildcard(text) });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), write: meant_by_wildcard(text) });
+        }
+        if scheme.contains(['{', '}']) {
+            let remedy = "write the scheme without a placeholder, such as `https://`";
+            let why = "a placeholder can only be in the host";
+            return Err(ProblemKind::OriginBadPlaceholder { text: own(), why, remedy });
         }
         if !is_scheme(&scheme.to_ascii_lowercase()) {
             return Err(ProblemKind::OriginBadScheme { text: own(), write: with_scheme(rest) });
@@ -202,7 +223,7 @@ impl OriginPattern {
 }
 
 impl OriginHost {
-    fn parse(host: &str, text: &str) -> Result<Self, ProblemKind> {
+    pub(super) fn parse(host: &str, text: &str) -> Result<Self, ProblemKind> {
         let own = || text.to_owned();
         match host {
             "" => return Err(ProblemKind::OriginEmptyHost { text: own() }),
@@ -214,7 +235,10 @@ impl OriginHost {
             None => (false, host),
         };
         if name.contains('*') {
-            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), meant: meant_by_wildcard(text) });
+            return Err(ProblemKind::OriginMisplacedWildcard { text: own(), write: meant_by_wildcard(text) });
+        }
+        if name.contains(['{', '}']) && !name.starts_with('[') {
+            return Ok(Self::Template(Box::new(HostTemplate::parse(name, wild, text)?)));
         }
         let canonical = match name.strip_prefix('[') {
             Some(v6) => {
@@ -274,11 +298,12 @@ impl TuplePattern {
     }
 
     /// Returns the public suffix directly after the wildcard: `github.io` for `https://*.github.io`, `*` for
-    /// `https://*`.
+    /// `https://*`. A placeholder directly before the suffix counts, such as `https://{label}.github.io`.
     pub(crate) fn public_suffix(&self) -> Option<&str> {
         match &self.host {
             OriginHost::Any => Some("*"),
             OriginHost::Exact(_) => None,
+            OriginHost::Template(template) => template.public_suffix(),
             OriginHost::Subdomains(base) => {
                 // Only suffixes in the public suffix list count. The default rule of the list makes every unknown
                 // single label a suffix, but `https://*.internal` is a private network.
@@ -293,10 +318,11 @@ impl TuplePattern {
         match &self.host {
             OriginHost::Any => false,
             OriginHost::Subdomains(host) | OriginHost::Exact(host) => is_loopback_host(host),
+            OriginHost::Template(template) => is_loopback_host(template.text()),
         }
     }
 
-    /// Whether the pattern has no wildcard.
+    /// Whether the pattern has neither a wildcard nor a placeholder.
     pub(super) fn is_exact(&self) -> bool {
         matches!((&self.host, self.port), (OriginHost::Exact(_), PortPattern::Exact(_)))
     }
@@ -313,8 +339,11 @@ impl TuplePattern {
             (OriginHost::Any, _) => true,
             (OriginHost::Subdomains(base), OriginHost::Subdomains(other)) => base == other || is_below(base, other),
             (OriginHost::Subdomains(base), OriginHost::Exact(name)) => is_below(base, name),
+            (OriginHost::Subdomains(base), OriginHost::Template(other)) => is_below(base, other.text()),
             (OriginHost::Exact(name), OriginHost::Exact(other)) => name == other,
-            (OriginHost::Subdomains(_), OriginHost::Any) | (OriginHost::Exact(_), _) => false,
+            (OriginHost::Template(template), OriginHost::Exact(name)) => template.matches(name),
+            (OriginHost::Template(template), OriginHost::Template(other)) => template.covers(other),
+            (OriginHost::Subdomains(_), OriginHost::Any) | (OriginHost::Exact(_) | OriginHost::Template(_), _) => false,
         };
         host && self.scheme == other.scheme && (self.port == PortPattern::Any || self.port == other.port)
     }
@@ -322,19 +351,36 @@ impl TuplePattern {
     /// Matches an origin without an index. [`OriginSet`] must always give the same result. A property test compares the
     /// results.
     pub fn matches(&self, origin: &str) -> bool {
-        let Some(parts) = Parts::split(origin) else { return false };
+        Parts::split(origin).is_some_and(|parts| self.matches_parts(&parts))
+    }
+
+    fn matches_parts(&self, parts: &Parts<'_>) -> bool {
         let port = match self.port {
             PortPattern::Any => true,
             PortPattern::Exact(port) => parts.port == port,
         };
-        let host = match &self.host {
+        parts.scheme == &*self.scheme && port && self.matches_host(parts.host)
+    }
+
+    /// Returns the first placeholder that does not match its part of a host, with that part. None if the pattern has no
+    /// placeholder, or if the host differs in another part too.
+    pub(crate) fn unmatched_placeholder<'h>(&self, host: &'h str) -> Option<(Placeholder, &'h str)> {
+        match &self.host {
+            OriginHost::Template(template) => template.mismatch(host),
+            OriginHost::Any | OriginHost::Subdomains(_) | OriginHost::Exact(_) => None,
+        }
+    }
+
+    /// Whether the pattern matches the host, with another scheme or port.
+    pub(crate) fn matches_host(&self, host: &str) -> bool {
+        match &self.host {
             OriginHost::Any => true,
-            OriginHost::Exact(host) => parts.host == &**host,
+            OriginHost::Exact(own) => **own == *host,
             OriginHost::Subdomains(base) => {
-                parts.host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some()
+                host.strip_suffix(&**base).and_then(|front| front.strip_suffix('.')).is_some()
             }
-        };
-        parts.scheme == &*self.scheme && port && host
+            OriginHost::Template(template) => template.matches(host),
+        }
     }
 }
 
@@ -345,6 +391,7 @@ impl fmt::Display for TuplePattern {
             OriginHost::Any => f.write_str("*")?,
             OriginHost::Subdomains(base) => write!(f, "*.{base}")?,
             OriginHost::Exact(host) => f.write_str(host)?,
+            OriginHost::Template(template) => write!(f, "{template}")?,
         }
         match self.port {
             PortPattern::Any => f.write_str(":*"),
@@ -384,6 +431,11 @@ impl<'a> FromIterator<&'a TuplePattern> for OriginSet {
                         schemes.push(scheme.clone());
                     }
                 }
+                (OriginHost::Template(template), _) => {
+                    let templates = set.templates.get_or_insert_default();
+                    templates.label_counts.add(template.tail().trim_start_matches('.'));
+                    templates.by_tail.entry(template.tail().into()).or_default().push(pattern.clone());
+                }
             }
         }
         set
@@ -408,7 +460,8 @@ impl OriginSet {
                         PortPattern::Any => true,
                         PortPattern::Exact(port) => parts.port == *port,
                     }
-            });
+            })
+            || self.templates.as_ref().is_some_and(|templates| templates.match_any(&parts));
         found.then_some(OriginMatch::Pattern)
     }
 
@@ -417,7 +470,7 @@ impl OriginSet {
         self.exact.iter().map(|origin| &**origin)
     }
 
-    /// The patterns with a wildcard.
+    /// The patterns with a wildcard or a placeholder.
     pub(super) fn patterns(&self) -> impl Iterator<Item = TuplePattern> {
         let any_port = self.any_port.iter().filter_map(|origin| {
             let (scheme, host) = origin.split_once("://")?;
@@ -437,11 +490,12 @@ impl OriginSet {
         let any_host = self.any_host.iter();
         let any_host =
             any_host.map(|(scheme, port)| TuplePattern { scheme: scheme.clone(), host: OriginHost::Any, port: *port });
-        any_port.chain(below_port).chain(below_any_port).chain(any_host)
+        let templates = self.templates.iter().flat_map(|templates| templates.by_tail.values().flatten().cloned());
+        any_port.chain(below_port).chain(below_any_port).chain(any_host).chain(templates)
     }
 
     fn only_exact(&self) -> bool {
-        self.any_port.is_empty() && self.label_counts.is_empty() && self.any_host.is_empty()
+        self.any_port.is_empty() && self.label_counts.is_empty() && self.any_host.is_empty() && self.templates.is_none()
     }
 
     /// Looks up the tails of the host. Only tails with the label count of a pattern are tried.
@@ -452,6 +506,16 @@ impl OriginSet {
         self.label_counts
             .tails(parts.host)
             .any(|dot| has(&self.below, &parts.authority[dot..]) || has(&self.below_any_port, &parts.host[dot..]))
+    }
+}
+
+// === impl Templates ===
+
+impl Templates {
+    /// Whether a pattern matches. Only the patterns with an end of the host are tried.
+    fn match_any(&self, parts: &Parts<'_>) -> bool {
+        let with_tail = |dot: usize| self.by_tail.get(&parts.host[dot..]).into_iter().flatten();
+        self.label_counts.tails(parts.host).flat_map(with_tail).any(|pattern| pattern.matches_parts(parts))
     }
 }
 
@@ -549,46 +613,31 @@ fn likely_scheme(authority: &str) -> &'static str {
     if is_loopback_host(&host.to_ascii_lowercase()) { "http" } else { "https" }
 }
 
-/// Guesses the intended form of a pattern with a misplaced `*`.
-fn meant_by_wildcard(text: &str) -> MeantByWildcard {
-    let no_form = MeantByWildcard::Unknown;
-    let Some((scheme, authority)) = text.split_once("://") else { return no_form };
+/// Guesses the intended pattern of a text with a misplaced `*`.
+fn meant_by_wildcard(text: &str) -> Option<String> {
+    let (scheme, authority) = text.split_once("://")?;
     let scheme = match scheme {
         "*" | "http*" => "https",
         "http" | "https" => scheme,
-        _ => return no_form,
+        _ => return None,
     };
     let (host, port) = split_port(authority);
-    let (port, port_form) = match port {
-        None => (String::new(), String::new()),
-        Some("*") => (":*".to_owned(), "(:[0-9]+)?".to_owned()),
-        Some(port) => (format!(":{port}"), format!(":{port}")),
-    };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     // `**.example`, `*.*.example` and `*example` mean all subdomains.
     let base = host.trim_start_matches(['*', '.']);
     if !base.contains('*') {
         let stars = if host == base { "" } else { "*." };
         let write = format!("{scheme}://{stars}{base}{port}");
         let is_whole_label = host == base || host[..host.len() - base.len()].ends_with('.');
-        return match OriginPattern::parse(&write) {
-            Ok(_) if is_whole_label => MeantByWildcard::Pattern(write),
-            Ok(_) if !base.starts_with('-') => MeantByWildcard::Pattern(write),
-            _ => regex_for(scheme, host, &port_form),
-        };
+        if OriginPattern::parse(&write).is_ok() && (is_whole_label || !base.starts_with('-')) {
+            return Some(write);
+        }
     }
-    regex_for(scheme, host, &port_form)
-}
-
-/// Returns a regular expression for a host with `*` inside a label. Returns `Unknown` if one of the last two labels has
-/// a `*`, because the expression would match sites of strangers.
-fn regex_for(scheme: &str, host: &str, port: &str) -> MeantByWildcard {
+    // A `*` in one of the last two labels would match sites of strangers.
     let labels: Vec<&str> = host.split('.').collect();
     let is_safe = labels.len() > 2 && labels[labels.len() - 2..].iter().all(|label| !label.contains('*'));
-    if !is_safe || check_name(&host.replace('*', "a")).is_err() {
-        return MeantByWildcard::Unknown;
-    }
-    let host = host.replace('.', r"\.").replace('*', "[a-z0-9-]+");
-    MeantByWildcard::Regex(format!("{scheme}://{host}{port}"))
+    let write = format!("{scheme}://{}{port}", host.replace('*', "{label}"));
+    (is_safe && OriginPattern::parse(&write).is_ok()).then_some(write)
 }
 
 fn looks_like_host(text: &str) -> bool {

@@ -241,10 +241,10 @@ impl Checked<'_> {
     }
 }
 
-/// Whether the text of an expression is a pattern for `allow_origins`, with a `*` for any text.
+/// Whether the text of an expression is a pattern for `allow_origins`, with a wildcard or a placeholder.
 fn is_pattern(source: &str) -> bool {
     let is_valid = |text: &str| matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)));
-    source.contains('*') && (is_valid(source) || is_valid(&format!("https://{source}")))
+    source.contains(['*', '{']) && (is_valid(source) || is_valid(&format!("https://{source}")))
 }
 
 fn origin_host(origin: &str) -> Option<&str> {

@@ -17,7 +17,7 @@ use crate::notation::{List, given};
 #[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
 pub struct Settings {
     /// Origins whose pages may read responses: `"*"` for any origin, or patterns such as `https://app.example`,
-    /// `https://*.app.example`, `http://localhost:*`.
+    /// `https://*.app.example`, `https://pr-{digits}.app.example`, `http://localhost:*`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Origins")]
     pub allow_origins: Option<List>,
@@ -135,7 +135,8 @@ pub enum Danger {
     AnyOriginWithCredentials,
     /// Allows `http:` origins together with credentials.
     InsecureOrigins,
-    /// Allows wildcards directly under a public suffix, such as `https://*.github.io`, together with credentials.
+    /// Allows wildcards and placeholders directly under a public suffix, such as `https://*.github.io` and
+    /// `https://{label}.github.io`, together with credentials.
     PublicSuffixSubdomains,
 }
 

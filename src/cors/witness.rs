@@ -35,6 +35,7 @@ pub fn matching(pattern: &TuplePattern) -> Vec<String> {
         OriginHost::Any => vec!["a.example".into(), FOREIGN_HOST.into()],
         OriginHost::Exact(host) => vec![host.to_string()],
         OriginHost::Subdomains(base) => vec![format!("a.{base}"), format!("a.b.{base}")],
+        OriginHost::Template(template) => template.matching(),
     };
     let ports = match pattern.port {
         PortPattern::Any => vec![String::new(), format!(":{OTHER_PORT}")],
@@ -55,6 +56,7 @@ pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
         OriginHost::Any => "a.example".to_owned(),
         OriginHost::Exact(host) => host.to_string(),
         OriginHost::Subdomains(base) => format!("a.{base}"),
+        OriginHost::Template(template) => template.matching().swap_remove(0),
     };
     let other_hosts = match &pattern.host {
         OriginHost::Any => Vec::new(),
@@ -66,6 +68,7 @@ pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
         OriginHost::Subdomains(base) => {
             vec![base.to_string(), format!("evil{base}"), format!("a.{base}.{FOREIGN_HOST}")]
         }
+        OriginHost::Template(template) => template.neighbours(),
     };
     let (port, other_ports) = match pattern.port {
         PortPattern::Any => (String::new(), Vec::new()),
@@ -281,6 +284,9 @@ mod tests {
             "http://127.0.0.1:3000",
             "https://[2001:db8::7]",
             "tauri://localhost",
+            "https://pr-{digits}.app.example",
+            "https://{hex}--{label}-{digits}.app.example:8443",
+            "https://*.{label}.app.{hex}.example:*",
         ] {
             let Ok(OriginPattern::Tuple(pattern)) = OriginPattern::parse(text) else { panic!("{text}") };
             let set: OriginSet = [&pattern].into_iter().collect();

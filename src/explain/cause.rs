@@ -375,6 +375,9 @@ impl Cause {
                         "A regular expression must match the whole Origin, from its scheme to its end.".into(),
                     );
                 }
+                if let Some(pattern) = near_miss.pattern(origin) {
+                    return Some(format!("To allow every number, write `{pattern}` in the policy."));
+                }
                 let allowed = near_miss.allowed_origin(origin)?;
                 format!("If possible, open the page at {allowed}, which the policy allows.")
             }

@@ -388,7 +388,7 @@ impl fmt::Display for Question {
 fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
     let invalid = |reason| InvalidQuestion::new(QuestionPart::Origin, reason);
     // Patterns are often copied from a configuration, and `OriginPattern` accepts them.
-    if text.contains('*') {
+    if text.contains(['*', '{']) {
         let reason = format!("`{text}` is a pattern; write the origin of one page, such as `https://app.example`");
         return Err(invalid(reason));
     }

@@ -35,7 +35,8 @@ macro_rules! form {
 form!(
     /// Origins: `"*"` alone for any origin, or patterns: `https://app.example`, `https://app.example:8443`,
     /// `http://localhost:*` (any port or none), `https://*.app.example` (one or more labels, not `app.example` itself),
-    /// `https://*` (any host). Lower case, punycode, no default port, any scheme, IPv6 in brackets.
+    /// `https://*` (any host), `https://pr-{digits}.app.example` (a placeholder for a part of one label: `{digits}` is one
+    /// or more of `0-9`, `{hex}` of `0-9` and `a-f`, `{label}` of `a-z`, `0-9` and `-`). Lower case, punycode, no default port, any scheme, IPv6 in brackets.
     Origins,
     // YAML reads `null` without quotes as no value. The compiler accepts it here as the origin `null`.
     with_title(list(&json!(["string", "null"]), &format!("{ORIGIN}|\\*|null"), None), "origins")
@@ -286,10 +287,10 @@ const UNIX_SOCKET: &str =
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
 /// A character of a media type (RFC 6838 section 4.2).
 const MEDIA: &str = "[A-Za-z0-9!#$&^_.+-]";
-/// `scheme://host:port`. Host and port may be wildcards.
+/// `scheme://host:port`. Host and port may be wildcards, and labels of the host may have placeholders.
 const ORIGIN: &str = concat!(
     r"[a-z][a-z0-9+.-]*://",
-    r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:]+\])",
+    r"(\*|(\*\.)?(([a-z0-9_-]|\{(digits|hex|label)\})+\.)*[a-z0-9_-]+\.?|\[[0-9a-f:]+\])",
     r"(:(\*|[1-9][0-9]{0,4}))?",
 );
 

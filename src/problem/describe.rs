@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{MeantByWildcard, ProblemKind, RemovedBecause, Replacement, Severity};
+use super::{ProblemKind, RemovedBecause, Replacement, Severity};
 
 /// The complete message of a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,23 +244,33 @@ impl ProblemKind {
                 format!("`{text}` has the invalid port `{port}`"),
                 "write a port from 1 to 65535, or `*` for any port",
             ),
-            OriginMisplacedWildcard { text, meant } => {
+            OriginMisplacedWildcard { text, write } => {
                 let fault = format!("`{text}` has a misplaced `*`");
-                match meant {
-                    MeantByWildcard::Pattern(write) => {
+                match write {
+                    Some(write) => {
                         error("origin-misplaced-wildcard", fault, format!("write `{write}`")).replaced(write)
                     }
-                    MeantByWildcard::Regex(source) => error(
-                        "origin-misplaced-wildcard",
-                        fault,
-                        format!("remove it, and write `allow_origins_by_regex: '{source}'`"),
-                    ),
-                    MeantByWildcard::Unknown => error(
+                    None => error(
                         "origin-misplaced-wildcard",
                         fault,
                         "write `*` only as the whole entry, the whole host or the port, or `*.` before a host",
                     ),
                 }
+            }
+            OriginUnknownPlaceholder { text, name, known } => {
+                let fault = format!("`{text}` has the unknown placeholder `{{{name}}}`");
+                match known.nearest() {
+                    Some(near) => {
+                        let write = text.replacen(&format!("{{{name}}}"), &format!("{{{near}}}"), 1);
+                        let others = "the placeholders are `{digits}`, `{hex}` and `{label}`";
+                        error("origin-unknown-placeholder", fault, format!("{} {others}", did_you_mean(&write)))
+                            .replaced(&write)
+                    }
+                    None => error("origin-unknown-placeholder", fault, "write `{digits}`, `{hex}` or `{label}`"),
+                }
+            }
+            OriginBadPlaceholder { text, why, remedy } => {
+                error("origin-bad-placeholder", format!("`{text}` has a bad placeholder: {why}"), *remedy)
             }
             OriginTooLong { limit } => {
                 error("origin-too-long", format!("longer than {limit} bytes, the limit for an origin"), "shorten it")

@@ -51,7 +51,9 @@ pub enum ProblemKind {
     OriginNotCanonical { text: String, canonical: String },
     OriginDefaultPort { text: String, write: String },
     OriginBadPort { text: String, port: String },
-    OriginMisplacedWildcard { text: String, meant: MeantByWildcard },
+    OriginMisplacedWildcard { text: String, write: Option<String> },
+    OriginUnknownPlaceholder { text: String, name: String, known: Known },
+    OriginBadPlaceholder { text: String, why: &'static str, remedy: &'static str },
     OriginTooLong { limit: usize },
 
     // --- policies
@@ -178,17 +180,6 @@ pub enum RemovedBecause {
     Lookalike,
     /// Only a trusted proxy may send it, and there is none.
     NoTrustedProxy,
-}
-
-/// What a pattern with a misplaced `*` probably means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MeantByWildcard {
-    /// A valid pattern.
-    Pattern(String),
-    /// A regular expression.
-    Regex(String),
-    /// Not known.
-    Unknown,
 }
 
 /// A position that a message of the YAML parser names.

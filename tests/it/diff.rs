@@ -341,7 +341,7 @@ const POLICIES: usize = 3;
 /// Policy number that stands for `cors: false`.
 const OFF: usize = POLICIES;
 
-const ORIGINS: [&str; 18] = [
+const ORIGINS: [&str; 24] = [
     "https://app.example",
     "https://b.example",
     "https://x.app.example",
@@ -354,6 +354,12 @@ const ORIGINS: [&str; 18] = [
     "https://*.app.example:*",
     "http://localhost:*",
     "https://*",
+    "https://pr-{digits}.app.example",
+    "https://pr-{hex}.app.example",
+    "https://{label}.app.example",
+    "https://{label}-{digits}.app.example",
+    "https://*.{label}.app.example",
+    "https://{label}.app.example:*",
     "null",
     r"https://[a-z]+\.app\.example",
     r"https://(app|b)\.example",

@@ -40,7 +40,7 @@ proptest! {
     #[test]
     fn the_set_finds_every_origin_that_the_strict_parser_accepts(text in origin_text()) {
         if let Ok(OriginPattern::Tuple(pattern)) = OriginPattern::parse(&text)
-            && !text.contains('*')
+            && !text.contains(['*', '{'])
         {
             prop_assert!(pattern.matches(&text));
             prop_assert!(covers(&text, &text), "the contract knows it as an origin");
@@ -65,7 +65,30 @@ fn covers(pattern: &str, origin: &str) -> bool {
         && (listed_port == Some("*") || listed_port == port)
         && (listed_host == "*"
             || listed_host == host
-            || listed_host.strip_prefix('*').is_some_and(|base| host.len() > base.len() && host.ends_with(base)))
+            || listed_host.contains('{') && host.split('.').all(|label| label.len() <= 63) && fits(listed_host, host)
+            || !listed_host.contains('{')
+                && listed_host.strip_prefix('*').is_some_and(|base| host.len() > base.len() && host.ends_with(base)))
+}
+
+/// Tries every length for each placeholder, and every number of labels for a leading `*.`.
+fn fits(listed: &str, host: &str) -> bool {
+    if let Some(rest) = listed.strip_prefix("*.") {
+        let ends = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        return ends.into_iter().any(|end| fits(rest, end));
+    }
+    let Some((name, rest)) = listed.strip_prefix('{').and_then(|listed| listed.split_once('}')) else {
+        return match (listed.chars().next(), host.strip_prefix(|c| listed.starts_with(c))) {
+            (None, _) => host.is_empty(),
+            (Some(first), Some(host)) => fits(&listed[first.len_utf8()..], host),
+            (Some(_), None) => false,
+        };
+    };
+    let is_in = |c: char| match name {
+        "digits" => "0123456789".contains(c),
+        "hex" => "0123456789abcdef".contains(c),
+        _ => "0123456789abcdefghijklmnopqrstuvwxyz-".contains(c),
+    };
+    (1..=host.len()).take_while(|end| host[..*end].chars().all(is_in)).any(|end| fits(rest, &host[end..]))
 }
 
 fn is_sent_by_browsers(scheme: &str, host: &str, port: Option<&str>) -> bool {
@@ -111,12 +134,25 @@ const HOSTS: [&str; 13] = [
     "[::1]",
     "[2001:db8::1]",
 ];
+/// Hosts with placeholders whose texts and neighbours look alike.
+const TEMPLATES: [&str; 8] = [
+    "pr-{digits}.foo.com",
+    "{label}.foo.com",
+    "{hex}.foo.com.",
+    "{label}-{digits}.foo.com",
+    "a{hex}a{hex}a.foo.com",
+    "{digits}.{label}.foo.com",
+    "{label}-{label}.app.foo.com",
+    "b.{hex}.com",
+];
 const PORTS: [&str; 6] = ["", ":8080", ":8443", ":80", ":1", ":65535"];
 
 fn pattern_text() -> impl Strategy<Value = String> {
     let host = prop_oneof![
         4 => select(&HOSTS[..]).prop_map(str::to_owned),
         4 => select(&HOSTS[..10]).prop_map(|host| format!("*.{host}")),
+        4 => select(&TEMPLATES[..]).prop_map(str::to_owned),
+        2 => select(&TEMPLATES[..]).prop_map(|host| format!("*.{host}")),
         1 => Just("*".to_owned()),
     ];
     let port = prop_oneof![3 => select(&PORTS[..]), 1 => Just(":*")];
@@ -126,13 +162,13 @@ fn pattern_text() -> impl Strategy<Value = String> {
 }
 
 fn patterns_and_origin() -> impl Strategy<Value = (Vec<String>, String)> {
-    let near = (vec(pattern_text(), 1..12), any::<Index>(), labels(), select(&PORTS[..]), vec(slip(), 0..3)).prop_map(
-        |(patterns, chosen, labels, port, slips)| {
+    let near = (vec(pattern_text(), 1..12), any::<Index>(), labels(), select(&PORTS[..]), vec(slip(), 0..3), parts())
+        .prop_map(|(patterns, chosen, labels, port, slips, [digits, hex, label])| {
             let origin = chosen.get(&patterns).replace("*.", &format!("{labels}.")).replace(":*", port);
+            let origin = origin.replace("{digits}", &digits).replace("{hex}", &hex).replace("{label}", &label);
             let origin = slips.iter().fold(origin.replace('*', &labels), |origin, slip| slip.make(&origin));
             (patterns, origin)
-        },
-    );
+        });
     let far = (vec(pattern_text(), 1..12), origin_text());
     prop_oneof![6 => near, 1 => far]
 }
@@ -145,6 +181,12 @@ fn labels() -> impl Strategy<Value = String> {
         // The deepest possible name: every suffix is a candidate.
         (1..120_usize).prop_map(|depth| vec!["a"; depth].join(".")),
     ]
+}
+
+/// A text for each placeholder. Most of them match.
+fn parts() -> impl Strategy<Value = [String; 3]> {
+    let part = |class: &'static str| prop_oneof![8 => class, 1 => "[a-z0-9_.-]{0,3}", 1 => (58..66_usize).prop_map(|length| "1".repeat(length))];
+    [part("[0-9]{1,4}"), part("[0-9a]{1,5}"), part("[a-z0-9-]{1,6}")]
 }
 
 /// Texts from valid origins to random characters.

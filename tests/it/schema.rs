@@ -41,6 +41,7 @@ const OF_FORM: &[&str] = &[
     "origin-reflects-all",
     "origin-several",
     "origin-trailing-slash",
+    "origin-unknown-placeholder",
     "origin-upper-case",
     "origin-userinfo",
     "origin-without-scheme",
@@ -201,6 +202,7 @@ fn the_schema_accepts_every_text_that_check_reads() {
                 "tauri://*",
                 "https://[2001:db8::7]",
                 "a+b.c-1://x_y",
+                "https://*.a-{digits}.{label}-{hex}.b.example:8443",
             ],
         ),
         (

@@ -119,6 +119,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("cors/names.rs", "text: entry.clone()", Rare),
     ("cors/origin.rs", "set.any_host.push((scheme.clone(), port))", Rare),
     ("cors/origin.rs", "schemes.push(scheme.clone());", Rare),
+    ("cors/origin.rs", "or_default().push(pattern.clone());", Rare),
+    ("cors/origin.rs", "templates.by_tail.values().flatten().cloned()", Rare),
     ("cors/origin.rs", "TuplePattern { scheme: scheme.clone(), host: OriginHost::Any, port: *port });", Rare),
     ("route.rs", "routes.exact.insert(name.clone(), id);", Rare),
     ("route.rs", "choices.push((entry.methods.clone(), entry.route.clone()));", Rare),
@@ -275,7 +277,7 @@ const LINES: &[(&str, &str, Line)] = &[
 
 /// Files and folders whose code a request runs. `src/accept` is not among them: it runs for each connection, and counts
 /// connections in one value for the limit of all.
-const PATH: [&str; 29] = [
+const PATH: [&str; 30] = [
     "per_thread.rs",
     "counter.rs",
     "live.rs",
@@ -286,6 +288,7 @@ const PATH: [&str; 29] = [
     "cors/preflight.rs",
     "cors/names.rs",
     "cors/origin.rs",
+    "cors/host_template.rs",
     "route.rs",
     "behavior",
     "behavior.rs",

@@ -1,7 +1,7 @@
 //! The entry of a policy that is most similar to an origin which the policy does not allow, and the difference.
 
 use super::RouteConfig;
-use crate::cors::{MAX_ORIGIN, Patterns};
+use crate::cors::{MAX_ORIGIN, OriginPattern, Patterns, TuplePattern};
 use crate::domain::split_port;
 use crate::problem::{KeyPath, PathStep};
 
@@ -19,6 +19,10 @@ enum Difference {
     Scheme,
     Port,
     SchemeAndPort,
+    /// A placeholder does not match its part of the host.
+    Placeholder,
+    /// The entry has another number.
+    Number,
     /// Only one of them starts with `www.`.
     Www,
     /// The entry is a wildcard for subdomains, and the page is on the domain itself.
@@ -61,7 +65,9 @@ impl NearMiss {
     pub(super) fn allowed_origin(&self, origin: &str) -> Option<String> {
         match self.difference {
             Difference::Scheme | Difference::Port | Difference::SchemeAndPort => {}
-            Difference::Www
+            Difference::Placeholder
+            | Difference::Number
+            | Difference::Www
             | Difference::BareDomain
             | Difference::Subdomain
             | Difference::Spelling
@@ -80,6 +86,11 @@ impl NearMiss {
         Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
     }
 
+    /// The pattern that allows the entry and the origin, if they differ only in a number.
+    pub(super) fn pattern(&self, origin: &str) -> Option<TuplePattern> {
+        numbered(&self.listed, origin)
+    }
+
     pub(super) fn is_regex(&self) -> bool {
         self.difference == Difference::RegexPart
     }
@@ -91,6 +102,15 @@ impl NearMiss {
             Difference::Scheme => "the scheme differs",
             Difference::Port => "the port differs",
             Difference::SchemeAndPort => "scheme and port differ",
+            Difference::Placeholder => {
+                let mismatch = Parts::of(origin).and_then(|page| template(listed)?.unmatched_placeholder(page.host));
+                let mismatch = mismatch.map(|(placeholder, text)| match text {
+                    "" => format!("the placeholder {placeholder} needs at least one character"),
+                    text => format!("the placeholder {placeholder} does not match '{text}'"),
+                });
+                &mismatch.unwrap_or_default()
+            }
+            Difference::Number => "the number differs",
             Difference::Www => "the `www.` prefix differs",
             Difference::BareDomain => "the wildcard covers subdomains, but not the domain itself",
             Difference::Subdomain => "the entry does not cover subdomains",
@@ -125,9 +145,11 @@ fn difference(listed: &str, page: &Parts<'_>) -> Option<Difference> {
     let listed = Parts::of(listed)?;
     let same_port = listed.port == page.port || listed.port == Some("*");
     let is_below = |base: &str| page.host.strip_suffix(base).is_some_and(|front| front.ends_with('.'));
-    let covers = match listed.host.strip_prefix("*.") {
-        Some(base) => is_below(base),
-        None => listed.host == page.host,
+    let template = template(listed.text);
+    let covers = match (&template, listed.host.strip_prefix("*.")) {
+        (Some(template), _) => template.matches_host(page.host),
+        (None, Some(base)) => is_below(base),
+        (None, None) => listed.host == page.host,
     };
     if covers {
         return match (listed.scheme == page.scheme, same_port) {
@@ -138,6 +160,12 @@ fn difference(listed: &str, page: &Parts<'_>) -> Option<Difference> {
         };
     }
     if listed.scheme == page.scheme && same_port {
+        if template.is_some_and(|template| template.unmatched_placeholder(page.host).is_some()) {
+            return Some(Difference::Placeholder);
+        }
+        if numbered(listed.text, page.text).is_some() {
+            return Some(Difference::Number);
+        }
         if without_www(listed.host) == without_www(page.host) {
             return Some(Difference::Www);
         }
@@ -153,6 +181,34 @@ fn difference(listed: &str, page: &Parts<'_>) -> Option<Difference> {
     }
     let is_near = least_distance(listed.text, page.text) <= 2;
     (is_near && strsim::damerau_levenshtein(listed.text, page.text) <= 2).then_some(Difference::Spelling)
+}
+
+/// The entry as a pattern, if it has a placeholder.
+fn template(listed: &str) -> Option<TuplePattern> {
+    if !listed.contains('{') {
+        return None;
+    }
+    match OriginPattern::parse(listed) {
+        Ok(OriginPattern::Tuple(pattern)) => Some(pattern),
+        _ => None,
+    }
+}
+
+/// The pattern that has `{digits}` for the number in which an entry and an origin differ. None if they differ in
+/// another part, or if strangers can register such a name.
+fn numbered(listed: &str, origin: &str) -> Option<TuplePattern> {
+    let common = listed.bytes().zip(origin.bytes()).take_while(|(a, b)| a == b).count();
+    let before = listed.get(..common)?.trim_end_matches(|c: char| c.is_ascii_digit());
+    let after = listed.get(common..)?.trim_start_matches(|c: char| c.is_ascii_digit());
+    if before.len() + after.len() == listed.len() || !origin.ends_with(after) {
+        return None;
+    }
+    match OriginPattern::parse(&format!("{before}{{digits}}{after}")) {
+        Ok(OriginPattern::Tuple(pattern)) if pattern.matches(origin) && pattern.public_suffix().is_none() => {
+            Some(pattern)
+        }
+        _ => None,
+    }
 }
 
 fn without_www(host: &str) -> &str {

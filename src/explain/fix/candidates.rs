@@ -328,7 +328,7 @@ impl FixContext<'_> {
     fn all_origins(&self, action: String) -> Option<Widening> {
         let (settings, _) = self.config()?.settings()?;
         let listed = settings.allow_origins.iter().flat_map(List::entries);
-        let is_one = listed.clone().count() == 1 && listed.clone().all(|entry| !entry.contains('*'));
+        let is_one = listed.clone().count() == 1 && listed.clone().all(|entry| !entry.contains(['*', '{']));
         let has_no_others = settings.allow_origin_sets.is_none()
             && settings.allow_origins_by_regex.as_ref().map(Patterns::sources).is_none();
         (!(is_one && has_no_others)).then_some(Widening::AllOrigins(vec![action]))
