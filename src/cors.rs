@@ -28,6 +28,7 @@
 pub(crate) mod compare;
 mod compile;
 mod edits;
+mod equivalent;
 pub(crate) mod fetch_names;
 mod host_template;
 mod language;
@@ -47,6 +48,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 pub(crate) use self::edits::vary_on_accept_encoding;
 pub use self::edits::{Edits, Field, Vary};
+pub(crate) use self::equivalent::equivalent_pattern;
 pub(crate) use self::language::only_in;
 pub(crate) use self::names::MAX_NAMES;
 pub(crate) use self::names::MAX_NAMES_BYTES;

@@ -98,6 +98,16 @@ pub(crate) fn only_in(one: &str, other: &str) -> Option<String> {
     find(&[&one, &FOREIGN]).or_else(|| find(&[&one, &ORIGINS]))
 }
 
+/// Whether two expressions with anchors match the same origins, of all origins that a browser can send. False if the
+/// search reaches its bounds.
+pub(super) fn are_equal(one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (Language::of(one), Language::of(other)) else { return false };
+    let is_within = |narrow: &Language, wide: &Language| {
+        shortest(&[narrow, &SENT_ORIGINS], &[wide, &DEFAULT_PORTS]) == Found::Nothing
+    };
+    is_within(&one, &other) && is_within(&other, &one)
+}
+
 /// A search locks several caches, so two searches at the same time could deadlock.
 static ONE_SEARCH_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -54,6 +54,7 @@ pub(super) enum Kind {
     NeverSent { names: Vec<String> },
     BlankEntries { list: String },
     EntryByExpression { entry: String, expression: String },
+    ExpressionIsPattern { expression: String, pattern: String },
     EchoesRequestedHeaders,
     ClientAddresses,
 
@@ -177,7 +178,7 @@ impl Kind {
                 "one-label",
                 format!(
                     "`*` in `{pattern}` is one label in {engine}. In corsgate and in Gateway API that pattern would \
-                     also allow deeper names, so an expression replaces it"
+                     also allow deeper names, so `{{label}}` replaces `*`"
                 ),
             ),
             AnyDepth { pattern } => kept(
@@ -223,6 +224,10 @@ impl Kind {
             EntryByExpression { entry, expression } => {
                 kept("entry-by-expression", format!("`{entry}` is the expression `{expression}`"))
             }
+            ExpressionIsPattern { expression, pattern } => kept(
+                "expression-is-pattern",
+                format!("the pattern `{pattern}` replaces the expression `{expression}`; both allow the same origins"),
+            ),
             EchoesRequestedHeaders => kept(
                 "echoes-headers",
                 format!("{engine} allows every header that a preflight asks for: `*` and Authorization"),
@@ -546,6 +551,10 @@ mod tests {
             NeverSent { names: list(&["DNT", "Date"]) },
             BlankEntries { list: text("GET, PUT,") },
             EntryByExpression { entry: text("https://pr-"), expression: text("https://pr\\-.*") },
+            ExpressionIsPattern {
+                expression: text("https://pr-[0-9]+\\.a\\.example"),
+                pattern: text("https://pr-{digits}.a.example"),
+            },
             EchoesRequestedHeaders,
             ClientAddresses,
             MatchesStar { entry: text(".*") },

@@ -7,7 +7,8 @@
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::witness::{Answer, Witness};
 use crate::cors::{
-    Danger, OriginSets, Patterns, Policy as Compiled, PreflightMatch, PreflightSettings, Settings, only_in,
+    Danger, OriginPattern, OriginSets, Patterns, Policy as Compiled, PreflightMatch, PreflightSettings, Settings,
+    equivalent_pattern, only_in, witness,
 };
 use crate::notation::List;
 use crate::problem::{At, KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
@@ -273,10 +274,12 @@ impl Policy {
     /// Returns an origin that the policy allows, for witnesses.
     pub(super) fn sample_origin(&self) -> String {
         let by_expression = || self.expressions.iter().find_map(|expression| only_in(expression, NO_ORIGIN));
-        match self.origins.first() {
-            Some(pattern) if pattern != "*" => pattern.replace("*.", "a.").replace(":*", ""),
-            _ => by_expression().unwrap_or_else(|| "https://app.example".to_owned()),
-        }
+        let by_pattern = |text: &String| match OriginPattern::parse(text) {
+            Ok(OriginPattern::Tuple(pattern)) => witness::matching(&pattern).into_iter().next(),
+            _ => None,
+        };
+        let sample = self.origins.first().and_then(by_pattern).or_else(by_expression);
+        sample.unwrap_or_else(|| "https://app.example".to_owned())
     }
 
     /// Sets `max_age` in seconds, up to the limit of browsers.
@@ -320,6 +323,7 @@ impl Policy {
             self.origins = vec!["*".to_owned()];
             self.expressions.clear();
         }
+        self.write_expressions_as_patterns();
         self.leave_out_what_no_browser_sends();
         // Each correction can reveal another problem.
         for _ in 0..MOST_ROUNDS {
@@ -340,6 +344,26 @@ impl Policy {
             return true;
         }
         false
+    }
+
+    /// Replaces each expression by the pattern that allows the same origins, if there is one. A name below a public
+    /// suffix stays an expression, because the rules for such patterns are stricter.
+    fn write_expressions_as_patterns(&mut self) {
+        let at = self.at;
+        let lists =
+            [(&mut self.expressions, &mut self.origins), (&mut self.timing_expressions, &mut self.timing_origins)];
+        let mut findings = Vec::new();
+        for (expressions, origins) in lists {
+            expressions.retain(|expression| {
+                let pattern = equivalent_pattern(expression).filter(|pattern| pattern.public_suffix().is_none());
+                let Some(pattern) = pattern.map(|pattern| pattern.to_string()) else { return true };
+                let kind = Kind::ExpressionIsPattern { expression: expression.clone(), pattern: pattern.clone() };
+                findings.push(Finding::new(at, kind));
+                origins.push(pattern);
+                false
+            });
+        }
+        findings.into_iter().for_each(|finding| self.note(Key::Origins, finding));
     }
 
     /// Leaves out methods and headers that no browser asks for. `check` warns about them. Without them, every page

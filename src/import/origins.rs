@@ -10,12 +10,12 @@ pub(super) fn exact(policy: &mut Policy, origin: &str) {
     policy.origins.push(origin.to_owned());
 }
 
-/// Adds a pattern in which `*` stands for exactly one label. The pattern becomes a regular expression, because `*` in
-/// corsgate stands for one or more labels.
+/// Adds a pattern in which `*` stands for exactly one label. `*` in corsgate stands for one or more labels, so a
+/// placeholder replaces it.
 pub(super) fn one_label(policy: &mut Policy, pattern: &str, at: Place) {
-    let expression = regex_syntax::escape(&pattern.to_ascii_lowercase()).replacen(r"\*", "[a-z0-9-]+", 1);
-    policy.expressions.push(expression);
-    let deeper = pattern.to_ascii_lowercase().replacen("*.", "a.b.", 1);
+    let own = pattern.to_ascii_lowercase();
+    policy.origins.push(own.replacen('*', "{label}", 1));
+    let deeper = own.replacen("*.", "a.b.", 1);
     let kind = Kind::OneLabel { pattern: pattern.to_owned() };
     let witness = Witness::request("GET", &deeper, Answer::Unreadable);
     policy.note(Key::Origins, Finding::new(at, kind).with(witness));
