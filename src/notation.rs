@@ -4,8 +4,10 @@
 mod choices;
 pub(crate) mod forms;
 mod list;
+mod scalar;
 mod units;
 
 pub(crate) use self::choices::{Named, OffOr, Toggle, Use, WriteInstead};
 pub use self::list::{List, given};
+pub(crate) use self::scalar::{quoted, scalar};
 pub use self::units::{Duration, Size};

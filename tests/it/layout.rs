@@ -12,7 +12,6 @@ const ROOMS: [(&str, &[&str]); 36] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
-    ("notation", &[]),
     ("problem", &[]),
     ("codes", &[]),
     ("per_thread", &[]),
@@ -20,6 +19,7 @@ const ROOMS: [(&str, &[&str]); 36] = [
     ("hash", &[]),
     ("logging", &[]),
     ("terminal", &[]),
+    ("notation", &["terminal"]),
     ("tls", &["domain", "problem"]),
     // Policies and routes.
     ("cors", &["codes", "domain", "notation", "per_thread", "problem"]),
