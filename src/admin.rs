@@ -1,4 +1,5 @@
-//! The admin listener: liveness, readiness, metrics, the active configuration, a status page, and refused requests.
+//! The admin listener: liveness, readiness, metrics, the active configuration, a status page, refused requests, and
+//! observations.
 //!
 //! It is for operators and monitoring, and is read-only. Requests must use an IP address or a name of the operator, and
 //! requests from pages of other sites are refused ([`host_check`]).
@@ -7,6 +8,7 @@ mod host_check;
 mod json;
 mod limits;
 pub mod metrics;
+mod observe;
 mod page;
 mod readiness;
 mod why;
@@ -29,6 +31,7 @@ use crate::record::Recorder;
 
 pub(crate) use self::limits::LimitedAdmin;
 use self::metrics::Metrics;
+use self::observe::Window;
 pub(crate) use self::readiness::Readiness;
 
 /// Value of `Server`. It tells a client that it has reached this listener, not a service behind the gateway.
@@ -44,6 +47,7 @@ const PATHS: &str = "\
 /routes       the effective settings of each route
 /refusals     the last refused requests
 /refusals/ID  why a request was refused
+/observe      counts cross-origin requests for some time (?for=60s), for `corsgate learn`
 ";
 
 /// The app of the admin listener.
@@ -105,6 +109,37 @@ impl AdminServer {
         AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue() }
     }
 
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Page> {
+        host_check::admit(headers, self.process.live.current().snapshot.admin_hosts())
+            .map_err(|refusal| Page::text(StatusCode::FORBIDDEN, refusal))
+    }
+
+    /// Answers `/observe` at the end of the observation.
+    async fn observe(&self, session: &mut ServerSession) -> Page {
+        let request = session.req_header();
+        // HEAD would observe for nothing.
+        if request.method != Method::GET {
+            return Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET\n");
+        }
+        if let Err(refusal) = self.admit(&request.headers) {
+            return refusal;
+        }
+        let window = match Window::parse(request.uri.query().unwrap_or_default()) {
+            Ok(window) => Arc::new(window),
+            Err(fault) => return Page::text(StatusCode::BAD_REQUEST, fault),
+        };
+        let wanted = window.clone();
+        let policies = match self.render(&self.pages, QUEUE_TIMEOUT, move |process| wanted.policies(process)).await {
+            Ok(Ok(policies)) => policies,
+            Ok(Err(page)) | Err(page) => return page,
+        };
+        let _long = limits::long_request();
+        let client_leaves = async { _ = session.read_body_or_idle(true).await };
+        let page = window.observe(&self.process, policies, client_leaves).await;
+        // Without a client, nobody reads the response.
+        page.unwrap_or_else(|| Page::text(StatusCode::REQUEST_TIMEOUT, "the client has left\n"))
+    }
+
     async fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Page {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
@@ -117,8 +152,8 @@ impl AdminServer {
             "/livez" | "/readyz" => return Page::text(StatusCode::OK, "ok\n"),
             _ => {}
         }
-        if let Err(refusal) = host_check::admit(headers, self.process.live.current().snapshot.admin_hosts()) {
-            return Page::text(StatusCode::FORBIDDEN, refusal);
+        if let Err(refusal) = self.admit(headers) {
+            return refusal;
         }
         let Some(view) = View::of(path, query) else { return Page::text(StatusCode::NOT_FOUND, PATHS) };
         let (queue, queue_timeout) = match view {
@@ -127,18 +162,29 @@ impl AdminServer {
                 (&self.pages, QUEUE_TIMEOUT)
             }
         };
+        let page = self.render(queue, queue_timeout, move |process| process.page(&view)).await;
+        page.unwrap_or_else(|busy| busy)
+    }
+
+    /// Runs what takes long, after the others in the queue. Err: the response if it cannot.
+    async fn render<T: Send + 'static>(
+        &self,
+        queue: &Arc<Semaphore>,
+        queue_timeout: Duration,
+        run: impl FnOnce(&Process) -> T + Send + 'static,
+    ) -> Result<T, Page> {
         let Ok(Ok(permit)) = timeout(queue_timeout, queue.clone().acquire_owned()).await else {
-            return Page::text(StatusCode::SERVICE_UNAVAILABLE, "Another page is being rendered; retry.\n");
+            return Err(Page::text(StatusCode::SERVICE_UNAVAILABLE, "Another page is being rendered; retry.\n"));
         };
         // Rendering a large configuration takes long, and `/livez` must respond meanwhile.
         let process = self.process.clone();
-        let page = tokio::task::spawn_blocking(move || {
+        let result = tokio::task::spawn_blocking(move || {
             // Held until the page is rendered, even if the client has gone.
             let _permit = permit;
-            process.page(&view)
+            run(&process)
         });
-        let page = page.await;
-        page.unwrap_or_else(|error| Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
+        let result = result.await;
+        result.map_err(|error| Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
     }
 }
 
@@ -148,7 +194,10 @@ impl ServeHttp for AdminServer {
         limits::header_received();
         let request = session.req_header();
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
-        let page = self.answer(&request.method, path, query, &request.headers).await;
+        let page = match path {
+            "/observe" => self.observe(session).await,
+            path => self.answer(&request.method, path, query, &request.headers).await,
+        };
         let mut response = Response::new(Vec::new());
         *response.status_mut() = page.status;
         let headers = response.headers_mut();

@@ -3,12 +3,13 @@
 //! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
 //! from the file, or `import` found that some answers change. `diff` has its own: 0 the same, 1 different, 2 a
-//! configuration cannot be used.
+//! configuration cannot be used. So has `learn`: 0 a policy is printed, 1 there is nothing to print, 2 it cannot observe.
 
 mod check;
 mod diff;
 mod explain;
 mod import;
+mod learn;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
@@ -41,6 +42,8 @@ Examples:
   corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
   corsgate import ingress.yaml > corsgate.yaml
                                              make a configuration from that of another gateway
+  corsgate learn --admin http://127.0.0.1:9180 --for 10m
+                                             the smallest policies that cover what pages use in ten minutes
 
 RUST_LOG=corsgate=debug logs every request with the reason of its CORS decision.";
 
@@ -80,6 +83,9 @@ enum Command {
     /// Make a configuration from that of another gateway, and report what changes in meaning
     #[command(after_help = import::HELP)]
     Import(import::Arguments),
+    /// Print the smallest policies that cover what pages used, from a running corsgate or from its access log
+    #[command(after_help = learn::HELP)]
+    Learn(learn::Arguments),
     /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
@@ -117,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Why(arguments) => return why::run(&arguments),
         Command::Diff(arguments) => return diff::run(&arguments),
         Command::Import(arguments) => return import::run(&arguments),
+        Command::Learn(arguments) => return learn::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };
@@ -157,6 +164,10 @@ fn demo(reload_signal: ReloadSignal, port: u16) -> Result<std::convert::Infallib
 // === impl ConfigFile ===
 
 impl ConfigFile {
+    fn is_given(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The file to use.
     fn find(&self) -> Result<PathBuf, Unreadable> {
         let found = || DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists());

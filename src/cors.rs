@@ -349,6 +349,14 @@ impl<'a> OriginField<'a> {
     }
 }
 
+/// The Origin that a policy looks up. None if there is none, or if it has another form.
+pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
+    match OriginField::of(headers) {
+        OriginField::One(_, text) => Some(text),
+        OriginField::Absent | OriginField::Invalid => None,
+    }
+}
+
 /// Whether all bytes are visible ASCII, without a comma.
 #[expect(clippy::needless_bitwise_bool, reason = "without a branch for each byte, the loop uses vector instructions")]
 fn is_plain(bytes: &[u8]) -> bool {

@@ -48,6 +48,7 @@
 //! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
 //! | [`diff`] | says what changes for requests between two snapshots |
 //! | [`import`] | makes a configuration from that of another gateway, and reports what changes in meaning |
+//! | [`learn`] | counts what pages use in bounded memory, and makes the smallest policy that covers it |
 //!
 //! For operators:
 //!
@@ -80,7 +81,7 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`import`],
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`import`], [`learn`],
 //!    [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts of
 //!    [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
@@ -121,6 +122,7 @@ pub mod live;
 pub mod explain;
 pub mod diff;
 pub mod import;
+pub mod learn;
 
 // For operators.
 pub mod cli;

@@ -1,10 +1,11 @@
-//! Records of requests: metrics, the access log, and the list of refused requests.
+//! Records of requests: metrics, the access log, the list of refused requests, and observations.
 //!
 //! Each request is recorded once, when it has ended, as one [`RequestRecord`]. Counters, access log and refusals are
 //! all written from this record, so they cannot disagree. Recording never makes a request wait.
 
 pub(crate) mod access_log;
 pub(crate) mod listeners;
+mod observer;
 mod refusals;
 pub mod request_id;
 mod route_metrics;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 pub use self::access_log::AccessLogger;
+use self::observer::Observer;
 pub(crate) use self::refusals::{CUT, Refusals, RefusedRequest};
 pub use self::route_metrics::MethodClass;
 pub(crate) use self::route_metrics::StatusClass;
@@ -35,6 +37,7 @@ pub struct Recorder {
     /// A graceful shutdown waits until no request is running.
     pub(crate) running: Running,
     pub(crate) refusals: Refusals,
+    pub(crate) observer: Observer,
     pub(crate) access_log: Arc<AccessLogger>,
 }
 
@@ -110,7 +113,13 @@ pub struct UpstreamAttempt<'a> {
 impl Recorder {
     /// A recorder with zero counts. `has_admin`: the process has an admin listener.
     pub fn new(has_admin: bool, access_log: Arc<AccessLogger>) -> Self {
-        Recorder { has_admin, running: Running::default(), refusals: Refusals::default(), access_log }
+        Recorder {
+            has_admin,
+            running: Running::default(),
+            refusals: Refusals::default(),
+            observer: Observer::default(),
+            access_log,
+        }
     }
 
     /// True if some output needs a record of each request. If not, requests need not collect one.
@@ -130,6 +139,7 @@ impl Recorder {
             if record.refused {
                 self.refusals.remember(record);
             }
+            self.observer.observe(record);
         }
         self.access_log.write(record);
     }

@@ -75,7 +75,33 @@ pub(super) fn ask_admin(admin: &str, path: &str, longest: u64) -> Result<String,
     get(admin, path, longest, HINT)
 }
 
+/// Gets a page that takes this time. Without `admin`, from the default address.
+pub(super) fn ask_admin_for(
+    admin: Option<&str>,
+    path: &str,
+    longest: u64,
+    time: Duration,
+) -> Result<AdminPage, String> {
+    let (admin, hint) = admin.map_or((DEFAULT_ADMIN, HINT_WITHOUT_ADDRESS), |admin| (admin, HINT));
+    request(admin, path, longest, hint, time + TIMEOUT)
+}
+
+/// A response of an admin listener.
+pub(super) struct AdminPage {
+    /// The URL of the listener.
+    pub(super) base: String,
+    pub(super) status: u16,
+    pub(super) text: String,
+}
+
 fn get(admin: &str, path: &str, longest: u64, hint: &str) -> Result<String, String> {
+    match request(admin, path, longest, hint, TIMEOUT)? {
+        AdminPage { status: 200..300, text, .. } => Ok(text),
+        AdminPage { text, .. } => Err(text.trim().to_owned()),
+    }
+}
+
+fn request(admin: &str, path: &str, longest: u64, hint: &str, timeout: Duration) -> Result<AdminPage, String> {
     let base = admin.trim_end_matches('/');
     let base = match base.split_once("://") {
         Some(("http", _)) => base.to_owned(),
@@ -83,7 +109,7 @@ fn get(admin: &str, path: &str, longest: u64, hint: &str) -> Result<String, Stri
         None => format!("http://{base}"),
     };
     // No proxy of the environment, because the listener is local. No redirects, because the admin listener sends none.
-    let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
+    let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None);
     let agent = ureq::Agent::from(config.max_redirects(0).build());
     let response = agent.get(format!("{base}{path}")).call().and_then(|mut response| {
         let is_admin = response.headers().get("server").is_some_and(|server| server == SERVER);
@@ -91,8 +117,7 @@ fn get(admin: &str, path: &str, longest: u64, hint: &str) -> Result<String, Stri
         Ok((response.status(), is_admin, text))
     });
     match response {
-        Ok((status, true, text)) if status.is_success() => Ok(text),
-        Ok((_, true, text)) => Err(text.trim().to_owned()),
+        Ok((status, true, text)) => Ok(AdminPage { base, status: status.as_u16(), text }),
         Ok((_, false, _)) => Err(format!("the server at {base} is not an admin listener; {hint}")),
         Err(error) => Err(format!("cannot ask {base}: {error}; {hint}")),
     }

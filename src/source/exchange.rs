@@ -1,4 +1,4 @@
-//! Reads the source files of `import`, and writes the imported file.
+//! Reads the source files of `import` and the access log of `learn`, and writes the imported file.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -17,6 +17,17 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
     bytes
         .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
         .map_err(|error| Unreadable { path: path.to_owned(), error })
+}
+
+/// Opens a file that may be too large for the memory. `-` means stdin.
+pub(crate) fn open_log(path: &Path) -> Result<Box<dyn Read>, Unreadable> {
+    match path == Path::new("-") {
+        true => Ok(Box::new(io::stdin())),
+        false => match std::fs::File::open(path) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(error) => Err(Unreadable { path: path.to_owned(), error }),
+        },
+    }
 }
 
 /// Writes a new file. Fails if the file exists, because it may be somebody's work.

@@ -224,6 +224,8 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                         let shown = blocks.get(i + 1).map(|next| next.text.as_str()).unwrap_or_default();
                         assert!(shown.contains(&format!("$schema={file}\n")), "{command}");
                     }
+                    // Tested with processes in tests/it/learn.rs.
+                    ["corsgate", "learn", ..] => {}
                     // Tested with a process in tests/it/diff.rs.
                     ["corsgate", "diff", "--admin", ..] | ["git", "show", ..] => {}
                     ["corsgate", name @ ("explain" | "diff"), ..] => {

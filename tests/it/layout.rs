@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 36] = [
+const ROOMS: [(&str, &[&str]); 37] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -41,8 +41,12 @@ const ROOMS: [(&str, &[&str]); 36] = [
     ),
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
     ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
+    ("learn", &["config", "cors", "domain", "notation", "problem", "snapshot", "terminal"]),
     // The running state of a configuration.
-    ("record", &["codes", "cors", "counter", "decide", "domain", "logging", "per_thread", "snapshot", "terminal"]),
+    (
+        "record",
+        &["codes", "cors", "counter", "decide", "domain", "learn", "logging", "per_thread", "snapshot", "terminal"],
+    ),
     ("limiter", &["behavior", "domain"]),
     ("upstream", &["counter", "hash", "per_thread", "snapshot", "tls"]),
     (
@@ -88,8 +92,8 @@ const ROOMS: [(&str, &[&str]); 36] = [
     (
         "admin",
         &[
-            "accept", "config", "cors", "counter", "decide", "domain", "explain", "live", "problem", "record", "route",
-            "snapshot", "terminal",
+            "accept", "config", "cors", "counter", "decide", "domain", "explain", "learn", "live", "notation",
+            "problem", "record", "route", "snapshot", "terminal",
         ],
     ),
     ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "snapshot", "source"]),
@@ -97,8 +101,8 @@ const ROOMS: [(&str, &[&str]); 36] = [
     (
         "cli",
         &[
-            "admin", "config", "demo", "diff", "explain", "import", "live", "problem", "process", "report", "snapshot",
-            "source", "terminal",
+            "admin", "config", "demo", "diff", "explain", "import", "learn", "live", "notation", "problem", "process",
+            "report", "snapshot", "source", "terminal",
         ],
     ),
     ("main", &[]),
@@ -106,7 +110,7 @@ const ROOMS: [(&str, &[&str]); 36] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 19] = [
+const PURE: [&str; 20] = [
     "behavior",
     "config",
     "cors",
@@ -116,6 +120,7 @@ const PURE: [&str; 19] = [
     "explain",
     "hash",
     "import",
+    "learn",
     "trusted_proxies",
     "notation",
     "problem",

@@ -30,6 +30,7 @@ mod header_names;
 mod http2;
 mod import;
 mod layout;
+mod learn;
 mod lifecycle;
 mod limits;
 mod listener_clients;

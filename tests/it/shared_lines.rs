@@ -19,7 +19,7 @@ enum Line {
     Read,
     /// It belongs to one connection or one request.
     Connection,
-    /// Failures, refusals, retries, WebSockets, reloads: what a usual request does not do.
+    /// Failures, refusals, retries, WebSockets, reloads, observations: what a usual request does not do.
     Rare,
     /// Requests of a route with a rate limit write it, each that of its key: all threads take from one budget.
     Budget,
@@ -245,6 +245,12 @@ const LINES: &[(&str, &str, Line)] = &[
     ("record/refusals.rs", "missed: AtomicU64,", Rare),
     ("record/refusals.rs", "entries: Mutex<Entries>,", Rare),
     ("record/refusals.rs", "newer.iter().rev().chain(older.iter().rev()).cloned().collect()", Rare),
+    ("record/observer.rs", "is_open: CachePadded<AtomicBool>,", Read),
+    ("record/observer.rs", "current: ArcSwapOption<OpenObservation>,", Read),
+    ("record/observer.rs", "tables: Box<[CachePadded<Mutex<Tally>>]>,", Rare),
+    ("record/observer.rs", "other_generation: AtomicU64,", Rare),
+    ("record/observer.rs", "not_counted: AtomicU64,", Rare),
+    ("record/observer.rs", "let take = |table: &CachePadded<Mutex<Tally>>|", Rare),
     ("record/listeners.rs", "pub(crate) unknown: Counter,", Rare),
     ("record/listeners.rs", "pub(crate) refused: [Counter;", Rare),
     ("record/listeners.rs", "pub(crate) handshakes: Counter,", Rare),
@@ -307,6 +313,7 @@ const PATH: [&str; 30] = [
     "record/access_log.rs",
     "record/access_log/writer.rs",
     "record/listeners.rs",
+    "record/observer.rs",
     "record/refusals.rs",
 ];
 

@@ -1,0 +1,71 @@
+//! Reads lines of the access log in its JSON format.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{Asked, PoliciesInForce, Sighting, Tally};
+use crate::cors::{MAX_ORIGIN, Reason};
+use crate::domain::{OwnOrigin, Scheme};
+
+/// The fields that are read. Other fields are ignored.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    scheme: Cow<'a, str>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    host: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    forwarded_host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    route: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    cors: Cow<'a, str>,
+    #[serde(borrow)]
+    origin: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+}
+
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineKind {
+    /// Not a line of the access log in JSON.
+    Malformed,
+    /// Counted, or skipped: no Origin, no policy, or refused for another reason than CORS.
+    Read,
+    /// A cross-origin request to a route that the configuration does not have, or that has no policy there.
+    UnknownRoute,
+}
+
+/// Counts the request of a line.
+pub(crate) fn count(line: &str, policies: &PoliciesInForce, tally: &mut Tally) -> LineKind {
+    let Ok(line) = serde_json::from_str::<Line<'_>>(line) else { return LineKind::Malformed };
+    let is_preflight = line.cors == "preflight";
+    let (Some(scheme), true) = (Scheme::parse(&line.scheme), is_preflight || line.cors == "actual") else {
+        return LineKind::Malformed;
+    };
+    // Other codes are refusals for other reasons than CORS.
+    let reason = Reason::ALL.into_iter().find(|reason| reason.code() == line.reason);
+    let (Some(reason), Some(route), Some(origin)) = (reason, &line.route, &line.origin) else { return LineKind::Read };
+    if matches!(reason, Reason::NoPolicy | Reason::NoOrigin) {
+        return LineKind::Read;
+    }
+    let Some(policy) = policies.position(route) else { return LineKind::UnknownRoute };
+    let authority = line.forwarded_host.as_deref().or(line.host.as_deref()).unwrap_or_default();
+    let is_plain = origin.len() <= MAX_ORIGIN && origin.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+    let is_own = OwnOrigin::of(scheme, authority).is(origin);
+    let sighting = Sighting {
+        policy,
+        origin: Some(&**origin).filter(|_| is_plain),
+        asked: if is_preflight { Asked::Preflight(None) } else { Asked::Actual(line.method.as_deref()) },
+        reason: if is_own { Reason::SameOrigin } else { reason },
+        cookies: false,
+        authorization: false,
+        needs_permission: true,
+    };
+    tally.count(&sighting, std::iter::empty());
+    LineKind::Read
+}
