@@ -57,7 +57,7 @@ pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub(crate) use self::preflight::PreflightRequest;
 pub(crate) use self::settings::ALIAS;
 pub use self::settings::{
-    Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, Settings, UpstreamHeaders,
+    Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, ResourcePolicy, Settings, UpstreamHeaders,
 };
 
 use self::edits::{Fields, Removal, Values};
@@ -89,6 +89,7 @@ pub struct Policy {
     headers: RequestHeaders,
     expose: Option<FinishedValue>,
     max_age: FinishedValue,
+    resource_policy: Option<ResourcePolicy>,
     private_network: bool,
     preflight_match: PreflightMatch,
     status: StatusCode,
@@ -240,6 +241,7 @@ impl Policy {
         {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
+        edits.resource_policy = self.resource_policy;
         edits
     }
 

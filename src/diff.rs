@@ -141,6 +141,8 @@ enum Kind {
     ExposedHeader,
     /// Origins that get `Timing-Allow-Origin`.
     Timing,
+    /// `Cross-Origin-Resource-Policy`.
+    ResourcePolicy,
     PrivateNetwork,
     /// Whether requests of refused origins reach the upstream.
     RefusedOrigins,

@@ -20,7 +20,7 @@ use super::names::{AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, OriginSet, TuplePattern};
 use super::regexes::{OriginRegexes, anchored};
 use super::witness::{self, Expression};
-use super::{Allowed, DisallowedOrigins, Policy, PreflightMatch};
+use super::{Allowed, DisallowedOrigins, Policy, PreflightMatch, ResourcePolicy};
 
 /// An entry of a policy that allows an origin which another policy refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,6 +228,11 @@ impl Policy {
     /// Whether requests of origins that are not allowed get 403.
     pub(crate) fn rejects(&self) -> bool {
         self.disallowed == DisallowedOrigins::Reject && !self.allows_any_origin()
+    }
+
+    /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None: the upstream's stays.
+    pub(crate) fn resource_policy(&self) -> Option<ResourcePolicy> {
+        self.resource_policy
     }
 
     pub(crate) fn allows_private_network(&self) -> bool {

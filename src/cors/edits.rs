@@ -6,9 +6,13 @@ use std::sync::LazyLock;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::ResourcePolicy;
+
 /// Header fields for `debug_header`.
 const REASON: HeaderName = HeaderName::from_static("x-corsgate-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The response headers that a policy controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct Edits {
     pub(super) removal: Removal,
     pub(super) values: Values,
     pub(super) vary: Vary,
+    /// `Cross-Origin-Resource-Policy`. Not a [`Field`], because one byte costs less per request than one more value.
+    pub(super) resource_policy: Option<ResourcePolicy>,
     /// For `debug_header`. Boxed because most requests have none.
     debug_reason: Option<Box<DebugReason>>,
 }
@@ -78,7 +84,7 @@ pub(crate) fn vary_on_accept_encoding(headers: &mut HeaderMap) {
 
 impl Edits {
     pub(super) fn new(removal: Removal, values: Values, vary: Vary) -> Self {
-        Edits { removal, values, vary, debug_reason: None }
+        Edits { removal, values, vary, resource_policy: None, debug_reason: None }
     }
 
     /// The value that a field will get. None if the edits set no value.
@@ -113,6 +119,9 @@ impl Edits {
             }
         }
         self.vary.merge_into(headers);
+        if let Some(policy) = self.resource_policy {
+            headers.insert(RESOURCE_POLICY, HeaderValue::from_static(policy.word()));
+        }
         if let Some(reason) = &self.debug_reason {
             headers.insert(REASON, HeaderValue::from_static(reason.code));
             if let Some(id) = &reason.request_id {

@@ -59,6 +59,10 @@ pub struct Settings {
     /// `allow_origins_by_regex`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
+    /// `Cross-Origin-Resource-Policy` of every response, except answers to preflights: which pages may load it without
+    /// CORS, for example as an image. It replaces the upstream's header. Without this key the upstream's header stays.
+    #[serde(deserialize_with = "given")]
+    pub cross_origin_resource_policy: Option<ResourcePolicy>,
     /// Answers `Access-Control-Request-Private-Network` in preflights. Browsers no longer send it.
     pub allow_private_network: bool,
     /// Which OPTIONS requests corsgate answers itself, and with which status.
@@ -86,6 +90,19 @@ pub struct PreflightSettings {
     /// Status of the answer to a refused preflight.
     #[schemars(extend("enum" = [200, 204, 403]))]
     pub refused_status: u16,
+}
+
+/// Which pages may load a response without CORS (Fetch, "cross-origin resource policy check").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResourcePolicy {
+    /// Pages of the same origin.
+    SameOrigin,
+    /// Pages of the same site: the same registrable domain. A page over `http` cannot load a response over `https`.
+    SameSite,
+    /// All pages. A page with `Cross-Origin-Embedder-Policy: require-corp` can load only responses that have this value, or
+    /// that CORS allows.
+    CrossOrigin,
 }
 
 /// Which OPTIONS requests corsgate answers as preflights.
@@ -168,6 +185,17 @@ impl Patterns {
         match self {
             Patterns::One(source) => std::slice::from_ref(source),
             Patterns::Many(sources) => sources,
+        }
+    }
+}
+
+impl ResourcePolicy {
+    /// The value in the configuration and in the header.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            ResourcePolicy::SameOrigin => "same-origin",
+            ResourcePolicy::SameSite => "same-site",
+            ResourcePolicy::CrossOrigin => "cross-origin",
         }
     }
 }

@@ -36,6 +36,9 @@ pub(super) enum Need {
     Header(String),
     /// The page can read the details of `PerformanceResourceTiming`.
     Timing,
+    /// A page can load the response without CORS. `same_site` is true for a page of the same site, and false for a page
+    /// of another site.
+    Load { same_site: bool },
     /// The answer to the preflight permits the private network.
     PrivateNetwork,
     /// The gateway does not reject the request. It does not matter whether the page can read the response.
@@ -49,6 +52,8 @@ pub(super) enum Upstreams {
     Silent,
     /// The upstream's CORS headers allow the page everything.
     Permissive,
+    /// The upstream sends `Cross-Origin-Resource-Policy: same-origin`.
+    Restrictive,
 }
 
 /// The results in the old and in the new snapshot.
@@ -74,6 +79,7 @@ const NOT_SAFELISTED: &str = "\"";
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 impl PageRequest {
@@ -95,7 +101,7 @@ impl PageRequest {
             }
         }
         let method = Method::from_bytes(self.method.as_bytes()).unwrap_or_default();
-        let exchange = self.exchange(snapshot, &method, &[(header::ORIGIN, self.origin.clone())]);
+        let exchange = self.exchange(snapshot, &method, &self.origin_field());
         let (response, reason) = (&exchange.response, exchange.verdict.outcome.code());
         let arrives = !matches!(exchange.verdict.action, Action::Refuse(_));
         let readable = || fetch.check(&response.headers).is_ok();
@@ -106,6 +112,15 @@ impl PageRequest {
             Need::Timing => {
                 let value = response.headers.get(TIMING_ALLOW_ORIGIN);
                 value.is_some_and(|value| value == "*" || value.as_bytes() == self.origin.as_bytes())
+            }
+            Need::Load { same_site } => {
+                let value = response.headers.get(RESOURCE_POLICY).and_then(|value| value.to_str().ok());
+                let blocks = |word| match word {
+                    "same-origin" => true,
+                    "same-site" => !same_site,
+                    _ => false,
+                };
+                arrives && !value.is_some_and(blocks)
             }
             Need::PrivateNetwork => false,
             Need::Arrival => arrives,
@@ -132,6 +147,9 @@ impl PageRequest {
 
     fn response_of_upstream(&self) -> Head {
         let mut head = Head::new(StatusCode::OK);
+        if self.upstream == Upstreams::Restrictive {
+            head.append(RESOURCE_POLICY.as_str(), HeaderValue::from_static("same-origin"));
+        }
         if self.upstream == Upstreams::Permissive {
             let names = match &self.needs {
                 Need::Header(name) => name.clone(),
@@ -161,6 +179,14 @@ impl PageRequest {
         Fetch { origin: &self.origin, method: &self.method, headers, credentials: self.credentials }
     }
 
+    /// The `Origin` of the request. A GET request without CORS has none.
+    fn origin_field(&self) -> Vec<(HeaderName, String)> {
+        match self.needs {
+            Need::Load { .. } => Vec::new(),
+            _ => vec![(header::ORIGIN, self.origin.clone())],
+        }
+    }
+
     /// Whether the browser sends a preflight.
     fn has_preflight(&self) -> bool {
         let headers = self.fields();
@@ -169,6 +195,8 @@ impl PageRequest {
             Need::PrivateNetwork => true,
             // Forms and WebSockets can send such a request without a preflight.
             Need::Arrival | Need::Timing => false,
+            // Only requests that need none can be made without CORS.
+            Need::Load { .. } => false,
             Need::Response | Need::Error | Need::Header(_) => {
                 fetch.is_method_unsafe() || !fetch.unsafe_headers().is_empty()
             }
@@ -207,7 +235,9 @@ impl PageRequest {
                     let _ = write!(command, " -X {}", quoted(method));
                 }
             }
-            let _ = write!(command, " -H {}", quoted(&format!("Origin: {}", self.origin)));
+            for (name, value) in self.origin_field() {
+                let _ = write!(command, " -H {}", quoted(&format!("{}: {value}", spelled(&name))));
+            }
             if self.credentials == Credentials::Include {
                 command.push_str(" -b session=1");
             }

@@ -6,7 +6,7 @@ use super::page::{Need, PageRequest, Upstreams};
 use super::{Effect, Kind, Methods};
 use crate::cors::compare::{Exposed, GrantedBy, OriginEntry, Witness};
 use crate::cors::fetch_names::{is_forbidden_response_header, is_safelisted_method, is_safelisted_response_header};
-use crate::cors::{Policy, PreflightMatch};
+use crate::cors::{Policy, PreflightMatch, ResourcePolicy};
 use crate::explain::fetch::Credentials;
 
 /// A difference whose witnesses have not run yet.
@@ -70,6 +70,7 @@ pub(super) fn compare(pair: Pair<'_>) -> Vec<Claim> {
         }
     }
     pair.timing(&mut claims);
+    pair.resource_policy(&mut claims);
     pair.refused_origins(&mut claims);
     claims.retain(|claim| !claim.items.is_empty());
     claims
@@ -178,6 +179,33 @@ impl Pair<'_> {
             let beyond = policy.map(|policy| policy.timing_beyond(None)).unwrap_or_default();
             entries(beyond, effect, Kind::Timing, &request, claims);
         }
+    }
+
+    /// Adds the change of `Cross-Origin-Resource-Policy`. Without CORS, pages send only GET here, for example for an image.
+    fn resource_policy(&self, claims: &mut Vec<Claim>) {
+        let [old, new] = [self.old, self.new].map(|policy| policy.and_then(Policy::resource_policy));
+        if old == new || self.stage == Stage::Errors || !self.methods.all().any(|method| method == "GET") {
+            return;
+        }
+        let load = |same_site, upstream| PageRequest {
+            needs: Need::Load { same_site },
+            upstream,
+            ..self.request("https://foreign.example", "GET")
+        };
+        // Pages of the same site notice only a change from or to `same-origin`.
+        let same_site = [old, new].iter().flatten().all(|policy| *policy < ResourcePolicy::CrossOrigin);
+        let silent = Upstreams::Silent;
+        let (effect, request) = match (old, new) {
+            (Some(old), Some(new)) if old < new => (Effect::Allowed, load(same_site, silent)),
+            (Some(_), Some(_)) => (Effect::Refused, load(same_site, silent)),
+            (None, Some(ResourcePolicy::CrossOrigin)) => (Effect::Allowed, load(false, Upstreams::Restrictive)),
+            (None, _) => (Effect::Refused, load(false, silent)),
+            (Some(ResourcePolicy::CrossOrigin), None) => (Effect::Refused, load(false, Upstreams::Restrictive)),
+            (Some(_), None) => (Effect::Upstream, load(false, silent)),
+        };
+        let word = |policy: Option<ResourcePolicy>| policy.map_or("the upstream's", ResourcePolicy::word);
+        let text = format!("{} -> {}", word(old), word(new));
+        claims.push(Claim { effect, kind: Kind::ResourcePolicy, items: vec![(text, Some(request))] });
     }
 
     /// Adds the change if only one side rejects requests of refused origins with 403.

@@ -103,6 +103,7 @@ fn line(change: &Change, paint: Paint, width: Width, out: &mut String) {
     let assumed = match request.upstream {
         Upstreams::Silent => "",
         Upstreams::Permissive => ", if the upstream's CORS headers allow it",
+        Upstreams::Restrictive => ", if the upstream sends Cross-Origin-Resource-Policy: same-origin",
     };
     let _ = writeln!(out, "{indent}{}", paint.dim(&format!("old: {}, new: {}{assumed}", result(*old), result(*new))));
 }
@@ -185,6 +186,7 @@ impl Kind {
             Kind::RequestHeader => "request header",
             Kind::ExposedHeader => "exposed header",
             Kind::Timing => "timing origin",
+            Kind::ResourcePolicy => "resource policy",
             Kind::PrivateNetwork => "private network",
             Kind::RefusedOrigins => "refused origins",
             Kind::End => "goes to",

@@ -10,7 +10,7 @@ pub use self::near_miss::NearMiss;
 pub(super) use self::near_miss::least_distance;
 pub(super) use self::route_config::RouteConfig;
 
-use crate::cors::{MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN};
+use crate::cors::{MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, ResourcePolicy};
 use crate::explain::fetch::NetworkError;
 use crate::snapshot::Level;
 
@@ -125,6 +125,13 @@ pub enum Cause {
         status: u16,
         /// The gateway redirects plain requests to https.
         by_gateway: bool,
+    },
+    /// `Cross-Origin-Resource-Policy` forbids a load without CORS.
+    ResourcePolicy {
+        /// The value of the header.
+        policy: ResourcePolicy,
+        /// The policy sets the header, not the upstream.
+        by_policy: bool,
     },
     /// The request has credentials, and the policy does not allow them.
     CredentialsNotAllowed {
@@ -256,6 +263,20 @@ impl Cause {
                 "TLS ends in front of corsgate, which sees plain http and redirects every request to the URL that it has"
                     .into()
             }
+            Cause::ResourcePolicy { policy, by_policy } => {
+                let (owner, pages) = (
+                    if *by_policy { "the policy" } else { "the upstream" },
+                    match policy {
+                        ResourcePolicy::SameOrigin => "the same origin",
+                        ResourcePolicy::SameSite | ResourcePolicy::CrossOrigin => "the same site",
+                    },
+                );
+                format!(
+                    "{owner} sets Cross-Origin-Resource-Policy: {}, so without CORS only pages of {pages} can load the \
+                     response",
+                    policy.word()
+                )
+            }
             Cause::CredentialsNotAllowed { any_origin: true } => {
                 "the request has credentials, but the policy allows any origin with `*`, which works only without \
                  credentials"
@@ -351,6 +372,11 @@ impl Cause {
                 "Check that the component that ends TLS is in `trusted_proxies` and sends `X-Forwarded-Proto: https`."
                     .into()
             }
+            Cause::ResourcePolicy { .. } => {
+                "If the policy allows the origin, the page can also load it with CORS: with the attribute `crossorigin`, or \
+                 with `fetch()` without `mode: 'no-cors'`."
+                    .into()
+            }
             Cause::CredentialsNotAllowed { .. } => {
                 "If the page needs no cookies, remove `credentials: 'include'` from its fetch().".into()
             }
@@ -391,13 +417,14 @@ impl Cause {
     }
 
     /// The codes that only `explain` has. The gateway does not know these causes, or has a more general code for them.
-    pub const CODES: [&'static str; 8] = [
+    pub const CODES: [&'static str; 9] = [
         "credentials_not_allowed",
         "not_exposed",
         "not_switched",
         "origin_lost",
         "policy_off",
         "redirect",
+        "resource_policy",
         "tls_in_front",
         "upstream",
     ];
@@ -420,6 +447,7 @@ impl Cause {
             Cause::Navigation { code, .. } => code,
             Cause::Redirect(_) => "redirect",
             Cause::NotSwitched { .. } => "not_switched",
+            Cause::ResourcePolicy { .. } => "resource_policy",
             Cause::HeaderListTooLong => "header_list_too_long",
             Cause::TlsInFront { .. } => "tls_in_front",
             Cause::CredentialsNotAllowed { .. } => "credentials_not_allowed",

@@ -388,7 +388,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
 }
 
 /// Keys and values of all attributes, in the order of the documentation.
-fn values(settings: &Settings) -> [(&'static str, Option<String>); 17] {
+fn values(settings: &Settings) -> [(&'static str, Option<String>); 18] {
     // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
@@ -401,6 +401,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 17] {
         allow_credentials,
         timing_allow_origins,
         timing_allow_origins_by_regex,
+        cross_origin_resource_policy,
         allow_private_network,
         preflight: PreflightSettings { matches, status, refused_status },
         upstream_headers,
@@ -420,6 +421,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 17] {
         ("allow_credentials", Some(allow_credentials.to_string())),
         ("timing_allow_origins", entries(timing_allow_origins.as_ref())),
         ("timing_allow_origins_by_regex", patterns(timing_allow_origins_by_regex.as_ref())),
+        ("cross_origin_resource_policy", cross_origin_resource_policy.map(|policy| policy.word().to_owned())),
         ("allow_private_network", Some(allow_private_network.to_string())),
         ("preflight.match", word(matches)),
         ("preflight.status", Some(status.to_string())),

@@ -24,6 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 pub use self::preflight_cache::PreflightCache;
 
+use crate::cors::ResourcePolicy;
 use crate::cors::fetch_names::{
     is_dropped_request_header, is_forbidden_response_header, is_normalized_method, is_safelisted_method,
     is_safelisted_request_header_name, is_safelisted_response_header,
@@ -80,6 +81,8 @@ pub enum NetworkError {
     RedirectToNoUrl(String),
     /// A WebSocket needs the status 101, and the response has this one.
     NotSwitched(u16),
+    /// `Cross-Origin-Resource-Policy` has this value, and the page is of another origin or site.
+    ResourcePolicy(ResourcePolicy),
 }
 
 /// The request to which a response belongs.
@@ -304,6 +307,13 @@ impl Fetch<'_> {
             NetworkError::TooManyRedirects | NetworkError::RedirectToNoUrl(_) => {
                 return format!("{what} at {url} from origin '{}' failed: {error}.", self.origin);
             }
+            NetworkError::ResourcePolicy(policy) => {
+                let not_same = match policy {
+                    ResourcePolicy::SameOrigin => "NotSameOrigin",
+                    ResourcePolicy::SameSite | ResourcePolicy::CrossOrigin => "NotSameSite",
+                };
+                return format!("{what} at {url} failed: net::ERR_BLOCKED_BY_RESPONSE.{not_same}.");
+            }
             NetworkError::NotSwitched(status) => {
                 return format!("{what} connection to {url} failed: unexpected response code {status}.");
             }
@@ -393,6 +403,14 @@ fn is_simple_range(value: &str) -> bool {
     }
 }
 
+/// The value of `Cross-Origin-Resource-Policy` (Fetch, "cross-origin resource policy internal check", steps 3 and 4). None
+/// without the header, and for a value that is not valid, such as that of two fields.
+pub(crate) fn resource_policy(headers: &HeaderMap) -> Option<ResourcePolicy> {
+    let value = combined(headers, &HeaderName::from_static("cross-origin-resource-policy"))?;
+    let all = [ResourcePolicy::SameOrigin, ResourcePolicy::SameSite, ResourcePolicy::CrossOrigin];
+    all.into_iter().find(|policy| policy.word() == value)
+}
+
 /// Fetch, "get": all fields of a name as one value.
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
@@ -442,6 +460,9 @@ impl fmt::Display for NetworkError {
             }
             Self::RedirectToNoUrl(location) => {
                 write!(f, "the redirect to `{location}` is not to an http or https URL")
+            }
+            Self::ResourcePolicy(policy) => {
+                write!(f, "Cross-Origin-Resource-Policy is `{}`, and the page is not", policy.word())
             }
             Self::NotSwitched(status) => write!(f, "a WebSocket needs the status 101, but the response has {status}"),
         }

@@ -42,11 +42,16 @@ impl AddressSpace {
 
 /// HTML, "same site": the schemes are equal, and the hosts are equal or have the same registrable domain.
 pub(super) fn is_same_site(origin: &str, url: &Target) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    origin.split_once("://").is_some_and(|(scheme, _)| scheme == url.scheme.as_str())
+        && is_schemelessly_same_site(origin, url)
+}
+
+/// HTML, "schemelessly same site": as [`is_same_site`], with any schemes.
+pub(super) fn is_schemelessly_same_site(origin: &str, url: &Target) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
     let (host, other) = (split_port(authority).0, split_port(&url.authority).0);
-    scheme == url.scheme.as_str()
-        && (host.eq_ignore_ascii_case(other)
-            || registrable_domain(host).is_some_and(|domain| registrable_domain(other) == Some(domain)))
+    host.eq_ignore_ascii_case(other)
+        || registrable_domain(host).is_some_and(|domain| registrable_domain(other) == Some(domain))
 }
 
 /// None for an IP address, and for a public suffix.

@@ -211,11 +211,14 @@ fn explain_shows_the_responses_of_the_proxy() {
     assert!(explained > 300 && exchanged > 100, "{explained} rows were explained, {exchanged} only exchanged");
 }
 
+/// Fields that a policy sets or that belong to the rows, besides `Access-Control-*`.
+const OTHERS: [&str; 4] = ["vary", "timing-allow-origin", "cross-origin-resource-policy", "allow"];
+
 /// The CORS fields in their order.
 fn cors_lines(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let is_cors = |name: &str| {
         let name = name.to_ascii_lowercase();
-        name.starts_with("access-control-") || ["vary", "timing-allow-origin", "allow"].contains(&name.as_str())
+        name.starts_with("access-control-") || OTHERS.contains(&name.as_str())
     };
     fields
         .filter(|(name, _)| is_cors(name))
@@ -496,9 +499,7 @@ fn difference(expected: &Expected, outcome: &Outcome) -> Option<String> {
 fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let mut lines: Vec<String> = fields
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .filter(|(name, _)| {
-            name.starts_with("access-control-") || ["vary", "timing-allow-origin", "allow"].contains(&name.as_str())
-        })
+        .filter(|(name, _)| name.starts_with("access-control-") || OTHERS.contains(&name.as_str()))
         .map(|(name, value)| match name.as_str() {
             "vary" => {
                 // A list, not a set: a repeated name must not go unnoticed.

@@ -783,6 +783,8 @@ fn every_part_of_a_page_is_simulated() {
     let reject = Folder::with(&SMALL.replace("max_age: 600", "max_age: 600, disallowed_origins: reject"));
     let redirect = Folder::with(&SMALL.replace("9080 }", "9080, redirect_to_https: true }"));
     let off = Folder::with(&SMALL.replace("cors: {", "cors: false # {"));
+    let site = Folder::with(&SMALL.replace("max_age: 600", "max_age: 600, cross_origin_resource_policy: same-site"));
+    let own = "Cross-Origin-Resource-Policy: same-origin";
     let api = "https://api.example/a";
     for (folder, origin, arguments, code, phrases) in [
         (
@@ -831,6 +833,40 @@ fn every_part_of_a_page_is_simulated() {
         ),
         (&reject, "https://b.example", format!("--as no-cors --method POST {api}"), REFUSED, vec!["403 Forbidden"]),
         (&reject, "https://b.example", format!("--as no-cors {api}"), ALLOWED, vec!["opaque"]),
+        (
+            &open,
+            "https://b.example",
+            format!("--as no-cors --upstream-header '{own}' {api}"),
+            REFUSED,
+            vec![
+                "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin",
+                "the upstream sets Cross-Origin-Resource-Policy: same-origin",
+                "(resource_policy)",
+            ],
+        ),
+        (&open, "https://b.example", format!("--upstream-header '{own}' {api}"), REFUSED, vec!["(origin_not_allowed)"]),
+        (&open, "https://b.example", format!("--as navigation --upstream-header '{own}' {api}"), ALLOWED, vec![]),
+        (
+            &open,
+            "https://b.example",
+            format!("--as no-cors --upstream-header '{own}' --upstream-header '{own}' {api}"),
+            ALLOWED,
+            vec![],
+        ),
+        (
+            &site,
+            "https://b.example",
+            format!("--as no-cors {api}"),
+            REFUSED,
+            vec![
+                "net::ERR_BLOCKED_BY_RESPONSE.NotSameSite",
+                "the policy sets Cross-Origin-Resource-Policy: same-site",
+                "fix: write `cross_origin_resource_policy: cross-origin`",
+            ],
+        ),
+        (&site, "https://api.example:8443", format!("--as no-cors {api}"), ALLOWED, vec!["opaque"]),
+        (&site, "http://api.example", format!("--as no-cors {api}"), REFUSED, vec!["NotSameSite"]),
+        (&site, "https://app.example", api.to_owned(), ALLOWED, vec![]),
         (&open, "https://app.example", format!("--as image {api}"), ALLOWED, vec!["with `<img crossorigin>`"]),
         (
             &open,

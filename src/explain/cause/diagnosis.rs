@@ -61,6 +61,13 @@ impl Diagnosis {
                 let by_gateway = matches!(verdict.action, Action::RedirectToHttps(_));
                 return Diagnosis { cause: Some(Cause::NotSwitched { status: *status, by_gateway }), at: None };
             }
+            Some(NetworkError::ResourcePolicy(policy)) => {
+                let settings = config.and_then(|config| config.settings());
+                let by_policy = settings.is_some_and(|(settings, _)| settings.cross_origin_resource_policy.is_some());
+                let at = config.filter(|_| by_policy);
+                let at = at.and_then(|config| config.policy_key("cross_origin_resource_policy"));
+                return Diagnosis { cause: Some(Cause::ResourcePolicy { policy: *policy, by_policy }), at };
+            }
             _ => {}
         }
         let Some(config) = config else { return none };

@@ -108,6 +108,7 @@ impl FixContext<'_> {
                     .into_iter()
                     .collect()
             }
+            Cause::ResourcePolicy { .. } => self.resource_policy(),
             // No edit of the file removes these.
             Cause::RefusedByGateway { .. }
             | Cause::OriginLost { .. }
@@ -322,6 +323,18 @@ impl FixContext<'_> {
         }
         let widening = self.all_origins("send credentials and read the responses".to_owned());
         vec![Candidate::new(steps.join("; "), edits).widens(widening)]
+    }
+
+    /// Lets pages of the same site load the response without CORS, else pages of all sites.
+    fn resource_policy(&self) -> Vec<Candidate> {
+        let Some((_, at)) = self.config().and_then(|config| config.settings()) else { return Vec::new() };
+        let candidate = |(value, pages): (&'static str, &str)| {
+            let key = "cross_origin_resource_policy";
+            let edit = Edit::Key(at.clone(), key, NewValue::Literal(value));
+            let widening = Widening::Sentence(format!("{pages} can then load the responses without CORS."));
+            Candidate::new(format!("write `{key}: {value}`"), vec![edit]).widens(Some(widening))
+        };
+        [("same-site", "All pages of the same site"), ("cross-origin", "Pages of every site")].map(candidate).into()
     }
 
     /// All origins of the policy can then do `action`; None if the policy allows only one origin.

@@ -6,14 +6,15 @@ use std::ops::ControlFlow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{NextRequest, PageResult, Simulation, Step};
+use crate::cors::ResourcePolicy;
 use crate::decide::{Action, ConnectionFacts, Framing, Request};
 use crate::domain::{OwnOrigin, Scheme, is_loopback_host, split_port};
 use crate::explain::Preflight;
 use crate::explain::exchange::{Exchange, Head};
-use crate::explain::fetch::{Credentials, Fetch, NetworkError, PreflightCache, PreflightReason, Stage};
+use crate::explain::fetch::{self, Credentials, Fetch, NetworkError, PreflightCache, PreflightReason, Stage};
 use crate::explain::listener::{self, Reached};
 use crate::explain::question::{Initiator, Mode, PageRequest, Question, QuestionSource, Target};
-use crate::explain::site::is_same_site;
+use crate::explain::site::{is_same_site, is_schemelessly_same_site};
 use crate::snapshot::Snapshot;
 
 /// Fetch, "HTTP-redirect fetch", step 6.
@@ -132,6 +133,12 @@ impl<'q, 's> Browser<'q, 's> {
         }
         if let Action::Refuse(_) = verdict {
             return ControlFlow::Break(PageResult::Rejected);
+        }
+        if mode == Mode::NoCors
+            && let Some(policy) = fetch::resource_policy(headers)
+            && !can_load(policy, &origin, &hop.url)
+        {
+            return ControlFlow::Break(PageResult::Blocked(NetworkError::ResourcePolicy(policy)));
         }
         if mode == Mode::WebSocket {
             return ControlFlow::Break(match status {
@@ -415,6 +422,18 @@ impl<'q, 's> Browser<'q, 's> {
             headers,
             exchange,
         }
+    }
+}
+
+/// Whether a page can load a response without CORS (Fetch, "cross-origin resource policy internal check").
+fn can_load(policy: ResourcePolicy, origin: &str, url: &Target) -> bool {
+    match policy {
+        _ if origin == url.origin() => true,
+        ResourcePolicy::SameOrigin => false,
+        ResourcePolicy::SameSite => {
+            is_schemelessly_same_site(origin, url) && (origin.starts_with("https://") || url.scheme == Scheme::Http)
+        }
+        ResourcePolicy::CrossOrigin => true,
     }
 }
 
