@@ -94,6 +94,8 @@ pub struct Policy {
     preflight_match: PreflightMatch,
     status: StatusCode,
     refused_status: StatusCode,
+    /// `Cache-Control` of answers to preflights.
+    cache_control: Option<FinishedValue>,
     disallowed: DisallowedOrigins,
     removal_allowed: Removal,
     vary: Vary,

@@ -156,6 +156,8 @@ enum Kind {
     PreflightMatch,
     PreflightStatus,
     RefusedStatus,
+    /// `Cache-Control` of answers to preflights.
+    CacheControl,
 }
 
 /// A changed value, such as an origin or a method.

@@ -221,6 +221,11 @@ impl Policy {
         (self.status, self.refused_status)
     }
 
+    /// Returns the `Cache-Control` of answers to preflights of allowed origins.
+    pub(crate) fn cache_control(&self) -> Option<&str> {
+        self.cache_control.as_ref().and_then(|value| value.to_str().ok())
+    }
+
     pub(crate) fn preflight_match(&self) -> PreflightMatch {
         self.preflight_match
     }

@@ -8,7 +8,9 @@ use super::edits::{Field, Fields, Removal, Vary};
 use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
-use super::{Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders};
+use super::{
+    Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings, UpstreamHeaders,
+};
 use crate::notation::List;
 use crate::per_thread::FinishedValue;
 use crate::problem::{At, Known, ProblemKind, Problems, Severity};
@@ -93,6 +95,10 @@ impl Policy {
                 None
             }
         };
+        let at_cache_control = at_preflight.key("cache_control");
+        let cache_control = preflight.cache_control.as_deref();
+        let cache_control =
+            cache_control.and_then(|text| cache_control_value(text, settings.max_age, &at_cache_control, problems));
         // Hints about unnecessary or missing keys would be guesses while the policy has errors.
         if problems.any_errors() {
             problems.retain(|problem| problem.kind.severity() != Severity::Hint);
@@ -104,11 +110,14 @@ impl Policy {
         let echoes_method = credentials && matches!(methods, AllowedMethods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
+        // For shared caches: the match decides which requests get this answer, and the method selects the route.
+        let is_cached = cache_control.is_some();
         let on_origin = Vary::default().with_if(origins.depends_on_origin(), Vary::ORIGIN);
         let mut policy = Policy {
             vary: on_origin.with_if(timing.as_ref().is_some_and(Allowed::depends_on_origin), Vary::ORIGIN),
             preflight_vary: on_origin
-                .with_if(echoes_method || statuses_differ, Vary::REQUEST_METHOD)
+                .with_if(is_cached && preflight.matches != PreflightMatch::Any, Vary::ORIGIN)
+                .with_if(echoes_method || statuses_differ || is_cached, Vary::REQUEST_METHOD)
                 .with_if(echoes_headers || statuses_differ, Vary::REQUEST_HEADERS)
                 .with_if(settings.allow_private_network, Vary::REQUEST_PRIVATE_NETWORK),
             removal_allowed: Removal::Nothing,
@@ -124,6 +133,7 @@ impl Policy {
             preflight_match: preflight.matches,
             status,
             refused_status,
+            cache_control,
             disallowed: settings.disallowed_origins,
         };
         policy.removal_allowed = match settings.upstream_headers {
@@ -364,6 +374,31 @@ impl Dangers<'_> {
             }
         }
     }
+}
+
+/// The value of `cache_control`. Warns if a cache may keep an answer for longer than a browser.
+fn cache_control_value(
+    text: &str,
+    max_age: Option<i64>,
+    at: &At<'_>,
+    problems: &mut Problems,
+) -> Option<FinishedValue> {
+    let value = HeaderValue::from_str(text).ok().filter(|_| !text.is_empty() && text.trim() == text);
+    let Some(value) = value else {
+        problems.add(at, ProblemKind::BadHeaderValue { text: text.to_owned() });
+        return None;
+    };
+    let max_age = max_age.unwrap_or(Settings::DEFAULT_MAX_AGE).max(0);
+    // RFC 9111 section 5.2: names are compared without case, and a number may be quoted.
+    for directive in text.split(',').map(str::trim) {
+        let Some((name, seconds)) = directive.split_once('=') else { continue };
+        let is_age = ["max-age", "s-maxage"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        let seconds = seconds.trim_matches('"').parse::<i64>().ok().filter(|_| is_age);
+        if seconds.is_some_and(|seconds| seconds > max_age) {
+            problems.add(at, ProblemKind::CachedLongerThanMaxAge { directive: directive.to_owned(), max_age });
+        }
+    }
+    Some(FinishedValue::new(value))
 }
 
 fn max_age(seconds: Option<i64>, at: &At<'_>, problems: &mut Problems) -> FinishedValue {

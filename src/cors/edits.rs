@@ -12,6 +12,8 @@ use super::ResourcePolicy;
 const REASON: HeaderName = HeaderName::from_static("x-corsgate-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// `Cache-Control` of an answer to a preflight that a shared cache must not keep.
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The response headers that a policy controls.
@@ -61,6 +63,8 @@ pub struct Edits {
     pub(super) vary: Vary,
     /// `Cross-Origin-Resource-Policy`. Not a [`Field`], because one byte costs less per request than one more value.
     pub(super) resource_policy: Option<ResourcePolicy>,
+    /// `Cache-Control` of the answer to a preflight. Not a [`Field`], because the upstream's is none of a policy's.
+    pub(super) cache_control: Option<HeaderValue>,
     /// For `debug_header`. Boxed because most requests have none.
     debug_reason: Option<Box<DebugReason>>,
 }
@@ -84,7 +88,7 @@ pub(crate) fn vary_on_accept_encoding(headers: &mut HeaderMap) {
 
 impl Edits {
     pub(super) fn new(removal: Removal, values: Values, vary: Vary) -> Self {
-        Edits { removal, values, vary, resource_policy: None, debug_reason: None }
+        Edits { removal, values, vary, resource_policy: None, cache_control: None, debug_reason: None }
     }
 
     /// The value that a field will get. None if the edits set no value.
@@ -98,6 +102,9 @@ impl Edits {
         // Without an allowed origin there is nothing to cache.
         if self.value(Field::MaxAge).is_some() {
             self.values.set(Field::MaxAge, HeaderValue::from_static("0"));
+        }
+        if self.cache_control.is_some() {
+            self.cache_control = Some(NO_STORE);
         }
         self.vary = self.vary.with_if(true, Vary::REQUEST_METHOD);
     }
@@ -119,6 +126,9 @@ impl Edits {
             }
         }
         self.vary.merge_into(headers);
+        if let Some(value) = &self.cache_control {
+            headers.insert(header::CACHE_CONTROL, value.clone());
+        }
         if let Some(policy) = self.resource_policy {
             headers.insert(RESOURCE_POLICY, HeaderValue::from_static(policy.word()));
         }

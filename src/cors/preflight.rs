@@ -3,7 +3,7 @@
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::edits::Field;
+use super::edits::{Field, NO_STORE};
 use super::names::{self, AllowedMethods, ListFault, RequestHeaders};
 use super::{CorsRequest, Decision, OriginDecision, Policy, PolicyAction, PreflightMatch, Reason, TRUE};
 
@@ -68,6 +68,8 @@ impl Policy {
     pub(super) fn answer_preflight(&self, request: &CorsRequest<'_>, decision: &OriginDecision) -> Decision {
         let mut edits = self.edits(decision);
         edits.vary = self.preflight_vary;
+        // A cache must not keep an answer for each foreign origin.
+        edits.cache_control = self.cache_control.as_ref().map(|_| NO_STORE);
         let OriginDecision::Granted(_, granted) = *decision else {
             return Decision {
                 action: PolicyAction::AnswerPreflight(self.refused_status),
@@ -125,6 +127,12 @@ impl Policy {
             (true, Err(ListFault::NotAllowed)) => (self.refused_status, Reason::HeaderNotAllowed),
             (true, Ok(())) => (self.status, granted),
         };
+        // With the same status, an answer that refuses a method or a header is that of an allowed one.
+        if let Some(value) = &self.cache_control
+            && status == self.status
+        {
+            edits.cache_control = Some(value.for_message());
+        }
         Decision { action: PolicyAction::AnswerPreflight(status), edits, reason }
     }
 }

@@ -90,6 +90,11 @@ pub struct PreflightSettings {
     /// Status of the answer to a refused preflight.
     #[schemars(extend("enum" = [200, 204, 403]))]
     pub refused_status: u16,
+    /// `Cache-Control` of the answers to preflights of allowed origins, for shared caches. The answers that such a cache must
+    /// not keep have `no-store`. Without this key no answer has `Cache-Control`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FieldValue")]
+    pub cache_control: Option<String>,
 }
 
 /// Which pages may load a response without CORS (Fetch, "cross-origin resource policy check").
@@ -176,7 +181,7 @@ impl Settings {
 
 impl Default for PreflightSettings {
     fn default() -> Self {
-        PreflightSettings { matches: PreflightMatch::default(), status: 200, refused_status: 200 }
+        PreflightSettings { matches: PreflightMatch::default(), status: 200, refused_status: 200, cache_control: None }
     }
 }
 

@@ -379,6 +379,7 @@ fn settings(old: &Policy, new: &Policy, claims: &mut Vec<Claim>) {
         (Kind::MaxAge, format!("{} s", old.max_age()), format!("{} s", new.max_age())),
         (Kind::PreflightMatch, matched(old).to_owned(), matched(new).to_owned()),
         (Kind::PreflightStatus, old_statuses.0.as_u16().to_string(), new_statuses.0.as_u16().to_string()),
+        (Kind::CacheControl, cache_control(old), cache_control(new)),
         (Kind::RefusedStatus, old_statuses.1.as_u16().to_string(), new_statuses.1.as_u16().to_string()),
     ] {
         if old != new {
@@ -386,6 +387,10 @@ fn settings(old: &Policy, new: &Policy, claims: &mut Vec<Claim>) {
             claims.push(Claim { effect: Effect::Changed, kind, items });
         }
     }
+}
+
+fn cache_control(policy: &Policy) -> String {
+    policy.cache_control().unwrap_or("none").to_owned()
 }
 
 fn matched(policy: &Policy) -> &'static str {

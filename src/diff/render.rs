@@ -197,6 +197,7 @@ impl Kind {
             Kind::PreflightMatch => "preflight match",
             Kind::PreflightStatus => "preflight status",
             Kind::RefusedStatus => "refused_status",
+            Kind::CacheControl => "cache_control",
         }
     }
 

@@ -388,7 +388,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
 }
 
 /// Keys and values of all attributes, in the order of the documentation.
-fn values(settings: &Settings) -> [(&'static str, Option<String>); 18] {
+fn values(settings: &Settings) -> [(&'static str, Option<String>); 19] {
     // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
@@ -403,7 +403,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 18] {
         timing_allow_origins_by_regex,
         cross_origin_resource_policy,
         allow_private_network,
-        preflight: PreflightSettings { matches, status, refused_status },
+        preflight: PreflightSettings { matches, status, refused_status, cache_control },
         upstream_headers,
         disallowed_origins,
         dangerously_allow,
@@ -426,6 +426,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 18] {
         ("preflight.match", word(matches)),
         ("preflight.status", Some(status.to_string())),
         ("preflight.refused_status", Some(refused_status.to_string())),
+        ("preflight.cache_control", cache_control.clone()),
         ("upstream_headers", word(upstream_headers)),
         ("disallowed_origins", word(disallowed_origins)),
         ("dangerously_allow", dangers),

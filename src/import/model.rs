@@ -306,7 +306,12 @@ impl Policy {
             max_age: Some(self.max_age),
             allow_credentials: self.credentials,
             allow_private_network: self.private_network,
-            preflight: PreflightSettings { matches: self.preflight, status: self.status, refused_status: self.status },
+            preflight: PreflightSettings {
+                matches: self.preflight,
+                status: self.status,
+                refused_status: self.status,
+                cache_control: None,
+            },
             dangerously_allow: (!self.dangers.is_empty()).then(|| self.dangers.clone()),
             ..Settings::default()
         }

@@ -548,6 +548,13 @@ impl ProblemKind {
                 "remove it",
             )
             .removed(),
+            CachedLongerThanMaxAge { directive, max_age } => warning(
+                "cached-longer-than-max-age",
+                format!(
+                    "`{directive}` lets a shared cache send an answer that is older than max_age allows: {max_age} seconds"
+                ),
+                format!("write at most {max_age} seconds, or a longer `max_age`"),
+            ),
             MaxAgeLeftOut => hint(
                 "max-age-left-out",
                 "not set, so browsers repeat a preflight after 5 s",

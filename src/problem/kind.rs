@@ -103,6 +103,7 @@ pub enum ProblemKind {
     MeaninglessBesideAny { text: String },
     PrivateNetworkGone,
     MaxAgeLeftOut,
+    CachedLongerThanMaxAge { directive: String, max_age: i64 },
     AnyHeaderWithoutAuthorization,
 
     // --- hosts, paths, methods of routes

@@ -212,7 +212,7 @@ fn explain_shows_the_responses_of_the_proxy() {
 }
 
 /// Fields that a policy sets or that belong to the rows, besides `Access-Control-*`.
-const OTHERS: [&str; 4] = ["vary", "timing-allow-origin", "cross-origin-resource-policy", "allow"];
+const OTHERS: [&str; 5] = ["vary", "timing-allow-origin", "cross-origin-resource-policy", "cache-control", "allow"];
 
 /// The CORS fields in their order.
 fn cors_lines(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {

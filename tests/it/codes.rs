@@ -43,6 +43,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("bad-replacement", Error),
     ("bad-socket-path", Error),
     ("bad-status-range", Error),
+    ("cached-longer-than-max-age", Warning),
     ("certificate-ends-soon", Warning),
     ("certificate-expired", Error),
     ("certificate-not-yet-valid", Error),

@@ -44,6 +44,7 @@ mod peers;
 mod rate_limits;
 mod regressions;
 mod schema;
+mod shared_cache;
 mod shared_lines;
 mod split;
 mod support;
