@@ -31,6 +31,7 @@ mod edits;
 mod equivalent;
 pub(crate) mod fetch_names;
 mod host_template;
+mod header_sets;
 mod language;
 mod names;
 mod origin;

@@ -55,10 +55,22 @@ impl Policy {
         };
 
         let methods = AllowedMethods::compile(settings.allow_methods.as_ref(), &at.key("allow_methods"), problems);
-        let headers =
-            RequestHeaders::compile(settings.allow_headers.as_ref(), credentials, &at.key("allow_headers"), problems);
-        let expose = names::expose(settings.expose_headers.as_ref(), credentials, &at.key("expose_headers"), problems);
-        let left_out: &[&str] = match (&settings.allow_methods, &settings.allow_headers) {
+        let headers = RequestHeaders::compile(
+            settings.allow_headers.as_ref(),
+            settings.allow_header_sets.as_ref(),
+            credentials,
+            at,
+            problems,
+        );
+        let expose = names::expose(
+            settings.expose_headers.as_ref(),
+            settings.expose_header_sets.as_ref(),
+            credentials,
+            at,
+            problems,
+        );
+        let given_headers = settings.allow_headers.as_ref().or(settings.allow_header_sets.as_ref());
+        let left_out: &[&str] = match (&settings.allow_methods, given_headers) {
             (None, None) => &["allow_methods", "allow_headers"],
             (None, Some(_)) => &["allow_methods"],
             (Some(_), None) => &["allow_headers"],

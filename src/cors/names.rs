@@ -12,6 +12,7 @@ use super::fetch_names::{
     Direction, direction, is_cors_response_header, is_forbidden_method, is_forbidden_request_header,
     is_forbidden_response_header, is_normalized_method, is_safelisted_method, is_safelisted_response_header,
 };
+use super::header_sets::HeaderSet;
 use crate::notation::List;
 use crate::per_thread::FinishedValue;
 use crate::problem::{At, ProblemKind, Problems};
@@ -133,8 +134,16 @@ impl AllowedMethods {
 
 impl RequestHeaders {
     /// A missing key means `*`; an empty list means no header that needs permission.
-    pub(super) fn compile(list: Option<&List>, credentials: bool, at: &At<'_>, problems: &mut Problems) -> Self {
-        let parsed = header_names(list, at, problems, |name, at, problems| {
+    /// With sets, a missing key means no other header.
+    pub(super) fn compile(
+        list: Option<&List>,
+        sets: Option<&List>,
+        credentials: bool,
+        at_policy: &At<'_>,
+        problems: &mut Problems,
+    ) -> Self {
+        let (at, at_sets) = (&at_policy.key("allow_headers"), &at_policy.key("allow_header_sets"));
+        let mut parsed = header_names(list, at, problems, |name, at, problems| {
             if is_forbidden_request_header(name) {
                 problems.add(at, ProblemKind::HeaderNeverSent { name: name.into() });
             } else if direction(name) == Direction::Response {
@@ -146,7 +155,12 @@ impl RequestHeaders {
                     .add(at, ProblemKind::HeaderOtherDirection { name: name.into(), key: "allow_headers", move_to });
             }
         });
-        if parsed.any {
+        let parsed_sets = HeaderSet::parse(sets, at_sets, problems);
+        if parsed.any && (list.is_some() || sets.is_none()) {
+            for (i, set) in parsed_sets {
+                let text = set.word().to_owned();
+                problems.add(&at_sets.index(i), ProblemKind::MeaninglessBesideAny { text });
+            }
             let authorization = parsed.names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
             if let Some(list) = list {
                 // With credentials the requested names are echoed, so an entry for `Authorization` has no effect
@@ -158,6 +172,7 @@ impl RequestHeaders {
             }
             return Self::Any { authorization, value: joined(std::iter::once("*").chain(parsed.iter())) };
         }
+        parsed.add(parsed_sets.iter().flat_map(|(_, set)| set.request_headers()));
         let value = (!parsed.names.is_empty()).then(|| joined(parsed.iter()));
         Self::Listed { value, names: parsed.names.into_iter().collect() }
     }
@@ -218,18 +233,26 @@ pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes).ok()
 }
 
-/// Compiles `expose_headers` to its header value. `*` with credentials is refused: there it is an ordinary name.
+/// Compiles `expose_headers` and `expose_header_sets` to one header value. `*` with credentials is refused: there it is an
+/// ordinary name.
 pub(super) fn expose(
     list: Option<&List>,
+    sets: Option<&List>,
     credentials: bool,
-    at: &At<'_>,
+    at_policy: &At<'_>,
     problems: &mut Problems,
 ) -> Option<FinishedValue> {
-    let list = list?;
-    if list.entries().is_empty() {
+    let (at, at_sets) = (&at_policy.key("expose_headers"), &at_policy.key("expose_header_sets"));
+    let parsed_sets = HeaderSet::parse(sets, at_sets, problems);
+    for (i, set) in parsed_sets.iter().filter(|(_, set)| set.response_headers().is_empty()) {
+        problems.add(&at_sets.index(*i), ProblemKind::NothingToExpose { set: set.word() });
+    }
+    let none = List::default();
+    let list = list.or_else(|| sets.map(|_| &none))?;
+    if list.entries().is_empty() && sets.is_none() {
         problems.add(at, ProblemKind::EmptyList { required: false });
     }
-    let parsed = header_names(Some(list), at, problems, |name, at, problems| {
+    let mut parsed = header_names(Some(list), at, problems, |name, at, problems| {
         if is_forbidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });
         } else if is_cors_response_header(name) {
@@ -245,10 +268,14 @@ pub(super) fn expose(
         if credentials {
             problems.add(at, ProblemKind::AnyExposedWithCredentials);
         }
+        for (i, set) in parsed_sets {
+            problems.add(&at_sets.index(i), ProblemKind::MeaninglessBesideAny { text: set.word().to_owned() });
+        }
         // `*` does not include `Authorization` for responses either.
         warn_redundant(list, at, problems, |name| !name.eq_ignore_ascii_case("authorization"));
         return Some(joined(std::iter::once("*").chain(parsed.iter())));
     }
+    parsed.add(parsed_sets.iter().flat_map(|(_, set)| set.response_headers()));
     (!parsed.names.is_empty()).then(|| joined(parsed.iter()))
 }
 
@@ -286,6 +313,15 @@ struct ParsedNames {
 }
 
 impl ParsedNames {
+    /// Adds the names that are not there yet.
+    fn add<'n>(&mut self, names: impl Iterator<Item = &'n &'static str>) {
+        for name in names {
+            if !self.names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                self.names.push((*name).into());
+            }
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|n| &**n)
     }

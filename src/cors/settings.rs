@@ -38,11 +38,20 @@ pub struct Settings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::AllowedHeaders", extend("default" = "*"))]
     pub allow_headers: Option<List>,
-    /// Response headers that pages may read, in addition to the safelisted ones. Without this key the upstream's own
-    /// list stays, for allowed origins.
+    /// Built-in sets of request headers that pages may set, in addition to `allow_headers`: `mcp`, `grpc-web`, `tracing`,
+    /// `tus`. With this key a missing `allow_headers` allows no others. No set contains `Authorization`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::HeaderSets")]
+    pub allow_header_sets: Option<List>,
+    /// Response headers that pages may read, in addition to the safelisted ones. Without this key and
+    /// `expose_header_sets` the upstream's own list stays, for allowed origins.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Headers")]
     pub expose_headers: Option<List>,
+    /// Built-in sets of response headers that pages may read, in addition to `expose_headers`: `mcp`, `grpc-web`, `tus`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::ExposedHeaderSets")]
+    pub expose_header_sets: Option<List>,
     /// Seconds for which a browser may cache the answer to a preflight, as a plain number. -1 means 0.
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = -1, max = 86_400), extend("default" = Settings::DEFAULT_MAX_AGE))]

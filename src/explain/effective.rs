@@ -388,7 +388,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
 }
 
 /// Keys and values of all attributes, in the order of the documentation.
-fn values(settings: &Settings) -> [(&'static str, Option<String>); 19] {
+fn values(settings: &Settings) -> [(&'static str, Option<String>); 21] {
     // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
@@ -396,7 +396,9 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 19] {
         allow_origin_sets,
         allow_methods,
         allow_headers,
+        allow_header_sets,
         expose_headers,
+        expose_header_sets,
         max_age,
         allow_credentials,
         timing_allow_origins,
@@ -415,8 +417,10 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 19] {
         ("allow_origins_by_regex", patterns(allow_origins_by_regex.as_ref())),
         ("allow_origin_sets", entries(allow_origin_sets.as_ref())),
         ("allow_methods", entries(allow_methods.as_ref()).or_else(any)),
-        ("allow_headers", entries(allow_headers.as_ref()).or_else(any)),
+        ("allow_headers", entries(allow_headers.as_ref()).or_else(|| any().filter(|_| allow_header_sets.is_none()))),
+        ("allow_header_sets", entries(allow_header_sets.as_ref())),
         ("expose_headers", entries(expose_headers.as_ref())),
+        ("expose_header_sets", entries(expose_header_sets.as_ref())),
         ("max_age", Some(max_age.unwrap_or(Settings::DEFAULT_MAX_AGE).to_string())),
         ("allow_credentials", Some(allow_credentials.to_string())),
         ("timing_allow_origins", entries(timing_allow_origins.as_ref())),

@@ -79,6 +79,18 @@ form!(
 );
 
 form!(
+    /// Built-in sets of request headers.
+    HeaderSets,
+    with_title(list(&TEXT.into(), "mcp|grpc-web|tracing|tus", None), "sets of header names")
+);
+
+form!(
+    /// Built-in sets of response headers.
+    ExposedHeaderSets,
+    with_title(list(&TEXT.into(), "mcp|grpc-web|tus", None), "sets of header names")
+);
+
+form!(
     /// Media types: `text/html`, `text/*` for all of a kind, `application/*+json` for all with a suffix.
     MediaTypes,
     with_title(list(&TEXT.into(), &format!(r"{MEDIA}+/({MEDIA}+|\*|\*\+{MEDIA}+)"), None), "media types")

@@ -402,6 +402,12 @@ impl ProblemKind {
                 format!("{value} is not a valid status for a refused preflight"),
                 "write 200, 204 or 403",
             ),
+            NothingToExpose { set } => error(
+                "nothing-to-expose",
+                format!("the set `{set}` has no response headers"),
+                "remove it here; `allow_header_sets` allows its request headers",
+            )
+            .removed(),
             CorsTrue => error(
                 "cors-true",
                 "`true` does not say which origins are allowed",

@@ -77,6 +77,7 @@ pub enum ProblemKind {
     BadMaxAge { value: String },
     BadPreflightStatus { value: u16 },
     BadRefusedStatus { value: u16 },
+    NothingToExpose { set: &'static str },
     CorsTrue,
     UnusedDanger { word: &'static str },
 

@@ -85,6 +85,7 @@ pub const TABLE: &[(&str, Severity)] = &[
     ("no-pem", Error),
     ("no-roots", Warning),
     ("node-without-tls", Warning),
+    ("nothing-to-expose", Error),
     ("null-in-set", Error),
     ("null-origin", Error),
     ("odd-scheme-with-credentials", Warning),

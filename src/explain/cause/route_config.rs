@@ -81,10 +81,11 @@ impl<'d> RouteConfig<'d> {
 
     /// The names that `allow_headers` does not allow, and whether it has a `*`.
     pub(in crate::explain) fn missing_headers(&self, names: &[String]) -> (Vec<String>, bool) {
-        let list = self.settings().and_then(|(settings, _)| settings.allow_headers.as_ref()).map(List::entries);
-        let star = list.is_none_or(|list| list.iter().any(|entry| entry == "*"));
-        let listed = |name: &str| list.unwrap_or_default().iter().any(|entry| entry.eq_ignore_ascii_case(name));
-        let lacks = |name: &&String| !listed(name) && (!star || name.eq_ignore_ascii_case("authorization"));
+        let star = self.settings().is_none_or(|(settings, _)| match &settings.allow_headers {
+            Some(list) => list.entries().iter().any(|entry| entry == "*"),
+            None => settings.allow_header_sets.is_none(),
+        });
+        let lacks = |name: &&String| !self.route.policy.as_ref().is_some_and(|policy| policy.allows_header(name));
         (names.iter().filter(lacks).cloned().collect(), star)
     }
 }

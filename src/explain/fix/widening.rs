@@ -91,9 +91,18 @@ pub(super) fn whole_policy(origin: &str, settings: &Settings) -> Widening {
         Some(entries) if entries.iter().any(|entry| entry == "*") => any.to_owned(),
         Some(entries) => entries.join(", "),
     };
+    let headers = |settings: &Settings| match (&settings.allow_headers, &settings.allow_header_sets) {
+        (list, None) => entries(list, "any"),
+        (None, Some(sets)) => format!("those of {}", sets.entries().join(", ")),
+        (list @ Some(_), Some(sets)) => match &*entries(list, "any") {
+            "any" => "any".to_owned(),
+            "" => format!("those of {}", sets.entries().join(", ")),
+            names => format!("{names}, and those of {}", sets.entries().join(", ")),
+        },
+    };
     let mut allows = vec![
         format!("methods: {}", entries(&settings.allow_methods, "any")),
-        format!("headers: {}", entries(&settings.allow_headers, "any")),
+        format!("headers: {}", headers(settings)),
     ];
     if settings.allow_credentials {
         allows.push("credentials".to_owned());
