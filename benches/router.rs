@@ -85,8 +85,12 @@ fn all(count: usize) -> Vec<Asked> {
 /// Services with this number of hosts in all, each with a wildcard beside it, and two routes.
 fn table(count: usize, hosts_each: usize) -> Table {
     let mut builder = Table::builder();
-    let entry =
-        |path: &str, route| RouteEntry { path: PathPattern::parse(path).expect("a path"), methods: None, route };
+    let entry = |path: &str, route| RouteEntry {
+        path: PathPattern::parse(path).expect("a path"),
+        methods: None,
+        get_implies_head: true,
+        route,
+    };
     for first in (0..count).step_by(hosts_each) {
         let id = u32::try_from(first).expect("few enough");
         let names =
@@ -107,6 +111,7 @@ fn paths() -> Table {
     let entries = literal.chain(parameters).chain(others).enumerate().map(|(i, path)| RouteEntry {
         path: PathPattern::parse(&path).expect("a path"),
         methods: None,
+        get_implies_head: true,
         route: u32::try_from(i).expect("few enough"),
     });
     builder.service(vec![HostPattern::parse("api.example").expect("a host")], entries.collect());

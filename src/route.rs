@@ -13,7 +13,7 @@
 //! use corsgate::route::{RouteEntry, RouteMatch, HostPattern, PathPattern, Routes};
 //!
 //! let mut routes = Routes::<&str, ()>::builder();
-//! let entry = |path, route| RouteEntry { path: PathPattern::parse(path).unwrap(), methods: None, route };
+//! let entry = |path, route| RouteEntry { path: PathPattern::parse(path).unwrap(), methods: None, get_implies_head: true, route };
 //! routes.service(
 //!     vec![HostPattern::parse("*.example").unwrap()],
 //!     vec![entry("/users/{id}", "one user"), entry("/*", "all the rest")],
@@ -90,6 +90,9 @@ pub struct RouteEntry<R> {
     pub path: PathPattern,
     /// The methods; None for every method that no other route of the path lists, except TRACE.
     pub methods: Option<RouteMethods>,
+    /// Whether a route that lists GET also takes HEAD, unless another route of the path lists HEAD (RFC 9110 section
+    /// 9.3.2: HEAD is GET without the content of the response).
+    pub get_implies_head: bool,
     /// The data of the route.
     pub route: R,
 }
@@ -222,6 +225,25 @@ impl<R> Path<R> {
         named.or_else(any).map(|(_, route)| route)
     }
 
+    /// Adds HEAD to the methods of a route, behind GET, unless a route of the path lists HEAD.
+    fn add_head(&mut self, choice: usize) {
+        if self.choices.iter().any(|(methods, _)| lists(methods.as_ref(), "HEAD")) {
+            return;
+        }
+        if let Some(methods) = &mut self.choices[choice].0 {
+            let with_head = |method: &Box<str>| {
+                let head = (**method == *"GET").then(|| "HEAD".into());
+                std::iter::once(method.clone()).chain(head)
+            };
+            *methods = methods.iter().flat_map(with_head).collect();
+        }
+    }
+
+    /// The route that takes HEAD because of its methods.
+    pub(crate) fn route_with_head(&self) -> Option<&R> {
+        self.choices.iter().find(|(methods, _)| lists(methods.as_ref(), "HEAD")).map(|(_, route)| route)
+    }
+
     /// The routes of the path, in the order of the file. There is at least one.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
         self.choices.iter().map(|(_, route)| route)
@@ -283,6 +305,13 @@ impl<R: Clone> Builder<R> {
                                     second: (service, i),
                                 });
                             }
+                        }
+                    }
+                    let owners = tree.owners;
+                    for ((path, choice), (service, entry)) in owners {
+                        let entry = &self.services[service].1[entry];
+                        if entry.get_implies_head && lists(entry.methods.as_ref(), "GET") {
+                            routes.paths[path as usize].add_head(choice);
                         }
                     }
                     routes.hosts.push(Host { root, data: host_data(new.key()) });

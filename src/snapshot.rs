@@ -57,6 +57,8 @@ pub struct Route {
     pub(crate) place: RoutePlace,
     /// The `cors` key that applies: the nearest one. None if no level has one.
     pub(crate) cors: Option<CorsPlace>,
+    /// Whether the methods of the route include HEAD on one of its paths: listed, or implied by GET.
+    pub(crate) takes_head: bool,
 }
 
 /// Where the requests of a route end.

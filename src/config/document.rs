@@ -590,11 +590,16 @@ pub(crate) struct Route {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Paths")]
     pub(crate) paths: Option<List>,
-    /// Methods, in upper case. `HEAD` is not included in `GET`. Without this key the route takes every method that no
-    /// other route of the path lists, except `TRACE`.
+    /// Methods, in upper case. `GET` includes `HEAD`, unless another route of the path lists it. Without this key the route
+    /// takes every method that no other route of the path lists, except `TRACE`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RouteMethods")]
     pub(crate) methods: Option<List>,
+    /// Whether a route that lists `GET` also takes `HEAD`. `false` is for an upstream that answers `HEAD` wrongly, or does
+    /// all the work of a `GET` for it.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = true))]
+    pub(crate) get_implies_head: Option<bool>,
     /// Short form of `path.strip_prefix`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Prefix")]

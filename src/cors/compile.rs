@@ -9,7 +9,8 @@ use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
 use super::{
-    Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings, UpstreamHeaders,
+    Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings,
+    UpstreamHeaders,
 };
 use crate::notation::List;
 use crate::per_thread::FinishedValue;

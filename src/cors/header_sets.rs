@@ -38,14 +38,9 @@ impl HeaderSet {
     pub(super) const fn request_headers(self) -> &'static [&'static str] {
         match self {
             // Versions 2025-03-26 to 2025-11-25 have a session and resume streams; 2026-07-28 has the method and the name.
-            HeaderSet::Mcp => &[
-                "Content-Type",
-                "MCP-Protocol-Version",
-                "Mcp-Session-Id",
-                "Last-Event-ID",
-                "Mcp-Method",
-                "Mcp-Name",
-            ],
+            HeaderSet::Mcp => {
+                &["Content-Type", "MCP-Protocol-Version", "Mcp-Session-Id", "Last-Event-ID", "Mcp-Method", "Mcp-Name"]
+            }
             HeaderSet::GrpcWeb => &["Content-Type", "X-Grpc-Web", "X-User-Agent", "Grpc-Timeout"],
             HeaderSet::Tracing => &[
                 "traceparent",

@@ -25,7 +25,7 @@ pub(crate) struct EffectiveRoute {
     pub(crate) hosts: Vec<String>,
     /// As written; empty: any path.
     pub(crate) paths: Vec<String>,
-    /// Empty: any method.
+    /// With the HEAD that GET implies; empty: any method.
     pub(crate) methods: Vec<String>,
     pub(crate) end: EffectiveEnd,
     /// The behaviors that apply, without defaults: those of the service, then those of the route.
@@ -269,11 +269,23 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
         line: line(&route.at()),
         hosts: list(service.hosts.as_ref()),
         paths: list(own.and_then(|own| own.paths.as_ref())),
-        methods: list(own.and_then(|own| own.methods.as_ref())),
+        methods: methods(route, list(own.and_then(|own| own.methods.as_ref()))),
         end: end(route, snapshot),
         behaviors: behaviors(route, &service.behaviors(), own.map(config::Route::behaviors), source),
         cors,
     })
+}
+
+/// The methods of a route, with the HEAD that GET implies.
+fn methods(route: &Route, mut listed: Vec<String>) -> Vec<String> {
+    if let (true, false, Some(get)) = (
+        route.takes_head,
+        listed.iter().any(|method| method == "HEAD"),
+        listed.iter().position(|method| method == "GET"),
+    ) {
+        listed.insert(get + 1, "HEAD".to_owned());
+    }
+    listed
 }
 
 fn end(route: &Route, snapshot: &Snapshot) -> EffectiveEnd {

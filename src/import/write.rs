@@ -140,6 +140,11 @@ impl Writer<'_> {
         self.list(4, "paths", &route.paths);
         if !route.methods.is_empty() {
             self.list(4, "methods", &route.methods);
+            let lists = |name: &str| route.methods.iter().any(|method| method == name);
+            // In all engines whose methods are imported, GET does not include HEAD.
+            if lists("GET") && !lists("HEAD") {
+                self.line(4, "get_implies_head: false");
+            }
         }
         let Behaviors { strip_prefix, replace, add_prefix, allow, deny, host, request_headers, response_headers } =
             &route.behaviors;

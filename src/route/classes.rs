@@ -229,7 +229,12 @@ mod tests {
             let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
             let entries = paths.iter().map(|path| {
                 number += 1;
-                RouteEntry { path: PathPattern::parse(path).unwrap(), methods: None, route: number }
+                RouteEntry {
+                    path: PathPattern::parse(path).unwrap(),
+                    methods: None,
+                    get_implies_head: true,
+                    route: number,
+                }
             });
             builder.service(hosts, entries.collect());
         }

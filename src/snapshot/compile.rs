@@ -15,7 +15,7 @@ use crate::config::{self, Cors, Document};
 use crate::cors::{OriginSets, Origins, Policy, Settings};
 use crate::notation::{List, Named, Use};
 use crate::problem::{At, KeyPath, Known, Problem, ProblemKind, Problems};
-use crate::route::{Conflict, HostPattern, PathPattern, RouteEntry, RouteMethods, Routes};
+use crate::route::{Conflict, HostPattern, Path, PathPattern, RouteEntry, RouteMethods, Routes};
 
 impl Snapshot {
     /// Compiles a document. Adds all problems to `problems`. None if one of them is an error.
@@ -154,6 +154,9 @@ impl<'d> Compiler<'d> {
                 return None;
             }
         };
+        for id in table.paths().iter().filter_map(Path::route_with_head) {
+            self.routes[id.0 as usize].takes_head = true;
+        }
         self.hint_paths_with_several_policies(&table);
         let behaviors = self.routes.iter().filter_map(|route| route.behaviors.as_deref());
         let has_guards = behaviors.flat_map(Behaviors::guards).any(|guard| guard.is_some());
@@ -208,9 +211,10 @@ impl<'d> Compiler<'d> {
                     behaviors: shared,
                     place: RoutePlace { service: index_u32(index), route: None },
                     cors: inherited.place.clone(),
+                    takes_head: false,
                 });
                 let path = PathPattern::any();
-                entries.push(RouteEntry { path, methods: None, route: id });
+                entries.push(RouteEntry { path, methods: None, get_implies_head: true, route: id });
                 locations.push(RouteLocation { service: index, path: None });
             }
             return (entries, locations);
@@ -256,9 +260,11 @@ impl<'d> Compiler<'d> {
                 behaviors: own_behaviors.unwrap_or_else(|| shared.clone()),
                 place: RoutePlace { service: index_u32(index), route: Some(index_u32(i)) },
                 cors: own.place,
+                takes_head: false,
             });
             for (number, path) in paths {
-                entries.push(RouteEntry { path, methods: methods.clone(), route: id });
+                let get_implies_head = route.get_implies_head.unwrap_or(true);
+                entries.push(RouteEntry { path, methods: methods.clone(), get_implies_head, route: id });
                 locations.push(RouteLocation { service: index, path: Some((i, number)) });
             }
         }

@@ -522,7 +522,7 @@ fn trace_needs_a_route_that_lists_it_and_max_forwards_is_counted_down() {
     for (method, path, value, status, expected) in [
         ("TRACE", "/", None, 405, Err(usual)),
         ("TRACE", "/", Some("5"), 405, Err(usual)),
-        ("TRACE", "/get", None, 405, Err("GET, OPTIONS")),
+        ("TRACE", "/get", None, 405, Err("GET, HEAD, OPTIONS")),
         ("TRACE", "/trace", None, 200, Ok(None)),
         ("TRACE", "/both", None, 200, Ok(None)),
         ("TRACE", "/trace", Some("1"), 200, Ok(Some("0"))),
@@ -533,7 +533,7 @@ fn trace_needs_a_route_that_lists_it_and_max_forwards_is_counted_down() {
         ("OPTIONS", "/", Some("99999999999999999999"), 200, Ok(Some("4294967294"))),
         ("OPTIONS", "/", Some("0"), 204, Err(usual)),
         ("OPTIONS", "/both", Some("0"), 204, Err(all)),
-        ("OPTIONS", "/get", Some("0"), 204, Err("GET, OPTIONS")),
+        ("OPTIONS", "/get", Some("0"), 204, Err("GET, HEAD, OPTIONS")),
         ("OPTIONS", "*", Some("0"), 204, Err(usual)),
         ("OPTIONS", "/", Some("-1"), 200, Ok(None)),
         ("OPTIONS", "/", Some("x"), 200, Ok(None)),

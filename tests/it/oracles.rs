@@ -333,6 +333,7 @@ proptest! {
             let entries = entries.iter().enumerate().map(|(j, written)| RouteEntry {
                 path: PathPattern::parse(&written.path).unwrap(),
                 methods: written.methods.as_ref().map(|methods| methods.iter().map(|m| (*m).into()).collect()),
+                get_implies_head: written.get_implies_head,
                 route: (i, j),
             });
             builder.service(hosts, entries.collect());
@@ -365,6 +366,7 @@ type Service = (Vec<String>, Vec<Written>);
 struct Written {
     path: String,
     methods: Option<Vec<&'static str>>,
+    get_implies_head: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -398,7 +400,10 @@ fn try_all(services: &[Service], authority: &str, path: &str, method: &str) -> T
     let Some(best) = matching.iter().map(|(rank, _)| rank).max() else { return Tried::UnknownPath(these) };
     let best: Vec<(usize, usize)> = matching.iter().filter(|(rank, _)| rank == best).map(|(_, id)| *id).collect();
     let methods = |(i, j): (usize, usize)| services[i].1[j].methods.as_ref();
-    let named = best.iter().find(|id| methods(**id).is_some_and(|methods| methods.contains(&method)));
+    let lists = |id: (usize, usize), method: &str| methods(id).is_some_and(|methods| methods.contains(&method));
+    let named = best.iter().find(|id| lists(**id, method));
+    let implies = |(i, j): (usize, usize)| services[i].1[j].get_implies_head;
+    let named = named.or_else(|| best.iter().find(|id| method == "HEAD" && lists(**id, "GET") && implies(**id)));
     Tried::Path(these, named.or_else(|| best.iter().find(|id| methods(**id).is_none())).copied())
 }
 
@@ -454,7 +459,7 @@ fn any_conflict(services: &[Service]) -> bool {
     taken.into_iter().collect::<HashSet<_>>().len() < all
 }
 
-const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "PURGE"];
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PURGE"];
 
 fn services_and_requests() -> impl Strategy<Value = (Vec<Service>, Vec<(String, String, &'static str)>)> {
     let names = vec!["api.example", "example", "a.api.example", "xexample", "[::1]", "10.0.0.1", "*.example"]
@@ -463,8 +468,9 @@ fn services_and_requests() -> impl Strategy<Value = (Vec<Service>, Vec<(String, 
         .collect::<Vec<_>>();
     let host = select(names).prop_map(str::to_owned);
     let hosts = prop_oneof![1 => Just(Vec::new()), 4 => vec(host, 1..4)];
-    let methods = option::weighted(0.4, subsequence(&METHODS[..4], 1..3));
-    let entry = (path_pattern(), methods).prop_map(|(path, methods)| Written { path, methods });
+    let methods = option::weighted(0.4, subsequence(&METHODS[..5], 1..3));
+    let entry = (path_pattern(), methods, prop::bool::weighted(0.8));
+    let entry = entry.prop_map(|(path, methods, get_implies_head)| Written { path, methods, get_implies_head });
     // Conflicts are likely. Most of them are removed, so that there is something to route.
     let services = (vec((hosts, vec(entry, 0..6)), 1..6), prop::bool::weighted(0.9));
     let services = services.prop_map(|(mut services, peaceful)| {
@@ -877,7 +883,12 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         timing_allow_origins: lists.5.map(list),
         allow_credentials: credentials,
         allow_private_network: private,
-        preflight: PreflightSettings { matches, status: statuses.0, refused_status: statuses.1 },
+        preflight: PreflightSettings {
+            matches,
+            status: statuses.0,
+            refused_status: statuses.1,
+            cache_control: private.then(|| "max-age=60".to_owned()),
+        },
         upstream_headers: upstream,
         disallowed_origins: disallowed,
         dangerously_allow: Some(vec![
