@@ -9,6 +9,7 @@
 mod cors;
 mod document;
 mod edit;
+pub(crate) mod environment;
 mod foreign;
 mod json;
 pub mod schema;

@@ -257,7 +257,7 @@ impl<'a> Analysis<'a> {
         let Configuration { name, text, snapshot, document, load: _ } = *configuration;
         let simulation = Simulation::of(question, snapshot);
         // The snapshot came from this text, so it can be parsed. Only a cause needs the document.
-        let parse = || Document::parse(text, &mut Problems::default());
+        let parse = || Document::parse(snapshot.filled(text), &mut Problems::default());
         let document = match document {
             Some(document) => Cow::Borrowed(document),
             None => Cow::Owned(simulation.is_refused().then(parse).flatten().unwrap_or_default()),

@@ -19,6 +19,7 @@ pub(crate) use self::settings::*;
 use crate::behavior::Behaviors;
 use crate::behavior::answer::Answer;
 use crate::behavior::split::Split;
+use crate::config::environment::FilledText;
 use crate::config::{Cors, Document};
 use crate::cors::Policy;
 use crate::problem::{KeyPath, PathStep};
@@ -42,6 +43,8 @@ pub struct Snapshot {
     debug_header: bool,
     has_guards: bool,
     startup: StartupSettings,
+    /// The text with its variables filled in. None if it has none.
+    filled: Option<FilledText>,
 }
 
 /// A route with all inherited settings.
@@ -173,6 +176,16 @@ impl Snapshot {
             Some(policy) => policy.as_deref(),
             None => self.default_policy(),
         }
+    }
+
+    /// The text of this snapshot as it was read: with its variables filled in. `text` is the text of the file.
+    pub(crate) fn filled<'t>(&'t self, text: &'t str) -> &'t str {
+        self.filled.as_ref().map_or(text, |filled| &filled.text)
+    }
+
+    /// The text of this snapshot for output: with the names of its variables. `text` is the text of the file.
+    pub(crate) fn redacted<'t>(&'t self, text: &'t str) -> &'t str {
+        self.filled.as_ref().map_or(text, |filled| &filled.redacted)
     }
 
     /// Whether a route has a guard.

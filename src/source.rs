@@ -118,7 +118,15 @@ impl ConfigSource {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         // Absolute, because the process that takes over a socket may run in another directory.
         let socket = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| folder.join(name));
-        let env = CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, roots: &system_roots, now };
+        let variable = |name: &str| std::env::var(name).ok();
+        let env = CompileEnv {
+            file: &file,
+            has_folder: &has_folder,
+            socket: &socket,
+            variable: &variable,
+            roots: &system_roots,
+            now,
+        };
         load_with_document(text, env)
     }
 }

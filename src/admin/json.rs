@@ -28,7 +28,8 @@ pub(super) struct Group {
 pub(super) fn config(process: &Process) -> Value {
     let generation = process.live.current();
     let written = &generation.written;
-    let document = Document::parse(&written.text, &mut Problems::default()).unwrap_or_default();
+    let text = generation.snapshot.redacted(&written.text);
+    let document = Document::parse(text, &mut Problems::default()).unwrap_or_default();
     let mut effective = serde_json::to_value(document).unwrap_or_default();
     tidy(&mut effective);
     json!({
@@ -52,7 +53,8 @@ pub(super) fn routes(generation: &Generation) -> Value {
 pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<EffectiveRoute> {
     let written = &generation.written;
     let source = Source::new(&written.name, &written.text);
-    let document = Document::parse(&written.text, &mut Problems::default()).unwrap_or_default();
+    let text = generation.snapshot.redacted(&written.text);
+    let document = Document::parse(text, &mut Problems::default()).unwrap_or_default();
     effective::routes(&document, &generation.snapshot, &source).take(most).collect()
 }
 

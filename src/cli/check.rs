@@ -45,7 +45,7 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
     };
     let source = Source::new(&name, &text);
     let in_force = snapshot.filter(|_| *effective).and_then(|snapshot| {
-        let document = Document::parse(&text, &mut Problems::default())?;
+        let document = Document::parse(snapshot.redacted(&text), &mut Problems::default())?;
         Some(effective::routes(&document, &snapshot, &source).collect::<Vec<_>>())
     });
     match in_force {

@@ -43,6 +43,9 @@ pub struct Document {
     /// The access log: one line per request. Without this key there is no access log.
     #[serde(deserialize_with = "given")]
     pub(crate) access_log: Option<AccessLog>,
+    /// Fills in environment variables in values: `${NAME}`. `$${` stands for `${`. Keys, and texts in a block (`|` or `>`), have
+    /// no variables. Without this key `${` is text.
+    pub(crate) environment: bool,
     /// Adds `X-Corsgate-Reason` (the code of the decision) and `X-Request-Id` to every response. For development.
     pub(crate) debug_header: bool,
     /// Threads, graceful shutdown and upgrade of the process. A change needs a restart.

@@ -42,6 +42,7 @@ fn root() -> Value {
     let mut root = generator.into_root_schema_for::<Document>().to_value();
     for_each_property(&mut root, tidy);
     accept_empty_mappings(&mut root);
+    accept_variables(&mut root);
     // `$schema`, title and description come first, for readers of the schema.
     let mut ordered: Map<String, Value> =
         ["$schema", "title", "description"].map(|key| (key.to_owned(), root[key].take())).into_iter().collect();
@@ -97,6 +98,20 @@ fn accept_empty_mappings(root: &mut Value) {
     });
     for name in empty {
         root["$defs"][name]["type"] = json!(["object", "null"]);
+    }
+}
+
+/// Accepts `${NAME}` in every string, because a schema does not know whether the file has `environment: true`.
+fn accept_variables(schema: &mut Value) {
+    match schema {
+        Value::Object(keys) => {
+            if let Some(Value::String(pattern)) = keys.get_mut("pattern") {
+                pattern.push_str(r"|\$\{[A-Za-z_]");
+            }
+            keys.values_mut().for_each(accept_variables);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(accept_variables),
+        _ => {}
     }
 }
 

@@ -161,7 +161,15 @@ fn note_duplicate_keys(text: &str, problems: &mut Problems) {
 /// The parser's message as a problem, with the positions that it names.
 fn syntax(message: String, text: &str) -> Problem {
     let places = places_in(&message);
+    let line = |place: &SyntaxPlace| match place {
+        SyntaxPlace::Line { line, .. } => text.lines().nth(line.saturating_sub(1)),
+        SyntaxPlace::Byte(_) => None,
+    };
+    let has_variable = places.iter().filter_map(line).any(|line| line.contains("${"));
     let remedy = match indentation_remedy(&message, &places, text) {
+        _ if has_variable && message.contains("flow") => {
+            "inside of braces and brackets, write a variable in quotes: `\"${NAME}\"`".into()
+        }
         Some(remedy) => remedy.into(),
         None => syntax_remedy(&message).into(),
     };

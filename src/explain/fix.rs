@@ -256,7 +256,7 @@ fn errors(problems: &Problems) -> impl Iterator<Item = &Problem> {
 }
 
 fn is_new_cause(question: &Question, text: &str, snapshot: &Snapshot, causes: &[Cause]) -> bool {
-    let Some(document) = Document::parse(text, &mut Problems::default()) else { return false };
+    let Some(document) = Document::parse(snapshot.filled(text), &mut Problems::default()) else { return false };
     let next = Diagnosis::of(question, &Simulation::of(question, snapshot), snapshot, &document).cause;
     next.is_some_and(|next| !causes.contains(&next))
 }

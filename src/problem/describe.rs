@@ -56,8 +56,33 @@ impl ProblemKind {
             Syntax { message, remedy, .. } => error("syntax", message.clone(), remedy.clone()),
             Variable { text } => error(
                 "variable",
-                format!("`{text}` is a variable, and corsgate does not fill in variables"),
-                "write the value, or make this file from a template, for example with `envsubst`",
+                match text.starts_with("${") {
+                    true => format!("`{text}` is a variable, and this file has no `environment: true`"),
+                    false => format!("`{text}` is a variable, and corsgate fills in only `${{NAME}}`"),
+                },
+                "write the value, or write `environment: true` at the top level and `${NAME}` here",
+            ),
+            VariableNotFilled { text } => hint(
+                "variable-not-filled",
+                format!("`{text}` is text here"),
+                "to fill in environment variables, write `environment: true` at the top level",
+            ),
+            VariableNotSet { name } => error(
+                "variable-not-set",
+                format!("the environment variable `{name}` is not set, or is not UTF-8"),
+                format!("set it for corsgate, or write `$${{{name}}}` for this text"),
+            ),
+            VariableInBlock => error(
+                "variable-in-block",
+                "a text in a block (`|` or `>`) has no variables",
+                "write the text in double quotes, or `environment: false`",
+            ),
+            BadVariable { text } => error(
+                "bad-variable",
+                format!(
+                    "`{text}` is not a variable: a name has only letters, digits and `_`, and no digit at its start"
+                ),
+                "write `${NAME}`, or `$${` for the text `${`",
             ),
             WrongValue { found, expected } => {
                 error("wrong-value", format!("found {found}"), format!("write {expected}"))

@@ -174,6 +174,7 @@ impl<'d> Compiler<'d> {
             debug_header: document.debug_header,
             has_guards,
             startup: startup?,
+            filled: None,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Snapshot;
-use crate::config::Document;
+use crate::config::{Document, environment};
 use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
 
 /// The result of loading a text.
@@ -25,6 +25,8 @@ pub struct CompileEnv<'a> {
     pub has_folder: &'a dyn Fn(&str) -> bool,
     /// The path of a socket. The argument is the path in the spelling of the configuration.
     pub socket: &'a dyn Fn(&str) -> PathBuf,
+    /// The value of an environment variable. None if it is not set.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Number of root certificates that this machine has for TLS to upstreams. The error is the reason in words why
     /// they cannot be loaded.
     pub roots: &'a dyn Fn() -> Result<usize, String>,
@@ -41,15 +43,29 @@ pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
 pub(crate) fn load_with_document(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
     match load_as_written(text, env) {
         (Loaded { snapshot: None, problems }, document) => {
-            (Loaded { snapshot: None, problems: problems.into_iter().map(about_variable).collect() }, document)
+            let fills_in = document.as_ref().is_some_and(|document| document.environment);
+            let about = |problem| if fills_in { problem } else { about_variable(problem) };
+            (Loaded { snapshot: None, problems: problems.into_iter().map(about).collect() }, document)
         }
-        usable => usable,
+        (Loaded { snapshot, mut problems }, document) => {
+            if !document.as_ref().is_some_and(|document| document.environment) {
+                for (at, text) in environment::looks_meant(text) {
+                    problems.push(Problem { at, kind: ProblemKind::VariableNotFilled { text } });
+                }
+            }
+            (Loaded { snapshot, problems }, document)
+        }
     }
 }
 
 fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
     let mut problems = Problems::default();
-    let Some(document) = Document::parse(text, &mut problems) else {
+    let filled = environment::fill(text, env.variable, &mut problems);
+    let mut of_text = Problems::default();
+    let document = Document::parse(filled.as_ref().map_or(text, |filled| &filled.text), &mut of_text);
+    of_text.retain(|problem| !problems.iter().any(|cause| problem.at.is_within(&cause.at)));
+    problems.extend(of_text);
+    let Some(document) = document else {
         return (Loaded { snapshot: None, problems }, None);
     };
     let mut compiled = Problems::default();
@@ -57,7 +73,8 @@ fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>
     compiled.retain(|problem| !problems.iter().any(|cause| follows_from(problem, cause)));
     problems.extend(compiled);
     let usable = !problems.any_errors();
-    (Loaded { snapshot: snapshot.filter(|_| usable), problems }, Some(document))
+    let snapshot = snapshot.filter(|_| usable).map(|snapshot| Snapshot { filled, ..snapshot });
+    (Loaded { snapshot, problems }, Some(document))
 }
 
 impl CompileEnv<'static> {
@@ -66,6 +83,7 @@ impl CompileEnv<'static> {
         file: &|_| Err("there are no files here".to_owned()),
         has_folder: &|_| true,
         socket: &|path| PathBuf::from(path),
+        variable: &|_| None,
         roots: &|| Ok(1),
         now: 0,
     };

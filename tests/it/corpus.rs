@@ -29,13 +29,33 @@ const TODAY: i64 = 1_780_185_600;
 /// A configuration with this comment is read as on a machine without root certificates.
 const NO_ROOTS: &str = "# no root certificates\n";
 
+/// The environment of the corpus.
+const VARIABLES: [(&str, &str); 6] = [
+    ("ORIGIN", "https://app.example"),
+    ("ORIGINS", "https://app.example, https://admin.example"),
+    ("PORT", "9080"),
+    ("MAX_AGE", "600"),
+    ("EMPTY", ""),
+    ("LIST", "[https://app.example]"),
+];
+
 /// Reads a configuration, with the files of `tests/config/tls` in its directory.
 pub fn read(config: &str) -> Loaded {
     let file = |path: &str| fs::read(folder().join(path)).map_err(|_| "No such file".to_owned());
     let has_folder = |path: &str| !path.starts_with("missing/");
     let socket = |path: &str| PathBuf::from(path);
     let roots = || Ok(usize::from(!config.contains(NO_ROOTS)));
-    load(config, CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, roots: &roots, now: TODAY })
+    let variable =
+        |name: &str| VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let env = CompileEnv {
+        file: &file,
+        has_folder: &has_folder,
+        socket: &socket,
+        variable: &variable,
+        roots: &roots,
+        now: TODAY,
+    };
+    load(config, env)
 }
 
 /// A configuration and the output of `check` that is expected for it.

@@ -20,6 +20,7 @@ mod diff;
 mod docs;
 mod early_responses;
 mod effective;
+mod environment;
 mod errors;
 mod explain;
 mod forward_auth;
