@@ -27,6 +27,7 @@
 
 pub(crate) mod compare;
 mod compile;
+mod cross_site;
 mod edits;
 mod equivalent;
 pub(crate) mod fetch_names;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+pub(crate) use self::cross_site::{is_unsafe, is_websocket};
 pub(crate) use self::edits::vary_on_accept_encoding;
 pub use self::edits::{Edits, Field, Vary};
 pub(crate) use self::equivalent::equivalent_pattern;
@@ -58,9 +60,11 @@ pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub(crate) use self::preflight::PreflightRequest;
 pub(crate) use self::settings::ALIAS;
 pub use self::settings::{
-    Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, ResourcePolicy, Settings, UpstreamHeaders,
+    CrossSite, Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, ResourcePolicy, Settings,
+    UpstreamHeaders,
 };
 
+use self::cross_site::FetchSite;
 use self::edits::{Fields, Removal, Values};
 use self::names::{AllowedMethods, RequestHeaders};
 use self::regexes::OriginRegexes;
@@ -98,6 +102,7 @@ pub struct Policy {
     /// `Cache-Control` of answers to preflights.
     cache_control: Option<FinishedValue>,
     disallowed: DisallowedOrigins,
+    cross_site: CrossSite,
     removal_allowed: Removal,
     vary: Vary,
     preflight_vary: Vary,
@@ -159,6 +164,9 @@ coded_enum! {
         OriginNull = "origin_null",
         /// Refused: two Origin fields, a list, or a value that no browser sends.
         OriginInvalid = "origin_invalid",
+        /// Refused: a request that changes state, from a page of an origin that the policy does not allow
+        /// (`cross_site: reject`).
+        CrossSite = "cross_site",
         /// Refused: the preflight requests a method that is not allowed.
         MethodNotAllowed = "method_not_allowed",
         /// Refused: the preflight requests a header that is not allowed.
@@ -214,19 +222,19 @@ impl Policy {
         if request.preflight().is_some_and(|preflight| self.answers(preflight)) {
             return self.answer_preflight(request, &origin_decision);
         }
-        let action = match (self.disallowed, &origin_decision) {
+        let reason = origin_decision.reason();
+        let (action, reason) = match (self.disallowed, &origin_decision) {
             (DisallowedOrigins::Reject, OriginDecision::Refused(reason))
                 if !matches!(reason, Reason::NoOrigin | Reason::SameOrigin) =>
             {
-                PolicyAction::Reject
+                (PolicyAction::Reject, *reason)
             }
-            _ => PolicyAction::Forward,
+            _ if self.rejects_as_cross_site(request, origin, &origin_decision) => {
+                (PolicyAction::Reject, Reason::CrossSite)
+            }
+            _ => (PolicyAction::Forward, reason),
         };
-        Decision {
-            action,
-            edits: self.ordinary_edits(origin, request, &origin_decision),
-            reason: origin_decision.reason(),
-        }
+        Decision { action, edits: self.ordinary_edits(origin, request, &origin_decision), reason }
     }
 
     /// The edits for a response that is not an answer to a preflight. For local replies to requests that fail before
@@ -290,9 +298,7 @@ impl Allowed {
             Some(reason) => OriginDecision::Granted(value.clone(), reason),
             // A form of the site's own page with `Referrer-Policy: no-referrer` sends the origin `null`. Pages cannot set
             // `Sec-Fetch-Site`, and a sandboxed frame sends `cross-site` (Fetch Metadata section 2.3).
-            None if text == "null"
-                && request.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") =>
-            {
+            None if text == "null" && FetchSite::of(request.headers) == FetchSite::SameOrigin => {
                 OriginDecision::Refused(Reason::SameOrigin)
             }
             None if text == "null" => OriginDecision::Refused(Reason::OriginNull),
@@ -392,6 +398,7 @@ impl Reason {
             Reason::OriginNotAllowed
             | Reason::OriginNull
             | Reason::OriginInvalid
+            | Reason::CrossSite
             | Reason::MethodNotAllowed
             | Reason::HeaderNotAllowed
             | Reason::HeaderListTooLong => true,

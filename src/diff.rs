@@ -146,6 +146,8 @@ enum Kind {
     PrivateNetwork,
     /// Whether requests of refused origins reach the upstream.
     RefusedOrigins,
+    /// Whether cross-site requests that change state reach the upstream.
+    CrossSite,
     /// The end of a route: upstream, split or answer.
     End,
     UpstreamSettings,

@@ -166,6 +166,7 @@ mod tests {
             "origin_not_allowed",
             "origin_null",
             "origin_invalid",
+            "cross_site",
             "method_not_allowed",
             "header_not_allowed",
             "header_list_too_long",

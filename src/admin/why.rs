@@ -78,6 +78,7 @@ fn explained<T>(process: &Process, refused: &RefusedRequest, print: impl FnOnce(
         requested_headers: refused.requested_headers.as_deref(),
         credentials: if refused.credentials { Credentials::Include } else { Credentials::Omit },
         fetch_mode: refused.fetch_mode.as_deref(),
+        fetch_site: refused.fetch_site.as_deref(),
     });
     let generation = process.live.current();
     let written = &generation.written;

@@ -20,7 +20,7 @@ use super::names::{AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, OriginSet, TuplePattern};
 use super::regexes::{OriginRegexes, anchored};
 use super::witness::{self, Expression};
-use super::{Allowed, DisallowedOrigins, Policy, PreflightMatch, ResourcePolicy};
+use super::{Allowed, CrossSite, DisallowedOrigins, Policy, PreflightMatch, ResourcePolicy, cross_site};
 
 /// An entry of a policy that allows an origin which another policy refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,9 +163,10 @@ impl Policy {
         })
     }
 
-    /// Whether a preflight that requests the method is allowed.
+    /// Whether pages of allowed origins can use the method: a preflight that requests it is allowed, and
+    /// `cross_site: reject` does not reject it for all of them.
     pub(crate) fn allows_method(&self, method: &str) -> bool {
-        self.methods.allow(method.as_bytes())
+        self.methods.allow(method.as_bytes()) && !(self.trusts_no_origin() && cross_site::is_unsafe(method))
     }
 
     /// Returns the methods that the policy names.
@@ -238,6 +239,28 @@ impl Policy {
     /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None: the upstream's stays.
     pub(crate) fn resource_policy(&self) -> Option<ResourcePolicy> {
         self.resource_policy
+    }
+
+    /// Whether `cross_site: reject` rejects requests.
+    pub(crate) fn rejects_cross_site(&self) -> bool {
+        self.cross_site == CrossSite::Reject && !matches!(self.origins, Allowed::AnyByName { .. })
+    }
+
+    /// Returns an origin whose pages cannot change state because of `cross_site: reject`. If the other policy has no
+    /// `cross_site: reject`, it does not reject requests of this origin. None if no such origin exists, or if the
+    /// comparison of origins already reports the change.
+    pub(crate) fn origin_of_cross_site(&self, other: Option<&Policy>) -> Option<Witness> {
+        match (self.trusts_no_origin(), other) {
+            (true, Some(other)) if other.rejects() => other.some_origin().map(Witness::Origin),
+            (true, _) => Some(Witness::Origin(FOREIGN[0].to_owned())),
+            (false, Some(other)) if other.rejects() => None,
+            (false, other) => self.origin_of_none(other),
+        }
+    }
+
+    /// Whether `cross_site: reject` rejects requests of every other origin.
+    fn trusts_no_origin(&self) -> bool {
+        self.rejects_cross_site() && matches!(self.origins, Allowed::Any)
     }
 
     pub(crate) fn allows_private_network(&self) -> bool {

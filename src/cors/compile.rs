@@ -9,7 +9,7 @@ use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
 use super::{
-    Allowed, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings,
+    Allowed, CrossSite, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings,
     UpstreamHeaders,
 };
 use crate::notation::List;
@@ -85,6 +85,9 @@ impl Policy {
         {
             problems.add(&at.key("disallowed_origins"), ProblemKind::RejectsNothing);
         }
+        if settings.cross_site == CrossSite::Reject && matches!(origins, Some(Allowed::AnyByName { .. })) {
+            problems.add(&at.key("cross_site"), ProblemKind::RejectsNothing);
+        }
         let max_age = max_age(settings.max_age, &at.key("max_age"), problems);
         if settings.allow_private_network {
             problems.add(&at.key("allow_private_network"), ProblemKind::PrivateNetworkGone);
@@ -148,6 +151,7 @@ impl Policy {
             refused_status,
             cache_control,
             disallowed: settings.disallowed_origins,
+            cross_site: settings.cross_site,
         };
         policy.removal_allowed = match settings.upstream_headers {
             UpstreamHeaders::Replace => Removal::AllAccessControl(policy.timing_field()),

@@ -80,6 +80,9 @@ pub struct Settings {
     pub upstream_headers: UpstreamHeaders,
     /// What happens to a request with an Origin that is not allowed.
     pub disallowed_origins: DisallowedOrigins,
+    /// What happens to a request that may change state and comes from a page of another origin, which the policy does
+    /// not allow: any method but GET, HEAD and OPTIONS, and WebSockets. CORS does not stop the form of another site.
+    pub cross_site: CrossSite,
     /// Accepts settings that are otherwise refused as unsafe when the file is loaded. Each entry names one danger.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
@@ -153,6 +156,19 @@ pub enum DisallowedOrigins {
     #[default]
     Forward,
     /// It gets 403 and does not reach the upstream.
+    Reject,
+}
+
+/// What happens to a request that may change state and comes from a page of another origin, which the policy does not
+/// allow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CrossSite {
+    /// It goes to the upstream.
+    #[default]
+    Forward,
+    /// It gets 403 and does not reach the upstream. `allow_origins: "*"` without credentials allows pages of every
+    /// origin to read, and none of them to change state.
     Reject,
 }
 

@@ -98,6 +98,10 @@ impl ReplyKind<'_> {
                     StatusCode::FORBIDDEN,
                     "Cross-origin request refused: the origin null is not allowed (origin_null).\n",
                 ),
+                Refusal::OriginRejected(Reason::CrossSite) => (
+                    StatusCode::FORBIDDEN,
+                    "Cross-site request refused: only pages of this site and of allowed origins may send it (cross_site).\n",
+                ),
                 Refusal::OriginRejected(_) => (
                     StatusCode::FORBIDDEN,
                     "Cross-origin request refused: the origin is not allowed (origin_not_allowed).\n",

@@ -19,7 +19,7 @@ pub enum Refusal<'s> {
     AmbiguousPath,
     /// 400: servers disagree about where the body ends (RFC 9112 section 6.3).
     AmbiguousLength,
-    /// 403: the policy does not allow the Origin and has `disallowed_origins: reject`.
+    /// 403: the policy does not allow the Origin and has `disallowed_origins: reject` or `cross_site: reject`.
     OriginRejected(Reason),
     /// 403: `clients` of the listener or of the route does not accept the client's address.
     ClientDenied,

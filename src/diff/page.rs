@@ -43,6 +43,8 @@ pub(super) enum Need {
     PrivateNetwork,
     /// The gateway does not reject the request. It does not matter whether the page can read the response.
     Arrival,
+    /// As `Arrival`, for a WebSocket.
+    WebSocket,
 }
 
 /// The CORS headers of the upstream's responses. They are not in the configuration, so the comparison assumes them.
@@ -101,7 +103,11 @@ impl PageRequest {
             }
         }
         let method = Method::from_bytes(self.method.as_bytes()).unwrap_or_default();
-        let exchange = self.exchange(snapshot, &method, &self.origin_field());
+        let mut fields = self.origin_field();
+        if self.needs == Need::WebSocket {
+            fields.extend([(header::CONNECTION, "Upgrade".to_owned()), (header::UPGRADE, "websocket".to_owned())]);
+        }
+        let exchange = self.exchange(snapshot, &method, &fields);
         let (response, reason) = (&exchange.response, exchange.verdict.outcome.code());
         let arrives = !matches!(exchange.verdict.action, Action::Refuse(_));
         let readable = || fetch.check(&response.headers).is_ok();
@@ -123,7 +129,7 @@ impl PageRequest {
                 arrives && !value.is_some_and(blocks)
             }
             Need::PrivateNetwork => false,
-            Need::Arrival => arrives,
+            Need::Arrival | Need::WebSocket => arrives,
         };
         Answer { is_allowed, status: response.status, reason }
     }
@@ -194,7 +200,7 @@ impl PageRequest {
         match self.needs {
             Need::PrivateNetwork => true,
             // Forms and WebSockets can send such a request without a preflight.
-            Need::Arrival | Need::Timing => false,
+            Need::Arrival | Need::WebSocket | Need::Timing => false,
             // Only requests that need none can be made without CORS.
             Need::Load { .. } => false,
             Need::Response | Need::Error | Need::Header(_) => {
@@ -237,6 +243,9 @@ impl PageRequest {
             }
             for (name, value) in self.origin_field() {
                 let _ = write!(command, " -H {}", quoted(&format!("{}: {value}", spelled(&name))));
+            }
+            if self.needs == Need::WebSocket {
+                command.push_str(" -H 'Connection: Upgrade' -H 'Upgrade: websocket'");
             }
             if self.credentials == Credentials::Include {
                 command.push_str(" -b session=1");

@@ -6,7 +6,7 @@ use super::page::{Need, PageRequest, Upstreams};
 use super::{Effect, Kind, Methods};
 use crate::cors::compare::{Exposed, GrantedBy, OriginEntry, Witness};
 use crate::cors::fetch_names::{is_forbidden_response_header, is_safelisted_method, is_safelisted_response_header};
-use crate::cors::{Policy, PreflightMatch, ResourcePolicy};
+use crate::cors::{Policy, PreflightMatch, ResourcePolicy, is_unsafe};
 use crate::explain::fetch::Credentials;
 
 /// A difference whose witnesses have not run yet.
@@ -72,6 +72,7 @@ pub(super) fn compare(pair: Pair<'_>) -> Vec<Claim> {
     pair.timing(&mut claims);
     pair.resource_policy(&mut claims);
     pair.refused_origins(&mut claims);
+    pair.cross_site(&mut claims);
     claims.retain(|claim| !claim.items.is_empty());
     claims
 }
@@ -231,6 +232,39 @@ impl Pair<'_> {
             _ => "their requests get 403; they reached the route",
         };
         claims.push(Claim { effect, kind: Kind::RefusedOrigins, items: vec![(text.to_owned(), request)] });
+    }
+
+    /// Adds the change if only one side rejects cross-site requests that change state. Forms and WebSockets need no
+    /// permission of a policy, so the methods that a policy allows do not matter.
+    fn cross_site(&self, claims: &mut Vec<Claim>) {
+        let rejects = |policy: Option<&Policy>| policy.is_some_and(Policy::rejects_cross_site);
+        let (effect, policy, other) = match (rejects(self.old), rejects(self.new)) {
+            (true, false) => (Effect::Allowed, self.old, self.new),
+            (false, true) => (Effect::Refused, self.new, self.old),
+            _ => return,
+        };
+        if self.stage == Stage::Errors {
+            return;
+        }
+        let Some(origin) = policy.and_then(|policy| policy.origin_of_cross_site(other)) else { return };
+        let unsafe_method = self.methods.all().find(|method| is_unsafe(method));
+        let websocket = self.methods.all().find(|method| *method == "GET");
+        let (method, needs, requests) = match (unsafe_method, websocket) {
+            (Some(method), _) => (method, Need::Arrival, "requests with an unsafe method"),
+            (None, Some(method)) => (method, Need::WebSocket, "WebSockets"),
+            (None, None) => return,
+        };
+        let request = match origin {
+            Witness::Origin(origin) => Some(PageRequest { needs, ..self.request(&origin, method) }),
+            Witness::Unknown => None,
+        };
+        let text = match effect {
+            Effect::Allowed => {
+                format!("{requests} of pages of other origins reach the route; they got 403")
+            }
+            _ => format!("{requests} of pages of other origins get 403; they reached the route"),
+        };
+        claims.push(Claim { effect, kind: Kind::CrossSite, items: vec![(text, request)] });
     }
 }
 

@@ -189,6 +189,7 @@ impl Kind {
             Kind::ResourcePolicy => "resource policy",
             Kind::PrivateNetwork => "private network",
             Kind::RefusedOrigins => "refused origins",
+            Kind::CrossSite => "cross_site",
             Kind::End => "goes to",
             Kind::UpstreamSettings => "upstream",
             Kind::Behaviors => "behaviors",

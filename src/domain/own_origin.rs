@@ -75,6 +75,16 @@ impl<'a> OwnOrigin<'a> {
         scheme == self.scheme.as_str() && !self.host.is_empty() && host.eq_ignore_ascii_case(self.host) && same_port
     }
 
+    /// Whether an `Origin` has this host and port. Schemes are not compared, so the default ports of http and https
+    /// count as the same.
+    pub(crate) fn has_authority_of(&self, origin: &str) -> bool {
+        let same = |scheme: Scheme| {
+            // `Host` may name the default port of the origin's scheme.
+            OwnOrigin { scheme, port: self.port.filter(|port| *port != scheme.default_port()), ..*self }.is(origin)
+        };
+        same(Scheme::Http) || same(Scheme::Https)
+    }
+
     /// Host, and port unless it is the default, as in `Host`.
     pub(crate) fn authority(self) -> impl fmt::Display {
         Authority(self)
@@ -100,6 +110,29 @@ pub(crate) fn parse_port(digits: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_has_the_authority_of_a_request_whatever_its_scheme() {
+        #[rustfmt::skip]
+        let rows = [
+            (Scheme::Http,  "app.test",      "https://app.test",      true),
+            (Scheme::Http,  "app.test",      "http://app.test",       true),
+            (Scheme::Https, "APP.test",      "http://app.test",       true),
+            (Scheme::Http,  "app.test:443",  "https://app.test",      true),
+            (Scheme::Http,  "app.test:8443", "https://app.test:8443", true),
+            (Scheme::Http,  "app.test:8443", "https://app.test",      false),
+            (Scheme::Http,  "app.test",      "https://app.test:8443", false),
+            (Scheme::Http,  "app.test",      "https://app.test.evil.test", false),
+            (Scheme::Http,  "app.test",      "https://evilapp.test",  false),
+            (Scheme::Http,  "app.test",      "app://app.test",        false),
+            (Scheme::Http,  "app.test",      "null",                  false),
+            (Scheme::Http,  "",              "http://",               false),
+        ];
+        for (scheme, authority, origin, expected) in rows {
+            let found = OwnOrigin::of(scheme, authority).has_authority_of(origin);
+            assert_eq!(found, expected, "{scheme:?} {authority} {origin}");
+        }
+    }
 
     #[test]
     fn an_origin_is_a_requests_own_only_if_scheme_host_and_port_are_the_same() {

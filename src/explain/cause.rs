@@ -114,9 +114,13 @@ pub enum Cause {
     Navigation {
         /// The `Origin` of the navigation.
         origin: String,
+        /// The key of the policy that rejects it.
+        key: &'static str,
         /// The gateway's code.
         code: &'static str,
     },
+    /// `cross_site: reject` rejects the request, and `*` in `allow_origins` names no origin that may change state.
+    CrossSite,
     /// The upstream redirects to a URL that browsers do not follow.
     Redirect(NetworkError),
     /// The response to a WebSocket does not have the status 101.
@@ -239,10 +243,13 @@ impl Cause {
                 };
                 format!("the page sends {}, which {is}", names.join(", "))
             }
-            Cause::Navigation { origin, .. } => format!(
+            Cause::Navigation { origin, key, .. } => format!(
                 "the request is a navigation from {origin}, such as a form. CORS does not apply to navigations, but this \
-                 policy has `disallowed_origins: reject`"
+                 policy has `{key}: reject`"
             ),
+            Cause::CrossSite => "the request may change state and comes from a page of another origin, and the policy has \
+                                 `cross_site: reject`; `*` in allow_origins lets every page read, and none change state"
+                .into(),
             Cause::Redirect(error) => format!("the upstream redirects, but {error}"),
             Cause::NotSwitched { status, by_gateway: true } => format!(
                 "the listener redirects plain requests to https with {status}, but browsers do not follow redirects of \
@@ -353,10 +360,13 @@ impl Cause {
                 let them = if names.len() == 1 { "it" } else { "them" };
                 format!("Delete {them} from the page's request: only the server's response can allow anything.")
             }
-            Cause::Navigation { .. } => "If other sites may send users here, as in single sign-on (SAML, `form_post`), give \
-                                         this path a route of its own with `disallowed_origins: forward` in its policy, or \
-                                         with `cors: false`. Do not add the origin to allow_origins: its pages could then \
-                                         read every response of this policy."
+            Cause::Navigation { key, .. } => format!(
+                "If other sites may send users here, as in single sign-on (SAML, `form_post`), give this path a route of \
+                 its own with `{key}: forward` in its policy, or with `cors: false`. Do not add the origin to \
+                 allow_origins: its pages could then read every response of this policy."
+            ),
+            Cause::CrossSite => "If pages of this origin may change state here, replace `*` in allow_origins by the \
+                                 origins that may."
                 .into(),
             Cause::Redirect(_) => "Correct the Location that the upstream sends.".into(),
             Cause::NotSwitched { by_gateway: true, .. } => "Let the page open the WebSocket with `wss:`.".into(),
@@ -445,6 +455,7 @@ impl Cause {
             Cause::MethodNotAllowed { .. } => "method_not_allowed",
             Cause::HeadersNotAllowed { .. } | Cause::ResponseHeaders(_) => "header_not_allowed",
             Cause::Navigation { code, .. } => code,
+            Cause::CrossSite => "cross_site",
             Cause::Redirect(_) => "redirect",
             Cause::NotSwitched { .. } => "not_switched",
             Cause::ResourcePolicy { .. } => "resource_policy",

@@ -400,7 +400,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
 }
 
 /// Keys and values of all attributes, in the order of the documentation.
-fn values(settings: &Settings) -> [(&'static str, Option<String>); 21] {
+fn values(settings: &Settings) -> [(&'static str, Option<String>); 22] {
     // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
@@ -420,6 +420,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 21] {
         preflight: PreflightSettings { matches, status, refused_status, cache_control },
         upstream_headers,
         disallowed_origins,
+        cross_site,
         dangerously_allow,
     } = settings;
     let any = || Some("*".to_owned());
@@ -445,6 +446,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 21] {
         ("preflight.cache_control", cache_control.clone()),
         ("upstream_headers", word(upstream_headers)),
         ("disallowed_origins", word(disallowed_origins)),
+        ("cross_site", word(cross_site)),
         ("dangerously_allow", dangers),
     ]
 }

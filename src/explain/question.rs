@@ -59,6 +59,8 @@ pub struct Question {
     /// The assumed response of the upstream.
     pub(super) upstream: Head,
     pub(super) source: QuestionSource,
+    /// The recorded `Sec-Fetch-Site`.
+    pub(super) fetch_site: Option<String>,
     /// The client that sends the requests.
     pub(super) client: ClientAddress,
 }
@@ -114,8 +116,10 @@ pub struct RecordedRequest<'a> {
     pub requested_headers: Option<&'a str>,
     /// `Include` if the request had cookies or other credentials.
     pub credentials: Credentials,
-    /// `Sec-Fetch-Mode`
+    /// `Sec-Fetch-Mode`; `websocket` for every WebSocket.
     pub fetch_mode: Option<&'a str>,
+    /// `Sec-Fetch-Site`; several fields are joined by a comma.
+    pub fetch_site: Option<&'a str>,
 }
 
 // === impl Question ===
@@ -150,6 +154,7 @@ impl Question {
             reads: Vec::new(),
             upstream: Head::new(initiator.usual_status()),
             source: QuestionSource::Page,
+            fetch_site: None,
             client: ClientAddress::Accepted,
         })
     }
@@ -348,6 +353,7 @@ impl Question {
             reads: Vec::new(),
             upstream: Head::new(initiator.usual_status()),
             source,
+            fetch_site: request.fetch_site.map(str::to_owned),
             client: ClientAddress::Known(request.client),
         }
     }

@@ -553,7 +553,7 @@ impl ProblemKind {
             RejectsNothing => warning(
                 "rejects-nothing",
                 "the policy allows every origin, so `reject` rejects nothing, not even WebSockets of foreign sites",
-                "list the allowed origins, or remove `disallowed_origins`",
+                "list the allowed origins, or remove this key",
             ),
             OpenByOmission { keys } => {
                 let (what, example) = match keys {

@@ -12,11 +12,13 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, header};
 
 use super::RequestRecord;
+use crate::cors::is_websocket;
 use crate::decide::RequestKind;
 use crate::domain::Scheme;
 use crate::terminal::printable;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Ends a value that was cut.
 pub(crate) const CUT: &str = "…";
@@ -62,8 +64,10 @@ pub(crate) struct RefusedRequest {
     pub(crate) requested_headers: Option<String>,
     /// True if the request had `Cookie` or `Authorization`. Preflights never have them.
     pub(crate) credentials: bool,
-    /// `Sec-Fetch-Mode`
+    /// `Sec-Fetch-Mode`; `websocket` for every WebSocket.
     pub(crate) fetch_mode: Option<String>,
+    /// `Sec-Fetch-Site`
+    pub(crate) fetch_site: Option<String>,
     pub(crate) kind: RequestKind,
     /// Code of the outcome.
     pub(crate) code: &'static str,
@@ -125,7 +129,11 @@ impl Refusals {
             requested_method: fields(asked.headers, &header::ACCESS_CONTROL_REQUEST_METHOD, 64),
             requested_headers: fields(asked.headers, &header::ACCESS_CONTROL_REQUEST_HEADERS, 1024),
             credentials: has(header::COOKIE) || has(header::AUTHORIZATION),
-            fetch_mode: fields(asked.headers, &SEC_FETCH_MODE, 16),
+            fetch_mode: match is_websocket(asked.headers) {
+                true => Some("websocket".to_owned()),
+                false => fields(asked.headers, &SEC_FETCH_MODE, 16),
+            },
+            fetch_site: fields(asked.headers, &SEC_FETCH_SITE, 16),
             kind: record.kind,
             code: record.outcome.code(),
             route: record.route.map(ToOwned::to_owned),

@@ -583,6 +583,7 @@ fn every_reason_code_has_a_row() {
         "allowed_exact",
         "allowed_pattern",
         "allowed_regex",
+        "cross_site",
         "header_list_too_long",
         "header_not_allowed",
         "method_not_allowed",

@@ -197,3 +197,71 @@ services:
     let preflights = gateway.access_log().iter().filter(|line| line.contains("\"cors\":\"preflight\"")).count();
     assert!(preflights >= 3, "{:#?}", gateway.access_log());
 }
+
+/// What a browser sends for forms, fetches and WebSockets of a foreign page and of the site's own page, and what of it
+/// reaches the upstream with `cross_site: reject`.
+#[test]
+fn chromium_posts_only_from_the_sites_own_page() {
+    let (send, ended) = mpsc::channel();
+    let requests = |from: &str, base: &str, then: &str| {
+        format!(
+            "<!doctype html><body><script>
+             const form = action => new Promise(done => {{
+               const frame = document.createElement('iframe');
+               frame.name = 'answer';
+               document.body.append(frame);
+               const form = document.createElement('form');
+               Object.assign(form, {{ method: 'post', action, target: 'answer' }});
+               document.body.append(form);
+               frame.onload = done;
+               form.submit();
+             }});
+             const socket = url => new Promise(done => {{
+               const socket = new WebSocket(url);
+               socket.onopen = socket.onerror = done;
+             }});
+             (async () => {{
+               await form('http://{base}/orders?{from}-form');
+               await fetch('http://{base}/orders?{from}-fetch', {{ method: 'POST', mode: 'no-cors' }}).catch(() => 0);
+               await socket('ws://{base}/feed?{from}-socket');
+               {then};
+             }})();
+             </script>"
+        )
+    };
+    let html = |text: &str| Reply::new(200).header("Content-Type", "text/html").body(text.to_owned());
+    let own = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+    let api = Upstream::start({
+        let own = own.clone();
+        move |request| match request.target.as_str() {
+            "/own" => html(own.get().map_or("", String::as_str)),
+            "/done" => {
+                send.send(()).expect("the test waits");
+                Reply::new(204)
+            }
+            _ => Reply::new(200),
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "
+listeners: [{{ address: \"{{listen}}\" }}]
+access_log: {{ to: access.log }}
+services:
+  - name: api
+    upstream: {{ nodes: [{{ address: \"{}\" }}] }}
+    cors: {{ allow_origins: \"https://app.test\", cross_site: reject }}
+",
+        api.address()
+    ));
+    let base = gateway.address().to_string();
+    own.set(requests("own", &base, "fetch('/done')")).expect("set once");
+    let foreign = requests("foreign", &base, &format!("location = 'http://{base}/own'"));
+    let page = Upstream::start(move |_| html(&foreign));
+    let browser = Chromium::open(&format!("http://{}/", page.address()));
+    ended.recv_timeout(PAGE_TIMEOUT).unwrap_or_else(|error| panic!("the pages do not end: {error}\n{}", browser.log()));
+    let arrived: Vec<String> = api.received().iter().map(|request| request.target.clone()).collect();
+    let changes: Vec<&String> = arrived.iter().filter(|target| target.contains('?')).collect();
+    assert_eq!(changes, ["/orders?own-form", "/orders?own-fetch", "/feed?own-socket"]);
+    let rejected = || gateway.access_log().iter().filter(|line| line.contains("\"reason\":\"cross_site\"")).count();
+    assert!(poll(PAGE_TIMEOUT, || (rejected() == 3).then_some(())).is_some(), "{:#?}", gateway.access_log());
+}

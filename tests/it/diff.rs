@@ -318,6 +318,7 @@ struct PolicyText {
     credentials: bool,
     replace: bool,
     reject: bool,
+    cross_site: &'static str,
     max_age: u32,
     refused_status: u16,
 }
@@ -480,10 +481,11 @@ impl PolicyText {
             credentials: false,
             replace: false,
             reject: false,
+            cross_site: "forward",
             max_age: 600,
             refused_status: 200,
         };
-        (0..9).for_each(|part| policy.change(part, random));
+        (0..10).for_each(|part| policy.change(part, random));
         policy
     }
 
@@ -498,7 +500,7 @@ impl PolicyText {
                     None => self.origins.push(new),
                 }
             }
-            _ => self.change(random.usize(0..9), random),
+            _ => self.change(random.usize(0..10), random),
         }
     }
 
@@ -532,6 +534,7 @@ impl PolicyText {
             5 => self.replace = random.bool(),
             6 => self.reject = random.bool(),
             7 => self.max_age = random.u32(0..3) * 100,
+            8 => self.cross_site = if random.bool() { "reject" } else { "forward" },
             _ => self.refused_status = random.choose_multiple([200, 204, 403], 1)[0],
         }
     }
@@ -553,6 +556,7 @@ impl PolicyText {
         keys.push(format!("allow_credentials: {}, max_age: {}", self.credentials, self.max_age));
         keys.push(format!("upstream_headers: {}", if self.replace { "replace" } else { "override" }));
         keys.push(format!("disallowed_origins: {}", if self.reject { "reject" } else { "forward" }));
+        keys.push(format!("cross_site: {}", self.cross_site));
         keys.push(format!("preflight: {{ refused_status: {} }}", self.refused_status));
         let dangers = "null_origin, any_origin_with_credentials, insecure_origins, public_suffix_subdomains";
         keys.push(format!("dangerously_allow: [{dangers}]"));
@@ -657,6 +661,8 @@ impl Page {
         };
         let method = Method::from_bytes(self.method.as_bytes()).unwrap();
         let (_, response, arrives) = self.send(snapshot, &method, &[]);
+        // The page can read the 403 of a policy that allows every origin, but it is no response of the route.
+        let is_rejected = !arrives && response.status == StatusCode::FORBIDDEN;
         let is_safe = ["GET", "POST"].contains(&self.method);
         // A request with a preflight does not count as arrived.
         let arrives = arrives && is_safe && self.headers.is_empty();
@@ -673,7 +679,7 @@ impl Page {
                 && self.headers.iter().all(|name| lists(&answer, "access-control-allow-headers", name))
         };
         let readable = self.reads.is_none_or(|name| lists(&response, "access-control-expose-headers", name));
-        PageResult { reads: preflight && passes(&response) && readable, arrives }
+        PageResult { reads: preflight && passes(&response) && readable && !is_rejected, arrives }
     }
 
     fn send<'s>(
@@ -776,7 +782,7 @@ fn explains(change: &Value, place: &Value, page: &Page, reads: bool) -> bool {
     match what {
         "route" | "paths" | "policy" => true,
         "origin" => items.any(|entry| covers(entry, &page.origin)),
-        "refused_origins" => !reads,
+        "refused_origins" | "cross_site" => !reads,
         "credentials" => page.credentials,
         "method" => items.any(|method| method == page.method || method == "any other method" && !is_named),
         "request_header" => items.any(|name| page.headers.contains(&name) || name == "any other header"),

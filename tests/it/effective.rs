@@ -56,6 +56,7 @@ shop/catalogue  corsgate.yaml:17
     preflight.refused_status  200       default
     upstream_headers          override  default
     disallowed_origins        forward   default
+    cross_site                forward   default
 
 shop//raw/*  corsgate.yaml:18
   serves    shop.example, *.shop.example  /raw/*  any method
@@ -79,6 +80,7 @@ shop/rest  corsgate.yaml:19
     preflight.refused_status  200       default
     upstream_headers          override  default
     disallowed_origins        forward   default
+    cross_site                forward   default
 
 aliased  corsgate.yaml:21
   serves    aliased.example  any path  any method
@@ -95,6 +97,7 @@ aliased  corsgate.yaml:21
     preflight.refused_status  200       default
     upstream_headers          override  default
     disallowed_origins        forward   default
+    cross_site                forward   default
 
 strict  corsgate.yaml:25
   serves    any host  any path  any method
@@ -112,6 +115,7 @@ strict  corsgate.yaml:25
     preflight.refused_status  200                                         default
     upstream_headers          override                                    default
     disallowed_origins        reject                                      line 33
+    cross_site                forward                                     default
 
 ";
 
@@ -133,7 +137,7 @@ fn the_json_format_has_the_same_values() {
     assert_eq!(routes[0]["cors"]["line"], 5);
     assert_eq!(routes[0]["cors"]["chosen_at_line"], 17);
     let attributes = &routes[0]["cors"]["attributes"];
-    assert_eq!(attributes.as_object().map(serde_json::Map::len), Some(17));
+    assert_eq!(attributes.as_object().map(serde_json::Map::len), Some(18));
     assert_eq!(attributes["max_age"], serde_json::json!({ "value": "7200", "line": 7, "default": false }));
     assert_eq!(attributes["expose_headers"], serde_json::json!({ "value": null, "line": null, "default": true }));
     assert_eq!(routes[1]["cors"], serde_json::json!({ "off": true, "line": 18 }));

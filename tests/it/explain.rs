@@ -368,6 +368,7 @@ fn a_recorded_request_is_explained() {
         requested_headers: Some("x-id,x-trace"),
         credentials: Credentials::Omit,
         fetch_mode: None,
+        fetch_site: None,
     };
     let actual = RecordedRequest {
         kind: RequestKind::Actual,
@@ -516,6 +517,7 @@ fn tls_in_front_of_corsgate_is_recognised() {
         requested_headers: None,
         credentials: Credentials::Omit,
         fetch_mode: None,
+        fetch_site: None,
     };
     let why = text(&explain(&Question::recorded(&recorded), &configuration), Paint::Plain, Width::DEFAULT);
     assert!(says(&why, "is in `trusted_proxies` and sends `X-Forwarded-Proto: https`"), "{why}");
@@ -546,6 +548,7 @@ fn a_recorded_navigation_gets_a_route_of_its_own() {
         requested_headers: None,
         credentials: Credentials::Include,
         fetch_mode: Some("navigate"),
+        fetch_site: None,
     };
     for (recorded, cause, is_navigation) in [
         (form, "origin_not_allowed", true),

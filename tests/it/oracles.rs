@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use corsgate::config::Document;
 use corsgate::cors::{
-    CorsRequest, Danger, Decision, DisallowedOrigins, Field, OriginMatch, OriginPattern, OriginSet, Patterns, Policy,
-    PolicyAction, PreflightMatch, PreflightSettings, Reason, Settings, TuplePattern, UpstreamHeaders,
+    CorsRequest, CrossSite, Danger, Decision, DisallowedOrigins, Field, OriginMatch, OriginPattern, OriginSet,
+    Patterns, Policy, PolicyAction, PreflightMatch, PreflightSettings, Reason, Settings, TuplePattern, UpstreamHeaders,
 };
 use corsgate::domain::{HostName, OwnOrigin, Scheme};
 use corsgate::notation::List;
@@ -872,33 +872,37 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         select(vec![(200, 200), (204, 403)]),
         select(vec![UpstreamHeaders::Override, UpstreamHeaders::Replace]),
         select(vec![DisallowedOrigins::Forward, DisallowedOrigins::Reject]),
+        select(vec![CrossSite::Forward, CrossSite::Reject]),
     );
     let list = |text: &str| text.split(',').map(|entry| entry.trim().to_owned()).collect::<List>();
-    (lists, words).prop_map(move |(lists, (credentials, private, matches, statuses, upstream, disallowed))| Settings {
-        allow_origins: Some(list(lists.0)),
-        allow_origins_by_regex: lists.1.filter(|_| lists.0 != "*").map(|source| Patterns::One(source.to_owned())),
-        allow_methods: lists.2.map(list),
-        allow_headers: lists.3.map(list),
-        expose_headers: lists.4.map(list),
-        timing_allow_origins: lists.5.map(list),
-        allow_credentials: credentials,
-        allow_private_network: private,
-        preflight: PreflightSettings {
-            matches,
-            status: statuses.0,
-            refused_status: statuses.1,
-            cache_control: private.then(|| "max-age=60".to_owned()),
+    (lists, words).prop_map(
+        move |(lists, (credentials, private, matches, statuses, upstream, disallowed, cross_site))| Settings {
+            allow_origins: Some(list(lists.0)),
+            allow_origins_by_regex: lists.1.filter(|_| lists.0 != "*").map(|source| Patterns::One(source.to_owned())),
+            allow_methods: lists.2.map(list),
+            allow_headers: lists.3.map(list),
+            expose_headers: lists.4.map(list),
+            timing_allow_origins: lists.5.map(list),
+            allow_credentials: credentials,
+            allow_private_network: private,
+            preflight: PreflightSettings {
+                matches,
+                status: statuses.0,
+                refused_status: statuses.1,
+                cache_control: private.then(|| "max-age=60".to_owned()),
+            },
+            upstream_headers: upstream,
+            disallowed_origins: disallowed,
+            cross_site,
+            dangerously_allow: Some(vec![
+                Danger::NullOrigin,
+                Danger::AnyOriginWithCredentials,
+                Danger::InsecureOrigins,
+                Danger::PublicSuffixSubdomains,
+            ]),
+            ..Settings::default()
         },
-        upstream_headers: upstream,
-        disallowed_origins: disallowed,
-        dangerously_allow: Some(vec![
-            Danger::NullOrigin,
-            Danger::AnyOriginWithCredentials,
-            Danger::InsecureOrigins,
-            Danger::PublicSuffixSubdomains,
-        ]),
-        ..Settings::default()
-    })
+    )
 }
 
 #[derive(Debug, Clone)]

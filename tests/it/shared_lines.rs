@@ -283,7 +283,7 @@ const LINES: &[(&str, &str, Line)] = &[
 
 /// Files and folders whose code a request runs. `src/accept` is not among them: it runs for each connection, and counts
 /// connections in one value for the limit of all.
-const PATH: [&str; 30] = [
+const PATH: [&str; 31] = [
     "per_thread.rs",
     "counter.rs",
     "live.rs",

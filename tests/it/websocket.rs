@@ -254,3 +254,35 @@ fn closing_either_side_of_a_websocket_closes_the_other() {
     drop(upstream);
     assert!(socket.closed());
 }
+
+/// A page of any site can open a WebSocket, with the user's cookies. `cross_site: reject` applies the policy to it, and
+/// not to other requests with `Upgrade`.
+#[test]
+fn a_websocket_of_another_site_is_rejected() {
+    let upstream = Upstream::start(|request| match request.header("Upgrade") {
+        Some(_) => Reply::echo(),
+        None => Reply::new(200),
+    });
+    let text = config(upstream.address(), "", "https://app.test");
+    let gateway = Gateway::start(&text.replace("\"https://app.test\"", "\"https://app.test\", cross_site: reject"));
+    let (cross_site, same_origin) = (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "same-origin"));
+    let (websocket, odd, h2c) = (("Upgrade", "websocket"), ("Upgrade", "WebSocket"), ("Upgrade", "h2c"));
+    let (evil, own) = (("Origin", "https://evil.test"), ("Origin", "https://api.test"));
+    for (status, protocol, fields) in [
+        (403, websocket, &[evil][..]),
+        (403, odd, &[evil, cross_site]),
+        (403, websocket, &[evil, cross_site]),
+        (403, websocket, &[cross_site]),
+        (101, websocket, &[ORIGIN, cross_site]),
+        (101, websocket, &[own]),
+        (101, websocket, &[own, same_origin]),
+        (101, websocket, &[]),
+        (200, h2c, &[evil, cross_site]),
+    ] {
+        let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let all = [&[("Host", "api.test"), ("Connection", "Upgrade"), protocol, key], fields].concat();
+        let response = Connection::open(gateway.address()).unwrap().request("GET", "/socket", &all, b"").unwrap();
+        assert_eq!(response.status, status, "{protocol:?} {fields:?}: {}", response.text());
+    }
+    assert_eq!(upstream.hits(), 5);
+}

@@ -87,8 +87,13 @@ impl Diagnosis {
         let is_rejected = matches!(verdict.action, Action::Refuse(Refusal::OriginRejected(_)));
         let (cause, at) = match reason {
             _ if is_rejected && question.initiator == Initiator::Navigation && !is_own_behind_tls(question, last) => {
-                let cause = Cause::Navigation { origin: last.origin.clone(), code: reason.code() };
-                (cause, config.policy_key("disallowed_origins"))
+                let key = if reason == cors::Reason::CrossSite { "cross_site" } else { "disallowed_origins" };
+                (Cause::Navigation { origin: last.origin.clone(), key, code: reason.code() }, config.policy_key(key))
+            }
+            cors::Reason::CrossSite
+                if config.route.policy.as_ref().is_some_and(|policy| policy.allows_any_origin()) =>
+            {
+                (Cause::CrossSite, config.policy_key("cross_site"))
             }
             cors::Reason::NoPolicy => {
                 let error = error.cloned().unwrap_or(NetworkError::NoAllowOrigin);
@@ -104,11 +109,15 @@ impl Diagnosis {
                 (Cause::OriginLost { to: last.url.to_string() }, None)
             }
             cors::Reason::OriginNull => (Cause::OriginNull, config.origins_at()),
+            cors::Reason::CrossSite if last.origin == "null" => (Cause::OriginNull, config.origins_at()),
             cors::Reason::OriginInvalid => (Cause::OriginInvalid(invalid_origin(question)), None),
             cors::Reason::OriginNotAllowed if is_own_behind_tls(question, last) => {
                 return tls_in_front(TlsEffect::ForeignOrigin(last.origin.clone()));
             }
-            cors::Reason::OriginNotAllowed | cors::Reason::SameOrigin | cors::Reason::NoOrigin => {
+            cors::Reason::OriginNotAllowed
+            | cors::Reason::CrossSite
+            | cors::Reason::SameOrigin
+            | cors::Reason::NoOrigin => {
                 let near_miss = NearMiss::find(&config, &last.origin);
                 let at = near_miss.as_ref().map(|(_, at)| at.clone()).or_else(|| config.origins_at());
                 let has_credentials = question.credentials == Credentials::Include

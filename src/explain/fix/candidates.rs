@@ -115,6 +115,7 @@ impl FixContext<'_> {
             | Cause::OriginInvalid(_)
             | Cause::TlsInFront { .. }
             | Cause::Navigation { .. }
+            | Cause::CrossSite
             | Cause::ResponseHeaders(_)
             | Cause::Redirect(_)
             | Cause::NotSwitched { .. }

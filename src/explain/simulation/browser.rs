@@ -30,6 +30,8 @@ const BODY_HEADERS: [&str; 4] = ["content-encoding", "content-language", "conten
 pub(super) struct Browser<'q, 's> {
     question: &'q Question,
     snapshot: &'s Snapshot,
+    /// Whether a route rejects requests by `Sec-Fetch-Site`.
+    reads_fetch_site: bool,
     cache: PreflightCache,
     simulation: Simulation<'s>,
 }
@@ -65,6 +67,8 @@ impl<'q, 's> Browser<'q, 's> {
         let mut browser = Browser {
             question,
             snapshot,
+            reads_fetch_site: (snapshot.routes().iter())
+                .any(|route| route.policy.as_ref().is_some_and(|policy| policy.rejects_cross_site())),
             cache: PreflightCache::default(),
             simulation: Simulation {
                 request: 0,
@@ -261,23 +265,25 @@ impl<'q, 's> Browser<'q, 's> {
     /// The fields that only some parts of a page send, as far as they matter here.
     fn fields_of_initiator(&self, hop: &Hop) -> Vec<(String, String)> {
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        match self.question.initiator {
+        let initiator = self.question.initiator;
+        let mut fields = match initiator {
             Initiator::EventSource => vec![field("Accept", "text/event-stream")],
             Initiator::WebSocket => vec![field("Connection", "Upgrade"), field("Upgrade", "websocket")],
-            // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
-            Initiator::Navigation
-                if hop.url.scheme == Scheme::Https || is_loopback_host(split_port(&hop.url.authority).0) =>
-            {
-                let origin = self.question.origin();
-                let site = match origin == hop.url.origin() {
-                    true => "same-origin",
-                    false if is_same_site(&origin, &hop.url) => "same-site",
-                    false => "cross-site",
-                };
-                vec![field("Sec-Fetch-Site", site), field("Sec-Fetch-Mode", "navigate")]
-            }
             _ => Vec::new(),
+        };
+        // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
+        let is_trustworthy = hop.url.scheme == Scheme::Https || is_loopback_host(split_port(&hop.url.authority).0);
+        let is_simulated = matches!(self.question.source, QuestionSource::Page) || hop.redirects > 0;
+        let is_navigation = initiator == Initiator::Navigation;
+        if let Some(site) = self.question.fetch_site.as_deref().filter(|_| hop.redirects == 0) {
+            fields.push(field("Sec-Fetch-Site", site));
+        } else if is_trustworthy && (is_navigation || (is_simulated && self.reads_fetch_site)) {
+            fields.push(field("Sec-Fetch-Site", fetch_site(hop)));
         }
+        if is_trustworthy && is_navigation {
+            fields.push(field("Sec-Fetch-Mode", "navigate"));
+        }
+        fields
     }
 
     /// Fetch, "HTTP-redirect fetch".
@@ -434,6 +440,16 @@ fn can_load(policy: ResourcePolicy, origin: &str, url: &Target) -> bool {
             is_schemelessly_same_site(origin, url) && (origin.starts_with("https://") || url.scheme == Scheme::Http)
         }
         ResourcePolicy::CrossOrigin => true,
+    }
+}
+
+/// `Sec-Fetch-Site` (Fetch Metadata section 2.3). After a redirect from another origin, the origin of the hop is `null`.
+fn fetch_site(hop: &Hop) -> &'static str {
+    let origin = hop.origin();
+    match origin == hop.url.origin() {
+        true => "same-origin",
+        false if is_same_site(&origin, &hop.url) => "same-site",
+        false => "cross-site",
     }
 }
 
