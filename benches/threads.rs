@@ -132,6 +132,7 @@ impl Gateway {
                 kind: RequestKind::Actual,
                 outcome: verdict.outcome,
                 refused: false,
+                report_only: None,
                 client: IpAddr::from([127, 0, 0, 1]),
                 scheme: Scheme::Http,
                 method: MethodClass::Get,

@@ -38,6 +38,7 @@ mod names;
 mod origin;
 mod preflight;
 mod regexes;
+mod report_only;
 mod settings;
 pub mod witness;
 
@@ -58,6 +59,7 @@ pub(crate) use self::names::MAX_NAMES_BYTES;
 pub(crate) use self::origin::MAX_ORIGIN;
 pub use self::origin::{OriginMatch, OriginPattern, OriginSet, TuplePattern};
 pub(crate) use self::preflight::PreflightRequest;
+pub use self::report_only::{ReportOnly, ReportedChange};
 pub(crate) use self::settings::ALIAS;
 pub use self::settings::{
     CrossSite, Danger, DisallowedOrigins, Patterns, PreflightMatch, PreflightSettings, ResourcePolicy, Settings,

@@ -21,7 +21,7 @@ use crate::behavior::answer::Answer;
 use crate::behavior::rewrite::BadRewrite;
 use crate::behavior::{Behaviors, RequestFacts, ResponseSource};
 use crate::codes::coded_enum;
-use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason};
+use crate::cors::{CorsRequest, Decision, Edits, Field, Policy, PolicyAction, PreflightRequest, Reason, ReportOnly};
 use crate::domain::{HostName, Scheme};
 use crate::route::{Path, RouteMatch, is_ambiguous, plain_path};
 use crate::snapshot::{End, Limits, Route, RouteId, Snapshot};
@@ -35,6 +35,9 @@ pub struct Verdict<'s> {
     pub edits: Edits,
     /// Result of the request, as one code.
     pub outcome: RequestOutcome,
+    /// What the route's report-only policy would change. None if nothing, without such a policy, and if the gateway
+    /// refuses the request for another reason than CORS.
+    pub report_only: Option<ReportOnly>,
     /// The route of the request, also if the gateway replies itself. None if it was refused before a route was found.
     pub(crate) route: Option<RouteRef<'s>>,
 }
@@ -102,6 +105,7 @@ impl Snapshot {
             action: Action::Refuse(refusal),
             edits: policy.map(|policy| policy.respond(&cors_request).0).unwrap_or_default(),
             outcome: Refusal::outcome(&refusal),
+            report_only: None,
             route: None,
         };
         let host = match request.authority.map(HostName::parse) {
@@ -187,9 +191,12 @@ impl Snapshot {
         };
         let Some(policy) = policy else {
             let (action, edits) = (forward(), Edits::default());
-            return Verdict { action, edits, outcome: action.outcome(Reason::NoPolicy), route: Some(found) };
+            let outcome = action.outcome(Reason::NoPolicy);
+            return Verdict { action, edits, outcome, report_only: None, route: Some(found) };
         };
         let mut decision = policy.decide(&cors_request);
+        let reported = found.route.report_only.as_deref();
+        let report_only = reported.and_then(|reported| ReportOnly::of(&decision, &reported.decide(&cors_request)));
         if let PolicyAction::AnswerPreflight(_) = decision.action
             && self.common_policy(path).is_none()
         {
@@ -200,7 +207,9 @@ impl Snapshot {
             PolicyAction::AnswerPreflight(status) => Action::AnswerPreflight(status),
             PolicyAction::Reject => Action::Refuse(Refusal::OriginRejected(decision.reason)),
         };
-        Verdict { action, edits: decision.edits, outcome: action.outcome(decision.reason), route: Some(found) }
+        let outcome = action.outcome(decision.reason);
+        let report_only = report_only.filter(|_| outcome.reason().is_some());
+        Verdict { action, edits: decision.edits, outcome, report_only, route: Some(found) }
     }
 
     /// Whether the upstream may read the path as one whose route has other guards: most servers read `//admin` and
@@ -330,6 +339,7 @@ impl Verdict<'_> {
     pub(crate) fn refuse(&mut self, refusal: Refusal<'static>) {
         self.action = Action::Refuse(refusal);
         self.outcome = refusal.outcome();
+        self.report_only = None;
         self.edits.change_debug_reason(self.outcome.code());
     }
 

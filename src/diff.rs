@@ -148,6 +148,8 @@ enum Kind {
     RefusedOrigins,
     /// Whether cross-site requests that change state reach the upstream.
     CrossSite,
+    /// The policy that is compared and never applied.
+    ReportOnly,
     /// The end of a route: upstream, split or answer.
     End,
     UpstreamSettings,

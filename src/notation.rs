@@ -7,7 +7,8 @@ mod list;
 mod scalar;
 mod units;
 
-pub(crate) use self::choices::{Named, OffOr, Toggle, Use, WriteInstead};
+pub use self::choices::Use;
+pub(crate) use self::choices::{Named, OffOr, Toggle, WriteInstead};
 pub use self::list::{List, given};
 pub(crate) use self::scalar::{quoted, scalar};
 pub use self::units::{Duration, Size};

@@ -23,6 +23,7 @@ pub use self::route_metrics::MethodClass;
 pub(crate) use self::route_metrics::StatusClass;
 pub(crate) use self::route_metrics::{RouteMetricsTable, RouteSlot};
 
+use crate::cors::ReportOnly;
 use crate::counter::Running;
 use crate::decide::{RequestKind, RequestOutcome};
 use crate::domain::{OwnOrigin, Scheme};
@@ -54,6 +55,8 @@ pub struct RequestRecord<'a> {
     pub outcome: RequestOutcome,
     /// True if the gateway refused the request, or does not allow the page to read the response.
     pub refused: bool,
+    /// What the report-only policy of the route would change. None if nothing.
+    pub report_only: Option<ReportOnly>,
     /// Address of the client: the peer, or the address that a trusted proxy sent.
     pub client: IpAddr,
     /// Scheme that the client used, to the gateway or to a trusted proxy.
@@ -136,9 +139,7 @@ impl Recorder {
     pub fn record(&self, route_metrics: &RouteSlot, record: &RequestRecord<'_>) {
         if self.has_admin {
             route_metrics.count(record);
-            if record.refused {
-                self.refusals.remember(record);
-            }
+            self.refusals.remember(record);
             self.observer.observe(record);
         }
         self.access_log.write(record);

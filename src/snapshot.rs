@@ -54,6 +54,9 @@ pub struct Route {
     pub(crate) name: Arc<str>,
     /// None: no CORS handling.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// A policy that is compared with `policy` and never applied. It is no part of `policy`, so that routes with the
+    /// same policy have one response to a preflight, whether they report or not.
+    pub(crate) report_only: Option<Arc<Policy>>,
     pub(crate) end: End,
     /// None: nothing besides routing and CORS. Routes that only inherit share those of their service.
     pub(crate) behaviors: Option<Arc<Behaviors>>,

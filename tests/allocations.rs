@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use corsgate::cors::{Edits, Reason};
+use corsgate::cors::{Edits, Reason, ReportOnly};
 use corsgate::decide::{self, Action, ConnectionFacts, Framing, Refusal, RefusalCode, Request, RequestKind};
 use corsgate::domain::{OwnOrigin, Scheme};
 use corsgate::live::Live;
@@ -110,6 +110,16 @@ fn routing_allocates_nothing() {
     nothing_allocated(&SNAPSHOT, &asked, |outcome| {
         assert!(matches!(outcome.action, Action::Refuse(Refusal::OriginRejected(_))));
     });
+    let fields = [("origin", "https://evil.test"), ("sec-fetch-site", "cross-site")];
+    let asked = Asked::new(Method::POST, "api.example", "/reject", &fields[1..]);
+    nothing_allocated(&SNAPSHOT, &asked, |outcome| {
+        assert!(matches!(outcome.action, Action::Refuse(Refusal::OriginRejected(Reason::CrossSite))));
+    });
+    for (method, path) in [(Method::GET, "/reported"), (Method::OPTIONS, "/reported")] {
+        nothing_allocated(&SNAPSHOT, &Asked::new(method, "api.example", path, &fields), |outcome| {
+            assert_eq!(outcome.report_only.map(|report| report.reason), Some(Reason::AllowedAny));
+        });
+    }
 }
 
 #[test]
@@ -206,6 +216,7 @@ services:
         kind: RequestKind::Actual,
         outcome: decide::RequestOutcome::Cors(Reason::NoPolicy),
         refused: false,
+        report_only: None,
         client: IpAddr::from([127, 0, 0, 1]),
         scheme: Scheme::Http,
         method: MethodClass::Get,
@@ -270,6 +281,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
             kind: RequestKind::Actual,
             outcome: decide::RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused,
+            report_only: None,
             client: [203, 0, 113, 7].into(),
             scheme: Scheme::Http,
             method: MethodClass::Get,
@@ -347,7 +359,8 @@ services:
       - paths: [/placeholder]
         cors:
           allow_origins: ["https://pr-{{digits}}.preview.example", "https://*.{{label}}--team.preview.example:*"]
-      - {{ paths: [/reject], cors: {{ allow_origins: https://app.example, disallowed_origins: reject }} }}
+      - {{ paths: [/reject], cors: {{ allow_origins: https://app.example, disallowed_origins: reject, cross_site: reject }} }}
+      - {{ paths: [/reported], cors: {{ allow_origins: https://app.example, report_only: {{ allow_origins: "*" }} }} }}
       - paths: [/timing]
         cors:
           allow_origins: https://app.example
@@ -384,11 +397,13 @@ impl Asked {
 
 struct Decided<'s> {
     action: Action<'s>,
+    report_only: Option<ReportOnly>,
     allocated: AllocationInfo,
 }
 
 struct RequestOutcome<'s> {
     action: Action<'s>,
+    report_only: Option<ReportOnly>,
     allocated: AllocationInfo,
     response: HeaderMap,
 }
@@ -412,7 +427,8 @@ fn judged<'s>(snapshot: &'s Snapshot, asked: &Asked, apply: impl FnOnce(&Edits))
         apply(&judged.edits);
         verdict = Some(judged);
     });
-    Decided { action: verdict.expect("it was judged").action, allocated }
+    let verdict = verdict.expect("it was judged");
+    Decided { action: verdict.action, report_only: verdict.report_only, allocated }
 }
 
 fn outcome_of<'s>(
@@ -426,7 +442,8 @@ fn outcome_of<'s>(
             response.append(*name, HeaderValue::from_static(value));
         }
         let judged = judged(snapshot, asked, |edits| edits.apply(&mut response));
-        RequestOutcome { action: judged.action, allocated: judged.allocated, response }
+        let Decided { action, report_only, allocated } = judged;
+        RequestOutcome { action, report_only, allocated, response }
     };
     once();
     once()

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Process, time};
 use crate::config::{Document, Source};
+use crate::cors::ReportedChange;
 use crate::decide::RequestKind;
 use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::Initiator;
@@ -46,7 +47,22 @@ pub(super) fn config(process: &Process) -> Value {
 
 /// Effective settings of all routes.
 pub(super) fn routes(generation: &Generation) -> Value {
-    effective::json(&effective_routes(generation, usize::MAX))
+    let mut all = effective::json(&effective_routes(generation, usize::MAX));
+    for (position, value) in all.as_array_mut().into_iter().flatten().enumerate() {
+        if let Some(reports) = reports(generation, position) {
+            let counts = reports.map(|(change, count)| (change.code().to_owned(), count.into()));
+            value["report_only"] = Value::Object(counts.into_iter().collect());
+        }
+    }
+    all
+}
+
+/// Numbers of requests that the report-only policy of a route would refuse and allow. None without such a policy.
+/// Routes and metrics are both in the order of the snapshot.
+pub(super) fn reports(generation: &Generation, position: usize) -> Option<[(ReportedChange, u64); 2]> {
+    generation.snapshot.routes().get(position)?.report_only.as_ref()?;
+    let metrics = generation.route_metrics().of(position);
+    Some(ReportedChange::ALL.map(|change| (change, metrics.map_or(0, |metrics| metrics.reported(change)))))
 }
 
 /// Effective settings of the first `most` routes.
@@ -80,6 +96,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
         fetch_mode,
         fetch_site,
         kind,
+        report_only,
         code,
         route,
         status,
@@ -100,6 +117,7 @@ pub(super) fn refusal(refused: &RefusedRequest) -> Value {
         "fetch_mode": fetch_mode,
         "fetch_site": fetch_site,
         "cors": kind.code(),
+        "report_only": report_only,
         "reason": code,
         "route": route,
         "status": status,
@@ -113,7 +131,7 @@ pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     for refused in newest_first {
         // Without a route, the host is the best description of the target.
         let to = refused.route.clone().unwrap_or_else(|| refused.authority.clone());
-        match places.entry((refused.origin.clone(), to, refused.code)) {
+        match places.entry((refused.origin.clone(), to, refused.code, refused.report_only)) {
             std::collections::hash_map::Entry::Occupied(place) => {
                 let place: &usize = place.get();
                 groups[*place].count += 1;

@@ -17,7 +17,7 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use crate::cors::Reason;
+use crate::cors::{Reason, ReportedChange};
 use crate::counter::{BUCKETS, Counter, Distribution};
 use crate::decide::{RefusalCode, RequestKind};
 use crate::live::{Generation, Live};
@@ -78,6 +78,11 @@ const DECISIONS: Family = counter(
     "corsgate_cors_decisions_total",
     &["service", "route", "kind", "reason"],
     "CORS decisions by reason, for preflights and actual requests.",
+);
+const REPORTS: Family = counter(
+    "corsgate_report_only_total",
+    &["service", "route", "change", "reason"],
+    "Requests that the report-only policy of the route would refuse or allow, by its reason.",
 );
 const REFUSED: Family = counter(
     "corsgate_refused_requests_total",
@@ -197,12 +202,13 @@ const CONFIG_INFO: Family =
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 37] = [
+pub const FAMILIES: [&Family; 38] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
     &SENT,
     &DECISIONS,
+    &REPORTS,
     &REFUSED,
     &IN_FLIGHT,
     &NOT_REMEMBERED,
@@ -292,6 +298,16 @@ impl Metrics {
                     for reason in Reason::ALL {
                         let count = metrics.decisions(kind, reason);
                         series.counted(&[service, route, kind.code(), reason.code()], count);
+                    }
+                }
+            }
+        })?;
+        page.write(&REPORTS, |series| {
+            for (service, route, metrics) in &all {
+                for change in ReportedChange::ALL {
+                    for reason in Reason::ALL {
+                        let count = metrics.reports(change, reason);
+                        series.counted(&[service, route, change.code(), reason.code()], count);
                     }
                 }
             }

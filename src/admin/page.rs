@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::json::{Group, ago, effective_routes, explain_command, groups};
+use super::json::{Group, ago, effective_routes, explain_command, groups, reports};
 use super::{Process, time};
 use crate::explain::effective::EffectiveCors;
 use crate::live::{Generation, Reload};
@@ -116,6 +116,7 @@ fn refusal(Group { newest, count }: &Group, process: &Process, now: SystemTime) 
     html! {
         article {
             h3 {
+                @if newest.report_only { span.none { "would be refused: " } }
                 code.reason { (newest.code) } " "
                 @match &newest.origin {
                     Some(origin) => code { (origin) },
@@ -285,6 +286,9 @@ fn routes(generation: &Generation) -> Markup {
                                             "policy on line\u{a0}" (written)
                                         }
                                     },
+                                }
+                                @for (change, count) in reports(generation, position).into_iter().flatten() {
+                                    " " span.none { (change.code()) " " (count) }
                                 }
                             }
                             td data-label="upstream" {

@@ -1,4 +1,5 @@
-//! `/refusals/REQUEST_ID`: the record of a refused request, and its explanation with the active configuration.
+//! `/refusals/REQUEST_ID`: the record of a request that was refused, or that a report-only policy would refuse, and its
+//! explanation with the active configuration.
 
 use std::time::SystemTime;
 
@@ -31,6 +32,7 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, n
             "configuration generation {generation}; the explanation is for generation {current}, which is active now"
         ),
     };
+    let would = if refused.report_only { "not refused, but the report-only policy would refuse it: " } else { "" };
     let others = match others {
         0 => String::new(),
         others => {
@@ -38,7 +40,7 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, n
         }
     };
     let record = [
-        format!("request {id}, {} ago ({}): {code}", ago(*at, now), time(*at)),
+        format!("request {id}, {} ago ({}): {would}{code}", ago(*at, now), time(*at)),
         format!("  {method} {url} from {client}: {status}{route}"),
         format!("  {decided_by}"),
     ];

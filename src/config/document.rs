@@ -204,11 +204,11 @@ pub(crate) struct AccessLog {
     pub(crate) to: String,
     /// The form of a line.
     pub(crate) format: LogFormat,
-    /// The part of the requests that is logged, from 0 (none) to 1 (all). Refused requests and requests with a status
-    /// of 500 or more are always logged.
+    /// The part of the requests that is logged, from 0 (none) to 1 (all). Refused requests, those that a `report_only`
+    /// policy would refuse, and requests with a status of 500 or more are always logged.
     #[schemars(range(min = 0, max = 1))]
     pub(crate) sample: f64,
-    /// Logs only the requests that the gateway refuses.
+    /// Logs only the requests that the gateway refuses, and those that a `report_only` policy would refuse.
     pub(crate) refusals_only: bool,
 }
 

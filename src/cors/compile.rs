@@ -17,8 +17,8 @@ use crate::per_thread::FinishedValue;
 use crate::problem::{At, Known, ProblemKind, Problems, Severity};
 
 impl Policy {
-    /// Compiles a policy; `at` is the place of the settings in the file. Adds all problems to `problems`. None if one
-    /// of them is an error, or if an origin set that the policy uses has errors.
+    /// Compiles a policy, without its `report_only`; `at` is the place of the settings in the file. Adds all problems to
+    /// `problems`. None if one of them is an error, or if an origin set that the policy uses has errors.
     pub fn compile(settings: &Settings, sets: &OriginSets, at: &At<'_>, problems: &mut Problems) -> Option<Self> {
         let mut found = Problems::default();
         let policy = Self::compile_into(settings, sets, at, &mut found);

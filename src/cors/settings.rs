@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::notation::forms;
-use crate::notation::{List, given};
+use crate::notation::{List, Use, given};
 
 /// Which origins may read responses, and what their pages may send. At least one of `allow_origins`,
 /// `allow_origins_by_regex` and `allow_origin_sets` is required: a missing key never allows an origin.
@@ -87,6 +87,11 @@ pub struct Settings {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub dangerously_allow: Option<Vec<Danger>>,
+    /// A policy, or the name of one, that corsgate compares with this one for each request. It changes no response.
+    /// Metrics, the access log and the admin listener report the requests that it would refuse or allow. It cannot have
+    /// a `report_only` itself.
+    #[serde(deserialize_with = "given")]
+    pub report_only: Option<Use<Settings>>,
 }
 
 /// Which OPTIONS requests corsgate answers itself, and with which status.
@@ -202,6 +207,14 @@ pub enum Patterns {
 impl Settings {
     /// Browsers use 5 s if there is no `Access-Control-Max-Age` (Fetch, "CORS-preflight fetch"), and so does APISIX.
     pub(crate) const DEFAULT_MAX_AGE: i64 = 5;
+
+    /// The settings of the policy itself.
+    pub(crate) fn without_report_only(&self) -> Cow<'_, Settings> {
+        match self.report_only {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Settings { report_only: None, ..self.clone() }),
+        }
+    }
 }
 
 impl Default for PreflightSettings {

@@ -136,6 +136,7 @@ impl<'s> Walk<'s> {
                     let mut changes = self.compared(&place, policies, Stage::Routed).to_vec();
                     changes.extend(routes::compare((snapshots[0], old), (snapshots[1], new)));
                     changes.extend(caching(snapshots, path, policies));
+                    changes.extend(report_only(&place, old, new));
                     changes
                 }
                 [None, Some(new)] => vec![self.route_of_one(&place, 1, new)],
@@ -312,6 +313,24 @@ fn place(hosts: &HostClass, path: &PathClass<'_, RouteId>, routes: Routes<'_>, m
         pattern: path.pattern.clone(),
         methods,
     }
+}
+
+/// Returns the change of the report-only policies, by the names of what differs.
+fn report_only(place: &Place, old: &Route, new: &Route) -> Option<Change> {
+    let text = match (old.report_only.as_deref(), new.report_only.as_deref()) {
+        (None, None) => return None,
+        (None, Some(_)) => "none -> a policy".to_owned(),
+        (Some(_), None) => "a policy -> none".to_owned(),
+        (old, new) => {
+            let claims = policies::compare(Pair { old, new, methods: &place.methods, stage: Stage::Routed });
+            let kinds: BTreeSet<Kind> = claims.iter().map(|claim| claim.kind).collect();
+            if kinds.is_empty() {
+                return None;
+            }
+            kinds.into_iter().map(Kind::words).collect::<Vec<_>>().join(", ")
+        }
+    };
+    Some(Change::text(Effect::Changed, Kind::ReportOnly, text))
 }
 
 /// Compares whether browsers may cache answers to preflights. They may not if the methods of the path have several

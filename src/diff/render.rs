@@ -175,7 +175,7 @@ impl Effect {
 }
 
 impl Kind {
-    fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Kind::Route => "route",
             Kind::Paths => "paths",
@@ -190,6 +190,7 @@ impl Kind {
             Kind::PrivateNetwork => "private network",
             Kind::RefusedOrigins => "refused origins",
             Kind::CrossSite => "cross_site",
+            Kind::ReportOnly => "report_only",
             Kind::End => "goes to",
             Kind::UpstreamSettings => "upstream",
             Kind::Behaviors => "behaviors",

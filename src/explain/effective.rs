@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::{self, BehaviorKeys, Document, Source};
 use crate::cors::{Danger, Patterns, PreflightSettings, Settings};
-use crate::notation::List;
+use crate::notation::{List, Use};
 use crate::problem::{KeyPath, PathStep};
 use crate::snapshot::{End, Level, Route, Snapshot};
 use crate::terminal::Paint;
@@ -400,7 +400,7 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
 }
 
 /// Keys and values of all attributes, in the order of the documentation.
-fn values(settings: &Settings) -> [(&'static str, Option<String>); 22] {
+fn values(settings: &Settings) -> [(&'static str, Option<String>); 23] {
     // A pattern without `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
@@ -422,8 +422,13 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 22] {
         disallowed_origins,
         cross_site,
         dangerously_allow,
+        report_only,
     } = settings;
     let any = || Some("*".to_owned());
+    let reported = report_only.as_ref().map(|reported| match reported {
+        Use::Named(name) => name.clone(),
+        Use::Inline(_) => "(inline policy)".to_owned(),
+    });
     let dangers = dangerously_allow.as_deref().map(|all| joined(all.iter().copied().map(Danger::word)));
     [
         ("allow_origins", entries(allow_origins.as_ref())),
@@ -448,6 +453,7 @@ fn values(settings: &Settings) -> [(&'static str, Option<String>); 22] {
         ("disallowed_origins", word(disallowed_origins)),
         ("cross_site", word(cross_site)),
         ("dangerously_allow", dangers),
+        ("report_only", reported),
     ]
 }
 

@@ -9,8 +9,8 @@ use super::site::{AddressSpace, is_same_site};
 use crate::behavior::Behaviors;
 use crate::behavior::clients::ClientAddress;
 use crate::behavior::rewrite::UpstreamHost;
-use crate::cors::Reason;
 use crate::cors::fetch_names::is_response_header;
+use crate::cors::{Reason, ReportOnly, ReportedChange};
 use crate::decide::Action;
 use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
@@ -76,6 +76,18 @@ pub(super) fn notes(
     {
         notes
             .push("The upstream still gets this request: the browser blocks the response, not the request.".to_owned());
+    }
+    let report = simulation.last_steps().find_map(|step| Some((step.stage, step.exchange.verdict.report_only?)));
+    if let Some((stage, ReportOnly { change, reason })) = report {
+        let would = match change {
+            ReportedChange::WouldRefuse => "refuse",
+            ReportedChange::WouldAllow => "allow",
+        };
+        let what = match stage {
+            Stage::Preflight => "preflight",
+            Stage::Request => "request",
+        };
+        notes.push(format!("The `report_only` policy would {would} this {what} ({}).", reason.code()));
     }
     if last.stage == Stage::Request && last.exchange.verdict.asks_a_service() {
         notes.push(

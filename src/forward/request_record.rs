@@ -89,6 +89,7 @@ impl Ctx {
                 kind: finished.kind,
                 outcome: finished.outcome,
                 refused: finished.refused,
+                report_only: finished.report_only,
                 client: request.remote.client,
                 scheme: request.remote.scheme,
                 method: finished.method,

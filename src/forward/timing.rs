@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cors::ReportOnly;
 use crate::decide::{Refusal, RequestKind, RequestOutcome, Verdict};
 use crate::record::MethodClass;
 
@@ -16,6 +17,7 @@ struct Started {
     kind: RequestKind,
     outcome: RequestOutcome,
     refused: bool,
+    report_only: Option<ReportOnly>,
     attempts: usize,
     first_attempt: Option<Instant>,
     upstream_took: Option<Duration>,
@@ -28,6 +30,7 @@ pub(super) struct Finished {
     pub(super) kind: RequestKind,
     pub(super) outcome: RequestOutcome,
     pub(super) refused: bool,
+    pub(super) report_only: Option<ReportOnly>,
     /// From the decision to the end of the response.
     pub(super) took: Duration,
     pub(super) attempts: usize,
@@ -43,6 +46,7 @@ impl RequestTiming {
             kind: verdict.kind(),
             outcome: verdict.outcome,
             refused: verdict.is_refused(),
+            report_only: verdict.report_only,
             attempts: 0,
             first_attempt: None,
             upstream_took: None,
@@ -52,7 +56,7 @@ impl RequestTiming {
     /// The gateway refuses the request after its decision.
     pub(super) fn refuse(&mut self, refusal: Refusal<'_>) {
         if let Some(started) = &mut self.0 {
-            (started.outcome, started.refused) = (refusal.outcome(), true);
+            (started.outcome, started.refused, started.report_only) = (refusal.outcome(), true, None);
         }
     }
 
@@ -77,8 +81,8 @@ impl RequestTiming {
 
     /// The request has ended. Returns the result once.
     pub(super) fn finish(&mut self) -> Option<Finished> {
-        let Started { at, method, kind, outcome, refused, attempts, first_attempt: _, upstream_took } =
+        let Started { at, method, kind, outcome, refused, report_only, attempts, first_attempt: _, upstream_took } =
             self.0.take()?;
-        Some(Finished { method, kind, outcome, refused, took: at.elapsed(), attempts, upstream_took })
+        Some(Finished { method, kind, outcome, refused, report_only, took: at.elapsed(), attempts, upstream_took })
     }
 }

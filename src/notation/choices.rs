@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::forms;
 
 /// A value, or the name under which it is defined at the top level.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Use<T> {
+pub enum Use<T> {
+    /// The name.
     Named(String),
+    /// The value.
     Inline(Box<T>),
 }
 

@@ -555,6 +555,16 @@ impl ProblemKind {
                 "the policy allows every origin, so `reject` rejects nothing, not even WebSockets of foreign sites",
                 "list the allowed origins, or remove this key",
             ),
+            NestedReportOnly => error(
+                "nested-report-only",
+                "a `report_only` policy cannot have a `report_only` itself",
+                "remove the inner `report_only`, or name a policy without one",
+            ),
+            ReportsNothing => warning(
+                "reports-nothing",
+                "`report_only` has the same settings as the policy, so it reports nothing",
+                "change it, or remove `report_only`",
+            ),
             OpenByOmission { keys } => {
                 let (what, example) = match keys {
                     ["allow_methods"] => ("any method", "`allow_methods: [PUT, DELETE]`"),

@@ -104,6 +104,8 @@ pub enum ProblemKind {
     ExposedWithoutUse { name: String },
     ExposedAnyway { name: String },
     RejectsNothing,
+    NestedReportOnly,
+    ReportsNothing,
     OpenByOmission { keys: &'static [&'static str] },
     MeaninglessBesideAny { text: String },
     PrivateNetworkGone,

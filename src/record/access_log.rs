@@ -27,6 +27,7 @@ use self::dropped_lines::DroppedLines;
 use self::target::{Destination, Target};
 use self::writer::Lines;
 use super::RequestRecord;
+use crate::cors::ReportOnly;
 use crate::logging::quoted;
 use crate::snapshot::{self, LogTarget};
 
@@ -163,7 +164,10 @@ impl Sink {
     fn selects(&self, record: &RequestRecord<'_>) -> bool {
         let snapshot::AccessLog { sample, refusals_only, .. } = self.settings;
         let failed = || record.status.is_some_and(|status| status.is_server_error());
-        record.refused || (!refusals_only && (sample >= 1.0 || failed() || fastrand::f64() < sample))
+        let would_be_refused = record.report_only.is_some_and(ReportOnly::would_refuse);
+        record.refused
+            || would_be_refused
+            || (!refusals_only && (sample >= 1.0 || failed() || fastrand::f64() < sample))
     }
 }
 

@@ -201,6 +201,7 @@ services:
             kind: RequestKind::Actual,
             outcome,
             refused: false,
+            report_only: None,
             client: IpAddr::from([127, 0, 0, 1]),
             scheme: Scheme::Http,
             method: MethodClass::Get,

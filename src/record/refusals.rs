@@ -2,7 +2,8 @@
 //!
 //! The number of requests is fixed, and values from clients are cut, so the memory has a bound. Values of cookies and
 //! credentials are not kept. Requests with an `Origin` have a list of their own: scanners request unknown hosts and
-//! paths all day, and must not push out the refusals of pages.
+//! paths all day, and must not push out the refusals of pages. Requests that a report-only policy would refuse have a
+//! third list.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, header};
 
 use super::RequestRecord;
-use crate::cors::is_websocket;
+use crate::cors::{ReportOnly, ReportedChange, is_websocket};
 use crate::decide::RequestKind;
 use crate::domain::Scheme;
 use crate::terminal::printable;
@@ -27,6 +28,8 @@ pub(crate) const CUT: &str = "…";
 const MOST_OF_PAGES: usize = 384;
 /// Number of other requests that are kept.
 const MOST_OF_OTHERS: usize = 128;
+/// Number of requests that are kept because a report-only policy would refuse them.
+const MOST_OF_REPORTS: usize = 128;
 /// Attempts to take the lock of the list. It is held for well under a microsecond.
 const LOCK_ATTEMPTS: usize = 1000;
 
@@ -36,6 +39,8 @@ pub(crate) struct Refusals {
     /// Requests with an `Origin`.
     pages: Ring,
     others: Ring,
+    /// Requests that were not refused, and that a report-only policy would refuse.
+    reports: Ring,
     /// Requests that were not kept, because another thread held the lock.
     missed: AtomicU64,
 }
@@ -69,7 +74,9 @@ pub(crate) struct RefusedRequest {
     /// `Sec-Fetch-Site`
     pub(crate) fetch_site: Option<String>,
     pub(crate) kind: RequestKind,
-    /// Code of the outcome.
+    /// The request was not refused. A report-only policy would refuse it.
+    pub(crate) report_only: bool,
+    /// Code of the outcome; with `report_only`, that of the report-only policy.
     pub(crate) code: &'static str,
     /// None if no route was chosen.
     pub(crate) route: Option<String>,
@@ -95,7 +102,7 @@ struct Entries {
 impl Refusals {
     /// All kept requests, newest first.
     pub(crate) fn newest(&self) -> Vec<RefusedRequest> {
-        let mut all = [&self.pages, &self.others].map(Ring::newest).concat();
+        let mut all = [&self.pages, &self.others, &self.reports].map(Ring::newest).concat();
         all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         all
     }
@@ -111,10 +118,19 @@ impl Refusals {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Keeps a refused request. If another thread holds the lock for longer than a moment, the request is only counted.
+    /// Keeps a request that was refused, or that a report-only policy would refuse. If another thread holds the lock for longer than a moment, the request is only counted.
     pub(super) fn remember(&self, record: &RequestRecord<'_>) {
+        let (report_only, code) = match (record.refused, record.report_only) {
+            (true, _) => (false, record.outcome.code()),
+            (false, Some(ReportOnly { change: ReportedChange::WouldRefuse, reason })) => (true, reason.code()),
+            (false, Some(ReportOnly { change: ReportedChange::WouldAllow, .. }) | None) => return,
+        };
         let Some(asked) = record.request else { return };
-        let ring = if asked.headers.contains_key(header::ORIGIN) { &self.pages } else { &self.others };
+        let ring = match asked.headers.contains_key(header::ORIGIN) {
+            _ if report_only => &self.reports,
+            true => &self.pages,
+            false => &self.others,
+        };
         let has = |name: HeaderName| asked.headers.contains_key(name);
         let refused = RefusedRequest {
             at: SystemTime::now(),
@@ -135,7 +151,8 @@ impl Refusals {
             },
             fetch_site: fields(asked.headers, &SEC_FETCH_SITE, 16),
             kind: record.kind,
-            code: record.outcome.code(),
+            report_only,
+            code,
             route: record.route.map(ToOwned::to_owned),
             status: record.status.map(|status| status.as_u16()),
         };
@@ -154,7 +171,8 @@ impl Refusals {
 impl Default for Refusals {
     fn default() -> Self {
         let ring = |most| Ring { most, entries: Mutex::default() };
-        Refusals { pages: ring(MOST_OF_PAGES), others: ring(MOST_OF_OTHERS), missed: AtomicU64::new(0) }
+        let (pages, others, reports) = (ring(MOST_OF_PAGES), ring(MOST_OF_OTHERS), ring(MOST_OF_REPORTS));
+        Refusals { pages, others, reports, missed: AtomicU64::new(0) }
     }
 }
 

@@ -12,7 +12,7 @@ use once_cell::race::OnceBox;
 
 use super::RequestRecord;
 use crate::codes::coded_enum;
-use crate::cors::Reason;
+use crate::cors::{Reason, ReportOnly, ReportedChange};
 use crate::counter::{Counter, Distribution, Histogram};
 use crate::decide::{RefusalCode, RequestKind, RequestOutcome};
 use crate::per_thread::PerThread;
@@ -51,6 +51,8 @@ struct RouteCounters {
     decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
     /// Requests refused for reasons other than CORS, by [`RefusalCode`].
     refusals: [Counter; RefusalCode::ALL.len()],
+    /// What a report-only policy would change. Allocated for its first report.
+    reports: OnceBox<ReportCounters>,
     /// Time from the request header to the end of the response. WebSockets are not included: they stay open as long as
     /// they are used.
     duration: Histogram,
@@ -59,6 +61,10 @@ struct RouteCounters {
     /// Bytes of response bodies sent to clients.
     body_bytes: Counter,
 }
+
+/// Requests that a report-only policy would refuse or allow, by [`ReportedChange`] and [`Reason`].
+#[derive(Debug, Default)]
+struct ReportCounters([[Counter; Reason::ALL.len()]; ReportedChange::ALL.len()]);
 
 coded_enum! {
     /// Class of a method: the label `method` of `corsgate_requests_total`. Clients can invent any number of methods, so
@@ -186,6 +192,17 @@ impl RouteMetrics {
         self.sum(|counters| &counters.refusals[code.index()])
     }
 
+    /// Number of requests that the report-only policy would treat in this way, for this reason.
+    pub(crate) fn reports(&self, change: ReportedChange, reason: Reason) -> u64 {
+        let reports = self.0.all().filter_map(|counters| counters.reports.get());
+        reports.map(|reports| reports.0[change.index()][reason.index()].get()).sum()
+    }
+
+    /// Number of requests that the report-only policy would treat in this way.
+    pub(crate) fn reported(&self, change: ReportedChange) -> u64 {
+        Reason::ALL.into_iter().map(|reason| self.reports(change, reason)).sum()
+    }
+
     /// Time from the request header to the end of the response, without WebSockets.
     pub fn duration(&self) -> Distribution {
         Histogram::read_all(|| self.0.all().map(|counters| &counters.duration))
@@ -212,6 +229,9 @@ impl RouteCounters {
         match record.outcome {
             RequestOutcome::Cors(reason) => self.decisions[record.kind.index()][reason.index()].add(1),
             RequestOutcome::Refused(code) => self.refusals[code.index()].add(1),
+        }
+        if let Some(ReportOnly { change, reason }) = record.report_only {
+            self.reports.get_or_init(Box::default).0[change.index()][reason.index()].add(1);
         }
         if record.status != Some(StatusCode::SWITCHING_PROTOCOLS) {
             self.duration.observe(record.duration);
@@ -327,6 +347,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
                 kind: RequestKind::Actual,
                 outcome: RequestOutcome::Cors(Reason::ALL[thread]),
                 refused: false,
+                report_only: None,
                 client: std::net::IpAddr::from([127, 0, 0, 1]),
                 scheme: crate::domain::Scheme::Http,
                 method,

@@ -6,6 +6,7 @@ mod process;
 mod shared_paths;
 mod upstreams;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -34,26 +35,26 @@ struct Compiler<'d> {
     problems: &'d mut Problems,
     origin_sets: OriginSets,
     /// By name. None for a policy that has errors.
-    policies: HashMap<&'d str, Option<Effective<'d>>>,
+    policies: HashMap<&'d str, Option<Effective>>,
     /// Each policy with its problems. Their places are relative to the policy.
-    compiled_policies: HashMap<&'d Settings, (Option<Arc<Policy>>, Problems)>,
+    compiled_policies: HashMap<Cow<'d, Settings>, (Option<Arc<Policy>>, Problems)>,
     upstream_ids: HashMap<&'d str, Option<UpstreamId>>,
     upstreams: Vec<Upstream>,
     routes: Vec<Route>,
 }
 
-/// A policy with the settings from which it was compiled.
+/// A policy, and the one that is compared with it.
 #[derive(Clone)]
-struct Effective<'d> {
+struct Effective {
     policy: Arc<Policy>,
-    settings: &'d Settings,
+    report_only: Option<Arc<Policy>>,
 }
 
 /// The policy that applies at a place, its own or inherited.
 #[derive(Clone, Default)]
-struct Inherited<'d> {
+struct Inherited {
     /// None: no CORS handling.
-    effective: Option<Effective<'d>>,
+    effective: Option<Effective>,
     /// The `cors` key that decided. None if there is none.
     place: Option<CorsPlace>,
 }
@@ -141,7 +142,8 @@ impl<'d> Compiler<'d> {
         let common = |services: &[usize]| {
             let mut all = services.iter().map(|service| policies[*service].effective.as_ref());
             let first = all.next().flatten();
-            let same = |other: Option<&Effective<'_>>| first.map(|f| f.settings) == other.map(|o| o.settings);
+            let policy = |effective: &Effective| Arc::as_ptr(&effective.policy);
+            let same = |other: Option<&Effective>| first.map(policy) == other.map(policy);
             match all.all(same) {
                 true => first.map(|effective| effective.policy.clone()),
                 false => default_policy.clone(),
@@ -185,7 +187,7 @@ impl<'d> Compiler<'d> {
         &mut self,
         index: usize,
         service: &'d config::Service,
-        inherited: &Inherited<'d>,
+        inherited: &Inherited,
         at: &At<'_>,
     ) -> (Vec<RouteEntry<RouteId>>, Vec<RouteLocation>) {
         let count = service.routes.as_ref().map_or(1, Vec::len);
@@ -207,7 +209,8 @@ impl<'d> Compiler<'d> {
                 self.check_strip_prefix(&behaviors, &[(0, PathPattern::any())], None, at);
                 let id = self.push_route(Route {
                     name: name.into(),
-                    policy: inherited.effective.as_ref().map(|effective| effective.policy.clone()),
+                    policy: inherited.policy(),
+                    report_only: inherited.report_only(),
                     end,
                     behaviors: shared,
                     place: RoutePlace { service: index_u32(index), route: None },
@@ -256,7 +259,8 @@ impl<'d> Compiler<'d> {
             let Some(end) = end else { continue };
             let id = self.push_route(Route {
                 name: name.into(),
-                policy: own.effective.map(|effective| effective.policy),
+                policy: own.policy(),
+                report_only: own.report_only(),
                 end,
                 behaviors: own_behaviors.unwrap_or_else(|| shared.clone()),
                 place: RoutePlace { service: index_u32(index), route: Some(index_u32(i)) },
@@ -362,7 +366,7 @@ impl<'d> Compiler<'d> {
     // --- policies
 
     /// The policy at a place: `cors` if it is set, else the inherited one.
-    fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &Inherited<'d>, at: &At<'_>) -> Inherited<'d> {
+    fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &Inherited, at: &At<'_>) -> Inherited {
         let Some(cors) = cors else { return above.clone() };
         let mut place = CorsPlace { level, name: None };
         let effective = match cors {
@@ -386,15 +390,51 @@ impl<'d> Compiler<'d> {
         Inherited { effective, place: Some(place) }
     }
 
+    /// A policy, and the one that is compared with it.
+    fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective> {
+        let at_report_only = at.key("report_only");
+        let reported = settings.report_only.as_ref();
+        let report_only = reported.and_then(|reported| self.report_only(reported, &at_report_only));
+        let policy = self.policy_itself(settings, Some(at))?;
+        if report_only.as_ref().is_some_and(|report_only| Arc::ptr_eq(report_only, &policy)) {
+            self.problems.add(&at_report_only, ProblemKind::ReportsNothing);
+        }
+        Some(Effective { policy, report_only })
+    }
+
+    fn report_only(&mut self, reported: &'d Use<Settings>, at: &At<'_>) -> Option<Arc<Policy>> {
+        match reported {
+            Use::Inline(settings) => {
+                if settings.report_only.is_some() {
+                    self.problems.add(&at.key("report_only"), ProblemKind::NestedReportOnly);
+                }
+                self.policy_itself(settings, Some(at))
+            }
+            Use::Named(name) => {
+                let named = &self.document.cors_policies;
+                let Some((_, settings)) = named.0.iter().find(|(known, _)| known == name) else {
+                    self.unknown("policy", name, named, at);
+                    return None;
+                };
+                if settings.report_only.is_some() {
+                    self.problems.add(at, ProblemKind::NestedReportOnly);
+                }
+                self.policy_itself(settings, None)
+            }
+        }
+    }
+
+    /// A policy without its `report_only`. Problems are reported at `at`; None if they are reported at another place.
     /// Equal settings are compiled once, and their routes share the policy: programs write the same policy into each
     /// route.
-    fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective<'d>> {
+    fn policy_itself(&mut self, settings: &'d Settings, at: Option<&At<'_>>) -> Option<Arc<Policy>> {
         let origin_sets = &self.origin_sets;
-        let (policy, problems) = self.compiled_policies.entry(settings).or_insert_with(|| {
+        let (policy, problems) = self.compiled_policies.entry(settings.without_report_only()).or_insert_with(|| {
             let mut problems = Problems::default();
             let policy = Policy::compile(settings, origin_sets, &At::root(), &mut problems);
             (policy.map(Arc::new), problems)
         });
+        let Some(at) = at else { return policy.clone() };
         for problem in &*problems {
             let mut path = at.path();
             path.0.extend_from_slice(&problem.at.0);
@@ -404,7 +444,7 @@ impl<'d> Compiler<'d> {
         for (i, name) in settings.allow_headers.iter().flat_map(List::entries).enumerate() {
             self.warn_if_removed(name, &at.key("allow_headers").index(i));
         }
-        Some(Effective { policy, settings })
+        Some(policy)
     }
 
     // --- names
@@ -436,6 +476,16 @@ impl<'d> Compiler<'d> {
     fn unknown<T>(&mut self, what: &'static str, name: &str, among: &Named<T>, at: &At<'_>) {
         let known = Known::instead_of(name, among.0.iter().map(|(name, _)| name.clone()).collect());
         self.problems.add(at, ProblemKind::UnknownName { what, name: name.to_owned(), known });
+    }
+}
+
+impl Inherited {
+    fn policy(&self) -> Option<Arc<Policy>> {
+        self.effective.as_ref().map(|effective| effective.policy.clone())
+    }
+
+    fn report_only(&self) -> Option<Arc<Policy>> {
+        self.effective.as_ref()?.report_only.clone()
     }
 }
 

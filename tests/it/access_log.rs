@@ -113,7 +113,7 @@ fn a_line_has_the_request_its_outcome_and_the_reason() {
             "client": "127.0.0.1", "scheme": "http", "method": "GET", "host": "API.test:80",
             "forwarded_host": null, "path": "/a/b", "protocol": "HTTP/1.1", "status": 201, "bytes": 17,
             "route": "api/all", "cors": "actual", "origin": "https://app.test", "reason": "allowed_exact",
-            "refused": false, "error": null, "error_detail": null,
+            "refused": false, "report_only": null, "error": null, "error_detail": null,
             "upstream": "api", "node": upstream.address().to_string(), "tries": 1, "user_agent": "curl/8",
             "request_id": "trace-1", "generation": 1,
         })
@@ -309,7 +309,7 @@ fn no_client_input_breaks_a_line_or_the_terminal() {
             assert!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "{line:?}");
             if format == "json" {
                 let line = parse(&line);
-                assert_eq!(line.as_object().unwrap().len(), 25, "{line:#}");
+                assert_eq!(line.as_object().unwrap().len(), 26, "{line:#}");
                 assert_eq!(line["client"], "127.0.0.1");
             } else {
                 assert!(line.matches(" origin=").count() <= 1, "{line}");

@@ -44,6 +44,7 @@ mod origin_expressions;
 mod peers;
 mod rate_limits;
 mod regressions;
+mod report_only;
 mod schema;
 mod shared_cache;
 mod shared_lines;

@@ -65,6 +65,7 @@ services:
       - {{ paths: ['/users/{{id}}/say\"hi\"'] }}
       - {{ name: raw, paths: [/raw], cors: false }}
       - {{ name: strict, paths: [/strict], cors: {{ allow_origins: https://app.test, disallowed_origins: reject }} }}
+      - {{ name: tried, paths: [/tried], cors: {{ allow_origins: https://app.test, report_only: {{ allow_origins: https://new.test }} }} }}
       - {{ name: dead, paths: [/dead], upstream: dead }}
       - {{ name: pair, paths: [/pair], upstream: pair }}
       - {{ name: sick, paths: [/sick], upstream: sick }}
@@ -143,6 +144,12 @@ fn a_request_changes_only_its_own_series() {
             "a page",
             |scene| assert_eq!(scene.fetch("GET", "/", &[API, ORIGIN]), 200),
             "requests_total api all GET 2xx; cors_decisions_total api all actual allowed_exact; ~forwarded api all",
+        ),
+        (
+            "a page that the report-only policy would refuse",
+            |scene| assert_eq!(scene.fetch("GET", "/tried", &[API, ORIGIN]), 200),
+            "requests_total api tried GET 2xx; cors_decisions_total api tried actual allowed_exact
+             report_only_total api tried would_refuse origin_not_allowed; ~forwarded api tried",
         ),
         (
             "another page, which may not read it",

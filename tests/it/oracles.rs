@@ -839,7 +839,7 @@ proptest! {
 }
 
 /// All parts of a decision.
-fn outcome(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
+pub(crate) fn outcome(decision: &Decision) -> (PolicyAction, Reason, Vec<(HeaderName, HeaderValue)>) {
     let mut response = HeaderMap::new();
     decision.edits.apply(&mut response);
     let fields = response.iter().map(|(name, value)| (name.clone(), value.clone()));
@@ -856,7 +856,7 @@ const ACCESS_CONTROL: [&str; 7] = [
     "access-control-allow-private-network",
 ];
 
-fn any_settings() -> impl Strategy<Value = Settings> {
+pub(crate) fn any_settings() -> impl Strategy<Value = Settings> {
     let lists = (
         select(vec!["*", "https://app.example", "https://*.app.example, https://app.example", "null,https://*:*"]),
         option::of(select(vec!["https://[a-z]+\\.rex\\.example", ".*"])),
@@ -906,18 +906,18 @@ fn any_settings() -> impl Strategy<Value = Settings> {
 }
 
 #[derive(Debug, Clone)]
-struct Asked {
-    method: Method,
-    headers: HeaderMap,
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Asked {
-    fn as_request(&self) -> CorsRequest<'_> {
+    pub(crate) fn as_request(&self) -> CorsRequest<'_> {
         request(&self.method, &self.headers)
     }
 }
 
-fn any_request() -> impl Strategy<Value = Asked> {
+pub(crate) fn any_request() -> impl Strategy<Value = Asked> {
     let bytes =
         vec(any::<u8>().prop_filter("a field has no line ends", |b| HeaderValue::from_bytes(&[*b]).is_ok()), 0..40);
     let origin = prop_oneof![

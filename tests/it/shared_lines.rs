@@ -237,6 +237,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("record/route_metrics.rs", "requests: [[Counter;", Own),
     ("record/route_metrics.rs", "decisions: [[Counter;", Own),
     ("record/route_metrics.rs", "refusals: [Counter;", Own),
+    ("record/route_metrics.rs", "reports: OnceBox<ReportCounters>,", Own),
+    ("record/route_metrics.rs", "struct ReportCounters([[Counter;", Own),
     ("record/route_metrics.rs", "duration: Histogram,", Own),
     ("record/route_metrics.rs", "upstream_duration: Histogram,", Own),
     ("record/route_metrics.rs", "body_bytes: Counter,", Own),

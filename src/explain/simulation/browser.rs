@@ -67,8 +67,10 @@ impl<'q, 's> Browser<'q, 's> {
         let mut browser = Browser {
             question,
             snapshot,
-            reads_fetch_site: (snapshot.routes().iter())
-                .any(|route| route.policy.as_ref().is_some_and(|policy| policy.rejects_cross_site())),
+            reads_fetch_site: snapshot.routes().iter().any(|route| {
+                let mut policies = route.policy.iter().chain(&route.report_only);
+                policies.any(|policy| policy.rejects_cross_site())
+            }),
             cache: PreflightCache::default(),
             simulation: Simulation {
                 request: 0,

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
+use crate::cors::ReportOnly;
 use crate::record::RequestRecord;
 use crate::snapshot::{Address, LogFormat};
 
@@ -87,6 +88,10 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     object.strings("origin", header(header::ORIGIN), max::ORIGIN);
     object.plain("reason", Some(record.outcome.code()));
     object.literal("refused", if record.refused { "true" } else { "false" });
+    match record.report_only {
+        Some(report) => object.quoted("report_only", |out| reported(report, out)),
+        None => object.literal("report_only", "null"),
+    }
     object.string("error", record.failure.map(str::as_bytes), max::ERROR);
     object.string("error_detail", record.failure_detail.map(str::as_bytes), max::ERROR_DETAIL);
     let upstream = record.upstream;
@@ -195,6 +200,10 @@ fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(b" origin=");
         join(out, first, origins, max::ORIGIN, style);
     }
+    if let Some(report) = record.report_only {
+        out.extend_from_slice(b" report_only=");
+        reported(report, out);
+    }
     if let Some(failure) = record.failure {
         out.extend_from_slice(b" error=");
         escape(out, failure.as_bytes(), max::ERROR, style);
@@ -215,6 +224,13 @@ fn padded(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+}
+
+/// `would_refuse:origin_not_allowed`
+fn reported(ReportOnly { change, reason }: ReportOnly, out: &mut Vec<u8>) {
+    out.extend_from_slice(change.code().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(reason.code().as_bytes());
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -456,6 +472,7 @@ mod tests {
             kind: RequestKind::Actual,
             outcome: RequestOutcome::Cors(Reason::OriginNotAllowed),
             refused: true,
+            report_only: None,
             client: IpAddr::from([203, 0, 113, 7]),
             scheme: Scheme::Https,
             method: MethodClass::Get,

@@ -1,0 +1,60 @@
+//! What a report-only policy would do: its decision, compared with that of the policy in force.
+
+use super::{Decision, PolicyAction, Reason};
+use crate::codes::coded_enum;
+
+/// A request that a report-only policy would treat in another way than the policy in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportOnly {
+    /// What would change.
+    pub change: ReportedChange,
+    /// The reason code of the report-only policy.
+    pub reason: Reason,
+}
+
+coded_enum! {
+    /// What a report-only policy would change for a request.
+    pub enum ReportedChange {
+        /// It would refuse the request, or reject one of which now only the response is withheld from the page.
+        WouldRefuse = "would_refuse",
+        /// It would allow the request, or forward one that is now rejected.
+        WouldAllow = "would_allow",
+    }
+}
+
+/// Result of a decision for a page, the widest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Allowed,
+    /// The preflight fails, or the page cannot read the response.
+    Blocked,
+    /// The request does not reach the upstream.
+    Rejected,
+}
+
+impl ReportOnly {
+    /// None if both policies treat the request in the same way.
+    pub(crate) fn of(in_force: &Decision, reported: &Decision) -> Option<Self> {
+        let change = match Reach::of(reported).cmp(&Reach::of(in_force)) {
+            std::cmp::Ordering::Equal => return None,
+            std::cmp::Ordering::Greater => ReportedChange::WouldRefuse,
+            std::cmp::Ordering::Less => ReportedChange::WouldAllow,
+        };
+        Some(ReportOnly { change, reason: reported.reason })
+    }
+
+    /// Whether the report-only policy would refuse the request.
+    pub(crate) fn would_refuse(self) -> bool {
+        self.change == ReportedChange::WouldRefuse
+    }
+}
+
+impl Reach {
+    fn of(decision: &Decision) -> Self {
+        match decision.action {
+            PolicyAction::Reject => Reach::Rejected,
+            PolicyAction::Forward | PolicyAction::AnswerPreflight(_) if decision.reason.is_refusal() => Reach::Blocked,
+            PolicyAction::Forward | PolicyAction::AnswerPreflight(_) => Reach::Allowed,
+        }
+    }
+}
