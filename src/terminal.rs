@@ -64,6 +64,15 @@ impl Width {
     }
 }
 
+/// Quotes a word for a POSIX shell, if it has characters other than plain ones.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// Escapes invisible characters. Data from clients must not control the terminal of the reader, nor look like other
 /// text.
 pub(crate) fn printable(text: &str) -> String {
@@ -113,5 +122,22 @@ mod tests {
         assert_eq!(narrow.wrap("- ", &long), format!("- {long}"));
         assert_eq!((Width::of_terminal(80), Width::of_terminal(100)), (Width(80), Width::DEFAULT));
         assert_eq!((Width::of_terminal(20), Width::of_terminal(u16::MAX)), (Width(60), Width(120)));
+    }
+
+    #[test]
+    fn shell_words_are_quoted() {
+        for (text, safe) in [
+            ("https://app.example:8443", "https://app.example:8443"),
+            ("", "''"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("`x`", "'`x`'"),
+            ("*", "'*'"),
+            ("https://x/?a&b", "'https://x/?a&b'"),
+            ("~", "'~'"),
+        ] {
+            assert_eq!(shell_word(text), safe);
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::explain::effective::{self, EffectiveRoute};
 use crate::live::Generation;
 use crate::problem::Problems;
 use crate::record::{CUT, RefusedRequest};
+use crate::terminal::shell_word;
 
 /// Refused requests with the same origin, route and reason.
 pub(super) struct Group {
@@ -150,17 +151,17 @@ pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
 pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<String> {
     let origin = refused.origin.as_ref()?;
     // `--origin=VALUE` as one word, so that no value is read as an option.
-    let mut command = format!("corsgate explain --config {} --origin={}", quoted(file), quoted(origin));
+    let mut command = format!("corsgate explain --config {} --origin={}", shell_word(file), shell_word(origin));
     let method = match refused.kind {
         RequestKind::Preflight => refused.requested_method.as_deref().unwrap_or("GET"),
         RequestKind::Actual => &refused.method,
     };
     if method != "GET" {
-        let _ = write!(command, " --method={}", quoted(method));
+        let _ = write!(command, " --method={}", shell_word(method));
     }
     let names = refused.requested_headers.iter().flat_map(|names| names.split(','));
     for name in names.map(str::trim).filter(|name| !name.is_empty()).take(20) {
-        let _ = write!(command, " --header={}", quoted(name));
+        let _ = write!(command, " --header={}", shell_word(name));
     }
     if refused.credentials {
         command += " --credentials";
@@ -173,7 +174,7 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     let is_own_over_tls = OwnOrigin::of(Scheme::Https, &refused.authority).is(origin);
     let scheme = if is_own_over_tls { Scheme::Https } else { refused.scheme };
     let url = format!("{}://{}{}", scheme.as_str(), refused.authority, refused.path);
-    let _ = write!(command, " {}", quoted(&url));
+    let _ = write!(command, " {}", shell_word(&url));
     Some(command).filter(|command| !command.contains(CUT))
 }
 
@@ -185,15 +186,6 @@ pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
-    }
-}
-
-/// Quotes a word for a POSIX shell, if it has characters other than plain ones.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -211,27 +203,5 @@ fn tidy(value: &mut Value) {
         }
         Value::Array(entries) => entries.iter_mut().for_each(tidy),
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shell_words_are_quoted() {
-        for (text, safe) in [
-            ("https://app.example:8443", "https://app.example:8443"),
-            ("", "''"),
-            ("$(reboot)", "'$(reboot)'"),
-            ("a b", "'a b'"),
-            ("it's", r"'it'\''s'"),
-            ("`x`", "'`x`'"),
-            ("*", "'*'"),
-            ("https://x/?a&b", "'https://x/?a&b'"),
-            ("~", "'~'"),
-        ] {
-            assert_eq!(quoted(text), safe);
-        }
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::fetch::{Credentials, Fetch};
 use crate::explain::{Exchange, Head};
 use crate::snapshot::Snapshot;
+use crate::terminal::shell_word;
 
 /// A cross-origin request of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,18 +232,18 @@ impl PageRequest {
         if self.has_preflight() {
             command.push_str(" -X OPTIONS");
             for (name, value) in self.preflight_fields(&self.fetch(&self.fields())) {
-                let _ = write!(command, " -H {}", quoted(&format!("{}: {value}", spelled(&name))));
+                let _ = write!(command, " -H {}", shell_word(&format!("{}: {value}", spelled(&name))));
             }
         } else {
             match self.method.as_str() {
                 "GET" => {}
                 "HEAD" => command.push_str(" -I"),
                 method => {
-                    let _ = write!(command, " -X {}", quoted(method));
+                    let _ = write!(command, " -X {}", shell_word(method));
                 }
             }
             for (name, value) in self.origin_field() {
-                let _ = write!(command, " -H {}", quoted(&format!("{}: {value}", spelled(&name))));
+                let _ = write!(command, " -H {}", shell_word(&format!("{}: {value}", spelled(&name))));
             }
             if self.needs == Need::WebSocket {
                 command.push_str(" -H 'Connection: Upgrade' -H 'Upgrade: websocket'");
@@ -251,16 +252,7 @@ impl PageRequest {
                 command.push_str(" -b session=1");
             }
         }
-        command + " " + &quoted(&self.url())
-    }
-}
-
-/// Quotes a word for a shell, if necessary.
-fn quoted(text: &str) -> String {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:,=@%+".contains(&b);
-    match text.bytes().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
+        command + " " + &shell_word(&self.url())
     }
 }
 
