@@ -2,14 +2,16 @@
 //!
 //! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 the configuration or an address cannot be used,
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
-//! from the file, or `import` found that some answers change. `diff` has its own: 0 the same, 1 different, 2 a
-//! configuration cannot be used. So has `learn`: 0 a policy is printed, 1 there is nothing to print, 2 it cannot observe.
+//! from the file, or `import` found that some answers change. Some commands have their own: `diff` and `test` 0 the same,
+//! or all hold, 1 different, or some fail, 2 a configuration cannot be used; `learn` 0 a policy is printed, 1 there is
+//! nothing to print, 2 it cannot observe.
 
 mod check;
 mod diff;
 mod explain;
 mod import;
 mod learn;
+mod test;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
@@ -40,6 +42,7 @@ Examples:
                                              does the browser allow this request, and if not, what to change
   corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
   corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
+  corsgate test --config corsgate.yaml       do the requests under `expect` have the expected results
   corsgate import ingress.yaml > corsgate.yaml
                                              make a configuration from that of another gateway
   corsgate learn --admin http://127.0.0.1:9180 --for 10m
@@ -80,6 +83,9 @@ enum Command {
     /// Print what changes for requests between two configurations, each change with a request that shows it
     #[command(after_help = diff::HELP)]
     Diff(diff::Arguments),
+    /// Run the expectations of a configuration: requests of pages, with the results that they must have
+    #[command(after_help = test::HELP)]
+    Test(test::Arguments),
     /// Make a configuration from that of another gateway, and report what changes in meaning
     #[command(after_help = import::HELP)]
     Import(import::Arguments),
@@ -122,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => return explain::run(&arguments),
         Command::Why(arguments) => return why::run(&arguments),
         Command::Diff(arguments) => return diff::run(&arguments),
+        Command::Test(arguments) => return test::run(&arguments),
         Command::Import(arguments) => return import::run(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments),
         Command::Run { config, watch, upgrade } => {

@@ -10,6 +10,7 @@ mod cors;
 mod document;
 mod edit;
 pub(crate) mod environment;
+mod expect;
 mod foreign;
 mod json;
 pub mod schema;
@@ -25,6 +26,9 @@ pub(crate) use self::document::{
 };
 pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};
+pub(crate) use self::expect::{
+    AssumedResponse, CODES, Expectation, ExpectationFile, ExpectedResult, INITIATORS, PageHeaders,
+};
 pub(crate) use self::source::Place;
 pub use self::source::Source;
 
@@ -43,6 +47,13 @@ impl Document {
             return Some(document);
         }
         yaml::parse(text, problems)
+    }
+}
+
+impl ExpectationFile {
+    /// As [`Document::parse`], for a file of `expect_files`.
+    pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
+        yaml::parse_file(without_mark(text), problems)
     }
 }
 

@@ -37,6 +37,7 @@ pub mod fetch;
 mod fix;
 mod listener;
 mod notes;
+mod prediction;
 mod question;
 mod render;
 mod simulation;
@@ -45,9 +46,10 @@ mod site;
 pub use self::cause::Cause;
 pub use self::exchange::{Exchange, Head};
 pub(crate) use self::fix::{EditError, Fix, RejectedFix};
+pub(crate) use self::prediction::Prediction;
 pub use self::question::{Initiator, InvalidQuestion, Question, QuestionPart, RecordedRequest};
 pub use self::render::{json, text};
-pub(crate) use self::render::{repair_json, repair_text};
+pub(crate) use self::render::{policy_of, repair_json, repair_text, value as json_value};
 pub(crate) use crate::config::Hunk;
 
 use std::borrow::Cow;
@@ -298,11 +300,7 @@ fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &A
         credentials: question.credentials,
         initiator,
         earlier: earlier.iter().map(|request| format!("{} {}", normalised(&request.method), request.url)).collect(),
-        outcome: match simulation.result {
-            PageResult::RedirectAway(_) => Outcome::Undecided,
-            _ if simulation.is_refused() => Outcome::Refused,
-            _ => Outcome::Allowed,
-        },
+        outcome: simulation.outcome(),
         reason: last.exchange.verdict.outcome.code(),
         console,
         cause_place: diagnosis.at.as_ref().map(place),
@@ -326,13 +324,32 @@ fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &A
     }
 }
 
-// === impl Configuration, FilePosition, MatchedRoute, WireExchange ===
+// === impl Explanation, Configuration, FilePosition, MatchedRoute, WireExchange ===
+
+impl Explanation {
+    /// The code of the cause, which can be more exact than the gateway's code; else the gateway's code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.cause.as_ref().map_or(self.reason, Cause::code)
+    }
+}
 
 impl<'a> Configuration<'a> {
     /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an
     /// edited text.
     pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, load: Load<'a>) -> Self {
         Configuration { name, text, snapshot, document: None, load }
+    }
+
+    pub(crate) fn name(&self) -> &'a str {
+        self.name
+    }
+
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    pub(crate) fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
     }
 
     /// The document of the text, if the caller has it.

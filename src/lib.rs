@@ -46,6 +46,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
+//! | [`expect`] | checks requests of pages with the results that a configuration must give |
 //! | [`diff`] | says what changes for requests between two snapshots |
 //! | [`import`] | makes a configuration from that of another gateway, and reports what changes in meaning |
 //! | [`learn`] | counts what pages use in bounded memory, and makes the smallest policy that covers it |
@@ -81,9 +82,9 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`explain`], [`import`], [`learn`],
-//!    [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts of
-//!    [`record`].
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`expect`], [`explain`], [`import`],
+//!    [`learn`], [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts
+//!    of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
@@ -120,6 +121,7 @@ pub mod live;
 
 // Other readers of snapshots.
 pub mod explain;
+pub mod expect;
 pub mod diff;
 pub mod import;
 pub mod learn;

@@ -26,7 +26,7 @@ mod words;
 use std::fmt;
 
 pub use describe::Description;
-pub use kind::{ProblemKind, RemovedBecause, SyntaxPlace};
+pub use kind::{OtherFile, ProblemKind, RemovedBecause, SyntaxPlace};
 pub use path::{At, KeyPath, PathStep};
 pub use words::Known;
 pub(crate) use words::nearest;
@@ -68,7 +68,17 @@ pub enum Replacement {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
-// === impl Problems ===
+// === impl Problem, Problems ===
+
+impl Problem {
+    /// The key with the problem, from the top of the file that has it.
+    pub(crate) fn path(&self) -> &KeyPath {
+        match &self.kind {
+            ProblemKind::InOtherFile(file) => &file.at,
+            _ => &self.at,
+        }
+    }
+}
 
 impl Problems {
     /// Adds a problem at a place.
@@ -137,8 +147,9 @@ impl IntoIterator for Problems {
 impl fmt::Display for Problem {
     /// One line: `place: fault; remedy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.at.0.is_empty() {
-            write!(f, "{}: ", self.at)?;
+        let at = self.path();
+        if !at.0.is_empty() {
+            write!(f, "{at}: ")?;
         }
         let Description { fault, remedy, .. } = self.kind.describe();
         write!(f, "{fault}; {remedy}")

@@ -3,18 +3,19 @@
 use std::fmt::Write as _;
 
 use crate::config::{Hunk, Place, Source, hunks};
-use crate::problem::{Description, Problem, ProblemKind, Problems, Replacement, Severity, SyntaxPlace};
+use crate::problem::{Description, OtherFile, Problem, ProblemKind, Problems, Replacement, Severity, SyntaxPlace};
 use crate::terminal::{Paint, is_invisible, printable};
 
 /// All problems as text. Errors are last, because a terminal shows the end of the output. Problems of one severity are in
-/// the order of the file. The last line has the number of problems.
+/// the order of the file, those of other files behind them. The last line has the number of problems.
 pub fn text(problems: &Problems, source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let mut ordered: Vec<&Problem> = problems.iter().collect();
     ordered.sort_by_cached_key(|problem| std::cmp::Reverse(problem.kind.severity()));
     ordered.truncate(MOST_SHOWN);
     ordered.sort_by_cached_key(|problem| {
-        (problem.kind.severity(), place(problem, source).map(|place| (place.line, place.column)))
+        let place = place(problem, source).map(|place| (place.line, place.column));
+        (problem.kind.severity(), other_file(problem).map(|file| file.name.clone()), place)
     });
     for problem in ordered {
         one(problem, source, paint, &mut out);
@@ -59,10 +60,10 @@ pub(crate) fn problems_json(problems: &Problems, source: &Source<'_>) -> serde_j
             serde_json::json!({
                 "severity": severity.to_string(),
                 "code": code,
-                "file": source.name(),
+                "file": file_name(problem, source),
                 "line": place.as_ref().map(|place| place.line),
                 "column": place.as_ref().map(|place| place.column),
-                "path": problem.at.to_string(),
+                "path": problem.path().to_string(),
                 "fault": fault,
                 "remedy": remedy,
                 "fix": fix.map(|fix| hunks_json(&fix)),
@@ -93,11 +94,11 @@ fn one(problem: &Problem, source: &Source<'_>, paint: Paint, out: &mut String) {
     };
     let painted = |text: &str, colour: &str| paint.with(&format!("1;{colour}"), text);
     let place = place(problem, source);
-    let _ = write!(out, "{}: {}", painted(&severity.to_string(), colour), source.name());
+    let _ = write!(out, "{}: {}", painted(&severity.to_string(), colour), file_name(problem, source));
     if let Some(place) = &place {
         let _ = write!(out, ":{}:{}", place.line, place.column);
     }
-    let gap = if problem.at.0.is_empty() { ": " } else { " " };
+    let gap = if problem.path().0.is_empty() { ": " } else { " " };
     let _ = writeln!(out, "{gap}{}", printable(&problem.to_string()));
     if let Some(place) = place.filter(|place| !place.excerpt.is_empty()) {
         let number = place.line.to_string();
@@ -133,8 +134,25 @@ fn window(place: &Place<'_>) -> (String, usize, usize) {
     (excerpt, before, place.width.min(WIDEST - (before - usize::from(first > 0)).min(WIDEST - 1)))
 }
 
-fn place<'t>(problem: &Problem, source: &Source<'t>) -> Option<Place<'t>> {
+/// The file with the problem.
+fn file_name<'t>(problem: &'t Problem, source: &Source<'t>) -> &'t str {
+    other_file(problem).map_or(source.name(), |file| &file.name)
+}
+
+fn other_file(problem: &Problem) -> Option<&OtherFile> {
     match &problem.kind {
+        ProblemKind::InOtherFile(file) => Some(file),
+        _ => None,
+    }
+}
+
+/// The place of a problem in the text of its file. None if it has none.
+pub(crate) fn place<'t>(problem: &'t Problem, source: &Source<'t>) -> Option<Place<'t>> {
+    match &problem.kind {
+        ProblemKind::InOtherFile(file) => {
+            let OtherFile { line, column, width, excerpt, .. } = &**file;
+            Some(Place { line: *line, column: *column, width: *width, excerpt })
+        }
         // The file has no text.
         ProblemKind::Unreadable { .. } => None,
         // A syntax error has no key.

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::load::load_with_document;
 pub use self::load::{CompileEnv, Loaded, load};
+pub(crate) use self::load::{extend_with_causes, load_with_document};
 pub use self::settings::Address;
 pub(crate) use self::settings::*;
 

@@ -5,6 +5,7 @@ mod file;
 mod roots;
 pub(crate) mod watch;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub(crate) use self::file::Reading;
 pub(crate) use self::roots::system_roots;
 
 use crate::config::Document;
+use crate::expect::{self, Suite};
+use crate::problem::Problems;
 use crate::snapshot::{CompileEnv, Loaded, load_with_document};
 
 /// Source of a configuration.
@@ -40,6 +43,16 @@ pub(crate) struct SourceText {
     pub(crate) read: SystemTime,
 }
 
+/// A configuration with its expectations, which are not checked yet.
+#[derive(Debug)]
+pub(crate) struct TestSource<'t> {
+    pub(crate) loaded: Loaded,
+    pub(crate) document: Option<Document>,
+    pub(crate) suite: Suite<'t>,
+    /// Problems of the expectations.
+    pub(crate) problems: Problems,
+}
+
 /// The configuration file cannot be read, or is not UTF-8.
 #[derive(Debug)]
 pub struct Unreadable {
@@ -60,28 +73,48 @@ impl ConfigSource {
         }
     }
 
-    /// Reads the text and loads it.
+    /// Reads the text, loads it, and checks its expectations.
     pub(crate) fn open(&self) -> Result<(SourceText, Loaded), Unreadable> {
         self.read_and_load(&Reading::default())
     }
 
-    /// As [`ConfigSource::open`], with the document of the text.
+    /// Reads the text.
+    pub(crate) fn open_text(&self) -> Result<SourceText, Unreadable> {
+        self.read(&Reading::default())
+    }
+
+    /// Reads the text and loads it. Does not check its expectations. Also returns its document.
     pub(crate) fn open_with_document(&self) -> Result<(SourceText, Loaded, Option<Document>), Unreadable> {
-        let reading = Reading::default();
-        let text = self.read(&reading)?;
-        let (loaded, document) = self.load_with(&text.text, &reading);
+        let text = self.open_text()?;
+        let (loaded, document) = self.with_env(&Reading::default(), |env| load_with_document(&text.text, env));
         Ok((text, loaded, document))
     }
 
-    /// Loads another text as if it were the text of this source. Reads the files that the text names.
+    /// Loads another text as if it were the text of this source. Reads the files that the text names. Does not check its
+    /// expectations.
     pub(crate) fn load(&self, text: &str) -> Loaded {
-        self.load_with(text, &Reading::default()).0
+        self.with_env(&Reading::default(), |env| crate::snapshot::load(text, env))
+    }
+
+    /// As [`ConfigSource::load`], and checks its expectations.
+    pub(crate) fn load_checked(&self, text: &str) -> Loaded {
+        self.with_env(&Reading::default(), |env| expect::load_attempt(&self.name(), text, env))
+    }
+
+    /// Loads a text, and reads its expectations.
+    pub(crate) fn load_suite<'t>(&self, text: &'t SourceText) -> TestSource<'t> {
+        self.with_env(&Reading::default(), |env| {
+            let (loaded, document) = load_with_document(&text.text, env);
+            let empty = Document::default();
+            let (suite, problems) = Suite::of(&text.name, &text.text, document.as_ref().unwrap_or(&empty), env);
+            TestSource { loaded, document, suite, problems }
+        })
     }
 
     /// As [`ConfigSource::open`]; `reading` remembers the files that were read.
     pub(crate) fn read_and_load(&self, reading: &Reading) -> Result<(SourceText, Loaded), Unreadable> {
         let text = self.read(reading)?;
-        let (loaded, _) = self.load_with(&text.text, reading);
+        let loaded = self.with_env(reading, |env| expect::load(&text.name, &text.text, env));
         Ok((text, loaded))
     }
 
@@ -92,23 +125,29 @@ impl ConfigSource {
 
     fn read(&self, reading: &Reading) -> Result<SourceText, Unreadable> {
         let read = SystemTime::now();
-        let (name, text) = match self {
-            ConfigSource::BuiltIn(text) => ("built-in configuration".to_owned(), text.clone()),
-            ConfigSource::File(path) => {
-                let text = (reading.read(path))
-                    .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
-                    .map_err(|error| Unreadable { path: path.clone(), error })?;
-                (path.to_string_lossy().into_owned(), text)
-            }
+        let text = match self {
+            ConfigSource::BuiltIn(text) => text.clone(),
+            ConfigSource::File(path) => (reading.read(path))
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
+                .map_err(|error| Unreadable { path: path.clone(), error })?,
         };
+        let name = self.name().into_owned();
         let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(SourceText { name, text, hash, read })
     }
 
-    fn load_with(&self, text: &str, reading: &Reading) -> (Loaded, Option<Document>) {
+    fn name(&self) -> Cow<'_, str> {
+        match self {
+            ConfigSource::BuiltIn(_) => "built-in configuration".into(),
+            ConfigSource::File(path) => path.to_string_lossy(),
+        }
+    }
+
+    /// Calls `load` with the files and the time of this machine.
+    fn with_env<T>(&self, reading: &Reading, load: impl FnOnce(CompileEnv<'_>) -> T) -> T {
         if let ConfigSource::BuiltIn(_) = self {
-            return load_with_document(text, CompileEnv::NONE);
+            return load(CompileEnv::NONE);
         }
         let folder = self.folder();
         let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
@@ -119,15 +158,14 @@ impl ConfigSource {
         // Absolute, because the process that takes over a socket may run in another directory.
         let socket = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| folder.join(name));
         let variable = |name: &str| std::env::var(name).ok();
-        let env = CompileEnv {
+        load(CompileEnv {
             file: &file,
             has_folder: &has_folder,
             socket: &socket,
             variable: &variable,
             roots: &system_roots,
             now,
-        };
-        load_with_document(text, env)
+        })
     }
 }
 

@@ -84,7 +84,7 @@ fn explained<T>(process: &Process, refused: &RefusedRequest, print: impl FnOnce(
     });
     let generation = process.live.current();
     let written = &generation.written;
-    let load = |text: &str| process.live.source().load(text);
+    let load = |text: &str| process.live.source().load_checked(text);
     let configuration = Configuration::new(&written.name, &written.text, &generation.snapshot, &load);
     print(&explain::explain(&question, &configuration))
 }

@@ -98,7 +98,8 @@ fn load(arguments: &Arguments) -> Result<(ReadConfiguration, ReadConfiguration),
 /// Loads a file. A pipe, such as `<(git show main:corsgate.yaml)`, has no folder. So the paths in its configuration are
 /// relative to the folder of the other file.
 fn file(path: &Path, other: &Path) -> Result<ReadConfiguration, String> {
-    let (read, loaded) = ConfigSource::File(path.to_owned()).open().map_err(|error| format!("corsgate: {error}\n"))?;
+    let (read, loaded, _) =
+        ConfigSource::File(path.to_owned()).open_with_document().map_err(|error| format!("corsgate: {error}\n"))?;
     let loaded = match path.starts_with("/dev") || path.starts_with("/proc") {
         true => ConfigSource::File(other.to_owned()).load(&read.text),
         false => loaded,

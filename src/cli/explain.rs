@@ -9,11 +9,12 @@ use clap::{Arg, ArgAction, ArgMatches, Args};
 
 use super::check::unreadable_problem;
 use super::{ConfigFile, Format, paint, print, width};
-use crate::config::Source;
+use crate::config::{Document, Source};
+use crate::expect::result_of;
 use crate::explain::fetch::Credentials;
-use crate::explain::{self, Configuration, Initiator, InvalidQuestion, Outcome, Question, QuestionPart};
+use crate::explain::{self, Configuration, Initiator, InvalidQuestion, Outcome, Prediction, Question, QuestionPart};
 use crate::report;
-use crate::snapshot::Loaded;
+use crate::snapshot::{Loaded, Snapshot};
 use crate::source::{ConfigSource, SourceText};
 
 pub(super) const HELP: &str = "\
@@ -27,7 +28,8 @@ Examples:
   corsgate explain --origin https://app.example --reads X-Total https://api.example/orders
   corsgate explain --origin https://app.example --as websocket wss://api.example/feed
   corsgate explain --origin https://app.example https://api.example/orders \
-    --then 'POST https://api.example/orders' --header 'Content-Type: application/json'";
+    --then 'POST https://api.example/orders' --header 'Content-Type: application/json'
+  corsgate explain --origin https://app.example --as-expectation https://api.example/orders";
 
 /// Exit code for an invalid command line; clap has the same.
 const USAGE: u8 = 2;
@@ -69,6 +71,9 @@ pub(super) struct Arguments {
     /// How to print the explanation
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Print an entry of `expect` for this request, with its current result
+    #[arg(long, conflicts_with = "format")]
+    as_expectation: bool,
     /// The absolute URL that the page fetches
     url: String,
 }
@@ -103,7 +108,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let load = |text: &str| source.load(text);
+    // An edit must not break an expectation. If one is broken already, the edits are for another problem.
+    let has_expectations = document.as_ref().is_some_and(Document::has_expectations);
+    let all_hold = snapshot.is_some() && has_expectations && source.load_checked(&text).snapshot.is_some();
+    let load = |text: &str| if all_hold { source.load_checked(text) } else { source.load(text) };
     let Some(snapshot) = snapshot else {
         let source = Source::new(&name, &text);
         let fix = explain::repair(&question, &name, &text, &problems, &load);
@@ -116,6 +124,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         });
         return ExitCode::FAILURE;
     };
+    if arguments.as_expectation {
+        return print_expectation(&question, &snapshot, document.as_ref());
+    }
     let configuration = Configuration::new(&name, &text, &snapshot, &load).with_document(document.as_ref());
     let explanation = explain::explain(&question, &configuration);
     print(&match arguments.format {
@@ -127,6 +138,28 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Outcome::Refused => ExitCode::from(REFUSED),
         Outcome::Undecided => ExitCode::from(UNDECIDED),
     }
+}
+
+/// Prints the entry of `expect` for what happens now. The reason is a part of it unless the page gets the response: then
+/// another entry of the policy may allow it as well.
+fn print_expectation(question: &Question, snapshot: &Snapshot, document: Option<&Document>) -> ExitCode {
+    let fail = |why: &str, code| {
+        let _ = writeln!(std::io::stderr(), "corsgate: --as-expectation: {why}");
+        ExitCode::from(code)
+    };
+    let Some(mut expectation) = question.as_expectation() else {
+        return fail("an expectation has one request, one origin, and no two upstream headers of one name", USAGE);
+    };
+    let prediction = Prediction::of(question, snapshot);
+    let Some(result) = result_of(prediction.outcome(), prediction.reaches_upstream()) else {
+        return fail("the file does not decide this: the upstream redirects to another server", UNDECIDED);
+    };
+    expectation.result = Some(result);
+    if let (Outcome::Refused, Some(document)) = (prediction.outcome(), document) {
+        expectation.reason = Some(prediction.code(document).to_owned());
+    }
+    print(&expectation.to_yaml());
+    ExitCode::SUCCESS
 }
 
 impl Arguments {

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Cors;
+use super::{Cors, Expectation};
 use crate::behavior::answer::{RedirectSettings, RespondSettings};
 use crate::behavior::clients::ClientSettings;
 use crate::behavior::compression::CompressionSettings;
@@ -76,6 +76,23 @@ pub struct Document {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) services: Option<Vec<Service>>,
+    /// Requests of pages, with the results that this configuration must give. They are checked at start, at each reload
+    /// and by `corsgate check`; if one fails, the configuration is refused.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("minItems" = 1))]
+    pub(crate) expect: Option<Vec<Expectation>>,
+    /// Files with further expectations, each with a list under `expect:`. Paths are relative to the directory of this
+    /// file.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePaths")]
+    pub(crate) expect_files: Option<List>,
+}
+
+impl Document {
+    /// Whether it has expectations, or names files with expectations.
+    pub(crate) fn has_expectations(&self) -> bool {
+        self.expect.is_some() || self.expect_files.is_some()
+    }
 }
 
 /// `underscores_in_headers`.

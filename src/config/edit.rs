@@ -433,6 +433,11 @@ fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
     }
 }
 
+/// A string in YAML, quoted if it needs quotes.
+pub(super) fn yaml_scalar(text: &str) -> String {
+    scalar(text, Notation::Yaml, None)
+}
+
 /// Whether a string needs no quotes, also in a flow collection.
 fn is_plain(text: &str) -> bool {
     let bytes_are_plain =

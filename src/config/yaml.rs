@@ -11,7 +11,7 @@ mod parts;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_path_to_error::{Path, Segment};
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
@@ -30,14 +30,21 @@ const MOST_BYTES: usize = 256 << 20;
 /// Reads a text. Each value that cannot be read becomes a problem and is left out of the document. None when too little
 /// is left for more checks. An empty text is an empty document.
 pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
+    if !nests_too_deep(text)
+        && let Some(document) = parts::parse(text, parts::SIZE)
+    {
+        return Some(document);
+    }
+    parse_file(text, problems)
+}
+
+/// As [`parse`], for any file of this form.
+pub(super) fn parse_file<T: DeserializeOwned + Default>(text: &str, problems: &mut Problems) -> Option<T> {
     if nests_too_deep(text) {
         problems.push(syntax("recursion limit exceeded at line 1 column 1".to_owned(), text));
         return None;
     }
-    if let Some(document) = parts::parse(text, parts::SIZE) {
-        return Some(document);
-    }
-    match serde_yaml::from_str::<Option<Document>>(text) {
+    match serde_yaml::from_str::<Option<T>>(text) {
         Ok(document) => Some(document.unwrap_or_default()),
         Err(error) => {
             let document = recover(text, problems);
@@ -52,7 +59,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
 }
 
 /// Finds every problem of the form, and returns the part that could be read. None when it is too small for more checks.
-fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
+fn recover<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
     let mut tree = match serde_yaml::from_str::<Tree>(text) {
         Ok(Tree(tree)) => tree,
         Err(error) => {
@@ -68,10 +75,10 @@ fn recover(text: &str, problems: &mut Problems) -> Option<Document> {
 
 /// Reads a tree, and removes each value that cannot be read. A mistake that is repeated, as programs do that write large
 /// files, is removed everywhere at once. Returns the document and the number of readings.
-fn mend(tree: &mut Value, most: usize, problems: &mut Problems) -> (Option<Document>, usize) {
+fn mend<T: DeserializeOwned>(tree: &mut Value, most: usize, problems: &mut Problems) -> (Option<T>, usize) {
     for reading in 1..=most {
         let mut track = serde_path_to_error::Track::new();
-        let error = match Document::deserialize(serde_path_to_error::Deserializer::new(&*tree, &mut track)) {
+        let error = match T::deserialize(serde_path_to_error::Deserializer::new(&*tree, &mut track)) {
             Ok(document) => return (Some(document), reading),
             Err(error) => error.to_string(),
         };
@@ -270,6 +277,7 @@ fn in_words(expected: &str) -> String {
         "i64" => "a whole number of seconds".into(),
         "f64" => "a number such as `0.1`".into(),
         "a sequence" => "a list".into(),
+        "struct ExpectationFile" => "the list under the key `expect`".into(),
         _ if expected.starts_with("struct ") => "a mapping of keys".into(),
         _ if expected.contains("variant") || expected.contains("Value::") => "one word".into(),
         _ => expected.to_owned(),
@@ -492,7 +500,7 @@ mod tests {
             "{ paths: [/a], cors: { allow_origins: '*', upstream_headers: keep } }",
         ] {
             let mut problems = Problems::default();
-            let (document, readings) = mend(&mut routes(route), MOST, &mut problems);
+            let (document, readings) = mend::<Document>(&mut routes(route), MOST, &mut problems);
             assert!(document.is_none() && readings == 1, "{route}: {readings} readings");
             assert_eq!(problems.iter().len(), MOST, "{route}");
         }
@@ -500,7 +508,7 @@ mod tests {
         let mut problems = Problems::default();
         let mut tree = routes("{ paths: [/a], name: 7 }");
         tree["services"][0]["colour"] = "blue".into();
-        let (document, readings) = mend(&mut tree, MOST, &mut problems);
+        let (document, readings) = mend::<Document>(&mut tree, MOST, &mut problems);
         assert!(document.is_some() && readings <= 3 && problems.iter().len() == 1, "{readings}\n{problems}");
     }
 
@@ -520,7 +528,7 @@ services:
 ";
         let mut problems = Problems::default();
         let Tree(mut tree) = serde_yaml::from_str(text).unwrap();
-        let (document, readings) = mend(&mut tree, MOST, &mut problems);
+        let (document, readings) = mend::<Document>(&mut tree, MOST, &mut problems);
         let mut places: Vec<String> = problems.iter().map(|problem| problem.at.to_string()).collect();
         places.sort_unstable();
         let expected = [

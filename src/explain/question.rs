@@ -5,6 +5,7 @@
 
 mod initiator;
 mod invalid;
+mod written;
 mod target;
 
 pub use self::initiator::Initiator;

@@ -6,8 +6,8 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    AnsweredBy, Cause, EditError, Explanation, FilePosition, Fix, Hunk, Initiator, MatchedPolicy, MatchedRoute,
-    Outcome, Preflight, RejectedFix, WireExchange,
+    AnsweredBy, EditError, Explanation, FilePosition, Fix, Hunk, Initiator, MatchedPolicy, MatchedRoute, Outcome,
+    Preflight, RejectedFix, WireExchange,
 };
 use crate::config::Source;
 use crate::explain::fetch::{Credentials, PreflightReason, Stage};
@@ -74,7 +74,7 @@ const LABEL: usize = 12;
 
 impl Printer {
     fn verdict(&mut self, explanation: &Explanation) {
-        let Explanation { origin, method, url, reason, earlier, .. } = explanation;
+        let Explanation { origin, method, url, earlier, .. } = explanation;
         let page = match origin.as_str() {
             "" => "a request without an Origin".to_owned(),
             "null" => "a page with the origin null".to_owned(),
@@ -85,7 +85,7 @@ impl Printer {
             Credentials::Omit => "",
         };
         // The code of the cause is more exact than the gateway's code if only the browser refuses.
-        let code = explanation.cause.as_ref().map_or(*reason, Cause::code);
+        let code = explanation.code();
         let earlier = match earlier.is_empty() {
             true => String::new(),
             false => format!(" after {}", earlier.join(", ")),
@@ -144,7 +144,7 @@ impl Printer {
         }
         if let Some(route) = &explanation.route {
             self.item("route", &format!("{}, {}", route.name, self.at(&route.place)));
-            self.item("policy", &self.policy(route));
+            self.item("policy", &policy(route, &self.file));
         }
         let preflight = match &explanation.preflight {
             Preflight::SameOrigin if explanation.origin.is_empty() => {
@@ -268,39 +268,49 @@ impl Printer {
         }
     }
 
-    fn policy(&self, route: &MatchedRoute) -> String {
-        match &route.policy {
-            MatchedPolicy::Absent => "none at any level".to_owned(),
-            MatchedPolicy::Off(level, place) => {
-                format!("none: `cors: false` {}, {}", super::cause::of_level(*level), self.at(place))
-            }
-            MatchedPolicy::Inline(level, place) => {
-                let policy = match level {
-                    Level::Top => "the policy at the top of the file",
-                    Level::Service => "the service's policy",
-                    Level::Route => "the route's policy",
-                };
-                format!("{policy}, {}", self.at(place))
-            }
-            MatchedPolicy::Named { name, level, used, written } => {
-                let by = match level {
-                    Level::Top => "at the top of the file",
-                    Level::Service => "by the service",
-                    Level::Route => "by the route",
-                };
-                format!("`{name}`, {}, used {by}, {}", self.at(written), self.at(used))
-            }
-        }
-    }
-
     fn at(&self, place: &FilePosition) -> String {
-        format!("{}:{}", self.file, place.line)
+        at(&self.file, place)
     }
 
     fn item(&mut self, label: &str, text: &str) {
         let line = self.width.wrap(&format!("  {label:<LABEL$}"), &printable(text));
         let _ = writeln!(self.text, "{line}");
     }
+}
+
+/// The policy of a route, and its place in the file.
+fn policy(route: &MatchedRoute, file: &str) -> String {
+    match &route.policy {
+        MatchedPolicy::Absent => "none at any level".to_owned(),
+        MatchedPolicy::Off(level, place) => {
+            format!("none: `cors: false` {}, {}", super::cause::of_level(*level), at(file, place))
+        }
+        MatchedPolicy::Inline(level, place) => {
+            let policy = match level {
+                Level::Top => "the policy at the top of the file",
+                Level::Service => "the service's policy",
+                Level::Route => "the route's policy",
+            };
+            format!("{policy}, {}", at(file, place))
+        }
+        MatchedPolicy::Named { name, level, used, written } => {
+            let by = match level {
+                Level::Top => "at the top of the file",
+                Level::Service => "by the service",
+                Level::Route => "by the route",
+            };
+            format!("`{name}`, {}, used {by}, {}", at(file, written), at(file, used))
+        }
+    }
+}
+
+fn at(file: &str, place: &FilePosition) -> String {
+    format!("{file}:{}", place.line)
+}
+
+/// The policy of the last request, and its place in the file. None without a route.
+pub(crate) fn policy_of(explanation: &Explanation) -> Option<String> {
+    explanation.route.as_ref().map(|route| policy(route, &printable(&explanation.file)))
 }
 
 fn joined(reasons: &[PreflightReason]) -> String {
@@ -334,7 +344,8 @@ fn lossy(value: &HeaderValue) -> String {
 
 // --- for programs
 
-fn value(explanation: &Explanation) -> Value {
+/// An explanation as a JSON object, as [`json`] prints it.
+pub(crate) fn value(explanation: &Explanation) -> Value {
     let file = &explanation.file;
     let place = |place: &FilePosition| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
     let route = explanation.route.as_ref().map(|route| {

@@ -6,9 +6,9 @@ mod browser;
 use http::{HeaderMap, Method, header};
 
 use self::browser::Browser;
-use super::Preflight;
 use super::exchange::Exchange;
 use super::question::{Question, Target};
+use super::{Outcome, Preflight};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 use crate::snapshot::Snapshot;
@@ -82,12 +82,17 @@ impl<'s> Simulation<'s> {
         Browser::run(question, snapshot)
     }
 
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.result {
+            PageResult::Response => Outcome::Allowed,
+            PageResult::RedirectAway(_) => Outcome::Undecided,
+            PageResult::Rejected | PageResult::Blocked(_) | PageResult::Unreadable(_) => Outcome::Refused,
+        }
+    }
+
     /// Whether the page does not get what it needs.
     pub(super) fn is_refused(&self) -> bool {
-        match self.result {
-            PageResult::Response | PageResult::RedirectAway(_) => false,
-            PageResult::Rejected | PageResult::Blocked(_) | PageResult::Unreadable(_) => true,
-        }
+        self.outcome() == Outcome::Refused
     }
 
     /// The method and the credentials of the page, with the origin of a step: what the texts about the step need.

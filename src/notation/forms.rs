@@ -251,9 +251,40 @@ form!(
 );
 
 form!(
+    /// Paths of files, relative to the directory of the configuration file.
+    FilePaths,
+    with_title(list(&TEXT.into(), "[^,]+", Some(".+")), "paths of files")
+);
+
+form!(
     /// Path of a file, relative to the directory of the configuration file.
     FilePath,
     json_schema!({ "title": "path of a file", "type": "string", "minLength": 1 })
+);
+
+form!(
+    /// Origin of a page, as browsers send it, such as `https://app.example`; or `null`.
+    PageOrigin,
+    // YAML reads `null` without quotes as no value. The compiler accepts it here as the origin `null`.
+    json_schema!({ "title": "origin of a page", "type": ["string", "null"], "pattern": format!("^({ORIGIN}|null)$") })
+);
+
+form!(
+    /// Absolute URL, such as `https://api.example/orders`; for a WebSocket also with `wss:`.
+    PageUrl,
+    with_title(text(r"[A-Za-z]+:[^\x00-\x20]+"), "URL")
+);
+
+form!(
+    /// Method, case-sensitive, such as `PUT`.
+    Method,
+    with_title(plain_text(&format!("{TOKEN}+")), "method")
+);
+
+form!(
+    /// Name of a header field, or `Name: value`.
+    FieldLine,
+    with_title(plain_text(&format!(r"{TOKEN}+\s*(:.*)?")), "header")
 );
 
 form!(
@@ -266,6 +297,15 @@ form!(
     /// `client_ip`, `header:NAME`, `cookie:NAME` or `route`.
     RateKey,
     with_title(text(&format!("client_ip|route|(header|cookie):{TOKEN}+")), "what has a budget")
+);
+
+form!(
+    /// Status of a final response, 200 to 999; for a WebSocket also 101.
+    FinalStatus,
+    json_schema!({
+        "title": "status",
+        "anyOf": [{ "const": 101 }, { "type": "integer", "minimum": 200, "maximum": 999 }],
+    })
 );
 
 form!(

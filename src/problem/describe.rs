@@ -850,6 +850,19 @@ impl ProblemKind {
                 "create it, or write a path in an existing directory, relative to the directory of this file",
             ),
 
+            // --- expectations
+            BadExpectation { why, remedy } => error("bad-expectation", why.clone(), remedy.clone()),
+            ExpectationFailed { request, expected, found, cause, remedy } => {
+                let cause = cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                let fault = format!("expected {expected} for {request}, but found {found}{cause}");
+                error("expectation-failed", fault, remedy.clone())
+            }
+            MoreExpectationsFailed { count } => error(
+                "expectation-failed",
+                format!("{count} more expectations fail"),
+                "run `corsgate test` to see all of them",
+            ),
+
             // --- compression
             ListedTwice { text } => {
                 error("listed-twice", format!("`{text}` is listed twice"), "remove the second entry").removed()
@@ -927,6 +940,9 @@ impl ProblemKind {
                 },
                 "write `ca: FILE`, or install the system package ca-certificates, or set SSL_CERT_FILE to a PEM file with the roots, and restart corsgate",
             ),
+
+            // --- another file: an edit of the configuration does not change it
+            InOtherFile(file) => Description { replacement: None, ..file.kind.describe() },
         }
     }
 }

@@ -161,6 +161,11 @@ pub enum ProblemKind {
     DebugHeader,
     FolderMissing { path: String },
 
+    // --- expectations
+    BadExpectation { why: String, remedy: String },
+    ExpectationFailed { request: String, expected: String, found: String, cause: Option<String>, remedy: String },
+    MoreExpectationsFailed { count: usize },
+
     // --- compression
     ListedTwice { text: String },
     BadMediaType { text: String },
@@ -177,6 +182,28 @@ pub enum ProblemKind {
     CertificateEndsSoon { path: String, days: i64 },
     VerifyOff,
     NoRoots { why: Option<String> },
+
+    // --- another file
+    InOtherFile(Box<OtherFile>),
+}
+
+/// A problem in a file that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherFile {
+    /// The name of the file.
+    pub name: String,
+    /// The key with the problem, from the top of that file.
+    pub at: KeyPath,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// Number of characters to mark.
+    pub width: usize,
+    /// The line, without its end.
+    pub excerpt: String,
+    /// What is wrong.
+    pub kind: ProblemKind,
 }
 
 /// Why a request header field is removed before it is used.

@@ -70,11 +70,16 @@ fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>
     };
     let mut compiled = Problems::default();
     let snapshot = Snapshot::compile(&document, env, &mut compiled);
-    compiled.retain(|problem| !problems.iter().any(|cause| follows_from(problem, cause)));
-    problems.extend(compiled);
+    extend_with_causes(&mut problems, compiled);
     let usable = !problems.any_errors();
     let snapshot = snapshot.filter(|_| usable).map(|snapshot| Snapshot { filled, ..snapshot });
     (Loaded { snapshot, problems }, Some(document))
+}
+
+/// Adds the problems that do not only follow from values that could not be read.
+pub(crate) fn extend_with_causes(problems: &mut Problems, mut found: Problems) {
+    found.retain(|problem| !problems.iter().any(|cause| follows_from(problem, cause)));
+    problems.extend(found);
 }
 
 impl CompileEnv<'static> {

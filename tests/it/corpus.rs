@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use corsgate::config::Source;
 use corsgate::problem::{Problems, Replacement, Severity};
 use corsgate::report;
-use corsgate::snapshot::{CompileEnv, Loaded, load};
+use corsgate::snapshot::{CompileEnv, Loaded};
 use corsgate::terminal::Paint;
 
 use crate::codes;
@@ -55,7 +55,7 @@ pub fn read(config: &str) -> Loaded {
         roots: &roots,
         now: TODAY,
     };
-    load(config, env)
+    corsgate::expect::load("corsgate.yaml", config, env)
 }
 
 /// A configuration and the output of `check` that is expected for it.

@@ -22,6 +22,7 @@ mod early_responses;
 mod effective;
 mod environment;
 mod errors;
+mod expect;
 mod explain;
 mod forward_auth;
 mod forwarding;

@@ -55,6 +55,7 @@ const OF_FORM: &[&str] = &[
 /// Files with such a code that no readable schema can refuse.
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("duration_over_a_day.txt", "a pattern would have to count"),
+    ("expectation_file_misspelt.txt", "the mistakes are in other files"),
     ("path_restores_nothing.txt", "the short form of the key is at another place"),
     ("proxy_protocol_without_trust.txt", "two places far from each other"),
     ("size_too_large.txt", "a pattern would have to count"),
@@ -111,7 +112,16 @@ fn the_schema_refuses_an_unknown_key_at_each_place() {
     let mut places = Vec::new();
     walk(&document, &mut String::new(), &mut |path, value| {
         // Below these places the keys are names.
-        let names = ["/origin_sets", "/cors_policies", "/upstreams", "headers/set", "headers/add", "respond/headers"];
+        let names = [
+            "/origin_sets",
+            "/cors_policies",
+            "/upstreams",
+            "headers/set",
+            "headers/add",
+            "respond/headers",
+            "expect/0/headers",
+            "upstream/headers",
+        ];
         if value.is_object() && !names.iter().any(|names| path.ends_with(names)) {
             places.push(path.to_owned());
         }
