@@ -14,6 +14,7 @@
 //! the text is read as a whole.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
@@ -92,6 +93,8 @@ impl<'t> Parts<'t> {
             return None;
         }
         let mut found = find(text, size);
+        let services = services(text);
+        found.retain(|(start, ..)| services.contains(start));
         if found.is_empty() {
             return None;
         }
@@ -111,6 +114,21 @@ impl<'t> Parts<'t> {
         frame.push_str(&text[copied..]);
         Some(Parts { frame, marker, lists })
     }
+}
+
+/// The lines from the key `services` to the next key of the top level. Other long lists, such as `expect`, have entries
+/// without names, which a marker cannot replace.
+fn services(text: &str) -> Range<usize> {
+    let (mut offset, mut start) = (0, None);
+    for line in text.split_inclusive('\n') {
+        match start {
+            None if line.starts_with("services:") => start = Some(offset),
+            Some(start) if !line.starts_with([' ', '-', '#', '\r', '\n']) => return start..offset,
+            _ => {}
+        }
+        offset += line.len();
+    }
+    start.unwrap_or(offset)..offset
 }
 
 /// Finds the lists of at least `size` bytes, in any order. None of them contains another one.
@@ -204,6 +222,7 @@ mod tests {
             "services:\n- name: |\n    a\n    - b\n- name: c\n",
             "---\nservices:\n- name: a\n- name: b\n...\n",
             "services:\n- \n- name: b\n",
+            "expect:\n- page: a\n- page: b\nservices:\n- name: a\n- name: b\nexpect_files:\n- a\n- b\n",
         ] {
             assert!(is_read_in_parts(text), "{text}");
         }
