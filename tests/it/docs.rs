@@ -79,6 +79,8 @@ fn the_reference_and_the_manual_have_every_key() {
         "upstreams: { a: { health_check: { HERE } } }",
         "upstreams: { a: { ejection: { HERE } } }",
         "upstreams: { a: { queue: { HERE } } }",
+        "expect: [{ HERE }]",
+        "expect: [{ upstream: { HERE } }]",
         "services: [{ HERE }]",
         "services: [{ compression: { HERE } }]",
         "services: [{ forward_auth: { HERE } }]",
@@ -228,13 +230,13 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                     ["corsgate", "learn", ..] => {}
                     // Tested with a process in tests/it/diff.rs.
                     ["corsgate", "diff", "--admin", ..] | ["git", "show", ..] => {}
-                    ["corsgate", name @ ("explain" | "diff"), ..] => {
+                    ["corsgate", name @ ("explain" | "diff" | "test"), ..] => {
                         explained += usize::from(*name == "explain");
                         let words = shell_words(command);
                         let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
                         let in_package = words.iter().any(|word| word.starts_with("conf/"));
                         let output = run_in(if in_package { root() } else { folder.path().into() }.as_path(), &words);
-                        let codes = if *name == "diff" { [0, 1] } else { [0, 3] };
+                        let codes = if *name == "explain" { [0, 3] } else { [0, 1] };
                         assert!(codes.contains(&output.code), "{command}\n{}{}", output.stdout, output.stderr);
                         if let Some(shown) = blocks.get(i + 1).filter(|next| next.language == "text") {
                             if bless {
