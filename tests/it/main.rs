@@ -9,6 +9,7 @@ mod behaviors;
 mod browser;
 mod cases;
 mod chromium;
+mod ci;
 mod codes;
 mod compression;
 mod config_mutations;
