@@ -517,7 +517,7 @@ mod tests {
             r#"{"time":"2026-11-24T03:00:53.007Z","client":"203.0.113.7","scheme":"https","method":"GET","#,
             r#""host":"api.test:8443","forwarded_host":null,"path":"/v1/json","protocol":"HTTP/2","status":200,"bytes":17,"#,
             r#""duration_ms":12.034,"route":"api","cors":"actual","origin":"https://evil.test","#,
-            r#""reason":"origin_not_allowed","refused":true,"error":null,"error_detail":null,"upstream":"api","node":"127.0.0.1:2","#,
+            r#""reason":"origin_not_allowed","refused":true,"report_only":null,"error":null,"error_detail":null,"upstream":"api","node":"127.0.0.1:2","#,
             r#""upstream_ms":0.999,"tries":1,"user_agent":"curl/8.5.0","#,
             r#""request_id":"0123456789abcdef0000000000000001","generation":1}"#,
             "\n"
@@ -623,7 +623,7 @@ mod tests {
             prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
             prop_assert_eq!(line.iter().position(|b| *b == b'\n'), Some(line.len() - 1));
             let value: Value = serde_json::from_slice(&line).expect("JSON");
-            prop_assert_eq!(value.as_object().unwrap().len(), 25);
+            prop_assert_eq!(value.as_object().unwrap().len(), 26);
             prop_assert_eq!(&value["refused"], true);
             // The written path is a prefix of the sent path.
             let path = String::from_utf8_lossy(&sent.path).into_owned();
@@ -653,8 +653,10 @@ mod tests {
             let sent = Sent { host: worst(b), path: worst(b), origins: vec![worst(0xff); 3], user_agent: worst(0xff) };
             for format in [LogFormat::Json, LogFormat::Text] {
                 let line = line_of(format, &sent);
-                // Names of route and upstream, error, method and id are short in this test; add their maximum.
-                let others = 2 * max::NAME + max::ERROR + max::ERROR_DETAIL + max::METHOD + max::ID + 60;
+                // Names of route and upstream, error, method and id are short in this test, and nothing is reported; add
+                // their maximum.
+                let reported = "\"would_refuse:header_list_too_long\"".len();
+                let others = 2 * max::NAME + max::ERROR + max::ERROR_DETAIL + max::METHOD + max::ID + reported + 60;
                 assert!(line.len() + others <= LONGEST, "{} bytes", line.len());
             }
         }
