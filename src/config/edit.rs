@@ -364,11 +364,12 @@ impl Source<'_> {
     fn with_entry_in_string(&self, string: Range<usize>, entry: &str) -> Option<String> {
         let inner = self.inner(&string)?;
         let text = &self.text[string.clone()];
-        if text.contains(',') && fits_in_list_string(entry) {
+        // A variable can contain several entries.
+        if (text.contains(',') || text.contains("${")) && fits_in_list_string(entry) {
             return Some(self.replaced(inner.end..inner.end, &format!(", {entry}")));
         }
         let entry = scalar(entry, self.notation(), None);
-        (!text.contains(',')).then(|| self.replaced(string, &format!("[{text}, {entry}]")))
+        (!text.contains(',') && !text.contains("${")).then(|| self.replaced(string, &format!("[{text}, {entry}]")))
     }
 
     fn without_part(&self, string: Range<usize>, part: &Range<usize>, index: usize) -> Option<String> {

@@ -9,8 +9,7 @@ use super::names::{self, AllowedMethods, RequestHeaders};
 use super::origin::{OriginPattern, TuplePattern};
 use super::regexes::{self, Checked, OriginRegexes};
 use super::{
-    Allowed, CrossSite, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, PreflightMatch, Settings,
-    UpstreamHeaders,
+    Allowed, CrossSite, Danger, DisallowedOrigins, OriginSets, Origins, Patterns, Policy, Settings, UpstreamHeaders,
 };
 use crate::notation::List;
 use crate::per_thread::FinishedValue;
@@ -126,13 +125,13 @@ impl Policy {
         let echoes_method = credentials && matches!(methods, AllowedMethods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
-        // For shared caches: the match decides which requests get this answer, and the method selects the route.
+        // For shared caches: Origin and the method decide which requests are preflights, and which route they have.
         let is_cached = cache_control.is_some();
         let on_origin = Vary::default().with_if(origins.depends_on_origin(), Vary::ORIGIN);
         let mut policy = Policy {
             vary: on_origin.with_if(timing.as_ref().is_some_and(Allowed::depends_on_origin), Vary::ORIGIN),
             preflight_vary: on_origin
-                .with_if(is_cached && preflight.matches != PreflightMatch::Any, Vary::ORIGIN)
+                .with_if(is_cached, Vary::ORIGIN)
                 .with_if(echoes_method || statuses_differ || is_cached, Vary::REQUEST_METHOD)
                 .with_if(echoes_headers || statuses_differ, Vary::REQUEST_HEADERS)
                 .with_if(settings.allow_private_network, Vary::REQUEST_PRIVATE_NETWORK),

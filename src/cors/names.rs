@@ -247,11 +247,11 @@ pub(super) fn expose(
     for (i, set) in parsed_sets.iter().filter(|(_, set)| set.response_headers().is_empty()) {
         problems.add(&at_sets.index(*i), ProblemKind::NothingToExpose { set: set.word() });
     }
-    let none = List::default();
-    let list = list.or_else(|| sets.map(|_| &none))?;
-    if list.entries().is_empty() && sets.is_none() {
+    if list.is_some_and(|list| list.entries().is_empty()) {
         problems.add(at, ProblemKind::EmptyList { required: false });
     }
+    let none = List::default();
+    let list = list.or_else(|| sets.map(|_| &none))?;
     let mut parsed = header_names(Some(list), at, problems, |name, at, problems| {
         if is_forbidden_response_header(name) {
             problems.add(at, ProblemKind::HeaderNeverRead { name: name.into() });

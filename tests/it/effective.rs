@@ -42,7 +42,7 @@ services:
 
 const SHOWN: &str = "\
 shop/catalogue  corsgate.yaml:17
-  serves    shop.example, *.shop.example  /items, /items/*  GET, PUT
+  serves    shop.example, *.shop.example  /items, /items/*  GET, HEAD, PUT
   upstream  api
   policy    `public` at corsgate.yaml:5, used at corsgate.yaml:17
     allow_origins             *         line 6
@@ -137,7 +137,7 @@ fn the_json_format_has_the_same_values() {
     assert_eq!(routes[0]["cors"]["line"], 5);
     assert_eq!(routes[0]["cors"]["chosen_at_line"], 17);
     let attributes = &routes[0]["cors"]["attributes"];
-    assert_eq!(attributes.as_object().map(serde_json::Map::len), Some(19));
+    assert_eq!(attributes.as_object().map(serde_json::Map::len), Some(23));
     assert_eq!(attributes["max_age"], serde_json::json!({ "value": "7200", "line": 7, "default": false }));
     assert_eq!(attributes["expose_headers"], serde_json::json!({ "value": null, "line": null, "default": true }));
     assert_eq!(routes[1]["cors"], serde_json::json!({ "off": true, "line": 18 }));

@@ -843,7 +843,7 @@ fn every_part_of_a_page_is_simulated() {
             REFUSED,
             vec![
                 "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin",
-                "the upstream sets Cross-Origin-Resource-Policy: same-origin",
+                "The upstream sets Cross-Origin-Resource-Policy: same-origin",
                 "(resource_policy)",
             ],
         ),
@@ -863,7 +863,7 @@ fn every_part_of_a_page_is_simulated() {
             REFUSED,
             vec![
                 "net::ERR_BLOCKED_BY_RESPONSE.NotSameSite",
-                "the policy sets Cross-Origin-Resource-Policy: same-site",
+                "The policy sets Cross-Origin-Resource-Policy: same-site",
                 "fix: write `cross_origin_resource_policy: cross-origin`",
             ],
         ),

@@ -102,7 +102,7 @@ const PATHS: [&str; 5] = ["/all", "/get", "/two", "/three", "/missing"];
 /// Sends random requests through the cache. Returns the number of responses from it, and the first wrong one.
 fn run(snapshot: &Snapshot, ignored: Option<&'static str>, random: &mut Rng) -> (usize, Option<String>) {
     let (mut cache, mut hits) = (Cache { ignored, ..Cache::default() }, 0);
-    for _ in 0..300 {
+    for _ in 0..1_000 {
         let path: &'static str = random.choice(PATHS).unwrap();
         let request = random_request(random);
         let fresh = answer(snapshot, path, &request);
