@@ -47,9 +47,14 @@ pub use self::cause::Cause;
 pub use self::exchange::{Exchange, Head};
 pub(crate) use self::fix::{EditError, Fix, RejectedFix};
 pub(crate) use self::prediction::Prediction;
+pub(crate) use self::question::PageUrl;
 pub use self::question::{Initiator, InvalidQuestion, Question, QuestionPart, RecordedRequest};
+pub(crate) use self::render::{Asked, GREEN, PagePrinter, RED, YELLOW, lossy, preflight_json};
 pub use self::render::{json, text};
 pub(crate) use self::render::{policy_of, repair_json, repair_text, value as json_value};
+pub(crate) use self::simulation::{
+    Interrupted, NextRequest, PageResult, PageRun, PageServer, PageStep, Reply, ResponseKind, SentRequest, browse,
+};
 pub(crate) use crate::config::Hunk;
 
 use std::borrow::Cow;
@@ -57,7 +62,7 @@ use std::borrow::Cow;
 use self::cause::Diagnosis;
 use self::fetch::{Credentials, Fetch, PreflightReason, Stage};
 use self::fix::FixResult;
-use self::simulation::{NextRequest, PageResult, Simulation, Step};
+use self::simulation::{Simulation, Step};
 use crate::config::{Document, Source};
 use crate::decide::{Action, RequestKind};
 use crate::problem::{KeyPath, Problems};
@@ -274,19 +279,6 @@ fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &A
     let Analysis { source, simulation, diagnosis, .. } = analysis;
     let last = simulation.last();
     let (asked, initiator) = (&question.requests[simulation.request], question.initiator);
-    let console = match &simulation.result {
-        PageResult::Blocked(error) => {
-            let (url, asked) = (last.url.as_written(initiator), asked.url.as_written(initiator));
-            let url = match url == asked {
-                true => format!("'{url}'"),
-                false => format!("'{url}' (redirected from '{asked}')"),
-            };
-            let page = question.origin();
-            let fetch = Fetch { origin: &page, ..simulation.fetch_at(last) };
-            Some(fetch.console(initiator.in_console(), &url, last.stage, error))
-        }
-        PageResult::Response | PageResult::Rejected | PageResult::Unreadable(_) | PageResult::RedirectAway(_) => None,
-    };
     let place = |key: &KeyPath| FilePosition::of(source, key);
     let normalised = |method: &str| {
         Fetch { origin: "", method, headers: &[], credentials: question.credentials }.normalised_method()
@@ -302,7 +294,7 @@ fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &A
         earlier: earlier.iter().map(|request| format!("{} {}", normalised(&request.method), request.url)).collect(),
         outcome: simulation.outcome(),
         reason: last.exchange.verdict.outcome.code(),
-        console,
+        console: simulation.console(question),
         cause_place: diagnosis.at.as_ref().map(place),
         route: last.exchange.verdict.route.map(|found| MatchedRoute::of(found.route, source)),
         preflight: simulation.preflight.clone(),

@@ -11,7 +11,7 @@ use crate::behavior::clients::ClientAddress;
 use crate::behavior::{RequestFacts, ResponseSource};
 use crate::decide::local_reply::LocalReply;
 use crate::decide::{Request, Verdict};
-use crate::domain::OwnOrigin;
+use crate::domain::{OwnOrigin, Scheme};
 use crate::snapshot::Snapshot;
 
 /// Printed instead of a value that differs for each request, such as a request id.
@@ -22,6 +22,8 @@ const UNKNOWN: &str = "...";
 pub struct Exchange<'s> {
     /// The gateway's decision.
     pub verdict: Verdict<'s>,
+    /// The scheme with which the gateway decides; not that of the URL if TLS ends in front of corsgate.
+    pub(crate) scheme: Scheme,
     /// The response that the client gets.
     pub response: Head,
 }
@@ -54,7 +56,7 @@ impl<'s> Exchange<'s> {
         };
         let route = verdict.route.map_or("", |found| &found.route.name);
         verdict.edit_response(&mut response.headers, source, Facts { request, route });
-        Exchange { verdict, response }
+        Exchange { verdict, scheme: request.own_origin.scheme, response }
     }
 }
 

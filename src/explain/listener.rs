@@ -1,6 +1,6 @@
 //! The listener that a URL reaches, as far as the file tells, and the scheme that the gateway sees there.
 
-use super::question::Target;
+use super::question::PageUrl;
 use crate::behavior::clients::Clients;
 use crate::domain::{HostName, Scheme, split_port};
 use crate::snapshot::{Listener, Snapshot};
@@ -17,7 +17,7 @@ pub(super) struct Reached<'s> {
 impl<'s> Reached<'s> {
     /// The listener with the URL's port. If no listener has the port, the first listener that fits the scheme, because
     /// load balancers often map ports.
-    pub(super) fn of(snapshot: &'s Snapshot, url: &Target) -> Self {
+    pub(super) fn of(snapshot: &'s Snapshot, url: &PageUrl) -> Self {
         let all = || snapshot.listeners().iter().map(|listener| &**listener);
         let with_port = || all().filter(|listener| listener.address.port() == Some(url.port()));
         let plain = || all().filter(|listener| listener.tls.is_none());
@@ -46,7 +46,7 @@ impl<'s> Reached<'s> {
 
     /// The scheme with which the gateway decides. Behind TLS of another component it is https only if that component
     /// is a trusted proxy, which then says so in `X-Forwarded-Proto`.
-    pub(super) fn scheme(self, snapshot: &Snapshot, url: &Target) -> Scheme {
+    pub(super) fn scheme(self, snapshot: &Snapshot, url: &PageUrl) -> Scheme {
         match self.tls_in_front && snapshot.trusted_proxies().is_empty() {
             true => Scheme::Http,
             false => url.scheme,
@@ -66,7 +66,7 @@ impl<'s> Reached<'s> {
 
 /// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,
 /// or the port of the first TLS listener.
-pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
+pub(super) fn https_port(snapshot: &Snapshot, url: &PageUrl) -> Option<u16> {
     let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
     let mut ports = with_tls.filter_map(|listener| listener.address.port());
     (Reached::of(snapshot, url).redirect().filter(|_| url.scheme == Scheme::Http))
@@ -77,7 +77,7 @@ pub(super) fn https_port(snapshot: &Snapshot, url: &Target) -> Option<u16> {
 /// Whether the URL of a redirect is probably served by this file: its host is that of the redirecting URL or in the
 /// `hosts` of a service, and its port is that of the redirecting URL, a listener's, or the default of its scheme. A
 /// service without hosts serves any host that reaches it, so it says nothing about another host.
-pub(super) fn serves(snapshot: &Snapshot, from: &Target, to: &Target) -> bool {
+pub(super) fn serves(snapshot: &Snapshot, from: &PageUrl, to: &PageUrl) -> bool {
     let (host, port) = split_port(&to.authority);
     let listed = || HostName::parse(&to.authority).is_some_and(|host| snapshot.lists_host(host.as_str()));
     let has_listener = |port: u16| snapshot.listeners().iter().any(|listener| listener.address.port() == Some(port));

@@ -11,7 +11,7 @@ mod target;
 pub use self::initiator::Initiator;
 pub(super) use self::initiator::Mode;
 pub use self::invalid::{InvalidQuestion, QuestionPart};
-pub(super) use self::target::Target;
+pub(crate) use self::target::PageUrl;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::behavior::clients::ClientAddress;
 use crate::cors::{OriginPattern, fetch_names};
 use crate::decide::RequestKind;
 use crate::domain::Scheme;
-use crate::explain::fetch::{self, Credentials};
+use crate::explain::fetch::{self, Credentials, Fetch};
 use crate::problem::ProblemKind;
 
 /// The parts of a page's request that matter to CORS, and the assumed response of the upstream.
@@ -64,12 +64,14 @@ pub struct Question {
     pub(super) fetch_site: Option<String>,
     /// The client that sends the requests.
     pub(super) client: ClientAddress,
+    /// The value of `Cookie` in requests with credentials; None for no cookie.
+    pub(super) cookie: Option<String>,
 }
 
 /// One request of the page.
 #[derive(Debug, Clone)]
 pub(super) struct PageRequest {
-    pub(super) url: Target,
+    pub(super) url: PageUrl,
     /// As the page writes it, not normalised.
     pub(super) method: String,
     pub(super) headers: Vec<PageHeader>,
@@ -146,7 +148,7 @@ impl Question {
         Ok(Question {
             origins: vec![page_origin(origin)?],
             requests: vec![PageRequest {
-                url: Target::parse(url, initiator)?,
+                url: PageUrl::parse(url, initiator)?,
                 method: "GET".into(),
                 headers: Vec::new(),
             }],
@@ -157,6 +159,7 @@ impl Question {
             source: QuestionSource::Page,
             fetch_site: None,
             client: ClientAddress::Accepted,
+            cookie: Some(UNKNOWN_COOKIE.into()),
         })
     }
 
@@ -167,7 +170,7 @@ impl Question {
     ///
     /// `url` is not valid, as in [`Question::new`].
     pub fn then(mut self, url: &str) -> Result<Self, InvalidQuestion> {
-        let url = Target::parse(url, self.initiator)?;
+        let url = PageUrl::parse(url, self.initiator)?;
         self.requests.push(PageRequest { url, method: "GET".into(), headers: Vec::new() });
         Ok(self)
     }
@@ -325,7 +328,7 @@ impl Question {
             parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
         };
         let mut asked = PageRequest {
-            url: Target {
+            url: PageUrl {
                 scheme: request.scheme,
                 authority: request.authority.to_owned(),
                 path_and_query: request.path.to_owned(),
@@ -356,7 +359,24 @@ impl Question {
             source,
             fetch_site: request.fetch_site.map(str::to_owned),
             client: ClientAddress::Known(request.client),
+            cookie: Some(UNKNOWN_COOKIE.into()),
         }
+    }
+
+    /// The cookies of requests with credentials. Without this, they have some cookie.
+    pub(crate) fn cookie(self, cookie: Option<&str>) -> Self {
+        Question { cookie: cookie.map(str::to_owned), ..self }
+    }
+
+    /// The URL of the first request.
+    pub(crate) fn url(&self) -> &PageUrl {
+        &self.requests[0].url
+    }
+
+    /// The method of the first request, as the browser sends it.
+    pub(crate) fn normalised_method(&self) -> String {
+        let method = &self.requests[0].method;
+        Fetch { origin: "", method, headers: &[], credentials: self.credentials }.normalised_method()
     }
 
     fn newest(&mut self) -> &mut PageRequest {
@@ -371,7 +391,7 @@ impl Question {
     }
 
     /// The page's origin. Several are joined to a list, which is equal to no origin.
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         self.origins.join(", ")
     }
 }
@@ -391,6 +411,9 @@ impl fmt::Display for Question {
         }
     }
 }
+
+/// Printed instead of cookies that are not known.
+const UNKNOWN_COOKIE: &str = "...";
 
 fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
     let invalid = |reason| InvalidQuestion::new(QuestionPart::Origin, reason);

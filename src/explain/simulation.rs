@@ -1,60 +1,126 @@
-//! A simulation of a page's requests: the steps of the [`browser`] with the gateway's responses, and what the page gets.
-//! The simulation stops where a browser would stop.
+//! A page's requests: the steps of the [`browser`] with the responses of a [`PageServer`], and what the page gets. The
+//! browser stops where a real one would stop.
+//!
+//! The server is the gateway with a configuration ([`Simulation`]), or any server on the network.
 
 mod browser;
+mod gateway;
 
 use http::{HeaderMap, Method, header};
 
 use self::browser::Browser;
-use super::exchange::Exchange;
-use super::question::{Question, Target};
+pub(super) use self::gateway::{Simulation, Step};
+use super::exchange::Head;
+use super::question::{PageUrl, Question};
 use super::{Outcome, Preflight};
-use crate::domain::{OwnOrigin, Scheme};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
-use crate::snapshot::Snapshot;
+
+/// A server that gets the requests of the browser.
+pub(crate) trait PageServer {
+    /// The result of one request.
+    type Reply: Reply;
+    /// Why there is no response.
+    type Error;
+
+    /// Sends a request.
+    fn exchange(&mut self, request: &SentRequest<'_>) -> Result<Self::Reply, Self::Error>;
+
+    /// Whether the target of a redirect can be sent to this server, too.
+    fn serves(&self, from: &PageUrl, to: &PageUrl) -> bool;
+
+    /// Whether [`SentRequest::fields`] has `Sec-Fetch-Site` in requests that are no navigations.
+    fn reads_fetch_site(&self) -> bool;
+}
+
+/// The result of one request.
+pub(crate) trait Reply {
+    /// The head of the response.
+    fn head(&self) -> &Head;
+
+    /// The kind of the response.
+    fn kind(&self) -> ResponseKind;
+}
+
+/// The kind of a response, as far as the browser's next step depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResponseKind {
+    /// The browser follows it if it is a redirect.
+    Ordinary,
+    /// The gateway redirects to its own https listener.
+    RedirectToItself,
+    /// The gateway rejects the request.
+    Rejection,
+}
+
+/// A request that the browser sends.
+#[derive(Debug)]
+pub(crate) struct SentRequest<'a> {
+    pub(crate) stage: Stage,
+    pub(crate) url: &'a PageUrl,
+    pub(crate) method: &'a Method,
+    /// The fields of the request, in the order and spelling of the wire.
+    pub(crate) fields: &'a [(String, String)],
+    pub(crate) headers: &'a HeaderMap,
+    /// The value of `Sec-Fetch-Site`.
+    pub(crate) site: &'static str,
+    /// Number of redirects before this request.
+    pub(crate) redirects: usize,
+    /// One of them was an ordinary response.
+    pub(crate) has_followed: bool,
+}
 
 /// All steps of a page's requests, and the result of the last one.
 #[derive(Debug)]
-pub(super) struct Simulation<'s> {
+pub(crate) struct PageRun<R> {
     /// Index of the last request in [`Question::requests`]: the last of the question, or the first that fails.
-    pub(super) request: usize,
-    pub(super) credentials: Credentials,
+    pub(crate) request: usize,
+    pub(crate) credentials: Credentials,
     /// The steps of all requests.
-    pub(super) steps: Vec<Step<'s>>,
-    pub(super) result: PageResult,
+    pub(crate) steps: Vec<PageStep<R>>,
+    pub(crate) result: PageResult,
     /// Of the last request.
-    pub(super) preflight: Preflight,
+    pub(crate) preflight: Preflight,
     /// Seconds for which the browser caches the last preflight; None without a preflight that passed.
-    pub(super) preflight_max_age: Option<u64>,
+    pub(crate) preflight_max_age: Option<u64>,
     /// Response headers that the page can read.
-    pub(super) readable: Vec<String>,
+    pub(crate) readable: Vec<String>,
 }
+
+/// The server gave no response, so there is no result.
+#[derive(Debug)]
+pub(crate) struct Interrupted<R, E> {
+    /// The steps before.
+    pub(crate) run: Box<PageRun<R>>,
+    pub(crate) error: E,
+}
+
+/// The requests of a page to a server.
+pub(crate) type Browsed<S> =
+    Result<PageRun<<S as PageServer>::Reply>, Interrupted<<S as PageServer>::Reply, <S as PageServer>::Error>>;
 
 /// One request with its response.
 #[derive(Debug)]
-pub(super) struct Step<'s> {
+pub(crate) struct PageStep<R> {
     /// Index of the request of the page.
-    pub(super) request: usize,
-    pub(super) stage: Stage,
+    pub(crate) request: usize,
+    pub(crate) stage: Stage,
     /// For a request without a preflight: the number of the request, from 1, whose cached answer replaces it.
-    pub(super) cached_from: Option<usize>,
-    pub(super) url: Target,
-    /// The scheme with which the gateway decides; not that of the URL if TLS ends in front of corsgate.
-    pub(super) scheme: Scheme,
-    pub(super) method: Method,
+    pub(crate) cached_from: Option<usize>,
+    pub(crate) url: PageUrl,
+    pub(crate) method: Method,
     /// The method of the page's request, not normalised.
     page_method: String,
     /// The origin of the request; after some redirects `null` instead of the page's origin.
-    pub(super) origin: String,
+    pub(crate) origin: String,
     /// The fields of the request, in the order and spelling of the wire.
-    pub(super) fields: Vec<(String, String)>,
-    pub(super) headers: HeaderMap,
-    pub(super) exchange: Exchange<'s>,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) exchange: R,
 }
 
 /// What the page gets from the last step.
 #[derive(Debug)]
-pub(super) enum PageResult {
+pub(crate) enum PageResult {
     /// The response, with all headers that the page reads.
     Response,
     /// A response of the gateway, which rejected the request.
@@ -77,11 +143,12 @@ pub(crate) struct NextRequest {
     pub(crate) has_preflight: bool,
 }
 
-impl<'s> Simulation<'s> {
-    pub(super) fn of(question: &Question, snapshot: &'s Snapshot) -> Self {
-        Browser::run(question, snapshot)
-    }
+/// Makes the requests of a question, up to the first that fails.
+pub(crate) fn browse<S: PageServer>(question: &Question, server: &mut S) -> Browsed<S> {
+    Browser::run(question, server)
+}
 
+impl<R> PageRun<R> {
     pub(super) fn outcome(&self) -> Outcome {
         match self.result {
             PageResult::Response => Outcome::Allowed,
@@ -96,27 +163,37 @@ impl<'s> Simulation<'s> {
     }
 
     /// The method and the credentials of the page, with the origin of a step: what the texts about the step need.
-    pub(super) fn fetch_at<'p>(&'p self, step: &'p Step<'_>) -> Fetch<'p> {
+    pub(super) fn fetch_at<'p>(&'p self, step: &'p PageStep<R>) -> Fetch<'p> {
         Fetch { origin: &step.origin, method: &step.page_method, headers: &[], credentials: self.credentials }
     }
 
     /// The steps of the last request.
-    pub(super) fn last_steps(&self) -> impl Iterator<Item = &Step<'s>> {
+    pub(super) fn last_steps(&self) -> impl Iterator<Item = &PageStep<R>> {
         self.steps.iter().filter(|step| step.request == self.request)
     }
 
     /// The step where the browser stops.
-    pub(super) fn last(&self) -> &Step<'s> {
-        self.steps.last().expect("every simulation has at least one step")
+    pub(crate) fn last(&self) -> &PageStep<R> {
+        self.steps.last().expect("a run that is not interrupted has at least one step")
+    }
+
+    /// The message of the browser's console; None if the browser blocks nothing.
+    pub(crate) fn console(&self, question: &Question) -> Option<String> {
+        let PageResult::Blocked(error) = &self.result else { return None };
+        let (last, initiator) = (self.last(), question.initiator);
+        let asked = &question.requests[self.request].url;
+        let (url, asked) = (last.url.as_written(initiator), asked.as_written(initiator));
+        let url = match url == asked {
+            true => format!("'{url}'"),
+            false => format!("'{url}' (redirected from '{asked}')"),
+        };
+        let page = question.origin();
+        let fetch = Fetch { origin: &page, ..self.fetch_at(last) };
+        Some(fetch.console(initiator.in_console(), &url, last.stage, error))
     }
 }
 
-impl Step<'_> {
-    /// The gateway's own origin, as it sees it.
-    pub(super) fn own_origin(&self) -> OwnOrigin<'_> {
-        OwnOrigin::of(self.scheme, &self.url.authority)
-    }
-
+impl<R> PageStep<R> {
     /// The method that selects the route: for a preflight the requested method.
     pub(super) fn routed_method(&self) -> String {
         let requested = || self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok();

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::question::Target;
+use super::question::PageUrl;
 use crate::domain::{is_loopback_host, split_port};
 
 /// The IP address space of a host (Local Network Access). Names are not resolved.
@@ -41,13 +41,13 @@ impl AddressSpace {
 }
 
 /// HTML, "same site": the schemes are equal, and the hosts are equal or have the same registrable domain.
-pub(super) fn is_same_site(origin: &str, url: &Target) -> bool {
+pub(super) fn is_same_site(origin: &str, url: &PageUrl) -> bool {
     origin.split_once("://").is_some_and(|(scheme, _)| scheme == url.scheme.as_str())
         && is_schemelessly_same_site(origin, url)
 }
 
 /// HTML, "schemelessly same site": as [`is_same_site`], with any schemes.
-pub(super) fn is_schemelessly_same_site(origin: &str, url: &Target) -> bool {
+pub(super) fn is_schemelessly_same_site(origin: &str, url: &PageUrl) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
     let (host, other) = (split_port(authority).0, split_port(&url.authority).0);
     host.eq_ignore_ascii_case(other)

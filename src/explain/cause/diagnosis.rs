@@ -216,7 +216,7 @@ impl Diagnosis {
 pub(in crate::explain) fn is_own_behind_tls(question: &Question, step: &Step<'_>) -> bool {
     let over_tls = step.url.scheme == Scheme::Https || !matches!(question.source, QuestionSource::Page);
     let is_own = OwnOrigin::of(Scheme::Https, &step.url.authority).is(&step.origin);
-    step.scheme == Scheme::Http && over_tls && is_own
+    step.exchange.scheme == Scheme::Http && over_tls && is_own
 }
 
 /// The `clients` that refuses the request of a step: that of its route or service, else that of a listener.

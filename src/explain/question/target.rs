@@ -9,14 +9,14 @@ use crate::domain::{OwnOrigin, Scheme};
 
 /// The URL of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::explain) struct Target {
-    pub(in crate::explain) scheme: Scheme,
+pub(crate) struct PageUrl {
+    pub(crate) scheme: Scheme,
     /// Host, and port unless it is the scheme's default: the value of `Host` that a browser sends.
-    pub(in crate::explain) authority: String,
-    pub(in crate::explain) path_and_query: String,
+    pub(crate) authority: String,
+    pub(crate) path_and_query: String,
 }
 
-impl Target {
+impl PageUrl {
     /// Reads a URL as browsers do (URL standard): removes dot segments, default ports and the fragment.
     ///
     /// A WebSocket's URL has the scheme `ws` or `wss`, which stand for http and https here.
@@ -69,7 +69,7 @@ impl Target {
         };
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        Some(Target { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
+        Some(PageUrl { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
     }
 
     /// The URL as the page writes it: that of a WebSocket has a scheme of its own.
@@ -92,12 +92,12 @@ impl Target {
     }
 
     /// The serialised origin of the URL.
-    pub(in crate::explain) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("{}://{}", self.scheme.as_str(), self.authority)
     }
 
     /// The port that a client connects to.
-    pub(in crate::explain) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let default = match self.scheme {
             Scheme::Http => 80,
             Scheme::Https => 443,
@@ -106,7 +106,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for PageUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.origin(), self.path_and_query)
     }

@@ -1,21 +1,20 @@
-//! The browser of a simulation: sends the requests, follows redirects, and checks the responses (Fetch, "HTTP fetch" and
-//! "HTTP-redirect fetch").
+//! The simulated browser: sends the requests of a page to a [`PageServer`], follows redirects, and checks the responses
+//! (Fetch, "HTTP fetch" and "HTTP-redirect fetch").
 
 use std::ops::ControlFlow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{NextRequest, PageResult, Simulation, Step};
+use super::{
+    Browsed, Interrupted, NextRequest, PageResult, PageRun, PageServer, PageStep, Reply, ResponseKind, SentRequest,
+};
 use crate::cors::ResourcePolicy;
-use crate::decide::{Action, ConnectionFacts, Framing, Request};
-use crate::domain::{OwnOrigin, Scheme, is_loopback_host, split_port};
+use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::explain::Preflight;
-use crate::explain::exchange::{Exchange, Head};
+use crate::explain::exchange::Head;
 use crate::explain::fetch::{self, Credentials, Fetch, NetworkError, PreflightCache, PreflightReason, Stage};
-use crate::explain::listener::{self, Reached};
-use crate::explain::question::{Initiator, Mode, PageRequest, Question, QuestionSource, Target};
+use crate::explain::question::{Initiator, Mode, PageRequest, PageUrl, Question, QuestionSource};
 use crate::explain::site::{is_same_site, is_schemelessly_same_site};
-use crate::snapshot::Snapshot;
 
 /// Fetch, "HTTP-redirect fetch", step 6.
 const MAX_REDIRECTS: usize = 20;
@@ -27,26 +26,35 @@ const NOT_SAFELISTED: &str = "\"";
 const BODY_HEADERS: [&str; 4] = ["content-encoding", "content-language", "content-location", "content-type"];
 
 /// A browser that makes the requests of a question.
-pub(super) struct Browser<'q, 's> {
+pub(super) struct Browser<'q, S: PageServer> {
     question: &'q Question,
-    snapshot: &'s Snapshot,
-    /// Whether a route rejects requests by `Sec-Fetch-Site`.
-    reads_fetch_site: bool,
+    server: &'q mut S,
     cache: PreflightCache,
-    simulation: Simulation<'s>,
+    run: PageRun<S::Reply>,
 }
+
+/// Why a request of the page ends.
+enum Stop<E> {
+    /// The page gets this.
+    Result(PageResult),
+    /// The server gives no response.
+    NoResponse(E),
+}
+
+/// `Break` ends a request of the page.
+type Flow<S, T = ()> = ControlFlow<Stop<<S as PageServer>::Error>, T>;
 
 /// One request on its way through redirects.
 struct Hop {
-    url: Target,
+    url: PageUrl,
     /// The value in the page's code; after a redirect, the changed value.
     method: String,
     headers: Vec<(String, String)>,
     /// One entry per `Origin` field.
     origins: Vec<Box<str>>,
     redirects: usize,
-    /// The upstream has redirected: its assumed response was used.
-    from_upstream: bool,
+    /// An ordinary response has redirected: the gateway's upstream, or any other server.
+    has_followed: bool,
 }
 
 impl Hop {
@@ -61,18 +69,14 @@ impl Hop {
     }
 }
 
-impl<'q, 's> Browser<'q, 's> {
+impl<'q, S: PageServer> Browser<'q, S> {
     /// Makes the requests of the question, up to the first that fails.
-    pub(super) fn run(question: &'q Question, snapshot: &'s Snapshot) -> Simulation<'s> {
+    pub(super) fn run(question: &'q Question, server: &'q mut S) -> Browsed<S> {
         let mut browser = Browser {
             question,
-            snapshot,
-            reads_fetch_site: snapshot.routes().iter().any(|route| {
-                let mut policies = route.policy.iter().chain(&route.report_only);
-                policies.any(|policy| policy.rejects_cross_site())
-            }),
+            server,
             cache: PreflightCache::default(),
-            simulation: Simulation {
+            run: PageRun {
                 request: 0,
                 credentials: question.credentials,
                 steps: Vec::new(),
@@ -83,16 +87,19 @@ impl<'q, 's> Browser<'q, 's> {
             },
         };
         for (index, request) in question.requests.iter().enumerate() {
-            browser.simulation.request = index;
-            browser.simulation.result = browser.fetch(request);
-            if !matches!(browser.simulation.result, PageResult::Response) {
+            browser.run.request = index;
+            match browser.fetch(request) {
+                Stop::Result(result) => browser.run.result = result,
+                Stop::NoResponse(error) => return Err(Interrupted { run: Box::new(browser.run), error }),
+            }
+            if !matches!(browser.run.result, PageResult::Response) {
                 break;
             }
         }
-        browser.simulation
+        Ok(browser.run)
     }
 
-    fn fetch(&mut self, request: &PageRequest) -> PageResult {
+    fn fetch(&mut self, request: &PageRequest) -> Stop<S::Error> {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOT_SAFELISTED.to_owned());
         let mut hop = Hop {
             url: request.url.clone(),
@@ -100,18 +107,18 @@ impl<'q, 's> Browser<'q, 's> {
             headers: request.headers.iter().map(|header| (header.name.clone(), value(&header.value))).collect(),
             origins: self.question.origins.clone(),
             redirects: 0,
-            from_upstream: false,
+            has_followed: false,
         };
-        self.simulation.preflight_max_age = None;
+        self.run.preflight_max_age = None;
         loop {
-            if let ControlFlow::Break(result) = self.hop(&mut hop) {
-                return result;
+            if let ControlFlow::Break(stop) = self.hop(&mut hop) {
+                return stop;
             }
         }
     }
 
     /// Sends one request, with its preflight. Continues with the next one after a redirect.
-    fn hop(&mut self, hop: &mut Hop) -> ControlFlow<PageResult> {
+    fn hop(&mut self, hop: &mut Hop) -> Flow<S> {
         let question = self.question;
         let mode = question.initiator.mode();
         let origin = hop.origin();
@@ -126,44 +133,40 @@ impl<'q, 's> Browser<'q, 's> {
         };
         let has_preflight = matches!(preflight, Preflight::Recorded | Preflight::Needed(_));
         if hop.redirects == 0 {
-            self.simulation.preflight = preflight;
+            self.run.preflight = preflight;
         }
         if has_preflight {
             self.send_preflight(hop, &fetch)?;
         }
-        let (verdict, response) = self.send(hop, &fetch, cached_from);
+        let (kind, response) = self.send(hop, &fetch, cached_from)?;
         let status = response.status;
         let headers = &response.headers;
         if is_cors && let Err(error) = fetch.check(headers) {
-            return ControlFlow::Break(PageResult::Blocked(error));
+            return stop(PageResult::Blocked(error));
         }
-        if let Action::Refuse(_) = verdict {
-            return ControlFlow::Break(PageResult::Rejected);
+        if kind == ResponseKind::Rejection {
+            return stop(PageResult::Rejected);
         }
         if mode == Mode::NoCors
             && let Some(policy) = fetch::resource_policy(headers)
             && !can_load(policy, &origin, &hop.url)
         {
-            return ControlFlow::Break(PageResult::Blocked(NetworkError::ResourcePolicy(policy)));
+            return stop(PageResult::Blocked(NetworkError::ResourcePolicy(policy)));
         }
         if mode == Mode::WebSocket {
-            return ControlFlow::Break(match status {
+            return stop(match status {
                 StatusCode::SWITCHING_PROTOCOLS => PageResult::Response,
                 other => PageResult::Blocked(NetworkError::NotSwitched(other.as_u16())),
             });
         }
-        let is_redirect = match verdict {
-            Action::RedirectToHttps(_) => true,
-            // Fetch, "redirect status".
-            Action::Forward(_) | Action::Answer(_) => matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308),
-            Action::AnswerPreflight(_) | Action::AnswerOptions(_) | Action::Refuse(_) => false,
-        };
+        // Fetch, "redirect status".
+        let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
         match headers.get(header::LOCATION).filter(|_| is_redirect) {
             Some(location) => {
                 let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
-                self.redirect(hop, verdict, status, &location)
+                self.redirect(hop, kind, status, &location)
             }
-            None => ControlFlow::Break(self.read(mode, is_cors, &fetch, headers)),
+            None => stop(self.read(mode, is_cors, &fetch, headers)),
         }
     }
 
@@ -182,7 +185,7 @@ impl<'q, 's> Browser<'q, 's> {
         }
         let use_preflight = question.initiator == Initiator::XhrUpload;
         let is_unknown = |name: &str| {
-            let mut headers = question.requests[self.simulation.request].headers.iter();
+            let mut headers = question.requests[self.run.request].headers.iter();
             headers.any(|header| header.name == name && header.value.is_none())
         };
         let reasons = fetch.preflight_reasons().into_iter().map(|reason| match reason {
@@ -200,36 +203,37 @@ impl<'q, 's> Browser<'q, 's> {
         }
     }
 
-    fn send_preflight(&mut self, hop: &Hop, fetch: &Fetch<'_>) -> ControlFlow<PageResult> {
+    fn send_preflight(&mut self, hop: &Hop, fetch: &Fetch<'_>) -> Flow<S> {
         let requested = match &self.question.source {
             QuestionSource::Preflight(fields) if hop.redirects == 0 => fields.clone(),
             _ => fetch.preflight_headers().into_iter().filter(|(name, _)| *name != "Origin").collect(),
         };
         let mut fields = host_and_origin(hop, &hop.origins);
         fields.extend(requested.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let step = self.step(hop, Stage::Preflight, Method::OPTIONS, fields, None);
-        let checked = fetch.check_preflight(step.exchange.response.status, &step.exchange.response.headers);
-        self.simulation.steps.push(step);
+        let step = self.step(hop, Stage::Preflight, Method::OPTIONS, fields, None)?;
+        let response = step.exchange.head();
+        let checked = fetch.check_preflight(response.status, &response.headers);
+        self.run.steps.push(step);
         let is_cors = hop.is_cors(Mode::Cors);
         match checked {
             Ok(mut answer) if is_cors => {
-                self.simulation.preflight_max_age = Some(answer.max_age);
+                self.run.preflight_max_age = Some(answer.max_age);
                 // CORS-preflight fetch, step 7.4.
                 if self.question.initiator == Initiator::XhrUpload && answer.methods.is_empty() {
                     answer.methods.push(fetch.normalised_method());
                 }
-                self.cache.store(fetch, &hop.url.to_string(), &answer, self.simulation.request + 1);
+                self.cache.store(fetch, &hop.url.to_string(), &answer, self.run.request + 1);
             }
             Ok(_) => {}
             // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
             Err(_) if !is_cors => {}
-            Err(error) => return ControlFlow::Break(PageResult::Blocked(error)),
+            Err(error) => return stop(PageResult::Blocked(error)),
         }
         ControlFlow::Continue(())
     }
 
-    /// Sends the request itself. Returns the gateway's action and the response.
-    fn send(&mut self, hop: &Hop, fetch: &Fetch<'_>, cached_from: Option<usize>) -> (Action<'s>, Head) {
+    /// Sends the request itself.
+    fn send(&mut self, hop: &Hop, fetch: &Fetch<'_>, cached_from: Option<usize>) -> Flow<S, (ResponseKind, Head)> {
         let question = self.question;
         let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
         let mut fields = host_and_origin(hop, &self.sent_origins(hop, &method));
@@ -239,13 +243,13 @@ impl<'q, 's> Browser<'q, 's> {
             _ => (name.clone(), value.clone()),
         });
         fields.extend(sent);
-        if question.credentials == Credentials::Include {
-            fields.push(("Cookie".into(), "...".into()));
+        if let (Credentials::Include, Some(cookie)) = (question.credentials, &question.cookie) {
+            fields.push(("Cookie".into(), cookie.clone()));
         }
-        let step = self.step(hop, Stage::Request, method, fields, cached_from);
-        let result = (step.exchange.verdict.action, step.exchange.response.clone());
-        self.simulation.steps.push(step);
-        result
+        let step = self.step(hop, Stage::Request, method, fields, cached_from)?;
+        let result = (step.exchange.kind(), step.exchange.head().clone());
+        self.run.steps.push(step);
+        ControlFlow::Continue(result)
     }
 
     /// The origins that the request has as `Origin` fields (Fetch, "append a request Origin header").
@@ -279,7 +283,7 @@ impl<'q, 's> Browser<'q, 's> {
         let is_navigation = initiator == Initiator::Navigation;
         if let Some(site) = self.question.fetch_site.as_deref().filter(|_| hop.redirects == 0) {
             fields.push(field("Sec-Fetch-Site", site));
-        } else if is_trustworthy && (is_navigation || (is_simulated && self.reads_fetch_site)) {
+        } else if is_trustworthy && (is_navigation || (is_simulated && self.server.reads_fetch_site())) {
             fields.push(field("Sec-Fetch-Site", fetch_site(hop)));
         }
         if is_trustworthy && is_navigation {
@@ -289,22 +293,16 @@ impl<'q, 's> Browser<'q, 's> {
     }
 
     /// Fetch, "HTTP-redirect fetch".
-    fn redirect(
-        &mut self,
-        hop: &mut Hop,
-        action: Action<'s>,
-        status: StatusCode,
-        location: &str,
-    ) -> ControlFlow<PageResult> {
+    fn redirect(&mut self, hop: &mut Hop, kind: ResponseKind, status: StatusCode, location: &str) -> Flow<S> {
         let mode = self.question.initiator.mode();
         let page = self.question.origin();
-        let blocked = |error| ControlFlow::Break(PageResult::Blocked(error));
+        let blocked = |error| stop(PageResult::Blocked(error));
         let Some((next, has_user_part)) = hop.url.join(location) else {
             return blocked(NetworkError::RedirectToNoUrl(location.to_owned()));
         };
-        let by_gateway = matches!(action, Action::RedirectToHttps(_));
+        let is_to_itself = kind == ResponseKind::RedirectToItself;
         // A redirect of the gateway to the URL itself never ends.
-        if hop.redirects == MAX_REDIRECTS || (by_gateway && next == hop.url) {
+        if hop.redirects == MAX_REDIRECTS || (is_to_itself && next == hop.url) {
             return blocked(NetworkError::TooManyRedirects);
         }
         // Steps 8 and 9.
@@ -312,7 +310,7 @@ impl<'q, 's> Browser<'q, 's> {
             return blocked(NetworkError::RedirectToUserPart);
         }
         // Step 11.
-        let method = self.simulation.last().method.clone();
+        let method = self.run.last().method.clone();
         if (matches!(status.as_u16(), 301 | 302) && method == Method::POST)
             || (status == StatusCode::SEE_OTHER && !matches!(method, Method::GET | Method::HEAD))
         {
@@ -327,10 +325,10 @@ impl<'q, 's> Browser<'q, 's> {
                 hop.origins = vec!["null".into()];
             }
         }
-        let is_served = by_gateway || listener::serves(self.snapshot, &hop.url, &next);
+        let is_served = is_to_itself || self.server.serves(&hop.url, &next);
         hop.url = next;
         hop.redirects += 1;
-        hop.from_upstream |= !by_gateway;
+        hop.has_followed |= !is_to_itself;
         if is_served {
             return ControlFlow::Continue(());
         }
@@ -343,7 +341,7 @@ impl<'q, 's> Browser<'q, 's> {
         };
         let method = fetch.normalised_method();
         let sent = self.sent_origins(hop, &Method::from_bytes(method.as_bytes()).unwrap_or_default());
-        ControlFlow::Break(PageResult::RedirectAway(NextRequest {
+        stop(PageResult::RedirectAway(NextRequest {
             origin: (!sent.is_empty()).then(|| sent.join(", ")),
             has_preflight: matches!(self.preflight(hop, &fetch), Preflight::Needed(_)),
             url: hop.url.to_string(),
@@ -365,7 +363,7 @@ impl<'q, 's> Browser<'q, 's> {
                 readable.push(name);
             }
         }
-        self.simulation.readable = readable;
+        self.run.readable = readable;
         match unreadable.is_empty() {
             true => PageResult::Response,
             false => PageResult::Unreadable(unreadable),
@@ -373,14 +371,13 @@ impl<'q, 's> Browser<'q, 's> {
     }
 
     fn step(
-        &self,
+        &mut self,
         hop: &Hop,
         stage: Stage,
         method: Method,
         fields: Vec<(String, String)>,
         cached_from: Option<usize>,
-    ) -> Step<'s> {
-        let (question, snapshot, url) = (self.question, self.snapshot, &hop.url);
+    ) -> Flow<S, PageStep<S::Reply>> {
         let mut headers = HeaderMap::new();
         for (name, value) in &fields {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
@@ -390,51 +387,36 @@ impl<'q, 's> Browser<'q, 's> {
                 headers.append(name, value);
             }
         }
-        let reached = Reached::of(snapshot, url);
-        let scheme = match question.source {
-            // As the gateway saw it.
-            QuestionSource::Request | QuestionSource::Preflight(_) if hop.redirects == 0 => url.scheme,
-            _ => reached.scheme(snapshot, url),
-        };
-        let request = Request {
-            method: &method,
-            path: url.path().as_bytes(),
-            target_length: url.path_and_query.len(),
-            version: Version::HTTP_11,
-            own_origin: OwnOrigin::of(scheme, &url.authority),
-            authority: Some(&url.authority),
-            headers: &headers,
-            framing: Framing::Clear,
-            connection: ConnectionFacts {
-                redirect: reached.redirect(),
-                clients: reached.clients(),
-                client: question.client,
-                ..ConnectionFacts::default()
-            },
-        };
-        let upstream = || match hop.from_upstream {
-            true => Head::new(StatusCode::OK),
-            false => question.upstream.clone(),
-        };
-        let exchange = Exchange::of(snapshot, &request, &url.path_and_query, upstream);
-        Step {
-            request: self.simulation.request,
+        let request = SentRequest {
             stage,
-            cached_from,
-            url: url.clone(),
-            scheme,
-            method,
-            page_method: hop.method.clone(),
-            origin: hop.origin(),
-            fields,
-            headers,
-            exchange,
+            url: &hop.url,
+            method: &method,
+            fields: &fields,
+            headers: &headers,
+            site: fetch_site(hop),
+            redirects: hop.redirects,
+            has_followed: hop.has_followed,
+        };
+        match self.server.exchange(&request) {
+            Err(error) => ControlFlow::Break(Stop::NoResponse(error)),
+            Ok(exchange) => ControlFlow::Continue(PageStep {
+                request: self.run.request,
+                stage,
+                cached_from,
+                url: hop.url.clone(),
+                method,
+                page_method: hop.method.clone(),
+                origin: hop.origin(),
+                fields,
+                headers,
+                exchange,
+            }),
         }
     }
 }
 
 /// Whether a page can load a response without CORS (Fetch, "cross-origin resource policy internal check").
-fn can_load(policy: ResourcePolicy, origin: &str, url: &Target) -> bool {
+fn can_load(policy: ResourcePolicy, origin: &str, url: &PageUrl) -> bool {
     match policy {
         _ if origin == url.origin() => true,
         ResourcePolicy::SameOrigin => false,
@@ -453,6 +435,10 @@ fn fetch_site(hop: &Hop) -> &'static str {
         false if is_same_site(&origin, &hop.url) => "same-site",
         false => "cross-site",
     }
+}
+
+fn stop<E, T>(result: PageResult) -> ControlFlow<Stop<E>, T> {
+    ControlFlow::Break(Stop::Result(result))
 }
 
 fn host_and_origin(hop: &Hop, origins: &[Box<str>]) -> Vec<(String, String)> {
