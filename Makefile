@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools lint bench bench-compare bench-rate-limit performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools lint bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -23,8 +23,9 @@ test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
 
 test-tools:
-	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy apache2=apache2-bin node=nodejs python3=python3
+	@sh tools/debian.sh chromium=chromium nginx=nginx haproxy=haproxy apache2=apache2-bin node=nodejs npm=npm python3=python3
 	@sh tools/need-envoy.sh "$(TOOLS)"
+	@sh tools/need-express.sh "$(TOOLS)"
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check
@@ -44,6 +45,10 @@ bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy, Traefik and b
 bench-rate-limit: release ## compare rate limits with nginx under an attack with a million keys (two minutes)
 	@sh tools/debian.sh nginx=nginx wrk=wrk
 	python3 -B compare/rate_limit.py
+
+compare-scanners: cmake ## print what public CORS scanners find at the targets of `probe --audit`; installs them
+	@sh tools/venv.sh "$(TOOLS)/scanners" corscanner corscanner==0.9.7 overreacher==1.0.2 corsair-scan==0.2.0
+	python3 -B compare/scanners.py "$(TOOLS)/scanners"
 
 performance-page: ## write docs/performance.md and docs/performance/measurements.md from docs/performance/results
 	python3 -B compare/report.py

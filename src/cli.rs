@@ -4,13 +4,14 @@
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
 //! from the file, or `import` found that some answers change. Some commands have their own: `diff` and `test` 0 the same,
 //! or all hold, 1 different, or some fail, 2 a configuration cannot be used; `learn` 0 a policy is printed, 1 there is
-//! nothing to print, 2 it cannot observe.
+//! nothing to print, 2 it cannot observe; `probe` 0 allowed, 1 refused or findings, 2 no response, 4 undecided.
 
 mod check;
 mod diff;
 mod explain;
 mod import;
 mod learn;
+mod probe;
 mod test;
 mod why;
 
@@ -41,6 +42,8 @@ Examples:
   corsgate explain --origin https://app.example --method PUT https://api.example/orders
                                              does the browser allow this request, and if not, what to change
   corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
+  corsgate probe --origin https://app.example https://api.example/orders
+                                             ask any server, and say what a browser makes of the response
   corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
   corsgate test --config corsgate.yaml       do the requests under `expect` have the expected results
   corsgate import ingress.yaml > corsgate.yaml
@@ -80,6 +83,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
     Why(why::Arguments),
+    /// Send a page's request to any server, and say what a browser makes of the response
+    #[command(after_help = probe::HELP)]
+    Probe(probe::Arguments),
     /// Print what changes for requests between two configurations, each change with a request that shows it
     #[command(after_help = diff::HELP)]
     Diff(diff::Arguments),
@@ -127,6 +133,7 @@ pub fn main() -> ExitCode {
         }
         Command::Explain(arguments) => return explain::run(&arguments),
         Command::Why(arguments) => return why::run(&arguments),
+        Command::Probe(arguments) => return probe::run(&arguments),
         Command::Diff(arguments) => return diff::run(&arguments),
         Command::Test(arguments) => return test::run(&arguments),
         Command::Import(arguments) => return import::run(&arguments),

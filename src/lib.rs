@@ -51,6 +51,13 @@
 //! | [`import`] | makes a configuration from that of another gateway, and reports what changes in meaning |
 //! | [`learn`] | counts what pages use in bounded memory, and makes the smallest policy that covers it |
 //!
+//! For requests to other servers:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`probe`] | sends a page's request to any server with the browser of [`explain`], and audits what a server allows |
+//! | [`client`] | the HTTP client of [`probe`] |
+//!
 //! For operators:
 //!
 //! | room | what it does |
@@ -83,8 +90,8 @@
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
 //!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`expect`], [`explain`], [`import`],
-//!    [`learn`], [`trusted_proxies`], [`notation`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`], and parts
-//!    of [`record`].
+//!    [`learn`], [`trusted_proxies`], [`notation`], [`probe`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`],
+//!    and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
@@ -125,6 +132,10 @@ pub mod expect;
 pub mod diff;
 pub mod import;
 pub mod learn;
+
+// Requests to other servers.
+pub mod probe;
+pub mod client;
 
 // For operators.
 pub mod cli;

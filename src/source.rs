@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) use self::exchange::{open_log, read_text, write_new};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
-pub(crate) use self::roots::system_roots;
+pub(crate) use self::roots::{system_root_store, system_roots};
 
 use crate::config::Document;
 use crate::expect::{self, Suite};

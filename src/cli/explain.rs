@@ -253,7 +253,7 @@ fn initiators() -> impl TypedValueParser<Value = Initiator> {
 }
 
 /// The reason, with the flag that sets the invalid part of the question.
-fn usage_error(invalid: &InvalidQuestion) -> String {
+pub(super) fn usage_error(invalid: &InvalidQuestion) -> String {
     let error = match flag(invalid.part) {
         Some(flag) => format!("{flag}: {}", invalid.reason),
         None => invalid.reason.clone(),

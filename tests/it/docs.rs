@@ -249,6 +249,24 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                             }
                         }
                     }
+                    ["corsgate", "probe", ..] => {
+                        // The port of the walkthrough, but not that of the origin in its policy.
+                        let (own, port) = (":9080", format!(":{}", walkthrough.address().port()));
+                        let host = "cloud.httpbin.org";
+                        let words = shell_words(&command.replace(&format!("{host}{own}"), &format!("{host}{port}")));
+                        let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+                        let output = run_in(folder.path(), &words);
+                        assert!([0, 1].contains(&output.code), "{command}\n{}{}", output.stdout, output.stderr);
+                        let printed = output.stdout.replace(&port, own);
+                        let shown = blocks.get(i + 1).filter(|next| next.language == "text").expect("its output");
+                        if bless {
+                            let document = fs::read_to_string(&file).unwrap();
+                            let block = |text: &str| format!("```text\n{text}```\n");
+                            fs::write(&file, document.replacen(&block(&shown.text), &block(&printed), 1)).unwrap();
+                        } else {
+                            assert_eq!(printed, shown.text, "{command}");
+                        }
+                    }
                     ["corsgate", "run"] | ["corsgate", "run", "--config", _] => {
                         let file = words.get(3).unwrap_or(&"corsgate.yaml");
                         let config = fs::read_to_string(folder.path().join(file)).unwrap();

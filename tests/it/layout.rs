@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 38] = [
+const ROOMS: [(&str, &[&str]); 40] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -43,6 +43,8 @@ const ROOMS: [(&str, &[&str]); 38] = [
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
     ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
     ("learn", &["config", "cors", "domain", "notation", "problem", "snapshot", "terminal"]),
+    ("probe", &["domain", "explain", "terminal"]),
+    ("client", &["domain", "explain", "probe", "source"]),
     // The running state of a configuration.
     (
         "record",
@@ -102,8 +104,8 @@ const ROOMS: [(&str, &[&str]); 38] = [
     (
         "cli",
         &[
-            "admin", "config", "demo", "diff", "expect", "explain", "import", "learn", "live", "notation", "problem",
-            "process", "report", "snapshot", "source", "terminal",
+            "admin", "client", "config", "demo", "diff", "expect", "explain", "import", "learn", "live", "notation",
+            "probe", "problem", "process", "report", "snapshot", "source", "terminal",
         ],
     ),
     ("main", &[]),
@@ -111,7 +113,7 @@ const ROOMS: [(&str, &[&str]); 38] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 21] = [
+const PURE: [&str; 22] = [
     "behavior",
     "config",
     "cors",
@@ -125,6 +127,7 @@ const PURE: [&str; 21] = [
     "learn",
     "trusted_proxies",
     "notation",
+    "probe",
     "problem",
     "record/access_log/line",
     "record/request_id",

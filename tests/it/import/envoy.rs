@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::probe::{Page, Probe, Seen, probes, service};
 use super::{import, root};
 use crate::support::gateway::{Gateway, free_port};
-use crate::support::process::Process;
+use crate::support::process::{Process, tools};
 
 /// The virtual hosts of tests/import/envoy.yaml, each with the paths of its routes.
 const HOSTS: [(&str, &[&str]); 8] = [
@@ -171,11 +171,9 @@ fn answer(witness: &Probe, address: SocketAddr) -> String {
 
 /// Starts Envoy with the file `source` in the folder, and waits until it accepts connections.
 fn start(folder: &Path, address: SocketAddr) -> Process {
-    let packaged = root().join("target/tools/bin/envoy");
-    let program = if packaged.exists() { packaged } else { PathBuf::from("envoy") };
     // Envoy reads the format from the extension.
     fs::rename(folder.join("source"), folder.join("envoy.yaml")).unwrap();
-    let mut command = Command::new(program);
+    let mut command = Command::new(tools().join("bin/envoy"));
     command.arg("-c").arg(folder.join("envoy.yaml"));
     command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "critical"]);
     Process::spawn_server(command.stdout(Stdio::null()).stderr(Stdio::null()), address)

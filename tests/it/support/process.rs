@@ -1,6 +1,7 @@
 //! Child processes of a test, killed and reaped on drop, and waiting for what they do.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,11 @@ pub const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Folder of the programs that Debian does not have. `make test-tools` installs them.
+pub fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
+}
 
 /// A child process, killed and reaped on drop.
 pub struct Process(Child);
