@@ -96,7 +96,8 @@ pub struct Policy {
     headers: RequestHeaders,
     expose: Option<FinishedValue>,
     max_age: FinishedValue,
-    resource_policy: Option<ResourcePolicy>,
+    /// `Cross-Origin-Resource-Policy`.
+    loads: Option<ResourcePolicy>,
     private_network: bool,
     preflight_match: PreflightMatch,
     status: StatusCode,
@@ -254,7 +255,7 @@ impl Policy {
         {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
-        edits.resource_policy = self.resource_policy;
+        edits.resource_policy = self.loads;
         edits
     }
 

@@ -231,11 +231,14 @@ impl<R> Path<R> {
             return;
         }
         if let Some(methods) = &mut self.choices[choice].0 {
-            let with_head = |method: &Box<str>| {
-                let head = (**method == *"GET").then(|| "HEAD".into());
-                std::iter::once(method.clone()).chain(head)
-            };
-            *methods = methods.iter().flat_map(with_head).collect();
+            let mut with_head: Vec<Box<str>> = Vec::with_capacity(methods.len() + 1);
+            for method in methods {
+                with_head.push(std::mem::take(method));
+                if with_head.last().is_some_and(|method| **method == *"GET") {
+                    with_head.push("HEAD".into());
+                }
+            }
+            self.choices[choice].0 = Some(with_head.into_boxed_slice());
         }
     }
 

@@ -241,19 +241,26 @@ impl Values {
                     }
                     if value.contains("${") {
                         let range = byte(span.start.index())?..byte(span.end.index())?;
+                        let range = without_properties(text, range);
                         values.push(Value { at, text: value.into_owned(), style, range });
                     }
                 }
-                Event::Alias(_) => {
-                    if !name_key(&mut open, NON_STRING_KEY) {
-                        next(&mut open);
-                    }
-                }
+                Event::Alias(_) if name_key(&mut open, NON_STRING_KEY) => {}
+                Event::Alias(_) => next(&mut open),
                 _ => {}
             }
         }
         Some(Values { is_on, values })
     }
+}
+
+/// The range of a value without its anchor and its tag, which the parser counts to the value.
+fn without_properties(text: &str, range: Range<usize>) -> Range<usize> {
+    let mut rest = &text[range.clone()];
+    while rest.starts_with(['&', '!']) {
+        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
+    }
+    range.end - rest.len()..range.end
 }
 
 /// Sets the key of a mapping that has none. False if a value is expected.

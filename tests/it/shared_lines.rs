@@ -124,7 +124,6 @@ const LINES: &[(&str, &str, Line)] = &[
     ("cors/origin.rs", "templates.by_tail.values().flatten().cloned()", Rare),
     ("cors/origin.rs", "TuplePattern { scheme: scheme.clone(), host: OriginHost::Any, port: *port });", Rare),
     ("route.rs", "routes.exact.insert(name.clone(), id);", Rare),
-    ("route.rs", "std::iter::once(method.clone()).chain(head)", Rare),
     ("route.rs", "choices.push((entry.methods.clone(), entry.route.clone()));", Rare),
     ("behavior/split.rs", "name: name.clone() });", Rare),
     ("decide/local_reply.rs", "ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) =>", Rare),
