@@ -112,7 +112,7 @@ pub(crate) const INITIATORS: [&str; 9] =
 
 /// The words of `reason`: the codes of CORS decisions, those refusals that follow from the request alone, and the codes
 /// that only `explain` has.
-pub(crate) const CODES: [&str; 30] = [
+pub(crate) const CODES: [&str; 32] = [
     "allowed_any",
     "allowed_exact",
     "allowed_pattern",
@@ -126,6 +126,7 @@ pub(crate) const CODES: [&str; 30] = [
     "method_not_allowed",
     "header_not_allowed",
     "header_list_too_long",
+    "cross_site",
     "bad_host",
     "bad_target",
     "ambiguous_path",
@@ -141,6 +142,7 @@ pub(crate) const CODES: [&str; 30] = [
     "origin_lost",
     "policy_off",
     "redirect",
+    "resource_policy",
     "tls_in_front",
     "upstream",
 ];

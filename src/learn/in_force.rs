@@ -122,8 +122,13 @@ pub(super) fn given_keys<S: Serializer>(settings: &Settings, serializer: S) -> R
 
 pub(super) fn without_nulls(settings: &Settings) -> Value {
     let mut value = serde_json::to_value(settings).unwrap_or_default();
+    remove_nulls(&mut value);
+    value
+}
+
+fn remove_nulls(value: &mut Value) {
     if let Some(keys) = value.as_object_mut() {
         keys.retain(|_, value| !value.is_null());
+        keys.values_mut().for_each(remove_nulls);
     }
-    value
 }
