@@ -49,7 +49,7 @@ pub(crate) use self::fix::{EditError, Fix, RejectedFix};
 pub(crate) use self::prediction::Prediction;
 pub(crate) use self::question::PageUrl;
 pub use self::question::{Initiator, InvalidQuestion, Question, QuestionPart, RecordedRequest};
-pub(crate) use self::render::{Asked, GREEN, PagePrinter, RED, YELLOW, lossy, preflight_json};
+pub(crate) use self::render::{GREEN, PagePrinter, PageSummary, RED, YELLOW, lossy, preflight_json};
 pub use self::render::{json, text};
 pub(crate) use self::render::{policy_of, repair_json, repair_text, value as json_value};
 pub(crate) use self::simulation::{

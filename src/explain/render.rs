@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-pub(crate) use self::printer::{Asked, GREEN, PagePrinter, RED, YELLOW, lossy};
+pub(crate) use self::printer::{GREEN, PagePrinter, PageSummary, RED, YELLOW, lossy};
 use self::printer::{LABEL, shortened};
 use super::{
-    AnsweredBy, EditError, Explanation, FilePosition, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome,
-    Preflight, RejectedFix, WireExchange,
+    AnsweredBy, EditError, Explanation, FilePosition, Fix, Hunk, MatchedPolicy, MatchedRoute, Outcome, Preflight,
+    RejectedFix, WireExchange,
 };
 use crate::config::Source;
 use crate::explain::fetch::{Credentials, Stage};
@@ -22,13 +22,13 @@ use crate::terminal::{Paint, Width, printable};
 /// An explanation for people: the verdict, the cause, the exchanges, and the fix.
 pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
     let mut out = Printer::new(&explanation.file, paint, width);
-    let asked = explanation.asked();
+    let summary = explanation.summary();
     out.verdict(explanation);
     out.cause(explanation);
     for (i, exchange) in explanation.exchanges.iter().enumerate() {
         out.exchange(i + 1, exchange, explanation.earlier.is_empty());
     }
-    out.page.page(&asked);
+    out.page.page(&summary);
     match &explanation.fix {
         Some(fix) => out.fix(fix),
         None if explanation.outcome == Outcome::Refused => {
@@ -67,8 +67,8 @@ struct Printer {
 }
 
 impl Explanation {
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn summary(&self) -> PageSummary<'_> {
+        PageSummary {
             origin: &self.origin,
             method: &self.method,
             url: &self.url,
@@ -92,7 +92,7 @@ impl Printer {
     }
 
     fn verdict(&mut self, explanation: &Explanation) {
-        self.page.verdict(&explanation.asked());
+        self.page.verdict(&explanation.summary());
         if let Some(console) = &explanation.console {
             self.page.item("browser", console);
         }
@@ -129,7 +129,7 @@ impl Printer {
             self.page.item("route", &format!("{}, {}", route.name, self.at(&route.place)));
             self.page.item("policy", &policy(route, &self.file));
         }
-        self.page.preflight(&explanation.asked());
+        self.page.preflight(&explanation.summary());
     }
 
     fn exchange(&mut self, number: usize, exchange: &WireExchange, is_only_request: bool) {

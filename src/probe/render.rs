@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::WireReply;
 use super::report::{ProbeVerdict, Report, ReportStep};
 use crate::explain::fetch::{Credentials, Stage};
-use crate::explain::{Asked, Head, Initiator, Outcome, PagePrinter, RED, lossy, preflight_json};
+use crate::explain::{Head, Initiator, Outcome, PagePrinter, PageSummary, RED, lossy, preflight_json};
 use crate::terminal::{Paint, Width, printable};
 
 /// A report for people.
 pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
     let mut out = PagePrinter::new(paint, width);
-    let asked = asked(report);
+    let summary = summary(report);
     match &report.verdict {
         ProbeVerdict::Trouble { stage, url, trouble } => {
             let stage = match stage {
@@ -26,7 +26,7 @@ pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
             let _ = writeln!(out.text, "{word}: {}", printable(&line));
             out.item("error", &trouble.to_string());
         }
-        _ => out.verdict(&asked),
+        _ => out.verdict(&summary),
     }
     if let Some(console) = &report.console {
         out.item("browser", console);
@@ -43,7 +43,7 @@ pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
     for note in &report.notes {
         out.item("note", note);
     }
-    out.preflight(&asked);
+    out.preflight(&summary);
     let peers: Vec<String> = report.steps.iter().map(|step| step.reply.peer.to_string()).collect();
     if let Some(peer) = peers.last() {
         out.item("server", peer);
@@ -52,7 +52,7 @@ pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
         let title = format!("{}. {}", i + 1, stage(step.stage));
         out.exchange(&title, step.reply.version, &step.request, &step.fields, &relevant(&step.reply));
     }
-    out.page(&asked);
+    out.page(&summary);
     out.text
 }
 
@@ -94,8 +94,8 @@ pub(crate) fn json(report: &Report) -> String {
     format!("{object:#}\n")
 }
 
-fn asked(report: &Report) -> Asked<'_> {
-    Asked {
+fn summary(report: &Report) -> PageSummary<'_> {
+    PageSummary {
         origin: &report.origin,
         method: &report.method,
         url: &report.url,

@@ -23,7 +23,7 @@ const MAX_LINE: usize = 400;
 
 /// A page's request and its result.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct PageSummary<'a> {
     /// The page's origin; empty if the request has none.
     pub(crate) origin: &'a str,
     /// The normalised method.
@@ -39,7 +39,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) preflight: &'a Preflight,
     /// Seconds for which the browser caches the preflight.
     pub(crate) preflight_max_age: Option<u64>,
-    /// After a redirect: the request to a server that is not asked.
+    /// After a redirect: the request to a server that is not summary.
     pub(crate) next: Option<&'a NextRequest>,
     /// Response headers that the page can read; `*` for all.
     pub(crate) readable: &'a [String],
@@ -60,30 +60,30 @@ impl PagePrinter {
     }
 
     /// The first line.
-    pub(crate) fn verdict(&mut self, asked: &Asked<'_>) {
-        let Asked { method, url, code, .. } = asked;
-        let page = match asked.origin {
+    pub(crate) fn verdict(&mut self, summary: &PageSummary<'_>) {
+        let PageSummary { method, url, code, .. } = summary;
+        let page = match summary.origin {
             "" => "a request without an Origin".to_owned(),
             "null" => "a page with the origin null".to_owned(),
             origin => format!("a page of {origin}"),
         };
-        let credentials = match asked.credentials {
+        let credentials = match summary.credentials {
             Credentials::Include => " with credentials",
             Credentials::Omit => "",
         };
-        let earlier = match asked.earlier.is_empty() {
+        let earlier = match summary.earlier.is_empty() {
             true => String::new(),
-            false => format!(" after {}", asked.earlier.join(", ")),
+            false => format!(" after {}", summary.earlier.join(", ")),
         };
-        let request = format!("{method} {url}{}{credentials}{earlier}", asked.initiator.phrase());
-        let (word, colour, line) = match asked.outcome {
+        let request = format!("{method} {url}{}{credentials}{earlier}", summary.initiator.phrase());
+        let (word, colour, line) = match summary.outcome {
             Outcome::Allowed => ("allowed", GREEN, format!("{page} can {request} ({code})")),
-            Outcome::Refused if !asked.unreadable.is_empty() => {
-                let names = asked.unreadable.join(", ");
+            Outcome::Refused if !summary.unreadable.is_empty() => {
+                let names = summary.unreadable.join(", ");
                 ("unreadable", RED, format!("{page} can {request}, but not read {names} ({code})"))
             }
             Outcome::Refused => ("refused", RED, format!("{page} cannot {request} ({code})")),
-            Outcome::Undecided => match asked.next {
+            Outcome::Undecided => match summary.next {
                 Some(next) => {
                     let next = &next.url;
                     ("undecided", YELLOW, format!("{page} can {request} if {next} allows it ({code})"))
@@ -95,7 +95,7 @@ impl PagePrinter {
         let _ = writeln!(self.text, "{word}: {}", printable(&line));
     }
 
-    /// The request after a redirect to a server that is not asked. `redirect` says which.
+    /// The request after a redirect to a server that is not summary. `redirect` says which.
     pub(crate) fn next(&mut self, next: &NextRequest, redirect: &str) {
         let preflight = if next.has_preflight { "a preflight, and then " } else { "" };
         let origin = match &next.origin {
@@ -107,14 +107,14 @@ impl PagePrinter {
     }
 
     /// Whether the browser sends a preflight, and why.
-    pub(crate) fn preflight(&mut self, asked: &Asked<'_>) {
-        let preflight = match asked.preflight {
-            Preflight::SameOrigin if asked.origin.is_empty() => {
+    pub(crate) fn preflight(&mut self, summary: &PageSummary<'_>) {
+        let preflight = match summary.preflight {
+            Preflight::SameOrigin if summary.origin.is_empty() => {
                 "not needed: the request has no Origin, so CORS does not apply".to_owned()
             }
             Preflight::SameOrigin => "not needed: page and URL have the same origin, so CORS does not apply".to_owned(),
             Preflight::Safelisted => {
-                format!("not needed: the method is {}, and no header needs a preflight", asked.method)
+                format!("not needed: the method is {}, and no header needs a preflight", summary.method)
             }
             Preflight::Recorded => "this request is the preflight".to_owned(),
             Preflight::Needed(reasons) => format!("needed: {}", joined(reasons)),
@@ -158,8 +158,8 @@ impl PagePrinter {
     }
 
     /// What the page can read, and how long the browser caches the preflight.
-    pub(crate) fn page(&mut self, asked: &Asked<'_>) {
-        let reads = match asked.initiator {
+    pub(crate) fn page(&mut self, summary: &PageSummary<'_>) {
+        let reads = match summary.initiator {
             Initiator::Fetch | Initiator::XhrUpload | Initiator::NoCors => true,
             Initiator::Image
             | Initiator::Module
@@ -168,14 +168,14 @@ impl PagePrinter {
             | Initiator::WebSocket
             | Initiator::Navigation => false,
         };
-        let has_response = asked.outcome == Outcome::Allowed || !asked.unreadable.is_empty();
+        let has_response = summary.outcome == Outcome::Allowed || !summary.unreadable.is_empty();
         let gets_response = reads && has_response;
-        if gets_response || asked.preflight_max_age.is_some() {
+        if gets_response || summary.preflight_max_age.is_some() {
             self.text.push('\n');
         }
-        if gets_response && *asked.preflight != Preflight::SameOrigin {
-            let readable = match asked.readable {
-                _ if asked.initiator == Initiator::NoCors => {
+        if gets_response && *summary.preflight != Preflight::SameOrigin {
+            let readable = match summary.readable {
+                _ if summary.initiator == Initiator::NoCors => {
                     "nothing, not even the status: the response is opaque".to_owned()
                 }
                 [] => "the body, and only safelisted headers such as Content-Type".to_owned(),
@@ -188,7 +188,7 @@ impl PagePrinter {
             };
             self.item("readable", &readable);
         }
-        match asked.preflight_max_age {
+        match summary.preflight_max_age {
             Some(0) => self.item("cached", "not at all: the browser sends a preflight before each request"),
             Some(seconds) => self.item("cached", &format!("the browser caches the preflight for {seconds} s")),
             None => {}
