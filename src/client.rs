@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use self::limited::Limited;
 pub(crate) use self::tls::Trust;
 use crate::domain::{Scheme, is_loopback_host, split_port};
-use crate::explain::Head;
+use crate::explain::{Head, PageUrl};
 use crate::probe::{Transport, Trouble, TroubleKind, WireReply, WireRequest};
 
 /// Limit of the head of a response in bytes. Chromium has the same.
@@ -42,6 +42,7 @@ pub(crate) struct HttpClient {
     timeout: Duration,
     /// Addresses to use instead of a lookup.
     resolve: Vec<ResolvedName>,
+    server: Option<PageUrl>,
     tls: Arc<rustls::ClientConfig>,
     /// Before each request but the first.
     pause: Duration,
@@ -62,6 +63,8 @@ pub(crate) struct HttpClientSettings {
     pub(crate) timeout: Duration,
     pub(crate) pause: Duration,
     pub(crate) resolve: Vec<ResolvedName>,
+    /// The server to connect to for every URL, with its scheme. None connects to the server of the URL.
+    pub(crate) server: Option<PageUrl>,
     pub(crate) trust: Trust,
 }
 
@@ -70,15 +73,16 @@ impl HttpClient {
     ///
     /// The certificates cannot be used, or the system gives no resources.
     pub(crate) fn new(settings: HttpClientSettings) -> Result<Self, String> {
-        let HttpClientSettings { timeout, pause, resolve, trust } = settings;
+        let HttpClientSettings { timeout, pause, resolve, server, trust } = settings;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start the client: {error}"))?;
-        Ok(HttpClient { runtime, timeout, resolve, tls: tls::config(trust)?, pause, is_first: true })
+        Ok(HttpClient { runtime, timeout, resolve, server, tls: tls::config(trust)?, pause, is_first: true })
     }
 
     async fn exchange(&self, request: &WireRequest) -> Result<WireReply, Trouble> {
-        let (stream, peer) = self.connect(request).await?;
-        match request.url.scheme {
+        let server = self.server.as_ref().unwrap_or(&request.url);
+        let (stream, peer) = self.connect(server).await?;
+        match server.scheme {
             Scheme::Http => send_http1(stream, request, peer).await,
             Scheme::Https => {
                 let host = split_port(&request.url.authority).0;
@@ -91,9 +95,8 @@ impl HttpClient {
         }
     }
 
-    async fn connect(&self, request: &WireRequest) -> Result<(TcpStream, SocketAddr), Trouble> {
-        let port = request.url.port();
-        let addresses = self.addresses(split_port(&request.url.authority).0, port).await?;
+    async fn connect(&self, server: &PageUrl) -> Result<(TcpStream, SocketAddr), Trouble> {
+        let addresses = self.addresses(split_port(&server.authority).0, server.port()).await?;
         let mut faults = Vec::new();
         // A part of the time for each address, so that one without an answer does not use up all.
         let each = self.timeout / u32::try_from(addresses.len() + 1).unwrap_or(2);

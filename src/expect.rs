@@ -2,7 +2,7 @@
 //!
 //! They are under `expect` in the configuration file, and in the files of `expect_files`. [`load`] loads a text and
 //! checks them: a failed expectation is an error of the text, so start, reload and `check` refuse it. `corsgate test`
-//! runs a [`Suite`] by itself.
+//! runs a [`Suite`] by itself, also against a server.
 //!
 //! The result of a request comes from the simulation of [`crate::explain`]. [`judge`] compares it with the expected one;
 //! it does not know where the result came from.
@@ -29,11 +29,13 @@ mod failure;
 mod judge;
 mod parse;
 mod render;
+mod server;
 mod suite;
 
 pub(crate) use self::failure::Depth;
 pub(crate) use self::judge::result_of;
 pub(crate) use self::render::{json, text};
+pub(crate) use self::server::{ServerAnswer, ServerOutcome};
 pub(crate) use self::suite::{Suite, Tested};
 
 use crate::config::Document;

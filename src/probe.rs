@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use http::Method;
 
 pub(crate) use self::render::{json, text};
-pub(crate) use self::report::Report;
+pub(crate) use self::report::{ProbeVerdict, Report};
 use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::explain::fetch::Stage;
 use crate::explain::{
@@ -227,6 +227,13 @@ impl Scope {
                     None => port.is_none(),
                 }
         })
+    }
+}
+
+impl<'u> FromIterator<&'u PageUrl> for Scope {
+    /// The servers of all URLs.
+    fn from_iter<I: IntoIterator<Item = &'u PageUrl>>(urls: I) -> Self {
+        Scope(urls.into_iter().flat_map(|url| Scope::of(url).0).collect())
     }
 }
 

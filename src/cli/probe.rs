@@ -11,7 +11,7 @@ use super::explain::usage_error;
 use super::{Format, paint, print, width};
 use crate::client::{HttpClient, HttpClientSettings, ResolvedName, Trust};
 use crate::explain::fetch::Credentials;
-use crate::explain::{InvalidQuestion, Outcome, Question};
+use crate::explain::{InvalidQuestion, Outcome, PageUrl, Question};
 use crate::probe::audit::{self, Audit, FindingSeverity};
 use crate::probe::{self, Report, Scope, Sending};
 use crate::source::Reading;
@@ -79,6 +79,21 @@ pub(super) struct Arguments {
     /// With --audit: the pause between two requests in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0, requires = "audit")]
     pause: u64,
+    /// Connect to this server for every URL, with its scheme: `http://127.0.0.1:9080`
+    #[arg(long, value_name = "URL", value_parser = PageUrl::of_server, conflicts_with = "resolve")]
+    server: Option<PageUrl>,
+    #[command(flatten)]
+    network: NetworkArguments,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The absolute URL that the page fetches
+    url: String,
+}
+
+/// Flags of the HTTP client.
+#[derive(Debug, Args)]
+pub(super) struct NetworkArguments {
     /// Connect to ADDRESS for this host and port
     #[arg(long, value_name = "HOST:PORT:ADDRESS")]
     resolve: Vec<ResolvedName>,
@@ -91,11 +106,6 @@ pub(super) struct Arguments {
     /// Accept every certificate: anybody on the network can then answer for the server
     #[arg(long, conflicts_with = "ca")]
     dangerously_accept_any_certificate: bool,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// The absolute URL that the page fetches
-    url: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -188,6 +198,13 @@ impl Arguments {
     }
 
     fn client(&self) -> Result<HttpClient, String> {
+        self.network.client(self.server.clone(), Duration::from_millis(self.pause))
+    }
+}
+
+impl NetworkArguments {
+    /// A client that connects to `server` for every URL, or to the server of each URL.
+    pub(super) fn client(&self, server: Option<PageUrl>, pause: Duration) -> Result<HttpClient, String> {
         let trust = match &self.ca {
             Some(path) => {
                 let unusable = |why: &dyn std::fmt::Display| format!("--ca: cannot use {}: {why}", path.display());
@@ -199,8 +216,9 @@ impl Arguments {
         };
         HttpClient::new(HttpClientSettings {
             timeout: Duration::from_secs(self.timeout),
-            pause: Duration::from_millis(self.pause),
+            pause,
             resolve: self.resolve.clone(),
+            server,
             trust,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::judge::{Mismatch, judge, result_of};
 use super::parse::Entry;
+use super::server::{ServerAnswer, ServerOutcome};
 use crate::config::{Document, ExpectedResult, Source};
 use crate::explain::{Cause, Configuration, Explanation, FilePosition, Prediction, explain, policy_of};
 use crate::problem::ProblemKind;
@@ -45,7 +46,7 @@ impl Failure {
     ) -> Option<Self> {
         let prediction = Prediction::of(&entry.question, configuration.snapshot());
         let result = result_of(prediction.outcome(), prediction.reaches_upstream());
-        let mismatch = judge(entry, result, || prediction.code(document)).err()?;
+        let mismatch = judge(entry.result, entry.reason, result, || prediction.code(document)).err()?;
         let explanation = (depth == Depth::Explained).then(|| Box::new(explain(&entry.question, configuration)));
         let known = match depth {
             Depth::Verdict => None,
@@ -64,6 +65,20 @@ impl Failure {
             command: entry.question.command(source.name()),
             explanation,
         })
+    }
+
+    /// The failure of an expectation against a server.
+    pub(super) fn of_answer(mismatch: Mismatch, result: Option<ExpectedResult>, answer: ServerAnswer) -> Self {
+        let ServerAnswer { outcome, code, cause, remedy, command } = answer;
+        let cause = match outcome {
+            ServerOutcome::RedirectAway { url } => Some(format!("the redirect leads to {url}")),
+            _ => cause,
+        };
+        let advice = match remedy {
+            Some(remedy) => format!("{remedy}, or correct the expectation"),
+            None => "correct the policy of the server, or the expectation".to_owned(),
+        };
+        Failure { mismatch, result, code, cause, advice, command, explanation: None }
     }
 
     /// The failure as a problem of the configuration.
@@ -88,7 +103,7 @@ impl Failure {
         match (self.mismatch, self.result) {
             (Mismatch::Reason, _) => format!("`{}`", self.code),
             (Mismatch::Result, Some(result)) => format!("`{}` ({})", result.word(), self.code),
-            (Mismatch::Result, None) => "a redirect to a server that is not in this file".to_owned(),
+            (Mismatch::Result, None) => "a redirect to another server".to_owned(),
         }
     }
 }

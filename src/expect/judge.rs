@@ -1,6 +1,5 @@
 //! Compares the result of a request with the expected one.
 
-use super::parse::Entry;
 use crate::config::ExpectedResult;
 use crate::explain::Outcome;
 
@@ -24,15 +23,16 @@ pub(crate) fn result_of(outcome: Outcome, reaches_upstream: bool) -> Option<Expe
 
 /// Compares a result with the expected one. `code` is called only if a reason is expected.
 pub(super) fn judge(
-    entry: &Entry,
+    expected: ExpectedResult,
+    reason: Option<&'static str>,
     result: Option<ExpectedResult>,
     code: impl FnOnce() -> &'static str,
 ) -> Result<(), Mismatch> {
-    if result != Some(entry.result) {
+    if result != Some(expected) {
         return Err(Mismatch::Result);
     }
-    match &entry.reason {
-        Some(reason) if code() != *reason => Err(Mismatch::Reason),
+    match reason {
+        Some(reason) if code() != reason => Err(Mismatch::Reason),
         Some(_) | None => Ok(()),
     }
 }

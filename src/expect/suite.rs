@@ -6,8 +6,9 @@ use std::path::Path;
 use super::failure::{Depth, Failure};
 use super::judge::Mismatch;
 use super::parse::{Entry, entries};
+use super::server::{ServerAnswer, result_of_answer};
 use crate::config::{Document, ExpectationFile, Place, Source};
-use crate::explain::Configuration;
+use crate::explain::{Configuration, Question};
 use crate::notation::List;
 use crate::problem::{At, KeyPath, OtherFile, PathStep, Problem, ProblemKind, Problems};
 use crate::report;
@@ -41,10 +42,24 @@ struct SuiteFile<'t> {
 pub(crate) struct Tested<'s> {
     file: &'s SuiteFile<'s>,
     pub(super) entry: &'s Entry,
-    pub(super) failure: Option<Failure>,
+    pub(super) result: TestResult,
+}
+
+/// The result of an expectation.
+#[derive(Debug)]
+pub(super) enum TestResult {
+    Holds,
+    Fails(Failure),
+    /// It was not checked, for this reason: a phrase without a full stop.
+    NotTested(String),
 }
 
 impl<'t> Suite<'t> {
+    /// A suite without expectations, for [`Suite::add`].
+    pub(crate) fn new() -> Self {
+        Suite { files: Vec::new() }
+    }
+
     /// Reads the expectations of a text and of its `expect_files`. Also returns what cannot be read.
     pub(crate) fn of(name: &'t str, text: &'t str, document: &Document, env: CompileEnv<'_>) -> (Self, Problems) {
         let mut problems = Problems::default();
@@ -112,21 +127,49 @@ impl<'t> Suite<'t> {
                 Depth::Explained | Depth::Cause if failed < MOST_REPORTED => Depth::Cause,
                 _ => Depth::Verdict,
             };
-            let failure = Failure::find(entry, configuration, &source, document, depth);
-            failed += usize::from(failure.is_some());
-            Tested { file, entry, failure }
+            let result = match Failure::find(entry, configuration, &source, document, depth) {
+                None => TestResult::Holds,
+                Some(failure) => TestResult::Fails(failure),
+            };
+            failed += usize::from(matches!(result, TestResult::Fails(_)));
+            Tested { file, entry, result }
         };
-        self.files
-            .iter()
-            .flat_map(|file| file.entries.iter().map(move |entry| (file, entry)))
-            .map(|(file, entry)| test(file, entry))
+        self.entries().map(|(file, entry)| test(file, entry)).collect()
+    }
+
+    /// Checks all expectations against a server. `ask` sends the requests of a question.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `ask`. The requests after it are not sent.
+    pub(crate) fn run_against<E>(
+        &self,
+        mut ask: impl FnMut(&Question) -> Result<ServerAnswer, E>,
+    ) -> Result<Vec<Tested<'_>>, E> {
+        self.entries()
+            .map(|(file, entry)| {
+                let result = match entry.question.for_any_server() {
+                    Ok(()) => result_of_answer(entry, ask(&entry.question)?),
+                    Err(why) => TestResult::NotTested(why.to_owned()),
+                };
+                Ok(Tested { file, entry, result })
+            })
             .collect()
+    }
+
+    /// The questions of all expectations.
+    pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.entries().map(|(_, entry)| &entry.question)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&SuiteFile<'t>, &Entry)> {
+        self.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file, entry)))
     }
 
     /// The failed expectations as problems of the configuration.
     pub(super) fn problems(&self, tested: &[Tested<'_>]) -> Problems {
         let mut problems = Problems::default();
-        let failed: Vec<_> = tested.iter().filter_map(|tested| Some((tested, tested.failure.as_ref()?))).collect();
+        let failed: Vec<_> = tested.iter().filter_map(|tested| Some((tested, tested.failure()?))).collect();
         for file in &self.files {
             let shown = failed.iter().take(MOST_REPORTED).filter(|(tested, _)| std::ptr::eq(tested.file, file));
             let of_file = shown.map(|(Tested { entry, .. }, failure)| {
@@ -166,7 +209,14 @@ impl SuiteFile<'_> {
 
 impl Tested<'_> {
     pub(crate) fn fails(&self) -> bool {
-        self.failure.is_some()
+        self.failure().is_some()
+    }
+
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match &self.result {
+            TestResult::Fails(failure) => Some(failure),
+            TestResult::Holds | TestResult::NotTested(_) => None,
+        }
     }
 
     /// The name of the file.

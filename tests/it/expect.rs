@@ -117,7 +117,10 @@ fn a_redirect_to_another_server_has_no_result() {
             with(&format!("  - {{ page: https://app.example, url: https://api.example/moved, result: {expected} }}\n"));
         let loaded = load("corsgate.yaml", &text, CompileEnv::NONE);
         let problems = loaded.problems.to_string();
-        assert!(loaded.snapshot.is_none() && problems.contains("a redirect to a server"), "{expected}: {problems}");
+        assert!(
+            loaded.snapshot.is_none() && problems.contains("a redirect to another server"),
+            "{expected}: {problems}"
+        );
     }
 }
 

@@ -24,6 +24,7 @@ mod effective;
 mod environment;
 mod errors;
 mod expect;
+mod expect_server;
 mod explain;
 mod forward_auth;
 mod forwarding;

@@ -48,6 +48,19 @@ impl PageUrl {
         Self::of(&url, scheme).ok_or_else(|| not_a_url("it has no host"))
     }
 
+    /// Reads the URL of a server: scheme, host and port, without a path.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none, and what to write instead.
+    pub(crate) fn of_server(text: &str) -> Result<Self, String> {
+        let url = Self::parse(text, Initiator::Fetch).map_err(|invalid| invalid.reason)?;
+        match url.path_and_query.as_str() {
+            "/" => Ok(url),
+            path => Err(format!("a server has no path; write it without `{path}`")),
+        }
+    }
+
     /// The URL of a `Location` in a response to this URL, and whether it has a user part. None if it is not an http or
     /// https URL.
     pub(in crate::explain) fn join(&self, location: &str) -> Option<(Self, bool)> {

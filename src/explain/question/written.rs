@@ -44,6 +44,43 @@ impl Question {
         words.join(" ")
     }
 
+    /// Whether any server can be asked this question over the network.
+    ///
+    /// # Errors
+    ///
+    /// Why not, as a phrase without a full stop.
+    pub(crate) fn for_any_server(&self) -> Result<(), &'static str> {
+        if self.initiator != Initiator::Fetch {
+            return Err("only requests of `fetch` are sent to a server, not those of `as`");
+        }
+        if !matches!(self.client, ClientAddress::Accepted | ClientAddress::Unknown) {
+            return Err("it has `client`, and the server sees the address of this machine");
+        }
+        if self.assumed() != (None, Vec::new()) {
+            return Err("it assumes a response of the upstream, and the real one decides");
+        }
+        Ok(())
+    }
+
+    /// The command that sends this question to a server. `server` is the value of `--server`.
+    pub(crate) fn probe_command(&self, server: &str) -> String {
+        let mut words = vec!["corsgate probe".to_owned()];
+        let mut option = |name: &str, value: &str| words.push(format!("--{name}={}", shell_word(value)));
+        option("server", server);
+        self.origins.iter().for_each(|origin| option("origin", origin));
+        let request = &self.requests[0];
+        if request.method != "GET" {
+            option("method", &request.method);
+        }
+        request.headers.iter().for_each(|header| option("header", &header.line()));
+        self.reads.iter().for_each(|name| option("reads", name));
+        if self.credentials == Credentials::Include {
+            words.push("--credentials".to_owned());
+        }
+        words.push(shell_word(&request.url.as_written(self.initiator)));
+        words.join(" ")
+    }
+
     /// The question as an entry of `expect` without a result. None for what an entry cannot have: several requests,
     /// several origins, upstream headers of one name, and recorded requests.
     pub(crate) fn as_expectation(&self) -> Option<Expectation> {
