@@ -238,7 +238,7 @@ impl Policy {
 
     /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None: the upstream's stays.
     pub(crate) fn resource_policy(&self) -> Option<ResourcePolicy> {
-        self.loads
+        self.resource_policy
     }
 
     /// Whether `cross_site: reject` rejects requests.
