@@ -85,6 +85,7 @@ pub(super) enum Kind {
     RedirectStatus { status: u16 },
     HostHidesRoutes { host: String, service: String },
     ConditionLost { what: String },
+    ClientsDenied { why: String },
     ErrorsWithoutHeaders,
     MethodsWithoutHeaders { methods: Vec<String> },
     TwoHeaders,
@@ -367,6 +368,12 @@ impl Kind {
                     "a route of corsgate has no condition on {what}, so this route is left out. Another route takes its requests, with another policy"
                 ),
             ),
+            ClientsDenied { why } => changed(
+                "clients-denied",
+                format!(
+                    "these client addresses are not imported: {why}. The route denies all clients; write its `clients`"
+                ),
+            ),
             ErrorsWithoutHeaders => changed(
                 "errors-without-headers",
                 format!(
@@ -580,6 +587,7 @@ mod tests {
             RedirectStatus { status: 308 },
             HostHidesRoutes { host: text("a.example"), service: text("all") },
             ConditionLost { what: text("headers") },
+            ClientsDenied { why: text("`office` is not an address or a network") },
             ErrorsWithoutHeaders,
             MethodsWithoutHeaders { methods: list(&["GET"]) },
             TwoHeaders,

@@ -136,11 +136,7 @@ fn locations<'d>(
             }
             continue;
         };
-        if let Err(said) = clients(inner, server, scope, &mut behaviors) {
-            left_out(&mut service.findings, &mut findings);
-            service.findings.push(*said);
-            continue;
-        }
+        findings.extend(clients(inner, server, scope, &mut behaviors));
         let sends_host =
             inner.iter().any(|one| one.name == "proxy_set_header" && one.argument(0).eq_ignore_ascii_case("host"));
         service.host_of_node |= !sends_host;
@@ -173,39 +169,33 @@ fn locations<'d>(
 const FEATURES: [&str; 7] = ["auth_basic", "auth_request", "limit_req", "limit_conn", "rewrite", "proxy_cache", "gzip"];
 
 /// Reads `allow` and `deny` of the location, or of the server if the location has none. In nginx, the first rule that
-/// matches counts. On an error the route is left out, because without the rules it would be open to every client.
-fn clients(
-    location: &[Directive],
-    server: &[Directive],
-    scope: &Scope<'_>,
-    behaviors: &mut Behaviors,
-) -> Result<(), Box<Finding>> {
+/// matches counts.
+fn clients(location: &[Directive], server: &[Directive], scope: &Scope<'_>, behaviors: &mut Behaviors) -> Vec<Finding> {
     let of = |level: &[Directive]| -> Vec<Directive> {
         level.iter().filter(|one| ["allow", "deny"].contains(&one.name.as_str())).cloned().collect()
     };
     let own = of(location);
     let rules = if own.is_empty() { of(server) } else { own };
-    let entries = |name: &str| -> Vec<(usize, String)> {
-        let named = rules.iter().filter(|rule| rule.name == name && rule.argument(0) != "all");
-        named.map(|rule| (rule.line, rule.argument(0).to_owned())).collect()
+    let Some(first) = rules.first() else { return Vec::new() };
+    // Rules after `all` have no effect.
+    let (rules, others) = match rules.iter().position(|rule| rule.argument(0) == "all") {
+        Some(all) => (&rules[..all], rules[all].name.as_str()),
+        None => (&rules[..], "allow"),
     };
-    let (allowed, denied) = (entries("allow"), entries("deny"));
-    let denies_others = rules.last().is_some_and(|rule| rule.name == "deny" && rule.argument(0) == "all");
-    let (access, entries) = match (allowed.is_empty(), denied.is_empty(), denies_others) {
-        (true, true, false) => return Ok(()),
-        (false, true, true) => (Access::Allow, allowed),
-        (true, false, false) => (Access::Deny, denied),
-        _ => {
-            let kind = Kind::MatchNotImported { what: "addresses of clients in this order".to_owned() };
-            let at = rules.first().map_or(Place { file: scope.file, line: 1 }, |rule| scope.at(rule));
-            return Err(Box::new(Finding::new(at, kind)));
+    let are_all = |name: &str| rules.iter().all(|rule| rule.name == name);
+    let entries = || rules.iter().map(|rule| (rule.line, rule.argument(0).to_owned())).collect();
+    match others {
+        "allow" if are_all("allow") => Vec::new(),
+        "allow" if are_all("deny") => clients::add(behaviors, Access::Deny, entries(), scope.file),
+        "deny" if are_all("deny") => {
+            let every = clients::EVERY_CLIENT.map(|text| (first.line, text.to_owned())).to_vec();
+            clients::add(behaviors, Access::Deny, every, scope.file)
         }
-    };
-    // If an entry is not an address, the route is left out.
-    let said = clients::add(behaviors, access, entries, scope.file);
-    match said.into_iter().find(|finding| matches!(finding.kind, Kind::EntryNotImported { .. })) {
-        Some(refused) => Err(Box::new(refused)),
-        None => Ok(()),
+        "deny" if are_all("allow") => clients::add(behaviors, Access::Allow, entries(), scope.file),
+        _ => {
+            let why = "nginx reads `allow` and `deny` in their order, and corsgate does not".to_owned();
+            vec![clients::deny_all(behaviors, scope.at(first), why)]
+        }
     }
 }
 
@@ -612,9 +602,31 @@ mod tests {
         let allow = "add_header Access-Control-Allow-Origin *; allow 10.0.0.0/8; allow 127.0.0.1; deny all;";
         let (text, _) = check("an allow list", allow, &[]);
         assert!(text.contains("allow: [\"10.0.0.0/8\", \"127.0.0.1\"]"), "{text}");
-        let other = "location /x/ { proxy_pass http://127.0.0.1:1; }\nlocation /y/ { deny 10.1.0.1; allow 10.0.0.0/8; deny all; proxy_pass http://127.0.0.1:1; }\n";
-        let (text, codes) = table("any.example", "another order", other, &[]);
-        assert!(codes.contains(&"match-not-imported") && !text.contains("/y/"), "{codes:?}\n{text}");
+        let closed = "deny: [\"0.0.0.0/0\", \"::/0\"]";
+        for (rules, part, code) in [
+            ("deny 10.0.0.1;", "deny: [\"10.0.0.1\"]", "client-addresses"),
+            ("deny 10.0.0.1; allow all;", "deny: [\"10.0.0.1\"]", "client-addresses"),
+            ("allow 10.0.0.1; deny all; allow 10.0.0.2;", "allow: [\"10.0.0.1\"]", "client-addresses"),
+            ("deny all;", closed, "client-addresses"),
+            ("deny all; allow 10.0.0.1;", closed, "client-addresses"),
+            ("deny 10.1.0.1; allow 10.0.0.0/8; deny all;", closed, "clients-denied"),
+            ("allow 10.1.0.1; deny 10.0.0.0/8;", closed, "clients-denied"),
+            ("allow unix:; deny all;", closed, "clients-denied"),
+            ("deny unix:;", closed, "clients-denied"),
+        ] {
+            // Without the route, the wider one would take its requests.
+            let source = format!(
+                "location / {{ proxy_pass http://127.0.0.1:1; }}\nlocation /y/ {{ {rules} proxy_pass http://127.0.0.1:1; }}\n"
+            );
+            let (text, codes) = table("any.example", rules, &source, &[]);
+            assert!(codes.contains(&code) && text.contains("/y/") && text.contains(part), "{rules}: {codes:?}\n{text}");
+            assert_eq!(text.matches("clients:").count(), 1, "{text}");
+        }
+        for rules in ["allow all;", "allow 10.0.0.1;", "allow all; deny 10.0.0.1;"] {
+            let source = format!("location /y/ {{ {rules} proxy_pass http://127.0.0.1:1; }}\n");
+            let (text, _) = table("any.example", rules, &source, &[]);
+            assert!(!text.contains("clients:"), "{rules}\n{text}");
+        }
     }
 
     #[test]
