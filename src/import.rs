@@ -47,6 +47,7 @@ mod paths;
 mod report;
 mod traefik;
 mod value;
+mod weights;
 mod witness;
 mod write;
 

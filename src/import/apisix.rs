@@ -186,12 +186,12 @@ impl<'v> Objects<'v> {
         let tls = matches!(scheme, "https" | "grpcs");
         let port = if tls { 443 } else { 80 };
         let mut nodes = Vec::new();
-        let mut add = |address: String, weight: u32| {
+        let mut add = |address: String, weight: u64| {
             let address = if has_port(&address) { address } else { format!("{address}:{port}") };
             nodes.push((node(address, at, findings), weight));
         };
         let number =
-            |value: Option<&Value>| value.and_then(Value::number).and_then(|number| u32::try_from(number).ok());
+            |value: Option<&Value>| value.and_then(Value::number).and_then(|number| u64::try_from(number).ok());
         match value.get("nodes") {
             Some(nodes) if nodes.is_map() => {
                 nodes

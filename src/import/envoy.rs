@@ -14,9 +14,9 @@ use super::model::{
     Behaviors, Condition, Cors, EdgeAnswer, Edits, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream,
 };
 use super::origins::{self, Matcher};
-use super::paths;
 use super::value::Value;
 use super::witness::{Answer, Witness};
+use super::{paths, weights};
 use crate::cors::PreflightMatch;
 
 const FILTER: &str = "envoy.filters.http.cors";
@@ -317,40 +317,43 @@ fn redirect(settings: &Value) -> Result<EdgeAnswer, &'static str> {
 /// Returns the cluster of a route as an upstream, with the nodes that the file has for the cluster.
 fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) -> Option<Upstream> {
     let weighted = action.at(&["weighted_clusters", "clusters"]).map(Value::entries).unwrap_or_default();
-    let named: Vec<(&str, u32)> = match action.text_of("cluster") {
+    let named: Vec<(&str, u64)> = match action.text_of("cluster") {
         Some(name) => vec![(name, 1)],
         None => weighted
             .iter()
             .filter_map(|one| {
-                let weight = one.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
-                Some((one.text_of("name")?, weight.unwrap_or(1).min(1000)))
+                let weight = one.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
+                Some((one.text_of("name")?, weight.unwrap_or(1)))
             })
             .collect(),
     };
     let clusters = config.document.at(&["static_resources", "clusters"]).or(config.document.get("clusters"));
     let clusters = clusters.map(Value::entries).unwrap_or_default();
-    let (mut nodes, mut tls) = (Vec::new(), None);
+    let (mut groups, mut tls) = (Vec::new(), None);
     for (name, weight) in &named {
         let cluster = clusters.iter().find(|cluster| cluster.text_of("name") == Some(name));
         let endpoints = cluster.and_then(|cluster| cluster.at(&["load_assignment", "endpoints"])).map(Value::entries);
-        let before = nodes.len();
+        let mut nodes = Vec::new();
         for endpoint in endpoints.unwrap_or_default().iter().flat_map(|locality| locality.list("lb_endpoints")) {
             let Some(socket) = endpoint.at(&["endpoint", "address", "socket_address"]) else { continue };
             let host = socket.text_of("address").unwrap_or_default();
             let address = format!("{host}:{}", socket.text_of("port_value").unwrap_or("80"));
-            nodes.push((node(address, config.at(socket), findings), *weight));
+            let share = endpoint.get("load_balancing_weight").and_then(Value::number);
+            let share = share.and_then(|share| u64::try_from(share).ok()).unwrap_or(1);
+            nodes.push((node(address, config.at(socket), findings), share));
         }
-        if nodes.len() == before {
+        if nodes.is_empty() {
             let kind = Kind::UnknownCluster { name: (*name).to_owned() };
             findings.push(Finding::new(config.at(cluster.unwrap_or(action)), kind));
-            nodes.push((PLACEHOLDER.to_owned(), *weight));
+            nodes.push((PLACEHOLDER.to_owned(), 1));
         }
+        groups.push((*weight, nodes));
         if cluster.is_some_and(|cluster| cluster.get("transport_socket").is_some()) {
             tls = Some(None);
         }
     }
     let name = named.first()?.0.to_owned();
-    Some(Upstream { name, nodes, tls, read_timeout: None })
+    Some(Upstream { name, nodes: weights::flatten(groups), tls, read_timeout: None })
 }
 
 // --- CORS
@@ -567,6 +570,28 @@ mod tests {
             &[same("https://evil.test", WithCredentials), get("null", WithCredentials, Unreadable, "null-reflected")],
         );
         assert!(open.1.contains(&"reflects-any-origin") && open.1.contains(&"matches-star"));
+    }
+
+    /// The share of a cluster does not depend on its number of endpoints.
+    #[test]
+    fn weighted_clusters_keep_their_shares() {
+        let endpoint = |port: u16| {
+            format!("{{ endpoint: {{ address: {{ socket_address: {{ address: 10.0.0.1, port_value: {port} }} }} }} }}")
+        };
+        let source = format!(
+            "static_resources:\n  clusters:\n  - name: stable\n    load_assignment: {{ endpoints: [{{ lb_endpoints: [{}, {}, {}] }}] }}\n  - name: canary\n    \
+             load_assignment: {{ endpoints: [{{ lb_endpoints: [{}] }}] }}\nvirtual_hosts:\n- name: h\n  domains: [a.example]\n  routes:\n  - match: {{ prefix: / \
+             }}\n    route: {{ weighted_clusters: {{ clusters: [{{ name: stable, weight: 9000 }}, {{ name: canary, weight: 1000 }}] }} }}\n",
+            endpoint(1),
+            endpoint(2),
+            endpoint(3),
+            endpoint(4)
+        );
+        let (text, _) = table("a.example", "weighted clusters", &source, &[]);
+        // Three nodes with 3, and one with 1, which is 9 : 1.
+        for part in ["10.0.0.1:1, weight: 3", "10.0.0.1:2, weight: 3", "10.0.0.1:3, weight: 3", "10.0.0.1:4 }"] {
+            assert!(text.replace('"', "").contains(part), "no {part}:\n{text}");
+        }
     }
 
     /// Tests `HeaderParser::evaluateHeaders` and `RouteEntryImplBase::newUri` of source/common/router at 001cbf14. The

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::model::{Cors, Model, Policy, Route, Service, Upstream};
 use super::witness::{Answer, Witness};
-use super::{SourceFormat, conditions};
+use super::{SourceFormat, conditions, weights};
 use crate::problem::{PathStep, Problems, Severity};
 use crate::route::HostPattern;
 
@@ -26,6 +26,10 @@ pub(super) fn finish(model: &mut Model, format: SourceFormat) {
     });
     if format.falls_through() {
         hidden(model);
+    }
+    for service in &mut model.services {
+        let of_routes = service.routes.iter_mut().map(|route| &mut route.upstream);
+        of_routes.chain([&mut service.upstream]).flatten().for_each(|upstream| weights::scale(&mut upstream.nodes));
     }
     names(model);
     witnesses(model);

@@ -227,13 +227,12 @@ fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Findin
         .iter()
         .filter(|backend| backend.text_of("kind").is_none_or(|kind| kind == "Service"))
         .filter_map(|backend| {
-            let weight = backend.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
+            let weight = backend.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
             Some(Backend {
                 service: backend.text_of("name")?,
                 namespace: backend.text_of("namespace").unwrap_or_else(|| kubernetes::namespace(object)),
                 port: backend.text_of("port"),
-                // Gateway API allows weights up to 1,000,000. corsgate allows weights up to 1000.
-                weight: weight.unwrap_or(1).min(1000),
+                weight: weight.unwrap_or(1),
             })
         })
         .collect();

@@ -229,7 +229,7 @@ fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Findin
         .iter()
         .filter_map(|route| {
             let destination = route.get("destination")?;
-            let weight = route.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
+            let weight = route.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
             Some(Backend {
                 service: destination.text_of("host")?,
                 namespace: kubernetes::namespace(object),

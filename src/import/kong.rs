@@ -328,9 +328,8 @@ fn upstream(service: &Value, file: File<'_>, findings: &mut Vec<Finding>) -> Opt
     for target in targets.map(|upstream| upstream.list("targets")).unwrap_or_default() {
         let text = target.text_of("target").unwrap_or_default();
         let text = if text.contains(':') { text.to_owned() } else { format!("{text}:8000") };
-        let weight = target.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
-        // Kong allows weights up to 65535. corsgate allows weights up to 1000.
-        let weight = weight.unwrap_or(100).min(1000);
+        let weight = target.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
+        let weight = weight.unwrap_or(100);
         nodes.push((node(text, file.at(target), findings), weight));
     }
     if nodes.is_empty() {

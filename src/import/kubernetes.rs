@@ -25,7 +25,7 @@ pub(super) struct Backend<'v> {
     pub(super) service: &'v str,
     pub(super) namespace: &'v str,
     pub(super) port: Option<&'v str>,
-    pub(super) weight: u32,
+    pub(super) weight: u64,
 }
 
 /// Returns an upstream that has the cluster DNS names of services as nodes. The findings say what was assumed.

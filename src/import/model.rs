@@ -104,8 +104,8 @@ pub(super) struct Edits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Upstream {
     pub(super) name: String,
-    /// Each node is an address with a weight.
-    pub(super) nodes: Vec<(String, u32)>,
+    /// Each node is an address with a weight, in the scale of the source.
+    pub(super) nodes: Vec<(String, u64)>,
     /// `Some` means TLS to the nodes. The inner text is the TLS server name, for nodes that are IP addresses.
     pub(super) tls: Option<Option<String>>,
     /// In seconds.

@@ -219,8 +219,8 @@ fn upstream(
     let mut nodes = Vec::new();
     for server in servers.iter().filter(|one| one.name == "server" && !one.arguments.iter().any(|word| word == "down"))
     {
-        let weight = server.arguments.iter().find_map(|word| word.strip_prefix("weight=")?.parse::<u32>().ok());
-        nodes.push((node(with_port(server.argument(0)), scope.at(server), findings), weight.unwrap_or(1).min(1000)));
+        let weight = server.arguments.iter().find_map(|word| word.strip_prefix("weight=")?.parse::<u64>().ok());
+        nodes.push((node(with_port(server.argument(0)), scope.at(server), findings), weight.unwrap_or(1)));
     }
     if nodes.is_empty() {
         // The file has no `upstream` with this name, so the name is used as a host.

@@ -310,8 +310,8 @@ fn upstream(name: &str, file: usize, service: &Value, findings: &mut Vec<Finding
             true => authority.to_owned(),
             false => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }),
         };
-        let weight = server.get("weight").and_then(Value::number).and_then(|weight| u32::try_from(weight).ok());
-        nodes.push((node(address, Place { file, line: server.line }, findings), weight.unwrap_or(1).min(1000)));
+        let weight = server.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
+        nodes.push((node(address, Place { file, line: server.line }, findings), weight.unwrap_or(1)));
     }
     let host_of_node = balancer.get("passHostHeader").and_then(Value::truth) == Some(false);
     (!nodes.is_empty()).then(|| (Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
