@@ -7,6 +7,7 @@ mod admin;
 mod balancing;
 mod behaviors;
 mod browser;
+mod browser_combinations;
 mod cases;
 mod chromium;
 mod ci;

@@ -1,0 +1,512 @@
+//! Random policies and random requests in a real Chromium. The browser's verdict must be the one that `explain` predicts
+//! and the one that the policy intends.
+//!
+//! There is one known difference: Chromium lets `*` in `Access-Control-Allow-Headers` cover `Authorization`. The standard
+//! and `explain` do not.
+//!
+//! The policies and requests are the same in each run. `COMBINATIONS_SEED=7 cargo test --test it -- combinations` makes
+//! others.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
+
+use base64::Engine as _;
+use corsgate::explain::fetch::Credentials;
+use corsgate::explain::{Configuration, Explanation, Initiator, Outcome, Question, explain};
+use corsgate::snapshot::{CompileEnv, Loaded, load};
+use fastrand::Rng;
+
+use crate::support::chromium::Chromium;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{Received, Reply, Upstream};
+
+/// Timeout of all pages, the start of the browser included.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Names of the pages' hosts, below `localhost`. Chromium finds them at 127.0.0.1.
+const HOSTS: [&str; 3] = ["app", "b.app", "other"];
+const POLICIES: usize = 30;
+/// Requests of each origin for each policy.
+const REQUESTS: usize = 22;
+
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "patch", "put", "QUERY"];
+/// Request headers: a safelisted one, and others that need permission.
+const HEADERS: [(&str, &str); 6] = [
+    ("Accept-Language", "en"),
+    ("Content-Type", "text/plain"),
+    ("Content-Type", "application/json"),
+    ("X-A", "1"),
+    ("X-B", "1"),
+    ("Authorization", "Bearer 1"),
+];
+
+// === policies
+
+/// A random policy. The text is that of `cors`; the other fields are its intention.
+#[derive(Debug)]
+struct Policy {
+    text: String,
+    origins: Vec<Origin>,
+    methods: Names,
+    headers: Names,
+    credentials: bool,
+    exposes_total: bool,
+    rejects_cross_site: bool,
+}
+
+/// An entry of `allow_origins`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    App,
+    BelowApp,
+    LabelOfOther,
+    Null,
+    Any,
+}
+
+#[derive(Debug)]
+enum Names {
+    Any,
+    Listed(Vec<&'static str>),
+}
+
+impl Policy {
+    /// A policy that corsgate accepts.
+    fn random(random: &mut Rng, port: u16) -> Self {
+        loop {
+            let policy = Self::guess(random, port);
+            let text = configuration(&[&policy.text], "127.0.0.1:9080", "127.0.0.1:8000");
+            if load(&text, CompileEnv::NONE).snapshot.is_some() {
+                return policy;
+            }
+        }
+    }
+
+    fn guess(random: &mut Rng, port: u16) -> Self {
+        let mut some = |all: &[Origin]| -> Vec<Origin> { all.iter().copied().filter(|_| random.bool()).collect() };
+        let mut origins = some(&[Origin::App, Origin::BelowApp, Origin::LabelOfOther, Origin::Null]);
+        if origins.is_empty() || random.u8(..) < 40 {
+            origins = vec![Origin::Any];
+        }
+        let written: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.text(port))).collect();
+        let methods = Names::random(random, &["PUT", "DELETE", "PATCH", "patch", "QUERY"]);
+        let headers = Names::random(random, &["Content-Type", "X-A", "Authorization"]);
+        let (credentials, exposes_total) = (random.bool(), random.bool());
+        let rejects_cross_site = random.u8(..) < 60;
+        let mut text = format!(
+            "{{ allow_origins: [{}], allow_methods: {}, allow_headers: {}",
+            written.join(", "),
+            methods.text(),
+            headers.text()
+        );
+        for (key, is_set) in [
+            ("allow_credentials: true", credentials),
+            ("expose_headers: [X-Total]", exposes_total),
+            ("dangerously_allow: [null_origin]", origins.contains(&Origin::Null)),
+            ("disallowed_origins: reject", random.u8(..) < 60),
+            ("cross_site: reject", rejects_cross_site),
+            ("cross_origin_resource_policy: same-origin", random.u8(..) < 30),
+            ("max_age: 0", random.u8(..) < 60),
+        ] {
+            if is_set {
+                let _ = write!(text, ", {key}");
+            }
+        }
+        Policy { text: text + " }", origins, methods, headers, credentials, exposes_total, rejects_cross_site }
+    }
+
+    /// Whether the policy allows all headers but `Authorization`, and the request has it.
+    fn has_star_without_authorization(&self, request: &PageRequest) -> bool {
+        let has_star = matches!(self.headers, Names::Any) && !self.credentials;
+        has_star && request.headers.iter().any(|(name, _)| *name == "Authorization")
+    }
+
+    /// Whether a page may make a request of `fetch()`, by the words of the policy alone.
+    fn intends(&self, request: &PageRequest) -> bool {
+        let origin = self.origins.iter().any(|entry| entry.allows(&request.page));
+        let credentials = self.credentials || !request.credentials;
+        let method = request.method.to_ascii_uppercase();
+        // Browsers write these four in upper case.
+        let method =
+            if ["GET", "HEAD", "POST", "PUT", "DELETE"].contains(&&*method) { &*method } else { request.method };
+        let may_use = ["GET", "HEAD", "POST"].contains(&method) || self.methods.have(method, false);
+        let headers = request.headers.iter().all(|(name, value)| {
+            let is_safelisted = *name == "Accept-Language" || *value == "text/plain";
+            // With credentials, the gateway names the requested headers instead of `*`.
+            is_safelisted || self.headers.have(name, *name == "Authorization" && !self.credentials)
+        });
+        // `*` is for reading only.
+        let is_read = ["GET", "HEAD"].contains(&method) || !self.rejects_cross_site || self.origins != [Origin::Any];
+        origin && credentials && may_use && headers && is_read
+    }
+}
+
+impl Origin {
+    fn text(self, port: u16) -> String {
+        match self {
+            Origin::App => format!("http://app.localhost:{port}"),
+            Origin::BelowApp => format!("http://*.app.localhost:{port}"),
+            Origin::LabelOfOther => format!("http://o{{label}}.localhost:{port}"),
+            Origin::Null => "null".to_owned(),
+            Origin::Any => "*".to_owned(),
+        }
+    }
+
+    fn allows(self, page: &Page) -> bool {
+        match (self, page) {
+            (Origin::Any, _) => true,
+            (Origin::App, Page::Host("app")) => true,
+            (Origin::BelowApp, Page::Host("b.app")) => true,
+            (Origin::LabelOfOther, Page::Host("other")) => true,
+            (Origin::Null, Page::Sandboxed) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Names {
+    fn random(random: &mut Rng, all: &[&'static str]) -> Self {
+        match random.u8(..) < 70 {
+            true => Names::Any,
+            false => Names::Listed(all.iter().copied().filter(|_| random.bool()).collect()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Names::Any => "\"*\"".to_owned(),
+            Names::Listed(names) => format!("[{}]", names.join(", ")),
+        }
+    }
+
+    /// `needs_entry`: `*` does not cover the name.
+    fn have(&self, name: &str, needs_entry: bool) -> bool {
+        match self {
+            Names::Any => !needs_entry,
+            Names::Listed(names) => names.contains(&name),
+        }
+    }
+}
+
+/// A gateway with one service for each policy: `p0.localhost`, `p1.localhost`, …
+fn configuration(policies: &[&str], listen: &str, upstream: &str) -> String {
+    let mut text = format!(
+        "listeners: [{{ address: \"{listen}\" }}]\nupstreams: {{ api: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}\nservices:\n"
+    );
+    for (i, policy) in policies.iter().enumerate() {
+        let _ = writeln!(text, "  - {{ name: p{i}, hosts: [p{i}.localhost], upstream: api, cors: {policy} }}");
+    }
+    text
+}
+
+// === requests
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    /// A page of this host below `localhost`.
+    Host(&'static str),
+    /// A sandboxed frame, whose origin is `null`.
+    Sandboxed,
+}
+
+#[derive(Debug)]
+struct PageRequest {
+    page: Page,
+    initiator: Initiator,
+    method: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+    credentials: bool,
+}
+
+impl PageRequest {
+    fn random(random: &mut Rng, page: Page) -> Self {
+        let of_elements =
+            [Initiator::Image, Initiator::Module, Initiator::EventSource, Initiator::WebSocket, Initiator::NoCors];
+        let initiator = match random.u8(..) {
+            0..120 => Initiator::Fetch,
+            120..160 => Initiator::XhrUpload,
+            _ => random.choice(of_elements).unwrap(),
+        };
+        let (mut method, mut headers) = ("GET", Vec::new());
+        match initiator {
+            Initiator::Fetch => {
+                method = random.choice(METHODS).unwrap();
+                let number = random.usize(0..3);
+                headers = random.choose_multiple(HEADERS, number);
+                if headers.iter().filter(|(name, _)| *name == "Content-Type").count() > 1 {
+                    headers.pop();
+                }
+            }
+            // Chromium sends no upload events for a request without a body.
+            Initiator::XhrUpload => method = random.choice(["POST", "PUT", "DELETE"]).unwrap(),
+            Initiator::NoCors => method = random.choice(["GET", "POST"]).unwrap(),
+            _ => {}
+        }
+        let credentials = initiator != Initiator::WebSocket && initiator != Initiator::NoCors && random.bool();
+        PageRequest { page, initiator, method, headers, credentials }
+    }
+
+    fn origin(&self, port: u16) -> String {
+        match self.page {
+            Page::Host(host) => format!("http://{host}.localhost:{port}"),
+            Page::Sandboxed => "null".to_owned(),
+        }
+    }
+
+    /// The expression that makes the request. Its promise is fulfilled if the page gets the response.
+    fn script(&self, url: &str) -> String {
+        let fields: Vec<String> = self.headers.iter().map(|(name, value)| format!("'{name}': '{value}'")).collect();
+        let (method, include) = (self.method, self.credentials);
+        let mode = if include { "include" } else { "omit" };
+        match self.initiator {
+            Initiator::Fetch => {
+                format!(
+                    "send('{url}', {{ method: '{method}', credentials: '{mode}', headers: {{ {} }} }})",
+                    fields.join(", ")
+                )
+            }
+            Initiator::NoCors => format!("send('{url}', {{ method: '{method}', mode: 'no-cors' }})"),
+            Initiator::XhrUpload => format!("upload('{url}', '{method}', {include})"),
+            Initiator::Image => format!("load('img', '{url}', {include})"),
+            Initiator::Module => format!("load('script', '{url}', {include})"),
+            Initiator::EventSource => format!("events('{url}', {include})"),
+            Initiator::WebSocket => format!("socket('{url}')"),
+            Initiator::Font | Initiator::Navigation => unreachable!("not generated"),
+        }
+    }
+
+    fn question(&self, url: &str, port: u16) -> Question {
+        let mut question = Question::of(self.initiator, &self.origin(port), url).unwrap();
+        if self.method != "GET" {
+            question = question.method(self.method).unwrap();
+        }
+        for (name, value) in &self.headers {
+            question = question.header(&format!("{name}: {value}")).unwrap();
+        }
+        match self.credentials {
+            true => question.credentials(Credentials::Include).unwrap(),
+            false => question,
+        }
+    }
+}
+
+/// The functions of the pages. `t` is for a response whose `X-Total` the page can read, `a` for another response, and `r`
+/// for an error, or for 403: the gateway rejects the request.
+const SCRIPT: &str = "
+const send = async (url, init) => {
+  const response = await fetch(url, init);
+  return response.status == 403 ? 'r' : response.headers.has('X-Total') ? 't' : 'a';
+};
+const upload = (url, method, include) => new Promise((done, fail) => {
+  const request = new XMLHttpRequest();
+  request.upload.onprogress = () => 0;
+  request.open(method, url);
+  request.withCredentials = include;
+  request.onload = () => done(request.status == 403 ? 'r' : 'a');
+  request.onerror = fail;
+  request.send('body');
+});
+const load = (tag, url, include) => new Promise((done, fail) => {
+  const element = document.createElement(tag);
+  if (tag == 'script') element.type = 'module';
+  element.crossOrigin = include ? 'use-credentials' : 'anonymous';
+  element.onload = () => done('a');
+  element.onerror = fail;
+  element.src = url;
+  document.head.append(element);
+});
+const events = (url, include) => new Promise((done, fail) => {
+  const source = new EventSource(url, { withCredentials: include });
+  source.onopen = () => { source.close(); done('a'); };
+  source.onerror = error => { source.close(); fail(error); };
+});
+const socket = url => new Promise((done, fail) => {
+  const socket = new WebSocket(url);
+  socket.onopen = () => { socket.close(); done('a'); };
+  socket.onerror = fail;
+});
+const run = async requests => {
+  const results = [];
+  let next = 0;
+  const worker = async () => {
+    while (next < requests.length) {
+      const i = next++;
+      const late = new Promise(done => setTimeout(done, 20000, 'x'));
+      results[i] = await Promise.race([requests[i]().catch(() => 'r'), late]);
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, worker));
+  return results.join('');
+};
+";
+
+/// The response of the upstream: of the type that the page wants.
+fn respond(request: &Received) -> Reply {
+    const PIXEL: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+    if let Some(key) = request.header("Sec-WebSocket-Key") {
+        let accept = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let accept = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, accept.as_bytes());
+        let accept = base64::prelude::BASE64_STANDARD.encode(accept);
+        return Reply::raw(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        ));
+    }
+    let (kind, body) = match request.target.split('?').next() {
+        Some("/image") => ("image/gif", base64::prelude::BASE64_STANDARD.decode(PIXEL).unwrap()),
+        Some("/module") => ("text/javascript", b"0".to_vec()),
+        Some("/eventsource") => ("text/event-stream", b"data: 1\n\n".to_vec()),
+        _ => ("text/plain", b"text".to_vec()),
+    };
+    Reply::new(200).header("Content-Type", kind).header("X-Total", "7").body(body)
+}
+
+#[test]
+fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
+    let seed = std::env::var("COMBINATIONS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let random = &mut Rng::with_seed(seed);
+    let (send, results) = mpsc::channel::<(String, String)>();
+    let send = Mutex::new(send);
+    let scripts = Arc::new(OnceLock::<BTreeMap<String, String>>::new());
+    let pages = Upstream::start({
+        let scripts = scripts.clone();
+        move |request| {
+            let page = |name: &str| scripts.get().and_then(|scripts| scripts.get(name)).cloned().unwrap_or_default();
+            match request.target.split_once('?') {
+                Some(("/done", name)) => {
+                    let result = String::from_utf8_lossy(&request.body).into_owned();
+                    send.lock().unwrap().send((name.to_owned(), result)).expect("the test waits");
+                    Reply::new(204)
+                }
+                Some(("/page", name)) => Reply::new(200).header("Content-Type", "text/html").body(page(name)),
+                _ => Reply::new(404),
+            }
+        }
+    });
+    let port = pages.address().port();
+    let policies: Vec<Policy> = (0..POLICIES).map(|_| Policy::random(random, port)).collect();
+    let upstream = Upstream::start(respond);
+    let texts: Vec<&str> = policies.iter().map(|policy| &*policy.text).collect();
+    let gateway = Gateway::start(&configuration(&texts, "{listen}", &upstream.address().to_string()));
+    let gateway_port = gateway.address().port();
+
+    // The requests of each page, with their policies and URLs.
+    let of_pages = HOSTS.map(Page::Host).into_iter().chain([Page::Sandboxed]).map(|page| {
+        let mut rows = Vec::new();
+        for policy in 0..POLICIES {
+            for n in 0..REQUESTS {
+                let request = PageRequest::random(random, page);
+                let scheme = if request.initiator == Initiator::WebSocket { "ws" } else { "http" };
+                let path = request.initiator.code();
+                // Browsers cache the answers to preflights by URL.
+                let url = format!("{scheme}://p{policy}.localhost:{gateway_port}/{path}?{policy}-{page:?}-{n}")
+                    .replace('"', "");
+                rows.push((policy, request, url.replace(['(', ')'], "-")));
+            }
+        }
+        rows
+    });
+    let of_pages: Vec<Vec<(usize, PageRequest, String)>> = of_pages.collect();
+    // All pages are frames of the first one. The last is sandboxed, and gives its result to the page around it.
+    let mut pages_by_name = BTreeMap::new();
+    for (i, rows) in of_pages.iter().enumerate() {
+        let requests: Vec<String> =
+            rows.iter().map(|(_, request, url)| format!("() => {}", request.script(url))).collect();
+        let done = format!(
+            "fetch('http://app.localhost:{port}/done?{i}', {{ method: 'POST', mode: 'no-cors', body: result }})"
+        );
+        let script = format!(
+            "<!doctype html><script>{SCRIPT}\nrun([\n{}\n]).then(result => {done});</script>",
+            requests.join(",\n")
+        );
+        pages_by_name.insert(i.to_string(), script);
+    }
+    let frames = (0..of_pages.len()).map(|i| {
+        let host = HOSTS.get(i).unwrap_or(&HOSTS[0]);
+        let sandbox = if i < HOSTS.len() { "" } else { " sandbox=\"allow-scripts\"" };
+        format!("<iframe src=\"http://{host}.localhost:{port}/page?{i}\"{sandbox}></iframe>")
+    });
+    pages_by_name.insert("all".to_owned(), format!("<!doctype html>{}", frames.collect::<String>()));
+    scripts.set(pages_by_name).expect("set once");
+
+    let browser = Chromium::open(&format!("http://app.localhost:{port}/page?all"));
+    let (mut disagreements, mut known) = (Vec::new(), 0);
+    let mut counts: BTreeMap<(&str, char), usize> = BTreeMap::new();
+    for _ in 0..of_pages.len() {
+        let result = results.recv_timeout(PAGE_TIMEOUT);
+        let (page, seen) = result.unwrap_or_else(|error| panic!("the pages do not end: {error}\n{}", browser.log()));
+        let rows = &of_pages[page.parse::<usize>().unwrap()];
+        assert_eq!(seen.len(), rows.len(), "page {page}: {seen}");
+        let arrived = upstream.received().into_iter().map(|received| received.target);
+        let arrived: Vec<String> = arrived.filter(|target| target.starts_with("/no-cors")).collect();
+        for ((policy, request, url), seen) in rows.iter().zip(seen.chars()) {
+            let policy = &policies[*policy];
+            // The page cannot see whether the gateway rejected such a request.
+            let seen = match request.initiator {
+                Initiator::NoCors if !arrived.iter().any(|target| url.ends_with(target)) => 'r',
+                _ => seen,
+            };
+            *counts.entry((request.initiator.code(), seen)).or_default() += 1;
+            let predicted = predicted(policy, request, url, port);
+            let intended = match request.initiator {
+                Initiator::Fetch if !policy.intends(request) => 'r',
+                Initiator::Fetch if policy.exposes_total => 't',
+                Initiator::Fetch => 'a',
+                _ => predicted,
+            };
+            if predicted == 'r' && policy.has_star_without_authorization(request) {
+                let headers = request.headers.iter().copied().filter(|(name, _)| *name != "Authorization").collect();
+                let without = PageRequest { headers, ..*request };
+                let in_chromium = self::predicted(policy, &without, url, port);
+                known += usize::from(in_chromium != 'r');
+                if (intended, in_chromium) == ('r', seen) {
+                    continue;
+                }
+            }
+            if seen != predicted || seen != intended {
+                disagreements.push(format!(
+                    "{url} {request:?}\n  {}\n  Chromium {seen}, explain {predicted}, intended {intended}",
+                    policy.text
+                ));
+            }
+        }
+    }
+    let compared: usize = counts.values().sum();
+    let shown = disagreements.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+    assert!(disagreements.is_empty(), "{} of {compared} (seed {seed})\n{shown}\n{counts:?}", disagreements.len());
+    assert!(compared > 2500, "only {compared}");
+    assert!(known < 30, "{known} differences by Authorization");
+    println!("{compared} combinations, {known} of them differ by Authorization: {counts:?}");
+    // Each kind of request is often allowed and often refused, so a constant answer would fail.
+    for initiator in ["fetch", "xhr-upload", "image", "module", "eventsource"] {
+        let allowed = ['a', 't'].iter().filter_map(|seen| counts.get(&(initiator, *seen))).sum::<usize>();
+        let refused = counts.get(&(initiator, 'r')).copied().unwrap_or_default();
+        assert!(allowed >= 20 && refused >= 20, "{initiator}: {counts:?}");
+    }
+}
+
+/// The verdict of `explain`, in the letters of the page.
+fn predicted(policy: &Policy, request: &PageRequest, url: &str, port: u16) -> char {
+    // The name of the only service stands for that of the policy.
+    let name = url.split_once("://").unwrap().1.split('.').next().unwrap();
+    let text = configuration(&[&policy.text], "127.0.0.1:9080", "127.0.0.1:8000").replace("p0", name);
+    let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    let load = |text: &str| load(text, CompileEnv::NONE);
+    let configuration = Configuration::new("corsgate.yaml", &text, &snapshot, &load);
+    let outcome = |question: Question| {
+        let Explanation { outcome, .. } = explain(&question, &configuration);
+        outcome == Outcome::Allowed
+    };
+    let question = request.question(url, port);
+    match outcome(question.clone()) {
+        false => 'r',
+        true if request.initiator == Initiator::Fetch
+            && outcome(question.upstream_header("X-Total: 7").unwrap().reads("X-Total").unwrap()) =>
+        {
+            't'
+        }
+        true => 'a',
+    }
+}
