@@ -8,6 +8,7 @@ mod balancing;
 mod behaviors;
 mod browser;
 mod browser_combinations;
+mod caches;
 mod cases;
 mod chromium;
 mod ci;

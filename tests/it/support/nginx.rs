@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::process::Process;
 
 /// Starts nginx with one server, and waits until it accepts connections. `server` is the content of the `server` block,
-/// which listens at `address`. All files of nginx are in `folder`, its errors in `nginx.log`.
+/// which listens at `address`. There is a cache for `proxy_cache cache`. All files of nginx are in `folder`, its errors in `nginx.log`.
 ///
 /// # Panics
 ///
@@ -25,6 +25,7 @@ pub fn start(folder: &Path, address: SocketAddr, server: &str) -> Process {
 events {{ }}
 http {{
   access_log off;
+  proxy_cache_path {at}/cache keys_zone=cache:1m;
 {paths}  server {{ {server} }}
 }}
 "
