@@ -117,7 +117,7 @@ impl AdminServer {
     /// Answers `/observe` at the end of the observation.
     async fn observe(&self, session: &mut ServerSession) -> Page {
         let request = session.req_header();
-        // HEAD would observe for nothing.
+        // A response to HEAD has no body, so an observation would be useless.
         if request.method != Method::GET {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET\n");
         }
@@ -136,7 +136,7 @@ impl AdminServer {
         let _long = limits::long_request();
         let client_leaves = async { _ = session.read_body_or_idle(true).await };
         let page = window.observe(&self.process, policies, client_leaves).await;
-        // Without a client, nobody reads the response.
+        // The client has closed its connection.
         page.unwrap_or_else(|| Page::text(StatusCode::REQUEST_TIMEOUT, "the client has left\n"))
     }
 
@@ -166,7 +166,7 @@ impl AdminServer {
         page.unwrap_or_else(|busy| busy)
     }
 
-    /// Runs what takes long, after the others in the queue. Err: the response if it cannot.
+    /// Runs a long task, after the tasks in the queue. Err: the response if the queue is full.
     async fn render<T: Send + 'static>(
         &self,
         queue: &Arc<Semaphore>,

@@ -98,12 +98,12 @@ impl HttpClient {
     async fn connect(&self, server: &PageUrl) -> Result<(TcpStream, SocketAddr), Trouble> {
         let addresses = self.addresses(split_port(&server.authority).0, server.port()).await?;
         let mut faults = Vec::new();
-        // A part of the time for each address, so that one without an answer does not use up all.
+        // Each address gets a part of the time, so an address that does not respond cannot use all of it.
         let each = self.timeout / u32::try_from(addresses.len() + 1).unwrap_or(2);
         for address in addresses {
             match timeout(each, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // Without effect on the result.
+                    // An error here does not change the result.
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, address));
                 }

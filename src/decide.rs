@@ -35,7 +35,7 @@ pub struct Verdict<'s> {
     pub edits: Edits,
     /// Result of the request, as one code.
     pub outcome: RequestOutcome,
-    /// What the route's report-only policy would change. None if nothing, without such a policy, and if the gateway
+    /// Change by the route's report-only policy. None without a change, without such a policy, and if the gateway
     /// refuses the request for another reason than CORS.
     pub report_only: Option<ReportOnly>,
     /// The route of the request, also if the gateway replies itself. None if it was refused before a route was found.

@@ -25,7 +25,7 @@ pub(crate) use self::log_line::{LineKind, count};
 pub(crate) use self::suggest::Lesson;
 pub(crate) use self::tally::{Asked, MAX_ORIGINS, Sighting, Tally, sum};
 
-/// What was seen, and the policies that were in force.
+/// Counts of requests, and the policies in force.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Observation {
@@ -33,12 +33,12 @@ pub(crate) struct Observation {
     pub(crate) generation: u64,
     /// The policies that decided about a request.
     pub(crate) policies: Vec<PolicyInForce>,
-    /// Number of policies that decided about no request.
+    /// Number of policies without any request in the window.
     pub(crate) unused_policies: usize,
     /// Routes that were not observed, because they share a name and have different policies.
     pub(crate) ambiguous_routes: Vec<String>,
     pub(crate) observed: Observed,
-    /// Requests of configurations that replaced the observed one.
+    /// Number of requests that a later configuration served, after a reload.
     pub(crate) other_generation: u64,
     /// Requests that were not counted, because other threads held all locks.
     pub(crate) not_counted: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Observation {
 pub(crate) struct LogFacts {
     pub(crate) lines: u64,
     pub(crate) malformed: u64,
-    /// Cross-origin requests to routes that the configuration does not have, or that have no policy there.
+    /// Number of cross-origin requests whose route does not exist in this configuration, or has no policy in it.
     pub(crate) unknown_routes: u64,
 }
 
@@ -67,11 +67,11 @@ pub(crate) struct Observed {
     pub(crate) same_origin: u64,
     /// Requests with an Origin that no policy looks up: several fields, more than 300 bytes, or forbidden characters.
     pub(crate) invalid_origins: u64,
-    /// The count of an origin lacks at most this many requests. More than 0 if not all origins fitted.
+    /// Upper bound of the error of each count. It is 0 if all origins fitted into the table.
     pub(crate) missed: u64,
-    /// Allowed requests of origins that did not fit.
+    /// Number of allowed requests whose origins did not fit into the table.
     pub(crate) dropped: u64,
-    /// Refused requests of origins that did not fit.
+    /// Number of refused requests whose origins did not fit into the table.
     pub(crate) refused_dropped: u64,
     /// Methods and header names that were too long to count.
     pub(crate) long_names: u64,
@@ -103,7 +103,7 @@ pub(crate) struct SeenOrigin {
 #[serde(default)]
 pub(crate) struct NameCounts {
     pub(crate) counts: BTreeMap<String, u64>,
-    /// The count of a name lacks at most this many. More than 0 if not all names fitted.
+    /// Upper bound of the error of each count. It is 0 if all names fitted into the list.
     pub(crate) missed: u64,
 }
 

@@ -92,7 +92,7 @@ struct NamedServer {
     port: Option<u16>,
 }
 
-/// Why the browser's requests end without a result.
+/// Why a request has no response.
 #[derive(Debug)]
 pub(crate) enum NoReply {
     /// [`Sending`] excludes this request.
@@ -101,7 +101,7 @@ pub(crate) enum NoReply {
     Trouble { stage: Stage, url: String, trouble: Trouble },
 }
 
-/// The requests and responses of a page's request to a server.
+/// The requests that a page makes to a server, with their responses.
 pub(crate) type Exchanges = Result<PageRun<WireReply>, Interrupted<WireReply, NoReply>>;
 
 /// Sends the requests that a browser sends for a question.
@@ -153,7 +153,7 @@ impl PageServer for Network<'_> {
     }
 }
 
-/// The fields on the wire: those that matter to CORS, and those with which every browser describes its requests.
+/// The fields on the wire: the CORS fields, and the fields that every browser adds.
 fn wire_fields(
     method: &Method,
     url: &PageUrl,
@@ -203,7 +203,7 @@ impl Scope {
         Scope(vec![NamedServer { host: host.to_owned(), port: port.and_then(|port| port.parse().ok()) }])
     }
 
-    /// Names another server: `HOST`, which has the default ports, or `HOST:PORT`. None if the text is neither.
+    /// Adds another server: `HOST`, with the default ports, or `HOST:PORT`. None if the text is neither.
     #[must_use]
     pub(crate) fn and(mut self, server: &str) -> Option<Self> {
         let (host, port) = split_port(server);

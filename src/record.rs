@@ -55,7 +55,7 @@ pub struct RequestRecord<'a> {
     pub outcome: RequestOutcome,
     /// True if the gateway refused the request, or does not allow the page to read the response.
     pub refused: bool,
-    /// What the report-only policy of the route would change. None if nothing.
+    /// Change by the report-only policy of the route. None without a change.
     pub report_only: Option<ReportOnly>,
     /// Address of the client: the peer, or the address that a trusted proxy sent.
     pub client: IpAddr,

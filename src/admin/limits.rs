@@ -26,7 +26,7 @@ tokio::task_local! {
     static CONNECTION: Arc<ConnectionState>;
 }
 
-/// What the requests of a connection have said about its limits.
+/// Limits that the requests of a connection have set.
 #[derive(Default)]
 struct ConnectionState {
     header_received: AtomicBool,

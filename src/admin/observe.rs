@@ -25,7 +25,7 @@ const BUSY: &str = "Another observation is running. Wait until it ends, or end i
 const BAD_TIME: &str = "`for` must be a duration from 1s to 24h, such as 60s, 10m or 2h.\n";
 const BAD_KEY: &str = "Allowed parameters: `for`, and any number of `route`.\n";
 
-/// What the client asks for.
+/// The parameters of the request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Window {
     time: Duration,
@@ -58,7 +58,7 @@ impl Window {
         Ok((generation.number, policies.map_err(unknown_route)?))
     }
 
-    /// Observes requests. None if the client leaves.
+    /// Observes requests. None if the client closes its connection.
     pub(super) async fn observe(
         &self,
         process: &Process,

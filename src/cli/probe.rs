@@ -36,7 +36,7 @@ Examples:
 const REFUSED: u8 = 1;
 /// Exit code without a response. clap uses the same code for an invalid command line.
 const TROUBLE: u8 = 2;
-/// Exit code if a server decides that was not asked.
+/// Exit code if the result depends on a server that was not asked.
 const UNDECIDED: u8 = 4;
 
 // Flags of a command line are bools.
@@ -110,7 +110,7 @@ pub(super) struct NetworkArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FailOn {
-    /// Every finding, also a mere observation
+    /// Every finding, including observations
     Info,
     /// Low and above
     Low,

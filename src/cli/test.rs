@@ -38,7 +38,7 @@ Examples:
 
 /// Exit code if an expectation fails.
 const FAILED: u8 = 1;
-/// Exit code if there is nothing to test. clap has the same for an invalid command line.
+/// Exit code if no expectation can be tested. clap has the same for an invalid command line.
 const TROUBLE: u8 = 2;
 
 #[derive(Debug, Args)]

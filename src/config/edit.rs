@@ -364,7 +364,7 @@ impl Source<'_> {
     fn with_entry_in_string(&self, string: Range<usize>, entry: &str) -> Option<String> {
         let inner = self.inner(&string)?;
         let text = &self.text[string.clone()];
-        // A variable can contain several entries.
+        // The value of a variable can have several entries.
         if (text.contains(',') || text.contains("${")) && fits_in_list_string(entry) {
             return Some(self.replaced(inner.end..inner.end, &format!(", {entry}")));
         }

@@ -274,7 +274,7 @@ fn name_key(open: &mut [Open], name: &str) -> bool {
     }
 }
 
-/// Goes on behind a value.
+/// Continues after a value.
 fn next(open: &mut [Open]) {
     match open.last_mut() {
         Some(Open::List(index)) => *index += 1,
@@ -336,7 +336,7 @@ mod tests {
             ("v: !!str ${NUMBER}", "v: '42'"),
             ("v: 'it''s ${A}'", "v: it's a"),
             ("v: plain\n  ${A}\nw: x", "v: plain a\nw: x"),
-            // No structure, and no second reading.
+            // The value does not become structure, and is not read again.
             ("v: ${LIST}", "v: '[a, b]'"),
             ("v: ${COMMENT}", "v: '4 # four'"),
             ("v: ${HOSTILE}", "v: \"x: [1]\\n- \\\"y\\\\ # ${A}\\u0085\\u007f\""),

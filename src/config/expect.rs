@@ -52,7 +52,7 @@ pub(crate) struct Expectation {
     /// The assumed response of the upstream. Without this key it has the status 200, or 101 for a WebSocket, and no CORS
     /// headers.
     pub(crate) upstream: AssumedResponse,
-    /// The result for the page and for the upstream.
+    /// The result for the page and the upstream.
     #[serde(deserialize_with = "given")]
     pub(crate) result: Option<ExpectedResult>,
     /// The code of the cause: the word in parentheses in the first line of `corsgate explain`. Without this key any code

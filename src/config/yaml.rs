@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Document> {
     parse_file(text, problems)
 }
 
-/// As [`parse`], for any file of this form.
+/// Parses any file of this form, as [`parse`] does.
 pub(super) fn parse_file<T: DeserializeOwned + Default>(text: &str, problems: &mut Problems) -> Option<T> {
     if nests_too_deep(text) {
         problems.push(syntax("recursion limit exceeded at line 1 column 1".to_owned(), text));

@@ -63,7 +63,7 @@ pub struct Edits {
     pub(super) vary: Vary,
     /// `Cross-Origin-Resource-Policy`. Not a [`Field`], because one byte costs less per request than one more value.
     pub(super) resource_policy: Option<ResourcePolicy>,
-    /// `Cache-Control` of the answer to a preflight. Not a [`Field`], because the upstream's is none of a policy's.
+    /// `Cache-Control` of the answer to a preflight. Not a [`Field`], because a policy never removes the upstream's field.
     pub(super) cache_control: Option<HeaderValue>,
     /// For `debug_header`. Boxed because most requests have none.
     debug_reason: Option<Box<DebugReason>>,

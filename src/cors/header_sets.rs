@@ -115,7 +115,7 @@ mod tests {
     };
     use super::*;
 
-    /// A name that a policy would be warned about is in no set.
+    /// No set contains a name for which `check` warns.
     #[test]
     fn every_name_of_a_set_has_an_effect_in_its_direction() {
         for set in HeaderSet::ALL {

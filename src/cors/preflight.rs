@@ -127,7 +127,7 @@ impl Policy {
             (true, Err(ListFault::NotAllowed)) => (self.refused_status, Reason::HeaderNotAllowed),
             (true, Ok(())) => (self.status, granted),
         };
-        // With the same status, an answer that refuses a method or a header is that of an allowed one.
+        // If the statuses are equal, the answer that refuses a method or a header equals the answer that allows it.
         if let Some(value) = &self.cache_control
             && status == self.status
         {

@@ -3,7 +3,7 @@
 use super::{Decision, PolicyAction, Reason};
 use crate::codes::coded_enum;
 
-/// A request that a report-only policy would treat in another way than the policy in force.
+/// A request for which a report-only policy and the policy in force have different results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportOnly {
     /// What would change.
@@ -15,14 +15,14 @@ pub struct ReportOnly {
 coded_enum! {
     /// What a report-only policy would change for a request.
     pub enum ReportedChange {
-        /// It would refuse the request, or reject one of which now only the response is withheld from the page.
+        /// It would refuse the request. Or it would reject a request whose response the page cannot read now.
         WouldRefuse = "would_refuse",
-        /// It would allow the request, or forward one that is now rejected.
+        /// It would allow the request. Or it would forward a request that is rejected now.
         WouldAllow = "would_allow",
     }
 }
 
-/// Result of a decision for a page, the widest first.
+/// Result of a decision for a page, from the widest to the narrowest.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
     Allowed,
@@ -33,7 +33,7 @@ enum Reach {
 }
 
 impl ReportOnly {
-    /// None if both policies treat the request in the same way.
+    /// None if the result is the same with both policies.
     pub(crate) fn of(in_force: &Decision, reported: &Decision) -> Option<Self> {
         let change = match Reach::of(reported).cmp(&Reach::of(in_force)) {
             std::cmp::Ordering::Equal => return None,

@@ -315,7 +315,7 @@ fn place(hosts: &HostClass, path: &PathClass<'_, RouteId>, routes: Routes<'_>, m
     }
 }
 
-/// Returns the change of the report-only policies, by the names of what differs.
+/// Returns the names of the keys that differ between the two report-only policies.
 fn report_only(place: &Place, old: &Route, new: &Route) -> Option<Change> {
     let text = match (old.report_only.as_deref(), new.report_only.as_deref()) {
         (None, None) => return None,

@@ -7,12 +7,12 @@ use crate::config::{Document, ExpectedResult, Source};
 use crate::explain::{Cause, Configuration, Explanation, FilePosition, Prediction, explain, policy_of};
 use crate::problem::ProblemKind;
 
-/// How much is found out about a failed expectation.
+/// Depth of the analysis of a failed expectation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// Only what is found instead.
+    /// Only the result.
     Verdict,
-    /// The cause too.
+    /// The result and the cause.
     Cause,
     /// The cause, and the smallest edit of the file that allows the request.
     Explained,

@@ -3,7 +3,7 @@
 use crate::config::ExpectedResult;
 use crate::explain::Outcome;
 
-/// What differs from the expectation.
+/// The part of an expectation that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch {
     Result,

@@ -412,7 +412,7 @@ impl fmt::Display for Question {
     }
 }
 
-/// Printed instead of cookies that are not known.
+/// Printed instead of unknown cookies.
 const UNKNOWN_COOKIE: &str = "...";
 
 fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {

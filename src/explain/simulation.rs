@@ -1,4 +1,4 @@
-//! A page's requests: the steps of the [`browser`] with the responses of a [`PageServer`], and what the page gets. The
+//! A page's requests: the steps of the [`browser`], the responses of a [`PageServer`], and the result for the page. The
 //! browser stops where a real one would stop.
 //!
 //! The server is the gateway with a configuration ([`Simulation`]), or any server on the network.
@@ -65,7 +65,7 @@ pub(crate) struct SentRequest<'a> {
     pub(crate) site: &'static str,
     /// Number of redirects before this request.
     pub(crate) redirects: usize,
-    /// One of them was an ordinary response.
+    /// One of these redirects was an ordinary response.
     pub(crate) has_followed: bool,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct PageRun<R> {
     pub(crate) readable: Vec<String>,
 }
 
-/// The server gave no response, so there is no result.
+/// The server gave no response. There is no result.
 #[derive(Debug)]
 pub(crate) struct Interrupted<R, E> {
     /// The steps before.

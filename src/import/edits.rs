@@ -4,7 +4,7 @@ use super::finding::{Finding, Kind, Place};
 use super::model::Edits;
 use super::value::Value;
 
-/// What happens to a header field.
+/// An edit of a header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edit<'v> {
     Remove,

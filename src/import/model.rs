@@ -56,7 +56,7 @@ pub(super) struct Route {
     pub(super) findings: Vec<Finding>,
 }
 
-/// What a route depends on besides host, path and method.
+/// A condition of a route besides host, path and method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Condition {
     /// Such as `headers`.
@@ -76,7 +76,7 @@ pub(super) enum EdgeAnswer {
     },
 }
 
-/// What a route does besides routing and CORS.
+/// Behaviors of a route besides routing and CORS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Behaviors {
     pub(super) strip_prefix: Option<String>,

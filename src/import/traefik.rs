@@ -151,7 +151,7 @@ struct Rule {
     /// Each path, and whether it is a prefix.
     paths: Vec<(bool, String)>,
     methods: Vec<String>,
-    /// What the rule depends on besides.
+    /// Further conditions of the rule.
     condition: Option<Condition>,
 }
 

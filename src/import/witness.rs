@@ -17,7 +17,7 @@ pub(super) struct Witness {
     pub(super) host: String,
     pub(super) path: String,
     pub(super) origin: Option<String>,
-    /// Header fields besides.
+    /// Further header fields.
     pub(super) fields: Vec<(String, String)>,
     /// For a preflight: the requested method and the requested headers.
     pub(super) asks_for: Option<(String, Vec<String>)>,

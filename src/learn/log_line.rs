@@ -29,14 +29,14 @@ struct Line<'a> {
     reason: Cow<'a, str>,
 }
 
-/// What a line is.
+/// Kind of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineKind {
     /// Not a line of the access log in JSON.
     Malformed,
     /// Counted, or skipped: no Origin, no policy, or refused for another reason than CORS.
     Read,
-    /// A cross-origin request to a route that the configuration does not have, or that has no policy there.
+    /// A cross-origin request whose route does not exist in this configuration, or has no policy in it.
     UnknownRoute,
 }
 

@@ -19,7 +19,7 @@ const MOST_LISTED: usize = 20;
 const WIDEST: usize = 60;
 
 impl Lesson<'_> {
-    /// The policies as YAML. `from`: where the observation was made. `min_count`: what is less frequent is left out.
+    /// The policies as YAML. `from` is the URL or the file of the observation. Values below `min_count` are left out.
     pub(crate) fn yaml(&self, from: &str, min_count: u64) -> String {
         let mut out = Yaml(String::new());
         self.introduction(from, &mut out);
@@ -404,7 +404,7 @@ mod tests {
         assert!(manual.contains(&format!("```text\n{text}```\n")), "docs/change.md must show:\n{text}");
     }
 
-    /// What clients send, and what a process sends that is not corsgate.
+    /// Texts of clients, and answers of a process that is not corsgate.
     #[test]
     fn hostile_values_stay_values() {
         let settings = "{ allow_origins: '*', allow_headers: '*', expose_headers: [X-A] }";

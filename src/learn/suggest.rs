@@ -38,11 +38,11 @@ pub(super) struct LearnedPolicy<'o> {
     /// Entries of the policy in force that no request used, each with its key.
     pub(super) unused: Vec<(&'static str, &'o str)>,
     pub(super) refused: Vec<&'o RefusedOrigin>,
-    /// The count of a method or header name lacks at most this many.
+    /// Upper bound of the error of each count of a method or header name.
     pub(super) names_missed: u64,
 }
 
-/// A value that was seen and is not in the policy.
+/// A value that pages used, but that is left out of the printed policy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut<'o> {
     pub(super) what: What,
@@ -77,7 +77,7 @@ const DANGERS: [Danger; 4] =
 const ANY_PAGE: &str = "https://page.example";
 
 impl<'o> Lesson<'o> {
-    /// Leaves out what was seen less often than `min_count`.
+    /// Leaves out values that were seen less often than `min_count`.
     pub(crate) fn of(observation: &'o Observation, min_count: u64) -> Self {
         let policies = (0_u32..).zip(&observation.policies);
         let learned = policies.map(|(position, in_force)| {
@@ -111,7 +111,7 @@ impl<'o> LearnedPolicy<'o> {
             }
         }
         let sum = |origins: &[&SeenOrigin], count: fn(&SeenOrigin) -> u64| origins.iter().map(|seen| count(seen)).sum();
-        // The access log does not know it.
+        // The access log does not have it.
         let credentials =
             before.allow_credentials && (from_log || sum(&origins, |seen| seen.cookies + seen.authorization) > 0_u64);
         origins.retain(|seen| match why_not(&seen.origin, credentials, before) {
@@ -175,7 +175,7 @@ impl<'o> LearnedPolicy<'o> {
         let used_origin = |entry: &str| match OriginPattern::parse(entry) {
             Ok(OriginPattern::Tuple(pattern)) => self.origins.iter().any(|seen| pattern.matches(&seen.origin)),
             Ok(OriginPattern::Null) => self.origins.iter().any(|seen| seen.origin == "null"),
-            // It is replaced, which is the purpose.
+            // The learned policy replaces it.
             Ok(OriginPattern::Any) | Err(_) => true,
         };
         let used = |names: &[(&str, u64)], entry: &str| {
@@ -206,7 +206,7 @@ impl<'o> LeftOut<'o> {
     }
 }
 
-/// Why an origin is left out for what it did.
+/// Why an origin is left out, by its requests.
 fn why_not_now(seen: &SeenOrigin, before: &Settings, min_count: u64) -> Option<Why> {
     // A rejected request does not reach the upstream, so each origin needs permission.
     let is_ungoverned = before.disallowed_origins == DisallowedOrigins::Forward

@@ -3,8 +3,7 @@
 //! Clients choose origins, methods and header names, so the number of different values has no bound. A [`Frequent`]
 //! table has a fixed number of keys. If a new key does not fit, the table subtracts the median of all weights from each
 //! weight, and removes the keys whose weight is then 0 (Misra and Gries, 1982, with the median instead of 1). So rare
-//! keys remove each other, and a frequent key stays. `missed` is the largest number of requests that the count of any
-//! key can lack.
+//! keys remove each other, and a frequent key stays. `missed` is the upper bound of the error of each count.
 
 use std::borrow::Cow;
 use std::hash::Hash;
@@ -83,7 +82,7 @@ struct Seen {
 struct Frequent<K, V> {
     most: usize,
     entries: HashMap<K, Entry<V>>,
-    /// The count of a key lacks at most this many.
+    /// Upper bound of the error of each count.
     missed: u64,
     /// Sum of the counts of removed keys.
     dropped: u64,
@@ -91,7 +90,7 @@ struct Frequent<K, V> {
 
 #[derive(Debug, Default)]
 struct Entry<V> {
-    /// The count, without what was subtracted.
+    /// The count minus all subtractions.
     weight: u64,
     /// Exact since the key was added.
     count: u64,

@@ -1,4 +1,4 @@
-//! `probe --audit`: sends origins that a server should not trust, and judges what it gives them.
+//! `probe --audit`: sends origins that a server should not trust, and judges the responses.
 //!
 //! All requests are GET or OPTIONS without credentials and a body. There are at most [`MOST_REQUESTS`], one after the
 //! other.
@@ -16,7 +16,7 @@ pub(crate) use self::render::{json, text};
 use super::{Transport, Trouble, WireReply, WireRequest, wire_fields};
 use crate::explain::PageUrl;
 
-/// Limit of the requests of an audit.
+/// Maximum number of requests of an audit.
 pub(crate) const MOST_REQUESTS: usize = 40;
 
 /// The audit stops after this number of requests in a row without a response.
@@ -56,11 +56,11 @@ enum Purpose {
     NoOrigin,
     /// The origin that the server trusts.
     Trusted,
-    /// An origin that has nothing to do with the server.
+    /// An origin unrelated to the server.
     Foreign,
     /// The origin `null`.
     Null,
-    /// An origin that a faulty comparison takes for a trusted one.
+    /// An origin that a faulty comparison accepts as trusted.
     LookAlike(LookAlike),
     /// The preflight of the trusted origin.
     TrustedPreflight,
@@ -98,7 +98,7 @@ enum LookAlike {
 }
 
 impl Audit {
-    /// Audits a URL. `trusted` is an origin that the server allows, if the user knows one.
+    /// Audits a URL. `trusted` is an origin that the server allows. None if the user names none.
     pub(crate) fn of(url: &PageUrl, trusted: Option<&str>, transport: &mut dyn Transport) -> Self {
         let mut run = AuditRun { url, transport, samples: Vec::new(), requests: 0, failures: 0, trouble: None };
         let origins = Origins::of(url, trusted);
@@ -108,14 +108,14 @@ impl Audit {
         }
         run.get(Purpose::Foreign, Some(origins.foreign()));
         run.get(Purpose::Null, Some("null"));
-        // A server that allows a foreign origin allows the others too: they would tell nothing.
+        // A server that allows a foreign origin allows the look-alikes too, so they are not sent.
         let is_open = judge::is_open(&run.samples);
         for (kind, origin) in origins.look_alikes().iter().filter(|_| !is_open) {
             run.get(Purpose::LookAlike(*kind), Some(origin));
         }
         run.options(Purpose::ForeignPreflight, Some(origins.foreign()), Some("DELETE"), Some(FOREIGN_HEADER));
         if let Some(trusted) = trusted {
-            // Nothing that a server with any CORS policy refuses.
+            // The request needs no permission of a CORS policy.
             run.options(Purpose::TrustedPreflight, Some(trusted), Some("GET"), None);
         }
         run.options(Purpose::OriginOptions, Some(trusted.unwrap_or(origins.foreign())), None, None);

@@ -135,7 +135,7 @@ fn stage(stage: Stage) -> &'static str {
     }
 }
 
-/// The response with only the fields that matter to CORS, or that say who answered.
+/// The response with the CORS fields, and the fields that identify the server.
 pub(super) fn relevant(reply: &WireReply) -> Head {
     let is_relevant = |name: &str| {
         name.starts_with("access-control-")

@@ -35,7 +35,7 @@ pub(crate) enum ProbeVerdict {
     Refused,
     /// A redirect to a server that the user has not named.
     RedirectAway(NextRequest),
-    /// The preflight passed, or none is needed, and the request was not sent.
+    /// The request was not sent; the preflight passed or was not needed.
     NotSent {
         method: String,
     },

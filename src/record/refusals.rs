@@ -39,7 +39,7 @@ pub(crate) struct Refusals {
     /// Requests with an `Origin`.
     pages: Ring,
     others: Ring,
-    /// Requests that were not refused, and that a report-only policy would refuse.
+    /// Requests that passed, and that a report-only policy would refuse.
     reports: Ring,
     /// Requests that were not kept, because another thread held the lock.
     missed: AtomicU64,

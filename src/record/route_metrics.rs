@@ -192,13 +192,13 @@ impl RouteMetrics {
         self.sum(|counters| &counters.refusals[code.index()])
     }
 
-    /// Number of requests that the report-only policy would treat in this way, for this reason.
+    /// Number of requests with this change and this reason.
     pub(crate) fn reports(&self, change: ReportedChange, reason: Reason) -> u64 {
         let reports = self.0.all().filter_map(|counters| counters.reports.get());
         reports.map(|reports| reports.0[change.index()][reason.index()].get()).sum()
     }
 
-    /// Number of requests that the report-only policy would treat in this way.
+    /// Number of requests with this change.
     pub(crate) fn reported(&self, change: ReportedChange) -> u64 {
         Reason::ALL.into_iter().map(|reason| self.reports(change, reason)).sum()
     }

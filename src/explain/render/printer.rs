@@ -18,7 +18,7 @@ pub(crate) const YELLOW: &str = "1;33";
 /// Width of the column of labels: the longest label and a gap.
 pub(crate) const LABEL: usize = 12;
 
-/// Limit of characters of a printed line; a long header would fill the screen.
+/// Maximum length of a printed line in characters, so that a long header does not fill the screen.
 const MAX_LINE: usize = 400;
 
 /// A page's request and its result.
@@ -39,7 +39,7 @@ pub(crate) struct PageSummary<'a> {
     pub(crate) preflight: &'a Preflight,
     /// Seconds for which the browser caches the preflight.
     pub(crate) preflight_max_age: Option<u64>,
-    /// After a redirect: the request to a server that is not summary.
+    /// After a redirect: the request to a server that the summary does not include.
     pub(crate) next: Option<&'a NextRequest>,
     /// Response headers that the page can read; `*` for all.
     pub(crate) readable: &'a [String],
@@ -95,7 +95,7 @@ impl PagePrinter {
         let _ = writeln!(self.text, "{word}: {}", printable(&line));
     }
 
-    /// The request after a redirect to a server that is not summary. `redirect` says which.
+    /// The request after a redirect to a server that the summary does not include. `redirect` names the kind.
     pub(crate) fn next(&mut self, next: &NextRequest, redirect: &str) {
         let preflight = if next.has_preflight { "a preflight, and then " } else { "" };
         let origin = match &next.origin {

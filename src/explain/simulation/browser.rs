@@ -33,7 +33,7 @@ pub(super) struct Browser<'q, S: PageServer> {
     run: PageRun<S::Reply>,
 }
 
-/// Why a request of the page ends.
+/// The end of a request of the page.
 enum Stop<E> {
     /// The page gets this.
     Result(PageResult),
@@ -41,7 +41,7 @@ enum Stop<E> {
     NoResponse(E),
 }
 
-/// `Break` ends a request of the page.
+/// `Break` is the end of a request of the page.
 type Flow<S, T = ()> = ControlFlow<Stop<<S as PageServer>::Error>, T>;
 
 /// One request on its way through redirects.
@@ -53,7 +53,7 @@ struct Hop {
     /// One entry per `Origin` field.
     origins: Vec<Box<str>>,
     redirects: usize,
-    /// An ordinary response has redirected: the gateway's upstream, or any other server.
+    /// An ordinary response was a redirect: a response of the gateway's upstream, or of any other server.
     has_followed: bool,
 }
 

@@ -34,7 +34,7 @@ impl<'s> Simulation<'s> {
 }
 
 impl Step<'_> {
-    /// The gateway's own origin, as it sees it.
+    /// The gateway's own origin, by the request that it receives.
     pub(in crate::explain) fn own_origin(&self) -> OwnOrigin<'_> {
         OwnOrigin::of(self.exchange.scheme, &self.url.authority)
     }
@@ -48,7 +48,7 @@ impl<'s> PageServer for Gateway<'_, 's> {
         let (question, snapshot, url) = (self.question, self.snapshot, sent.url);
         let reached = Reached::of(snapshot, url);
         let scheme = match question.source {
-            // As the gateway saw it.
+            // By the request that the gateway received.
             QuestionSource::Request | QuestionSource::Preflight(_) if sent.redirects == 0 => url.scheme,
             _ => reached.scheme(snapshot, url),
         };

@@ -73,7 +73,7 @@ pub(crate) enum FindingKind {
     MalformedList,
     /// `Access-Control-Allow-Methods` has a name in lower case that browsers send in upper case.
     MethodCase,
-    /// A list has `*` that credentials make a name.
+    /// A list has `*`, which is an ordinary name with credentials.
     LiteralWildcard,
     /// `Access-Control-Max-Age` is not a number.
     MalformedMaxAge,

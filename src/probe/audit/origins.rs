@@ -6,7 +6,7 @@ use super::LookAlike;
 use crate::domain::split_port;
 use crate::explain::PageUrl;
 
-/// A name that nobody can register (RFC 6761).
+/// A name that cannot be registered (RFC 6761).
 const ATTACKER: &str = "corsgate-probe.example";
 
 /// A label that no site has.
@@ -77,7 +77,7 @@ fn of_host(scheme: &str, host: &str, is_trusted: bool) -> Vec<(LookAlike, String
     all.push((Suffix, format!("{scheme}://{LABEL}{site}")));
     all.push((Subdomain, format!("{scheme}://{LABEL}.{host}")));
     if site != host {
-        // The owner of the site decides about these names too.
+        // These names belong to the same owner.
         all.push((Subdomain, format!("{scheme}://{LABEL}{host}")));
         all.push((Subdomain, format!("{scheme}://{LABEL}.{site}")));
     }
