@@ -56,6 +56,7 @@ mod report_only;
 mod schema;
 mod shared_cache;
 mod shared_lines;
+mod soak;
 mod split;
 mod support;
 mod tls;
