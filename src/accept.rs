@@ -16,6 +16,8 @@
 
 pub(crate) mod admission;
 mod errors;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod proxy_protocol;
 
 use std::fmt;

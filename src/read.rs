@@ -14,6 +14,8 @@ mod chunks;
 mod client;
 mod closing;
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod header;
 mod stream;
 pub(crate) mod watchdog;
