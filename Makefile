@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools lint bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools soak fuzz lint bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -26,6 +26,13 @@ test-tools:
 	@sh tools/debian.sh chromium=chromium nginx=nginx varnishd=varnish haproxy=haproxy apache2=apache2-bin node=nodejs npm=npm python3=python3
 	@sh tools/need-envoy.sh "$(TOOLS)"
 	@sh tools/need-express.sh "$(TOOLS)"
+
+soak: cmake ## run mixed traffic for MINUTES (10), and draw memory, descriptors and latency
+	SOAK_MINUTES=$(or $(MINUTES),10) $(CARGO) test --quiet --test it -- --ignored --nocapture soak::
+	python3 -B compare/soak.py target/soak/samples.csv target/soak/samples.svg
+
+fuzz: cmake ## fuzz each target for SECONDS (60); installs cargo-fuzz
+	@sh tools/fuzz.sh $(or $(SECONDS),60)
 
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check

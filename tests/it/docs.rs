@@ -401,6 +401,22 @@ fn the_page_of_cases_is_complete_and_names_tests_that_exist() {
     }
 }
 
+/// docs/reliability.md names tests that exist.
+#[test]
+fn the_page_of_promises_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let code = sources(&root().join("tests")) + &sources(&root().join("src"));
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.contains(" | `")) {
+        let tests = row.rsplit(" | ").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2) {
+            assert!(is_test(&code, name), "no test `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named}");
+}
+
 /// Whether the code has a test function of this name.
 fn is_test(code: &str, name: &str) -> bool {
     // The first line is what stands before `fn`.
