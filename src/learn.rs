@@ -6,9 +6,9 @@
 //! access log:       lines    --Tally--> Observation --/
 //! ```
 //!
-//! A [`Tally`] counts in bounded memory, because clients choose what is counted. An [`Observation`] has the counts and
-//! the policies in force. It is also the JSON of the admin listener. A [`Lesson`] has one policy for each policy in
-//! force that allowed a request.
+//! A [`Tally`] counts in bounded memory, because clients choose the values. An [`Observation`] has the counts and the
+//! policies in force. It is also the JSON of the admin listener. A [`Lesson`] has one policy for each policy in force
+//! that allowed a request.
 
 mod in_force;
 mod log_line;
@@ -31,21 +31,21 @@ pub(crate) use self::tally::{Asked, MAX_ORIGINS, Sighting, Tally, sum};
 pub(crate) struct Observation {
     pub(crate) seconds: u64,
     pub(crate) generation: u64,
-    /// The policies that decided about a request.
+    /// The policies with at least one request in the window.
     pub(crate) policies: Vec<PolicyInForce>,
-    /// Number of policies without any request in the window.
+    /// Number of policies without a request in the window.
     pub(crate) unused_policies: usize,
-    /// Routes that were not observed, because they share a name and have different policies.
+    /// Names that several routes with different policies share. Requests to these routes are not counted.
     pub(crate) ambiguous_routes: Vec<String>,
     pub(crate) observed: Observed,
     /// Number of requests that a later configuration served, after a reload.
     pub(crate) other_generation: u64,
-    /// Requests that were not counted, because other threads held all locks.
+    /// Number of requests that were not counted, because other threads held all locks.
     pub(crate) not_counted: u64,
     pub(crate) log: Option<LogFacts>,
 }
 
-/// Facts about the access log, if the observation is made from one.
+/// Facts about the access log from which an observation is made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LogFacts {
@@ -55,7 +55,7 @@ pub(crate) struct LogFacts {
     pub(crate) unknown_routes: u64,
 }
 
-/// Counts of requests. `seen` and `refused` are in the order of the policies; the most frequent origins are first.
+/// Counts of requests. `seen` and `refused` are in the order of the policies, with the most frequent origins first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Observed {
@@ -63,9 +63,10 @@ pub(crate) struct Observed {
     pub(crate) seen: Vec<SeenOrigin>,
     /// Requests that the policy in force refused.
     pub(crate) refused: Vec<RefusedOrigin>,
-    /// Requests from pages of the same origin, which need no policy.
+    /// Number of requests from pages of the same origin, which need no policy.
     pub(crate) same_origin: u64,
-    /// Requests with an Origin that no policy looks up: several fields, more than 300 bytes, or forbidden characters.
+    /// Number of requests whose Origin no policy looks up: several fields, more than 300 bytes, or forbidden
+    /// characters.
     pub(crate) invalid_origins: u64,
     /// Upper bound of the error of each count. It is 0 if all origins fitted into the table.
     pub(crate) missed: u64,
@@ -73,7 +74,7 @@ pub(crate) struct Observed {
     pub(crate) dropped: u64,
     /// Number of refused requests whose origins did not fit into the table.
     pub(crate) refused_dropped: u64,
-    /// Methods and header names that were too long to count.
+    /// Number of methods and header names that were too long to count.
     pub(crate) long_names: u64,
 }
 
@@ -86,11 +87,11 @@ pub(crate) struct SeenOrigin {
     pub(crate) origin: String,
     pub(crate) requests: u64,
     pub(crate) preflights: u64,
-    /// Of `requests`: navigations and others that the browser sends without permission.
+    /// The part of `requests` that browsers send without permission, such as navigations.
     pub(crate) without_permission: u64,
-    /// Of `requests`: those with `Cookie`.
+    /// The part of `requests` with `Cookie`.
     pub(crate) cookies: u64,
-    /// Of `requests`: those with `Authorization`.
+    /// The part of `requests` with `Authorization`.
     pub(crate) authorization: u64,
     /// Methods of requests and preflights.
     pub(crate) methods: NameCounts,
@@ -114,14 +115,14 @@ pub(crate) struct RefusedOrigin {
     /// Position in [`Observation::policies`].
     pub(crate) policy: u32,
     pub(crate) origin: String,
-    /// Counts by the code of the reason.
+    /// Number of requests for each reason code.
     pub(crate) reasons: BTreeMap<String, u64>,
 }
 
 // === impl Observation, SeenOrigin, RefusedOrigin ===
 
 impl Observation {
-    /// Removes the policies that decided about no request.
+    /// Removes the policies without a request.
     pub(crate) fn new(in_force: &PoliciesInForce, mut observed: Observed) -> Self {
         let mut is_used = vec![false; in_force.policies.len()];
         let of_seen = observed.seen.iter().map(|seen| seen.policy);

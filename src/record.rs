@@ -1,7 +1,7 @@
 //! Records of requests: metrics, the access log, the list of refused requests, and observations.
 //!
-//! Each request is recorded once, when it has ended, as one [`RequestRecord`]. Counters, access log and refusals are
-//! all written from this record, so they cannot disagree. Recording never makes a request wait.
+//! Each request is recorded once, at its end, as one [`RequestRecord`]. The counters, the access log and the list of
+//! refusals use the same record, so their data agree. A request never waits for the recording.
 
 pub(crate) mod access_log;
 pub(crate) mod listeners;
@@ -33,37 +33,37 @@ use crate::snapshot::{Address, Snapshot};
 /// Records the requests of the process.
 #[derive(Debug)]
 pub struct Recorder {
-    /// Without an admin listener nothing can read metrics and refusals, so they are not kept.
+    /// False without an admin listener. Metrics and refusals are then not stored, because nothing can read them.
     has_admin: bool,
-    /// A graceful shutdown waits until no request is running.
+    /// Counts the running requests. A graceful shutdown waits until there are none.
     pub(crate) running: Running,
     pub(crate) refusals: Refusals,
     pub(crate) observer: Observer,
     pub(crate) access_log: Arc<AccessLogger>,
 }
 
-/// A request that has ended.
+/// The record of a request, made at its end.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestRecord<'a> {
     /// Number of the configuration generation that served the request.
     pub generation: u64,
     /// Name of the route. None if the request was refused before a route was chosen.
     pub route: Option<&'a str>,
-    /// Preflight or actual request.
+    /// Whether the request is a preflight.
     pub kind: RequestKind,
     /// Reason of the CORS decision, or why the request was refused before one.
     pub outcome: RequestOutcome,
-    /// True if the gateway refused the request, or does not allow the page to read the response.
+    /// True if the gateway refused the request or does not allow the page to read the response.
     pub refused: bool,
     /// Change by the report-only policy of the route. None without a change.
     pub report_only: Option<ReportOnly>,
-    /// Address of the client: the peer, or the address that a trusted proxy sent.
+    /// Address of the client. It is the address of the peer, or the address that a trusted proxy sent.
     pub client: IpAddr,
-    /// Scheme that the client used, to the gateway or to a trusted proxy.
+    /// Scheme that the client used for the gateway or for a trusted proxy.
     pub scheme: Scheme,
     /// Class of the method, for metrics.
     pub method: MethodClass,
-    /// Request line and header fields. None if a timeout ended the request and they are already freed.
+    /// Request line and header fields. None if a timeout ended the request and its memory is already freed.
     pub request: Option<RequestLine<'a>>,
     /// Status sent to the client. None if no response was sent.
     pub status: Option<StatusCode>,
@@ -71,50 +71,50 @@ pub struct RequestRecord<'a> {
     pub body_bytes: usize,
     /// Time from the end of the request header to the end of the response.
     pub duration: Duration,
-    /// Result at the upstream. None if the request was not forwarded.
+    /// Result at the upstream. None if the gateway did not forward the request.
     pub upstream: Option<UpstreamAttempt<'a>>,
-    /// Failure after the decision, in one or two words.
+    /// Failure after the decision, in one or two words. None if there was no failure.
     pub failure: Option<&'a str>,
-    /// The cause of the failure, and what to change.
+    /// The cause of the failure, and a remedy. None if there was no failure, or if `failure` is enough.
     pub failure_detail: Option<&'a str>,
-    /// `X-Request-Id` of the request.
+    /// Id of the request, the value of `X-Request-Id`.
     pub id: &'a RequestId,
 }
 
 /// Request line and header fields as the client sent them.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLine<'a> {
-    /// Method of the request; OPTIONS for a preflight.
+    /// Method of the request. It is OPTIONS for a preflight.
     pub method: &'a Method,
     /// Host and port as the client wrote them. Empty if the request has no host.
     pub authority: &'a [u8],
-    /// The origin of the URL that the client used, if a trusted proxy names another host than `authority`.
+    /// Origin of the URL that the client used. None if no trusted proxy sent another host than `authority`.
     pub forwarded: Option<OwnOrigin<'a>>,
     /// Path without query, not decoded.
     pub path: &'a [u8],
     /// HTTP version between client and gateway.
     pub version: Version,
-    /// All header fields.
+    /// All header fields of the request.
     pub headers: &'a HeaderMap,
 }
 
 /// Result of a forwarded request at its upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamAttempt<'a> {
-    /// Name of the upstream.
+    /// Name of the upstream in the configuration.
     pub name: &'a str,
-    /// Node that answered, or node of the last attempt. None if no node was available.
+    /// Node that answered, or the node of the last attempt. None if no node was available.
     pub address: Option<&'a Address>,
     /// Time from the first attempt to the response header. None if there was no response.
     pub duration: Option<Duration>,
-    /// Number of attempts; 1 if the first one succeeded.
+    /// Number of attempts. It is 1 if the first attempt succeeded.
     pub attempts: usize,
 }
 
 // === impl Recorder ===
 
 impl Recorder {
-    /// A recorder with zero counts. `has_admin`: the process has an admin listener.
+    /// Creates a recorder with zero counts. `has_admin` tells whether the process has an admin listener.
     pub fn new(has_admin: bool, access_log: Arc<AccessLogger>) -> Self {
         Recorder {
             has_admin,
@@ -125,12 +125,13 @@ impl Recorder {
         }
     }
 
-    /// True if some output needs a record of each request. If not, requests need not collect one.
+    /// Returns true if some output needs a record of each request. Otherwise requests do not collect the data of a
+    /// record.
     pub(crate) fn is_recording(&self, snapshot: &Snapshot) -> bool {
         self.has_admin || snapshot.access_log().is_some()
     }
 
-    /// True if metrics are counted.
+    /// Returns true if metrics are counted.
     pub(crate) fn counts(&self) -> bool {
         self.has_admin
     }
@@ -153,7 +154,7 @@ mod tests {
     use crate::cors::Reason;
     use crate::decide::RefusalCode;
 
-    /// Dashboards, alerts and log queries of users depend on these codes. A change belongs in the changelog.
+    /// Dashboards, alerts and log queries of users depend on these codes. A changed code needs a line in the changelog.
     #[test]
     fn codes_do_not_change() {
         let reasons = [

@@ -10,15 +10,15 @@ use crate::cors::Settings;
 use crate::problem::KeyPath;
 use crate::snapshot::{Level, Route, Snapshot};
 
-/// Routes that are listed for one policy.
+/// Maximum number of routes in the list of one policy.
 const MOST_ROUTES: usize = 20;
 
 /// A policy, and the routes that use it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PolicyInForce {
-    /// Its name in `cors_policies`, or a name for a policy without one.
+    /// Name in `cors_policies`. A policy without one gets a name from its service or route.
     pub(crate) name: String,
-    /// The key where it is written: `cors_policies.pages`.
+    /// Path of its key in the file, such as `cors_policies.pages`.
     pub(crate) place: String,
     /// The first routes that use it, in the order of the file.
     pub(crate) routes: Vec<String>,
@@ -32,15 +32,15 @@ pub(crate) struct PolicyInForce {
 #[derive(Debug, Default)]
 pub(crate) struct PoliciesInForce {
     pub(crate) policies: Vec<PolicyInForce>,
-    /// Position of the policy, by the name of the route.
+    /// Position of the policy of each route, by the name of the route.
     by_route: HashMap<Box<str>, u32>,
-    /// Routes without a name of their own that share a name and have different policies.
+    /// Names that several routes with different policies share.
     pub(crate) ambiguous: Vec<String>,
 }
 
 impl PoliciesInForce {
-    /// The policies of these routes; of all routes if `only` is empty. Err: the name of a route that does not exist or
-    /// has no policy.
+    /// Returns the policies of the routes in `only`, or of all routes if `only` is empty. The error is the name of a
+    /// route that does not exist or has no policy.
     pub(crate) fn of<'n>(document: &Document, snapshot: &Snapshot, only: &'n [String]) -> Result<Self, &'n str> {
         let mut all = PoliciesInForce::default();
         let mut places: BTreeMap<String, u32> = BTreeMap::new();
@@ -79,19 +79,20 @@ impl PoliciesInForce {
         Ok(all)
     }
 
-    /// Position of the policy of a route. None if the route has no policy, or is not to be observed.
+    /// Returns the position of the policy of a route. Returns None if the route has no policy or is not observed.
     pub(crate) fn position(&self, route: &str) -> Option<u32> {
         self.by_route.get(route).copied()
     }
 }
 
-/// The place and the settings of the policy of a route.
+/// Returns the path and the settings of the policy of a route.
 fn written<'d>(document: &'d Document, route: &Route) -> Option<(KeyPath, &'d Settings)> {
     let cors = route.place.cors(document, route.cors.as_ref()?.level)?;
     Some((route.policy_at()?, document.settings(cors)?))
 }
 
-/// The name of a policy. One without a name gets that of its service or route, and no name twice.
+/// Returns the name of a policy. A policy without a name gets the name of its service or route. All names are
+/// different.
 fn name(route: &Route, names: &mut HashSet<String>) -> String {
     let Some(cors) = &route.cors else { return String::new() };
     if let Some(name) = &cors.name {
@@ -115,7 +116,7 @@ fn name(route: &Route, names: &mut HashSet<String>) -> String {
     name
 }
 
-/// The settings without keys that have no value. A key without a value is an error when it is read.
+/// Serializes the settings without keys that have no value, because the parser refuses a key without a value.
 pub(super) fn given_keys<S: Serializer>(settings: &Settings, serializer: S) -> Result<S::Ok, S::Error> {
     without_nulls(settings).serialize(serializer)
 }

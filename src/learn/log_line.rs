@@ -8,7 +8,7 @@ use super::{Asked, PoliciesInForce, Sighting, Tally};
 use crate::cors::{MAX_ORIGIN, Reason};
 use crate::domain::{OwnOrigin, Scheme};
 
-/// The fields that are read. Other fields are ignored.
+/// The fields that this module reads. Other fields are ignored.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
@@ -32,22 +32,23 @@ struct Line<'a> {
 /// Kind of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineKind {
-    /// Not a line of the access log in JSON.
+    /// Not a JSON line of the access log.
     Malformed,
-    /// Counted, or skipped: no Origin, no policy, or refused for another reason than CORS.
+    /// A valid line. It is not counted if it has no Origin or no policy, or if the request was refused for another
+    /// reason than CORS.
     Read,
     /// A cross-origin request whose route does not exist in this configuration, or has no policy in it.
     UnknownRoute,
 }
 
-/// Counts the request of a line.
+/// Parses a line and counts its request.
 pub(crate) fn count(line: &str, policies: &PoliciesInForce, tally: &mut Tally) -> LineKind {
     let Ok(line) = serde_json::from_str::<Line<'_>>(line) else { return LineKind::Malformed };
     let is_preflight = line.cors == "preflight";
     let (Some(scheme), true) = (Scheme::parse(&line.scheme), is_preflight || line.cors == "actual") else {
         return LineKind::Malformed;
     };
-    // Other codes are refusals for other reasons than CORS.
+    // None for the codes of refusals that are not about CORS.
     let reason = Reason::ALL.into_iter().find(|reason| reason.code() == line.reason);
     let (Some(reason), Some(route), Some(origin)) = (reason, &line.route, &line.origin) else { return LineKind::Read };
     if matches!(reason, Reason::NoPolicy | Reason::NoOrigin) {

@@ -13,13 +13,14 @@ use crate::cors::{PreflightSettings, Settings, UpstreamHeaders};
 use crate::notation::{List, scalar};
 use crate::terminal::printable;
 
-/// Values that are listed in comments, of each kind. The JSON has all.
+/// Maximum number of values of each kind in the comments. The JSON has all values.
 const MOST_LISTED: usize = 20;
-/// Column of the comments with counts, if the values are shorter.
+/// Maximum length of the values that determine the column of the comments. Longer values move only their own comment.
 const WIDEST: usize = 60;
 
 impl Lesson<'_> {
-    /// The policies as YAML. `from` is the URL or the file of the observation. Values below `min_count` are left out.
+    /// Returns the policies as YAML. `from` is the URL or the file of the observation. Values below `min_count` are
+    /// left out.
     pub(crate) fn yaml(&self, from: &str, min_count: u64) -> String {
         let mut out = Yaml(String::new());
         self.introduction(from, &mut out);
@@ -35,7 +36,7 @@ impl Lesson<'_> {
         out.0
     }
 
-    /// The policies as JSON.
+    /// Returns the policies as JSON. The arguments are the same as for [`Self::yaml`].
     pub(crate) fn json(&self, from: &str, min_count: u64) -> String {
         let observation = self.observation;
         let value = json!({
@@ -165,7 +166,8 @@ impl LearnedPolicy<'_> {
             }
             (false, false) => {}
         }
-        // Browsers ignore it beside `*`, so listed origins would get more than today.
+        // Beside `*`, browsers ignore the upstream's Access-Control-Allow-Credentials. Beside a listed origin they
+        // accept it, so the learned policy would allow more than the policy in force.
         if allows_any_origin(&self.in_force.settings)
             && !settings.allow_credentials
             && settings.upstream_headers == UpstreamHeaders::Override
@@ -223,7 +225,7 @@ impl LearnedPolicy<'_> {
 }
 
 impl SeenOrigin {
-    /// `3 requests, 1 preflight`
+    /// Returns the counts in words: `3 requests, 1 preflight`.
     fn counts(&self) -> String {
         let both = [(self.requests, "request"), (self.preflights, "preflight")];
         let some = both.into_iter().filter(|(count, _)| *count > 0).map(|(count, one)| counted(count, one));
@@ -264,7 +266,7 @@ impl Why {
     }
 }
 
-/// The text so far.
+/// The YAML text.
 struct Yaml(String);
 
 impl Yaml {
@@ -276,14 +278,14 @@ impl Yaml {
         self.line(level, &format!("# {}", printable(text)));
     }
 
-    /// A comment about a number that is not 0.
+    /// Writes a comment about a number, unless the number is 0.
     fn note(&mut self, count: u64, text: &str) {
         if count > 0 {
             self.comment(0, text);
         }
     }
 
-    /// A list with a comment for each entry.
+    /// Writes a list with a comment for each entry.
     fn entries<T: AsRef<str>>(&mut self, key: &str, entries: &[(T, String)]) {
         if entries.is_empty() {
             return self.line(2, &format!("{key}: []"));
@@ -297,7 +299,7 @@ impl Yaml {
         }
     }
 
-    /// A comment with one line for each value.
+    /// Writes a comment with one line for each value.
     fn list(&mut self, title: &str, values: impl Iterator<Item = String>) {
         let mut values = values.peekable();
         if values.peek().is_none() {
@@ -317,7 +319,7 @@ fn allows_any_origin(settings: &Settings) -> bool {
     settings.allow_origins.iter().flat_map(List::entries).any(|origin| origin == "*")
 }
 
-/// `preflight` without the keys that have their default.
+/// Returns the value of a key. `preflight` loses the keys that have their default.
 fn given(key: &str, value: &Value) -> Value {
     let mut value = value.clone();
     if let ("preflight", Some(keys)) = (key, value.as_object_mut()) {
@@ -327,7 +329,7 @@ fn given(key: &str, value: &Value) -> Value {
     value
 }
 
-/// A value of a configuration on one line.
+/// Formats a value of the configuration on one line.
 fn flow(value: &Value) -> String {
     match value {
         Value::String(text) => scalar(text),
@@ -381,7 +383,7 @@ mod tests {
         NameCounts { counts, missed: 0 }
     }
 
-    /// The output in docs/change.md.
+    /// Checks the output that docs/change.md shows.
     #[test]
     fn the_policy_of_the_manual() {
         let settings =
@@ -404,7 +406,7 @@ mod tests {
         assert!(manual.contains(&format!("```text\n{text}```\n")), "docs/change.md must show:\n{text}");
     }
 
-    /// Texts of clients, and answers of a process that is not corsgate.
+    /// The values of clients, and the values of a server that is not corsgate, are quoted or escaped.
     #[test]
     fn hostile_values_stay_values() {
         let settings = "{ allow_origins: '*', allow_headers: '*', expose_headers: [X-A] }";
@@ -466,7 +468,7 @@ mod tests {
         }
     }
 
-    /// A danger that the policy in force accepts is kept only if it is needed.
+    /// A learned policy accepts a danger only if an origin needs it and the policy in force accepts it.
     #[test]
     fn dangers_are_never_added() {
         for (dangers, origin, kept) in [

@@ -1,7 +1,8 @@
-//! Makes the smallest policy that covers an observation.
+//! Computes the smallest policy that covers an observation.
 //!
-//! Origins, methods and header names come from clients. A value becomes part of a policy only if the compiler of
-//! policies accepts it alone, without wildcards, and with the dangers that the policy in force already accepts.
+//! Origins, methods and header names come from clients. A learned policy contains a value only if the value has no
+//! wildcard, and if a policy with this value alone compiles. That policy may have the dangers that the policy in force
+//! accepts, and no others.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ use crate::problem::{At, Problems};
 #[derive(Debug)]
 pub(crate) struct Lesson<'o> {
     pub(super) observation: &'o Observation,
-    /// In the order of the file.
+    /// One policy for each policy in force, in the order of the file.
     pub(super) policies: Vec<LearnedPolicy<'o>>,
 }
 
@@ -27,7 +28,7 @@ pub(crate) struct Lesson<'o> {
 #[derive(Debug)]
 pub(super) struct LearnedPolicy<'o> {
     pub(super) in_force: &'o PolicyInForce,
-    /// None if no origin is left.
+    /// None if no origin remains.
     pub(super) settings: Option<Settings>,
     pub(super) origins: Vec<&'o SeenOrigin>,
     pub(super) methods: Vec<(&'o str, u64)>,
@@ -35,7 +36,7 @@ pub(super) struct LearnedPolicy<'o> {
     pub(super) cookies: u64,
     pub(super) authorization: u64,
     pub(super) left_out: Vec<LeftOut<'o>>,
-    /// Entries of the policy in force that no request used, each with its key.
+    /// Entries of the policy in force that no request used. Each has the name of its key.
     pub(super) unused: Vec<(&'static str, &'o str)>,
     pub(super) refused: Vec<&'o RefusedOrigin>,
     /// Upper bound of the error of each count of a method or header name.
@@ -58,26 +59,26 @@ pub(super) enum What {
     Header,
 }
 
-/// Why a value is not in the policy.
+/// The reason why a value is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Seen less often than `--min-count`.
+    /// The count is below `--min-count`.
     Rare,
-    /// All its requests were navigations or others that browsers send without permission.
+    /// Browsers send all its requests without permission, for example navigations.
     NoPermissionNeeded,
-    /// It needs an entry of `dangerously_allow` that the policy in force does not have.
+    /// The value needs an entry of `dangerously_allow` that the policy in force does not have.
     Needs(Danger),
-    /// No browser sends it, or it has a form that no policy can have.
+    /// Browsers do not send the value, or no policy can contain it.
     NotFromBrowsers,
 }
 
 const DANGERS: [Danger; 4] =
     [Danger::NullOrigin, Danger::InsecureOrigins, Danger::AnyOriginWithCredentials, Danger::PublicSuffixSubdomains];
-/// For checks of methods and header names.
+/// Origin of the policies that [`is_allowed_alone`] compiles.
 const ANY_PAGE: &str = "https://page.example";
 
 impl<'o> Lesson<'o> {
-    /// Leaves out values that were seen less often than `min_count`.
+    /// Computes the policies. Values with a count below `min_count` are left out.
     pub(crate) fn of(observation: &'o Observation, min_count: u64) -> Self {
         let policies = (0_u32..).zip(&observation.policies);
         let learned = policies.map(|(position, in_force)| {
@@ -88,7 +89,7 @@ impl<'o> Lesson<'o> {
         Lesson { policies: learned.collect(), observation }
     }
 
-    /// True if there is no policy to print.
+    /// Returns true if there is no policy to print.
     pub(crate) fn is_empty(&self) -> bool {
         self.policies.iter().all(|policy| policy.settings.is_none())
     }
@@ -111,7 +112,7 @@ impl<'o> LearnedPolicy<'o> {
             }
         }
         let sum = |origins: &[&SeenOrigin], count: fn(&SeenOrigin) -> u64| origins.iter().map(|seen| count(seen)).sum();
-        // The access log does not have it.
+        // The access log does not have credentials.
         let credentials =
             before.allow_credentials && (from_log || sum(&origins, |seen| seen.cookies + seen.authorization) > 0_u64);
         origins.retain(|seen| match why_not(&seen.origin, credentials, before) {
@@ -168,21 +169,21 @@ impl<'o> LearnedPolicy<'o> {
         learned
     }
 
-    /// Entries of the lists in force that no kept value uses.
+    /// Returns the entries of the policy in force that no kept value uses.
     fn unused_entries(&self, from_log: bool) -> Vec<(&'static str, &'o str)> {
         let before = &self.in_force.settings;
         let entries = |list: &'o Option<List>| list.iter().flat_map(List::entries).map(String::as_str);
         let used_origin = |entry: &str| match OriginPattern::parse(entry) {
             Ok(OriginPattern::Tuple(pattern)) => self.origins.iter().any(|seen| pattern.matches(&seen.origin)),
             Ok(OriginPattern::Null) => self.origins.iter().any(|seen| seen.origin == "null"),
-            // The learned policy replaces it.
+            // The learned policy replaces `*`.
             Ok(OriginPattern::Any) | Err(_) => true,
         };
         let used = |names: &[(&str, u64)], entry: &str| {
             entry == "*" || names.iter().any(|(name, _)| name.eq_ignore_ascii_case(entry))
         };
         let mut unused: Vec<(&'static str, &'o str)> = Vec::new();
-        // Comparing each of very many entries with each origin would take too long.
+        // With very many entries, the comparison with each origin would take too long.
         if before.allow_origins.as_ref().is_none_or(|list| list.entries().len() <= MOST_COMPARED) {
             let origins = entries(&before.allow_origins).filter(|entry| !used_origin(entry));
             unused.extend(origins.map(|entry| ("allow_origins", entry)));
@@ -206,9 +207,9 @@ impl<'o> LeftOut<'o> {
     }
 }
 
-/// Why an origin is left out, by its requests.
+/// Returns why an origin is left out because of its requests.
 fn why_not_now(seen: &SeenOrigin, before: &Settings, min_count: u64) -> Option<Why> {
-    // A rejected request does not reach the upstream, so each origin needs permission.
+    // With `reject`, the upstream gets no request without permission, so every request needs permission.
     let is_ungoverned = before.disallowed_origins == DisallowedOrigins::Forward
         && seen.preflights == 0
         && seen.requests == seen.without_permission;
@@ -218,7 +219,7 @@ fn why_not_now(seen: &SeenOrigin, before: &Settings, min_count: u64) -> Option<W
     (seen.total() < min_count).then_some(Why::Rare)
 }
 
-/// Why an origin cannot be in the policy.
+/// Returns why no policy can contain an origin.
 fn why_not(origin: &str, credentials: bool, before: &Settings) -> Option<Why> {
     if origin.contains('*') {
         return Some(Why::NotFromBrowsers);
@@ -239,7 +240,8 @@ fn why_not(origin: &str, credentials: bool, before: &Settings) -> Option<Why> {
     Some(needed.map_or(Why::NotFromBrowsers, Why::Needs))
 }
 
-/// Whether a policy that lists only this method or header name allows it, and browsers can send it.
+/// Checks whether browsers can send this method or header name, and whether a policy that lists only this value allows
+/// it.
 fn is_allowed_alone(what: What, value: &str) -> bool {
     let list = Some(List::from_iter([value.to_owned()]));
     let mut headers = HeaderMap::new();
@@ -265,7 +267,7 @@ fn is_allowed_alone(what: What, value: &str) -> bool {
     value != "*" && !is_forbidden && is_answered && !decision.reason.is_refusal()
 }
 
-/// A policy that allows one origin, and nothing that needs permission.
+/// Returns a policy that allows one origin, and nothing else that needs permission.
 fn only(origin: &str) -> Settings {
     Settings {
         allow_origins: Some(List::from_iter([origin.to_owned()])),

@@ -13,13 +13,14 @@ use hashbrown::{Equivalent, HashMap};
 use super::{Observed, RefusedOrigin, SeenOrigin};
 use crate::cors::Reason;
 
-/// Origins in a table of allowed requests, of all policies together. The table of refused requests has the same size.
+/// Maximum number of origins in the table of allowed requests, for all policies together. The table of refused requests
+/// has the same maximum.
 pub(crate) const MAX_ORIGINS: usize = 1024;
-/// Methods of one origin.
+/// Maximum number of methods of one origin.
 const MAX_METHODS: usize = 8;
-/// Requested header names of one origin. Real pages use fewer than 20.
+/// Maximum number of requested header names of one origin. Real pages use fewer than 20.
 const MAX_HEADERS: usize = 24;
-/// Longest method or header name in bytes.
+/// Maximum length of a method or header name, in bytes.
 const MAX_NAME: usize = 64;
 
 /// Counts of one thread, or of one access log.
@@ -37,31 +38,31 @@ pub(crate) struct Tally {
 pub(crate) struct Sighting<'a> {
     /// Position of the policy in force.
     pub(crate) policy: u32,
-    /// None: the Origin has a form that no policy looks up.
+    /// None if the Origin has a form that no policy looks up.
     pub(crate) origin: Option<&'a str>,
     pub(crate) asked: Asked<'a>,
-    /// Decision of the policy in force; [`Reason::SameOrigin`] if the Origin is that of the request's own URL, also if the
-    /// policy allows any origin.
+    /// Reason of the decision of the policy in force. It is [`Reason::SameOrigin`] if the Origin is the origin of the
+    /// request's own URL, even if the policy allows any origin.
     pub(crate) reason: Reason,
     pub(crate) cookies: bool,
     pub(crate) authorization: bool,
-    /// False for a navigation and for other requests that the browser sends without permission.
+    /// False for navigations and other requests that browsers send without permission.
     pub(crate) needs_permission: bool,
 }
 
-/// What a page asked for.
+/// The kind of a request, with its method.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asked<'a> {
-    /// Permission for a method. None: the preflight names none, or it is unknown.
+    /// A preflight that requests this method. None if it requests no method, or if the method is not known.
     Preflight(Option<&'a str>),
-    /// A response to a request with this method. None: unknown.
+    /// An actual request with this method. None if the method is not known.
     Actual(Option<&'a str>),
 }
 
 /// Position of a policy, and an origin.
 type PolicyOrigin = (u32, Box<str>);
 
-/// A [`PolicyOrigin`] for lookups.
+/// A borrowed [`PolicyOrigin`] for lookups.
 #[derive(Hash)]
 struct BorrowedKey<'a>(u32, &'a str);
 
@@ -77,7 +78,7 @@ struct Seen {
     headers: Frequent<Box<str>, ()>,
 }
 
-/// The most frequent keys, each with its count and a value.
+/// A table of the most frequent keys. Each key has a count and a value.
 #[derive(Debug)]
 struct Frequent<K, V> {
     most: usize,
@@ -92,7 +93,7 @@ struct Frequent<K, V> {
 struct Entry<V> {
     /// The count minus all subtractions.
     weight: u64,
-    /// Exact since the key was added.
+    /// Number of requests since the key was added.
     count: u64,
     value: V,
 }
@@ -110,7 +111,7 @@ impl Tally {
         }
     }
 
-    /// Counts a request. `headers`: the names that a preflight requests.
+    /// Counts a request. `headers` has the header names that a preflight requests.
     pub(crate) fn count<'a>(&mut self, sighting: &Sighting<'_>, headers: impl Iterator<Item = &'a str>) {
         let Sighting { policy, origin, asked, reason, cookies, authorization, needs_permission } = *sighting;
         if matches!(reason, Reason::NoOrigin | Reason::NoPolicy) {
@@ -154,7 +155,7 @@ impl Tally {
     }
 }
 
-/// The counts of several tallies together.
+/// Adds up the counts of several tallies.
 pub(crate) fn sum(tallies: impl IntoIterator<Item = Tally>) -> Observed {
     let mut sum = Observed::default();
     let mut seen: HashMap<PolicyOrigin, SeenOrigin> = HashMap::new();
@@ -197,7 +198,7 @@ pub(crate) fn sum(tallies: impl IntoIterator<Item = Tally>) -> Observed {
     sum
 }
 
-/// Browsers send header names in lower case.
+/// Converts a header name to lower case. Browsers send lower case, so the result is nearly always borrowed.
 fn lower_case(name: &str) -> Cow<'_, str> {
     match name.bytes().any(|b| b.is_ascii_uppercase()) {
         true => name.to_ascii_lowercase().into(),
@@ -228,7 +229,7 @@ impl Default for Seen {
 }
 
 impl<K: Eq + Hash, V: Default> Frequent<K, V> {
-    /// Allocates nothing until the first key.
+    /// Creates a table for `most` keys. It allocates no memory before the first key.
     fn new(most: usize) -> Self {
         Frequent { most, entries: HashMap::new(), missed: 0, dropped: 0 }
     }
@@ -290,7 +291,8 @@ mod tests {
         Sighting { origin: Some(origin), asked: Asked::Preflight(Some(method)), ..GET }
     }
 
-    /// The largest memory of a table, from the sizes of its parts. A hash table has at most 16/7 buckets for each key.
+    /// Returns the maximum memory of a tally, from the sizes of its parts. A hash table has at most 16/7 buckets for
+    /// each key.
     fn largest(tally: &Tally) -> usize {
         fn table<K, V>(keys: usize, heap: usize) -> usize {
             keys * ((size_of::<(K, Entry<V>)>() + 1) * 16 / 7 + heap)
@@ -301,7 +303,7 @@ mod tests {
             + table::<PolicyOrigin, [u64; Reason::ALL.len()]>(tally.refused.most, crate::cors::MAX_ORIGIN)
     }
 
-    /// Random origins, methods and header names, with a frequent origin between them.
+    /// Counts random origins, methods and header names, and one frequent origin among them.
     #[test]
     fn a_flood_neither_grows_the_tables_nor_removes_a_frequent_origin() {
         const FLOOD: u64 = 1_000_000;
@@ -312,7 +314,7 @@ mod tests {
             let origin = format!("https://{:x}.test", random.u64(..));
             let method = format!("M{}", random.u16(..));
             let header = format!("X-{}", random.u32(..));
-            // Half of them claim an origin that exists.
+            // Half of the requests have the same origin.
             let origin = if n % 2 == 0 { &*origin } else { "https://spoofed.example" };
             let sighting = preflight(origin, &method);
             let reason = if n % 4 < 2 { Reason::AllowedAny } else { Reason::OriginNotAllowed };
@@ -365,7 +367,7 @@ mod tests {
     }
 
     proptest! {
-        /// The slow twin counts each key.
+        /// Compares the table with a map that counts every key.
         #[test]
         fn counts_lack_at_most_what_was_missed(keys in vec(prop_oneof![0..4_u8, any::<u8>()], 0..600), most in 1..40_usize) {
             let mut all: BTreeMap<String, u64> = BTreeMap::new();
@@ -386,7 +388,7 @@ mod tests {
             }
         }
 
-        /// The requests of one process are counted in several tallies.
+        /// Several tallies have the same sum as one tally with all requests.
         #[test]
         fn tallies_sum_up(requests in vec((0..3_u32, 0..5_u8, 0..4_u8, any::<bool>()), 0..200)) {
             let (mut one, mut several) = (Tally::new(64), [(); 3].map(|()| Tally::new(64)));

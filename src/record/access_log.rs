@@ -4,9 +4,10 @@
 //! request --RequestRecord--> line --queue--> thread --batches--> target
 //! ```
 //!
-//! A reload publishes a new [`Sink`] with its own queue, thread and target, even if it only reopens the file. The
-//! thread of the old sink ends when its queue is empty. The thread of a new sink for the same place waits for that, so
-//! lines keep the order of their requests. The configuration that is active when a request ends decides whether and how
+//! A reload publishes a new [`Sink`] with its own queue, thread and target, even if the reload only reopens the file.
+//! The thread of the old sink ends when its queue is empty. The thread of a new sink for the same target waits for the
+//! end of the old thread, so the lines keep their order. Whether a request has a line, and its format, depend on the
+//! configuration at the end of the request.
 //! its line is written.
 
 mod dropped_lines;
@@ -34,14 +35,14 @@ use crate::snapshot::{self, LogTarget};
 /// The access log of a process.
 #[derive(Debug, Default)]
 pub struct AccessLogger {
-    /// None: no access log is configured.
+    /// None without a configured access log.
     current: ArcSwapOption<Sink>,
     dropped_lines: Arc<DroppedLines>,
-    /// Writers that are running, or have ended since the last start of a writer.
+    /// The running writers, and the writers that have ended since the last start of a writer.
     writers: Mutex<Vec<Writer>>,
 }
 
-/// An access log that is open, and not active yet.
+/// An open access log that is not active yet.
 #[derive(Debug)]
 pub(crate) struct Opened(Option<Arc<Sink>>);
 
@@ -49,7 +50,7 @@ pub(crate) struct Opened(Option<Arc<Sink>>);
 #[derive(Debug)]
 struct Sink {
     settings: snapshot::AccessLog,
-    /// Folder that the path of a file is relative to.
+    /// Folder for relative paths.
     folder: PathBuf,
     place: Destination,
     target: Target,
@@ -69,10 +70,11 @@ const END_POLL: Duration = Duration::from_millis(1);
 // === impl AccessLogger ===
 
 impl AccessLogger {
-    /// Opens the access log of a configuration. Paths are relative to `folder`. The active access log does not change.
+    /// Opens the access log of a configuration. Relative paths start at `folder`. The active access log does not
+    /// change.
     ///
-    /// If the file that is open already cannot be reopened, the access log continues in the open file, and the log has
-    /// a line. This does not refuse the configuration: the reload may concern something else.
+    /// If the file is already open and cannot be reopened, the access log continues in the open file, and the log gets
+    /// a line. The configuration is not refused, because the reload may have another purpose.
     pub(crate) fn open(&self, settings: Option<&snapshot::AccessLog>, folder: &Path) -> Result<Opened, OpenError> {
         let Some(settings) = settings else { return Ok(Opened(None)) };
         let place = Destination::new(&settings.to, folder);
@@ -104,12 +106,12 @@ impl AccessLogger {
         Ok(())
     }
 
-    /// Makes an opened access log the active one.
+    /// Replaces the active access log.
     pub(crate) fn activate(&self, opened: Opened) {
         self.current.store(opened.0);
     }
 
-    /// Reopens the file by its name, after log rotation has renamed the open file.
+    /// Reopens the file by its name. Log rotation needs it, because rotation renames the open file.
     pub(crate) fn reopen(&self) {
         let Some(current) = self.current.load_full() else { return };
         if let LogTarget::File(_) = current.settings.to {
@@ -120,7 +122,7 @@ impl AccessLogger {
         }
     }
 
-    /// Queues the line of a request if the configuration selects the request. Never waits.
+    /// Queues the line of a request if the configuration selects the request. It never waits.
     pub fn write(&self, record: &RequestRecord<'_>) {
         let sink = self.current.load();
         let Some(sink) = sink.as_ref().filter(|sink| sink.selects(record)) else { return };
@@ -132,12 +134,12 @@ impl AccessLogger {
         }
     }
 
-    /// Number of lines since the start that were not written, because the target was too slow or failed.
+    /// Returns the number of lines since the start that were not written, because the target was too slow or failed.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped_lines.lines()
     }
 
-    /// Ends the access log: waits until all queued lines are written, at most for `within`.
+    /// Waits until all queued lines are written, at most for `within`, and ends the access log.
     pub(crate) fn finish(&self, within: Duration) {
         self.current.store(None);
         let end = Instant::now() + within;
@@ -159,8 +161,9 @@ impl AccessLogger {
 // === impl Sink ===
 
 impl Sink {
-    /// True if a request has a line. Sampling uses a random number. Every n-th request would select only one of two
-    /// requests that alternate, and a hash of request data would let clients choose not to be logged.
+    /// Returns true if the request gets a line. Sampling uses a random number. With every n-th request, two alternating
+    /// requests would give lines of only one of them. With a hash of request data, clients could choose not to be
+    /// logged.
     fn selects(&self, record: &RequestRecord<'_>) -> bool {
         let snapshot::AccessLog { sample, refusals_only, .. } = self.settings;
         let failed = || record.status.is_some_and(|status| status.is_server_error());
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
     use crate::snapshot::LogFormat;
 
-    /// Each reload starts a thread, and the threads start in any order.
+    /// Each reload starts a thread. The threads can start in any order.
     #[test]
     fn lines_keep_their_order_over_reloads_in_quick_succession() {
         const RELOADS: usize = 100;

@@ -10,11 +10,11 @@ use crate::snapshot::Address;
 /// Counters of all listeners of the process.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// Listeners that the process was started with, in the order of the configuration.
+    /// Listeners at the start of the process, in the order of the configuration.
     pub(crate) listeners: Vec<(Address, Arc<ListenerCounts>)>,
-    /// Connections that belong to no listener.
+    /// Number of connections that belong to no listener.
     pub(crate) unknown: Counter,
-    /// Limit of open connections if the configuration has none.
+    /// Limit of open connections without a limit in the configuration.
     pub(crate) default_limit: Option<usize>,
 }
 
@@ -22,22 +22,22 @@ pub(crate) struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct ListenerCounts {
     connections: Running,
-    /// Connections closed before their first request, by [`RefusedConnection`].
+    /// Number of connections that were closed before their first request, by [`RefusedConnection`].
     pub(crate) refused: [Counter; RefusedConnection::ALL.len()],
     pub(crate) handshakes: Counter,
-    /// TLS handshakes that failed or exceeded their timeout.
+    /// Number of TLS handshakes that failed or exceeded their timeout.
     pub(crate) failed_handshakes: Counter,
-    /// Request headers that did not become a request, by [`BadHeader`].
+    /// Number of request headers that were rejected, by [`BadHeader`].
     pub(crate) headers: [Counter; BadHeader::ALL.len()],
-    /// Request header fields that were not forwarded because of the form of their names.
+    /// Number of request header fields that were not forwarded because of the form of their names.
     pub(crate) dropped_fields: Counter,
 }
 
 coded_enum! {
-    /// Why a connection was closed before its first request: the label `reason` of
+    /// The reason why a connection was closed before its first request. It is the label `reason` of
     /// `corsgate_connections_refused_total`.
     pub(crate) enum RefusedConnection {
-        /// More connections were open than the hard limit allows.
+        /// The number of open connections was at the hard limit.
         ConnectionLimitHard = "connection_limit_hard",
         /// The listener expects a PROXY header, and the peer is not in `trusted_proxies`.
         Untrusted = "untrusted",
@@ -51,18 +51,18 @@ coded_enum! {
 }
 
 coded_enum! {
-    /// Why a request header did not become a request: the label `reason` of `corsgate_bad_headers_total`.
+    /// The reason why a request header was rejected. It is the label `reason` of `corsgate_bad_headers_total`.
     pub(crate) enum BadHeader {
         /// The header was not complete in time: 408.
         Late = "late",
-        /// The header exceeds the size that corsgate reads: 431, or 414 in the request line.
+        /// The header exceeds the maximum size: 431, or 414 for the request line.
         TooLarge = "too_large",
         /// The header is not HTTP (400), the method is CONNECT (405), or the version is HTTP/2 (505).
         Malformed = "malformed",
     }
 }
 
-/// A connection that counts as open until this is dropped.
+/// A guard of an open connection. Dropping it ends the count of the connection.
 #[derive(Debug)]
 pub(crate) struct Open(Arc<ListenerCounts>);
 
@@ -74,19 +74,19 @@ impl Counts {
         Counts { listeners, unknown: Counter::default(), default_limit }
     }
 
-    /// Counters of a listener, by the address that it was started with.
+    /// Returns the counters of a listener. `listener` is its address at the start of the process.
     pub(crate) fn of(&self, listener: &Address) -> Option<&Arc<ListenerCounts>> {
         self.listeners.iter().find(|(address, _)| address == listener).map(|(_, counts)| counts)
     }
 }
 
 impl ListenerCounts {
-    /// Number of open connections.
+    /// Returns the number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.connections.count()
     }
 
-    /// Number of all connections.
+    /// Returns the number of all connections since the start.
     pub(crate) fn accepted(&self) -> usize {
         self.connections.begun()
     }
@@ -102,7 +102,7 @@ impl ListenerCounts {
         self.refused[refused.index()].add(1);
     }
 
-    /// Counts a request header that did not become a request.
+    /// Counts a rejected request header.
     pub(crate) fn bad_header(&self, header: BadHeader) {
         self.headers[header.index()].add(1);
     }

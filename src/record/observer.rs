@@ -1,8 +1,8 @@
 //! Counts cross-origin requests while an observation is open, for `/observe` of the admin listener.
 //!
-//! While none is open, a request reads one flag. While one is open, a request takes one of a few locks, never waits for
-//! it, and the memory of the counts has a bound. An observation is about one configuration: requests of a later one are
-//! only counted.
+//! Without an open observation, a request only reads one flag. With an open observation, a request tries to take one of
+//! a few locks, and never waits. The memory of the counts has a bound. An observation is about one configuration. The
+//! requests of later configurations are only counted.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,19 +22,19 @@ use crate::per_thread;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Tables of one observation, at most one for each core. Each takes at most 6 MiB.
+/// Maximum number of tables of one observation. There is at most one table for each core. A table takes at most 6 MiB.
 const MOST_TABLES: usize = 4;
-/// Attempts to take the lock of a table. It is held for about a microsecond.
+/// Maximum number of attempts to take the lock of a table. A thread holds the lock for about a microsecond.
 const LOCK_ATTEMPTS: usize = 1000;
 
-/// Observes the requests of the process, at most one observation at a time.
+/// Observes the requests of the process. At most one observation is open at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Observer {
     is_open: CachePadded<AtomicBool>,
     current: ArcSwapOption<OpenObservation>,
 }
 
-/// An observation that is running. It ends when the guard is dropped.
+/// An open observation. Dropping the guard ends it.
 pub(crate) struct ObservationGuard<'o>(&'o Observer);
 
 #[derive(Debug)]
@@ -42,16 +42,17 @@ struct OpenObservation {
     generation: u64,
     policies: PoliciesInForce,
     tables: Box<[CachePadded<Mutex<Tally>>]>,
-    /// Requests of another generation.
+    /// Number of requests of another generation.
     other_generation: AtomicU64,
-    /// Requests that found their table locked.
+    /// Number of requests that found their table locked.
     not_counted: AtomicU64,
 }
 
 // === impl Observer, ObservationGuard, OpenObservation ===
 
 impl Observer {
-    /// Starts an observation of the requests that these policies of a generation decide. None if another one is open.
+    /// Starts an observation of the requests that these policies of a generation decide. Returns None if another
+    /// observation is open.
     pub(crate) fn open(&self, generation: u64, policies: PoliciesInForce) -> Option<ObservationGuard<'_>> {
         let table = || CachePadded::new(Mutex::new(Tally::new(MAX_ORIGINS)));
         let new = Arc::new(OpenObservation {
@@ -81,7 +82,7 @@ impl Observer {
 }
 
 impl ObservationGuard<'_> {
-    /// Ends the observation.
+    /// Ends the observation and returns its counts.
     pub(crate) fn finish(self) -> Observation {
         self.0.is_open.store(false, Ordering::Relaxed);
         let Some(open) = self.0.current.swap(None) else { return Observation::default() };
@@ -154,7 +155,8 @@ fn value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether the page needs permission to read the response. Without the field, the client may be a page on plain http.
+/// Returns whether a page needs permission to read the response. Browsers do not send the field over plain http, so a
+/// request without it may need permission.
 fn needs_permission(headers: &HeaderMap) -> bool {
     !matches!(value(headers, &SEC_FETCH_MODE), Some("navigate" | "no-cors" | "same-origin" | "websocket"))
 }

@@ -1,9 +1,9 @@
 //! The last refused requests, for `/refusals` and `corsgate why`.
 //!
 //! The number of requests is fixed, and values from clients are cut, so the memory has a bound. Values of cookies and
-//! credentials are not kept. Requests with an `Origin` have a list of their own: scanners request unknown hosts and
-//! paths all day, and must not push out the refusals of pages. Requests that a report-only policy would refuse have a
-//! third list.
+//! credentials are not stored. There are three lists: requests with an `Origin`, other requests, and requests that a
+//! report-only policy would refuse. So the many requests of scanners for unknown hosts and paths cannot replace the
+//! refusals of pages.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,27 +21,27 @@ use crate::terminal::printable;
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Ends a value that was cut.
+/// The end of a value that was cut.
 pub(crate) const CUT: &str = "…";
 
-/// Number of requests with an `Origin` that are kept.
+/// Maximum number of stored requests with an `Origin`.
 const MOST_OF_PAGES: usize = 384;
-/// Number of other requests that are kept.
+/// Maximum number of other stored requests.
 const MOST_OF_OTHERS: usize = 128;
-/// Number of requests that are kept because a report-only policy would refuse them.
+/// Maximum number of stored requests that a report-only policy would refuse.
 const MOST_OF_REPORTS: usize = 128;
-/// Attempts to take the lock of the list. It is held for well under a microsecond.
+/// Maximum number of attempts to take the lock of a list. A thread holds the lock for well under a microsecond.
 const LOCK_ATTEMPTS: usize = 1000;
 
 /// The last refused requests.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    /// Requests with an `Origin`.
+    /// Refused requests with an `Origin`.
     pages: Ring,
     others: Ring,
-    /// Requests that passed, and that a report-only policy would refuse.
+    /// Requests that the policy in force allowed and the report-only policy would refuse.
     reports: Ring,
-    /// Requests that were not kept, because another thread held the lock.
+    /// Number of requests that were not stored, because another thread held the lock.
     missed: AtomicU64,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Refusals {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RefusedRequest {
     pub(crate) at: SystemTime,
-    /// `X-Request-Id`
+    /// Value of `X-Request-Id`.
     pub(crate) id: String,
     /// Number of the configuration generation that refused the request.
     pub(crate) generation: u64,
@@ -57,26 +57,26 @@ pub(crate) struct RefusedRequest {
     pub(crate) scheme: Scheme,
     /// Host and port as the client wrote them.
     pub(crate) authority: String,
-    /// Path without query, which may contain secrets.
+    /// Path without the query, because a query may contain secrets.
     pub(crate) path: String,
-    /// OPTIONS for a preflight.
+    /// Method of the request. It is OPTIONS for a preflight.
     pub(crate) method: String,
-    /// `Origin`; several fields are joined by `, `.
+    /// Value of `Origin`. Several fields are joined by `, `.
     pub(crate) origin: Option<String>,
-    /// `Access-Control-Request-Method`
+    /// Value of `Access-Control-Request-Method`.
     pub(crate) requested_method: Option<String>,
-    /// `Access-Control-Request-Headers`
+    /// Value of `Access-Control-Request-Headers`.
     pub(crate) requested_headers: Option<String>,
-    /// True if the request had `Cookie` or `Authorization`. Preflights never have them.
+    /// True if the request had `Cookie` or `Authorization`. It is always false for preflights.
     pub(crate) credentials: bool,
-    /// `Sec-Fetch-Mode`; `websocket` for every WebSocket.
+    /// Value of `Sec-Fetch-Mode`. It is `websocket` for every WebSocket.
     pub(crate) fetch_mode: Option<String>,
-    /// `Sec-Fetch-Site`
+    /// Value of `Sec-Fetch-Site`.
     pub(crate) fetch_site: Option<String>,
     pub(crate) kind: RequestKind,
-    /// The request was not refused. A report-only policy would refuse it.
+    /// True if the request was not refused, but a report-only policy would refuse it.
     pub(crate) report_only: bool,
-    /// Code of the outcome; with `report_only`, that of the report-only policy.
+    /// Code of the outcome. With `report_only`, it is the code of the report-only policy.
     pub(crate) code: &'static str,
     /// None if no route was chosen.
     pub(crate) route: Option<String>,
@@ -93,32 +93,34 @@ struct Ring {
 #[derive(Debug, Default)]
 struct Entries {
     kept: Vec<Arc<RefusedRequest>>,
-    /// Position that the next request overwrites when the ring is full.
+    /// Position of the entry that the next request replaces when the ring is full.
     oldest: usize,
 }
 
 // === impl Refusals ===
 
 impl Refusals {
-    /// All kept requests, newest first.
+    /// Returns all stored requests, newest first.
     pub(crate) fn newest(&self) -> Vec<RefusedRequest> {
         let mut all = [&self.pages, &self.others, &self.reports].map(Ring::newest).concat();
         all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         all
     }
 
-    /// The newest request with this id, and the number of others. Clients can send any id, also that of another client.
+    /// Returns the newest request with this id, and the number of other requests with this id. Clients can send any id,
+    /// including the id of another client.
     pub(crate) fn find(&self, id: &str) -> Option<(RefusedRequest, usize)> {
         let mut found = self.newest().into_iter().filter(|refused| refused.id == id);
         Some((found.next()?, found.count()))
     }
 
-    /// Number of refused requests that were not kept, because several came at the same instant.
+    /// Returns the number of refused requests that were not stored, because another thread held the lock.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Keeps a request that was refused, or that a report-only policy would refuse. If another thread holds the lock for longer than a moment, the request is only counted.
+    /// Stores a request that was refused, or that a report-only policy would refuse. If another thread holds the lock
+    /// for more than about a microsecond, the request is only counted.
     pub(super) fn remember(&self, record: &RequestRecord<'_>) {
         let (report_only, code) = match (record.refused, record.report_only) {
             (true, _) => (false, record.outcome.code()),
@@ -156,7 +158,7 @@ impl Refusals {
             route: record.route.map(ToOwned::to_owned),
             status: record.status.map(|status| status.as_u16()),
         };
-        // Made before the lock is taken: the lock is held only to store it.
+        // The entry is built before the lock is taken, so the lock is held only for storing it.
         let refused = Arc::new(refused);
         for _ in 0..LOCK_ATTEMPTS {
             if let Ok(mut entries) = ring.entries.try_lock() {
@@ -198,7 +200,7 @@ impl Entries {
     }
 }
 
-/// All fields of a name, combined into one value as in Fetch's "get" for header lists.
+/// Joins the values of all fields of a name, as in Fetch's "get" for header lists.
 fn fields(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String> {
     let mut values = headers.get_all(name).iter();
     let first = text(values.next()?.as_bytes(), most);
@@ -208,7 +210,7 @@ fn fields(headers: &HeaderMap, name: &HeaderName, most: usize) -> Option<String>
     }))
 }
 
-/// At most `most` bytes as text, with invisible characters escaped.
+/// Returns at most `most` bytes as text. Invisible characters are escaped.
 fn text(bytes: &[u8], most: usize) -> String {
     let text = printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(most)]));
     if bytes.len() > most { text + CUT } else { text }

@@ -1,4 +1,4 @@
-//! `X-Request-Id`: identifies a request in the logs of the gateway, of other proxies and of the upstream.
+//! `X-Request-Id`: the id of a request in the logs of the gateway, of other proxies and of the upstream.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// At a million requests per second, a block is used up after nine years.
+/// Bits of a block of numbers. At a million requests per second, a block lasts for nine years.
 const BLOCK_BITS: u32 = 48;
 
 /// Creates request ids that are unique across restarts and replicas. They are not secret: a client can guess the next
@@ -21,21 +21,21 @@ const BLOCK_BITS: u32 = 48;
 #[derive(Debug)]
 pub struct RequestIds {
     process: [u8; 16],
-    /// Each has a block of 2^[`BLOCK_BITS`] numbers.
+    /// Next number of each thread. Each thread has a block of 2^[`BLOCK_BITS`] numbers.
     next: PerThread<AtomicU64>,
 }
 
-/// Id of one request. It is formatted only when it is needed.
+/// Id of one request. The text of the id is made only when it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestId {
-    /// Created by corsgate: 16 hexadecimal digits of the process, then the number of the request.
+    /// Created by corsgate. It has 16 hexadecimal digits of the process and the number of the request.
     Own([u8; 16], u64),
     /// Sent by the client.
     Client(HeaderValue),
 }
 
 impl RequestIds {
-    /// Starts with random digits for the process.
+    /// Creates the generator. It chooses random digits for the process.
     pub fn new() -> Self {
         RequestIds {
             process: digits(RandomState::new().hash_one(std::process::id())),
@@ -43,8 +43,8 @@ impl RequestIds {
         }
     }
 
-    /// Id of a request with these header fields. The client's id is kept if there is exactly one and it is usable: 1 to
-    /// 128 letters, digits, `-`, `_`, `.` or `:`. Otherwise a new id is created.
+    /// Returns the id of a request with these header fields. The client's id is used if there is exactly one and it is
+    /// valid: 1 to 128 letters, digits, `-`, `_`, `.` or `:`. Otherwise a new id is created.
     pub fn of(&self, headers: &HeaderMap) -> RequestId {
         let mut ids = headers.get_all(NAME).iter();
         match (ids.next(), ids.next()) {
@@ -55,7 +55,7 @@ impl RequestIds {
 }
 
 impl RequestIds {
-    /// A number that no other call returns: the threads count in blocks of their own. The first block is shared.
+    /// Returns a number that no other call returns. Each thread counts in its own block; the first block is shared.
     fn number(&self) -> u64 {
         let block = |index: usize| AtomicU64::new((index as u64 + 1) << BLOCK_BITS);
         self.next.get(block).fetch_add(1, Ordering::Relaxed)
@@ -63,7 +63,7 @@ impl RequestIds {
 }
 
 impl RequestId {
-    /// Value of the header field.
+    /// Returns the value of the header field.
     pub(crate) fn value(&self) -> HeaderValue {
         match self {
             RequestId::Client(value) => value.clone(),
@@ -75,7 +75,7 @@ impl RequestId {
 }
 
 impl fmt::Display for RequestId {
-    /// 32 hexadecimal digits, or the client's id.
+    /// Writes 32 hexadecimal digits, or the client's id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestId::Own(process, number) => {
@@ -93,7 +93,7 @@ fn whole(process: &[u8; 16], number: u64) -> [u8; 32] {
     id
 }
 
-/// 16 hexadecimal digits. Every forwarded request needs them, and `format!` is slower.
+/// Returns 16 hexadecimal digits. Every forwarded request needs them, and `format!` is slower.
 fn digits(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
     for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
@@ -102,7 +102,7 @@ fn digits(number: u64) -> [u8; 16] {
     digits
 }
 
-/// True if an id from a client is kept: it is short, and no character needs escaping in a log.
+/// Returns true if a client's id is valid. A valid id is short, and logs need not escape its characters.
 fn is_usable(value: &HeaderValue) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(plain)

@@ -1,8 +1,9 @@
 //! Metrics of requests, for each route.
 //!
-//! The metrics of a route are allocated by its first request and found by the position of the route, so counting
-//! neither waits nor allocates. A busy route has a block of counters for each thread; readers sum them. They belong to the name of the route: a reload that keeps the name keeps the counters,
-//! and they are freed with the last generation that has the route and its last request.
+//! The first request of a route allocates the metrics of the route. A request finds them by the position of the route,
+//! so counting neither waits nor allocates memory. A busy route has a block of counters for each thread, and readers
+//! add them up. The metrics belong to the name of the route, so a reload that keeps the name keeps the counters. They
+//! are freed after the end of the last generation that has the route, and of its last request.
 
 use std::sync::Arc;
 
@@ -24,65 +25,65 @@ const UNROUTED: &str = "-/-";
 /// Metrics of all routes of one configuration generation.
 #[derive(Debug)]
 pub struct RouteMetricsTable {
-    /// By the position of the route. Routes with the same name share one slot.
+    /// One slot for each route, in the order of the snapshot. Routes with the same name share one slot.
     routes: Vec<Arc<RouteSlot>>,
-    /// Requests that were refused before a route was chosen.
+    /// Slot for requests that were refused before a route was chosen.
     unrouted: Arc<RouteSlot>,
 }
 
-/// Name and metrics of one route. The part of the configuration that a request needs until its end.
+/// Name and metrics of one route. A request keeps this part of the configuration until its end.
 #[derive(Debug)]
 pub struct RouteSlot {
     name: Box<str>,
-    /// Empty until the first request.
+    /// Empty until the first request of the route.
     metrics: OnceBox<RouteMetrics>,
 }
 
-/// Metrics of one route.
+/// Metrics of one route, counted separately by each thread.
 #[derive(Debug, Default)]
 pub struct RouteMetrics(PerThread<RouteCounters>);
 
-/// What one thread has counted for a route.
+/// The counters of one thread for a route.
 #[derive(Debug, Default)]
 struct RouteCounters {
-    /// Requests, by [`MethodClass`] and [`StatusClass`].
+    /// Number of requests, by [`MethodClass`] and [`StatusClass`].
     requests: [[Counter; StatusClass::ALL.len()]; MethodClass::ALL.len()],
-    /// CORS decisions, by [`RequestKind`] and [`Reason`].
+    /// Number of CORS decisions, by [`RequestKind`] and [`Reason`].
     decisions: [[Counter; Reason::ALL.len()]; RequestKind::ALL.len()],
-    /// Requests refused for reasons other than CORS, by [`RefusalCode`].
+    /// Number of requests that were refused for other reasons than CORS, by [`RefusalCode`].
     refusals: [Counter; RefusalCode::ALL.len()],
-    /// What a report-only policy would change. Allocated for its first report.
+    /// Changes by the report-only policy. They are allocated at the first change.
     reports: OnceBox<ReportCounters>,
-    /// Time from the request header to the end of the response. WebSockets are not included: they stay open as long as
-    /// they are used.
+    /// Time from the request header to the end of the response. WebSockets are not included, because they stay open for
+    /// an unlimited time.
     duration: Histogram,
     /// Time from the first attempt to the response header.
     upstream_duration: Histogram,
-    /// Bytes of response bodies sent to clients.
+    /// Number of bytes of response bodies that were sent to clients.
     body_bytes: Counter,
 }
 
-/// Requests that a report-only policy would refuse or allow, by [`ReportedChange`] and [`Reason`].
+/// Number of requests that a report-only policy would refuse or allow, by [`ReportedChange`] and [`Reason`].
 #[derive(Debug, Default)]
 struct ReportCounters([[Counter; Reason::ALL.len()]; ReportedChange::ALL.len()]);
 
 coded_enum! {
-    /// Class of a method: the label `method` of `corsgate_requests_total`. Clients can invent any number of methods, so
-    /// all but the common ones share one class.
+    /// Class of a method. It is the label `method` of `corsgate_requests_total`. Clients can send any number of
+    /// different methods, so all uncommon methods share one class.
     pub enum MethodClass {
-        /// `GET`
+        /// The method GET.
         Get = "GET",
-        /// `HEAD`
+        /// The method HEAD.
         Head = "HEAD",
-        /// `POST`
+        /// The method POST.
         Post = "POST",
-        /// `PUT`
+        /// The method PUT.
         Put = "PUT",
-        /// `PATCH`
+        /// The method PATCH.
         Patch = "PATCH",
-        /// `DELETE`
+        /// The method DELETE.
         Delete = "DELETE",
-        /// `OPTIONS`
+        /// The method OPTIONS.
         Options = "OPTIONS",
         /// Any other method.
         Other = "other",
@@ -90,17 +91,17 @@ coded_enum! {
 }
 
 coded_enum! {
-    /// Class of a status: the label `status` of `corsgate_requests_total`.
+    /// Class of a status. It is the label `status` of `corsgate_requests_total`.
     pub(crate) enum StatusClass {
-        /// 1xx: the final response 101, which starts a WebSocket.
+        /// A status from 100 to 199. The only such final response is 101, which starts a WebSocket.
         Informational = "1xx",
-        /// 2xx
+        /// A status from 200 to 299.
         Success = "2xx",
-        /// 3xx
+        /// A status from 300 to 399.
         Redirection = "3xx",
-        /// 4xx
+        /// A status from 400 to 499.
         ClientError = "4xx",
-        /// 5xx
+        /// A status from 500 to 599.
         ServerError = "5xx",
         /// A status of the upstream outside 100 to 599.
         Unknown = "other",
@@ -112,7 +113,7 @@ coded_enum! {
 // === impl RouteMetricsTable ===
 
 impl RouteMetricsTable {
-    /// Metrics for `routes`. `before`: the metrics of the previous generation, whose counters continue.
+    /// Creates the metrics for `routes`. The counters of `before`, the previous generation, continue.
     pub(crate) fn new(routes: &[Route], before: Option<&RouteMetricsTable>) -> Self {
         let mut by_name: HashMap<&str, Arc<RouteSlot>> = HashMap::with_capacity(routes.len());
         let slots = before.iter().flat_map(|before| before.routes.iter().chain([&before.unrouted]));
@@ -121,17 +122,18 @@ impl RouteMetricsTable {
         RouteMetricsTable { unrouted: slot(UNROUTED), routes: routes.iter().map(|route| slot(&*route.name)).collect() }
     }
 
-    /// Name and metrics of the route at this position. None: of requests without a route.
+    /// Returns the name and metrics of the route at this position. With None, returns those of requests without a
+    /// route.
     pub fn slot(&self, route: Option<u32>) -> &Arc<RouteSlot> {
         route.and_then(|route| self.routes.get(route as usize)).unwrap_or(&self.unrouted)
     }
 
-    /// Metrics of the route at this position. None before its first request.
+    /// Returns the metrics of the route at this position. Returns None before its first request.
     pub(crate) fn of(&self, route: usize) -> Option<&RouteMetrics> {
         self.routes.get(route)?.metrics.get()
     }
 
-    /// Service, route and metrics, each name once, without routes that had no request.
+    /// Returns service, route and metrics of each name that had a request.
     pub fn all(&self) -> Vec<(&str, &str, &RouteMetrics)> {
         let mut seen = HashSet::new();
         let counted = std::iter::once(&self.unrouted).chain(&self.routes).filter_map(|slot| {
@@ -143,8 +145,8 @@ impl RouteMetricsTable {
     }
 }
 
-/// Splits the name of a route into service and route. The name of a service has no `/`. The only route of a service
-/// without `routes` has the name of the service, as in the access log, in `explain` and on the status page.
+/// Splits the name of a route into service and route. The name of a service contains no `/`. The only route of a
+/// service without `routes` has the name of the service, as in the access log, in `explain` and on the status page.
 fn labels(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((name, name))
 }
@@ -156,7 +158,7 @@ impl RouteSlot {
         Arc::new(RouteSlot { name: name.into(), metrics: OnceBox::new() })
     }
 
-    /// Name of the route.
+    /// Returns the name of the route.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -167,53 +169,53 @@ impl RouteSlot {
 }
 
 impl RouteMetrics {
-    /// Number of all requests.
+    /// Returns the number of all requests.
     pub(crate) fn total(&self) -> u64 {
         StatusClass::ALL.into_iter().map(|status| self.with(status)).sum()
     }
 
-    /// Number of requests with this class of status.
+    /// Returns the number of requests with this class of status.
     pub(crate) fn with(&self, status: StatusClass) -> u64 {
         MethodClass::ALL.into_iter().map(|method| self.requests(method, status)).sum()
     }
 
-    /// Number of requests with these classes.
+    /// Returns the number of requests with these classes.
     pub(crate) fn requests(&self, method: MethodClass, status: StatusClass) -> u64 {
         self.sum(|counters| &counters.requests[method.index()][status.index()])
     }
 
-    /// Number of CORS decisions.
+    /// Returns the number of CORS decisions with this kind and reason.
     pub(crate) fn decisions(&self, kind: RequestKind, reason: Reason) -> u64 {
         self.sum(|counters| &counters.decisions[kind.index()][reason.index()])
     }
 
-    /// Number of requests refused for this reason, which is not CORS.
+    /// Returns the number of requests that were refused for this reason. The reason is not CORS.
     pub(crate) fn refusals(&self, code: RefusalCode) -> u64 {
         self.sum(|counters| &counters.refusals[code.index()])
     }
 
-    /// Number of requests with this change and this reason.
+    /// Returns the number of requests with this change and this reason.
     pub(crate) fn reports(&self, change: ReportedChange, reason: Reason) -> u64 {
         let reports = self.0.all().filter_map(|counters| counters.reports.get());
         reports.map(|reports| reports.0[change.index()][reason.index()].get()).sum()
     }
 
-    /// Number of requests with this change.
+    /// Returns the number of requests with this change.
     pub(crate) fn reported(&self, change: ReportedChange) -> u64 {
         Reason::ALL.into_iter().map(|reason| self.reports(change, reason)).sum()
     }
 
-    /// Time from the request header to the end of the response, without WebSockets.
+    /// Returns the time from the request header to the end of the response, without WebSockets.
     pub fn duration(&self) -> Distribution {
         Histogram::read_all(|| self.0.all().map(|counters| &counters.duration))
     }
 
-    /// Time from the first attempt to the response header.
+    /// Returns the time from the first attempt to the response header.
     pub(crate) fn upstream_duration(&self) -> Distribution {
         Histogram::read_all(|| self.0.all().map(|counters| &counters.upstream_duration))
     }
 
-    /// Bytes of response bodies sent to clients.
+    /// Returns the number of bytes of response bodies that were sent to clients.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.sum(|counters| &counters.body_bytes)
     }
@@ -261,7 +263,7 @@ impl MethodClass {
 }
 
 impl StatusClass {
-    /// None: no response.
+    /// Returns the class of a status. None means that no response was sent.
     pub(crate) fn of(status: Option<StatusCode>) -> Self {
         match status.map(|status| status.as_u16()) {
             Some(100..=199) => StatusClass::Informational,
@@ -283,7 +285,7 @@ mod tests {
     use crate::record::request_id::RequestId;
     use crate::snapshot::{CompileEnv, Loaded, Snapshot, load};
 
-    /// A configuration with one service that has these routes.
+    /// Returns a snapshot of one service with these routes.
     fn snapshot(routes: &[&str]) -> Snapshot {
         let routes: String = routes.iter().map(|name| format!("{{ name: {name}, paths: [/{name}] }}, ")).collect();
         let text = format!(
@@ -312,7 +314,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         (0..3).for_each(|route| send(&before, route));
         let after = RouteMetricsTable::new(new.routes(), Some(&before));
         assert_eq!(sent(&after), [("c".into(), 1), ("a".into(), 1)]);
-        // A request that began before the reload may end after it, even the first request of its route.
+        // A request that began before the reload may end after it, and it may be the first request of its route.
         let last = snapshot(&["new", "a"]);
         let latest = RouteMetricsTable::new(last.routes(), Some(&after));
         send(&before, 0);
@@ -332,7 +334,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: '127.0.0.1:8000' }}] }
         }
     }
 
-    /// The slow twin of the sum: what each thread has counted, added up.
+    /// Compares the sum with the numbers that each thread has counted.
     #[test]
     fn the_counts_of_all_threads_are_summed() {
         const EACH: usize = 3000;

@@ -1,7 +1,7 @@
 //! Counts access log lines that were not written, and reports them in the log.
 //!
-//! A thread of its own writes the reports. The writer of the access log may be blocked, and a request must not wait for
-//! the log: both may go to the same pipe, which is full.
+//! A separate thread writes the reports, because the writer of the access log may be blocked. A request must not write
+//! them either: the log and the access log may go to the same full pipe.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use crate::logging::{LOG_INTERVAL, LogThrottle, quoted};
 
-/// Lines that were not written, by cause.
+/// Counts of lines that were not written, by cause.
 #[derive(Debug, Default)]
 pub(super) struct DroppedLines {
     queue_full: LogThrottle,
     write_failed: LogThrottle,
     last_error: Mutex<Option<io::Error>>,
-    /// Some lines may not be reported yet.
+    /// True if there may be lines that are not reported yet.
     pending: AtomicBool,
     reporter: OnceLock<Thread>,
 }
@@ -25,12 +25,12 @@ pub(super) struct DroppedLines {
 // === impl DroppedLines ===
 
 impl DroppedLines {
-    /// All dropped lines since the start.
+    /// Returns the number of dropped lines since the start.
     pub(super) fn lines(&self) -> u64 {
         self.queue_full.total() + self.write_failed.total()
     }
 
-    /// Counts a line for which the queue had no space. Never waits.
+    /// Counts a line that did not fit into the queue. It never waits.
     pub(super) fn queue_full(&self) {
         self.queue_full.count(1);
         self.wake_reporter();
@@ -38,7 +38,7 @@ impl DroppedLines {
 
     /// Counts lines that the target did not accept.
     pub(super) fn write_failed(&self, lines: usize, error: io::Error) {
-        // Before the count, so that a report of these lines has an error.
+        // The error is stored before the count changes, so a report of these lines has an error.
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.write_failed.count(lines as u64);
         self.wake_reporter();
@@ -76,7 +76,7 @@ impl DroppedLines {
         }
     }
 
-    /// Reports all lines that are not reported yet. For the end of the process.
+    /// Reports all lines that are not reported yet. The process calls it at its end.
     pub(super) fn report_rest(&self) {
         self.report(self.queue_full.rest(), self.write_failed.rest());
     }

@@ -1,8 +1,8 @@
-//! Formats a line of the access log. A pure function of the record and the time.
+//! Formats a line of the access log. The result depends only on the record and the time.
 //!
-//! Clients control most of a line. Whatever they send, the result is one line of at most [`LONGEST`] bytes. `json` is
-//! valid JSON; `text` has no characters that a terminal interprets. Each field has a maximum size after escaping; a
-//! longer value is cut and ends with `…`.
+//! Clients control most of a line. For any input, the result is one line of at most [`LONGEST`] bytes. `json` is valid
+//! JSON. `text` has no characters that a terminal interprets. Each field has a maximum size after escaping. A longer
+//! value is cut and ends with `…`.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -16,11 +16,12 @@ use crate::cors::ReportOnly;
 use crate::record::RequestRecord;
 use crate::snapshot::{Address, LogFormat};
 
-/// Maximum size of a line in bytes: `PIPE_BUF` of Linux, up to which a write to a pipe is atomic. So two processes that
-/// write to the same pipe cannot mix their lines.
+/// Maximum size of a line in bytes. It is `PIPE_BUF` of Linux: a write of this size to a pipe is atomic, so two
+/// processes that write to the same pipe cannot mix their lines.
 pub(crate) const LONGEST: usize = 4096;
 
-/// Maximum size of each field in bytes after escaping. The sum, with keys and other fields, is below [`LONGEST`].
+/// Maximum sizes of the fields in bytes, after escaping. Their sum, with the keys and the other fields, is below
+/// [`LONGEST`].
 mod max {
     pub(super) const METHOD: usize = 32;
     pub(super) const HOST: usize = 300;
@@ -34,22 +35,22 @@ mod max {
     pub(super) const ID: usize = 128;
 }
 
-/// Ends a value that was cut. All other characters of a line are ASCII.
+/// The end of a value that was cut. All other characters of a line are ASCII.
 const CUT: &str = "…";
 
 /// RFC 3339 in UTC with milliseconds, as in the log.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
-/// Escapes characters that would end a JSON string or a line, or that a terminal would interpret.
+/// The way to escape characters that would end a JSON string or a line, or that a terminal would interpret.
 #[derive(Debug, Clone, Copy)]
 enum Style {
-    /// JSON escapes. Bytes that are not UTF-8 become U+FFFD.
+    /// JSON escapes. Invalid UTF-8 becomes U+FFFD.
     Json,
-    /// `\x1b` for each byte. Spaces too, because spaces separate the fields.
+    /// `\x1b` for each byte. Spaces are escaped too, because they separate the fields.
     Text,
 }
 
-/// Appends the line of a request. `millis` is the time of its end, in milliseconds since the Unix epoch.
+/// Appends the line of a request. `millis` is the time of the request's end, in milliseconds since the Unix epoch.
 pub(crate) fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     match format {
         LogFormat::Json => json(record, millis, out),
@@ -59,7 +60,7 @@ pub(crate) fn append(format: LogFormat, record: &RequestRecord<'_>, millis: u64,
 
 // === JSON ===
 
-/// Every line has all fields, in this order.
+/// Appends a line in JSON. Every line has all fields, in this order.
 fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let header = |name| asked.map(|asked| values(asked.headers, name));
@@ -112,7 +113,7 @@ fn json(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Appends members to a JSON object that has its first member already.
+/// Appends members to a JSON object that already has its first member.
 struct Object<'b>(&'b mut Vec<u8>);
 
 impl Object<'_> {
@@ -122,7 +123,7 @@ impl Object<'_> {
         self.0.extend_from_slice(b"\":");
     }
 
-    /// `true`, `false`, `null` or digits.
+    /// Appends `true`, `false`, `null` or digits.
     fn literal(&mut self, key: &str, literal: &str) {
         self.key(key);
         self.0.extend_from_slice(literal.as_bytes());
@@ -135,14 +136,14 @@ impl Object<'_> {
         }
     }
 
-    /// Milliseconds with three decimal places.
+    /// Appends a number of milliseconds with three decimal places.
     fn millis(&mut self, key: &str, duration: Option<Duration>) {
         let Some(duration) = duration else { return self.literal(key, "null") };
         self.key(key);
         millis_of(duration, self.0);
     }
 
-    /// Text that needs no escaping.
+    /// Appends a text that needs no escaping.
     fn plain(&mut self, key: &str, text: Option<&str>) {
         match text {
             Some(text) => self.quoted(key, |out| out.extend_from_slice(text.as_bytes())),
@@ -154,7 +155,7 @@ impl Object<'_> {
         self.strings(key, text.map(std::iter::once), most);
     }
 
-    /// Joins several values as Fetch's "get" for header lists does. No value is `null`.
+    /// Appends several values, joined as in Fetch's "get" for header lists. Without a value it appends `null`.
     fn strings<'a>(&mut self, key: &str, texts: Option<impl Iterator<Item = &'a [u8]>>, most: usize) {
         let mut texts = texts.into_iter().flatten();
         match texts.next() {
@@ -173,7 +174,7 @@ impl Object<'_> {
 
 // === text ===
 
-/// Fields of fixed width come first, so they are in columns.
+/// Appends a line in text. The fields of fixed width come first, so they form columns.
 fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     let asked = record.request;
     let style = Style::Text;
@@ -211,7 +212,7 @@ fn text(record: &RequestRecord<'_>, millis: u64, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Pads the written text with spaces to `width`.
+/// Appends the text that `write` makes, padded with spaces to `width`.
 fn padded(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let begin = out.len();
     write(out);
@@ -226,7 +227,7 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> 
     headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }
 
-/// `would_refuse:origin_not_allowed`
+/// Appends a value such as `would_refuse:origin_not_allowed`.
 fn reported(ReportOnly { change, reason }: ReportOnly, out: &mut Vec<u8>) {
     out.extend_from_slice(change.code().as_bytes());
     out.push(b':');
@@ -245,11 +246,11 @@ fn protocol(version: Version) -> &'static str {
 
 fn time(millis: u64, out: &mut Vec<u8>) {
     let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    // Printing fails only after the year 9999; a vector accepts all bytes.
+    // Printing fails only for years above 9999. A vector accepts all bytes.
     let _ = TIME.print_timestamp(&time.unwrap_or(Timestamp::UNIX_EPOCH), out);
 }
 
-/// Faster than `Display` of an address, which would take a third of the time of the line.
+/// Appends an address. `Display` of an address is slower: it would take a third of the time of the whole line.
 fn ip(ip: IpAddr, out: &mut Vec<u8>) {
     let IpAddr::V4(ip) = ip else { return show(out, format_args!("{ip}")) };
     for (i, octet) in ip.octets().into_iter().enumerate() {
@@ -277,7 +278,7 @@ fn millis_of(duration: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-/// Target of `write!`.
+/// Adapts a vector to `write!`.
 struct Out<'b>(&'b mut Vec<u8>);
 
 impl fmt::Write for Out<'_> {
@@ -288,7 +289,7 @@ impl fmt::Write for Out<'_> {
 }
 
 fn show(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    // Cannot fail: a vector accepts all bytes.
+    // A vector accepts all bytes, so this cannot fail.
     let _ = Out(out).write_fmt(text);
 }
 
@@ -302,7 +303,7 @@ fn show_within(out: &mut Vec<u8>, text: fmt::Arguments<'_>, most: usize) {
     }
 }
 
-/// Appends texts with ", " between them, at most `most` bytes in total.
+/// Appends texts, separated by ", ". The maximum of `most` bytes is for all texts together.
 fn join<'a>(out: &mut Vec<u8>, first: &[u8], more: impl Iterator<Item = &'a [u8]>, most: usize, style: Style) {
     let begin = out.len();
     let mut ended = escape(out, first, most, style);
@@ -314,14 +315,14 @@ fn join<'a>(out: &mut Vec<u8>, first: &[u8], more: impl Iterator<Item = &'a [u8]
     }
 }
 
-/// Whether the whole text was written.
+/// Whether a text was written completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Yes,
     Cut,
 }
 
-/// Appends an escaped text of at most `most` bytes; if it was cut, [`CUT`] in addition.
+/// Appends an escaped text of at most `most` bytes. If the text was cut, [`CUT`] follows.
 fn escape(out: &mut Vec<u8>, text: &[u8], most: usize, style: Style) -> Whole {
     let end = out.len() + most;
     let mut rest = text;
@@ -356,7 +357,7 @@ fn escape(out: &mut Vec<u8>, text: &[u8], most: usize, style: Style) -> Whole {
     Whole::Yes
 }
 
-/// Escapes the next character into `unit`. Returns how many bytes of `rest` it has.
+/// Escapes the first character of `rest` into `unit`. Returns the number of bytes of this character in `rest`.
 fn json_unit(rest: &[u8], first: u8, unit: &mut Unit) -> usize {
     match first {
         b'"' | b'\\' => {
@@ -386,7 +387,8 @@ fn json_unit(rest: &[u8], first: u8, unit: &mut Unit) -> usize {
     }
 }
 
-/// Number of leading bytes that need no escaping. Most texts need none, and checking eight bytes at a time is faster.
+/// Returns the number of leading bytes that need no escaping. Most texts need no escaping, and a check of eight bytes
+/// at a time is faster.
 fn plain(text: &[u8], style: Style) -> usize {
     let all = |bytes: &[u8]| bytes.iter().fold(true, |all, b| all & is_plain(*b, style));
     let eights = text.chunks_exact(8).take_while(|eight| all(eight)).count() * 8;
@@ -394,8 +396,8 @@ fn plain(text: &[u8], style: Style) -> usize {
     eights + rest.iter().take_while(|b| is_plain(**b, style)).count()
 }
 
-/// True for printable ASCII without a special meaning in the style. All other characters are escaped: a list of those
-/// that control a terminal, change the writing direction or have no width would never be complete.
+/// Returns true for printable ASCII without a special meaning in the style. All other characters are escaped. A list of
+/// the characters that control a terminal, change the writing direction or have no width would never be complete.
 fn is_plain(byte: u8, style: Style) -> bool {
     match style {
         Style::Json => matches!(byte, 0x20..=0x7e if byte != b'"' && byte != b'\\'),
@@ -403,7 +405,7 @@ fn is_plain(byte: u8, style: Style) -> bool {
     }
 }
 
-/// One escaped character. It is written completely or not at all. The longest is a UTF-16 surrogate pair in JSON.
+/// One escaped character, which is written completely or not at all. The longest is a UTF-16 surrogate pair in JSON.
 #[derive(Default)]
 struct Unit {
     bytes: [u8; 12],
@@ -412,7 +414,7 @@ struct Unit {
 
 impl Unit {
     fn push(&mut self, text: fmt::Arguments<'_>) {
-        // Cannot fail: the longest escape fits.
+        // The longest escape fits, so this cannot fail.
         let _ = self.write_fmt(text);
     }
 }
@@ -448,7 +450,7 @@ mod tests {
 
     static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| load(CONFIG, CompileEnv::NONE).snapshot.unwrap());
 
-    /// Values that a client controls.
+    /// The values that a client controls.
     #[derive(Debug, Clone, Default)]
     struct Sent {
         host: Vec<u8>,
@@ -605,7 +607,7 @@ mod tests {
         ]
     }
 
-    /// Values of header fields have no control characters.
+    /// Returns random values of a header field. They have no control characters.
     fn field(longest: usize) -> impl Strategy<Value = Vec<u8>> {
         anything(longest).prop_map(|mut bytes| {
             bytes.retain(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f));
@@ -625,7 +627,7 @@ mod tests {
             let value: Value = serde_json::from_slice(&line).expect("JSON");
             prop_assert_eq!(value.as_object().unwrap().len(), 26);
             prop_assert_eq!(&value["refused"], true);
-            // The written path is a prefix of the sent path.
+            // The written path must be a prefix of the sent path.
             let path = String::from_utf8_lossy(&sent.path).into_owned();
             let written = value["path"].as_str().unwrap();
             let kept = written.strip_suffix('…').filter(|kept| kept.len() < path.len()).unwrap_or(written);
@@ -653,8 +655,8 @@ mod tests {
             let sent = Sent { host: worst(b), path: worst(b), origins: vec![worst(0xff); 3], user_agent: worst(0xff) };
             for format in [LogFormat::Json, LogFormat::Text] {
                 let line = line_of(format, &sent);
-                // Names of route and upstream, error, method and id are short in this test, and nothing is reported; add
-                // their maximum.
+                // In this test, the names of route and upstream, error, method and id are short, and there is no
+                // report. The sum adds their maximum sizes.
                 let reported = "\"would_refuse:header_list_too_long\"".len();
                 let others = 2 * max::NAME + max::ERROR + max::ERROR_DETAIL + max::METHOD + max::ID + reported + 60;
                 assert!(line.len() + others <= LONGEST, "{} bytes", line.len());

@@ -12,34 +12,34 @@ use crate::snapshot::LogTarget;
 
 use super::line;
 
-/// Destination that lines are written to. Paths are complete.
+/// The place to which lines are written. A path starts with the folder of the configuration, unless it is absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
     Stdout,
     File(PathBuf),
 }
 
-/// An open place. After a reload, the next writer may share it, and waits until the previous writer has ended. So the
-/// lock is never contended.
+/// An open target. After a reload, the next writer may share it. That writer waits until the previous writer has ended,
+/// so the lock is never contended.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) open: Arc<Mutex<File>>,
-    /// Maximum size of one write in bytes. Other processes may write to the same place. One write is not mixed with
-    /// theirs: to a file that is open for appending at any size, to a pipe up to `PIPE_BUF`.
+    /// Maximum size of one write, in bytes. Writes of other processes to the same target are not mixed with a write of
+    /// this size. A file that is open for appending accepts any size, a pipe accepts `PIPE_BUF`.
     pub(super) max_write: usize,
 }
 
-/// Why an access log cannot be opened.
+/// The error of an access log that cannot be opened.
 #[derive(Debug)]
 pub struct OpenError {
-    /// `access_log.to` as a complete path. None: stdout.
+    /// Path of the file, including the folder of the configuration. None for stdout.
     path: Option<PathBuf>,
     error: io::Error,
 }
 
-/// Maximum size of one write in bytes to a file.
+/// Maximum size of one write to a file, in bytes.
 const FILE_WRITE: usize = 64 * 1024;
-/// Access log lines contain personal data, so only owner and group can read the file.
+/// Mode of a new file. Access log lines contain personal data, so only owner and group can read the file.
 const MODE: u32 = 0o640;
 
 // === impl Destination, Target ===
@@ -52,7 +52,7 @@ impl Destination {
         }
     }
 
-    /// Opens the place. A file is opened for appending, and created if it does not exist.
+    /// Opens the target. A file is opened for appending, and created if it does not exist.
     pub(super) fn open(&self) -> Result<Target, OpenError> {
         let opened = match self {
             Destination::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
@@ -74,7 +74,7 @@ impl Destination {
     }
 }
 
-/// Refuses pipes: opening one blocks until another process opens it for reading.
+/// Opens a file. Refuses a pipe, because the call would block until another process opens the pipe for reading.
 fn open_file(path: &Path) -> io::Result<File> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() && !found.file_type().is_char_device() => {
@@ -87,7 +87,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 // === impl OpenError ===
 
 impl OpenError {
-    /// For a path that is a file of the configuration, which lines would destroy.
+    /// Creates the error for a path that is a file of the configuration. Log lines would destroy the file.
     pub(crate) fn is_configuration(path: PathBuf) -> Self {
         OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }

@@ -1,8 +1,8 @@
 //! Queue of access log lines, and the thread that writes them to the target.
 //!
-//! Buffers are reused: a request takes a spare buffer, formats its line and queues it; the thread writes the line and
-//! returns the buffer. So requests allocate only until there are enough buffers. If the target blocks, the queue fills
-//! up to [`MOST_QUEUED`], and further lines are dropped and counted.
+//! Buffers are reused. A request takes a spare buffer, formats its line and queues the buffer. The thread writes the
+//! line and returns the buffer. So requests allocate memory only until there are enough buffers. If the target blocks,
+//! the queue grows to [`MOST_QUEUED`] lines. Further lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -15,13 +15,13 @@ use crossbeam_queue::ArrayQueue;
 use super::dropped_lines::DroppedLines;
 use super::target::Target;
 
-/// Maximum number of lines in the queue. At [`LONGEST`](super::line::LONGEST) bytes per line these are 32 MiB; common
-/// lines need a sixth of that.
+/// Maximum number of lines in the queue. With [`LONGEST`](super::line::LONGEST) bytes per line, the queue has 32 MiB.
+/// Common lines need a sixth of that.
 pub(crate) const MOST_QUEUED: usize = 8192;
 /// Initial capacity of a buffer in bytes, enough for nearly every line.
 const LINE_CAPACITY: usize = 1024;
-/// Time for which the thread collects lines before it writes them. During this time requests need not wake the thread,
-/// which costs a system call.
+/// Time in which the thread collects lines before it writes them. Requests need not wake the thread in this time. A
+/// wake-up costs a system call.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
 /// Pause before the next write to a target that would block.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
@@ -32,9 +32,9 @@ pub(super) struct Lines {
     queue: ArrayQueue<Vec<u8>>,
     spare: ArrayQueue<Vec<u8>>,
     writer: OnceLock<Thread>,
-    /// The writer sleeps until it is woken.
+    /// True if the writer sleeps.
     asleep: AtomicBool,
-    /// No more lines will come.
+    /// True if no more lines can be queued.
     closed: AtomicBool,
 }
 
@@ -51,7 +51,7 @@ impl Lines {
         }
     }
 
-    /// Queues the line that `write` appends to a buffer. Err: the queue is full.
+    /// Queues the line that `write` appends to a buffer. The error means that the queue is full.
     pub(super) fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ()> {
         if self.queue.is_full() {
             return Err(());
@@ -63,7 +63,8 @@ impl Lines {
             let _ = self.spare.push(line);
             return Err(());
         }
-        // With the fence in `sleep`: either this thread sees `asleep`, or the writer sees the line before it sleeps.
+        // This fence and the fence in `sleep` form a pair: this thread reads `asleep` as true, or the writer finds the
+        // line before it sleeps.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             self.wake();
@@ -71,20 +72,20 @@ impl Lines {
         Ok(())
     }
 
-    /// Closes the queue. The writer ends when it has written all lines.
+    /// Closes the queue. The writer ends after it has written all lines.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        // As in `push`.
+        // The same fence as in `push`.
         fence(Ordering::SeqCst);
         self.wake();
     }
 
-    /// True if the queue is closed and empty.
+    /// Returns true if the queue is closed and empty.
     fn is_done(&self) -> bool {
         self.closed.load(Ordering::Acquire) && self.queue.is_empty()
     }
 
-    /// Number of queued lines.
+    /// Returns the number of queued lines.
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -111,7 +112,7 @@ pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) 
     let _ = lines.writer.set(thread::current());
     let mut batch = Batch::default();
     loop {
-        // Read before the queue: lines that were queued before `close` are then found below.
+        // `closed` is read before the queue, so the loop below finds every line that was queued before `close`.
         let closed = lines.closed.load(Ordering::Acquire);
         let mut wrote = false;
         while let Some(mut line) = lines.queue.pop() {
@@ -136,7 +137,7 @@ pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) 
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// The last write ended inside a line.
+    /// True if the last write ended inside a line.
     torn: bool,
 }
 
@@ -150,7 +151,7 @@ impl Batch {
 
     fn send_to(&mut self, target: &mut impl Write, dropped_lines: &DroppedLines) {
         if self.torn {
-            // The next line must not continue the torn line.
+            // A line end separates the next line from the torn line.
             self.torn = write(target, b"\n").is_err();
         }
         let written = if self.torn { Err((0, io::ErrorKind::Other.into())) } else { write(target, &self.bytes) };
@@ -163,7 +164,7 @@ impl Batch {
     }
 }
 
-/// Writes all bytes. Err: the number of written bytes, and the error.
+/// Writes all bytes. The error has the number of written bytes.
 fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut taken = 0;
     while taken < bytes.len() {
@@ -171,7 +172,7 @@ fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)
             Ok(0) => return Err((taken, io::ErrorKind::WriteZero.into())),
             Ok(n) => taken += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another process has made the file description non-blocking, and the pipe is full.
+            // The pipe is full, and another process has made the file description non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_INTERVAL),
             Err(error) => return Err((taken, error)),
         }
@@ -179,7 +180,7 @@ fn write(target: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)
     Ok(())
 }
 
-/// Starts the thread that writes the lines. It begins when the `earlier` writers to the same place have ended.
+/// Starts the thread that writes the lines. It first waits for the end of the `earlier` writers to the same target.
 pub(super) fn start(
     lines: Arc<Lines>,
     target: Target,
@@ -187,7 +188,7 @@ pub(super) fn start(
     earlier: Vec<Arc<JoinHandle<()>>>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("access-log".into()).spawn(move || {
-        // The queue of a log that never became active is closed and empty, so the thread need not wait.
+        // If the log never became active, its queue is closed and empty, and the thread need not wait.
         while !earlier.iter().all(|thread| thread.is_finished()) && !lines.is_done() {
             thread::sleep(BATCH_INTERVAL);
         }
