@@ -30,6 +30,7 @@
 
 mod apisix;
 mod clients;
+mod closed;
 mod conditions;
 mod edits;
 mod envoy;
@@ -45,6 +46,7 @@ mod nginx;
 mod origins;
 mod paths;
 mod report;
+mod rerouted;
 mod traefik;
 mod value;
 mod weights;
@@ -187,14 +189,15 @@ fn finished(mut model: Model, format: SourceFormat, files: &[SourceFile<'_>]) ->
         }
     }
     finish::finish(&mut model, format);
-    // Each round removes something from the model, so the loop ends.
+    // Each round closes or removes a part of the model, or settles a finding, so the loop ends.
     loop {
         if model.services.is_empty() {
             return Err(NotImportable::Nothing(ImportReport::of_nothing(&model, format, files)));
         }
         let text = write::write(&model, format, files);
         match load(&text, CompileEnv::NONE) {
-            Loaded { snapshot: Some(snapshot), .. } if conditions::seen(&mut model, &snapshot) => {}
+            Loaded { snapshot: Some(snapshot), .. }
+                if conditions::seen(&mut model, &snapshot) || rerouted::seen(&mut model, &snapshot) => {}
             Loaded { snapshot: Some(snapshot), .. } => {
                 let report = ImportReport::new(&model, format, files, &snapshot);
                 return Ok(Imported { text, report });

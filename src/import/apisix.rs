@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use self::plugins::{is_disabled, plugin, plugins, redirect};
+use self::plugins::{abort, is_disabled, plugin, plugins, redirect};
 use super::Parsed;
+use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::model::{Condition, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
@@ -176,11 +177,14 @@ impl<'v> Objects<'v> {
     /// Returns the upstream of a route or service. The boolean is true if a node gets its own host in the Host header
     /// field.
     fn upstream(&self, object: &Object<'v>, findings: &mut Vec<Finding>) -> Option<(Upstream, bool)> {
-        let named = || {
-            let id = object.value.text_of("upstream_id")?;
-            self.upstreams.get(id).map(|upstream| (upstream.value, id.to_owned()))
+        let id = object.value.text_of("upstream_id");
+        let named = id.and_then(|id| Some((self.upstreams.get(id)?.value, id.to_owned())));
+        let Some((value, name)) = object.value.get("upstream").map(|inline| (inline, object.id())).or(named) else {
+            let name = id?.to_owned();
+            findings.push(Finding::new(object.at(object.value), Kind::UnknownCluster { name: name.clone() }));
+            let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
+            return Some((Upstream { name, nodes, tls: None, read_timeout: None }, false));
         };
-        let (value, name) = object.value.get("upstream").map(|inline| (inline, object.id())).or_else(named)?;
         let at = object.at(value);
         let scheme = value.text_of("scheme").unwrap_or("http");
         let tls = matches!(scheme, "https" | "grpcs");
@@ -246,7 +250,7 @@ fn service<'v>(route: &Object<'v>, service: Option<&Object<'v>>, hosts: Vec<Stri
     let mut upstream = None;
     let mut host_of_node = false;
     if let Some(service) = service {
-        cors = plugins(service, service.value.get("plugins"), objects, &mut findings).0;
+        cors = plugins(&plugins::of(&[*service]), objects, &mut findings).0;
         if let Some((found, node)) = objects.upstream(service, &mut findings) {
             (upstream, host_of_node) = (Some(found), node);
         }
@@ -256,7 +260,17 @@ fn service<'v>(route: &Object<'v>, service: Option<&Object<'v>>, hosts: Vec<Stri
     if host_of_node {
         findings.push(Finding::new(of.at(of.value), Kind::HostHeaderOfNode));
     }
-    Service { name: of.id(), at: of.at(of.value), hosts, upstream, cors, host_of_node, routes: Vec::new(), findings }
+    Service {
+        name: of.id(),
+        at: of.at(of.value),
+        hosts,
+        upstream,
+        cors,
+        host_of_node,
+        listener: None,
+        routes: Vec::new(),
+        findings,
+    }
 }
 
 fn route<'v>(
@@ -286,23 +300,32 @@ fn route<'v>(
     let upstream = objects.upstream(route, &mut findings).map(|(upstream, _)| upstream);
     let of_the_service = service.is_some_and(|service| objects.upstream(service, &mut Vec::new()).is_some());
     let config = route.value.text_of("plugin_config_id").and_then(|id| objects.plugin_configs.get(id));
-    let answer = [Some(route), config, service].into_iter().flatten().find_map(redirect);
-    if patterns.is_empty() || (upstream.is_none() && !of_the_service && answer.is_none()) {
-        if !patterns.is_empty() {
-            findings.push(Finding::new(at, Kind::WithoutUpstream));
+    for (key, what, is_known) in
+        [("service_id", "service", service.is_some()), ("plugin_config_id", "plugin config", config.is_some())]
+    {
+        if let Some(name) = route.value.text_of(key).filter(|_| !is_known) {
+            findings.push(Finding::new(at, Kind::NotInFiles { what, name: name.to_owned() }));
         }
+    }
+    let levels: Vec<Object<'v>> = [Some(route), config, service].into_iter().flatten().copied().collect();
+    let answer = levels.iter().find_map(redirect).or_else(|| levels.iter().find_map(abort));
+    if patterns.is_empty() {
         left_out(of_service, &mut findings);
         return None;
     }
-    let upstream = upstream.filter(|_| answer.is_none());
-    let (mut cors, mut behaviors) = plugins(route, route.value.get("plugins"), objects, &mut findings);
-    if let (Cors::Inherited, Some(config)) = (&cors, config) {
-        (cors, behaviors) = plugins(config, config.value.get("plugins"), objects, &mut findings);
+    let is_closed = upstream.is_none() && !of_the_service && answer.is_none();
+    if is_closed {
+        findings.push(Finding::new(at, Kind::WithoutUpstream));
     }
-    // The plugin `ip-restriction` of the service applies only if the route has none.
-    if let Some(service) = service.filter(|_| behaviors.allow.is_empty() && behaviors.deny.is_empty()) {
-        let of_service = plugins(service, service.value.get("plugins"), objects, &mut Vec::new()).1;
-        (behaviors.allow, behaviors.deny) = (of_service.allow, of_service.deny);
+    let upstream = upstream.filter(|_| answer.is_none());
+    let own: Vec<Object<'v>> = [Some(route), config].into_iter().flatten().copied().collect();
+    let own = plugins::of(&own);
+    let (cors, mut behaviors) = plugins(&own, objects, &mut findings);
+    // The policy of the service is inherited. The findings about its plugins are those of the service.
+    let mut of_both = plugins::of(&levels);
+    of_both.retain(|(_, name, _)| *name != "cors");
+    if of_both.len() > own.iter().filter(|(_, name, _)| *name != "cors").count() {
+        behaviors = plugins(&of_both, objects, &mut Vec::new()).1;
     }
     let methods: Vec<String> =
         route.value.get("methods").map(Value::texts).unwrap_or_default().into_iter().map(|(_, m)| m).collect();
@@ -313,7 +336,7 @@ fn route<'v>(
         let witness = Witness::preflight(&asked, &sample_origin(&cors, service, objects), Answer::NotRouted);
         findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
     }
-    Some(Route {
+    let mut made = Route {
         name: route.id(),
         at,
         paths: patterns,
@@ -324,7 +347,12 @@ fn route<'v>(
         behaviors,
         answer,
         findings,
-    })
+        ..Route::default()
+    };
+    if is_closed {
+        closed::close(&mut made);
+    }
+    Some(made)
 }
 
 /// Returns an origin that the policy of a route allows.
@@ -332,7 +360,7 @@ fn sample_origin<'v>(cors: &Cors, service: Option<&Object<'v>>, objects: &Object
     if let Cors::Policy(policy) = cors {
         return policy.sample_origin();
     }
-    let of_service = service.map(|service| plugins(service, service.value.get("plugins"), objects, &mut Vec::new()).0);
+    let of_service = service.map(|service| plugins(&plugins::of(&[*service]), objects, &mut Vec::new()).0);
     match of_service {
         Some(Cors::Policy(policy)) => policy.sample_origin(),
         _ => "https://app.example".to_owned(),

@@ -7,6 +7,7 @@
 
 use super::Parsed;
 use super::apisix::node;
+use super::closed;
 use super::edits::{self, Edit, Target};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
@@ -50,11 +51,27 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     for parsed in files {
         for document in parsed.documents {
             let mut managers = Vec::new();
+            let is_manager =
+                |filter: &Value| filter.get("typed_config").is_some_and(|config| config.get("route_config").is_some());
             for listener in document.at(&["static_resources", "listeners"]).map(Value::entries).unwrap_or_default() {
+                let socket = listener.at(&["address", "socket_address"]);
+                let text = |key: &str| socket.and_then(|socket| socket.text_of(key)).unwrap_or_default();
+                let address = format!("the listener `{}:{}`", text("address"), text("port_value"));
                 for filter in listener.list("filter_chains").iter().flat_map(|chain| chain.list("filters")) {
-                    managers.extend(filter.get("typed_config").filter(|config| config.get("route_config").is_some()));
+                    if !is_manager(filter) {
+                        let name = format!("network filter `{}`", filter.text_of("name").unwrap_or("without a name"));
+                        let at = Place { file: parsed.file, line: filter.line };
+                        model.findings.push(Finding::new(at, Kind::Feature { name }));
+                        continue;
+                    }
+                    managers.extend(filter.get("typed_config").map(|config| (config, Some(address.clone()))));
                 }
                 for chain in listener.list("filter_chains") {
+                    if let Some(matched) = chain.get("filter_chain_match") {
+                        let name = "`filter_chain_match` of a listener".to_owned();
+                        let at = Place { file: parsed.file, line: matched.line };
+                        model.findings.push(Finding::new(at, Kind::Feature { name }));
+                    }
                     if let Some(tls) = chain.get("transport_socket") {
                         let name = "TLS of a listener: name the certificates in `listeners`".to_owned();
                         let at = Place { file: parsed.file, line: tls.line };
@@ -63,9 +80,9 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
                 }
             }
             if managers.is_empty() {
-                managers.push(document);
+                managers.push((document, None));
             }
-            for manager in managers {
+            for (manager, listener) in managers {
                 let filters = manager.get("http_filters").map(Value::entries);
                 let names = |filters: &[Value]| {
                     filters
@@ -82,7 +99,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
                 }
                 let hosts = manager.at(&["route_config", "virtual_hosts"]).or(manager.get("virtual_hosts"));
                 for host in hosts.map(Value::entries).unwrap_or_default() {
-                    model.services.push(virtual_host(host, &config));
+                    model.services.push(Service { listener: listener.clone(), ..virtual_host(host, &config) });
                 }
             }
         }
@@ -124,6 +141,7 @@ fn virtual_host(host: &Value, config: &Config<'_>) -> Service {
         upstream: None,
         cors: Cors::Off,
         host_of_node: false,
+        listener: None,
         routes,
         findings,
     }
@@ -170,6 +188,7 @@ fn route(
     let (pattern, mut findings) = match simple {
         Some((prefix, 0)) => paths::text_prefix(prefix, at),
         Some((path, 1)) => paths::exact(path, at),
+        // Without a slash at its end, as Envoy requires it.
         Some((prefix, _)) => paths::segments(prefix, at),
         // In Envoy, a regular expression must match the whole path.
         None => {
@@ -181,6 +200,9 @@ fn route(
         left_out(of_host, &mut findings);
         return None;
     };
+    if condition.get("case_sensitive").and_then(Value::truth) == Some(false) {
+        findings.extend(paths::without_case(&pattern, at));
+    }
     let mut behaviors = Behaviors::default();
     headers(&[route, host], &mut behaviors, config, &mut findings);
     let (mut upstream, mut answer) = (None, None);
@@ -233,9 +255,9 @@ fn route(
         }
     };
     if upstream.is_none() && answer.is_none() {
-        left_out(of_host, &mut findings);
-        of_host.push(Finding::new(at, Kind::WithoutUpstream));
-        return None;
+        findings.push(Finding::new(at, Kind::WithoutUpstream));
+        let route = closed::route(&name, at, vec![pattern], &mut findings);
+        return Some(Route { condition: unknown, ..route });
     }
     Some(Route {
         name,
@@ -348,8 +370,14 @@ fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) ->
             nodes.push((PLACEHOLDER.to_owned(), 1));
         }
         groups.push((*weight, nodes));
-        if cluster.is_some_and(|cluster| cluster.get("transport_socket").is_some()) {
-            tls = Some(None);
+        match cluster.and_then(|cluster| cluster.get("transport_socket")) {
+            Some(socket) if tls.is_none() && groups.len() > 1 => {
+                let name = "TLS to some of the weighted clusters: the import has it for all".to_owned();
+                findings.push(Finding::new(config.at(socket), Kind::Feature { name }));
+                tls = Some(None);
+            }
+            Some(_) => tls = Some(None),
+            None => {}
         }
     }
     let name = named.first()?.0.to_owned();

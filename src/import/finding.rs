@@ -86,6 +86,11 @@ pub(super) enum Kind {
     HostHidesRoutes { host: String, service: String },
     ConditionLost { what: String },
     ClientsDenied { why: String },
+    RouteClosed,
+    Rerouted { what: String, why: String },
+    PathCase { path: String },
+    OneListener { listener: String },
+    NotInFiles { what: &'static str, name: String },
     ErrorsWithoutHeaders,
     MethodsWithoutHeaders { methods: Vec<String> },
     TwoHeaders,
@@ -108,6 +113,7 @@ pub(super) enum Kind {
     Snippet { text: String },
     PathNotImported { path: String, why: String },
     HostNotImported { host: String, why: String },
+    RuleNotImported { rule: String, why: String },
     SameRoute { path: String, first: usize },
     RouteNeverReached { first: usize },
     MatchNotImported { what: String },
@@ -374,6 +380,28 @@ impl Kind {
                     "these client addresses are not imported: {why}. The route denies all clients; write its `clients`"
                 ),
             ),
+            RouteClosed => changed(
+                "route-closed",
+                "another route would take the requests of this route, so the route answers 503: write what it does",
+            ),
+            Rerouted { what, why } => {
+                changed("rerouted", format!("{what} is not imported: {why}. Another route takes its requests"))
+            }
+            PathCase { path } => {
+                changed("path-case", format!("{engine} ignores the case of letters in `{path}`; corsgate does not"))
+            }
+            OneListener { listener } => changed(
+                "one-listener",
+                format!(
+                    "{engine} has this only at {listener}. In corsgate every listener has every route: set `clients`, or run another process"
+                ),
+            ),
+            NotInFiles { what, name } => changed(
+                "not-in-files",
+                format!(
+                    "the files do not have the {what} `{name}`, so its settings are missing: import it too, or write them"
+                ),
+            ),
             ErrorsWithoutHeaders => changed(
                 "errors-without-headers",
                 format!(
@@ -416,7 +444,7 @@ impl Kind {
             ),
             UnknownCluster { name } => changed(
                 "unknown-cluster",
-                format!("the files do not have the cluster `{name}`. The import has a placeholder: write the address"),
+                format!("the files do not have the upstream `{name}`. The import has a placeholder: write the address"),
             ),
             NamedPort { service, port } => changed(
                 "named-port",
@@ -471,10 +499,13 @@ impl Kind {
                 format!("not converted: CORS in configuration text, `{text}`. Write the policy by hand"),
             ),
             PathNotImported { path, why } => {
-                dropped("path-not-imported", format!("the path `{path}` is not imported: {why}; its requests get 404"))
+                dropped("path-not-imported", format!("the path `{path}` is not imported: {why}"))
             }
             HostNotImported { host, why } => {
                 dropped("host-not-imported", format!("the host `{host}` is not imported: {why}"))
+            }
+            RuleNotImported { rule, why } => {
+                dropped("rule-not-imported", format!("the rule `{rule}` is not imported: {why}"))
             }
             SameRoute { path, first } => {
                 dropped("same-route", format!("`{path}` already belongs to the route of line {first}, which wins"))
@@ -495,10 +526,10 @@ impl Kind {
                 dropped("header-not-imported", format!("the edit of the header `{name}` is not imported: {why}"))
             }
             NotAccepted { why } => {
-                dropped("not-accepted", format!("corsgate does not accept it: {why}; the route is left out"))
+                dropped("not-accepted", format!("corsgate does not accept it: {why}; the route is not imported"))
             }
             WithoutUpstream => {
-                dropped("without-upstream", "there is no service that could answer; the route is left out")
+                dropped("without-upstream", "there is no service that could answer; the route is not imported")
             }
             OtherObject { kind } => dropped("other-object", format!("{kind}: not read")),
             RefusedByEngine { why } => dropped(
@@ -588,6 +619,14 @@ mod tests {
             HostHidesRoutes { host: text("a.example"), service: text("all") },
             ConditionLost { what: text("headers") },
             ClientsDenied { why: text("`office` is not an address or a network") },
+            RouteClosed,
+            Rerouted {
+                what: text("the path `/a.*b`"),
+                why: text("it is a regular expression that no pattern of corsgate can say"),
+            },
+            PathCase { path: text("/admin/*") },
+            OneListener { listener: text("`listen 127.0.0.1:8080`") },
+            NotInFiles { what: "service", name: text("7") },
             ErrorsWithoutHeaders,
             MethodsWithoutHeaders { methods: list(&["GET"]) },
             TwoHeaders,
@@ -611,6 +650,7 @@ mod tests {
                 why: text("it is a regular expression that no pattern of corsgate can say"),
             },
             HostNotImported { host: text("a.*"), why: text("`*` can only replace complete labels at the front") },
+            RuleNotImported { rule: text("PathRegexp(`x`)"), why: text("corsgate has no such condition") },
             SameRoute { path: text("/v1/*"), first: 7 },
             RouteNeverReached { first: 7 },
             MatchNotImported { what: text("headers") },

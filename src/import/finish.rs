@@ -6,16 +6,18 @@ use std::collections::{HashMap, HashSet};
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::model::{Cors, Model, Policy, Route, Service, Upstream};
 use super::witness::{Answer, Witness};
-use super::{SourceFormat, conditions, weights};
+use super::{SourceFormat, closed, conditions, paths, rerouted, weights};
 use crate::problem::{PathStep, Problems, Severity};
 use crate::route::HostPattern;
 
 /// Checks and completes a model. Leaves out services without routes.
 pub(super) fn finish(model: &mut Model, format: SourceFormat) {
+    listeners(model);
     hosts(model);
     conditions::leave_out(model, format);
     prefixes(model, format);
     routes(model);
+    closed::settle(model);
     let findings = &mut model.findings;
     model.services.retain_mut(|service| {
         let is_used = !service.routes.is_empty();
@@ -41,8 +43,8 @@ pub(super) fn left_out(into: &mut Vec<Finding>, findings: &mut Vec<Finding>) {
     into.extend(findings.drain(..).filter(|finding| finding.kind.outcome() == Outcome::Dropped));
 }
 
-/// Leaves out the routes and services that corsgate does not accept, such as a route with an invalid method. Returns
-/// false if no problem is about a route or service.
+/// Closes the routes and services that corsgate does not accept, such as a route with an invalid header. Leaves out
+/// those that are closed and still not accepted. Returns false if no problem is about a route or service.
 pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     let mut routes: Vec<(usize, Option<usize>, String)> = Vec::new();
     // The lists of edits that this round has changed. Indexes into them are no longer valid.
@@ -93,17 +95,31 @@ pub(super) fn leave_out(model: &mut Model, problems: &Problems) -> bool {
     for (service, route, why) in routes {
         let Some(of) = model.services.get_mut(service) else { continue };
         match route {
-            Some(route) if route < of.routes.len() => {
-                let removed = of.routes.remove(route);
-                of.findings.push(Finding::new(removed.at, Kind::NotAccepted { why }));
+            Some(index) => {
+                let Some(route) = of.routes.get_mut(index) else { continue };
+                let not_accepted = Finding::new(route.at, Kind::NotAccepted { why });
+                if route.is_closed {
+                    of.routes.remove(index);
+                    of.findings.push(not_accepted);
+                } else {
+                    closed::close(route);
+                    route.findings.push(not_accepted);
+                }
             }
-            Some(_) => {}
             None => {
-                let removed = model.services.remove(service);
-                model.findings.push(Finding::new(removed.at, Kind::NotAccepted { why }));
+                let not_accepted = Finding::new(of.at, Kind::NotAccepted { why });
+                if of.routes.iter().all(|route| route.is_closed) {
+                    model.services.remove(service);
+                    model.findings.push(not_accepted);
+                } else {
+                    of.routes.iter_mut().for_each(closed::close);
+                    (of.upstream, of.cors) = (None, Cors::Off);
+                    of.findings.push(not_accepted);
+                }
             }
         }
     }
+    closed::settle(model);
     let findings = &mut model.findings;
     model.services.retain_mut(|service| {
         let is_used = !service.routes.is_empty();
@@ -147,6 +163,12 @@ fn edit_at<'m, 'p>(model: &'m mut Model, at: &'p [PathStep]) -> Option<(&'m mut 
 
 /// Moves the findings about dropped parts out of a service that is left out.
 fn abandon(service: &mut Service, findings: &mut Vec<Finding>) {
+    let host = sample_host(service.hosts.first().map(String::as_str));
+    for witness in service.findings.iter_mut().filter_map(|finding| finding.witness.as_mut()) {
+        if witness.host.is_empty() {
+            witness.host.clone_from(&host);
+        }
+    }
     left_out(findings, &mut service.findings);
     let mut of_policy = |cors: &mut Cors| {
         if let Cors::Policy(policy) = cors {
@@ -165,6 +187,7 @@ fn hosts(model: &mut Model) {
     let findings = &mut model.findings;
     model.services.retain_mut(|service| {
         let had_hosts = !service.hosts.is_empty();
+        let path = service.routes.first().and_then(|route| route.paths.first()).map(|path| sample_path(path));
         let mut seen = HashSet::new();
         let mut kept = Vec::new();
         for host in std::mem::take(&mut service.hosts) {
@@ -177,7 +200,15 @@ fn hosts(model: &mut Model) {
                 }
                 Err(kind) => {
                     let why = kind.fault().into_owned();
-                    service.findings.push(Finding::new(service.at, Kind::HostNotImported { host, why }));
+                    let sample = match host.strip_prefix('~') {
+                        Some(expression) => rerouted::sample_host(expression),
+                        None => Some(host.replacen("*-", "a-", 1).replace("*.", "a.").replace('*', "example")),
+                    };
+                    let finding = Finding::new(service.at, Kind::HostNotImported { host, why });
+                    service.findings.push(match (sample, &path) {
+                        (Some(host), Some(path)) => finding.with(rerouted::witness(&host, path)),
+                        _ => finding,
+                    });
                 }
             }
         }
@@ -188,6 +219,16 @@ fn hosts(model: &mut Model) {
         }
         is_usable
     });
+}
+
+/// Adds a finding to each service that the source has only at some listeners, if another service has other listeners.
+fn listeners(model: &mut Model) {
+    let is_same = model.services.windows(2).all(|pair| pair[0].listener == pair[1].listener);
+    for service in model.services.iter_mut().filter(|_| !is_same) {
+        if let Some(listener) = service.listener.clone() {
+            service.findings.push(Finding::new(service.at, Kind::OneListener { listener }));
+        }
+    }
 }
 
 /// Gives the path without the last slash to the route that has it in the source. In corsgate, `/v1/*` also covers
@@ -286,25 +327,24 @@ fn routes(model: &mut Model) {
     }
 }
 
-/// Removes each route that an earlier and wider route hides, for engines that take the first matching route. corsgate
+/// Removes each path that an earlier and wider route hides, for engines that take the first matching route. corsgate
 /// would take the more specific route.
 pub(super) fn first_wins(routes: &mut Vec<Route>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wide: Vec<(String, Place)> = Vec::new();
     routes.retain_mut(|route| {
-        let is_hidden = |path: &String| {
-            let below =
-                |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            wide.iter().find(|(prefix, _)| below(prefix)).map(|(_, at)| *at)
-        };
-        let hidden: Vec<Place> = route.paths.iter().filter_map(is_hidden).collect();
-        if let Some(first) = hidden.first().filter(|_| hidden.len() == route.paths.len()) {
-            findings.push(Finding::new(route.at, Kind::RouteNeverReached { first: first.line }));
+        let hiding = |path: &String| wide.iter().find(|(wide, _)| paths::covers(wide, path)).map(|(_, at)| at.line);
+        let hidden: Vec<(String, usize)> =
+            route.paths.iter().filter_map(|path| Some((path.clone(), hiding(path)?))).collect();
+        if let Some((_, first)) = hidden.first().filter(|_| hidden.len() == route.paths.len()) {
+            findings.push(Finding::new(route.at, Kind::RouteNeverReached { first: *first }));
             return false;
         }
+        route.paths.retain(|path| hiding(path).is_none());
+        let same = |(path, first)| Finding::new(route.at, Kind::SameRoute { path, first });
+        route.findings.extend(hidden.into_iter().map(same));
         if route.methods.is_empty() && route.condition.is_none() {
-            let prefixes = route.paths.iter().filter_map(|path| path.strip_suffix("/*"));
-            wide.extend(prefixes.map(|prefix| (prefix.to_owned(), route.at)));
+            wide.extend(route.paths.iter().map(|path| (path.clone(), route.at)));
         }
         true
     });
@@ -416,6 +456,7 @@ fn witnesses(model: &mut Model) {
             let sample = Sample::of(&host, route);
             route.findings.iter_mut().for_each(|finding| sample.complete(finding));
             for witness in route.findings.iter_mut().filter_map(|finding| finding.witness.as_mut()) {
+                // If the route has another path, that path may take the request.
                 witness.route = Some(format!("{}/{}", service.name, route.name));
             }
             if let Cors::Policy(policy) = &mut route.cors {
@@ -457,7 +498,8 @@ impl Sample {
         if witness.path.is_empty() {
             witness.path.clone_from(&self.path);
         }
-        if let Some(method) = &self.method {
+        // The request of a rerouted witness is not for this route.
+        if let Some(method) = self.method.as_ref().filter(|_| !rerouted::shows(witness)) {
             match &mut witness.asks_for {
                 Some((asked, _)) => asked.clone_from(method),
                 None if witness.method == "GET" => witness.method.clone_from(method),

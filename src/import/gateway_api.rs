@@ -5,6 +5,7 @@
 //! for any number of labels. With credentials, an origin list of `*` must reflect the origin.
 
 use super::Parsed;
+use super::closed;
 use super::edits::Target;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
@@ -50,6 +51,17 @@ fn http_route(object: &Value, file: usize) -> Service {
         routes(object, rule, &name, file, &mut findings)
     });
     let routes = routes.collect();
+    let parents: Vec<String> = object
+        .at(&["spec", "parentRefs"])
+        .map(Value::entries)
+        .unwrap_or_default()
+        .iter()
+        .map(|parent| {
+            let name = parent.text_of("name").unwrap_or_default();
+            parent.text_of("sectionName").map_or_else(|| name.to_owned(), |section| format!("{name}/{section}"))
+        })
+        .collect();
+    let listener = (!parents.is_empty()).then(|| format!("the Gateway {}", parents.join(", ")));
     Service {
         name: name.to_owned(),
         at: Place { file, line: object.line },
@@ -63,6 +75,7 @@ fn http_route(object: &Value, file: usize) -> Service {
         upstream: None,
         cors: Cors::Off,
         host_of_node: false,
+        listener,
         routes,
         findings,
     }
@@ -119,9 +132,8 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             (None, Some(answer))
         }
         Some((Err(what), at)) => {
-            left_out(of_service, &mut findings);
-            of_service.push(Finding::new(at, feature(what)));
-            return Vec::new();
+            findings.push(Finding::new(at, feature(what)));
+            (None, None)
         }
         None => {
             let upstream = upstream(object, rule, file, &mut findings);
@@ -129,6 +141,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             (upstream, answer)
         }
     };
+    let is_closed = upstream.is_none() && answer.is_none();
     let matches = rule.list("matches");
     // A rule without `matches` takes every path.
     let everything = [Value { line: rule.line, node: super::value::Node::Map([].into()) }];
@@ -178,12 +191,16 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
                 behaviors: behaviors.clone(),
                 answer: answer.clone(),
                 findings: said,
+                ..Route::default()
             }),
         }
     }
     match made.first_mut() {
         Some(first) => first.findings.splice(0..0, findings).for_each(drop),
         None => left_out(of_service, &mut findings),
+    }
+    if is_closed {
+        made.iter_mut().for_each(closed::close);
     }
     made
 }
@@ -222,10 +239,21 @@ fn rewriting(rule: &Value, settings: &Value) -> Option<Behaviors> {
 }
 
 fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<Upstream> {
+    let is_service = |backend: &&Value| backend.text_of("kind").is_none_or(|kind| kind == "Service");
+    for backend in rule.list("backendRefs") {
+        if !is_service(&backend) {
+            let name = "a backend that is not a Service: its share goes to the others".to_owned();
+            findings.push(Finding::new(Place { file, line: backend.line }, Kind::Feature { name }));
+        }
+        if let Some(filters) = backend.get("filters") {
+            let name = "filters of a backend".to_owned();
+            findings.push(Finding::new(Place { file, line: filters.line }, Kind::Feature { name }));
+        }
+    }
     let backends: Vec<Backend<'_>> = rule
         .list("backendRefs")
         .iter()
-        .filter(|backend| backend.text_of("kind").is_none_or(|kind| kind == "Service"))
+        .filter(is_service)
         .filter_map(|backend| {
             let weight = backend.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
             Some(Backend {

@@ -12,6 +12,7 @@ use regex::Regex;
 
 use super::Parsed;
 use super::clients::{self, Access};
+use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
@@ -137,38 +138,49 @@ fn ingress(ingress: &Ingress<'_>, model: &mut Model) {
     let (cors, about_cors) = policy(ingress);
     findings.extend(about_cors);
     let rules = ingress.object.at(&["spec", "rules"]).map(Value::entries).unwrap_or_default();
+    // The default backend takes the other paths of the hosts of the rules. Without rules it takes every host.
+    let default = |is_catch_all: bool| {
+        let spec = ingress.object.get("spec")?;
+        let backend = spec.get("defaultBackend").or(spec.get("backend"))?;
+        let mut findings = Vec::new();
+        let upstream = upstream(ingress, backend, &mut findings);
+        let is_closed = upstream.is_none();
+        let mut route = route(ingress, "default", ingress.at(backend), "/*".to_owned(), upstream, findings);
+        clients(ingress, &mut route);
+        if !is_catch_all {
+            redirect(ingress, &mut route);
+        }
+        if is_closed && route.answer.is_none() {
+            route.findings.push(Finding::new(route.at, Kind::WithoutUpstream));
+            closed::close(&mut route);
+        }
+        Some(route)
+    };
+    let service = |at: Place, hosts: Vec<String>, routes: Vec<Route>| Service {
+        name: ingress.name().to_owned(),
+        at,
+        hosts,
+        upstream: None,
+        cors: cors.again(),
+        host_of_node: false,
+        listener: None,
+        routes,
+        findings: Vec::new(),
+    };
     // Each rule becomes one service, because each rule has its own host and paths.
     let mut services: Vec<Service> = Vec::new();
     for rule in rules {
         let hosts: Vec<String> = rule.text_of("host").map(str::to_owned).into_iter().collect();
-        let routes = routes(ingress, rule, &mut findings);
-        services.push(Service {
-            name: ingress.name().to_owned(),
-            at: ingress.at(rule),
-            hosts,
-            upstream: None,
-            cors: cors.again(),
-            host_of_node: false,
-            routes,
-            findings: Vec::new(),
-        });
-    }
-    if let Some(backend) = ingress.object.at(&["spec", "defaultBackend"]).or(ingress.object.at(&["spec", "backend"])) {
-        let mut of_route = Vec::new();
-        if let Some(upstream) = upstream(ingress, backend, &mut of_route) {
-            let hosts = Vec::new();
-            let route = route(ingress, "default", ingress.at(backend), "/*".to_owned(), Some(upstream), of_route);
-            services.push(Service {
-                name: ingress.name().to_owned(),
-                at: ingress.at(backend),
-                hosts,
-                upstream: None,
-                cors: cors.again(),
-                host_of_node: false,
-                routes: vec![route],
-                findings: Vec::new(),
-            });
+        let mut routes = routes(ingress, rule, &mut findings);
+        if !routes.iter().any(|route| route.paths.iter().any(|path| path == "/*")) {
+            routes.extend(default(false));
         }
+        services.push(service(ingress.at(rule), hosts, routes));
+    }
+    if rules.is_empty()
+        && let Some(route) = default(true)
+    {
+        services.push(service(route.at, Vec::new(), vec![route]));
     }
     match services.first_mut() {
         Some(first) => first.findings.splice(0..0, findings).for_each(drop),
@@ -229,15 +241,21 @@ fn routes(ingress: &Ingress<'_>, rule: &Value, of_ingress: &mut Vec<Finding>) ->
             continue;
         };
         let upstream = path.get("backend").and_then(|backend| upstream(ingress, backend, &mut findings));
-        let Some(upstream) = upstream else {
-            left_out(of_ingress, &mut findings);
-            of_ingress.push(Finding::new(at, Kind::WithoutUpstream));
-            continue;
-        };
-        let mut route = route(ingress, text, at, pattern, Some(upstream), findings);
+        // All locations of an Ingress with an expression ignore case.
+        if is_regex {
+            findings.extend(paths::without_case(&pattern, at));
+        }
+        let is_closed = upstream.is_none();
+        if is_closed {
+            findings.push(Finding::new(at, Kind::WithoutUpstream));
+        }
+        let mut route = route(ingress, text, at, pattern, upstream, findings);
         rewrite(ingress, text, &mut route);
         clients(ingress, &mut route);
         redirect(ingress, &mut route);
+        if is_closed && route.answer.is_none() {
+            closed::close(&mut route);
+        }
         routes.push(route);
     }
     routes
@@ -281,7 +299,8 @@ fn redirect(ingress: &Ingress<'_>, route: &mut Route) {
     let Some((url, status)) = found else { return };
     if url.text.contains(['$', '{']) {
         let name = "a redirect with a variable".to_owned();
-        return route.findings.push(Finding::new(url.at, Kind::Feature { name }));
+        route.findings.push(Finding::new(url.at, Kind::Feature { name }));
+        return closed::close(route);
     }
     route.upstream = None;
     route.answer = Some(EdgeAnswer::Redirect { to: url.text.to_owned(), status });
@@ -688,6 +707,33 @@ mod tests {
         for code in ["feature", "snippet", "named-port", "path-not-imported", "cluster-address", "entry-not-imported"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
         }
+    }
+
+    /// `getBackendServers` and `createServers` in internal/ingress/controller/controller.go.
+    #[test]
+    fn the_default_backend_takes_the_hosts_of_the_rules_and_has_their_lists() {
+        let source = |rules: &str| {
+            format!(
+                "kind: Ingress\nmetadata: {{ name: i, annotations: {{ {}denylist-source-range: 10.0.0.1 }} }}\nspec:\n  defaultBackend: {{ service: \
+                 {{ name: d, port: {{ number: 80 }} }} }}\n{rules}",
+                super::PREFIX
+            )
+        };
+        let one = "{ path: /x, pathType: Prefix, backend: { service: { name: s, port: { number: 80 } } } }";
+        let (text, _) = table(
+            "a.example",
+            "rules",
+            &source(&format!("  rules: [{{ host: a.example, http: {{ paths: [{one}] }} }}]\n")),
+            &[],
+        );
+        assert_eq!((text.matches("hosts: [a.example]").count(), text.matches("- name: i\n").count()), (1, 1), "{text}");
+        assert_eq!(
+            (text.matches("paths: [/*]").count(), text.matches("deny: [\"10.0.0.1\"]").count()),
+            (1, 2),
+            "{text}"
+        );
+        let (text, _) = table("any.example", "no rules", &source(""), &[]);
+        assert!(!text.contains("hosts:") && text.contains("deny: [\"10.0.0.1\"]"), "{text}");
     }
 
     #[test]

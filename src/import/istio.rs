@@ -5,6 +5,7 @@
 //! `pilot/pkg/networking/core/route/route.go`. The file `envoy.rs` describes the behavior of Envoy.
 
 use super::Parsed;
+use super::closed;
 use super::edits::Target;
 use super::envoy::{ANSWERS, complete, echoed_headers};
 use super::finding::{Finding, Kind, Place};
@@ -54,6 +55,9 @@ fn virtual_service(object: &Value, file: usize) -> Service {
     if hosts.iter().any(|host| host == "*") {
         hosts.clear();
     }
+    let gateways = object.at(&["spec", "gateways"]).map(Value::texts).unwrap_or_default();
+    let gateways: Vec<String> = gateways.into_iter().map(|(_, gateway)| gateway).collect();
+    let listener = (!gateways.is_empty()).then(|| format!("the gateways {}", gateways.join(", ")));
     Service {
         name: name.to_owned(),
         at: Place { file, line: object.line },
@@ -61,6 +65,7 @@ fn virtual_service(object: &Value, file: usize) -> Service {
         upstream: None,
         cors: Cors::Off,
         host_of_node: false,
+        listener,
         routes,
         findings,
     }
@@ -96,11 +101,10 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             Some(answer)
         }
         Some((Err(what), at)) => {
-            left_out(of_service, &mut findings);
-            of_service.push(Finding::new(at, Kind::Feature { name: what.to_owned() }));
-            return Vec::new();
+            findings.push(Finding::new(at, Kind::Feature { name: what.to_owned() }));
+            None
         }
-        None => None,
+        None => direct_response(rule, file, &mut findings),
     };
     let cors = match (&answer, cors) {
         (Some(_), Cors::Policy(policy)) => {
@@ -111,12 +115,12 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
     };
     let upstream = match &answer {
         Some(_) => None,
+        None if rule.get("redirect").is_some() => None,
         None => upstream(object, rule, file, &mut findings),
     };
-    if upstream.is_none() && answer.is_none() {
-        left_out(of_service, &mut findings);
-        of_service.push(Finding::new(at(rule), Kind::WithoutUpstream));
-        return Vec::new();
+    let is_closed = upstream.is_none() && answer.is_none();
+    if is_closed {
+        findings.push(Finding::new(at(rule), Kind::WithoutUpstream));
     }
     if let Some(rewrite) = rule.get("rewrite") {
         match rewriting(rule, rewrite, at(rewrite), &mut findings) {
@@ -161,6 +165,9 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             (_, _, Some(regex)) => paths::expression(&format!("{}$", regex.trim_end_matches('$')), at(one)),
             (None, None, None) => (Some("/*".to_owned()), Vec::new()),
         };
+        if one.get("ignoreUriCase").and_then(Value::truth) == Some(true) {
+            said.extend(pattern.as_deref().and_then(|pattern| paths::without_case(pattern, at(one))));
+        }
         match pattern {
             Some(pattern) => match made.iter_mut().find(|known| known.condition == condition) {
                 Some(known) => {
@@ -187,7 +194,21 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         Some(first) => first.findings.splice(0..0, findings).for_each(drop),
         None => left_out(of_service, &mut findings),
     }
+    if is_closed {
+        made.iter_mut().for_each(closed::close);
+    }
     made
+}
+
+/// Reads `directResponse`.
+fn direct_response(rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<EdgeAnswer> {
+    let settings = rule.get("directResponse")?;
+    if let Some(body) = settings.get("body") {
+        let name = "the body of a `directResponse`".to_owned();
+        findings.push(Finding::new(Place { file, line: body.line }, Kind::Feature { name }));
+    }
+    let status = settings.get("status").and_then(Value::number).and_then(|status| u16::try_from(status).ok());
+    status.map(EdgeAnswer::Respond)
 }
 
 /// Reads `redirect`. The error is the reason why corsgate cannot express it.
@@ -224,8 +245,14 @@ fn rewriting(rule: &Value, settings: &Value, at: Place, findings: &mut Vec<Findi
 }
 
 fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<Upstream> {
-    let backends: Vec<Backend<'_>> = rule
-        .list("route")
+    let routes = rule.list("route");
+    for subset in routes.iter().filter_map(|route| route.at(&["destination", "subset"])) {
+        let name = "`subset` of a destination: the import has all its nodes".to_owned();
+        findings.push(Finding::new(Place { file, line: subset.line }, Kind::Feature { name }));
+    }
+    // Without a weight, only a single destination gets requests.
+    let default = u64::from(routes.len() == 1);
+    let backends: Vec<Backend<'_>> = routes
         .iter()
         .filter_map(|route| {
             let destination = route.get("destination")?;
@@ -234,7 +261,7 @@ fn upstream(object: &Value, rule: &Value, file: usize, findings: &mut Vec<Findin
                 service: destination.text_of("host")?,
                 namespace: kubernetes::namespace(object),
                 port: destination.at(&["port", "number"]).and_then(Value::text),
-                weight: weight.unwrap_or(1),
+                weight: if routes.len() == 1 { 1 } else { weight.unwrap_or(default) },
             })
         })
         .collect();

@@ -9,10 +9,11 @@
 use super::Parsed;
 use super::apisix::node;
 use super::clients::{self, Access};
+use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes;
-use super::model::{Behaviors, Condition, Cors, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -103,8 +104,13 @@ fn declarative(file: File<'_>, model: &mut Model) {
             file.value.list("routes").iter().filter(|route| reference(route, "service").is_some_and(|of| of == name));
         routes.extend(apart.map(|route| (service, route)));
     }
+    // Without a service, a route has only answers of its plugins.
+    let nowhere = Value { line: file.value.line, node: super::value::Node::Map([].into()) };
+    let is_known = |name: &str| file.value.list("services").iter().any(|of| of.text_of("name") == Some(name));
+    let alone = file.value.list("routes").iter().filter(|route| !reference(route, "service").is_some_and(is_known));
+    routes.extend(alone.map(|route| (&nowhere, route)));
     let named = |value: &Value, otherwise: &str| value.text_of("name").unwrap_or(otherwise).to_owned();
-    for service in file.value.list("services") {
+    for service in file.value.list("services").iter().chain([&nowhere]) {
         let name = named(service, "service");
         if service.get("enabled").and_then(Value::truth) == Some(false) {
             let kind = Kind::Feature { name: "services with `enabled: false`".to_owned() };
@@ -115,11 +121,8 @@ fn declarative(file: File<'_>, model: &mut Model) {
         let of_service: Vec<&Value> = service.list("plugins").iter().chain(of("service", &name)).collect();
         let (cors, said) = cors_of(&format!("plugin `cors` of service `{name}`"), &of_service, file);
         findings.extend(said);
-        let Some((upstream, base)) = upstream(service, file, &mut findings) else {
-            findings.push(Finding::new(file.at(service), Kind::WithoutUpstream));
-            left_out(&mut model.findings, &mut findings);
-            continue;
-        };
+        let found = upstream(service, file, &mut findings);
+        let (upstream, base) = found.map_or((None, None), |(upstream, base)| (Some(upstream), base));
         // A corsgate service has one list of hosts, so routes with other hosts form another service.
         let mut services: Vec<Service> = Vec::new();
         for (_, route) in routes.iter().filter(|(of, _)| std::ptr::eq(*of, service)) {
@@ -131,9 +134,10 @@ fn declarative(file: File<'_>, model: &mut Model) {
                     name: name.clone(),
                     at: file.at(service),
                     hosts,
-                    upstream: Some(upstream.clone()),
+                    upstream: upstream.clone(),
                     cors: cors.as_ref().map(Cors::again).unwrap_or_default(),
                     host_of_node,
+                    listener: None,
                     routes: Vec::new(),
                     findings: Vec::new(),
                 });
@@ -145,19 +149,28 @@ fn declarative(file: File<'_>, model: &mut Model) {
             }
             let own: Vec<&Value> = route.list("plugins").iter().chain(of("route", &named(route, ""))).collect();
             // The `ip-restriction` of the nearest level applies.
-            let restrictions = [&own, &of_service, &global].map(|level| restrictions(level));
+            let levels = [&own, &of_service, &global];
+            let restrictions = levels.map(|level| enabled(level, "ip-restriction"));
             let restrictions =
                 restrictions.iter().find(|level| !level.is_empty()).map(Vec::as_slice).unwrap_or_default();
+            let answer = levels.iter().find_map(|level| termination(level));
             let policy = match (&into.cors, &model.cors) {
                 (Cors::Policy(policy), _) => Some(&**policy),
                 (_, global) => global.as_ref(),
             };
-            let new = self::routes(route, &own, base.as_deref(), restrictions, policy, file, &mut into.findings);
+            let mut new = self::routes(route, &own, base.as_deref(), restrictions, policy, file, &mut into.findings);
+            for one in &mut new {
+                one.answer.clone_from(&answer);
+                if answer.is_none() && upstream.is_none() {
+                    one.findings.push(Finding::new(one.at, Kind::WithoutUpstream));
+                    closed::close(one);
+                }
+            }
             into.routes.extend(new);
         }
         // The file is only a part: this service has a policy but no routes.
         if let (true, Some(cors @ Cors::Policy(_))) = (services.is_empty(), cors) {
-            services.push(Service::placeholder(&name, file.at(service), cors, Some(upstream)));
+            services.push(Service::placeholder(&name, file.at(service), cors, upstream));
         }
         match services.first_mut() {
             Some(first) => first.findings.splice(0..0, findings).for_each(drop),
@@ -174,11 +187,21 @@ fn declarative(file: File<'_>, model: &mut Model) {
     }
 }
 
-/// Returns the enabled plugins for client addresses.
-fn restrictions<'v>(plugins: &[&'v Value]) -> Vec<&'v Value> {
+/// Returns the enabled plugins with a name.
+fn enabled<'v>(plugins: &[&'v Value], name: &str) -> Vec<&'v Value> {
     let is_on = |plugin: &Value| plugin.get("enabled").and_then(Value::truth) != Some(false);
-    let of_clients = plugins.iter().filter(|plugin| plugin.text_of("name") == Some("ip-restriction") && is_on(plugin));
-    of_clients.copied().collect()
+    plugins.iter().filter(|plugin| plugin.text_of("name") == Some(name) && is_on(plugin)).copied().collect()
+}
+
+/// Reads the plugin `request-termination` if it answers every request.
+fn termination(plugins: &[&Value]) -> Option<EdgeAnswer> {
+    let plugin = *enabled(plugins, "request-termination").first()?;
+    let config = plugin.get("config").unwrap_or(plugin);
+    if config.get("trigger").is_some() || config.get("echo").and_then(Value::truth) == Some(true) {
+        return None;
+    }
+    let status = config.get("status_code").and_then(Value::number).unwrap_or(503);
+    u16::try_from(status).ok().map(EdgeAnswer::Respond)
 }
 
 /// Reads a reference: `service: name`, or `service: { name: name }`.
@@ -353,6 +376,14 @@ fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec
         }
         // The function `routes` reads this plugin.
         if kind == "ip-restriction" {
+            continue;
+        }
+        if kind == "request-termination" && termination(&[plugin]).is_some() {
+            let config = plugin.get("config");
+            if let Some(text) = config.and_then(|config| config.get("message").or(config.get("body"))) {
+                let name = "the text of the plugin `request-termination`".to_owned();
+                findings.push(Finding::new(file.at(text), Kind::Feature { name }));
+            }
             continue;
         }
         if kind != "cors" {

@@ -33,6 +33,8 @@ pub(super) struct Service {
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
     pub(super) host_of_node: bool,
+    /// The listeners that have the service, in words of the source. `None` means the usual ones.
+    pub(super) listener: Option<String>,
     /// A service without routes is left out.
     pub(super) routes: Vec<Route>,
     pub(super) findings: Vec<Finding>,
@@ -53,6 +55,9 @@ pub(super) struct Route {
     pub(super) behaviors: Behaviors,
     /// Such a route needs no upstream.
     pub(super) answer: Option<EdgeAnswer>,
+    /// Whether the route is not imported. It refuses its requests if another route would take them, else it is left
+    /// out.
+    pub(super) is_closed: bool,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -209,6 +214,7 @@ impl Service {
             upstream: Some(upstream),
             cors,
             host_of_node: false,
+            listener: None,
             routes: vec![route],
             findings: vec![Finding::new(at, Kind::WithoutRoutes)],
         }

@@ -6,20 +6,21 @@
 //! - <https://nginx.org/en/docs/http/ngx_http_map_module.html>: `map`.
 //! - <https://nginx.org/en/docs/http/ngx_http_rewrite_module.html>: `if` finds an expression anywhere in the value.
 
+mod cors;
 mod directives;
 
 use std::collections::HashMap;
 
+use self::cors::{condition, cors};
 use self::directives::Directive;
 use super::apisix::node;
 use super::clients::{self, Access};
+use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Behaviors, Cors, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{Behaviors, Cors, EdgeAnswer, Model, Route, Service, Upstream};
 use super::value::SyntaxError;
-use super::witness::{Answer, Witness};
-use super::{origins, paths};
-use crate::cors::PreflightMatch;
+use super::paths;
 
 /// Whether a text looks like an nginx configuration.
 pub(super) fn shows_in(text: &str) -> bool {
@@ -42,6 +43,28 @@ impl Scope<'_> {
     }
 }
 
+/// The directives of a location and of the levels above it, the outermost level first.
+type Levels<'d> = Vec<Vec<&'d Directive>>;
+
+/// Returns the directives with one of these names of the nearest level that has any.
+fn nearest<'d>(levels: &Levels<'d>, names: &[&str]) -> Vec<&'d Directive> {
+    let of = |level: &Vec<&'d Directive>| -> Vec<&'d Directive> {
+        level.iter().copied().filter(|one| names.contains(&one.name.as_str())).collect()
+    };
+    levels.iter().rev().map(of).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// How nginx chooses among the locations that match a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// `=`, and `^~`: no expression is tried.
+    BeforeExpressions,
+    /// `~` and `~*`: the first one in the file.
+    Expression,
+    /// The longest prefix, if no expression matches.
+    Prefix,
+}
+
 pub(super) fn read(file: usize, text: &str, model: &mut Model) -> Result<(), SyntaxError> {
     let all = directives::parse(text)?;
     let mut scope = Scope { file, maps: HashMap::new(), upstreams: HashMap::new() };
@@ -54,18 +77,29 @@ pub(super) fn read(file: usize, text: &str, model: &mut Model) -> Result<(), Syn
             _ => {}
         }
     }
-    let outer: Vec<&Directive> = http.iter().copied().filter(|one| one.name == "add_header").collect();
+    features(&http, &scope, &mut model.findings);
     for server in http.iter().filter(|one| one.name == "server") {
-        let levels = inherited(server.inner(), &outer);
+        let levels: Levels<'_> = vec![http.clone(), server.inner().iter().collect()];
         let mut service = empty_service(server.inner(), scope.at(server));
-        locations(server.inner(), server.inner(), &levels, &scope, &mut service);
+        features(&levels[1], &scope, &mut service.findings);
+        let mut routes = Vec::new();
+        match nearest(&levels[1..].to_vec(), &["return"]).first() {
+            Some(returned) => routes.extend(returned_by_server(returned, &levels, &scope, &mut service)),
+            None => locations(server.inner(), &levels, &scope, &mut service, &mut routes),
+        }
+        service.findings.extend(by_rank(&mut routes));
+        service.routes = routes.into_iter().map(|(_, route)| route).collect();
         model.services.push(service);
     }
     // The file is only a part: it has locations without a server.
     if http.iter().any(|one| one.name == "location") {
         let parts: Vec<Directive> = http.iter().map(|one| (*one).clone()).collect();
         let mut service = empty_service(&[], Place { file, line: 1 });
-        locations(&parts, &[], &outer, &scope, &mut service);
+        let mut routes = Vec::new();
+        let levels: Levels<'_> = vec![parts.iter().collect()];
+        locations(&parts, &levels, &scope, &mut service, &mut routes);
+        service.findings.extend(by_rank(&mut routes));
+        service.routes = routes.into_iter().map(|(_, route)| route).collect();
         model.services.push(service);
     }
     Ok(())
@@ -86,8 +120,25 @@ fn empty_service(server: &[Directive], at: Place) -> Service {
         let name = "TLS of a server: name the certificates in `listeners`".to_owned();
         findings.push(Finding::new(Place { line: tls.line, ..at }, Kind::Feature { name }));
     }
+    let listens: Vec<&str> = server.iter().filter(|one| one.name == "listen").map(|one| one.argument(0)).collect();
+    // The usual ports are those of all addresses for http and https.
+    let is_usual = |listen: &&str| {
+        let (address, port) = listen.rsplit_once(':').unwrap_or(("*", listen));
+        ["*", "0.0.0.0", "[::]"].contains(&address) && ["80", "443"].contains(&port)
+    };
+    let listener = listens.first().filter(|_| !listens.iter().any(is_usual)).map(|listen| format!("`listen {listen}`"));
     let name = hosts.first().cloned().unwrap_or_else(|| "server".to_owned());
-    Service { name, at, hosts, upstream: None, cors: Cors::Off, host_of_node: false, routes: Vec::new(), findings }
+    Service {
+        name,
+        at,
+        hosts,
+        upstream: None,
+        cors: Cors::Off,
+        host_of_node: false,
+        listener,
+        routes: Vec::new(),
+        findings,
+    }
 }
 
 /// Returns the `add_header` directives of a level. If the level has none, returns those of the level above.
@@ -96,18 +147,46 @@ fn inherited<'d>(level: &'d [Directive], above: &[&'d Directive]) -> Vec<&'d Dir
     if own.is_empty() { above.to_vec() } else { own }
 }
 
+/// `return` of a server answers every request. A redirect of all requests to https is a setting of the listener.
+fn returned_by_server(
+    returned: &Directive,
+    levels: &Levels<'_>,
+    scope: &Scope<'_>,
+    service: &mut Service,
+) -> Option<(Rank, Route)> {
+    let at = scope.at(returned);
+    let (answer, mut findings) = answer(returned, at);
+    let paths = vec!["/*".to_owned()];
+    match answer {
+        Some(EdgeAnswer::Redirect { to, .. }) if to == "https://{host}{uri}" => {
+            let name = "the redirect to https of a server: `redirect_to_https` of a listener".to_owned();
+            service.findings.push(Finding::new(at, Kind::Feature { name }));
+            None
+        }
+        Some(answer) => {
+            let headers = nearest(levels, &["add_header"]);
+            let (cors, said) = cors("server", at, &[], &headers, scope);
+            findings.extend(said);
+            let name = "return".to_owned();
+            let route = Route { name, at, paths, cors, answer: Some(answer), findings, ..Route::default() };
+            Some((Rank::Prefix, route))
+        }
+        None => Some((Rank::Prefix, closed::route("return", at, paths, &mut findings))),
+    }
+}
+
 fn locations<'d>(
     level: &'d [Directive],
-    server: &[Directive],
-    headers: &[&'d Directive],
+    levels: &Levels<'d>,
     scope: &Scope<'d>,
     service: &mut Service,
+    routes: &mut Vec<(Rank, Route)>,
 ) {
     for location in level.iter().filter(|one| one.name == "location") {
         let at = scope.at(location);
         let inner = location.inner();
-        let headers = inherited(inner, headers);
-        locations(inner, server, &headers, scope, service);
+        let levels: Levels<'_> = levels.iter().cloned().chain([inner.iter().collect()]).collect();
+        locations(inner, &levels, scope, service, routes);
         let (modifier, path) = match &*location.arguments {
             [path] => ("", path.as_str()),
             [modifier, path, ..] => (modifier.as_str(), path.as_str()),
@@ -117,65 +196,233 @@ fn locations<'d>(
         if path.starts_with('@') {
             continue;
         }
-        let (pattern, mut findings) = match modifier {
-            "=" => paths::exact(path, at),
+        let (rank, (pattern, mut findings)) = match modifier {
+            "=" => (Rank::BeforeExpressions, paths::exact(path, at)),
             // Without `^`, nginx finds the expression anywhere in the path.
-            "~" | "~*" if !path.starts_with('^') => paths::expression(&format!(".*{path}"), at),
-            "~" | "~*" => paths::expression(path, at),
-            _ => paths::text_prefix(path, at),
+            "~" | "~*" if !path.starts_with('^') => (Rank::Expression, paths::expression(&format!(".*{path}"), at)),
+            "~" | "~*" => (Rank::Expression, paths::expression(path, at)),
+            "^~" => (Rank::BeforeExpressions, paths::text_prefix(path, at)),
+            _ => (Rank::Prefix, paths::text_prefix(path, at)),
         };
         let Some(pattern) = pattern else {
             left_out(&mut service.findings, &mut findings);
             continue;
         };
-        let Some((upstream, mut behaviors)) = upstream(inner, path, scope, &mut findings) else {
-            let is_only_nested = inner.iter().any(|one| one.name == "location");
-            if !is_only_nested {
-                left_out(&mut service.findings, &mut findings);
-                service.findings.push(Finding::new(at, Kind::WithoutUpstream));
-            }
-            continue;
-        };
-        findings.extend(clients(inner, server, scope, &mut behaviors));
-        let sends_host =
-            inner.iter().any(|one| one.name == "proxy_set_header" && one.argument(0).eq_ignore_ascii_case("host"));
-        service.host_of_node |= !sends_host;
-        for one in inner.iter().filter(|one| FEATURES.contains(&one.name.as_str())) {
-            findings.push(Finding::new(scope.at(one), Kind::Feature { name: format!("directive `{}`", one.name) }));
+        if modifier == "~*" {
+            findings.extend(paths::without_case(&pattern, at));
         }
-        let (cors, said) = cors(&format!("location `{path}`"), at, inner, &headers, scope);
-        findings.extend(said);
+        features(&levels[levels.len() - 1], scope, &mut findings);
         let name = match path.trim_matches(|c: char| !c.is_ascii_alphanumeric()) {
             "" => "root".to_owned(),
             name => name.replace('/', "-"),
         };
-        if service.host_of_node && service.routes.is_empty() {
-            service.findings.push(Finding::new(at, Kind::HostHeaderOfNode));
-        }
-        service.routes.push(Route {
-            name,
-            at,
-            paths: vec![pattern],
-            upstream: Some(upstream),
-            cors,
-            behaviors,
-            findings,
-            ..Route::default()
-        });
+        let mut behaviors = Behaviors::default();
+        let about_clients = clients(&levels, scope, &mut behaviors);
+        let returned = inner.iter().find(|one| one.name == "return");
+        let has_pass = inner.iter().any(|one| one.name == "proxy_pass");
+        let (upstream, answer) = if inner.iter().any(|one| one.name == "internal") {
+            // Only nginx itself uses such a location. A client gets 404.
+            (None, Some(EdgeAnswer::Respond(404)))
+        } else if let Some(returned) = returned {
+            let (answer, said) = self::answer(returned, scope.at(returned));
+            findings.extend(said);
+            (None, answer)
+        } else if has_pass {
+            (upstream(inner, path, scope, &mut behaviors, &mut findings), None)
+        } else if behaviors.deny == clients::EVERY_CLIENT {
+            (None, Some(EdgeAnswer::Respond(403)))
+        } else {
+            findings.push(Finding::new(at, Kind::WithoutUpstream));
+            (None, None)
+        };
+        let (cors, said) = cors(&format!("location `{path}`"), at, inner, &nearest(&levels, &["add_header"]), scope);
+        let paths = vec![pattern];
+        let route = match (&upstream, &answer) {
+            (None, None) => closed::route(&name, at, paths, &mut findings),
+            (None, Some(_)) => {
+                // nginx answers before it reads `allow` and `deny`.
+                findings.extend(said);
+                Route { name, at, paths, cors, answer, findings, ..Route::default() }
+            }
+            (Some(_), _) => {
+                findings.extend(about_clients);
+                findings.extend(said);
+                let sends_host = host(&levels, &mut behaviors);
+                service.host_of_node |= !sends_host;
+                let is_first = !routes.iter().any(|(_, route)| route.upstream.is_some());
+                if service.host_of_node && is_first {
+                    service.findings.push(Finding::new(at, Kind::HostHeaderOfNode));
+                }
+                Route { name, at, paths, upstream, cors, behaviors, findings, ..Route::default() }
+            }
+        };
+        routes.push((rank, route));
     }
 }
 
-/// Directives that are reported as left out.
-const FEATURES: [&str; 7] = ["auth_basic", "auth_request", "limit_req", "limit_conn", "rewrite", "proxy_cache", "gzip"];
-
-/// Reads `allow` and `deny` of the location, or of the server if the location has none. In nginx, the first rule that
-/// matches counts.
-fn clients(location: &[Directive], server: &[Directive], scope: &Scope<'_>, behaviors: &mut Behaviors) -> Vec<Finding> {
-    let of = |level: &[Directive]| -> Vec<Directive> {
-        level.iter().filter(|one| ["allow", "deny"].contains(&one.name.as_str())).cloned().collect()
+/// Removes the routes that no request reaches, because nginx tries another location first. corsgate would take the more
+/// specific path.
+fn by_rank(routes: &mut Vec<(Rank, Route)>) -> Vec<Finding> {
+    let all: Vec<(usize, Rank, String, Place)> = routes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, (rank, route))| route.paths.iter().map(move |path| (index, *rank, path.clone(), route.at)))
+        .collect();
+    let hiding = |index: usize, rank: Rank, path: &str| {
+        let hides = |(other, other_rank, wide, _): &&(usize, Rank, String, Place)| {
+            let is_tried_first = match (other_rank, rank) {
+                (Rank::Expression, Rank::Expression) => *other < index,
+                (Rank::Expression, Rank::Prefix) => true,
+                // The longest prefix decides whether expressions are tried.
+                (Rank::BeforeExpressions, Rank::Expression) => {
+                    wide.ends_with("/*")
+                        && !all.iter().any(|(_, between, prefix, _)| {
+                            *between == Rank::Prefix && paths::covers(wide, prefix) && paths::covers(prefix, path)
+                        })
+                }
+                (Rank::BeforeExpressions | Rank::Prefix, _) | (Rank::Expression, Rank::BeforeExpressions) => false,
+            };
+            is_tried_first && paths::covers(wide, path)
+        };
+        all.iter().find(hides).map(|(.., at)| at.line)
     };
-    let own = of(location);
-    let rules = if own.is_empty() { of(server) } else { own };
+    let (mut findings, mut index) = (Vec::new(), 0..);
+    routes.retain(|(rank, route)| {
+        let Some(index) = index.next() else { return true };
+        let first = route.paths.iter().find_map(|path| hiding(index, *rank, path));
+        findings.extend(first.map(|first| Finding::new(route.at, Kind::RouteNeverReached { first })));
+        first.is_none()
+    });
+    findings
+}
+
+/// Reads `return`. Returns `None` if corsgate cannot express it, with the reason.
+fn answer(returned: &Directive, at: Place) -> (Option<EdgeAnswer>, Vec<Finding>) {
+    let feature = |name: &str| vec![Finding::new(at, Kind::Feature { name: name.to_owned() })];
+    let (status, text) = match &*returned.arguments {
+        [url] if url.parse::<u16>().is_err() => (302, url.as_str()),
+        [status, rest @ ..] => {
+            (status.parse().unwrap_or_default(), rest.first().map(String::as_str).unwrap_or_default())
+        }
+        [] => (0, ""),
+    };
+    match status {
+        301 | 302 | 303 | 307 | 308 if !text.is_empty() => {
+            let to = text.replace("$host", "{host}").replace("$http_host", "{host}").replace("$request_uri", "{uri}");
+            match to.contains('$') || !(to.contains("://") || to.starts_with('/')) {
+                true => (None, feature("a redirect with a variable")),
+                false => (Some(EdgeAnswer::Redirect { to, status }), Vec::new()),
+            }
+        }
+        // nginx closes the connection.
+        444 => (Some(EdgeAnswer::Respond(403)), Vec::new()),
+        200..=599 if !(300..400).contains(&status) => {
+            let said = if text.is_empty() { Vec::new() } else { feature("the text of `return`") };
+            (Some(EdgeAnswer::Respond(status)), said)
+        }
+        _ => (None, feature("`return` in this form")),
+    }
+}
+
+/// Reads the header `Host` for the service. Returns whether it is that of the client.
+fn host(levels: &Levels<'_>, behaviors: &mut Behaviors) -> bool {
+    let set = nearest(levels, &["proxy_set_header"]);
+    let Some(host) = set.iter().find(|one| one.argument(0).eq_ignore_ascii_case("host")) else { return false };
+    match host.argument(1) {
+        "$proxy_host" => return false,
+        value if !value.contains('$') => behaviors.host = Some(value.to_owned()),
+        _ => {}
+    }
+    true
+}
+
+/// Directives that the import reads, or that do not change which requests are answered. All others are reported.
+const KNOWN: [&str; 60] = [
+    "access_log",
+    "add_header",
+    "alias",
+    "allow",
+    "break",
+    "charset",
+    "chunked_transfer_encoding",
+    "client_body_buffer_size",
+    "client_header_buffer_size",
+    "default_type",
+    "deny",
+    "error_log",
+    "events",
+    "fastcgi_pass",
+    "http",
+    "http2",
+    "if",
+    "index",
+    "internal",
+    "keepalive_requests",
+    "keepalive_timeout",
+    "large_client_header_buffers",
+    "listen",
+    "location",
+    "log_format",
+    "log_not_found",
+    "map",
+    "map_hash_bucket_size",
+    "map_hash_max_size",
+    "more_set_headers",
+    "pid",
+    "proxy_buffer_size",
+    "proxy_buffering",
+    "proxy_buffers",
+    "proxy_busy_buffers_size",
+    "proxy_cache_bypass",
+    "proxy_headers_hash_bucket_size",
+    "proxy_headers_hash_max_size",
+    "proxy_hide_header",
+    "proxy_http_version",
+    "proxy_pass",
+    "proxy_redirect",
+    "proxy_request_buffering",
+    "proxy_set_header",
+    "resolver",
+    "return",
+    "root",
+    "sendfile",
+    "server",
+    "server_name",
+    "server_names_hash_bucket_size",
+    "server_tokens",
+    "set",
+    "tcp_nodelay",
+    "tcp_nopush",
+    "try_files",
+    "types_hash_max_size",
+    "upstream",
+    "user",
+    "worker_processes",
+];
+
+/// Adds a finding for each directive of a level that is left out.
+fn features(level: &[&Directive], scope: &Scope<'_>, findings: &mut Vec<Finding>) {
+    for one in level {
+        let name = match one.name.as_str() {
+            "if" => match condition(one).iter().any(|word| word.to_ascii_lowercase().contains("option")) {
+                // The answer to a preflight.
+                true => continue,
+                false => match one.inner().iter().find(|inner| !["add_header", "set"].contains(&&*inner.name)) {
+                    Some(inner) => format!("`{}` in `if ({})`", inner.name, condition(one).join(" ")),
+                    None => continue,
+                },
+            },
+            // The certificates have a finding of their own.
+            name if KNOWN.contains(&name) || name.starts_with("ssl_") && name != "ssl_verify_client" => continue,
+            name => format!("directive `{name}`"),
+        };
+        findings.push(Finding::new(scope.at(one), Kind::Feature { name }));
+    }
+}
+
+/// Reads `allow` and `deny` of the nearest level that has any. In nginx, the first rule that matches counts.
+fn clients(levels: &Levels<'_>, scope: &Scope<'_>, behaviors: &mut Behaviors) -> Vec<Finding> {
+    let rules = nearest(levels, &["allow", "deny"]);
     let Some(first) = rules.first() else { return Vec::new() };
     // Rules after `all` have no effect.
     let (rules, others) = match rules.iter().position(|rule| rule.argument(0) == "all") {
@@ -203,8 +450,9 @@ fn upstream(
     location: &[Directive],
     path: &str,
     scope: &Scope<'_>,
+    behaviors: &mut Behaviors,
     findings: &mut Vec<Finding>,
-) -> Option<(Upstream, Behaviors)> {
+) -> Option<Upstream> {
     let pass = location.iter().find(|one| one.name == "proxy_pass")?;
     let at = scope.at(pass);
     let (scheme, rest) = pass.argument(0).split_once("://").unwrap_or(("http", pass.argument(0)));
@@ -226,277 +474,12 @@ fn upstream(
         // The file has no `upstream` with this name, so the name is used as a host.
         nodes.push((node(with_port(authority), at, findings), 1));
     }
-    let (strip_prefix, add_prefix) = match uri {
+    if let Some(uri) = uri {
         // A path in `proxy_pass` replaces the path of the location.
-        Some(uri) => paths::replaced_prefix(path, &format!("/{uri}"), at, findings),
-        None => (None, None),
-    };
-    let behaviors = Behaviors { strip_prefix, add_prefix, ..Behaviors::default() };
+        (behaviors.strip_prefix, behaviors.add_prefix) = paths::replaced_prefix(path, &format!("/{uri}"), at, findings);
+    }
     let name = authority.split(':').next().unwrap_or("upstream").to_owned();
-    Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None }, behaviors))
-}
-
-// --- CORS
-
-/// The headers that nginx adds for one kind of request.
-#[derive(Default)]
-struct Sent<'d> {
-    /// An empty list means every method.
-    methods: Vec<&'d str>,
-    /// The condition on the origin.
-    origin: Option<Condition<'d>>,
-    headers: Vec<&'d Directive>,
-    /// The status of `return`, and its line.
-    status: Option<(u16, usize)>,
-}
-
-/// The condition of an `if` block, if it is about the origin.
-#[derive(Clone, Copy)]
-enum Condition<'d> {
-    /// An expression that matches anywhere in `$http_origin`, and its line.
-    Expression(&'d str, usize),
-    /// The entries of a map from `$http_origin` that have this value. `None` means any value.
-    Map(&'d Directive, Option<&'d str>),
-    /// A condition that the import cannot read, and its line.
-    Other(usize),
-}
-
-impl<'d> Sent<'d> {
-    fn header(&self, name: &str) -> Option<(&'d str, &'d Directive)> {
-        let found = self.headers.iter().rev().find(|one| one.argument(0).eq_ignore_ascii_case(name))?;
-        Some((found.argument(1), found))
-    }
-}
-
-fn cors(
-    name: &str,
-    at: Place,
-    location: &[Directive],
-    headers: &[&Directive],
-    scope: &Scope<'_>,
-) -> (Cors, Vec<Finding>) {
-    let sent = sent(location, headers, scope);
-    let options = sent.iter().find(|one| one.methods == ["OPTIONS"]);
-    let others: Vec<&Sent<'_>> = sent.iter().filter(|one| one.methods != ["OPTIONS"]).collect();
-    let allows = |one: &&Sent<'_>| one.header("Access-Control-Allow-Origin").is_some();
-    let Some(main) = others.iter().copied().find(allows).or(options.filter(allows)) else {
-        return (Cors::Off, Vec::new());
-    };
-    let Some((origin, directive)) = main.header("Access-Control-Allow-Origin") else { return (Cors::Off, Vec::new()) };
-    let origin_at = scope.at(directive);
-    let mut policy = Policy::new(name.to_owned(), at);
-    let of = |name: &str| {
-        let first = options.into_iter().chain(others.iter().copied()).chain([main]);
-        first.into_iter().find_map(|one| one.header(name))
-    };
-    policy.credentials = main.header("Access-Control-Allow-Credentials").is_some_and(|(value, _)| value == "true");
-    policy.methods = list(of("Access-Control-Allow-Methods").map_or("", |(value, _)| value));
-    policy.headers = list(of("Access-Control-Allow-Headers").map_or("", |(value, _)| value));
-    policy.expose = list(main.header("Access-Control-Expose-Headers").map_or("", |(value, _)| value));
-    if let Err(why) = allow_origin(&mut policy, origin, main.origin, origin_at, scope) {
-        let kind = Kind::PolicyWithoutEffect { why: why.into() };
-        return (Cors::Off, vec![Finding::new(origin_at, kind)]);
-    }
-    if policy.is_any_origin() && policy.credentials {
-        if origin == "*" {
-            policy.credentials = false;
-            let witness = Witness::request("GET", FOREIGN, Answer::StarWithCredentials);
-            policy.note(Key::Credentials, Finding::new(origin_at, Kind::StarWithCredentials).with(witness));
-        } else {
-            let witness = Witness::request("GET", "null", Answer::WithCredentials);
-            policy.note(Key::Origins, Finding::new(origin_at, Kind::NullReflected).with(witness));
-        }
-    }
-    // Requests that are not preflights.
-    let limited: Vec<&str> =
-        others.iter().filter(|one| allows(one)).flat_map(|one| one.methods.iter().copied()).collect();
-    let is_limited = others.iter().filter(|one| allows(one)).all(|one| !one.methods.is_empty());
-    if is_limited {
-        let methods: Vec<String> = limited.iter().map(|method| (*method).to_owned()).collect();
-        let witness = Witness::request("DELETE", &policy.sample_origin(), Answer::ServiceDecides);
-        policy.note(Key::Policy, Finding::new(origin_at, Kind::MethodsWithoutHeaders { methods }).with(witness));
-    }
-    if directive.argument(2) != "always" {
-        policy.note(Key::Policy, Finding::new(origin_at, Kind::ErrorsWithoutHeaders));
-    }
-    let hides = location.iter().any(|one| {
-        one.name == "proxy_hide_header" && one.argument(0).eq_ignore_ascii_case("access-control-allow-origin")
-    });
-    if !hides {
-        policy.note(Key::Policy, Finding::new(origin_at, Kind::TwoHeaders));
-    }
-    if !policy.is_any_origin() {
-        if main.header("Vary").is_none() {
-            policy.note(Key::Policy, Finding::new(origin_at, Kind::VaryAdded));
-        }
-        // For other origins the variable is empty, and nginx does not send an empty header.
-        if !hides && origin.starts_with('$') {
-            let witness = Witness::request("GET", FOREIGN, Answer::ServiceDecides);
-            policy.note(Key::Policy, Finding::new(origin_at, Kind::ServiceHeadersRemain).with(witness));
-        }
-    }
-    // Preflights.
-    match options.and_then(|options| Some((options, options.status?))) {
-        Some((options, (status, line))) => {
-            let at = Place { line, ..at };
-            policy.status = if status == 204 { 204 } else { 200 };
-            if options.origin.is_some() {
-                policy.preflight = PreflightMatch::Origin;
-                let witness = Witness::preflight("POST", FOREIGN, Answer::ServiceDecides);
-                policy.note(Key::Preflight, Finding::new(at, Kind::RefusedPreflightForwarded).with(witness));
-            } else {
-                policy.preflight = PreflightMatch::Any;
-                policy.note(Key::Preflight, Finding::new(at, Kind::EveryOptionsAnswered));
-            }
-            if options.header("Access-Control-Allow-Origin").is_none() {
-                let witness = Witness::preflight("POST", &policy.sample_origin(), Answer::Unreadable);
-                policy.note(Key::Preflight, Finding::new(at, Kind::PreflightsFail).with(witness));
-            }
-        }
-        None => {
-            policy.preflight = PreflightMatch::Standard;
-            let witness = Witness::preflight("POST", &policy.sample_origin(), Answer::ServiceDecides);
-            policy.note(Key::Preflight, Finding::new(origin_at, Kind::PreflightContinues).with(witness));
-        }
-    }
-    let age = of("Access-Control-Max-Age").and_then(|(value, one)| Some((value.parse().ok()?, scope.at(one))));
-    let (seconds, at_age) = age.unwrap_or((crate::cors::Settings::DEFAULT_MAX_AGE, at));
-    policy.set_max_age(seconds, at_age);
-    Cors::of(policy)
-}
-
-fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
-}
-
-/// Returns the headers for each kind of request that the `if` blocks of a location distinguish. The first entry is for
-/// requests that match no block.
-fn sent<'d>(location: &'d [Directive], headers: &[&'d Directive], scope: &Scope<'d>) -> Vec<Sent<'d>> {
-    let mut all = vec![Sent { headers: headers.to_vec(), ..Sent::default() }];
-    // Variables that `if ($http_origin ~ …) { set $cors true; }` sets. `None` means that a variable is set without a
-    // condition.
-    let mut flags: HashMap<&str, Option<Condition<'_>>> = HashMap::new();
-    for block in location {
-        if block.name == "set" && !["", "0"].contains(&block.argument(1)) {
-            flags.insert(block.argument(0), None);
-        }
-        if block.name != "if" {
-            continue;
-        }
-        let mut one = Sent { headers: inherited(block.inner(), headers), ..Sent::default() };
-        let of_flag = |flag: &str, value: Option<&'d str>| match (flags.get(flag), scope.maps.get(flag)) {
-            (Some(known), _) => *known,
-            (None, Some(map)) if map.argument(0) == ORIGIN => Some(Condition::Map(map, value)),
-            _ => Some(Condition::Other(block.line)),
-        };
-        match condition(block)[..] {
-            ["$request_method", "=", method] => one.methods.extend(METHODS.iter().find(|known| **known == method)),
-            ["$request_method", "~" | "~*", methods] => {
-                let named: Vec<&str> = methods.trim_matches(['^', '$', '(', ')']).split('|').collect();
-                one.methods.extend(METHODS.iter().filter(|known| named.contains(known)));
-            }
-            [ORIGIN, "~" | "~*", expression] => one.origin = Some(Condition::Expression(expression, block.line)),
-            [flag, "=", value] => {
-                one.origin = of_flag(flag, Some(value));
-                // The value comes from `set $cors "${cors}options";`.
-                one.methods.extend(value.to_ascii_lowercase().contains("option").then_some("OPTIONS"));
-            }
-            [flag] => one.origin = of_flag(flag, None),
-            _ => one.origin = Some(Condition::Other(block.line)),
-        }
-        if one.methods.is_empty() {
-            for flag in block.inner().iter().filter(|inner| inner.name == "set") {
-                flags.insert(flag.argument(0), one.origin);
-            }
-        }
-        let returns = block.inner().iter().find(|inner| inner.name == "return");
-        one.status = returns.and_then(|one| Some((one.argument(0).parse().ok()?, one.line)));
-        let has_headers = block.inner().iter().any(|inner| inner.name == "add_header");
-        if has_headers || one.status.is_some() {
-            all.push(one);
-        }
-    }
-    all
-}
-
-/// The nginx variable for the Origin of the request.
-const ORIGIN: &str = "$http_origin";
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
-/// Returns the words of `if (…)`, without the parentheses.
-fn condition(block: &Directive) -> Vec<&str> {
-    let mut words: Vec<&str> = block.arguments.iter().map(String::as_str).collect();
-    if let Some(first) = words.first_mut() {
-        *first = first.strip_prefix('(').unwrap_or(first);
-    }
-    if let Some(last) = words.last_mut() {
-        *last = last.strip_suffix(')').unwrap_or(last);
-    }
-    words.retain(|word| !word.is_empty());
-    words.into_iter().map(|word| word.trim_matches(['\'', '"'])).collect()
-}
-
-/// Adds the origins that `Access-Control-Allow-Origin: VALUE` allows. The error says why the policy has no effect.
-fn allow_origin(
-    policy: &mut Policy,
-    value: &str,
-    condition: Option<Condition<'_>>,
-    at: Place,
-    scope: &Scope<'_>,
-) -> Result<(), String> {
-    match (value, condition) {
-        (_, Some(Condition::Other(line))) => {
-            return Err(format!("its condition in line {line} is not about the origin"));
-        }
-        ("*" | ORIGIN | "${http_origin}", None) => policy.origins.push("*".to_owned()),
-        ("*" | ORIGIN | "${http_origin}", Some(Condition::Expression(expression, line))) => {
-            searched(policy, expression, Place { line, ..at });
-        }
-        ("*" | ORIGIN | "${http_origin}", Some(Condition::Map(map, wanted))) => {
-            let is_wanted = |value: &str| match wanted {
-                Some(wanted) => value == wanted,
-                None => !["", "0"].contains(&value),
-            };
-            mapped(policy, map, scope, &|_, value| is_wanted(value));
-        }
-        (variable, _) if variable.starts_with('$') => {
-            let Some(map) = scope.maps.get(variable).filter(|map| map.argument(0) == ORIGIN) else {
-                return Err(format!("`{variable}` is never the origin of a page"));
-            };
-            mapped(policy, map, scope, &|key, value| [ORIGIN, "${http_origin}", key].contains(&value));
-        }
-        (origin, _) => origins::exact(policy, origin),
-    }
-    Ok(())
-}
-
-/// Adds an expression that matches anywhere in the origin.
-fn searched(policy: &mut Policy, expression: &str, at: Place) {
-    origins::expression(policy, expression, &format!(".*(?:{expression}).*"), expression, at);
-}
-
-/// Adds the entries of `map $http_origin $variable { … }` whose key and value allow the origin.
-fn mapped(policy: &mut Policy, map: &Directive, scope: &Scope<'_>, allows: &dyn Fn(&str, &str) -> bool) {
-    for entry in map.inner() {
-        let (at, key, value) = (scope.at(entry), entry.name.as_str(), entry.argument(0));
-        match key {
-            "hostnames" | "volatile" | "include" => {}
-            _ if value.is_empty() => {}
-            // `default` is for every other origin. Its value is the origin of the request, or one fixed origin.
-            "default" if allows(ORIGIN, value) => policy.origins.push("*".to_owned()),
-            "default" if value.contains("://") => origins::exact(policy, value),
-            "default" => {}
-            _ if !allows(key, value) => {
-                let kind = Kind::EntryIgnored { entry: key.to_owned(), why: "its value is not the origin" };
-                policy.note(Key::Origins, Finding::new(at, kind));
-            }
-            key => match key.strip_prefix("~*").or(key.strip_prefix('~')) {
-                Some(expression) => searched(policy, expression, at),
-                // nginx ignores case. Browsers send origins in lower case.
-                None => origins::exact(policy, &key.to_ascii_lowercase()),
-            },
-        }
-    }
+    Some(Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None })
 }
 
 #[cfg(test)]
@@ -626,6 +609,79 @@ mod tests {
             let source = format!("location /y/ {{ {rules} proxy_pass http://127.0.0.1:1; }}\n");
             let (text, _) = table("any.example", rules, &source, &[]);
             assert!(!text.contains("clients:"), "{rules}\n{text}");
+        }
+    }
+
+    /// Expressions come before prefixes, and corsgate takes the most specific path.
+    #[test]
+    fn the_order_of_locations_is_kept_or_reported() {
+        let pass = "proxy_pass http://127.0.0.1:1;";
+        for (locations, lost) in [
+            (format!("location ~ ^/a {{ deny all; }} location /a/b/ {{ {pass} }}"), Some("/a/b/")),
+            (format!("location ~ ^/a/b/ {{ {pass} }} location ~ ^/a/ {{ {pass} }}"), None),
+            (format!("location ~ ^/a/ {{ {pass} }} location ~ ^/a/b/ {{ {pass} }}"), Some("/a/b/")),
+            (format!("location ~ ^/a/ {{ {pass} }} location = /a/b {{ {pass} }}"), None),
+            (format!("location ~ ^/a/ {{ {pass} }} location ^~ /a/b/ {{ {pass} }}"), None),
+            (format!("location ^~ /a/ {{ {pass} }} location ~ ^/a/b/ {{ {pass} }}"), Some("/a/b/")),
+            (format!("location /a/ {{ {pass} }} location /a/b/ {{ {pass} }}"), None),
+        ] {
+            let (text, codes) = table("any.example", &locations, &format!("server {{ {locations} }}\n"), &[]);
+            assert_eq!(codes.contains(&"route-never-reached"), lost.is_some(), "{locations}: {codes:?}\n{text}");
+            assert!(lost.is_none_or(|lost| !text.contains(&format!("[{lost}"))), "{locations}\n{text}");
+        }
+    }
+
+    /// Directives of the server and of an outer location apply to a location. Those without a counterpart are reported.
+    #[test]
+    fn directives_of_outer_levels_count() {
+        let pass = "proxy_pass http://127.0.0.1:1;";
+        for (source, part, code) in [
+            (format!("http {{ deny 10.0.0.1; server {{ location / {{ {pass} }} }} }}"), "deny: [\"10.0.0.1\"]", ""),
+            (
+                format!("server {{ location /a/ {{ deny 10.0.0.1; location /a/b {{ {pass} }} }} }}"),
+                "deny: [\"10.0.0.1\"]",
+                "",
+            ),
+            (format!("server {{ auth_basic x; location / {{ {pass} }} }}"), "`auth_basic`", "feature"),
+            (format!("http {{ auth_request /x; server {{ location / {{ {pass} }} }} }}"), "`auth_request`", "feature"),
+            (
+                format!("server {{ location / {{ limit_except GET {{ deny all; }} {pass} }} }}"),
+                "`limit_except`",
+                "feature",
+            ),
+            (
+                format!("server {{ if ($bad) {{ return 403; }} location / {{ {pass} }} }}"),
+                "`return` in `if ($bad)`",
+                "feature",
+            ),
+            (
+                format!("server {{ proxy_set_header Host b.internal; location / {{ {pass} }} }}"),
+                "upstream_host: b.internal",
+                "",
+            ),
+            (
+                format!(
+                    "server {{ server_name a.example; return 301 https://$host$request_uri; }} server {{ server_name a.example; location / {{ {pass} }} }}"
+                ),
+                "redirect_to_https",
+                "feature",
+            ),
+            (
+                format!("server {{ server_name a.example; return 444; }} server {{ location / {{ {pass} }} }}"),
+                "respond: { status: 403 }",
+                "",
+            ),
+            (
+                format!(
+                    "server {{ listen 127.0.0.1:8080; server_name a.example; location / {{ {pass} }} }} server {{ listen 80; location / {{ {pass} }} }}"
+                ),
+                "listen 127.0.0.1:8080",
+                "one-listener",
+            ),
+        ] {
+            let (text, codes) = table("a.example", &source, &format!("{source}\n"), &[]);
+            assert!(text.contains(part), "no `{part}`: {codes:?}\n{source}\n{text}");
+            assert!(code.is_empty() || codes.contains(&code), "no `{code}`: {codes:?}\n{source}\n{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! findings about it.
 
 use super::finding::{Finding, Kind, Place};
+use super::rerouted;
 use super::witness::{Answer, Witness};
 use crate::route::PathPattern;
 
@@ -12,7 +13,7 @@ pub(super) type Converted = (Option<String>, Vec<Finding>);
 pub(super) fn exact(path: &str, at: Place) -> Converted {
     match literal(path) {
         Ok(()) => (Some(path.to_owned()), Vec::new()),
-        Err(why) => refused(path, why, at),
+        Err(why) => refused(path, Some(path), why, at),
     }
 }
 
@@ -21,7 +22,7 @@ pub(super) fn segments(path: &str, at: Place) -> Converted {
     let path = if path.is_empty() { "/" } else { path };
     match literal(path) {
         Ok(()) => (Some(format!("{}/*", path.trim_end_matches('/'))), Vec::new()),
-        Err(why) => refused(path, why, at),
+        Err(why) => refused(path, Some(path), why, at),
     }
 }
 
@@ -44,6 +45,15 @@ pub(super) fn text_prefix(path: &str, at: Place) -> Converted {
 pub(super) fn without_slash(path: &str, without: &str, at: Place) -> Finding {
     let kind = Kind::PathWithoutSlash { path: path.to_owned() };
     Finding::new(at, kind).with(Witness::route(without, Answer::NotRouted))
+}
+
+/// Returns the finding that the source also takes a pattern in other letters.
+pub(super) fn without_case(pattern: &str, at: Place) -> Option<Finding> {
+    let sample = pattern.split('/').map(|segment| if segment.starts_with('{') { "1" } else { segment });
+    let sample = sample.collect::<Vec<_>>().join("/").trim_end_matches('*').to_owned();
+    let other = sample.to_ascii_uppercase();
+    let kind = Kind::PathCase { path: pattern.to_owned() };
+    (other != sample).then(|| Finding::new(at, kind).with(Witness::route(&other, Answer::Routed)))
 }
 
 /// Converts the replacement of a text prefix by another text. Returns the prefix to strip and the prefix to add.
@@ -84,18 +94,40 @@ pub(super) fn expression(expression: &str, at: Place) -> Converted {
             }
             (pattern, findings)
         }
-        None => refused(expression, "it is a regular expression that no pattern of corsgate can say".to_owned(), at),
+        None => {
+            let why = "it is a regular expression that no pattern of corsgate can say".to_owned();
+            refused(expression, rerouted::sample_path(expression).as_deref(), why, at)
+        }
     }
 }
 
-fn refused(path: &str, why: String, at: Place) -> Converted {
-    (None, vec![Finding::new(at, Kind::PathNotImported { path: path.to_owned(), why })])
+/// Whether every path of a pattern is also one of a wider or equal pattern.
+pub(super) fn covers(wide: &str, narrow: &str) -> bool {
+    let (wide, is_open) = wide.strip_suffix("/*").map_or((wide, false), |prefix| (prefix, true));
+    let (narrow, narrow_is_open) = narrow.strip_suffix("/*").map_or((narrow, false), |prefix| (prefix, true));
+    let is_parameter = |segment: &str| segment.starts_with('{');
+    let mut segments = narrow.split('/');
+    let begins = wide.split('/').all(|one| match segments.next() {
+        Some(other) => one == other || (is_parameter(one) && !other.is_empty()),
+        None => false,
+    });
+    begins && (is_open || (segments.next().is_none() && !narrow_is_open))
+}
+
+/// `sample` is a request path that the source takes.
+fn refused(path: &str, sample: Option<&str>, why: String, at: Place) -> Converted {
+    let finding = Finding::new(at, Kind::PathNotImported { path: path.to_owned(), why });
+    let finding = match sample {
+        Some(sample) => finding.with(rerouted::witness("", sample)),
+        None => finding,
+    };
+    (None, vec![finding])
 }
 
 fn checked(pattern: &str, source: &str, at: Place) -> Converted {
     match PathPattern::parse(pattern) {
         Ok(_) => (Some(pattern.to_owned()), Vec::new()),
-        Err(kind) => refused(source, kind.fault().into_owned(), at),
+        Err(kind) => refused(source, rerouted::sample_path(source).as_deref(), kind.fault().into_owned(), at),
     }
 }
 
@@ -200,6 +232,29 @@ mod tests {
         assert_eq!(codes(&text_prefix("/v1/", at)), (Some("/v1/*"), vec!["path-without-slash"]));
         for hostile in ["v1", "/a/../b", "/a*", "/{x}", "/a?b", "/ä"] {
             assert_eq!(codes(&text_prefix(hostile, at)), (None, vec!["path-not-imported"]), "{hostile}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_narrower_patterns() {
+        for (wide, narrow, expected) in [
+            ("/*", "/*", true),
+            ("/*", "/", true),
+            ("/*", "/a/b", true),
+            ("/a/*", "/a", true),
+            ("/a/*", "/a/*", true),
+            ("/a/*", "/a/{x}/c", true),
+            ("/a/*", "/ab", false),
+            ("/a/*", "/*", false),
+            ("/a", "/a/*", false),
+            ("/a", "/a/b", false),
+            ("/a/{x}", "/a/b", true),
+            ("/a/{x}", "/a/{y}", true),
+            ("/a/{x}", "/a/", false),
+            ("/a/b", "/a/{x}", false),
+            ("/{x}/*", "/a/b", true),
+        ] {
+            assert_eq!(covers(wide, narrow), expected, "{wide} {narrow}");
         }
     }
 

@@ -14,6 +14,7 @@ use super::finish::left_out;
 use super::model::{Behaviors, Condition, Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
+use super::{closed, rerouted, weights};
 use super::{origins, paths};
 use crate::cors::PreflightMatch;
 
@@ -39,6 +40,26 @@ impl<'v> Files<'v> {
         self.0.iter().flat_map(entries).collect()
     }
 
+    /// Returns the names of middlewares. A chain stands for its own list.
+    fn middlewares(&self, list: Option<&Value>) -> Vec<(usize, String)> {
+        /// Limit of chains, because a chain may name itself.
+        const MOST: usize = 100;
+        let mut rest = list.map(Value::texts).unwrap_or_default();
+        rest.reverse();
+        let (mut names, mut chains) = (Vec::new(), 0);
+        while let Some((line, name)) = rest.pop() {
+            let chain = self.named("middlewares", &name).and_then(|(_, value)| value.get("chain"));
+            match chain.and_then(|chain| chain.get("middlewares")).filter(|_| chains < MOST) {
+                Some(inner) => {
+                    chains += 1;
+                    rest.extend(inner.texts().into_iter().rev().map(|(_, inner)| (line, inner)));
+                }
+                None => names.push((line, name)),
+            }
+        }
+        names
+    }
+
     /// Returns the entry with a name. A provider can follow the name after `@`.
     fn named(&self, section: &str, name: &str) -> Option<(usize, &'v Value)> {
         let name = name.split('@').next().unwrap_or(name);
@@ -50,7 +71,11 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
     let files = Files(files.iter().flat_map(|file| file.documents.iter().map(|one| (file.file, one))).collect());
     let priority = |value: &Value| value.get("priority").and_then(Value::number).unwrap_or(0);
     let mut routers = files.all("routers");
-    routers.sort_by_key(|(_, _, router)| std::cmp::Reverse(priority(router)));
+    // Without a priority, the length of the rule counts.
+    routers.sort_by_key(|(_, _, router)| {
+        let length = router.text_of("rule").map_or(0, |rule| i64::try_from(rule.len()).unwrap_or(i64::MAX));
+        std::cmp::Reverse(if priority(router) == 0 { length } else { priority(router) })
+    });
     let mut used = Vec::new();
     for (file, name, router) in routers {
         let at = Place { file, line: router.line };
@@ -64,7 +89,12 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
         }
         let text = router.text_of("rule").unwrap_or_default();
         let Some(rule) = Rule::parse(text) else {
-            model.findings.push(Finding::new(at, Kind::MatchNotImported { what: format!("a rule such as `{text}`") }));
+            let why = "corsgate has no such condition".to_owned();
+            let finding = Finding::new(at, Kind::RuleNotImported { rule: text.to_owned(), why });
+            model.findings.push(match sample(text) {
+                Some((host, path)) => finding.with(rerouted::witness(&host, &path)),
+                None => finding,
+            });
             continue;
         };
         let mut patterns = Vec::new();
@@ -77,7 +107,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             patterns.push("/*".to_owned());
         }
         let (mut cors, mut behaviors, mut answer) = (Cors::Off, Behaviors::default(), None);
-        for (line, middleware) in router.get("middlewares").map(Value::texts).unwrap_or_default() {
+        for (line, middleware) in files.middlewares(router.get("middlewares")) {
             let place = Place { file, line };
             let Some((of, value)) = files.named("middlewares", &middleware) else {
                 findings.push(Finding::new(
@@ -95,13 +125,20 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             }
         }
         let service = router.text_of("service").and_then(|service| files.named("services", service));
-        let upstream = service
-            .and_then(|(of, value)| upstream(router.text_of("service").unwrap_or(name), of, value, &mut findings));
-        let Some((upstream, host_of_node)) = upstream.filter(|_| !patterns.is_empty()) else {
+        let upstream = service.and_then(|(of, value)| {
+            upstream(router.text_of("service").unwrap_or(name), of, value, &files, &mut findings)
+        });
+        if patterns.is_empty() {
+            let host = rule.hosts.first().cloned().unwrap_or_default();
+            findings.iter_mut().filter_map(|one| one.witness.as_mut()).for_each(|one| one.host.clone_from(&host));
             left_out(&mut model.findings, &mut findings);
-            model.findings.push(Finding::new(at, Kind::WithoutUpstream));
             continue;
-        };
+        }
+        let is_closed = upstream.is_none() && answer.is_none();
+        if is_closed {
+            findings.push(Finding::new(at, Kind::WithoutUpstream));
+        }
+        let (upstream, host_of_node) = upstream.map_or((None, false), |(upstream, host)| (Some(upstream), host));
         // A preflight is an OPTIONS request. A rule that lists only other methods does not match it.
         if let (Cors::Policy(policy), Some(method)) = (&cors, rule.methods.first())
             && !rule.methods.iter().any(|method| method == "OPTIONS")
@@ -109,18 +146,27 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             let witness = Witness::preflight(method, &policy.sample_origin(), Answer::NotRouted);
             findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: rule.methods.clone() }).with(witness));
         }
-        let route = Route {
+        let mut route = Route {
             name: name.to_owned(),
             at,
             paths: patterns,
             methods: rule.methods,
             condition: rule.condition,
-            upstream: Some(upstream).filter(|_| answer.is_none()),
+            upstream: upstream.filter(|_| answer.is_none()),
             cors,
             behaviors,
             answer,
             findings,
+            ..Route::default()
         };
+        if is_closed {
+            closed::close(&mut route);
+        }
+        // The usual names of the entry points for http and https.
+        let points: Vec<String> =
+            router.get("entryPoints").map(Value::texts).unwrap_or_default().into_iter().map(|(_, name)| name).collect();
+        let is_usual = points.is_empty() || points.iter().any(|name| ["web", "websecure"].contains(&name.as_str()));
+        let listener = (!is_usual).then(|| format!("the entry points {}", points.join(", ")));
         model.services.push(Service {
             name: name.to_owned(),
             at,
@@ -128,6 +174,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             upstream: None,
             cors: Cors::Off,
             host_of_node,
+            listener,
             routes: vec![route],
             findings: Vec::new(),
         });
@@ -295,8 +342,38 @@ fn apply(
     (cors, findings)
 }
 
+/// Returns a host and a path that a rule matches, for rules that the import cannot read.
+fn sample(rule: &str) -> Option<(String, String)> {
+    if rule.contains('!') {
+        return None;
+    }
+    let argument = |function: &str| {
+        let rest = rule.split_once(&format!("{function}("))?.1;
+        Some(rest.trim_start().strip_prefix(['`', '"'])?.split(['`', '"']).next()?.to_owned())
+    };
+    let host = argument("Host").or_else(|| rerouted::sample_host(&argument("HostRegexp")?));
+    let path = argument("PathPrefix").or(argument("Path")).or_else(|| {
+        let expression = argument("PathRegexp")?;
+        let own = expression.strip_prefix('^').map_or_else(|| format!(".*{expression}"), str::to_owned);
+        rerouted::sample_path(&own)
+    });
+    match (&host, &path) {
+        (None, None) => None,
+        _ => Some((host.unwrap_or_default(), path.unwrap_or_else(|| "/".to_owned()))),
+    }
+}
+
 /// Returns the nodes of a service. The boolean is true if a node gets its own host in the Host header field.
-fn upstream(name: &str, file: usize, service: &Value, findings: &mut Vec<Finding>) -> Option<(Upstream, bool)> {
+fn upstream(
+    name: &str,
+    file: usize,
+    service: &Value,
+    files: &Files<'_>,
+    findings: &mut Vec<Finding>,
+) -> Option<(Upstream, bool)> {
+    if let Some(weighted) = service.get("weighted") {
+        return weighted_upstream(name, file, weighted, files, findings);
+    }
     let balancer = service.get("loadBalancer")?;
     let (mut nodes, mut tls) = (Vec::new(), None);
     for server in balancer.list("servers") {
@@ -315,6 +392,39 @@ fn upstream(name: &str, file: usize, service: &Value, findings: &mut Vec<Finding
     }
     let host_of_node = balancer.get("passHostHeader").and_then(Value::truth) == Some(false);
     (!nodes.is_empty()).then(|| (Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
+}
+
+/// Returns the nodes of all services of `weighted`. Each service keeps its share.
+fn weighted_upstream(
+    name: &str,
+    file: usize,
+    weighted: &Value,
+    files: &Files<'_>,
+    findings: &mut Vec<Finding>,
+) -> Option<(Upstream, bool)> {
+    if let Some(sticky) = weighted.get("sticky") {
+        let name = "`sticky` of a weighted service".to_owned();
+        findings.push(Finding::new(Place { file, line: sticky.line }, Kind::Feature { name }));
+    }
+    let (mut groups, mut all) = (Vec::new(), Vec::new());
+    for one in weighted.list("services") {
+        let weight = one.get("weight").and_then(Value::number).and_then(|weight| u64::try_from(weight).ok());
+        let of = one.text_of("name").and_then(|name| Some((name, files.named("services", name)?)));
+        // A weighted service of weighted services is not read.
+        let found = of.filter(|(_, (_, value))| value.get("weighted").is_none());
+        let (upstream, host_of_node) =
+            found.and_then(|(name, (of, value))| upstream(name, of, value, files, findings))?;
+        groups.push((weight.unwrap_or(1), upstream.nodes));
+        all.push((upstream.tls, host_of_node));
+    }
+    let (tls, host_of_node) = all.first()?.clone();
+    if all.iter().any(|(one, _)| *one != tls) {
+        let name = "TLS to some of the weighted services".to_owned();
+        findings.push(Finding::new(Place { file, line: weighted.line }, Kind::Feature { name }));
+        return None;
+    }
+    let nodes = weights::flatten(groups);
+    Some((Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
 }
 
 // --- CORS

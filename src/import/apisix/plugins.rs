@@ -12,18 +12,33 @@ use crate::import::model::{Behaviors, Cors, EdgeAnswer, Edits};
 use crate::import::paths;
 use crate::import::value::Value;
 
-/// Reads the plugins of a route or service: the policy, the path rewriting and the client addresses. Adds a finding for
-/// each plugin that has no counterpart.
+/// A plugin, and the object that has it.
+pub(super) type Plugin<'v> = (Object<'v>, &'v str, &'v Value);
+
+/// Returns the plugins of several objects. In APISIX, the first object that has a plugin counts.
+pub(super) fn of<'v>(levels: &[Object<'v>]) -> Vec<Plugin<'v>> {
+    let mut all: Vec<Plugin<'v>> = Vec::new();
+    for level in levels {
+        for (name, conf) in level.value.get("plugins").map(Value::map).unwrap_or_default() {
+            if !all.iter().any(|(_, known, _)| *known == &**name) {
+                all.push((*level, name, conf));
+            }
+        }
+    }
+    all
+}
+
+/// Reads plugins: the policy, the path rewriting and the client addresses. Adds a finding for each plugin that has no
+/// counterpart.
 pub(super) fn plugins<'v>(
-    object: &Object<'v>,
-    plugins: Option<&'v Value>,
+    plugins: &[Plugin<'v>],
     objects: &Objects<'v>,
     findings: &mut Vec<Finding>,
 ) -> (Cors, Behaviors) {
     let (mut cors, mut behaviors) = (Cors::Inherited, Behaviors::default());
-    for (name, conf) in plugins.map(Value::map).unwrap_or_default() {
+    for (object, name, conf) in plugins {
         let at = object.at(conf);
-        match &**name {
+        match *name {
             _ if is_disabled(conf) => {}
             "cors" => match policy(format!("plugin `cors` of `{}`", object.id()), conf, at, objects) {
                 Ok(policy) => {
@@ -46,6 +61,12 @@ pub(super) fn plugins<'v>(
             "redirect" if redirect(object).is_some() => {
                 if conf.get("http_to_https").is_some() {
                     findings.push(Finding::new(at, Kind::RedirectStatus { status: HTTPS_STATUS }));
+                }
+            }
+            "fault-injection" if abort(object).is_some() => {
+                if let Some(body) = conf.at(&["abort", "body"]) {
+                    let name = "the body of the plugin `fault-injection`".to_owned();
+                    findings.push(Finding::new(object.at(body), Kind::Feature { name }));
                 }
             }
             "response-rewrite" if edits_only_headers(conf) => {
@@ -72,6 +93,15 @@ pub(super) fn plugin(name: &str, at: Place) -> Finding {
 pub(super) fn is_disabled(conf: &Value) -> bool {
     conf.at(&["_meta", "disable"]).and_then(Value::truth) == Some(true)
         || conf.get("disable").and_then(Value::truth) == Some(true)
+}
+
+/// Reads the plugin `fault-injection` if it answers every request.
+pub(super) fn abort(object: &Object<'_>) -> Option<EdgeAnswer> {
+    let conf = object.value.at(&["plugins", "fault-injection"]).filter(|conf| !is_disabled(conf))?;
+    let abort = conf.get("abort").filter(|abort| abort.get("vars").is_none())?;
+    let is_always = abort.get("percentage").is_none_or(|share| share.number() == Some(100));
+    let status = abort.get("http_status").and_then(Value::number).filter(|_| is_always)?;
+    u16::try_from(status).ok().map(EdgeAnswer::Respond)
 }
 
 /// Reads the plugin `redirect` of a route or service.
