@@ -4,6 +4,7 @@
 //! It is for operators and monitoring, and is read-only. Requests must use an IP address or a name of the operator, and
 //! requests from pages of other sites are refused ([`host_check`]).
 
+mod etcd;
 mod host_check;
 mod json;
 mod limits;
@@ -114,6 +115,12 @@ impl AdminServer {
             .map_err(|refusal| Page::text(StatusCode::FORBIDDEN, refusal))
     }
 
+    /// What an operator should know about a source that still works. Empty for requests that may be of a page.
+    fn notices(&self, headers: &HeaderMap) -> String {
+        let status = etcd::status(&self.process).filter(|_| self.admit(headers).is_ok());
+        status.map(|status| etcd::notices(&status, SystemTime::now())).unwrap_or_default()
+    }
+
     /// Answers `/observe` at the end of the observation.
     async fn observe(&self, session: &mut ServerSession) -> Page {
         let request = session.req_header();
@@ -149,7 +156,8 @@ impl AdminServer {
             "/readyz" if !self.process.readiness.is_ready() => {
                 return Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
             }
-            "/livez" | "/readyz" => return Page::text(StatusCode::OK, "ok\n"),
+            "/readyz" => return Page::text(StatusCode::OK, &format!("ok\n{}", self.notices(headers))),
+            "/livez" => return Page::text(StatusCode::OK, "ok\n"),
             _ => {}
         }
         if let Err(refusal) = self.admit(headers) {

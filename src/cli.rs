@@ -4,11 +4,12 @@
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
 //! from the file, or `import` found that some answers change. Some commands have their own: `diff` and `test` 0 the same,
 //! or all hold, 1 different, or some fail, 2 a configuration cannot be used; `learn` 0 a policy is printed, 1 there is
-//! nothing to print, 2 it cannot observe; `probe` 0 allowed, 1 refused or findings, 2 no response, 4 undecided.
+//! nothing to print, 2 it cannot observe; `fleet` 0 all processes run the newest keys, 1 not, 2 etcd cannot be read; `probe` 0 allowed, 1 refused or findings, 2 no response, 4 undecided.
 
 mod check;
 mod diff;
 mod explain;
+mod fleet;
 mod import;
 mod learn;
 mod probe;
@@ -19,6 +20,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -26,7 +28,7 @@ use crate::config::schema;
 use crate::demo;
 use crate::live::{Live, LoadError};
 use crate::process::{self, ReloadOn, ReloadSignal, Sockets};
-use crate::source::{ConfigSource, Unreadable};
+use crate::source::{ConfigSource, Etcd, Unreadable};
 use crate::terminal::{Paint, Width};
 
 /// Configuration files without `--config`. The first that exists is used.
@@ -98,6 +100,9 @@ enum Command {
     /// Print the smallest policies that cover what pages used, from a running corsgate or from its access log
     #[command(after_help = learn::HELP)]
     Learn(learn::Arguments),
+    /// List the processes that share an etcd prefix: what each runs, and which keys it refuses
+    #[command(after_help = fleet::HELP)]
+    Fleet(fleet::Arguments),
     /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
@@ -108,7 +113,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// The configuration file [default: corsgate.yaml, or else /etc/corsgate/corsgate.yaml]
+    /// The configuration file, or etcd://HOST:PORT/PREFIX [default: corsgate.yaml, or else /etc/corsgate/corsgate.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -137,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Diff(arguments) => return diff::run(&arguments),
         Command::Test(arguments) => return test::run(&arguments),
         Command::Import(arguments) => return import::run(&arguments),
+        Command::Fleet(arguments) => return fleet::run(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
@@ -159,8 +165,11 @@ fn run(
     reload_on: ReloadOn,
 ) -> Result<std::convert::Infallible, Failure> {
     log_to_stderr();
-    let source = ConfigSource::File(config.find()?);
-    let (live, warnings) = Live::start(source).map_err(|refused| match refused {
+    let source = config.find()?;
+    if let Some(etcd) = source.etcd() {
+        etcd.follow()?;
+    }
+    let (live, warnings) = start(source).map_err(|refused| match refused {
         LoadError::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
         LoadError::Unreadable(_) | LoadError::Listeners(_) | LoadError::AccessLog(_) => Failure::from(refused),
     })?;
@@ -168,6 +177,20 @@ fn run(
         log::warn!("configuration has warnings:\n{}", warnings.trim_end());
     }
     Ok(process::serve(Arc::new(live), reload_signal, sockets, reload_on)?)
+}
+
+/// Loads the first configuration. If etcd has none that can be used, waits until it has.
+fn start(source: ConfigSource) -> Result<(Live, String), LoadError> {
+    loop {
+        let changes = source.etcd().map(Etcd::changes);
+        match (Live::start(source.clone()), source.etcd(), changes) {
+            (Err(LoadError::Invalid(why)), Some(etcd), Some(changes)) => {
+                log::error!("waiting for a configuration that can be used, not ready:\n{}", why.trim_end());
+                while etcd.wait_for_change(changes, Duration::from_secs(60)) == changes {}
+            }
+            (result, _, _) => return result,
+        }
+    }
 }
 
 fn demo(reload_signal: ReloadSignal, port: u16) -> Result<std::convert::Infallible, Failure> {
@@ -182,8 +205,18 @@ impl ConfigFile {
         self.config.is_some()
     }
 
+    /// The source to use.
+    fn find(&self) -> Result<ConfigSource, Unreadable> {
+        let url = self.config.as_ref().and_then(|config| config.to_str()).and_then(Etcd::of_url);
+        match url {
+            Some(Ok(etcd)) => Ok(ConfigSource::Etcd(etcd)),
+            Some(Err(bad)) => Err(Unreadable { path: bad.name.into(), error: io::Error::other(bad.why) }),
+            None => self.file().map(ConfigSource::of_file),
+        }
+    }
+
     /// The file to use.
-    fn find(&self) -> Result<PathBuf, Unreadable> {
+    fn file(&self) -> Result<PathBuf, Unreadable> {
         let found = || DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists());
         let [here, system] = DEFAULT_FILES;
         self.config.clone().or_else(found).ok_or_else(|| Unreadable {

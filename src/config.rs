@@ -13,6 +13,7 @@ pub(crate) mod environment;
 mod expect;
 mod foreign;
 mod json;
+mod part;
 pub mod schema;
 mod source;
 mod yaml;
@@ -20,15 +21,16 @@ mod yaml;
 pub(crate) use self::cors::Cors;
 pub use self::document::Document;
 pub(crate) use self::document::{
-    ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, HEALTHY_STATUS,
-    HealthCheck, Limits, ListenerTls, LogFormat, Node, ProxyProtocol, Queue, RETRIES, Route, Server, Service, Timeouts,
-    UnderscoresInHeaders, Upstream, UpstreamTls,
+    ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, EtcdSettings,
+    HEALTHY_STATUS, HealthCheck, Limits, ListenerTls, LogFormat, Node, ProxyProtocol, Queue, RETRIES, RemoteSource,
+    Route, Server, Service, Timeouts, UnderscoresInHeaders, Upstream, UpstreamTls,
 };
 pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};
 pub(crate) use self::expect::{
     AssumedResponse, CODES, Expectation, ExpectationFile, ExpectedResult, INITIATORS, PageHeaders,
 };
+pub(crate) use self::part::{Part, PartKind};
 pub(crate) use self::source::Place;
 pub use self::source::Source;
 

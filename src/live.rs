@@ -97,6 +97,7 @@ impl Live {
         let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
         access_log.activate(opened);
         let current = ArcSwap::from_pointee(Shared::new(Arc::new(first)));
+        source.published();
         let files = Mutex::new(reading.files());
         let (retired, reloads) = (Mutex::default(), Reloads::default());
         Ok((Live { source, current, retired, started, files, reloads, access_log, resolver }, warnings))
@@ -179,6 +180,9 @@ impl Live {
         if result.is_err() {
             // Log rotation must work even if the configuration has errors.
             self.access_log.reopen();
+        }
+        if result.is_ok() {
+            self.source.published();
         }
         self.reloads.count(match &result {
             Ok(reloaded) => Ok(reloaded.number),
@@ -263,7 +267,11 @@ fn open_log(
     reading: &Reading,
 ) -> Result<Opened, LoadError> {
     if let Some(snapshot::AccessLog { to: LogTarget::File(path), .. }) = snapshot.access_log() {
-        let path = source.folder().join(&**path);
+        let name = &**path;
+        let path = source.folder().join(name);
+        if let Err(why) = source.may_name(name) {
+            return Err(LoadError::AccessLog(OpenError::is_refused(path, why)));
+        }
         if reading.has(&path) {
             return Err(LoadError::AccessLog(OpenError::is_configuration(path)));
         }

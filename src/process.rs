@@ -97,7 +97,7 @@ pub(crate) fn serve_with(
     let generation = live.current();
     let fixed = generation.snapshot.startup().clone();
     let upgrade = live.source().path().map_or_else(
-        || Err("the configuration is built in".to_owned()),
+        || Err("the configuration has no file".to_owned()),
         |file| handover::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
     );
     for listener in &fixed.listeners {

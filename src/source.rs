@@ -1,5 +1,6 @@
-//! Source of a configuration: a file, or a text built into the program.
+//! Source of a configuration: a file, an etcd cluster, or a text built into the program.
 
+mod etcd;
 mod exchange;
 mod file;
 mod roots;
@@ -11,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::etcd::{Etcd, EtcdCheck, EtcdStatus, Fleet, Kept, KeyRefusal, Member};
 pub(crate) use self::exchange::{open_log, read_text, write_new};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
@@ -28,6 +30,8 @@ pub enum ConfigSource {
     File(PathBuf),
     /// A text built into the program, for `demo`. It cannot name files.
     BuiltIn(String),
+    /// An etcd cluster.
+    Etcd(Etcd),
 }
 
 /// The text of a configuration.
@@ -69,6 +73,7 @@ impl ConfigSource {
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             ConfigSource::File(path) => Some(path),
+            ConfigSource::Etcd(etcd) => etcd.bootstrap(),
             ConfigSource::BuiltIn(_) => None,
         }
     }
@@ -81,6 +86,30 @@ impl ConfigSource {
     /// Reads the text.
     pub(crate) fn open_text(&self) -> Result<SourceText, Unreadable> {
         self.read(&Reading::default())
+    }
+
+    /// The source that a file is, or that it names.
+    pub(crate) fn of_file(path: PathBuf) -> Self {
+        let text = Reading::default().read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match text.filter(|text| text.contains("etcd")).and_then(|text| Etcd::of_file(&path, &text)) {
+            Some(etcd) => ConfigSource::Etcd(etcd),
+            None => ConfigSource::File(path),
+        }
+    }
+
+    /// The cluster, if it is one.
+    pub(crate) fn etcd(&self) -> Option<&Etcd> {
+        match self {
+            ConfigSource::Etcd(etcd) => Some(etcd),
+            ConfigSource::File(_) | ConfigSource::BuiltIn(_) => None,
+        }
+    }
+
+    /// The snapshot that was loaded last is in use.
+    pub(crate) fn published(&self) {
+        if let ConfigSource::Etcd(etcd) = self {
+            etcd.published();
+        }
     }
 
     /// Reads the text and loads it. Does not check its expectations. Also returns its document.
@@ -113,6 +142,9 @@ impl ConfigSource {
 
     /// As [`ConfigSource::open`]; `reading` remembers the files that were read.
     pub(crate) fn read_and_load(&self, reading: &Reading) -> Result<(SourceText, Loaded), Unreadable> {
+        if let ConfigSource::Etcd(etcd) = self {
+            return Ok(etcd.load(reading));
+        }
         let text = self.read(reading)?;
         let loaded = self.with_env(reading, |env| expect::load(&text.name, &text.text, env));
         Ok((text, loaded))
@@ -123,17 +155,33 @@ impl ConfigSource {
         self.path().and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
+    /// Whether the configuration may name this file. Err: why not.
+    pub(crate) fn may_name(&self, name: &str) -> Result<(), String> {
+        match self {
+            ConfigSource::Etcd(etcd) => etcd.may_name(name),
+            ConfigSource::File(_) | ConfigSource::BuiltIn(_) => Ok(()),
+        }
+    }
+
     fn read(&self, reading: &Reading) -> Result<SourceText, Unreadable> {
         let read = SystemTime::now();
         let text = match self {
+            ConfigSource::Etcd(etcd) => {
+                // What the keys make, as one text.
+                let (text, Loaded { snapshot, problems }) = etcd.load(reading);
+                let why = || problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                return match snapshot {
+                    Some(_) => Ok(text),
+                    None => Err(Unreadable { path: text.name.into(), error: io::Error::other(why()) }),
+                };
+            }
             ConfigSource::BuiltIn(text) => text.clone(),
             ConfigSource::File(path) => (reading.read(path))
                 .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
                 .map_err(|error| Unreadable { path: path.clone(), error })?,
         };
         let name = self.name().into_owned();
-        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash_of(&text);
         Ok(SourceText { name, text, hash, read })
     }
 
@@ -141,6 +189,7 @@ impl ConfigSource {
         match self {
             ConfigSource::BuiltIn(_) => "built-in configuration".into(),
             ConfigSource::File(path) => path.to_string_lossy(),
+            ConfigSource::Etcd(etcd) => etcd.name().into(),
         }
     }
 
@@ -150,23 +199,30 @@ impl ConfigSource {
             return load(CompileEnv::NONE);
         }
         let folder = self.folder();
-        let file = |name: &str| reading.read(&folder.join(name)).map_err(|error| error.to_string());
+        let file = |name: &str| {
+            self.may_name(name)?;
+            reading.read(&folder.join(name)).map_err(|error| error.to_string())
+        };
         let has_folder =
             |name: &str| folder.join(name).parent().is_some_and(|folder| folder == Path::new("") || folder.is_dir());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         // Absolute, because the process that takes over a socket may run in another directory.
         let socket = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| folder.join(name));
-        let variable = |name: &str| std::env::var(name).ok();
-        load(CompileEnv {
-            file: &file,
-            has_folder: &has_folder,
-            socket: &socket,
-            variable: &variable,
-            roots: &system_roots,
-            now,
-        })
+        let of_process = |name: &str| std::env::var(name).ok();
+        let of_etcd = |_: &str| None;
+        let variable: &dyn Fn(&str) -> Option<String> = match self {
+            ConfigSource::Etcd(_) => &of_etcd,
+            ConfigSource::File(_) | ConfigSource::BuiltIn(_) => &of_process,
+        };
+        load(CompileEnv { file: &file, has_folder: &has_folder, socket: &socket, variable, roots: &system_roots, now })
     }
+}
+
+/// SHA-256 of a text in hexadecimal digits.
+fn hash_of(text: &str) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Names the first byte that is not UTF-8, with its line and its column in bytes.

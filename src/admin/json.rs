@@ -34,7 +34,7 @@ pub(super) fn config(process: &Process) -> Value {
     let document = Document::parse(text, &mut Problems::default()).unwrap_or_default();
     let mut effective = serde_json::to_value(document).unwrap_or_default();
     tidy(&mut effective);
-    json!({
+    let mut shown = json!({
         "file": written.name,
         "sha256": written.hash,
         "read": time(written.read).to_string(),
@@ -43,7 +43,11 @@ pub(super) fn config(process: &Process) -> Value {
         "listening": process.live.started().listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>(),
         "config": effective,
         "routes": routes(&generation),
-    })
+    });
+    if let Some(status) = super::etcd::status(process) {
+        shown["etcd"] = super::etcd::json(&status);
+    }
+    shown
 }
 
 /// Effective settings of all routes.

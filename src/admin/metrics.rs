@@ -199,10 +199,25 @@ const CONFIG_READ: Family =
     gauge("corsgate_config_last_reload_success_timestamp_seconds", &[], "When the active configuration was read.");
 const CONFIG_INFO: Family =
     gauge("corsgate_config_info", &["hash"], "1, with the SHA-256 of the active configuration file.");
+const ETCD_CONNECTED: Family = gauge("corsgate_etcd_connected", &[], "1 while the process follows the keys in etcd.");
+const ETCD_REVISION: Family = gauge("corsgate_etcd_revision", &[], "Revision of etcd of the active configuration.");
+const ETCD_REFUSED: Family = gauge("corsgate_etcd_refused_keys", &[], "Keys in etcd that are refused.");
+const ETCD_REFUSED_KEY: Family =
+    gauge("corsgate_etcd_refused_key_revision", &["key"], "Revision of each refused key, of at most 100 keys.");
+const ETCD_CACHE: Family = gauge(
+    "corsgate_etcd_cache_written_timestamp_seconds",
+    &[],
+    "When the cache was written that the active configuration is from. Absent if it is from etcd.",
+);
+const ETCD_MISSED: Family = counter(
+    "corsgate_etcd_missed_changes_total",
+    &[],
+    "Changes that a watch did not report, found by reading all keys. Should be 0.",
+);
 const BUILD_INFO: Family = gauge("corsgate_build_info", &["version"], "1, with the version of corsgate.");
 
 /// All metrics in the order of the output. Metrics of the operating system process follow them.
-pub const FAMILIES: [&Family; 38] = [
+pub const FAMILIES: [&Family; 44] = [
     &REQUESTS,
     &DURATION,
     &UPSTREAM_DURATION,
@@ -240,6 +255,12 @@ pub const FAMILIES: [&Family; 38] = [
     &RETAINED,
     &CONFIG_READ,
     &CONFIG_INFO,
+    &ETCD_CONNECTED,
+    &ETCD_REVISION,
+    &ETCD_REFUSED,
+    &ETCD_REFUSED_KEY,
+    &ETCD_CACHE,
+    &ETCD_MISSED,
     &BUILD_INFO,
 ];
 
@@ -380,6 +401,21 @@ impl Metrics {
         page.write(&RETAINED, |series| series.value(&[], self.live.retired() as u64))?;
         page.write(&CONFIG_READ, |series| series.value(&[], seconds(generation.written.read)))?;
         page.write(&CONFIG_INFO, |series| series.value(&[&generation.written.hash], true))?;
+        if let Some(etcd) = self.live.source().etcd() {
+            let status = etcd.status();
+            page.write(&ETCD_CONNECTED, |series| series.value(&[], status.endpoint.is_some()))?;
+            page.write(&ETCD_REVISION, |series| series.value(&[], status.applied.revision.unsigned_abs()))?;
+            page.write(&ETCD_REFUSED, |series| series.value(&[], status.refused_count as u64))?;
+            page.write(&ETCD_REFUSED_KEY, |series| {
+                for refusal in &status.refused {
+                    series.value(&[&refusal.key], refusal.revision.unsigned_abs());
+                }
+            })?;
+            page.write(&ETCD_CACHE, |series| {
+                status.applied.cache.iter().for_each(|written| series.value(&[], seconds(*written)));
+            })?;
+            page.write(&ETCD_MISSED, |series| series.value(&[], status.missed))?;
+        }
         page.write(&BUILD_INFO, |series| series.value(&[env!("CARGO_PKG_VERSION")], true))
     }
 }

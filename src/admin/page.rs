@@ -9,7 +9,7 @@ use http::HeaderValue;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::json::{Group, ago, effective_routes, explain_command, groups, reports};
-use super::{Process, time};
+use super::{Process, etcd, time};
 use crate::explain::effective::EffectiveCors;
 use crate::live::{Generation, Reload};
 use crate::record::StatusClass;
@@ -49,6 +49,7 @@ pub(super) fn page(process: &Process, now: SystemTime) -> String {
             body {
                 (head(process, &generation, now))
                 main {
+                    @if let Some(status) = etcd::status(process) { (etcd::section(&status, &generation.written.name, now)) }
                     (upstreams(&generation))
                     (refusals(&refused, process, now))
                     (listeners(&generation, process, now))

@@ -1,9 +1,11 @@
 //! `corsgate check`: reports all problems of a file, or the effective settings of its routes.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::{ConfigFile, Format, paint, print};
 use crate::config::{Document, Source};
@@ -11,7 +13,7 @@ use crate::explain::effective;
 use crate::problem::{At, ProblemKind, Problems, Severity};
 use crate::report;
 use crate::snapshot::Loaded;
-use crate::source::{ConfigSource, SourceText, Unreadable};
+use crate::source::{Etcd, EtcdCheck, KeyRefusal, SourceText, Unreadable};
 use crate::terminal::Paint;
 
 #[derive(Debug, Args)]
@@ -30,7 +32,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Arguments) -> ExitCode {
-    let read = config.find().and_then(|path| ConfigSource::File(path).open());
+    let source = config.find();
+    if let (Ok(source), false) = (&source, *effective)
+        && let Some(etcd) = source.etcd()
+    {
+        return check_etcd(etcd, *deny_warnings, *format);
+    }
+    let read = source.and_then(|source| source.open());
     let (SourceText { name, text, .. }, Loaded { snapshot, problems }) = match read {
         Ok(read) => read,
         Err(unreadable) => {
@@ -64,6 +72,50 @@ pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Argum
     }
     let refused = problems.any_errors() || (*deny_warnings && problems.count(Severity::Warning) > 0);
     if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Reports the problems of all keys.
+fn check_etcd(etcd: &Etcd, deny_warnings: bool, format: Format) -> ExitCode {
+    let EtcdCheck { name, revision, keys, refused, refused_count, warnings, whole } = match etcd.check() {
+        Ok(check) => check,
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "corsgate: cannot read {}: {}", etcd.name(), why.trim_end());
+            return ExitCode::FAILURE;
+        }
+    };
+    match format {
+        Format::Json => {
+            let of_keys = refused.iter().flat_map(|refusal| refusal.json_of_check());
+            let all = warnings.iter().flat_map(|(_, _, json)| json.as_array().into_iter().flatten().cloned());
+            let of_whole = whole.iter().map(|fault| json!({ "severity": "error", "code": "etcd", "fault": fault }));
+            let all: Vec<_> = all.chain(of_keys).chain(of_whole).collect();
+            print(&format!("{:#}\n", serde_json::Value::from(all)));
+        }
+        Format::Text => {
+            let mut out = String::new();
+            warnings.iter().for_each(|(_, text, _)| out.push_str(text));
+            for KeyRefusal { text, revision, .. } in &refused {
+                let _ = write!(out, "{}, at revision {revision}\n", text.trim_end());
+            }
+            if let more @ 1.. = refused_count.saturating_sub(refused.len()) {
+                let _ = writeln!(out, "not shown: {more} more refused keys");
+            }
+            if let Some(whole) = &whole {
+                let _ = writeln!(out, "error: {}", whole.trim_end());
+            }
+            let verdict = match (&whole, refused_count) {
+                (Some(_), _) => "no configuration".to_owned(),
+                (None, 0) => "valid".to_owned(),
+                (None, 1) => "1 key refused".to_owned(),
+                (None, n) => format!("{n} keys refused"),
+            };
+            let _ = writeln!(out, "{name}: {verdict}, {keys} keys, revision {revision}");
+            print(&out);
+        }
+    }
+    let warned = warnings.iter().any(|(severity, _, _)| *severity == Severity::Warning);
+    let failed = refused_count > 0 || whole.is_some() || (deny_warnings && warned);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// An unreadable file as a problem, so that the JSON output has all errors in the same form.

@@ -15,7 +15,7 @@ use crate::explain::fetch::Credentials;
 use crate::explain::{self, Configuration, Initiator, InvalidQuestion, Outcome, Prediction, Question, QuestionPart};
 use crate::report;
 use crate::snapshot::{Loaded, Snapshot};
-use crate::source::{ConfigSource, SourceText};
+use crate::source::SourceText;
 
 pub(super) const HELP: &str = "\
 Exit codes: 0 the page gets what it needs, 3 it does not, 4 the file does not decide it (the upstream redirects to a
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let read = arguments.config.find().map(ConfigSource::File);
+    let read = arguments.config.find();
     let read = read.and_then(|source| Ok((source.open_with_document()?, source)));
     let ((SourceText { name, text, .. }, Loaded { snapshot, problems }, document), source) = match read {
         Ok(read) => read,

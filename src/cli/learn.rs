@@ -15,7 +15,7 @@ use crate::learn::{self, Lesson, LineKind, LogFacts, Observation, PoliciesInForc
 use crate::notation;
 use crate::problem::Problems;
 use crate::report;
-use crate::source::{ConfigSource, open_log};
+use crate::source::open_log;
 use crate::terminal::{Paint, printable};
 
 pub(super) const HELP: &str = "\
@@ -120,8 +120,8 @@ fn observe(Arguments { admin, time, routes, .. }: &Arguments) -> Result<(String,
 /// Reads an access log. Also returns its name.
 fn read_log(arguments: &Arguments, path: &Path) -> Result<(String, Observation), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let file = arguments.config.find().map_err(|error| text(&error))?;
-    let (read, loaded) = ConfigSource::File(file).open().map_err(|error| text(&error))?;
+    let source = arguments.config.find().map_err(|error| text(&error))?;
+    let (read, loaded) = source.open().map_err(|error| text(&error))?;
     let Some(snapshot) = loaded.snapshot else {
         return Err(report::text(&loaded.problems, &Source::new(&read.name, &read.text), Paint::Plain));
     };

@@ -17,7 +17,7 @@ use crate::explain::{Configuration, PageUrl};
 use crate::probe::Sending;
 use crate::problem::{KeyPath, Problems};
 use crate::report;
-use crate::source::{ConfigSource, TestSource, read_text};
+use crate::source::{TestSource, read_text};
 use crate::terminal::{Paint, printable};
 
 pub(super) const HELP: &str = "\
@@ -89,7 +89,7 @@ fn test(arguments: &Arguments) -> Result<ExitCode, String> {
 
 impl Arguments {
     fn test_configuration(&self) -> Result<ExitCode, String> {
-        let source = self.config.find().map(ConfigSource::File).map_err(|error| failed(&error))?;
+        let source = self.config.find().map_err(|error| failed(&error))?;
         let text = source.open_text().map_err(|error| failed(&error))?;
         let TestSource { loaded, document, mut suite, mut problems } = source.load_suite(&text);
         add_files(&self.expect, &mut suite, &mut problems)?;

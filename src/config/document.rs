@@ -32,6 +32,9 @@ pub(crate) const HEALTHY_STATUS: &str = "200-399";
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "corsgate configuration", extend("required" = ["listeners", "services"]))]
 pub struct Document {
+    /// Where the rest of the configuration is, if it is not in this file. A change needs a restart.
+    #[serde(deserialize_with = "given")]
+    pub(crate) source: Option<RemoteSource>,
     /// Addresses on which clients connect. A changed address needs a restart; all other settings of a listener are
     /// reloaded.
     #[serde(deserialize_with = "given")]
@@ -93,6 +96,68 @@ impl Document {
     pub(crate) fn has_expectations(&self) -> bool {
         self.expect.is_some() || self.expect_files.is_some()
     }
+}
+
+/// Where the rest of the configuration is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["etcd"]))]
+pub(crate) struct RemoteSource {
+    /// An etcd cluster, version 3.4 or later. The keys are `PREFIX/services/NAME`, `PREFIX/upstreams/NAME`,
+    /// `PREFIX/cors_policies/NAME`, `PREFIX/origin_sets/NAME` and `PREFIX/settings`. Their values are YAML or JSON.
+    #[serde(deserialize_with = "given")]
+    pub(crate) etcd: Option<EtcdSettings>,
+}
+
+/// An etcd cluster with the services, upstreams, policies and origin sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["endpoints"], "dependentRequired" = { "user": ["password_file"], "password_file": ["user"] }))]
+pub(crate) struct EtcdSettings {
+    /// Members of the cluster: `HOST:PORT`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::Endpoints")]
+    pub(crate) endpoints: Option<List>,
+    /// What all keys begin with.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = "/corsgate"))]
+    pub(crate) prefix: Option<String>,
+    /// TLS to the members. An empty mapping uses the root certificates of this machine. Without this key the connections
+    /// are plain.
+    #[serde(deserialize_with = "given")]
+    pub(crate) tls: Option<EtcdTls>,
+    /// User of etcd. Needs `password_file`.
+    #[serde(deserialize_with = "given")]
+    pub(crate) user: Option<String>,
+    /// File with the password of the user. White space at its end is not part of the password.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) password_file: Option<String>,
+    /// File that keeps the last accepted state, for a start without etcd. Without this key it is in `$STATE_DIRECTORY`, or
+    /// there is none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) cache: Option<String>,
+}
+
+/// TLS to etcd. Paths are relative to the directory of this file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("dependentRequired" = { "certificate": ["key"], "key": ["certificate"] }))]
+pub(crate) struct EtcdTls {
+    /// PEM file with the certificate authorities of the members. Without this key the root certificates of this machine
+    /// are used.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) ca: Option<String>,
+    /// PEM file with the client certificate.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) certificate: Option<String>,
+    /// PEM file with the private key of the client certificate.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) key: Option<String>,
 }
 
 /// `underscores_in_headers`.

@@ -257,6 +257,12 @@ form!(
 );
 
 form!(
+    /// Members of a cluster.
+    Endpoints,
+    with_title(list(&TEXT.into(), "[^,]+", Some(".+")), "HOST:PORT of each member")
+);
+
+form!(
     /// Path of a file, relative to the directory of the configuration file.
     FilePath,
     json_schema!({ "title": "path of a file", "type": "string", "minLength": 1 })

@@ -13,10 +13,15 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use super::StartError;
 use crate::live::Live;
 use crate::logging::quoted;
+use crate::source::ConfigSource;
 use crate::source::watch::Watcher;
 
 /// Interval at which the configuration files are polled. A change is active after one to two intervals.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A burst of changes has ended when there was none for this time.
+const BURST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest time for which a burst of changes is collected.
+const LONGEST_BURST: Duration = Duration::from_millis(500);
 /// Interval at which retired configurations are freed.
 const FREE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -82,6 +87,11 @@ impl BackgroundService for ReloadService {
                 _ = shutdown.changed() => return,
                 _ = hangups.recv() => {}
                 _ = poll.tick(), if self.on == ReloadOn::Change => retired |= self.poll(&mut watcher).await,
+                () = changed(self.live.source()) => {
+                    settle(self.live.source()).await;
+                    self.reload().await;
+                    retired = true;
+                }
                 _ = free.tick(), if retired => retired = self.free_retired().await,
             }
         }
@@ -123,6 +133,29 @@ impl ReloadService {
         log::info!("reloading changed={}", quoted(paths.join(",")));
         self.reload().await;
         true
+    }
+}
+
+/// Waits for a change of a source that reports its changes. A file is polled instead.
+async fn changed(source: &ConfigSource) {
+    match source.etcd() {
+        Some(etcd) => etcd.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of a burst of changes, so that it becomes one configuration.
+async fn settle(source: &ConfigSource) {
+    let until = Instant::now() + LONGEST_BURST;
+    let Some(etcd) = source.etcd() else { return };
+    let mut seen = etcd.changes();
+    while Instant::now() < until {
+        tokio::time::sleep(BURST_PAUSE).await;
+        let now = etcd.changes();
+        if now == seen {
+            return;
+        }
+        seen = now;
     }
 }
 

@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
         ],
     ),
     ("expect", &["config", "explain", "notation", "problem", "report", "snapshot", "terminal"]),
-    ("source", &["config", "expect", "problem", "snapshot"]),
+    ("source", &["config", "expect", "logging", "notation", "problem", "report", "snapshot", "terminal"]),
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
     ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
     ("learn", &["config", "cors", "domain", "notation", "problem", "snapshot", "terminal"]),
@@ -96,7 +96,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
         "admin",
         &[
             "accept", "config", "cors", "counter", "decide", "domain", "explain", "learn", "live", "notation",
-            "problem", "record", "route", "snapshot", "terminal",
+            "problem", "record", "route", "snapshot", "source", "terminal",
         ],
     ),
     ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "snapshot", "source"]),

@@ -27,6 +27,7 @@ mod environment;
 mod errors;
 mod expect;
 mod expect_server;
+mod etcd;
 mod explain;
 mod forward_auth;
 mod forwarding;

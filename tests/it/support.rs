@@ -6,6 +6,7 @@ pub mod apache;
 pub mod certificates;
 pub mod chromium;
 pub mod client;
+pub mod etcd;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_upstream;

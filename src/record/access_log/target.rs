@@ -91,6 +91,11 @@ impl OpenError {
     pub(crate) fn is_configuration(path: PathBuf) -> Self {
         OpenError { path: Some(path), error: io::Error::other("it is a file of the configuration itself") }
     }
+
+    /// For a path that the configuration must not name.
+    pub(crate) fn is_refused(path: PathBuf, why: String) -> Self {
+        OpenError { path: Some(path), error: io::Error::other(why) }
+    }
 }
 
 impl fmt::Display for OpenError {
