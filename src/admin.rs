@@ -4,6 +4,7 @@
 //! It is for operators and monitoring, and is read-only. Requests must use an IP address or a name of the operator, and
 //! requests from pages of other sites are refused ([`host_check`]).
 
+mod api;
 mod etcd;
 mod host_check;
 mod json;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
@@ -30,6 +31,7 @@ use crate::accept::admission::Admission;
 use crate::live::Live;
 use crate::record::Recorder;
 
+use self::api::Api;
 pub(crate) use self::limits::LimitedAdmin;
 use self::metrics::Metrics;
 use self::observe::Window;
@@ -48,6 +50,7 @@ const PATHS: &str = "\
 /routes       the effective settings of each route
 /refusals     the last refused requests
 /refusals/ID  why a request was refused
+/api/v1/      reads and changes the objects of the configuration, with a token: docs/api.md
 /observe      counts cross-origin requests for some time (?for=60s), for `corsgate learn`
 ";
 
@@ -58,6 +61,7 @@ pub(crate) struct AdminServer {
     pages: Arc<Semaphore>,
     /// `/metrics` has a queue of its own, so that a slow page does not block monitoring.
     scrapes: Arc<Semaphore>,
+    api: Api,
 }
 
 /// State of the process that the admin listener shows.
@@ -83,6 +87,8 @@ struct Page {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
+    /// More fields of the header.
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// A resource of the listener.
@@ -107,7 +113,7 @@ enum Format {
 impl AdminServer {
     pub(crate) fn new(process: Process) -> Self {
         let queue = || Arc::new(Semaphore::new(1));
-        AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue() }
+        AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue(), api: Api::new() }
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Page> {
@@ -204,6 +210,7 @@ impl ServeHttp for AdminServer {
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
         let page = match path {
             "/observe" => self.observe(session).await,
+            path if path.starts_with(api::PREFIX) => self.api(session).await,
             path => self.answer(&request.method, path, query, &request.headers).await,
         };
         let mut response = Response::new(Vec::new());
@@ -219,6 +226,7 @@ impl ServeHttp for AdminServer {
         headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
         headers.insert("cross-origin-resource-policy", fixed("same-origin"));
         headers.insert(header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY.clone());
+        headers.extend(page.fields);
         *response.body_mut() = page.body;
         response
     }
@@ -251,12 +259,14 @@ impl Process {
                 status: StatusCode::OK,
                 content_type: "text/html; charset=utf-8",
                 body: page::page(self, SystemTime::now()).into_bytes(),
+                fields: Vec::new(),
             },
             View::Metrics => match self.metrics.text() {
                 Ok(text) => Page {
                     status: StatusCode::OK,
                     content_type: "text/plain; version=0.0.4; charset=utf-8",
                     body: text.into_bytes(),
+                    fields: Vec::new(),
                 },
                 Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
@@ -282,11 +292,20 @@ No refused request with this id is stored. Only the last few hundred refused req
 
 impl Page {
     fn text(status: StatusCode, text: &str) -> Self {
-        Page { status, content_type: "text/plain; charset=utf-8", body: text.as_bytes().to_vec() }
+        Page { status, content_type: "text/plain; charset=utf-8", body: text.as_bytes().to_vec(), fields: Vec::new() }
     }
 
     fn json(value: &serde_json::Value) -> Self {
-        Page { status: StatusCode::OK, content_type: "application/json", body: format!("{value:#}\n").into_bytes() }
+        Self::json_bytes(format!("{value:#}\n").into_bytes())
+    }
+
+    fn json_bytes(body: Vec<u8>) -> Self {
+        Page { status: StatusCode::OK, content_type: "application/json", body, fields: Vec::new() }
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.push((name, value));
+        self
     }
 }
 

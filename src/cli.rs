@@ -14,6 +14,7 @@ mod import;
 mod learn;
 mod probe;
 mod test;
+mod token;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
@@ -103,6 +104,9 @@ enum Command {
     /// List the processes that share an etcd prefix: what each runs, and which keys it refuses
     #[command(after_help = fleet::HELP)]
     Fleet(fleet::Arguments),
+    /// Make a token for the write API of the admin listener
+    #[command(after_help = token::HELP)]
+    Token(token::Arguments),
     /// Serve an example configuration on 127.0.0.1, with a built-in upstream
     Demo {
         /// Port of the gateway
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Import(arguments) => return import::run(&arguments),
         Command::Fleet(arguments) => return fleet::run(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments),
+        Command::Token(arguments) => return token::run(&arguments),
         Command::Run { config, watch, upgrade } => {
             let sockets = if upgrade { Sockets::Inherited } else { Sockets::Own };
             let reload_on = if watch { ReloadOn::Change } else { ReloadOn::Signal };

@@ -29,6 +29,7 @@ macro_rules! coded_enum {
             }
 
             /// Position in [`Self::ALL`], from 0.
+            #[allow(dead_code, reason = "some enums are not counted")]
             $visibility const fn index(self) -> usize {
                 self as usize
             }

@@ -13,6 +13,7 @@ pub(crate) mod environment;
 mod expect;
 mod foreign;
 mod json;
+mod object;
 mod part;
 pub mod schema;
 mod source;
@@ -30,6 +31,7 @@ pub(crate) use self::edit::{Hunk, hunks};
 pub(crate) use self::expect::{
     AssumedResponse, CODES, Expectation, ExpectationFile, ExpectedResult, INITIATORS, PageHeaders,
 };
+pub(crate) use self::object::{client_values, values};
 pub(crate) use self::part::{Part, PartKind};
 pub(crate) use self::source::Place;
 pub use self::source::Source;

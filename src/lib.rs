@@ -48,6 +48,7 @@
 //! | [`explain`] | simulates a browser, says why a page's request gets its response, and offers the edit that changes it |
 //! | [`expect`] | checks requests of pages with the results that a configuration must give |
 //! | [`diff`] | says what changes for requests between two snapshots |
+//! | [`objects`] | reads single objects of a configuration, and makes the new text when one changes |
 //! | [`import`] | makes a configuration from that of another gateway, and reports what changes in meaning |
 //! | [`learn`] | counts what pages use in bounded memory, and makes the smallest policy that covers it |
 //!
@@ -78,6 +79,7 @@
 //! | [`domain`] | host names, and the origin of a request's own URL |
 //! | [`trusted_proxies`] | whose forwarding headers are trusted; from them, the client's address and the origin of its URL |
 //! | [`tls`] | certificates and keys |
+//! | [`tokens`] | tokens of the write API: their file, their roles |
 //! | [`codes`] | enums whose variants have a code for logs and metrics |
 //! | [`per_thread`] | values of which each thread has its own |
 //! | [`counter`] | counters and histograms |
@@ -90,8 +92,8 @@
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
 //!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`expect`], [`explain`], [`import`],
-//!    [`learn`], [`trusted_proxies`], [`notation`], [`probe`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`],
-//!    and parts of [`record`].
+//!    [`learn`], [`notation`], [`objects`], [`probe`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`],
+//!    [`tokens`], [`trusted_proxies`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
 //! 3. Every [`snapshot::Snapshot`] comes from [`snapshot::Snapshot::compile`]. If that fails, the running configuration
@@ -130,6 +132,7 @@ pub mod live;
 pub mod explain;
 pub mod expect;
 pub mod diff;
+pub mod objects;
 pub mod import;
 pub mod learn;
 
@@ -153,6 +156,7 @@ pub mod notation;
 pub mod domain;
 pub mod trusted_proxies;
 pub mod tls;
+pub mod tokens;
 pub mod per_thread;
 pub mod counter;
 pub mod hash;

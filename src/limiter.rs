@@ -20,7 +20,7 @@ mod table;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use http::HeaderMap;
@@ -68,7 +68,7 @@ impl RateLimiter {
     ) -> Option<RateCheck> {
         let bucket = self.limit.bucket(budget)?;
         let key = self.limit.key(budget, headers, client.map(ClientKey::of));
-        let now = u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+        let now = nanoseconds(now.saturating_duration_since(self.started));
         let outcome = match (key, budget) {
             (RateKey::Route, _) => check_atomic(bucket, &self.whole, now),
             (_, BudgetKind::Requests) => self.requests.check(bucket, &key, now),
@@ -76,6 +76,35 @@ impl RateLimiter {
         };
         Some(RateCheck { budget, outcome })
     }
+}
+
+/// A limit of events for each client.
+#[derive(Debug)]
+pub(crate) struct ClientLimiter {
+    bucket: Bucket,
+    clients: Table,
+    started: Instant,
+}
+
+impl ClientLimiter {
+    /// Each client has `burst` events at once, and one more after each interval.
+    pub(crate) fn new(interval: Duration, burst: u64) -> Self {
+        let bucket = Bucket::new(nanoseconds(interval), burst);
+        ClientLimiter { bucket, clients: Table::default(), started: Instant::now() }
+    }
+
+    /// Counts an event of a client. If the client is above the limit, returns the time after which it is not.
+    pub(crate) fn take(&self, client: Option<IpAddr>, now: Instant) -> Option<Duration> {
+        let now = nanoseconds(now.saturating_duration_since(self.started));
+        match self.clients.check(&self.bucket, &client.map(ClientKey::of), now) {
+            BucketOutcome::Allowed { .. } => None,
+            BucketOutcome::Refused { wait } => Some(Duration::from_nanos(wait)),
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Does the same as [`Bucket::check`], for a state that all threads share.

@@ -8,6 +8,7 @@
 
 mod acceptors;
 mod generation;
+mod publish;
 mod reloads;
 mod resolver;
 
@@ -19,6 +20,7 @@ use arc_swap::ArcSwap;
 
 pub(crate) use self::acceptors::{AcceptorError, Acceptors};
 pub(crate) use self::generation::{Generation, RouteParts};
+pub(crate) use self::publish::{Candidate, PublishError};
 pub(crate) use self::reloads::{Reload, Reloads};
 use self::resolver::Resolver;
 use crate::config::Source;
@@ -165,14 +167,8 @@ impl Live {
             let needs_restart = self.started.differences(snapshot.startup());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             new.resolve_names(&self.resolver, RELOAD_DNS_TIMEOUT);
-            let number = new.number;
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
-            let replaced = self.current.swap(Arc::new(Shared::new(Arc::new(new))));
-            self.lock_retired().push(replaced.arc().clone());
-            // An answer since then went to the old configuration.
-            self.apply_names();
-            self.access_log.activate(log);
-            Ok(Reloaded { number, needs_restart, warnings })
+            Ok(Reloaded { number: self.activate(new, log), needs_restart, warnings })
         });
         *files = reading.files();
         // Also names of a refused configuration: a later one must not use their old answers.
@@ -189,6 +185,17 @@ impl Live {
             Err(refused) => Err(refused.to_string()),
         });
         result
+    }
+
+    /// Makes a generation the active one. Returns its number.
+    fn activate(&self, new: Generation, log: Opened) -> u64 {
+        let number = new.number;
+        let replaced = self.current.swap(Arc::new(Shared::new(Arc::new(new))));
+        self.lock_retired().push(replaced.arc().clone());
+        // An answer since the names were resolved went to the old configuration.
+        self.apply_names();
+        self.access_log.activate(log);
+        number
     }
 
     /// A reload has panicked. It has changed nothing, and counts as refused.
@@ -246,16 +253,21 @@ impl Live {
 
 /// Reads and loads a snapshot. Returns it with its text and its warnings.
 fn read(source: &ConfigSource, reading: &Reading) -> Result<(Snapshot, SourceText, String), LoadError> {
-    let (text, Loaded { snapshot, mut problems }) = source.read_and_load(reading).map_err(LoadError::Unreadable)?;
-    // Hints are for the author of the file, and would repeat in the log with every reload.
-    problems.retain(|problem| problem.kind.severity() > Severity::Hint);
-    let written = |problems: &Problems| report::text(problems, &Source::new(&text.name, &text.text), Paint::Plain);
+    let (text, Loaded { snapshot, problems }) = source.read_and_load(reading).map_err(LoadError::Unreadable)?;
+    let warnings = warnings_text(&text.name, &text.text, problems);
     match snapshot {
-        Some(snapshot) => {
-            let warnings = if problems.is_empty() { String::new() } else { written(&problems) };
-            Ok((snapshot, text, warnings))
-        }
-        None => Err(LoadError::Invalid(written(&problems))),
+        Some(snapshot) => Ok((snapshot, text, warnings)),
+        None => Err(LoadError::Invalid(warnings)),
+    }
+}
+
+/// Errors and warnings as `check` prints them. Empty if there are none. Hints are for the author of the file, and would
+/// repeat in the log with every reload.
+fn warnings_text(name: &str, text: &str, mut problems: Problems) -> String {
+    problems.retain(|problem| problem.kind.severity() > Severity::Hint);
+    match problems.is_empty() {
+        true => String::new(),
+        false => report::text(&problems, &Source::new(name, text), Paint::Plain),
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Snapshot {
     limits: Arc<Limits>,
     access_log: Option<AccessLog>,
     admin_hosts: Vec<HostPattern>,
+    admin_write: Option<AdminWrite>,
     debug_header: bool,
     has_guards: bool,
     startup: StartupSettings,
@@ -247,6 +248,11 @@ impl Snapshot {
     /// Host names that the admin listener accepts, in addition to IP addresses and `localhost`.
     pub(crate) fn admin_hosts(&self) -> &[HostPattern] {
         &self.admin_hosts
+    }
+
+    /// Who may use the write API of the admin listener. None: there is no write API.
+    pub(crate) fn admin_write(&self) -> Option<&AdminWrite> {
+        self.admin_write.as_ref()
     }
 
     /// Settings that only a restart can change.

@@ -4,6 +4,7 @@ mod etcd;
 mod exchange;
 mod file;
 mod roots;
+mod store;
 pub(crate) mod watch;
 
 use std::borrow::Cow;
@@ -13,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::etcd::{Etcd, EtcdCheck, EtcdStatus, Fleet, Kept, KeyRefusal, Member};
-pub(crate) use self::exchange::{open_log, read_text, write_new};
+pub(crate) use self::exchange::{append_line, open_log, read_text, write_new};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 pub(crate) use self::roots::{system_root_store, system_roots};
+pub(crate) use self::store::StoreError;
 
 use crate::config::Document;
 use crate::expect::{self, Suite};
@@ -130,6 +132,11 @@ impl ConfigSource {
         self.with_env(&Reading::default(), |env| expect::load_attempt(&self.name(), text, env))
     }
 
+    /// As [`ConfigSource::load_checked`]; `reading` remembers the files that were read.
+    pub(crate) fn load_candidate(&self, reading: &Reading, text: &str) -> Loaded {
+        self.with_env(reading, |env| expect::load(&self.name(), text, env))
+    }
+
     /// Loads a text, and reads its expectations.
     pub(crate) fn load_suite<'t>(&self, text: &'t SourceText) -> TestSource<'t> {
         self.with_env(&Reading::default(), |env| {
@@ -180,9 +187,7 @@ impl ConfigSource {
                 .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
                 .map_err(|error| Unreadable { path: path.clone(), error })?,
         };
-        let name = self.name().into_owned();
-        let hash = hash_of(&text);
-        Ok(SourceText { name, text, hash, read })
+        Ok(SourceText::new(self.name().into_owned(), text, read))
     }
 
     fn name(&self) -> Cow<'_, str> {
@@ -219,8 +224,15 @@ impl ConfigSource {
     }
 }
 
+impl SourceText {
+    pub(crate) fn new(name: String, text: String, read: SystemTime) -> Self {
+        let hash = hash_of(&text);
+        SourceText { name, text, hash, read }
+    }
+}
+
 /// SHA-256 of a text in hexadecimal digits.
-fn hash_of(text: &str) -> String {
+pub(crate) fn hash_of(text: &str) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

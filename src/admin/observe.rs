@@ -75,7 +75,7 @@ impl Window {
         }
         let observation = Observation { seconds: begin.elapsed().as_secs(), ..guard.finish() };
         Some(match serde_json::to_vec(&observation) {
-            Ok(body) => Page { status: StatusCode::OK, content_type: "application/json", body },
+            Ok(body) => Page::json_bytes(body),
             Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         })
     }

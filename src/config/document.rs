@@ -261,9 +261,11 @@ pub(crate) struct Certificate {
     pub(crate) key: Option<String>,
 }
 
-/// The listener for operators: a status page, `/refusals`, `/routes`, `/config`, `/metrics`, `/livez` and `/readyz`.
+/// The listener for operators: a status page, `/refusals`, `/routes`, `/config`, `/metrics`, `/livez`, `/readyz`, and the
+/// write API `/api/v1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("dependentRequired" = { "dangerously_allow_remote_write": ["write"] }))]
 pub(crate) struct Admin {
     /// IP address and port. Use a loopback address unless only your monitoring can reach the port. A change needs a
     /// restart.
@@ -275,6 +277,16 @@ pub(crate) struct Admin {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::Hosts")]
     pub(crate) hosts: Option<List>,
+    /// File with the hashes of the tokens that may use the write API, one line for each token: `corsgate token` makes
+    /// them. Without this key there is no write API. Needs an `address` on loopback.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "forms::FilePath")]
+    pub(crate) write: Option<String>,
+    /// Allows `write` on an `address` that other machines can reach. Tokens and changes then cross the network without
+    /// encryption. Needs `write`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = false))]
+    pub(crate) dangerously_allow_remote_write: Option<bool>,
 }
 
 /// The access log: one line per request.

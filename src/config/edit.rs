@@ -20,6 +20,8 @@
 //! );
 //! ```
 
+mod change;
+
 use std::ops::Range;
 
 use saphyr_parser::Marker;
@@ -304,7 +306,7 @@ impl Source<'_> {
         let (start, end) = (self.start(tree), self.byte(span.end));
         let end = end.max(start);
         match tree {
-            Tree::Scalar(_) => start..end,
+            Tree::Scalar(_) => start..start + quoted_length(&self.text[start..end]).unwrap_or(end - start),
             // The parser's end is after the white space that follows.
             Tree::List(..) | Tree::Map(..) => start..start + self.text[start..end].trim_end().len(),
         }
@@ -439,6 +441,28 @@ pub(super) fn yaml_scalar(text: &str) -> String {
     scalar(text, Notation::Yaml, None)
 }
 
+/// The length of a string in quotes. The parser's span of such a string may include a comment behind it. None for other
+/// texts.
+fn quoted_length(text: &str) -> Option<usize> {
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut rest = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = rest.next() {
+        match c {
+            '\\' if quote == '"' => drop(rest.next()),
+            // Two single quotes stand for one.
+            '\'' if quote == '\'' && rest.peek().is_some_and(|(_, next)| *next == '\'') => drop(rest.next()),
+            c if c == quote => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a text that begins in this column ends before the column `widest`, and is one line.
+fn fits_on_line(text: &str, column: usize, widest: usize) -> bool {
+    !text.contains('\n') && column + text.chars().count() <= widest
+}
+
 /// Whether a string needs no quotes, also in a flow collection.
 fn is_plain(text: &str) -> bool {
     let bytes_are_plain =
@@ -527,6 +551,8 @@ mod tests {
         let text = |value: &str| NewValue::Text(value.to_owned());
         for (before, at, value, after) in [
             ("a: x # why", "a", "z", "a: z # why"),
+            ("a: \"x\"   # why \"x\"\nb: 1", "a", "z", "a: z   # why \"x\"\nb: 1"),
+            ("a: 'x''y' # why\nb: 1", "a", "z", "a: z # why\nb: 1"),
             ("a: [x, 'y']", "a[1]", "z", "a: [x, z]"),
             ("a: x, y, w", "a[1]", "z", "a: x, z, w"),
             ("a: \"x ,y\"", "a[0]", "z", "a: \"z ,y\""),

@@ -27,6 +27,31 @@ pub fn json() -> String {
     format!("{schema:#}\n")
 }
 
+/// The schemas of all types of the file by name, for OpenAPI: references point to `#/components/schemas/`.
+pub(crate) fn definitions() -> Map<String, Value> {
+    let mut root = root();
+    for_each_property(&mut root, append_default);
+    let mut definitions = match root["$defs"].take() {
+        Value::Object(definitions) => definitions,
+        _ => Map::new(),
+    };
+    definitions.values_mut().for_each(point_to_components);
+    definitions
+}
+
+fn point_to_components(schema: &mut Value) {
+    match schema {
+        Value::Object(keys) => {
+            if let Some(Value::String(target)) = keys.get_mut("$ref") {
+                *target = target.replace("#/$defs/", "#/components/schemas/");
+            }
+            keys.values_mut().for_each(point_to_components);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(point_to_components),
+        _ => {}
+    }
+}
+
 /// The reference page in Markdown: one table per mapping, in the order of the file.
 pub fn reference() -> String {
     let root = root();

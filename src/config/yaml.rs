@@ -166,7 +166,7 @@ fn note_duplicate_keys(text: &str, problems: &mut Problems) {
 }
 
 /// The parser's message as a problem, with the positions that it names.
-fn syntax(message: String, text: &str) -> Problem {
+pub(super) fn syntax(message: String, text: &str) -> Problem {
     let places = places_in(&message);
     let line = |place: &SyntaxPlace| match place {
         SyntaxPlace::Line { line, .. } => text.lines().nth(line.saturating_sub(1)),
@@ -405,6 +405,77 @@ fn nests_too_deep(text: &str) -> bool {
         }
         depth > 1000
     })
+}
+
+/// The values of a text, JSON or YAML. Err: the message of the parser. A key that occurs twice is an error. Keys are
+/// texts, and a mapping has no order.
+pub(super) fn value(text: &str) -> Result<serde_json::Value, String> {
+    if nests_too_deep(text) {
+        return Err("recursion limit exceeded at line 1 column 1".to_owned());
+    }
+    if text.trim_start().starts_with('{')
+        && let Ok(Unique(value)) = serde_json::from_str(text)
+    {
+        return Ok(value);
+    }
+    match serde_yaml::from_str::<Option<Unique>>(text) {
+        Ok(value) => Ok(value.map_or(serde_json::Value::Null, |Unique(value)| value)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Values in which no mapping has a key twice. JSON and YAML values with tags are not accepted.
+struct Unique(serde_json::Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UniqueVisitor;
+        impl<'de> Visitor<'de> for UniqueVisitor {
+            type Value = serde_json::Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value without tags")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(serde_json::Value::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(value.into())
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(value.into())
+            }
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+                match serde_json::Number::from_f64(value) {
+                    Some(number) => Ok(number.into()),
+                    None => Err(E::custom("a number must be finite")),
+                }
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(text.into())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(Unique(entry)) = seq.next_element()? {
+                    entries.push(entry);
+                }
+                Ok(entries.into())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = serde_json::Map::new();
+                while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
+                    if entries.contains_key(&key) {
+                        return Err(serde::de::Error::custom(format_args!("duplicate key {key:?}")));
+                    }
+                    entries.insert(key, value);
+                }
+                Ok(entries.into())
+            }
+        }
+        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+    }
 }
 
 /// Whether YAML reads a text without quotes as a string, and not as a number, a date or `true`.

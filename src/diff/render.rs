@@ -20,6 +20,9 @@ const KIND: usize = 17;
 /// Maximum number of items or places in a line of the text. The JSON lists all of them.
 const MOST: usize = 6;
 
+/// All effects. The most important effect is first.
+const EFFECTS: [Effect; 5] = [Effect::Allowed, Effect::Upstream, Effect::Unknown, Effect::Refused, Effect::Changed];
+
 impl Difference {
     /// The difference as text. Each witness is printed as a curl command.
     pub fn text(&self, paint: Paint, width: Width) -> String {
@@ -48,12 +51,9 @@ impl Difference {
             return format!("{names}: no request gets another response\n");
         }
         let mut counts = Vec::new();
-        for effect in [Effect::Allowed, Effect::Upstream, Effect::Unknown, Effect::Refused, Effect::Changed] {
-            let changes = self.shown().flat_map(|group| &group.changes);
-            let settings = if effect == Effect::Changed { self.settings.len() } else { 0 };
-            match changes.filter(|change| change.effect == effect).count() + settings {
-                0 => {}
-                count => counts.push(format!("{count} {}", effect.word())),
+        for (effect, (_, count)) in EFFECTS.into_iter().zip(self.counts()) {
+            if count > 0 {
+                counts.push(format!("{count} {}", effect.word()));
             }
         }
         format!("{names}: {}\n", counts.join(", "))
@@ -61,15 +61,29 @@ impl Difference {
 
     /// The difference as one JSON object.
     pub fn json(&self) -> String {
-        let value = json!({
+        format!("{:#}\n", self.value())
+    }
+
+    /// The number of changes with each effect, by the code of the effect. Settings of the whole file count as changed.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, usize)> {
+        let count = |effect| {
+            let changes = self.shown().flat_map(|group| &group.changes);
+            let settings = if effect == Effect::Changed { self.settings.len() } else { 0 };
+            changes.filter(|change| change.effect == effect).count() + settings
+        };
+        EFFECTS.map(|effect| (effect.code(), count(effect))).to_vec()
+    }
+
+    /// The difference as values.
+    pub(crate) fn value(&self) -> Value {
+        json!({
             "old": self.old,
             "new": self.new,
             "same": self.is_empty(),
             "wider": self.is_wider(),
             "groups": self.groups.iter().map(group).collect::<Vec<_>>(),
             "settings": self.settings,
-        });
-        format!("{value:#}\n")
+        })
     }
 }
 

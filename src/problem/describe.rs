@@ -782,6 +782,19 @@ impl ProblemKind {
                 format!("{address} is reachable from other machines, but the admin listener has no authentication"),
                 "write `127.0.0.1:9180`, or make sure that only your monitoring can reach it",
             ),
+            RemoteWrite { address } => error(
+                "remote-write",
+                format!(
+                    "other machines can reach {address}, so the write API and its tokens would be open to the network"
+                ),
+                "write `address: 127.0.0.1:9180` and use an ssh tunnel, remove `write`, or accept the danger with \
+                 `dangerously_allow_remote_write: true`",
+            ),
+            BadTokenFile { path, line, why } => error(
+                "bad-token-file",
+                format!("line {line} of `{path}` cannot be used: {why}"),
+                "write one line for each token, as `corsgate token --name NAME --role write` prints it",
+            ),
             NeedsAnother { key, other } => error(
                 "needs-another",
                 format!("`{key}` requires `{other}`"),

@@ -150,6 +150,8 @@ pub enum ProblemKind {
     UnixNotTrusted,
     AllWeightsZero { what: &'static str },
     AdminExposed { address: String },
+    RemoteWrite { address: String },
+    BadTokenFile { path: String, line: usize, why: &'static str },
     NeedsAnother { key: &'static str, other: &'static str },
     HashOnUnknown { key: &'static str, text: String },
     RateKeyUnknown { text: String },

@@ -90,6 +90,7 @@ impl<'d> Compiler<'d> {
         let access_log = self.access_log(&root.key("access_log"));
         let admin = document.admin.as_ref();
         let admin_hosts = self.hosts(admin.and_then(|admin| admin.hosts.as_ref()), &root.key("admin").key("hosts"));
+        let admin_write = self.admin_write(&root.key("admin"));
         if document.debug_header {
             self.problems.add(&root.key("debug_header"), ProblemKind::DebugHeader);
         }
@@ -173,6 +174,7 @@ impl<'d> Compiler<'d> {
             limits: Arc::new(limits?),
             access_log,
             admin_hosts,
+            admin_write,
             debug_header: document.debug_header,
             has_guards,
             startup: startup?,

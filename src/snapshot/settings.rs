@@ -13,6 +13,7 @@ use http::HeaderName;
 use crate::behavior::clients::Clients;
 pub(crate) use crate::config::{LogFormat, ProxyProtocol, UnderscoresInHeaders};
 use crate::tls::{Authorities, Certificates, Identity};
+use crate::tokens::Tokens;
 
 /// The local address of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,14 @@ pub(crate) struct Limits {
     pub(crate) streams: u32,
     /// How long an HTTP/2 stream may make no progress.
     pub(crate) stream_idle: Duration,
+}
+
+/// Who may use the write API of the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AdminWrite {
+    pub(crate) tokens: Tokens,
+    /// Whether a listener that other machines can reach may have the write API.
+    pub(crate) allows_remote: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

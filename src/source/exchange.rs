@@ -1,4 +1,4 @@
-//! Reads the source files of `import` and the access log of `learn`, and writes the imported file.
+//! Files of the command line: those that `import` and `learn` read, the imported file, and the file of tokens.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -28,6 +28,12 @@ pub(crate) fn open_log(path: &Path) -> Result<Box<dyn Read>, Unreadable> {
             Err(error) => Err(Unreadable { path: path.to_owned(), error }),
         },
     }
+}
+
+/// Adds a line to a file, which is created if it does not exist.
+pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{line}")
 }
 
 /// Writes a new file. Fails if the file exists, because it may be somebody's work.

@@ -53,6 +53,11 @@ impl Reading {
         std::fs::read(path)
     }
 
+    /// Remembers a file that this process has written.
+    pub(crate) fn record(&self, path: &Path, metadata: &std::fs::Metadata) {
+        self.0.borrow_mut().0.insert(path.to_owned(), Some(Stamp::of(metadata)));
+    }
+
     /// True if a path refers to one of the files that were read, also through links or under another name.
     pub(crate) fn has(&self, path: &Path) -> bool {
         let place = |path: &Path| std::fs::canonicalize(path).ok();

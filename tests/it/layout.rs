@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may import. A room imports only rooms above it in this table, so there is no circle.
-const ROOMS: [(&str, &[&str]); 40] = [
+const ROOMS: [(&str, &[&str]); 42] = [
     // Basics: need no other room.
     ("domain", &[]),
     ("trusted_proxies", &["domain"]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
     ("terminal", &[]),
     ("notation", &["terminal"]),
     ("tls", &["domain", "problem"]),
+    ("tokens", &[]),
     // Policies and routes.
     ("cors", &["codes", "domain", "notation", "per_thread", "problem"]),
     ("route", &["domain", "problem"]),
@@ -28,7 +29,10 @@ const ROOMS: [(&str, &[&str]); 40] = [
     // Configuration: text -> Document -> Snapshot.
     ("config", &["behavior", "cors", "notation", "problem"]),
     ("report", &["config", "problem", "terminal"]),
-    ("snapshot", &["behavior", "config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls"]),
+    (
+        "snapshot",
+        &["behavior", "config", "cors", "domain", "trusted_proxies", "notation", "problem", "route", "tls", "tokens"],
+    ),
     // From a request to its decision.
     ("decide", &["behavior", "codes", "cors", "domain", "route", "snapshot", "tls"]),
     (
@@ -41,6 +45,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
     ("expect", &["config", "explain", "notation", "problem", "report", "snapshot", "terminal"]),
     ("source", &["config", "expect", "logging", "notation", "problem", "report", "snapshot", "terminal"]),
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
+    ("objects", &["config", "diff", "problem", "report", "snapshot"]),
     ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
     ("learn", &["config", "cors", "domain", "notation", "problem", "snapshot", "terminal"]),
     ("probe", &["domain", "explain", "terminal"]),
@@ -95,8 +100,8 @@ const ROOMS: [(&str, &[&str]); 40] = [
     (
         "admin",
         &[
-            "accept", "config", "cors", "counter", "decide", "domain", "explain", "learn", "live", "notation",
-            "problem", "record", "route", "snapshot", "source", "terminal",
+            "accept", "codes", "config", "cors", "counter", "decide", "domain", "explain", "learn", "limiter", "live",
+            "logging", "notation", "objects", "problem", "record", "route", "snapshot", "source", "terminal", "tokens",
         ],
     ),
     ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "snapshot", "source"]),
@@ -105,7 +110,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
         "cli",
         &[
             "admin", "client", "config", "demo", "diff", "expect", "explain", "import", "learn", "live", "notation",
-            "probe", "problem", "process", "report", "snapshot", "source", "terminal",
+            "probe", "problem", "process", "report", "snapshot", "source", "terminal", "tokens",
         ],
     ),
     ("main", &[]),
@@ -113,7 +118,7 @@ const ROOMS: [(&str, &[&str]); 40] = [
 ];
 
 /// Rooms and files without I/O, clock and environment, and without Pingora and tokio.
-const PURE: [&str; 22] = [
+const PURE: [&str; 24] = [
     "behavior",
     "config",
     "cors",
@@ -127,6 +132,7 @@ const PURE: [&str; 22] = [
     "learn",
     "trusted_proxies",
     "notation",
+    "objects",
     "probe",
     "problem",
     "record/access_log/line",
@@ -136,6 +142,7 @@ const PURE: [&str; 22] = [
     "route",
     "snapshot",
     "tls",
+    "tokens",
 ];
 
 const IMPURE_WORDS: [&str; 12] = [

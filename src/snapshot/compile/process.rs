@@ -11,10 +11,11 @@ use crate::domain::Networks;
 use crate::notation::{self, Toggle};
 use crate::problem::{At, ProblemKind, RemovedBecause};
 use crate::snapshot::{
-    AccessLog, Address, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupListener, StartupSettings,
-    TlsVersion, UnderscoresInHeaders,
+    AccessLog, Address, AdminWrite, ClientCertificates, Limits, Listener, ListenerTls, LogTarget, StartupListener,
+    StartupSettings, TlsVersion, UnderscoresInHeaders,
 };
 use crate::tls::{Authorities, Certificate, Certificates, Pem};
+use crate::tokens::{TokenFault, Tokens};
 use crate::trusted_proxies::{self, FieldKind, Peer, TrustedProxies};
 
 const ADDRESS: &str = "127.0.0.1:9080";
@@ -80,6 +81,28 @@ impl Compiler<'_> {
             drain_delay: drain_delay.get(),
             upgrade_socket: upgrade_socket.as_deref().map(Box::from),
         })
+    }
+
+    pub(super) fn admin_write(&mut self, at: &At<'_>) -> Option<AdminWrite> {
+        let admin = self.document.admin.as_ref()?;
+        let allows_remote = admin.dangerously_allow_remote_write == Some(true);
+        let Some(path) = &admin.write else {
+            if allows_remote {
+                let (key, other) = ("dangerously_allow_remote_write", "write");
+                self.problems.add(&at.key(key), ProblemKind::NeedsAnother { key, other });
+            }
+            return None;
+        };
+        let address = admin.address.as_deref().unwrap_or(ADMIN_ADDRESS).parse::<SocketAddr>();
+        if let Some(address) = address.ok().filter(|address| !address.ip().is_loopback() && !allows_remote) {
+            self.problems.add(&at.key("address"), ProblemKind::RemoteWrite { address: address.to_string() });
+        }
+        let at = at.key("write");
+        let text = self.file(path, &at)?;
+        let tokens = Tokens::parse(&String::from_utf8_lossy(&text));
+        let tokens =
+            tokens.map_err(|TokenFault { line, why }| ProblemKind::BadTokenFile { path: path.to_owned(), line, why });
+        Some(AdminWrite { tokens: self.usable(tokens, &at)?, allows_remote })
     }
 
     pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
