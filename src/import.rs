@@ -41,6 +41,7 @@ mod ingress_nginx;
 mod istio;
 mod kong;
 mod kubernetes;
+mod limits;
 mod model;
 mod nginx;
 mod origins;

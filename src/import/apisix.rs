@@ -17,7 +17,8 @@ use super::Parsed;
 use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Condition, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream};
+use super::limits;
+use super::model::{Condition, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Timeouts, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -183,7 +184,7 @@ impl<'v> Objects<'v> {
             let name = id?.to_owned();
             findings.push(Finding::new(object.at(object.value), Kind::UnknownCluster { name: name.clone() }));
             let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
-            return Some((Upstream { name, nodes, tls: None, read_timeout: None }, false));
+            return Some((Upstream { name, nodes, tls: None, timeouts: Timeouts::default() }, false));
         };
         let at = object.at(value);
         let scheme = value.text_of("scheme").unwrap_or("http");
@@ -219,7 +220,11 @@ impl<'v> Objects<'v> {
             return None;
         }
         let host_of_node = value.text_of("pass_host") == Some("node");
-        Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None }, host_of_node))
+        // The timeouts of a route count before those of its upstream.
+        let timeouts = object.value.get("timeout").or(value.get("timeout"));
+        let timeouts =
+            timeouts.map(|times| limits::of_map(times, ["connect", "read", "send"], 1_000)).unwrap_or_default();
+        Some((Upstream { name, nodes, tls: tls.then_some(None), timeouts }, host_of_node))
     }
 }
 
@@ -317,7 +322,14 @@ fn route<'v>(
     if is_closed {
         findings.push(Finding::new(at, Kind::WithoutUpstream));
     }
-    let upstream = upstream.filter(|_| answer.is_none());
+    // The timeouts of a route count for the upstream of its service too.
+    let of_service_with_timeouts = || {
+        let times = route.value.get("timeout")?;
+        let (mut upstream, _) = objects.upstream(service?, &mut Vec::new())?;
+        upstream.timeouts = limits::of_map(times, ["connect", "read", "send"], 1_000);
+        Some(upstream)
+    };
+    let upstream = upstream.or_else(of_service_with_timeouts).filter(|_| answer.is_none());
     let own: Vec<Object<'v>> = [Some(route), config].into_iter().flatten().copied().collect();
     let own = plugins::of(&own);
     let (cors, mut behaviors) = plugins(&own, objects, &mut findings);
@@ -336,6 +348,7 @@ fn route<'v>(
         let witness = Witness::preflight(&asked, &sample_origin(&cors, service, objects), Answer::NotRouted);
         findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
     }
+    let body_limit = of_both.iter().find_map(plugins::body_limit);
     let mut made = Route {
         name: route.id(),
         at,
@@ -346,6 +359,7 @@ fn route<'v>(
         cors,
         behaviors,
         answer,
+        body_limit,
         findings,
         ..Route::default()
     };

@@ -11,8 +11,9 @@ use super::closed;
 use super::edits::{self, Edit, Target};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
+use super::limits;
 use super::model::{
-    Behaviors, Condition, Cors, EdgeAnswer, Edits, Key, Model, PLACEHOLDER, Policy, Route, Service, Upstream,
+    Behaviors, Condition, Cors, EdgeAnswer, Edits, Key, Model, PLACEHOLDER, Policy, Route, Service, Timeouts, Upstream,
 };
 use super::origins::{self, Matcher};
 use super::value::Value;
@@ -208,14 +209,19 @@ fn route(
     let (mut upstream, mut answer) = (None, None);
     if let Some(action) = route.get("route") {
         upstream = self::upstream(action, config, &mut findings);
+        if let (Some(upstream), Some(timeout)) = (&mut upstream, action.get("timeout")) {
+            let connect = upstream.timeouts.connect;
+            let total = timeout.text().and_then(limits::time);
+            upstream.timeouts = Timeouts { connect, ..total.map(limits::whole).unwrap_or_default() };
+            findings.extend(upstream.timeouts.total.map(|_| Finding::new(config.at(timeout), Kind::TotalTimeout)));
+        }
         if let Some(prefix) = action.text_of("prefix_rewrite") {
             let from = condition.text_of("prefix").or(condition.text_of("path_separated_prefix")).unwrap_or_default();
             (behaviors.strip_prefix, behaviors.add_prefix) =
                 paths::replaced_prefix(from, prefix, config.at(action), &mut findings);
         }
         behaviors.host = action.text_of("host_rewrite_literal").map(str::to_owned);
-        for key in ["regex_rewrite", "rate_limits", "retry_policy", "timeout", "hash_policy", "request_mirror_policies"]
-        {
+        for key in ["regex_rewrite", "rate_limits", "retry_policy", "hash_policy", "request_mirror_policies"] {
             if let Some(value) = action.get(key) {
                 findings.push(Finding::new(config.at(value), Kind::Feature { name: format!("`{key}` of a route") }));
             }
@@ -351,7 +357,7 @@ fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) ->
     };
     let clusters = config.document.at(&["static_resources", "clusters"]).or(config.document.get("clusters"));
     let clusters = clusters.map(Value::entries).unwrap_or_default();
-    let (mut groups, mut tls) = (Vec::new(), None);
+    let (mut groups, mut tls, mut connect) = (Vec::new(), None, None);
     for (name, weight) in &named {
         let cluster = clusters.iter().find(|cluster| cluster.text_of("name") == Some(name));
         let endpoints = cluster.and_then(|cluster| cluster.at(&["load_assignment", "endpoints"])).map(Value::entries);
@@ -370,6 +376,8 @@ fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) ->
             nodes.push((PLACEHOLDER.to_owned(), 1));
         }
         groups.push((*weight, nodes));
+        let time = cluster.and_then(|cluster| limits::time(cluster.text_of("connect_timeout")?));
+        connect = connect.max(time.filter(|time| *time > 0));
         match cluster.and_then(|cluster| cluster.get("transport_socket")) {
             Some(socket) if tls.is_none() && groups.len() > 1 => {
                 let name = "TLS to some of the weighted clusters: the import has it for all".to_owned();
@@ -381,7 +389,7 @@ fn upstream(action: &Value, config: &Config<'_>, findings: &mut Vec<Finding>) ->
         }
     }
     let name = named.first()?.0.to_owned();
-    Some(Upstream { name, nodes: weights::flatten(groups), tls, read_timeout: None })
+    Some(Upstream { name, nodes: weights::flatten(groups), tls, timeouts: Timeouts { connect, ..Timeouts::default() } })
 }
 
 // --- CORS

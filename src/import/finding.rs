@@ -90,6 +90,8 @@ pub(super) enum Kind {
     Rerouted { what: String, why: String },
     PathCase { path: String },
     OneListener { listener: String },
+    TotalTimeout,
+    BodyLimit { size: String, limit: Option<String> },
     NotInFiles { what: &'static str, name: String },
     ErrorsWithoutHeaders,
     MethodsWithoutHeaders { methods: Vec<String> },
@@ -396,6 +398,23 @@ impl Kind {
                     "{engine} has this only at {listener}. In corsgate every listener has every route: set `clients`, or run another process"
                 ),
             ),
+            TotalTimeout => changed(
+                "total-timeout",
+                format!(
+                    "`timeouts.total` begins with the request. In {engine} it begins after the body, so a slow upload has more time"
+                ),
+            ),
+            BodyLimit { size, limit } => changed(
+                "body-limit",
+                match limit {
+                    Some(limit) => format!(
+                        "a request body may have {size} here. corsgate has one limit for all routes, the largest one: {limit}"
+                    ),
+                    None => format!(
+                        "a request body may have {size} here. corsgate has one limit for all routes, and other routes have none: set `limits.body`"
+                    ),
+                },
+            ),
             NotInFiles { what, name } => changed(
                 "not-in-files",
                 format!(
@@ -626,6 +645,8 @@ mod tests {
             },
             PathCase { path: text("/admin/*") },
             OneListener { listener: text("`listen 127.0.0.1:8080`") },
+            TotalTimeout,
+            BodyLimit { size: text("1MiB"), limit: Some(text("10MiB")) },
             NotInFiles { what: "service", name: text("7") },
             ErrorsWithoutHeaders,
             MethodsWithoutHeaders { methods: list(&["GET"]) },

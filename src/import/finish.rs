@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::finding::{Finding, Kind, Outcome, Place};
 use super::model::{Cors, Model, Policy, Route, Service, Upstream};
 use super::witness::{Answer, Witness};
-use super::{SourceFormat, closed, conditions, paths, rerouted, weights};
+use super::{SourceFormat, closed, conditions, limits, paths, rerouted, weights};
 use crate::problem::{PathStep, Problems, Severity};
 use crate::route::HostPattern;
 
@@ -33,6 +33,7 @@ pub(super) fn finish(model: &mut Model, format: SourceFormat) {
         let of_routes = service.routes.iter_mut().map(|route| &mut route.upstream);
         of_routes.chain([&mut service.upstream]).flatten().for_each(|upstream| weights::scale(&mut upstream.nodes));
     }
+    limits::finish(model, format);
     names(model);
     witnesses(model);
 }

@@ -10,6 +10,7 @@ use super::edits::Target;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
+use super::limits;
 use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
@@ -119,7 +120,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             _ => findings.push(Finding::new(at(filter), feature(&format!("filter `{kind}`")))),
         }
     }
-    for key in ["timeouts", "retry", "sessionPersistence"] {
+    for key in ["retry", "sessionPersistence"] {
         if let Some(value) = rule.get(key) {
             findings.push(Finding::new(at(value), feature(&format!("`{key}` of a rule"))));
         }
@@ -141,6 +142,15 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
             (upstream, answer)
         }
     };
+    let mut upstream = upstream;
+    if let (Some(upstream), Some(timeouts)) = (&mut upstream, rule.get("timeouts")) {
+        if let Some(request) = timeouts.text_of("request").and_then(limits::time) {
+            upstream.timeouts = limits::whole(request);
+        }
+        if let Some(backend) = timeouts.get("backendRequest") {
+            findings.push(Finding::new(at(backend), feature("`timeouts.backendRequest` of a rule")));
+        }
+    }
     let is_closed = upstream.is_none() && answer.is_none();
     let matches = rule.list("matches");
     // A rule without `matches` takes every path.

@@ -16,7 +16,8 @@ use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes::{self, Backend};
-use super::model::{Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
+use super::limits;
+use super::model::{Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Timeouts, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
@@ -29,7 +30,7 @@ const DEFAULT_HEADERS: &str =
 const DEFAULT_MAX_AGE: i64 = 1_728_000;
 
 /// Annotations that the import reads.
-const READ: [&str; 19] = [
+const READ: [&str; 22] = [
     "enable-cors",
     "cors-allow-origin",
     "cors-allow-methods",
@@ -40,6 +41,9 @@ const READ: [&str; 19] = [
     "use-regex",
     "rewrite-target",
     "proxy-read-timeout",
+    "proxy-connect-timeout",
+    "proxy-send-timeout",
+    "proxy-body-size",
     "backend-protocol",
     "canary",
     "whitelist-source-range",
@@ -273,7 +277,11 @@ fn route(
         "" => ingress.name().to_owned(),
         path => format!("{}-{}", ingress.name(), path.replace('/', "-")),
     };
-    Route { name, at, paths: vec![pattern], upstream, findings, ..Route::default() }
+    let body_limit = match ingress.annotation("proxy-body-size") {
+        Some(size) => limits::size(size.text).filter(|size| *size > 0),
+        None => Some(limits::BODY_OF_NGINX),
+    };
+    Route { name, at, paths: vec![pattern], upstream, body_limit, findings, ..Route::default() }
 }
 
 /// Reads the annotations for client addresses, by their old and new names.
@@ -335,7 +343,13 @@ fn upstream(ingress: &Ingress<'_>, backend: &Value, findings: &mut Vec<Finding>)
     let one = Backend { service: name, namespace: kubernetes::namespace(ingress.object), port: number, weight: 1 };
     let (mut upstream, assumed) = kubernetes::upstream(&[one], at);
     findings.extend(assumed);
-    upstream.read_timeout = ingress.annotation("proxy-read-timeout").and_then(|timeout| timeout.text.parse().ok());
+    let time = |name: &str| limits::time(ingress.annotation(name)?.text).filter(|time| *time > 0);
+    upstream.timeouts = Timeouts {
+        connect: time("proxy-connect-timeout"),
+        read: time("proxy-read-timeout"),
+        write: time("proxy-send-timeout"),
+        total: None,
+    };
     match ingress.annotation("backend-protocol") {
         Some(protocol) if protocol.text.eq_ignore_ascii_case("https") => upstream.tls = Some(None),
         Some(protocol) if !protocol.text.eq_ignore_ascii_case("http") => {

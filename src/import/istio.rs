@@ -11,6 +11,7 @@ use super::envoy::{ANSWERS, complete, echoed_headers};
 use super::finding::{Finding, Kind, Place};
 use super::finish::{first_wins, left_out};
 use super::kubernetes::{self, Backend};
+use super::limits;
 use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Model, Policy, Route, Service, Upstream};
 use super::origins::{self, Matcher};
 use super::value::Value;
@@ -79,7 +80,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         None => (Cors::Off, Vec::new()),
     };
     findings.extend(said);
-    for key in ["fault", "retries", "timeout", "mirror"] {
+    for key in ["fault", "retries", "mirror"] {
         if let Some(value) = rule.get(key) {
             findings.push(Finding::new(at(value), Kind::Feature { name: format!("`{key}` of a route") }));
         }
@@ -118,6 +119,11 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
         None if rule.get("redirect").is_some() => None,
         None => upstream(object, rule, file, &mut findings),
     };
+    let mut upstream = upstream;
+    if let (Some(upstream), Some(timeout)) = (&mut upstream, rule.get("timeout")) {
+        upstream.timeouts = timeout.text().and_then(limits::time).map(limits::whole).unwrap_or_default();
+        findings.extend(upstream.timeouts.total.map(|_| Finding::new(at(timeout), Kind::TotalTimeout)));
+    }
     let is_closed = upstream.is_none() && answer.is_none();
     if is_closed {
         findings.push(Finding::new(at(rule), Kind::WithoutUpstream));

@@ -13,6 +13,7 @@ use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::kubernetes;
+use super::limits;
 use super::model::{Behaviors, Condition, Cors, EdgeAnswer, Key, Model, Policy, Route, Service, Upstream};
 use super::value::Value;
 use super::witness::{Answer, Witness};
@@ -154,6 +155,7 @@ fn declarative(file: File<'_>, model: &mut Model) {
             let restrictions =
                 restrictions.iter().find(|level| !level.is_empty()).map(Vec::as_slice).unwrap_or_default();
             let answer = levels.iter().find_map(|level| termination(level));
+            let body_limit = levels.iter().find_map(|level| body_limit(level));
             let policy = match (&into.cors, &model.cors) {
                 (Cors::Policy(policy), _) => Some(&**policy),
                 (_, global) => global.as_ref(),
@@ -161,6 +163,7 @@ fn declarative(file: File<'_>, model: &mut Model) {
             let mut new = self::routes(route, &own, base.as_deref(), restrictions, policy, file, &mut into.findings);
             for one in &mut new {
                 one.answer.clone_from(&answer);
+                one.body_limit = body_limit;
                 if answer.is_none() && upstream.is_none() {
                     one.findings.push(Finding::new(one.at, Kind::WithoutUpstream));
                     closed::close(one);
@@ -191,6 +194,20 @@ fn declarative(file: File<'_>, model: &mut Model) {
 fn enabled<'v>(plugins: &[&'v Value], name: &str) -> Vec<&'v Value> {
     let is_on = |plugin: &Value| plugin.get("enabled").and_then(Value::truth) != Some(false);
     plugins.iter().filter(|plugin| plugin.text_of("name") == Some(name) && is_on(plugin)).copied().collect()
+}
+
+/// Reads the plugin `request-size-limiting`. Its default is 128 megabytes.
+fn body_limit(plugins: &[&Value]) -> Option<u64> {
+    let plugin = *enabled(plugins, "request-size-limiting").first()?;
+    let config = plugin.get("config").unwrap_or(plugin);
+    let size = config.get("allowed_payload_size").map_or(Some(128), Value::number)?;
+    let shift = match config.text_of("size_unit").unwrap_or("megabytes") {
+        "bytes" => 0,
+        "kilobytes" => 10,
+        "megabytes" => 20,
+        _ => return None,
+    };
+    u64::try_from(size).ok()?.checked_mul(1 << shift)
 }
 
 /// Reads the plugin `request-termination` if it answers every request.
@@ -358,10 +375,9 @@ fn upstream(service: &Value, file: File<'_>, findings: &mut Vec<Finding>) -> Opt
     if nodes.is_empty() {
         nodes.push((node(format!("{host}:{}", number(port)), at, findings), 1));
     }
-    let seconds = service.get("read_timeout").and_then(Value::number).and_then(|ms| u64::try_from(ms / 1000).ok());
-    let read_timeout = seconds.filter(|seconds| *seconds > 0);
+    let timeouts = limits::of_map(service, ["connect_timeout", "read_timeout", "write_timeout"], 1);
     let name = service.text_of("name").unwrap_or(host).to_owned();
-    Some((Upstream { name, nodes, tls: tls.then_some(None), read_timeout }, path))
+    Some((Upstream { name, nodes, tls: tls.then_some(None), timeouts }, path))
 }
 
 // --- CORS
@@ -384,6 +400,9 @@ fn cors_of(name: &str, plugins: &[&Value], file: File<'_>) -> (Option<Cors>, Vec
                 let name = "the text of the plugin `request-termination`".to_owned();
                 findings.push(Finding::new(file.at(text), Kind::Feature { name }));
             }
+            continue;
+        }
+        if kind == "request-size-limiting" && body_limit(&[plugin]).is_some() {
             continue;
         }
         if kind != "cors" {

@@ -1,7 +1,7 @@
 //! Helpers for the formats of Kubernetes: objects, names, and services as nodes.
 
 use super::finding::{Finding, Kind, Place};
-use super::model::Upstream;
+use super::model::{Timeouts, Upstream};
 use super::value::Value;
 
 /// Returns the objects of a document: the document itself, or the entries of a `List`.
@@ -51,5 +51,5 @@ pub(super) fn upstream(backends: &[Backend<'_>], at: Place) -> (Upstream, Vec<Fi
         nodes.push((address, *weight));
     }
     let name = backends.first().map_or("upstream", |backend| backend.service).to_owned();
-    (Upstream { name, nodes, tls: None, read_timeout: None }, findings)
+    (Upstream { name, nodes, tls: None, timeouts: Timeouts::default() }, findings)
 }

@@ -18,6 +18,8 @@ use crate::problem::{At, KeyPath, PathStep, Problem, ProblemKind, Problems, Seve
 pub(super) struct Model {
     /// The policy for every service that has no policy of its own.
     pub(super) cors: Option<Policy>,
+    /// The largest request body in bytes. `finish` sets it from the limits of the routes.
+    pub(super) body_limit: Option<u64>,
     pub(super) services: Vec<Service>,
     /// Findings about no particular service.
     pub(super) findings: Vec<Finding>,
@@ -53,6 +55,8 @@ pub(super) struct Route {
     pub(super) upstream: Option<Upstream>,
     pub(super) cors: Cors,
     pub(super) behaviors: Behaviors,
+    /// The largest request body in bytes. `None` means no limit.
+    pub(super) body_limit: Option<u64>,
     /// Such a route needs no upstream.
     pub(super) answer: Option<EdgeAnswer>,
     /// Whether the route is not imported. It refuses its requests if another route would take them, else it is left
@@ -113,8 +117,16 @@ pub(super) struct Upstream {
     pub(super) nodes: Vec<(String, u64)>,
     /// `Some` means TLS to the nodes. The inner text is the TLS server name, for nodes that are IP addresses.
     pub(super) tls: Option<Option<String>>,
-    /// In seconds.
-    pub(super) read_timeout: Option<u64>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// The timeouts of an upstream, in milliseconds. `None` means the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Timeouts {
+    pub(super) connect: Option<u64>,
+    pub(super) read: Option<u64>,
+    pub(super) write: Option<u64>,
+    pub(super) total: Option<u64>,
 }
 
 /// The `cors` key of a service or route.
@@ -204,8 +216,12 @@ impl Service {
     /// Returns a service for a policy that the source does not attach to a route.
     pub(super) fn placeholder(name: &str, at: Place, cors: Cors, upstream: Option<Upstream>) -> Self {
         let nodes = vec![(PLACEHOLDER.to_owned(), 1)];
-        let upstream =
-            upstream.unwrap_or_else(|| Upstream { name: name.to_owned(), nodes, tls: None, read_timeout: None });
+        let upstream = upstream.unwrap_or_else(|| Upstream {
+            name: name.to_owned(),
+            nodes,
+            tls: None,
+            timeouts: Timeouts::default(),
+        });
         let route = Route { name: name.to_owned(), at, paths: vec!["/*".to_owned()], ..Route::default() };
         Service {
             name: name.to_owned(),

@@ -18,9 +18,10 @@ use super::clients::{self, Access};
 use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Behaviors, Cors, EdgeAnswer, Model, Route, Service, Upstream};
-use super::value::SyntaxError;
+use super::limits;
+use super::model::{Behaviors, Cors, EdgeAnswer, Model, Route, Service, Timeouts, Upstream};
 use super::paths;
+use super::value::SyntaxError;
 
 /// Whether a text looks like an nginx configuration.
 pub(super) fn shows_in(text: &str) -> bool {
@@ -228,7 +229,7 @@ fn locations<'d>(
             findings.extend(said);
             (None, answer)
         } else if has_pass {
-            (upstream(inner, path, scope, &mut behaviors, &mut findings), None)
+            (upstream(inner, &levels, path, scope, &mut behaviors, &mut findings), None)
         } else if behaviors.deny == clients::EVERY_CLIENT {
             (None, Some(EdgeAnswer::Respond(403)))
         } else {
@@ -253,7 +254,11 @@ fn locations<'d>(
                 if service.host_of_node && is_first {
                     service.findings.push(Finding::new(at, Kind::HostHeaderOfNode));
                 }
-                Route { name, at, paths, upstream, cors, behaviors, findings, ..Route::default() }
+                let body_limit = match nearest(&levels, &["client_max_body_size"]).first() {
+                    Some(size) => limits::size(size.argument(0)).filter(|size| *size > 0),
+                    None => Some(limits::BODY_OF_NGINX),
+                };
+                Route { name, at, paths, upstream, cors, behaviors, body_limit, findings, ..Route::default() }
             }
         };
         routes.push((rank, route));
@@ -337,7 +342,7 @@ fn host(levels: &Levels<'_>, behaviors: &mut Behaviors) -> bool {
 }
 
 /// Directives that the import reads, or that do not change which requests are answered. All others are reported.
-const KNOWN: [&str; 60] = [
+const KNOWN: [&str; 64] = [
     "access_log",
     "add_header",
     "alias",
@@ -347,6 +352,7 @@ const KNOWN: [&str; 60] = [
     "chunked_transfer_encoding",
     "client_body_buffer_size",
     "client_header_buffer_size",
+    "client_max_body_size",
     "default_type",
     "deny",
     "error_log",
@@ -374,13 +380,16 @@ const KNOWN: [&str; 60] = [
     "proxy_buffers",
     "proxy_busy_buffers_size",
     "proxy_cache_bypass",
+    "proxy_connect_timeout",
     "proxy_headers_hash_bucket_size",
     "proxy_headers_hash_max_size",
     "proxy_hide_header",
     "proxy_http_version",
     "proxy_pass",
+    "proxy_read_timeout",
     "proxy_redirect",
     "proxy_request_buffering",
+    "proxy_send_timeout",
     "proxy_set_header",
     "resolver",
     "return",
@@ -448,6 +457,7 @@ fn clients(levels: &Levels<'_>, scope: &Scope<'_>, behaviors: &mut Behaviors) ->
 
 fn upstream(
     location: &[Directive],
+    levels: &Levels<'_>,
     path: &str,
     scope: &Scope<'_>,
     behaviors: &mut Behaviors,
@@ -478,8 +488,16 @@ fn upstream(
         // A path in `proxy_pass` replaces the path of the location.
         (behaviors.strip_prefix, behaviors.add_prefix) = paths::replaced_prefix(path, &format!("/{uri}"), at, findings);
     }
+    let time =
+        |name: &str| limits::time(&nearest(levels, &[name]).first()?.arguments.join(" ")).filter(|time| *time > 0);
+    let timeouts = Timeouts {
+        connect: time("proxy_connect_timeout"),
+        read: time("proxy_read_timeout"),
+        write: time("proxy_send_timeout"),
+        total: None,
+    };
     let name = authority.split(':').next().unwrap_or("upstream").to_owned();
-    Some(Upstream { name, nodes, tls: tls.then_some(None), read_timeout: None })
+    Some(Upstream { name, nodes, tls: tls.then_some(None), timeouts })
 }
 
 #[cfg(test)]

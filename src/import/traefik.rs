@@ -11,7 +11,9 @@ use super::clients::{self, Access};
 use super::edits::{self, Edit, Target};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
-use super::model::{Behaviors, Condition, Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Upstream};
+use super::model::{
+    Behaviors, Condition, Cors, EdgeAnswer, FOREIGN, Key, Model, Policy, Route, Service, Timeouts, Upstream,
+};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{closed, rerouted, weights};
@@ -107,6 +109,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             patterns.push("/*".to_owned());
         }
         let (mut cors, mut behaviors, mut answer) = (Cors::Off, Behaviors::default(), None);
+        let mut body_limit = None;
         for (line, middleware) in files.middlewares(router.get("middlewares")) {
             let place = Place { file, line };
             let Some((of, value)) = files.named("middlewares", &middleware) else {
@@ -116,6 +119,8 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
                 ));
                 continue;
             };
+            let limit = value.at(&["buffering", "maxRequestBodyBytes"]).and_then(Value::number);
+            body_limit = body_limit.or(limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0));
             used.push(middleware.split('@').next().unwrap_or_default().to_owned());
             let (found, said) = apply(&middleware, of, value, &mut behaviors, &mut answer);
             findings.extend(said);
@@ -156,6 +161,7 @@ pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
             cors,
             behaviors,
             answer,
+            body_limit,
             findings,
             ..Route::default()
         };
@@ -332,6 +338,8 @@ fn apply(
                     Err(name) => findings.push(Finding::new(at, Kind::Feature { name: name.to_owned() })),
                 }
             }
+            // The router reads the limit.
+            "buffering" if settings.map().iter().all(|(key, _)| &**key == "maxRequestBodyBytes") => {}
             "ipAllowList" | "ipWhiteList" => {
                 let entries = settings.get("sourceRange").map(Value::texts).unwrap_or_default();
                 findings.extend(clients::add(behaviors, Access::Allow, entries, file));
@@ -391,7 +399,8 @@ fn upstream(
         nodes.push((node(address, Place { file, line: server.line }, findings), weight.unwrap_or(1)));
     }
     let host_of_node = balancer.get("passHostHeader").and_then(Value::truth) == Some(false);
-    (!nodes.is_empty()).then(|| (Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
+    (!nodes.is_empty())
+        .then(|| (Upstream { name: name.to_owned(), nodes, tls, timeouts: Timeouts::default() }, host_of_node))
 }
 
 /// Returns the nodes of all services of `weighted`. Each service keeps its share.
@@ -424,7 +433,7 @@ fn weighted_upstream(
         return None;
     }
     let nodes = weights::flatten(groups);
-    Some((Upstream { name: name.to_owned(), nodes, tls, read_timeout: None }, host_of_node))
+    Some((Upstream { name: name.to_owned(), nodes, tls, timeouts: Timeouts::default() }, host_of_node))
 }
 
 // --- CORS

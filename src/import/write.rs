@@ -1,7 +1,8 @@
 //! Writes a model as the text of a configuration, with a comment at each place where the import made a decision.
 
 use super::finding::{Finding, Outcome};
-use super::model::{Behaviors, Cors, EdgeAnswer, Edits, Key, Model, Policy, Route, Service, Upstream};
+use super::limits;
+use super::model::{Behaviors, Cors, EdgeAnswer, Edits, Key, Model, Policy, Route, Service, Timeouts, Upstream};
 use super::{SourceFile, SourceFormat};
 use crate::cors::PreflightMatch;
 use crate::notation::{quoted, scalar};
@@ -22,6 +23,9 @@ pub(super) fn write(model: &Model, format: SourceFormat, files: &[SourceFile<'_>
     decided.for_each(|finding| out.finding(0, finding));
     out.line(0, "listeners:");
     out.line(1, "- address: 0.0.0.0:9080   # choose the address; add `tls` for https");
+    if let Some(bytes) = model.body_limit {
+        out.line(0, &format!("limits: {{ body: {} }}", limits::size_text(bytes)));
+    }
     out.upstreams(model);
     if let Some(policy) = &model.cors {
         out.policy(0, policy);
@@ -111,8 +115,13 @@ impl Writer<'_> {
                 Some(None) => self.line(2, "tls: {}"),
                 None => {}
             }
-            if let Some(seconds) = upstream.read_timeout {
-                self.line(2, &format!("timeouts: {{ read: {seconds}s }}"));
+            let Timeouts { connect, read, write, total } = upstream.timeouts;
+            let timeouts: Vec<String> = [("connect", connect), ("read", read), ("write", write), ("total", total)]
+                .into_iter()
+                .filter_map(|(key, time)| Some(format!("{key}: {}", duration(time?))))
+                .collect();
+            if !timeouts.is_empty() {
+                self.line(2, &format!("timeouts: {{ {} }}", timeouts.join(", ")));
             }
         }
     }
@@ -256,6 +265,13 @@ impl Writer<'_> {
         if !preflight.is_empty() {
             self.line(level, &format!("preflight: {{ {} }}", preflight.join(", ")));
         }
+    }
+}
+
+fn duration(milliseconds: u64) -> String {
+    match milliseconds % 1000 {
+        0 => format!("{}s", milliseconds / 1000),
+        _ => format!("{milliseconds}ms"),
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) fn plugins<'v>(
                     findings.push(Finding::new(object.at(body), Kind::Feature { name }));
                 }
             }
+            "client-control" if conf.map().iter().all(|(key, _)| ["max_body_size", "_meta"].contains(&&**key)) => {}
             "response-rewrite" if edits_only_headers(conf) => {
                 if let Some(headers) = conf.get("headers") {
                     edit_headers(&mut behaviors.response_headers, headers, object.file, findings);
@@ -102,6 +103,12 @@ pub(super) fn abort(object: &Object<'_>) -> Option<EdgeAnswer> {
     let is_always = abort.get("percentage").is_none_or(|share| share.number() == Some(100));
     let status = abort.get("http_status").and_then(Value::number).filter(|_| is_always)?;
     u16::try_from(status).ok().map(EdgeAnswer::Respond)
+}
+
+/// Reads the limit of the plugin `client-control`. No limit is 0.
+pub(super) fn body_limit((_, name, conf): &Plugin<'_>) -> Option<u64> {
+    let size = conf.get("max_body_size").filter(|_| *name == "client-control" && !is_disabled(conf))?;
+    size.number().and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
 /// Reads the plugin `redirect` of a route or service.
