@@ -18,11 +18,13 @@ use super::closed;
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::limits;
-use super::model::{Condition, Cors, FOREIGN, Key, Model, PLACEHOLDER, Policy, Route, Service, Timeouts, Upstream};
+use super::model::{
+    Condition, Cors, FOREIGN, Key, Model, NO_ORIGIN, PLACEHOLDER, Policy, Route, Service, Timeouts, Upstream,
+};
 use super::value::Value;
 use super::witness::{Answer, Witness};
 use super::{origins, paths};
-use crate::cors::PreflightMatch;
+use crate::cors::{PreflightMatch, only_in};
 use crate::problem::Known;
 
 /// The expression `origins_pattern` of cors.lua.
@@ -451,7 +453,7 @@ fn policy(name: String, conf: &Value, at: Place, objects: &Objects<'_>) -> Resul
     policy.preflight = PreflightMatch::Any;
     policy.note(Key::Preflight, Finding::new(at, Kind::EveryOptionsAnswered));
     origins_of(conf, &allow_origins, &mut policy, &place, objects);
-    timing_of(conf, &timing, &mut policy);
+    timing_of(conf, &timing, &mut policy, &place);
     policy.set_max_age(conf.get("max_age").and_then(Value::number).unwrap_or(5), place("max_age"));
     Ok(policy)
 }
@@ -540,9 +542,26 @@ fn add_list(list: &str, policy: &mut Policy, at: Place) {
     }
 }
 
-fn timing_of(conf: &Value, timing: &str, policy: &mut Policy) {
+fn timing_of(conf: &Value, timing: &str, policy: &mut Policy, place: &dyn Fn(&str) -> Place) {
     match conf.get("timing_allow_origins_by_regex").map(Value::texts) {
-        Some(expressions) => policy.timing_expressions = expressions.into_iter().map(|(_, source)| source).collect(),
+        Some(expressions) => {
+            if !timing.is_empty() {
+                let kind = Kind::ListSwitchedOff { list: timing.to_owned() };
+                policy.note(Key::Policy, Finding::new(place("timing_allow_origins"), kind));
+            }
+            for (line, source) in expressions {
+                let theirs = format!(".*(?:{source}).*");
+                // An expression for a part of the origin matches no whole origin.
+                let is_part = only_in(&source, NO_ORIGIN).is_none() && only_in(&theirs, NO_ORIGIN).is_some();
+                let own = if is_part { theirs.clone() } else { source.clone() };
+                if only_in(&theirs, &own).is_some() {
+                    let at = Place { line, ..place("timing_allow_origins_by_regex") };
+                    let kind = Kind::ExpressionNotAnchored { expression: source };
+                    policy.note(Key::Policy, Finding::new(at, kind));
+                }
+                policy.timing_expressions.push(own);
+            }
+        }
         None if matches!(timing, "*" | "**") => policy.timing_origins = vec!["*".to_owned()],
         None => policy.timing_origins = names(timing),
     }
@@ -629,7 +648,11 @@ mod tests {
             "26: headers",
             "allow_origins: 'http://a.b', allow_methods: GET, allow_headers: '*', allow_credential: true",
         );
-        refused("27: the defaults count", "allow_origins: 'http://a.b', allow_methods: GET, allow_credential: true");
+        refused("the defaults count", "allow_origins: 'http://a.b', allow_methods: GET, allow_credential: true");
+        refused(
+            "27: exposed headers",
+            "allow_origins: 'http://a.b', allow_methods: GET, allow_headers: h, expose_headers: '*', allow_credential: true",
+        );
         refused("2: a wrong type", "max_age: '5x'");
         let with_regex = |regex: &str| format!("{specified}, allow_origins_by_regex: [{regex}]");
         let regex = check(
@@ -652,6 +675,19 @@ mod tests {
                 get("http://foo.example.com", ServiceDecides, Unreadable, "service-headers-remain"),
             ],
         );
+    }
+
+    /// Cases 34 and 35 of cors.t. The plugin `proxy-rewrite` changes the Origin for the service. The page's own counts.
+    #[test]
+    fn an_origin_that_is_rewritten_for_the_service_does_not_count() {
+        let cors = "allow_origins: 'http://sub.domain.com', allow_methods: 'GET,POST', allow_headers: h, allow_credential: true";
+        let source = route(cors).replace(
+            "    upstream:",
+            "      proxy-rewrite: { headers: { Origin: 'http://example.com' } }\n    upstream:",
+        );
+        let rows = vec![same("http://sub.domain.com", WithCredentials), same("http://example.com", Unreadable)];
+        let rewritten = table("a.example", "34, 35: a rewritten origin", &source, &at_hello(rows));
+        only(&rewritten, &["Origin: \"http://example.com\""]);
     }
 
     /// The cases of `t/plugin/cors2.t` to `cors4.t` at f519a0f0, with file and number.
@@ -698,6 +734,34 @@ mod tests {
         );
         let (text, _) = check("4-3", r#"timing_allow_origins: "http://sub.domain.com""#, vec![]);
         assert!(text.contains("timing_allow_origins: [http://sub.domain.com]"), "{text}");
+        let regex = r#"allow_origins_by_regex: ["http://.*?\\.domain\\.com"], timing_allow_origins_by_regex: ["http://test.*?\\.domain\\.com"], timing_allow_origins: "http://nonexistent.newdomain.com""#;
+        let (text, codes) = check(
+            "4-22, 4-23, 4-25: expressions",
+            regex,
+            vec![
+                same("http://testurl.domain.com", Readable),
+                get("http://other.newdomain.com", ServiceDecides, Unreadable, "service-headers-remain"),
+            ],
+        );
+        assert!(
+            text.contains(r"timing_allow_origins_by_regex: ['http://test.*?\.domain\.com']")
+                && !text.contains("[http://nonexistent"),
+            "{text}"
+        );
+        assert!(codes.contains(&"list-switched-off"), "{codes:?}");
+        let every =
+            "allow_origins: '**', allow_methods: '**', allow_headers: '**', allow_credential: true, max_age: 3500";
+        for (case, expose, part) in
+            [("4-27", "", None), ("4-29", "ex-headr1,ex-headr2", Some("[ex-headr1, ex-headr2]"))]
+        {
+            let (text, _) = check(
+                case,
+                &format!("{every}, expose_headers: '{expose}'"),
+                vec![same("http://sub.domain.com", WithCredentials)],
+            );
+            assert_eq!(text.contains("expose_headers:"), part.is_some(), "{text}");
+            assert!(part.is_none_or(|part| text.contains(part)) && text.contains("max_age: 3500"), "{text}");
+        }
     }
 
     /// Behavior of cors.lua and the router that those cases do not cover.
