@@ -198,6 +198,13 @@ mod tests {
             ),
             (apisix("uri: /x"), closed, "route-closed"),
             (
+                apisix(
+                    "uri: /x, vars: [[a, '==', b]], plugins: { ip-restriction: { blacklist: [10.0.0.1] } }, upstream: { nodes: { 'n:1': 1 } }",
+                ),
+                "does not refuse what this one refuses",
+                "condition-lost",
+            ),
+            (
                 apisix("uri: /x, plugins: { fault-injection: { abort: { http_status: 403 } } }"),
                 "respond: { status: 403 }",
                 "",

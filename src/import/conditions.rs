@@ -4,9 +4,9 @@
 use super::SourceFormat;
 use super::finding::{Finding, Kind, Place};
 use super::finish::{Sample, left_out, sample_host};
-use super::model::{Condition, Cors, FOREIGN, Model};
-use super::origins;
+use super::model::{Condition, Cors, EdgeAnswer, FOREIGN, Model};
 use super::witness::{Answer, Witness};
+use super::{origins, rerouted};
 use crate::snapshot::Snapshot;
 
 /// Removes the routes with a condition that corsgate cannot express. The findings have requests of such a route, from a
@@ -40,7 +40,19 @@ pub(super) fn leave_out(model: &mut Model, format: SourceFormat) {
                     if format == SourceFormat::GatewayApi { Answer::Unreadable } else { Answer::ServiceDecides },
                 )
             });
-            let lost = |witness| Finding::new(route.at, Kind::ConditionLost { what: what.clone() }).with(witness);
+            let lost = |witness| {
+                Finding::new(route.at, Kind::ConditionLost { what: what.clone(), is_refusal: false }).with(witness)
+            };
+            // Whatever the policies are, another route lets in the clients that this route refuses.
+            let refuses = !route.behaviors.allow.is_empty()
+                || !route.behaviors.deny.is_empty()
+                || matches!(route.answer, Some(EdgeAnswer::Respond(status)) if status >= 400);
+            if refuses {
+                let witness = rerouted::witness(&sample.host, &sample.path);
+                let witness = Witness { fields: fields.clone(), ..witness };
+                let kind = Kind::ConditionLost { what: what.clone(), is_refusal: true };
+                findings.push(Finding::new(route.at, kind).with(witness));
+            }
             findings.extend(foreign.into_iter().chain([allowed.clone()]).map(lost));
             findings.push(Finding::new(route.at, Kind::MatchNotImported { what: what.clone() }).with(allowed));
             left_out(&mut findings, &mut route.findings);

@@ -84,7 +84,7 @@ pub(super) enum Kind {
     RedirectWithoutQuery,
     RedirectStatus { status: u16 },
     HostHidesRoutes { host: String, service: String },
-    ConditionLost { what: String },
+    ConditionLost { what: String, is_refusal: bool },
     ClientsDenied { why: String },
     RouteClosed,
     Rerouted { what: String, why: String },
@@ -370,10 +370,11 @@ impl Kind {
                     "in corsgate the host decides first: requests for `{host}` no longer reach the routes of `{service}`, which is for other hosts"
                 ),
             ),
-            ConditionLost { what } => changed(
+            ConditionLost { what, is_refusal } => changed(
                 "condition-lost",
                 format!(
-                    "a route of corsgate has no condition on {what}, so this route is left out. Another route takes its requests, with another policy"
+                    "a route of corsgate has no condition on {what}, so this route is left out. Another route takes its requests, {}",
+                    if *is_refusal { "and does not refuse what this one refuses" } else { "with another policy" }
                 ),
             ),
             ClientsDenied { why } => changed(
@@ -636,7 +637,7 @@ mod tests {
             RedirectWithoutQuery,
             RedirectStatus { status: 308 },
             HostHidesRoutes { host: text("a.example"), service: text("all") },
-            ConditionLost { what: text("headers") },
+            ConditionLost { what: text("headers"), is_refusal: false },
             ClientsDenied { why: text("`office` is not an address or a network") },
             RouteClosed,
             Rerouted {
