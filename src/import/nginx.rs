@@ -16,6 +16,7 @@ use self::directives::Directive;
 use super::apisix::node;
 use super::clients::{self, Access};
 use super::closed;
+use super::edits::{self, Edit};
 use super::finding::{Finding, Kind, Place};
 use super::finish::left_out;
 use super::limits;
@@ -248,6 +249,7 @@ fn locations<'d>(
             (Some(_), _) => {
                 findings.extend(about_clients);
                 findings.extend(said);
+                fields(&levels, scope, &mut behaviors, &mut findings);
                 let sends_host = host(&levels, &mut behaviors);
                 service.host_of_node |= !sends_host;
                 let is_first = !routes.iter().any(|(_, route)| route.upstream.is_some());
@@ -339,6 +341,48 @@ fn host(levels: &Levels<'_>, behaviors: &mut Behaviors) -> bool {
         _ => {}
     }
     true
+}
+
+/// Request header fields that corsgate sends itself, or that belong to the connection.
+const OWN_FIELDS: [&str; 8] = [
+    "connection",
+    "host",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Reads the edits of header fields that are not about CORS.
+fn fields(levels: &Levels<'_>, scope: &Scope<'_>, behaviors: &mut Behaviors, findings: &mut Vec<Finding>) {
+    let refuse = |one: &Directive, why: &str| {
+        let kind = Kind::HeaderNotImported { name: one.argument(0).to_owned(), why: why.to_owned() };
+        Finding::new(scope.at(one), kind)
+    };
+    for one in nearest(levels, &["proxy_set_header"]) {
+        let (name, value) = (one.argument(0), one.argument(1));
+        match value {
+            _ if OWN_FIELDS.contains(&name.to_ascii_lowercase().as_str()) => {}
+            _ if value.contains('$') => findings.push(refuse(one, "its value has a variable")),
+            "" => edits::add(&mut behaviors.request_headers, name, Edit::Remove, scope.at(one), findings),
+            value => edits::add(&mut behaviors.request_headers, name, Edit::Set(value), scope.at(one), findings),
+        }
+    }
+    for one in nearest(levels, &["add_header"]) {
+        let (name, value) = (one.argument(0).to_ascii_lowercase(), one.argument(1));
+        if name.starts_with("access-control-") || name == "vary" || value.is_empty() {
+            continue;
+        }
+        if value.contains('$') {
+            findings.push(refuse(one, "its value has a variable"));
+        } else if one.argument(2) == "always" {
+            edits::add(&mut behaviors.response_headers, one.argument(0), Edit::Add(value), scope.at(one), findings);
+        } else {
+            findings.push(refuse(one, "without `always`, nginx adds it to successful responses only"));
+        }
+    }
 }
 
 /// Directives that the import reads, or that do not change which requests are answered. All others are reported.
@@ -671,6 +715,28 @@ mod tests {
                 format!("server {{ if ($bad) {{ return 403; }} location / {{ {pass} }} }}"),
                 "`return` in `if ($bad)`",
                 "feature",
+            ),
+            (
+                format!("http {{ add_header X-Frame-Options DENY always; server {{ location / {{ {pass} }} }} }}"),
+                "X-Frame-Options: \"DENY\"",
+                "",
+            ),
+            (
+                format!("server {{ add_header X-Frame-Options DENY; location / {{ {pass} }} }}"),
+                "without `always`",
+                "header-not-imported",
+            ),
+            (
+                format!(
+                    "server {{ proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-A b; location / {{ {pass} }} }}"
+                ),
+                "X-A: \"b\"",
+                "",
+            ),
+            (
+                format!("server {{ proxy_set_header X-A $arg_a; location / {{ {pass} }} }}"),
+                "its value has a variable",
+                "header-not-imported",
             ),
             (
                 format!("server {{ proxy_set_header Host b.internal; location / {{ {pass} }} }}"),
