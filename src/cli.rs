@@ -174,7 +174,7 @@ fn run(
     if let Some(etcd) = source.etcd() {
         etcd.follow()?;
     }
-    let (live, warnings) = start(source).map_err(|refused| match refused {
+    let (live, warnings) = start(&source).map_err(|refused| match refused {
         LoadError::Invalid(problems) => format!("the configuration cannot be used\n{}", problems.trim_end()).into(),
         LoadError::Unreadable(_) | LoadError::Listeners(_) | LoadError::AccessLog(_) => Failure::from(refused),
     })?;
@@ -185,7 +185,7 @@ fn run(
 }
 
 /// Loads the first configuration. If etcd has none that can be used, waits until it has.
-fn start(source: ConfigSource) -> Result<(Live, String), LoadError> {
+fn start(source: &ConfigSource) -> Result<(Live, String), LoadError> {
     loop {
         let changes = source.etcd().map(Etcd::changes);
         match (Live::start(source.clone()), source.etcd(), changes) {

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::json::ago;
 use super::{Process, time};
-use crate::source::{EtcdStatus, Kept};
+use crate::source::{Etcd, EtcdStatus, Kept};
 use crate::terminal::printable;
 
 /// The state of the source. None if the configuration is not in etcd.
 pub(super) fn status(process: &Process) -> Option<EtcdStatus> {
-    process.live.source().etcd().map(|etcd| etcd.status())
+    process.live.source().etcd().map(Etcd::status)
 }
 
 /// One line for each fact that needs attention. Empty if all is well.

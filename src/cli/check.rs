@@ -85,7 +85,7 @@ fn check_etcd(etcd: &Etcd, deny_warnings: bool, format: Format) -> ExitCode {
     };
     match format {
         Format::Json => {
-            let of_keys = refused.iter().flat_map(|refusal| refusal.json_of_check());
+            let of_keys = refused.iter().flat_map(KeyRefusal::json_of_check);
             let all = warnings.iter().flat_map(|(_, _, json)| json.as_array().into_iter().flatten().cloned());
             let of_whole = whole.iter().map(|fault| json!({ "severity": "error", "code": "etcd", "fault": fault }));
             let all: Vec<_> = all.chain(of_keys).chain(of_whole).collect();
@@ -95,7 +95,7 @@ fn check_etcd(etcd: &Etcd, deny_warnings: bool, format: Format) -> ExitCode {
             let mut out = String::new();
             warnings.iter().for_each(|(_, text, _)| out.push_str(text));
             for KeyRefusal { text, revision, .. } in &refused {
-                let _ = write!(out, "{}, at revision {revision}\n", text.trim_end());
+                let _ = writeln!(out, "{}, at revision {revision}", text.trim_end());
             }
             if let more @ 1.. = refused_count.saturating_sub(refused.len()) {
                 let _ = writeln!(out, "not shown: {more} more refused keys");

@@ -89,7 +89,7 @@ fn text(fleet: &Fleet, instances: usize) -> String {
         };
         let hash: String = record.sha256.chars().take(SHORT_HASH).collect();
         [&record.id, state, &record.revision.to_string(), &record.refused_count.to_string(), &hash, &record.version]
-            .map(|cell| printable(cell))
+            .map(printable)
     }));
     let widths: Vec<usize> =
         (0..rows[0].len()).map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();

@@ -142,14 +142,17 @@ impl Document {
             ..self.clone()
         };
         let mut out = String::from("{\n");
+        let default = serde_json::to_value(Document::default()).map(without_nulls).unwrap_or_default();
         if let Ok(Value::Object(own)) = serde_json::to_value(&own).map(without_nulls) {
-            for key in own.keys().filter(|key| self.is_set(key, &own[*key])) {
-                let _ = writeln!(out, "  {}: {},", Value::from(key.as_str()), own[key]);
+            for (key, value) in own.iter().filter(|(key, value)| default.get(key) != Some(*value)) {
+                let _ = writeln!(out, "  {}: {value},", Value::from(key.as_str()));
             }
         }
         let mut open: Option<PartKind> = None;
         for (kind, name, json) in parts {
-            if open != Some(kind) {
+            if open == Some(kind) {
+                out.push_str(",\n    ");
+            } else {
                 close(open, &mut out);
                 let (key, bracket) = match kind {
                     PartKind::Settings => continue,
@@ -160,8 +163,6 @@ impl Document {
                 };
                 let _ = write!(out, "{}  \"{key}\": {bracket}\n    ", if open.is_some() { ",\n" } else { "" });
                 open = Some(kind);
-            } else {
-                out.push_str(",\n    ");
             }
             if kind != PartKind::Service {
                 let _ = write!(out, "{}: ", Value::from(name));
@@ -171,11 +172,6 @@ impl Document {
         close(open, &mut out);
         out.push_str("\n}\n");
         out
-    }
-
-    fn is_set(&self, key: &str, value: &Value) -> bool {
-        let default = serde_json::to_value(Document::default()).map(without_nulls).unwrap_or_default();
-        default.get(key) != Some(value)
     }
 }
 

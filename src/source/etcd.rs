@@ -117,6 +117,8 @@ pub(crate) struct EtcdStatus {
     pub(crate) whole: Option<String>,
     /// Changes that a watch did not report, found by reading all keys. Should be 0.
     pub(crate) missed: u64,
+    /// Warnings of the keys in use, as `check` prints them. At most 100.
+    warnings: Vec<String>,
     started: Option<SystemTime>,
     /// Name of this instance.
     pub(crate) id: String,
@@ -265,7 +267,7 @@ impl Etcd {
         };
         let acceptance = match self.accept(&state, reading) {
             Ok(acceptance) => acceptance,
-            Err(loaded) => return loaded,
+            Err(loaded) => return *loaded,
         };
         let hash = hash_of(&acceptance.text);
         self.note(&acceptance);
@@ -302,7 +304,8 @@ impl Etcd {
         };
         let acceptance = match accepted {
             Ok(acceptance) => acceptance,
-            Err((text, loaded)) => {
+            Err(refused) => {
+                let (text, loaded) = *refused;
                 return Err(crate::report::text(
                     &loaded.problems,
                     &crate::config::Source::new(&text.name, &text.text),
@@ -334,7 +337,7 @@ impl Etcd {
         shared.cache_due.notify_one();
     }
 
-    fn accept(&self, state: &State, reading: &Reading) -> Result<Acceptance, (SourceText, Loaded)> {
+    fn accept(&self, state: &State, reading: &Reading) -> Result<Acceptance, Box<(SourceText, Loaded)>> {
         let base = self.base(reading)?;
         let (read, good) = {
             let versions = lock(&self.0.versions);
@@ -344,7 +347,7 @@ impl Etcd {
     }
 
     /// The settings of the file with `source`. Err: the file has errors.
-    fn base(&self, reading: &Reading) -> Result<Base, (SourceText, Loaded)> {
+    fn base(&self, reading: &Reading) -> Result<Base, Box<(SourceText, Loaded)>> {
         let Some(path) = self.bootstrap() else { return Ok(Base::default()) };
         let source = super::ConfigSource::File(path.to_owned());
         let name = path.to_string_lossy().into_owned();
@@ -354,7 +357,7 @@ impl Etcd {
                 let kind = ProblemKind::Unreadable { why: unreadable.error.to_string(), remedy: unreadable.remedy() };
                 let problems = std::iter::once(crate::problem::Problem { at: At::root().path(), kind }).collect();
                 let text = SourceText { name, text: String::new(), hash: hash_of(""), read: SystemTime::now() };
-                return Err((text, Loaded { snapshot: None, problems }));
+                return Err(Box::new((text, Loaded { snapshot: None, problems })));
             }
         };
         let mut problems = Problems::default();
@@ -364,7 +367,7 @@ impl Etcd {
         let document = Document::parse(whole, &mut problems).unwrap_or_default();
         self.check_base(&document, &mut problems);
         match problems.any_errors() {
-            true => Err((text, Loaded { snapshot: None, problems })),
+            true => Err(Box::new((text, Loaded { snapshot: None, problems }))),
             false => {
                 let mut texts = lock(&self.0.base_texts);
                 texts.clear();
@@ -447,11 +450,12 @@ impl Etcd {
                 log::info!("etcd key accepted again or deleted key={}", quoted(&known.key));
             }
         }
-        for (severity, text, _) in &acceptance.warnings {
-            if *severity == Severity::Warning {
-                log::debug!("warnings of an etcd key:\n{}", text.trim_end());
-            }
+        let warnings = acceptance.warnings.iter().filter(|(severity, _, _)| *severity == Severity::Warning);
+        let warnings: Vec<String> = warnings.map(|(_, text, _)| text.clone()).collect();
+        for text in warnings.iter().filter(|text| !status.warnings.contains(text)) {
+            log::warn!("an etcd key has warnings:\n{}", text.trim_end());
         }
+        status.warnings = warnings;
         status.refused.clone_from(&acceptance.refused);
         status.refused_count = acceptance.refused_count;
         status.whole.clone_from(&acceptance.whole);
@@ -462,13 +466,13 @@ impl Etcd {
         if self.0.follows.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let state = self.ask(async |client, prefix| client.read_all(prefix).await)?;
+        let state = self.ask(&async |client, prefix| client.read_all(prefix).await)?;
         self.0.replace(state);
         Ok(())
     }
 
     /// Asks the members one after the other, until one answers.
-    fn ask<T>(&self, question: impl AsyncFn(&Client, &[u8]) -> Result<T, client::ClientError>) -> Result<T, String> {
+    fn ask<T>(&self, question: &impl AsyncFn(&Client, &[u8]) -> Result<T, client::ClientError>) -> Result<T, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let address = &self.0.address;

@@ -29,7 +29,7 @@ pub(super) const MOST_DESCRIBED: usize = 100;
 #[derive(Debug)]
 pub(super) struct Version {
     pub(super) raw: Arc<Raw>,
-    content: Result<Content, KeyRefusal>,
+    content: Result<Content, Box<KeyRefusal>>,
 }
 
 #[derive(Debug)]
@@ -158,7 +158,7 @@ struct Round<'a> {
     /// Deleted keys that stay in use.
     deleted: BTreeSet<Key>,
     /// Descriptions of refused keys that were not compiled.
-    faults: BTreeMap<Key, KeyRefusal>,
+    faults: BTreeMap<Key, Box<KeyRefusal>>,
 }
 
 impl Round<'_> {
@@ -330,7 +330,7 @@ impl Round<'_> {
         acceptance.refused_count = self.refused.len() + self.deleted.len() + state.strangers.len();
         for (key, problems) in self.refused.into_iter().take(MOST_DESCRIBED) {
             if let Some(fault) = self.faults.get(&key) {
-                refused.push(KeyRefusal { kept: kept(&key), ..fault.clone() });
+                refused.push(KeyRefusal { kept: kept(&key), ..(**fault).clone() });
             } else if let Some(version) = acceptance.read.get(&key) {
                 let problems: Problems = problems.into_iter().collect();
                 refused.push(KeyRefusal {
@@ -363,8 +363,9 @@ fn version(base: &Base, key: &Key, raw: &Arc<Raw>, read: &Versions) -> Arc<Versi
     }
 }
 
-fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, KeyRefusal> {
-    let fault = |code, fault: &str, remedy: &str| self_fault(&key.to_string(), raw.revision, code, fault, remedy);
+fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, Box<KeyRefusal>> {
+    let fault =
+        |code, fault: &str, remedy: &str| Box::new(self_fault(&key.to_string(), raw.revision, code, fault, remedy));
     let bytes = match &raw.value {
         RawValue::Bytes(bytes) => bytes,
         RawValue::TooLarge(size) => {
@@ -379,7 +380,7 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, KeyRefusal> {
     let mut problems = Problems::default();
     let part = Part::parse(key.kind, text, &mut problems);
     let Some(mut part) = part else {
-        return Err(refusal(key, raw.revision, text, &problems));
+        return Err(Box::new(refusal(key, raw.revision, text, &problems)));
     };
     if let Some((at, variable)) = environment::looks_meant(text).into_iter().next() {
         let place = Source::new("", text).place(&at);
@@ -396,7 +397,7 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, KeyRefusal> {
             _ => service.name = Some(key.name.to_string()),
         },
         Part::Settings(settings) => {
-            check_settings(base, settings).map_err(|(found, remedy)| fault("etcd-setting", &found, remedy))?
+            check_settings(base, settings).map_err(|(found, remedy)| fault("etcd-setting", &found, remedy))?;
         }
         Part::OriginSet(_) | Part::Policy(_) | Part::Upstream(_) => {}
     }

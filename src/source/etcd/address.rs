@@ -180,7 +180,7 @@ mod tests {
             ("etcd://a/x?user=u", "user: `user` requires `password_file`"),
             ("etcds://a/x?key=k", "tls.key: `key` requires `certificate`"),
         ] {
-            let read = Address::of_url(url).map(|address| address.name()).unwrap_or_else(|why| why);
+            let read = Address::of_url(url).map_or_else(|why| why, |address| address.name());
             assert!(read.starts_with(expected), "{url}: {read}");
         }
     }

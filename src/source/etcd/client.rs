@@ -16,7 +16,11 @@ use tonic_prost::ProstCodec;
 
 use super::address::{Address, TlsFiles};
 use super::keys::State;
-use super::wire::*;
+use super::wire::{
+    AuthenticateRequest, Call, Compare, EQUAL, Event, KeyValue, LEASE_KEEP_ALIVE, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, MOD_REVISION, PutRequest, RangeRequest, RequestOp, TxnRequest, WATCH, WatchCreateRequest,
+    WatchRequest, WatchResponse,
+};
 use crate::source::{Reading, system_root_store};
 
 /// Maximum time for a connection.

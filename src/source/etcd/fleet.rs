@@ -24,7 +24,7 @@ pub(crate) struct Member {
 impl Etcd {
     /// Reads the records of all instances.
     pub(crate) fn fleet(&self) -> Result<Fleet, String> {
-        let (state, records) = self.ask(async |client, prefix| {
+        let (state, records) = self.ask(&async |client, prefix| {
             let state = client.read_all(prefix).await?;
             let mut records = Vec::new();
             let instances = [prefix, b"instances/"].concat();
@@ -42,7 +42,7 @@ impl Etcd {
         let digest = state.digest();
         let member = |record: InstanceRecord| {
             let is_current = record.state == digest && record.error.is_none() && !record.from_cache;
-            Member { is_current, record }
+            Member { record, is_current }
         };
         Ok(Fleet {
             name: self.name(),
