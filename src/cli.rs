@@ -172,6 +172,9 @@ fn run(
     log_to_stderr();
     let source = config.find()?;
     if let Some(etcd) = source.etcd() {
+        if let Some(problems) = etcd.file_problems() {
+            return Err(format!("the configuration cannot be used\n{}", problems.trim_end()).into());
+        }
         etcd.follow()?;
     }
     let (live, warnings) = start(&source).map_err(|refused| match refused {

@@ -93,7 +93,7 @@ impl ConfigSource {
     /// The source that a file is, or that it names.
     pub(crate) fn of_file(path: PathBuf) -> Self {
         let text = Reading::default().read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        match text.filter(|text| text.contains("etcd")).and_then(|text| Etcd::of_file(&path, &text)) {
+        match text.filter(|text| text.contains("source")).and_then(|text| Etcd::of_file(&path, &text)) {
             Some(etcd) => ConfigSource::Etcd(etcd),
             None => ConfigSource::File(path),
         }

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 pub(super) fn run(Arguments { config, deny_warnings, effective, format }: &Arguments) -> ExitCode {
     let source = config.find();
     if let (Ok(source), false) = (&source, *effective)
-        && let Some(etcd) = source.etcd()
+        && let Some(etcd) = source.etcd().filter(|etcd| etcd.file_problems().is_none())
     {
         return check_etcd(etcd, *deny_warnings, *format);
     }

@@ -53,6 +53,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             "the configuration is not in etcd; write --config etcd://HOST:PORT/PREFIX, or a file with `source`",
         );
     };
+    if let Some(problems) = etcd.file_problems() {
+        return failed(&format!("the configuration cannot be used\n{}", problems.trim_end()));
+    }
     let until = arguments.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     loop {
         let is_last = until.is_none_or(|until| Instant::now() >= until);

@@ -32,10 +32,12 @@ use self::instance::{InstanceRecord, RefusedKey};
 use self::keys::State;
 use self::wire::Event;
 use super::{Reading, SourceText, hash_of};
-use crate::config::{Document, RemoteSource, environment};
+use crate::config::{Document, RemoteSource, Source, environment};
 use crate::logging::quoted;
 use crate::problem::{At, ProblemKind, Problems, Severity};
+use crate::report;
 use crate::snapshot::{CompileEnv, Loaded};
+use crate::terminal::Paint;
 
 /// How long a start waits for etcd before it uses the cache.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,17 +145,19 @@ impl Etcd {
         Some(address.map(|address| Etcd::new(address, None)).map_err(|why| BadAddress { name, why }))
     }
 
-    /// The source that a file names with `source`. None if it names none, or has errors.
+    /// The source that a file names with `source`. None if it names none. If the key has an error,
+    /// [`Etcd::file_problems`] reports it.
     pub(crate) fn of_file(path: &Path, text: &str) -> Option<Self> {
         let mut problems = Problems::default();
         let variable = |name: &str| std::env::var(name).ok();
         let filled = environment::fill(text, &variable, &mut problems);
         let document = Document::parse(filled.as_ref().map_or(text, |filled| &filled.text), &mut problems)?;
-        let RemoteSource { etcd: Some(settings) } = document.source? else { return None };
+        let RemoteSource { etcd: settings } = document.source?;
+        let settings = settings.unwrap_or_default();
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut problems = Problems::default();
-        let address = Address::of(&settings, folder, &At::root(), &mut problems)?;
-        Some(Etcd::new(address, Some(path.to_owned())))
+        let address = Address::of(&settings, folder, &At::root(), &mut problems);
+        Some(Etcd::new(address.unwrap_or_else(Address::unknown), Some(path.to_owned())))
     }
 
     fn new(address: Address, bootstrap: Option<PathBuf>) -> Self {
@@ -175,6 +179,13 @@ impl Etcd {
             record_changed: Notify::new(),
             cache_due: Notify::new(),
         }))
+    }
+
+    /// Errors of the file with `source`, as `check` prints them. None if it has none.
+    pub(crate) fn file_problems(&self) -> Option<String> {
+        let refused = self.base(&Reading::default()).err()?;
+        let (text, loaded) = *refused;
+        Some(report::text(&loaded.problems, &Source::new(&text.name, &text.text), Paint::Plain))
     }
 
     /// Where the keys are.
@@ -254,6 +265,9 @@ impl Etcd {
             let hash = hash_of(&text);
             (SourceText { name: self.name(), text, hash, read }, Loaded { snapshot: None, problems })
         };
+        if let Err(refused) = self.base(reading) {
+            return *refused;
+        }
         if let Err(error) = self.read_once() {
             return refused(error, String::new());
         }
@@ -306,11 +320,7 @@ impl Etcd {
             Ok(acceptance) => acceptance,
             Err(refused) => {
                 let (text, loaded) = *refused;
-                return Err(crate::report::text(
-                    &loaded.problems,
-                    &crate::config::Source::new(&text.name, &text.text),
-                    crate::terminal::Paint::Plain,
-                ));
+                return Err(report::text(&loaded.problems, &Source::new(&text.name, &text.text), Paint::Plain));
             }
         };
         Ok(EtcdCheck {
@@ -409,9 +419,9 @@ impl Etcd {
             };
             problems.add(&root.key(&key), ProblemKind::ExclusiveKeys { one: "source", other });
         }
-        let settings = document.source.as_ref().and_then(|source| source.etcd.as_ref());
-        match settings {
-            Some(settings) => {
+        match &document.source {
+            Some(RemoteSource { etcd }) => {
+                let settings = &etcd.clone().unwrap_or_default();
                 let source = root.key("source");
                 let folder = self.bootstrap().and_then(Path::parent).unwrap_or(Path::new(""));
                 let address = Address::of(settings, folder, &source.key("etcd"), problems);

@@ -595,6 +595,37 @@ fn a_url_that_cannot_be_used_is_an_error() {
     assert!(output.stderr.contains("cannot read etcd://127.0.0.1:1/edge: 127.0.0.1:1 cannot be used: "), "{output:?}");
 }
 
+/// A file with a mistake is no file without `source`.
+#[test]
+fn a_source_with_an_error_is_refused() {
+    let listeners = "listeners: [{ address: '{listen}' }]";
+    let services = "services: [{ name: api, respond: { status: 200 } }]";
+    for (more, error) in [
+        ("source: {}", "source.etcd.endpoints: is missing"),
+        ("source: { etcd: { endpoints: [] } }", "source.etcd.endpoints: is missing"),
+        ("source: { etcd: { endpoints: ['a:b'] } }", "source.etcd.endpoints[0]: found `a:b`; write a host and a port"),
+        ("source: { etcd: { endpoints: a, user: u } }", "source.etcd.user: `user` requires `password_file`"),
+        ("source: { etcd: { endpoints: a, colour: red } }", "source.etcd.colour: unknown key `colour`"),
+        (
+            &format!("source: {{ etcd: {{ endpoints: a }} }}\n{services}"),
+            "services: `source` and `services` cannot be combined",
+        ),
+        (
+            "source: { etcd: { endpoints: a } }\nexpect_files: a.yaml",
+            "expect_files: `source` and `expect_files` cannot",
+        ),
+    ] {
+        let mut gateway = Gateway::spawn(&format!("{listeners}\n{more}\n"));
+        assert_eq!(gateway.exit().code(), Some(1), "{more}");
+        assert!(gateway.stderr().contains(error), "{more}: {}", gateway.stderr());
+        for command in ["check", "fleet"] {
+            let output = run(&[command, "--config", &gateway.config_path().to_string_lossy()]);
+            let text = format!("{}{}", output.stdout, output.stderr);
+            assert!(output.code > 0 && text.contains(error), "{command} {more}: {text}");
+        }
+    }
+}
+
 #[test]
 fn other_commands_read_etcd_too() {
     let etcd = Etcd::start();

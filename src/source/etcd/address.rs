@@ -141,6 +141,11 @@ impl Address {
         (!problems.any_errors()).then_some(Address { endpoints, prefix, tls, user, cache })
     }
 
+    /// Of a file whose key `source` has an error.
+    pub(super) fn unknown() -> Self {
+        Address { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.into(), tls: None, user: None, cache: None }
+    }
+
     /// For messages: without files and user.
     pub(super) fn name(&self) -> String {
         let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
