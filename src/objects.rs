@@ -149,7 +149,7 @@ pub(crate) fn propose(
         false => Source::new("", present.text).with_values(&old, &new, at.0.len()).ok_or(ChangeRefusal::Form)?,
     };
     let Loaded { snapshot, problems } = load(&text);
-    let shown = |of: &mut dyn Iterator<Item = &Problem>| problems_json(of, &at, sent);
+    let shown = |of: &mut dyn Iterator<Item = &Problem>| problems_json(of, &at, sent, &new);
     let Some(snapshot) = snapshot else {
         let is_error = |problem: &&Problem| problem.kind.severity() == Severity::Error;
         let errors = shown(&mut problems.iter().filter(is_error));
@@ -176,7 +176,7 @@ pub(crate) fn propose(
 
 fn client_value(text: &str) -> Result<Value, ChangeRefusal> {
     client_values(text).map_err(|problems| ChangeRefusal::Syntax {
-        problems: problems_json(&mut problems.iter(), &KeyPath::default(), Some(text)),
+        problems: problems_json(&mut problems.iter(), &KeyPath::default(), Some(text), &Value::Null),
     })
 }
 
@@ -205,7 +205,7 @@ fn object(id: &ObjectId, mut value: Value, before: Option<&Value>, sent: &str) -
 
 /// The refusal for a problem of the sent object.
 fn invalid(problem: Problem, sent: &str) -> ChangeRefusal {
-    let problems = problems_json(&mut std::iter::once(&problem), &KeyPath::default(), Some(sent));
+    let problems = problems_json(&mut std::iter::once(&problem), &KeyPath::default(), Some(sent), &Value::Null);
     ChangeRefusal::Invalid { problems }
 }
 
@@ -258,5 +258,7 @@ impl Condition {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -27,27 +27,42 @@ pub fn json() -> String {
     format!("{schema:#}\n")
 }
 
-/// The schemas of all types of the file by name, for OpenAPI: references point to `#/components/schemas/`.
-pub(crate) fn definitions() -> Map<String, Value> {
+/// The schemas of these types of the file and of all types in them, by name, for OpenAPI: references point to
+/// `#/components/schemas/`.
+pub(crate) fn definitions(names: &[&str]) -> Map<String, Value> {
     let mut root = root();
     for_each_property(&mut root, append_default);
-    let mut definitions = match root["$defs"].take() {
-        Value::Object(definitions) => definitions,
-        _ => Map::new(),
-    };
-    definitions.values_mut().for_each(point_to_components);
+    let mut definitions = Map::new();
+    let mut open: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    while let Some(name) = open.pop() {
+        let Some(definition) = root["$defs"].get_mut(&name).filter(|definition| !definition.is_null()) else {
+            continue;
+        };
+        let mut definition = definition.take();
+        point_to_components(&mut definition, &mut open);
+        definitions.insert(name, definition);
+    }
     definitions
 }
 
-fn point_to_components(schema: &mut Value) {
+/// Changes the references of a schema, and adds the names of their targets.
+fn point_to_components(schema: &mut Value, names: &mut Vec<String>) {
     match schema {
         Value::Object(keys) => {
-            if let Some(Value::String(target)) = keys.get_mut("$ref") {
-                *target = target.replace("#/$defs/", "#/components/schemas/");
+            if let Some(Value::String(target)) = keys.get_mut("$ref")
+                && let Some(name) = target.strip_prefix("#/$defs/").map(str::to_owned)
+            {
+                *target = format!("#/components/schemas/{name}");
+                names.push(name);
+                // Many generators of clients ignore keywords beside a reference.
+                if keys.len() > 1 && !keys.contains_key("allOf") {
+                    let reference = keys.shift_remove("$ref");
+                    keys.insert("allOf".into(), json!([{ "$ref": reference }]));
+                }
             }
-            keys.values_mut().for_each(point_to_components);
+            keys.values_mut().for_each(|value| point_to_components(value, names));
         }
-        Value::Array(entries) => entries.iter_mut().for_each(point_to_components),
+        Value::Array(entries) => entries.iter_mut().for_each(|value| point_to_components(value, names)),
         _ => {}
     }
 }

@@ -48,7 +48,7 @@ fn present<'a>(text: &'a str, snapshot: &'a Snapshot) -> Present<'a> {
     Present { text, snapshot }
 }
 
-fn id(text: &str) -> ObjectId {
+pub(super) fn id(text: &str) -> ObjectId {
     let mut parts = text.splitn(4, '/');
     let (section, name) = (parts.next().unwrap(), parts.next().unwrap().to_owned());
     match parts.nth(1) {
@@ -57,7 +57,7 @@ fn id(text: &str) -> ObjectId {
     }
 }
 
-fn propose_in(text: &str, at: &str, change: ObjectChange<'_>) -> Result<Proposal, ChangeRefusal> {
+pub(super) fn propose_in(text: &str, at: &str, change: ObjectChange<'_>) -> Result<Proposal, ChangeRefusal> {
     let load = |text: &str| load(text, CompileEnv::NONE);
     let snapshot = load(text).snapshot.expect("the text is valid");
     propose(present(text, &snapshot), &id(at), change, &Condition::Always, &load)
@@ -302,4 +302,30 @@ fn paths_of_private_keys_are_redacted_and_kept() {
     assert_eq!(new, *old);
     let mut new = shown.value;
     assert_eq!(redact::restore(&mut new, None).unwrap_err().to_string(), "tls.key");
+}
+
+/// A client that may write must not read the environment of the process in an error message.
+#[test]
+fn values_of_variables_are_in_no_problem() {
+    let text = format!("environment: true\n{TEXT}");
+    let env = CompileEnv { variable: &|name| (name == "SECRET").then(|| "s3cret".to_owned()), ..CompileEnv::NONE };
+    let load = |text: &str| load(text, env);
+    let snapshot = load(&text).snapshot.unwrap();
+    for sent in [
+        "{allow_origins: ['${SECRET}']}",
+        "{allow_origins: 'https://a.example, ${SECRET}'}",
+        "{allow_origins: '*', max_age: '${SECRET}'}",
+        "{allow_origins: '*', allow_methods: ['a b${SECRET}']}",
+        "{allow_origins: '*', upstream_headers: '${SECRET}'}",
+    ] {
+        let change = ObjectChange::Put(sent);
+        let refused = propose(present(&text, &snapshot), &id("cors_policies/p"), change, &Condition::Always, &load);
+        let refused = format!("{:?}", refused.expect_err(sent));
+        assert!(!refused.contains("s3cret"), "{sent}: {refused}");
+    }
+    // The object has the variable, not its value.
+    let change = ObjectChange::Put("['https://${SECRET}.example']");
+    let proposal = propose(present(&text, &snapshot), &id("origin_sets/p"), change, &Condition::Always, &load).unwrap();
+    assert_eq!(proposal.after.unwrap().value, json!(["https://${SECRET}.example"]));
+    assert!(proposal.text.contains("  p: [\"https://${SECRET}.example\"]\n"), "{}", proposal.text);
 }

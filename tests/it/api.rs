@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::docs;
 use crate::support::client::{Connection, Response, fetch};
 use crate::support::gateway::{Gateway, check, run, run_in};
 
 /// Its comments must stay.
-const CONFIG: &str = "\
+pub const CONFIG: &str = "\
 # The shop.
 listeners: [{ address: \"{listen}\" }]
 admin:
@@ -44,14 +46,14 @@ services:
 ";
 
 /// Tokens with the roles `write` and `read`, and the file with their lines.
-struct Tokens {
-    write: String,
+pub struct Tokens {
+    pub write: String,
     read: String,
     file: String,
 }
 
 impl Tokens {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let token = |name: &str, role: &str| {
             let output = run(&["token", "--name", name, "--role", role, "--format", "json"]);
             let made: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -61,7 +63,7 @@ impl Tokens {
         Tokens { write, read, file: format!("{write_line}\n{read_line}\n") }
     }
 
-    fn files(&self) -> Vec<(String, String)> {
+    pub fn files(&self) -> Vec<(String, String)> {
         vec![("admin.tokens".to_owned(), self.file.clone())]
     }
 }
@@ -647,4 +649,117 @@ fn the_command_makes_a_token_and_adds_its_line_to_a_file() {
         shown.stdout.starts_with("token  corsgate_") && shown.stdout.contains("\nline   a read sha256:"),
         "{shown:?}"
     );
+}
+
+#[test]
+fn the_description_is_valid_openapi_and_has_every_code() {
+    use roas::v3_1::spec::Spec;
+    use roas::validation::{Options, Validate};
+
+    let api = Api::start();
+    // Without a token: it is the same for everybody.
+    let response = fetch(api.gateway.admin(), "GET", "/api/v1/openapi.json", &[("Host", "localhost")]);
+    assert_eq!(response.status, 200);
+    let description = json_of(&response);
+    let spec: Spec = serde_json::from_value(description.clone()).unwrap();
+    let valid = spec.validate(Options::IgnoreUnusedSchemas.into(), None);
+    assert!(valid.is_ok(), "{:#?}", valid.err());
+    // The schemas accept what the API accepts.
+    let schema = |name: &str| {
+        let mut schema = json!({ "$ref": format!("#/components/schemas/{name}") });
+        schema["components"] = description["components"].clone();
+        jsonschema::validator_for(&schema).unwrap()
+    };
+    assert!(schema("Settings").is_valid(&api.get("/cors_policies/public")));
+    assert!(!schema("Settings").is_valid(&json!({"colour": 1})));
+    assert!(schema("Service").is_valid(&api.get("/services/shop")));
+    assert!(schema("NamedOrigins").is_valid(&api.get("/origin_sets/partners")));
+    assert!(schema("Upstream").is_valid(&api.get("/upstreams/api")));
+    assert!(schema("List").is_valid(&api.get("/services")));
+    let result = json_of(&api.ask(("PUT", "/origin_sets/a", &[], "[\"https://a.example\"]")));
+    assert!(schema("Result").is_valid(&result), "{result:#}");
+    for (request, _, code, _) in REFUSED {
+        let error = json_of(&api.ask(*request));
+        assert!(schema("Error").is_valid(&error), "{error:#}");
+        assert!(description.to_string().contains(code), "{code}");
+    }
+    // Every path of the description exists.
+    for path in description["paths"].as_object().unwrap().keys() {
+        let path = path.replace("{name}", "x").replace("{service}", "shop").replace("{route}", "orders");
+        let response = api.ask(("GET", path.strip_prefix("/api/v1").unwrap(), &[], ""));
+        assert!(!response.text().contains("no such path"), "{path}");
+    }
+}
+
+/// Runs the commands of docs/api.md one after the other. `BLESS=1` writes the responses and the table of errors.
+#[test]
+fn the_page_about_the_api_shows_what_the_commands_print() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
+    let document = fs::read_to_string(&page).unwrap();
+    let blocks = docs::blocks(&page);
+    let token = tempfile::tempdir().unwrap();
+    let made = |command: &str| {
+        let words = docs::shell_words(command);
+        let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+        let output = run_in(token.path(), &words);
+        assert_eq!(output.code, 0, "{command}: {}", output.stderr);
+        output.stdout.trim().to_owned()
+    };
+    let command = blocks.iter().find(|block| block.text.starts_with("corsgate token")).unwrap();
+    let secret = made(&command.text);
+    let tokens = fs::read_to_string(token.path().join("admin.tokens")).unwrap();
+    let config = blocks[0].text.replace("0.0.0.0:9080", "\"{listen}\"").replace("127.0.0.1:9180", "\"{admin}\"");
+    let gateway = Gateway::start_with_files(&config, &[("admin.tokens".to_owned(), tokens)]);
+    let mut written = document.clone();
+    let mut ran = 0;
+    for (i, block) in blocks.iter().enumerate().filter(|(_, block)| block.text.starts_with("curl ")) {
+        let command =
+            block.text.replace("\"Authorization: Bearer $TOKEN\"", &format!("'Authorization: Bearer {secret}'"));
+        let words = docs::shell_words(command.trim());
+        let [_, _, method, url, fields @ ..] = &words[..] else { panic!("{command}") };
+        let mut all = vec![("Host", "127.0.0.1:9180")];
+        let mut body = "";
+        for pair in fields.chunks(2) {
+            match &*pair[0] {
+                "-H" => all.push(pair[1].split_once(": ").unwrap()),
+                "-d" => body = &pair[1],
+                other => panic!("{other}"),
+            }
+        }
+        let path = url.strip_prefix("http://127.0.0.1:9180").unwrap();
+        let response = Connection::open(gateway.admin()).unwrap().request(method, path, &all, body.as_bytes()).unwrap();
+        // Hashes depend on the ports of the test.
+        let printed = without_hashes(response.text());
+        let shown = format!("```json\n{}```\n", blocks[i + 1].text);
+        written = written.replacen(&shown, &format!("```json\n{printed}```\n"), 1);
+        ran += 1;
+    }
+    let text = fs::read_to_string(gateway.config_path()).unwrap();
+    let part = blocks.iter().find(|block| block.language == "yaml-part").unwrap();
+    assert!(text.contains(&part.text), "{text}");
+    // The table of errors.
+    let description = json_of(&fetch(gateway.admin(), "GET", "/api/v1/openapi.json", &[("Host", "localhost")]));
+    let codes = &description["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"];
+    let rows: String = (codes["description"].as_str().unwrap().lines())
+        .map(|line| {
+            let (code, rest) = line.trim_start_matches("- ").split_once(" (").unwrap();
+            let (status, meaning) = rest.split_once("): ").unwrap();
+            format!("| {status} | {code} | {meaning} |\n")
+        })
+        .collect();
+    let (front, rest) = written.split_once("| status | code | meaning |\n|---|---|---|\n").unwrap();
+    let (_, back) = rest.split_once("## Security").unwrap();
+    let written = format!("{front}| status | code | meaning |\n|---|---|---|\n{rows}\n## Security{back}");
+    assert!(ran >= 2, "{ran}");
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::write(&page, written).unwrap();
+    } else {
+        assert_eq!(written, document);
+    }
+}
+
+/// Replaces the hashes of a response by `…`.
+fn without_hashes(text: &str) -> String {
+    let hash = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    text.split('"').map(|word| if hash(word) { "…" } else { word }).collect::<Vec<_>>().join("\"")
 }

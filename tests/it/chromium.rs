@@ -1,5 +1,6 @@
 //! Pages in a real Chromium: requests that a policy must allow arrive, and requests that it must refuse do not.
 
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +17,16 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// address, such as `'/x', { method: 'POST' }`. Returns the status of each, or `blocked`.
 #[track_caller]
 fn run_page(start_gateway: impl FnOnce(&str) -> Gateway, requests: &[&str]) -> (Vec<String>, Gateway) {
+    run_page_at(Gateway::address, start_gateway, requests)
+}
+
+/// As [`run_page`], with requests to another address of the gateway.
+#[track_caller]
+fn run_page_at(
+    address: impl FnOnce(&Gateway) -> SocketAddr,
+    start_gateway: impl FnOnce(&str) -> Gateway,
+    requests: &[&str],
+) -> (Vec<String>, Gateway) {
     let (send, outcome) = mpsc::channel();
     let script = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let page = Upstream::start({
@@ -32,7 +43,7 @@ fn run_page(start_gateway: impl FnOnce(&str) -> Gateway, requests: &[&str]) -> (
         }
     });
     let gateway = start_gateway(&format!("http://{}", page.address()));
-    let (base, requests) = (gateway.address(), requests.iter().map(|arguments| format!("() => send({arguments})")));
+    let (base, requests) = (address(&gateway), requests.iter().map(|arguments| format!("() => send({arguments})")));
     script
         .set(format!(
             "<!doctype html><script>
@@ -92,6 +103,36 @@ services:
             (arrived.iter().map(|&m| m.into()).collect(), outcome.iter().map(|&o| o.into()).collect())
         );
     }
+}
+
+/// The page even knows a valid token. Requests with the token need a preflight, which the admin listener does not answer;
+/// requests without a preflight have no token.
+#[test]
+fn a_page_in_chromium_cannot_use_the_write_api() {
+    let tokens = crate::api::Tokens::new();
+    let authorization =
+        format!("headers: {{ Authorization: 'Bearer {}', 'Content-Type': 'application/json' }}", tokens.write);
+    let body = "body: '[\"https://evil.test\"]'";
+    let requests = [
+        format!("'/api/v1/origin_sets/evil', {{ method: 'PUT', {authorization}, {body} }}"),
+        format!("'/api/v1/origin_sets/partners', {{ method: 'DELETE', {authorization} }}"),
+        format!("'/api/v1/origin_sets/partners', {{ {authorization} }}"),
+        format!(
+            "'/apisix/admin/routes/1', {{ method: 'PUT', headers: {{ 'X-API-KEY': '{}' }}, body: '{{}}' }}",
+            tokens.write
+        ),
+        "'/api/v1/origin_sets'".to_owned(),
+        format!(
+            "'/api/v1/origin_sets/evil', {{ method: 'POST', mode: 'no-cors', headers: {{ 'Content-Type': 'text/plain' }}, {body} }}"
+        ),
+    ];
+    let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
+    let start = |_: &str| Gateway::start_with_files(crate::api::CONFIG, &tokens.files());
+    let (found, gateway) = run_page_at(Gateway::admin, start, &requests);
+    assert_eq!(found, ["blocked"; 6]);
+    let text = std::fs::read_to_string(gateway.config_path()).unwrap();
+    assert_eq!(text, gateway.filled_in(crate::api::CONFIG));
+    assert!(!gateway.stderr().contains("result=applied"), "{}", gateway.stderr());
 }
 
 /// A page of one origin, an API of another, and a service that signs users in. The page may read the 401 of the service,

@@ -8,7 +8,7 @@ use crate::objects::Section;
 
 /// The whole description.
 pub(super) fn description() -> Value {
-    let mut schemas = schema::definitions();
+    let mut schemas = schema::definitions(&["Service", "Route", "Upstream", "Settings", "NamedOrigins"]);
     schemas.extend(own_schemas());
     let mut paths = Map::new();
     for section in Section::ALL {
