@@ -1,7 +1,7 @@
 //! The admin listener: liveness, readiness, metrics, the active configuration, a status page, refused requests, and
-//! observations.
+//! observations, and the write API ([`api`]).
 //!
-//! It is for operators and monitoring, and is read-only. Requests must use an IP address or a name of the operator, and
+//! It is for operators and monitoring. Only the write API changes something, and it needs tokens. Requests must use an IP address or a name of the operator, and
 //! requests from pages of other sites are refused ([`host_check`]).
 
 mod api;
@@ -210,7 +210,7 @@ impl ServeHttp for AdminServer {
         let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
         let page = match path {
             "/observe" => self.observe(session).await,
-            path if path.starts_with(api::PREFIX) => self.api(session).await,
+            path if path.starts_with(api::PREFIX) || path.starts_with(api::apisix::PREFIX) => self.api(session).await,
             path => self.answer(&request.method, path, query, &request.headers).await,
         };
         let mut response = Response::new(Vec::new());

@@ -56,6 +56,7 @@ mod write;
 
 use std::fmt;
 
+pub(crate) use self::apisix::object::{ApisixKind, from_apisix, to_apisix};
 use self::model::Model;
 pub use self::report::ImportReport;
 use self::value::{SyntaxError, Value};

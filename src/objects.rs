@@ -187,7 +187,7 @@ fn object(id: &ObjectId, mut value: Value, before: Option<&Value>, sent: &str) -
             found: format!("the string \"{}\"", redact::REDACTED),
             expected: "the path of a file; the object had no path here".to_owned(),
         };
-        return Err(invalid(Problem { at, kind }, sent));
+        return Err(invalid(&Problem { at, kind }, sent));
     }
     if !id.has_form_of(&value) {
         let found = match value {
@@ -198,14 +198,14 @@ fn object(id: &ObjectId, mut value: Value, before: Option<&Value>, sent: &str) -
         };
         let expected = if value.is_object() { "a list of origins" } else { "a mapping of keys" };
         let kind = ProblemKind::WrongValue { found: found.to_owned(), expected: expected.to_owned() };
-        return Err(invalid(Problem { at: KeyPath::default(), kind }, sent));
+        return Err(invalid(&Problem { at: KeyPath::default(), kind }, sent));
     }
     id.named(value).map_err(|found| ChangeRefusal::Name { found })
 }
 
 /// The refusal for a problem of the sent object.
-fn invalid(problem: Problem, sent: &str) -> ChangeRefusal {
-    let problems = problems_json(&mut std::iter::once(&problem), &KeyPath::default(), Some(sent), &Value::Null);
+fn invalid(problem: &Problem, sent: &str) -> ChangeRefusal {
+    let problems = problems_json(&mut std::iter::once(problem), &KeyPath::default(), Some(sent), &Value::Null);
     ChangeRefusal::Invalid { problems }
 }
 

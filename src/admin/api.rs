@@ -5,13 +5,14 @@
 //! change runs at a time. Each request that would change something leaves a line in the log.
 
 mod access;
+pub(super) mod apisix;
 mod body;
 mod error;
 mod openapi;
 mod target;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::{AdminServer, Page, Process};
 use crate::live::{Candidate, Generation};
 use crate::logging::quoted;
 use crate::objects::{self, Condition, Object, ObjectChange, ObjectId, ObjectList, Present, Proposal};
+use crate::snapshot::Snapshot;
 use crate::source::Reading;
 use crate::tokens::Role;
 
@@ -84,13 +86,14 @@ impl Api {
 impl AdminServer {
     /// Answers a request of the API.
     pub(super) async fn api(&self, session: &mut ServerSession) -> Page {
+        let is_apisix = session.req_header().uri.path().starts_with(apisix::PREFIX);
         let answer = self.api_answer(session).await;
         if !session.is_body_empty() && !session.is_body_done() {
             // The rest of the body is not read.
             session.set_keepalive(None);
             body::discard(session).await;
         }
-        answer.unwrap_or_else(ApiError::into_page)
+        answer.unwrap_or_else(if is_apisix { apisix::error_page } else { ApiError::into_page })
     }
 
     async fn api_answer(&self, session: &mut ServerSession) -> Answer {
@@ -100,7 +103,7 @@ impl AdminServer {
         let headers = request.headers.clone();
         let (path, query) = (request.uri.path().to_owned(), request.uri.query().unwrap_or_default().to_owned());
         let method = request.method.clone();
-        let client = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         if path == "/api/v1/openapi.json" {
             return match Action::of(&method) {
                 Some(Action::Read) => Ok(Page::json(&openapi::description())),
@@ -118,7 +121,13 @@ impl AdminServer {
         let admitted = self.api.access.check(&self.process, &headers, client);
         let token = admitted.inspect_err(|error| self.api.access.log_refusal(&audit, error))?;
         audit.token = Some(token.name().to_owned());
-        let result = self.api_run(session, &headers, &path, &query, action, token.role(), &mut audit).await;
+        let result = match path.starts_with(apisix::PREFIX) {
+            true => match Options::parse(&query) {
+                Ok(_) => self.apisix(session, &method, &path, token.role(), &mut audit).await,
+                Err(error) => Err(error),
+            },
+            false => self.api_run(session, &headers, &path, &query, action, token.role(), &mut audit).await,
+        };
         if let (Err(error), true) = (&result, audit.action != Action::Read) {
             log::warn!("{audit} result=refused code={}", error.code().code());
         }
@@ -214,7 +223,7 @@ fn change_object(
         objects::propose(present, id, change, condition, &load).map_err(|refusal| ApiError::of(id, refusal))?;
     let from = base.written.hash.clone();
     let (dry_run, same) = (audit.dry_run, proposal.text == base.written.text);
-    let startup = proposal.snapshot.as_ref().map(|snapshot| snapshot.startup());
+    let startup = proposal.snapshot.as_ref().map(Snapshot::startup);
     let needs_restart = startup.map(|startup| live.started().differences(startup)).unwrap_or_default();
     let mut accepted =
         Accepted { proposal, generation: base.number, applied: !dry_run, hashes: [from.clone(), from], needs_restart };

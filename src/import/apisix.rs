@@ -5,6 +5,7 @@
 //! letter. Regular expressions are joined with `|`, match anywhere in the origin, and switch the list off. The function
 //! `rewrite` answers every OPTIONS request. The folder has the other plugins.
 
+pub(super) mod object;
 pub(super) mod plugins;
 
 use std::collections::HashMap;

@@ -136,6 +136,14 @@ impl ImportReport {
         (self.policies, self.others) = (policies, joined);
     }
 
+    /// What is left out or unsafe, as sentences.
+    pub(crate) fn losses(&self) -> Vec<String> {
+        let own = self.policies.iter().flat_map(|policy| &policy.entries);
+        let is_loss = |entry: &&Entry| matches!(entry.finding.kind.outcome(), Outcome::Dropped | Outcome::Unsafe);
+        let all = own.chain(&self.others).filter(is_loss);
+        all.map(|entry| entry.finding.kind.describe(self.format).text.into_owned()).collect()
+    }
+
     /// Whether some requests get different answers, or something is unsafe or left out.
     pub fn has_changes(&self) -> bool {
         self.entries().any(|entry| entry.finding.kind.outcome() > Outcome::Kept)

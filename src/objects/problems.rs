@@ -9,8 +9,8 @@ use crate::report;
 /// The problems, with their places. `object` is the place of the object in the configuration, and `sent` the text that
 /// the client has sent. A problem of another object has only its place in the configuration. `values` are those of the
 /// configuration: a text about a value with variables is not shown, because it may contain their values.
-pub(crate) fn problems_json<'p>(
-    problems: &mut dyn Iterator<Item = &'p Problem>,
+pub(crate) fn problems_json(
+    problems: &mut dyn Iterator<Item = &Problem>,
     object: &KeyPath,
     sent: Option<&str>,
     values: &Value,

@@ -72,8 +72,10 @@ fn lines_in(text: &str, at: &str, change: ObjectChange<'_>) -> String {
     let proposal = propose_in(text, at, change).unwrap_or_else(|refusal| panic!("{at} {change:?}: {refusal:?}"));
     let mut out = String::new();
     for hunk in crate::config::hunks(text, &proposal.text) {
-        hunk.removed.iter().for_each(|line| out.push_str(&format!("-{line}\n")));
-        hunk.added.iter().for_each(|line| out.push_str(&format!("+{line}\n")));
+        let lines =
+            |mark: &str, lines: &[String]| lines.iter().map(|line| format!("{mark}{line}\n")).collect::<String>();
+        out += &lines("-", &hunk.removed);
+        out += &lines("+", &hunk.added);
     }
     out
 }

@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 42] = [
     ("source", &["config", "expect", "logging", "notation", "problem", "report", "snapshot", "terminal"]),
     ("diff", &["behavior", "cors", "decide", "domain", "explain", "route", "snapshot", "terminal"]),
     ("objects", &["config", "diff", "problem", "report", "snapshot"]),
-    ("import", &["cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
+    ("import", &["config", "cors", "decide", "domain", "notation", "problem", "route", "snapshot", "terminal"]),
     ("learn", &["config", "cors", "domain", "notation", "problem", "snapshot", "terminal"]),
     ("probe", &["domain", "explain", "terminal"]),
     ("client", &["domain", "explain", "probe", "source"]),
@@ -100,8 +100,9 @@ const ROOMS: [(&str, &[&str]); 42] = [
     (
         "admin",
         &[
-            "accept", "codes", "config", "cors", "counter", "decide", "domain", "explain", "learn", "limiter", "live",
-            "logging", "notation", "objects", "problem", "record", "route", "snapshot", "source", "terminal", "tokens",
+            "accept", "codes", "config", "cors", "counter", "decide", "domain", "explain", "import", "learn",
+            "limiter", "live", "logging", "notation", "objects", "problem", "record", "route", "snapshot", "source",
+            "terminal", "tokens",
         ],
     ),
     ("process", &["accept", "admin", "forward", "health", "live", "logging", "record", "snapshot", "source"]),

@@ -50,7 +50,9 @@ impl Access {
             let message = "the admin listener still has an address that other machines can reach; restart corsgate";
             return Err(ApiError::new(ErrorCode::RemoteWrite, message));
         }
-        if let Some(token) = presented(headers).and_then(|presented| write.tokens.find(presented)) {
+        if let Some(token) =
+            presented(headers).or(super::apisix::key(headers)).and_then(|presented| write.tokens.find(presented))
+        {
             return Ok(token.clone());
         }
         if let Some(wait) = self.failures.take(client, Instant::now()) {

@@ -46,7 +46,7 @@ pub(super) struct ApiError {
     code: ErrorCode,
     message: String,
     problems: Vec<Value>,
-    field: Option<(HeaderName, HeaderValue)>,
+    field: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl ErrorCode {
@@ -111,7 +111,7 @@ impl ApiError {
     }
 
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
-        ApiError { field: Some((name, value)), ..self }
+        ApiError { field: Some(Box::new((name, value))), ..self }
     }
 
     pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
@@ -161,11 +161,21 @@ impl ApiError {
         self.code
     }
 
+    /// The message with its problems, as one text.
+    pub(super) fn with_problems(self) -> String {
+        let problem = |problem: &Value| {
+            let part = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+            format!("{}: {}; {}", part("path"), part("fault"), part("remedy"))
+        };
+        let problems: Vec<String> = self.problems.iter().map(problem).collect();
+        [vec![self.message], problems].concat().join("\n")
+    }
+
     pub(super) fn into_page(self) -> Page {
         let ApiError { code, message, problems, field } = self;
         let error = json!({ "error": { "code": code.code(), "message": message, "problems": problems } });
         let mut page = Page { status: code.status(), ..Page::json(&error) };
-        page.fields.extend(field);
+        page.fields.extend(field.map(|field| *field));
         page
     }
 }

@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn preconditions_are_strict() {
         let version = |versions: &[&str]| Ok(Condition::Version(versions.iter().map(|v| (*v).to_owned()).collect()));
-        let cases: [(&[(&'static str, &'static str)], Result<Condition, ()>); 11] = [
+        type Fields = &'static [(&'static str, &'static str)];
+        let cases: [(Fields, Result<Condition, ()>); 11] = [
             (&[], Ok(Condition::Always)),
             (&[("if-match", "*")], Ok(Condition::Exists)),
             (&[("if-none-match", "*")], Ok(Condition::Absent)),

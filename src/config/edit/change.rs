@@ -103,7 +103,7 @@ impl Edits<'_, '_> {
         let added: Vec<(&String, &Value)> = new.iter().filter(|(key, _)| !old.contains_key(*key)).collect();
         if self.is_flow(tree) {
             let added = added.iter().map(|(key, value)| self.flow_entry(key, value)).collect::<Vec<_>>();
-            return self.flow_collection(&ranges, &kept, added);
+            return self.flow_collection(&ranges, &kept, &added);
         }
         let column = self.column(ranges.first()?.start);
         self.remove_keys(&ranges, &kept)?;
@@ -178,8 +178,8 @@ impl Edits<'_, '_> {
                 let text = self.flow(value);
                 self.add(start..start, format!("{text}, "));
             }
-            let added = at_end.iter().map(|(_, value)| self.flow(value)).collect();
-            return self.flow_collection(&ranges, &kept, added);
+            let added: Vec<String> = at_end.iter().map(|(_, value)| self.flow(value)).collect();
+            return self.flow_collection(&ranges, &kept, &added);
         }
         for (entry, _) in entries.iter().zip(&kept).filter(|(_, kept)| !**kept) {
             let (_, range) = self.block_item(entry)?;
@@ -211,7 +211,7 @@ impl Edits<'_, '_> {
     }
 
     /// Removes the entries of a flow collection that are not kept, and adds entries at its end.
-    fn flow_collection(&mut self, ranges: &[Range<usize>], kept: &[bool], added: Vec<String>) -> Done {
+    fn flow_collection(&mut self, ranges: &[Range<usize>], kept: &[bool], added: &[String]) -> Done {
         let last_kept = (0..ranges.len()).rev().find(|at| kept[*at])?;
         for at in (0..last_kept).filter(|at| !kept[*at]) {
             self.add(ranges[at].start..ranges[at + 1].start, String::new());
