@@ -295,7 +295,7 @@ fn hostile_bodies_take_little_and_change_nothing() {
         let mut text = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
         for (of, name) in "abcdefghi".chars().zip("bcdefghij".chars()) {
             let aliases = vec![format!("*{of}"); 9].join(",");
-            text += &format!("{name}: &{name} [{aliases}]\n");
+            text.extend([&format!("{name}: &{name} ["), &*aliases, "]\n"]);
         }
         text
     };

@@ -130,6 +130,8 @@ mod tests {
 
     use super::*;
 
+    type Fields = &'static [(&'static str, &'static str)];
+
     #[test]
     fn paths_name_lists_and_objects() {
         let named = |section, name: &str| Some(Target::Object(ObjectId::Named { section, name: name.into() }));
@@ -181,7 +183,6 @@ mod tests {
     #[test]
     fn preconditions_are_strict() {
         let version = |versions: &[&str]| Ok(Condition::Version(versions.iter().map(|v| (*v).to_owned()).collect()));
-        type Fields = &'static [(&'static str, &'static str)];
         let cases: [(Fields, Result<Condition, ()>); 11] = [
             (&[], Ok(Condition::Always)),
             (&[("if-match", "*")], Ok(Condition::Exists)),
