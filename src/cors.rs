@@ -97,7 +97,7 @@ pub struct Policy {
     expose: Option<FinishedValue>,
     max_age: FinishedValue,
     /// `Cross-Origin-Resource-Policy`.
-    resource_policy: Option<ResourcePolicy>,
+    cross_origin_resource: Option<ResourcePolicy>,
     private_network: bool,
     preflight_match: PreflightMatch,
     status: StatusCode,
@@ -255,7 +255,7 @@ impl Policy {
         {
             edits.values.set(Field::TimingAllowOrigin, value);
         }
-        edits.resource_policy = self.resource_policy;
+        edits.resource_policy = self.cross_origin_resource;
         edits
     }
 

@@ -238,7 +238,7 @@ impl Policy {
 
     /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None: the upstream's stays.
     pub(crate) fn resource_policy(&self) -> Option<ResourcePolicy> {
-        self.resource_policy
+        self.cross_origin_resource
     }
 
     /// Whether `cross_site: reject` rejects requests.

@@ -143,7 +143,7 @@ impl Policy {
             headers,
             expose,
             max_age,
-            resource_policy: settings.cross_origin_resource_policy,
+            cross_origin_resource: settings.cross_origin_resource_policy,
             private_network: settings.allow_private_network,
             preflight_match: preflight.matches,
             status,

@@ -155,14 +155,14 @@ impl Origin {
     }
 
     fn allows(self, page: &Page) -> bool {
-        match (self, page) {
-            (Origin::Any, _) => true,
-            (Origin::App, Page::Host("app")) => true,
-            (Origin::BelowApp, Page::Host("b.app")) => true,
-            (Origin::LabelOfOther, Page::Host("other")) => true,
-            (Origin::Null, Page::Sandboxed) => true,
-            _ => false,
-        }
+        matches!(
+            (self, page),
+            (Origin::Any, _)
+                | (Origin::App, Page::Host("app"))
+                | (Origin::BelowApp, Page::Host("b.app"))
+                | (Origin::LabelOfOther, Page::Host("other"))
+                | (Origin::Null, Page::Sandboxed)
+        )
     }
 }
 

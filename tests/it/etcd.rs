@@ -260,10 +260,10 @@ fn a_bad_service_keeps_its_last_version_and_all_others_change() {
     let page = fetch(gateway.admin(), "GET", "/", &[("Host", "localhost")]).text().to_owned();
     assert!(page.contains("services/api:3:1 colour: unknown key"), "{page}");
     assert_eq!(gateway.metric("corsgate_etcd_refused_keys"), 2);
-    assert_eq!(gateway.metric("corsgate_etcd_refused_key_revision{key=\"services/api\"}"), revision as u64);
+    assert_eq!(gateway.metric("corsgate_etcd_refused_key_revision{key=\"services/api\"}"), revision.cast_unsigned());
     assert_eq!(
         gateway.metric("corsgate_etcd_refused_key_revision{key=\"services/new\"}"),
-        etcd.revision_of(&key("services/new")) as u64
+        etcd.revision_of(&key("services/new")).cast_unsigned()
     );
     let check = run(&["check", "--config", &etcd.url(PREFIX)]);
     assert_eq!(check.code, 1);

@@ -92,13 +92,15 @@ fn expect(what: &str, response: &Response, statuses: &[u16], origin: Option<&str
     }
 }
 
+/// Method, path, fields and body of a request, and the expected statuses and allowed origin.
+type Row<'r> = (&'r str, &'r str, &'r [(&'r str, &'r str)], &'r [u8], &'r [u16], Option<&'r str>);
+
 /// Requests over HTTP/1: allowed and refused, preflights, uploads, errors.
 fn http1(soak: &Soak, keep: bool) {
     let app = Some("https://app.test");
     let preflight = [HOST, APP, ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-a")];
     let refused = [HOST, EVIL, ("Access-Control-Request-Method", "PUT")];
     let body = vec![b'b'; 200_000];
-    type Row<'r> = (&'r str, &'r str, &'r [(&'r str, &'r str)], &'r [u8], &'r [u16], Option<&'r str>);
     let rows: [Row<'_>; 9] = [
         ("GET", "/orders", &[HOST, APP], b"", &[200], app),
         ("GET", "/orders", &[HOST, EVIL], b"", &[200], None),
@@ -243,16 +245,22 @@ fn sample(soak: &Soak, begin: Instant, gateway: &Gateway) -> Sample {
     Sample {
         seconds: begin.elapsed().as_secs_f64(),
         pid: gateway.pid(),
-        memory_kib: gateway.memory() as f64,
-        descriptors: descriptors as f64,
+        memory_kib: float(gateway.memory()),
+        descriptors: float(descriptors as u64),
         median: at(50),
         p99: at(99),
     }
 }
 
+/// A count as a number for a line. Counts here are far below 2^52.
+#[expect(clippy::cast_precision_loss)]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
 /// The slope of the line that fits the points best, per minute.
 fn slope(points: &[(f64, f64)]) -> f64 {
-    let n = points.len() as f64;
+    let n = float(points.len() as u64);
     let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / n;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));
     let above: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
