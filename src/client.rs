@@ -1,7 +1,7 @@
 //! The HTTP client of `probe`: sends one request on a new connection, and reads the head of the response.
 //!
-//! The server can be hostile. Each request has a deadline, the bytes before the end of a response's head have a limit, and
-//! bodies are not read. HTTP/2 is used if the server selects it by ALPN. No proxy of the environment is used.
+//! The server can be hostile. Each request has a deadline, and the head of a response has a size limit. Bodies are not
+//! read. The client uses HTTP/2 if the server selects it by ALPN. It ignores the proxy settings of the environment.
 
 mod limited;
 mod tls;
@@ -26,30 +26,30 @@ use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::explain::{Head, PageUrl};
 use crate::probe::{Transport, Trouble, TroubleKind, WireReply, WireRequest};
 
-/// Limit of the head of a response in bytes. Chromium has the same.
+/// Maximum size of a response head in bytes. Chromium has the same limit.
 const LARGEST_HEAD: usize = 256 << 10;
 
-/// Limit of the fields of a response over HTTP/1.1.
+/// Maximum number of header fields in a response over HTTP/1.1.
 const MOST_FIELDS: usize = 1000;
 
-/// Limit of the addresses of a name that are tried.
+/// Maximum number of addresses that are tried for one name.
 const MOST_ADDRESSES: usize = 4;
 
-/// A client with its settings.
+/// Sends requests over TCP and TLS. It opens a new connection for each request.
 pub(crate) struct HttpClient {
     runtime: Runtime,
-    /// For one request, from the lookup of the name to the head of the response.
+    /// Deadline of one request, from the lookup of the name to the head of the response.
     timeout: Duration,
-    /// Addresses to use instead of a lookup.
+    /// Addresses that replace a DNS lookup.
     resolve: Vec<ResolvedName>,
     server: Option<PageUrl>,
     tls: Arc<rustls::ClientConfig>,
-    /// Before each request but the first.
+    /// Time between two requests.
     pause: Duration,
     is_first: bool,
 }
 
-/// The address of a server, as `--resolve HOST:PORT:ADDRESS` gives it.
+/// The address of a server, from `--resolve HOST:PORT:ADDRESS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResolvedName {
     host: String,
@@ -57,13 +57,14 @@ pub(crate) struct ResolvedName {
     address: IpAddr,
 }
 
-/// Settings of a [`HttpClient`].
+/// Settings of an [`HttpClient`].
 #[derive(Debug)]
 pub(crate) struct HttpClientSettings {
     pub(crate) timeout: Duration,
     pub(crate) pause: Duration,
     pub(crate) resolve: Vec<ResolvedName>,
-    /// The server to connect to for every URL, with its scheme. None connects to the server of the URL.
+    /// The server that receives the requests for every URL; its scheme selects TLS. None connects to the server of the
+    /// URL.
     pub(crate) server: Option<PageUrl>,
     pub(crate) trust: Trust,
 }
@@ -103,7 +104,7 @@ impl HttpClient {
         for address in addresses {
             match timeout(each, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // An error here does not change the result.
+                    // Without TCP_NODELAY the request is only slower, so an error is ignored.
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, address));
                 }
@@ -124,7 +125,7 @@ impl HttpClient {
         if let Ok(address) = bare.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        // As browsers do, without DNS.
+        // Browsers also resolve these names without DNS.
         if is_loopback_host(host) {
             let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
             return Ok(both.map(|address| SocketAddr::new(address, port)).into());
@@ -139,7 +140,7 @@ impl HttpClient {
             Ok(found) => found.take(MOST_ADDRESSES).collect(),
             Err(error) => return Err(failed(&error)),
         };
-        if found.is_empty() { Err(failed(&"the answer is empty")) } else { Ok(found) }
+        if found.is_empty() { Err(failed(&"the DNS response is empty")) } else { Ok(found) }
     }
 }
 
@@ -157,7 +158,7 @@ impl Transport for HttpClient {
     }
 }
 
-/// A stream of bytes to a server.
+/// A connection to a server, with or without TLS.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 

@@ -1,8 +1,8 @@
-//! Asks any server what a browser would ask it, and says what the browser makes of the responses.
+//! Sends the requests of a browser to any server, and reports how the browser handles the responses.
 //!
-//! [`exchange`] sends the requests of a [`Question`] over a [`Transport`]. The browser is the one of
-//! [`explain`](crate::explain), so both commands judge alike. [`Report`] is the result of `probe`, and [`audit`] that of
-//! `probe --audit`. Nothing here does I/O: the caller provides the transport.
+//! [`exchange`] sends the requests of a [`Question`] over a [`Transport`]. The simulated browser is the one of
+//! [`explain`](crate::explain), so both commands have the same results. [`Report`] is the result of `probe`, and
+//! [`audit`] has the result of `probe --audit`. This module does no I/O: the caller provides the transport.
 
 pub(crate) mod audit;
 mod remedy;
@@ -22,7 +22,7 @@ use crate::explain::{
     Head, Interrupted, PageRun, PageServer, PageUrl, Question, Reply, ResponseKind, SentRequest, browse,
 };
 
-/// A way to send requests.
+/// Sends requests to servers.
 pub(crate) trait Transport {
     /// Sends one request on a new connection. Returns the head of the final response.
     fn send(&mut self, request: &WireRequest) -> Result<WireReply, Trouble>;
@@ -33,7 +33,7 @@ pub(crate) trait Transport {
 pub(crate) struct WireRequest {
     pub(crate) url: PageUrl,
     pub(crate) method: Method,
-    /// Without `Host`, which the transport adds.
+    /// Header fields without `Host`, which the transport adds.
     pub(crate) fields: Vec<(String, String)>,
 }
 
@@ -41,70 +41,70 @@ pub(crate) struct WireRequest {
 #[derive(Debug, Clone)]
 pub(crate) struct WireReply {
     pub(crate) head: Head,
-    /// `HTTP/1.1`, or `HTTP/2`.
+    /// Protocol version of the response: `HTTP/1.1` or `HTTP/2`.
     pub(crate) version: &'static str,
-    /// The address of the server.
+    /// Address and port of the server.
     pub(crate) peer: SocketAddr,
 }
 
-/// There is no response.
+/// The failure of a request that has no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     pub(crate) kind: TroubleKind,
-    /// What happened and what to do, as a phrase without a full stop.
+    /// The fault and the remedy, as a phrase without a full stop.
     pub(crate) text: String,
 }
 
 /// The step of a request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TroubleKind {
-    /// The name has no address.
+    /// The lookup of the name finds no address.
     Name,
     /// No address accepts a connection.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// The response is not HTTP, or the connection ends before it.
+    /// The response is not valid HTTP, or the connection closes before the end of its head.
     Response,
-    /// The time is over.
+    /// The response is not complete before the deadline.
     Timeout,
 }
 
-/// Which requests are sent. Preflights always are.
+/// Selects the requests that are sent. Preflights are always sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sending {
     /// Requests with a safe method (RFC 9110 section 9.2.1).
     Safe,
     /// All requests.
     All,
-    /// None.
+    /// No requests, only preflights.
     PreflightOnly,
 }
 
-/// The servers that the user has named. No other server is asked.
+/// The servers that the command line names. `probe` sends requests to no other server.
 #[derive(Debug, Clone)]
 pub(crate) struct Scope(Vec<NamedServer>);
 
 #[derive(Debug, Clone)]
 struct NamedServer {
     host: String,
-    /// None: the default ports of both schemes.
+    /// None allows the default ports of http and https.
     port: Option<u16>,
 }
 
-/// Why a request has no response.
+/// The reason why a request has no response.
 #[derive(Debug)]
 pub(crate) enum NoReply {
-    /// [`Sending`] excludes this request.
+    /// [`Sending`] excludes the request.
     NotSent { method: String },
-    /// The server gives no response.
+    /// The request failed.
     Trouble { stage: Stage, url: String, trouble: Trouble },
 }
 
 /// The requests that a page makes to a server, with their responses.
 pub(crate) type Exchanges = Result<PageRun<WireReply>, Interrupted<WireReply, NoReply>>;
 
-/// Sends the requests that a browser sends for a question.
+/// Sends the requests that a browser sends for a question. The result has all exchanges until the first failure.
 pub(crate) fn exchange(
     question: &Question,
     scope: &Scope,
@@ -114,7 +114,7 @@ pub(crate) fn exchange(
     browse(question, &mut Network { scope, sending, transport })
 }
 
-/// Servers on the network.
+/// Forwards the requests of the simulated browser to a transport.
 struct Network<'a> {
     scope: &'a Scope,
     sending: Sending,
@@ -147,13 +147,13 @@ impl PageServer for Network<'_> {
         self.scope.has(to)
     }
 
-    /// [`wire_fields`] adds the field.
+    /// Returns false, because [`wire_fields`] adds `Sec-Fetch-Site`.
     fn reads_fetch_site(&self) -> bool {
         false
     }
 }
 
-/// The fields on the wire: the CORS fields, and the fields that every browser adds.
+/// Returns the header fields of a request: the CORS fields, and the fields that every browser adds.
 fn wire_fields(
     method: &Method,
     url: &PageUrl,
@@ -166,13 +166,13 @@ fn wire_fields(
             all.push((name.to_owned(), value.to_owned()));
         }
     };
-    // Fetch, "HTTP-network-or-cache fetch", step 8.5: there is no body.
+    // Fetch, "HTTP-network-or-cache fetch", step 8.5: the request has no body.
     if matches!(*method, Method::POST | Method::PUT) {
         add("Content-Length", "0");
     }
     add("Accept", "*/*");
     add("User-Agent", USER_AGENT);
-    // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
+    // Fetch Metadata, section 4: browsers send these fields only to potentially trustworthy URLs.
     if url.scheme == Scheme::Https || is_loopback_host(split_port(&url.authority).0) {
         add("Sec-Fetch-Site", site);
         add("Sec-Fetch-Mode", "cors");
@@ -181,7 +181,7 @@ fn wire_fields(
     all
 }
 
-/// The product of the requests.
+/// Value of `User-Agent`.
 const USER_AGENT: &str = concat!("corsgate-probe/", env!("CARGO_PKG_VERSION"));
 
 // === impl WireReply, Scope ===
@@ -197,13 +197,14 @@ impl Reply for WireReply {
 }
 
 impl Scope {
-    /// The server of a URL. With a default port, also the other default port of its host, for redirects to https.
+    /// Returns the scope with the server of a URL. If the URL has a default port, the scope also includes the other
+    /// default port of the host, so that redirects from http to https are followed.
     pub(crate) fn of(url: &PageUrl) -> Self {
         let (host, port) = split_port(&url.authority);
         Scope(vec![NamedServer { host: host.to_owned(), port: port.and_then(|port| port.parse().ok()) }])
     }
 
-    /// Adds another server: `HOST`, with the default ports, or `HOST:PORT`. None if the text is neither.
+    /// Adds another server: `HOST`, with the default ports, or `HOST:PORT`. Returns None if the text has another form.
     #[must_use]
     pub(crate) fn and(mut self, server: &str) -> Option<Self> {
         let (host, port) = split_port(server);
@@ -231,14 +232,14 @@ impl Scope {
 }
 
 impl<'u> FromIterator<&'u PageUrl> for Scope {
-    /// The servers of all URLs.
+    /// Returns the scope with the servers of all URLs.
     fn from_iter<I: IntoIterator<Item = &'u PageUrl>>(urls: I) -> Self {
         Scope(urls.into_iter().flat_map(|url| Scope::of(url).0).collect())
     }
 }
 
 impl TroubleKind {
-    /// The code in the output.
+    /// Returns the code of the failure in the output.
     pub(crate) fn code(self) -> &'static str {
         match self {
             TroubleKind::Name => "name_not_resolved",

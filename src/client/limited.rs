@@ -1,6 +1,7 @@
-//! A stream that ends with an error after a number of received bytes.
+//! A stream that returns an error after a maximum number of received bytes.
 //!
-//! The HTTP library skips interim responses (1xx) without a limit. A server that floods them would keep it busy.
+//! The HTTP library skips interim responses (1xx) without a limit. Without this stream, a server could send them
+//! forever.
 
 use std::io;
 use std::pin::Pin;
@@ -8,11 +9,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Limit of the received bytes of one exchange: interim responses, the head, and the part of the body that arrives with
-/// it.
+/// Maximum number of received bytes in one exchange. It includes interim responses, the head, and the part of the body
+/// that arrives with the head.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A stream with a limit of received bytes.
+/// A stream with a maximum number of received bytes.
 pub(super) struct Limited<S> {
     stream: S,
     left: usize,

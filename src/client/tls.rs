@@ -1,4 +1,4 @@
-//! TLS of the client: which certificates it trusts, and the handshake.
+//! TLS of the client: the trusted certificates, and the handshake.
 
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ use crate::source::system_root_store;
 /// The certificates that a client trusts.
 #[derive(Debug)]
 pub(crate) enum Trust {
-    /// Those of this machine.
+    /// The root certificates of this machine.
     System,
-    /// Those issued by these certificates only.
+    /// Only certificates that these CAs have issued.
     Ca(RootCertStore),
-    /// Every certificate. Anybody on the network can then answer for the server.
+    /// Every certificate. Anybody on the network can then impersonate the server.
     Anything,
 }
 
-/// A CA file cannot be used.
+/// The reason why a CA file cannot be used.
 #[derive(Debug)]
 pub(crate) struct InvalidCa(String);
 
 impl Trust {
-    /// Trusts the certificates of a PEM text.
+    /// Trusts only the CA certificates in a PEM text.
     pub(crate) fn ca(pem: &[u8]) -> Result<Self, InvalidCa> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -44,14 +44,14 @@ impl Trust {
     }
 }
 
-/// The settings of TLS.
+/// Returns the TLS settings of the client. ALPN offers HTTP/2 and HTTP/1.1.
 pub(super) fn config(trust: Trust) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = match trust {
-        // Without roots, a request over https fails with its reason, and a request over http needs none.
+        // Without root certificates, a request over https fails with a reason, and a request over http still works.
         Trust::System => builder.with_root_certificates(system_root_store().unwrap_or_else(|_| RootCertStore::empty())),
         Trust::Ca(roots) => builder.with_root_certificates(roots),
         Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnything(provider))),
@@ -61,7 +61,7 @@ pub(super) fn config(trust: Trust) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Makes the handshake. Returns whether the server selects HTTP/2.
+/// Performs the TLS handshake. Returns the encrypted stream, and true if the server selected HTTP/2.
 pub(super) async fn handshake(
     config: &Arc<ClientConfig>,
     host: &str,
@@ -84,7 +84,7 @@ fn hint(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::InvalidMessage(_) => "the port may serve plain HTTP: try `http://`",
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the certificate is of a private CA, or an intermediate certificate is missing; `--ca FILE` trusts a CA"
+            "the certificate is from a private CA, or an intermediate certificate is missing; `--ca FILE` trusts a CA"
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -96,7 +96,7 @@ fn hint(error: &Error) -> Option<&'static str> {
     })
 }
 
-/// Accepts every certificate.
+/// A verifier that accepts every certificate.
 #[derive(Debug)]
 struct AcceptAnything(Arc<CryptoProvider>);
 

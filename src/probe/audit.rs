@@ -1,7 +1,7 @@
-//! `probe --audit`: sends origins that a server should not trust, and judges the responses.
+//! `probe --audit`: sends requests with origins that a server should not trust, and judges the responses.
 //!
-//! All requests are GET or OPTIONS without credentials and a body. There are at most [`MOST_REQUESTS`], one after the
-//! other.
+//! All requests are GET or OPTIONS, without credentials and without a body. An audit sends one request at a time,
+//! and at most [`MOST_REQUESTS`].
 
 mod finding;
 mod judge;
@@ -27,13 +27,13 @@ const MOST_FAILURES: usize = 3;
 pub(crate) struct Audit {
     url: String,
     trusted: Option<String>,
-    /// The worst are first.
+    /// Findings, with the most severe first.
     findings: Vec<Finding>,
     /// All requests with a response.
     samples: Vec<Sample>,
-    /// Further facts, as whole sentences.
+    /// Further facts, as whole sentences for the user.
     notes: Vec<String>,
-    /// Why the audit has no result, or ended early.
+    /// The failure that ended the audit. None if the audit is complete.
     trouble: Option<Trouble>,
     requests: usize,
 }
@@ -44,17 +44,17 @@ struct Sample {
     purpose: Purpose,
     origin: Option<String>,
     method: Method,
-    /// The fields that matter to CORS.
+    /// The header fields of the request.
     fields: Vec<(String, String)>,
     reply: WireReply,
 }
 
-/// What a request tests.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// A request without an Origin.
     NoOrigin,
-    /// The origin that the server trusts.
+    /// An origin that the server trusts, from the user.
     Trusted,
     /// An origin unrelated to the server.
     Foreign,
@@ -75,30 +75,30 @@ enum Purpose {
 /// The fault that a look-alike origin tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LookAlike {
-    /// `https://api.example.attacker`: the beginning is compared.
+    /// `https://api.example.attacker`: the server compares only the beginning.
     Prefix,
-    /// `https://attackerapi.example`: the end is compared.
+    /// `https://attackerapi.example`: the server compares only the end.
     Suffix,
-    /// `https://apiXexample`: a dot of a regular expression is not escaped.
+    /// `https://apiXexample`: a regular expression has a dot without an escape.
     Dot,
-    /// `https://pi.example`: the trusted host includes the text.
+    /// `https://pi.example`: the server searches for the origin inside the trusted one.
     Part,
-    /// `https://api.example_.attacker`: a character that browsers accept in hosts, and patterns do not consider.
+    /// `https://api.example_.attacker`: browsers accept this character in hosts, but a pattern may not expect it.
     Special,
-    /// Any subdomain.
+    /// A subdomain that does not exist.
     Subdomain,
-    /// `http` instead of `https`.
+    /// The same host with `http` instead of `https`.
     Downgrade,
-    /// Another port.
+    /// The same host with another port.
     Port,
-    /// A service on which everybody can publish pages.
+    /// The origin of a service on which everybody can publish pages.
     SharedHost,
-    /// A page on the user's machine.
+    /// An origin of the user's own machine.
     Localhost,
 }
 
 impl Audit {
-    /// Audits a URL. `trusted` is an origin that the server allows. None if the user names none.
+    /// Audits a URL. `trusted` is an origin that the server allows. None if the user gives no origin.
     pub(crate) fn of(url: &PageUrl, trusted: Option<&str>, transport: &mut dyn Transport) -> Self {
         let mut run = AuditRun { url, transport, samples: Vec::new(), requests: 0, failures: 0, trouble: None };
         let origins = Origins::of(url, trusted);
@@ -115,7 +115,7 @@ impl Audit {
         }
         run.options(Purpose::ForeignPreflight, Some(origins.foreign()), Some("DELETE"), Some(FOREIGN_HEADER));
         if let Some(trusted) = trusted {
-            // The request needs no permission of a CORS policy.
+            // A simple GET has no custom header, so this preflight tests only the origin.
             run.options(Purpose::TrustedPreflight, Some(trusted), Some("GET"), None);
         }
         run.options(Purpose::OriginOptions, Some(trusted.unwrap_or(origins.foreign())), None, None);
@@ -123,32 +123,33 @@ impl Audit {
         let AuditRun { samples, requests, trouble, failures, .. } = run;
         let (mut findings, notes) = judge::judge(&samples, trusted);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        // A single failure, such as a firewall that drops `Origin: null`, does not make the result worthless.
+        // A few failures do not end the audit, because a firewall may drop a single request, such as one with `Origin:
+        // null`.
         let trouble = trouble.filter(|_| failures >= MOST_FAILURES || samples.is_empty());
         Audit { url: url.to_string(), trusted: trusted.map(str::to_owned), findings, samples, notes, trouble, requests }
     }
 
-    /// Why the audit has no complete result.
+    /// Returns the failure that ended the audit. Returns None if the audit is complete.
     pub(crate) fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
 
-    /// The severity of the worst finding.
+    /// Returns the severity of the worst finding. Returns None without findings.
     pub(crate) fn worst(&self) -> Option<FindingSeverity> {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 }
 
-/// A header that no server knows.
+/// A request header that servers do not use.
 const FOREIGN_HEADER: &str = "x-corsgate-probe";
 
-/// The requests of an audit, so far.
+/// The state of an audit: its requests until now.
 struct AuditRun<'a> {
     url: &'a PageUrl,
     transport: &'a mut dyn Transport,
     samples: Vec<Sample>,
     requests: usize,
-    /// Failures in a row.
+    /// Number of failures in a row.
     failures: usize,
     trouble: Option<Trouble>,
 }

@@ -1,4 +1,4 @@
-//! What a server can do about a refusal, in general terms: the server can be anything.
+//! Remedies for refusals. The server is unknown, so a remedy names header fields and no settings of a product.
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -8,17 +8,17 @@ use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::explain::fetch::{Credentials, NetworkError, PreflightAnswer, Stage};
 use crate::explain::{PageRun, Preflight, Question};
 
-/// Why the browser refuses, and what to change.
+/// The reason for a refusal, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Advice {
     pub(crate) code: &'static str,
-    /// A sentence.
+    /// The reason, as one sentence.
     pub(crate) cause: String,
-    /// Sentences.
+    /// The remedy, as one or more sentences.
     pub(crate) remedy: String,
 }
 
-/// The advice on the error that ended a run.
+/// Returns the advice on the error that ended a run.
 pub(super) fn advice_on_error(error: &NetworkError, run: &PageRun<WireReply>) -> Advice {
     let last = run.last();
     let (status, headers, stage) = (last.exchange.head.status, &last.exchange.head.headers, last.stage);
@@ -57,7 +57,7 @@ pub(super) fn advice_on_error(error: &NetworkError, run: &PageRun<WireReply>) ->
         ),
         NetworkError::NoAllowCredentials => match text(headers, "access-control-allow-credentials") {
             Some(value) => format!(
-                "Write `Access-Control-Allow-Credentials: true` exactly so, in lower case and once; the value is `{value}`."
+                "Send `Access-Control-Allow-Credentials: true` once, with `true` in lower case; the value is `{value}`."
             ),
             None => format!(
                 "Add `Access-Control-Allow-Credentials: true` to {response}, or let the page make the request without credentials."
@@ -78,7 +78,7 @@ pub(super) fn advice_on_error(error: &NetworkError, run: &PageRun<WireReply>) ->
         NetworkError::Method(method) => {
             let listed = text(headers, "access-control-allow-methods").unwrap_or_default();
             let hint = if listed.split(',').any(|entry| entry.trim() == "*") {
-                " With credentials, browsers take `*` for the name of a method."
+                " With credentials, browsers treat `*` as the name of a method."
             } else if listed.split(',').any(|entry| entry.trim().eq_ignore_ascii_case(method)) {
                 " The names of methods are case-sensitive: the page and the server must write the same."
             } else {
@@ -89,7 +89,7 @@ pub(super) fn advice_on_error(error: &NetworkError, run: &PageRun<WireReply>) ->
         NetworkError::Header(name) => {
             let listed = text(headers, "access-control-allow-headers").unwrap_or_default();
             let hint = match listed.split(',').any(|entry| entry.trim() == "*") {
-                true if includes => " With credentials, browsers take `*` for the name of a header.",
+                true if includes => " With credentials, browsers treat `*` as the name of a header.",
                 true => " `*` does not cover Authorization.",
                 false => "",
             };
@@ -107,11 +107,11 @@ pub(super) fn advice_on_error(error: &NetworkError, run: &PageRun<WireReply>) ->
     Advice { code: code(error), cause: sentence(&error.to_string()), remedy }
 }
 
-/// The advice on response headers that the page cannot read.
+/// Returns the advice on response headers that the page cannot read.
 pub(super) fn advice_on_unreadable(names: &[String], credentials: Credentials) -> Advice {
     let list = names.join(", ");
     let hint = match credentials {
-        Credentials::Include => " With credentials, `*` there is the name of a header.",
+        Credentials::Include => " With credentials, browsers treat `*` in it as the name of a header.",
         Credentials::Omit => "",
     };
     Advice {
@@ -121,7 +121,8 @@ pub(super) fn advice_on_unreadable(names: &[String], credentials: Credentials) -
     }
 }
 
-/// The remedy for a preflight with a status other than 200 to 299.
+/// Returns the remedy for a preflight whose status is not 200 to 299. Returns None for statuses without a special
+/// remedy.
 fn preflight_status_remedy(status: StatusCode) -> Option<String> {
     let code = status.as_u16();
     match code {
@@ -160,7 +161,7 @@ fn mismatch_remedy(value: &str, origin: &str, response: &str, headers: &HeaderMa
     }
     if value.contains('*') {
         return format!(
-            "Browsers know no patterns in this header. Let the server compare the Origin with the pattern, and send \
+            "Browsers do not accept patterns in this header. Let the server compare the Origin with the pattern, and send \
              `Access-Control-Allow-Origin: {origin}`."
         );
     }
@@ -169,12 +170,12 @@ fn mismatch_remedy(value: &str, origin: &str, response: &str, headers: &HeaderMa
         return format!("The schemes differ. To allow both, let the server allow `{origin}` too, with `Vary: Origin`.");
     }
     format!(
-        "Let the server allow `{origin}`. To allow several origins, send the one that asks, with `Vary: Origin`. If the \
+        "Let the server allow `{origin}`. To allow several origins, send the request's Origin, with `Vary: Origin`. If the \
          server does allow it, a cache may have stored the response for another origin: `Vary: Origin` prevents that."
     )
 }
 
-/// Facts beside the verdict.
+/// Returns further facts about the exchange, as whole sentences.
 pub(super) fn notes(question: &Question, run: &PageRun<WireReply>, verdict: &ProbeVerdict) -> Vec<String> {
     let mut notes = Vec::new();
     let origin = question.origin();
@@ -210,8 +211,8 @@ pub(super) fn notes(question: &Question, run: &PageRun<WireReply>, verdict: &Pro
         let reflects = text(headers, "access-control-allow-origin").is_some_and(|value| value == last.origin);
         if reflects && can_read(&last.origin, headers, Credentials::Omit) && !varies_by_origin(headers) {
             notes.push(
-                "The response names the origin, but has no `Vary: Origin`: a cache can give it to pages of other origins, \
-                 and theirs to this page."
+                "The response names the origin, but has no `Vary: Origin`. A cache can then send it to pages of other origins, \
+                 and send their responses to this page."
                     .to_owned(),
             );
         }
@@ -219,20 +220,20 @@ pub(super) fn notes(question: &Question, run: &PageRun<WireReply>, verdict: &Pro
     notes
 }
 
-/// Whether `Vary` has `Origin` or `*`.
+/// Returns true if `Vary` has `Origin` or `*`.
 pub(super) fn varies_by_origin(headers: &HeaderMap) -> bool {
     let names = text(headers, "vary").unwrap_or_default();
     names.split(',').map(str::trim).any(|name| name == "*" || name.eq_ignore_ascii_case("origin"))
 }
 
-/// All fields of a name as one value.
+/// Returns all fields of a name as one value, joined with commas.
 pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let values: Vec<String> = values.collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// A phrase as a sentence.
+/// Turns a phrase into a sentence: with a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {

@@ -1,4 +1,4 @@
-//! Prints a [`Report`]: as text for people, and as JSON for programs.
+//! Prints a [`Report`]: as text, and as JSON.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::explain::fetch::{Credentials, Stage};
 use crate::explain::{Head, Initiator, Outcome, PagePrinter, PageSummary, RED, lossy, preflight_json};
 use crate::terminal::{Paint, Width, printable};
 
-/// A report for people.
+/// Returns a report as text.
 pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
     let mut out = PagePrinter::new(paint, width);
     let summary = summary(report);
@@ -38,7 +38,7 @@ pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
     if let ProbeVerdict::RedirectAway(next) = &report.verdict {
         out.next(next, "the server redirects to a server that the command line does not name");
         let server = next.url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
-        out.item("follow", &format!("`--follow {server}` asks that server too"));
+        out.item("follow", &format!("`--follow {server}` sends requests to that server too"));
     }
     for note in &report.notes {
         out.item("note", note);
@@ -56,7 +56,7 @@ pub(crate) fn text(report: &Report, paint: Paint, width: Width) -> String {
     out.text
 }
 
-/// A report as one JSON object. Its keys are those of `explain`.
+/// Returns a report as one JSON object. The keys that `explain` has too have the same names.
 pub(crate) fn json(report: &Report) -> String {
     let next = match &report.verdict {
         ProbeVerdict::RedirectAway(next) => json!({
@@ -135,7 +135,7 @@ fn stage(stage: Stage) -> &'static str {
     }
 }
 
-/// The response with the CORS fields, and the fields that identify the server.
+/// Returns the response with only the CORS fields, and the fields that identify the server.
 pub(super) fn relevant(reply: &WireReply) -> Head {
     let is_relevant = |name: &str| {
         name.starts_with("access-control-")

@@ -1,4 +1,4 @@
-//! The result of a page's request to a server: what the page gets, why, and how to change it.
+//! The result of a page's request to a server: the verdict, its reason, and the remedy.
 
 use super::remedy::{Advice, advice_on_error, advice_on_unreadable, notes};
 use super::{Exchanges, NoReply, WireReply};
@@ -9,37 +9,37 @@ use crate::explain::{Interrupted, NextRequest, Outcome, PageResult, PageRun, Pre
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) origin: String,
-    /// The normalised method.
+    /// The method after normalisation (Fetch: `get` becomes `GET`).
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) credentials: Credentials,
     pub(crate) verdict: ProbeVerdict,
-    /// The message of the browser's console.
+    /// The message in the browser's console. None if the browser prints none.
     pub(crate) console: Option<String>,
-    /// Why the browser refuses, and what the server can do.
+    /// The reason for a refusal, and the remedy. None if the browser does not refuse.
     pub(crate) advice: Option<Advice>,
     pub(crate) preflight: Preflight,
     pub(crate) preflight_max_age: Option<u64>,
     pub(crate) steps: Vec<ReportStep>,
     pub(crate) readable: Vec<String>,
-    /// Response headers that the page reads, but cannot read.
+    /// Response headers that the page wants to read, but that are not exposed to it.
     pub(crate) unreadable: Vec<String>,
-    /// Further facts, as whole sentences.
+    /// Further facts, as whole sentences for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// Whether the page gets the response.
+/// The verdict of a probe.
 #[derive(Debug)]
 pub(crate) enum ProbeVerdict {
     Allowed,
     Refused,
-    /// A redirect to a server that the user has not named.
+    /// The response redirects to a server that the command line does not name.
     RedirectAway(NextRequest),
     /// The request was not sent; the preflight passed or was not needed.
     NotSent {
         method: String,
     },
-    /// There is no response.
+    /// The request failed, so there is no response.
     Trouble {
         stage: Stage,
         url: String,
@@ -51,9 +51,9 @@ pub(crate) enum ProbeVerdict {
 #[derive(Debug)]
 pub(crate) struct ReportStep {
     pub(crate) stage: Stage,
-    /// Method and target.
+    /// The method and the target.
     pub(crate) request: String,
-    /// The fields that matter to CORS.
+    /// The header fields of the request.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) reply: WireReply,
 }
@@ -94,7 +94,7 @@ impl Report {
     fn judge(&mut self, question: &Question, run: &PageRun<WireReply>) {
         self.console = run.console(question);
         match &run.result {
-            // Only corsgate rejects requests in a way that this browser knows.
+            // The browser reports a rejection only for corsgate itself, so no other server has this result.
             PageResult::Response | PageResult::Rejected => {}
             PageResult::RedirectAway(next) => self.verdict = ProbeVerdict::RedirectAway(next.clone()),
             PageResult::Blocked(error) => {
@@ -109,7 +109,7 @@ impl Report {
         }
     }
 
-    /// The code of the verdict.
+    /// Returns the code of the verdict in the output.
     pub(crate) fn code(&self) -> &'static str {
         match &self.verdict {
             ProbeVerdict::Allowed if self.preflight == Preflight::SameOrigin => "same_origin",
@@ -121,7 +121,7 @@ impl Report {
         }
     }
 
-    /// The verdict as `explain` has it. None if there was trouble.
+    /// Returns the verdict in the terms of `explain`. Returns None if the request failed.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         match self.verdict {
             ProbeVerdict::Allowed => Some(Outcome::Allowed),
@@ -143,7 +143,7 @@ impl ReportStep {
     }
 }
 
-/// The code of an error.
+/// Returns the code of an error in the output.
 pub(super) fn code(error: &NetworkError) -> &'static str {
     match error {
         NetworkError::NoAllowOrigin => "no_allow_origin",
@@ -163,7 +163,7 @@ pub(super) fn code(error: &NetworkError) -> &'static str {
     }
 }
 
-/// Whether a page of an origin can read a response, without and with credentials.
+/// Returns true if a page of an origin can read a response, with the given credentials mode.
 pub(super) fn can_read(origin: &str, headers: &http::HeaderMap, credentials: Credentials) -> bool {
     Fetch { origin, method: "GET", headers: &[], credentials }.check(headers).is_ok()
 }

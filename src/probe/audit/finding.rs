@@ -1,17 +1,17 @@
-//! Findings of an audit: what is wrong, how bad it is, and the remedy.
+//! Findings of an audit: the fault, its severity, and the remedy.
 
 use super::LookAlike;
 
-/// How bad a finding is.
+/// The severity of a finding, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FindingSeverity {
-    /// An observation. It can be intended.
+    /// A fact that may be intended.
     Info,
-    /// A fault that exposes nothing by itself.
+    /// A fault that exposes no data by itself.
     Low,
-    /// An exposure under a condition, or a fault that breaks pages.
+    /// A fault that exposes data under a condition, or that breaks pages.
     Medium,
-    /// A foreign page reads responses with the user's credentials.
+    /// A fault that lets a foreign page read responses with the user's credentials.
     High,
 }
 
@@ -20,22 +20,22 @@ pub(crate) enum FindingSeverity {
 pub(crate) struct Finding {
     pub(crate) kind: FindingKind,
     pub(crate) severity: FindingSeverity,
-    /// A sentence.
+    /// One sentence about the fault.
     pub(crate) fault: String,
-    /// Index of the sample that shows it.
+    /// Index of the sample that proves the fault.
     pub(super) sample: usize,
 }
 
-/// The kind of a finding.
+/// The kind of a finding. Each kind has a code and a remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FindingKind {
-    /// A foreign origin is allowed by name.
+    /// The server allows a foreign origin by name.
     ReflectedOrigin,
-    /// `*`
+    /// The server allows all origins with `*`.
     AnyOrigin,
-    /// `*` and `Access-Control-Allow-Credentials: true`
+    /// The response has `*` and `Access-Control-Allow-Credentials: true`.
     WildcardWithCredentials,
-    /// `null` is allowed.
+    /// The server allows the origin `null`.
     NullOrigin,
     /// See [`LookAlike::Prefix`].
     PrefixMatch,
@@ -57,11 +57,11 @@ pub(crate) enum FindingKind {
     SharedHost,
     /// See [`LookAlike::Localhost`].
     LocalhostOrigin,
-    /// The response differs by Origin, and has no `Vary: Origin`.
+    /// The response depends on the Origin, but has no `Vary: Origin`.
     MissingVary,
-    /// A refused origin gets CORS headers.
+    /// The response to a refused origin has CORS headers.
     HeadersOnRefusal,
-    /// The trusted origin is not allowed.
+    /// The server does not allow the trusted origin.
     TrustedRefused,
     /// The preflight of the trusted origin fails.
     PreflightRefused,
@@ -75,18 +75,18 @@ pub(crate) enum FindingKind {
     MethodCase,
     /// A list has `*`, which is an ordinary name with credentials.
     LiteralWildcard,
-    /// `Access-Control-Max-Age` is not a number.
+    /// `Access-Control-Max-Age` is not a number of seconds.
     MalformedMaxAge,
-    /// Browsers limit this `Access-Control-Max-Age`.
+    /// `Access-Control-Max-Age` is above the limits of browsers.
     LongMaxAge,
-    /// A preflight is allowed any method and header that it asks for.
+    /// The response to a preflight allows every requested header.
     ReflectedHeaders,
-    /// OPTIONS without `Access-Control-Request-Method` is answered as a preflight.
+    /// The server answers OPTIONS without `Access-Control-Request-Method` as a preflight.
     OptionsSwallowed,
 }
 
 impl FindingSeverity {
-    /// The word in the output.
+    /// Returns the name of the severity in the output.
     pub(crate) fn word(self) -> &'static str {
         match self {
             FindingSeverity::Info => "info",
@@ -113,7 +113,7 @@ impl LookAlike {
         }
     }
 
-    /// The severity if the origin is allowed, with and without credentials.
+    /// Returns the severity if the server allows the origin, with or without credentials.
     pub(super) fn severity(self, with_credentials: bool) -> FindingSeverity {
         use FindingSeverity::{High, Info, Low, Medium};
         let (with, without) = match self {
@@ -130,7 +130,7 @@ impl LookAlike {
 }
 
 impl FindingKind {
-    /// The code in the output.
+    /// Returns the code of the finding in the output.
     pub(crate) fn code(self) -> &'static str {
         match self {
             FindingKind::ReflectedOrigin => "reflected_origin",
@@ -163,7 +163,7 @@ impl FindingKind {
         }
     }
 
-    /// What to do, as sentences.
+    /// Returns the remedy, as one or more sentences.
     pub(crate) fn remedy(self) -> &'static str {
         const COMPARE: &str = "Compare the whole Origin with a list of origins, byte by byte. In a regular expression, \
                                begin with `^`, end with `$`, and escape each dot.";
@@ -171,7 +171,7 @@ impl FindingKind {
             FindingKind::ReflectedOrigin => {
                 "Do not copy the Origin into the response. Compare it with a list of origins first."
             }
-            FindingKind::AnyOrigin => "Nothing, if the data is public. Otherwise list the origins.",
+            FindingKind::AnyOrigin => "Change nothing if the data is public. Otherwise list the origins.",
             FindingKind::WildcardWithCredentials => {
                 "Remove `Access-Control-Allow-Credentials`, or send the one origin that you trust instead of `*`. Browsers \
                  refuse the combination."
@@ -183,7 +183,7 @@ impl FindingKind {
             | FindingKind::PartMatch
             | FindingKind::SpecialCharacter => COMPARE,
             FindingKind::AnySubdomain => {
-                "List the subdomains that need access. One forgotten or taken-over subdomain reads everything."
+                "List the subdomains that need access. An attacker on any other subdomain can read the responses."
             }
             FindingKind::HttpOrigin => {
                 "Allow the `https:` origin only. Anybody on the user's network can send a page as `http:`."
@@ -210,7 +210,7 @@ impl FindingKind {
             FindingKind::MalformedList => "Write a list of names, separated by commas.",
             FindingKind::MethodCase => "Write methods in upper case. Browsers compare them case-sensitively.",
             FindingKind::LiteralWildcard => {
-                "List the names. With credentials browsers take `*` for the name of a method or header."
+                "List the names. With credentials, browsers treat `*` as the name of a method or header."
             }
             FindingKind::MalformedMaxAge => "Write a number of seconds. Browsers ignore other values.",
             FindingKind::LongMaxAge => "Write at most 86400. Chromium uses at most 7200, Firefox at most 86400.",
@@ -219,7 +219,7 @@ impl FindingKind {
             }
             FindingKind::OptionsSwallowed => {
                 "Answer OPTIONS as a preflight only with `Origin` and `Access-Control-Request-Method`, if the application \
-                 has an OPTIONS of its own."
+                 handles other OPTIONS requests."
             }
         }
     }

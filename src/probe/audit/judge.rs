@@ -1,4 +1,4 @@
-//! Judges the responses of an audit. The checks of allowed and refused origins are those of the browser.
+//! Judges the responses of an audit. Allowed and refused origins are found with the checks of the simulated browser.
 
 use http::HeaderMap;
 
@@ -8,7 +8,7 @@ use crate::explain::fetch::{Credentials, Fetch, NetworkError};
 use crate::probe::remedy::{text, varies_by_origin};
 use crate::probe::report::can_read;
 
-/// What a page of the sample's origin gets.
+/// The access of a page of the sample's origin to the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Access {
     None,
@@ -16,12 +16,12 @@ enum Access {
     WithCredentials,
 }
 
-/// Whether the server allows a foreign origin.
+/// Returns true if the server allows a foreign origin.
 pub(super) fn is_open(samples: &[Sample]) -> bool {
     samples.iter().any(|sample| sample.purpose == Purpose::Foreign && access(sample) > Access::None)
 }
 
-/// The findings, and notes on the audit.
+/// Returns the findings, and notes on the audit.
 pub(super) fn judge(samples: &[Sample], trusted: Option<&str>) -> (Vec<Finding>, Vec<String>) {
     let mut findings = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
@@ -55,7 +55,8 @@ pub(super) fn judge(samples: &[Sample], trusted: Option<&str>) -> (Vec<Finding>,
                         Purpose::PlainOptions => "Origin",
                         _ => "Access-Control-Request-Method",
                     };
-                    let fault = format!("OPTIONS without `{without}` is no preflight, but is answered as one.");
+                    let fault =
+                        format!("OPTIONS without `{without}` is not a preflight, but the server answers it as one.");
                     add(FindingKind::OptionsSwallowed, FindingSeverity::Info, fault);
                 }
             }
@@ -64,7 +65,7 @@ pub(super) fn judge(samples: &[Sample], trusted: Option<&str>) -> (Vec<Finding>,
     }
     findings.extend(missing_vary(samples));
     findings.extend(malformed(samples));
-    // One finding of a kind: the worst, which is shown with the first sample that has it.
+    // Each kind has one finding: the most severe one. If several are equal, the first is kept.
     let mut kept: Vec<Finding> = Vec::new();
     for finding in findings {
         match kept.iter_mut().find(|other| other.kind == finding.kind) {
@@ -111,7 +112,7 @@ fn judge_foreign(sample: &Sample, add: &mut impl FnMut(FindingKind, FindingSever
         (Access::None, Some(other)) => add(
             FindingKind::HeadersOnRefusal,
             FindingSeverity::Info,
-            format!("An origin that is not allowed learns of an allowed one: {other}."),
+            format!("The response to an origin that is not allowed contains an allowed origin: {other}."),
         ),
         (Access::None, None) => {}
     }
@@ -136,7 +137,10 @@ fn judge_null(sample: &Sample, is_open: bool, add: &mut impl FnMut(FindingKind, 
 
 fn judge_trusted(sample: &Sample, add: &mut impl FnMut(FindingKind, FindingSeverity, String)) {
     if access(sample) == Access::None {
-        let fault = format!("The origin {} is not allowed, so its look-alikes tell little.", origin(sample));
+        let fault = format!(
+            "The origin {} is not allowed, so the results for its look-alikes are not reliable.",
+            origin(sample)
+        );
         add(FindingKind::TrustedRefused, FindingSeverity::Low, fault);
     }
 }
@@ -192,7 +196,8 @@ fn judge_preflight(sample: &Sample, add: &mut impl FnMut(FindingKind, FindingSev
     }
 }
 
-/// Responses to GET whose `Access-Control-Allow-Origin` differs need `Vary: Origin`, each of them.
+/// Returns a finding if `Access-Control-Allow-Origin` differs between responses to GET, and one of them has no
+/// `Vary: Origin`.
 fn missing_vary(samples: &[Sample]) -> Option<Finding> {
     let gets = || samples.iter().enumerate().filter(|(_, sample)| sample.method == http::Method::GET);
     let allowed = |sample: &Sample| text(headers(sample), "access-control-allow-origin");
@@ -213,7 +218,7 @@ fn missing_vary(samples: &[Sample]) -> Option<Finding> {
     })
 }
 
-/// Values that no browser accepts.
+/// Returns a finding for each header whose value no browser accepts.
 fn malformed(samples: &[Sample]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
@@ -247,7 +252,10 @@ fn malformed(samples: &[Sample]) -> Vec<Finding> {
 fn notes(samples: &[Sample], trusted: Option<&str>) -> Vec<String> {
     let mut notes = Vec::new();
     if trusted.is_none() {
-        notes.push("With `--origin`, an origin that the server trusts, its look-alikes are tested too.".to_owned());
+        notes.push(
+            "Add `--origin ORIGIN` with an origin that the server trusts, to test the look-alikes of that origin too."
+                .to_owned(),
+        );
     }
     let statuses = || samples.iter().map(|sample| sample.reply.head.status.as_u16());
     if statuses().any(|status| status == 429) {
@@ -305,7 +313,8 @@ fn is_method_of_http(name: &str) -> bool {
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether the value of all `Access-Control-Allow-Origin` together is one that some browser request can match.
+/// Returns true if the value can match the Origin of a request. `value` has all `Access-Control-Allow-Origin` fields,
+/// joined with commas.
 fn is_allow_origin(value: &str) -> bool {
     match value {
         "*" | "null" => true,

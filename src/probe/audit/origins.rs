@@ -6,13 +6,13 @@ use super::LookAlike;
 use crate::domain::split_port;
 use crate::explain::PageUrl;
 
-/// A name that cannot be registered (RFC 6761).
+/// A host name that cannot be registered (RFC 6761).
 const ATTACKER: &str = "corsgate-probe.example";
 
-/// A label that no site has.
+/// A label that is unlikely to exist in the zone of the server.
 const LABEL: &str = "corsgate-probe";
 
-/// The origins that an audit sends, beside `null` and the trusted one.
+/// The origins that an audit sends, except `null` and the trusted origin.
 #[derive(Debug)]
 pub(super) struct Origins {
     foreign: String,
@@ -54,7 +54,7 @@ impl Origins {
     }
 }
 
-/// The look-alikes of an origin.
+/// Returns the look-alikes of an origin.
 fn of_host(scheme: &str, host: &str, is_trusted: bool) -> Vec<(LookAlike, String)> {
     use LookAlike::{Dot, Downgrade, Part, Port, Prefix, Special, Subdomain, Suffix};
     let mut all = vec![
@@ -72,7 +72,7 @@ fn of_host(scheme: &str, host: &str, is_trusted: bool) -> Vec<(LookAlike, String
     if is_address {
         return all;
     }
-    // The registrable domain; an unknown suffix counts as a public one.
+    // The registrable domain. A suffix that is not in the public suffix list counts as a public suffix.
     let site = psl::domain_str(host).unwrap_or(host);
     all.push((Suffix, format!("{scheme}://{LABEL}{site}")));
     all.push((Subdomain, format!("{scheme}://{LABEL}.{host}")));
@@ -124,7 +124,7 @@ mod tests {
         }
     }
 
-    /// No test can be left out because of the limit: the others are 4 GET and 4 OPTIONS requests.
+    /// The limit must not remove a test. The audit sends 4 GET and 4 OPTIONS requests besides the look-alikes.
     #[test]
     fn all_requests_are_within_the_limit() {
         for (url, trusted) in [

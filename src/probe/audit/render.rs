@@ -1,4 +1,4 @@
-//! Prints an [`Audit`]: as text for people, and as JSON for programs.
+//! Prints an [`Audit`]: as text, and as JSON.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::explain::{GREEN, PagePrinter, RED, YELLOW, lossy};
 use crate::probe::render::relevant;
 use crate::terminal::{Paint, Width, printable};
 
-/// An audit for people: one line for each finding, then the evidence of each.
+/// Returns an audit as text: one line for each finding, then the evidence of each finding.
 pub(crate) fn text(audit: &Audit, paint: Paint, width: Width) -> String {
     let mut out = PagePrinter::new(paint, width);
     let colour = match audit.worst() {
@@ -47,7 +47,7 @@ pub(crate) fn text(audit: &Audit, paint: Paint, width: Width) -> String {
     out.text
 }
 
-/// An audit as one JSON object.
+/// Returns an audit as one JSON object.
 pub(crate) fn json(audit: &Audit) -> String {
     let verdict = match (&audit.trouble, audit.findings.is_empty()) {
         (Some(_), _) => "trouble",
@@ -82,7 +82,7 @@ fn finding(audit: &Audit, finding: &Finding) -> Value {
     })
 }
 
-/// Method and target.
+/// Returns the method and the target of a request, in one text.
 fn request(audit: &Audit, sample: &Sample) -> String {
     let rest = audit.url.split_once("://").map_or("", |(_, rest)| rest);
     let target = rest.find('/').map_or("/", |slash| &rest[slash..]);
