@@ -1,5 +1,5 @@
-//! How values are written in the configuration: lists, durations, sizes, names of definitions; and the JSON Schemas of all
-//! forms of values.
+//! Forms of values in the configuration: lists, durations, sizes, names of definitions, and the JSON Schemas of all
+//! forms.
 
 mod choices;
 pub(crate) mod forms;

@@ -1,12 +1,12 @@
 //! Finds the route for a host and a path.
 //!
-//! The tables are generic over the data of a route and of a host; they know nothing about CORS or HTTP servers. The
-//! host is matched first: an exact name, then the longest `*.suffix`, then the services without hosts. Then the path is
-//! matched among the routes of that host, segment by segment: a literal, then `{parameter}`, then `*` for the rest. The
-//! method is matched last.
+//! The tables are generic over the data of a route and of a host. They do not depend on CORS or on an HTTP server. A
+//! lookup first selects the host: an exact name, then the longest `*.suffix`, then the services without hosts. Then it
+//! selects the path among the routes of that host, one segment at a time: a literal, then `{parameter}`, then `*` for
+//! the rest. It selects the method last.
 //!
-//! Every step is a hash lookup in one table for all hosts, so the cost of a request does not depend on the number of
-//! hosts. Nothing is allocated.
+//! Every step is one hash lookup in a table for all hosts, so the cost of a request does not depend on the number of
+//! hosts. A lookup allocates nothing.
 //!
 //! ```
 //! use corsgate::domain::HostName;
@@ -43,61 +43,63 @@ pub use self::pattern::{HostPattern, PathPattern, is_ambiguous};
 use self::pattern::{Segment, Tail};
 use crate::domain::{LabelCounts, are_labels};
 
-/// All routes, compiled. `R` is the data of a route. `H` is the data of a host, for requests that match no route.
+/// The compiled routing tables. `R` is the data of a route. `H` is the data of a host, for requests that match no
+/// route.
 #[derive(Debug)]
 pub struct Routes<R, H> {
-    /// `api.example`
+    /// Hosts with an exact name, such as `api.example`.
     exact: HashMap<Box<str>, HostId>,
-    /// `.example` for `*.example`
+    /// Hosts below a wildcard. The key for `*.example` is `.example`.
     below: HashMap<Box<str>, HostId>,
     label_counts: LabelCounts,
-    /// The services without hosts.
+    /// The services without `hosts`, which match all other hosts.
     any: Option<HostId>,
     hosts: Vec<Host<H>>,
     nodes: Vec<Node>,
-    /// From a node, by a literal segment, to the next node. One table for the trees of all hosts.
+    /// Edges of the path trees of all hosts: from a node, with a literal segment, to the next node.
     edges: HashMap<(NodeId, Box<[u8]>), NodeId>,
     paths: Vec<Path<R>>,
 }
 
-/// The result of a lookup by host and path.
+/// The result of a lookup by host and path. The method is not selected yet.
 #[derive(Debug)]
 pub enum RouteMatch<'a, R, H> {
-    /// The routes of the path, one of which is chosen by method, and the data of the host.
+    /// A path matches. The fields are the routes of the path, and the data of the host.
     Path(&'a Path<R>, &'a H),
-    /// No route of the host has the path. The data of the host.
+    /// No route of the host matches the path. The field is the data of the host.
     UnknownPath(&'a H),
-    /// No service has the host.
+    /// No service matches the host.
     UnknownHost,
 }
 
-/// The routes that share a path of a host. They have different methods.
+/// The routes with the same path of a host. Each has different methods.
 #[derive(Debug)]
 pub struct Path<R> {
-    /// In the order of the file.
+    /// Routes with their methods, in the order of the file.
     choices: Vec<(Option<RouteMethods>, R)>,
-    /// The value of `Allow`, for requests with a method that no route takes.
+    /// The value of `Allow`, for requests whose method matches no route.
     allow: HeaderValue,
 }
 
-/// Methods of a route. A route without methods takes every method that no other route of the path lists, except TRACE.
+/// Methods of a route. A route without methods matches every method that no other route of the path lists, except
+/// TRACE.
 pub(crate) type RouteMethods = Box<[Box<str>]>;
 
-/// A route of a service with one of its paths.
+/// One path of a route, with the methods and the data of the route.
 #[derive(Debug)]
 pub struct RouteEntry<R> {
-    /// The path.
+    /// The pattern of the path.
     pub path: PathPattern,
-    /// The methods; None for every method that no other route of the path lists, except TRACE.
+    /// The methods of the route. None matches every method that no other route of the path lists, except TRACE.
     pub methods: Option<RouteMethods>,
-    /// Whether a route that lists GET also takes HEAD, unless another route of the path lists HEAD (RFC 9110 section
+    /// If true, a route that lists GET also matches HEAD, unless another route of the path lists HEAD (RFC 9110 section
     /// 9.3.2: HEAD is GET without the content of the response).
     pub get_implies_head: bool,
-    /// The data of the route.
+    /// The data of the route. [`Path::route`] returns it.
     pub route: R,
 }
 
-/// Collects the services, in the order of the file.
+/// Collects the services in the order of the file, and compiles them to [`Routes`].
 #[derive(Debug)]
 pub struct Builder<R> {
     services: Vec<(Vec<HostPattern>, Vec<RouteEntry<R>>)>,
@@ -106,13 +108,13 @@ pub struct Builder<R> {
 /// Two routes that match the same requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// The host pattern; `*` for services without hosts.
+    /// The host pattern. `*` for services without hosts.
     pub(crate) host: String,
-    /// The path pattern.
+    /// The path pattern of both routes.
     pub(crate) path: String,
-    /// The first route of the two: the index of its service, and of its entry in [`Builder::service`].
+    /// The first route: the index of its service, and the index of its entry in [`Builder::service`].
     pub(crate) first: (usize, usize),
-    /// The second route.
+    /// The second route, with the same indices.
     pub(crate) second: (usize, usize),
 }
 
@@ -126,18 +128,18 @@ struct Host<H> {
     data: H,
 }
 
-/// A node of a path tree: what may follow.
+/// A node of a path tree, with the possible next steps. Literal segments are in `edges`.
 #[derive(Debug, Default, Clone, Copy)]
 struct Node {
-    /// `/{parameter}`
+    /// The child for `/{parameter}`.
     parameter: Option<NodeId>,
-    /// The pattern ends here.
+    /// The path of the patterns that end here.
     end: Option<PathId>,
-    /// `/*`: the path ends here, or any segments follow.
+    /// The path of the patterns with `/*` here. They match the end of the request path, and any further segments.
     below: Option<PathId>,
 }
 
-/// A borrowed key of `edges`. Its hash must equal that of the owned key: an integer, then a slice.
+/// A borrowed key of `edges`. Its hash must equal the hash of the owned key: an integer, then a slice.
 #[derive(Hash)]
 struct Edge<'a>(NodeId, &'a [u8]);
 
@@ -150,13 +152,13 @@ impl Equivalent<(NodeId, Box<[u8]>)> for Edge<'_> {
 // === impl Routes ===
 
 impl<R, H> Routes<R, H> {
-    /// A builder without services.
+    /// Returns a builder without services.
     pub fn builder() -> Builder<R> {
         Builder { services: Vec::new() }
     }
 
-    /// Looks up a host and a path. `host` is the output of [`HostName`], or empty for a request without a host. The
-    /// path is compared byte for byte and must not be ambiguous ([`is_ambiguous`]).
+    /// Looks up a host and a path. `host` is the text of a [`HostName`], or empty for a request without a host. The
+    /// path is compared byte for byte. It must not be ambiguous, see [`is_ambiguous`].
     ///
     /// [`HostName`]: crate::domain::HostName
     pub fn find(&self, host: &str, path: &[u8]) -> RouteMatch<'_, R, H> {
@@ -175,17 +177,17 @@ impl<R, H> Routes<R, H> {
         }
     }
 
-    /// The data of a host.
+    /// Returns the data of a host. Returns None if no service matches the host.
     pub(crate) fn host_data(&self, host: &str) -> Option<&H> {
         self.host(host).map(|id| &self.hosts[id as usize].data)
     }
 
-    /// All paths of all hosts. Hosts with the same services share their paths.
+    /// Returns all paths of all hosts. Hosts with the same services share their paths.
     pub(crate) fn paths(&self) -> &[Path<R>] {
         &self.paths
     }
 
-    /// Whether a service lists the host, itself or with a wildcard.
+    /// Returns true if a service lists the host by name or with a wildcard.
     pub(crate) fn lists_host(&self, host: &str) -> bool {
         self.host(host).is_some_and(|id| Some(id) != self.any)
     }
@@ -198,8 +200,9 @@ impl<R, H> Routes<R, H> {
         self.exact.get(host).or_else(wildcard).copied().or(self.any)
     }
 
-    /// `rest` follows the slash after this node; None at the end of the path. The recursion is at most as deep as the
-    /// longest pattern. Each level tries the more specific continuation first.
+    /// Continues the lookup at a node. `rest` is the path after the slash that follows this node. None at the end of
+    /// the path. Each level tries the more specific continuation first. The depth of the recursion is at most the
+    /// length of the longest pattern.
     fn walk(&self, at: NodeId, rest: Option<&[u8]>) -> Option<PathId> {
         let node = self.node(at);
         let Some(rest) = rest else { return node.end.or(node.below) };
@@ -217,15 +220,15 @@ impl<R, H> Routes<R, H> {
 }
 
 impl<R> Path<R> {
-    /// The route for a method: the one that lists it, else the one without methods. TRACE must be listed, because the
-    /// response to it contains the request, with its cookies and credentials.
+    /// Returns the route for a method: the route that lists it, or else the route without methods. TRACE must be
+    /// listed, because its response contains the request, with its cookies and credentials.
     pub fn route(&self, method: &str) -> Option<&R> {
         let named = self.choices.iter().find(|(methods, _)| lists(methods.as_ref(), method));
         let any = || self.choices.iter().find(|(methods, _)| methods.is_none() && method != "TRACE");
         named.or_else(any).map(|(_, route)| route)
     }
 
-    /// Adds HEAD to the methods of a route, behind GET, unless a route of the path lists HEAD.
+    /// Adds HEAD after GET to the methods of a route, unless a route of the path lists HEAD.
     fn add_head(&mut self, choice: usize) {
         if self.choices.iter().any(|(methods, _)| lists(methods.as_ref(), "HEAD")) {
             return;
@@ -242,23 +245,23 @@ impl<R> Path<R> {
         }
     }
 
-    /// The route that takes HEAD because of its methods.
+    /// Returns the route whose methods include HEAD.
     pub(crate) fn route_with_head(&self) -> Option<&R> {
         self.choices.iter().find(|(methods, _)| lists(methods.as_ref(), "HEAD")).map(|(_, route)| route)
     }
 
-    /// The routes of the path, in the order of the file. There is at least one.
+    /// Returns the routes of the path, in the order of the file. There is at least one.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
         self.choices.iter().map(|(_, route)| route)
     }
 
-    /// The methods that the routes of the path list.
+    /// Returns the methods that the routes of the path list.
     pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
         self.choices.iter().filter_map(|(methods, _)| methods.as_deref()).flatten().map(|method| &**method)
     }
 
-    /// The value of the `Allow` header (RFC 9110 section 10.2.1). A route without methods takes any method; the usual ones
-    /// stand for them.
+    /// Returns the value of the `Allow` header (RFC 9110 section 10.2.1). If a route has no methods, the value has the
+    /// usual methods in their place.
     pub(crate) fn allow(&self) -> &HeaderValue {
         &self.allow
     }
@@ -267,16 +270,17 @@ impl<R> Path<R> {
 // === impl Builder ===
 
 impl<R: Clone> Builder<R> {
-    /// Adds a service with its hosts and routes. Without hosts it takes every host that no service lists.
+    /// Adds a service with its hosts and routes. A service without hosts matches every host that no other service
+    /// lists.
     pub fn service(&mut self, hosts: Vec<HostPattern>, entries: Vec<RouteEntry<R>>) {
         self.services.push((hosts, entries));
     }
 
-    /// Compiles the tables. `host_data` makes the data of a host from the indices of the services that have it.
+    /// Compiles the tables. `host_data` returns the data of a host, from the indices of the services with this host.
     ///
-    /// Errors: all pairs of routes that match the same requests.
+    /// Returns an error with all pairs of routes that match the same requests.
     pub fn build<H>(self, host_data: impl Fn(&[usize]) -> H) -> Result<Routes<R, H>, Vec<Conflict>> {
-        // Capacity: most entries have a path of their own, which ends at a node of its own.
+        // Most entries have their own path and their own node, so this capacity is usually enough.
         let entries = self.services.iter().map(|(_, entries)| entries.len()).sum();
         let mut routes = Routes {
             exact: HashMap::new(),
@@ -343,8 +347,8 @@ impl<R: Clone> Builder<R> {
         Ok(routes)
     }
 
-    /// The services of each host pattern. A host that occurs twice in one service is counted twice, so that it is a
-    /// conflict.
+    /// Returns the services of each host pattern. A pattern that occurs twice in one service has two entries, so that
+    /// the duplicate becomes a conflict.
     fn services_by_host(&self) -> BTreeMap<Option<&HostPattern>, Vec<usize>> {
         let mut hosts: BTreeMap<Option<&HostPattern>, Vec<usize>> = BTreeMap::new();
         for (service, (patterns, _)) in self.services.iter().enumerate() {
@@ -363,12 +367,12 @@ impl<R: Clone> Builder<R> {
 struct Tree<'a, R, H> {
     routes: &'a mut Routes<R, H>,
     root: NodeId,
-    /// The service and entry that added each route of a path.
+    /// The service and the entry of each route of a path.
     owners: HashMap<(PathId, usize), (usize, usize)>,
 }
 
 impl<R: Clone, H> Tree<'_, R, H> {
-    /// Adds an entry. Returns the service and entry of an earlier route that matches the same requests.
+    /// Adds an entry. If it conflicts with an earlier route, returns the service and the entry of that route.
     fn add(&mut self, entry: &RouteEntry<R>, owner: (usize, usize)) -> Option<(usize, usize)> {
         let mut at = self.root;
         for segment in entry.path.segments() {
@@ -428,8 +432,8 @@ fn lists(methods: Option<&RouteMethods>, method: &str) -> bool {
     methods.is_some_and(|methods| methods.iter().any(|listed| **listed == *method))
 }
 
-/// A route without methods takes only the methods that the others do not list, so it overlaps only with another such
-/// route.
+/// Returns true if two routes of one path match the same method. A route without methods matches only methods that
+/// other routes do not list, so it overlaps only with another route without methods.
 fn overlap(a: Option<&RouteMethods>, b: Option<&RouteMethods>) -> bool {
     match (a, b) {
         (None, None) => true,
@@ -448,7 +452,7 @@ fn allow<R>(choices: &[(Option<RouteMethods>, R)]) -> HeaderValue {
     HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The tables use 32-bit indices. 2^32 entries do not fit into memory.
+/// Converts an index to 32 bits. 2^32 entries do not fit into memory.
 fn id(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 routes")
 }

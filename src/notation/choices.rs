@@ -1,5 +1,5 @@
-//! Values with more than one form: a mapping or the name of one, `false` or a mapping, and mappings from names, which
-//! keep the order of the file. For each: how it is deserialized, serialized, and described in the JSON schema.
+//! Values with more than one form: a mapping or its name, `false` or a mapping, and mappings with names as keys, in the
+//! order of the file. Each type has its deserialization, its serialization and its JSON schema.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::forms;
 
-/// A value, or the name under which it is defined at the top level.
+/// A value, or the name of a definition at the top level.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum Use<T> {
-    /// The name.
+    /// The name of a definition.
     Named(String),
-    /// The value.
+    /// The value, written in place.
     Inline(Box<T>),
 }
 
@@ -37,14 +37,14 @@ pub(crate) enum OffOr<T> {
     Value(T),
 }
 
-/// What to write where another value stands.
+/// An example for the error message about a value of another form.
 pub(crate) trait WriteInstead {
-    /// Such as "a limit such as `{ rate: 100/s }`".
+    /// A phrase with an example, such as "a limit such as `{ rate: 100/s }`".
     const EXAMPLE: &'static str;
 }
 
-/// A mapping from names to values, in the order of the file. A name that occurs twice is kept twice, for the error
-/// message.
+/// A mapping with names as keys, in the order of the file. Duplicate names are kept, so that the compiler can report
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named<T>(pub Vec<(String, T)>);
 

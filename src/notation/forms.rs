@@ -1,15 +1,16 @@
-//! JSON Schemas for the forms of values: what a string must look like so that the compiler accepts it.
+//! JSON Schemas for the forms of values. They describe the strings that the compiler accepts.
 //!
-//! The patterns help in an editor. A pattern may accept more than the compiler where a regular expression cannot
-//! decide, but never less: tests compare the two over every accepted file. Only syntax that all regex dialects share is
-//! used, because each editor has its own dialect.
+//! Editors check values with these patterns. A pattern may accept a value that the compiler refuses, because a regular
+//! expression cannot check everything. It must not refuse a value that the compiler accepts: tests compare both for
+//! every accepted file. The patterns use only syntax that all regex dialects share, because editors have different
+//! dialects.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// Declares a type that stands for a form. Fields name it in `schemars(with = …)`.
+/// Declares a type for a form. Fields refer to it with `schemars(with = …)`.
 macro_rules! form {
     ($(#[doc = $doc:literal])+ $name:ident, $schema:expr) => {
         $(#[doc = $doc])+
@@ -38,7 +39,7 @@ form!(
     /// `https://*` (any host), `https://pr-{digits}.app.example` (a placeholder for a part of one label: `{digits}` is one
     /// or more of `0-9`, `{hex}` of `0-9` and `a-f`, `{label}` of `a-z`, `0-9` and `-`). Lower case, punycode, no default port, any scheme, IPv6 in brackets.
     Origins,
-    // YAML reads `null` without quotes as no value. The compiler accepts it here as the origin `null`.
+    // YAML reads `null` without quotes as an empty value. The compiler accepts it here as the origin `null`.
     with_title(list(&json!(["string", "null"]), &format!("{ORIGIN}|\\*|null"), None), "origins")
 );
 
@@ -125,7 +126,7 @@ form!(
         list(
             &TEXT.into(),
             r"/[^\x00-\x20,?#*\\\x7f-\uffff]*(/\*)?|/\*",
-            // In a sequence, a comma is part of the entry.
+            // In a sequence, a comma belongs to the entry.
             Some(r"/[^\x00-\x20?#*\\\x7f-\uffff]*(/\*)?|/\*"),
         ),
         "paths"
@@ -271,7 +272,7 @@ form!(
 form!(
     /// Origin of a page, as browsers send it, such as `https://app.example`; or `null`.
     PageOrigin,
-    // YAML reads `null` without quotes as no value. The compiler accepts it here as the origin `null`.
+    // YAML reads `null` without quotes as an empty value. The compiler accepts it here as the origin `null`.
     json_schema!({ "title": "origin of a page", "type": ["string", "null"], "pattern": format!("^({ORIGIN}|null)$") })
 );
 
@@ -326,34 +327,34 @@ form!(
 form!(
     /// `"1.2"` or `"1.3"`.
     TlsVersion,
-    // YAML reads `1.2` without quotes as a number. The compiler accepts that too.
+    // YAML reads `1.2` without quotes as a number. The compiler accepts the number too.
     json_schema!({ "title": "version of TLS", "enum": ["1.2", "1.3", 1.2, 1.3] })
 );
 
 // === what they are made of ===
 
 const TEXT: &str = "string";
-/// YAML reads `7` and `true` without quotes as a number and a boolean. The compiler accepts them where a string is
-/// expected.
+/// Types of a value that the compiler reads as a string. YAML reads `7` and `true` without quotes as a number and a
+/// boolean, so these types are accepted too.
 const PLAIN: [&str; 3] = ["string", "number", "boolean"];
-/// Names of services, routes, policies, upstreams and origin sets.
+/// Pattern for names of services, routes, policies, upstreams and origin sets.
 pub(crate) const NAME: &str = "[A-Za-z0-9._-]{1,128}";
-/// `unix:` and a path.
+/// Pattern for `unix:` and a path.
 const UNIX_SOCKET: &str =
     concat!(r#"unix:(/[^\x00-\x20\x7f/:"$\\{}]|[^\x00-\x20\x7f/@:"$\\{}])"#, r#"[^\x00-\x20\x7f:"$\\{}]*"#,);
-/// A character of a token (RFC 9110 section 5.6.2).
+/// Pattern for one character of a token (RFC 9110 section 5.6.2).
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
-/// A character of a media type (RFC 6838 section 4.2).
+/// Pattern for one character of a media type (RFC 6838 section 4.2).
 const MEDIA: &str = "[A-Za-z0-9!#$&^_.+-]";
-/// `scheme://host:port`. Host and port may be wildcards, and labels of the host may have placeholders.
+/// Pattern for `scheme://host:port`. Host and port may be wildcards, and labels of the host may have placeholders.
 const ORIGIN: &str = concat!(
     r"[a-z][a-z0-9+.-]*://",
     r"(\*|(\*\.)?(([a-z0-9_-]|\{(digits|hex|label)\})+\.)*[a-z0-9_-]+\.?|\[[0-9a-f:]+\])",
     r"(:(\*|[1-9][0-9]{0,4}))?",
 );
 
-/// A sequence, or one comma-separated string. `entry` is the regular expression for an entry; `in_list` is a wider one
-/// for entries of a sequence, if there is one.
+/// Returns the schema of a list: a sequence, or one comma-separated string. `entry` is the pattern of an entry.
+/// `in_list` is a less strict pattern for the entries of a sequence. None uses `entry`.
 fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
     let in_list = in_list.unwrap_or(entry);
     json_schema!({
@@ -364,7 +365,7 @@ fn list(kinds: &Value, entry: &str, in_list: Option<&str>) -> Schema {
     })
 }
 
-/// As a [`list`], but a sequence may be empty.
+/// Changes the schema of a [`list`] so that the sequence may be empty.
 fn or_none(mut list: Schema) -> Schema {
     if let Some(sequence) = list.pointer_mut("/anyOf/0").and_then(Value::as_object_mut) {
         sequence.remove("minItems");
@@ -372,7 +373,7 @@ fn or_none(mut list: Schema) -> Schema {
     list
 }
 
-/// The name of a definition elsewhere in the file. A bare number is not accepted.
+/// Returns the schema for the name of a definition elsewhere in the file. A number without quotes is not accepted.
 pub(crate) fn by_name() -> Schema {
     with_title(text(NAME), "name")
 }
@@ -381,7 +382,7 @@ fn text(pattern: &str) -> Schema {
     json_schema!({ "type": "string", "pattern": format!("^({pattern})$") })
 }
 
-/// As [`text`], but also accepts a number or boolean that YAML reads without quotes.
+/// Like [`text`], but also accepts a number or boolean that YAML reads without quotes.
 fn plain_text(pattern: &str) -> Schema {
     json_schema!({ "type": PLAIN, "pattern": format!("^({pattern})$") })
 }

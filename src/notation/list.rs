@@ -7,13 +7,13 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 /// The entries of a list, in order, without white space around commas.
 ///
-/// Empty lists and empty entries are kept, so that the compiler can refuse them with their place. An empty entry is
-/// what a stray comma leaves, and a stray comma must never widen a policy.
+/// Empty lists and empty entries are kept, so that the compiler can refuse them with their place. A stray comma leaves
+/// an empty entry, which must never make a policy wider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct List(Vec<String>);
 
 impl List {
-    /// The entries, in the order of the file.
+    /// Returns the entries, in the order of the file.
     pub fn entries(&self) -> &[String] {
         &self.0
     }
@@ -54,8 +54,8 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// Whether a string is a list in the notation of YAML or JSON, as in `'["a", "b"]'`. A text that looks like an IPv6 address
-/// in brackets is not.
+/// Returns true if a string is a list in the notation of YAML or JSON, such as `'["a", "b"]'`. A text that looks like
+/// an IPv6 address in brackets is not a list.
 fn is_quoted_list(text: &str) -> bool {
     let inner = text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.is_some_and(|inner| {
@@ -64,9 +64,9 @@ fn is_quoted_list(text: &str) -> bool {
     })
 }
 
-/// For `#[serde(deserialize_with = "given")]` on an optional key: a key without a value is an error.
+/// Makes an optional key without a value an error. Use it with `#[serde(deserialize_with = "given")]`.
 ///
-/// By default serde reads `hosts:` without a value as an absent key, and an absent `hosts` means every host.
+/// By default, serde reads `hosts:` without a value as an absent key, and absent `hosts` match every host.
 pub fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

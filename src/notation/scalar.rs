@@ -1,4 +1,4 @@
-//! Writes texts as YAML strings, for configurations that corsgate prints.
+//! Converts texts to YAML strings, for the configurations that corsgate prints.
 
 use crate::terminal::is_invisible;
 
@@ -21,7 +21,7 @@ pub(crate) fn quoted(text: &str) -> String {
     let is_plain = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
     match is_plain && text.contains(['\\', '"']) {
         true => format!("'{}'", text.replace('\'', "''")),
-        // A JSON string is a valid YAML string, but YAML requires escapes for more characters.
+        // Every JSON string is a valid YAML string, but YAML requires escapes for more characters.
         false => {
             let json = serde_json::Value::from(text).to_string();
             let escape = |c: char| match is_invisible(c) {

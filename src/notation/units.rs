@@ -8,11 +8,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A duration: 0, or 1 ms to 24 h. Written as an integer and one of the units `ms`, `s`, `m`, `h`.
+/// A duration: 0, or 1 ms to 24 h. In the file, it is an integer with one of the units `ms`, `s`, `m`, `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duration(time::Duration);
 
-/// A number of bytes. Written as an integer and one of the units `B`, `KiB`, `MiB`, `GiB`.
+/// A number of bytes. In the file, it is an integer with one of the units `B`, `KiB`, `MiB`, `GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(u64);
 
@@ -27,7 +27,7 @@ impl Duration {
         self.0
     }
 
-    /// Parses an integer and a unit with no space between. None for another form and above 24 h.
+    /// Parses an integer and a unit without a space between them. Returns None for another form, and above 24 h.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split_unit(text)?;
         let milliseconds = match unit {
@@ -52,7 +52,8 @@ impl Size {
         self.0
     }
 
-    /// Parses an integer and a unit with no space between. None for another form and for more than `u64` holds.
+    /// Parses an integer and a unit without a space between them. Returns None for another form, and if the number of
+    /// bytes exceeds `u64`.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split_unit(text)?;
         let shift = match unit {
@@ -78,7 +79,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// Writes the number in the largest unit that divides it.
+/// Writes the number with the largest unit that divides it.
 fn write_units(f: &mut fmt::Formatter<'_>, number: u128, units: &[(u128, &str)]) -> fmt::Result {
     let fits = |(size, _): &&(u128, &str)| number >= *size && number.is_multiple_of(*size);
     match units.iter().find(fits) {
@@ -122,7 +123,7 @@ impl JsonSchema for Size {
     }
 }
 
-/// Only strings are accepted: a bare number has no unit, and the error message says so.
+/// Only strings are accepted. A number has no unit, so the error message for numbers shows the form.
 macro_rules! deserialize_from_string {
     ($type:ty) => {
         impl<'de> Deserialize<'de> for $type {

@@ -84,7 +84,7 @@ impl<'a, R, H> Classes<'a, R, H> {
         let is_new = |host: &str| !exact.contains(host);
         let below = bases.iter().filter_map(|tail| {
             let host = labels().map(|label| format!("{label}{tail}")).find(|host| is_new(host))?;
-            // Skips a name that is too long for a host.
+            // A name that is too long for a host has no class.
             HostName::parse(&host)?;
             Some((host, format!("*{tail}")))
         });
@@ -206,7 +206,7 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
                 let depth = |pattern: &str| pattern.matches('/').count();
                 let says_more =
                     |pattern: &str| !class.pattern.ends_with("/*") || depth(&class.pattern) > depth(pattern);
-                // A path that ends with an empty segment is an unusual example, so it replaces nothing.
+                // A path that ends with an empty segment is a bad example, so it replaces no other example.
                 if is_dead && path.len() > before + 1 && says_more(&shown()) {
                     (class.path, class.pattern) = (path.to_owned(), shown());
                 }

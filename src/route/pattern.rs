@@ -9,25 +9,25 @@ use crate::problem::ProblemKind;
 /// An entry of `hosts`: `api.example` or `*.example`, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
-    /// A host name or an IP address, IPv6 in brackets.
+    /// Matches a host name, or an IP address. An IPv6 address is in brackets.
     Exact(Box<str>),
-    /// `*.` and this text: one or more labels stand before it.
+    /// Matches names with one or more labels before this text. The file has `*.` before it.
     Subdomains(Box<str>),
 }
 
 /// An entry of `paths`: `/users`, `/users/{id}` or `/users/*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern {
-    /// The spelling of the configuration.
+    /// The text in the configuration.
     text: Box<str>,
     tail: Tail,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Tail {
-    /// The path ends where the pattern does.
+    /// The pattern matches the complete path.
     End,
-    /// `/*`
+    /// The pattern ends with `/*`, and matches any rest.
     Wildcard,
 }
 
@@ -39,9 +39,9 @@ pub(super) enum Segment<'a> {
     Parameter,
 }
 
-/// Whether servers could interpret a request path differently. Then the policy that is chosen here may not be the
-/// policy of the resource that the upstream serves. Such are dot segments (also encoded or with parameters), encoded
-/// slashes, backslashes and NULs.
+/// Returns true if servers could interpret a request path differently. In this case, the upstream could serve another
+/// resource than the one whose policy is chosen here. Dot segments (also encoded, or with parameters), encoded slashes,
+/// backslashes and NULs are ambiguous.
 pub fn is_ambiguous(path: &[u8]) -> bool {
     path.split(|b| *b == b'/')
         .any(|segment| segment.iter().any(|b| matches!(b, b'\\' | 0 | b'%' | b'.')) && is_ambiguous_segment(segment))
@@ -57,7 +57,8 @@ fn is_ambiguous_segment(segment: &[u8]) -> bool {
         || is_dot_segment(segment)
 }
 
-/// The path as servers read it that merge slashes, and decode characters that need no encoding. None if it is the same.
+/// Returns the path after two changes that some servers make: they merge slashes, and decode characters that need no
+/// encoding. Returns None if nothing changes.
 pub(crate) fn plain_path(path: &[u8]) -> Option<Vec<u8>> {
     // Most paths are plain, and are not copied.
     if !path.contains(&b'%') && !path.windows(2).any(|pair| pair == b"//") {
@@ -86,7 +87,7 @@ fn decoded(high: u8, low: u8) -> Option<u8> {
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-/// `.` or `..`, where a dot may be encoded as `%2e`, with or without `;parameters` after it. Some servers remove
+/// Returns true for `.` and `..`. Dots may be encoded as `%2e`, and `;parameters` may follow. Some servers remove
 /// parameters before they resolve dot segments, and some decode the semicolon before that.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let (mut rest, mut dots) = (segment, 0);
@@ -103,9 +104,9 @@ fn is_dot_segment(segment: &[u8]) -> bool {
 // === impl HostPattern ===
 
 impl HostPattern {
-    /// Parses an entry of `hosts`.
+    /// Parses an entry of `hosts` in the configuration.
     ///
-    /// Errors: the kind of problem, with the corrected host if there is one.
+    /// Returns an error with the kind of problem, and the corrected host if there is one.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let bad = |why, write: Option<String>| ProblemKind::BadHost { text: text.to_owned(), why, write };
         if text.is_empty() {
@@ -118,7 +119,7 @@ impl HostPattern {
                 write: None,
             });
         }
-        // The host of a URL, if it is a valid host.
+        // Returns the host of a URL if it is valid.
         let bare = |text: &str| {
             let host = split_port(text.split('/').next().unwrap_or_default()).0;
             Self::parse(host).is_ok().then(|| host.to_owned())
@@ -166,12 +167,12 @@ impl HostPattern {
         Ok(if wild { Self::Subdomains(name.into()) } else { Self::Exact(name.into()) })
     }
 
-    /// Whether the pattern matches a host.
+    /// Returns true if the pattern matches a host.
     pub(crate) fn covers(&self, host: &HostName) -> bool {
         let host = host.as_str();
         match self {
             Self::Exact(name) => host == &**name,
-            // At least one label must stand before the base.
+            // At least one label must precede the base.
             Self::Subdomains(base) => {
                 host.strip_suffix(&**base).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
             }
@@ -191,9 +192,9 @@ impl fmt::Display for HostPattern {
 // === impl PathPattern ===
 
 impl PathPattern {
-    /// Parses an entry of `paths`.
+    /// Parses an entry of `paths` in the configuration.
     ///
-    /// Errors: the kind of problem, with the corrected path if there is one.
+    /// Returns an error with the kind of problem, and the corrected path if there is one.
     pub fn parse(text: &str) -> Result<Self, ProblemKind> {
         let bad = |why, write: Option<String>| ProblemKind::BadPath { text: text.to_owned(), why, write };
         if text.is_empty() {
@@ -206,7 +207,8 @@ impl PathPattern {
             let path = rest.find('/').map_or("/*", |slash| &rest[slash..]);
             return Err(ProblemKind::PathWithScheme { text: text.into(), path: path.into() });
         }
-        // Path expressions as nginx and Kong have them. No part of one is suggested as a path.
+        // nginx and Kong mark regular expressions with these characters. No part of an expression is suggested as a
+        // path.
         if text.starts_with(['~', '^']) || text.contains("(?") {
             return Err(bad("it is a regular expression", None));
         }
@@ -235,7 +237,7 @@ impl PathPattern {
             None => (text, Tail::End),
         };
         if front.contains('*') {
-            // `/users*` means `/users/*`. The suggestion must not be wider, such as `/*`.
+            // `/users*` means `/users/*`. The suggestion must not be wider, for example `/*`.
             let below = text.trim_end_matches(['*', '/']);
             let write = (text.ends_with('*') && !below.contains('*')).then(|| format!("{below}/*"));
             return Err(bad("`*` can only be the complete last segment", write));
@@ -252,12 +254,12 @@ impl PathPattern {
         Ok(PathPattern { text: text.into(), tail })
     }
 
-    /// `/*`: every path.
+    /// Returns the pattern `/*`, which matches every path.
     pub(crate) fn any() -> Self {
         PathPattern { text: "/*".into(), tail: Tail::Wildcard }
     }
 
-    /// Whether all paths that match begin with a literal prefix, which ends at the end of a segment.
+    /// Returns true if all matching paths begin with a literal prefix that ends at a segment boundary.
     pub(crate) fn begins_with(&self, prefix: &str) -> bool {
         let front = self.front();
         front.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -269,7 +271,7 @@ impl PathPattern {
 
     pub(super) fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
         let front = self.front();
-        // `/*` has no segment before the wildcard. Otherwise there is one segment after each slash.
+        // `/*` has no segment before the wildcard. Any other pattern has one segment after each slash.
         let segments = front.strip_prefix('/').map(|rest| rest.split('/'));
         segments.into_iter().flatten().map(|segment| match segment.starts_with('{') {
             true => Segment::Parameter,

@@ -14,13 +14,13 @@ const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Metadata of the same files at two points in time.
 #[derive(Debug)]
 pub(crate) struct Poll {
-    /// When they were read.
+    /// Metadata at the last read of the files.
     pub(crate) read: Files,
-    /// Now.
+    /// Metadata at the poll.
     pub(crate) now: Files,
 }
 
-/// Decides when a change is complete. It keeps the last poll; the caller polls.
+/// Decides when a change is complete. The caller polls the files; the watcher keeps only the last poll.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     last: Files,
@@ -30,7 +30,7 @@ pub(crate) struct Watcher {
 // === impl Watcher ===
 
 impl Watcher {
-    /// Files that differ from the read ones, once two polls in a row see the same state. Until then a write may be in
+    /// Returns the files that differ from the last read, after two equal polls in a row. Before that, a write may be in
     /// progress. A missing file counts as changed after [`MISSING_TIMEOUT`].
     pub(crate) fn changed(&mut self, poll: Poll, at: Instant) -> Option<Vec<PathBuf>> {
         let Poll { read, now } = poll;
@@ -54,7 +54,7 @@ mod tests {
     use super::super::file::Stamp;
     use super::*;
 
-    /// Files `0`, `1`, … with contents of these numbers; 0: not there.
+    /// Returns files `0`, `1`, … with these contents. 0 means that the file does not exist.
     fn files(contents: &[u64]) -> Files {
         let stamp = |size| Stamp { device: 1, inode: 1, size, modified: (0, 0), changed: (0, 0) };
         let entry = |(i, size): (usize, &u64)| (PathBuf::from(i.to_string()), (*size > 0).then(|| stamp(*size)));
