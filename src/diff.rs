@@ -49,34 +49,35 @@ use crate::snapshot::Snapshot;
 /// A configuration that is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'s> {
-    /// The name of the file, for the report.
+    /// Name of the file in the report.
     pub name: &'s str,
     /// The compiled configuration.
     pub snapshot: &'s Snapshot,
 }
 
-/// The differences between two configurations, by the responses that requests get.
+/// The differences between two configurations in the responses to requests. See the [module](self) for its limits.
 #[derive(Debug)]
 pub struct Difference {
     old: String,
     new: String,
-    /// The most important group is first.
+    /// Groups of changes. The most important group is first.
     groups: Vec<Group>,
     /// Top-level keys with different values, if requests can notice the difference.
     settings: Vec<&'static str>,
 }
 
-/// One or more places that have the same changes.
+/// Places with the same changes.
 #[derive(Debug)]
 struct Group {
     places: Vec<Place>,
-    /// The most important change is first.
+    /// Changes of all places in the group. The most important change is first.
     changes: Vec<Change>,
-    /// True if the group has only errors, and a group with routes of the same hosts has all of its changes.
+    /// True if all places of the group get errors, and if another group with routes of the same hosts has the same
+    /// changes. The text leaves out such a group.
     is_repeated: bool,
 }
 
-/// A class of requests.
+/// A class of requests: one route, or none, in each configuration.
 #[derive(Debug, Clone)]
 struct Place {
     /// The name of the route in each configuration. None if there is no route.
@@ -102,7 +103,7 @@ struct Methods {
     other: Option<String>,
 }
 
-/// One difference.
+/// One difference, with the changed values.
 #[derive(Debug, Clone)]
 struct Change {
     effect: Effect,
@@ -115,24 +116,24 @@ struct Change {
 enum Effect {
     /// The old configuration refuses the request, the new configuration allows it.
     Allowed,
-    /// In the new configuration the upstream decides.
+    /// In the new configuration, the CORS headers of the upstream decide whether the page can read the response.
     Upstream,
     /// The comparison cannot decide whether a request is newly allowed.
     Unknown,
     /// The old configuration allows the request, the new configuration refuses it.
     Refused,
-    /// The response is different, but allows neither more nor less.
+    /// The response changes, but not whether the request is allowed.
     Changed,
 }
 
-/// The part that is different.
+/// The part of the configuration that is different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
-    /// Whether there is a route.
+    /// The route exists in only one configuration.
     Route,
     /// All paths of a host, because there are too many classes to compare.
     Paths,
-    /// Whether there is a policy.
+    /// The policy exists in only one configuration.
     Policy,
     Origin,
     Credentials,
@@ -144,18 +145,18 @@ enum Kind {
     /// `Cross-Origin-Resource-Policy`.
     ResourcePolicy,
     PrivateNetwork,
-    /// Whether requests of refused origins reach the upstream.
+    /// Forwarding of requests from refused origins to the upstream.
     RefusedOrigins,
-    /// Whether cross-site requests that change state reach the upstream.
+    /// Forwarding of cross-site requests that change state to the upstream.
     CrossSite,
-    /// The policy that is compared and never applied.
+    /// The report-only policy.
     ReportOnly,
-    /// The end of a route: upstream, split or answer.
+    /// The end of a route: an upstream, a split, or an answer of the gateway.
     End,
     UpstreamSettings,
     Behaviors,
     MaxAge,
-    /// Whether browsers may cache answers to preflights.
+    /// Caching of preflight answers in browsers.
     Caching,
     PreflightMatch,
     PreflightStatus,
@@ -164,14 +165,14 @@ enum Kind {
     CacheControl,
 }
 
-/// A changed value, such as an origin or a method.
+/// A changed value, such as an origin or a method, with its witness.
 #[derive(Debug, Clone)]
 struct Item {
     text: String,
     witness: Option<Witness>,
 }
 
-/// A request, and the result of running it through both snapshots.
+/// An example request, and its results in both snapshots.
 #[derive(Debug, Clone)]
 struct Witness {
     request: PageRequest,
@@ -181,19 +182,19 @@ struct Witness {
 // === impl Difference ===
 
 impl Difference {
-    /// Compares two configurations.
+    /// Compares the configurations `old` and `new`.
     pub fn of(old: Side<'_>, new: Side<'_>) -> Self {
         let groups = places::groups(old.snapshot, new.snapshot);
         let settings = routes::settings(old.snapshot, new.snapshot);
         Difference { old: old.name.to_owned(), new: new.name.to_owned(), groups, settings }
     }
 
-    /// Whether every request gets the same response from both configurations.
+    /// Returns true if every request gets the same response from both configurations.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.settings.is_empty()
     }
 
-    /// Whether the new configuration allows more, or may allow more.
+    /// Returns true if the new configuration allows more requests, or if the comparison cannot exclude this.
     pub fn is_wider(&self) -> bool {
         self.groups.iter().flat_map(|group| &group.changes).any(|change| change.effect.is_wider())
     }

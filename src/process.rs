@@ -1,8 +1,8 @@
 //! The process: start, listeners, signals, reload, upgrade and graceful shutdown.
 //!
-//! Pingora can shut down gracefully, exit at once, or hand over its sockets. This room adds what Pingora lacks: reload
-//! on SIGHUP, exit as soon as no request is running (Pingora waits for the whole grace period), and an error at the
-//! start if an address is in use (Pingora would run without that listener).
+//! Pingora can shut down gracefully, exit at once, or hand over its sockets. This module adds three functions. It
+//! reloads on SIGHUP. It exits as soon as no request is running, while Pingora waits for the whole grace period. And it
+//! returns an error at the start if an address is in use, while Pingora would run without that listener.
 
 mod drain;
 mod handover;
@@ -43,23 +43,23 @@ use crate::record::{AccessLogger, Recorder};
 use crate::snapshot::{Address, StartupListener};
 use crate::source::system_roots;
 
-/// Pingora's limit of attempts applies to all upstreams. `retries` of an upstream is at most 10, so a request tries at
-/// most 11 nodes, each a second time if a kept connection was closed.
+/// Maximum number of attempts of a request. Pingora has one limit for all upstreams. `retries` of an upstream is at
+/// most 10, so a request tries at most 11 nodes, each a second time if a kept connection was closed.
 const MAX_ATTEMPTS: usize = 22;
-/// Idle connections to nodes that each thread keeps, for at most `timeouts.idle`. With Pingora's default of 128, a
-/// burst of requests would close its connections, and the next burst would open them again.
+/// Maximum number of idle connections to nodes in each thread. They are kept for at most `timeouts.idle`. With
+/// Pingora's default of 128, a burst of requests would close its connections, and the next burst would open them again.
 const IDLE_CONNECTIONS: usize = 1024;
-/// Maximum time that the exit waits for queued access log lines.
+/// Maximum time that the exit waits for queued lines of the access log.
 const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the process could not start.
+/// The reason why the process could not start.
 #[derive(Debug)]
 pub(crate) enum StartError {
     /// The signal handler could not be installed.
     Signal(io::Error),
-    /// An address cannot be listened on.
+    /// The process cannot listen on an address.
     Bind(SocketAddr, io::Error),
-    /// A path cannot be listened on.
+    /// The process cannot listen on the path of a Unix-domain socket.
     BindPath(Box<str>, SocketFault),
     /// The sockets of the running process cannot be taken over.
     Upgrade(String),
@@ -86,7 +86,7 @@ pub(crate) fn serve(
     serve_with(live, reload_signal, sockets, reload_on, |_| {})
 }
 
-/// As [`serve`], with additional services in the same process.
+/// Like [`serve`], with additional services in the same process.
 pub(crate) fn serve_with(
     live: Arc<Live>,
     reload_signal: ReloadSignal,
@@ -101,7 +101,7 @@ pub(crate) fn serve_with(
         |file| handover::socket(fixed.upgrade_socket.as_deref(), file).map_err(|error| error.to_string()),
     );
     for listener in &fixed.listeners {
-        // Pingora would retry for half a minute, and then run without the listener.
+        // If an address is in use, Pingora retries for half a minute, and then runs without the listener.
         match &listener.address {
             Address::Ip(address) if sockets == Sockets::Own => check_bind(*address)?,
             Address::Ip(_) => {}
@@ -113,7 +113,8 @@ pub(crate) fn serve_with(
     }
     match (sockets, &upgrade) {
         (Sockets::Own, _) => fixed.admin.map_or(Ok(()), check_bind)?,
-        // If it is not known, the start goes on: at worst, Pingora reports that nothing was handed over.
+        // If /proc cannot be read, the start continues. In the worst case, Pingora reports that no sockets were handed
+        // over.
         (Sockets::Inherited, Ok(socket)) if handover::is_waiting_at(socket).unwrap_or(false) => {
             return Err(StartError::Upgrade(format!("another process already waits at {}", socket.display())));
         }
@@ -126,7 +127,7 @@ pub(crate) fn serve_with(
         }
         (Sockets::Inherited, Err(why)) => return Err(StartError::Upgrade(why.clone())),
     }
-    // Pingora would panic: it loads them for every configuration.
+    // Pingora loads the certificates for every configuration, and panics if they cannot be loaded.
     system_roots().map_err(StartError::Roots)?;
     end_when_a_listener_fails();
 
@@ -202,14 +203,15 @@ pub(crate) fn serve_with(
     exit(&access_log)
 }
 
-/// Ends the process after the queued access log lines are written.
+/// Ends the process after the queued lines of the access log are written.
 fn exit(access_log: &AccessLogger) -> ! {
     access_log.finish(ACCESS_LOG_TIMEOUT);
     log::logger().flush();
     std::process::exit(0)
 }
 
-/// Exits if Pingora cannot open a listener. Pingora panics in a task then, and would run without the listener.
+/// Ends the process if Pingora cannot open a listener. Otherwise Pingora panics in a task, and runs without the
+/// listener.
 fn end_when_a_listener_fails() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -221,7 +223,7 @@ fn end_when_a_listener_fails() {
     }));
 }
 
-/// Checks that an address can be bound. Does not listen: a client that connects to this socket would be cut off.
+/// Checks that an address can be bound. It does not listen, because a client of this socket would be disconnected.
 fn check_bind(address: SocketAddr) -> Result<(), StartError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

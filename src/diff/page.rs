@@ -42,9 +42,9 @@ pub(super) enum Need {
     Load { same_site: bool },
     /// The answer to the preflight permits the private network.
     PrivateNetwork,
-    /// The gateway does not reject the request. It does not matter whether the page can read the response.
+    /// The gateway forwards the request. It does not matter whether the page can read the response.
     Arrival,
-    /// As `Arrival`, for a WebSocket.
+    /// Like `Arrival`, but for a WebSocket.
     WebSocket,
 }
 
@@ -53,13 +53,13 @@ pub(super) enum Need {
 pub(super) enum Upstreams {
     /// The upstream sends no CORS headers.
     Silent,
-    /// The upstream's CORS headers allow the page everything.
+    /// The upstream sends CORS headers that allow every request.
     Permissive,
     /// The upstream sends `Cross-Origin-Resource-Policy: same-origin`.
     Restrictive,
 }
 
-/// The results in the old and in the new snapshot.
+/// The results of a request in the old and in the new snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answers {
     pub(super) old: Answer,
@@ -69,7 +69,7 @@ pub(super) struct Answers {
 /// The result of a page's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// Whether the page gets what it needs.
+    /// True if the condition of [`Need`] is met.
     pub(super) is_allowed: bool,
     /// Status of the last response. If the preflight fails, this is the status of the answer to the preflight.
     pub(super) status: StatusCode,
@@ -186,7 +186,7 @@ impl PageRequest {
         Fetch { origin: &self.origin, method: &self.method, headers, credentials: self.credentials }
     }
 
-    /// The `Origin` of the request. A GET request without CORS has none.
+    /// Returns the `Origin` field of the request. A GET request without CORS has none.
     fn origin_field(&self) -> Vec<(HeaderName, String)> {
         match self.needs {
             Need::Load { .. } => Vec::new(),
@@ -194,7 +194,7 @@ impl PageRequest {
         }
     }
 
-    /// Whether the browser sends a preflight.
+    /// Returns true if the browser sends a preflight.
     fn has_preflight(&self) -> bool {
         let headers = self.fields();
         let fetch = self.fetch(&headers);
@@ -202,7 +202,7 @@ impl PageRequest {
             Need::PrivateNetwork => true,
             // Forms and WebSockets can send such a request without a preflight.
             Need::Arrival | Need::WebSocket | Need::Timing => false,
-            // Only requests that need none can be made without CORS.
+            // Requests without CORS never have a preflight.
             Need::Load { .. } => false,
             Need::Response | Need::Error | Need::Header(_) => {
                 fetch.is_method_unsafe() || !fetch.unsafe_headers().is_empty()

@@ -81,7 +81,7 @@ struct Walk<'s> {
     snapshots: [&'s Snapshot; 2],
     /// Changes of each compared pair of policies.
     compared: HashMap<Compared, Rc<[Change]>>,
-    /// Pages that each policy allows.
+    /// The pages that each policy allows.
     allowed: HashMap<*const Policy, Rc<AllowedPages>>,
     /// Index of the group that has these changes.
     known: HashMap<Vec<ChangeKey>, usize>,
@@ -141,7 +141,7 @@ impl<'s> Walk<'s> {
                 }
                 [None, Some(new)] => vec![self.route_of_one(&place, 1, new)],
                 [Some(old), None] => {
-                    // Pages that could not read the responses of the route may be able to read the error.
+                    // A page that could not read the response of the route may be able to read the error.
                     let policies = [old.policy.as_deref(), error_policy(1)];
                     let errors = self.compared(&place, policies, Stage::Errors);
                     let wider = errors.iter().filter(|change| change.effect.is_wider()).cloned();
@@ -224,7 +224,7 @@ impl<'s> Walk<'s> {
             upstream: if policy.is_some() { Upstreams::Silent } else { Upstreams::Permissive },
         });
         let effect = match (side, policy) {
-            // No page can use the route.
+            // No page can use the route, because no request of a page is allowed.
             _ if request.is_none() => Effect::Changed,
             (1, Some(_)) => Effect::Allowed,
             (1, None) => Effect::Upstream,
@@ -266,7 +266,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// Groups the methods of a path by route. Each group has one method that stands for it.
+/// Groups the methods of a path by route. Each group has one example method.
 fn methods(snapshots: [&Snapshot; 2], path: &PathClass<'_, RouteId>) -> Vec<(Methods, String)> {
     let mut named: BTreeSet<&str> = BTreeSet::new();
     for (i, routes) in path.routes.iter().enumerate() {
@@ -333,8 +333,8 @@ fn report_only(place: &Place, old: &Route, new: &Route) -> Option<Change> {
     Some(Change::text(Effect::Changed, Kind::ReportOnly, text))
 }
 
-/// Compares whether browsers may cache answers to preflights. They may not if the methods of the path have several
-/// policies.
+/// Compares the caching of preflight answers in browsers. They must not cache the answers if the methods of the path
+/// have several policies.
 fn caching(snapshots: [&Snapshot; 2], path: &PathClass<'_, RouteId>, policies: Policies<'_>) -> Option<Change> {
     let (Some(old), Some(new)) = (policies[0], policies[1]) else { return None };
     let is_common = |i: usize| path.routes[i].is_some_and(|routes| snapshots[i].common_policy(routes).is_some());

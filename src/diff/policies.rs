@@ -1,4 +1,4 @@
-//! Compares two policies for one class of requests, and builds the request that shows each difference.
+//! Compares two policies for one class of requests, and builds an example request for each difference.
 //!
 //! All requests of a class have the same policies and the same methods, so the result is true for all of them.
 
@@ -22,7 +22,7 @@ pub(super) struct Claim {
 /// Both policies, and the methods of the requests.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'p> {
-    /// None means no CORS handling.
+    /// None if there is no policy, and so no CORS handling.
     pub(super) old: Option<&'p Policy>,
     pub(super) new: Option<&'p Policy>,
     pub(super) methods: &'p Methods,
@@ -102,7 +102,7 @@ impl Pair<'_> {
             _ => (self.old, self.new),
         };
         let Some(wide) = wide else { return };
-        // Without a usable method, a page of such an origin can send no request of the class.
+        // Without such a method, a page of this origin cannot send any request of the class.
         let Some(method) = self.usable(Some(wide), None) else { return };
         let credentials = match wide.credentials() {
             GrantedBy::Policy => Credentials::Include,
@@ -234,8 +234,8 @@ impl Pair<'_> {
         claims.push(Claim { effect, kind: Kind::RefusedOrigins, items: vec![(text.to_owned(), request)] });
     }
 
-    /// Adds the change if only one side rejects cross-site requests that change state. Forms and WebSockets need no
-    /// permission of a policy, so the methods that a policy allows do not matter.
+    /// Adds the change if only one side rejects cross-site requests that change state. Forms and WebSockets do not need
+    /// the permission of a policy, so the allowed methods of the policies do not matter.
     fn cross_site(&self, claims: &mut Vec<Claim>) {
         let rejects = |policy: Option<&Policy>| policy.is_some_and(Policy::rejects_cross_site);
         let (effect, policy, other) = match (rejects(self.old), rejects(self.new)) {
@@ -284,7 +284,7 @@ fn entries(
         }
     }
     claims.push(Claim { effect, kind, items });
-    // An unknown refusal counts as a plain change, because it does not allow more.
+    // An unknown refusal does not allow more requests, so it counts as a plain change.
     let effect = if effect == Effect::Allowed { Effect::Unknown } else { Effect::Changed };
     claims.push(Claim { effect, kind, items: unknown });
 }
@@ -406,7 +406,7 @@ impl Shared<'_> {
     }
 }
 
-/// Adds the changed settings that allow neither more nor less.
+/// Adds the changed settings that do not change which requests are allowed.
 fn settings(old: &Policy, new: &Policy, claims: &mut Vec<Claim>) {
     let (old_statuses, new_statuses) = (old.preflight_statuses(), new.preflight_statuses());
     for (kind, old, new) in [

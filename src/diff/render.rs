@@ -24,7 +24,7 @@ const MOST: usize = 6;
 const EFFECTS: [Effect; 5] = [Effect::Allowed, Effect::Upstream, Effect::Unknown, Effect::Refused, Effect::Changed];
 
 impl Difference {
-    /// The difference as text. Each witness is printed as a curl command.
+    /// Returns the difference as text, with a curl command for each witness.
     pub fn text(&self, paint: Paint, width: Width) -> String {
         let mut out = String::new();
         for group in self.shown() {
@@ -39,7 +39,7 @@ impl Difference {
         out + &self.summary()
     }
 
-    /// Returns the groups that the text shows.
+    /// Returns the groups in the text.
     fn shown(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| !group.is_repeated)
     }
@@ -59,7 +59,7 @@ impl Difference {
         format!("{names}: {}\n", counts.join(", "))
     }
 
-    /// The difference as one JSON object.
+    /// Returns the difference as one JSON object.
     pub fn json(&self) -> String {
         format!("{:#}\n", self.value())
     }
@@ -127,7 +127,7 @@ fn result(answer: Answer) -> String {
     format!("{word} ({}, {})", answer.status.as_u16(), answer.reason)
 }
 
-/// Returns the text of an item. An origin pattern also gets an example of an origin.
+/// Returns the text of an item. A pattern of origins also gets an example origin.
 fn shown(kind: Kind, item: &Item) -> String {
     let example = item.witness.as_ref().map(|witness| &witness.request.origin);
     match example.filter(|_| matches!(kind, Kind::Origin | Kind::Timing)) {

@@ -17,7 +17,7 @@ pub(super) fn settings(old: &Snapshot, new: &Snapshot) -> Vec<&'static str> {
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
-/// Compares two routes, except their CORS policies.
+/// Returns the changes between two routes, except those of their CORS policies.
 pub(super) fn compare(old: (&Snapshot, &Route), new: (&Snapshot, &Route)) -> Vec<Change> {
     let mut changes = Vec::new();
     let ((old_snapshot, old), (new_snapshot, new)) = (old, new);
@@ -60,7 +60,7 @@ pub(super) fn compare(old: (&Snapshot, &Route), new: (&Snapshot, &Route)) -> Vec
     changes
 }
 
-/// Describes the end of a route: upstream, split or answer.
+/// Returns the end of a route as text: an upstream, a split, or an answer of the gateway.
 pub(super) fn end(snapshot: &Snapshot, route: &Route) -> String {
     match &route.end {
         End::Upstream(id) => upstream(&snapshot.upstreams()[id.0]),
@@ -84,12 +84,12 @@ fn answered(answer: &Answer) -> String {
     }
 }
 
-/// Whether two upstreams are equal. Their names may be different.
+/// Returns true if two upstreams have equal settings. Their names may be different.
 fn is_same(old: &Upstream, new: &Upstream) -> bool {
     *old == Upstream { name: old.name.clone(), ..new.clone() }
 }
 
-/// Compares two upstreams. A different name alone is not a change.
+/// Adds the changes between two upstreams. A different name alone is not a change.
 fn upstreams(old: &Upstream, new: &Upstream, changes: &mut Vec<Change>) {
     let Upstream {
         name: _,

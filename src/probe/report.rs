@@ -94,7 +94,7 @@ impl Report {
     fn judge(&mut self, question: &Question, run: &PageRun<WireReply>) {
         self.console = run.console(question);
         match &run.result {
-            // The browser reports a rejection only for corsgate itself, so no other server has this result.
+            // The kind of a `WireReply` is never a rejection, so `Rejected` does not occur.
             PageResult::Response | PageResult::Rejected => {}
             PageResult::RedirectAway(next) => self.verdict = ProbeVerdict::RedirectAway(next.clone()),
             PageResult::Blocked(error) => {

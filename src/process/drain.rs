@@ -16,8 +16,8 @@ use crate::record::Recorder;
 /// Interval at which the shutdown checks for running requests.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
-/// On SIGTERM Pingora closes the listeners and then sleeps for the grace period. This service ends the process earlier,
-/// as soon as no request is running.
+/// Ends the process after SIGTERM, as soon as no request is running. Pingora closes the listeners, and then sleeps for
+/// the whole grace period.
 pub(super) struct DrainService {
     pub(super) recorder: Arc<Recorder>,
     pub(super) connections: Arc<Admission>,
@@ -31,7 +31,7 @@ impl BackgroundService for DrainService {
         if shutdown.changed().await.is_err() {
             return;
         }
-        // Pingora handles one signal only. SIGINT during the shutdown must still end the process at once.
+        // Pingora handles only one signal. SIGINT during the shutdown must still end the process at once.
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
             return;
@@ -45,7 +45,7 @@ impl BackgroundService for DrainService {
                 _ = terminate.recv() => {}
                 () = tokio::time::sleep(DRAIN_POLL) => {}
             }
-            // A client may have sent a request on an idle connection already. The acceptor keeps such connections open
+            // A client may already have sent a request on an idle connection. The acceptor keeps idle connections open
             // for IDLE_CLOSE_DELAY.
             if self.recorder.running.count() == 0
                 && (self.connections.open() == 0 || Instant::now() > idle + DRAIN_POLL * 10)

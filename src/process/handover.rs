@@ -19,11 +19,11 @@ use crate::logging::quoted;
 
 /// Time for which Pingora waits for the sockets of the running process.
 pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(6);
-/// Longest path of a Unix socket on Linux, in bytes. Pingora panics at a longer one.
+/// Maximum length of the path of a Unix-domain socket on Linux, in bytes. Pingora panics if a path is longer.
 const MAX_PATH: usize = 107;
 
-/// Path of the socket: the configured path, else a file in `RUNTIME_DIRECTORY`, else a file in a private directory
-/// below the temporary directory of the system.
+/// Returns the path of the socket. This is the configured path, or else a file in `RUNTIME_DIRECTORY`, or else a file
+/// in a private directory below the temporary directory of the system.
 pub(crate) fn socket(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
     let path = choose_path(configured, config)?;
     match path.as_os_str().len() {
@@ -51,37 +51,37 @@ fn choose_path(configured: Option<&str>, config: &Path) -> io::Result<PathBuf> {
     }
     let directory = std::env::temp_dir().join(format!("corsgate-{user}"));
     create_private(&directory, user)?;
-    // Symbolic links are not resolved: a new release often changes the target.
+    // Symbolic links are not resolved, because the target often changes with a new release.
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     Ok(directory.join(file_name(&config)))
 }
 
-/// File name of the socket for a configuration file. A user may run several instances with different files. The old and
-/// the new process of an instance have the same file, but are different programs: the hash must not change with the
-/// version of Rust or of corsgate.
+/// Returns the file name of the socket for a configuration file. A user may run several instances with different files.
+/// The old and the new process of an instance have the same file, but are different programs. So the hash must not
+/// depend on the version of Rust or of corsgate.
 fn file_name(config: &Path) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, config.as_os_str().as_bytes());
     let mut name = String::new();
     for byte in &hash.as_ref()[..8] {
-        // Writing to a text cannot fail.
+        // A write to a `String` cannot fail.
         let _ = write!(name, "{byte:02x}");
     }
     name + ".sock"
 }
 
-/// Whether a process waits on the socket. Does not connect, because the process would take that for the handover. An
-/// error means that it is not known, for example because /proc is not readable.
+/// Returns true if a process waits on the socket. It does not connect, because the process would start the handover.
+/// Returns an error if the state is unknown, for example because /proc is not readable.
 pub(crate) fn is_waiting_at(socket: &Path) -> io::Result<bool> {
     is_waiting_in("/proc/net/unix", socket)
 }
 
 fn is_waiting_in(table: &str, socket: &Path) -> io::Result<bool> {
-    // Not `read_to_string`: the name of another socket need not be UTF-8.
+    // The text may not be UTF-8, because of the names of other sockets.
     let text = fs::read(table).map_err(|error| io::Error::other(format!("{table}: {error}")))?;
     Ok(is_accepting(&String::from_utf8_lossy(&text), socket))
 }
 
-/// Looks for a listening socket in the text of /proc/net/unix.
+/// Returns true if the text of /proc/net/unix has a listening socket with this path.
 fn is_accepting(table: &str, socket: &Path) -> bool {
     const ACCEPTS: u32 = 0x0001_0000;
     table.lines().skip(1).any(|line| {
@@ -94,8 +94,8 @@ fn is_accepting(table: &str, socket: &Path) -> bool {
     })
 }
 
-/// Logs an error if the returned value is not dropped shortly before Pingora gives up waiting for the sockets. Pingora
-/// then ends the process without a reason.
+/// Starts a thread that logs an error shortly before Pingora stops waiting for the sockets, because Pingora then ends
+/// the process without a reason. Drop the returned value to cancel the error.
 pub(super) fn explain_timeout(socket: PathBuf) -> Sender<std::convert::Infallible> {
     const MARGIN: Duration = Duration::from_millis(500);
     let (received, waiting) = channel();
@@ -107,7 +107,7 @@ pub(super) fn explain_timeout(socket: PathBuf) -> Sender<std::convert::Infallibl
             );
         }
     };
-    // Without a thread the start only lacks this line.
+    // If the thread cannot start, only this log line is missing.
     let _ = thread::Builder::new().name("upgrade".to_owned()).spawn(wait);
     received
 }
@@ -162,14 +162,15 @@ mod tests {
         assert!(!is_waiting_at(&path).unwrap(), "a socket file without a process");
     }
 
-    /// Without /proc nothing is known about other processes. Neither answer would be right for SIGQUIT and `--upgrade`.
+    /// Without /proc, the state of other processes is unknown. Both true and false would be wrong for SIGQUIT and
+    /// `--upgrade`.
     #[test]
     fn a_table_of_sockets_that_cannot_be_read_is_an_error() {
         let error = is_waiting_in("/missing/unix", Path::new("/run/upgrade.sock")).unwrap_err().to_string();
         assert!(error.contains("/missing/unix"), "{error}");
     }
 
-    /// The old and the new binary must find each other, whatever compiled them.
+    /// The old and the new binary must use the same socket, even with different compilers.
     #[test]
     fn the_name_of_the_socket_never_changes() {
         // `printf /etc/corsgate/corsgate.yaml | sha256sum`

@@ -1,20 +1,20 @@
-//! The memory that this process may use, and the limit of client connections that fits it.
+//! The memory limit of this process, and the default limit of client connections.
 
 use std::fs;
 use std::path::Path;
 
-/// What a connection may cost: a client over HTTP/1 that does not read its response takes up to 0.8 MiB.
+/// Memory of a connection in bytes. A client over HTTP/1 that does not read its response uses up to 0.8 MiB.
 const PER_CONNECTION: u64 = 1 << 20;
-/// Fewer connections would not serve a page.
+/// Lower limit of the default. With fewer connections, even a single page could fail to load.
 const MIN_CONNECTIONS: u64 = 64;
 
-/// The limit of connections for a configuration without `limits.connections`. None if the system does not say how much
-/// memory it has.
+/// Returns the limit of connections for a configuration without `limits.connections`. Returns None if the system does
+/// not report its memory.
 pub(super) fn default_connections() -> Option<usize> {
     usize::try_from((memory()? / PER_CONNECTION).max(MIN_CONNECTIONS)).ok()
 }
 
-/// The limit of the control group, or the memory of the machine, whichever is smaller.
+/// Returns the memory limit in bytes: the smaller one of the control group's limit and the memory of the machine.
 fn memory() -> Option<u64> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
@@ -23,13 +23,13 @@ fn memory() -> Option<u64> {
     machine.into_iter().chain(groups).min()
 }
 
-/// `MemTotal` of `/proc/meminfo`, in bytes.
+/// Returns `MemTotal` of `/proc/meminfo` in bytes.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The files with the memory limits of the control groups in `/proc/self/cgroup`: of each group and those above it.
+/// Returns the files with the memory limits of the control groups in `/proc/self/cgroup`, and of all groups above them.
 fn limit_files(cgroup: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in cgroup.lines() {

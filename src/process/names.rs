@@ -10,7 +10,7 @@ use pingora::services::background::BackgroundService;
 use super::reload::every;
 use crate::live::Live;
 
-/// Interval of DNS lookups. The resolver of the system does not tell for how long an answer is valid.
+/// Interval of DNS lookups. It is fixed, because the resolver of the system does not return the validity of an answer.
 const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks up the names of all upstreams every [`DNS_INTERVAL`].
@@ -66,7 +66,7 @@ services: [{ name: api, upstream: { nodes: [{ address: 'api.test:80' }, { addres
             let waiting = lookups.take().unwrap();
             assert!(waiting.try_recv().is_err(), "not before, and once for both nodes");
             advance(Duration::from_millis(1100)).await;
-            // The paused clock stands still while a blocking task runs.
+            // The paused clock does not advance while a blocking task runs.
             let answered = spawn_blocking(move || (waiting.recv_timeout(Duration::from_secs(20)), waiting));
             let (name, waiting) = answered.await.unwrap();
             assert_eq!(name.unwrap(), "api.test");

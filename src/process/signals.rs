@@ -17,9 +17,9 @@ pub(super) struct Signals {
     pub(super) readiness: Readiness,
     /// Time for which new connections are accepted after `/readyz` has failed.
     pub(super) drain_delay: Duration,
-    /// Path of the upgrade socket. Err: why there is none.
+    /// Path of the upgrade socket. Err: the reason why there is no socket.
     pub(super) upgrade: Result<PathBuf, String>,
-    /// Removed before the process ends, unless another one takes over its sockets.
+    /// Socket files that are removed before the process ends, unless another process takes over the sockets.
     pub(super) socket_files: SocketFiles,
 }
 
@@ -31,7 +31,7 @@ impl ShutdownSignalWatch for Signals {
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) =
             (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
         else {
-            // Nothing could end this process but SIGKILL. The start fails instead.
+            // Without handlers, only SIGKILL could end this process, so the start fails.
             std::process::exit(1);
         };
         loop {
@@ -57,7 +57,7 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    /// Fails `/readyz`, and continues to serve for `drain_delay`, until load balancers have noticed.
+    /// Makes `/readyz` fail, and continues to serve for `drain_delay`, so that load balancers notice it.
     async fn terminate(&self, terminate: &mut Signal, interrupt: &mut Signal) -> ShutdownSignal {
         self.readiness.end();
         if self.drain_delay.is_zero() {
@@ -71,7 +71,8 @@ impl Signals {
         }
     }
 
-    /// True if a new process waits for the sockets. Without it, SIGQUIT would only end the service.
+    /// Returns true if a new process waits for the sockets. Otherwise SIGQUIT would end the service without a
+    /// successor.
     fn can_hand_over(&self) -> bool {
         let waiting = self.upgrade.clone().and_then(|socket| {
             let waiting = is_waiting_at(&socket).map_err(|error| error.to_string())?;
@@ -101,7 +102,7 @@ impl Signals {
 mod tests {
     use super::*;
 
-    /// Pingora would shut down even if the sockets were not handed over.
+    /// Without this check, Pingora would shut down although no sockets were handed over.
     #[test]
     fn sigquit_is_ignored_if_an_upgrade_is_not_possible() {
         let signals = Signals {

@@ -1,9 +1,8 @@
 //! The files of Unix-domain sockets on which the process listens.
 //!
-//! After a crash, the file of the socket stays in its directory. Before Pingora listens, it removes any file at the
-//! path. This can be a file that is not a socket, or the socket of another process, whose clients would then reach this
-//! process. So this module checks the path first. It also removes the file at the end of the process, because Pingora
-//! does not.
+//! After a crash, the socket file stays in its directory. Before Pingora listens, it removes any file at the path. This
+//! can be a file that is not a socket, or the socket of another process, whose clients would then reach this process.
+//! So this module checks the path first. It also removes the file at the end of the process, because Pingora does not.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -20,7 +19,7 @@ use super::Sockets;
 use crate::logging::quoted;
 use crate::snapshot::{Address, Listener, StartupListener};
 
-/// Reason why the process cannot listen on a path.
+/// The reason why the process cannot listen on a path.
 #[derive(Debug)]
 pub(crate) enum SocketFault {
     /// The path has a file that is not a socket.
@@ -61,8 +60,8 @@ pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
         check_abandoned(path)?;
         fs::remove_file(path).map_err(SocketFault::Create)?;
     }
-    // Creates a socket and removes it, to find errors of the directory. Clients get no connection, because the socket
-    // is removed before it accepts one.
+    // The check creates a socket and removes it, to detect errors of the directory. Clients get no connection, because
+    // the socket is removed before it accepts one.
     UnixListener::bind(path).and_then(|_| fs::remove_file(path)).map_err(SocketFault::Create)
 }
 
@@ -70,12 +69,12 @@ pub(super) fn check(path: &Path, sockets: Sockets) -> Result<(), SocketFault> {
 fn check_abandoned(path: &Path) -> Result<(), SocketFault> {
     let unknown = |error: Errno| SocketFault::Unknown(error.into());
     let address = SocketAddrUnix::new(path).map_err(unknown)?;
-    // Non-blocking, so that the check does not wait for a process whose queue is full.
+    // The socket is non-blocking, so that the check does not wait for a process whose queue is full.
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(unknown)?;
     match connect(&socket, &address) {
         Err(Errno::CONNREFUSED) => Ok(()),
-        // The errors mean that the queue is full, or that the socket is a datagram socket.
+        // These errors mean that the queue is full, or that the socket is a datagram socket.
         Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(SocketFault::InUse),
         Err(error) => Err(unknown(error)),
     }
@@ -92,11 +91,11 @@ impl SocketFiles {
         SocketFiles(listeners.iter().filter_map(path).collect())
     }
 
-    /// Removes the files. Must be called while the process still listens: until then, no other process has replaced the
-    /// files. A process that starts later creates its own files.
+    /// Removes the files. Call it while the process still listens, because no other process can have replaced the files
+    /// yet. A process that starts later creates its own files.
     pub(super) fn remove(&self) {
         for path in &self.0 {
-            // An operator may have removed the socket, and put another file at the path.
+            // An operator may have removed the socket and created another file at the path.
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             if is_socket && let Err(error) = fs::remove_file(path) {
                 log::warn!("socket not removed path={} error={}", quoted(path.display()), quoted(error));
@@ -111,7 +110,7 @@ impl fmt::Display for SocketFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SocketFault::OtherFile => {
-                write!(f, "a file that is no socket has this path; remove the file, or write another path")
+                write!(f, "the file at this path is not a socket; remove the file, or write another path")
             }
             SocketFault::InUse => {
                 write!(f, "another process listens there; stop it, or write another path")
@@ -161,7 +160,7 @@ mod tests {
         std::os::unix::fs::symlink(at("live.sock"), at("link.sock")).unwrap();
         for other in ["file", "folder", "link", "link.sock"] {
             for sockets in [Sockets::Own, Sockets::Inherited] {
-                assert!(fault(other, sockets).unwrap().contains("is no socket"), "{other}");
+                assert!(fault(other, sockets).unwrap().contains("is not a socket"), "{other}");
             }
             assert!(fs::symlink_metadata(at(other)).is_ok());
         }
@@ -170,7 +169,7 @@ mod tests {
         assert!(missing.ends_with("create the directory"), "{missing}");
     }
 
-    /// If a process accepts no connections, its queue is full after the connections of the backlog.
+    /// A process that accepts no connections has a full queue after the connections of the backlog.
     #[test]
     fn a_full_queue_does_not_block_the_start() {
         let folder = tempfile::tempdir().unwrap();

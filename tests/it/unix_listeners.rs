@@ -314,7 +314,7 @@ fn other_files_are_never_removed() {
     for path in [&file, &link, &folder.path().to_owned()] {
         for arguments in [&[][..], &["--upgrade"]] {
             let log = refused(path, arguments);
-            assert!(log.contains("a file that is no socket has this path; remove the file"), "{log}");
+            assert!(log.contains("the file at this path is not a socket; remove the file"), "{log}");
         }
     }
     assert_eq!(fs::read_to_string(&link).unwrap(), "precious");
