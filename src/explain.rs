@@ -1,11 +1,11 @@
 //! Explains why a browser allows or blocks a page's request, and finds the smallest edit of the file that allows it.
 //!
-//! A [`Question`] is a page's `fetch()`, or a request that the gateway received. [`explain`] answers it for a
-//! [`Configuration`]: the route and the policy that apply, the requests and responses on the wire, the result of the
-//! browser's checks, and the edit. The answer, an [`Explanation`], is plain data; [`text`] and [`json`] print it.
+//! A [`Question`] is a request of a page, or a request that the gateway received. [`explain`] answers it for a
+//! [`Configuration`]. The answer is an [`Explanation`]: the route and the policy, the requests and responses on the
+//! wire, the result of the browser's checks, and the edit. [`text`] and [`json`] print it.
 //!
-//! The code that serves requests makes the responses, through [`Exchange`]; [`fetch`] checks them by the Fetch
-//! standard. Nothing here reads a file or needs a running process.
+//! The responses come from the code that serves requests, through [`Exchange`]. [`fetch`] checks them as the Fetch
+//! standard defines. This module reads no files and needs no running process.
 //!
 //! ```
 //! use corsgate::explain::{Configuration, Outcome, Question, explain, json};
@@ -68,18 +68,18 @@ use crate::decide::{Action, RequestKind};
 use crate::problem::{KeyPath, Problems};
 use crate::snapshot::{Level, Loaded, Route, Snapshot};
 
-/// A configuration file in three forms: its text, its snapshot, and a way to load an edited text.
+/// A configuration file: its text, its snapshot, and a function that loads an edited text.
 #[derive(Clone, Copy)]
 pub struct Configuration<'a> {
     name: &'a str,
     text: &'a str,
     snapshot: &'a Snapshot,
-    /// None: it is parsed again if it is needed.
+    /// The document of the text. None if the caller does not have it; the text is then parsed again when needed.
     document: Option<&'a Document>,
     load: Load<'a>,
 }
 
-/// Loads a text in the same environment as the configuration, without side effects.
+/// Loads an edited text with the same files and environment variables. It must have no side effects.
 pub(crate) type Load<'a> = &'a dyn Fn(&str) -> Loaded;
 
 /// The answer to a [`Question`].
@@ -87,51 +87,52 @@ pub(crate) type Load<'a> = &'a dyn Fn(&str) -> Loaded;
 pub struct Explanation {
     /// The name of the configuration file.
     pub(crate) file: String,
-    /// The page's origin; empty if the request has none.
+    /// The page's origin. It is empty if the request has none.
     pub(crate) origin: String,
-    /// The normalised method.
+    /// The method after normalisation (Fetch: `get` becomes `GET`).
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) credentials: Credentials,
     pub(crate) initiator: Initiator,
-    /// The requests before this one, as `GET https://api.example/orders`. They pass.
+    /// The earlier requests of the page, such as `GET https://api.example/orders`. They are allowed.
     pub(crate) earlier: Vec<String>,
-    /// Whether the page gets the response and the headers that it reads.
+    /// Result for the page: allowed, refused or undecided.
     pub outcome: Outcome,
-    /// The gateway's code for the last exchange, as in logs and metrics. [`Cause::code`] can be more exact.
+    /// The gateway's reason code for the last exchange, as in logs and metrics. [`Cause::code`] can be more exact.
     pub reason: &'static str,
-    /// The message of the browser's console; None if there is none.
+    /// The message in the browser's console. None if the browser prints none.
     pub(crate) console: Option<String>,
-    /// Why the request is refused; None if it passes.
+    /// The cause of the refusal. None if the request is not refused.
     pub cause: Option<Cause>,
-    /// The place of the cause in the file, if it has one.
+    /// The place of the cause in the file. None if the file cannot fix the cause.
     pub(crate) cause_place: Option<FilePosition>,
     /// The route of the last request.
     pub(crate) route: Option<MatchedRoute>,
-    /// Whether the browser sends a preflight.
+    /// Whether the browser sends a preflight, with the reasons.
     pub preflight: Preflight,
-    /// After a redirect: the request to a server that this file does not know. It decides.
+    /// The request after a redirect to a server that is not in this file. Its result decides. None without such a
+    /// redirect.
     pub(crate) next: Option<NextRequest>,
-    /// All requests and responses, in the order of the wire.
+    /// All requests and responses in the order on the wire.
     pub exchanges: Vec<WireExchange>,
-    /// Response headers that the page can read: those of the response, and those that it exposes; `*` for all.
+    /// Response headers that the page can read: the headers of the response, and the exposed names. `*` stands for all.
     pub(crate) readable: Vec<String>,
-    /// Response headers that the page reads according to the question, but cannot read.
+    /// Response headers that the page wants to read, but that are not exposed to it.
     pub(crate) unreadable: Vec<String>,
-    /// Seconds for which the browser caches the preflight; None without a preflight that passed.
+    /// Time in seconds for which the browser caches the preflight. None if no preflight passed.
     pub(crate) preflight_max_age: Option<u64>,
-    /// Further facts, as whole sentences.
+    /// Further facts, as whole sentences for the user.
     pub(crate) notes: Vec<String>,
-    /// The smallest edit with which the request passes, if one was found.
+    /// The smallest edit that allows the request. None if no edit was found.
     pub fix: Option<Fix>,
-    /// Without a fix: the best edit that makes the file invalid.
+    /// The best edit if each edit makes the file invalid. None if there is a fix, or no edit.
     pub(crate) rejected_fix: Option<RejectedFix>,
 }
 
-/// Whether the page gets the response and the headers that it reads.
+/// Result of a request for the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The page gets them.
+    /// The page gets the response and the headers that it wants to read.
     Allowed,
     /// The gateway rejects the request, or the browser blocks the response or a header.
     Refused,
@@ -139,13 +140,13 @@ pub enum Outcome {
     Undecided,
 }
 
-/// A place in the file.
+/// A place in the file, with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePosition {
     pub(crate) key: KeyPath,
-    /// From 1.
+    /// Line number, from 1.
     pub(crate) line: usize,
-    /// From 1, in characters.
+    /// Column in characters, from 1.
     pub(crate) column: usize,
 }
 
@@ -158,62 +159,62 @@ pub(crate) struct MatchedRoute {
     pub(crate) policy: MatchedPolicy,
 }
 
-/// The policy that applies to a route.
+/// The policy that applies to a route, and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MatchedPolicy {
     /// There is no `cors` at any level.
     Absent,
-    /// `cors: false`
+    /// The key is `cors: false`.
     Off(Level, FilePosition),
     /// A policy without a name.
     Inline(Level, FilePosition),
-    /// A policy of `cors_policies`.
+    /// A policy with a name in `cors_policies`.
     Named {
         name: String,
-        /// The level of the `cors` that uses it.
+        /// The level of the `cors` that refers to the policy.
         level: Level,
         /// The place of that `cors`.
         used: FilePosition,
-        /// The place in `cors_policies`.
+        /// The place of the policy in `cors_policies`.
         written: FilePosition,
     },
 }
 
-/// Whether the browser sends a preflight.
+/// Whether the browser sends a preflight, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Preflight {
-    /// No: page and URL have the same origin, or the request has no Origin. CORS does not apply.
+    /// No preflight: the page and the URL have the same origin, or the request has no Origin. CORS does not apply.
     SameOrigin,
-    /// No: the method and all headers are safelisted.
+    /// No preflight: the method and all headers are safelisted.
     Safelisted,
-    /// Yes, for these reasons.
+    /// The browser sends a preflight, for these reasons.
     Needed(Vec<PreflightReason>),
-    /// No: a cached answer allows the request, which needs a preflight for these reasons.
+    /// No preflight: the request needs one, but a cached answer allows the request.
     Cached {
-        /// The number of the request whose preflight was answered, from 1.
+        /// Number of the request whose preflight was answered, from 1.
         request: usize,
-        /// The reasons for a preflight.
+        /// The reasons for which the request needs a preflight.
         reasons: Vec<PreflightReason>,
     },
-    /// No: CORS does not apply to requests of this kind.
+    /// No preflight: CORS does not apply to requests of this kind.
     Never(Initiator),
-    /// The question was made from a recorded preflight.
+    /// The question comes from a recorded preflight.
     Recorded,
 }
 
-/// A request with its response, as they are on the wire.
+/// A request with its response, as on the wire.
 #[derive(Debug, Clone)]
 pub struct WireExchange {
-    /// The number of the page's request, from 1.
+    /// Number of the page's request, from 1.
     pub(crate) of_request: usize,
-    /// For a request without a preflight: the number of the request whose cached answer replaces it.
+    /// Number of the request whose cached answer replaces the preflight. None without a cached answer.
     pub(crate) cached_from: Option<usize>,
-    /// The browser's view: preflight or request.
+    /// The role of the request for the browser: preflight or request.
     pub(crate) stage: Stage,
-    /// The gateway's view of the request.
+    /// The role of the request for the gateway.
     pub(crate) kind: RequestKind,
     pub(crate) answered_by: AnsweredBy,
-    /// The gateway's reason code.
+    /// The reason code of the gateway.
     pub(crate) reason: &'static str,
     /// Method and target, such as `PUT /orders?page=2`.
     pub request: String,
@@ -223,15 +224,15 @@ pub struct WireExchange {
     pub response: Head,
 }
 
-/// The origin of a response.
+/// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnsweredBy {
     Gateway,
-    /// The response is an assumption, except for the edits of the gateway.
+    /// The upstream. The response is an assumption, except for the edits of the gateway.
     Upstream,
 }
 
-/// A question, simulated with a text. A text can be large, so it is read once for everything.
+/// The simulation of a question, with the document of the text. A text can be large, so it is parsed only once.
 struct Analysis<'a> {
     source: Source<'a>,
     document: Cow<'a, Document>,
@@ -253,8 +254,8 @@ pub fn explain(question: &Question, configuration: &Configuration<'_>) -> Explan
     explanation
 }
 
-/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of
-/// the errors in `problems` can be fixed in more than one way.
+/// Returns the edit that makes an invalid text valid. The edit also allows the request, if such an edit is found.
+/// Returns None if one of the errors in `problems` can be fixed in more than one way.
 pub(crate) fn repair(question: &Question, name: &str, text: &str, problems: &Problems, load: Load<'_>) -> Option<Fix> {
     fix::repair(question, name, text, problems, load)
 }
@@ -263,7 +264,7 @@ impl<'a> Analysis<'a> {
     fn of(question: &Question, configuration: &Configuration<'a>) -> Self {
         let Configuration { name, text, snapshot, document, load: _ } = *configuration;
         let simulation = Simulation::of(question, snapshot);
-        // The snapshot came from this text, so it can be parsed. Only a cause needs the document.
+        // The snapshot comes from this text, so the text can be parsed. The document is needed only for a cause.
         let parse = || Document::parse(snapshot.filled(text), &mut Problems::default());
         let document = match document {
             Some(document) => Cow::Borrowed(document),
@@ -274,7 +275,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// The explanation without a fix.
+/// Returns the explanation without a fix.
 fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &Analysis<'_>) -> Explanation {
     let Analysis { source, simulation, diagnosis, .. } = analysis;
     let last = simulation.last();
@@ -319,15 +320,16 @@ fn describe(question: &Question, configuration: &Configuration<'_>, analysis: &A
 // === impl Explanation, Configuration, FilePosition, MatchedRoute, WireExchange ===
 
 impl Explanation {
-    /// The code of the cause, which can be more exact than the gateway's code; else the gateway's code.
+    /// Returns the code of the cause, which can be more exact than the gateway's code. Without a cause, returns the
+    /// gateway's code.
     pub(crate) fn code(&self) -> &'static str {
         self.cause.as_ref().map_or(self.reason, Cause::code)
     }
 }
 
 impl<'a> Configuration<'a> {
-    /// `name` is the name of the file, `snapshot` must have been loaded from exactly this `text`, and `load` loads an
-    /// edited text.
+    /// Creates a configuration. `name` is the name of the file. `snapshot` must come from exactly this `text`. `load`
+    /// loads an edited text.
     pub fn new(name: &'a str, text: &'a str, snapshot: &'a Snapshot, load: Load<'a>) -> Self {
         Configuration { name, text, snapshot, document: None, load }
     }
@@ -344,7 +346,7 @@ impl<'a> Configuration<'a> {
         self.snapshot
     }
 
-    /// The document of the text, if the caller has it.
+    /// Adds the document of the text, if the caller has it.
     pub(crate) fn with_document(self, document: Option<&'a Document>) -> Self {
         Configuration { document, ..self }
     }

@@ -1,5 +1,5 @@
-//! The cause of a refusal: what is wrong in the file, the page or the upstream, and advice if an edit of the file is
-//! not the only fix, or not the best one.
+//! The cause of a refusal: a fault in the file, in the page or at the upstream. It also has advice if an edit of the
+//! file is not the only fix, or not the best one.
 
 mod diagnosis;
 mod near_miss;
@@ -14,30 +14,31 @@ use crate::cors::{MAX_NAMES, MAX_NAMES_BYTES, MAX_ORIGIN, ResourcePolicy};
 use crate::explain::fetch::NetworkError;
 use crate::snapshot::Level;
 
-/// The cause of a refusal.
+/// The cause of a refusal. Each cause has a text, a stable code, and sometimes advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// No service has the host.
+    /// No service matches the host.
     UnknownHost {
         /// The host of the request.
         host: String,
-        /// A similar host of a service.
+        /// A similar host of a service. None if no host is similar.
         similar: Option<String>,
     },
     /// No route of the host matches the path.
     UnknownPath {
         /// The path of the request.
         path: String,
-        /// A similar path of a route.
+        /// A similar path of a route. None if no path is similar.
         similar: Option<String>,
     },
     /// Routes match the path, but none accepts the method.
     NoRouteForMethod {
         /// The method that selects the route.
         method: String,
-        /// The accepted methods, as `Allow` lists them.
+        /// The accepted methods, as in `Allow`.
         allow: String,
-        /// The same word in another case, if that method is accepted or common: then the page needs the fix.
+        /// The method in another case, if a route accepts it or if it is common. In this case, the page must change,
+        /// not the file.
         other_case: Option<String>,
     },
     /// The gateway rejects the request, independent of any policy.
@@ -64,23 +65,24 @@ pub enum Cause {
     OriginNotAllowed {
         /// The origin of the request.
         origin: String,
-        /// The origin is plain `http:`, and the request or the policy has credentials: the two do not go together.
+        /// The origin has the scheme `http`, and the request or the policy has credentials. A policy allows both
+        /// only with `dangerously_allow: [insecure_origins]`.
         insecure: bool,
-        /// The most similar entry of the policy.
+        /// The most similar entry of the policy. None if no entry is similar.
         near_miss: Option<NearMiss>,
-        /// The outer level whose policy would allow the origin, but is replaced by this one.
+        /// The outer level whose policy would allow the origin. The policy of `level` replaces that policy.
         shadowed: Option<Level>,
         /// The level of the policy.
         level: Level,
     },
-    /// The page has an opaque origin, `null`.
+    /// The page has the opaque origin `null`.
     OriginNull,
     /// A redirect from one foreign origin to another replaced the page's origin by `null`.
     OriginLost {
         /// The URL of the redirect.
         to: String,
     },
-    /// The `Origin` is not a serialised origin.
+    /// The `Origin` field is not a serialised origin.
     OriginInvalid(InvalidOrigin),
     /// `allow_methods` does not have the method.
     MethodNotAllowed {
@@ -88,38 +90,39 @@ pub enum Cause {
         method: String,
         /// The entries of `allow_methods`.
         listed: Vec<String>,
-        /// The same word in another case, if that method is listed or common: then the page needs the fix.
+        /// The method in another case, if the policy lists it or if it is common. In this case, the page must change,
+        /// not the file.
         other_case: Option<String>,
     },
     /// `allow_headers` does not have all headers.
     HeadersNotAllowed {
         /// The missing names, as the page writes them.
         names: Vec<String>,
-        /// `allow_headers` has a `*`, which does not cover `Authorization`.
+        /// True if `allow_headers` has `*`, which does not cover `Authorization`.
         star: bool,
     },
-    /// The page sends headers that belong to responses, and the policy does not allow them.
+    /// The page sets response headers in its request, and the policy does not allow them.
     ResponseHeaders(Vec<String>),
     /// The preflight requests more headers than the gateway reads.
     HeaderListTooLong,
-    /// The request is same-origin over https, but the gateway takes it for plain http: another component ends TLS, and
-    /// is not a trusted proxy that says so.
+    /// The request is same-origin over https, but the gateway receives plain http. Another component terminates TLS,
+    /// but it is not a trusted proxy that sends the scheme.
     TlsInFront {
-        /// What this leads to.
+        /// The effect on the request.
         effect: TlsEffect,
-        /// The file has `trusted_proxies`.
+        /// True if the file has `trusted_proxies`.
         trusted: bool,
     },
     /// The policy rejects a navigation from another site, such as a form of single sign-on.
     Navigation {
         /// The `Origin` of the navigation.
         origin: String,
-        /// The key of the policy that rejects it.
+        /// The key of the policy that causes the rejection.
         key: &'static str,
-        /// The gateway's code.
+        /// The reason code of the gateway.
         code: &'static str,
     },
-    /// `cross_site: reject` rejects the request, and `*` in `allow_origins` names no origin that may change state.
+    /// `cross_site: reject` rejects the request. `*` in `allow_origins` does not permit requests that change state.
     CrossSite,
     /// The upstream redirects to a URL that browsers do not follow.
     Redirect(NetworkError),
@@ -127,51 +130,51 @@ pub enum Cause {
     NotSwitched {
         /// The status of the response.
         status: u16,
-        /// The gateway redirects plain requests to https.
+        /// True if the gateway redirects plain requests to https.
         by_gateway: bool,
     },
     /// `Cross-Origin-Resource-Policy` forbids a load without CORS.
     ResourcePolicy {
         /// The value of the header.
         policy: ResourcePolicy,
-        /// The policy sets the header, not the upstream.
+        /// True if the policy sets the header, false if the upstream sends it.
         by_policy: bool,
     },
     /// The request has credentials, and the policy does not allow them.
     CredentialsNotAllowed {
-        /// The policy allows any origin with `*`, which browsers do not accept with credentials.
+        /// True if the policy allows any origin with `*`, which browsers do not accept with credentials.
         any_origin: bool,
     },
-    /// The policy allows the request, but the upstream's headers in the response do not.
+    /// The policy allows the request, but the upstream's headers in the response prevent it.
     Upstream(NetworkError),
-    /// `expose_headers` does not have these names.
+    /// `expose_headers` does not list these names.
     NotExposed(Vec<String>),
 }
 
-/// What happens if the gateway takes https for plain HTTP.
+/// Effect of a gateway that receives https requests as plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsEffect {
-    /// This origin of the site itself counts as foreign.
+    /// The gateway treats this origin, which is the site's own, as a foreign origin.
     ForeignOrigin(String),
     /// `redirect_to_https` redirects each request to its own URL.
     RedirectLoop,
 }
 
-/// Why an `Origin` is not a serialised origin.
+/// The reason why an `Origin` is not a serialised origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidOrigin {
-    /// There are several fields, or one field with a list.
+    /// The request has several `Origin` fields, or one field with a list.
     Several,
-    /// It is longer than 300 bytes.
+    /// The value is longer than 300 bytes.
     TooLong,
-    /// It has characters that no origin has.
+    /// The value has characters that an origin cannot have.
     Characters,
 }
 
 // === impl Cause ===
 
 impl Cause {
-    /// What is wrong, as a phrase without a full stop.
+    /// Returns the fault, as a phrase without a full stop.
     pub(crate) fn fault(&self) -> String {
         match self {
             Cause::UnknownHost { host, .. } => format!("no service has the host {host}, so no policy applies"),
@@ -304,7 +307,8 @@ impl Cause {
         }
     }
 
-    /// What to do in the page or at the upstream, in whole sentences. None if an edit of the file is the only fix.
+    /// Returns advice for the page or the upstream, in whole sentences. Returns None if an edit of the file is the only
+    /// fix.
     pub(crate) fn advice(&self) -> Option<String> {
         Some(match self {
             Cause::UnknownHost { similar: Some(similar), .. } => {
@@ -426,7 +430,7 @@ impl Cause {
         })
     }
 
-    /// The codes that only `explain` has. The gateway does not know these causes, or has a more general code for them.
+    /// The codes that only `explain` uses. The gateway does not detect these causes, or has a more general code.
     pub const CODES: [&'static str; 9] = [
         "credentials_not_allowed",
         "not_exposed",
@@ -439,7 +443,7 @@ impl Cause {
         "upstream",
     ];
 
-    /// A stable code for programs: the gateway's code for this cause, or one of [`CODES`](Self::CODES).
+    /// Returns a stable code for programs: the gateway's code for this cause, or one of [`CODES`](Self::CODES).
     pub fn code(&self) -> &'static str {
         match self {
             Cause::UnknownHost { .. } => "unknown_host",
@@ -468,19 +472,19 @@ impl Cause {
     }
 }
 
-/// Advice about a method that the page writes in the wrong case, without a full stop.
+/// Returns advice about a method in the wrong case, without a full stop.
 pub(super) fn case_advice(method: &str, other_case: &str) -> String {
     format!("Methods are case-sensitive: let the page write '{other_case}' instead of '{method}'")
 }
 
-/// The first words of a list: an impression of the list is enough.
+/// Returns the first words of a list, because a long list does not help.
 fn first_of(words: &[String]) -> String {
     let shown: Vec<&str> = words.iter().take(8).map(String::as_str).collect();
     let more = if words.len() > shown.len() { ", and more" } else { "" };
     shown.join(", ") + more
 }
 
-/// The level, behind the words "the policy".
+/// Returns the level as a phrase that follows "the policy".
 pub(super) fn of_level(level: Level) -> &'static str {
     match level {
         Level::Top => "at the top of the file",
@@ -489,7 +493,7 @@ pub(super) fn of_level(level: Level) -> &'static str {
     }
 }
 
-/// Why the upstream's response does not allow a request whose route has no policy.
+/// Returns the reason why the upstream's response does not allow a request whose route has no policy.
 fn upstream_decides(error: &NetworkError) -> String {
     match error {
         NetworkError::NoAllowOrigin => {

@@ -17,28 +17,28 @@ use crate::terminal::Paint;
 /// A route with its inherited and default values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EffectiveRoute {
-    /// `service/route`
+    /// Name in the form `service/route`, as in logs.
     pub(crate) name: String,
     /// The line where the route begins.
     pub(crate) line: usize,
-    /// As written; empty: any host.
+    /// Hosts as in the file. Empty for any host.
     pub(crate) hosts: Vec<String>,
-    /// As written; empty: any path.
+    /// Paths as in the file. Empty for any path.
     pub(crate) paths: Vec<String>,
-    /// With the HEAD that GET implies; empty: any method.
+    /// Methods, with the HEAD that GET implies. Empty for any method.
     pub(crate) methods: Vec<String>,
     pub(crate) end: EffectiveEnd,
-    /// The behaviors that apply, without defaults: those of the service, then those of the route.
+    /// The behaviors that apply, without defaults. The behaviors of the service come first.
     pub(crate) behaviors: Vec<Attribute>,
     pub(crate) cors: EffectiveCors,
 }
 
-/// Where the requests of a route end.
+/// The end of a route: an upstream, a split, or an answer of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EffectiveEnd {
     /// The name of the upstream.
     Upstream(String),
-    /// The names of several upstreams with their weights, and what is sticky.
+    /// The names of several upstreams with their weights, and the key of sticky requests.
     Split { shares: Vec<(String, u32)>, sticky: Option<String> },
     /// The status of a fixed response.
     Respond(u16),
@@ -58,7 +58,7 @@ pub(crate) enum EffectiveCors {
         name: Option<String>,
         /// The line of the `cors` that uses the policy.
         chosen: usize,
-        /// The line where the policy is written; the same as `chosen` for a policy without a name.
+        /// The line of the policy. It equals `chosen` for a policy without a name.
         written: usize,
         /// All attributes, in the order of the documentation.
         attributes: Vec<Attribute>,
@@ -70,16 +70,16 @@ pub(crate) enum EffectiveCors {
 pub(crate) struct Attribute {
     /// The key, such as `preflight.status`.
     pub(crate) key: Cow<'static, str>,
-    /// None: the attribute has no value, which is its default.
+    /// The value. None if the attribute has no value, which is its default.
     pub(crate) value: Option<String>,
-    /// The line where the value is written; None for a default.
+    /// The line of the value. None for a default.
     pub(crate) line: Option<usize>,
 }
 
-/// Width of the column of values, in characters. A longer value moves only its own line number to the right.
+/// Maximum width of the column of values, in characters. A longer value moves only its own line number to the right.
 const WIDEST: usize = 48;
 
-/// All routes, in the order of the file. The iterator is lazy, because a file can have very many routes.
+/// Returns all routes, in the order of the file. The iterator is lazy, because a file can have very many routes.
 pub(crate) fn routes<'a>(
     document: &'a Document,
     snapshot: &'a Snapshot,
@@ -88,7 +88,7 @@ pub(crate) fn routes<'a>(
     snapshot.routes().iter().filter_map(|route| effective(route, document, snapshot, source))
 }
 
-/// The routes as text for people.
+/// Returns the routes as text.
 pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> String {
     let mut out = String::new();
     let file = source.name();
@@ -124,7 +124,7 @@ pub fn text(routes: &[EffectiveRoute], source: &Source<'_>, paint: Paint) -> Str
     out
 }
 
-/// The attributes that have a value, in columns.
+/// Writes the attributes that have a value, in columns.
 fn write_attributes(out: &mut String, attributes: &[Attribute], paint: Paint) {
     let set = || attributes.iter().filter_map(|Attribute { key, value, line }| Some((key, value.as_ref()?, line)));
     let key_width = set().map(|(key, ..)| key.len()).max().unwrap_or_default();
@@ -140,7 +140,7 @@ fn write_attributes(out: &mut String, attributes: &[Attribute], paint: Paint) {
     }
 }
 
-/// The routes as JSON: an array with one object per route.
+/// Returns the routes as JSON: an array with one object for each route.
 pub fn json(routes: &[EffectiveRoute]) -> Value {
     routes
         .iter()
@@ -179,7 +179,7 @@ pub fn json(routes: &[EffectiveRoute]) -> Value {
 // === impl EffectiveRoute, EffectiveCors ===
 
 impl EffectiveRoute {
-    /// The upstream, or the answer.
+    /// Returns the name of the upstream, or the answer of the gateway.
     pub(crate) fn ends_at(&self) -> String {
         match &self.end {
             EffectiveEnd::Upstream(name) => name.clone(),
@@ -193,7 +193,7 @@ impl EffectiveRoute {
         }
     }
 
-    /// The keys of the behaviors, each once.
+    /// Returns the keys of the behaviors, without duplicates.
     pub(crate) fn behavior_keys(&self) -> String {
         let mut keys: Vec<&str> =
             self.behaviors.iter().map(|attribute| attribute.key.split('.').next().unwrap_or_default()).collect();
@@ -201,7 +201,7 @@ impl EffectiveRoute {
         keys.join(", ")
     }
 
-    /// Hosts, paths and methods in one line.
+    /// Returns hosts, paths and methods in one line.
     pub(crate) fn serves(&self) -> String {
         let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };
         let hosts = any(&self.hosts, "any host");
@@ -210,7 +210,7 @@ impl EffectiveRoute {
 }
 
 impl EffectiveCors {
-    /// The allowed origins in one line, or that there is no policy.
+    /// Returns the allowed origins in one line, or the fact that there is no policy.
     pub(crate) fn origins(&self) -> String {
         match self {
             EffectiveCors::Absent => "no policy".into(),
@@ -276,7 +276,7 @@ fn effective(route: &Route, document: &Document, snapshot: &Snapshot, source: &S
     })
 }
 
-/// The methods of a route, with the HEAD that GET implies.
+/// Returns the methods of a route, with the HEAD that GET implies.
 fn methods(route: &Route, mut listed: Vec<String>) -> Vec<String> {
     if let (true, false, Some(get)) = (
         route.takes_head,
@@ -302,7 +302,8 @@ fn end(route: &Route, snapshot: &Snapshot) -> EffectiveEnd {
     }
 }
 
-/// The behaviors that apply to a route: its own, else those of its service. Both for edits of headers.
+/// Returns the behaviors that apply to a route: its own, or else those of its service. Edits of headers apply from
+/// both.
 fn behaviors(
     route: &Route,
     service: &BehaviorKeys<'_>,
@@ -326,7 +327,7 @@ fn behaviors(
     all
 }
 
-/// One attribute for each value that is no mapping.
+/// Adds one attribute for each value that is not a mapping.
 fn flatten(key: String, value: &Value, at: &KeyPath, source: &Source<'_>, all: &mut Vec<Attribute>) {
     if let Some(keys) = value.as_object() {
         for (inner, value) in keys {
@@ -345,9 +346,9 @@ fn flatten(key: String, value: &Value, at: &KeyPath, source: &Source<'_>, all: &
     all.push(Attribute { key: key.into(), value: Some(text), line });
 }
 
-/// The keys with a value, as they are written, without their defaults.
+/// Returns the keys that have a value in the file, without defaults.
 fn written(keys: &BehaviorKeys<'_>) -> Vec<(&'static str, Value)> {
-    // A pattern without `..`, so that a new key does not compile until it is listed here.
+    // The pattern has no `..`, so that a new key does not compile until it is listed here.
     let BehaviorKeys {
         clients,
         rate_limit,
@@ -381,7 +382,7 @@ fn json_of(settings: impl Serialize) -> Value {
     value
 }
 
-/// All attributes of the policy that is written at `at`.
+/// Returns all attributes of the policy at `at`.
 fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Attribute> {
     let defaults = values(&Settings::default());
     let attribute = |((key, value), (_, default)): ((&'static str, Option<String>), (_, Option<String>))| {
@@ -392,16 +393,16 @@ fn attributes(settings: &Settings, at: &KeyPath, source: &Source<'_>) -> Vec<Att
             at
         });
         let line = places.find_map(|at| source.line_of_key(&at));
-        // The keys behind a YAML alias (`cors: *shared`) have no line of their own: use the line of the alias.
+        // The keys of a YAML alias (`cors: *shared`) have no line of their own, so they get the line of the alias.
         let line = line.or_else(|| (value != default).then(|| source.line(at)));
         Attribute { key: key.into(), value, line }
     };
     values(settings).into_iter().zip(defaults).map(attribute).collect()
 }
 
-/// Keys and values of all attributes, in the order of the documentation.
+/// Returns keys and values of all attributes, in the order of the documentation.
 fn values(settings: &Settings) -> [(&'static str, Option<String>); 23] {
-    // A pattern without `..`, so that a new attribute does not compile until it is listed here.
+    // The pattern has no `..`, so that a new attribute does not compile until it is listed here.
     let Settings {
         allow_origins,
         allow_origins_by_regex,
@@ -469,7 +470,7 @@ fn joined<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The value of an enum, as the configuration spells it.
+/// Returns the value of an enum, in the notation of the configuration.
 fn word(value: impl Serialize) -> Option<String> {
     serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
 }

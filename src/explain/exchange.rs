@@ -1,7 +1,7 @@
 //! One exchange: a request, and the head of the response that the running gateway would send.
 //!
-//! The steps are those of the proxy, on plain values: decide, make or forward the response, apply the edits. Nothing
-//! here depends on a browser.
+//! The steps are the same as in the proxy, but on plain values: decide, answer or forward, apply the edits. This module
+//! does not depend on a browser.
 
 use std::net::IpAddr;
 
@@ -14,17 +14,18 @@ use crate::decide::{Request, Verdict};
 use crate::domain::{OwnOrigin, Scheme};
 use crate::snapshot::Snapshot;
 
-/// Printed instead of a value that differs for each request, such as a request id.
+/// Placeholder for a value that differs for each request, such as a request id.
 const UNKNOWN: &str = "...";
 
-/// The result of one request.
+/// The result of one request to the gateway.
 #[derive(Debug, Clone)]
 pub struct Exchange<'s> {
     /// The gateway's decision.
     pub verdict: Verdict<'s>,
-    /// The scheme with which the gateway decides; not that of the URL if TLS ends in front of corsgate.
+    /// The scheme for the gateway's decision. It differs from the scheme of the URL if another component terminates
+    /// TLS.
     pub(crate) scheme: Scheme,
-    /// The response that the client gets.
+    /// The response to the client.
     pub response: Head,
 }
 
@@ -33,13 +34,13 @@ pub struct Exchange<'s> {
 pub struct Head {
     /// The status of the response.
     pub status: StatusCode,
-    /// The fields, in the order in which they are sent.
+    /// The header fields, in the order on the wire.
     pub headers: HeaderMap,
 }
 
 impl<'s> Exchange<'s> {
-    /// Decides a request and makes its response. `target` is the request target with its query. `upstream` gives the
-    /// response of the upstream, if the gateway forwards the request.
+    /// Decides a request and creates its response. `target` is the request target with its query. If the gateway
+    /// forwards the request, `upstream` returns the response of the upstream.
     pub fn of(
         snapshot: &'s Snapshot,
         request: &Request<'_>,
@@ -90,19 +91,19 @@ impl RequestFacts for Facts<'_> {
 // === impl Head ===
 
 impl Head {
-    /// A response without fields.
+    /// Returns a response without header fields.
     pub fn new(status: StatusCode) -> Self {
         Head { status, ..Head::default() }
     }
 
-    /// Adds a field after the others. An invalid name is ignored.
+    /// Adds a field after the other fields. An invalid name is ignored.
     pub fn append(&mut self, name: &str, value: HeaderValue) {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             self.headers.append(name, value);
         }
     }
 
-    /// The fields in their order, with the names as people write them: `Content-Type`.
+    /// Returns the fields in their order, with names in their usual spelling: `Content-Type`.
     pub fn fields(&self) -> impl Iterator<Item = (String, &HeaderValue)> {
         self.headers.iter().map(|(name, value)| (spelled(name), value))
     }
@@ -114,7 +115,7 @@ impl From<&LocalReply> for Head {
     }
 }
 
-/// The name with a capital at the beginning and after each hyphen.
+/// Returns the name with a capital letter at the beginning and after each hyphen.
 fn spelled(name: &HeaderName) -> String {
     let mut after_hyphen = true;
     let capital = |c: char| {

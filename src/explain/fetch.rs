@@ -1,7 +1,7 @@
-//! The browser's side of CORS: which preflight a page's `fetch()` needs, and which responses the page can read.
+//! CORS in the browser: decides whether a page's `fetch()` needs a preflight, and which responses the page can read.
 //!
-//! This follows the Fetch standard, whose steps are named beside the code, and shares nothing with the policy engine.
-//! So `explain` and the tests can use it to check the responses that corsgate makes.
+//! The code follows the Fetch standard, and names its steps. It shares no code with the policy engine, so `explain` and
+//! the tests can use it to check the responses of corsgate.
 //!
 //! ```
 //! use corsgate::explain::fetch::{Credentials, Fetch};
@@ -30,58 +30,58 @@ use crate::cors::fetch_names::{
     is_safelisted_request_header_name, is_safelisted_response_header,
 };
 
-/// A page's `fetch()` of another origin, in `cors` mode.
+/// A page's `fetch()` to another origin, in `cors` mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetch<'a> {
-    /// The page's serialised origin.
+    /// The serialised origin of the page.
     pub origin: &'a str,
-    /// The method as the page writes it, not normalised.
+    /// The method in the page's code, before normalisation.
     pub method: &'a str,
     /// Names and values of the headers that the page sets.
     pub headers: &'a [(String, String)],
-    /// The credentials mode.
+    /// The credentials mode of the request.
     pub credentials: Credentials,
 }
 
 /// The credentials mode of a cross-origin request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credentials {
-    /// `omit`, or `same-origin`, which also sends no credentials to another origin.
+    /// The modes `omit` and `same-origin`, which send no credentials to another origin.
     Omit,
-    /// `include`
+    /// The mode `include`, which sends cookies and other credentials.
     Include,
 }
 
-/// Why a page gets a network error instead of a response.
+/// The reason why a page gets a network error instead of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkError {
-    /// No `Access-Control-Allow-Origin`.
+    /// The response has no `Access-Control-Allow-Origin`.
     NoAllowOrigin,
     /// `Access-Control-Allow-Origin` has this value, which is neither `*` nor the page's origin.
     AllowOriginMismatch(String),
-    /// `*`, but the request has credentials.
+    /// `Access-Control-Allow-Origin` is `*`, but the request has credentials.
     WildcardWithCredentials,
     /// The request has credentials, and `Access-Control-Allow-Credentials` is not `true`.
     NoAllowCredentials,
-    /// The preflight's status is not 200 to 299.
+    /// The status of the preflight's response is not 200 to 299.
     PreflightStatus(u16),
-    /// The preflight is answered with a redirect, which browsers do not follow.
+    /// The response to the preflight is a redirect, which browsers do not follow.
     PreflightRedirect(u16),
-    /// The field of this name in the response to the preflight is not a list of tokens.
+    /// The field with this name in the response to the preflight is not a list of tokens.
     MalformedList(&'static str),
     /// `Access-Control-Allow-Methods` does not allow the method.
     Method(String),
-    /// `Access-Control-Allow-Headers` does not allow the header, in lower case.
+    /// `Access-Control-Allow-Headers` does not allow the header. The name is in lower case.
     Header(String),
-    /// More than 20 redirects.
+    /// The request had more than 20 redirects.
     TooManyRedirects,
-    /// A redirect to a URL with a user part, which is not allowed across origins.
+    /// The target of a redirect has a user name or a password, which is not allowed across origins.
     RedirectToUserPart,
-    /// A `Location` that is not the URL of an http or https resource.
+    /// The value of `Location` is not an http or https URL.
     RedirectToNoUrl(String),
-    /// A WebSocket needs the status 101, and the response has this one.
+    /// The response to a WebSocket has this status instead of 101.
     NotSwitched(u16),
-    /// `Cross-Origin-Resource-Policy` has this value, and the page is of another origin or site.
+    /// `Cross-Origin-Resource-Policy` has this value, but the page has another origin or site.
     ResourcePolicy(ResourcePolicy),
 }
 
@@ -94,32 +94,32 @@ pub(crate) enum Stage {
     Request,
 }
 
-/// One reason why a request needs a preflight. `Display` is a phrase for people.
+/// A reason why a request needs a preflight. `Display` writes it as a phrase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PreflightReason {
-    /// The normalised method is not CORS-safelisted.
+    /// The method is not CORS-safelisted. It is normalised.
     Method(String),
-    /// No value of the header of this name is CORS-safelisted.
+    /// The header with this name is not CORS-safelisted with any value.
     Header(String),
-    /// The value of the header is not CORS-safelisted; other values are.
+    /// This value of the header is not CORS-safelisted, but other values are.
     Value {
-        /// As the page writes it.
+        /// The name in the page's code.
         name: String,
-        /// As the page sets it.
+        /// The value in the page's code.
         value: String,
     },
-    /// Only some values of the header of this name are CORS-safelisted, and its value is not known.
+    /// The header with this name is CORS-safelisted only with some values, and its value is not known.
     UnknownValue(String),
-    /// The values of all safelisted headers have this number of bytes together, which is more than 1024.
+    /// The values of all safelisted headers together have this number of bytes, which is more than 1024.
     Bytes(usize),
-    /// The page listens to the progress of an upload.
+    /// The page has a listener for the progress of an upload.
     UploadListeners,
 }
 
-/// What a browser keeps of the answer to a preflight that passed.
+/// The parts of a passed preflight's answer that a browser caches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreflightAnswer {
-    /// Seconds: `Access-Control-Max-Age`, or 5 without it.
+    /// Time in seconds: the value of `Access-Control-Max-Age`, or 5 without this field.
     pub(crate) max_age: u64,
     /// The entries of `Access-Control-Allow-Methods`.
     pub(crate) methods: Vec<String>,
@@ -130,7 +130,7 @@ pub struct PreflightAnswer {
 // === impl Fetch ===
 
 impl Fetch<'_> {
-    /// The method that the browser sends (Fetch, "normalize a method").
+    /// Returns the method that the browser sends (Fetch, "normalize a method").
     pub fn normalised_method(&self) -> String {
         let upper = self.method.to_ascii_uppercase();
         match is_normalized_method(&upper) {
@@ -139,13 +139,13 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether the method alone needs a preflight.
+    /// Returns true if the method alone needs a preflight.
     pub(crate) fn is_method_unsafe(&self) -> bool {
         !is_safelisted_method(self.normalised_method().as_bytes())
     }
 
-    /// The names for `Access-Control-Request-Headers`, in lower case and sorted (Fetch, "CORS-unsafe request-header
-    /// names").
+    /// Returns the names for `Access-Control-Request-Headers`, in lower case and sorted (Fetch, "CORS-unsafe
+    /// request-header names").
     pub fn unsafe_headers(&self) -> Vec<String> {
         let sent = || self.headers.iter().filter(|(name, value)| !is_dropped_request_header(name, value));
         let is_safe = |name: &str, value: &str| is_safelisted_header(name, value);
@@ -159,14 +159,14 @@ impl Fetch<'_> {
         names
     }
 
-    /// The fields of the preflight that matter to CORS (Fetch, "CORS-preflight fetch", steps 2 to 5). A preflight never
-    /// has credentials.
+    /// Returns the CORS fields of the preflight (Fetch, "CORS-preflight fetch", steps 2 to 5). A preflight never has
+    /// credentials.
     pub fn preflight_headers(&self) -> Vec<(&'static str, String)> {
         let mut fields =
             vec![("Origin", self.origin.to_owned()), ("Access-Control-Request-Method", self.normalised_method())];
         let names = self.unsafe_headers();
         if !names.is_empty() {
-            // Joined by "," without a space.
+            // The names are joined with "," without a space.
             fields.push(("Access-Control-Request-Headers", names.join(",")));
         }
         fields
@@ -176,12 +176,12 @@ impl Fetch<'_> {
     ///
     /// # Errors
     ///
-    /// The first check that fails; the browser then does not send the request.
+    /// Returns the first check that fails. The browser then does not send the request.
     pub fn check_preflight(&self, status: StatusCode, headers: &HeaderMap) -> Result<PreflightAnswer, NetworkError> {
         self.check(headers)?;
         if !status.is_success() {
-            // The preflight does not follow redirects (CORS-preflight fetch, step 6), and a redirect is not an ok
-            // status.
+            // A browser does not follow a redirect of the preflight (CORS-preflight fetch, step 6), and a redirect does
+            // not have an ok status.
             return Err(match status.is_redirection() {
                 true => NetworkError::PreflightRedirect(status.as_u16()),
                 false => NetworkError::PreflightStatus(status.as_u16()),
@@ -197,7 +197,7 @@ impl Fetch<'_> {
         }
         let listed = |name: &str| names.iter().any(|entry| entry.eq_ignore_ascii_case(name));
         for name in self.unsafe_headers() {
-            // The only "CORS non-wildcard request-header name".
+            // `Authorization` is the only "CORS non-wildcard request-header name".
             let covered = wildcard(&names) && name != "authorization";
             if !listed(&name) && !covered {
                 return Err(NetworkError::Header(name));
@@ -207,7 +207,8 @@ impl Fetch<'_> {
         Ok(PreflightAnswer { max_age: max_age.unwrap_or(5), methods, headers: names })
     }
 
-    /// Fetch, "CORS check", for the response to a preflight and for the response to the request.
+    /// Performs the "CORS check" of Fetch. It applies to the response to a preflight, and to the response to the
+    /// request.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), NetworkError> {
         let includes = self.credentials == Credentials::Include;
         let Some(allowed) = combined(headers, &header::ACCESS_CONTROL_ALLOW_ORIGIN) else {
@@ -226,7 +227,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether the page can read a field of a response. The name can be in any case, and the field can be absent.
+    /// Returns true if the page can read a field of a response. The name can be in any case. The response may not have
+    /// the field.
     pub(crate) fn can_read(&self, headers: &HeaderMap, name: &str) -> bool {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let all = self.credentials == Credentials::Omit && exposed.iter().any(|entry| entry == "*");
@@ -234,7 +236,7 @@ impl Fetch<'_> {
         !is_forbidden_response_header(name) && (is_safelisted_response_header(name) || listed())
     }
 
-    /// The names that `Access-Control-Expose-Headers` exposes to the page; `*` for all.
+    /// Returns the names that `Access-Control-Expose-Headers` exposes to the page. `*` stands for all names.
     pub(crate) fn exposed(&self, headers: &HeaderMap) -> Vec<String> {
         let exposed = list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, "").unwrap_or_default();
         let counts = |name: &String| {
@@ -243,7 +245,7 @@ impl Fetch<'_> {
         exposed.into_iter().filter(counts).collect()
     }
 
-    /// All reasons why the request needs a preflight; empty if it needs none.
+    /// Returns all reasons why the request needs a preflight. The list is empty if it needs none.
     pub(crate) fn preflight_reasons(&self) -> Vec<PreflightReason> {
         let method = self.is_method_unsafe().then(|| PreflightReason::Method(self.normalised_method()));
         let mut reasons: Vec<PreflightReason> = method.into_iter().collect();
@@ -263,8 +265,8 @@ impl Fetch<'_> {
         reasons
     }
 
-    /// The message of the browser's console for an error, similar to the messages of browsers. `what` is the kind of the
-    /// request, such as `fetch`. `url` is the URL in quotes, with the URL that redirected to it.
+    /// Returns the message in the browser's console for an error, similar to the messages of browsers. `what` is the
+    /// kind of the request, such as `fetch`. `url` is the URL in quotes, with the URL that redirected to it.
     pub(crate) fn console(&self, what: &str, url: &str, stage: Stage, error: &NetworkError) -> String {
         let response = match stage {
             Stage::Preflight => "the response to the preflight request does not pass the access control check: ",
@@ -323,7 +325,7 @@ impl Fetch<'_> {
 }
 
 impl PreflightAnswer {
-    /// Chromium's limit of `max_age` in seconds; Firefox has 86400.
+    /// Maximum of `max_age` in Chromium, in seconds. The maximum in Firefox is 86400.
     pub(crate) const CHROMIUM_LIMIT: u64 = 7200;
 }
 
@@ -355,12 +357,12 @@ impl fmt::Display for PreflightReason {
 
 // --- definitions of the Fetch standard
 
-/// Most bytes of all safelisted values together (Fetch, "CORS-unsafe request-header names").
+/// Maximum size of all safelisted values together in bytes (Fetch, "CORS-unsafe request-header names").
 const MOST_SAFE_BYTES: usize = 1024;
-/// Most bytes of one safelisted value (Fetch, "CORS-safelisted request-header").
+/// Maximum size of one safelisted value in bytes (Fetch, "CORS-safelisted request-header").
 const LONGEST_SAFE_VALUE: usize = 128;
 
-/// Fetch, "CORS-safelisted request-header".
+/// Returns true for a "CORS-safelisted request-header" of Fetch.
 fn is_safelisted_header(name: &str, value: &str) -> bool {
     // "CORS-unsafe request-header byte"
     let unsafe_byte = |b: u8| {
@@ -387,12 +389,13 @@ fn is_safelisted_header(name: &str, value: &str) -> bool {
         }
 }
 
-/// Fetch, "no-CORS-safelisted request-header". A header whose value is not known is none.
+/// Returns true for a "no-CORS-safelisted request-header" of Fetch. A header without a known value is not safelisted.
 pub(crate) fn is_no_cors_safelisted(name: &str, value: Option<&str>) -> bool {
     !name.eq_ignore_ascii_case("range") && value.is_some_and(|value| is_safelisted_header(name, value))
 }
 
-/// `bytes=N-` or `bytes=N-M`, not `bytes=-N` (Fetch, "CORS-safelisted request-header", `range`).
+/// Returns true for `bytes=N-` and `bytes=N-M`, but not for `bytes=-N` (Fetch, "CORS-safelisted request-header",
+/// `range`).
 fn is_simple_range(value: &str) -> bool {
     let Some((from, to)) = value.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else { return false };
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
@@ -403,21 +406,21 @@ fn is_simple_range(value: &str) -> bool {
     }
 }
 
-/// The value of `Cross-Origin-Resource-Policy` (Fetch, "cross-origin resource policy internal check", steps 3 and 4). None
-/// without the header, and for a value that is not valid, such as that of two fields.
+/// Returns the value of `Cross-Origin-Resource-Policy` (Fetch, "cross-origin resource policy internal check", steps 3
+/// and 4). Returns None without the header, and for an invalid value, such as the value of two fields.
 pub(crate) fn resource_policy(headers: &HeaderMap) -> Option<ResourcePolicy> {
     let value = combined(headers, &HeaderName::from_static("cross-origin-resource-policy"))?;
     let all = [ResourcePolicy::SameOrigin, ResourcePolicy::SameSite, ResourcePolicy::CrossOrigin];
     all.into_iter().find(|policy| policy.word() == value)
 }
 
-/// Fetch, "get": all fields of a name as one value.
+/// Returns all fields of a name as one value (Fetch, "get").
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// Fetch, "extract header list values", for fields that are lists of tokens.
+/// Returns the entries of a field that is a list of tokens (Fetch, "extract header list values").
 fn list(headers: &HeaderMap, name: &HeaderName, written: &'static str) -> Result<Vec<String>, NetworkError> {
     let Some(value) = combined(headers, name) else { return Ok(Vec::new()) };
     let entries: Vec<String> = value.split(',').map(|entry| entry.trim().to_owned()).collect();
@@ -483,7 +486,7 @@ mod tests {
         Fetch { origin: "https://app.example", method, headers, credentials }
     }
 
-    /// There is a reason exactly if the request needs a preflight.
+    /// The list of reasons must be empty exactly if the request needs no preflight.
     #[test]
     fn every_reason_for_a_preflight_is_named() {
         let long = "a".repeat(129);
@@ -509,7 +512,7 @@ mod tests {
                 .to_string()
                 .contains("application/json is not safelisted (only text/plain")
         );
-        // Each value is safelisted, but nine of them are too long together.
+        // Each value is safelisted, but together the nine values are too long.
         let nine = headers(&[("Accept", "a".repeat(120).as_str()); 9]);
         assert_eq!(fetch("GET", &nine, Credentials::Omit).preflight_reasons(), [PreflightReason::Bytes(1080)]);
         assert_eq!(fetch("GET", &nine, Credentials::Omit).unsafe_headers(), ["accept"]);
@@ -531,7 +534,7 @@ mod tests {
         assert!(!fetch("GET", &[], Credentials::Omit).can_read(&response, "Set-Cookie"));
     }
 
-    /// A browser does not follow the redirect of a preflight, and accepts only a status of 200 to 299.
+    /// A browser does not follow a redirect of a preflight, and accepts only a status of 200 to 299.
     #[test]
     fn a_preflight_needs_an_ok_status() {
         let mut answer = HeaderMap::new();

@@ -13,7 +13,7 @@ use crate::notation::List;
 use crate::problem::{KeyPath, PathStep, nearest};
 use crate::snapshot::{Level, RoutePlace, Snapshot};
 
-/// The cause of a refusal and the key where it can be fixed. Without a cause the request passes.
+/// The cause of a refusal, and the key that can fix it. The cause is None if the request is not refused.
 #[derive(Debug)]
 pub(in crate::explain) struct Diagnosis {
     pub(in crate::explain) cause: Option<Cause>,
@@ -72,7 +72,8 @@ impl Diagnosis {
         }
         let Some(config) = config else { return none };
         let Some(reason) = verdict.outcome.reason() else { return none };
-        // The browser checks credentials before methods and headers. The gateway cannot: a preflight has none.
+        // The browser checks credentials before methods and headers. The gateway cannot check them, because a preflight
+        // has no credentials.
         if reason != cors::Reason::NoPolicy {
             let any_origin = match error {
                 Some(NetworkError::WildcardWithCredentials) => Some(true),
@@ -211,15 +212,15 @@ impl Diagnosis {
     }
 }
 
-/// Whether the Origin of a request is that of its own URL, except that the gateway sees plain http. A page on https
-/// cannot send requests to plain http, so for a recorded request this means that another component ended TLS.
+/// Returns true if the Origin of a request equals the origin of its URL, except that the gateway receives plain http. A
+/// page on https cannot send requests to plain http. So for a recorded request, another component has terminated TLS.
 pub(in crate::explain) fn is_own_behind_tls(question: &Question, step: &Step<'_>) -> bool {
     let over_tls = step.url.scheme == Scheme::Https || !matches!(question.source, QuestionSource::Page);
     let is_own = OwnOrigin::of(Scheme::Https, &step.url.authority).is(&step.origin);
     step.exchange.scheme == Scheme::Http && over_tls && is_own
 }
 
-/// The `clients` that refuses the request of a step: that of its route or service, else that of a listener.
+/// Returns the place of the `clients` that refuses the request: the key of the route or service, or else of a listener.
 fn clients_key(step: &Step<'_>, document: &Document) -> KeyPath {
     let place = step.exchange.verdict.route.map(|found| found.route.place);
     let service = place.and_then(|place| document.services.as_ref()?.get(place.service as usize));
@@ -241,8 +242,8 @@ fn clients_key(step: &Step<'_>, document: &Document) -> KeyPath {
 
 // --- methods
 
-/// The known method that differs from `method` only in case. PATCH is always known: it is the only common method that
-/// browsers do not change to upper case (Fetch, "normalize a method").
+/// Returns the known method that differs from `method` only in case. PATCH is always known, because it is the only
+/// common method that browsers do not change to upper case (Fetch, "normalize a method").
 pub(in crate::explain) fn known_in_other_case<'w>(
     method: &str,
     known: impl Iterator<Item = &'w str>,
@@ -253,7 +254,8 @@ pub(in crate::explain) fn known_in_other_case<'w>(
 
 // --- routes
 
-/// The routes that accept the path of a step with one of the methods in `allow`: decides a request for each method.
+/// Returns the routes that accept the path of a step with one of the methods in `allow`. It decides one request for
+/// each method.
 pub(in crate::explain) fn routes_of_path(step: &Step<'_>, allow: &str, snapshot: &Snapshot) -> Vec<RoutePlace> {
     let mut places = Vec::new();
     for method in allow.split(',').filter_map(|method| http::Method::from_bytes(method.trim().as_bytes()).ok()) {
@@ -277,8 +279,8 @@ pub(in crate::explain) fn routes_of_path(step: &Step<'_>, allow: &str, snapshot:
     places
 }
 
-/// The routes of all services that a host can belong to, with their paths. This ignores the precedence of hosts: a fix
-/// is tried before it is offered.
+/// Returns the routes of all services that a host can belong to, with their paths. It ignores the precedence of hosts,
+/// because each fix is tried before it is offered.
 pub(in crate::explain) fn routes_of_host(document: &Document, host: &str) -> Vec<(RoutePlace, Vec<String>)> {
     let covers = |pattern: &String| match pattern.strip_prefix("*.") {
         Some(base) => host.strip_suffix(base).is_some_and(|front| front.ends_with('.')),
@@ -310,8 +312,8 @@ fn invalid_origin(question: &Question) -> InvalidOrigin {
     }
 }
 
-/// A host or a path that is probably meant. Fewer edits are allowed than for keys, because hosts of one domain and paths
-/// of one service have most of their letters in common.
+/// Returns the most similar known host or path. It allows fewer edits than for keys, because hosts of one domain and
+/// paths of one service share most of their letters.
 fn nearest_address<'w>(address: &str, known: impl Iterator<Item = &'w String>) -> Option<String> {
     let most = |length: usize| 2.max(length / 6);
     let lower = address.to_lowercase();

@@ -1,27 +1,27 @@
-//! The entry of a policy that is most similar to an origin which the policy does not allow, and the difference.
+//! The entry of a policy that is most similar to a refused origin, and the difference between them.
 
 use super::RouteConfig;
 use crate::cors::{MAX_ORIGIN, OriginPattern, Patterns, TuplePattern};
 use crate::domain::split_port;
 use crate::problem::{KeyPath, PathStep};
 
-/// An entry of a policy that is similar to the page's origin.
+/// An entry of a policy that is similar to the page's origin, but does not match it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
-    /// As the file has it.
+    /// The entry, as in the file.
     listed: String,
     difference: Difference,
 }
 
-/// How an entry differs from the origin. The order is the order of preference: the most likely mistake first.
+/// The difference between an entry and the origin. The most likely mistakes come first, and are preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Difference {
     Scheme,
     Port,
     SchemeAndPort,
-    /// A placeholder does not match its part of the host.
+    /// A placeholder of the entry does not match its part of the host.
     Placeholder,
-    /// The entry has another number.
+    /// The entry has a different number.
     Number,
     /// Only one of them starts with `www.`.
     Www,
@@ -29,15 +29,15 @@ enum Difference {
     BareDomain,
     /// The page is on a subdomain of the entry.
     Subdomain,
-    /// At most two letters.
+    /// At most two letters differ.
     Spelling,
     /// The entry is a regular expression that matches only a part of the origin.
     RegexPart,
 }
 
 impl NearMiss {
-    /// The most similar entry of the route's policy, and its place. A policy can have very many entries, so nothing is
-    /// copied, and the distance is computed only for entries that can be near.
+    /// Finds the most similar entry of the route's policy, and its place. A policy can have very many entries. So
+    /// nothing is copied, and the exact distance is computed only for entries that can be near.
     pub(super) fn find(config: &RouteConfig<'_>, origin: &str) -> Option<(Self, KeyPath)> {
         let lists = config.listed_origins();
         let all = lists
@@ -61,7 +61,8 @@ impl NearMiss {
         Some((NearMiss { listed: source.clone(), difference: Difference::RegexPart }, at))
     }
 
-    /// The origin at which the policy allows the page, if only scheme and port differ. Never http for a page on https.
+    /// Returns an origin that the policy allows, if only scheme and port differ. For a page on https, it is never an
+    /// http origin.
     pub(super) fn allowed_origin(&self, origin: &str) -> Option<String> {
         match self.difference {
             Difference::Scheme | Difference::Port | Difference::SchemeAndPort => {}
@@ -86,7 +87,7 @@ impl NearMiss {
         Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
     }
 
-    /// The pattern that allows the entry and the origin, if they differ only in a number.
+    /// Returns the pattern that matches both the entry and the origin, if they differ only in a number.
     pub(super) fn pattern(&self, origin: &str) -> Option<TuplePattern> {
         numbered(&self.listed, origin)
     }
@@ -95,7 +96,7 @@ impl NearMiss {
         self.difference == Difference::RegexPart
     }
 
-    /// What is wrong, as a phrase without a full stop.
+    /// Returns the fault, as a phrase without a full stop.
     pub(super) fn fault(&self, origin: &str) -> String {
         let NearMiss { listed, difference } = self;
         let difference = match difference {
@@ -125,7 +126,7 @@ impl NearMiss {
     }
 }
 
-/// An origin or a pattern in its parts.
+/// The parts of an origin or of a pattern.
 struct Parts<'a> {
     text: &'a str,
     scheme: &'a str,
@@ -183,7 +184,7 @@ fn difference(listed: &str, page: &Parts<'_>) -> Option<Difference> {
     (is_near && strsim::damerau_levenshtein(listed.text, page.text) <= 2).then_some(Difference::Spelling)
 }
 
-/// The entry as a pattern, if it has a placeholder.
+/// Returns the entry as a pattern, if it has a placeholder.
 fn template(listed: &str) -> Option<TuplePattern> {
     if !listed.contains('{') {
         return None;
@@ -194,8 +195,8 @@ fn template(listed: &str) -> Option<TuplePattern> {
     }
 }
 
-/// The pattern that has `{digits}` for the number in which an entry and an origin differ. None if they differ in
-/// another part, or if strangers can register such a name.
+/// Returns the pattern with `{digits}` in place of the number in which an entry and an origin differ. Returns None if
+/// another part differs, or if anybody can register such a name.
 fn numbered(listed: &str, origin: &str) -> Option<TuplePattern> {
     let common = listed.bytes().zip(origin.bytes()).take_while(|(a, b)| a == b).count();
     let before = listed.get(..common)?.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -215,11 +216,12 @@ fn without_www(host: &str) -> &str {
     host.strip_prefix("www.").unwrap_or(host)
 }
 
-/// A lower bound of the edit distance, in a fraction of its time: the characters that only one of the two texts has. One
-/// edit changes at most one of them on each side. Bytes share counters, which can only make the bound lower.
+/// Returns a lower bound of the edit distance, which is much faster to compute. It counts the characters that only one
+/// of the texts has. One edit changes at most one of them on each side. Several bytes share a counter, which can only
+/// lower the bound.
 pub(in crate::explain) fn least_distance(a: &str, b: &str) -> usize {
     let difference = a.len().abs_diff(b.len());
-    // The counters are small.
+    // Longer texts could overflow the counters.
     if difference > 2 || a.len() > MAX_ORIGIN {
         return difference;
     }

@@ -17,28 +17,28 @@ pub(in crate::explain) struct RouteConfig<'d> {
 }
 
 impl<'d> RouteConfig<'d> {
-    /// The settings of the route's policy, and their place.
+    /// Returns the settings of the route's policy, and their place.
     pub(in crate::explain) fn settings(&self) -> Option<(&'d Settings, KeyPath)> {
         let at = self.route.policy_at()?;
         let place = self.route.cors.as_ref()?;
         Some((self.document.settings(self.route.place.cors(self.document, place.level)?)?, at))
     }
 
-    /// The policies of the levels outside `level`, from the service to the top of the file.
+    /// Returns the policies of the levels outside `level`, from the service to the top of the file.
     pub(super) fn outer_policies(&self, level: Level) -> impl Iterator<Item = (Level, &'d Settings)> {
         let levels = [Level::Service, Level::Top].into_iter().filter(move |other| *other < level);
         let (document, place) = (self.document, self.route.place);
         levels.filter_map(move |level| Some((level, document.settings(place.cors(document, level)?)?)))
     }
 
-    /// The place of a key of the policy, whether or not the policy has the key.
+    /// Returns the place of a key of the policy. The policy may not have the key.
     pub(in crate::explain) fn policy_key(&self, key: &str) -> Option<KeyPath> {
         let mut at = self.route.policy_at()?;
         at.0.push(PathStep::Key(key.into()));
         Some(at)
     }
 
-    /// The first key of the policy that allows origins.
+    /// Returns the place of the first key of the policy that allows origins.
     pub(super) fn origins_at(&self) -> Option<KeyPath> {
         let (settings, _) = self.settings()?;
         let key = match settings {
@@ -49,8 +49,8 @@ impl<'d> RouteConfig<'d> {
         self.policy_key(key)
     }
 
-    /// All origin lists of the policy: `allow_origins`, and each set of `allow_origin_sets`. Each has its place in the
-    /// file.
+    /// Returns all origin lists of the policy: `allow_origins`, and each set of `allow_origin_sets`. Each list has its
+    /// place in the file.
     pub(super) fn listed_origins(&self) -> Vec<(&'d [String], KeyPath)> {
         let Some((settings, at)) = self.settings() else { return Vec::new() };
         let below =
@@ -65,10 +65,10 @@ impl<'d> RouteConfig<'d> {
         own.chain(sets).collect()
     }
 
-    /// The outer level whose policy would allow the origin, if the route's own policy did not replace it.
+    /// Returns the outer level whose policy would allow the origin. The route's own policy replaces that policy.
     pub(super) fn shadowed_policy(&self, step: &Step<'_>) -> Option<Level> {
         let level = self.route.cors.as_ref()?.level;
-        // Sets can be large, and are compiled here again.
+        // Sets of origins can be large, and are compiled here again. So this returns early without an outer policy.
         self.outer_policies(level).next()?;
         let facts = CorsRequest { method: &step.method, headers: &step.headers, own_origin: step.own_origin() };
         let sets = origin_sets(self.document);
@@ -79,7 +79,7 @@ impl<'d> RouteConfig<'d> {
         self.outer_policies(level).find(|(_, settings)| allows(settings)).map(|(level, _)| level)
     }
 
-    /// The names that `allow_headers` does not allow, and whether it has a `*`.
+    /// Returns the names that `allow_headers` does not allow, and true if it has a `*`.
     pub(in crate::explain) fn missing_headers(&self, names: &[String]) -> (Vec<String>, bool) {
         let star = self.settings().is_none_or(|(settings, _)| match &settings.allow_headers {
             Some(list) => list.entries().iter().any(|entry| entry == "*"),

@@ -1,15 +1,16 @@
-//! Fetch, "CORS-preflight cache": what a browser keeps of the answers to preflights.
+//! The browser's cache of preflight answers (Fetch, "CORS-preflight cache").
 //!
-//! The cache belongs to one page and knows no time: all requests are made before an entry with a `max_age` above 0
-//! expires.
+//! The cache belongs to one page and has no clock. It assumes that the page sends all requests before an entry with a
+//! `max_age` above 0 expires.
 
 use super::{Credentials, Fetch, PreflightAnswer};
 
-/// A browser's cache of answers to preflights.
+/// A browser's cache of answers to preflights, for one page.
 #[derive(Debug, Default, Clone)]
 pub struct PreflightCache(Vec<Entry>);
 
-/// Fetch, "cache entry". An entry has no method of the request that caused it: it covers all later requests to its URL.
+/// A "cache entry" of Fetch. It does not have the method of the original request, because it covers all later requests
+/// to its URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     origin: String,
@@ -17,19 +18,19 @@ struct Entry {
     credentials: bool,
     item: Item,
     max_age: u64,
-    /// The number of the request whose preflight was answered.
+    /// Number of the request whose preflight was answered.
     request: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Item {
     Method(String),
-    /// In lower case.
+    /// A header name in lower case.
     Header(String),
 }
 
 impl PreflightCache {
-    /// Keeps the answer to the preflight of a request (Fetch, "CORS-preflight fetch", steps 7.12 to 7.15).
+    /// Stores the answer to the preflight of a request (Fetch, "CORS-preflight fetch", steps 7.12 to 7.15).
     pub fn store(&mut self, fetch: &Fetch<'_>, url: &str, answer: &PreflightAnswer, request: usize) {
         let methods = answer.methods.iter().map(|method| Item::Method(method.clone()));
         let headers = answer.headers.iter().map(|name| Item::Header(name.to_ascii_lowercase()));
@@ -45,8 +46,9 @@ impl PreflightCache {
         self.0.retain(|entry| entry.max_age > 0);
     }
 
-    /// The number of the latest request whose cached answer makes the preflight of this request unnecessary (Fetch,
-    /// "HTTP fetch", step 4.2). None if the browser sends a preflight. `use_preflight` is Fetch's flag of this name.
+    /// Returns the number of the latest request whose cached answer replaces the preflight of this request (Fetch,
+    /// "HTTP fetch", step 4.2). Returns None if the browser sends a preflight. `use_preflight` is the flag of this name
+    /// in Fetch.
     pub fn covers(&self, fetch: &Fetch<'_>, url: &str, use_preflight: bool) -> Option<usize> {
         let find = |is_item: &dyn Fn(&Item) -> bool| {
             let fits = |entry: &&Entry| entry.matches(fetch, url) && is_item(&entry.item);
@@ -68,7 +70,7 @@ impl PreflightCache {
 }
 
 impl Entry {
-    /// Fetch, "cache entry match".
+    /// Performs the "cache entry match" of Fetch.
     fn matches(&self, fetch: &Fetch<'_>, url: &str) -> bool {
         self.origin == fetch.origin
             && self.url == url
@@ -110,7 +112,7 @@ mod tests {
             (answer(&["*"], &["authorization"], 600),  fetch("GET", &token, Credentials::Omit),    URL, false, true),
             (answer(&["DELETE"], &[], 600),            fetch("DELETE", &[], Credentials::Include), URL, false, false),
             (answer(&["DELETE"], &[], 600),            fetch("DELETE", &[], Credentials::Omit),    "https://api.example/y", false, false),
-            // With upload listeners the method counts, also a safelisted one.
+            // With upload listeners, the method must match too, even a safelisted one.
             (answer(&["PUT"], &["x-a"], 600),          fetch("POST", &[], Credentials::Omit),      URL, true,  false),
             (answer(&["POST"], &[], 600),              fetch("POST", &[], Credentials::Omit),      URL, true,  true),
         ];
@@ -124,7 +126,8 @@ mod tests {
         }
     }
 
-    /// An answer to a request with credentials also covers requests without them, and a newer answer replaces an older.
+    /// An answer for a request with credentials also covers requests without them. A newer answer replaces an older
+    /// one.
     #[test]
     fn entries_are_replaced_by_newer_ones() {
         let mut cache = PreflightCache::default();
