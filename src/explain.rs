@@ -125,7 +125,7 @@ pub struct Explanation {
     pub(crate) notes: Vec<String>,
     /// The smallest edit that allows the request. None if no edit was found.
     pub fix: Option<Fix>,
-    /// The best edit if each edit makes the file invalid. None if there is a fix, or no edit.
+    /// The best edit that makes the file invalid. None if there is a fix, or no such edit.
     pub(crate) rejected_fix: Option<RejectedFix>,
 }
 

@@ -1,8 +1,8 @@
 //! The smallest edit of the file that allows a request.
 //!
-//! Edits are tried, not derived. Each cause has a few candidates. A candidate is applied to the text, the text is
-//! loaded, and the question is simulated again: then the request passes, or there is another cause. So an offered edit
-//! works, also together with the rest of the file.
+//! The search tries edits instead of deriving them. Each cause has a few candidates. The search applies a candidate to
+//! the text, loads the text, and simulates the question again. The result is that the request is allowed, or that
+//! another cause remains. So each offered edit works together with the rest of the file.
 
 mod candidates;
 mod widening;
@@ -18,23 +18,23 @@ use crate::config::{Document, Source, hunks};
 use crate::problem::{KeyPath, Problem, ProblemKind, Problems, Replacement, Severity};
 use crate::snapshot::{Loaded, Snapshot};
 
-/// An edit of the file with which the request passes. It has been tried.
+/// An edit of the file that allows the request. The edit was applied and simulated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fix {
     /// The name of the file.
     pub(crate) file: String,
-    /// What to do, such as ``add `DELETE` to allow_methods``.
+    /// The steps of the edit, such as ``add `DELETE` to allow_methods``.
     pub(crate) steps: Vec<String>,
-    /// The lines that change.
+    /// The changed lines of the file.
     pub(crate) hunks: Vec<Hunk>,
-    /// What the edit allows or forbids beyond the request.
+    /// Effects of the edit on other requests.
     pub(crate) widens: Vec<Widening>,
 }
 
-/// An edit that removes the cause, but makes the file invalid.
+/// An edit that removes the cause of the refusal, but makes the file invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RejectedFix {
-    /// What to do, such as ``add `DELETE` to allow_methods``.
+    /// The steps of the edit, such as ``add `DELETE` to allow_methods``.
     pub(crate) steps: Vec<String>,
     /// The errors of the edited file.
     pub(crate) errors: Vec<EditError>,
@@ -51,19 +51,19 @@ pub(crate) struct EditError {
 /// The result of the search for an edit.
 pub(super) enum FixResult {
     Fix(Fix),
-    /// The best edit makes the file invalid.
+    /// No usable edit was found. This edit makes the file invalid, with the fewest errors.
     Rejected(RejectedFix),
     NotFound,
 }
 
-/// Limit of causes that are removed one after the other.
+/// Maximum number of causes that are removed one after the other.
 const MAX_STEPS: usize = 8;
-/// Limit of edited texts that are loaded.
+/// Maximum number of edited texts that are loaded.
 const MAX_LOADS: usize = 32;
-/// Limit of bytes of edited texts that are loaded; one text is always loaded. A file of 50 MiB takes seconds.
+/// Maximum size of all loaded texts together in bytes. At least one text is loaded. A file of 50 MiB takes seconds.
 const MAX_LOADED_BYTES: usize = 32 << 20;
 
-/// Searches for an edit with which the request passes. `analysis` is that of the text without an edit.
+/// Searches for an edit that allows the request. `analysis` belongs to the text without an edit.
 pub(super) fn find(question: &Question, configuration: &Configuration<'_>, analysis: &Analysis<'_>) -> FixResult {
     let mut attempt = Attempt::of(configuration.text);
     let passing = match attempt.proceed(question, configuration, Some(analysis)) {
@@ -85,8 +85,8 @@ pub(super) fn find(question: &Question, configuration: &Configuration<'_>, analy
     FixResult::Fix(attempt.fix(configuration.name, configuration.text))
 }
 
-/// The edit that makes an invalid text valid. It also lets the request pass, if such an edit is found. None if one of
-/// the errors can be fixed in more than one way.
+/// Returns the edit that makes an invalid text valid. The edit also allows the request, if such an edit is found.
+/// Returns None if one of the errors can be fixed in more than one way.
 pub(super) fn repair(
     question: &Question,
     name: &str,
@@ -110,7 +110,7 @@ pub(super) fn repair(
     let repaired = attempt.text.clone();
     let configuration = Configuration::new(name, &repaired, &usable, load);
     if Simulation::of(question, &usable).is_refused() {
-        // If the request cannot pass, the edit that repairs the file is still useful.
+        // The repaired file is useful even if no edit allows the request.
         let mut passing = attempt.clone();
         if passing.proceed(question, &configuration, None).is_ok() {
             attempt = passing;
@@ -119,7 +119,7 @@ pub(super) fn repair(
     Some(attempt.fix(name, text))
 }
 
-/// Why an attempt fails.
+/// The reason why an attempt fails.
 enum NoFix {
     /// The last step makes the file invalid, with these errors.
     Rejected(Vec<Problem>),
@@ -127,7 +127,7 @@ enum NoFix {
     NotFound,
 }
 
-/// A text with the edits so far.
+/// The text after the edits until now.
 #[derive(Clone)]
 struct Attempt {
     text: String,
@@ -145,7 +145,7 @@ impl Attempt {
         Fix { file: name.to_owned(), steps: self.steps, hunks, widens: self.widens }
     }
 
-    /// Removes one cause after the other until the request passes. Returns the snapshot with which it passes.
+    /// Removes one cause after the other until the request is allowed. Returns the snapshot of the last text.
     fn proceed(
         &mut self,
         question: &Question,
@@ -172,7 +172,8 @@ impl Attempt {
             let cause = diagnosis.cause.clone().ok_or(NoFix::NotFound)?;
             let context = FixContext { question, simulation, snapshot, document };
             let candidates = context.candidates(&cause);
-            // Candidates for routing are sorted by similarity: the first one that removes the cause is the best.
+            // Candidates for routing are sorted by similarity, so the first candidate that removes the cause is the
+            // best.
             let is_about_routing = matches!(cause, Cause::UnknownHost { .. } | Cause::UnknownPath { .. });
             causes.push(cause);
             let mut best: Option<(Candidate, String, Snapshot, bool)> = None;
@@ -185,9 +186,9 @@ impl Attempt {
                 loads += 1;
                 let Loaded { snapshot, problems } = (configuration.load)(&edited);
                 let Some(snapshot) = snapshot else {
-                    // The candidate with the fewest errors is the best. Its errors are not repaired here: an edit of a
-                    // valid file can only make an error about an allowed origin, and the operator must decide about
-                    // that.
+                    // The candidate with the fewest errors is the best. Its errors are not repaired here. An edit of a
+                    // valid file can only cause an error about an allowed origin, and the operator must decide about
+                    // this origin.
                     let errors: Vec<Problem> = errors(&problems).cloned().collect();
                     if rejected.as_ref().is_none_or(|(_, fewest)| errors.len() < fewest.len()) {
                         rejected = Some((candidate.step, errors));
@@ -219,12 +220,12 @@ impl Attempt {
         Err(NoFix::NotFound)
     }
 
-    /// Makes the replacements that the errors propose; None if one of them has no single replacement.
+    /// Applies the replacements that the errors propose. Returns None if an error has no replacement, or several.
     fn repair(&mut self, question: &Question, problems: &Problems) -> Option<()> {
         let mut edits: Vec<(KeyPath, Replacement)> = Vec::new();
         for problem in errors(problems) {
             let replacement = match &problem.kind {
-                // Of the origins to list only the one in the question is known.
+                // The list of origins is not known, except for the origin of the question.
                 ProblemKind::AnyOriginWithCredentials => {
                     Widening::OthersRefused.add_to(&mut self.widens);
                     Replacement::Text(question.origin())
@@ -240,8 +241,8 @@ impl Attempt {
             });
             edits.push((problem.at.clone(), replacement));
         }
-        // From the last place to the first, so that a removed entry does not change the index of another edit. Names of
-        // keys are replaced last, because the paths of other edits contain them.
+        // The edits are applied from the last place to the first, so that a removed entry does not change the index of
+        // another edit. Names of keys are replaced last, because the paths of other edits contain them.
         edits.sort_by(|(a, _), (b, _)| b.cmp(a));
         edits.sort_by_key(|(_, replacement)| matches!(replacement, Replacement::Key(_)));
         for (at, replacement) in &edits {

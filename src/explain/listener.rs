@@ -1,4 +1,4 @@
-//! The listener that a URL reaches, as far as the file tells, and the scheme that the gateway sees there.
+//! The listener for a URL according to the file, and the scheme that the gateway sees at this listener.
 
 use super::question::PageUrl;
 use crate::behavior::clients::Clients;
@@ -8,15 +8,15 @@ use crate::snapshot::{Listener, Snapshot};
 /// The listener of a URL.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reached<'s> {
-    /// None if no listener fits.
+    /// None if no listener matches the URL.
     listener: Option<&'s Listener>,
-    /// An https URL reaches a listener without TLS: another component decrypts the connection.
+    /// True if an https URL reaches a listener without TLS. Another component then terminates TLS.
     pub(super) tls_in_front: bool,
 }
 
 impl<'s> Reached<'s> {
-    /// The listener with the URL's port. If no listener has the port, the first listener that fits the scheme, because
-    /// load balancers often map ports.
+    /// Returns the listener with the URL's port. If there is none, returns the first listener that matches the scheme,
+    /// because load balancers often map ports.
     pub(super) fn of(snapshot: &'s Snapshot, url: &PageUrl) -> Self {
         let all = || snapshot.listeners().iter().map(|listener| &**listener);
         let with_port = || all().filter(|listener| listener.address.port() == Some(url.port()));
@@ -34,7 +34,7 @@ impl<'s> Reached<'s> {
                         return Reached { listener, tls_in_front: false };
                     }
                 }
-                // A listener that redirects to https is meant for plain requests.
+                // A listener that redirects to https expects plain requests, so it is the last choice.
                 let listener = with_port()
                     .next()
                     .or_else(|| plain().find(|listener| listener.redirect.is_none()))
@@ -44,8 +44,8 @@ impl<'s> Reached<'s> {
         }
     }
 
-    /// The scheme with which the gateway decides. Behind TLS of another component it is https only if that component
-    /// is a trusted proxy, which then says so in `X-Forwarded-Proto`.
+    /// Returns the scheme for the gateway's decision. If another component terminates TLS, the scheme is https only if
+    /// this component is a trusted proxy, which sends it in `X-Forwarded-Proto`.
     pub(super) fn scheme(self, snapshot: &Snapshot, url: &PageUrl) -> Scheme {
         match self.tls_in_front && snapshot.trusted_proxies().is_empty() {
             true => Scheme::Http,
@@ -53,19 +53,19 @@ impl<'s> Reached<'s> {
         }
     }
 
-    /// The clients that the listener accepts. None: every client.
+    /// Returns the clients that the listener accepts. None accepts every client.
     pub(super) fn clients(self) -> Option<&'s Clients> {
         self.listener?.clients.as_ref()
     }
 
-    /// The https port to which the listener redirects plain requests.
+    /// Returns the https port to which the listener redirects plain requests.
     pub(super) fn redirect(self) -> Option<u16> {
         self.listener?.redirect
     }
 }
 
-/// The https port according to the file: the port to which the plain listener redirects, 443 if a TLS listener has it,
-/// or the port of the first TLS listener.
+/// Returns the https port according to the file: the port to which the plain listener redirects, or 443 if a TLS
+/// listener has it, or the port of the first TLS listener.
 pub(super) fn https_port(snapshot: &Snapshot, url: &PageUrl) -> Option<u16> {
     let with_tls = snapshot.listeners().iter().filter(|listener| listener.tls.is_some());
     let mut ports = with_tls.filter_map(|listener| listener.address.port());
@@ -74,9 +74,9 @@ pub(super) fn https_port(snapshot: &Snapshot, url: &PageUrl) -> Option<u16> {
         .or_else(|| ports.next())
 }
 
-/// Whether the URL of a redirect is probably served by this file: its host is that of the redirecting URL or in the
-/// `hosts` of a service, and its port is that of the redirecting URL, a listener's, or the default of its scheme. A
-/// service without hosts serves any host that reaches it, so it says nothing about another host.
+/// Returns true if this file probably serves the target of a redirect. The host must equal the host of the redirecting
+/// URL, or a service must list it. The port must equal the port of the redirecting URL, the port of a listener, or the
+/// default port of the scheme. A service without `hosts` is ignored, because it matches every host.
 pub(super) fn serves(snapshot: &Snapshot, from: &PageUrl, to: &PageUrl) -> bool {
     let (host, port) = split_port(&to.authority);
     let listed = || HostName::parse(&to.authority).is_some_and(|host| snapshot.lists_host(host.as_str()));

@@ -1,4 +1,4 @@
-//! Notes of an explanation: facts beside the cause that the reader needs to know.
+//! Notes of an explanation: further facts that the reader needs besides the cause.
 
 use super::cause::{Cause, case_advice, is_own_behind_tls, known_in_other_case};
 use super::fetch::{Credentials, NetworkError, PreflightAnswer, Stage};
@@ -15,7 +15,7 @@ use crate::decide::Action;
 use crate::domain::{Scheme, is_loopback_host, split_port};
 use crate::snapshot::Snapshot;
 
-/// All notes, as whole sentences.
+/// Returns all notes, as whole sentences.
 pub(super) fn notes(
     question: &Question,
     simulation: &Simulation<'_>,
@@ -133,7 +133,7 @@ pub(super) fn notes(
     notes
 }
 
-/// What the route does to the request besides routing and CORS.
+/// Returns notes on the behaviors of the route.
 fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<String> {
     let last = simulation.last();
     let verdict = &last.exchange.verdict;
@@ -143,12 +143,12 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
         notes.push(format!("The route {kind} itself, with {}: it has no upstream.", answer.status.as_u16()));
     }
     let Some(behaviors) = verdict.route.and_then(|found| found.route.behaviors.as_deref()) else { return notes };
-    // A pattern without `..`, so that a new behavior does not compile until it is considered here. Edits of headers are
-    // seen in the response.
+    // The pattern has no `..`, so that a new behavior does not compile until it is considered here. Edits of headers
+    // need no note, because the response shows them.
     let Behaviors {
         clients,
         rate_limit,
-        // The note above depends on the action, too.
+        // The note on `forward_auth` is above, because it depends on the action too.
         forward_auth: _,
         rewrite,
         upstream_host,
@@ -159,7 +159,7 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
     if clients.is_some() && question.client == ClientAddress::Accepted {
         notes.push("The route accepts some clients only (`clients`): `--client ADDRESS` checks one.".to_owned());
     }
-    // What is left of a budget is known to the running gateway only.
+    // Only the running gateway has the rest of the budget.
     if let Some(limit) = rate_limit {
         notes.push(format!(
             "The rate limit of `{}` accepts {limit}. A request above it gets 429 (rate_limited); this explanation assumes \
@@ -189,8 +189,8 @@ fn notes_on_behaviors(question: &Question, simulation: &Simulation<'_>) -> Vec<S
     notes
 }
 
-/// Local Network Access: Chromium asks the user before a page reaches an address that is nearer than its own, except by
-/// a navigation. A recorded request has arrived.
+/// Local Network Access: Chromium asks the user for permission before a page reaches an address in a nearer address
+/// space. Navigations are exempt. Recorded requests have no note, because they reached the gateway.
 fn note_on_address_space(question: &Question, asked: &PageRequest) -> Option<String> {
     let is_checked = matches!(question.source, QuestionSource::Page) && question.initiator != Initiator::Navigation;
     let origin = question.origin();
@@ -206,7 +206,7 @@ fn note_on_address_space(question: &Question, asked: &PageRequest) -> Option<Str
     })
 }
 
-/// Cookies follow `SameSite`, not CORS.
+/// Browsers send cookies according to `SameSite`, which is independent of CORS.
 fn note_on_cookies(question: &Question, asked: &PageRequest) -> Option<String> {
     let is_asked = matches!(question.source, QuestionSource::Page) && question.credentials == Credentials::Include;
     if !is_asked || is_same_site(&question.origin(), &asked.url) {
@@ -265,8 +265,8 @@ fn note_on_initiator(question: &Question, simulation: &Simulation<'_>) -> Option
     }
 }
 
-/// Mixed Content, "should fetching request be blocked". Browsers do not block navigations and requests to the same
-/// machine. A recorded request was not blocked.
+/// Mixed Content, "should fetching request be blocked". Browsers do not block navigations, and requests to the same
+/// machine. Recorded requests were not blocked, because they reached the gateway.
 fn is_mixed_content(question: &Question, asked: &PageRequest) -> bool {
     let host = split_port(&asked.url.authority).0;
     matches!(question.source, QuestionSource::Page)
@@ -276,8 +276,8 @@ fn is_mixed_content(question: &Question, asked: &PageRequest) -> bool {
         && !is_loopback_host(host)
 }
 
-/// Warns if the URL names a port that no listener has. Not for recorded requests, which did arrive, nor for default
-/// ports.
+/// Returns a warning if no listener has the port of the URL. Default ports have no warning. Recorded requests have none
+/// either, because they reached the gateway.
 fn note_on_port(snapshot: &Snapshot, question: &Question, asked: &PageRequest) -> Option<String> {
     if !matches!(question.source, QuestionSource::Page) {
         return None;

@@ -1,4 +1,4 @@
-//! The result of a question from the simulation alone, without the places, texts and edits of an explanation.
+//! The result of a question from the simulation, without the places, texts and edits of an explanation.
 
 use super::cause::{Cause, Diagnosis};
 use super::fetch::Stage;
@@ -9,7 +9,7 @@ use crate::config::{Document, Source};
 use crate::decide::Action;
 use crate::snapshot::Snapshot;
 
-/// The result of a question, the same as that of its [`Explanation`](super::Explanation).
+/// The result of a question. It equals the result of the [`Explanation`](super::Explanation).
 pub(crate) struct Prediction<'a> {
     question: &'a Question,
     snapshot: &'a Snapshot,
@@ -25,20 +25,20 @@ impl<'a> Prediction<'a> {
         self.simulation.outcome()
     }
 
-    /// Whether the upstream gets a request other than a preflight.
+    /// Returns true if the upstream gets a request other than a preflight.
     pub(crate) fn reaches_upstream(&self) -> bool {
         let mut requests = self.simulation.steps.iter().filter(|step| step.stage == Stage::Request);
         requests.any(|step| matches!(step.exchange.verdict.action, Action::Forward(_)))
     }
 
-    /// Why the request is refused, and the place of the cause in the text. None if it passes. `document` and `source`
-    /// must be those of the snapshot.
+    /// Returns the cause of the refusal, and its place in the text. Returns None if the request is not refused.
+    /// `document` and `source` must belong to the snapshot.
     pub(crate) fn cause(&self, document: &Document, source: &Source<'_>) -> Option<(Cause, Option<FilePosition>)> {
         let Diagnosis { cause, at } = Diagnosis::of(self.question, &self.simulation, self.snapshot, document);
         Some((cause?, at.map(|at| FilePosition::of(source, &at))))
     }
 
-    /// The code of the cause, else the gateway's code. `document` must be that of the snapshot.
+    /// Returns the code of the cause, or else the gateway's code. `document` must belong to the snapshot.
     pub(crate) fn code(&self, document: &Document) -> &'static str {
         let cause = match self.outcome() {
             Outcome::Refused => Diagnosis::of(self.question, &self.simulation, self.snapshot, document).cause,

@@ -1,7 +1,7 @@
-//! The question that [`explain`](super::explain) answers: a page's `fetch()`, or a request that the gateway received.
+//! The question that [`explain`](super::explain) answers: a request of a page, or a request that the gateway received.
 //!
-//! The parts of a question are checked when they are set, so every [`Question`] is one that can be simulated. The
-//! error, [`InvalidQuestion`], names the part and not the command-line flag that set it.
+//! Each part of a question is checked when it is set, so every [`Question`] can be simulated. The error is
+//! [`InvalidQuestion`]. It has the part of the question, but not the command-line flag of this part.
 
 mod initiator;
 mod invalid;
@@ -26,7 +26,7 @@ use crate::domain::Scheme;
 use crate::explain::fetch::{self, Credentials, Fetch};
 use crate::problem::ProblemKind;
 
-/// The parts of a page's request that matter to CORS, and the assumed response of the upstream.
+/// The CORS-relevant parts of a page's request, and the assumed response of the upstream.
 ///
 /// ```
 /// use corsgate::explain::fetch::Credentials;
@@ -49,13 +49,13 @@ use crate::problem::ProblemKind;
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Question {
-    /// One entry per `Origin` field; empty if the request has none.
+    /// One entry for each `Origin` field. Empty if the request has no `Origin` field.
     pub(super) origins: Vec<Box<str>>,
-    /// The requests that the page makes one after the other. At least one.
+    /// The requests of the page in their order. There is at least one.
     pub(super) requests: Vec<PageRequest>,
     pub(super) initiator: Initiator,
     pub(super) credentials: Credentials,
-    /// Response headers that the page reads.
+    /// Response headers that the page wants to read.
     pub(super) reads: Vec<String>,
     /// The assumed response of the upstream.
     pub(super) upstream: Head,
@@ -64,7 +64,7 @@ pub struct Question {
     pub(super) fetch_site: Option<String>,
     /// The client that sends the requests.
     pub(super) client: ClientAddress,
-    /// The value of `Cookie` in requests with credentials; None for no cookie.
+    /// The value of `Cookie` in requests with credentials. None sends no cookie.
     pub(super) cookie: Option<String>,
 }
 
@@ -72,64 +72,65 @@ pub struct Question {
 #[derive(Debug, Clone)]
 pub(super) struct PageRequest {
     pub(super) url: PageUrl,
-    /// As the page writes it, not normalised.
+    /// The method in the page's code, before normalisation.
     pub(super) method: String,
     pub(super) headers: Vec<PageHeader>,
 }
 
-/// What a question was made from.
+/// The source of a question.
 #[derive(Debug, Clone)]
 pub(super) enum QuestionSource {
     /// A page's `fetch()`.
     Page,
     /// A recorded request that is not a preflight.
     Request,
-    /// A recorded preflight, with the `Access-Control-Request-*` fields that it had. They are used instead of those
-    /// that a browser would send.
+    /// A recorded preflight, with its `Access-Control-Request-*` fields. The simulation sends these fields instead of
+    /// the fields of a browser.
     Preflight(Vec<(&'static str, String)>),
 }
 
-/// A header that a page sets. Without a value it is assumed to need a preflight.
+/// A header that a page sets. A header without a value is assumed to need a preflight.
 #[derive(Debug, Clone)]
 pub(super) struct PageHeader {
     pub(super) name: String,
     pub(super) value: Option<String>,
 }
 
-/// A request that the gateway received, as the record of refused requests keeps it.
+/// A request from the list of refused requests, with the fields that the gateway recorded.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordedRequest<'a> {
-    /// How the gateway classified the request.
+    /// The gateway's classification of the request.
     pub kind: RequestKind,
     /// The address of the client.
     pub client: IpAddr,
     /// The scheme with which the client reached the gateway.
     pub scheme: Scheme,
-    /// Host and port as the client wrote them.
+    /// Host and port, as the client sent them.
     pub authority: &'a str,
     /// The path, with or without its query.
     pub path: &'a str,
-    /// The method of the request itself; `OPTIONS` for a preflight.
+    /// The method of the request. It is `OPTIONS` for a preflight.
     pub method: &'a str,
-    /// The `Origin`; several fields are joined by a comma.
+    /// The `Origin` field. Several fields are joined by a comma.
     pub origin: Option<&'a str>,
-    /// `Access-Control-Request-Method`
+    /// The field `Access-Control-Request-Method`.
     pub requested_method: Option<&'a str>,
-    /// `Access-Control-Request-Headers`; several fields are joined by a comma.
+    /// The field `Access-Control-Request-Headers`. Several fields are joined by a comma.
     pub requested_headers: Option<&'a str>,
-    /// `Include` if the request had cookies or other credentials.
+    /// [`Credentials::Include`] if the request had cookies or other credentials.
     pub credentials: Credentials,
-    /// `Sec-Fetch-Mode`; `websocket` for every WebSocket.
+    /// The field `Sec-Fetch-Mode`, or `websocket` for every WebSocket.
     pub fetch_mode: Option<&'a str>,
-    /// `Sec-Fetch-Site`; several fields are joined by a comma.
+    /// The field `Sec-Fetch-Site`. Several fields are joined by a comma.
     pub fetch_site: Option<&'a str>,
 }
 
 // === impl Question ===
 
 impl Question {
-    /// A page of `origin` fetches `url` with GET, without headers of its own and without credentials. The other methods
-    /// change this. The upstream is assumed to respond with 200 and without headers.
+    /// Creates the question about a `fetch()` of `url` by a page of `origin`, with GET, without headers and without
+    /// credentials. Other methods of this type change these parts. The assumed response of the upstream has the status
+    /// 200 and no headers.
     ///
     /// # Errors
     ///
@@ -139,11 +140,11 @@ impl Question {
         Self::of(Initiator::Fetch, origin, url)
     }
 
-    /// As [`Question::new`], for another part of the page than `fetch()`.
+    /// Like [`Question::new`], but for another part of the page than `fetch()`.
     ///
     /// # Errors
     ///
-    /// As [`Question::new`]. The URL of a WebSocket can also have the scheme `ws` or `wss`.
+    /// The errors of [`Question::new`]. The URL of a WebSocket can also have the scheme `ws` or `wss`.
     pub fn of(initiator: Initiator, origin: &str, url: &str) -> Result<Self, InvalidQuestion> {
         Ok(Question {
             origins: vec![page_origin(origin)?],
@@ -163,8 +164,8 @@ impl Question {
         })
     }
 
-    /// Adds a request that the page makes after the others, with GET and without headers. Later calls of
-    /// [`Question::method`] and [`Question::header`] are for this request.
+    /// Adds a later request of the page, with GET and without headers. Later calls of [`Question::method`] and
+    /// [`Question::header`] change this request.
     ///
     /// # Errors
     ///
@@ -175,13 +176,13 @@ impl Question {
         Ok(self)
     }
 
-    /// Adds another `Origin` field. No browser sends two; curl can, and a proxy can add one.
+    /// Adds another `Origin` field. Browsers send only one, but curl can send several, and a proxy can add one.
     pub(crate) fn and_origin(mut self, origin: &str) -> Result<Self, InvalidQuestion> {
         self.origins.push(page_origin(origin)?);
         Ok(self)
     }
 
-    /// The method, as the page writes it.
+    /// Sets the method, as in the page's code.
     ///
     /// # Errors
     ///
@@ -205,7 +206,7 @@ impl Question {
         Ok(self)
     }
 
-    /// A header that the page sets, as `Name: value`, or `Name` if the value is not known.
+    /// Adds a header of the page's request, as `Name: value`, or `Name` if the value is not known.
     ///
     /// # Errors
     ///
@@ -245,11 +246,11 @@ impl Question {
         Ok(self)
     }
 
-    /// The credentials mode: whether the requests have cookies.
+    /// Sets the credentials mode, which decides whether the requests have cookies.
     ///
     /// # Errors
     ///
-    /// The part of the page never sends cookies to another origin.
+    /// This part of the page never sends cookies to another origin.
     pub fn credentials(mut self, credentials: Credentials) -> Result<Self, InvalidQuestion> {
         if (self.initiator, credentials) == (Initiator::Font, Credentials::Include) {
             let reason = "browsers load the fonts of another origin without cookies; leave it out".to_owned();
@@ -259,13 +260,13 @@ impl Question {
         Ok(self)
     }
 
-    /// The address of the client, for `clients`. Without it, every list is assumed to accept the client.
+    /// Sets the address of the client, for `clients`. Without it, every list is assumed to accept the client.
     pub fn client(mut self, address: IpAddr) -> Self {
         self.client = ClientAddress::Known(address);
         self
     }
 
-    /// A response header that the page reads.
+    /// Adds a response header that the page wants to read.
     ///
     /// # Errors
     ///
@@ -284,7 +285,7 @@ impl Question {
         Ok(self)
     }
 
-    /// The status of the upstream's response; default: 200.
+    /// Sets the status of the upstream's response. The default is 200.
     ///
     /// # Errors
     ///
@@ -301,7 +302,7 @@ impl Question {
         Ok(self)
     }
 
-    /// A field of the upstream's response, as `Name: value`.
+    /// Adds a field of the upstream's response, as `Name: value`.
     ///
     /// # Errors
     ///
@@ -320,8 +321,8 @@ impl Question {
         Ok(self)
     }
 
-    /// The question about a request that the gateway received from any client. For a preflight it is about the request
-    /// that the preflight announces.
+    /// Creates the question about a request that the gateway received from any client. A preflight becomes a question
+    /// about the request that follows it.
     pub fn recorded(request: &RecordedRequest<'_>) -> Self {
         let list = |text: Option<&str>| -> Vec<String> {
             let parts = text.unwrap_or_default().split(',').map(str::trim);
@@ -363,17 +364,17 @@ impl Question {
         }
     }
 
-    /// The cookies of requests with credentials. Without this, they have some cookie.
+    /// Sets the cookies of requests with credentials. Without this call, the value is unknown, and printed as `...`.
     pub(crate) fn cookie(self, cookie: Option<&str>) -> Self {
         Question { cookie: cookie.map(str::to_owned), ..self }
     }
 
-    /// The URL of the first request.
+    /// Returns the URL of the first request.
     pub(crate) fn url(&self) -> &PageUrl {
         &self.requests[0].url
     }
 
-    /// The method of the first request, as the browser sends it.
+    /// Returns the method of the first request, as the browser sends it.
     pub(crate) fn normalised_method(&self) -> String {
         let method = &self.requests[0].method;
         Fetch { origin: "", method, headers: &[], credentials: self.credentials }.normalised_method()
@@ -383,14 +384,14 @@ impl Question {
         self.requests.last_mut().expect("a question has at least one request")
     }
 
-    /// A header name in the page's spelling, for a name that a preflight has in lower case.
+    /// Returns a header name in the page's spelling. `name` comes from a preflight, in lower case.
     pub(super) fn page_spelling(&self, name: &str) -> String {
         let mut headers = self.requests.iter().flat_map(|request| &request.headers);
         let as_page = headers.find(|header| header.name.eq_ignore_ascii_case(name));
         as_page.map_or(name, |header| &header.name).to_owned()
     }
 
-    /// The page's origin. Several are joined to a list, which is equal to no origin.
+    /// Returns the page's origin. Several origins are joined to a list, which equals no origin.
     pub(crate) fn origin(&self) -> String {
         self.origins.join(", ")
     }
@@ -412,19 +413,19 @@ impl fmt::Display for Question {
     }
 }
 
-/// Printed instead of unknown cookies.
+/// Placeholder for unknown cookies in the output.
 const UNKNOWN_COOKIE: &str = "...";
 
 fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
     let invalid = |reason| InvalidQuestion::new(QuestionPart::Origin, reason);
-    // Patterns are often copied from a configuration, and `OriginPattern` accepts them.
+    // Users often copy patterns from a configuration, and `OriginPattern` accepts them.
     if text.contains(['*', '{']) {
         let reason = format!("`{text}` is a pattern; write the origin of one page, such as `https://app.example`");
         return Err(invalid(reason));
     }
     OriginPattern::parse(text).map_err(|kind| {
         let remedy = match &kind {
-            // Their remedies are for a list of the configuration.
+            // The remedies of these problems are about a list in the configuration.
             ProblemKind::OriginSeveral { .. }
             | ProblemKind::OriginBadCharacter { .. }
             | ProblemKind::OriginEmptyHost { .. } => {
@@ -437,7 +438,7 @@ fn page_origin(text: &str) -> Result<Box<str>, InvalidQuestion> {
     Ok(text.into())
 }
 
-/// Bytes; the limit of the configuration for names of methods and headers.
+/// Maximum length of names of methods and headers in bytes. The configuration has the same limit.
 const LONGEST_NAME: usize = 256;
 
 fn is_field_name(name: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Prints an explanation: as text for people, and as JSON for programs.
+//! Prints an explanation: as text, and as JSON.
 
 mod printer;
 
@@ -19,7 +19,7 @@ use crate::report::{hunks_json, problems_json};
 use crate::snapshot::Level;
 use crate::terminal::{Paint, Width, printable};
 
-/// An explanation for people: the verdict, the cause, the exchanges, and the fix.
+/// Returns an explanation as text: the verdict, the cause, the exchanges, and the fix.
 pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
     let mut out = Printer::new(&explanation.file, paint, width);
     let summary = explanation.summary();
@@ -40,21 +40,21 @@ pub fn text(explanation: &Explanation, paint: Paint, width: Width) -> String {
     out.page.text
 }
 
-/// The edit that repairs an invalid text, for people. It follows the output of `check`.
+/// Returns the edit that repairs an invalid text, as text. It is printed after the output of `check`.
 pub(crate) fn repair_text(fix: &Fix, paint: Paint, width: Width) -> String {
     let mut out = Printer::new(&fix.file, paint, width);
     out.fix(fix);
     out.page.text
 }
 
-/// An invalid text as one JSON object: its problems, as `check` prints them, and the edit that repairs it.
+/// Returns one JSON object for an invalid text. It has the problems, as in `check`, and the edit that repairs the text.
 pub(crate) fn repair_json(problems: &Problems, source: &Source<'_>, fix: Option<&Fix>) -> String {
     let object =
         json!({ "verdict": "unusable", "problems": problems_json(problems, source), "fix": fix.map(self::fix) });
     format!("{object:#}\n")
 }
 
-/// An explanation as one JSON object.
+/// Returns an explanation as one JSON object.
 pub fn json(explanation: &Explanation) -> String {
     format!("{:#}\n", value(explanation))
 }
@@ -190,7 +190,7 @@ impl Printer {
     }
 }
 
-/// The policy of a route, and its place in the file.
+/// Returns the policy of a route, and its place in the file.
 fn policy(route: &MatchedRoute, file: &str) -> String {
     match &route.policy {
         MatchedPolicy::Absent => "none at any level".to_owned(),
@@ -220,12 +220,12 @@ fn at(file: &str, place: &FilePosition) -> String {
     format!("{file}:{}", place.line)
 }
 
-/// The policy of the last request, and its place in the file. None without a route.
+/// Returns the policy of the last request, and its place in the file. Returns None without a route.
 pub(crate) fn policy_of(explanation: &Explanation) -> Option<String> {
     explanation.route.as_ref().map(|route| policy(route, &printable(&explanation.file)))
 }
 
-/// A phrase as a sentence. A key at its beginning keeps its case.
+/// Turns a phrase into a sentence. A key at its beginning keeps its case.
 fn sentence(text: &str) -> String {
     let is_key = text.split(' ').next().unwrap_or_default().contains('_');
     let mut characters = text.chars();
@@ -237,7 +237,7 @@ fn sentence(text: &str) -> String {
 
 // --- for programs
 
-/// An explanation as a JSON object, as [`json`] prints it.
+/// Returns an explanation as a JSON object, which [`json`] prints.
 pub(crate) fn value(explanation: &Explanation) -> Value {
     let file = &explanation.file;
     let place = |place: &FilePosition| json!({ "file": file, "line": place.line, "column": place.column, "path": place.key.to_string() });
@@ -291,7 +291,7 @@ pub(crate) fn value(explanation: &Explanation) -> Value {
     })
 }
 
-/// Whether the browser sends a preflight, why, and for how long it caches the answer.
+/// Returns the decision about the preflight, its reasons, and the time for which the browser caches the answer.
 pub(crate) fn preflight_json(preflight: &Preflight, max_age: Option<u64>) -> Value {
     let (needed, because) = match preflight {
         Preflight::SameOrigin | Preflight::Safelisted | Preflight::Never(_) => (false, Vec::new()),

@@ -1,5 +1,5 @@
-//! A page's requests: the steps of the [`browser`], the responses of a [`PageServer`], and the result for the page. The
-//! browser stops where a real one would stop.
+//! Simulates a page's requests: the steps of the [`browser`], the responses of a [`PageServer`], and the result for the
+//! page. The simulation stops where a real browser would stop.
 //!
 //! The server is the gateway with a configuration ([`Simulation`]), or any server on the network.
 
@@ -15,40 +15,40 @@ use super::question::{PageUrl, Question};
 use super::{Outcome, Preflight};
 use crate::explain::fetch::{Credentials, Fetch, NetworkError, Stage};
 
-/// A server that gets the requests of the browser.
+/// A server that receives the requests of the browser.
 pub(crate) trait PageServer {
-    /// The result of one request.
+    /// The response, with the data of the server about it.
     type Reply: Reply;
-    /// Why there is no response.
+    /// The reason why there is no response.
     type Error;
 
-    /// Sends a request.
+    /// Sends a request, and returns the response.
     fn exchange(&mut self, request: &SentRequest<'_>) -> Result<Self::Reply, Self::Error>;
 
-    /// Whether the target of a redirect can be sent to this server, too.
+    /// Returns true if this server also serves `to`, the target of a redirect from `from`.
     fn serves(&self, from: &PageUrl, to: &PageUrl) -> bool;
 
-    /// Whether [`SentRequest::fields`] has `Sec-Fetch-Site` in requests that are no navigations.
+    /// Returns true if [`SentRequest::fields`] should have `Sec-Fetch-Site`. Navigations always have this field.
     fn reads_fetch_site(&self) -> bool;
 }
 
-/// The result of one request.
+/// The response of a server to one request.
 pub(crate) trait Reply {
-    /// The head of the response.
+    /// Returns the head of the response.
     fn head(&self) -> &Head;
 
-    /// The kind of the response.
+    /// Returns the kind of the response.
     fn kind(&self) -> ResponseKind;
 }
 
-/// The kind of a response, as far as the browser's next step depends on it.
+/// The kind of a response. The browser's next step depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResponseKind {
-    /// The browser follows it if it is a redirect.
+    /// Any other response. The browser follows it if it is a redirect.
     Ordinary,
-    /// The gateway redirects to its own https listener.
+    /// A redirect of the gateway to its own https listener.
     RedirectToItself,
-    /// The gateway rejects the request.
+    /// The gateway's rejection of the request.
     Rejection,
 }
 
@@ -58,43 +58,43 @@ pub(crate) struct SentRequest<'a> {
     pub(crate) stage: Stage,
     pub(crate) url: &'a PageUrl,
     pub(crate) method: &'a Method,
-    /// The fields of the request, in the order and spelling of the wire.
+    /// The header fields of the request, in the order and spelling on the wire.
     pub(crate) fields: &'a [(String, String)],
     pub(crate) headers: &'a HeaderMap,
     /// The value of `Sec-Fetch-Site`.
     pub(crate) site: &'static str,
     /// Number of redirects before this request.
     pub(crate) redirects: usize,
-    /// One of these redirects was an ordinary response.
+    /// True if one of these redirects was an ordinary response.
     pub(crate) has_followed: bool,
 }
 
 /// All steps of a page's requests, and the result of the last one.
 #[derive(Debug)]
 pub(crate) struct PageRun<R> {
-    /// Index of the last request in [`Question::requests`]: the last of the question, or the first that fails.
+    /// Index of the last request in [`Question::requests`]: the first request that fails, or else the last one.
     pub(crate) request: usize,
     pub(crate) credentials: Credentials,
     /// The steps of all requests.
     pub(crate) steps: Vec<PageStep<R>>,
     pub(crate) result: PageResult,
-    /// Of the last request.
+    /// The preflight of the last request.
     pub(crate) preflight: Preflight,
-    /// Seconds for which the browser caches the last preflight; None without a preflight that passed.
+    /// Time in seconds for which the browser caches the last preflight. None if it did not pass.
     pub(crate) preflight_max_age: Option<u64>,
     /// Response headers that the page can read.
     pub(crate) readable: Vec<String>,
 }
 
-/// The server gave no response. There is no result.
+/// A run that ended because the server gave no response. It has no result.
 #[derive(Debug)]
 pub(crate) struct Interrupted<R, E> {
-    /// The steps before.
+    /// The run until the failure.
     pub(crate) run: Box<PageRun<R>>,
     pub(crate) error: E,
 }
 
-/// The requests of a page to a server.
+/// The result of a run: the steps and the result for the page, or the failure.
 pub(crate) type Browsed<S> =
     Result<PageRun<<S as PageServer>::Reply>, Interrupted<<S as PageServer>::Reply, <S as PageServer>::Error>>;
 
@@ -104,36 +104,36 @@ pub(crate) struct PageStep<R> {
     /// Index of the request of the page.
     pub(crate) request: usize,
     pub(crate) stage: Stage,
-    /// For a request without a preflight: the number of the request, from 1, whose cached answer replaces it.
+    /// Number of the request whose cached answer replaces the preflight, from 1. None without a cached answer.
     pub(crate) cached_from: Option<usize>,
     pub(crate) url: PageUrl,
     pub(crate) method: Method,
-    /// The method of the page's request, not normalised.
+    /// The method in the page's code, before normalisation.
     page_method: String,
-    /// The origin of the request; after some redirects `null` instead of the page's origin.
+    /// The origin of the request. After some redirects, it is `null` instead of the page's origin.
     pub(crate) origin: String,
-    /// The fields of the request, in the order and spelling of the wire.
+    /// The header fields of the request, in the order and spelling on the wire.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) headers: HeaderMap,
     pub(crate) exchange: R,
 }
 
-/// What the page gets from the last step.
+/// The result of the last step for the page.
 #[derive(Debug)]
 pub(crate) enum PageResult {
-    /// The response, with all headers that the page reads.
+    /// The page gets the response, with all headers that it wants to read.
     Response,
-    /// A response of the gateway, which rejected the request.
+    /// The gateway rejected the request. The page gets this response.
     Rejected,
-    /// A network error: the browser blocks the response.
+    /// The page gets a network error, because the browser blocks the response.
     Blocked(NetworkError),
-    /// The response, but not these of its headers.
+    /// The page gets the response, but cannot read these headers.
     Unreadable(Vec<String>),
-    /// A redirect to a URL that this file does not serve.
+    /// The response redirects to a URL that this server does not serve.
     RedirectAway(NextRequest),
 }
 
-/// The browser's request to the target of a redirect. The file does not serve that URL.
+/// The browser's request to the target of a redirect that the server does not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NextRequest {
     pub(crate) method: String,
@@ -143,7 +143,7 @@ pub(crate) struct NextRequest {
     pub(crate) has_preflight: bool,
 }
 
-/// Makes the requests of a question, up to the first that fails.
+/// Simulates the requests of a question, until the first request that fails.
 pub(crate) fn browse<S: PageServer>(question: &Question, server: &mut S) -> Browsed<S> {
     Browser::run(question, server)
 }
@@ -157,27 +157,28 @@ impl<R> PageRun<R> {
         }
     }
 
-    /// Whether the page does not get what it needs.
+    /// Returns true if the request is refused, see [`Outcome::Refused`].
     pub(super) fn is_refused(&self) -> bool {
         self.outcome() == Outcome::Refused
     }
 
-    /// The method and the credentials of the page, with the origin of a step: what the texts about the step need.
+    /// Returns the method and the credentials of the page, with the origin of a step. The texts about the step need
+    /// them.
     pub(super) fn fetch_at<'p>(&'p self, step: &'p PageStep<R>) -> Fetch<'p> {
         Fetch { origin: &step.origin, method: &step.page_method, headers: &[], credentials: self.credentials }
     }
 
-    /// The steps of the last request.
+    /// Returns the steps of the last request.
     pub(super) fn last_steps(&self) -> impl Iterator<Item = &PageStep<R>> {
         self.steps.iter().filter(|step| step.request == self.request)
     }
 
-    /// The step where the browser stops.
+    /// Returns the step at which the browser stops.
     pub(crate) fn last(&self) -> &PageStep<R> {
         self.steps.last().expect("a run that is not interrupted has at least one step")
     }
 
-    /// The message of the browser's console; None if the browser blocks nothing.
+    /// Returns the message in the browser's console. Returns None if the browser blocks nothing.
     pub(crate) fn console(&self, question: &Question) -> Option<String> {
         let PageResult::Blocked(error) = &self.result else { return None };
         let (last, initiator) = (self.last(), question.initiator);
@@ -194,7 +195,7 @@ impl<R> PageRun<R> {
 }
 
 impl<R> PageStep<R> {
-    /// The method that selects the route: for a preflight the requested method.
+    /// Returns the method that selects the route. For a preflight, this is the requested method.
     pub(super) fn routed_method(&self) -> String {
         let requested = || self.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok();
         match self.stage {
@@ -203,7 +204,7 @@ impl<R> PageStep<R> {
         }
     }
 
-    /// The names in `Access-Control-Request-Headers`.
+    /// Returns the names in `Access-Control-Request-Headers`.
     pub(super) fn requested_headers(&self) -> Vec<String> {
         let fields = self.headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
         let text: Vec<String> = fields.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();

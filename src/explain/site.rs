@@ -1,11 +1,11 @@
-//! Sites, which decide about cookies, and address spaces, which decide about Local Network Access.
+//! Sites, which determine the cookies of a request, and address spaces, which determine Local Network Access.
 
 use std::net::IpAddr;
 
 use super::question::PageUrl;
 use crate::domain::{is_loopback_host, split_port};
 
-/// The IP address space of a host (Local Network Access). Names are not resolved.
+/// The IP address space of a host (Local Network Access). Host names are not resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AddressSpace {
     Loopback,
@@ -14,8 +14,8 @@ pub(super) enum AddressSpace {
 }
 
 impl AddressSpace {
-    /// `authority` is a host with or without a port. A name counts as public, unless it is `localhost` or ends with
-    /// `.local`.
+    /// Returns the address space of a host with or without a port. A name is public, unless it is `localhost` or ends
+    /// with `.local`.
     pub(super) fn of(authority: &str) -> Self {
         let host = split_port(authority).0;
         if is_loopback_host(host) {
@@ -30,7 +30,7 @@ impl AddressSpace {
         if is_local { AddressSpace::Local } else { AddressSpace::Public }
     }
 
-    /// The word in the messages of browsers.
+    /// Returns the name of the address space in the messages of browsers.
     pub(super) fn word(self) -> &'static str {
         match self {
             AddressSpace::Loopback => "loopback",
@@ -40,13 +40,14 @@ impl AddressSpace {
     }
 }
 
-/// HTML, "same site": the schemes are equal, and the hosts are equal or have the same registrable domain.
+/// Returns true for "same site" in HTML: the schemes are equal, and the hosts are equal or have the same registrable
+/// domain.
 pub(super) fn is_same_site(origin: &str, url: &PageUrl) -> bool {
     origin.split_once("://").is_some_and(|(scheme, _)| scheme == url.scheme.as_str())
         && is_schemelessly_same_site(origin, url)
 }
 
-/// HTML, "schemelessly same site": as [`is_same_site`], with any schemes.
+/// Returns true for "schemelessly same site" in HTML: as [`is_same_site`], but with any schemes.
 pub(super) fn is_schemelessly_same_site(origin: &str, url: &PageUrl) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
     let (host, other) = (split_port(authority).0, split_port(&url.authority).0);
@@ -54,7 +55,7 @@ pub(super) fn is_schemelessly_same_site(origin: &str, url: &PageUrl) -> bool {
         || registrable_domain(host).is_some_and(|domain| registrable_domain(other) == Some(domain))
 }
 
-/// None for an IP address, and for a public suffix.
+/// Returns the registrable domain. Returns None for an IP address, and for a public suffix.
 fn registrable_domain(host: &str) -> Option<&str> {
     if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
         return None;

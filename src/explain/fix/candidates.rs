@@ -1,4 +1,4 @@
-//! Candidates: for each cause the few edits that can remove it, the narrowest first.
+//! The candidates for each cause: a few edits that can remove it. The narrowest edit is first.
 
 use std::cmp::Reverse;
 
@@ -18,14 +18,14 @@ use crate::problem::{KeyPath, PathStep};
 use crate::route::PathPattern;
 use crate::snapshot::{Level, RoutePlace, Snapshot};
 
-/// Limit of routes or services that are tried for one cause.
+/// Maximum number of routes or services that are tried for one cause.
 const MAX_PLACES: usize = 4;
-/// Limit of hosts whose exact distance is computed.
+/// Maximum number of hosts with a computed exact distance.
 const MAX_COMPARED: usize = 64;
 
 /// An edit that can remove a cause.
 pub(super) struct Candidate {
-    /// What to do, such as ``add `DELETE` to allow_methods``.
+    /// The step for the user, such as ``add `DELETE` to allow_methods``.
     pub(super) step: String,
     edits: Vec<Edit>,
     pub(super) widens: Vec<Widening>,
@@ -50,7 +50,7 @@ impl Candidate {
         self
     }
 
-    /// The edited text; None if the notation of the file does not allow the edit.
+    /// Returns the edited text. Returns None if the notation of the file does not permit the edit.
     pub(super) fn apply(&self, source: &Source<'_>) -> Option<String> {
         let (first, others) = self.edits.split_first()?;
         others.iter().try_fold(first.apply(source)?, |text, edit| edit.apply(&Source::new("", &text)))
@@ -67,7 +67,7 @@ impl Edit {
     }
 }
 
-/// The facts from which candidates are made.
+/// The input for the candidates.
 pub(super) struct FixContext<'a> {
     pub(super) question: &'a Question,
     pub(super) simulation: &'a Simulation<'a>,
@@ -76,12 +76,12 @@ pub(super) struct FixContext<'a> {
 }
 
 impl FixContext<'_> {
-    /// The candidates for a cause, the narrowest first.
+    /// Returns the candidates for a cause. The narrowest edit is first.
     pub(super) fn candidates(&self, cause: &Cause) -> Vec<Candidate> {
         match cause {
             Cause::UnknownHost { host, .. } => self.add_host(host),
             Cause::UnknownPath { path, .. } => self.add_path(path),
-            // The page writes the method in the wrong case: the page needs the fix, not the file.
+            // The page has the method in the wrong case, so the page must change, not the file.
             Cause::NoRouteForMethod { other_case: Some(_), .. }
             | Cause::MethodNotAllowed { other_case: Some(_), .. } => Vec::new(),
             Cause::NoRouteForMethod { method, allow, other_case: None } => self.add_route_method(method, allow),
@@ -109,7 +109,7 @@ impl FixContext<'_> {
                     .collect()
             }
             Cause::ResourcePolicy { .. } => self.resource_policy(),
-            // No edit of the file removes these.
+            // No edit of the file can remove these causes.
             Cause::RefusedByGateway { .. }
             | Cause::OriginLost { .. }
             | Cause::OriginInvalid(_)
@@ -136,7 +136,7 @@ impl FixContext<'_> {
 
     fn add_host(&self, host: &str) -> Vec<Candidate> {
         let services = self.document.services.iter().flatten().enumerate();
-        // The exact distance is only computed for the hosts that can be nearest.
+        // The exact distance is computed only for the hosts that can be nearest.
         let mut nearest: Vec<(usize, usize, &str, &str)> = services
             .filter_map(|(i, service)| {
                 let hosts = service.hosts.as_ref()?.entries().iter();
@@ -191,7 +191,7 @@ impl FixContext<'_> {
 
     // --- policies
 
-    /// A policy for this route only, which allows only what the question needs.
+    /// Returns a policy for this route only. It allows only the request of the question.
     fn new_policy(&self) -> Option<Candidate> {
         let question = self.question;
         let text = |text: &str| NewValue::Text(text.to_owned());
@@ -199,7 +199,7 @@ impl FixContext<'_> {
         let method = self.last().routed_method();
         keys.push(("allow_methods", text(&known_in_other_case(&method, std::iter::empty()).unwrap_or(method))));
         let mut requested = self.simulation.last_steps().next()?.requested_headers();
-        // No page needs to send these.
+        // Pages do not need to send these headers.
         requested.retain(|name| !is_response_header(name));
         if !requested.is_empty() {
             let names = requested.iter().map(|name| question.page_spelling(name)).collect();
@@ -225,7 +225,7 @@ impl FixContext<'_> {
         Some(candidate.widens(Some(Widening::Sentence(widening))).widens(every_site))
     }
 
-    /// Removes the route's `cors`, so that the policy of an outer level applies.
+    /// Removes the `cors` of the route, so that the policy of an outer level applies.
     fn remove_cors(&self, outer: Level) -> Option<Candidate> {
         let route = self.config()?.route;
         let outer = of_level(outer);
@@ -298,8 +298,7 @@ impl FixContext<'_> {
         Some(Candidate::new(format!("add `{}` to expose_headers", names.join("`, `")), edits).widens(widening))
     }
 
-    /// Allows credentials. Browsers do not accept `*` with credentials, neither for origins nor for exposed headers:
-    /// these are then listed.
+    /// Allows credentials. Browsers do not accept `*` with credentials, so origins and exposed headers are then listed.
     fn allow_credentials(&self) -> Vec<Candidate> {
         let Some((settings, at)) = self.config().and_then(|config| config.settings()) else { return Vec::new() };
         let has_star = |list: &Option<List>| list.iter().flat_map(List::entries).any(|entry| entry == "*");
@@ -326,7 +325,7 @@ impl FixContext<'_> {
         vec![Candidate::new(steps.join("; "), edits).widens(widening)]
     }
 
-    /// Lets pages of the same site load the response without CORS, else pages of all sites.
+    /// Allows pages of the same site to load the response without CORS, or else pages of all sites.
     fn resource_policy(&self) -> Vec<Candidate> {
         let Some((_, at)) = self.config().and_then(|config| config.settings()) else { return Vec::new() };
         let candidate = |(value, pages): (&'static str, &str)| {
@@ -338,7 +337,7 @@ impl FixContext<'_> {
         [("same-site", "All pages of the same site"), ("cross-origin", "Pages of every site")].map(candidate).into()
     }
 
-    /// All origins of the policy can then do `action`; None if the policy allows only one origin.
+    /// Returns the widening for all origins of the policy. Returns None if the policy allows only one origin.
     fn all_origins(&self, action: String) -> Option<Widening> {
         let (settings, _) = self.config()?.settings()?;
         let listed = settings.allow_origins.iter().flat_map(List::entries);

@@ -1,4 +1,4 @@
-//! What an edit allows or forbids beyond the request that it is for.
+//! Effects of an edit on other requests.
 
 use std::fmt;
 
@@ -11,32 +11,32 @@ use crate::explain::simulation::Simulation;
 use crate::notation::List;
 use crate::snapshot::{Route, Snapshot};
 
-/// What an edit allows or forbids beyond the request that it is for. `Display` is a sentence for people.
+/// An effect of an edit on other requests. `Display` writes it as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Widening {
-    /// These routes share the policy, so the same request passes there too.
+    /// Routes with the same policy, which then allow the request too.
     Routes(Vec<String>),
-    /// The page's origin can use everything that the policy allows.
+    /// The edit allows the page's origin everything that the policy allows.
     WholePolicy {
         origin: String,
-        /// The methods, the headers and the credentials of the policy, as text.
+        /// Methods, headers and credentials of the policy, as text.
         allows: String,
     },
-    /// All origins of the policy can do these things.
+    /// The edit allows all origins of the policy these actions.
     AllOrigins(Vec<String>),
-    /// Every site can send the origin null.
+    /// The edit allows every site, because every site can send the origin `null`.
     EverySite,
-    /// Another effect, as a sentence.
+    /// Another effect, as one sentence.
     Sentence(String),
-    /// The edit replaces `*`, so other origins are no longer allowed.
+    /// The edit replaces `*`, so it refuses other origins.
     OthersRefused,
 }
 
-/// Limit of route names in a sentence; the number of the others follows.
+/// Maximum number of route names in a sentence. The number of the other routes follows.
 const MAX_SHOWN_ROUTES: usize = 6;
 
 impl Widening {
-    /// Adds this to a list without duplicates; all [`Widening::AllOrigins`] become one.
+    /// Adds this effect to a list without duplicates. All [`Widening::AllOrigins`] are merged into one.
     pub(super) fn add_to(self, all: &mut Vec<Widening>) {
         if let Widening::AllOrigins(more) = &self {
             for widening in all.iter_mut() {
@@ -84,7 +84,7 @@ impl fmt::Display for Widening {
     }
 }
 
-/// Everything that the policy allows an origin.
+/// Returns the effect that the origin can use everything that the policy allows.
 pub(super) fn whole_policy(origin: &str, settings: &Settings) -> Widening {
     let entries = |list: &Option<List>, any: &str| match list.as_ref().map(List::entries) {
         None => any.to_owned(),
@@ -110,7 +110,7 @@ pub(super) fn whole_policy(origin: &str, settings: &Settings) -> Widening {
     Widening::WholePolicy { origin: origin.to_owned(), allows: allows.join("; ") }
 }
 
-/// The names of the other routes whose policy allows the request only after an edit.
+/// Returns the names of the other routes whose policy allows the request only after an edit.
 pub(super) fn newly_passing_routes(question: &Question, before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let simulation = Simulation::of(question, after);
     if simulation.preflight == Preflight::SameOrigin || before.routes().len() != after.routes().len() {
@@ -124,11 +124,11 @@ pub(super) fn newly_passing_routes(question: &Question, before: &Snapshot, after
         .collect()
 }
 
-/// Whether all steps of a simulation would pass with this policy.
+/// Returns true if this policy would allow all steps of a simulation.
 fn passes(question: &Question, simulation: &Simulation<'_>, policy: &Policy) -> bool {
     simulation.steps.iter().all(|step| {
         let headers: Vec<(String, String)> = match step.stage {
-            // The requested names, with a value that is not safelisted.
+            // The requested header names get a value that is not safelisted.
             Stage::Preflight => step.requested_headers().into_iter().map(|name| (name, "\"".to_owned())).collect(),
             Stage::Request => Vec::new(),
         };

@@ -1,4 +1,4 @@
-//! The part of a page that makes a request. It determines the request mode, and what the page can set.
+//! The part of a page that makes a request. It determines the request mode, and the parts that the page can set.
 
 use http::StatusCode;
 
@@ -17,18 +17,18 @@ coded_enum! {
         Image = "image",
         /// `<script type="module">`, and its imports.
         Module = "module",
-        /// `@font-face`
+        /// A font of `@font-face`.
         Font = "font",
         /// `EventSource`; with credentials `withCredentials: true`.
         EventSource = "eventsource",
-        /// `WebSocket`
+        /// A `WebSocket` connection.
         WebSocket = "websocket",
         /// A link, a form, or the address bar.
         Navigation = "navigation",
     }
 }
 
-/// Fetch, "request mode".
+/// The "request mode" of Fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::explain) enum Mode {
     Cors,
@@ -52,7 +52,7 @@ impl Initiator {
         }
     }
 
-    /// The initiator of a recorded request, from its `Sec-Fetch-Mode` (Fetch Metadata section 2.2).
+    /// Returns the initiator of a recorded request, from its `Sec-Fetch-Mode` (Fetch Metadata section 2.2).
     pub(crate) fn of_mode(mode: Option<&str>) -> Self {
         match mode {
             Some("navigate") => Initiator::Navigation,
@@ -62,7 +62,7 @@ impl Initiator {
         }
     }
 
-    /// One line for the help of the command line.
+    /// Returns one line for the help of the command line.
     pub fn description(self) -> &'static str {
         match self {
             Initiator::Fetch => "`fetch()`, or XMLHttpRequest without upload listeners",
@@ -79,7 +79,8 @@ impl Initiator {
         }
     }
 
-    /// The initiator behind a request: `GET https://api.example/a with <img crossorigin>`. Empty for the default.
+    /// Returns the phrase that follows a request: `GET https://api.example/a with <img crossorigin>`. It is empty for
+    /// the default.
     pub(in crate::explain) fn phrase(self) -> &'static str {
         match self {
             Initiator::Fetch => "",
@@ -94,7 +95,7 @@ impl Initiator {
         }
     }
 
-    /// The initiator in the messages of the browser's console.
+    /// Returns the name of the initiator in the messages of the browser's console.
     pub(in crate::explain) fn in_console(self) -> &'static str {
         match self {
             Initiator::Fetch => "fetch",
@@ -108,11 +109,11 @@ impl Initiator {
         }
     }
 
-    /// The methods that the page can choose; empty for any that `fetch()` accepts.
+    /// Returns the methods that the page can choose. Empty if it can choose any method that `fetch()` accepts.
     pub(super) fn methods(self) -> &'static [&'static str] {
         match self {
             Initiator::Fetch | Initiator::XhrUpload => &[],
-            // Fetch, "new Request", step 31.1: no-cors needs a CORS-safelisted method.
+            // Fetch, "new Request", step 31.1: `no-cors` requires a CORS-safelisted method.
             Initiator::NoCors => &["GET", "HEAD", "POST"],
             Initiator::Navigation => &["GET", "POST"],
             Initiator::Image | Initiator::Module | Initiator::Font | Initiator::EventSource | Initiator::WebSocket => {
@@ -121,7 +122,7 @@ impl Initiator {
         }
     }
 
-    /// The status with which the upstream responds if all is well.
+    /// Returns the upstream's status for a successful request.
     pub(super) fn usual_status(self) -> StatusCode {
         match self {
             Initiator::WebSocket => StatusCode::SWITCHING_PROTOCOLS,
@@ -129,7 +130,7 @@ impl Initiator {
         }
     }
 
-    /// Whether the page can read headers of the response.
+    /// Returns true if the page can read headers of the response.
     pub(super) fn reads_headers(self) -> bool {
         matches!(self, Initiator::Fetch | Initiator::XhrUpload)
     }

@@ -1,20 +1,20 @@
-//! Errors of a question. They name a part of the question, and nothing of the interface that asks it.
+//! Errors of a question. They refer to a part of the question, and not to the interface of the user.
 
 use std::fmt;
 
-/// A part of a question is invalid.
+/// The error for an invalid part of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidQuestion {
     /// The part that is invalid.
     pub part: QuestionPart,
-    /// What is wrong and what to write, as a phrase without a full stop.
+    /// The fault and the remedy, as a phrase without a full stop.
     pub reason: String,
-    /// The part that sets the same thing in a valid way, if there is one. A page cannot set the header `Cookie`, for
-    /// example: this is [`QuestionPart::Credentials`].
+    /// Another part that sets the same value in a valid way. None if there is no such part. For example, a page cannot
+    /// set the header `Cookie`; the other part is [`QuestionPart::Credentials`].
     pub instead: Option<QuestionPart>,
 }
 
-/// A part of a question.
+/// A part of a question. `Display` writes its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuestionPart {
     /// The part of the page that makes the request.
@@ -23,7 +23,7 @@ pub enum QuestionPart {
     Origin,
     /// The URL that the page fetches.
     Url,
-    /// The method.
+    /// The method of a request.
     Method,
     /// A request after the first.
     Later,
@@ -31,7 +31,7 @@ pub enum QuestionPart {
     Header,
     /// The credentials mode.
     Credentials,
-    /// A response header that the page reads.
+    /// A response header that the page wants to read.
     Reads,
     /// The status of the upstream's response.
     UpstreamStatus,
@@ -44,7 +44,7 @@ impl InvalidQuestion {
         InvalidQuestion { part, reason, instead: None }
     }
 
-    /// Browsers ignore the header when a page sets it (Fetch, "forbidden request-header").
+    /// Returns the error for a header that browsers ignore if a page sets it (Fetch, "forbidden request-header").
     pub(super) fn forbidden_header(name: &str) -> Self {
         let instead = match &*name.to_ascii_lowercase() {
             "cookie" => Some(QuestionPart::Credentials),

@@ -1,4 +1,4 @@
-//! The URL of a request, as a browser reads it.
+//! The URL of a request, parsed as in a browser.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::domain::{OwnOrigin, Scheme};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PageUrl {
     pub(crate) scheme: Scheme,
-    /// Host, and port unless it is the scheme's default: the value of `Host` that a browser sends.
+    /// The value of `Host` in a browser: the host, and the port unless it is the default port of the scheme.
     pub(crate) authority: String,
     pub(crate) path_and_query: String,
 }
 
 impl PageUrl {
-    /// Reads a URL as browsers do (URL standard): removes dot segments, default ports and the fragment.
+    /// Parses a URL as browsers do (URL standard): removes dot segments, default ports and the fragment.
     ///
-    /// A WebSocket's URL has the scheme `ws` or `wss`, which stand for http and https here.
+    /// The URL of a WebSocket has the scheme `ws` or `wss`. They are treated as http and https.
     pub(super) fn parse(text: &str, initiator: Initiator) -> Result<Self, InvalidQuestion> {
         let invalid = |reason| InvalidQuestion::new(QuestionPart::Url, reason);
         let not_a_url = |why: &str| {
@@ -48,11 +48,11 @@ impl PageUrl {
         Self::of(&url, scheme).ok_or_else(|| not_a_url("it has no host"))
     }
 
-    /// Reads the URL of a server: scheme, host and port, without a path.
+    /// Parses the URL of a server: scheme, host and port, without a path.
     ///
     /// # Errors
     ///
-    /// Why it is none, and what to write instead.
+    /// Returns the fault and the remedy, as a phrase.
     pub(crate) fn of_server(text: &str) -> Result<Self, String> {
         let url = Self::parse(text, Initiator::Fetch).map_err(|invalid| invalid.reason)?;
         match url.path_and_query.as_str() {
@@ -61,8 +61,8 @@ impl PageUrl {
         }
     }
 
-    /// The URL of a `Location` in a response to this URL, and whether it has a user part. None if it is not an http or
-    /// https URL.
+    /// Returns the URL of a `Location` in a response to this URL, and true if it has a user part. Returns None if it is
+    /// not an http or https URL.
     pub(in crate::explain) fn join(&self, location: &str) -> Option<(Self, bool)> {
         let next = Url::parse(&self.to_string()).ok()?.join(location).ok()?;
         let scheme = match next.scheme() {
@@ -85,7 +85,7 @@ impl PageUrl {
         Some(PageUrl { scheme, authority: host + &port, path_and_query: format!("{}{query}", url.path()) })
     }
 
-    /// The URL as the page writes it: that of a WebSocket has a scheme of its own.
+    /// Returns the URL as in the page's code. The URL of a WebSocket has its own scheme.
     pub(in crate::explain) fn as_written(&self, initiator: Initiator) -> String {
         let url = self.to_string();
         match (initiator, url.strip_prefix("http")) {
@@ -94,22 +94,22 @@ impl PageUrl {
         }
     }
 
-    /// The path, without its query.
+    /// Returns the path without its query.
     pub(in crate::explain) fn path(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
 
-    /// The origin of the URL, for a client that reaches the gateway itself.
+    /// Returns the origin of the URL, for a client that connects to the gateway directly.
     pub(in crate::explain) fn own_origin(&self) -> OwnOrigin<'_> {
         OwnOrigin::of(self.scheme, &self.authority)
     }
 
-    /// The serialised origin of the URL.
+    /// Returns the serialised origin of the URL.
     pub(crate) fn origin(&self) -> String {
         format!("{}://{}", self.scheme.as_str(), self.authority)
     }
 
-    /// The port that a client connects to.
+    /// Returns the port to which a client connects.
     pub(crate) fn port(&self) -> u16 {
         let default = match self.scheme {
             Scheme::Http => 80,

@@ -1,4 +1,4 @@
-//! A question as a command line, and as an entry of `expect`.
+//! Writes a question as a command line, and as an entry of `expect`.
 
 use super::{Question, QuestionSource};
 use crate::behavior::clients::ClientAddress;
@@ -10,7 +10,7 @@ use crate::notation::Named;
 use crate::terminal::shell_word;
 
 impl Question {
-    /// The command that explains this question with a configuration file. Only for questions about a page.
+    /// Returns the command that explains this question with a configuration file. The question must be about a page.
     pub(crate) fn command(&self, file: &str) -> String {
         let mut words = vec!["corsgate explain".to_owned(), format!("--config {}", shell_word(file))];
         let mut option = |name: &str, value: &str| words.push(format!("--{name}={}", shell_word(value)));
@@ -44,11 +44,11 @@ impl Question {
         words.join(" ")
     }
 
-    /// Whether any server can be asked this question over the network.
+    /// Checks that the question can be sent to any server over the network.
     ///
     /// # Errors
     ///
-    /// Why not, as a phrase without a full stop.
+    /// Returns the reason as a phrase without a full stop.
     pub(crate) fn for_any_server(&self) -> Result<(), &'static str> {
         if self.initiator != Initiator::Fetch {
             return Err("only requests of `fetch` are sent to a server, not those of `as`");
@@ -62,7 +62,7 @@ impl Question {
         Ok(())
     }
 
-    /// The command that sends this question to a server. `server` is the value of `--server`.
+    /// Returns the command that sends this question to a server. `server` is the value of `--server`.
     pub(crate) fn probe_command(&self, server: &str) -> String {
         let mut words = vec!["corsgate probe".to_owned()];
         let mut option = |name: &str, value: &str| words.push(format!("--{name}={}", shell_word(value)));
@@ -81,8 +81,8 @@ impl Question {
         words.join(" ")
     }
 
-    /// The question as an entry of `expect` without a result. None for what an entry cannot have: several requests,
-    /// several origins, upstream headers of one name, and recorded requests.
+    /// Returns the question as an entry of `expect`, without a result. Returns None if an entry cannot express it:
+    /// several requests, several origins, upstream headers with the same name, and recorded requests.
     pub(crate) fn as_expectation(&self) -> Option<Expectation> {
         let ([origin], [request], QuestionSource::Page) = (&*self.origins, &*self.requests, &self.source) else {
             return None;
@@ -119,7 +119,7 @@ impl Question {
         })
     }
 
-    /// The assumed response of the upstream, as far as it is not the default.
+    /// Returns the assumed response of the upstream. The status is None if it is the default.
     fn assumed(&self) -> (Option<u16>, Vec<(String, String)>) {
         let Head { status, .. } = self.upstream;
         let status = (status != self.initiator.usual_status()).then(|| status.as_u16());

@@ -1,5 +1,5 @@
-//! Prints a page's request for people: the verdict, the exchanges, and what the page can read. `explain` and `probe`
-//! print these parts in the same words.
+//! Prints a page's request as text: the verdict, the exchanges, and the readable parts of the response. `explain` and
+//! `probe` share these texts.
 
 use std::fmt::Write as _;
 
@@ -24,30 +24,30 @@ const MAX_LINE: usize = 400;
 /// A page's request and its result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageSummary<'a> {
-    /// The page's origin; empty if the request has none.
+    /// The page's origin. It is empty if the request has none.
     pub(crate) origin: &'a str,
-    /// The normalised method.
+    /// The method after normalisation (Fetch: `get` becomes `GET`).
     pub(crate) method: &'a str,
     pub(crate) url: &'a str,
     pub(crate) credentials: Credentials,
     pub(crate) initiator: Initiator,
-    /// The requests before this one.
+    /// The earlier requests of the page.
     pub(crate) earlier: &'a [String],
     pub(crate) outcome: Outcome,
-    /// The code of the reason.
+    /// The reason code of the result.
     pub(crate) code: &'a str,
     pub(crate) preflight: &'a Preflight,
-    /// Seconds for which the browser caches the preflight.
+    /// Time in seconds for which the browser caches the preflight. None if no preflight passed.
     pub(crate) preflight_max_age: Option<u64>,
-    /// After a redirect: the request to a server that the summary does not include.
+    /// The request after a redirect to a server that is not part of the summary. None without such a redirect.
     pub(crate) next: Option<&'a NextRequest>,
-    /// Response headers that the page can read; `*` for all.
+    /// Response headers that the page can read. `*` stands for all.
     pub(crate) readable: &'a [String],
-    /// Response headers that the page reads, but cannot read.
+    /// Response headers that the page wants to read, but that are not exposed to it.
     pub(crate) unreadable: &'a [String],
 }
 
-/// Collects the text.
+/// Collects the parts of the text.
 pub(crate) struct PagePrinter {
     pub(crate) text: String,
     pub(crate) paint: Paint,
@@ -59,7 +59,7 @@ impl PagePrinter {
         PagePrinter { text: String::new(), paint, width }
     }
 
-    /// The first line.
+    /// Writes the verdict, the first line.
     pub(crate) fn verdict(&mut self, summary: &PageSummary<'_>) {
         let PageSummary { method, url, code, .. } = summary;
         let page = match summary.origin {
@@ -95,7 +95,8 @@ impl PagePrinter {
         let _ = writeln!(self.text, "{word}: {}", printable(&line));
     }
 
-    /// The request after a redirect to a server that the summary does not include. `redirect` names the kind.
+    /// Writes the request after a redirect to a server that is not part of the summary. `redirect` describes the
+    /// redirect.
     pub(crate) fn next(&mut self, next: &NextRequest, redirect: &str) {
         let preflight = if next.has_preflight { "a preflight, and then " } else { "" };
         let origin = match &next.origin {
@@ -106,7 +107,7 @@ impl PagePrinter {
         self.item("next", &next);
     }
 
-    /// Whether the browser sends a preflight, and why.
+    /// Writes whether the browser sends a preflight, with the reasons.
     pub(crate) fn preflight(&mut self, summary: &PageSummary<'_>) {
         let preflight = match summary.preflight {
             Preflight::SameOrigin if summary.origin.is_empty() => {
@@ -132,7 +133,7 @@ impl PagePrinter {
         self.item("preflight", &preflight);
     }
 
-    /// A request with its response.
+    /// Writes a request with its response.
     pub(crate) fn exchange(
         &mut self,
         title: &str,
@@ -149,7 +150,7 @@ impl PagePrinter {
         }
     }
 
-    /// A request.
+    /// Writes a request.
     pub(crate) fn request(&mut self, version: &str, request: &str, fields: &[(String, String)]) {
         let _ = writeln!(self.text, "   > {} {version}", printable(request));
         for (name, value) in fields {
@@ -157,7 +158,8 @@ impl PagePrinter {
         }
     }
 
-    /// What the page can read, and how long the browser caches the preflight.
+    /// Writes the parts of the response that the page can read, and the time for which the browser caches the
+    /// preflight.
     pub(crate) fn page(&mut self, summary: &PageSummary<'_>) {
         let reads = match summary.initiator {
             Initiator::Fetch | Initiator::XhrUpload | Initiator::NoCors => true,
@@ -195,7 +197,7 @@ impl PagePrinter {
         }
     }
 
-    /// A labelled text.
+    /// Writes a text with a label.
     pub(crate) fn item(&mut self, label: &str, text: &str) {
         let line = self.width.wrap(&format!("  {label:<LABEL$}"), &printable(text));
         let _ = writeln!(self.text, "{line}");
@@ -206,7 +208,7 @@ fn joined(reasons: &[PreflightReason]) -> String {
     reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// A line for the terminal, escaped and cut.
+/// Escapes a line for the terminal, and cuts it at [`MAX_LINE`].
 pub(crate) fn shortened(line: &str) -> String {
     let line = printable(line);
     match line.char_indices().nth(MAX_LINE) {
@@ -215,7 +217,7 @@ pub(crate) fn shortened(line: &str) -> String {
     }
 }
 
-/// A value as text.
+/// Converts a header value to text. Bytes that are not UTF-8 are replaced.
 pub(crate) fn lossy(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }

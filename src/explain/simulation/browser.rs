@@ -1,5 +1,5 @@
-//! The simulated browser: sends the requests of a page to a [`PageServer`], follows redirects, and checks the responses
-//! (Fetch, "HTTP fetch" and "HTTP-redirect fetch").
+//! The simulated browser. It sends the requests of a page to a [`PageServer`], follows redirects, and checks the
+//! responses (Fetch, "HTTP fetch" and "HTTP-redirect fetch").
 
 use std::ops::ControlFlow;
 
@@ -16,16 +16,16 @@ use crate::explain::fetch::{self, Credentials, Fetch, NetworkError, PreflightCac
 use crate::explain::question::{Initiator, Mode, PageRequest, PageUrl, Question, QuestionSource};
 use crate::explain::site::{is_same_site, is_schemelessly_same_site};
 
-/// Fetch, "HTTP-redirect fetch", step 6.
+/// Maximum number of redirects (Fetch, "HTTP-redirect fetch", step 6).
 const MAX_REDIRECTS: usize = 20;
 
-/// Placeholder for a header value that is not known: no header is safelisted with it.
+/// Placeholder for an unknown header value. No header is safelisted with it.
 const NOT_SAFELISTED: &str = "\"";
 
-/// Fetch, "request-body-header name".
+/// The names of "request-body-header name" in Fetch, which a redirect to GET removes.
 const BODY_HEADERS: [&str; 4] = ["content-encoding", "content-language", "content-location", "content-type"];
 
-/// A browser that makes the requests of a question.
+/// The state of a browser that sends the requests of a question.
 pub(super) struct Browser<'q, S: PageServer> {
     question: &'q Question,
     server: &'q mut S,
@@ -33,27 +33,27 @@ pub(super) struct Browser<'q, S: PageServer> {
     run: PageRun<S::Reply>,
 }
 
-/// The end of a request of the page.
+/// The end of one request of the page.
 enum Stop<E> {
-    /// The page gets this.
+    /// The request ends with this result for the page.
     Result(PageResult),
-    /// The server gives no response.
+    /// The server sends no response.
     NoResponse(E),
 }
 
-/// `Break` is the end of a request of the page.
+/// The state of one request of the page. `Break` ends it.
 type Flow<S, T = ()> = ControlFlow<Stop<<S as PageServer>::Error>, T>;
 
-/// One request on its way through redirects.
+/// The current request in a chain of redirects.
 struct Hop {
     url: PageUrl,
-    /// The value in the page's code; after a redirect, the changed value.
+    /// The method in the page's code. A redirect may change it.
     method: String,
     headers: Vec<(String, String)>,
-    /// One entry per `Origin` field.
+    /// One entry for each `Origin` field.
     origins: Vec<Box<str>>,
     redirects: usize,
-    /// An ordinary response was a redirect: a response of the gateway's upstream, or of any other server.
+    /// True if an ordinary response was a redirect: a response of the gateway's upstream, or of any other server.
     has_followed: bool,
 }
 
@@ -62,15 +62,15 @@ impl Hop {
         self.origins.join(", ")
     }
 
-    /// Whether the response is subject to the CORS check (Fetch, "main fetch"). After a redirect from a foreign origin
-    /// the origin is `null`, so it stays so.
+    /// Returns true if the response needs the CORS check (Fetch, "main fetch"). After a redirect from a foreign origin,
+    /// the origin is `null`, so the check remains necessary.
     fn is_cors(&self, mode: Mode) -> bool {
         mode == Mode::Cors && !self.origins.is_empty() && self.origin() != self.url.origin()
     }
 }
 
 impl<'q, S: PageServer> Browser<'q, S> {
-    /// Makes the requests of the question, up to the first that fails.
+    /// Sends the requests of the question, until the first request that fails.
     pub(super) fn run(question: &'q Question, server: &'q mut S) -> Browsed<S> {
         let mut browser = Browser {
             question,
@@ -117,7 +117,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
         }
     }
 
-    /// Sends one request, with its preflight. Continues with the next one after a redirect.
+    /// Sends one request and its preflight. Continues with the next request after a redirect.
     fn hop(&mut self, hop: &mut Hop) -> Flow<S> {
         let question = self.question;
         let mode = question.initiator.mode();
@@ -159,7 +159,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
                 other => PageResult::Blocked(NetworkError::NotSwitched(other.as_u16())),
             });
         }
-        // Fetch, "redirect status".
+        // The statuses of "redirect status" in Fetch.
         let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
         match headers.get(header::LOCATION).filter(|_| is_redirect) {
             Some(location) => {
@@ -225,14 +225,15 @@ impl<'q, S: PageServer> Browser<'q, S> {
                 self.cache.store(fetch, &hop.url.to_string(), &answer, self.run.request + 1);
             }
             Ok(_) => {}
-            // Browsers send no preflight to the page's own origin: another client sent it, and does not check.
+            // Browsers send no preflight to the page's own origin. Another client sent this one, and does not check the
+            // answer.
             Err(_) if !is_cors => {}
             Err(error) => return stop(PageResult::Blocked(error)),
         }
         ControlFlow::Continue(())
     }
 
-    /// Sends the request itself.
+    /// Sends the request after its preflight.
     fn send(&mut self, hop: &Hop, fetch: &Fetch<'_>, cached_from: Option<usize>) -> Flow<S, (ResponseKind, Head)> {
         let question = self.question;
         let method = Method::from_bytes(fetch.normalised_method().as_bytes()).unwrap_or_default();
@@ -252,7 +253,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
         ControlFlow::Continue(result)
     }
 
-    /// The origins that the request has as `Origin` fields (Fetch, "append a request Origin header").
+    /// Returns the values of the `Origin` fields (Fetch, "append a request Origin header").
     fn sent_origins(&self, hop: &Hop, method: &Method) -> Vec<Box<str>> {
         let mode = self.question.initiator.mode();
         let is_recorded = !matches!(self.question.source, QuestionSource::Page) && hop.redirects == 0;
@@ -262,13 +263,14 @@ impl<'q, S: PageServer> Browser<'q, S> {
         if matches!(*method, Method::GET | Method::HEAD) {
             return Vec::new();
         }
-        // The default referrer policy, strict-origin-when-cross-origin, hides the origin of a secure page.
+        // The default referrer policy, strict-origin-when-cross-origin, hides the origin of a page on https from an
+        // http URL.
         let hidden = mode != Mode::Cors && hop.url.scheme == Scheme::Http;
         let sent = |origin: &str| if hidden && origin.starts_with("https://") { "null" } else { origin }.into();
         hop.origins.iter().map(|origin| sent(origin)).collect()
     }
 
-    /// The fields that only some parts of a page send, as far as they matter here.
+    /// Returns the fields that only some parts of a page send, and that change the result.
     fn fields_of_initiator(&self, hop: &Hop) -> Vec<(String, String)> {
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let initiator = self.question.initiator;
@@ -277,7 +279,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
             Initiator::WebSocket => vec![field("Connection", "Upgrade"), field("Upgrade", "websocket")],
             _ => Vec::new(),
         };
-        // Fetch Metadata, section 4: only for URLs that are potentially trustworthy.
+        // Fetch Metadata, section 4: browsers send these fields only to potentially trustworthy URLs.
         let is_trustworthy = hop.url.scheme == Scheme::Https || is_loopback_host(split_port(&hop.url.authority).0);
         let is_simulated = matches!(self.question.source, QuestionSource::Page) || hop.redirects > 0;
         let is_navigation = initiator == Initiator::Navigation;
@@ -292,7 +294,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
         fields
     }
 
-    /// Fetch, "HTTP-redirect fetch".
+    /// Follows a redirect (Fetch, "HTTP-redirect fetch").
     fn redirect(&mut self, hop: &mut Hop, kind: ResponseKind, status: StatusCode, location: &str) -> Flow<S> {
         let mode = self.question.initiator.mode();
         let page = self.question.origin();
@@ -301,15 +303,15 @@ impl<'q, S: PageServer> Browser<'q, S> {
             return blocked(NetworkError::RedirectToNoUrl(location.to_owned()));
         };
         let is_to_itself = kind == ResponseKind::RedirectToItself;
-        // A redirect of the gateway to the URL itself never ends.
+        // A redirect of the gateway to the same URL would never end.
         if hop.redirects == MAX_REDIRECTS || (is_to_itself && next == hop.url) {
             return blocked(NetworkError::TooManyRedirects);
         }
-        // Steps 8 and 9.
+        // Steps 8 and 9 of the standard.
         if mode == Mode::Cors && has_user_part && (hop.is_cors(mode) || page != next.origin()) {
             return blocked(NetworkError::RedirectToUserPart);
         }
-        // Step 11.
+        // Step 11 of the standard.
         let method = self.run.last().method.clone();
         if (matches!(status.as_u16(), 301 | 302) && method == Method::POST)
             || (status == StatusCode::SEE_OTHER && !matches!(method, Method::GET | Method::HEAD))
@@ -317,8 +319,8 @@ impl<'q, S: PageServer> Browser<'q, S> {
             hop.method = "GET".into();
             hop.headers.retain(|(name, _)| !BODY_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
         }
-        // Steps 12 and "redirect-taint": a redirect to another origin removes Authorization; if the redirecting URL was
-        // cross-origin too, the request's origin is serialised as `null`.
+        // Step 12 and "redirect-taint": a redirect to another origin removes Authorization. If the redirecting URL was
+        // cross-origin too, the origin of the request becomes `null`.
         if next.origin() != hop.url.origin() {
             hop.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
             if page != hop.url.origin() && !hop.origins.is_empty() {
@@ -349,7 +351,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
         }))
     }
 
-    /// The page reads the response.
+    /// Returns the result of reading the response, and stores the readable headers.
     fn read(&mut self, mode: Mode, is_cors: bool, fetch: &Fetch<'_>, response: &HeaderMap) -> PageResult {
         if mode != Mode::Cors {
             return PageResult::Response;
@@ -381,8 +383,8 @@ impl<'q, S: PageServer> Browser<'q, S> {
         let mut headers = HeaderMap::new();
         for (name, value) in &fields {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                // A recorded value that is not a valid field value was no valid origin, method or list of names either:
-                // `,` stands for it.
+                // A recorded value can be an invalid field value. It is also not a valid origin, method or list of
+                // names, so `,` replaces it.
                 let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(","));
                 headers.append(name, value);
             }
@@ -415,7 +417,7 @@ impl<'q, S: PageServer> Browser<'q, S> {
     }
 }
 
-/// Whether a page can load a response without CORS (Fetch, "cross-origin resource policy internal check").
+/// Returns true if a page can load a response without CORS (Fetch, "cross-origin resource policy internal check").
 fn can_load(policy: ResourcePolicy, origin: &str, url: &PageUrl) -> bool {
     match policy {
         _ if origin == url.origin() => true,
@@ -427,7 +429,8 @@ fn can_load(policy: ResourcePolicy, origin: &str, url: &PageUrl) -> bool {
     }
 }
 
-/// `Sec-Fetch-Site` (Fetch Metadata section 2.3). After a redirect from another origin, the origin of the hop is `null`.
+/// Returns `Sec-Fetch-Site` (Fetch Metadata section 2.3). After a redirect from another origin, the origin of the hop
+/// is `null`.
 fn fetch_site(hop: &Hop) -> &'static str {
     let origin = hop.origin();
     match origin == hop.url.origin() {

@@ -1,4 +1,4 @@
-//! The gateway as the server of a page's requests: the responses that a snapshot gives.
+//! The gateway as the server of a page's requests. A snapshot determines the responses.
 
 use std::convert::Infallible;
 
@@ -12,10 +12,10 @@ use crate::explain::listener::{self, Reached};
 use crate::explain::question::{PageUrl, Question, QuestionSource};
 use crate::snapshot::Snapshot;
 
-/// A page's requests, answered by the gateway.
+/// The simulation of a page's requests to the gateway.
 pub(in crate::explain) type Simulation<'s> = PageRun<Exchange<'s>>;
 
-/// One of its requests with the gateway's response.
+/// One step of the simulation, with the gateway's response.
 pub(in crate::explain) type Step<'s> = PageStep<Exchange<'s>>;
 
 /// The gateway with one configuration.
@@ -34,7 +34,7 @@ impl<'s> Simulation<'s> {
 }
 
 impl Step<'_> {
-    /// The gateway's own origin, by the request that it receives.
+    /// Returns the gateway's own origin, according to the request that it receives.
     pub(in crate::explain) fn own_origin(&self) -> OwnOrigin<'_> {
         OwnOrigin::of(self.exchange.scheme, &self.url.authority)
     }
@@ -48,7 +48,7 @@ impl<'s> PageServer for Gateway<'_, 's> {
         let (question, snapshot, url) = (self.question, self.snapshot, sent.url);
         let reached = Reached::of(snapshot, url);
         let scheme = match question.source {
-            // By the request that the gateway received.
+            // A recorded request has the scheme that the gateway saw.
             QuestionSource::Request | QuestionSource::Preflight(_) if sent.redirects == 0 => url.scheme,
             _ => reached.scheme(snapshot, url),
         };
@@ -79,7 +79,7 @@ impl<'s> PageServer for Gateway<'_, 's> {
         listener::serves(self.snapshot, from, to)
     }
 
-    /// Whether a route rejects requests by `Sec-Fetch-Site`.
+    /// Returns true if a route rejects requests by `Sec-Fetch-Site`.
     fn reads_fetch_site(&self) -> bool {
         self.snapshot.routes().iter().any(|route| {
             let mut policies = route.policy.iter().chain(&route.report_only);
