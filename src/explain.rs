@@ -220,7 +220,7 @@ pub struct WireExchange {
     pub request: String,
     /// The header fields of the request.
     pub fields: Vec<(String, String)>,
-    /// The response.
+    /// The head of the response.
     pub response: Head,
 }
 

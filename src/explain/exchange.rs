@@ -20,7 +20,7 @@ const UNKNOWN: &str = "...";
 /// The result of one request to the gateway.
 #[derive(Debug, Clone)]
 pub struct Exchange<'s> {
-    /// The gateway's decision.
+    /// The gateway's decision about the request.
     pub verdict: Verdict<'s>,
     /// The scheme for the gateway's decision. It differs from the scheme of the URL if another component terminates
     /// TLS.

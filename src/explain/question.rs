@@ -80,7 +80,7 @@ pub(super) struct PageRequest {
 /// The source of a question.
 #[derive(Debug, Clone)]
 pub(super) enum QuestionSource {
-    /// A page's `fetch()`.
+    /// A request of a page, from the user.
     Page,
     /// A recorded request that is not a preflight.
     Request,

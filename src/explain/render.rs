@@ -59,7 +59,7 @@ pub fn json(explanation: &Explanation) -> String {
     format!("{:#}\n", value(explanation))
 }
 
-// --- for people
+// --- text
 
 struct Printer {
     page: PagePrinter,
@@ -235,7 +235,7 @@ fn sentence(text: &str) -> String {
     }
 }
 
-// --- for programs
+// --- JSON
 
 /// Returns an explanation as a JSON object, which [`json`] prints.
 pub(crate) fn value(explanation: &Explanation) -> Value {

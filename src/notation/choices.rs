@@ -54,7 +54,7 @@ impl<T> Default for Named<T> {
     }
 }
 
-// === reading what serde cannot derive ===
+// === deserialization ===
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -140,7 +140,7 @@ impl<'de, T: Deserialize<'de> + WriteInstead> Deserialize<'de> for OffOr<T> {
     }
 }
 
-// === as it would be written ===
+// === serialization, in the form of the file ===
 
 impl<T: Serialize> Serialize for OffOr<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -167,7 +167,7 @@ impl<T: Serialize> Serialize for Named<T> {
     }
 }
 
-// === schemas of what cannot be derived ===
+// === JSON schemas ===
 
 impl<T: JsonSchema> JsonSchema for Named<T> {
     fn schema_name() -> Cow<'static, str> {

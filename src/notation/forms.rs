@@ -331,7 +331,7 @@ form!(
     json_schema!({ "title": "version of TLS", "enum": ["1.2", "1.3", 1.2, 1.3] })
 );
 
-// === what they are made of ===
+// === patterns and parts of schemas ===
 
 const TEXT: &str = "string";
 /// Types of a value that the compiler reads as a string. YAML reads `7` and `true` without quotes as a number and a

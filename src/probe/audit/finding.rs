@@ -37,25 +37,25 @@ pub(crate) enum FindingKind {
     WildcardWithCredentials,
     /// The server allows the origin `null`.
     NullOrigin,
-    /// See [`LookAlike::Prefix`].
+    /// The server allows an origin that begins with the trusted one.
     PrefixMatch,
-    /// See [`LookAlike::Suffix`].
+    /// The server allows a host that ends with the trusted host.
     SuffixMatch,
-    /// See [`LookAlike::Dot`].
+    /// The server accepts any character in place of a dot of the host.
     UnescapedDot,
-    /// See [`LookAlike::Part`].
+    /// The server allows an origin that is a part of the trusted one.
     PartMatch,
-    /// See [`LookAlike::Special`].
+    /// The server allows a host with a special character before another domain.
     SpecialCharacter,
-    /// See [`LookAlike::Subdomain`].
+    /// The server allows every subdomain.
     AnySubdomain,
-    /// See [`LookAlike::Downgrade`].
+    /// The server allows the `http` origin of a trusted https origin.
     HttpOrigin,
-    /// See [`LookAlike::Port`].
+    /// The server allows every port of a trusted host.
     AnyPort,
-    /// See [`LookAlike::SharedHost`].
+    /// The server allows a site on which everybody can publish pages.
     SharedHost,
-    /// See [`LookAlike::Localhost`].
+    /// The server allows pages of the user's own machine.
     LocalhostOrigin,
     /// The response depends on the Origin, but has no `Vary: Origin`.
     MissingVary,
