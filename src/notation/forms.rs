@@ -297,13 +297,13 @@ form!(
 form!(
     /// `header:NAME`, `cookie:NAME`, `path` or `client_address`.
     HashKey,
-    with_title(text(&format!("path|client_address|(header|cookie):{TOKEN}+")), "what to hash")
+    with_title(text(&format!("path|client_address|(header|cookie):{TOKEN}+")), "hash key")
 );
 
 form!(
     /// `client_ip`, `header:NAME`, `cookie:NAME` or `route`.
     RateKey,
-    with_title(text(&format!("client_ip|route|(header|cookie):{TOKEN}+")), "what has a budget")
+    with_title(text(&format!("client_ip|route|(header|cookie):{TOKEN}+")), "budget key")
 );
 
 form!(
