@@ -1,11 +1,11 @@
-//! Expectations: requests of pages, with the results that a configuration must give.
+//! Expectations: requests of pages, and the results that a configuration must give for them.
 //!
-//! They are under `expect` in the configuration file, and in the files of `expect_files`. [`load`] loads a text and
-//! checks them: a failed expectation is an error of the text, so start, reload and `check` refuse it. `corsgate test`
-//! runs a [`Suite`] by itself, also against a server.
+//! They are written under `expect` in the configuration file, and in the files of `expect_files`. [`load`] loads a text
+//! and checks its expectations. A failed expectation is an error of the text, so the start, a reload and `check` refuse
+//! the text. `corsgate test` only runs a [`Suite`], also against a server.
 //!
-//! The result of a request comes from the simulation of [`crate::explain`]. [`judge`] compares it with the expected one;
-//! it does not know where the result came from.
+//! The simulation of [`crate::explain`] computes the result of a request. [`judge`] compares this result with the
+//! expected result. It works in the same way for the result of a server.
 //!
 //! ```
 //! use corsgate::snapshot::CompileEnv;
@@ -42,13 +42,13 @@ use crate::config::Document;
 use crate::explain::Configuration;
 use crate::snapshot::{CompileEnv, Loaded, extend_with_causes, load_with_document};
 
-/// Parses and compiles a text, and checks its expectations. `name` is the name of the file. Pure, as
+/// Parses and compiles a text, and checks its expectations. `name` is the name of the file. The function is pure, like
 /// [`crate::snapshot::load`].
 pub fn load(name: &str, text: &str, env: CompileEnv<'_>) -> Loaded {
     load_to(Depth::Explained, name, text, env)
 }
 
-/// As [`load`], for a text that is only tried: a failed expectation has no cause and no fix.
+/// Loads a text that is only tried, like [`load`]. The problem of a failed expectation then has no cause and no fix.
 pub(crate) fn load_attempt(name: &str, text: &str, env: CompileEnv<'_>) -> Loaded {
     load_to(Depth::Verdict, name, text, env)
 }

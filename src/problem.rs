@@ -1,9 +1,9 @@
 //! Problems of a configuration, and their remedies.
 //!
-//! Every message of `corsgate check` and of a refused reload is here. Each [`ProblemKind`] has one arm in
-//! [`ProblemKind::describe`], with its code, severity, fault, remedy and replacement. Other rooms add a kind at a
-//! place ([`At`]). [`crate::config::Source`] finds the line and the column of a [`KeyPath`]; files and lines are unknown
-//! here.
+//! This module has every message of `corsgate check` and of a refused reload. Each [`ProblemKind`] has one arm in
+//! [`ProblemKind::describe`], with its code, severity, fault, remedy and replacement. Other modules add a kind at a
+//! place ([`At`]). [`crate::config::Source`] finds the line and the column of a [`KeyPath`]. This module knows no files
+//! and no lines.
 //!
 //! ```
 //! use corsgate::problem::{At, ProblemKind, Problems};
@@ -34,44 +34,44 @@ pub(crate) use words::nearest;
 /// An error, a warning or a hint about one place of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key with the problem. It may be a missing key.
+    /// The path of the key with the problem. The key may be missing in the file.
     pub at: KeyPath,
-    /// What is wrong.
+    /// The kind of the problem, with the user's text.
     pub kind: ProblemKind,
 }
 
 /// How serious a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Information. Never fails a check.
+    /// Information. A hint never fails a check.
     Hint,
-    /// A probable mistake. Fails a check only with `--deny-warnings`.
+    /// A probable mistake. A warning fails a check only with `--deny-warnings`.
     Warning,
-    /// The configuration is refused.
+    /// An error. The configuration is refused.
     Error,
 }
 
-/// The edit that removes a problem, for programs.
+/// The edit that solves a problem, for programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replacement {
-    /// Replace the value with this string.
+    /// Replaces the value with this string.
     Text(String),
-    /// Replace the value with this YAML word or number.
+    /// Replaces the value with this YAML word or number.
     Literal(&'static str),
-    /// Rename the key.
+    /// Renames the key to this name.
     Key(String),
-    /// Remove the list entry, or the key with its value.
+    /// Removes the list entry, or the key with its value.
     Nothing,
 }
 
-/// Problems in the order in which they were found.
+/// A list of problems, in the order in which they were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 // === impl Problem, Problems ===
 
 impl Problem {
-    /// The key with the problem, from the top of the file that has it.
+    /// Returns the path of the key with the problem, from the top of the file that contains the key.
     pub(crate) fn path(&self) -> &KeyPath {
         match &self.kind {
             ProblemKind::InOtherFile(file) => &file.at,
@@ -86,32 +86,32 @@ impl Problems {
         self.push(Problem { at: at.path(), kind });
     }
 
-    /// Adds a problem whose path is already known.
+    /// Adds a problem that already has its path.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
 
-    /// True when at least one problem is an error.
+    /// Returns true if at least one problem is an error.
     pub fn any_errors(&self) -> bool {
         self.0.iter().any(|p| p.kind.severity() == Severity::Error)
     }
 
-    /// The number of problems of one severity.
+    /// Returns the number of problems with this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|p| p.kind.severity() == severity).count()
     }
 
-    /// True without any problem, hints included.
+    /// Returns true if there is no problem, not even a hint.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All problems, in the order in which they were found.
+    /// Returns all problems in the order in which they were found.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// Keeps the problems for which `keep` is true.
+    /// Keeps only the problems for which `keep` returns true.
     pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
         self.0.retain(keep);
     }
@@ -145,7 +145,7 @@ impl IntoIterator for Problems {
 }
 
 impl fmt::Display for Problem {
-    /// One line: `place: fault; remedy`.
+    /// Writes one line: `place: fault; remedy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.path();
         if !at.0.is_empty() {
@@ -157,7 +157,7 @@ impl fmt::Display for Problem {
 }
 
 impl fmt::Display for Problems {
-    /// One line for each problem.
+    /// Writes one line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|problem| writeln!(f, "{problem}"))
     }

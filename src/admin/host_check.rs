@@ -1,9 +1,9 @@
 //! Access check of the admin listener.
 //!
 //! A page of any site can make a browser send requests to 127.0.0.1. With DNS rebinding (a name of the attacker that
-//! resolves to 127.0.0.1) it can also read the responses. So the Host must be an IP address, `localhost`, or a name in
-//! `admin.hosts`, none of which a foreign site can use as its own name. Requests that the browser marks as coming from
-//! a page of another site are refused.
+//! resolves to 127.0.0.1), the page can also read the responses. So the Host must be an IP address, `localhost`, or a
+//! name in `admin.hosts`. A foreign site cannot use any of these as its own name. Requests are also refused if the
+//! browser marks them as sent by a page of another site.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ Host not allowed. Use an IP address or localhost, or add the name: `admin: { hos
 ";
 const FOREIGN_SITE: &str = "Requests from pages of other sites are not allowed.\n";
 
-/// Checks a request. Err: the body of the 403.
+/// Checks a request. The error is the body of the 403.
 pub(super) fn admit(headers: &HeaderMap, hosts: &[HostPattern]) -> Result<(), &'static str> {
     let mut named = headers.get_all(header::HOST).iter();
     let host = match (named.next(), named.next()) {
@@ -29,7 +29,7 @@ pub(super) fn admit(headers: &HeaderMap, hosts: &[HostPattern]) -> Result<(), &'
     if !is_own(&host, hosts) {
         return Err(FOREIGN_HOST);
     }
-    // Fetch Metadata: `none` is a user who enters the URL, `same-origin` a page of this listener.
+    // Fetch Metadata: `none` means that a user entered the URL, `same-origin` means a page of this listener.
     let site = headers.get_all(SEC_FETCH_SITE);
     if site.iter().any(|site| site != "none" && site != "same-origin") {
         return Err(FOREIGN_SITE);

@@ -22,11 +22,11 @@ use crate::terminal::shell_word;
 pub(super) struct Group {
     /// The newest request of the group.
     pub(super) newest: RefusedRequest,
-    /// Number of stored requests.
+    /// Number of stored requests in the group.
     pub(super) count: usize,
 }
 
-/// The active configuration: source, settings and routes.
+/// Returns the active configuration: source, settings and routes.
 pub(super) fn config(process: &Process) -> Value {
     let generation = process.live.current();
     let written = &generation.written;
@@ -50,7 +50,7 @@ pub(super) fn config(process: &Process) -> Value {
     shown
 }
 
-/// Effective settings of all routes.
+/// Returns the effective settings of all routes.
 pub(super) fn routes(generation: &Generation) -> Value {
     let mut all = effective::json(&effective_routes(generation, usize::MAX));
     for (position, value) in all.as_array_mut().into_iter().flatten().enumerate() {
@@ -62,15 +62,15 @@ pub(super) fn routes(generation: &Generation) -> Value {
     all
 }
 
-/// Numbers of requests that the report-only policy of a route would refuse and allow. None without such a policy.
-/// Routes and metrics are both in the order of the snapshot.
+/// Returns how many requests the report-only policy of a route would refuse and allow. Returns None if the route has no
+/// such policy. Routes and metrics both have the order of the snapshot.
 pub(super) fn reports(generation: &Generation, position: usize) -> Option<[(ReportedChange, u64); 2]> {
     generation.snapshot.routes().get(position)?.report_only.as_ref()?;
     let metrics = generation.route_metrics().of(position);
     Some(ReportedChange::ALL.map(|change| (change, metrics.map_or(0, |metrics| metrics.reported(change)))))
 }
 
-/// Effective settings of the first `most` routes.
+/// Returns the effective settings of the first `most` routes.
 pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<EffectiveRoute> {
     let written = &generation.written;
     let source = Source::new(&written.name, &written.text);
@@ -79,7 +79,7 @@ pub(super) fn effective_routes(generation: &Generation, most: usize) -> Vec<Effe
     effective::routes(&document, &generation.snapshot, &source).take(most).collect()
 }
 
-/// All stored refused requests, newest first.
+/// Returns all stored refused requests, newest first.
 pub(super) fn refusals(process: &Process) -> Value {
     process.recorder.refusals.newest().iter().map(refusal).collect()
 }
@@ -134,7 +134,7 @@ pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut places = HashMap::new();
     for refused in newest_first {
-        // Without a route, the host is the best description of the target.
+        // A request without a route is grouped by its host.
         let to = refused.route.clone().unwrap_or_else(|| refused.authority.clone());
         match places.entry((refused.origin.clone(), to, refused.code, refused.report_only)) {
             std::collections::hash_map::Entry::Occupied(place) => {
@@ -150,11 +150,11 @@ pub(super) fn groups(newest_first: Vec<RefusedRequest>) -> Vec<Group> {
     groups
 }
 
-/// Shell command that explains a refused request. None if the request has no Origin, or if one of its values was cut:
-/// the command would explain another request.
+/// Returns a shell command that explains a refused request. Returns None if the request has no Origin, or if one of its
+/// values was cut. With a cut value, the command would explain another request.
 pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<String> {
     let origin = refused.origin.as_ref()?;
-    // `--origin=VALUE` as one word, so that no value is read as an option.
+    // `--origin=VALUE` is one word, so the value cannot be read as an option.
     let mut command = format!("corsgate explain --config {} --origin={}", shell_word(file), shell_word(origin));
     let method = match refused.kind {
         RequestKind::Preflight => refused.requested_method.as_deref().unwrap_or("GET"),
@@ -174,7 +174,7 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     if initiator != Initiator::Fetch {
         let _ = write!(command, " --as={}", initiator.code());
     }
-    // If another component ends TLS, the gateway sees plain http, and the page's URL is on https.
+    // If another component ends TLS, the gateway gets plain http, but the URL of the page has https.
     let is_own_over_tls = OwnOrigin::of(Scheme::Https, &refused.authority).is(origin);
     let scheme = if is_own_over_tls { Scheme::Https } else { refused.scheme };
     let url = format!("{}://{}{}", scheme.as_str(), refused.authority, refused.path);
@@ -182,7 +182,7 @@ pub(super) fn explain_command(refused: &RefusedRequest, file: &str) -> Option<St
     Some(command).filter(|command| !command.contains(CUT))
 }
 
-/// Age with its largest useful unit.
+/// Formats an age in its largest useful unit.
 pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
     let seconds = now.duration_since(at).unwrap_or_default().as_secs();
     match seconds {
@@ -193,7 +193,7 @@ pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
     }
 }
 
-/// Removes keys without a value, and redacts the paths of private keys.
+/// Removes keys without a value, and replaces the paths of private keys.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(entries) => {

@@ -1,5 +1,5 @@
-//! Fixed limits of the admin listener. Its connections share file descriptors with the gateway, so their number and
-//! duration must have a bound.
+//! Fixed limits of the admin listener. Its connections and the gateway share file descriptors, so the number and the
+//! duration of connections must have a bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,27 +14,27 @@ use tokio::time::{sleep, timeout};
 
 use super::AdminServer;
 
-/// Maximum number of open connections. Further ones are closed.
+/// Maximum number of open connections. Further connections are closed.
 const MAX_CONNECTIONS: usize = 64;
-/// Time for the first request header of a connection.
+/// Maximum time for the first request header of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for all requests of a connection, after [`HEADER_TIMEOUT`]. Monitoring then opens a new connection. A long
-/// request may take longer.
+/// Maximum time for all requests of a connection, after [`HEADER_TIMEOUT`]. Monitoring then opens a new connection. A
+/// request with its own limit may take longer.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
 tokio::task_local! {
     static CONNECTION: Arc<ConnectionState>;
 }
 
-/// Limits that the requests of a connection have set.
+/// State of a connection that its requests change.
 #[derive(Default)]
 struct ConnectionState {
     header_received: AtomicBool,
-    /// True while a request that sets its own limit is running.
+    /// True during a request that has its own limit.
     is_long: AtomicBool,
 }
 
-/// While it exists, [`CONNECTION_TIMEOUT`] does not end the current connection.
+/// A guard that prevents [`CONNECTION_TIMEOUT`] from ending the current connection.
 pub(super) struct LongRequest(Option<Arc<ConnectionState>>);
 
 /// [`AdminServer`] with the limits of this file.
@@ -43,13 +43,13 @@ pub(crate) struct LimitedAdmin {
     slots: Arc<Semaphore>,
 }
 
-/// Marks that the current connection has sent a request header.
+/// Records that the current connection has sent a request header.
 pub(super) fn header_received() {
-    // Fails outside of a connection, as in a test.
+    // This fails without a connection, as in a test.
     let _ = CONNECTION.try_with(|connection| connection.header_received.store(true, Ordering::Relaxed));
 }
 
-/// Marks that the current request sets its own limit.
+/// Records that the current request has its own limit, until the guard is dropped.
 pub(super) fn long_request() -> LongRequest {
     let connection = CONNECTION.try_with(Arc::clone).ok();
     connection.iter().for_each(|connection| connection.is_long.store(true, Ordering::Relaxed));

@@ -1,7 +1,7 @@
-//! `/observe`: counts cross-origin requests for some time, for `corsgate learn`.
+//! `/observe`: counts cross-origin requests for a given time, for `corsgate learn`.
 //!
-//! The response is sent at the end of the time. If the client closes its connection before, or if the process ends, the
-//! observation has no result.
+//! The response is sent when the time has passed. The observation has no result if the client closes its connection
+//! before that, or if the process ends.
 
 use std::time::Duration;
 
@@ -15,26 +15,26 @@ use crate::learn::{Observation, PoliciesInForce};
 use crate::notation;
 use crate::problem::Problems;
 
-/// Time without `for`.
+/// Duration of an observation without `for`.
 const DEFAULT: Duration = Duration::from_secs(60);
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Maximum time. It is the longest that a configuration can write.
+/// Maximum duration of an observation. It is the maximum of durations in a configuration.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const BUSY: &str = "Another observation is running. Wait until it ends, or end its `corsgate learn`.\n";
 const BAD_TIME: &str = "`for` must be a duration from 1s to 24h, such as 60s, 10m or 2h.\n";
 const BAD_KEY: &str = "Allowed parameters: `for`, and any number of `route`.\n";
 
-/// The parameters of the request.
+/// The parameters of a request to `/observe`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Window {
     time: Duration,
-    /// Empty: all routes.
+    /// Names of the routes to observe. If empty, all routes are observed.
     routes: Vec<String>,
 }
 
 impl Window {
-    /// Err: the body of the 400.
+    /// Parses the query. The error is the body of the 400.
     pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
         let mut window = Window { time: DEFAULT, routes: Vec::new() };
         for (key, value) in parse(query.as_bytes()) {
@@ -50,7 +50,8 @@ impl Window {
         Ok(window)
     }
 
-    /// The policies to observe, and their generation. May take long. Err: the response.
+    /// Returns the number of the active generation and its policies to observe. This may take long. The error is the
+    /// response.
     pub(super) fn policies(&self, process: &Process) -> Result<(u64, PoliciesInForce), Page> {
         let generation = process.live.current();
         let document = Document::parse(&generation.written.text, &mut Problems::default()).unwrap_or_default();
@@ -58,7 +59,7 @@ impl Window {
         Ok((generation.number, policies.map_err(unknown_route)?))
     }
 
-    /// Observes requests. None if the client closes its connection.
+    /// Observes requests for the duration. Returns None if the client closes its connection.
     pub(super) async fn observe(
         &self,
         process: &Process,

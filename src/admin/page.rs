@@ -1,4 +1,4 @@
-//! The status page, rendered on the server as one HTML document without scripts or other resources.
+//! The status page. The server renders it as one HTML document without scripts or other resources.
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use crate::snapshot::{Listener, StartupListener};
 
 /// Maximum number of routes on the page.
 const MAX_ROUTES: usize = 200;
-/// Groups of refusals that are visible, and most groups that can be expanded.
+/// Maximum number of visible groups of refusals, and maximum number of further groups that can be expanded.
 const FIRST_GROUPS: usize = 10;
 const MAX_GROUPS: usize = 60;
 /// Maximum number of nodes on the page.
@@ -25,14 +25,14 @@ const MAX_NODES: usize = 200;
 
 const STYLE: &str = include_str!("status.css");
 
-/// Allows only the style of the page, and no framing.
+/// Allows the style of the page, and forbids everything else, including frames.
 pub(super) static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, STYLE.as_bytes()));
     let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'");
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The HTML of the page at `now`.
+/// Returns the HTML of the page. `now` is the current time.
 pub(super) fn page(process: &Process, now: SystemTime) -> String {
     let generation = process.live.current();
     let refused = groups(process.recorder.refusals.newest());
@@ -156,7 +156,8 @@ fn listeners(generation: &Generation, process: &Process, now: SystemTime) -> Mar
         Some(tls) => format!("https{}", if tls.http2 { ", HTTP/2" } else { "" }),
     };
     let started = process.live.started();
-    // Addresses are those of the start. Other settings are those of the active configuration, if it has the listener.
+    // The addresses are those of the start. The other settings are those of the active configuration, if it has the
+    // listener.
     let now_at = |started: &StartupListener| {
         let mut listeners = generation.snapshot.listeners().iter();
         listeners.find(|listener| listener.address == started.address && listener.tls.is_some() == started.tls)
@@ -254,7 +255,7 @@ fn upstreams(generation: &Generation) -> Markup {
 fn routes(generation: &Generation) -> Markup {
     let routes = effective_routes(generation, MAX_ROUTES);
     let all = generation.snapshot.routes().len();
-    // Routes and metrics are both in the order of the snapshot.
+    // Routes and metrics both have the order of the snapshot.
     let counts = |position| {
         let metrics = generation.route_metrics().of(position);
         metrics.map_or((0, 0), |metrics| (metrics.total(), metrics.with(StatusClass::ServerError)))
@@ -334,7 +335,7 @@ fn reloads(past: &[Reload], generation: &Generation, now: SystemTime) -> Markup 
     }
 }
 
-/// Age, with the exact time as its title.
+/// Returns an age, with the exact time as the title.
 fn when(at: SystemTime, now: SystemTime) -> Markup {
     let exactly = time(at).to_string();
     html! { time datetime=(exactly) title=(exactly) { (ago(at, now)) " ago" } }

@@ -1,19 +1,19 @@
-//! Readiness of the process, as `/readyz` reports it.
+//! Readiness of the process, for `/readyz`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Readiness flag, shared by all clones.
+/// The readiness flag. All clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// True from the start until SIGTERM.
+    /// Returns true from the start of the process until SIGTERM.
     pub(crate) fn is_ready(&self) -> bool {
         !self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the process not ready, for good.
+    /// Marks the process as not ready. It never becomes ready again.
     pub(crate) fn end(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

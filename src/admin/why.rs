@@ -1,5 +1,5 @@
-//! `/refusals/REQUEST_ID`: the record of a request that was refused, or that a report-only policy would refuse, and its
-//! explanation with the active configuration.
+//! `/refusals/REQUEST_ID`: shows a request that was refused, or that a report-only policy would refuse, and explains it
+//! with the active configuration.
 
 use std::time::SystemTime;
 
@@ -14,11 +14,11 @@ use crate::record::RefusedRequest;
 use crate::terminal::{Paint, Width, printable};
 
 const CLIENT_DENIED: &str = RefusalCode::ClientDenied.code();
-/// The record of a request has neither its listener, nor whether its client has an address.
+/// The record of a request does not name the listener, and does not tell whether the client had an address.
 const HINT_CLIENT_DENIED: &str = "\n  refused by `clients` of the listener that received it, which the explanation below \
                                   does not know; a client of a Unix-domain socket is in no list";
 
-/// The answer as text for people. `others`: number of other refused requests with the same id.
+/// Returns the response as text. `others` is the number of other refused requests with the same id.
 pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, now: SystemTime) -> String {
     let RefusedRequest { at, id, generation, client, scheme, authority, path, method, code, route, status, .. } =
         refused;
@@ -55,7 +55,7 @@ pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, n
     format!("{record}{others}{hint}\n\n{explanation}")
 }
 
-/// The answer as JSON.
+/// Returns the response as JSON.
 pub(super) fn json(process: &Process, refused: &RefusedRequest, others: usize) -> Value {
     let explanation = explained(process, refused, explain::json);
     json!({

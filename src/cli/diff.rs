@@ -1,4 +1,4 @@
-//! `corsgate diff`: compares two configurations by the responses that requests get.
+//! `corsgate diff`: compares the responses that requests get with two configurations.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if fails { ExitCode::from(DIFFERENT) } else { ExitCode::SUCCESS }
 }
 
-/// Loads both configurations. The error is text for stderr.
+/// Loads both configurations. The error is a text for stderr.
 fn load(arguments: &Arguments) -> Result<(ReadConfiguration, ReadConfiguration), String> {
     match (&arguments.admin, arguments.files.as_slice()) {
         (None, [old, new]) => Ok((file(old, new)?, file(new, old)?)),
@@ -119,7 +119,7 @@ fn running(admin: &str, other: &Path) -> Result<ReadConfiguration, String> {
     usable(admin, &text, loaded)
 }
 
-/// Maximum size of a configuration. A configuration with 10,000 routes has a few megabytes.
+/// Maximum size of a configuration, in bytes. A configuration with 10,000 routes has a few megabytes.
 const LONGEST_CONFIG: u64 = 16 * LONGEST;
 
 fn usable(name: &str, text: &str, Loaded { snapshot, problems }: Loaded) -> Result<ReadConfiguration, String> {

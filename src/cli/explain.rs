@@ -1,4 +1,4 @@
-//! `corsgate explain`: why a browser allows or blocks a page's request, and what to change.
+//! `corsgate explain`: explains why a browser allows or blocks a page's request, and prints an edit that allows it.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -31,11 +31,11 @@ Examples:
     --then 'POST https://api.example/orders' --header 'Content-Type: application/json'
   corsgate explain --origin https://app.example --as-expectation https://api.example/orders";
 
-/// Exit code for an invalid command line; clap has the same.
+/// Exit code for an invalid command line. clap uses the same code.
 const USAGE: u8 = 2;
 /// Exit code if the page does not get what it needs.
 const REFUSED: u8 = 3;
-/// Exit code if another server decides.
+/// Exit code if another server decides the result.
 const UNDECIDED: u8 = 4;
 
 #[derive(Debug, Args)]
@@ -81,9 +81,9 @@ pub(super) struct Arguments {
 /// The requests of the page, with their headers. A header belongs to the request before it, as in curl after `--next`.
 #[derive(Debug)]
 struct Requests {
-    /// The headers of the first request.
+    /// Headers of the first request.
     headers: Vec<String>,
-    /// Each later request, as `METHOD URL`, with its headers.
+    /// The later requests, as `METHOD URL`, each with its headers.
     later: Vec<(String, Vec<String>)>,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // An edit must not break an expectation. If one is broken already, the edits are for another problem.
+    // An edit must not break an expectation. If an expectation fails already, edits are computed for another problem.
     let has_expectations = document.as_ref().is_some_and(Document::has_expectations);
     let all_hold = snapshot.is_some() && has_expectations && source.load_checked(&text).snapshot.is_some();
     let load = |text: &str| if all_hold { source.load_checked(text) } else { source.load(text) };
@@ -140,8 +140,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Prints the entry of `expect` for what happens now. The reason is a part of it unless the page gets the response: then
-/// another entry of the policy may allow it as well.
+/// Prints the entry of `expect` with the current result. The entry has a reason only if the page does not get the
+/// response. An allowed request needs none, because another entry of the policy may allow it too.
 fn print_expectation(question: &Question, snapshot: &Snapshot, document: Option<&Document>) -> ExitCode {
     let fail = |why: &str, code| {
         let _ = writeln!(std::io::stderr(), "corsgate: --as-expectation: {why}");
@@ -200,7 +200,7 @@ impl Arguments {
 
 impl clap::FromArgMatches for Requests {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        // The indices are positions on the command line.
+        // The indices are the positions on the command line.
         let values = |id: &str| -> Vec<(usize, String)> {
             let indices = matches.indices_of(id).into_iter().flatten();
             indices.zip(matches.get_many::<String>(id).into_iter().flatten().cloned()).collect()
@@ -243,7 +243,7 @@ impl Args for Requests {
 const HEADER: &str = "header";
 const THEN: &str = "then";
 
-/// The words for `--as`, each with its help.
+/// Returns the values of `--as`, each with its help.
 fn initiators() -> impl TypedValueParser<Value = Initiator> {
     let word = |initiator: &Initiator| PossibleValue::new(initiator.code()).help(initiator.description());
     PossibleValuesParser::new(Initiator::ALL.iter().map(word)).map(|word| {
@@ -252,7 +252,7 @@ fn initiators() -> impl TypedValueParser<Value = Initiator> {
     })
 }
 
-/// The reason, with the flag that sets the invalid part of the question.
+/// Returns the reason, and the flag that sets the invalid part of the question.
 pub(super) fn usage_error(invalid: &InvalidQuestion) -> String {
     let error = match flag(invalid.part) {
         Some(flag) => format!("{flag}: {}", invalid.reason),
@@ -264,7 +264,7 @@ pub(super) fn usage_error(invalid: &InvalidQuestion) -> String {
     }
 }
 
-/// None for the URL, which is an argument without a flag.
+/// Returns the flag of a part. Returns None for the URL, which is an argument without a flag.
 fn flag(part: QuestionPart) -> Option<&'static str> {
     Some(match part {
         QuestionPart::Initiator => "--as",

@@ -25,7 +25,7 @@ Examples:
   kubectl get ingress --all-namespaces -o yaml | corsgate import --from ingress-nginx - > corsgate.yaml
   corsgate import --format json --output corsgate.yaml kong.yml 2> report.json";
 
-/// The exit code if some requests get different answers, or something is unsafe or left out.
+/// Exit code if some requests get different responses, or if something is unsafe or left out.
 const CHANGED: u8 = 4;
 
 #[derive(Debug, Args)]

@@ -33,11 +33,11 @@ Examples:
 
 /// Exit code if there is no policy to print.
 const NOTHING: u8 = 1;
-/// Exit code if nothing can be observed. clap uses the same code for an invalid command line.
+/// Exit code if an observation is not possible. clap uses the same code for an invalid command line.
 const TROUBLE: u8 = 2;
-/// Origins of an access log that are counted.
+/// Maximum number of origins that are counted from an access log.
 const MAX_LOG_ORIGINS: usize = 16 * learn::MAX_ORIGINS;
-/// Longest line of an access log that is read, in bytes. corsgate writes at most 4096.
+/// Maximum length of a line of an access log, in bytes. corsgate writes at most 4096.
 const MAX_LINE: u64 = 64 << 10;
 /// Maximum size of an observation in bytes.
 const LONGEST_OBSERVATION: u64 = 16 * LONGEST;
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Observes a running process. Also returns its URL.
+/// Observes a running process. Also returns the URL of its admin listener.
 fn observe(Arguments { admin, time, routes, .. }: &Arguments) -> Result<(String, Observation), String> {
     let time_text = format!("{}ms", time.as_millis());
     let routes: String =
@@ -117,7 +117,7 @@ fn observe(Arguments { admin, time, routes, .. }: &Arguments) -> Result<(String,
     }
 }
 
-/// Reads an access log. Also returns its name.
+/// Reads an access log. Also returns the name of the file.
 fn read_log(arguments: &Arguments, path: &Path) -> Result<(String, Observation), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let source = arguments.config.find().map_err(|error| text(&error))?;

@@ -1,4 +1,4 @@
-//! `corsgate probe`: sends a page's request to any server, and says what a browser makes of the response.
+//! `corsgate probe`: sends a page's request to any server, and prints how a browser handles the response.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -32,14 +32,14 @@ Examples:
   corsgate probe --origin https://app.example --resolve api.example:443:127.0.0.1 https://api.example/orders
   corsgate probe --audit --origin https://app.example https://api.example/orders";
 
-/// Exit code for a refusal, and for findings.
+/// Exit code if the browser refuses, or if there are findings.
 const REFUSED: u8 = 1;
-/// Exit code without a response. clap uses the same code for an invalid command line.
+/// Exit code if there is no response. clap uses the same code for an invalid command line.
 const TROUBLE: u8 = 2;
-/// Exit code if the result depends on a server that was not asked.
+/// Exit code if the result depends on a server that got no request.
 const UNDECIDED: u8 = 4;
 
-// Flags of a command line are bools.
+// The flags of a command line are bools.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -91,7 +91,7 @@ pub(super) struct Arguments {
     url: String,
 }
 
-/// Flags of the HTTP client.
+/// The arguments of the HTTP client.
 #[derive(Debug, Args)]
 pub(super) struct NetworkArguments {
     /// Connect to ADDRESS for this host and port
@@ -161,7 +161,7 @@ impl Arguments {
     }
 
     fn audit(&self) -> Result<ExitCode, String> {
-        // The origin of the server itself, as long as there is no other one.
+        // Without --origin, the question needs any valid origin. The audit does not use it.
         let origin = self.origin.as_deref().unwrap_or("https://app.example");
         let question = Question::new(origin, &self.url).map_err(|invalid| usage_error(&invalid))?;
         let mut client = self.client()?;
@@ -203,7 +203,7 @@ impl Arguments {
 }
 
 impl NetworkArguments {
-    /// A client that connects to `server` for every URL, or to the server of each URL.
+    /// Creates a client. It connects to `server` for every URL, or else to the server of each URL.
     pub(super) fn client(&self, server: Option<PageUrl>, pause: Duration) -> Result<HttpClient, String> {
         let trust = match &self.ca {
             Some(path) => {

@@ -38,7 +38,7 @@ Examples:
 
 /// Exit code if an expectation fails.
 const FAILED: u8 = 1;
-/// Exit code if no expectation can be tested. clap has the same for an invalid command line.
+/// Exit code if no expectation can be tested. clap uses the same code for an invalid command line.
 const TROUBLE: u8 = 2;
 
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// The error is text for stderr.
+/// Runs the expectations. The error is a text for stderr.
 fn test(arguments: &Arguments) -> Result<ExitCode, String> {
     let Arguments { config, expect, server, .. } = arguments;
     match server {
@@ -112,7 +112,7 @@ impl Arguments {
         self.result(suite, &tested)
     }
 
-    /// Prints the results.
+    /// Prints the results, and returns the exit code.
     fn result(&self, suite: &Suite<'_>, tested: &[Tested<'_>]) -> Result<ExitCode, String> {
         if suite.is_empty() {
             let why =

@@ -13,15 +13,15 @@ use crate::terminal::printable;
 
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9180";
 
-/// Timeout of the whole request: an explanation with a large configuration takes time.
+/// Timeout of the whole request. An explanation with a large configuration takes time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limit of the response in bytes; explanations are shorter.
+/// Maximum size of a response, in bytes. Explanations are shorter.
 pub(super) const LONGEST: u64 = 16 << 20;
 
-/// For an address that the user gave.
+/// Hint for an address from the command line.
 const HINT: &str = "give the address that the running corsgate has as `admin.address` in its configuration";
-/// For the default address, which the user may not know.
+/// Hint for the default address.
 const HINT_WITHOUT_ADDRESS: &str = "corsgate listens there only if its configuration has `admin: {}`; if it has another `admin.address`, give it with `--admin http://HOST:PORT`";
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub(super) fn run(Arguments { id, admin, format }: &Arguments) -> ExitCode {
     };
     match ask(id, admin, hint, *format) {
         Ok(text) => {
-            // The server can be any process: its response must not control the terminal.
+            // The server can be any process, so its response must not control the terminal.
             print(&text.lines().map(|line| printable(line) + "\n").collect::<String>());
             ExitCode::SUCCESS
         }
@@ -70,12 +70,12 @@ fn ask(id: &str, admin: &str, hint: &str, format: Format) -> Result<String, Stri
     get(admin, &format!("/refusals/{id}{query}"), LONGEST, hint)
 }
 
-/// Gets a page of an admin listener whose address the user gave. The error is a sentence for people.
+/// Gets a page of an admin listener whose address is on the command line. The error is a sentence for people.
 pub(super) fn ask_admin(admin: &str, path: &str, longest: u64) -> Result<String, String> {
     get(admin, path, longest, HINT)
 }
 
-/// Gets a page that takes this time. Without `admin`, from the default address.
+/// Gets a page that the listener sends after `time`. Without `admin`, the address is the default address.
 pub(super) fn ask_admin_for(
     admin: Option<&str>,
     path: &str,
@@ -88,7 +88,7 @@ pub(super) fn ask_admin_for(
 
 /// A response of an admin listener.
 pub(super) struct AdminPage {
-    /// The URL of the listener.
+    /// URL of the listener.
     pub(super) base: String,
     pub(super) status: u16,
     pub(super) text: String,
@@ -108,7 +108,7 @@ fn request(admin: &str, path: &str, longest: u64, hint: &str, timeout: Duration)
         Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
         None => format!("http://{base}"),
     };
-    // No proxy of the environment, because the listener is local. No redirects, because the admin listener sends none.
+    // No proxy is used, because the listener is local. No redirect is followed, because the admin listener sends none.
     let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None);
     let agent = ureq::Agent::from(config.max_redirects(0).build());
     let response = agent.get(format!("{base}{path}")).call().and_then(|mut response| {

@@ -1,4 +1,4 @@
-//! Why an expectation fails, and what to change.
+//! The reason why an expectation fails, and a remedy.
 
 use super::judge::{Mismatch, judge, result_of};
 use super::parse::Entry;
@@ -22,21 +22,21 @@ pub(crate) enum Depth {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) mismatch: Mismatch,
-    /// None if another server decides.
+    /// The result that was found. None if another server decides.
     pub(super) result: Option<ExpectedResult>,
-    /// The code of the cause, else the gateway's code.
+    /// The code of the cause. Without a cause, it is the code of the gateway.
     pub(super) code: &'static str,
-    /// A sentence without a full stop, with its place in the file.
+    /// The cause in a sentence without a full stop, with its place in the file.
     pub(super) cause: Option<String>,
-    /// What to do, in the imperative.
+    /// The remedy, in the imperative.
     pub(super) advice: String,
-    /// The command that prints the whole explanation.
+    /// A command that prints the whole explanation.
     pub(super) command: String,
     pub(super) explanation: Option<Box<Explanation>>,
 }
 
 impl Failure {
-    /// Checks an entry. `source` and `document` must be those of the configuration.
+    /// Checks an entry. Returns None if it holds. `source` and `document` must belong to the configuration.
     pub(super) fn find(
         entry: &Entry,
         configuration: &Configuration<'_>,
@@ -67,7 +67,7 @@ impl Failure {
         })
     }
 
-    /// The failure of an expectation against a server.
+    /// Returns the failure of an expectation against a server.
     pub(super) fn of_answer(mismatch: Mismatch, result: Option<ExpectedResult>, answer: ServerAnswer) -> Self {
         let ServerAnswer { outcome, code, cause, remedy, command } = answer;
         let cause = match outcome {
@@ -81,7 +81,7 @@ impl Failure {
         Failure { mismatch, result, code, cause, advice, command, explanation: None }
     }
 
-    /// The failure as a problem of the configuration.
+    /// Returns the failure as a problem of the configuration.
     pub(super) fn problem(&self, entry: &Entry) -> ProblemKind {
         ProblemKind::ExpectationFailed {
             request: entry.question.to_string(),
@@ -113,7 +113,7 @@ fn cause_text(cause: &Cause, place: Option<&FilePosition>, source: &Source<'_>) 
     cause.fault() + &place.unwrap_or_default()
 }
 
-/// The policy that allows a request, or the URL of the server that decides.
+/// Returns the policy that allows the request, or the URL of the server that decides.
 fn decided_by(explanation: &Explanation) -> Option<String> {
     if let Some(next) = &explanation.next {
         return Some(format!("the redirect leads to {}", next.url));

@@ -7,11 +7,11 @@ use crate::explain::Outcome;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch {
     Result,
-    /// The result is the expected one, but not for the expected reason.
+    /// The result is the expected one, but the reason is another one.
     Reason,
 }
 
-/// The result of a request. None if another server decides.
+/// Returns the result of a request, or None if another server decides.
 pub(crate) fn result_of(outcome: Outcome, reaches_upstream: bool) -> Option<ExpectedResult> {
     match outcome {
         Outcome::Allowed => Some(ExpectedResult::Allowed),
@@ -21,7 +21,7 @@ pub(crate) fn result_of(outcome: Outcome, reaches_upstream: bool) -> Option<Expe
     }
 }
 
-/// Compares a result with the expected one. `code` is called only if a reason is expected.
+/// Compares a result with the expected result. `code` is only called if the expectation has a reason.
 pub(super) fn judge(
     expected: ExpectedResult,
     reason: Option<&'static str>,
@@ -45,7 +45,7 @@ mod tests {
     use crate::decide::RefusalCode;
     use crate::explain::{Cause, Initiator};
 
-    /// The words of the file are those of `explain`.
+    /// Checks that the configuration and `explain` use the same words.
     #[test]
     fn the_words_of_the_schema_are_those_of_explain() {
         assert_eq!(crate::config::INITIATORS, Initiator::ALL.map(Initiator::code));

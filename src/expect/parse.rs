@@ -1,4 +1,4 @@
-//! From the settings of an expectation to the question that it asks.
+//! Parses the settings of an expectation to a question for `explain`.
 
 use crate::config::{AssumedResponse, CODES, Expectation, ExpectedResult, INITIATORS, PageHeaders};
 use crate::explain::fetch::Credentials;
@@ -6,17 +6,17 @@ use crate::explain::{Initiator, InvalidQuestion, Question, QuestionPart};
 use crate::notation::List;
 use crate::problem::{At, KeyPath, Known, ProblemKind, Problems};
 
-/// An expectation that can be checked.
+/// An expectation without problems.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// `expect[0]`
+    /// Path of the expectation, such as `expect[0]`.
     pub(super) at: KeyPath,
     pub(super) question: Question,
     pub(super) result: ExpectedResult,
     pub(super) reason: Option<&'static str>,
 }
 
-/// The expectations of a list that can be checked. All others are problems.
+/// Returns the valid expectations of a list. Adds a problem for each other one.
 pub(super) fn entries(list: Option<&[Expectation]>, at: &At<'_>, problems: &mut Problems) -> Vec<Entry> {
     if list.is_some_and(<[Expectation]>::is_empty) {
         problems.add(at, ProblemKind::EmptyList { required: false });
@@ -102,14 +102,14 @@ fn entry(settings: &Expectation, at: &At<'_>, problems: &mut Problems) -> Option
     Some(Entry { at: at.path(), question: question.filter(|_| usable)?, result: (*result)?, reason })
 }
 
-/// A question whose parts are set one after the other.
+/// A question that gets its parts one after the other.
 struct Asked<'p> {
     question: Question,
     problems: &'p mut Problems,
 }
 
 impl Asked<'_> {
-    /// Sets a part. An invalid part is a problem, and leaves the question as it is.
+    /// Sets a part of the question. If the part is invalid, adds a problem and does not change the question.
     fn set(&mut self, at: &At<'_>, change: impl FnOnce(Question) -> Result<Question, InvalidQuestion>) {
         match change(self.question.clone()) {
             Ok(question) => self.question = question,
@@ -131,7 +131,7 @@ fn kind_of(InvalidQuestion { part: _, reason, instead }: InvalidQuestion) -> Pro
     }
 }
 
-/// The word of a closed list. Another word is a problem.
+/// Returns the word if it is in the list. Otherwise adds a problem.
 fn known(
     word: Option<&str>,
     words: &'static [&'static str],

@@ -8,8 +8,8 @@ use super::suite::{Places, TestResult, Tested};
 use crate::explain::json_value;
 use crate::terminal::{Paint, Width, printable};
 
-/// One line for each expectation, and for a failed one also what is found, what to do, and the command that explains it.
-/// The last line has the numbers.
+/// Returns one line for each expectation. A failed expectation also has lines with the result, the advice, and the
+/// command that explains it. The last line has the counts.
 pub(crate) fn text(tested: &[Tested<'_>], paint: Paint, width: Width) -> String {
     let mut places = Places::new();
     let places: Vec<String> =
@@ -44,7 +44,7 @@ pub(crate) fn text(tested: &[Tested<'_>], paint: Paint, width: Width) -> String 
     out
 }
 
-/// Numbers of expectations by result.
+/// Counts of expectations, by result.
 struct Counts {
     holding: usize,
     failing: usize,
@@ -65,7 +65,7 @@ impl Counts {
     }
 }
 
-/// One JSON object: the numbers, and each expectation with its result.
+/// Returns one JSON object with the counts, and with the result of each expectation.
 pub(crate) fn json(tested: &[Tested<'_>]) -> String {
     let mut places = Places::new();
     let results: Vec<Value> = tested.iter().map(|tested| result(tested, &mut places)).collect();
@@ -89,7 +89,7 @@ fn result<'s>(tested: &Tested<'s>, places: &mut Places<'s>) -> Value {
         "path": entry.at.to_string(),
         "request": entry.question.to_string(),
         "expected": { "result": entry.result.word(), "reason": entry.reason },
-        // Null if it was not tested.
+        // Null if the expectation was not tested.
         "holds": not_tested.is_none().then_some(failure.is_none()),
         "not_tested": not_tested,
         "found": failure.map(|failure| {

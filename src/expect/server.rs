@@ -1,8 +1,8 @@
 //! Results of expectations against a running server. The caller sends the requests.
 //!
-//! The responses show less than a configuration: a response that the page cannot read may come from the gateway or from
-//! the upstream, and the reason is not in it. So `refused` also holds for an unreadable response with an error status, and
-//! `reason` is not compared.
+//! A response of a server shows less than a configuration. If the page cannot read a response, the response may come
+//! from the gateway or from the upstream, and it has no reason. So `refused` also holds for a response that the page
+//! cannot read if its status is an error, and `reason` is not compared.
 
 use super::failure::Failure;
 use super::judge::judge;
@@ -14,17 +14,17 @@ use crate::config::ExpectedResult;
 #[derive(Debug)]
 pub(crate) struct ServerAnswer {
     pub(crate) outcome: ServerOutcome,
-    /// The code of the outcome.
+    /// Code of the outcome.
     pub(crate) code: &'static str,
-    /// Why the browser refuses, as a phrase without a full stop.
+    /// The reason why the browser refuses, as a phrase without a full stop.
     pub(crate) cause: Option<String>,
-    /// What to change at the server, as a phrase in the imperative without a full stop.
+    /// A change of the server, as a phrase in the imperative without a full stop.
     pub(crate) remedy: Option<String>,
-    /// The command that shows the exchange.
+    /// A command that shows the requests and the responses.
     pub(crate) command: String,
 }
 
-/// What the browser does with the response of a server.
+/// The way in which the browser handles the response of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ServerOutcome {
     /// The page gets the response.
@@ -33,16 +33,16 @@ pub(crate) enum ServerOutcome {
     PreflightFailed,
     /// The page cannot read the response.
     Unreadable {
-        /// The status is 400 or above.
+        /// True if the status is 400 or above.
         is_error: bool,
     },
-    /// A redirect leads to another server, which was not asked.
+    /// A redirect leads to another server, which gets no request.
     RedirectAway { url: String },
-    /// The preflight passed or was not needed, and the request was not sent.
+    /// The request was not sent. The preflight passed or was not needed.
     NotSent { method: String },
 }
 
-/// Compares an answer with an expectation.
+/// Compares a response with an expectation.
 pub(super) fn result_of_answer(entry: &Entry, answer: ServerAnswer) -> TestResult {
     let result = match &answer.outcome {
         ServerOutcome::Allowed => Some(ExpectedResult::Allowed),

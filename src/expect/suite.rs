@@ -14,11 +14,11 @@ use crate::problem::{At, KeyPath, OtherFile, PathStep, Problem, ProblemKind, Pro
 use crate::report;
 use crate::snapshot::CompileEnv;
 
-/// Failed expectations of which the fix is searched for. Each search loads edited texts.
+/// Maximum number of failed expectations for which a fix is searched. Each search loads edited texts.
 const MOST_EXPLAINED: usize = 10;
-/// Bytes of text for which a fix is searched for in total. At least one search is made.
+/// Maximum number of bytes of all texts that are loaded in searches. There is at least one search.
 const MOST_EXPLAINED_BYTES: usize = 1 << 20;
-/// Failed expectations that are reported one by one, with their causes.
+/// Maximum number of failed expectations that are reported separately, with their causes.
 const MOST_REPORTED: usize = 100;
 
 /// All expectations of a configuration.
@@ -33,7 +33,7 @@ struct SuiteFile<'t> {
     name: Cow<'t, str>,
     text: Cow<'t, str>,
     entries: Vec<Entry>,
-    /// The place in the configuration that names this file. None for the configuration itself.
+    /// The place in the configuration that names this file. None for the configuration file.
     named_at: Option<KeyPath>,
 }
 
@@ -50,17 +50,17 @@ pub(crate) struct Tested<'s> {
 pub(super) enum TestResult {
     Holds,
     Fails(Failure),
-    /// It was not checked, for this reason: a phrase without a full stop.
+    /// The expectation was not tested. The text is the reason, a phrase without a full stop.
     NotTested(String),
 }
 
 impl<'t> Suite<'t> {
-    /// A suite without expectations, for [`Suite::add`].
+    /// Creates a suite without expectations, for [`Suite::add`].
     pub(crate) fn new() -> Self {
         Suite { files: Vec::new() }
     }
 
-    /// Reads the expectations of a text and of its `expect_files`. Also returns what cannot be read.
+    /// Reads the expectations of a text and of its `expect_files`. Also returns the problems of these files.
     pub(crate) fn of(name: &'t str, text: &'t str, document: &Document, env: CompileEnv<'_>) -> (Self, Problems) {
         let mut problems = Problems::default();
         let root = At::root();
@@ -88,7 +88,7 @@ impl<'t> Suite<'t> {
         (suite, problems)
     }
 
-    /// Adds the expectations of another file. `named_at` is the place in the configuration that names it.
+    /// Adds the expectations of another file. `named_at` is the place in the configuration that names the file.
     pub(crate) fn add(&mut self, name: String, text: String, named_at: KeyPath, problems: &mut Problems) {
         let mut found = Problems::default();
         let file = ExpectationFile::parse(&text, &mut found);
@@ -111,7 +111,7 @@ impl<'t> Suite<'t> {
         self.files.iter().all(|file| file.entries.is_empty())
     }
 
-    /// Checks all expectations. `document` must be that of the configuration.
+    /// Checks all expectations. `document` must belong to the configuration.
     pub(crate) fn run<'s>(
         &'s self,
         configuration: &Configuration<'_>,
@@ -137,11 +137,11 @@ impl<'t> Suite<'t> {
         self.entries().map(|(file, entry)| test(file, entry)).collect()
     }
 
-    /// Checks all expectations against a server. `ask` sends the requests of a question.
+    /// Checks all expectations against a server. `ask` sends the requests of a question and returns the result.
     ///
     /// # Errors
     ///
-    /// The first error of `ask`. The requests after it are not sent.
+    /// Returns the first error of `ask`. The requests after it are not sent.
     pub(crate) fn run_against<E>(
         &self,
         mut ask: impl FnMut(&Question) -> Result<ServerAnswer, E>,
@@ -157,7 +157,7 @@ impl<'t> Suite<'t> {
             .collect()
     }
 
-    /// The questions of all expectations.
+    /// Returns the questions of all expectations.
     pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
         self.entries().map(|(_, entry)| &entry.question)
     }
@@ -166,7 +166,7 @@ impl<'t> Suite<'t> {
         self.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file, entry)))
     }
 
-    /// The failed expectations as problems of the configuration.
+    /// Returns the failed expectations as problems of the configuration.
     pub(super) fn problems(&self, tested: &[Tested<'_>]) -> Problems {
         let mut problems = Problems::default();
         let failed: Vec<_> = tested.iter().filter_map(|tested| Some((tested, tested.failure()?))).collect();
@@ -191,7 +191,7 @@ impl<'t> Suite<'t> {
 }
 
 impl SuiteFile<'_> {
-    /// Problems of this file as problems of the configuration.
+    /// Converts problems of this file to problems of the configuration.
     fn problems(&self, problems: Problems) -> Problems {
         let Some(named_at) = &self.named_at else { return problems };
         let source = Source::new(&self.name, &self.text);
@@ -219,13 +219,13 @@ impl Tested<'_> {
         }
     }
 
-    /// The name of the file.
+    /// Returns the name of the file with the expectation.
     pub(super) fn file(&self) -> &str {
         &self.file.name
     }
 }
 
-/// The places of tested expectations. Each text is read once.
+/// Finds the places of tested expectations. It reads each text once.
 pub(super) struct Places<'s> {
     file: Option<(&'s SuiteFile<'s>, Source<'s>)>,
 }
@@ -235,7 +235,7 @@ impl<'s> Places<'s> {
         Places { file: None }
     }
 
-    /// The place of an expectation. Fast if the expectations of a file follow each other.
+    /// Returns the place of an expectation. It is fast if the expectations of a file come in sequence.
     pub(super) fn of(&mut self, tested: &Tested<'s>) -> Place<'s> {
         let file = tested.file;
         let source = match self.file.take() {

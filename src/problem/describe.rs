@@ -1,4 +1,5 @@
-//! The message of each kind of problem: one arm has its code, severity, fault, remedy and replacement.
+//! The messages of all kinds of problems. One match arm has the code, severity, fault, remedy and replacement of a
+//! kind.
 
 use std::borrow::Cow;
 
@@ -11,42 +12,42 @@ pub struct Description {
     pub code: &'static str,
     /// Whether the problem is an error, a warning or a hint.
     pub severity: Severity,
-    /// What is wrong, with the user's text. Lower case, without a full stop.
+    /// The fault, with the user's text. Lower case, without a full stop.
     pub fault: Cow<'static, str>,
-    /// What to write instead. Imperative, lower case, without a full stop.
+    /// The remedy. Imperative, lower case, without a full stop.
     pub remedy: Cow<'static, str>,
-    /// The edit that the remedy describes. None when the remedy leaves a choice.
+    /// The edit that the remedy describes. None if the remedy leaves a choice.
     pub replacement: Option<Replacement>,
 }
 
 impl ProblemKind {
-    /// As [`Description::code`].
+    /// Returns [`Description::code`].
     pub fn code(&self) -> &'static str {
         self.describe().code
     }
 
-    /// As [`Description::severity`].
+    /// Returns [`Description::severity`].
     pub fn severity(&self) -> Severity {
         self.describe().severity
     }
 
-    /// As [`Description::fault`].
+    /// Returns [`Description::fault`].
     pub fn fault(&self) -> Cow<'static, str> {
         self.describe().fault
     }
 
-    /// As [`Description::remedy`].
+    /// Returns [`Description::remedy`].
     pub fn remedy(&self) -> Cow<'static, str> {
         self.describe().remedy
     }
 
-    /// As [`Description::replacement`].
+    /// Returns [`Description::replacement`].
     pub fn replacement(&self) -> Option<Replacement> {
         self.describe().replacement
     }
 
-    /// The message. Accessors such as [`Self::severity`] build all of it: most messages are short, and a valid file has
-    /// no problems. `tests/it/codes.rs` reads the codes from the text of this function.
+    /// Returns the message. Accessors such as [`Self::severity`] build the whole message too, because most messages are
+    /// short and a valid file has no problems. `tests/it/codes.rs` reads the codes from the text of this function.
     #[expect(clippy::too_many_lines, reason = "a table: one arm for each kind")]
     pub fn describe(&self) -> Description {
         use ProblemKind::*;
@@ -131,7 +132,7 @@ impl ProblemKind {
             // --- names
             UnknownName { what, name, known } => {
                 let fault = format!("there is no {what} named `{name}`");
-                // A name that was meant to say that there is no policy.
+                // Such a name probably means that the route has no policy.
                 let means_off = *what == "policy" && ["off", "no", "none", "disabled"].contains(&&**name);
                 match known.nearest() {
                     Some(near) => error("unknown-name", fault, did_you_mean(near)).replaced(near),
@@ -216,7 +217,7 @@ impl ProblemKind {
                 "write the host in punycode (`xn--…`), as copied from the browser's address bar",
             ),
             OriginBadCharacter { text, character } => {
-                // Only control characters and the like need an escape to be visible.
+                // ASCII punctuation is visible. Other characters, such as control characters, may need an escape.
                 let shown = match character.is_ascii_punctuation() {
                     true => character.to_string(),
                     false => character.escape_debug().to_string(),

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::path::{KeyPath, PathStep};
 use super::words::Known;
 
-/// One variant for each kind of problem, with the user's text.
+/// The kind of a problem, with the user's text.
 ///
-/// [`ProblemKind::describe`] documents each variant: its arm has the message that the variant stands for.
+/// [`ProblemKind::describe`] documents each variant: the arm of the variant has its message.
 #[allow(missing_docs)] // the messages say more than a doc comment could
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProblemKind {
@@ -192,50 +192,50 @@ pub enum ProblemKind {
 /// A problem in a file that the configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherFile {
-    /// The name of the file.
+    /// Name of the file, as the configuration names it.
     pub name: String,
-    /// The key with the problem, from the top of that file.
+    /// Path of the key with the problem, from the top of that file.
     pub at: KeyPath,
-    /// From 1.
+    /// Line of the problem, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Column of the problem in characters, from 1.
     pub column: usize,
     /// Number of characters to mark.
     pub width: usize,
-    /// The line, without its end.
+    /// Text of the line, without its end.
     pub excerpt: String,
-    /// What is wrong.
+    /// The kind of the problem.
     pub kind: ProblemKind,
 }
 
-/// Why a request header field is removed before it is used.
+/// The reason why a request header field is removed before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovedBecause {
-    /// Its name has an underscore, and `underscores_in_headers` is `drop`.
+    /// The name has an underscore, and `underscores_in_headers` is `drop`.
     Underscore,
-    /// Its name looks like that of a field that only a trusted proxy may send.
+    /// The name looks like the name of a field that only a trusted proxy may send.
     Lookalike,
-    /// Only a trusted proxy may send it, and there is none.
+    /// Only a trusted proxy may send the field, and no trusted proxy is configured.
     NoTrustedProxy,
 }
 
-/// A position that a message of the YAML parser names.
+/// The position of a syntax error in a message of the YAML parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyntaxPlace {
-    /// Offset in the text, from 0.
+    /// Offset in the text in bytes, from 0.
     Byte(usize),
-    /// Line and column, from 1.
+    /// Line and column in the text.
     Line {
-        /// From 1.
+        /// Line, from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Column in characters, from 1.
         column: usize,
     },
 }
 
 impl ProblemKind {
-    /// Whether this problem at `at` can explain why the key at `meant` is missing: `at` is a misspelling of that key, or
-    /// a merge key whose mapping may contain it.
+    /// Returns true if this problem at `at` can explain why the key at `meant` is missing. Then `at` is a misspelling
+    /// of that key, or a merge key whose mapping may contain it.
     pub fn may_stand_for(&self, meant: &KeyPath, at: &KeyPath) -> bool {
         let ProblemKind::UnknownKey { key, known } = self else { return false };
         let (Some((PathStep::Key(meant), parent)), Some((_, own))) = (meant.0.split_last(), at.0.split_last()) else {

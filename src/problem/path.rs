@@ -9,13 +9,13 @@ pub struct KeyPath(pub Vec<PathStep>);
 /// One step of a [`KeyPath`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathStep {
-    /// Into a mapping.
+    /// A key of a mapping.
     Key(String),
-    /// Into a list, from 0.
+    /// An entry of a list. The first entry has the index 0.
     Index(usize),
 }
 
-/// A place in a document during compilation. Lives on the stack; only a problem makes a [`KeyPath`] of it.
+/// A place in a document during compilation. It is stored on the stack. Only a problem converts it to a [`KeyPath`].
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
     parent: Option<&'a At<'a>>,
@@ -31,22 +31,22 @@ enum AtStep<'a> {
 // === impl At, KeyPath ===
 
 impl At<'_> {
-    /// The top of the file.
+    /// Returns the place of the whole file.
     pub const fn root() -> At<'static> {
         At { parent: None, step: None }
     }
 
-    /// The value of a key of this mapping.
+    /// Returns the place of a key of this mapping.
     pub const fn key<'b>(&'b self, key: &'b str) -> At<'b> {
         At { parent: Some(self), step: Some(AtStep::Key(key)) }
     }
 
-    /// An entry of this list.
+    /// Returns the place of an entry of this list. `index` counts from 0.
     pub const fn index(&self, index: usize) -> At<'_> {
         At { parent: Some(self), step: Some(AtStep::Index(index)) }
     }
 
-    /// The path from the top of the file.
+    /// Returns the path from the top of the file.
     pub fn path(&self) -> KeyPath {
         let mut steps = Vec::new();
         let mut here = Some(self);
@@ -64,12 +64,12 @@ impl At<'_> {
 }
 
 impl KeyPath {
-    /// True when `self` is `other` or lies inside it.
+    /// Returns true if `self` is `other` or is inside of `other`.
     pub fn is_within(&self, other: &KeyPath) -> bool {
         self.0.starts_with(&other.0)
     }
 
-    /// True for `upstreams.api`, whose key is a name that the user chose.
+    /// Returns true for a path such as `upstreams.api`, whose last key is a name that the user chose.
     pub fn names_a_key(&self) -> bool {
         matches!(&*self.0, [PathStep::Key(_), PathStep::Key(_)])
     }

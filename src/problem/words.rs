@@ -1,9 +1,9 @@
 //! Suggestions for unknown words ("did you mean").
 
-/// The words that are known at a place, and the nearest one to an unknown word.
+/// The known words at a place, and the word that is nearest to an unknown word.
 ///
-/// The search runs once, when the problem is found. A file can have a hundred thousand names, and each problem is
-/// described several times.
+/// The nearest word is searched once, when the problem is found. A file can have a hundred thousand names, and each
+/// problem is described several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     words: Vec<String>,
@@ -11,29 +11,29 @@ pub struct Known {
 }
 
 impl Known {
-    /// The known words at the place of the unknown `word`.
+    /// Searches the known words for the word that is nearest to the unknown `word`.
     pub fn instead_of(word: &str, words: Vec<String>) -> Self {
-        // `trusted_proxy` for `trusted_proxies` is three edits.
+        // The limit allows `trusted_proxy` for `trusted_proxies`, which is three edits.
         let nearest = nearest(word, &words, |length| 1 + length / 4).map(str::to_owned);
         Known { words, nearest }
     }
 
-    /// As [`Self::instead_of`], when it is known that `word` means one of `words`.
+    /// Does the same as [`Self::instead_of`] if `word` is known to mean one of `words`.
     pub fn meant(word: &str, words: Vec<String>) -> Self {
         Known { words, nearest: Some(word.to_owned()) }
     }
 
-    /// All known words, in the order in which a message lists them.
+    /// Returns all known words, in the order in which a message lists them.
     pub fn words(&self) -> &[String] {
         &self.words
     }
 
-    /// The most similar word. None when no word is similar enough.
+    /// Returns the nearest word. Returns None if no word is similar enough.
     pub fn nearest(&self) -> Option<&str> {
         self.nearest.as_deref()
     }
 
-    /// The first words and the number of the others, for a message. There can be thousands.
+    /// Returns the first words and the number of the others, for a message. There can be thousands of words.
     pub(super) fn listed(&self) -> String {
         let shown: Vec<String> = self.words.iter().take(MOST_LISTED).map(|word| format!("`{word}`")).collect();
         match self.words.len().saturating_sub(MOST_LISTED) {
@@ -43,14 +43,14 @@ impl Known {
     }
 }
 
-/// A mapping of the configuration has at most this many keys.
+/// Maximum number of words in a message. Each mapping of the configuration has at most this many keys.
 const MOST_LISTED: usize = 20;
 
-/// The longest word that is compared. The work grows with the product of the two lengths.
+/// Maximum length of a compared word. The time of a comparison is proportional to the product of the two lengths.
 const LONGEST: usize = 300;
 
-/// The known word with the fewest edits to `word`, without regard to case. None when no word is similar enough: `most`
-/// is the number of edits that are allowed for a known word of a length.
+/// Returns the known word with the fewest edits to `word`. Case does not matter. `most` returns the maximum number of
+/// edits for a known word of a length. Returns None if no word is similar enough.
 pub(crate) fn nearest<'k>(
     word: &str,
     known: impl IntoIterator<Item = &'k String>,

@@ -12,17 +12,19 @@ use crate::probe::{self, ProbeVerdict, Report, Scope, Sending};
 /// A server that gets the requests of a suite.
 pub(super) struct Server {
     client: HttpClient,
-    /// As the command line names it.
+    /// The URL of the server from the command line.
     url: PageUrl,
     sending: Sending,
-    /// The servers of the URLs in the suite.
+    /// The servers of all URLs in the suite.
     scope: Scope,
 }
 
 impl Server {
+    /// Creates the client.
+    ///
     /// # Errors
     ///
-    /// The client cannot be started, for example because the CA file cannot be read.
+    /// The client cannot be created, for example because the CA file cannot be read.
     pub(super) fn new(
         url: &PageUrl,
         sending: Sending,
@@ -34,7 +36,7 @@ impl Server {
         Ok(Server { client, url: url.clone(), sending, scope })
     }
 
-    /// Sends the requests of a question.
+    /// Sends the requests of a question, and returns the result.
     ///
     /// # Errors
     ///
@@ -69,7 +71,7 @@ impl Server {
     }
 }
 
-/// A sentence as a phrase: without its capital and its full stop.
+/// Converts a sentence to a phrase: without its first capital and its full stop.
 fn phrase(sentence: &str) -> String {
     let mut letters = sentence.trim_end_matches('.').chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
