@@ -43,16 +43,16 @@ Examples:
                                              # yaml-language-server: $schema=corsgate.schema.json
   corsgate run --config corsgate.yaml        serve; `kill -HUP` reloads the file, --watch reloads on changes
   corsgate explain --origin https://app.example --method PUT https://api.example/orders
-                                             does the browser allow this request, and if not, what to change
-  corsgate why REQUEST_ID                    the same for a request that a running corsgate has refused
+                                             print whether the browser allows this request, and how to allow it
+  corsgate why REQUEST_ID                    the same for a request that a running corsgate refused
   corsgate probe --origin https://app.example https://api.example/orders
-                                             ask any server, and say what a browser makes of the response
-  corsgate diff old.yaml corsgate.yaml       what changes for requests, each change with a request that shows it
-  corsgate test --config corsgate.yaml       do the requests under `expect` have the expected results
+                                             send this request to any server, and print the browser's verdict
+  corsgate diff old.yaml corsgate.yaml       compare the responses to requests, and show each change with a request
+  corsgate test --config corsgate.yaml       check the results of the requests under `expect`
   corsgate import ingress.yaml > corsgate.yaml
-                                             make a configuration from that of another gateway
+                                             convert the configuration of another gateway
   corsgate learn --admin http://127.0.0.1:9180 --for 10m
-                                             the smallest policies that cover what pages use in ten minutes
+                                             print the smallest policies that cover the requests of ten minutes
 
 RUST_LOG=corsgate=debug logs every request with the reason of its CORS decision.";
 
@@ -84,21 +84,21 @@ enum Command {
     /// Predict the response to a page's request, the browser's verdict, and the smallest edit of the file that allows it
     #[command(after_help = explain::HELP)]
     Explain(explain::Arguments),
-    /// Explain why a running corsgate has refused a request, with the smallest edit that allows it
+    /// Explain why a running corsgate refused a request, with the smallest edit that allows it
     Why(why::Arguments),
-    /// Send a page's request to any server, and say what a browser makes of the response
+    /// Send a page's request to any server, and print the browser's verdict
     #[command(after_help = probe::HELP)]
     Probe(probe::Arguments),
-    /// Print what changes for requests between two configurations, each change with a request that shows it
+    /// Compare two configurations by the responses to requests, and show each change with a request
     #[command(after_help = diff::HELP)]
     Diff(diff::Arguments),
-    /// Run the expectations of a configuration: requests of pages, with the results that they must have
+    /// Check the expectations of a configuration: requests of pages, and their expected results
     #[command(after_help = test::HELP)]
     Test(test::Arguments),
-    /// Make a configuration from that of another gateway, and report what changes in meaning
+    /// Convert the configuration of another gateway, and report the differences in meaning
     #[command(after_help = import::HELP)]
     Import(import::Arguments),
-    /// Print the smallest policies that cover what pages used, from a running corsgate or from its access log
+    /// Print the smallest policies that cover the requests of pages, from a running corsgate or from its access log
     #[command(after_help = learn::HELP)]
     Learn(learn::Arguments),
     /// List the processes that share an etcd prefix: what each runs, and which keys it refuses

@@ -15,8 +15,8 @@ use crate::terminal::{Paint, Width, printable};
 
 const CLIENT_DENIED: &str = RefusalCode::ClientDenied.code();
 /// The record of a request does not name the listener, and does not tell whether the client had an address.
-const HINT_CLIENT_DENIED: &str = "\n  refused by `clients` of the listener that received it, which the explanation below \
-                                  does not know; a client of a Unix-domain socket is in no list";
+const HINT_CLIENT_DENIED: &str = "\n  refused by `clients` of the listener that received it; the explanation below is without \
+                                  the listener; no list contains the clients of a Unix-domain socket";
 
 /// Returns the response as text. `others` is the number of other refused requests with the same id.
 pub(super) fn text(process: &Process, refused: &RefusedRequest, others: usize, now: SystemTime) -> String {

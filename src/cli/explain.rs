@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     method: String,
     #[command(flatten)]
     requests: Requests,
-    /// What makes the request
+    /// The kind of request
     #[arg(long = "as", value_name = "INITIATOR", default_value = Initiator::Fetch.code(), value_parser = initiators())]
     initiator: Initiator,
     /// The request has cookies: `credentials: 'include'`

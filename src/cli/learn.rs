@@ -1,4 +1,4 @@
-//! `corsgate learn`: prints the smallest policies that cover what pages used.
+//! `corsgate learn`: prints the smallest policies that cover the requests of pages.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,15 @@ use crate::source::open_log;
 use crate::terminal::{Paint, printable};
 
 pub(super) const HELP: &str = "\
-The policies are YAML for `cors_policies`, with counts as comments. What was seen rarely, what the policy in force
-refuses, and what would need `dangerously_allow` is left out and listed. `corsgate diff` shows what a policy changes.
+The policies are YAML for `cors_policies`, with counts as comments. Some values are left out and listed: rare values,
+values that the policy in force refuses, and values that need `dangerously_allow`. Before you use a policy, compare it
+with `corsgate diff`.
 
-Exit codes: 0 a policy is printed, 1 no request was allowed that needs one, 2 the process, the log or the configuration
+Exit codes: 0 a policy is printed, 1 no allowed request needs a policy, 2 the process, the log or the configuration
 cannot be read, or the command line is invalid.
 
 Examples:
-  corsgate learn                                 the next 60 seconds of the process with the admin listener on 9180
+  corsgate learn                                 observe the process with the admin listener on port 9180 for 60 seconds
   corsgate learn --admin http://10.0.0.7:9180 --for 2h --min-count 10
   corsgate learn --access-log access.log --config corsgate.yaml
   zcat access.log.*.gz | corsgate learn --access-log -";
@@ -75,7 +76,7 @@ fn window(text: &str) -> Result<Duration, String> {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let observed = match &arguments.access_log {
         None if arguments.config.is_given() => {
-            Err("`--config` is for `--access-log`; a running corsgate has its own".into())
+            Err("`--config` is for `--access-log`; a running corsgate has its own configuration".into())
         }
         None => observe(arguments),
         Some(path) => read_log(arguments, path),

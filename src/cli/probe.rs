@@ -70,7 +70,7 @@ pub(super) struct Arguments {
     /// Follow redirects to this server too: `HOST`, or `HOST:PORT`
     #[arg(long, value_name = "HOST", conflicts_with = "audit")]
     follow: Vec<String>,
-    /// Look for origins that the server should not trust, with at most 40 requests, none of which can change anything
+    /// Look for origins that the server should not trust, with at most 40 requests that cannot change anything
     #[arg(long)]
     audit: bool,
     /// With --audit: the lowest severity that exits with code 1
@@ -103,7 +103,7 @@ pub(super) struct NetworkArguments {
     /// Trust the certificates of this PEM file only, instead of those of this machine
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Accept every certificate: anybody on the network can then answer for the server
+    /// Accept every certificate: any attacker on the network can then act as the server
     #[arg(long, conflicts_with = "ca")]
     dangerously_accept_any_certificate: bool,
 }

@@ -48,10 +48,10 @@ pub(super) struct Arguments {
     /// A file with further expectations, in the form of `expect_files`
     #[arg(long, value_name = "FILE")]
     expect: Vec<PathBuf>,
-    /// Send the requests to this server, whatever the hosts of their URLs: `http://127.0.0.1:9080`
+    /// Send all requests to this server, not to the hosts of their URLs: `http://127.0.0.1:9080`
     #[arg(long, value_name = "URL", value_parser = PageUrl::of_server, conflicts_with = "resolve")]
     server: Option<PageUrl>,
-    /// With --server: send requests with every method, too: a DELETE is a real DELETE
+    /// With --server: send requests with every method: a DELETE is a real DELETE
     #[arg(long, requires = "server")]
     send: bool,
     #[command(flatten)]

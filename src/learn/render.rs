@@ -25,7 +25,7 @@ impl Lesson<'_> {
         let mut out = Yaml(String::new());
         self.introduction(from, &mut out);
         if self.is_empty() {
-            out.comment(0, "No policy: no request was allowed that needs one.");
+            out.comment(0, "No policy: no allowed request needs one.");
         } else {
             out.line(0, "cors_policies:");
         }
@@ -80,7 +80,7 @@ impl Lesson<'_> {
                 let unknown = counted(*unknown_routes, "request");
                 out.note(
                     *unknown_routes,
-                    &format!("{unknown} ignored: the file has no such route, or no policy for it."),
+                    &format!("{unknown} ignored: the configuration has no such route, or the route has no policy."),
                 );
             }
         }
@@ -88,11 +88,11 @@ impl Lesson<'_> {
         out.note(unused, &format!("Without a cross-origin request: {}.", counted_as(unused, "policy", "policies")));
         out.note(same_origin, &format!("{} of the same origin need no policy.", counted(same_origin, "request")));
         let invalid = counted(invalid_origins, "request");
-        out.note(invalid_origins, &format!("{invalid} ignored: the Origin is not one that a browser sends."));
+        out.note(invalid_origins, &format!("{invalid} ignored: browsers do not send such an Origin."));
         out.note(
             missed,
             &format!(
-                "Too many origins: {} of some of them not counted. Origins with up to {missed} may be missing.",
+                "Too many origins: {} not counted. Origins with up to {missed} requests may be missing.",
                 counted(dropped, "request")
             ),
         );
@@ -121,7 +121,7 @@ impl LearnedPolicy<'_> {
         out.comment(1, &format!("For {}{more}: {}", self.in_force.routes.join(", "), self.in_force.place));
         match &self.settings {
             Some(settings) => self.keys(settings, observation, out),
-            None => out.comment(1, "No policy: no request was allowed that needs one."),
+            None => out.comment(1, "No policy: no allowed request needs one."),
         }
         let left_out = self.left_out.iter().map(|left_out| left_out.text(min_count));
         let unused = self.unused.iter().map(|(key, entry)| format!("{key} {entry}: not used"));
