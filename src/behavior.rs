@@ -1,11 +1,11 @@
-//! Behaviors: what a route does to its requests and responses besides routing and CORS.
+//! Behaviors: the changes and checks of a route besides routing and CORS.
 //!
-//! One file for each behavior. It has, from the top: the keys in the configuration, the compiled form, and what the
-//! behavior does to a header. A new behavior is a file here, a field of [`Behaviors`], a key of `config::Service` and
-//! `config::Route`, a line in `snapshot::compile::behaviors`, and a row in `tests/it/matrix.rs`, which tests it together
-//! with CORS and with each other behavior.
+//! Each behavior has one file. The file has the keys of the configuration, then the compiled form, then the changes of
+//! a header. A new behavior needs a new file here, a field of [`Behaviors`], a key of `config::Service` and
+//! `config::Route`, a line in `snapshot::compile::behaviors`, and a row in `tests/it/matrix.rs`. That row tests the
+//! behavior together with CORS and with each other behavior.
 //!
-//! Everything here is pure. CORS header fields are never written here: the edits of [`crate::cors`] come last.
+//! This module is pure. It never writes CORS header fields, because the edits of [`crate::cors`] come last.
 
 pub(crate) mod answer;
 pub(crate) mod clients;
@@ -33,45 +33,46 @@ use crate::domain::OwnOrigin;
 /// All behaviors of a route. The default does nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Behaviors {
-    /// Which clients may send requests.
+    /// Clients that may send requests.
     pub(crate) clients: Option<Arc<Clients>>,
-    /// How many requests are accepted. The routes of a service that inherit it share it.
+    /// Limit of the number of requests. The routes of a service that inherit the limit share it.
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
-    /// The service that decides whether a request goes on, and the fields that only it may set.
+    /// The service that decides whether a request continues, and the fields that only this service may set.
     pub(crate) forward_auth: Option<Arc<ForwardAuth>>,
     /// Changes of the path for the upstream.
     pub(crate) rewrite: Option<Arc<Rewrite>>,
-    /// The `Host` field for the upstream. None: the client's.
+    /// The `Host` field for the upstream. None keeps the client's field.
     pub(crate) upstream_host: Option<UpstreamHost>,
     /// Edits of the request header for the upstream.
     pub(crate) request_headers: Option<Arc<HeaderEdits>>,
     /// Edits of each response header.
     pub(crate) response_headers: Option<Arc<HeaderEdits>>,
-    /// Compression of responses of the upstream.
+    /// Compression of the upstream's responses.
     pub(crate) compression: Option<Arc<Compression>>,
 }
 
 /// Facts of a request that header values may contain.
 pub(crate) trait RequestFacts {
-    /// The client's address. None if it is not known: a Unix socket without PROXY header.
+    /// Returns the client's address. Returns None if the address is not known: a Unix-domain socket without PROXY
+    /// header.
     fn client_ip(&self) -> Option<IpAddr>;
-    /// The origin of the client's URL.
+    /// Returns the origin of the client's URL.
     fn own_origin(&self) -> OwnOrigin<'_>;
-    /// Name of the route.
+    /// Returns the name of the route.
     fn route(&self) -> &str;
-    /// Value of `X-Request-Id`.
+    /// Returns the value of `X-Request-Id`.
     fn request_id(&self) -> HeaderValue;
-    /// What the rate limit said. None if it was not asked.
+    /// Returns the result of the rate limit. Returns None if the limit was not checked.
     fn rate_check(&self) -> Option<RateCheck> {
         None
     }
-    /// What the service of `forward_auth` adds.
+    /// Returns the fields that the service of `forward_auth` adds.
     fn passed_on(&self) -> Option<&PassedOn> {
         None
     }
 }
 
-/// Where a response comes from.
+/// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResponseSource {
     Upstream,
@@ -79,13 +80,13 @@ pub(crate) enum ResponseSource {
 }
 
 impl Behaviors {
-    /// Whether the route does nothing besides routing and CORS.
+    /// Returns true if the route has no behavior.
     pub(crate) fn is_empty(&self) -> bool {
         self.differences(&Behaviors::default(), &|_, _| true).is_empty()
     }
 
-    /// The behaviors that a client must not avoid by another spelling of the path: `clients`, `rate_limit` and
-    /// `forward_auth`. Routes that inherit one have the same.
+    /// Returns the behaviors that a client must not avoid with another spelling of the path: `clients`, `rate_limit`
+    /// and `forward_auth`. Routes that inherit a behavior return the same pointer.
     pub(crate) fn guards(&self) -> [Option<*const ()>; 3] {
         fn identity<T>(guard: Option<&Arc<T>>) -> Option<*const ()> {
             guard.map(|guard| Arc::as_ptr(guard).cast())
@@ -93,8 +94,8 @@ impl Behaviors {
         [identity(self.clients.as_ref()), identity(self.rate_limit.as_ref()), identity(self.forward_auth.as_ref())]
     }
 
-    /// The keys of the behaviors that are not the same. `same_upstream` compares two indices of upstreams, because the
-    /// behaviors may be those of two snapshots.
+    /// Returns the keys of the behaviors that differ. `same_upstream` compares two indices of upstreams, because the
+    /// behaviors may belong to two snapshots.
     pub(crate) fn differences(&self, other: &Self, same_upstream: &dyn Fn(usize, usize) -> bool) -> Vec<&'static str> {
         let Behaviors {
             clients,
@@ -123,14 +124,15 @@ impl Behaviors {
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
-    /// Edits a response header. The CORS edits come after it.
+    /// Edits a response header. The CORS edits must come after this call.
     pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: &impl RequestFacts) {
         if source == ResponseSource::Upstream
             && let Some(rewrite) = &self.rewrite
         {
             rewrite.restore_prefix(headers, facts.own_origin());
         }
-        // After the paths of the upstream's cookies are restored: these are not the upstream's.
+        // These cookies are not the upstream's, so they are added after the paths of the upstream's cookies are
+        // restored.
         if let Some(passed_on) = facts.passed_on() {
             passed_on.add_to_response(headers);
         }

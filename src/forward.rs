@@ -1,12 +1,12 @@
-//! Serves a request: takes its facts from Pingora's session, and puts the verdict into effect.
+//! Serves a request: collects its facts from Pingora's session, and applies the verdict.
 //!
-//! Nothing about CORS or routing is decided here. [`Gateway::on_request`] asks for the verdict, once for each request, and
-//! keeps it in [`Ctx`]. Every response header gets the CORS header fields of the verdict: one of the upstream in
-//! [`Ctx::on_response`], one of the gateway in [`LocalResponse::new`].
+//! This module decides nothing about CORS or routing. [`Gateway::on_request`] requests the verdict once for each
+//! request, and stores it in [`Ctx`]. Every response header gets the CORS header fields of the verdict: a response of
+//! the upstream in [`Ctx::on_response`], a response of the gateway in [`LocalResponse::new`].
 //!
-//! Pingora calls the [`hooks`] in this order: `request_filter`; for each attempt `upstream_peer`, `connected_to_upstream`
-//! and `upstream_request_filter`; the filters of request body and response; at last `logging`. After `fail_to_connect`
-//! or `error_while_proxy` it starts the next attempt, or calls `fail_to_proxy`.
+//! Pingora calls the [`hooks`] in this order: first `request_filter`; then `upstream_peer`, `connected_to_upstream` and
+//! `upstream_request_filter` for each attempt; then the filters of the request body and the response; and `logging` at
+//! the end. After `fail_to_connect` or `error_while_proxy`, Pingora starts the next attempt or calls `fail_to_proxy`.
 
 mod attempts;
 mod auth;
@@ -78,50 +78,50 @@ pub(crate) struct Gateway {
     auth: AuthClient,
 }
 
-/// What follows the decision about a request.
+/// The step that follows the decision about a request.
 enum Next {
     Forward,
     Reply(LocalResponse),
-    /// The service of `forward_auth` is asked. If it allows the request, this reply is sent; without one the request is
-    /// forwarded.
+    /// The gateway asks the service of `forward_auth`. If the service allows the request, the gateway sends this reply,
+    /// or forwards the request if there is no reply.
     Ask(Option<LocalReply>),
 }
 
 /// The state of a request between hooks.
 pub(crate) struct Ctx {
-    /// None before `request_filter`: a response gets no CORS header fields then, because no policy is known.
+    /// None before `request_filter`. A response then gets no CORS header fields, because no policy is known.
     request: Option<DecidedRequest>,
     attempts: Attempts,
     body: RequestBody,
-    /// Interim responses so far.
+    /// Number of interim responses from the upstream for this request.
     interim_responses: u8,
-    /// None: the response body is sent as it is. Boxed, because most responses have none.
+    /// None if the response body is sent without changes. The encoder is boxed, because most responses have none.
     encoder: Option<Box<BodyEncoder>>,
     timing: RequestTiming,
     recorder: Local<Recorder>,
 }
 
-/// What `request_filter` found out about a request.
+/// Facts and results of a request from `request_filter`.
 struct DecidedRequest {
-    /// The configuration that was live then. Later hooks use it too, whatever is live by then.
+    /// The configuration that was active in `request_filter`. Later hooks use it too, even after a reload.
     config: RequestConfig,
     edits: Edits,
     remote: RemoteInfo,
     id: RequestId,
-    /// What the rate limit said. None if the route has none, and if the gateway replies without asking it.
+    /// Result of the rate limit. None if the route has no limit, or if the gateway replies without the check.
     rate: Option<RateCheck>,
-    /// What the service of `forward_auth` adds. None if it adds nothing.
+    /// Fields that the service of `forward_auth` adds. None if it adds no fields.
     passed_on: Option<Box<PassedOn>>,
 }
 
-/// Interim responses (100, 103) that an upstream may send before a response. More fail the request, because a malicious
-/// upstream could send them without end.
+/// Maximum number of interim responses (100, 103) that an upstream may send before a response. With more, the request
+/// fails, because a malicious upstream could send them without end.
 const MAX_INTERIM_RESPONSES: u8 = 32;
 
 // === impl Gateway ===
 
 impl Gateway {
-    /// Each request uses the configuration that is current in `live` at its first hook.
+    /// Creates the application. Each request uses the configuration that is active in `live` at its first hook.
     pub(crate) fn new(live: Arc<Live>, recorder: Arc<Recorder>) -> Self {
         let recorder = Shared::new(recorder);
         Gateway {
@@ -133,7 +133,7 @@ impl Gateway {
         }
     }
 
-    /// The state of a request that has just arrived.
+    /// Returns the state of a new request.
     fn new_request(&self) -> Ctx {
         self.recorder.running.begin();
         Ctx {
@@ -147,7 +147,7 @@ impl Gateway {
         }
     }
 
-    /// Decides a request.
+    /// Decides a request, and prepares it for the next step.
     fn on_request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Next> {
         let generation = self.live.for_request();
         timeouts::on_request_header(session.as_downstream_mut(), generation.snapshot.limits());
@@ -201,7 +201,7 @@ impl Gateway {
             client.counts().dropped_fields.add(dropped as u64);
         }
         if asks {
-            // The service gets the client's own fields.
+            // The service gets the client's own fields, so they are removed later.
             return Ok(Next::Ask(reply));
         }
         request.remove_forged(session)?;
@@ -209,7 +209,7 @@ impl Gateway {
         Ok(Next::Forward)
     }
 
-    /// Asks the service of `forward_auth`, and returns the response if the request is not forwarded.
+    /// Asks the service of `forward_auth`. Returns the response if the request is not forwarded.
     async fn ask(
         &self,
         session: &mut Session,
@@ -260,14 +260,14 @@ impl Gateway {
 // === impl Ctx ===
 
 impl Ctx {
-    /// The request will be forwarded.
+    /// Prepares the state and the timeouts of a request that will be forwarded.
     fn on_forward(&self, session: &mut Session) {
         if let Some((config, upstream)) = self.forwarded() {
             timeouts::on_forward(session.as_downstream_mut(), config.limits(), &upstream.settings().timeouts);
         }
     }
 
-    /// The peer of the next attempt. None if the request must wait for it.
+    /// Returns the peer of the next attempt. Returns None if the request must wait for a node.
     fn next_peer(&mut self, session: &mut Session) -> Result<Option<Box<HttpPeer>>> {
         let (attempts, upstream, client) =
             self.attempt_parts().or_err(ErrorType::InternalError, "no route was chosen")?;
@@ -277,7 +277,7 @@ impl Ctx {
         Ok(Some(peer))
     }
 
-    /// Waits until a node has less than `max_connections` requests. Returns the peer of the first attempt.
+    /// Waits until a node has fewer than `max_connections` requests. Returns the peer of the first attempt.
     async fn wait_for_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
         let config = self.request.as_ref().map(|request| &request.config);
         let limits = config.map(|config| config.limits().clone());
@@ -298,20 +298,20 @@ impl Ctx {
         }
     }
 
-    /// An attempt has failed after its connection was made.
+    /// Handles an attempt that failed after its connection was made.
     fn on_error(&mut self, session: &mut Session, e: &mut Error, client_reused: bool) {
-        // Pingora panics if the error leaves open whether to retry. `Attempts::on_error` decides.
+        // Pingora panics if the error does not say whether to retry. `Attempts::on_error` decides it.
         e.retry.decide_reuse(false);
         if let Some((attempts, upstream, client)) = self.attempt_parts() {
             attempts.on_error(upstream, session.as_downstream_mut(), client, e, client_reused);
         }
     }
 
-    /// Completes the request header of an attempt.
+    /// Completes the request header for an attempt.
     fn on_upstream_request(&mut self, session: &mut Session, upstream_request: &mut RequestHeader) -> Result<()> {
-        // Called for each attempt. A retry sends the whole body again.
+        // Pingora calls this hook for each attempt, and a retry sends the whole body again.
         self.body.restart();
-        // For an HTTP/2 node, Pingora does not call `request_body_filter` if there is no body.
+        // For an HTTP/2 node, Pingora does not call `request_body_filter` for a request without a body.
         let is_body_empty = session.as_downstream_mut().is_body_empty();
         if is_body_empty {
             timeouts::on_complete_request(session.as_downstream());
@@ -335,7 +335,7 @@ impl Ctx {
             if session.is_http2() {
                 join_cookies(headers)?;
             }
-            // A client that names the field in `Connection` makes Pingora remove its own id.
+            // If a client names the field in `Connection`, Pingora removes the client's id.
             if matches!(request.id, RequestId::Own(..)) || !headers.contains_key(request_id::NAME) {
                 headers.insert(request_id::NAME, request.id.value());
             }
@@ -352,16 +352,16 @@ impl Ctx {
         })?
     }
 
-    /// A piece of the request body, on its way to the upstream.
+    /// Checks a piece of the request body before it is sent to the upstream.
     fn on_request_body(&mut self, session: &Session, body: &mut Option<Bytes>, end_of_stream: bool) -> Result<()> {
-        // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk, in front of
-        // the real last chunk: an HTTP/1 upstream would see two requests.
+        // HTTP/2 clients may end a body with an empty frame. Pingora 0.9.1 would write it as a last chunk before the
+        // real last chunk, so an HTTP/1 upstream would read two requests.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
         let Some(request) = &self.request else { return Ok(()) };
         let limits = request.config.limits();
-        // The data of a WebSocket is no request body.
+        // The data of a WebSocket is not a request body.
         if !session.was_upgraded() {
             if let Some(body) = body {
                 self.body.add(body.len(), limits)?;
@@ -376,7 +376,7 @@ impl Ctx {
         Ok(())
     }
 
-    /// A response header of the upstream, before any change.
+    /// Handles a response header of the upstream before it is changed.
     fn on_upstream_response(&mut self, response: &ResponseHeader) {
         if let Some((attempts, upstream, _)) = self.attempt_parts()
             && attempts.on_response_header(upstream, response.status)
@@ -393,7 +393,7 @@ impl Ctx {
         }
     }
 
-    /// Makes a response header of the upstream one for the client.
+    /// Changes a response header of the upstream for the client.
     fn on_response(&mut self, session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
         let status = response.status;
         if status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
@@ -415,14 +415,15 @@ impl Ctx {
             });
         }
         let compression = self.request.as_ref().and_then(DecidedRequest::compression);
-        // An encoded body ends without trailers. The next lines remove the field.
+        // An encoded body ends without trailers. The next lines remove the `Trailer` field.
         let compression = compression.filter(|_| !response.headers.contains_key(header::TRAILER));
         change_response(response, |response| {
             remove_hop_by_hop(response);
             normalize_framing(response)?;
-            // The version is that of the sender on this connection (RFC 9110 section 2.5), not the upstream's.
+            // The version is the version of the gateway (RFC 9110 section 2.5), not the upstream's.
             response.version = response.version.max(Version::HTTP_11);
-            // HTTP/1.0 clients do not support chunks (RFC 9112 section 6.1): the end of the connection ends the body.
+            // HTTP/1.0 clients do not support chunks (RFC 9112 section 6.1), so the end of the connection ends the
+            // body.
             if session.req_header().version < Version::HTTP_11
                 && response.headers.remove(header::TRANSFER_ENCODING).is_some()
             {
@@ -431,7 +432,7 @@ impl Ctx {
             if let Some(request) = &self.request {
                 request.edit(&mut response.headers, session.req_header(), ResponseSource::Upstream);
             }
-            // After the edits, which can change the type.
+            // This comes after the edits, because they can change the type.
             if let Some(compression) = compression {
                 self.encoder = BodyEncoder::prepare(compression, session.req_header(), response)?;
             }
@@ -442,7 +443,7 @@ impl Ctx {
                 timeouts::on_websocket(session.as_downstream_mut(), &upstream.settings().timeouts);
             } else {
                 timeouts::on_response(session.as_downstream(), config.limits());
-                // An upgrade that the upstream refused has no deadline any more, unless `timeouts.total` is set.
+                // If the upstream refused an upgrade, the response has no deadline unless `timeouts.total` is set.
                 watchdog::set_deadline(self.attempts.deadline(session.as_downstream()).map(Into::into));
             }
         }
@@ -452,7 +453,7 @@ impl Ctx {
         Ok(())
     }
 
-    /// A piece of the response body, on its way to the client.
+    /// Encodes a piece of the response body before it is sent to the client.
     fn on_response_body(&mut self, body: &mut Option<Bytes>, end_of_stream: bool) -> Result<()> {
         match &mut self.encoder {
             None => Ok(()),
@@ -460,7 +461,8 @@ impl Ctx {
         }
     }
 
-    /// The upstream ends its response with trailers. An error here ends the request; in the next hook it does not.
+    /// Handles trailers at the end of the upstream's response. An error in this hook ends the request. An error in the
+    /// next hook does not.
     fn on_upstream_trailers(&mut self) -> Result<()> {
         match &mut self.encoder {
             None => Ok(()),
@@ -472,7 +474,7 @@ impl Ctx {
         self.encoder.as_mut()?.instead_of_trailers()
     }
 
-    /// Responds to a request that has failed, if the client can still get a response.
+    /// Responds to a failed request, if the client can still get a response.
     async fn reply_to_failure(&mut self, session: &mut Session, e: &Error) -> FailToProxy {
         let expired = expired_timeout(session.as_downstream());
         let kind = match expired {
@@ -485,7 +487,7 @@ impl Ctx {
         let failed = FailToProxy { error_code, can_reuse_downstream: false };
         let Some(kind) = kind else { return failed };
         let status = kind.status();
-        // Refused requests are counted, and clients can cause any number of them.
+        // Refused requests are only counted, because clients can cause any number of them.
         let is_failure = status.is_server_error() && !matches!(kind, ReplyKind::Refused(_));
         if let Some((config, upstream)) = self.forwarded().filter(|_| is_failure) {
             let why = match expired {
@@ -518,13 +520,14 @@ impl Ctx {
         failed
     }
 
-    /// The configuration and the upstream of a forwarded request.
+    /// Returns the configuration and the upstream of a forwarded request.
     fn forwarded(&self) -> Option<(&RequestConfig, &RunningUpstream)> {
         let config = &self.request.as_ref()?.config;
         Some((config, config.upstream()?))
     }
 
-    /// What the methods of [`Attempts`] need for a forwarded request: the attempts, the upstream, the client's address.
+    /// Returns the data that the methods of [`Attempts`] need for a forwarded request: the attempts, the upstream, and
+    /// the client's address.
     fn attempt_parts(&mut self) -> Option<(&mut Attempts, &RunningUpstream, IpAddr)> {
         let request = self.request.as_ref()?;
         Some((&mut self.attempts, request.config.upstream()?, request.remote.client))
@@ -532,7 +535,7 @@ impl Ctx {
 }
 
 impl DecidedRequest {
-    /// None if the route has none, or if its response has begun.
+    /// Returns the behaviors of the route. Returns None if the route has none, or if the response has begun.
     fn behaviors(&self) -> Option<&Behaviors> {
         self.config.route()?.behaviors.as_deref()
     }
@@ -541,7 +544,7 @@ impl DecidedRequest {
         self.behaviors()?.compression.as_deref()
     }
 
-    /// Removes the client's fields that only the service of `forward_auth` may set.
+    /// Removes fields of the client that only the service of `forward_auth` may set.
     fn remove_forged(&self, session: &mut Session) -> Result<()> {
         match self.behaviors().and_then(|behaviors| behaviors.forward_auth.as_ref()) {
             Some(auth) => change_request(session.req_header_mut(), |headers| auth.remove_forged(headers)),
@@ -549,13 +552,13 @@ impl DecidedRequest {
         }
     }
 
-    /// The gateway refuses the request after its decision. The CORS edits stay.
+    /// Refuses the request after its decision. The CORS edits of the decision stay.
     fn refuse(&mut self, refusal: Refusal<'_>) {
         self.config.refuse();
         self.edits.change_debug_reason(refusal.code());
     }
 
-    /// A response of the gateway.
+    /// Builds a response of the gateway.
     fn reply(&self, reply: LocalReply, session: &Session) -> LocalResponse {
         LocalResponse::new(reply, |headers| self.edit(headers, session.req_header(), ResponseSource::Gateway))
     }
@@ -574,13 +577,13 @@ impl DecidedRequest {
 
 impl Drop for Ctx {
     fn drop(&mut self) {
-        // The `logging` hook is not called if the watchdog dropped the request.
+        // Pingora does not call the `logging` hook if the watchdog dropped the request.
         self.record_dropped();
         self.recorder.running.end();
     }
 }
 
-/// Takes the request from the budget of its route. If nothing is left there, the verdict refuses the request.
+/// Takes the request from the budget of its route. If the budget is empty, changes the verdict to a refusal.
 fn check_rate_limit(
     generation: &Generation,
     verdict: &mut Verdict<'_>,
@@ -601,7 +604,7 @@ fn check_rate_limit(
     Some(check)
 }
 
-/// The upstream of a request. Called once for each request.
+/// Returns the upstream of a request. It is called once for each request.
 fn upstream_of(end: &End, request: &RequestHeader, client: IpAddr) -> Option<UpstreamId> {
     match end {
         End::Upstream(id) => Some(*id),
@@ -613,7 +616,7 @@ fn upstream_of(end: &End, request: &RequestHeader, client: IpAddr) -> Option<Ups
     }
 }
 
-/// A verdict in the debug log.
+/// Formats a verdict for the debug log.
 fn described(verdict: &Verdict<'_>) -> String {
     let reason = verdict.outcome.reason().map_or("-", Reason::code);
     let action = match verdict.action {
@@ -629,12 +632,13 @@ fn described(verdict: &Verdict<'_>) -> String {
     format!("reason={reason} {action}")
 }
 
-/// The timeout because of which the watchdog ended the request. To Pingora this looks like a read error of the client.
+/// Returns the timeout with which the watchdog ended the request. Pingora handles it as a read error of the client.
 fn expired_timeout(session: &ServerSession) -> Option<Expired> {
     Client::of(session).and_then(|client| client.expired_timeout())
 }
 
-/// Whether the request ends because its chunked body is invalid. To Pingora this looks like a read error of the client.
+/// Returns true if the request ends because its chunked body is invalid. Pingora handles it as a read error of the
+/// client.
 fn body_is_invalid(session: &ServerSession) -> bool {
     Client::of(session).is_some_and(|client| client.body_is_invalid())
 }

@@ -1,4 +1,4 @@
-//! `respond` and `redirect`: a route that ends with an answer of the gateway instead of an upstream.
+//! `respond` and `redirect`: the gateway answers the requests of a route without an upstream.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
@@ -35,19 +35,19 @@ pub(crate) struct RedirectSettings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::RedirectTarget")]
     pub(crate) to: Option<String>,
-    /// 301, 302, 303, 307 or 308. With 307 and 308, clients keep the method and the body; 301 and 308 are permanent, and
-    /// browsers remember them.
+    /// 301, 302, 303, 307 or 308. With 307 and 308, clients keep the method and the body; 301 and 308 are permanent,
+    /// and browsers remember them.
     #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub(crate) status: u16,
 }
 
-/// An answer of the gateway.
+/// The compiled form of `respond` and `redirect`.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    /// The status of the response.
+    /// Status of the response.
     pub status: StatusCode,
     pub(crate) body: Box<[u8]>,
-    /// Without `Location`.
+    /// Header fields without `Location`.
     fields: Vec<(FinishedName, FinishedValue)>,
     location: Option<Vec<TemplatePart<LocationVariable>>>,
 }
@@ -116,7 +116,7 @@ fn location(to: &str, at: &At<'_>, problems: &mut Problems) -> Option<Vec<Templa
         Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => Some("it has no host"),
         Some(rest) if rest.starts_with("{uri}") => Some("it has no host"),
         None if !to.starts_with('/') => Some("it is neither an http URL nor a path"),
-        // A browser reads `//host/path` as a URL of another host, and the client chooses what `{uri}` is.
+        // A browser reads `//host/path` as a URL of another host, and the client chooses the value of `{uri}`.
         None if to.starts_with("//") || to.starts_with("/{") => {
             Some("a path must not begin with `//` or with a variable")
         }
@@ -144,8 +144,8 @@ impl Default for RedirectSettings {
 // === the answer to a request ===
 
 impl Answer {
-    /// The value of `Location` for a request with this host and target. None without a redirect, and for a request without
-    /// a host if the URL needs one.
+    /// Returns the value of `Location` for a request with this host and target. Returns None without a redirect, and if
+    /// the URL needs a host but the request has none.
     pub(crate) fn location(&self, host: &str, target: &[u8]) -> Option<HeaderValue> {
         let mut location = Vec::new();
         for part in self.location.as_ref()? {
@@ -163,7 +163,7 @@ impl Answer {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()
     }
 
-    /// The header fields, without `Location`.
+    /// Returns the header fields, without `Location`.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         self.fields.iter().map(|(name, value)| (name.for_message(), value.for_message()))
     }
@@ -173,8 +173,8 @@ impl Answer {
     }
 }
 
-/// Path and query of a request target for a URL, in two parts. `OPTIONS *` has no path, and a target in absolute form may
-/// have a query only: `http://host?query`.
+/// Returns path and query of a request target for a URL, in two parts. `OPTIONS *` has no path, and a target in
+/// absolute form may have only a query: `http://host?query`.
 pub(crate) fn path_and_query(target: &[u8]) -> [&[u8]; 2] {
     match target.first() {
         Some(b'/') => [b"", target],

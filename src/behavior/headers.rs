@@ -1,7 +1,7 @@
-//! `request_headers` and `response_headers`: header fields that a route sets, adds and removes.
+//! `request_headers` and `response_headers`: set, add and remove header fields.
 //!
-//! The edits of a service come before those of its route. CORS fields belong to `cors`, and the fields that frame a
-//! message or belong to one connection belong to the gateway: neither can be edited here.
+//! The edits of a service come before the edits of its route. Two kinds of fields cannot be edited: CORS fields belong
+//! to `cors`, and fields that frame a message or belong to one connection belong to the gateway.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub(crate) struct RequestHeaderSettings {
     pub(crate) add: Named<String>,
 }
 
-/// Edits of each response header of a route, also of the gateway's own replies, in this order: `remove`, `presets`, `set`,
-/// `add`. A value may contain `{client_ip}`, `{request_id}`, `{host}` and `{route}`.
+/// Edits of each response header of a route, also of the gateway's own replies, in this order: `remove`, `presets`,
+/// `set`, `add`. A value may contain `{client_ip}`, `{request_id}`, `{host}` and `{route}`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Response headers", extend("minProperties" = 1))]
@@ -68,7 +68,7 @@ pub(crate) enum Preset {
     FrameDeny,
 }
 
-/// Edits of a header, in the order in which they are made.
+/// Edits of a header, in the order of their execution.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct HeaderEdits(Vec<Arc<HeaderEdit>>);
 
@@ -77,14 +77,14 @@ enum HeaderEdit {
     Remove(HeaderName),
     Set(FinishedName, FieldValue),
     Add(FinishedName, FieldValue),
-    /// Only if the client's URL is https.
+    /// Sets the field only if the client's URL is https.
     SetOverTls(FinishedName, FieldValue),
 }
 
 #[derive(Debug, PartialEq)]
 enum FieldValue {
     Fixed(FinishedValue),
-    /// With at least one variable.
+    /// A value with at least one variable.
     Parts(Vec<TemplatePart<HeaderVariable>>),
 }
 
@@ -96,21 +96,21 @@ enum HeaderVariable {
     Route,
 }
 
-/// Whose header is edited.
+/// The header that is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Request,
     Response,
 }
 
-/// Why a header field cannot be edited.
+/// The reason why a header field cannot be edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reserved {
-    /// The policy of `cors` decides about it.
+    /// The policy of `cors` sets the field.
     Cors,
-    /// It belongs to one connection, or frames the message.
+    /// The field belongs to one connection, or frames the message.
     Framing,
-    /// `upstream_host` sets it.
+    /// `upstream_host` sets the field.
     Host,
 }
 
@@ -124,7 +124,7 @@ const VARIABLES: [(&str, HeaderVariable); 4] = [
 // === compile ===
 
 impl HeaderEdits {
-    /// `above` are the edits of the service.
+    /// Compiles `request_headers`. `above` has the edits of the service.
     pub(crate) fn of_requests(
         settings: &RequestHeaderSettings,
         above: Option<&Self>,
@@ -141,7 +141,7 @@ impl HeaderEdits {
         edits
     }
 
-    /// As [`Self::of_requests`].
+    /// Compiles `response_headers`. `above` has the edits of the service.
     pub(crate) fn of_responses(
         settings: &ResponseHeaderSettings,
         above: Option<&Self>,
@@ -202,7 +202,7 @@ impl Preset {
     }
 }
 
-/// A name that may be edited.
+/// Parses a name, and checks that the field may be edited.
 pub(super) fn field_name(text: &str, side: Side, at: &At<'_>, problems: &mut Problems) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         problems.add(at, ProblemKind::BadHeaderName { text: text.to_owned() });
@@ -221,7 +221,7 @@ pub(super) fn field_name(text: &str, side: Side, at: &At<'_>, problems: &mut Pro
     None
 }
 
-/// A value without variables.
+/// Parses a value without variables.
 pub(super) fn field_value(text: &str, at: &At<'_>, problems: &mut Problems) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(text).ok().filter(|_| text.trim() == text);
     if value.is_none() {
@@ -234,7 +234,7 @@ fn reserved(name: &HeaderName, side: Side) -> Option<Reserved> {
     let name = name.as_str();
     match (name, side) {
         ("vary" | "timing-allow-origin", Side::Response) => Some(Reserved::Cors),
-        // In requests these are what a browser asks; the upstream may want them removed.
+        // In requests, a browser sends these fields, and an upstream may need them removed.
         (name, Side::Response) if name.starts_with("access-control-") => Some(Reserved::Cors),
         ("host", Side::Request) => Some(Reserved::Host),
         (name, _) if is_of_connection(name) => Some(Reserved::Framing),
@@ -242,7 +242,8 @@ fn reserved(name: &HeaderName, side: Side) -> Option<Reserved> {
     }
 }
 
-/// Hop-by-hop fields (RFC 9110 section 7.6.1), and those that frame a message (RFC 9112 section 6).
+/// Returns true for hop-by-hop fields (RFC 9110 section 7.6.1), and for fields that frame a message (RFC 9112 section
+/// 6).
 pub(crate) fn is_of_connection(name: &str) -> bool {
     matches!(
         name,
@@ -297,13 +298,13 @@ impl HeaderEdits {
 fn set(headers: &mut HeaderMap, name: &FinishedName, value: &FieldValue, facts: &impl RequestFacts) {
     match value.of(facts) {
         Some(value) => drop(headers.insert(name.for_message(), value)),
-        // A field of the client must not stay where the gateway should have set one.
+        // If the gateway cannot set the field, the field of the client must be removed too.
         None => drop(headers.remove(&**name)),
     }
 }
 
 impl FieldValue {
-    /// The value for one request. None if the host of the request is no header value.
+    /// Returns the value for one request. Returns None if the host of the request is not a valid header value.
     fn of(&self, facts: &impl RequestFacts) -> Option<HeaderValue> {
         let parts = match self {
             FieldValue::Fixed(value) => return Some(value.for_message()),

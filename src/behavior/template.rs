@@ -1,8 +1,8 @@
-//! Texts with variables, such as `https://{host}/`, in values of the configuration.
+//! Texts with variables in values of the configuration, such as `https://{host}/`.
 
 use crate::problem::{At, Known, ProblemKind, Problems};
 
-/// A part of a text. `V` is the set of variables that the key allows.
+/// One part of a text. `V` is the set of variables that the key allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TemplatePart<V> {
     Text(Box<str>),
@@ -10,7 +10,7 @@ pub(super) enum TemplatePart<V> {
 }
 
 /// Splits a text into its parts. A variable is a name of lower-case letters and `_` in braces. Other braces are text,
-/// because a value may be JSON. None for an unknown variable; the problem is added.
+/// because a value may be JSON. If a variable is unknown, it adds a problem and returns None.
 pub(super) fn parse<V: Copy>(
     text: &str,
     variables: &[(&str, V)],

@@ -1,5 +1,5 @@
-//! The attempts of a request: which node each one uses, whether a failed one is retried, and whether it counts as a
-//! failure of the node. How nodes are balanced and ejected is in [`crate::upstream`].
+//! The attempts of a request. This module chooses the node of each attempt, decides whether a failed attempt is
+//! retried, and whether it counts as a failure of the node. [`crate::upstream`] balances and ejects the nodes.
 //!
 //! A request has one attempt and up to `retries` more, each on a node that was not tried yet:
 //!
@@ -12,13 +12,15 @@
 //! | any failure after the response header | no | no |
 //! | the client went away | no | no |
 //!
-//! Besides, there is one free retry on each node. A reused connection may have been closed by the upstream while the
-//! request was sent, which is no failure of the node. The retry uses the same node, does not count as one of `retries`,
-//! and does not count for ejection. It makes a new connection, because other idle connections may be closed too. If it
-//! fails, that is a failure. Only idempotent requests get it (RFC 9110 section 9.2.2), and requests that HTTP/2 says
-//! were not processed. Those also get it once after a new connection, when no other node is left (RFC 9113 section 8.7).
+//! A node also gets one free retry. The upstream may have closed a reused connection while the gateway sent the
+//! request. This is not a failure of the node. The free retry uses the same node, and counts neither as one of
+//! `retries` nor for ejection. It makes a new connection, because other idle connections may be closed too. If the free
+//! retry fails, the failure counts. Only two kinds of requests get a free retry: idempotent requests (RFC 9110 section
+//! 9.2.2), and requests that the node did not process, according to HTTP/2. The second kind gets it once after a new
+//! connection too, if no other node is left (RFC 9113 section 8.7).
 //!
-//! `timeouts.total` limits all attempts together: each gets at most the time left, and without time left there is none.
+//! `timeouts.total` limits all attempts together. Each attempt gets at most the time that is left. Without time left,
+//! there is no attempt.
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -50,25 +52,25 @@ use crate::upstream::peer::template;
 use crate::upstream::proxy_protocol::{ProxyConnector, SentProxyHeader};
 use crate::upstream::{ActiveRequest, Endpoint, PickError, RunningUpstream, key};
 
-/// The watchdog's deadline is this much later than the timeouts of an attempt. Those send a 504; the watchdog resets an
-/// HTTP/2 stream without a response.
+/// Time between the timeouts of an attempt and the deadline of the watchdog. The timeouts send a 504, but the watchdog
+/// resets an HTTP/2 stream without a response.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
 
 /// State of the attempts of one request.
 #[derive(Default)]
 pub(super) struct Attempts {
-    /// The endpoint of the current attempt. Counts as an active request there.
+    /// The endpoint of the current attempt. The attempt counts as an active request of the endpoint.
     current: Option<ActiveRequest>,
-    /// The endpoint of the next attempt, chosen when the last one failed.
+    /// The endpoint of the next attempt, chosen after the failure of the last attempt.
     next: Option<ActiveRequest>,
-    /// The endpoints of failed attempts. Allocates nothing while empty.
+    /// The endpoints of failed attempts. An empty list allocates no memory.
     failed: Vec<Arc<Endpoint>>,
     /// Whether the current attempt is the free retry after a reused connection was closed.
     retried_stale: bool,
     unprocessed_retry: UnprocessedRetry,
     /// Whether the current attempt has less time than `timeouts.read`, because earlier attempts used it.
     time_was_cut: bool,
-    /// Status of the response, when its header has arrived.
+    /// Status of the response. None before its header has arrived.
     response: Option<StatusCode>,
     deadline: Option<Instant>,
     deadline_end: DeadlineEnd,
@@ -80,11 +82,11 @@ enum DeadlineEnd {
     /// The end of the response.
     #[default]
     ResponseEnd,
-    /// The response header: a WebSocket without `timeouts.total` has no deadline after that.
+    /// The response header. A WebSocket without `timeouts.total` has no deadline after it.
     ResponseHeader,
 }
 
-/// Whether a node was tried again because it had not processed the request.
+/// Whether the request has used its free retry on a node that had not processed it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum UnprocessedRetry {
     #[default]
@@ -93,15 +95,17 @@ enum UnprocessedRetry {
 }
 
 impl Attempts {
-    /// The deadline for the watchdog: `timeouts.total` plus [`DEADLINE_MARGIN`]. For a WebSocket, it holds until its
-    /// 101. None before the first attempt and if there is no deadline (any more).
+    /// Returns the deadline for the watchdog: `timeouts.total` plus [`DEADLINE_MARGIN`]. The deadline of a WebSocket
+    /// ends with its 101. Returns None before the first attempt, and if the request has no deadline or its deadline has
+    /// ended.
     pub(super) fn deadline(&self, session: &ServerSession) -> Option<Instant> {
         let over =
             self.response.is_some() && (self.deadline_end == DeadlineEnd::ResponseHeader || session.was_upgraded());
         self.deadline.filter(|_| !over).map(|deadline| deadline + DEADLINE_MARGIN)
     }
 
-    /// The peer for the next attempt. None if all nodes are full, see [`Self::wait`]. `client` is the client's address, for `hash_on: client_address`.
+    /// Returns the peer for the next attempt. Returns None if all nodes are full; then [`Self::wait`] waits for one.
+    /// `client` is the client's address, for `hash_on: client_address`.
     pub(super) fn peer(
         &mut self,
         upstream: &RunningUpstream,
@@ -135,9 +139,10 @@ impl Attempts {
             use_new_connection(&mut peer);
         }
         if is_upgrade {
-            // A WebSocket needs HTTP/1.1, also at a node with `http2`.
+            // A WebSocket needs HTTP/1.1, even if the node has `http2`.
             peer.options.set_http_version(1, 1);
-            // Pingora cannot change these after the 101, so they hold for the request too. The deadline limits that.
+            // Pingora cannot change these timeouts after the 101, so they also apply before it. The deadline limits
+            // that time.
             peer.options.read_timeout = Some(timeouts.websocket);
             peer.options.write_timeout = Some(timeouts.websocket);
             if timeouts.total.is_none() {
@@ -166,8 +171,8 @@ impl Attempts {
         Ok(Some(peer))
     }
 
-    /// Waits for a node that is not full, before the first attempt. Fails if there is none in time, or if the client
-    /// goes away. `is_complete`: the request has no body.
+    /// Waits for a node that is not full, before the first attempt. Fails if the waiting time ends or the client closes
+    /// its connection. `is_complete` tells whether the request has no body.
     pub(super) async fn wait(
         &mut self,
         upstream: &RunningUpstream,
@@ -186,7 +191,7 @@ impl Attempts {
             timeouts::on_wait(session, limits, longest);
         }
         let mut wait = upstream.wait(hash_key(&settings.balance, session, client));
-        // An HTTP/1 client that sends a body is not watched: that would mean to read the body.
+        // An HTTP/1 client that sends a body is not watched, because this would read the body.
         let is_watched = is_complete || session.is_http2();
         let client_gone = async {
             match is_watched {
@@ -223,7 +228,7 @@ impl Attempts {
         current.connected(reused);
     }
 
-    /// No connection to the peer. Sets in the error whether Pingora makes another attempt.
+    /// Handles a failed connection to the peer. Sets in the error whether Pingora makes another attempt.
     pub(super) fn on_connect_error(
         &mut self,
         upstream: &RunningUpstream,
@@ -232,7 +237,7 @@ impl Attempts {
         e: &mut Error,
     ) {
         let Some(attempt) = self.current.take() else { return };
-        // For Pingora, opening an HTTP/2 stream on a reused connection is a part of connecting.
+        // Pingora opens an HTTP/2 stream on a reused connection as a part of connecting.
         if upstream.settings().http2 && *e.etype() == ErrorType::H2Error && !self.retried_stale {
             return self.retry_stale_connection(upstream, attempt, e);
         }
@@ -241,15 +246,15 @@ impl Attempts {
         let error = describe(e, upstream);
         log::warn!("connect failed upstream={name} address={} error={}", attempt.address(), quoted(&error));
         attempt.set_last_error(error);
-        // These are failures of the gateway, such as no free socket.
+        // Failures of these types are failures of the gateway, such as no free socket.
         if !matches!(e.etype(), ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError) {
             record_failure(upstream, &attempt);
         }
         e.set_retry(self.next_attempt(upstream, &attempt, session, client));
     }
 
-    /// Fails if the upstream is configured for HTTP/2 and TLS negotiated another version. There is no fallback.
-    /// A WebSocket uses HTTP/1.1 anyway.
+    /// Fails if the upstream is configured for HTTP/2 and TLS selected another version. There is no fallback. A
+    /// WebSocket always uses HTTP/1.1.
     pub(super) fn check_version(
         &self,
         upstream: &RunningUpstream,
@@ -266,7 +271,7 @@ impl Attempts {
         }
     }
 
-    /// A response header arrived. Returns false for an interim response.
+    /// Records the status of a response header. Returns false for an interim response.
     pub(super) fn on_response_header(&mut self, upstream: &RunningUpstream, status: StatusCode) -> bool {
         let Some(attempt) = self.current.as_ref().filter(|_| !is_interim(status)) else { return false };
         self.response = Some(status);
@@ -274,7 +279,8 @@ impl Attempts {
         true
     }
 
-    /// A part of the response body arrived. Servers answer plain HTTP on a TLS port with 400 and one of these texts.
+    /// Checks a part of the response body for the texts with which servers answer plain HTTP on a TLS port. Such a
+    /// response has the status 400.
     pub(super) fn on_response_body(&self, upstream: &RunningUpstream, body: &[u8]) {
         const TEXTS: [&[u8]; 3] = [
             b"plain HTTP request was sent to HTTPS port",
@@ -297,12 +303,12 @@ impl Attempts {
         }
     }
 
-    /// The endpoint of the current or the last attempt.
+    /// Returns the endpoint of the current or the last attempt.
     pub(super) fn last(&self) -> Option<&Endpoint> {
         self.current.as_ref().map(ActiveRequest::endpoint).or(self.failed.last()).map(|endpoint| &**endpoint)
     }
 
-    /// An error after the connection was made. Sets in the error whether Pingora makes another attempt.
+    /// Handles an error after the connection was made. Sets in the error whether Pingora makes another attempt.
     pub(super) fn on_error(
         &mut self,
         upstream: &RunningUpstream,
@@ -337,7 +343,7 @@ impl Attempts {
             }
             return self.retry_stale_connection(upstream, attempt, e);
         }
-        // Most nodes respond only to a whole request, so the client is the one that sent nothing.
+        // Most nodes respond only after the end of the request, so the client caused the timeout.
         let out_of_time = deadline_passed || self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         if *e.etype() == ErrorType::ReadTimedout && !out_of_time && !session.is_body_done() {
             e.etype = ErrorType::HTTPStatus(ReplyKind::RequestTimeout.status().as_u16());
@@ -349,7 +355,7 @@ impl Attempts {
         let error = describe(e, upstream);
         log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(&error));
         attempt.set_last_error(error);
-        // The same for the other timeouts: they are no failure of the node.
+        // Other timeouts during the request body are not failures of the node either.
         let waited_for_client = kind == FailureKind::TimedOut && !session.is_body_done();
         if waited_for_client {
             return;
@@ -363,7 +369,7 @@ impl Attempts {
         e.set_retry(retry);
     }
 
-    /// The free retry on a node that has not processed the request, when there is no other.
+    /// Starts the free retry on a node that has not processed the request, if no other node is left.
     fn retry_unprocessed(&mut self, upstream: &RunningUpstream, attempt: ActiveRequest) -> bool {
         if self.unprocessed_retry == UnprocessedRetry::Used || self.deadline.is_some_and(|end| end <= Instant::now()) {
             return false;
@@ -374,7 +380,7 @@ impl Attempts {
         true
     }
 
-    /// The free retry on the same node.
+    /// Starts the free retry on the same node.
     fn retry_stale_connection(&mut self, upstream: &RunningUpstream, attempt: ActiveRequest, e: &mut Error) {
         let name = &upstream.settings().name;
         let error = quoted(e.etype().as_str());
@@ -385,8 +391,8 @@ impl Attempts {
         e.set_retry(true);
     }
 
-    /// Whether there is another attempt, on another node. The node is picked now: if none were available later, the
-    /// client would get a 503 instead of the error of this attempt.
+    /// Picks another node for the next attempt. Returns false if there is no further attempt. The node is picked here,
+    /// because without a node later the client would get a 503 instead of the error of this attempt.
     fn next_attempt(
         &mut self,
         upstream: &RunningUpstream,
@@ -406,19 +412,20 @@ impl Attempts {
     }
 }
 
-/// Makes a new connection for the peer. A unique group has no idle connections. After the request it is closed at once.
+/// Makes Pingora use a new connection for the peer, because a unique group has no idle connections. The connection is
+/// closed right after the request.
 pub(super) fn use_new_connection(peer: &mut HttpPeer) {
     static GROUPS: AtomicU64 = AtomicU64::new(u64::MAX);
     peer.group_key = GROUPS.fetch_sub(1, Ordering::Relaxed);
     peer.options.idle_timeout = Some(Duration::from_millis(1));
 }
 
-/// How an attempt failed after the connection was made.
+/// The kind of a failure after the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureKind {
     TimedOut,
     Broken,
-    /// The response is not valid, or the failure is not the upstream's.
+    /// The response is not valid, or the failure does not belong to the upstream.
     Other,
 }
 
@@ -453,7 +460,8 @@ pub(super) fn record_failure(upstream: &RunningUpstream, attempt: &ActiveRequest
 
 // === PROXY headers ===
 
-/// The PROXY header for the client of a request. The port is known if the client itself has the connection.
+/// Returns the PROXY header for the client of a request. It has the client's port only if the client is the peer of the
+/// connection.
 fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr) -> SentProxyHeader {
     let connection = Client::of(session).map(|connection| connection.peer());
     let is_known = match connection {
@@ -465,7 +473,7 @@ fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr)
     }
     let inet = |address: Option<&socket::SocketAddr>| address.and_then(socket::SocketAddr::as_inet).copied();
     let port = inet(session.client_addr()).filter(|peer| peer.ip().to_canonical() == client.to_canonical());
-    // A client that is not connected by IP, but through a proxy at a Unix-domain socket.
+    // A connection over a Unix-domain socket has no destination address.
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let destination = inet(session.server_addr()).unwrap_or(nowhere);
     SentProxyHeader::new(version, SocketAddr::new(client, port.map_or(0, |peer| peer.port())), destination)
@@ -473,7 +481,8 @@ fn proxy_header(version: ProxyProtocol, session: &ServerSession, client: IpAddr)
 
 // === hash keys ===
 
-/// The hash for `balance: hash`; None for other balancing, or if the request lacks the header or cookie.
+/// Returns the hash for `balance: hash`. Returns None for other balancing, or if the request lacks the header or
+/// cookie.
 pub(super) fn hash_key(balance: &Balance, session: &ServerSession, client: IpAddr) -> Option<u64> {
     match balance {
         Balance::Hash(on) => hash_of(on, session.req_header(), client),
@@ -481,7 +490,7 @@ pub(super) fn hash_key(balance: &Balance, session: &ServerSession, client: IpAdd
     }
 }
 
-/// The hash of this property of a request; None if the request lacks the header or cookie.
+/// Returns the hash of this property of a request. Returns None if the request lacks the header or cookie.
 pub(super) fn hash_of(on: &HashOn, request: &RequestHeader, client: IpAddr) -> Option<u64> {
     match on {
         HashOn::Header(name) => request.headers.get(name).map(|value| key(value.as_bytes())),
@@ -494,7 +503,7 @@ pub(super) fn hash_of(on: &HashOn, request: &RequestHeader, client: IpAddr) -> O
     }
 }
 
-/// The value of a cookie. HTTP/2 clients may send several `Cookie` fields.
+/// Returns the value of a cookie. HTTP/2 clients may send several `Cookie` fields.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     let mut pairs = fields.flat_map(|field| field.split(|b| *b == b';')).map(<[u8]>::trim_ascii);

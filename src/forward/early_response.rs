@@ -1,9 +1,10 @@
-//! The connection of an HTTP/1 client after an HTTP/2 upstream responded early: before it had the whole request body.
+//! Keeps or closes the connection of an HTTP/1 client after an early response of an HTTP/2 upstream. A response is
+//! early if the upstream sends it before it has the whole request body.
 //!
-//! Such an upstream may end the stream with RST_STREAM(NO_ERROR) after its response (RFC 9113 section 8.1). Pingora
-//! 0.9.1 (`bidirection_down_to_up`) then fails to send the rest of the body, and closes the client's connection after
-//! the response without `Connection: close`: the next request of the client is lost. No hook is told about the failure.
-//! So the connection is finished here for each such response.
+//! The upstream may end the stream with RST_STREAM(NO_ERROR) after its response (RFC 9113 section 8.1). Pingora 0.9.1
+//! (`bidirection_down_to_up`) then fails to send the rest of the body. It closes the client's connection after the
+//! response without `Connection: close`, so the next request of the client is lost. Pingora calls no hook for this
+//! failure. So this module finishes the connection after each early response.
 
 use std::io::Cursor;
 use std::mem;
@@ -23,7 +24,7 @@ pub(super) async fn finish_connection(session: &mut Session) {
         return;
     }
     if !http1.is_body_done() {
-        // The response says `Connection: close`.
+        // The response has `Connection: close`.
         let _ = timeout(LINGERING_CLOSE_TIMEOUT, discard_body(http1)).await;
         return;
     }
@@ -32,7 +33,7 @@ pub(super) async fn finish_connection(session: &mut Session) {
     }
     let Some(client) = Client::of(session.as_downstream()).cloned() else { return };
     let settings = HttpPersistentSettings::for_session(session.as_downstream());
-    // Pingora finishes this session instead, and finds that it cannot be reused.
+    // Pingora finishes this placeholder instead, and does not reuse it.
     let placeholder = ServerSession::new_http1(Box::new(Cursor::new(Vec::new())));
     let finished = mem::replace(session.as_downstream_mut(), placeholder);
     if let Ok(Some(stream)) = finished.finish().await {

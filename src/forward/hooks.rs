@@ -1,7 +1,7 @@
-//! The hooks that Pingora calls: each calls one method of [`Gateway`].
+//! The hooks that Pingora calls. Each hook calls one method of [`Gateway`].
 //!
-//! Most of them wait for nothing. `async_trait` would allocate a future for each call of such a hook, about ten for each
-//! forwarded request. These hooks do their work when they are called, and return a future without data ([`done`]).
+//! Most hooks wait for nothing. With `async_trait`, each call of such a hook would allocate a future, about ten for
+//! each forwarded request. These hooks do their work during the call, and return a future without data ([`done`]).
 
 use std::future::{poll_fn, ready};
 use std::os::fd::RawFd;
@@ -23,7 +23,7 @@ use super::{Ctx, Gateway, Next, early_response};
 /// The future of a hook.
 type Hook<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 
-/// Declares a hook with the signature that `async_trait` would make. Its body makes the future.
+/// Declares a hook with the signature that `async_trait` would make. The body of the hook makes the future.
 macro_rules! hook {
     (fn $name:ident<$($lifetime:lifetime),*>($this:ident, $($arg:tt: $type:ty),*) -> $output:ty $body:block) => {
         fn $name<'a, $($lifetime,)* 'f>(&'a $this, $($arg: $type),*) -> Hook<'f, $output>
@@ -35,7 +35,7 @@ macro_rules! hook {
     };
 }
 
-/// The future of a hook that is done. It has no data, so its box needs no memory.
+/// Returns the future of a finished hook. It has no data, so its box needs no memory.
 fn done<'f>(result: Result<()>) -> Hook<'f, Result<()>> {
     match result {
         Ok(()) => Box::pin(poll_fn(|_| Poll::Ready(Ok(())))),
@@ -43,7 +43,7 @@ fn done<'f>(result: Result<()>) -> Hook<'f, Result<()>> {
     }
 }
 
-/// The same for the hooks that answer a question.
+/// Returns the same future for a hook with a result of true or false.
 fn answered<'f>(result: Result<bool>) -> Hook<'f, Result<bool>> {
     match result {
         Ok(true) => Box::pin(poll_fn(|_| Poll::Ready(Ok(true)))),
@@ -59,7 +59,8 @@ impl ProxyHttp for Gateway {
         self.new_request()
     }
 
-    /// Adds no module. Pingora's default adds a disabled compression module, which allocates for each request.
+    /// Adds no module. The default of Pingora adds a disabled compression module, which allocates memory for each
+    /// request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     hook! { fn early_request_filter<'b, 'c>(self, _: &'b mut Session, _: &'c mut Ctx) -> Result<()> {
@@ -171,7 +172,7 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    // What it returns is sent in place of the trailers. Pingora ignores an error here.
+    // Pingora sends the returned bytes in place of the trailers. It ignores an error of this hook.
     hook! { fn response_trailer_filter<'b, 'c, 'd>(
         self, _: &'b mut Session, _: &'c mut HeaderMap, ctx: &'d mut Ctx
     ) -> Result<Option<Bytes>> {
@@ -188,15 +189,15 @@ impl ProxyHttp for Gateway {
     hook! { fn logging<'b, 'c, 'd>(self, session: &'b mut Session, e: Option<&'c Error>, ctx: &'d mut Ctx) -> () {
         ctx.record_session(session, e);
         let http2 = ctx.forwarded().is_some_and(|(_, upstream)| upstream.settings().http2);
-        // Without an error the response is complete.
+        // The response is complete if there is no error.
         match http2 && e.is_none() {
             true => Box::pin(early_response::finish_connection(session)),
             false => Box::pin(poll_fn(|_| Poll::Ready(()))),
         }
     } }
 
-    /// Pingora's log line contains data from the client, and a client can cause any number of lines. The access log is
-    /// bounded in both.
+    /// Disables Pingora's log line. The line contains data from the client, and a client can cause any number of lines.
+    /// The access log has a bound for both.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
     }

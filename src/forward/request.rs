@@ -1,6 +1,6 @@
-//! The request header: what the decision needs to know about it, and how it is changed for the upstream.
+//! The request header: facts for the decision, and changes for the upstream.
 //!
-//! Nothing is decided here. The caller decides when to call what.
+//! This module decides nothing. The caller decides which function to call.
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,21 +34,21 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 /// The sender of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteInfo {
-    /// The TCP peer, or the source address of the PROXY header: [`Client::address`].
+    /// The TCP peer, or the source address of the PROXY header. It is [`Client::address`].
     pub(super) peer: IpAddr,
-    /// The client: the peer, or from `X-Forwarded-For` if the peer is trusted.
+    /// The client. It is the peer, or an address from `X-Forwarded-For` if the peer is trusted.
     pub(super) client: IpAddr,
-    /// False if `client` only stands for an address that is not known.
+    /// False if `client` is only a placeholder, because the address is not known.
     client_known: bool,
-    /// Whether the peer is in `trusted_proxies`, so that its forwarding headers count.
+    /// True if the peer is in `trusted_proxies`. The gateway then uses its forwarding headers.
     peer_trusted: bool,
     /// Scheme of the URL that the client used.
     pub(super) scheme: Scheme,
 }
 
 impl RemoteInfo {
-    /// Also returns the origin of the URL that the client used, and a field of the peer that is not valid. `authority` is
-    /// the result of [`authority`].
+    /// Returns the sender of a request. Also returns the origin of the URL that the client used, and an invalid field
+    /// of the peer. `authority` is the result of [`authority`].
     pub(super) fn of<'a>(
         session: &'a ServerSession,
         authority: &'a str,
@@ -72,12 +72,12 @@ impl RemoteInfo {
         (RemoteInfo { scheme: own_origin.scheme, ..remote }, own_origin, ignored)
     }
 
-    /// The client, for the lists of `clients`.
+    /// Returns the client for the lists of `clients`.
     pub(super) fn client_address(&self) -> ClientAddress {
         self.known_client().map_or(ClientAddress::Unknown, ClientAddress::Known)
     }
 
-    /// The client's address, if it is known.
+    /// Returns the client's address, if it is known.
     pub(super) fn known_client(&self) -> Option<IpAddr> {
         self.client_known.then_some(self.client)
     }
@@ -89,7 +89,8 @@ impl RemoteInfo {
         }
     }
 
-    /// The origin of the URL that the client used, if a trusted proxy names another host or port than the request.
+    /// Returns the origin of the URL that the client used. Returns None if no trusted proxy names another host or port
+    /// than the request.
     pub(super) fn forwarded<'a>(&self, request: &'a RequestHeader) -> Option<OwnOrigin<'a>> {
         if !self.peer_trusted {
             return None;
@@ -101,7 +102,7 @@ impl RemoteInfo {
     }
 }
 
-/// What `Snapshot::decide` needs to know about a request.
+/// Returns the facts of a request for `Snapshot::decide`.
 pub(super) fn request_facts<'a>(
     session: &'a ServerSession,
     authority: Option<&'a str>,
@@ -112,7 +113,7 @@ pub(super) fn request_facts<'a>(
     let request = session.req_header();
     let (target, absolute) = origin_form(request);
     let path: &[u8] = match target.split(|b| *b == b'?').next().unwrap_or_default() {
-        // The `:scheme` of HTTP/2. The target is then no path of this server.
+        // HTTP/2 clients may send another `:scheme`. The target is then not a path of this server.
         _ if request.uri.scheme_str().is_some_and(|scheme| !is_http(scheme.as_bytes())) => b"",
         [] if absolute.is_some() => b"/",
         path => path,
@@ -133,9 +134,9 @@ pub(super) fn request_facts<'a>(
     }
 }
 
-/// Host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host; Pingora rejects an absolute target with
-/// another host. HTTP/1.0 may have them in an absolute target alone. A Host that is not UTF-8 becomes "?", because None
-/// would mean that it is missing.
+/// Returns host and port as received. HTTP/2 has them in the URI, HTTP/1 in Host. Pingora rejects an absolute target
+/// with another host than Host. HTTP/1.0 may have them only in an absolute target. If Host is not UTF-8, the result is
+/// "?", because None means that Host is missing.
 pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
     if let Some(authority) = request.uri.authority() {
         return Some(authority.as_str());
@@ -145,7 +146,7 @@ pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
     host.map(|bytes| std::str::from_utf8(bytes).unwrap_or("?"))
 }
 
-/// Host and port as received, and the target in origin form.
+/// Returns host and port as received, and the target in origin form.
 pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     let (target, absolute) = origin_form(request);
     let authority = match request.uri.authority() {
@@ -155,9 +156,9 @@ pub(super) fn authority_and_target(request: &RequestHeader) -> (&[u8], &[u8]) {
     (authority.unwrap_or_default(), target)
 }
 
-/// Path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the absolute
-/// form the path may be empty, which means `/`. A URL of another scheme than http and https is returned whole, so it is
-/// not taken for a path.
+/// Returns path and query as received, and the authority of a target in absolute form (RFC 9112 section 3.2.2). In the
+/// absolute form the path may be empty, which means `/`. For a scheme other than http and https, it returns the whole
+/// URL, which is not a valid path.
 pub(super) fn origin_form(request: &RequestHeader) -> (&[u8], Option<&[u8]>) {
     match raw_target_authority(request.raw_path()) {
         RawTargetAuthority::Absolute { scheme, authority, path_and_query } if is_http(scheme) => {
@@ -171,11 +172,11 @@ fn is_http(scheme: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
 }
 
-/// Changes header fields directly in the map. Pingora's own methods also update a second map with the case of the
-/// names. The request loses that map here, and its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
+/// Changes header fields directly in the map. The methods of Pingora also update a second map with the case of the
+/// names. The request loses that map here, so its names are sent in lower case, as in HTTP/2 (RFC 9113 section 8.2.1).
 pub(super) fn change_request<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> Result<T> {
     let uri_target = request.uri.path_and_query().map(|target| target.as_str().as_bytes());
-    // The conversion keeps the URI, which may lack a part of the target, such as the authority of the absolute form.
+    // The conversion keeps the URI. The URI may lack a part of the target, such as the authority of the absolute form.
     let target = (uri_target != Some(request.raw_path())).then(|| request.raw_path().to_vec());
     let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = request::Parts::from(mem::replace(request, empty));
@@ -187,9 +188,9 @@ pub(super) fn change_request<T>(request: &mut RequestHeader, change: impl FnOnce
     Ok(result)
 }
 
-/// Removes the fields that a service may believe although this peer cannot be trusted to send them. Returns the number
-/// of fields that were removed because of the form of their names. Also drops Pingora's map with the case of the names, so
-/// that Pingora does not copy it with the request for the upstream.
+/// Removes fields that an upstream may trust, but that this peer may not send. Returns the number of fields that were
+/// removed because of the form of their names. Also removes Pingora's map with the case of the names, so that Pingora
+/// does not copy it for the upstream.
 pub(super) fn remove_untrusted_fields(
     request: &mut RequestHeader,
     remote: &RemoteInfo,
@@ -202,7 +203,8 @@ pub(super) fn remove_untrusted_fields(
             FieldKind::ForwardingLookalike => false,
             FieldKind::Underscore => underscores == UnderscoresInHeaders::Keep,
         };
-        // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
+        // One pass over the names is faster than a lookup of each field, because nearly all of these fields are
+        // missing.
         let is_kept = |name: &HeaderName| kept(FieldKind::of(name.as_str()));
         let mut dropped = 0;
         if headers.keys().all(is_kept) {
@@ -219,9 +221,9 @@ pub(super) fn remove_untrusted_fields(
     })
 }
 
-/// Whether gateway and upstream could disagree about the end of the body, which makes request smuggling possible.
-/// `read::check` looks for it in the bytes of an HTTP/1 header. HTTP/2 has frames, but an HTTP/1 upstream gets the length:
-/// Pingora accepts several equal ones, and forwards all.
+/// Returns whether gateway and upstream could find different ends of the body, which makes request smuggling possible.
+/// `read::check` checks the bytes of an HTTP/1 header for this. The frames of HTTP/2 are clear, but an HTTP/1 upstream
+/// gets `Content-Length`. Pingora accepts several equal lengths and forwards all of them.
 fn framing(session: &ServerSession) -> Framing {
     let headers = &session.req_header().headers;
     if let (ServerSession::H1(session), Some(client)) = (session, Client::of(session)) {
@@ -238,7 +240,7 @@ fn framing(session: &ServerSession) -> Framing {
     }
 }
 
-/// The target in origin form, with the path that the upstream gets; None if it does not change.
+/// Returns the target in origin form with the path for the upstream. Returns None if the target does not change.
 pub(super) fn target_for_upstream(request: &RequestHeader, rewrite: Option<&Rewrite>) -> Option<Vec<u8>> {
     let (target, authority) = origin_form(request);
     if rewrite.is_none() && authority.is_none() {
@@ -252,8 +254,8 @@ pub(super) fn target_for_upstream(request: &RequestHeader, rewrite: Option<&Rewr
     }
 }
 
-/// Sets `Host` and `X-Forwarded-Prefix` as the route says. Called after [`set_forwarded_headers`], which reads the
-/// client's `Host`.
+/// Sets `Host` and `X-Forwarded-Prefix` by the behaviors of the route. It is called after [`set_forwarded_headers`],
+/// which reads the client's `Host`.
 pub(super) fn set_behavior_fields(
     session: &Session,
     headers: &mut HeaderMap,
@@ -272,7 +274,7 @@ pub(super) fn set_behavior_fields(
     let target = origin_form(session.req_header()).0;
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if let Some(prefix) = behaviors.rewrite.as_ref().and_then(|rewrite| rewrite.prefix_of(path)) {
-        // The prefixes that trusted proxies have removed come first. Those of any other peer were removed.
+        // The prefixes that trusted proxies have removed come first. Prefixes from other peers are already deleted.
         let outer = headers.get_all(X_FORWARDED_PREFIX).iter().flat_map(|field| field.as_bytes().split(|b| *b == b','));
         let outer = outer.map(<[u8]>::trim_ascii).map(|prefix| prefix.strip_suffix(b"/").unwrap_or(prefix));
         let all: Vec<&[u8]> = outer.chain([prefix.as_bytes()]).collect();
@@ -285,7 +287,7 @@ pub(super) fn set_behavior_fields(
     }
 }
 
-/// Facts of a request, for values of header fields.
+/// The facts of a request that header values may contain.
 pub(super) struct Facts<'a> {
     pub(super) request: &'a RequestHeader,
     pub(super) remote: &'a RemoteInfo,
@@ -321,7 +323,7 @@ impl RequestFacts for Facts<'_> {
     }
 }
 
-/// Counts `Max-Forwards` down. A value that is not valid is not forwarded.
+/// Decrements `Max-Forwards`. An invalid value is not forwarded.
 pub(super) fn count_max_forwards(method: &Method, headers: &mut HeaderMap) {
     match MaxForwards::of(method, headers) {
         MaxForwards::Unlimited | MaxForwards::Zero => {}
@@ -335,8 +337,8 @@ pub(super) fn count_max_forwards(method: &Method, headers: &mut HeaderMap) {
 }
 
 /// Sets the forwarding headers for the upstream: `X-Forwarded-*`, `Host` if it is missing, and `Client-Cert`. The
-/// values of a trusted proxy are kept or extended. Those of any other peer were removed, because a client can send any
-/// value.
+/// values of a trusted proxy are kept or extended. The values of other peers are already deleted, because a client can
+/// send any value.
 pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, remote: &RemoteInfo) -> Result<()> {
     let host = match headers.get(header::HOST).cloned() {
         Some(host) => host,
@@ -368,14 +370,14 @@ pub(super) fn set_forwarded_headers(session: &Session, headers: &mut HeaderMap, 
     Ok(())
 }
 
-/// `X-Forwarded-For` of a request with these header fields: the received chain if a trusted proxy sent it, and the peer.
+/// Returns `X-Forwarded-For` for the upstream: the received chain if a trusted proxy sent it, and the peer.
 fn forwarded_for(client: Option<&Arc<Client>>, headers: &HeaderMap, remote: &RemoteInfo) -> HeaderValue {
     let peer =
         client.map_or_else(|| trusted_proxies::peer_address(remote.peer), |client| client.forwarded_for().clone());
     if remote.peer_trusted { trusted_proxies::append_peer(headers, &peer) } else { peer }
 }
 
-/// The fields of the request to the service of `forward_auth`, without `Host`.
+/// Returns the fields of the request to the service of `forward_auth`, without `Host`.
 pub(super) fn auth_fields(auth: &AuthService, session: &Session, facts: &Facts<'_>) -> Result<HeaderMap> {
     let request = session.req_header();
     let own_origin = facts.own_origin();
@@ -402,10 +404,10 @@ pub(super) fn auth_fields(auth: &AuthService, session: &Session, facts: &Facts<'
     Ok(fields)
 }
 
-/// Removes an `Upgrade` field that is not forwarded: only WebSocket is, and only when `Connection` names the field
-/// (RFC 9110 section 7.8). Pingora takes any `Upgrade` field of HTTP/1.1 for a request to switch protocols. Such a request
-/// gets a connection of its own and the timeouts of a WebSocket, also for the `h2c` that `curl --http2` and Java's
-/// HttpClient send with ordinary requests.
+/// Removes an `Upgrade` field that is not forwarded. Only `Upgrade: websocket` is forwarded, and only if `Connection`
+/// names the field (RFC 9110 section 7.8). Pingora handles any `Upgrade` field of HTTP/1.1 as a request to switch
+/// protocols. Such a request gets its own connection and the timeouts of a WebSocket. `curl --http2` and Java's
+/// HttpClient send `h2c` with ordinary requests.
 pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
     let mut protocols = request.headers.get_all(header::UPGRADE).iter();
     let Some(protocol) = protocols.next() else { return };
@@ -416,13 +418,14 @@ pub(super) fn strip_ignored_upgrade(request: &mut RequestHeader) {
     }
 }
 
-/// Whether a request without a body has `Content-Length: 0` (RFC 9110 section 8.6). Some servers answer 411 without it.
+/// Returns whether a request without a body has `Content-Length: 0` (RFC 9110 section 8.6). Some servers answer 411
+/// without this field.
 pub(super) fn has_length_without_body(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
-/// Joins the `Cookie` fields of an HTTP/2 request into one (RFC 9113 section 8.2.3). HTTP/1 servers may read only the
-/// first.
+/// Joins the `Cookie` fields of an HTTP/2 request into one field (RFC 9113 section 8.2.3). HTTP/1 servers may read only
+/// the first field.
 pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     if cookies.next().is_none() || cookies.next().is_none() {
@@ -434,8 +437,8 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// The host of an HTTP/1.0 request without Host: that of its absolute target, otherwise the address that the client
-/// connected to. The gateway uses HTTP/1.1 for the upstream, which requires Host.
+/// Returns the host of an HTTP/1.0 request without Host: the host of its absolute target, or the address to which the
+/// client connected. The gateway uses HTTP/1.1 for the upstream, and HTTP/1.1 requires Host.
 fn implied_host(session: &Session) -> Result<HeaderValue> {
     let request = session.req_header();
     let authority = match request.uri.authority() {

@@ -1,4 +1,4 @@
-//! The configuration that a request uses: all of it until the response begins, then only a small part.
+//! The configuration of a request. The request uses all of it until the response begins, and then only a small part.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use crate::snapshot::{End, Limits, Route, UpstreamId};
 use crate::upstream::RunningUpstream;
 
 /// The configuration of one request. A WebSocket or another response can last for days, and reloads may come every
-/// minute: if each kept its whole configuration, the memory would have no bound.
+/// minute. If each response kept its whole configuration, the memory would have no bound.
 pub(super) enum RequestConfig {
     Complete {
         generation: Local<Generation>,
         /// Position of the route in the snapshot.
         route: Option<u32>,
-        /// The upstream of a forwarded request, which has a route. None: the gateway answers.
+        /// The upstream of a forwarded request, which always has a route. None if the gateway answers.
         upstream: Option<UpstreamId>,
     },
-    /// After the response of a forwarded request has begun.
+    /// The part that remains after the response of a forwarded request has begun.
     Reduced(Local<RouteParts>),
 }
 
 impl RequestConfig {
-    /// The response has begun.
+    /// Keeps only the part that is needed after the response has begun.
     pub(super) fn reduce(&mut self) {
         if let RequestConfig::Complete { generation, route: Some(route), upstream: Some(upstream) } = self
             && let Some(parts) = generation.parts(*route, *upstream)
@@ -33,21 +33,21 @@ impl RequestConfig {
         }
     }
 
-    /// The gateway refuses the request: it is not forwarded.
+    /// Removes the upstream, because the gateway refuses the request.
     pub(super) fn refuse(&mut self) {
         if let RequestConfig::Complete { upstream, .. } = self {
             *upstream = None;
         }
     }
 
-    /// The service that decides whether the request goes on, and its upstream.
+    /// Returns the service that decides whether the request continues, and its upstream.
     pub(super) fn auth_service(&self) -> Option<(&AuthService, &Arc<RunningUpstream>)> {
         let RequestConfig::Complete { generation, .. } = self else { return None };
         let service = self.route()?.behaviors.as_ref()?.forward_auth.as_ref()?.service.as_ref()?;
         Some((service, generation.upstream(UpstreamId(service.upstream))))
     }
 
-    /// Number of the configuration.
+    /// Returns the number of the configuration.
     pub(super) fn number(&self) -> u64 {
         match self {
             RequestConfig::Complete { generation, .. } => generation.number,
@@ -62,7 +62,7 @@ impl RequestConfig {
         }
     }
 
-    /// None after the response of a forwarded request has begun, and if no route was found.
+    /// Returns the route. Returns None if no route was found, or after the response of a forwarded request has begun.
     pub(super) fn route(&self) -> Option<&Route> {
         match self {
             RequestConfig::Complete { generation, route, .. } => Some(generation.snapshot.route((*route)?)),
@@ -70,7 +70,7 @@ impl RequestConfig {
         }
     }
 
-    /// Upstream of a forwarded request.
+    /// Returns the upstream of a forwarded request.
     pub(super) fn upstream(&self) -> Option<&Arc<RunningUpstream>> {
         match self {
             RequestConfig::Complete { generation, upstream, .. } => upstream.map(|id| generation.upstream(id)),
@@ -78,7 +78,7 @@ impl RequestConfig {
         }
     }
 
-    /// The upstream of a forwarded request, if its route has several.
+    /// Returns the upstream of a forwarded request, if its route has several upstreams.
     pub(super) fn split_upstream(&self) -> Option<&RunningUpstream> {
         let is_split = match self {
             RequestConfig::Complete { .. } => self.route().is_some_and(|route| matches!(route.end, End::Split(_))),
@@ -87,7 +87,7 @@ impl RequestConfig {
         self.upstream().filter(|_| is_split).map(|upstream| &**upstream)
     }
 
-    /// Name of the route; None if the request was refused before a route was chosen.
+    /// Returns the name of the route. Returns None if the request was refused before a route was chosen.
     pub(super) fn route_name(&self) -> Option<&str> {
         match self {
             RequestConfig::Complete { generation, route, .. } => {
@@ -97,7 +97,7 @@ impl RequestConfig {
         }
     }
 
-    /// Metrics of the route, or those of requests without a route.
+    /// Returns the metrics of the route, or the metrics of requests without a route.
     pub(super) fn metrics(&self) -> &RouteSlot {
         match self {
             RequestConfig::Complete { generation, route, .. } => generation.route_metrics().slot(*route),

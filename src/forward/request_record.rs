@@ -1,4 +1,4 @@
-//! The record of a request, for the access log and the metrics. Each request is recorded once, when it has ended.
+//! The record of a request, for the access log and the metrics. Each request is recorded once, at its end.
 
 use http::StatusCode;
 use pingora::{Error, ErrorSource};
@@ -11,11 +11,11 @@ use crate::record::{RequestLine, RequestRecord, UpstreamAttempt};
 use crate::upstream::Endpoint;
 use crate::upstream::failure::describe;
 
-/// Why a request failed after the decision.
+/// The failure of a request after the decision.
 struct Failure<'a> {
-    /// One or two words.
+    /// The failure in one or two words.
     code: &'a str,
-    /// The cause, and what to change.
+    /// The cause and a remedy.
     detail: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Failure<'a> {
 }
 
 impl Ctx {
-    /// Records a request whose session still exists.
+    /// Records a request that still has its session.
     pub(super) fn record_session(&mut self, session: &Session, e: Option<&Error>) {
         if self.timing.is_empty() {
             return;
@@ -58,12 +58,12 @@ impl Ctx {
         self.record(Some(line), status, session.body_bytes_sent(), failure.as_ref());
     }
 
-    /// Records a request that the watchdog has ended. Does nothing if the request is already recorded.
+    /// Records a request that the watchdog has ended. It does nothing if the request is already recorded.
     pub(super) fn record_dropped(&mut self) {
         self.record(None, None, 0, Some(&Failure::of("cut off")));
     }
 
-    /// Records the request, once, when it has ended. `line` is None if the session is gone.
+    /// Records the request once, at its end. `line` is None if the session is already freed.
     fn record(
         &mut self,
         line: Option<RequestLine<'_>>,

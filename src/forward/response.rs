@@ -1,5 +1,5 @@
-//! Responses: the gateway's own replies as Pingora writes them, errors as replies, and the upstream's response header
-//! made fit for the client's connection.
+//! Responses: the gateway's own replies, replies to errors, and changes of the upstream's response header for the
+//! client's connection.
 
 use std::mem;
 
@@ -17,8 +17,8 @@ use crate::decide::Refusal;
 use crate::decide::local_reply::{LocalReply, ReplyKind};
 use crate::upstream::failure::is_write_timeout;
 
-/// The replies for which this crate makes an error with [`fail`]. Pingora's errors have no room for more than a status,
-/// so the statuses must differ.
+/// The replies for which [`fail`] makes an error. A Pingora error can only carry a status, so these replies have
+/// different statuses.
 const FAILURES: [ReplyKind<'static>; 5] = [
     ReplyKind::RequestTimeout,
     ReplyKind::Refused(Refusal::BodyTooLarge),
@@ -27,25 +27,25 @@ const FAILURES: [ReplyKind<'static>; 5] = [
     ReplyKind::UpstreamTimeout,
 ];
 
-/// A reply of the gateway as Pingora sends it, with the edits of its request.
+/// A reply of the gateway as Pingora sends it. It contains the header edits for its request.
 pub(super) struct LocalResponse {
     header: ResponseHeader,
     body: Bytes,
 }
 
 impl LocalResponse {
-    /// `edit` makes the edits of the request.
+    /// Builds a reply. `edit` applies the header edits for the request.
     pub(super) fn new(reply: LocalReply, edit: impl FnOnce(&mut HeaderMap)) -> Self {
         let mut header = http::Response::new(()).into_parts().0;
         header.status = reply.status;
-        // Space for the fields that Pingora adds, too.
+        // The number includes the fields that Pingora adds.
         header.headers.reserve(12);
         reply.each_field(|name, value| drop(header.headers.insert(name, value)));
         edit(&mut header.headers);
         LocalResponse { header: header.into(), body: reply.body }
     }
 
-    /// A refusal of the service of `forward_auth`. `edit` makes the edits of the request.
+    /// Builds a refusal of the service of `forward_auth`. `edit` applies the header edits for the request.
     pub(super) fn of_service(refusal: AuthResponse, edit: impl FnOnce(&mut HeaderMap)) -> Self {
         let AuthResponse { mut header, body, .. } = refusal;
         header.version = Version::HTTP_11;
@@ -57,7 +57,7 @@ impl LocalResponse {
         LocalResponse { header: header.into(), body }
     }
 
-    /// Sends it to the client.
+    /// Sends the reply to the client.
     pub(super) async fn send(self, session: &mut Session) -> Result<()> {
         let bodyless = self.is_bodyless(session);
         if bodyless && end_with_header(session.as_downstream_mut(), &self.header)? {
@@ -70,7 +70,7 @@ impl LocalResponse {
         }
     }
 
-    /// The same, after a failure: Pingora closes an HTTP/1 connection whose request it has not read to the end.
+    /// Sends the reply after a failure. Pingora closes an HTTP/1 connection if it has not read the whole request.
     pub(super) async fn send_error(self, session: &mut Session) -> Result<()> {
         let bodyless = self.is_bodyless(session);
         let session = session.as_downstream_mut();
@@ -81,15 +81,15 @@ impl LocalResponse {
         session.write_error_response(self.header, body).await
     }
 
-    /// Whether it is sent without a body. With HTTP/2, Pingora would send the body of a response to HEAD, and the
-    /// client would reset the stream.
+    /// Returns true if the reply is sent without a body. With HTTP/2, Pingora would send the body of a response to
+    /// HEAD, and the client would reset the stream.
     fn is_bodyless(&self, session: &Session) -> bool {
         self.body.is_empty() || session.req_header().method == Method::HEAD
     }
 }
 
-/// Sends a header that ends an HTTP/2 response. gRPC clients read `grpc-status` only from a header that ends the stream;
-/// Pingora would end it with a DATA frame. Returns false for HTTP/1.
+/// Sends a header that ends an HTTP/2 response. Pingora would end the stream with a DATA frame, but gRPC clients read
+/// `grpc-status` only from a header that ends the stream. Returns false for HTTP/1.
 fn end_with_header(session: &mut ServerSession, response: &ResponseHeader) -> Result<bool> {
     match session {
         ServerSession::H2(http2) => http2.write_response_header_ref(response, true).map(|()| true),
@@ -97,9 +97,9 @@ fn end_with_header(session: &mut ServerSession, response: &ResponseHeader) -> Re
     }
 }
 
-/// Changes a response header of the upstream. Pingora's own methods also update a second map, with the case of the
-/// names, and its size is that of the upstream's header. The response loses that map here: its names are sent in lower
-/// case, as in HTTP/2 (RFC 9113 section 8.2.1), but for the few that Pingora writes in its own case.
+/// Changes a response header of the upstream. The methods of Pingora also update a second map with the case of the
+/// names, which is as large as the upstream's header. The response loses that map here, so its names are sent in lower
+/// case, as in HTTP/2 (RFC 9113 section 8.2.1). Only a few names are sent in the case that Pingora chooses.
 pub(super) fn change_response(
     response: &mut ResponseHeader,
     change: impl FnOnce(&mut Parts) -> Result<()>,
@@ -116,12 +116,13 @@ pub(super) fn change_response(
     result
 }
 
-/// Whether a response comes before the final one (100, 103). 101 is final: after it the connection is no HTTP any more.
+/// Returns true for a response before the final one (100, 103). 101 is final, because the connection uses another
+/// protocol after it.
 pub(super) fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// Ends the request with an error that [`local_reply_to_error`] turns into this reply. `kind` is one of [`FAILURES`].
+/// Ends the request with an error that [`local_reply_to_error`] converts to this reply. `kind` must be in [`FAILURES`].
 pub(super) fn fail<T>(kind: ReplyKind<'static>, source: ErrorSource, why: &'static str) -> Result<T> {
     debug_assert!(FAILURES.contains(&kind), "{kind:?} is not in FAILURES");
     let mut error = Error::explain(ErrorType::HTTPStatus(kind.status().as_u16()), why);
@@ -132,18 +133,18 @@ pub(super) fn fail<T>(kind: ReplyKind<'static>, source: ErrorSource, why: &'stat
 /// Ends the request because every node has `max_connections` requests.
 pub(super) fn refuse_full<T>(why: &'static str) -> Result<T> {
     let status = ReplyKind::Refused(Refusal::UpstreamFull).status().as_u16();
-    // A status alone would be that of [`ReplyKind::NoNodeAvailable`].
+    // Without this type, the error would mean [`ReplyKind::NoNodeAvailable`], which has the same status.
     let mut error = Error::explain(ErrorType::CustomCode("UpstreamFull", status), why);
     error.esource = ErrorSource::Upstream;
     Err(error)
 }
 
-/// The upstream's response cannot be passed on.
+/// Ends the request because the upstream's response cannot be forwarded.
 pub(super) fn reject_response<T>(why: &'static str) -> Result<T> {
     fail(ReplyKind::UpstreamFailed, ErrorSource::Upstream, why)
 }
 
-/// The reply to an error. None if the client is gone.
+/// Returns the reply to an error. Returns None if the client has closed its connection.
 pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
     use ErrorType::*;
     let kind = match (e.etype(), e.esource()) {
@@ -165,7 +166,7 @@ pub(super) fn local_reply_to_error(e: &Error) -> Option<ReplyKind<'static>> {
 }
 
 /// Makes the length of the response body unambiguous (RFC 9112 section 6.3), or rejects the response. Clients interpret
-/// contradicting lengths differently, and HTTP/2 clients reset the stream.
+/// contradictory lengths differently, and HTTP/2 clients reset the stream.
 pub(super) fn normalize_framing(response: &mut Parts) -> Result<()> {
     if response.status == StatusCode::NO_CONTENT {
         response.headers.remove(header::CONTENT_LENGTH);
@@ -197,7 +198,7 @@ pub(super) fn normalize_framing(response: &mut Parts) -> Result<()> {
 }
 
 /// Removes hop-by-hop fields, and the fields that `Connection` lists (RFC 9110 section 7.6.1). `Connection` and
-/// `Transfer-Encoding` stay: Pingora replaces them with its own. A 101 keeps `Upgrade`.
+/// `Transfer-Encoding` stay, because Pingora replaces them. `Upgrade` stays in a 101.
 pub(super) fn remove_hop_by_hop(response: &mut Parts) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let is_hop_by_hop = |name: &HeaderName| match name.as_str() {
@@ -205,7 +206,7 @@ pub(super) fn remove_hop_by_hop(response: &mut Parts) {
         "upgrade" => !upgraded,
         _ => false,
     };
-    // One pass over the names is cheaper than a lookup of each field that is nearly always missing.
+    // One pass over the names is faster than a lookup of each field, because nearly all of these fields are missing.
     while let Some(name) = response.headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
         response.headers.remove(&name);
     }
@@ -224,7 +225,7 @@ pub(super) fn remove_hop_by_hop(response: &mut Parts) {
     }
 }
 
-/// Fields that `Connection` cannot remove: the response would have another length or protocol.
+/// Returns true for fields that `Connection` cannot remove, because the response would get another length or protocol.
 fn is_framing(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION].contains(name)
 }

@@ -1,5 +1,5 @@
-//! Timeouts of a request. This table says where each one is enforced; this file has the calls of the hooks that set
-//! them, and the limit for slow request bodies.
+//! Timeouts of a request. The tables show where each timeout is enforced. This module sets the timeouts in the hooks,
+//! and enforces the limit for slow request bodies.
 //!
 //! Timeouts of the client, from `limits`:
 //!
@@ -37,65 +37,67 @@ use crate::decide::local_reply::ReplyKind;
 use crate::read::{Client, watchdog};
 use crate::snapshot::{Limits, Timeouts};
 
-/// Added to `body_timeout` for each KiB of a request body that was received.
+/// Time that is added to `body_timeout` for each received KiB of a request body.
 const TIME_PER_KIB: Duration = Duration::from_secs(1);
 
-/// Size and time of a request body, for the limits `body` and `body_timeout`.
+/// Size and time of a request body, for `limits.body` and `body_timeout`.
 #[derive(Debug, Default)]
 pub(super) struct RequestBody {
-    /// Bytes that were received, or replayed for this attempt.
+    /// Number of bytes that were received, or replayed for this attempt.
     bytes: u64,
-    /// Time of the first byte of the coding.
+    /// Time of the first received byte, which may be a part of a chunk's size line.
     started_at: Option<Instant>,
 }
 
-/// Pingora has parsed the header of a request.
+/// Sets the timeouts after Pingora has parsed the header of a request.
 pub(super) fn on_request_header(session: &mut ServerSession, limits: &Limits) {
     if let Some(client) = Client::of(session) {
         client.on_request_header();
     }
-    // Pingora's default is no timeout. None means that the connection is closed after the response, which must not
-    // change.
+    // By default, Pingora has no timeout here. None means that the connection is closed after the response, and this
+    // must not change.
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
     }
     match session.is_http2() {
-        // `read::stream` cannot see it: a client that receives nothing of one stream may receive others.
+        // `read::stream` cannot measure this: a client that receives nothing of one stream may receive other streams.
         true => session.set_write_timeout(Some(limits.send_timeout)),
         false => session.set_read_timeout(Some(limits.body_timeout)),
     }
 }
 
-/// The request is forwarded. Its body may still be arriving; Pingora has a read timeout for that with HTTP/1 only. The
-/// idle timeout also covers the time to connect, in which no body is read.
+/// Sets the timeouts of a forwarded request. Its body may still be arriving. Pingora has a read timeout for the body
+/// only with HTTP/1. The idle timeout also covers the time to connect, in which no body is read.
 pub(super) fn on_forward(session: &mut ServerSession, limits: &Limits, timeouts: &Timeouts) {
     if session.is_http2() && !session.is_body_done() {
         watchdog::set_idle(Some(limits.body_timeout.max(timeouts.connect)));
     }
 }
 
-/// The request waits for a node, for this time at most.
+/// Sets the timeouts of a request that waits for a node. `longest` is the maximum waiting time.
 pub(super) fn on_wait(session: &ServerSession, limits: &Limits, longest: Duration) {
     if session.is_http2() {
         watchdog::set_idle(Some(limits.stream_idle.max(limits.body_timeout).saturating_add(longest)));
     }
 }
 
-/// The request is complete. The next bytes of an HTTP/1 connection belong to the next request.
+/// Sets the timeouts after the end of a request. The next bytes of an HTTP/1 connection belong to the next request.
 pub(super) fn on_complete_request(session: &ServerSession) {
     if let Some(client) = Client::of(session).filter(|_| !session.is_http2()) {
         client.on_complete_request();
     }
 }
 
-/// The request body is complete, or the response header has arrived. From now on the client is not required to send.
+/// Sets the timeouts after the end of the request body, or after the arrival of the response header. The client need
+/// not send anything any more.
 pub(super) fn on_response(session: &ServerSession, limits: &Limits) {
     if session.is_http2() {
         watchdog::set_idle(Some(limits.stream_idle));
     }
 }
 
-/// The upstream accepted the WebSocket: the connection has no deadline, only an idle timeout.
+/// Sets the timeouts after the upstream has accepted the WebSocket. The connection then has no deadline, only an idle
+/// timeout.
 pub(super) fn on_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
     if let Some(client) = Client::of(session) {
         client.on_websocket();
@@ -108,14 +110,14 @@ pub(super) fn on_websocket(session: &mut ServerSession, timeouts: &Timeouts) {
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// Another attempt: Pingora replays the body from its retry buffer. The time restarts too, because the node of the
-    /// first attempt used it, not the client.
+    /// Restarts the count for another attempt, because Pingora replays the body from its retry buffer. The time
+    /// restarts too, because the node of the first attempt used it, not the client.
     pub(super) fn restart(&mut self) {
         *self = RequestBody::default();
     }
 
-    /// Counts a piece of the body. Fails if the body is too large or too slow.
-    /// An empty piece is a part of a chunk's size line, or of a trailer: it is no progress, and it may be late.
+    /// Counts a piece of the body. Fails if the body is too large or too slow. An empty piece is a part of a chunk's
+    /// size line or of a trailer. It is not progress, but it can exceed the time.
     pub(super) fn add(&mut self, bytes: usize, limits: &Limits) -> Result<()> {
         self.bytes += bytes as u64;
         if limits.body.is_some_and(|limit| self.bytes > limit) {

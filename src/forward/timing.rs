@@ -1,4 +1,5 @@
-//! What a request's record needs, collected while the request is served. Nothing is collected if no record is wanted.
+//! The data for the record of a request, collected during the request. Nothing is collected if no output needs a
+//! record.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use crate::cors::ReportOnly;
 use crate::decide::{Refusal, RequestKind, RequestOutcome, Verdict};
 use crate::record::MethodClass;
 
-/// None before [`RequestTiming::start`] and after [`RequestTiming::finish`].
+/// The collected data. None before [`RequestTiming::start`] and after [`RequestTiming::finish`].
 #[derive(Debug, Default)]
 pub(super) struct RequestTiming(Option<Started>);
 
@@ -23,7 +24,7 @@ struct Started {
     upstream_took: Option<Duration>,
 }
 
-/// The result, when the request has ended.
+/// The data of a request that has ended.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) method: MethodClass,
@@ -31,10 +32,10 @@ pub(super) struct Finished {
     pub(super) outcome: RequestOutcome,
     pub(super) refused: bool,
     pub(super) report_only: Option<ReportOnly>,
-    /// From the decision to the end of the response.
+    /// Time from the decision to the end of the response.
     pub(super) took: Duration,
     pub(super) attempts: usize,
-    /// From the first attempt to the response header.
+    /// Time from the first attempt to the response header.
     pub(super) upstream_took: Option<Duration>,
 }
 
@@ -53,14 +54,14 @@ impl RequestTiming {
         });
     }
 
-    /// The gateway refuses the request after its decision.
+    /// Records that the gateway refused the request after its decision.
     pub(super) fn refuse(&mut self, refusal: Refusal<'_>) {
         if let Some(started) = &mut self.0 {
             (started.outcome, started.refused, started.report_only) = (refusal.outcome(), true, None);
         }
     }
 
-    /// An attempt starts.
+    /// Records the start of an attempt.
     pub(super) fn on_attempt(&mut self) {
         if let Some(started) = &mut self.0 {
             started.attempts += 1;
@@ -74,12 +75,12 @@ impl RequestTiming {
         }
     }
 
-    /// Whether [`RequestTiming::finish`] would return None.
+    /// Returns true if [`RequestTiming::finish`] would return None.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The request has ended. Returns the result once.
+    /// Ends the measurement. Returns the data the first time, and then None.
     pub(super) fn finish(&mut self) -> Option<Finished> {
         let Started { at, method, kind, outcome, refused, report_only, attempts, first_attempt: _, upstream_took } =
             self.0.take()?;

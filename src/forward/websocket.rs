@@ -1,11 +1,11 @@
-//! Connections to the upstream for WebSockets. They work around a race in Pingora 0.9.1.
+//! Connections to the upstream for WebSockets. They avoid a race in Pingora 0.9.1.
 //!
 //! Pingora (`proxy_handle_upstream`) waits for two events in random order: the response, and the end of the request
-//! body, which comes at once for a WebSocket. If it sees the 101 first, it takes the end of the request body for the
-//! end of the client's data in the new protocol, and closes the connection right after the 101. With an upstream on the
-//! same machine this happened to one WebSocket in thirty.
+//! body. A WebSocket request ends at once. If Pingora handles the 101 first, it interprets the end of the request body
+//! as the end of the client's data in the new protocol, and closes the connection right after the 101. With an upstream
+//! on the same machine, this happened to one WebSocket in thirty.
 //!
-//! So the first reads after a write return `Pending` and wake the task at once. Pingora then sees the end of the
+//! So the first reads after a write return `Pending` and wake the task at once. Pingora then handles the end of the
 //! request body before the 101.
 
 use std::fmt;
@@ -27,15 +27,16 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::upstream::proxy_protocol::SentProxyHeader;
 
-/// Reads after each write that return `Pending`.
+/// Number of reads after each write that return `Pending`.
 const DELAYED_READS: u8 = 2;
-/// Writes that delay the reads after them. The request is one of the first writes, after those of a TLS handshake.
+/// Number of writes that delay the following reads. The request is one of the first writes, after the writes of a TLS
+/// handshake.
 const DELAYING_WRITES: u8 = 8;
 
-/// Connects to the upstream for a WebSocket.
+/// Connects to an upstream for a WebSocket.
 #[derive(Debug)]
 pub(super) struct WebSocketConnector {
-    /// Timeout of the connect, without a TLS handshake.
+    /// Timeout of the connection, without a TLS handshake.
     pub(super) timeout: Duration,
     pub(super) header: Option<SentProxyHeader>,
 }
@@ -47,7 +48,7 @@ struct Socket<S> {
     writes: u8,
 }
 
-/// A connected socket of one of the two kinds.
+/// A connected TCP or Unix-domain socket.
 trait Connected: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug + 'static {
     fn set_nodelay(&self) -> io::Result<()>;
 }
@@ -94,7 +95,7 @@ impl WebSocketConnector {
 }
 
 impl<S: Connected> Socket<S> {
-    /// Delays the next reads.
+    /// Delays the next reads after a write.
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() && self.writes < DELAYING_WRITES {
             (self.delayed_reads, self.writes) = (DELAYED_READS, self.writes + 1);
@@ -135,7 +136,7 @@ impl<S: Connected> VirtualSocket for Socket<S> {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
             VirtualSockOpt::NoDelay => self.stream.set_nodelay(),
-            // No other option is set for upstreams.
+            // Upstreams have no other option.
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! TLS of listeners: settings for rustls.
+//! TLS of listeners: the settings for rustls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ pub(crate) struct Acceptors(Vec<Acceptor>);
 #[derive(Debug, Clone)]
 struct Acceptor {
     address: Address,
-    /// Settings from which `config` was made.
+    /// The settings from which `config` was made.
     tls: ListenerTls,
     config: Arc<ServerConfig>,
 }
 
-/// Why the TLS settings of a listener cannot be used.
+/// The error of a listener whose TLS settings cannot be used.
 #[derive(Debug)]
 pub enum AcceptorError {
-    /// Error of rustls.
+    /// An error of rustls.
     Tls(rustls::Error),
-    /// Error in the certificate authorities for client certificates.
+    /// An error in the certificate authorities for client certificates.
     Authorities(VerifierBuilderError),
 }
 
 impl Acceptors {
-    /// Makes the configurations of `listeners`. A listener with unchanged settings keeps its ticket key, so clients can
-    /// resume sessions. A changed listener gets a new key, so that no client resumes a session whose certificate only
-    /// the old settings accept.
+    /// Creates the configurations of `listeners`. A listener with unchanged settings keeps its ticket key, so clients
+    /// can resume sessions. A changed listener gets a new key. Otherwise a client could resume a session with a
+    /// certificate that only the old settings accept.
     pub(crate) fn new(listeners: &[Arc<Listener>], old: Option<&Acceptors>) -> Result<Self, AcceptorError> {
         let old = old.map_or(&[][..], |old| &old.0);
         let with_tls = listeners.iter().filter_map(|listener| Some((&listener.address, listener.tls.as_ref()?)));
@@ -48,7 +48,7 @@ impl Acceptors {
         with_tls.map(acceptor).collect::<Result<_, _>>().map(Acceptors)
     }
 
-    /// Configuration of a listener.
+    /// Returns the configuration of a listener.
     pub(crate) fn of(&self, listener: &Address) -> Option<&Arc<ServerConfig>> {
         self.0.iter().find(|acceptor| acceptor.address == *listener).map(|acceptor| &acceptor.config)
     }
@@ -80,7 +80,7 @@ fn server_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, AcceptorError> 
     Ok(Arc::new(config))
 }
 
-/// Chooses the certificate by server name (SNI), which rustls gives in lower case.
+/// Chooses the certificate by the server name (SNI). rustls converts the name to lower case.
 #[derive(Debug)]
 struct ByName(Arc<Certificates>);
 

@@ -1,4 +1,4 @@
-//! Generation: one loaded configuration with its running upstreams, TLS settings and metrics.
+//! A generation: one loaded configuration with its running upstreams, TLS settings and metrics.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use crate::snapshot::{End, Limits, Route, Snapshot, UpstreamId};
 use crate::source::SourceText;
 use crate::upstream::RunningUpstream;
 
-/// One loaded configuration and its running parts. A request uses the generation that it began with, and keeps it in
-/// memory until its response begins.
+/// One loaded configuration and its running parts. A request uses the generation that was active at its beginning. The
+/// generation stays in memory until the response begins.
 #[derive(Debug)]
 pub struct Generation {
-    /// 1 for the first configuration of the process; each applied reload adds 1.
+    /// Number of the generation. It is 1 for the first configuration of the process, and each applied reload adds 1.
     pub number: u64,
-    /// The configuration.
+    /// The compiled configuration.
     pub snapshot: Snapshot,
-    /// Text from which the snapshot was compiled.
+    /// The text of the configuration.
     pub(crate) written: SourceText,
     upstreams: Vec<Arc<RunningUpstream>>,
-    /// DNS names of nodes, each once.
+    /// DNS names of nodes, without duplicates.
     names: Vec<Arc<str>>,
     acceptors: Acceptors,
     route_metrics: RouteMetricsTable,
-    /// By the position of the route. Empty if no route has a limit.
+    /// Rate limiters by the position of the route. Empty if no route has a limit.
     rate_limiters: Box<[Option<Arc<RateLimiter>>]>,
-    /// By the position of the route. Empty until the first response of the route.
+    /// Parts by the position of the route. A part is empty until the first response of the route.
     parts: Vec<OnceBox<Shared<RouteParts>>>,
-    /// The same for routes with several upstreams, by the positions of the route and of the upstream.
+    /// Parts of routes with several upstreams, by the positions of the route and of the upstream.
     split_parts: HashMap<(u32, UpstreamId), OnceBox<Shared<RouteParts>>>,
 }
 
-/// The parts of a generation that a forwarded request needs after its response has begun: for the rest of its body, for
-/// the log and for metrics.
+/// The parts of a generation that a forwarded request needs after its response has begun. It needs them for the rest of
+/// its body, for the log, and for metrics.
 #[derive(Debug)]
 pub(crate) struct RouteParts {
     /// Number of the generation.
@@ -48,12 +48,13 @@ pub(crate) struct RouteParts {
     pub(crate) slot: Arc<RouteSlot>,
     pub(crate) upstream: Arc<RunningUpstream>,
     pub(crate) limits: Arc<Limits>,
-    /// Whether the route has several upstreams.
+    /// True if the route has several upstreams.
     pub(crate) is_split: bool,
 }
 
 impl Generation {
-    /// Upstreams and rate limits whose configuration has not changed continue from `old`, with their state.
+    /// Creates a generation. Upstreams and rate limits continue from `old` with their state, if their configuration has
+    /// not changed.
     pub(super) fn new(
         number: u64,
         snapshot: Snapshot,
@@ -100,8 +101,8 @@ impl Generation {
         })
     }
 
-    /// Gives the upstreams the addresses of their names. Waits for names that are new, at most for `timeout`. Nodes
-    /// whose names have no address by then get it later.
+    /// Updates the upstreams to the addresses of their names. Waits for new names, at most for `timeout`. Nodes whose
+    /// names have no address by then get it later.
     pub(super) fn resolve_names(&self, resolver: &Resolver, timeout: Duration) {
         let new = resolver.add(&self.names);
         let missing = resolver.wait(&new, timeout);
@@ -111,7 +112,7 @@ impl Generation {
         self.apply_names(resolver);
     }
 
-    /// Gives the upstreams the known addresses of their names.
+    /// Updates the upstreams to the known addresses of their names.
     pub(super) fn apply_names(&self, resolver: &Resolver) {
         if self.names.is_empty() {
             return;
@@ -120,7 +121,7 @@ impl Generation {
         self.upstreams.iter().for_each(|upstream| upstream.set_addresses(now, |name| resolver.addresses(name)));
     }
 
-    /// DNS names of nodes, each once.
+    /// Returns the DNS names of nodes, without duplicates.
     pub(super) fn names(&self) -> &[Arc<str>] {
         &self.names
     }
@@ -129,13 +130,13 @@ impl Generation {
         &self.acceptors
     }
 
-    /// Metrics of the routes.
+    /// Returns the metrics of the routes.
     pub fn route_metrics(&self) -> &RouteMetricsTable {
         &self.route_metrics
     }
 
-    /// What a request for the route needs after its response has begun, if it was sent to this upstream. None if the route
-    /// has no such upstream.
+    /// Returns the parts that a request for the route needs after its response has begun. `upstream` is the upstream of
+    /// the request. Returns None if the route does not have this upstream.
     pub(crate) fn parts(&self, route: u32, upstream: UpstreamId) -> Option<Local<RouteParts>> {
         let (parts, is_split) = match self.snapshot.route(route).end {
             End::Upstream(_) => (&self.parts[route as usize], false),
@@ -154,29 +155,29 @@ impl Generation {
         Some(parts.local())
     }
 
-    /// The limit of a route, with its state.
+    /// Returns the rate limiter of a route, with its state.
     pub(crate) fn rate_limiter(&self, route: u32) -> Option<&RateLimiter> {
         self.rate_limiters.get(route as usize)?.as_deref()
     }
 
-    /// Running upstream of the snapshot.
+    /// Returns the running upstream with this id in the snapshot.
     pub(crate) fn upstream(&self, id: UpstreamId) -> &Arc<RunningUpstream> {
         &self.upstreams[id.0]
     }
 
-    /// All running upstreams, in the order of the snapshot.
+    /// Returns all running upstreams, in the order of the snapshot.
     pub(crate) fn upstreams(&self) -> &[Arc<RunningUpstream>] {
         &self.upstreams
     }
 }
 
-/// The limits of the routes, by their position. One that continues a limit of `old` has the state of that.
+/// Creates the rate limiters by the position of the route. A limit that continues a limit of `old` keeps its state.
 fn rate_limiters(snapshot: &Snapshot, old: &[Option<Arc<RateLimiter>>]) -> Box<[Option<Arc<RateLimiter>>]> {
     let limit = |route: &Route| route.behaviors.as_ref()?.rate_limit.clone();
     if snapshot.routes().iter().all(|route| limit(route).is_none()) {
         return Box::default();
     }
-    // The routes of a service that inherit its limit share it. Routes without a name may have the same name.
+    // Routes that inherit the limit of their service share its limiter. Routes without `name` may have the same name.
     let mut running: HashMap<&str, Vec<&Arc<RateLimiter>>> = HashMap::new();
     let mut known = HashSet::new();
     for limiter in old.iter().flatten().filter(|limiter| known.insert(Arc::as_ptr(limiter))) {

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// Counters of reloads, and the last ones.
+/// Counts of reloads, and the last reloads.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
     pub(crate) applied: AtomicU64,
     pub(crate) refused: AtomicU64,
-    /// The last reload was refused, so the active configuration is not the file.
+    /// True if the last reload was refused. The active configuration then differs from the file.
     pub(crate) last_refused: AtomicBool,
     past: Mutex<VecDeque<Reload>>,
 }
 
-/// A reload, applied or refused.
+/// A reload that was applied or refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Reload {
     pub(crate) at: SystemTime,
@@ -23,16 +23,16 @@ pub(crate) struct Reload {
     pub(crate) result: Result<u64, String>,
 }
 
-/// Number of reloads that are kept.
+/// Maximum number of stored reloads.
 const MOST_RELOADS: usize = 10;
 
 impl Reloads {
-    /// The last reloads, newest first.
+    /// Returns the last reloads, newest first.
     pub(crate) fn past(&self) -> Vec<Reload> {
         self.lock().iter().rev().cloned().collect()
     }
 
-    /// A reload has ended: with the number of the new generation, or refused.
+    /// Records the end of a reload. `result` is the number of the new generation, or the error.
     pub(super) fn count(&self, result: Result<u64, String>) {
         let count = if result.is_ok() { &self.applied } else { &self.refused };
         count.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! Looks up the DNS names of nodes: each name once for all its nodes, and never on the thread of a request or reload.
+//! Looks up the DNS names of nodes. Each name is looked up once for all its nodes, and never on the thread of a request
+//! or a reload.
 //!
 //! Lookups use the resolver of the system (`getaddrinfo`), because operators expect its answers: `/etc/hosts`, search
-//! domains, `nsswitch.conf`, and changes of `resolv.conf` without a restart. It blocks, so lookups run on threads of
-//! their own, at most [`MAX_LOOKUPS`] at a time. A name has at most one lookup under way, so an older answer cannot
-//! replace a newer one. A name without an answer keeps the addresses of its last answer.
+//! domains, `nsswitch.conf`, and changes of `resolv.conf` without a restart. It blocks, so lookups run on separate
+//! threads, at most [`MAX_LOOKUPS`] at a time. A name has at most one running lookup, so an older answer cannot replace
+//! a newer one. A name without a new answer keeps the addresses of its last answer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -16,48 +17,48 @@ use tokio::sync::Notify;
 
 use crate::logging::quoted;
 
-/// Maximum number of lookups at a time, for all names.
+/// Maximum number of simultaneous lookups, for all names.
 const MAX_LOOKUPS: usize = 16;
 
-/// The names that are looked up, and their last answers. It outlives configurations.
+/// The names that are looked up, and their last answers. It exists longer than a configuration.
 pub(crate) struct Resolver(Arc<Shared>);
 
 struct Shared {
     lookup: Box<Lookup>,
     state: Mutex<State>,
-    /// Wakes the threads in [`Resolver::wait`].
+    /// Wakes the threads that are in [`Resolver::wait`].
     answered: Condvar,
-    /// Addresses of a name have changed.
+    /// Notifies that the addresses of a name have changed.
     changed: Notify,
 }
 
-/// Addresses of a name. The port is not used.
+/// Looks up the addresses of a name. The ports of the result are not used.
 pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 #[derive(Default)]
 struct State {
     names: HashMap<Arc<str>, Name>,
-    /// Names that wait for a thread.
+    /// Names that wait for a lookup thread.
     queue: VecDeque<Arc<str>>,
     threads: usize,
 }
 
 #[derive(Default)]
 struct Name {
-    /// None before the first successful lookup. Never empty.
+    /// Addresses of the last successful lookup. None before the first one. Never empty.
     addresses: Option<Arc<[SocketAddr]>>,
     /// Error of the last lookup.
     error: Option<String>,
     /// True after the first lookup, successful or not.
     answered: bool,
-    /// True while the name waits for a thread or is looked up.
+    /// True if the name waits for a thread or is looked up.
     pending: bool,
 }
 
 // === impl Resolver ===
 
 impl Resolver {
-    /// Uses the resolver of the system.
+    /// Creates a resolver that uses the resolver of the system.
     pub(super) fn system() -> Self {
         Self::new(look_up)
     }
@@ -67,8 +68,8 @@ impl Resolver {
         Resolver(Arc::new(Shared { lookup: Box::new(lookup), state, answered, changed }))
     }
 
-    /// Starts to look up the names that are not known yet, and returns them. They come before names that are looked up
-    /// again.
+    /// Starts lookups of the names that are not known yet, and returns these names. Their lookups start before repeated
+    /// lookups.
     pub(super) fn add(&self, names: &[Arc<str>]) -> Vec<Arc<str>> {
         let mut state = self.0.lock();
         let new: Vec<_> = names.iter().filter(|name| !state.names.contains_key(*name)).cloned().collect();
@@ -80,7 +81,7 @@ impl Resolver {
         new
     }
 
-    /// Starts to look up these names again, except those whose lookup has not ended.
+    /// Starts new lookups of these names, except names with a running lookup.
     pub(super) fn refresh(&self, names: &[Arc<str>]) {
         let mut state = self.0.lock();
         for name in names {
@@ -108,12 +109,12 @@ impl Resolver {
         names.iter().filter(|name| !is_answered(&state, name)).cloned().collect()
     }
 
-    /// Addresses of the last successful lookup. The port is not set.
+    /// Returns the addresses of the last successful lookup. Their port is not set.
     pub(super) fn addresses(&self, name: &str) -> Option<Arc<[SocketAddr]>> {
         self.0.lock().names.get(name)?.addresses.clone()
     }
 
-    /// Forgets all other names.
+    /// Removes all names that are not in `names`.
     pub(super) fn keep_only(&self, names: &[Arc<str>]) {
         let names: HashSet<&Arc<str>> = names.iter().collect();
         self.0.lock().names.retain(|name, entry| entry.pending || names.contains(name));
@@ -142,13 +143,14 @@ impl std::fmt::Debug for Resolver {
 // === impl Shared ===
 
 impl Shared {
-    /// Starts lookup threads, one for each queued name, at most [`MAX_LOOKUPS`]. A thread ends when the queue is empty.
+    /// Starts one lookup thread for each queued name, at most [`MAX_LOOKUPS`] in total. A thread ends when the queue is
+    /// empty.
     fn start_threads(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         for _ in 0..state.queue.len().min(MAX_LOOKUPS - state.threads) {
             let shared = self.clone();
             match thread::Builder::new().name("dns".to_owned()).spawn(move || shared.work()) {
                 Ok(_) => state.threads += 1,
-                // The running threads work through the queue.
+                // The running threads process the queue.
                 Err(_) if state.threads > 0 => return,
                 Err(error) => {
                     let queue = std::mem::take(&mut state.queue);
@@ -172,11 +174,11 @@ impl Shared {
         }
     }
 
-    /// A lookup has ended. The log has one line for each change, not for each lookup.
+    /// Records the end of a lookup. The log has one line for each change, not for each lookup.
     fn finish(&self, name: &str, result: io::Result<Vec<SocketAddr>>) {
         let result = result.and_then(|mut addresses| {
             addresses.iter_mut().for_each(|address| address.set_port(0));
-            // Resolvers rotate their answers; only a different set of addresses is a change.
+            // Resolvers rotate their answers, so only a different set of addresses is a change.
             addresses.sort_unstable();
             addresses.dedup();
             if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
@@ -219,23 +221,24 @@ impl Shared {
 
 // === the resolver of the system ===
 
-/// The addresses to which this host has a route. On a host without IPv6, the IPv6 addresses of a name would be nodes
-/// that always fail. Without a route to any address, all of them: the error of the connection then says why.
+/// Returns the addresses to which this host has a route. On a host without IPv6, a node with an IPv6 address would
+/// always fail. If no address has a route, it returns all of them. The error of the connection then tells the reason.
 fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
     let all: Vec<SocketAddr> = (name, 0).to_socket_addrs()?.collect();
     let with_route: Vec<SocketAddr> = all.iter().copied().filter(|address| has_route(*address)).collect();
     Ok(if with_route.is_empty() { all } else { with_route })
 }
 
-/// False only if the system says so. Sends nothing: to connect a UDP socket is to look for a route.
+/// Returns false only if the system reports that there is no route. It sends no packet: connecting a UDP socket only
+/// searches a route.
 fn has_route(mut address: SocketAddr) -> bool {
     let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    // Port 0 cannot be connected to on some systems.
+    // Some systems cannot connect to port 0.
     address.set_port(9);
     let connected = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| socket.connect(address));
     !connected.is_err_and(|error| {
         use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable, Unsupported};
-        // EAFNOSUPPORT: the system has no IPv6.
+        // EAFNOSUPPORT means that the system has no IPv6.
         matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkUnreachable | Unsupported)
             || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
     })
@@ -305,7 +308,7 @@ mod tests {
         assert_eq!(known(&resolver, "api.test"), [], "a name that no configuration has");
     }
 
-    /// Otherwise a slow answer could replace a later one.
+    /// With two lookups at a time, a slow answer could replace a later answer.
     #[test]
     fn a_name_has_one_lookup_at_a_time() {
         let (started, starts) = mpsc::channel();
