@@ -231,7 +231,7 @@ fn tls_http2_websockets_and_aborted_requests_are_logged() {
     assert!(line["error"].is_string(), "{line:#}");
 }
 
-/// The parts of the request that came from the client are gone when a stream is reset; the line has the rest.
+/// When a stream is reset, the data of the client's request is already freed. The line has the other fields.
 #[test]
 fn a_stream_that_is_reset_by_stream_idle_is_logged() {
     let authority = Authority::new("authority");
@@ -258,7 +258,7 @@ fn the_text_format_has_one_short_line_per_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), "{ to: access.log, format: text }"));
     fetch(gateway.address(), "GET", "/a?b", &[HOST, EVIL, ("X-Request-Id", "trace-1")]);
-    // A request is recorded after its response: without waiting, the lines could be in the other order.
+    // A request is recorded after its response. Without this wait, the lines could be in another order.
     gateway.wait_for_access_log(1);
     fetch(gateway.address(), "GET", "/", &[("Host", "other.test")]);
     let found = gateway.wait_for_access_log(2);
@@ -285,7 +285,7 @@ fn no_client_input_breaks_a_line_or_the_terminal() {
     for format in ["json", "text"] {
         let upstream = Upstream::start(|_| Reply::new(200));
         let gateway = Gateway::start(&config(upstream.address(), &format!("{{ to: access.log, format: {format} }}")));
-        // Bytes that are not HTTP never reach the access log.
+        // Bytes that are not HTTP do not get a line in the access log.
         let mut written = 0;
         for bytes in hostile {
             for place in ["origin", "user-agent", "path", "host", "id"] {
@@ -332,7 +332,7 @@ fn the_manual_lists_the_fields_in_the_order_of_the_line() {
     let gateway = Gateway::start(&config(upstream.address(), TO_FILE));
     fetch(gateway.address(), "GET", "/", &[HOST]);
     let line = gateway.wait_for_access_log(1).remove(0);
-    // The names in the order of the line; a map would sort them.
+    // The names in the order of the line. A map would sort them.
     let mut written: Vec<(usize, String)> = parse(&line)
         .as_object()
         .unwrap()
@@ -419,7 +419,7 @@ fn a_reload_changes_the_target_and_the_format() {
     assert_eq!(fs::read(gateway.dir().join("logs-of-others.log")).unwrap(), b"");
 }
 
-/// As logrotate: rename, then SIGHUP. Every request has one line, in one of the files.
+/// Rotates as logrotate does, with a rename and SIGHUP. Every request must have one line in one of the files.
 #[test]
 fn rotation_under_load_neither_loses_nor_repeats_a_line() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -473,7 +473,7 @@ fn rotation_under_load_neither_loses_nor_repeats_a_line() {
     assert!(written == sent, "{} lines of {} requests", written.len(), sent.len());
 }
 
-/// The lines are many more than a pipe holds, and the test reads the pipe only at the end of the process.
+/// There are more lines than a pipe can hold, and the test reads the pipe only after the end of the process.
 #[test]
 fn queued_lines_are_written_before_the_process_ends() {
     for signal in [Signal::Term, Signal::Int] {
@@ -563,7 +563,7 @@ fn a_reload_to_a_log_file_that_cannot_be_opened_is_refused() {
     assert_eq!(newest(&gateway, 1)["generation"], 1);
 }
 
-/// A missing log directory must not keep a new configuration from being applied.
+/// A missing log directory must not prevent a reload.
 #[test]
 fn a_log_file_that_cannot_be_reopened_stays_open_and_the_reload_succeeds() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -613,7 +613,8 @@ fn a_full_device_loses_lines_but_no_requests() {
     gateway.wait_for_access_log(1);
     gateway.signal(Signal::Term);
     assert_eq!(gateway.exit().code(), Some(0));
-    // One warning at most in ten seconds, and one at the end. Together they account for every line.
+    // The log has at most one warning in ten seconds, and one at the end. The sum of their numbers is the number of all
+    // dropped lines.
     let log = gateway.stderr();
     let told: Vec<usize> = log
         .split("access log lines dropped lines=")

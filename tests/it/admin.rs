@@ -66,7 +66,7 @@ fn refusals(gateway: &Gateway, count: usize) -> Vec<Value> {
 fn refusals_when(gateway: &Gateway, come: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        // A refused request that ends while the list is read is only counted. Give it time to be recorded first.
+        // A refused request that ends during a read of the list is only counted. This pause lets it end first.
         std::thread::sleep(Duration::from_millis(20));
         let all = json(gateway, "/refusals").as_array().cloned().unwrap();
         if come(&all) {
@@ -143,7 +143,7 @@ fn the_json_pages_show_the_configuration_in_force() {
     assert_eq!(config["config"]["upstreams"]["origin"]["timeouts"]["connect"], "2s");
     let read = config["read"].as_str().unwrap();
     assert!(read.len() == 20 && read.ends_with('Z'), "{read}");
-    // A file that is refused is not in force.
+    // A refused file does not become active.
     gateway.reload_with("listeners: [{ address: \"{listen}\" }]\nnonsense: true\n");
     gateway.wait_for_log("reload refused");
     assert_eq!(json(&gateway, "/config"), config);
@@ -184,7 +184,7 @@ fn refused_requests_are_kept_with_their_ids() {
     fetch(gateway.address(), "GET", "/orders/7", &[HOST, ("Origin", "null"), ("Cookie", "session=secret")]);
     refusals(&gateway, 2);
     fetch(gateway.address(), "GET", "/elsewhere", &[HOST, ALLOWED]);
-    // These requests are not refused.
+    // These requests are not refused, so they are not in the list.
     fetch(gateway.address(), "GET", "/orders/7", &[HOST, ALLOWED]);
     fetch(gateway.address(), "GET", "/orders/7", &[HOST]);
     fetch(gateway.address(), "GET", "/raw", &[HOST, ("Origin", "https://admin.test")]);
@@ -298,7 +298,7 @@ fn the_status_page_shows_the_state_of_the_process_and_not_the_file() {
         .replace("nodes: [{", "nodes: [{ address: \"127.0.0.1:1\" }, {");
     gateway.reload_with(&moved);
     gateway.wait_for_log("reloaded generation=2");
-    // Until a request has gone to the node where nothing listens, and was retried on the other node.
+    // At least one of the requests is sent to the node without a listener, and retried on the other node.
     let failed = || ask(&gateway, "/").text().contains("<td class=\"number bad\" data-label=\"failed attempts\">");
     for _ in 0..20 {
         assert_eq!(fetch(gateway.address(), "GET", "/orders/1", &[HOST, ALLOWED]).status, 200);
@@ -356,7 +356,7 @@ fn the_debug_header_is_on_every_response() {
         assert_eq!(response.all("X-Corsgate-Reason"), [reason], "{method} {path} {fields:?}");
         assert_eq!(response.all("X-Request-Id").len(), 1, "{method} {path} {fields:?}");
     }
-    // The id on the response finds the refused request.
+    // The id in the response is the id of the refused request.
     let response = refused_preflight(&gateway, "https://evil.test");
     let id = response.header("X-Request-Id").unwrap();
     assert!(refusals(&gateway, 4).iter().any(|refusal| refusal["request_id"] == id));
@@ -396,7 +396,7 @@ fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
     let program: Value = serde_json::from_str(&why("job:7.a_b", &["--format", "json"]).stdout).unwrap();
     assert_eq!(program["request"]["reason"], "method_not_allowed");
     assert_eq!(program["explanation"]["reason"], "method_not_allowed");
-    // After a reload the explanation is about the configuration in force, and says so.
+    // After a reload, the explanation is about the active configuration, and the text contains its number.
     gateway.reload_with(&config(&upstream).replace("[GET, PUT]", "[GET, PUT, DELETE]"));
     gateway.wait_for_log("reloaded generation=2");
     let output = why("job:7.a_b", &[]);
@@ -409,7 +409,7 @@ fn why_shows_the_reason_and_the_edit_for_a_refused_request() {
     assert_eq!((&program["explanation"]["verdict"], &program["generation_in_force"]), (&"allowed".into(), &2.into()));
 }
 
-/// Clients choose ids, so a client can send the id of another one.
+/// A client can send the id of another client's request.
 #[test]
 fn why_says_that_other_requests_have_the_same_id() {
     let (_upstream, gateway) = start();
@@ -461,8 +461,8 @@ fn why_explains_every_kind_of_refusal() {
     }
 }
 
-/// Refusals whose cure is not an entry in allow_origins: a form of another site, and the site's own request if TLS ends
-/// in front of corsgate.
+/// These refusals do not need an entry in allow_origins: a form of another site, and a request of the site itself if
+/// another component ends TLS.
 #[test]
 fn why_offers_no_edit_that_opens_the_api_to_a_form() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -521,7 +521,7 @@ fn why_prints_a_remedy_when_the_admin_listener_does_not_answer() {
         assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{url}");
         assert!(output.stderr.contains(remedy), "{url}: {}", output.stderr);
     }
-    // The default address is not proposed again after it failed. Another process of this machine may answer there.
+    // The hint does not suggest the default address again. Another process of this machine may use it.
     let output = run(&["why", "nobody"]);
     assert!(!output.stderr.contains("--admin http://127.0.0.1:9180"), "{}", output.stderr);
     let failed = output.stderr.contains("cannot ask") || output.stderr.contains("is not an admin listener");
@@ -571,7 +571,7 @@ fn the_admin_listener_limits_its_connections_and_the_time_for_a_header() {
     assert_eq!(ask(&gateway, "/livez").status, 200);
 }
 
-/// Whether the server has closed this non-blocking connection. Panics if it has sent something.
+/// Returns whether the server has closed this non-blocking connection. Panics if the server has sent data.
 fn is_closed(mut stream: &TcpStream) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(0) => true,
@@ -594,7 +594,7 @@ fn large_pages_are_built_one_at_a_time_and_block_no_health_check() {
         let asked: Vec<_> = (0..8).map(|_| ask()).collect();
         while !asked.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             assert_eq!(fetch(gateway.admin(), "GET", "/livez", &[ADMIN]).status, 200);
-            // Monitoring does not wait for a page.
+            // A request for metrics does not wait for a page.
             assert_eq!(fetch(gateway.admin(), "GET", "/metrics", &[ADMIN]).status, 200);
             scrapes += 1;
             std::thread::sleep(Duration::from_millis(20));
@@ -602,7 +602,7 @@ fn large_pages_are_built_one_at_a_time_and_block_no_health_check() {
         asked.into_iter().flat_map(|asked| asked.join().unwrap()).collect()
     });
     assert!(scrapes > 0);
-    // The wait is bounded: a page that does not get its turn in time is a 503.
+    // The waiting time has a bound. A page that waits longer gets a 503.
     assert!(pages.iter().all(|page| page.status == 200 || page.status == 503));
     assert!(pages.iter().any(|page| page.status == 200));
     assert!(ask(&gateway, "/").text().contains("and 1802 more; "));

@@ -89,8 +89,8 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// A request counts until it has ended completely, which is shortly after its client has the response. For this reason
-/// each busy node has two requests here.
+/// An active request counts until its complete end, which comes shortly after the client has the response. So each busy
+/// node has two requests in this test.
 #[test]
 fn least_connections_picks_the_node_with_the_fewest_requests() {
     let gates: [Arc<AtomicBool>; 3] = std::array::from_fn(|_| Arc::default());
@@ -285,7 +285,8 @@ fn with_all_nodes_down_requests_get_503_with_cors_headers() {
     assert_eq!(counts(&gateway, 4), BTreeMap::from([(1, 4)]));
 }
 
-/// A node that accepts connections and never answers fails a check with a path, and passes one that only connects.
+/// A node that accepts connections and never answers: a check with a path fails, and a check that only connects
+/// succeeds.
 #[test]
 fn a_health_check_fails_after_its_timeout() {
     let silent = Upstream::start(|_| Reply::hang());
@@ -308,11 +309,12 @@ fn a_health_check_fails_after_its_timeout() {
     assert!(!gateway.stderr().contains(&format!("address={}", silent.address())), "it takes connections");
 }
 
-/// Every node is checked within a second after the start. Without a limit, thousands of nodes take thousands of sockets.
+/// Every node is checked within a second after the start. Without a limit, the checks of thousands of nodes would use
+/// thousands of sockets.
 #[test]
 fn at_most_256_health_checks_run_at_a_time() {
     const NODES: u8 = 150;
-    /// Each check takes this time. All of the first ones run when it is over.
+    /// Duration of each check. All of the first checks run during this time.
     const TIME: Duration = Duration::from_millis(1500);
     let (first, early) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, free_port()));
@@ -383,12 +385,12 @@ fn health_checks_follow_reloads() {
     nodes[0].well.store(false, Ordering::Relaxed);
     gateway.wait_for_log("node unhealthy upstream=api");
 
-    // Unchanged upstream: the state stays, before any new check has failed.
+    // The upstream does not change, so the state stays. No new check has failed yet.
     gateway.reload_with(&format!("{}\n# the same upstream\nlimits: {{ uri: 4KiB }}\n", config(&addresses[..2], CHECK)));
     gateway.wait_for_log("reloaded generation=2");
     assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 6)]));
 
-    // Changed upstream: the state starts anew, with the new nodes.
+    // The upstream changes, so the new nodes have a new state.
     gateway.reload_with(&config(&addresses[1..], CHECK));
     gateway.wait_for_log("reloaded generation=3");
     nodes[2].upstream.wait_for_hits(1);
@@ -397,7 +399,7 @@ fn health_checks_follow_reloads() {
     gateway.wait_for_log(&format!("node unhealthy upstream=api address={}", addresses[1].0));
     assert!(nodes[0].checks().len() <= before + 1, "nobody asks the one that is gone");
 
-    // No health check: no node is checked, and all are used.
+    // Without health checks, all nodes are used.
     gateway.reload_with(&config(&addresses[1..], ""));
     gateway.wait_for_log("reloaded generation=4");
     assert_eq!(counts(&gateway, 6), BTreeMap::from([(1, 3), (2, 3)]));
@@ -429,7 +431,7 @@ fn a_failing_node_is_ejected_for_a_time() {
     assert_eq!(gateway.stderr().matches("connect failed").count(), 3);
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
 
-    // After the ejection one failure is enough to eject the node again.
+    // One failure after the ejection is enough to eject the node again.
     gateway.wait_for_log(&format!("node readmitted upstream=api address={dead}"));
     let deadline = Instant::now() + Duration::from_secs(10);
     while gateway.stderr().matches("node ejected").count() < 2 {
@@ -512,7 +514,7 @@ services:
         before = failures();
         assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
     }
-    // Nothing outside of the process shows that it looks up names, which it does every 5 s.
+    // The process looks up names every 5 s. No output shows the lookup, so the test waits.
     thread::sleep(Duration::from_secs(6).saturating_sub(begin.elapsed()));
     assert_eq!(counts(&gateway, 10), BTreeMap::from([(1, 10)]));
     assert_eq!(failures(), before);

@@ -1,5 +1,5 @@
-//! The decisions of the engine, checked with a model of a browser. A request that the engine allows works in the
-//! browser, and a refused one fails there with an error that names the cause.
+//! Compares the decisions of the engine with a model of a browser. A request that the engine allows must work in the
+//! browser. A refused request must fail there, with an error that names the cause.
 
 use corsgate::cors::Reason;
 use corsgate::decide::{Action, ConnectionFacts, Framing, Request};
@@ -110,8 +110,8 @@ fn a_wildcard_does_not_cover_authorization() {
     assert_eq!(preflight(&echoed, "api.example", "/", &page(Credentials::Include)).1, Ok(()));
 }
 
-/// A browser caches the answer to a preflight for its URL and all methods. Whatever the first request was, a cached
-/// answer never lets a second one pass whose own preflight would fail.
+/// A browser caches the answer to a preflight for its URL and all methods. A cached answer must never allow a second
+/// request whose own preflight would fail.
 #[test]
 fn a_cached_answer_opens_nothing_that_a_preflight_would_refuse() {
     let own = |name: &str| (name.to_owned(), "application/json".to_owned());
@@ -163,7 +163,7 @@ fn a_cached_answer_opens_nothing_that_a_preflight_would_refuse() {
     assert!(covered > 100 && separated > 100, "only {covered} were covered, {separated} are refused by themselves");
 }
 
-/// A path whose methods have two policies, and one whose methods have the first.
+/// Returns a snapshot with one path whose methods have two policies, and one path whose methods have the first policy.
 fn by_method(read: &str, write: &str) -> Snapshot {
     let text = format!(
         "listeners: [{{ address: 127.0.0.1:9080 }}]\n\
@@ -196,7 +196,7 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 continue;
             }
             let names = one("access-control-request-headers").unwrap_or_default();
-            // The value is not safelisted, so the browser asks for the name in every case.
+            // The value is not safelisted, so the browser always requests permission for the name.
             let set: Vec<(String, String)> = names
                 .split(',')
                 .map(|name| (name.trim().to_owned(), "\"".repeat(129)))
@@ -208,7 +208,7 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 false => Credentials::Omit,
             };
             let fetch = Fetch { origin: &origin, method: &wanted, headers: &set, credentials };
-            // A preflight that no browser sends has no verdict.
+            // Browsers do not send this preflight, so there is no verdict.
             let is_method = Method::from_bytes(wanted.as_bytes()).is_ok() && fetch.normalised_method() == wanted;
             let sendable = is_method && {
                 let mut sent: Vec<String> = set.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
@@ -220,7 +220,8 @@ fn engine_and_browser_agree_on_every_preflight_of_the_tables() {
                 Some(Reason::AllowedAny | Reason::AllowedExact | Reason::AllowedPattern | Reason::AllowedRegex) => true,
                 Some(Reason::OriginNotAllowed | Reason::OriginNull | Reason::OriginInvalid) => false,
                 Some(Reason::MethodNotAllowed | Reason::HeaderNotAllowed) => false,
-                // Forwarded, or refused before a policy was chosen; or a list that is too long, whose names `*` covers.
+                // The engine forwards the request, or refuses it before a policy is chosen, or the list is too long and
+                // `*` covers its names.
                 _ => continue,
             };
             if sendable {

@@ -1,11 +1,11 @@
-//! Random policies and random requests in a real Chromium. The browser's verdict must be the one that `explain` predicts
-//! and the one that the policy intends.
+//! Random policies and random requests in a real Chromium. The browser's verdict must be the same as the prediction of
+//! `explain` and the intention of the policy.
 //!
-//! There is one known difference: Chromium lets `*` in `Access-Control-Allow-Headers` cover `Authorization`. The standard
-//! and `explain` do not.
+//! There is one known difference. In Chromium, `*` in `Access-Control-Allow-Headers` covers `Authorization`. In the
+//! standard and in `explain`, it does not.
 //!
-//! The policies and requests are the same in each run. `COMBINATIONS_SEED=7 cargo test --test it -- combinations` makes
-//! others.
+//! The policies and requests are the same in each run. `COMBINATIONS_SEED=7 cargo test --test it -- combinations`
+//! generates other ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,17 +22,17 @@ use crate::support::chromium::Chromium;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{Received, Reply, Upstream};
 
-/// Timeout of all pages, the start of the browser included.
+/// Timeout of all pages. It includes the start of the browser.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Names of the pages' hosts, below `localhost`. Chromium finds them at 127.0.0.1.
+/// Names of the pages' hosts, below `localhost`. Chromium resolves them to 127.0.0.1.
 const HOSTS: [&str; 3] = ["app", "b.app", "other"];
 const POLICIES: usize = 30;
-/// Requests of each origin for each policy.
+/// Number of requests of each origin for each policy.
 const REQUESTS: usize = 22;
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "patch", "put", "QUERY"];
-/// Request headers: a safelisted one, and others that need permission.
+/// Request headers. One is safelisted, and the others need permission.
 const HEADERS: [(&str, &str); 6] = [
     ("Accept-Language", "en"),
     ("Content-Type", "text/plain"),
@@ -44,7 +44,7 @@ const HEADERS: [(&str, &str); 6] = [
 
 // === policies
 
-/// A random policy. The text is that of `cors`; the other fields are its intention.
+/// A random policy. `text` is the value of `cors`, and the other fields describe the intention.
 #[derive(Debug)]
 struct Policy {
     text: String,
@@ -73,7 +73,7 @@ enum Names {
 }
 
 impl Policy {
-    /// A policy that corsgate accepts.
+    /// Returns a random policy without problems.
     fn random(random: &mut Rng, port: u16) -> Self {
         loop {
             let policy = Self::guess(random, port);
@@ -117,18 +117,18 @@ impl Policy {
         Policy { text: text + " }", origins, methods, headers, credentials, exposes_total, rejects_cross_site }
     }
 
-    /// Whether the policy allows all headers but `Authorization`, and the request has it.
+    /// Returns true if the request has `Authorization`, and the policy allows all other headers.
     fn has_star_without_authorization(&self, request: &PageRequest) -> bool {
         let has_star = matches!(self.headers, Names::Any) && !self.credentials;
         has_star && request.headers.iter().any(|(name, _)| *name == "Authorization")
     }
 
-    /// Whether a page may make a request of `fetch()`, by the words of the policy alone.
+    /// Returns whether the policy allows a request of `fetch()`, by the fields of the policy alone.
     fn intends(&self, request: &PageRequest) -> bool {
         let origin = self.origins.iter().any(|entry| entry.allows(&request.page));
         let credentials = self.credentials || !request.credentials;
         let method = request.method.to_ascii_uppercase();
-        // Browsers write these four in upper case.
+        // Browsers convert these four methods to upper case.
         let method =
             if ["GET", "HEAD", "POST", "PUT", "DELETE"].contains(&&*method) { &*method } else { request.method };
         let may_use = ["GET", "HEAD", "POST"].contains(&method) || self.methods.have(method, false);
@@ -137,7 +137,7 @@ impl Policy {
             // With credentials, the gateway names the requested headers instead of `*`.
             is_safelisted || self.headers.have(name, *name == "Authorization" && !self.credentials)
         });
-        // `*` is for reading only.
+        // With `cross_site: reject`, `*` allows only reads.
         let is_read = ["GET", "HEAD"].contains(&method) || !self.rejects_cross_site || self.origins != [Origin::Any];
         origin && credentials && may_use && headers && is_read
     }
@@ -181,7 +181,7 @@ impl Names {
         }
     }
 
-    /// `needs_entry`: `*` does not cover the name.
+    /// Returns whether the list has a name. With `needs_entry`, `*` does not cover the name.
     fn have(&self, name: &str, needs_entry: bool) -> bool {
         match self {
             Names::Any => !needs_entry,
@@ -190,7 +190,7 @@ impl Names {
     }
 }
 
-/// A gateway with one service for each policy: `p0.localhost`, `p1.localhost`, …
+/// Returns a configuration with one service for each policy: `p0.localhost`, `p1.localhost`, …
 fn configuration(policies: &[&str], listen: &str, upstream: &str) -> String {
     let mut text = format!(
         "listeners: [{{ address: \"{listen}\" }}]\nupstreams: {{ api: {{ nodes: [{{ address: \"{upstream}\" }}] }} }}\nservices:\n"
@@ -255,7 +255,8 @@ impl PageRequest {
         }
     }
 
-    /// The expression that makes the request. Its promise is fulfilled if the page gets the response.
+    /// Returns the JavaScript expression that makes the request. Its promise is fulfilled if the page gets the
+    /// response.
     fn script(&self, url: &str) -> String {
         let fields: Vec<String> = self.headers.iter().map(|(name, value)| format!("'{name}': '{value}'")).collect();
         let (method, include) = (self.method, self.credentials);
@@ -292,8 +293,8 @@ impl PageRequest {
     }
 }
 
-/// The functions of the pages. `t` is for a response whose `X-Total` the page can read, `a` for another response, and `r`
-/// for an error, or for 403: the gateway rejects the request.
+/// The functions of the pages. The result is `t` if the page can read the response with its `X-Total`, `a` for another
+/// response, and `r` for an error or for a 403 of the gateway.
 const SCRIPT: &str = "
 const send = async (url, init) => {
   const response = await fetch(url, init);
@@ -342,7 +343,7 @@ const run = async requests => {
 };
 ";
 
-/// The response of the upstream: of the type that the page wants.
+/// Returns the response of the upstream. Its type depends on the request.
 fn respond(request: &Received) -> Reply {
     const PIXEL: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     if let Some(key) = request.header("Sec-WebSocket-Key") {
@@ -391,7 +392,7 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
     let gateway = Gateway::start(&configuration(&texts, "{listen}", &upstream.address().to_string()));
     let gateway_port = gateway.address().port();
 
-    // The requests of each page, with their policies and URLs.
+    // The requests of each page, each with its policy and URL.
     let of_pages = HOSTS.map(Page::Host).into_iter().chain([Page::Sandboxed]).map(|page| {
         let mut rows = Vec::new();
         for policy in 0..POLICIES {
@@ -408,7 +409,7 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
         rows
     });
     let of_pages: Vec<Vec<(usize, PageRequest, String)>> = of_pages.collect();
-    // All pages are frames of the first one. The last is sandboxed, and gives its result to the page around it.
+    // All pages are frames of the first page. The last frame is sandboxed, and sends its result to the first page.
     let mut pages_by_name = BTreeMap::new();
     for (i, rows) in of_pages.iter().enumerate() {
         let requests: Vec<String> =
@@ -442,7 +443,7 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
         let arrived: Vec<String> = arrived.filter(|target| target.starts_with("/no-cors")).collect();
         for ((policy, request, url), seen) in rows.iter().zip(seen.chars()) {
             let policy = &policies[*policy];
-            // The page cannot see whether the gateway rejected such a request.
+            // The page cannot detect whether the gateway rejected such a request.
             let seen = match request.initiator {
                 Initiator::NoCors if !arrived.iter().any(|target| url.ends_with(target)) => 'r',
                 _ => seen,
@@ -478,7 +479,7 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
     assert!(compared > 2500, "only {compared}");
     assert!(known < 30, "{known} differences by Authorization");
     println!("{compared} combinations, {known} of them differ by Authorization: {counts:?}");
-    // Each kind of request is often allowed and often refused, so a constant answer would fail.
+    // Each kind of request is often allowed and often refused. So a constant answer would fail.
     for initiator in ["fetch", "xhr-upload", "image", "module", "eventsource"] {
         let allowed = ['a', 't'].iter().filter_map(|seen| counts.get(&(initiator, *seen))).sum::<usize>();
         let refused = counts.get(&(initiator, 'r')).copied().unwrap_or_default();
@@ -486,9 +487,9 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
     }
 }
 
-/// The verdict of `explain`, in the letters of the page.
+/// Returns the verdict of `explain` as a letter of the pages.
 fn predicted(policy: &Policy, request: &PageRequest, url: &str, port: u16) -> char {
-    // The name of the only service stands for that of the policy.
+    // The service has no named policy, so the name of the service identifies the policy.
     let name = url.split_once("://").unwrap().1.split('.').next().unwrap();
     let text = configuration(&[&policy.text], "127.0.0.1:9080", "127.0.0.1:8000").replace("p0", name);
     let Loaded { snapshot, problems } = load(&text, CompileEnv::NONE);

@@ -1,5 +1,5 @@
-//! Real shared caches in front of corsgate: nginx with `proxy_cache`, and Varnish. No page ever gets the response that was
-//! stored for another origin.
+//! Real shared caches in front of corsgate: nginx with `proxy_cache`, and Varnish. A page must never get a response
+//! that was stored for another origin.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::support::nginx;
 use crate::support::process::Process;
 use crate::support::upstream::{Received, Reply, Upstream};
 
-/// Two allowed origins, one that is not allowed, and a request without one.
+/// Two allowed origins, one origin that is not allowed, and None for a request without Origin.
 const ORIGINS: [Option<&str>; 4] =
     [Some("https://a.example"), Some("https://b.example"), Some("https://evil.example"), None];
-/// Several policies, and a route without one. Each path is stored by itself.
+/// Paths with several policies, and of a route without a policy. The cache stores each path separately.
 const PATHS: [&str; 8] = ["/list/1", "/list/2", "/list/3", "/any/1", "/any/2", "/none/1", "/reject/1", "/reject/2"];
-/// The fields by which a browser decides.
+/// The response header fields that a browser checks.
 const FIELDS: [&str; 4] = [
     "Access-Control-Allow-Origin",
     "Access-Control-Allow-Credentials",
@@ -46,14 +46,14 @@ services:
     ))
 }
 
-/// A response that every cache may keep.
+/// Returns a response that every cache may store.
 fn respond(request: &Received) -> Reply {
     let status = if request.header("If-None-Match").is_some() { 304 } else { 200 };
     let body = if status == 200 && request.method != "HEAD" { request.target.clone() } else { String::new() };
     Reply::new(status).header("Cache-Control", "public, max-age=600").header("ETag", "\"1\"").body(body)
 }
 
-/// A server that names the Origin of each request, and has no `Vary`: the fault that these tests look for.
+/// Returns a response that names the Origin of the request and has no `Vary`. The tests must detect this fault.
 fn respond_without_vary(request: &Received) -> Reply {
     let reply = respond(request);
     match request.header("Origin") {
@@ -80,7 +80,7 @@ fn start_nginx(folder: &Path, gateway: SocketAddr) -> (SocketAddr, Process) {
 fn start_varnish(folder: &Path, gateway: SocketAddr) -> (SocketAddr, Process) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = Command::new("varnishd");
-    // `-F`: no daemon. `-j none`: all in one user, also for root.
+    // `-F` runs no daemon. `-j none` runs all processes as the same user, even as root.
     command.args(["-F", "-j", "none", "-s", "malloc,16m", "-T", "none", "-n"]).arg(folder.join("varnish"));
     command.args(["-a", &address.to_string(), "-b", &gateway.to_string()]);
     (address, Process::spawn_server(command.stdout(Stdio::null()).stderr(Stdio::null()), address))
@@ -102,7 +102,7 @@ fn differences(cache: SocketAddr, server: SocketAddr, seed: u64) -> Vec<String> 
         let of = |response: &crate::support::client::Response| -> Vec<Option<String>> {
             FIELDS.iter().map(|name| response.header(name).map(str::to_owned)).collect()
         };
-        // A cache may leave out the fields of a 304 that it has stored, so a browser takes those of its own copy.
+        // A cache may omit the fields of a 304 that it has stored. A browser then uses the fields of its own copy.
         let is_short = through.status == 304 && of(&through).iter().all(Option::is_none);
         if (through.status, of(&through)) != (direct.status, of(&direct)) && !is_short {
             found.push(format!(
@@ -130,14 +130,14 @@ fn no_page_gets_the_stored_response_of_another_origin() {
             let (cache, _process) = start(folder.path(), gateway.address());
             let found = differences(cache, gateway.address(), seed);
             assert!(found.is_empty(), "{name}, seed {seed}: {} differences\n{}", found.len(), found.join("\n"));
-            // The cache did answer: the upstream got the direct requests and few others.
+            // Most responses came from the cache: besides the direct requests, the upstream got only a few.
             let through_cache = upstream.hits().saturating_sub(REQUESTS);
             assert!(through_cache < REQUESTS / 4, "{name}: {through_cache} of {REQUESTS} reached the upstream");
         }
     }
 }
 
-/// The test sees a missing `Vary`.
+/// Checks that the test detects a missing `Vary`.
 #[test]
 fn a_server_without_vary_mixes_up_origins_in_a_cache() {
     for (name, start) in CACHES {

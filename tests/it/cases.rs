@@ -1,5 +1,5 @@
-//! The case tables in `tests/cases`: the response to each request, row by row. A CORS header that a row does not list
-//! must not be there.
+//! The case tables in `tests/cases`: requests, each with its response. A CORS header that a row does not list must be
+//! absent.
 //!
 //! One runner runs the same rows against the engine without a process, and against the running proxy with a recording
 //! upstream, over every combination of client and upstream protocol. A header that the proxy adds or loses, or that one
@@ -167,10 +167,9 @@ fn the_proxy_gives_every_row_its_response_with_an_http_2_upstream() {
     });
 }
 
-/// `explain` shows exchanges without a process. They are byte for byte the responses of the running proxy: the CORS
-/// fields in their order and spelling, and `Vary` as written. A row that a page's `fetch()` can make goes from the
-/// question to the explanation; any other row (several Origins, hosts that no URL has, and so on) goes through the
-/// exchange alone.
+/// `explain` shows exchanges without a process. They must be identical to the responses of the running proxy, byte for
+/// byte: the order and spelling of the CORS fields, and `Vary` as written. If a page's `fetch()` can send the row, the
+/// test asks `explain`. Other rows (several Origins, hosts that no URL can have, and so on) use only the exchange.
 #[test]
 fn explain_shows_the_responses_of_the_proxy() {
     let (mut explained, mut exchanged, mut failures) = (0, 0, String::new());
@@ -207,11 +206,11 @@ fn explain_shows_the_responses_of_the_proxy() {
         }
     }
     assert!(failures.is_empty(), "\n{failures}");
-    // Guards against rows that are skipped by mistake; the numbers were 323 and 146.
+    // Detects rows that are skipped by mistake. The numbers were 323 and 146.
     assert!(explained > 300 && exchanged > 100, "{explained} rows were explained, {exchanged} only exchanged");
 }
 
-/// Fields that a policy sets or that belong to the rows, besides `Access-Control-*`.
+/// CORS fields without the prefix `Access-Control-`, and fields that the rows list.
 const OTHERS: [&str; 5] = ["vary", "timing-allow-origin", "cross-origin-resource-policy", "cache-control", "allow"];
 
 /// The CORS fields in their order.
@@ -498,7 +497,7 @@ fn difference(expected: &Expected, outcome: &Outcome) -> Option<String> {
 /// The CORS fields in a form that can be compared: names in lower case, `Vary` as a sorted list.
 fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let fields: Vec<(String, String)> = fields.collect();
-    // The texts of the gateway's errors have `no-store`, whatever the policy is. Rows do not repeat that.
+    // The texts of the gateway's errors always have `no-store`, so the rows do not list it.
     let is_text = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     let mut lines: Vec<String> = fields
         .into_iter()
@@ -507,7 +506,7 @@ fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<String> {
         .filter(|(name, _)| name.starts_with("access-control-") || OTHERS.contains(&name.as_str()))
         .map(|(name, value)| match name.as_str() {
             "vary" => {
-                // A list, not a set: a repeated name must not go unnoticed.
+                // This is a list and not a set, so that a repeated name is detected.
                 let mut names: Vec<String> = value.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
                 names.sort();
                 format!("{name}: {}", names.join(", "))

@@ -1,4 +1,4 @@
-//! The checks for pull requests in docs/ci.md: the steps of the workflow and the hooks run in a real repository.
+//! The checks for pull requests in docs/ci.md. The steps of the workflow and the hooks run in a real repository.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ expect:
   - { page: https://app.example, method: PUT, url: https://api.example/orders, result: allowed }
 ";
 
-/// A change of the file on a branch, and which of `check`, `test` and `diff` accept it.
+/// Changes of the file on a branch. The last value tells whether `check`, `test` and `diff` accept the change.
 const CHANGES: [(&str, &str, &str, [bool; 3]); 5] = [
     ("nothing", "", "", [true, true, true]),
     ("an origin less", ", https://staging.example", "", [true, true, true]),
@@ -28,7 +28,7 @@ const CHANGES: [(&str, &str, &str, [bool; 3]); 5] = [
     ("a mistake", "max_age", "maxage", [false, false, false]),
 ];
 
-/// A repository with the branch `main`, and a branch with a change of the file.
+/// A repository with the branch `main`, and with a branch that changes the file.
 struct Repository(TempDir);
 
 impl Repository {
@@ -36,7 +36,7 @@ impl Repository {
         let repository = Repository(tempfile::tempdir().unwrap());
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
         repository.commit(CONFIG);
-        // What the runner and a clone have.
+        // The remote branch that a runner and a clone have.
         repository.git(&["update-ref", "refs/remotes/origin/main", "HEAD"]);
         repository.git(&["checkout", "--quiet", "-b", "change"]);
         if !from.is_empty() {
@@ -63,7 +63,7 @@ impl Repository {
         assert!(success, "git {arguments:?}: {output}");
     }
 
-    /// Runs a program as a CI system does, with corsgate in the PATH. Returns its success and its output.
+    /// Runs a program like a CI system, with corsgate in the PATH. Returns whether it succeeded, and its output.
     fn run(&self, program: &str, arguments: &[&str]) -> (bool, String) {
         let bin = Path::new(env!("CARGO_BIN_EXE_corsgate")).parent().unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
@@ -77,7 +77,7 @@ impl Repository {
     }
 }
 
-/// The blocks of docs/ci.md: the workflow, and the configuration of pre-commit.
+/// Returns the code blocks of docs/ci.md: the workflow, and the configuration of pre-commit.
 fn blocks() -> [Value; 2] {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci.md")).unwrap();
     let blocks: Vec<Value> = page
@@ -97,7 +97,7 @@ fn the_steps_of_the_workflow_accept_and_refuse_changes() {
     for (name, from, to, accepted) in CHANGES {
         let repository = Repository::with_change(from, to);
         for (script, accepted) in [check, test, diff].into_iter().zip(accepted) {
-            // As the shell of GitHub's runners.
+            // GitHub's runners use this shell with these options.
             let (success, output) = repository.run("bash", &["-e", "-c", script]);
             assert_eq!(success, accepted, "{name}: {script}\n{output}");
         }
@@ -117,7 +117,7 @@ fn the_hooks_of_pre_commit_accept_and_refuse_changes() {
             let (success, output) = repository.run("sh", &["-c", entry]);
             assert_eq!(success, accepted, "{name}: {entry}\n{output}");
         }
-        // Only where it is installed.
+        // pre-commit may not be installed.
         if has_pre_commit {
             let text = serde_yaml::to_string(&blocks()[1]).unwrap();
             fs::write(repository.0.path().join(".pre-commit-config.yaml"), text).unwrap();

@@ -1,7 +1,7 @@
-//! The codes of `check --format json` are an interface: programs match on them. This table pins all of them.
+//! The codes of `check --format json` are an interface for programs. This table lists all of them.
 //!
-//! A new kind of problem needs a line here, and a file in `tests/config` that shows its message. `docs/codes.md` is made
-//! from the table and the messages; `BLESS=1 cargo test --test it codes` writes it.
+//! A new kind of problem needs a line here, and a file in `tests/config` that shows its message. `docs/codes.md` is
+//! generated from the table and the messages. `BLESS=1 cargo test --test it codes` writes it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -190,7 +190,7 @@ fn page() -> String {
     let examples = examples();
     let mut page = INTRODUCTION.to_owned();
     for (code, severity) in TABLE {
-        // The shortest message of a kind is the plainest example, unless it is about an empty text.
+        // The shortest message of a kind is the clearest example, unless it is about an empty text.
         let of_code = examples.iter().map(|problem| problem.kind.describe()).filter(|found| found.code == *code);
         let of_code = of_code.filter(|found| !found.fault.contains("``"));
         let example = of_code.min_by_key(|found| (found.fault.len() + found.remedy.len(), found.fault.clone()));
@@ -217,7 +217,8 @@ path of the key, as `PATH: FAULT; REMEDY`.
 |---|---|---|---|
 ";
 
-/// The problems of all files of the corpus, which has every kind of problem; and that of a file without a text.
+/// Returns the problems of all files of the corpus, and the problem of a file without a text. The corpus has every kind
+/// of problem.
 fn examples() -> Vec<Problem> {
     let why = "No such file or directory (os error 2)".to_owned();
     let remedy = "write the path of a readable file, `--config FILE`";

@@ -1,9 +1,9 @@
-//! A typo must not widen a policy. Every mutation of a valid policy's text is refused, or allows only origins that the
-//! mutated text spells out.
+//! A typo must not widen a policy. A mutation of a valid policy's text is either refused, or allows only origins that
+//! the mutated text names.
 //!
-//! In other products a trailing comma made a policy reflect every origin (kubernetes/ingress-nginx#10206), and an empty
-//! list or a list in another form fell back to `*` (docker/model-runner#270, kubernetes/ingress-nginx#5496). The tests
-//! make three claims:
+//! In other products, a trailing comma made a policy reflect every origin (kubernetes/ingress-nginx#10206), and an
+//! empty list or a list in another form meant `*` (docker/model-runner#270, kubernetes/ingress-nginx#5496). The tests
+//! check three claims:
 //!
 //! 1. No mutant allows an unrelated origin. With credentials there is no exception. Without credentials there is one:
 //!    text that spells `https://*` for any host, as `https://* #.partner.example` does, where YAML takes the rest for a
@@ -165,7 +165,7 @@ fn no_mutation_of_the_whole_file_allows_an_unrelated_origin() {
 /// The oracle: the meaning of one entry, by the words of its documentation. The entry need not be valid.
 fn spells(entry: &str, origin: &str) -> bool {
     let (entry, origin) = match entry.strip_suffix(":*") {
-        // Any port or none: compare the rest without a port.
+        // The entry allows any port or none, so the rest is compared without a port.
         Some(entry) => match origin.rsplit_once(':') {
             Some((front, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (entry, front),
             _ => (entry, origin),

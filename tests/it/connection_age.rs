@@ -71,7 +71,7 @@ fn an_old_connection_is_closed_after_its_next_response() {
     let mut old = Connection::open(gateway.address()).unwrap();
     assert_eq!(connection_of(&mut old), "keep-alive");
     thread::sleep(AGE);
-    // A client may send a request at the very moment of the age, so an idle connection is not closed.
+    // A client may send a request exactly at the age, so an idle connection is not closed.
     assert!(!old.is_readable());
     assert_eq!(connection_of(&mut old), "close");
     assert!(old.closed());
@@ -161,6 +161,6 @@ fn a_stream_that_crosses_the_goaway_is_served() {
     raw.send(&Frame::new(Frame::PING, Frame::ACK, 0, ping.payload).bytes()).unwrap();
     let last = raw.read_until(Frame::GOAWAY).unwrap().payload;
     assert_eq!(last, [&3_u32.to_be_bytes()[..], &[0; 4]].concat());
-    // The connection ends, at the latest after the time that a client has to close it.
+    // The connection ends, at the latest after the time in which a client can close it.
     assert!(raw.read_until(Frame::DATA).is_err());
 }

@@ -26,10 +26,10 @@ const DIVIDER: &str = "----\n";
 /// The current date of the corpus: 2026-05-31.
 const TODAY: i64 = 1_780_185_600;
 
-/// A configuration with this comment is read as on a machine without root certificates.
+/// A configuration with this comment is loaded as on a machine without root certificates.
 const NO_ROOTS: &str = "# no root certificates\n";
 
-/// The environment of the corpus.
+/// The environment variables of the corpus.
 const VARIABLES: [(&str, &str); 6] = [
     ("ORIGIN", "https://app.example"),
     ("ORIGINS", "https://app.example, https://admin.example"),
@@ -102,7 +102,7 @@ fn one_run_reports_all_twenty_mistakes_of_a_file() {
     compare(std::slice::from_ref(&case), |_, problems, _| assert!(problems.count(Severity::Error) >= 20));
     let problems = read(&case.config).problems;
     let printed = print(&case.config, &problems);
-    // Not part of the blessed text, so that BLESS cannot lose one of them.
+    // These lines are not part of the blessed text, so BLESS cannot remove one of them.
     let places = [
         "3:14", "5:19", "4:5", "6:25", "7:16", "9:39", "12:20", "14:14", "19:20", "20:44", "21:26", "22:14", "24:5",
         "27:13", "27:34", "28:15", "30:22", "30:43", "30:65", "31:28", "33:23", "36:27", "36:43", "38:32", "39:17",
@@ -122,13 +122,14 @@ fn every_kind_of_problem_occurs_in_the_corpus() {
     for case in all_cases() {
         seen.extend(read(&case.config).problems.iter().map(|problem| problem.kind.code()));
     }
-    // A message of a kind that is not in the corpus was never read. `unreadable` is about a file without a text.
+    // If the corpus has no message of a kind, nobody has reviewed the message. `unreadable` is about a file without a
+    // text.
     let listed = codes::TABLE.iter().map(|(code, _)| *code).filter(|code| *code != "unreadable");
     assert_eq!(seen, listed.collect());
 }
 
-/// A program can apply the `fix` of `check --format json`. Then the problem is gone, and the new text is that of the
-/// remedy.
+/// A program can apply the `fix` of `check --format json`. After that, the problem is solved, and the new text is the
+/// text of the remedy.
 #[test]
 fn every_offered_fix_removes_its_problem() {
     let mut mended = BTreeSet::new();
@@ -153,7 +154,7 @@ fn every_offered_fix_removes_its_problem() {
 
 #[test]
 fn every_problem_has_a_position() {
-    // The parser's errors for these have no position.
+    // The parser reports no position for these errors.
     let nowhere = ["two_documents.txt"];
     for case in all_cases() {
         let name = case.path.file_name().unwrap().to_string_lossy().into_owned();
@@ -178,9 +179,10 @@ fn every_suggested_origin_host_or_path_is_valid() {
                 continue;
             };
             let result = match code {
-                // Two examples are no suggestion.
+                // A text with two examples is not a suggestion.
                 _ if written.contains('`') => continue,
-                // Host names beyond ASCII have their own remedy. Every other fault is reported first.
+                // Host names with other characters than ASCII have their own remedy. Every other fault is reported
+                // first.
                 _ if !written.is_ascii() => continue,
                 code if code.starts_with("origin-") => OriginPattern::parse(written).map(drop),
                 "bad-host" => HostPattern::parse(written).map(drop),
@@ -203,7 +205,7 @@ fn files_that_expand_without_bound_are_refused_in_few_lines() {
     let texts = [
         ("brackets", "[".repeat(100_000)),
         ("closed brackets", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))),
-        // Fewer of them: the YAML parser's time grows with the square of open braces.
+        // This case has fewer braces, because the time of the YAML parser grows with the square of their number.
         ("braces", "{a: ".repeat(4_000)),
         ("dashes", "- ".repeat(50_000)),
         ("block", (0..1000).map(|depth| format!("{}a:\n", "  ".repeat(depth))).collect()),
@@ -251,7 +253,7 @@ fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
 
     let output = run(&["check", "--config", &absent]);
     assert!(output.stdout.is_empty() && output.stderr.contains("cannot read"), "{output:?}");
-    // The JSON format reports that as one more problem, without a position.
+    // The JSON format reports the unreadable file as one more problem, without a position.
     let output = run(&["check", "--config", &absent, "--format", "json"]);
     let entries: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!((output.code, entries.as_array().unwrap().len()), (1, 1), "{output:?}");
@@ -264,7 +266,7 @@ fn check_exits_with_0_for_valid_and_warned_files_and_with_1_for_refused_ones() {
 fn a_file_that_is_not_utf_8_is_refused_with_the_place_of_the_byte() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("corsgate.yaml");
-    // Latin-1.
+    // The text is Latin-1.
     fs::write(&path, b"# one\n# caf\xe9\n").unwrap();
     let path = path.to_str().unwrap();
     let wrong = "it is not UTF-8 text: line 2 has the byte 0xe9 in column 6";
@@ -329,8 +331,8 @@ impl Case {
     }
 }
 
-/// Fails with all files that differ; with `BLESS=1` rewrites them instead. `look` gets the problems of each file, and
-/// whether the file can be used.
+/// Fails and lists all files that differ. With `BLESS=1`, rewrites them instead. `look` gets the problems of each file,
+/// and whether the file is valid.
 fn compare(cases: &[Case], look: impl Fn(&Case, &Problems, bool)) {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let mut failures = String::new();

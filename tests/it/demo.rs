@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{Response, fetch};
 use crate::support::gateway::{Gateway, Signal};
 
-/// A curl command line, as far as the demo uses it.
+/// A curl command line. It has only the options that the demo uses.
 #[derive(Debug, Default)]
 struct Curl {
     method: Option<String>,
@@ -98,7 +98,7 @@ fn the_commands_that_the_demo_prints_give_the_responses_that_it_prints() {
         fields,
         [("access-control-allow-origin", &*origin), ("access-control-expose-headers", "*"), ("vary", "Origin"),]
     );
-    // The upstream has answered, with another Access-Control-Allow-Origin.
+    // The upstream has answered with another Access-Control-Allow-Origin.
     assert!(response.text().contains("\"Access-Control-Allow-Origin\": \"*\""), "{}", response.text());
 
     assert!(refused.contains("Origin: https://evil.test"), "{refused}");
@@ -114,7 +114,7 @@ fn the_commands_that_the_demo_prints_give_the_responses_that_it_prints() {
         assert!(Instant::now() < deadline, "the page does not show it");
     }
 
-    // The walkthrough has a rule for the Access-Control-Allow-Credentials of the upstream.
+    // The walkthrough has a rule for the upstream's Access-Control-Allow-Credentials.
     let credentials = "/v1/response-headers?Access-Control-Allow-Credentials=true";
     for (origin, expected) in [(&*origin, Some("true")), ("https://evil.test", None)] {
         let fields = [("Host", "cloud.httpbin.org"), ("Origin", origin)];
@@ -130,7 +130,7 @@ fn the_commands_that_the_demo_prints_give_the_responses_that_it_prints() {
     let (introduction, lines) = output.split_once("Press Ctrl-C to stop.\n").expect("an introduction");
     assert!(introduction.contains("Each request has a line here"), "{introduction}");
     let reasons = lines.lines().map(|line| line.split_whitespace().nth(5).expect("a reason in its column"));
-    // The requests without an Origin are those of `start_demo`, which waits for the upstream.
+    // `start_demo` sends requests without an Origin until the upstream answers.
     let reasons: Vec<&str> = reasons.filter(|reason| *reason != "no_origin").collect();
     let (allowed, refused) = ("allowed_exact", "origin_not_allowed");
     assert_eq!(reasons, [allowed, allowed, refused, allowed, refused], "{lines}");

@@ -1,4 +1,4 @@
-//! The files of `conf/systemd` and `conf/kubernetes` work as they are.
+//! The files of `conf/systemd` and `conf/kubernetes` work without changes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -70,7 +70,7 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
     assert_eq!(kinds, ["ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service"]);
     let files = fs::read_dir(conf("kubernetes")).unwrap().count();
     assert_eq!(files, listed.len() + 1, "a manifest that nobody lists");
-    // Only where kubectl is installed.
+    // kubectl may not be installed.
     let built = Command::new("kubectl").arg("kustomize").arg(conf("kubernetes")).stdin(Stdio::null()).output();
     if let Ok(built) = built {
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -87,7 +87,7 @@ fn the_manifests_are_complete_and_agree_with_each_other() {
 #[test]
 fn make_image_builds_the_image_that_the_deployment_names() {
     let mut make = Command::new("make");
-    // A `make test` around this test passes its own flags on.
+    // If `make test` runs this test, it would pass on its own flags.
     make.args(["--no-print-directory", "--dry-run", "image"]).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     let output = make.current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output = String::from_utf8(output.unwrap().stdout).unwrap();
@@ -100,7 +100,7 @@ fn make_image_builds_the_image_that_the_deployment_names() {
     assert!(named.len() >= 3 && named.iter().all(|tag| *tag == env!("CARGO_PKG_VERSION")), "{named:?}");
 }
 
-/// With `externalTrafficPolicy: Local`, the peer of a connection is the client, or any pod of the cluster.
+/// With `externalTrafficPolicy: Local`, the peer of a connection is a client or a pod of the cluster.
 #[test]
 fn the_manifests_trust_no_proxy_and_bring_the_service_of_the_nodes() {
     let text = manifest("configmap")["data"]["corsgate.yaml"].as_str().unwrap().to_owned();
@@ -134,7 +134,7 @@ fn the_config_map_holds_a_configuration_that_fits_the_deployment() {
     assert_eq!(port("admin"), u64::from(fixed.admin.unwrap().port()));
     assert!(!fixed.admin.unwrap().ip().is_loopback(), "the kubelet asks from outside of the pod");
     assert_eq!(manifest("service")["spec"]["ports"][0]["targetPort"], "http");
-    // A pod that is killed before the end of the drain loses requests.
+    // If a pod is killed before the end of the drain, requests are lost.
     let needed = fixed.drain_delay + fixed.grace_period;
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > needed.as_secs());
     for (probe, path) in [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
@@ -167,10 +167,10 @@ fn systemd_accepts_the_unit() {
     let path = folder.path().join("corsgate@blue.service");
     fs::write(&path, unit()).unwrap();
     let verified = Command::new("systemd-analyze").arg("verify").arg(&path).stdin(Stdio::null()).output();
-    // Only where systemd is installed.
+    // systemd may not be installed.
     if let Ok(verified) = verified {
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-        // A missing program is not a fault of the unit.
+        // A missing program is not an error of the unit.
         let of_unit = |line: &&str| line.contains("corsgate@") && !line.contains("is not executable");
         let ours: Vec<&str> = said.lines().filter(of_unit).collect();
         assert!(ours.is_empty(), "{said}");
@@ -195,7 +195,7 @@ fn logrotate_and_the_unit_name_the_same_access_log() {
         rotation.contains("systemctl reload 'corsgate@*'") && unit().contains("\nExecReload=/bin/kill -HUP $MAINPID\n")
     );
     let said = Command::new("logrotate").arg("--debug").arg(conf("logrotate/corsgate")).stdin(Stdio::null()).output();
-    // Only where logrotate is installed.
+    // logrotate may not be installed.
     if let Ok(said) = said {
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(!said.contains("error:"), "{said}");
@@ -268,7 +268,7 @@ fn the_certbot_hook_installs_certificates_and_reloads() {
     assert_eq!(output.code, 0, "{}", output.stdout);
     let log = fs::read_to_string(root.path().join("systemctl.log")).unwrap();
     assert_eq!(log, "try-reload-or-restart corsgate@*\n".repeat(2));
-    // The page puts it where certbot finds it.
+    // The page says that certbot runs scripts in this place.
     fs::create_dir_all(root.path().join("usr/local/sbin")).unwrap();
     let steps = steps("certbot certonly");
     run_below(root.path(), steps.lines().next().unwrap());
@@ -310,7 +310,7 @@ fn every_file_of_the_debian_package_exists() {
     for needed in ["/usr/bin/corsgate", "/usr/sbin/corsgate-upgrade", "/usr/lib/systemd/system/corsgate@.service"] {
         assert!(paths.iter().any(|path| path == needed), "{needed}: {paths:?}");
     }
-    // An upgrade of the package keeps what the operator has changed.
+    // An upgrade of the package keeps the changes of the operator.
     let conffiles: Vec<&str> = section
         .split("conf-files = [")
         .nth(1)
@@ -334,7 +334,7 @@ fn every_file_of_the_debian_package_exists() {
     }
 }
 
-/// A `systemctl` that knows the subcommands of the script, and runs the commands of the unit.
+/// A script that replaces `systemctl`. It has the subcommands of the upgrade script, and runs the commands of the unit.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 set -eu
 for last; do :; done

@@ -661,7 +661,7 @@ impl Page {
         };
         let method = Method::from_bytes(self.method.as_bytes()).unwrap();
         let (_, response, arrives) = self.send(snapshot, &method, &[]);
-        // The page can read the 403 of a policy that allows every origin, but it is no response of the route.
+        // The page can read the 403 of a policy that allows every origin, but this is not a response of the route.
         let is_rejected = !arrives && response.status == StatusCode::FORBIDDEN;
         let is_safe = ["GET", "POST"].contains(&self.method);
         // A request with a preflight does not count as arrived.

@@ -1,4 +1,4 @@
-//! The documentation: every configuration in it and in `conf/` is read, every command is run, and the shown output is
+//! The documentation. Every configuration in it and in `conf/` is checked, every command is run, and its output is
 //! compared.
 //!
 //! `BLESS=1 cargo test --test it -- docs` writes the current output of `corsgate explain` and `corsgate diff` into the
@@ -48,7 +48,7 @@ fn folder_with_certificates() -> tempfile::TempDir {
     folder
 }
 
-/// The keys that the reader knows at a place: it lists them for an unknown key.
+/// Returns the keys that the parser accepts at a place. The parser lists them in the message about an unknown key.
 fn keys_at(place: &str) -> Vec<String> {
     let problems = corpus::read(&place.replace("HERE", "no_such_key: 1")).problems;
     let known = problems.iter().find_map(|problem| match &problem.kind {
@@ -136,7 +136,7 @@ fn every_configuration_in_the_documents_gives_the_shown_report() {
     assert!(seen >= 3, "only {seen} were found");
 }
 
-/// `check --deny-warnings`, without a process for each.
+/// Does the same as `check --deny-warnings`, without a process for each recipe.
 #[test]
 fn every_recipe_is_valid_without_warnings() {
     let pages = files("docs/migrate", "md").into_iter().chain([root().join("docs/recipes.md")]);
@@ -150,7 +150,7 @@ fn every_recipe_is_valid_without_warnings() {
     }
 }
 
-/// Only where these gateways are installed.
+/// nginx and HAProxy may not be installed.
 #[test]
 fn nginx_and_haproxy_accept_the_examples_that_are_migrated() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn nginx_and_haproxy_accept_the_examples_that_are_migrated() {
 #[test]
 fn every_command_in_the_documents_prints_the_shown_output() {
     let upstream = Upstream::start(|request| {
-        // An authentication service that knows nobody.
+        // The authentication service refuses every user.
         if ["/api/authz/forward-auth", "/oauth2/auth"].contains(&request.target.as_str()) {
             return Reply::new(401).body("Unauthorized");
         }
@@ -201,13 +201,14 @@ fn every_command_in_the_documents_prints_the_shown_output() {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     for file in documents() {
         let blocks = blocks(&file);
-        // The configuration for curl: the last of the document, at first the walkthrough.
+        // The configuration for curl commands. It is the last configuration of the document, or else of the
+        // walkthrough.
         let mut served = None;
         for (i, block) in blocks.iter().enumerate() {
             if block.language == "yaml" {
-                // Commands use the last configuration before them that is valid.
+                // Commands use the last valid configuration before them.
                 if corpus::read(&block.text).snapshot.is_some() {
-                    // The one before it is the old one of `corsgate diff`.
+                    // The configuration before that one is the old file of `corsgate diff`.
                     let _ = fs::rename(folder.path().join("corsgate.yaml"), folder.path().join("old.yaml"));
                     fs::write(folder.path().join("corsgate.yaml"), &block.text).unwrap();
                     served = Some(&block.text);
@@ -258,7 +259,7 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                         }
                     }
                     ["corsgate", "probe", ..] => {
-                        // The port of the walkthrough, but not that of the origin in its policy.
+                        // Replaces the port of the walkthrough, but not the port of the origin in its policy.
                         let (own, port) = (":9080", format!(":{}", walkthrough.address().port()));
                         let host = "cloud.httpbin.org";
                         let words = shell_words(&command.replace(&format!("{host}{own}"), &format!("{host}{port}")));
@@ -331,7 +332,7 @@ fn every_link_between_the_documents_has_a_target() {
     }
 }
 
-/// The places and tests in the table of docs/pingora.md exist under these names.
+/// Checks that the places and tests in the table of docs/pingora.md exist.
 #[test]
 fn the_page_about_pingora_names_code_and_tests_that_exist() {
     let page = fs::read_to_string(root().join("docs/pingora.md")).unwrap();
@@ -358,7 +359,8 @@ fn the_page_about_pingora_names_code_and_tests_that_exist() {
     assert!(named > 30, "only {named} tests in {} rows", rows.len());
 }
 
-/// docs/performance/results has the figures of both pages. `BLESS=1` writes the pages, as `make performance-page` does.
+/// Checks that both pages have the figures of docs/performance/results. `BLESS=1` writes the pages, like `make
+/// performance-page`.
 #[test]
 fn the_performance_pages_have_the_figures_of_the_results() {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
@@ -378,7 +380,7 @@ fn python(arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&text));
 }
 
-/// docs/cases.md has a row for each case, in order, and each row names a test that exists.
+/// Checks that docs/cases.md has a row for each case, in order, and that each row names a test that exists.
 #[test]
 fn the_page_of_cases_is_complete_and_names_tests_that_exist() {
     let page = fs::read_to_string(root().join("docs/cases.md")).unwrap();
@@ -409,7 +411,7 @@ fn the_page_of_cases_is_complete_and_names_tests_that_exist() {
     }
 }
 
-/// docs/reliability.md names tests that exist.
+/// Checks that the tests in docs/reliability.md exist.
 #[test]
 fn the_page_of_promises_names_tests_that_exist() {
     let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
@@ -425,9 +427,9 @@ fn the_page_of_promises_names_tests_that_exist() {
     assert!(named > 40, "only {named}");
 }
 
-/// Whether the code has a test function of this name.
+/// Returns whether the code has a test function with this name.
 fn is_test(code: &str, name: &str) -> bool {
-    // The first line is what stands before `fn`.
+    // The first line is the text before `fn`.
     let is_attribute = |line: &str| line.is_empty() || line == "async" || line.starts_with("#[");
     code.split(&format!("fn {name}(")).next().filter(|before| before.len() < code.len()).is_some_and(|before| {
         let mut lines = before.lines().rev().map(str::trim).take_while(|line| is_attribute(line));
@@ -457,7 +459,7 @@ fn headings(text: &str) -> Vec<String> {
     headings.map(slug).collect()
 }
 
-/// The tests have no container engine. The commands rely on these parts of the Dockerfile.
+/// The tests have no container engine, so only the parts of the Dockerfile that the commands need are checked.
 fn check_docker(command: &str) {
     let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
     for promise in [
@@ -472,7 +474,7 @@ fn check_docker(command: &str) {
     assert!(!command.contains("--volume") || command.contains(":/etc/corsgate:ro"), "{command}");
 }
 
-/// Sends the request of a curl command to the gateway; knows only the options that the documents use.
+/// Sends the request of a curl command to the gateway. It has only the options that the documents use.
 fn curl(command: &str, gateway: &Gateway) -> client::Response {
     let (mut method, mut target, mut headers) = ("GET", None, Vec::new());
     let words = shell_words(command);
@@ -492,7 +494,8 @@ fn curl(command: &str, gateway: &Gateway) -> client::Response {
     client::fetch(gateway.address(), method, target.unwrap(), &headers)
 }
 
-/// A gateway with a configuration of a document: its listener is 127.0.0.1:9080, and all its nodes are this upstream.
+/// Starts a gateway with a configuration of a document. The listener is 127.0.0.1:9080, and all nodes are this
+/// upstream.
 fn serve(config: &str, upstream: &Upstream) -> Gateway {
     let config = config.replace("address: 127.0.0.1:9080", "address: \"{listen}\"");
     let config = config.replace("admin: {}", "admin: { address: \"{admin}\" }");
@@ -516,7 +519,7 @@ fn compare(response: &client::Response, shown: &str, command: &str) {
     assert_eq!(got, expected, "{command}");
 }
 
-/// The words of a shell command; the documents quote with single quotes only.
+/// Splits a shell command into its words. The documents quote with single quotes only.
 pub fn shell_words(line: &str) -> Vec<String> {
     line.split('\'')
         .enumerate()
@@ -549,7 +552,7 @@ pub fn blocks(file: &Path) -> Vec<Block> {
     blocks
 }
 
-/// The README first, because the other documents use its configuration.
+/// Returns the documents, with the README first, because the other documents use its configuration.
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![root().join("README.md")];
     documents.extend(files("docs", "md"));

@@ -24,7 +24,7 @@ services:
     ))
 }
 
-/// Whether the body arrives before or after the response depends on the moment, so many requests are sent.
+/// The timing decides whether the body arrives before or after the response, so the test sends many requests.
 #[test]
 fn a_client_that_keeps_its_connection_loses_no_request() {
     const REQUESTS: usize = 500;
@@ -49,8 +49,8 @@ fn a_client_that_keeps_its_connection_loses_no_request() {
     gateway.wait_for_access_log(REQUESTS);
 }
 
-/// The rest of the body is read and discarded. Otherwise a reset of the connection could reach the client before it has
-/// read the response.
+/// The gateway reads and discards the rest of the body. Otherwise a reset of the connection could arrive before the
+/// client has read the response.
 #[test]
 fn a_client_can_send_the_rest_of_its_body_after_an_early_response() {
     let upstream = H2Upstream::start_early(|_| H2Reply::new(413).header("content-length", "5").body("large"));
@@ -72,7 +72,7 @@ fn a_client_can_send_the_rest_of_its_body_after_an_early_response() {
     gateway.wait_for_access_log(10);
 }
 
-/// `make test` installs nginx and Node.
+/// `make test` installs nginx and Node.js.
 #[test]
 fn node_loses_no_request_to_nginx() {
     let port = free_port();
@@ -92,7 +92,7 @@ fn node_loses_no_request_to_nginx() {
     gateway.wait_for_access_log(10_000);
 }
 
-/// Sends POST requests one after the other, and prints how many had which result.
+/// Sends POST requests one after the other, and prints the number of requests for each result.
 const POST_JS: &str = r#"
 const http = require("http");
 const [port, count] = process.argv.slice(2).map(Number);

@@ -1,4 +1,4 @@
-//! `corsgate check --effective`: the values in force for every route, with their positions in the file.
+//! `corsgate check --effective`: the effective values of every route, with their positions in the file.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! `environment: true` in the process: variables of its environment are in responses, and their names in its output.
+//! `environment: true` in a process. The responses have the values of its environment variables. Its output has only
+//! their names.
 //!
 //! cargo sets the variables of this package for the tests, and their processes inherit them.
 
@@ -46,14 +47,14 @@ fn the_process_uses_the_values_and_shows_the_names() {
         assert!(!page.contains("secret-corsgate") && !page.contains("//corsgate.example"), "{path}\n{page}");
         assert!(page.contains("https://${CARGO_PKG_NAME}.example"), "{path}\n{page}");
     }
-    // A value of a fixed form keeps its form.
+    // A value of a fixed form is shown with its value.
     let page = fetch(gateway.admin(), "GET", "/config", &[("Host", "127.0.0.1")]).text().to_owned();
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();
     let service = &page["config"]["services"][0];
     assert_eq!(service["cors"]["max_age"].to_string(), max_age);
     assert_eq!(service["upstream"]["timeouts"]["total"], format!("3{}s", env!("CARGO_PKG_VERSION_MINOR")));
 
-    // The command has the same environment.
+    // The command has the same environment as the process.
     let admin = format!("http://{}", gateway.admin());
     let output = run_in(gateway.dir(), &["diff", "--admin", &admin, &gateway.config_path().to_string_lossy()]);
     assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{}", output.stdout);

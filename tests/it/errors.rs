@@ -1,5 +1,5 @@
-//! Errors of the gateway: each has the CORS headers of the policy, so that the page can read it, and the state of the
-//! connection is as the response announces.
+//! Errors of the gateway. Each error has the CORS headers of the policy, so a page can read it. The connection is in
+//! the state that the response announces.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -119,7 +119,7 @@ fn own(fields: &[(&str, &str)]) -> Vec<(String, String)> {
     crate::support::client::own(fields)
 }
 
-/// The next request works, or the response has announced the close of the connection.
+/// Checks that the next request works, unless the response has announced the end of the connection.
 #[track_caller]
 fn assert_honest(mut connection: Connection, response: &Response, what: &str) {
     match response.header("Connection") {
@@ -179,7 +179,7 @@ fn every_error_of_the_gateway_has_cors_headers_for_allowed_origins_only() {
                 _ => own(&[("vary", "Origin")]),
             };
             assert_eq!(cors(&response), expected, "{what} {origin:?}");
-            // One line of text without any input of the client, which no cache stores.
+            // The body is one line of text. It has no input of the client, and no cache may store it.
             assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"), "{what}");
             assert_eq!(response.header("Cache-Control"), Some("no-store"), "{what}");
             assert_eq!((response.text().lines().count(), response.text().ends_with('\n')), (1, true), "{what}");

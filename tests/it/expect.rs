@@ -1,4 +1,5 @@
-//! Expectations: `check`, start and reload refuse a file with a failed one, and `corsgate test` runs them.
+//! Expectations: `check`, the start and a reload refuse a file with a failed expectation, and `corsgate test` runs all
+//! of them.
 //!
 //! The messages are in the corpus: `tests/config/refused/expectation*.txt`.
 
@@ -63,7 +64,7 @@ fn with(expectations: &str) -> String {
 const PUT: &str = "  - { page: https://app.example, method: PUT, url: https://api.example/a, result: allowed }\n";
 const DELETE: &str = "  - { page: https://app.example, method: DELETE, url: https://api.example/a, result: allowed }\n";
 
-/// The request of a page, the only result of three that holds, and its code.
+/// Each row has the request of a page, its code, and the only result out of three that holds.
 #[test]
 fn each_request_has_exactly_one_result() {
     for (request, result, code) in [
@@ -74,7 +75,7 @@ fn each_request_has_exactly_one_result() {
         ("page: https://evil.example, url: https://api.example/a", "unreadable", "origin_not_allowed"),
         ("page: https://evil.example, method: POST, url: https://api.example/a", "unreadable", "origin_not_allowed"),
         ("page: https://evil.example, url: https://api.example/guarded", "refused", "origin_not_allowed"),
-        // Its preflight fails.
+        // The preflight fails.
         ("page: https://evil.example, method: PUT, url: https://api.example/a", "refused", "origin_not_allowed"),
         ("page: https://app.example, method: DELETE, url: https://api.example/a", "refused", "method_not_allowed"),
         ("page: https://app.example, headers: [X-A], url: https://api.example/a", "refused", "header_not_allowed"),
@@ -109,7 +110,7 @@ fn each_request_has_exactly_one_result() {
     }
 }
 
-/// Another server decides, so no result holds.
+/// Another server decides, so no result is correct.
 #[test]
 fn a_redirect_to_another_server_has_no_result() {
     for expected in ["allowed", "refused", "unreadable"] {
@@ -140,7 +141,7 @@ fn check_and_run_refuse_a_file_with_a_failed_expectation() {
     assert!(output.stderr.contains("the configuration cannot be used\n") && output.stderr.contains("expect[1].result"));
 }
 
-/// The printed command is a command that the shell understands, and it explains the failure.
+/// A shell can run the printed command, and the command explains the failure.
 #[test]
 fn the_printed_command_explains_the_failure() {
     let config = with(
@@ -225,7 +226,7 @@ fn test_exits_with_0_1_or_2() {
     assert_eq!(holds.run(&["test", "--no-such-option"]).code, 2);
 }
 
-/// The printed entry holds. With another result it fails.
+/// The printed entry holds. It fails with another result.
 #[test]
 fn an_entry_of_as_expectation_holds() {
     for arguments in [
@@ -273,7 +274,7 @@ fn an_entry_of_as_expectation_holds() {
     }
 }
 
-/// `explain` offers no edit that breaks an expectation.
+/// `explain` must not suggest an edit that breaks an expectation.
 #[test]
 fn an_edit_of_explain_respects_the_expectations() {
     let ask = [
@@ -295,7 +296,7 @@ fn an_edit_of_explain_respects_the_expectations() {
     assert_eq!(output.code, 3);
     assert!(output.stdout.contains("The closest edit: add `DELETE` to allow_methods."), "{output:?}");
     assert!(output.stdout.contains("corsgate.yaml:17:"), "{output:?}");
-    // A file with a failed expectation can be explained, and repaired.
+    // `explain` works on a file with a failed expectation, and suggests an edit.
     folder.write("corsgate.yaml", &with(DELETE));
     let output = folder.run(&ask);
     assert!(output.code == 3 && output.stdout.contains("fix: add `DELETE` to allow_methods"), "{output:?}");
@@ -311,7 +312,7 @@ fn diff_ignores_expectations() {
     }
 }
 
-/// A thousand failures give a bounded report, in bounded time.
+/// A thousand failures have a bounded report, computed in bounded time.
 #[test]
 fn failed_expectations_beyond_a_hundred_are_counted() {
     let text = with(&DELETE.repeat(1000));
@@ -327,7 +328,7 @@ fn failed_expectations_beyond_a_hundred_are_counted() {
 
 // === reload ===
 
-/// A configuration with this policy, whose expectation wants the origin `https://app.example`.
+/// Returns a configuration with these origins. Its expectation needs the origin `https://app.example`.
 fn served(upstream: &Upstream, origins: &str) -> String {
     format!(
         "\
@@ -391,7 +392,7 @@ fn a_reload_refused_by_an_expectation_under_load_fails_no_request() {
             let origins = ["https://other.example", "https://app.example, https://evil.example"][n % 2];
             gateway.reload_with(&served(&upstream, origins));
             gateway.wait_for_log_count("reload refused, keeping the running configuration:", n);
-            // Requests went on while the file was refused.
+            // The gateway served requests while the file was refused.
             while served_requests.load(Ordering::Relaxed) < before + 6 {
                 thread::yield_now();
             }

@@ -40,7 +40,7 @@ fn test(folder: &TempDir, server: &str, flags: &[&str]) -> Output {
     run_in(folder.path(), &[&["test", "--server", server, "--expect", "team.yaml", "--timeout", "10"], flags].concat())
 }
 
-/// The word of each expectation, with the line below it if there is one.
+/// Returns the word of each expectation, and the line below it if there is one.
 fn words(output: &Output) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for line in output.stdout.lines() {
@@ -57,7 +57,7 @@ fn words(output: &Output) -> Vec<(String, String)> {
     found
 }
 
-/// A request, the expected result, and the word that `corsgate test` prints, without and with `--send`.
+/// Each row has a request, the expected result, and the word that `corsgate test` prints without and with `--send`.
 #[test]
 fn the_responses_of_a_server_decide_whether_expectations_hold() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -70,7 +70,7 @@ fn the_responses_of_a_server_decide_whether_expectations_hold() {
         ("page: https://app.example, url: https://api.example/away", "allowed", "FAIL", "FAIL"),
         ("page: https://api.example, url: https://api.example/a", "allowed", "ok", "ok"),
         ("page: https://evil.example, url: https://api.example/a", "unreadable", "ok", "ok"),
-        // The page cannot know whether the upstream got the request, but the status is 200.
+        // The status is 200, so the response does not show whether the upstream got the request.
         ("page: https://evil.example, url: https://api.example/a", "refused", "FAIL", "FAIL"),
         ("page: https://evil.example, url: https://api.example/a", "allowed", "FAIL", "FAIL"),
         ("page: https://evil.example, url: https://api.example/guarded", "refused", "ok", "ok"),
@@ -86,7 +86,7 @@ fn the_responses_of_a_server_decide_whether_expectations_hold() {
         ("page: https://app.example, method: PUT, url: https://api.example/a", "allowed", "skip", "ok"),
         ("page: https://app.example, method: PUT, url: https://api.example/a", "unreadable", "skip", "FAIL"),
         ("page: https://evil.example, method: POST, url: https://api.example/a", "unreadable", "skip", "ok"),
-        // Requests that only a configuration can answer.
+        // Expectations that need a configuration.
         ("page: https://evil.example, as: websocket, url: wss://api.example/a", "refused", "skip", "skip"),
         ("page: https://app.example, client: 192.0.2.7, url: https://api.example/a", "allowed", "skip", "skip"),
         ("page: https://app.example, upstream: { status: 500 }, url: https://api.example/a", "allowed", "skip", "skip"),
@@ -140,17 +140,17 @@ skip  team.yaml:3  allowed     PUT https://api.example/a, from a page of https:/
     assert!(command.contains(words[1]));
     let probed = run_in(folder.path(), &[&words[..], &["--header=X-A: it's", "https://api.example/a"]].concat());
     assert!(probed.code == 1 && probed.stdout.contains("OPTIONS /a HTTP/1.1"), "{probed:?}");
-    // JSON has the same results.
+    // The JSON output has the same results.
     let json: Value = serde_json::from_str(&test(&folder, &server, &["--format", "json"]).stdout).unwrap();
     assert_eq!((&json["holding"], &json["failing"], &json["skipped"]), (&0.into(), &1.into(), &1.into()));
     assert_eq!(json["results"][0]["holds"], false);
     assert_eq!(json["results"][0]["found"]["reason"], "method_not_allowed");
     assert_eq!(json["results"][1]["holds"], Value::Null);
-    // The reason of an expectation is not compared: a response does not show it.
+    // The reason is not compared, because a response does not contain it.
     assert_eq!(test(&folder, &server, &["--send"]).stdout.matches("\nok ").count(), 1);
 }
 
-/// Any server can be asked. This one answers every origin with `*`.
+/// The server can be any program. This one answers every origin with `*`.
 #[test]
 fn the_server_can_be_any_program() {
     let server = Upstream::start(|_| Reply::new(200).header("Access-Control-Allow-Origin", "*"));
@@ -179,13 +179,13 @@ fn a_tls_server_is_asked_for_the_host_of_the_url() {
     assert!(output.stderr.contains("the TLS handshake failed"), "{output:?}");
 }
 
-/// With `--config`, the expectations of the configuration are sent too.
+/// With `--config`, the expectations of the configuration are also sent.
 #[test]
 fn the_expectations_of_a_configuration_are_sent_to_the_server() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = gateway(&upstream);
     let folder = folder("  - { page: https://app.example, url: https://api.example/a, result: allowed }\n");
-    // The file allows another origin than the server.
+    // The file allows another origin than the server does.
     fs::write(
         folder.path().join("corsgate.yaml"),
         "\

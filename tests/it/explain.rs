@@ -1,4 +1,5 @@
-//! `corsgate explain`: typical mistakes, planted one by one. Each is named, and the offered edit repairs it.
+//! `corsgate explain`: each file has a typical mistake. The output must name it, and the suggested edit must correct
+//! it.
 //!
 //! `tests/explain/*.txt` have a configuration, a line `----`, the command line with assertions about the output,
 //! another `----`, and the exact output:
@@ -10,10 +11,11 @@
 //! fix: none
 //! ```
 //!
-//! `reason` is the code of the refusal, or of the first error of a refused file. Without `fix: none` an edit must be
-//! offered. The test applies it from the JSON, as a program would; then the same question is allowed and `check` finds
-//! no error. `tried` names the key of the error that `check` reports for the best rejected edit. After a change of a
-//! message, `BLESS=1 cargo test --test it -- explain` rewrites the output. Review the difference as a user.
+//! `reason` is the code of the refusal, or of the first error of a refused file. Without `fix: none`, the output must
+//! have an edit. The test applies the edit from the JSON, as a program would. After that, the same question is allowed,
+//! and `check` finds no error. `tried` names the key of the error that `check` reports for the best rejected edit.
+//! After a change of a message, `BLESS=1 cargo test --test it -- explain` rewrites the output. Review the difference as
+//! a user.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -40,7 +42,7 @@ use crate::support::gateway::{Output, run_in};
 
 const DIVIDER: &str = "----\n";
 
-/// Exit codes.
+/// The exit codes of `explain`.
 const ALLOWED: i32 = 0;
 const UNUSABLE: i32 = 1;
 const USAGE: i32 = 2;
@@ -79,8 +81,8 @@ fn explain_names_every_planted_mistake_and_its_edit_repairs_it() {
     assert!(mended >= 30, "only {mended} were mended");
 }
 
-/// A cause has the code of the gateway, or one that the manual explains. Each of these is planted, except `upstream`:
-/// no current policy lets an upstream cause a refusal.
+/// The code of a cause is a code of the gateway, or a code that the manual explains. The files have each of these codes
+/// except `upstream`, because no current policy lets an upstream cause a refusal.
 #[test]
 fn the_codes_of_causes_are_pinned() {
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.md")).unwrap();
@@ -225,7 +227,7 @@ services:
     cors: { allow_origins: [https://app.example, \"http://[::1]:*\"], allow_headers: [X-Id], max_age: 600 }
 ";
 
-/// The question is about the URL as a browser parses it, and not about the typed text.
+/// The question is about the URL as a browser parses it, not about the typed text.
 #[test]
 fn a_question_is_parsed_as_a_browser_parses_it() {
     let folder = Folder::with(SMALL);
@@ -291,7 +293,7 @@ fn a_question_is_parsed_as_a_browser_parses_it() {
     }
 }
 
-/// The output is bounded, however long the question is.
+/// The output has a bound for a question of any length.
 #[test]
 fn a_huge_question_is_answered_within_bounds() {
     let folder = Folder::with(SMALL);
@@ -306,7 +308,7 @@ fn a_huge_question_is_answered_within_bounds() {
     assert!(output.stdout.contains("header_list_too_long"), "{}", output.stdout);
 }
 
-/// A refused question about a large file loads the text once more, with the edit.
+/// For a refused question about a large file, only one edited text is loaded.
 #[test]
 fn a_large_file_is_loaded_once_more_for_its_edit() {
     let mut config = SMALL.replace("cors: {", "cors: &unused {");
@@ -350,7 +352,7 @@ fn arguments_that_are_not_utf_8_are_refused() {
     assert_eq!(output.status.code(), Some(USAGE));
 }
 
-/// A recorded refusal becomes a question again, for browsers and for other clients.
+/// A recorded refusal is converted to a question, for browsers and for other clients.
 #[test]
 fn a_recorded_request_is_explained() {
     let read = |text: &str| load(text, CompileEnv::NONE);
@@ -406,14 +408,14 @@ fn a_recorded_request_is_explained() {
         (RecordedRequest { credentials: Credentials::Omit, ..actual }, "allowed_exact", "", false),
         (RecordedRequest { origin: None, ..actual }, "no_origin", "", false),
         (RecordedRequest { origin: Some("https://api.example"), ..actual }, "same_origin", "", false),
-        // TLS ended in front of corsgate: the site's own request looks like one from https to plain http.
+        // Another component ends TLS, so the site's own request looks like a request from https to plain http.
         (
             RecordedRequest { scheme: Scheme::Http, origin: Some("https://API.example"), ..actual },
             "origin_not_allowed",
             "tls_in_front",
             false,
         ),
-        // A forwarded navigation is not subject to CORS, whatever the policy says about its Origin.
+        // A forwarded navigation is not subject to CORS, for any Origin.
         (
             RecordedRequest { origin: Some("https://b.example"), fetch_mode: Some("navigate"), ..actual },
             "origin_not_allowed",
@@ -436,7 +438,7 @@ fn a_recorded_request_is_explained() {
         let json: Value = serde_json::from_str(&json(&explanation)).unwrap();
         assert_eq!(json["reason"], reason);
     }
-    // The text format.
+    // The same in the text format.
     for (recorded, phrase) in [
         (preflight, "this request is the preflight"),
         (
@@ -453,7 +455,7 @@ fn a_recorded_request_is_explained() {
     let plain = RecordedRequest { scheme: Scheme::Http, origin: Some("https://b.example"), ..actual };
     let explanation = explain(&Question::recorded(&plain), &configuration);
     assert!(!text(&explanation, Paint::Plain, Width::DEFAULT).contains("mixed content"));
-    // The request as it was received, even where a browser would write it differently.
+    // The request is shown as received, even if a browser would write it differently.
     let odd = RecordedRequest { requested_headers: Some("X-Trace , x-id"), ..preflight };
     let explanation = explain(&Question::recorded(&odd), &configuration);
     assert_eq!(explanation.preflight, Preflight::Recorded);
@@ -462,7 +464,8 @@ fn a_recorded_request_is_explained() {
     );
 }
 
-/// A redirect to https is followed. A same-origin request continues unchanged; a cross-origin one loses its Origin.
+/// A redirect to https is followed. A same-origin request continues unchanged, and a cross-origin request loses its
+/// Origin.
 #[test]
 fn a_redirect_to_https_is_followed() {
     let folder =
@@ -472,15 +475,15 @@ fn a_redirect_to_https_is_followed() {
     assert!(own.stdout.contains("Location: https://api.example/orders"), "{}", own.stdout);
     assert!(own.stdout.contains("> Origin: http://api.example\n   < HTTP/1.1 200"), "{}", own.stdout);
     let foreign = folder.ask("explain --origin https://app.example --header X-Id http://api.example/orders");
-    // The preflight is answered on the plain listener. The request after it is redirected, and continues with the
-    // Origin `null`.
+    // The plain listener answers the preflight. The following request is redirected, and continues with the Origin
+    // `null`.
     assert!(foreign.stdout.contains("3. preflight"), "{}", foreign.stdout);
     assert!(foreign.stdout.contains("> Origin: null"), "{}", foreign.stdout);
     assert!(says(&foreign.stdout, "(redirected from 'http://api.example/orders')"), "{}", foreign.stdout);
     assert_eq!(foreign.code, REFUSED);
 }
 
-/// If no listener speaks TLS, another component decrypts https. Only a trusted proxy can tell the gateway so.
+/// If no listener has TLS, another component decrypts https. Only a trusted proxy can report this to the gateway.
 #[test]
 fn tls_in_front_of_corsgate_is_recognised() {
     let reject = SMALL.replace("max_age: 600", "max_age: 600, disallowed_origins: reject");
@@ -497,11 +500,11 @@ fn tls_in_front_of_corsgate_is_recognised() {
         assert_eq!(output.code, code, "{config}\n{}", output.stdout);
         assert!(says(&output.stdout, phrase), "{config}\n{}", output.stdout);
     }
-    // A GET of the site's own has no Origin, so it passes; the note is the same.
+    // The site's own GET has no Origin, so it is allowed. The note is the same.
     let get = Folder::with(&reject).ask("explain --origin https://rej.test https://rej.test/api");
     assert_eq!(get.code, ALLOWED, "{}", get.stdout);
     assert!(says(&get.stdout, "TLS ends in front of corsgate"), "{}", get.stdout);
-    // A recorded request shows that the trusted proxy does not say what it should.
+    // A recorded request shows that the trusted proxy does not send the necessary field.
     let read = |text: &str| load(text, CompileEnv::NONE);
     let snapshot = read(&trusting).snapshot.unwrap();
     let configuration = Configuration::new("corsgate.yaml", &trusting, &snapshot, &read);
@@ -528,8 +531,8 @@ fn tls_in_front_of_corsgate_is_recognised() {
     assert!(!trusting.stdout.contains("TLS ends"), "{}", trusting.stdout);
 }
 
-/// A form of another site, such as the answer of an identity provider, is a navigation. Its cure is not an entry in
-/// allow_origins, which would let that site read the API.
+/// A form of another site, such as the answer of an identity provider, is a navigation. The fix must not be an entry in
+/// allow_origins, because that site could then read the API.
 #[test]
 fn a_recorded_navigation_gets_a_route_of_its_own() {
     let config = SMALL.replace("max_age: 600", "disallowed_origins: reject");
@@ -579,7 +582,7 @@ services:
       - { name: brief, paths: [/brief], cors: { allow_origins: https://app.example, max_age: 0 } }
 ";
 
-/// A browser keeps the answer to a preflight for its URL, and not for the method that was asked for.
+/// A browser caches the answer to a preflight by its URL, not by the requested method.
 #[test]
 fn later_requests_use_the_browsers_preflight_cache() {
     let folder = Folder::with(BY_METHOD);
@@ -587,7 +590,7 @@ fn later_requests_use_the_browsers_preflight_cache() {
     let get = |path: &str| format!("--origin https://app.example --header X-A https://api.example{path}");
     let cached = "not sent: the browser has cached the answer to the preflight of request 1";
     for (arguments, code, phrases) in [
-        // The two policies of a path do not mix: the answer to the GET is not cached.
+        // One path has two policies. The answer to the GET is not cached, so the policies do not mix.
         (
             format!("{} --then 'POST https://api.example/x' {json}", get("/x")),
             REFUSED,
@@ -598,7 +601,7 @@ fn later_requests_use_the_browsers_preflight_cache() {
             ],
         ),
         (format!("{} --then 'DELETE https://api.example/x'", get("/x")), REFUSED, vec!["3. preflight of request 2"]),
-        // One policy for the whole path: its answer covers what it lists.
+        // The whole path has one policy, so its answer covers the methods that it lists.
         (
             format!("{} --then 'PUT https://api.example/one' {json}", get("/one")),
             ALLOWED,
@@ -607,7 +610,7 @@ fn later_requests_use_the_browsers_preflight_cache() {
         (format!("{} --then 'POST https://api.example/one' {json}", get("/one")), ALLOWED, vec![cached]),
         (format!("{} --then 'GET https://api.example/one'", get("/one")), ALLOWED, vec!["no header needs a preflight"]),
         (format!("{} --then 'PATCH https://api.example/one'", get("/one")), REFUSED, vec!["3. preflight of request 2"]),
-        // Another URL, an expired answer, or another header.
+        // Another URL, an expired answer, or another header needs a new preflight.
         (
             format!("{} --then 'PUT https://api.example/one?b'", get("/one?a")),
             ALLOWED,
@@ -628,7 +631,7 @@ fn later_requests_use_the_browsers_preflight_cache() {
             ALLOWED,
             vec!["4. request 3 (no preflight: cached answer of request 1)"],
         ),
-        // The first request that fails is explained.
+        // The output explains the first request that fails.
         (
             "--origin https://b.example https://api.example/one --then 'PUT https://api.example/one'".into(),
             REFUSED,
@@ -659,7 +662,7 @@ services:
   - { name: sandbox, hosts: [null.example], upstream: api, cors: { allow_origins: [\"null\"], dangerously_allow: [null_origin] } }
 ";
 
-/// Redirects of the upstream are followed within the file, by the rules of Fetch.
+/// Redirects of the upstream are followed by the rules of Fetch, if the file has the target.
 #[test]
 fn redirects_of_the_upstream_are_followed_within_the_file() {
     let folder = Folder::with(REDIRECTING);
@@ -668,7 +671,7 @@ fn redirects_of_the_upstream_are_followed_within_the_file() {
     let app = "--origin https://app.example";
     let url = "https://api.example/a";
     for (folder, arguments, code, phrases) in [
-        // The same origin: everything stays.
+        // The redirect stays at the origin, so nothing changes.
         (
             &folder,
             format!("{app} {} --method PUT {url}", from(307, "/b")),
@@ -685,7 +688,7 @@ fn redirects_of_the_upstream_are_followed_within_the_file() {
             vec!["> GET /b HTTP/1.1\n   > Host: a.other.example\n   > Origin: null\n   < HTTP", "(origin_lost)"],
         ),
         (&folder, format!("{app} {} {url}", from(302, "https://null.example/b")), ALLOWED, vec!["> Origin: null"]),
-        // From the page's own origin to a foreign one, and back.
+        // From the page's own origin to a foreign origin, and back.
         (
             &folder,
             format!("--origin https://api.example {} {url}", from(302, "https://a.other.example/b")),
@@ -708,10 +711,10 @@ fn redirects_of_the_upstream_are_followed_within_the_file() {
         (&folder, format!("{app} --method PUT {} {url}", from(302, "/b")), ALLOWED, vec!["> PUT /b"]),
         (&folder, format!("{app} --method PUT {} {url}", from(303, "/b")), ALLOWED, vec!["> GET /b"]),
         (&folder, format!("{app} --method POST {} {url}", from(307, "/b")), ALLOWED, vec!["> POST /b"]),
-        // No redirect.
+        // The response is not a redirect.
         (&folder, format!("{app} {} {url}", from(304, "/b")), ALLOWED, vec!["< HTTP/1.1 304"]),
         (&folder, format!("{app} --upstream-status 302 {url}"), ALLOWED, vec!["< HTTP/1.1 302"]),
-        // Not followed.
+        // The redirect is not followed.
         (
             &folder,
             format!("{app} {} {url}", from(302, "https://u:p@api.example/b")),
@@ -730,7 +733,7 @@ fn redirects_of_the_upstream_are_followed_within_the_file() {
             REFUSED,
             vec!["(origin_not_allowed)"],
         ),
-        // To a server that the file does not know.
+        // The redirect leads to a server that the file does not have.
         (
             &any,
             format!("{app} --method POST -H 'X-Id: 1' {} {url}", from(307, "http://10.0.0.5:8000/x/")),
@@ -779,7 +782,7 @@ fn redirects_of_the_upstream_are_followed_within_the_file() {
     assert_eq!((&answer["verdict"], &answer["next"]), (&"undecided".into(), &next));
 }
 
-/// The parts of a page differ in what they send, and in what the browser checks.
+/// The kinds of requests of a page differ in the data that they send and in the checks of the browser.
 #[test]
 fn every_part_of_a_page_is_simulated() {
     let open = Folder::with(SMALL);
@@ -985,7 +988,7 @@ fn every_part_of_a_page_is_simulated() {
     }
 }
 
-/// What decides besides CORS, and what a page sends in vain.
+/// Notes about checks besides CORS, and about data that a page sends without effect.
 #[test]
 fn notes_name_what_cors_does_not_decide() {
     let folder = Folder::with(&SMALL.replace("allow_headers: [X-Id]", "allow_credentials: true"));
@@ -1020,7 +1023,7 @@ fn notes_name_what_cors_does_not_decide() {
     }
 }
 
-/// Statements about https and ports follow the listeners of the file.
+/// Statements about https and ports depend on the listeners of the file.
 #[test]
 fn the_default_port_is_that_of_the_listener() {
     let api = Authority::new("Explained").issue(&["api.example"]);
@@ -1053,7 +1056,7 @@ fn the_default_port_is_that_of_the_listener() {
         (on(8443), "http://api.example:8443", Some("with port 8443 accepts only TLS.".to_owned())),
         (format!("{plain}, {}", on(8443)), "https://api.example:8443", None),
         (plain.to_owned(), "https://api.example", None),
-        // Browsers leave out the default port of the scheme.
+        // Browsers omit the default port of the scheme.
         (plain.to_owned(), "https://api.example:443", None),
     ] {
         let folder = Folder::with(&SMALL.replace("{ address: 127.0.0.1:9080 }", &listeners));
@@ -1070,7 +1073,7 @@ fn the_default_port_is_that_of_the_listener() {
     }
 }
 
-/// For random questions and configurations: an allowed request has no edit, and an offered edit allows the request.
+/// For random questions and configurations, an allowed request has no edit, and a suggested edit allows the request.
 #[test]
 fn the_offered_edit_allows_the_request() {
     let (mut runner, offered) = (TestRunner::new(ProptestConfig::with_cases(320)), Cell::new(0));
@@ -1149,7 +1152,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 impl Asked {
-    /// The URL and the origin of a row, unless this request has its own.
+    /// Returns the question of a row. This request may replace its URL and its origin.
     fn question(&self, row: &cases::Row) -> Option<Question> {
         let (_, path, fields) = row.request();
         let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
@@ -1173,7 +1176,7 @@ impl Asked {
     }
 }
 
-/// Whether a text has a phrase, across line breaks.
+/// Returns whether a text contains a phrase. Line breaks do not matter.
 fn says(text: &str, phrase: &str) -> bool {
     let flowing = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.contains(phrase) || flowing(text).contains(&flowing(phrase))
@@ -1227,7 +1230,7 @@ impl Mistake {
             "undecided" => UNDECIDED,
             _ => ALLOWED,
         };
-        // Most files have a mistake. The others say what the verdict is.
+        // Most files have a mistake. The other files name their verdict.
         let meant = self.expected("verdict").next();
         let is_meant = meant.map_or(["refused", "unusable"].contains(&verdict), |meant| meant == verdict);
         hold(asked.code == code && is_meant, &format!("exit code {} for {verdict}", asked.code));
@@ -1238,7 +1241,7 @@ impl Mistake {
         };
         let reason = reason.map_or(&answer["reason"], |problem| &problem["code"]);
         hold(self.expected("reason").eq(reason.as_str()), &format!("the reason is {reason}"));
-        // The verdict comes first.
+        // The first line is the verdict.
         let first = asked.stdout.lines().next().unwrap_or_default();
         let words = ["refused: ", "unreadable: ", "error: "];
         let starts = |word: &str| first.starts_with(word);
@@ -1269,13 +1272,13 @@ impl Mistake {
     }
 }
 
-/// Applies hunks to a text, as a program does; a line ends with a line feed.
+/// Applies hunks to a text, as a program does. A line ends with a line feed.
 pub fn apply(text: &str, hunks: &Value) -> String {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
     };
-    // From the last to the first, so that the line numbers stay right.
+    // The last hunk is applied first, so the line numbers of the others stay valid.
     for hunk in hunks.as_array().unwrap().iter().rev() {
         let from = usize::try_from(hunk["line"].as_u64().unwrap()).unwrap() - 1;
         let removed = texts(&hunk["removed"]);

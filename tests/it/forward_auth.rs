@@ -18,7 +18,7 @@ use crate::support::upstream::{Received, Reply, Upstream};
 const HOST: (&str, &str) = ("Host", "api.test");
 const ORIGIN: (&str, &str) = ("Origin", "https://app.test");
 const HOSTILE: (&str, &str) = ("Origin", "https://evil.test");
-/// Time for a request to end after its client has left.
+/// Maximum time until a request ends after its client has closed the connection.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Starts a gateway with an upstream `auth` and a service that asks this upstream. `auth` has the keys of the upstream.
@@ -153,8 +153,8 @@ fn the_service_is_told_about_the_request_and_the_upstream_gets_its_fields() {
     assert!(asked.header("X-Request-Id").is_some());
 }
 
-/// The upstream knows paths without the stripped prefix, so the paths of its cookies are restored. The paths of the
-/// cookies of the service do not change.
+/// Checks that only the paths of the upstream's cookies are restored, because the upstream gets paths without the
+/// stripped prefix. The paths of the service's cookies do not change.
 #[test]
 fn restored_prefixes_leave_the_cookies_of_the_service_alone() {
     let auth = Upstream::start(|_| Reply::new(200).header("Set-Cookie", "session=2; Path=/"));

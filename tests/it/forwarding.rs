@@ -1,5 +1,5 @@
-//! Forwarding: the parts of a request that reach the upstream, the parts of a response that reach the client, and the
-//! fields that the gateway adds about the client.
+//! Forwarding: the parts of a request that the upstream gets, the parts of a response that the client gets, and the
+//! fields that the gateway adds.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -189,7 +189,7 @@ fn the_redirect_to_https_uses_the_scheme_and_host_of_a_trusted_proxy() {
         ("true", trusted, &[("X-Forwarded-Proto", "http, https")], Some("https://api.test/x?y")),
         ("true", trusted, &[("X-Forwarded-Proto", "gopher")], Some("https://api.test/x?y")),
         ("true", trusted, &[("Forwarded", "proto=https;proto=http")], Some("https://api.test/x?y")),
-        // The port of the new URL is the one of the configuration. A plain port says nothing about it.
+        // The URL of the redirect has the configured port, because the port of the plain listener may be another one.
         ("8443", trusted, &[("X-Forwarded-Host", "www.test:8080")], Some("https://www.test:8443/x?y")),
         (
             "true",
@@ -211,7 +211,7 @@ fn the_redirect_to_https_uses_the_scheme_and_host_of_a_trusted_proxy() {
     }
 }
 
-/// TLS ends at the proxy, which may also use another name for the gateway.
+/// The proxy ends TLS, and may use another name for the gateway.
 #[test]
 fn the_sites_own_form_is_not_refused_behind_a_trusted_proxy() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -226,7 +226,7 @@ fn the_sites_own_form_is_not_refused_behind_a_trusted_proxy() {
         ("https://www.test:8443", &[("X-Forwarded-Proto", "wss"), ("X-Forwarded-Host", "www.test:8443")], [200, 403]),
         ("https://www.test", &[("Forwarded", "proto=https;host=www.test")], [200, 403]),
         ("https://www.test:8443", &[("Forwarded", "for=\"[::1]:1\"; proto=https; host=\"www.test:8443\"")], [200, 403]),
-        // Not the site's own, with any fields.
+        // The origin of another site is refused with any fields.
         ("https://evil.test", &[("Forwarded", "proto=https;host=www.test")], [403, 403]),
         (
             "https://evil.test",
@@ -308,7 +308,7 @@ fn an_invalid_field_of_a_trusted_proxy_is_logged_once() {
     assert!(!gateway.stderr().contains("cret"), "the log has data of a client");
 }
 
-/// Frameworks believe these fields, and many servers read a name with `_` as the name with `-`.
+/// Frameworks trust these fields, and many servers read a name with `_` as the same name with `-`.
 #[test]
 fn fields_that_a_service_may_believe_come_from_trusted_proxies_only() {
     let names = [
@@ -354,7 +354,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
             upstream.address()
         ));
         let all = [&names[..], &lookalikes, &underscores, &ordinary].concat();
-        // Each twice: no value of a name is left over.
+        // Each field is sent twice, so that a remaining value is detected.
         let fields: Vec<_> = all.iter().chain(&all).map(|name| (*name, "forged")).collect();
         fetch(gateway.address(), "GET", "/", &[&[HOST], &fields[..]].concat());
         let received = upstream.received().pop().unwrap();
@@ -412,7 +412,7 @@ fn hop_by_hop_fields_of_a_request_are_removed() {
     assert_eq!(request.header("X-Bar"), Some("2"));
 }
 
-/// `Connection` must not remove what the gateway adds, or the upstream's log has no id to find the request by.
+/// `Connection` must not remove fields of the gateway. Otherwise the log of the upstream has no request id.
 #[test]
 fn a_client_cannot_remove_the_fields_of_the_gateway() {
     let request = received(&[("Connection", "X-Request-Id, X-Forwarded-Port"), ("X-Request-Id", "abc")]);
@@ -500,7 +500,7 @@ fn connection_cannot_remove_origin_or_fields_of_the_gateway() {
     }
 }
 
-/// The upstream's answer to TRACE would contain the request, with its cookies.
+/// The upstream's answer to TRACE would contain the request with its cookies.
 #[test]
 fn trace_needs_a_route_that_lists_it_and_max_forwards_is_counted_down() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -627,7 +627,7 @@ fn large() -> Vec<u8> {
 
 fn chunked(body: &[u8]) -> Vec<u8> {
     let chunk = |chunk: &[u8]| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
-    // A size that is no multiple of any buffer.
+    // The size is not a multiple of any buffer size.
     body.chunks(5003).map(chunk).chain([b"0\r\n\r\n".to_vec()]).collect::<Vec<_>>().concat()
 }
 
@@ -715,7 +715,7 @@ fn a_connection_to_the_upstream_is_reused() {
         // A new client connection each time.
         fetch(gateway.address(), "GET", "/", &[HOST]);
     }
-    // A fast client may come before the previous upstream connection is free again.
+    // A request may come before the previous upstream connection is free again.
     let connections = upstream.received().iter().map(|request| request.connection).max();
     assert!(connections < Some(15), "{connections:?} connections for 30 requests");
 }
@@ -780,7 +780,7 @@ fn statuses_with_a_dead_node(weight: u32, retries: &str) -> BTreeMap<u16, usize>
 #[test]
 fn a_dead_node_of_two_fails_no_request_with_a_retry() {
     assert_eq!(statuses_with_a_dead_node(1, ""), BTreeMap::from([(200, 20)]));
-    // A retry must not pick the dead node again, even if it is next in turn.
+    // A retry must not use the dead node again, even if that node is the next in turn.
     assert_eq!(statuses_with_a_dead_node(9, ", retries: 1"), BTreeMap::from([(200, 20)]));
 }
 
@@ -812,8 +812,8 @@ fn the_reason_phrase_of_a_response_is_forwarded() {
     }
 }
 
-/// A body is sent again if the node closes the connection. When a retried body was counted twice, 40 KiB exceeded a
-/// limit of 64 KiB.
+/// The body is sent again if the node closes the connection. It counts only once, so 40 KiB do not exceed a limit of 64
+/// KiB.
 #[test]
 fn a_retried_body_counts_once_against_the_limit() {
     let puts = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,5 @@
-//! HTTP/1.1 framing: the gateway and the upstream agree on the end and the target of a request, or the gateway refuses
-//! it.
+//! HTTP/1.1 framing: the gateway and the upstream find the same end and the same target of a request, or the gateway
+//! refuses the request.
 //!
 //! Requests are written as bytes, because ordinary clients cannot send most of them.
 
@@ -173,7 +173,8 @@ fn the_body_of_a_locally_answered_request_is_never_read_as_a_request() {
     for (head, status) in [(preflight, 200), (refused, 405)] {
         let framings = [
             (status, format!("Content-Length: 50\r\n\r\n{HIDDEN}")),
-            // The body is incomplete: the next bytes may be its rest or another request. The gateway cannot know.
+            // The body is incomplete. The next bytes may be its rest or another request, so the gateway must close the
+            // connection.
             (status, format!("Content-Length: 100\r\n\r\n{HIDDEN}")),
             (status, format!("Transfer-Encoding: chunked\r\n\r\n32\r\n{HIDDEN}\r\n0\r\n\r\n")),
             (400, format!("Transfer-Encoding: chunked\r\n\r\n{HIDDEN}")),
@@ -299,15 +300,15 @@ fn chunks_are_parsed_strictly() {
         "-2\r\nab\r\n0\r\n\r\n",
         "ffffffffffffffffff\r\nab",
         "2\r\nabc\r\n0\r\n\r\n",
-        // An empty size is not the last chunk.
+        // An empty size does not mean the last chunk.
         "5\r\nhello\r\n\r\nmore\r\n\r\n",
-        // A line feed ends no line, and is no part of an extension.
+        // A line feed alone does not end a line, and an extension cannot contain it.
         "2;\nxx\r\n4c\r\n0\r\n\r\n",
         "2\r\nab\r\n0\r\nX: y\n\r\n",
         "2\r\nab\r\n0\r\nno field\r\n\r\n",
     ] {
         edge.refuses(400, post(TE, body));
-        // The same in pieces: the gateway has already begun to forward the request.
+        // The same in pieces, so that the gateway has already begun to forward the request.
         for cut in 0..body.len() {
             edge.upstream.clear();
             let mut connection = edge.connect();
@@ -411,7 +412,7 @@ fn an_absolute_target_must_name_the_same_host() {
         let exchange = edge.send(get(target));
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
     }
-    // A URL of another scheme is not one of this server, whatever its host is.
+    // A URL of another scheme does not belong to this server, even with its host.
     for target in ["ftp://api.test/", "FTP://api.test/x", "ws://api.test/", "gopher://api.test", "x:y"] {
         let exchange = edge.send(format!("GET {target} HTTP/1.1\r\n{HOST}{ORIGIN}\r\n"));
         assert_eq!((exchange.response.status, exchange.received.len()), (400, 0), "{target}");
@@ -444,7 +445,7 @@ fn connect_is_refused() {
 fn pipelined_requests_are_served_in_their_order() {
     let edge = Edge::start();
     let chunked = "Transfer-Encoding: chunked\r\n";
-    // Longer than what is read at once.
+    // The path is longer than one read.
     let long = format!("/{}", "l".repeat(6000));
     let requests = [
         ("/1", get("/1")),
@@ -505,7 +506,7 @@ fn a_client_that_closes_its_sending_side_gets_its_response() {
         }
         assert!(connection.closed());
     }
-    // The response takes longer than a client that has gone is waited for.
+    // The response takes longer than the gateway waits for a client that has closed its connection.
     let node = TcpListener::bind("127.0.0.1:0").unwrap();
     let slow = Gateway::start(&one_service(node.local_addr().unwrap()));
     let drip = thread::spawn(move || {
@@ -530,7 +531,7 @@ fn a_client_that_closes_its_sending_side_gets_its_response() {
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
-/// Pingora has another loop for HTTP/2 nodes.
+/// Pingora has separate code for HTTP/2 nodes.
 #[test]
 fn early_bytes_and_a_closed_sending_side_are_the_same_with_an_http_2_node() {
     let upstream = H2Upstream::start(|_| H2Reply::new(200).body("slow").after(Duration::from_millis(300)));
@@ -552,7 +553,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{node}\" }}], http2:
     }
 }
 
-/// A client that has gone looks the same as one that closed its sending side.
+/// For the gateway, a client that has gone is the same as a client that has closed only its sending side.
 #[test]
 fn the_request_of_a_client_that_has_gone_ends_some_seconds_later() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -568,7 +569,7 @@ fn the_request_of_a_client_that_has_gone_ends_some_seconds_later() {
     assert!(begin.elapsed() >= Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
-/// The gateway answers itself what Pingora's parser cannot read, so that a page learns the reason.
+/// If Pingora's parser cannot read a header, the gateway itself responds, so that a page gets the reason.
 #[test]
 fn a_header_beyond_the_limits_of_the_parser_gets_a_response_with_cors_headers() {
     let edge = Edge::start();
@@ -605,7 +606,7 @@ fn a_header_beyond_the_limits_of_the_parser_gets_a_response_with_cors_headers() 
     let call = post(&format!("{ORIGIN}Content-Type: application/grpc\r\nContent-Length: +5\r\n"), "hello");
     let response = edge.send(&call).response;
     assert_eq!((response.status, response.header("grpc-status")), (200, Some("13")));
-    // The header does not end within the bytes that are read, so its host is unknown.
+    // The end of the header is not within the maximum size, so the host is unknown.
     let response = edge.send(format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(200_000))).response;
     assert_eq!((response.status, response.header("Connection")), (414, Some("close")));
 }

@@ -1,5 +1,5 @@
-//! What `check` says about header names in `allow_headers` and `expose_headers`: each name belongs to requests, to
-//! responses, or to both (Fetch, and the IANA registry of field names).
+//! The problems that `check` reports for header names in `allow_headers` and `expose_headers`. A name belongs to
+//! requests, to responses, or to both (Fetch, and the IANA registry of field names).
 
 use corsgate::cors::{OriginSets, Policy, Settings};
 use corsgate::problem::{At, Problems};
@@ -23,7 +23,7 @@ const TABLE: &[(&str, Option<&str>, Option<&str>)] = &[
     ("X-Total-Count", None, None),
     ("Idempotency-Key", None, None),
     ("traceparent", None, None),
-    // Pages cannot set them, and need them exposed.
+    // Pages cannot set them, and can read them only if they are exposed.
     ("Date", Some(SENT), None),
     ("Via", Some(SENT), None),
     ("Trailer", Some(SENT), None),
@@ -90,7 +90,7 @@ fn each_name_is_right_or_wrong_in_each_list() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// A name is never sent to a list where `check` would refuse it again.
+/// A message must not suggest a list in which `check` would refuse the name again.
 #[test]
 fn the_list_that_a_message_names_accepts_the_name() {
     let mut moved = 0;

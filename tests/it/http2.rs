@@ -146,7 +146,8 @@ fn large_bodies_pass_whole_in_both_directions() {
     }
 }
 
-/// A body may end with its last bytes, with an empty frame, or with trailers, which are not sent to HTTP/1.1 upstreams.
+/// A body may end with its last bytes, with an empty frame, or with trailers. Trailers are not sent to HTTP/1.1
+/// upstreams.
 #[test]
 fn an_http_2_body_is_complete_for_an_http_1_upstream() {
     let edge = Edge::plain("");
@@ -206,8 +207,8 @@ fn trailers_of_an_http_2_upstream_reach_an_http_2_client() {
     assert_eq!((response.text(), &response.trailers[..]), ("", &own(&[("x-end", "1")])[..]));
 }
 
-/// Pingora 0.9.1 does not read the trailers of a request. They may be dropped (RFC 9110 section 6.5.1), and gRPC
-/// requests have none. The body and its end must not be lost with them.
+/// Pingora 0.9.1 does not read the trailers of a request. A gateway may drop them (RFC 9110 section 6.5.1), and gRPC
+/// requests have none. But the body and its end must not be lost.
 #[test]
 fn trailers_of_a_request_end_its_body() {
     let edge = Edge::start("", |_| Reply::new(200), |request| H2Reply::new(200).body(request.body.clone()));
@@ -267,7 +268,7 @@ fn grpc_status_and_trailers_are_forwarded() {
     }
 }
 
-/// gRPC clients ignore `grpc-status` in a header that does not end the stream, and know no other form of an error.
+/// gRPC clients ignore `grpc-status` in a header that does not end the stream, and cannot read other forms of errors.
 #[test]
 fn an_error_of_the_gateway_is_a_grpc_status_for_grpc_calls() {
     let edge = Edge::start("body: 1KiB", |_| Reply::new(200), |_| H2Reply::reset(Reason::INTERNAL_ERROR));
@@ -293,7 +294,7 @@ fn an_error_of_the_gateway_is_a_grpc_status_for_grpc_calls() {
             assert!(body.is_end_stream(), "{message}: the header does not end the stream");
             assert_readable(&response);
         }
-        // Others get the usual error.
+        // Other clients get the usual error.
         let response =
             client.request(&post(host, path).header("content-type", "text/plain").data(vec![0; size])).unwrap();
         assert!(response.status >= 400, "{response:?}");
@@ -317,7 +318,7 @@ fn a_request_without_a_body_has_length_0_if_its_method_has_bodies() {
         }
         edge.http_1.clear();
     }
-    // A body without a length, and a given length, stay as they are.
+    // A body without a length and a given length do not change.
     client.request(&post(API, "/").data("body")).unwrap();
     client.request(&post(API, "/").header("content-length", "0")).unwrap();
     let received = edge.http_1.received();
@@ -361,7 +362,7 @@ fn hop_by_hop_fields_do_not_reach_an_http_2_client() {
         },
         |_| H2Reply::new(200),
     );
-    // The client itself refuses a response with one of these fields (RFC 9113 section 8.2.2).
+    // The client refuses a response with one of these fields (RFC 9113 section 8.2.2).
     let response = edge.client().request(&get(API, "/")).unwrap();
     assert_eq!((response.header("x-hop"), response.header("x-kept"), response.text()), (None, Some("1"), "body"));
 }
@@ -502,7 +503,7 @@ fn a_stalled_request_body_is_reset_after_body_timeout() {
     let client = edge.client();
     let started = Instant::now();
     let (pending, _never_sent) = client.begin_headers(&post(API, "/"), false).unwrap();
-    // Pingora cannot write a response here. The reset tells the client that the request was not processed.
+    // Pingora cannot write a response here. The reset shows the client that the request was not processed.
     let error = pending.finish().unwrap_err();
     assert!(reason(&error).is_some(), "{error}");
     assert!(started.elapsed() >= Duration::from_millis(800), "given up after {:?}", started.elapsed());
@@ -617,7 +618,7 @@ fn an_hpack_bomb_is_refused() {
     assert!(edge.http_1.received().iter().all(|request| request.target != "/bomb"));
 }
 
-/// CVE-2019-9517 and slow readers: the client requests many large responses and reads none.
+/// CVE-2019-9517 and slow readers: the client requests many large responses and reads none of them.
 #[test]
 fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
     const STREAMS: u32 = 40;
@@ -655,7 +656,7 @@ fn a_client_with_a_closed_window_is_cut_off_and_holds_little_memory() {
     edge.http_1.wait_for_closed(STREAMS as usize);
 }
 
-/// CVE-2019-9512 and CVE-2019-9515: every frame asks for an answer, and the client reads none.
+/// CVE-2019-9512 and CVE-2019-9515: every frame requires an answer, and the client reads none of them.
 #[test]
 fn floods_of_pings_and_settings_do_not_affect_other_clients() {
     let edge = Edge::plain("");

@@ -1,6 +1,6 @@
-//! Tests of `corsgate learn`, which prints the smallest policies that cover what pages used.
+//! Tests of `corsgate learn`, which prints the smallest policies that cover the requests of pages.
 //!
-//! The traffic is repeated until the command ends, so no test depends on the moment at which the observation begins.
+//! The requests are repeated until the command ends, so the tests do not depend on the start of the observation.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ const COVERED: [Asked<'static>; 8] = [
     ),
 ];
 
-/// Requests that add nothing to a policy.
+/// Requests that need no entry in a policy.
 const NOT_COVERED: [Asked<'static>; 11] = [
     ("public.test", "GET", "/a", &[("Origin", "null")]),
     ("public.test", "GET", "/a", &[("Origin", "https://*.example")]),
@@ -113,7 +113,7 @@ fn send(address: SocketAddr, (host, method, path, fields): Asked<'_>) -> Respons
     fetch(address, method, path, &[&[("Host", host)], fields].concat())
 }
 
-/// Runs `learn` while the requests are sent again and again.
+/// Runs `learn`, and repeats the requests until it ends.
 fn learn_from(gateway: &Gateway, requests: &[Asked<'_>], options: &[&str]) -> Output {
     let admin = format!("http://{}", gateway.admin());
     thread::scope(|scope| {
@@ -261,7 +261,7 @@ fn the_access_log_gives_origins_and_methods() {
         let origins = policy(&value, name)["origins"].as_array().unwrap();
         origins.iter().map(|seen| seen["origin"].as_str().unwrap().to_owned()).collect()
     };
-    // The log does not tell that the request from pay.example was a form.
+    // The log does not show that a form sent the request from pay.example.
     let public = [APP, SHOP, "http://localhost:3000", "https://pay.example"];
     assert_eq!(origins("pages"), public);
     assert_eq!(origins("members"), [APP]);
@@ -269,7 +269,7 @@ fn the_access_log_gives_origins_and_methods() {
     assert_eq!(settings["allow_methods"], json!(["PUT"]), "preflights are logged without their method");
     assert_eq!(settings["allow_headers"], json!(["*", "Authorization"]), "unchanged");
     assert_eq!(policy(&value, "members")["policy"]["allow_credentials"], true, "unchanged");
-    // The same from stdin.
+    // The same log from stdin.
     let mut process = Command::new(env!("CARGO_BIN_EXE_corsgate"));
     let file = fs::File::open(gateway.dir().join("copy.log")).unwrap();
     let stdin = process.args(arguments).arg("-").current_dir(gateway.dir()).stdin(Stdio::from(file)).output().unwrap();
@@ -319,7 +319,7 @@ fn an_observation_ends_when_its_client_leaves() {
     let begin = || {
         let mut connection = Connection::open(gateway.admin()).unwrap();
         connection.send(WINDOW.as_bytes()).unwrap();
-        // By then the request has usually been read, also on a busy machine.
+        // These requests give the gateway time to read the request, even on a busy machine.
         (0..20).for_each(|_| assert_eq!(fetch(gateway.admin(), "GET", "/livez", HOST).status, 200));
         connection
     };
@@ -327,7 +327,7 @@ fn an_observation_ends_when_its_client_leaves() {
     let busy = until(409, &mut || {
         let response = observe();
         if response.status == 200 {
-            // This one was first, and the other one was refused.
+            // This observation was first, so the other request was refused. It is sent again.
             connection = begin();
         }
         response

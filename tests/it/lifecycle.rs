@@ -49,7 +49,7 @@ fn get(gateway: &Gateway) -> Response {
     fetch(gateway.address(), "GET", "/", &[HOST, ORIGIN])
 }
 
-/// The policy of a response to a GET: all its headers must be of that policy.
+/// Returns the policy of a response to a GET. All headers must belong to this policy.
 #[track_caller]
 fn policy_of(response: &Response) -> char {
     let mut fields: Vec<_> = (response.headers.iter())
@@ -218,7 +218,7 @@ fn a_missing_file_changes_nothing() {
     assert_eq!(gateway.metric("corsgate_config_last_reload_refused"), 1);
 }
 
-/// Each renamed upstream left its kept connections until they timed out.
+/// In an earlier version, each renamed upstream kept its idle connections until their timeout.
 #[test]
 fn reloads_that_rename_an_upstream_do_not_add_connections() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -233,12 +233,12 @@ fn reloads_that_rename_an_upstream_do_not_add_connections() {
         assert_eq!(get(&gateway).status, 200);
     }
     let connections = upstream.received().iter().map(|request| request.connection).max();
-    // A request may begin before the connection of the last one is back in the pool.
+    // A request may begin before the last connection is idle again.
     assert!(connections < Some(10), "{connections:?} connections");
     assert!(descriptors() < before + 10, "{before} descriptors became {}", descriptors());
 }
 
-/// Freeing 100,000 routes takes as long as many requests. The last request that used them must not pay for it.
+/// Freeing 100,000 routes takes as long as many requests. The last request of a configuration must not free it.
 #[test]
 fn a_reload_frees_the_replaced_configuration() {
     let folder = tempfile::tempdir().unwrap();
@@ -258,7 +258,7 @@ fn a_reload_frees_the_replaced_configuration() {
     assert_eq!(live.current().number, 3);
 }
 
-/// Reading a pipe would block this reload and every later one.
+/// Reading from a pipe would block this reload and all later reloads.
 #[test]
 fn a_pipe_as_configuration_file_is_refused_and_blocks_no_reload() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -277,7 +277,7 @@ fn sighup_during_the_start_is_neither_lost_nor_fatal() {
     let upstream = Upstream::start(|_| Reply::new(200));
     for _ in 0..3 {
         let mut gateway = Gateway::spawn(&config(upstream.address(), A));
-        // Returns as soon as a handler exists, which is long before the process can act on the signal.
+        // `signal` returns when a handler exists, which is long before the process can handle the signal.
         gateway.signal(Signal::Hup);
         gateway.reload_with(&config(upstream.address(), B));
         gateway.wait_until_it_accepts();
@@ -345,7 +345,7 @@ fn a_websocket_survives_reloads() {
         socket.send(b"are you there").unwrap();
         assert_eq!(socket.receive(13).unwrap(), b"are you there");
     }
-    // Even if its upstream is no longer in the configuration.
+    // The request also ends normally if its upstream is no longer in the configuration.
     let other = Upstream::start(|_| Reply::new(200));
     gateway.reload_with(&config(other.address(), "false"));
     gateway.wait_for_log("reloaded generation=5");
@@ -478,8 +478,8 @@ fn an_unreadable_configuration_ends_the_start() {
     }
 }
 
-/// Pingora panics in a task of its own then, and would serve without the listener. Here the descriptors do not suffice for
-/// all listeners; an address that is in use is found before.
+/// Pingora would panic in a task and continue without the listener. In this test, the process has too few descriptors
+/// for all listeners. An address that is already in use is detected earlier.
 #[test]
 fn a_listener_that_cannot_be_opened_ends_the_process() {
     let dir = tempfile::TempDir::with_prefix("corsgate-").unwrap();
@@ -497,7 +497,7 @@ fn a_listener_that_cannot_be_opened_ends_the_process() {
     assert!(log.contains("listener failed, exiting"), "{log}");
 }
 
-/// `check`, `run` and `explain` look in the same places.
+/// `check`, `run` and `explain` search the same places.
 #[test]
 fn without_config_the_file_is_corsgate_yaml_here_or_in_etc() {
     let explain = &["explain", "--origin", "https://app.test", "https://api.test/"][..];
@@ -524,7 +524,7 @@ fn without_config_the_file_is_corsgate_yaml_here_or_in_etc() {
     assert!(output.code == 1 && output.stderr.contains("corsgate.yaml:1"), "{}", output.stderr);
 }
 
-/// The command line of a running process cannot change.
+/// A running process cannot change its command line, so the message must not mention it.
 #[test]
 fn a_reload_of_a_missing_file_does_not_speak_of_the_command_line() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -552,13 +552,13 @@ fn an_invalid_command_line_exits_with_2() {
     }
 }
 
-/// The file was replaced by a huge one. It is not read, because that would take the memory of the requests.
+/// The file was replaced by a huge file, which is not read, because it would need the memory of the requests.
 #[test]
 fn a_configuration_over_the_size_limit_is_not_read() {
     let upstream = Upstream::start(|_| Reply::new(200));
     let gateway = Gateway::start(&config(upstream.address(), A));
     let before = gateway.memory();
-    // A sparse file.
+    // The file is sparse.
     std::fs::File::create(gateway.config_path()).and_then(|file| file.set_len(65 << 20)).unwrap();
     gateway.signal(Signal::Hup);
     gateway.wait_for_log("it has 65 MiB; the maximum for a file of a configuration is 64 MiB");

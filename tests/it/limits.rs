@@ -58,7 +58,7 @@ fn assert_readable(response: &Response) {
     assert_eq!(response.header("Vary"), Some("Origin"), "{response:?}");
 }
 
-/// Asserts that the time since `begin` is `expected`, or a little more.
+/// Checks that the time since `begin` is `expected`, or a little longer.
 #[track_caller]
 fn assert_took(begin: Instant, expected: Duration) {
     let took = begin.elapsed();
@@ -68,7 +68,8 @@ fn assert_took(begin: Instant, expected: Duration) {
 /// Sends the pieces with a pause after each, until the server answers or closes the connection.
 fn drip<'p>(connection: &mut Connection, pieces: impl IntoIterator<Item = &'p [u8]>, pause: Duration) {
     for piece in pieces {
-        // A piece that is sent after the server has closed makes a reset, which would discard the answer.
+        // A piece that is sent after the server has closed the connection causes a reset, which would discard the
+        // answer.
         if connection.is_readable() || connection.send(piece).is_err() {
             return;
         }
@@ -112,7 +113,7 @@ fn header_timeout_of_a_later_request_starts_with_its_first_byte() {
     let (_upstream, gateway) = start("header_timeout: 1500ms, keepalive: 60s");
     let mut kept = Connection::open(gateway.address()).unwrap();
     assert_eq!(kept.request("GET", "/", &[HOST], b"").unwrap().status, 200);
-    // Longer than header_timeout, which does not run between requests.
+    // This pause is longer than header_timeout, which does not run between requests.
     thread::sleep(Duration::from_secs(2));
     kept.send(&GET[..20]).unwrap();
     thread::sleep(Duration::from_millis(100));
@@ -133,7 +134,7 @@ fn header_timeout_starts_anew_for_each_request() {
     let mut kept = Connection::open(gateway.address()).unwrap();
     let preflight = b"OPTIONS / HTTP/1.1\r\nHost: api.test\r\nOrigin: https://app.test\r\n\
                       Access-Control-Request-Method: GET\r\n\r\n";
-    // All of them together take longer than header_timeout, each one far less.
+    // All requests together take longer than header_timeout, but each one takes far less.
     for _ in 0..9 {
         kept.send(&preflight[..20]).unwrap();
         thread::sleep(Duration::from_millis(200));
@@ -149,7 +150,7 @@ fn a_huge_header_gets_431_and_is_not_buffered() {
     let connections: Vec<_> = (0..41)
         .map(|i| {
             if i == 1 {
-                // The first request is for the memory that the process needs in any case.
+                // The first request is not measured, because the process needs its memory for any request.
                 before.set(gateway.memory());
             }
             let mut connection = Connection::open(gateway.address()).unwrap();
@@ -239,7 +240,8 @@ fn a_slowloris_attack_does_not_delay_other_clients() {
     get();
 }
 
-/// A client that does not read costs memory, so a configuration without a limit has one that fits the memory.
+/// A client that does not read uses memory, so without a configured limit there is a default that depends on the
+/// memory.
 #[test]
 fn the_limit_of_connections_has_a_default() {
     const ADMIN: &str = "admin: { address: \"{admin}\" }";
@@ -285,14 +287,14 @@ fn a_dripping_body_gets_408_with_cors_headers() {
     for (header, begin_of_body, piece) in [
         (length, "", &b"x"[..]),
         (chunked, "", b"1\r\nx\r\n"),
-        // What stands between the chunks is no progress.
+        // The bytes between the chunks are not progress.
         (chunked, "1;", b"x"),
         (chunked, "1\r\nx\r\n0\r\nX-T: ", b"x"),
     ] {
         let begin = Instant::now();
         let mut connection = Connection::open(gateway.address()).unwrap();
         connection.send(format!("{header}{begin_of_body}").as_bytes()).unwrap();
-        // No pause is longer than body_timeout, but the whole body takes longer than a body of a few bytes may.
+        // Each pause is shorter than body_timeout, but the whole body takes longer than the limit for a small body.
         drip(&mut connection, [piece; 90], Duration::from_millis(100));
         let response = connection.read("POST").unwrap();
         assert_eq!(response.status, 408);
@@ -324,18 +326,18 @@ fn a_client_that_reads_nothing_is_closed_after_send_timeout() {
     deaf.send(b"GET /large HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     upstream.wait_for_closed(1);
     assert_took(begin, Duration::from_secs(1));
-    // Bytes in flight may still arrive, but not the whole response.
+    // Bytes that are already sent may arrive, but not the whole response.
     assert!(deaf.read("GET").is_err());
 }
 
-/// The default of `limits.connections` relies on it.
+/// The default of `limits.connections` depends on this bound.
 #[test]
 fn a_client_that_reads_nothing_costs_less_than_a_mebibyte() {
     const CLIENTS: u64 = 24;
-    // More than the kernel buffers.
+    // The size is larger than the buffers of the kernel.
     let upstream = Upstream::start(|_| Reply::new(200).body(vec![b'x'; 8 << 20]));
     let gateway = Gateway::start(&config("", "", "", upstream.address()));
-    // The code itself takes some memory at its first use.
+    // The first uses of the code need some memory.
     for _ in 0..4 {
         fetch(gateway.address(), "GET", "/", &[HOST]);
     }
@@ -343,7 +345,7 @@ fn a_client_that_reads_nothing_costs_less_than_a_mebibyte() {
     let deaf: Vec<TcpStream> = (0..CLIENTS)
         .map(|_| {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            // A small receive buffer: the response fills buffers of the gateway, not of the kernel.
+            // With a small receive buffer, the response fills buffers of the gateway and not of the kernel.
             socket.set_recv_buffer_size(4096).unwrap();
             socket.connect(&gateway.address().into()).unwrap();
             let mut stream = TcpStream::from(socket);
@@ -436,7 +438,7 @@ fn a_connection_over_the_limit_gets_503_until_another_one_closes() {
     open(&gateway);
 }
 
-/// A connection within the limit. A place may become free a moment after another connection was closed.
+/// Opens a connection within the limit. A connection may be free only a moment after another one was closed.
 #[track_caller]
 fn open(gateway: &Gateway) -> Connection {
     let begin = Instant::now();
@@ -570,7 +572,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family][..], &length, rest].concat()
 }
 
-/// From 192.0.2.7:4711 to 10.0.0.1:80.
+/// The addresses 192.0.2.7:4711 and 10.0.0.1:80.
 const PAIR: [u8; 12] = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
 
 fn behind_a_balancer() -> (Upstream, Gateway) {

@@ -76,7 +76,7 @@ services:
             sick = sick.address(),
         );
         let gateway = Gateway::start_with_files(&config, &authority.issue(&["api.test"]).files("tls/edge"));
-        // `start` has connected once to each listener, and made no TLS handshake.
+        // `start` has connected to each listener once, without a TLS handshake.
         eventually("it is quiet", || {
             let now = counts(&gateway);
             let failed = now.get(&format!("connections_refused_total {} handshake", gateway.address2()));
@@ -378,7 +378,7 @@ fn a_request_changes_only_its_own_series() {
         act(&scene);
         let expected = scene.expected(expected);
         let deadline = Instant::now() + Duration::from_secs(10);
-        // A series that changes too late would disturb the next row.
+        // A late change of a series would disturb the next row.
         before = loop {
             let after = counts(&scene.gateway);
             let moved = deltas(&before, &after);
@@ -435,7 +435,7 @@ fn difference(expected: &BTreeMap<String, i64>, moved: &BTreeMap<String, i64>) -
     text
 }
 
-/// Durations are in the right histograms.
+/// Each duration is in the correct histogram.
 #[test]
 fn the_time_of_the_upstream_is_measured_apart() {
     let slow = Duration::from_millis(120);
@@ -613,7 +613,7 @@ fn a_hundred_reloads_with_other_routes_leak_no_series() {
         gateway.reload_with(&small(upstream.address(), &[&format!("r{}", n + 1)]));
         gateway.wait_for_log(&format!("reloaded generation={}\n", n + 2));
     }
-    // The series for new and reused connections come and go; a route has more than 40 series.
+    // The series for new and reused connections appear and disappear. A route has more than 40 series.
     assert!(sizes.last().unwrap() - sizes.first().unwrap() < 5, "{sizes:?}");
 }
 
@@ -665,7 +665,7 @@ fn every_documented_metric_exists() {
         let Some("md" | "json" | "yaml") = file.extension().and_then(|extension| extension.to_str()) else { continue };
         let text = fs::read_to_string(&file).unwrap();
         for (start, _) in text.match_indices("corsgate_") {
-            // Not the middle of another name, such as that of a test.
+            // The match must not be in the middle of another name, such as the name of a test.
             if text[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
                 continue;
             }

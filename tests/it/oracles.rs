@@ -1,8 +1,8 @@
-//! Oracles: fast code is compared with a few slow and obvious lines that follow the design, on random inputs close to
-//! valid ones.
+//! Oracles compare fast code with a few slow and obvious lines that follow the design, with random inputs that are
+//! close to valid ones.
 //!
-//! An oracle shares no code with the tested code, and works on text where the code works on parsed values. Failing
-//! inputs are kept in `tests/proptest-regressions` and run first from then on.
+//! An oracle shares no code with the tested code. It works on text, and the tested code works on parsed values.
+//! `tests/proptest-regressions` keeps failing inputs, which run first in later runs.
 
 use std::collections::HashSet;
 
@@ -53,7 +53,7 @@ proptest! {
     }
 }
 
-/// Design, "Origin patterns", literally.
+/// The section "Origin patterns" of the design, word by word.
 fn covers(pattern: &str, origin: &str) -> bool {
     let (Some((scheme, listed)), Some((given, authority))) = (pattern.split_once("://"), origin.split_once("://"))
     else {
@@ -94,7 +94,7 @@ fn fits(listed: &str, host: &str) -> bool {
 fn is_sent_by_browsers(scheme: &str, host: &str, port: Option<&str>) -> bool {
     let default = [("http", "80"), ("https", "443"), ("ws", "80"), ("wss", "443"), ("ftp", "21")];
     let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    // A dot at the end makes another origin.
+    // A dot at the end of a host makes another origin.
     let is_name =
         host.strip_suffix('.').unwrap_or(host).split('.').all(|label| !label.is_empty() && label.chars().all(in_name));
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or_default();
@@ -178,7 +178,7 @@ fn labels() -> impl Strategy<Value = String> {
         Just("www".to_owned()),
         Just("a.b".to_owned()),
         "[a-z0-9_-]{1,5}(\\.[a-z0-9_-]{1,5}){0,2}",
-        // The deepest possible name: every suffix is a candidate.
+        // The deepest names, in which every suffix is a candidate.
         (1..120_usize).prop_map(|depth| vec!["a"; depth].join(".")),
     ]
 }
@@ -471,7 +471,7 @@ fn services_and_requests() -> impl Strategy<Value = (Vec<Service>, Vec<(String, 
     let methods = option::weighted(0.4, subsequence(&METHODS[..5], 1..3));
     let entry = (path_pattern(), methods, prop::bool::weighted(0.8));
     let entry = entry.prop_map(|(path, methods, get_implies_head)| Written { path, methods, get_implies_head });
-    // Conflicts are likely. Most of them are removed, so that there is something to route.
+    // Conflicts are likely. Most of them are removed, so that most services are valid.
     let services = (vec((hosts, vec(entry, 0..6)), 1..6), prop::bool::weighted(0.9));
     let services = services.prop_map(|(mut services, peaceful)| {
         if peaceful {
@@ -528,7 +528,7 @@ fn authority() -> impl Strategy<Value = String> {
     (front, name, end, port).prop_map(|(front, name, end, port)| format!("{front}{name}{end}{port}"))
 }
 
-// === paths that servers understand differently ===
+// === paths that servers interpret differently ===
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5000))]
@@ -606,7 +606,7 @@ proptest! {
             (true, Ok(())) => Reason::AllowedExact,
         };
         prop_assert_eq!(decision.reason, expected);
-        // The configured lists, or with credentials and `*` the requested names if they are valid.
+        // The configured lists. With credentials and `*`, the requested names if they are valid.
         let value = |field| decision.edits.value(field).map(|value| value.to_str().unwrap().to_owned());
         let echo = fields.iter().filter(|field| field.contains(|c| !", \t".contains(c))).cloned().collect::<Vec<_>>();
         let headers_value = match (credentials && names.contains(&"*"), names_pass(&names, credentials, &fields)) {
@@ -820,7 +820,7 @@ proptest! {
                 prop_assert!(allowed == b"*" || Some(allowed) == origin, "{allowed:?} is not the request's Origin");
                 prop_assert!(allowed != b"*" || !settings.allow_credentials, "* with credentials");
             }
-            // A requested value is reflected in two fields only, after a check, and only with credentials and `*`.
+            // Only two fields reflect a requested value, after a check, and only with credentials and `*`.
             for (name, value) in &response {
                 let echo = [("access-control-allow-methods", "access-control-request-method"),
                     ("access-control-allow-headers", "access-control-request-headers")];
@@ -962,7 +962,8 @@ fn upstream_field() -> impl Strategy<Value = (&'static str, &'static str)> {
 
 // === JSON ===
 
-/// JSON has its own parser and must read as YAML does. A trailing comment makes the text YAML only.
+/// JSON has its own parser, which must give the same result as the YAML parser. A trailing comment makes the text YAML
+/// only.
 #[test]
 fn json_reads_as_yaml() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/walkthrough.yaml")).unwrap();

@@ -1,4 +1,5 @@
-//! What `check` says about regular expressions for origins: expressions from real configurations, good and bad.
+//! The problems that `check` reports for regular expressions of origins. The expressions are from real configurations,
+//! good and bad.
 
 use corsgate::cors::{OriginSets, Policy, Settings};
 use corsgate::problem::{At, Problems, Severity};
@@ -124,7 +125,7 @@ fn the_table_says_what_check_says_about_an_expression() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// A word of `dangerously_allow` accepts the danger of an expression, as that of a pattern.
+/// A word of `dangerously_allow` accepts the danger of an expression in the same way as the danger of a pattern.
 #[test]
 fn a_danger_that_is_accepted_is_no_error() {
     for (source, words) in [
@@ -140,7 +141,7 @@ fn a_danger_that_is_accepted_is_no_error() {
     }
 }
 
-/// The text to write instead of an expression that never matches.
+/// The message suggests a text in place of an expression that never matches.
 #[test]
 fn a_dead_expression_gets_one_that_matches() {
     for (source, write) in [
@@ -162,7 +163,7 @@ fn a_dead_expression_gets_one_that_matches() {
     }
 }
 
-/// The searches are bounded: an expression whose automaton is huge loads at once, without a verdict.
+/// The searches have a bound. An expression with a huge automaton loads at once, without a verdict.
 #[test]
 fn an_expression_with_a_huge_automaton_is_accepted() {
     for source in [r"https://([a-z]*a[a-z]{30}\.)+example\.com", r"https://([a-z0-9-]{1,63}\.){1,8}example\.com"] {

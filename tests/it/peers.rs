@@ -1,4 +1,5 @@
-//! The same bytes for corsgate, nginx and HAProxy: an attack needs two servers that read different requests from them.
+//! Sends the same bytes to corsgate, nginx and HAProxy. An attack needs two servers that read different requests from
+//! the same bytes.
 //!
 //! `make test` installs nginx and HAProxy. Without them the test fails.
 
@@ -15,7 +16,7 @@ use crate::support::process::Process;
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: &str = "Host: api.test\r\n";
-/// A server that has answered and sends nothing for this time waits for the next request.
+/// A server that has answered and then sends nothing for this time is waiting for the next request.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// A server between the test and an upstream of its own.
@@ -25,17 +26,18 @@ struct Peer {
     upstream: Upstream,
 }
 
-/// What the upstream receives from some bytes: method, target and body of each request.
+/// The requests that the upstream receives from some bytes: method, target and body of each one.
 type Forwarded = Vec<(String, String, String)>;
 
-/// What corsgate must do with a row.
+/// The expected result of a row.
 #[derive(Clone, Copy, PartialEq)]
 enum Rule {
     /// All three forward the same requests.
     Same,
-    /// corsgate refuses all of it, and so does at least one of the others.
+    /// corsgate refuses all requests, and at least one of the other servers does the same.
     Refused,
-    /// corsgate refuses what both others accept: a line of the chunked coding ends with CRLF (RFC 9112 section 7.1).
+    /// corsgate refuses bytes that both other servers accept. A line of the chunked coding must end with CRLF (RFC 9112
+    /// section 7.1).
     Stricter,
 }
 use Rule::{Refused, Same, Stricter};
@@ -67,7 +69,7 @@ fn the_same_bytes_are_the_same_requests_as_for_nginx_and_haproxy() {
     assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), gateway.stderr());
 }
 
-/// Bytes of one connection. A second request shows where the first one ends.
+/// Returns the bytes of one connection for each row. A second request shows where the first request ends.
 fn rows() -> Vec<(Rule, String)> {
     let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\n{HOST}{lines}\r\n");
     let post = |lines: &str, body: &str| format!("POST /p HTTP/1.1\r\n{HOST}{lines}\r\n{body}");
@@ -129,7 +131,7 @@ impl Peer {
         self.upstream.clear();
         let mut connection = TcpStream::connect(self.address).unwrap();
         connection.set_read_timeout(Some(QUIET)).unwrap();
-        // The server may refuse the first bytes, and close the connection before it has the last.
+        // The server may refuse the first bytes and close the connection before it has received the last bytes.
         let _ = connection.write_all(bytes.as_bytes());
         let (mut responses, mut buffer, begin) = (Vec::new(), [0; 4096], Instant::now());
         while begin.elapsed() < Duration::from_secs(5) {

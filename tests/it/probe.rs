@@ -1,4 +1,4 @@
-//! `corsgate probe`: real exchanges with servers of many kinds, and the verdict.
+//! `corsgate probe`: real exchanges with many kinds of servers, and the verdict.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +37,7 @@ fn reply(status: u16, fields: &str) -> Reply {
 /// Status and fields, as [`reply`] reads them.
 type Answer = (u16, String);
 
-/// Each refusal has its code, its exit code and a remedy, and the server gets what a browser sends until it stops.
+/// Each refusal has its code, its exit code and a remedy. The server gets the same requests as from a browser.
 #[test]
 fn each_verdict_has_its_code_and_the_server_gets_what_a_browser_sends() {
     const OWN: &str = "Access-Control-Allow-Origin: https://app.example";
@@ -62,7 +62,7 @@ fn each_verdict_has_its_code_and_the_server_gets_what_a_browser_sends() {
         ("--header X-A",            (301, format!("{OWN}; Location: /y")),    (200, OWN.into()),                    1, "preflight_redirect", "OPTIONS"),
         ("--header X-A",            (204, format!("{OWN}; Access-Control-Allow-Headers: x a")), (200, OWN.into()),  1, "malformed_list", "OPTIONS"),
         ("--method PUT",            (204, OWN.into()),                        (200, OWN.into()),                    1, "method_not_allowed", "OPTIONS"),
-        // A request that can change something is sent only if asked for.
+        // A request that can change data is sent only with `--send`.
         ("--method PUT",            (204, format!("{OWN}; Access-Control-Allow-Methods: PUT")), (200, String::new()),   4, "not_sent", "OPTIONS"),
         ("--method PUT --send",     (204, format!("{OWN}; Access-Control-Allow-Methods: PUT")), (200, String::new()),   1, "no_allow_origin", "OPTIONS PUT"),
         ("--method POST",           (204, String::new()),                         (200, OWN.into()),                    4, "not_sent", ""),
@@ -94,7 +94,7 @@ fn each_verdict_has_its_code_and_the_server_gets_what_a_browser_sends() {
     }
 }
 
-/// The fields of a request, all of them.
+/// Checks all fields of a request.
 fn check_fields(request: &Received, arguments: &str) {
     let mut names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -128,7 +128,7 @@ fn a_cookie_is_sent_only_if_it_is_given() {
     assert_eq!(cookies, [None, Some("session=1".to_owned())]);
 }
 
-/// Redirects are followed as by a browser, and only to servers that the command line names.
+/// Redirects are followed as in a browser, but only to servers that the command line names.
 #[test]
 fn redirects_are_followed_to_named_servers_only() {
     const ANY: &str = "Access-Control-Allow-Origin: *";
@@ -150,7 +150,7 @@ fn redirects_are_followed_to_named_servers_only() {
         ("/loop", "", 1, "too_many_redirects", 0, ""),
         ("/plain", follow.as_str(), 1, "no_allow_origin", 0, ""),
         ("/away", "", 4, "redirect_away", 0, ""),
-        // The redirect crosses origins, and the first one was foreign to the page.
+        // The redirect leads to another origin, and the first server had another origin than the page.
         ("/away", &follow, 0, "allowed", 1, "null"),
         ("/metadata", &follow, 4, "redirect_away", 0, ""),
         ("/script", &follow, 1, "redirect_to_no_url", 0, ""),
@@ -168,7 +168,7 @@ fn redirects_are_followed_to_named_servers_only() {
     assert_eq!(loops, 21, "one request, and 20 redirects");
 }
 
-/// A server that sends these bytes after each request, again and again, and then leaves the connection open.
+/// A server that sends these bytes after each request, repeats them, and then leaves the connection open.
 struct RawServer(SocketAddr);
 
 impl RawServer {
@@ -185,7 +185,7 @@ impl RawServer {
                     if closes {
                         return;
                     }
-                    // Ends when the probe closes the connection.
+                    // Writing fails when the probe closes the connection.
                     while !again.is_empty() && connection.write_all(again).is_ok() {
                         thread::sleep(pause);
                     }
@@ -200,7 +200,7 @@ impl RawServer {
 /// The arguments of [`RawServer::start`].
 type RawAnswer = (&'static [u8], &'static [u8], Duration, bool);
 
-/// Hostile servers cost neither time nor memory beyond the limits, and the error says what happened.
+/// The time and the memory for a hostile server have limits, and the error names the problem.
 #[test]
 fn a_hostile_server_is_bounded_and_named() {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\n";
@@ -240,7 +240,7 @@ fn a_hostile_server_is_bounded_and_named() {
     });
 }
 
-/// A server can send characters that control a terminal (C1 in UTF-8, direction marks). They are printed as escapes.
+/// A server can send characters that control a terminal (C1 in UTF-8, direction marks). The output has them as escapes.
 #[test]
 fn characters_of_a_server_do_not_control_the_terminal() {
     const BYTES: &[u8] =
@@ -255,7 +255,7 @@ fn characters_of_a_server_do_not_control_the_terminal() {
             let output = probe(&format!("--format {format}"), &format!("http://{}/", server.0));
             assert_eq!(output.code, exit, "{}", output.stdout);
             let controls = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
-            // JSON has its own escapes, which only cover C0. Programs read it, not terminals.
+            // JSON has its own escapes, which cover only C0. Programs read it, not terminals.
             let has_controls = output.stdout.contains(controls) || output.stderr.contains(controls);
             assert!(format == "json" || !has_controls, "{:?}", output.stdout);
         }

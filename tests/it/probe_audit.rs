@@ -1,7 +1,7 @@
-//! `corsgate probe --audit`: ten targets, good and bad, and what the audit finds at each.
+//! `corsgate probe --audit`: ten good and bad targets, and the findings of the audit for each target.
 //!
-//! The public scanners CORScanner, overreacher and corsair-scan are run on the same targets by `compare/scanners.py`;
-//! their findings are in docs/probe.md, beside those that this test checks.
+//! `compare/scanners.py` runs the public scanners CORScanner, overreacher and corsair-scan on the same targets.
+//! docs/probe.md has their findings beside the findings that this test checks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::support::gateway::{Output, run};
 use crate::support::upstream::{Received, Reply, Upstream};
 
-/// The host of the targets, and the origin that they trust.
+/// The host of the targets, and the origin that the targets trust.
 const HOST: &str = "api.target.example";
 const TRUSTED: &str = "https://app.target.example";
 
-/// A target: how it answers an Origin, and what the audit must find, as `code severity`. All other findings fail.
+/// A target: its answer to an Origin, and the expected findings, as `code severity`. Any other finding fails the test.
 struct Target {
     name: &'static str,
     rule: fn(&str) -> Cors,
@@ -136,7 +136,8 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{}{}", output.stdout, output.stderr))
 }
 
-/// Nothing is missed and nothing is invented, with at most 40 requests, none of which can change anything.
+/// Checks that the findings are complete and correct, and that the audit sends at most 40 requests, which cannot change
+/// anything.
 #[test]
 fn the_audit_finds_what_is_wrong_with_each_target() {
     for target in &TARGETS {
@@ -159,7 +160,7 @@ fn the_audit_finds_what_is_wrong_with_each_target() {
             assert_eq!(request.header("Cookie"), None);
             assert!(request.body.is_empty());
         }
-        // The evidence is a request that was sent, with the response to it.
+        // The evidence of a finding is a request that was sent, and the response to it.
         for finding in findings {
             assert!(finding["remedy"].as_str().is_some_and(|remedy| remedy.ends_with('.')), "{finding:#}");
             assert_eq!(finding["request"].as_str().unwrap().split_once(' ').unwrap().1, format!("/{}", target.name));
@@ -172,7 +173,8 @@ fn the_audit_finds_what_is_wrong_with_each_target() {
     }
 }
 
-/// Each other fault is found, and nothing else. The first column has the fields for GET, the second those for preflights.
+/// Each other fault is found, without further findings. The first column has the fields for GET, the second column has
+/// the fields for preflights.
 #[test]
 fn the_audit_finds_each_other_fault() {
     const OWN: &str = "Access-Control-Allow-Origin: https://app.target.example";
@@ -234,7 +236,7 @@ fn the_severity_that_fails_can_be_chosen() {
     }
 }
 
-/// Without a server there is no result; a server that drops some requests is still judged.
+/// Without a server, there is no result. If a server drops some requests, there is a result.
 #[test]
 fn an_audit_without_responses_is_trouble() {
     let silent = Upstream::start(|_| Reply::abort());
@@ -249,8 +251,8 @@ fn an_audit_without_responses_is_trouble() {
     assert_eq!((output.code, &parsed(&output)["verdict"]), (0, &Value::from("clean")), "{}", output.stdout);
 }
 
-/// docs/probe.md has a table of the targets with the findings of each scanner. The column of `probe` is what this test
-/// has checked.
+/// docs/probe.md has a table of the targets with the findings of each scanner. This test has checked the column of
+/// `probe`.
 #[test]
 fn the_table_of_scanners_has_the_findings_of_the_audit() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/probe.md")).unwrap();
@@ -268,7 +270,8 @@ fn the_table_of_scanners_has_the_findings_of_the_audit() {
     }
 }
 
-/// Serves the targets for `compare/scanners.py`, until stdin ends. It is also an HTTP proxy: scanners resolve no names.
+/// Serves the targets for `compare/scanners.py` until the end of stdin. It is also an HTTP proxy, because scanners do
+/// not resolve names.
 #[test]
 #[ignore = "a server for compare/scanners.py"]
 fn serve_the_targets() {

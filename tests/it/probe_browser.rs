@@ -1,4 +1,5 @@
-//! `corsgate probe` and a real Chromium make the same requests to corsgate, nginx, Envoy and Express, and must agree.
+//! `corsgate probe` and a real Chromium make the same requests to corsgate, nginx, Envoy and Express. The results must
+//! be the same.
 //!
 //! `make test-tools` installs the servers. Without them the test fails.
 
@@ -17,13 +18,13 @@ use crate::support::nginx;
 use crate::support::process::{Process, tools};
 use crate::support::upstream::{Reply, Upstream};
 
-/// Timeout of a page, the start of the browser included.
+/// Timeout of a page. It includes the start of the browser.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Paths: one origin with credentials, every origin, and no CORS.
+/// Paths with one origin and credentials, with every origin, and without CORS.
 const PATHS: [&str; 3] = ["/list", "/any", "/none"];
 
-/// Requests of a page: the arguments of `fetch` without the URL, and those of `probe`.
+/// Requests of a page: the arguments of `fetch` without the URL, and the arguments of `probe`.
 #[rustfmt::skip]
 const REQUESTS: [(&str, &str); 8] = [
     ("{}",                                                                                      ""),
@@ -54,7 +55,7 @@ fn the_verdict_is_that_of_chromium_at_corsgate_nginx_envoy_and_express() {
             _ => Reply::new(404),
         }
     });
-    // Chromium finds every name below `localhost` at 127.0.0.1.
+    // Chromium resolves all names below `localhost` to 127.0.0.1.
     let hosts = ["app", "other"].map(|name| format!("{name}.localhost:{}", pages.address().port()));
     let allowed = format!("http://{}", hosts[0]);
     let folder = tempfile::tempdir().unwrap();
@@ -116,14 +117,14 @@ fn the_verdict_is_that_of_chromium_at_corsgate_nginx_envoy_and_express() {
     }
     assert!(disagreements.is_empty(), "{compared} compared\n{}", disagreements.join("\n"));
     assert_eq!(compared, 192);
-    // Each kind of outcome occurs often, so a probe that always says the same would fail.
+    // Each kind of outcome occurs often, so a constant result would fail.
     assert!(
         ["total", "allowed", "refused"].iter().all(|kind| kinds.get(*kind).is_some_and(|count| *count >= 10)),
         "{kinds:?}"
     );
 }
 
-/// The outcome by `probe`: `total` if the page can read `X-Total`.
+/// Returns the outcome of `probe`. It is `total` if the page can read `X-Total`.
 fn probed(origin: &str, arguments: &str, url: &str) -> String {
     let mut all = vec!["probe", "--origin", origin, "--send", "--format", "json"];
     all.extend(arguments.split(' ').filter(|argument| !argument.is_empty()));

@@ -1,6 +1,6 @@
 //! Rate limits of the real process: responses within and above a limit, keys, preflights, and reloads.
 //!
-//! Budgets are refilled so slowly that no test depends on time, except those that wait for the refill itself.
+//! Budgets are refilled slowly, so the tests do not depend on time, except the tests that wait for the refill.
 
 use std::time::{Duration, Instant};
 

@@ -25,7 +25,8 @@ services: [{{ name: api, upstream: api, cors: {{ allow_origins: https://app.test
     ))
 }
 
-/// A node that did not answer for longer than body_timeout was taken for a client that sends its body too slowly.
+/// In an earlier version, a node that did not answer within body_timeout was handled like a client that sends its body
+/// too slowly.
 #[test]
 fn each_attempt_has_its_own_body_timeout() {
     let (hangs, answers) = (Upstream::start(|_| Reply::hang()), Upstream::start(|_| Reply::new(200)));
@@ -45,7 +46,7 @@ fn each_attempt_has_its_own_body_timeout() {
     assert!(hangs.hits() > 1, "nothing was tried twice, and this shows nothing");
 }
 
-/// A response with a length was buffered until it was complete, including its header.
+/// In an earlier version, the gateway buffered a whole response with a length, including its header.
 #[test]
 fn the_first_bytes_of_a_slow_response_do_not_wait_for_the_last() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,7 +109,7 @@ fn a_response_has_one_content_length_or_is_refused() {
     }
 }
 
-/// A flood of interim responses used a whole core for as long as the upstream continued.
+/// In an earlier version, a flood of interim responses used a whole core as long as the upstream continued.
 #[test]
 fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     let hints = |n: usize| "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(n);
@@ -128,7 +129,7 @@ fn interim_responses_are_limited_and_not_sent_to_http_1_0() {
     assert!(!log.contains("response cut"), "{log}");
 }
 
-/// A length would let clients take the beginning of the next response for a body.
+/// With a length, clients would read the beginning of the next response as a body.
 #[test]
 fn an_interim_response_has_no_length() {
     let upstream = Upstream::start(|_| {
@@ -149,7 +150,7 @@ fn an_interim_response_has_no_length() {
     assert_eq!(connection.read("GET").unwrap().text(), "ok");
 }
 
-/// The log named only the type of the error, `InternalError`.
+/// In an earlier version, the log had only the type of the error, `InternalError`.
 #[test]
 fn without_file_descriptors_the_log_says_so() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -166,7 +167,7 @@ fn without_file_descriptors_the_log_says_so() {
     assert!(gateway.stderr().contains("LimitNOFILE"), "{}", gateway.stderr());
 }
 
-/// Pingora took an Upgrade field alone for an upgrade, behind a proxy that had not seen one.
+/// Pingora handled a request with only `Upgrade` as an upgrade. A proxy in front did not.
 #[test]
 fn an_upgrade_without_connection_upgrade_is_ignored() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -177,8 +178,8 @@ fn an_upgrade_without_connection_upgrade_is_ignored() {
     assert_eq!((received.header("Upgrade"), received.header("Connection")), (None, None));
 }
 
-/// `curl --http2` and Java's HttpClient offer h2c with ordinary requests. Each of them had a new connection to the upstream,
-/// and the timeouts of a WebSocket.
+/// `curl --http2` and Java's HttpClient offer h2c with ordinary requests. In an earlier version, each of these requests
+/// had its own connection to the upstream, and the timeouts of a WebSocket.
 #[test]
 fn an_upgrade_to_another_protocol_than_websocket_is_an_ordinary_request() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -216,8 +217,8 @@ fn x_real_ip_is_accepted_from_trusted_proxies_only() {
     }
 }
 
-/// Behind a PROXY header without an address, the fields of the client itself were trusted, because the peer is the load
-/// balancer.
+/// In an earlier version, the fields of a client were trusted behind a PROXY header without an address, because the
+/// peer is the load balancer.
 #[test]
 fn a_proxy_header_without_an_address_makes_no_peer_trusted() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -238,7 +239,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert_eq!((received.header("X-Forwarded-Proto"), received.header("Forwarded")), (Some("http"), None));
 }
 
-/// Its connection comes from a trusted balancer, but the PROXY header names a client that is not trusted.
+/// The connection comes from a trusted balancer, but the PROXY header names a client that is not trusted.
 #[test]
 fn a_client_that_a_proxy_header_names_is_not_trusted() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -263,7 +264,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert_eq!(received.header("X-Forwarded-Proto"), Some("http"));
 }
 
-/// A load balancer that was missing in trusted_proxies caused an outage with an empty log.
+/// In an earlier version, a load balancer that was missing in trusted_proxies caused an outage without a log line.
 #[test]
 fn refused_peers_are_logged_at_a_limited_rate() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -284,7 +285,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     assert!(gateway.stderr().matches(line).count() < 5, "{}", gateway.stderr());
 }
 
-/// The response to a refused upgrade was cut at the deadline for the start of the upgrade.
+/// In an earlier version, the response to a refused upgrade was cut at the deadline of the handshake.
 #[test]
 fn a_refused_upgrade_has_the_time_of_a_usual_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -293,7 +294,7 @@ fn a_refused_upgrade_has_the_time_of_a_usual_response() {
         let (mut stream, _) = listener.accept().unwrap();
         let _ = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na").unwrap();
-        // Longer than connect and read together.
+        // The pause is longer than `connect` and `read` together.
         thread::sleep(Duration::from_secs(2));
         stream.write_all(b"b").unwrap();
     });
@@ -309,8 +310,8 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{address}\" }}], tim
     upstream.join().unwrap();
 }
 
-/// Keys that need a restart were compared with the previous file, so that a second reload did not warn, and the reload
-/// back to the original warned.
+/// In an earlier version, keys that need a restart were compared with the previous file. So a second reload did not
+/// warn, but the reload back to the original file did.
 #[test]
 fn a_reload_warns_about_differences_from_the_start() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -332,7 +333,7 @@ services: [{{ name: api, upstream: {{ nodes: [{{ address: \"{}\" }}] }} }}]
     }
 }
 
-/// The second of two processes that waited for the same sockets panicked.
+/// In an earlier version, two processes waited for the same sockets, and the second one panicked.
 #[test]
 fn a_second_successor_is_refused() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -348,7 +349,7 @@ fn a_second_successor_is_refused() {
     assert_eq!(fetch(second.address(), "GET", "/", &[HOST]).status, 200);
 }
 
-/// Requests that were cut at the end of the grace period were not logged.
+/// In an earlier version, requests that were cut at the end of the grace period were not logged.
 #[test]
 fn the_end_of_the_grace_period_logs_the_cut_requests() {
     let upstream = Upstream::start(|_| Reply::hang());

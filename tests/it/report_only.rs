@@ -1,5 +1,5 @@
-//! `report_only`: a policy that is compared with the one in force. No response changes by it, and every output reports
-//! what it would do.
+//! `report_only`: a policy that is compared with the policy in force. It changes no response, and every output reports
+//! its decisions.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ services:
     )
 }
 
-/// Method, path, fields, status, and what is reported.
+/// Method, path, fields, status, and the reported change and reason.
 type Row =
     (&'static str, &'static str, &'static [(&'static str, &'static str)], u16, Option<(&'static str, &'static str)>);
 
@@ -82,13 +82,13 @@ const ROWS: [Row; 15] = [
     ("OPTIONS", "/", &[APP, DELETE], 200, Some((REFUSE, "method_not_allowed"))),
     ("OPTIONS", "/", &[APP, PUT, X_NEW], 200, Some((ALLOW, "allowed_exact"))),
     ("OPTIONS", "/", &[OLD, PUT], 200, Some((REFUSE, "origin_not_allowed"))),
-    // The form of another site reaches the upstream now; only its page cannot read the response.
+    // The form of another site reaches the upstream now, but its page cannot read the response.
     ("POST", "/", &[FOREIGN, CROSS_SITE], 200, Some((REFUSE, "cross_site"))),
     ("POST", "/", &[CROSS_SITE], 200, Some((REFUSE, "cross_site"))),
     ("POST", "/", &[APP, CROSS_SITE], 200, None),
     ("GET", "/raw", &[OLD], 200, None),
     ("GET", "/plain", &[OLD], 200, None),
-    // Refused for another reason than CORS.
+    // The reason of this refusal is not CORS.
     ("GET", "/denied", &[OLD], 403, None),
 ];
 
@@ -119,7 +119,7 @@ fn every_output_reports_what_the_policy_would_do() {
     let of_others = families.lines().filter(|line| line.starts_with("corsgate_report_only_total{"));
     assert_eq!(of_others.clone().count(), 4, "{:#?}", of_others.collect::<Vec<_>>());
 
-    // The access log: refused requests, and those that would be refused. A foreign page is refused in both ways.
+    // The access log has refused requests and requests that would be refused. A request of a foreign page is both.
     let lines: Vec<Value> =
         gateway.wait_for_access_log(10).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (n, report) in ROWS.iter().map(|row| row.4).enumerate() {
@@ -139,7 +139,7 @@ fn every_output_reports_what_the_policy_would_do() {
     for (n, row) in ROWS.iter().enumerate() {
         let entry = refusals.iter().find(|entry| entry["request_id"] == id_of(n));
         let is_report = entry.is_some_and(|entry| entry["report_only"] == true);
-        // The response of the foreign page is withheld already.
+        // The page of the other site cannot read the response now either.
         let expected = row.4.is_some_and(|(change, _)| change == REFUSE) && !row.2.contains(&FOREIGN);
         assert_eq!(is_report, expected, "row {n}: {entry:#?}");
         if let (true, Some(entry), Some((_, reason))) = (is_report, entry, row.4) {
@@ -169,7 +169,8 @@ fn every_output_reports_what_the_policy_would_do() {
     }
 }
 
-/// A flood that a report-only policy would refuse must not push out refused requests, nor the reverse.
+/// A flood of requests that a report-only policy would refuse must not replace refused requests in the list, and the
+/// reverse.
 #[test]
 fn reports_and_refusals_do_not_push_each_other_out() {
     let upstream = Upstream::start(|_| Reply::new(200));
@@ -197,7 +198,7 @@ fn reports_and_refusals_do_not_push_each_other_out() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// The routes `/shared` have one policy, which only one of them compares with another.
+    /// The routes `/shared` have one policy. Only one of the routes compares it with another policy.
     #[test]
     fn no_response_depends_on_report_only(
         in_force in any_settings(), reported in any_settings(), asked in any_request(),
@@ -211,7 +212,7 @@ proptest! {
                 prop_assert!(old.1.is_none());
             }
         }
-        // What is reported is the difference of two policies that know nothing of each other.
+        // The report must be the difference between two policies that are decided separately.
         let found = decided(&reporting, &asked, &asked.method, "/own");
         let decide = |settings: &Settings| {
             let policy = Policy::compile(settings, &OriginSets::default(), &At::root(), &mut Problems::default());
@@ -238,7 +239,8 @@ proptest! {
     }
 }
 
-/// `/own` has the first policy for every method; `/shared` has it for GET and PUT, and the second one for the others.
+/// `/own` has the first policy for every method. `/shared` has it for GET and PUT, and the second policy for other
+/// methods.
 fn snapshot(first: &Settings, second: &Settings) -> Snapshot {
     let config = json!({
         "listeners": [{ "address": "127.0.0.1:9080" }],
@@ -269,7 +271,7 @@ fn remove_nulls(value: &mut Value) {
     }
 }
 
-/// All that a client sees of a decision, and the report.
+/// Returns all parts of a decision that a client can observe, and the report.
 fn decided(
     snapshot: &Snapshot,
     asked: &Asked,

@@ -1,5 +1,5 @@
-//! `corsgate schema` accepts every file that `check` accepts, and refuses files of wrong form. An independent validator
-//! checks this, as an editor would.
+//! The schema of `corsgate schema` accepts every file that `check` accepts, and refuses files of wrong form. An
+//! independent validator checks this, like an editor.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -52,7 +52,7 @@ const OF_FORM: &[&str] = &[
     "wrong-value",
 ];
 
-/// Files with such a code that no readable schema can refuse.
+/// Files with such a code that a readable schema cannot refuse.
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("duration_over_a_day.txt", "a pattern would have to count"),
     ("expectation_file_misspelt.txt", "the mistakes are in other files"),
@@ -90,7 +90,7 @@ fn the_schema_refuses_files_of_wrong_form() {
     let schema = validator();
     let (mut accepted, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for case in corpus::cases("refused") {
-        // An editor reports invalid YAML and repeated keys without a schema.
+        // An editor reports invalid YAML and repeated keys even without a schema.
         let Some(value) = value(&case.config) else { continue };
         let problems = corpus::read(&case.config).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
@@ -137,7 +137,7 @@ fn the_schema_refuses_an_unknown_key_at_each_place() {
     }
 }
 
-/// Replaces each value of a file that has every key.
+/// Replaces each value in the file that has every key.
 #[test]
 fn the_schema_accepts_every_value_that_check_accepts() {
     let schema = validator();
@@ -190,11 +190,11 @@ fn the_schema_accepts_every_value_that_check_accepts() {
         }
     }
     assert!(accepted > 200, "only {accepted} were accepted");
-    // Other differences would need names, files or two places of the file.
+    // The other differences would need names, files or two places of the file.
     assert!(refused > 10 * missed, "{refused} are refused, {missed} are not");
 }
 
-/// The same for texts with their own syntax: valid ones with an insertion or a deletion at any position.
+/// The same for texts with their own syntax. Valid texts get an insertion or a deletion at any position.
 #[test]
 fn the_schema_accepts_every_text_that_check_reads() {
     use corsgate::cors::OriginPattern;
@@ -319,7 +319,7 @@ fn the_command_prints_the_schema_and_nothing_else() {
     assert_eq!(schema["properties"]["listeners"]["minItems"], 1);
 }
 
-/// Editors show the description of a key.
+/// Editors show the description of a key, so each key must have one.
 #[test]
 fn every_key_has_a_description() {
     let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
@@ -402,7 +402,7 @@ fn validator() -> Validator {
     jsonschema::draft202012::new(&schema).expect("a schema")
 }
 
-/// A configuration as an editor sees it: anchors and tags resolved, keys as text.
+/// Returns a configuration as an editor reads it: anchors and tags are resolved, and keys are text.
 fn value(text: &str) -> Option<Value> {
     let value: serde_yaml::Value = serde_yaml::from_str(text.trim_start_matches('\u{feff}')).ok()?;
     Some(as_json(value))

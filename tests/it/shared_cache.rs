@@ -1,5 +1,5 @@
-//! A shared cache in front of corsgate, such as a CDN that caches OPTIONS: with `preflight.cache_control`, each response from
-//! the cache must be the one that corsgate would send.
+//! A shared cache in front of corsgate, such as a CDN that caches OPTIONS. With `preflight.cache_control`, each
+//! response from the cache must equal the response that corsgate would send.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,13 @@ use corsgate::snapshot::{CompileEnv, Snapshot, load};
 use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-/// A cache with the rules of RFC 9111 that matter here: it keeps what `Cache-Control` allows, and selects by `Vary`.
+/// A cache with the necessary rules of RFC 9111. It stores a response if `Cache-Control` allows it, and selects a
+/// stored response by `Vary`.
 #[derive(Default)]
 struct Cache {
-    /// By path. Each response has the request fields that its `Vary` names.
+    /// Stored responses by path. Each response has the request fields that its `Vary` names.
     stored: HashMap<&'static str, Vec<(Selecting, Head)>>,
-    /// A cache that ignores these names of `Vary`, to show that the test sees a missing one.
+    /// Names of `Vary` that the cache ignores. The test must then find a wrong response.
     ignored: Option<&'static str>,
 }
 
@@ -99,7 +100,7 @@ fn random_request(random: &mut Rng) -> HeaderMap {
 
 const PATHS: [&str; 5] = ["/all", "/get", "/two", "/three", "/missing"];
 
-/// Sends random requests through the cache. Returns the number of responses from it, and the first wrong one.
+/// Sends random requests through the cache. Returns the number of responses from the cache, and the first wrong one.
 fn run(snapshot: &Snapshot, ignored: Option<&'static str>, random: &mut Rng) -> (usize, Option<String>) {
     let (mut cache, mut hits) = (Cache { ignored, ..Cache::default() }, 0);
     for _ in 0..1_000 {

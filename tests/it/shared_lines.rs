@@ -1,16 +1,17 @@
-//! The values on the path of a request that several threads could write.
+//! Values that several threads could write on the path of a request.
 //!
-//! A cache line that all cores write makes each of them wait, so usual requests write none, with two exceptions. This
-//! table lists each declaration of a value that threads can share, and each clone, because a clone may count references
-//! that threads share. The test reads the source, so a new one fails it until it is listed.
+//! If all cores write to one cache line, each core has to wait. So usual requests write to no shared line, with two
+//! exceptions. This table lists each declaration of a value that threads can share. It also lists each clone, because a
+//! clone may count references that threads share. The test reads the source, and fails for a declaration or clone that
+//! is not listed.
 //!
-//! What Pingora and tokio share is in `docs/performance.md`.
+//! `docs/performance.md` has the shared values of Pingora and tokio.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Who writes the line.
+/// The writers of a cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     /// Each thread writes to its own: [`corsgate::per_thread`].
@@ -19,11 +20,12 @@ enum Line {
     Read,
     /// It belongs to one connection or one request.
     Connection,
-    /// Failures, refusals, retries, WebSockets, reloads, observations: what a usual request does not do.
+    /// Failures, refusals, retries, WebSockets, reloads and observations write it, but usual requests do not.
     Rare,
-    /// Requests of a route with a rate limit write it, each that of its key: all threads take from one budget.
+    /// Requests of a route with a rate limit write it. Each request writes the line of its key, because all threads use
+    /// the same budget.
     Budget,
-    /// Every request writes it: a reason is needed.
+    /// Every request writes it, so it needs a reason.
     Contended(&'static str),
 }
 
@@ -31,7 +33,7 @@ use Line::{Budget, Connection, Contended, Own, Rare, Read};
 
 /// File below `src/`, a part of a line, and the writers of its cache line.
 const LINES: &[(&str, &str, Line)] = &[
-    // What the others are made of.
+    // Basics of the other values.
     ("per_thread.rs", "static THREADS: LazyLock<usize>", Read),
     ("per_thread.rs", "static USED: AtomicUsize", Rare),
     ("per_thread.rs", "static NEXT: AtomicUsize", Rare),
@@ -284,8 +286,8 @@ const LINES: &[(&str, &str, Line)] = &[
     ("record/access_log/writer.rs", "closed: AtomicBool,", Rare),
 ];
 
-/// Files and folders whose code a request runs. `src/accept` is not among them: it runs for each connection, and counts
-/// connections in one value for the limit of all.
+/// Files and folders with code that a request runs. `src/accept` is not in the list: it runs for each connection, and
+/// counts all connections in one value for the limit.
 const PATH: [&str; 31] = [
     "per_thread.rs",
     "counter.rs",
@@ -320,7 +322,7 @@ const PATH: [&str; 31] = [
     "record/refusals.rs",
 ];
 
-/// Words that a line has which declares a value of several threads, or clones one. A word that is followed by `::` makes
+/// Words in a line that declares a value of several threads, or clones one. If `::` follows the word, the line creates
 /// a value that is declared elsewhere.
 const WORDS: [&str; 32] = [
     "Atomic",

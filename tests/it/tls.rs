@@ -1,5 +1,5 @@
-//! TLS with clients: certificates and their renewal, client certificates, redirects, misdirected requests. And the
-//! errors for operators: a certificate that cannot be used is refused at its position, before it is in force.
+//! TLS with clients: certificates and their renewal, client certificates, redirects, and misdirected requests. Also
+//! errors for operators: an unusable certificate is refused at its position before it becomes active.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -75,7 +75,7 @@ fn assert_readable(response: &Response) {
 
 // --- choice of the certificate
 
-/// Three certificates, in an order in which only the kind of match can decide.
+/// Three certificates. Their order alone would give another choice than the kind of match.
 const THREE: &str = "
       certificates:
         - { cert: tls/default.crt, key: tls/default.key }

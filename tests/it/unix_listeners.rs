@@ -203,7 +203,7 @@ fn nginx_in_front_passes_the_client() {
 #[test]
 fn the_limit_of_all_connections_counts_them() {
     let edge = Edge::start("", "limits: { connections: 1 }");
-    // The connection of `wait_for` counts until the gateway has seen its end.
+    // The connection of `wait_for` counts until the gateway has detected its end.
     let accepted = || {
         let mut connection = edge.open();
         (connection.request("GET", "/", &[HOST], b"").unwrap().status == 200).then_some(connection)

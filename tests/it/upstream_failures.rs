@@ -1,4 +1,4 @@
-//! Nodes that die, hang and close connections: which requests may fail, and which never do.
+//! Nodes that stop, hang and close connections: the requests that may fail, and the requests that never fail.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
@@ -162,13 +162,13 @@ fn a_request_is_retried_after_an_interim_response() {
     assert_eq!((bad.hits(), good.hits()), (1, 2));
 }
 
-/// A kept connection that the node has closed costs no retry, even with `retries: 0` and one node.
+/// If the node has closed a kept connection, the retry is free, even with `retries: 0` and one node.
 #[test]
 fn a_closed_keepalive_connection_costs_no_retry() {
     let seen = Mutex::new(HashSet::new());
     let requests = AtomicUsize::new(0);
     let node = Upstream::start(move |request| {
-        // The second request of each connection finds it closed; the node itself stays up.
+        // The second request of each connection finds a closed connection, but the node itself is up.
         match seen.lock().unwrap().insert(request.connection) {
             true => Reply::new(200).body(requests.fetch_add(1, Ordering::Relaxed).to_string()),
             false => Reply::abort(),
@@ -181,7 +181,7 @@ fn a_closed_keepalive_connection_costs_no_retry() {
     }
     assert!(node.hits() > 10, "no connection was used twice, and this shows nothing");
     assert!(!gateway.stderr().contains("WARN"));
-    // A POST is not repeated even then. A connection is kept a moment after the response has arrived.
+    // A POST is never repeated. A connection is idle only a moment after the response has arrived.
     let lost = (0..100).any(|_| {
         assert_eq!(send(&gateway, "GET", b"").status, 200);
         send(&gateway, "POST", b"body").status == 502
@@ -189,7 +189,8 @@ fn a_closed_keepalive_connection_costs_no_retry() {
     assert!(lost);
 }
 
-/// With REFUSED_STREAM an HTTP/2 node says that it has not processed the request. Then every method may be retried.
+/// REFUSED_STREAM of an HTTP/2 node means that the node has not processed the request. Then every method may be
+/// retried.
 #[test]
 fn a_refused_stream_is_retried_for_every_method() {
     let refusing = H2Upstream::start(|_| H2Reply::reset(Reason::REFUSED_STREAM));
@@ -219,7 +220,7 @@ fn a_request_that_the_only_node_has_not_processed_is_sent_once_more() {
     assert_eq!(node.hits(), 4);
 }
 
-/// GOAWAY says which requests of the connection are processed.
+/// GOAWAY names the last request of the connection that the node processes.
 #[test]
 fn a_request_that_goaway_excludes_is_sent_once_more() {
     let node = goaway_then_204(2);
@@ -294,8 +295,8 @@ fn a_broken_stream_is_retried_for_idempotent_methods() {
 
 // --- failures of clients
 
-/// A client can stop in the middle of an upload as often as it likes. The read timeout of the node must not count
-/// against the node.
+/// A client can stop in the middle of an upload any number of times. The read timeout must not count as a failure of
+/// the node.
 #[test]
 fn a_slow_or_aborted_upload_ejects_no_node() {
     let (one, other) = bad_and_good(|_| Reply::new(200));
@@ -321,7 +322,7 @@ fn a_slow_or_aborted_upload_ejects_no_node() {
 #[test]
 fn a_client_that_disconnects_early_ejects_no_node() {
     let slow = Upstream::start(|request| match request.method.as_str() {
-        // Longer than a request goes on without its client.
+        // This delay is longer than the time for which a request continues without its client.
         "PUT" => Reply::new(200).after(Duration::from_secs(6)),
         _ => Reply::new(200),
     });
@@ -356,16 +357,16 @@ fn a_silent_upstream_gives_504_after_timeouts_total() {
     }
 }
 
-/// Pingora notes an expired write timeout, and waits for the response. `read` must not come on top.
+/// Pingora records an expired write timeout and waits for the response. The time of `read` must not be added.
 #[test]
 fn a_node_that_reads_nothing_gives_504_after_timeouts_write() {
     for (timeouts, size) in [
         ("write: 1s, read: 60s", 20 << 20),
-        // It fits into the buffers of the sockets, and no write waits.
+        // The body fits into the buffers of the sockets, so no write waits.
         ("write: 1s, read: 60s", 1 << 20),
         ("total: 1s", 20 << 20),
     ] {
-        // Accepts, by the operating system, and reads nothing.
+        // The operating system accepts connections, but nothing reads from them.
         let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let gateway =
             gateway(&[node.local_addr().unwrap()], &format!("    timeouts: {{ {timeouts} }}\n    retries: 0"));

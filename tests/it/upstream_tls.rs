@@ -121,7 +121,7 @@ fn answers_400_to_anything() -> SocketAddr {
     address
 }
 
-/// Each error of connecting says what to change, in the log of the attempt and of the request.
+/// Each connection error has a remedy in the log lines of the attempt and of the request.
 #[test]
 fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
     let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
@@ -166,7 +166,7 @@ fn the_log_says_what_to_change_when_a_node_cannot_be_reached() {
     }
 }
 
-/// nginx, Go and Apache answer plain HTTP on a TLS port with a 400 that says so. The client gets it.
+/// nginx, Go and Apache answer plain HTTP on a TLS port with a 400 and an explanation. The client gets this response.
 #[test]
 fn a_400_for_plain_http_on_a_tls_port_is_named_in_the_log() {
     let texts = [
@@ -187,7 +187,7 @@ fn a_400_for_plain_http_on_a_tls_port_is_named_in_the_log() {
 #[test]
 fn a_plain_upstream_in_place_of_tls_gives_502() {
     let authority = Authority::new("authority");
-    // Bytes that are not HTTP would fail a recording upstream.
+    // A recording upstream fails the test for bytes that are not HTTP.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let node = listener.local_addr().unwrap();
     let gateway = start(node, VERIFIED, &[ca(&authority)]);
@@ -276,7 +276,7 @@ fn a_machine_without_root_certificates_is_reported_at_start_and_reload() {
     assert_eq!(gateway.stderr().matches(warning).count(), 2, "{}", gateway.stderr());
 }
 
-/// Pingora panics if it cannot load them, whatever the configuration says.
+/// Pingora panics if it cannot load the root certificates, with any configuration.
 #[test]
 fn root_certificates_that_cannot_be_loaded_end_the_start_with_a_message() {
     let mut gateway = Gateway::spawn_with_roots(&config("127.0.0.1:1", ""), &[], "/missing/roots.pem");

@@ -44,8 +44,8 @@ fn wait_for_generation(gateway: &Gateway, generation: usize) {
     assert_eq!(gateway.stderr().matches(APPLIED).count(), generation - 1, "{}", gateway.stderr());
 }
 
-/// Waits until another process of the same kind has seen two changes. By then this process has checked its files more
-/// than once too.
+/// Waits until another process of the same kind has detected two changes. By then, this process has also checked its
+/// files more than once.
 fn let_looks_pass(upstream: &Upstream) {
     let other = Gateway::start_watching(&config(upstream, "a"), &[]);
     for (generation, name) in [(2, "b"), (3, "c")] {

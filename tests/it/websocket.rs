@@ -152,7 +152,7 @@ services:
     );
     let files = [first.files("tls/api"), vec![("tls/ca.pem".to_owned(), authority.pem())]].concat();
     let gateway = Gateway::start_with_files(&text, &files);
-    // As browsers, which use HTTP/1.1 for a WebSocket although they know HTTP/2.
+    // Browsers use HTTP/1.1 for a WebSocket, although they support HTTP/2.
     let tls = TlsClient::new(&authority, "api.test").protocols(&["http/1.1"]);
     let mut socket = upgrade(Connection::open_tls(gateway.address(), &tls).unwrap());
     for generation in 2..=6 {
@@ -196,8 +196,8 @@ services:
     }
 }
 
-/// Pingora 0.9.1 closes the connection after the 101 if it sees that before it has noted that the request has no body.
-/// With an upstream that answers at once, this closed one WebSocket in thirty.
+/// Pingora 0.9.1 closes the connection after the 101 if it handles the 101 before the end of the request body. With an
+/// upstream that answers at once, this closed one WebSocket in thirty.
 #[test]
 fn an_immediate_101_of_the_upstream_keeps_the_websocket_open() {
     let upstream = Upstream::start(|_| Reply::echo());
@@ -255,7 +255,7 @@ fn closing_either_side_of_a_websocket_closes_the_other() {
     assert!(socket.closed());
 }
 
-/// A page of any site can open a WebSocket, with the user's cookies. `cross_site: reject` applies the policy to it, and
+/// A page of any site can open a WebSocket with the user's cookies. `cross_site: reject` applies the policy to it, but
 /// not to other requests with `Upgrade`.
 #[test]
 fn a_websocket_of_another_site_is_rejected() {

@@ -67,7 +67,7 @@ fn the_report_of_an_import_is_true_of_envoy() {
             [("Envoy", address, &finding.before), ("corsgate", gateway.address(), &finding.after)]
         {
             let answer = answer(&finding.witness, address);
-            // The probes do not show which route takes a request.
+            // The probes do not show the route of a request.
             let said = if said == "goes to another route" { "goes to the service" } else { said };
             if answer != said {
                 let Finding { code, witness, .. } = finding;
@@ -79,7 +79,7 @@ fn the_report_of_an_import_is_true_of_envoy() {
     assert!(sent >= 300 && findings.len() >= 10, "{sent} requests, {} findings", findings.len());
 }
 
-/// Whether a finding with this code explains why the two answers to a request differ.
+/// Returns whether a finding with this code explains the difference of the two answers to a request.
 fn explains(code: &str, probe: &Probe, theirs: &Seen, ours: &Seen) -> bool {
     let origin = probe.origin.as_deref().unwrap_or_default();
     let is_preflight = probe.asks_for.is_some();
@@ -150,7 +150,7 @@ fn findings(report: &str) -> Vec<Finding> {
 /// Sends the request of a finding to a gateway. Returns the answer in the words of the report.
 fn answer(witness: &Probe, address: SocketAddr) -> String {
     let plain = witness.send(address);
-    // If the service's own headers decide, a page can read the response only with them.
+    // If the service's own headers decide, a page can read the response only with these headers.
     let cors = Probe { service: "cors", ..witness.clone() }.send(address);
     let answer = match (&witness.origin, plain.page, cors.page) {
         (None, ..) if plain.is_of_service => "goes to the service",

@@ -40,7 +40,7 @@ const RECIPES: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Whether a finding with this code explains why the two answers differ.
+/// Returns whether a finding with this code explains the difference of the two answers.
 fn is_explained_by(probe: &Probe, code: &str, nginx: Page, ours: Page) -> bool {
     let has_own = probe.service == "cors";
     let origin = probe.origin.as_deref().unwrap_or_default();

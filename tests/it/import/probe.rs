@@ -1,4 +1,4 @@
-//! Requests of pages, for the comparison of another gateway with the import of its configuration.
+//! Requests of pages. They compare another gateway with the import of its configuration.
 
 use std::net::SocketAddr;
 
@@ -17,11 +17,11 @@ pub(super) struct Probe {
     pub(super) host: String,
     pub(super) path: String,
     pub(super) origin: Option<String>,
-    /// For a preflight: the requested method and the requested header, which may be empty.
+    /// The requested method and the requested header of a preflight. The header may be empty.
     pub(super) asks_for: Option<(String, String)>,
-    /// Header fields besides.
+    /// Other header fields.
     pub(super) fields: Vec<(String, String)>,
-    /// What the service sends: `plain` (no CORS headers), `cors` (its own CORS headers) or `error`.
+    /// The kind of the service's response: `plain` (no CORS headers), `cors` (its own CORS headers) or `error`.
     pub(super) service: &'static str,
 }
 
@@ -30,13 +30,13 @@ pub(super) struct Probe {
 pub(super) struct Seen {
     pub(super) status: u16,
     pub(super) page: Page,
-    /// Whether the response comes from the service and not from the gateway.
+    /// True if the response comes from the service and not from the gateway.
     pub(super) is_of_service: bool,
-    /// For how many seconds a browser caches the answer to an allowed preflight. 5 is the default of browsers.
+    /// Number of seconds for which a browser caches the answer to an allowed preflight. The default of browsers is 5.
     pub(super) max_age: Option<String>,
 }
 
-/// What the page may do with the response.
+/// The access of the page to the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Page {
     Nothing,
@@ -45,7 +45,7 @@ pub(super) enum Page {
     StarWithCredentials,
 }
 
-/// Starts a service that answers as the `X-Service` of a probe says.
+/// Starts a service. `X-Service` of a probe selects the kind of its response.
 pub(super) fn service() -> Upstream {
     Upstream::start(|request| {
         let reply = match request.header("X-Service") {

@@ -1,7 +1,7 @@
 //! Apache httpd as an authentication service: mod_auth_form signs users in with a form, and keeps the session in a
 //! cookie (mod_session_cookie). `make test` installs it.
 //!
-//! - `GET /` is a page that signs alice in, as if she had filled in the form.
+//! - `GET /` is a page that signs alice in, like a filled-in form.
 //! - `POST /login` sets the cookie, and redirects to the page of the test.
 //! - `GET /verify` answers 200 with `X-User` for a session, 401 without one.
 
@@ -96,14 +96,14 @@ SessionCryptoPassphrase secret
         }
         let program = if Path::new("/usr/sbin/httpd").exists() { "/usr/sbin/httpd" } else { "/usr/sbin/apache2" };
         let mut command = Command::new(program);
-        // One process: it ends when it is killed.
+        // Apache runs as one process, so killing it ends it completely.
         command.arg("-X").arg("-f").arg(folder.join("apache.conf"));
         let process = Process::spawn_server(command.stdout(Stdio::null()).stderr(Stdio::null()), address);
         Self { _process: process, log }
     }
 
-    /// A line for each request: method and path, method, host and target of the request that it is asked about, its
-    /// answer, the user. Missing values are `-`.
+    /// Returns a line for each request: method and path; method, host and target of the client's request; the answer;
+    /// and the user. Missing values are `-`.
     pub fn requests(&self) -> Vec<String> {
         fs::read_to_string(&self.log).unwrap_or_default().lines().map(str::to_owned).collect()
     }

@@ -18,7 +18,7 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Opens a page with a new profile, so that no cache holds anything.
+    /// Opens a page with a new profile, so all caches are empty.
     ///
     /// # Panics
     ///
@@ -50,12 +50,12 @@ fn command(program: &str, profile: &Path, url: &str) -> Command {
     command
         // As root, and in containers, Chromium's sandbox does not start.
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
-        // No connection but those of the page.
+        // These options disable all connections that do not belong to the page.
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg("--proxy-server=direct://")
         .arg("--enable-logging=stderr")
         .arg(format!("--user-data-dir={}", profile.display()))
-        // For its temporary files, which it leaves behind when it is killed.
+        // Chromium does not remove its temporary files when it is killed.
         .env("TMPDIR", profile)
         .arg(url)
         .stdin(Stdio::null())

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use crate::support::process::Process;
 
 /// Starts nginx with one server, and waits until it accepts connections. `server` is the content of the `server` block,
-/// which listens at `address`. There is a cache for `proxy_cache cache`. All files of nginx are in `folder`, its errors in `nginx.log`.
+/// which listens at `address`. There is a cache for `proxy_cache cache`. All files of nginx are in `folder`, and its
+/// errors are in `nginx.log`.
 ///
 /// # Panics
 ///
@@ -19,7 +20,7 @@ pub fn start(folder: &Path, address: SocketAddr, server: &str) -> Process {
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("  {name}_temp_path {at}/{name};\n"))
         .concat();
-    // One process: it ends when it is killed.
+    // nginx runs as one process, so killing it ends it completely.
     let config = format!(
         "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/nginx.log crit;
 events {{ }}

@@ -1,4 +1,4 @@
-//! Child processes of a test, killed and reaped on drop, and waiting for what they do.
+//! Child processes of a test, which are killed and reaped on drop, and functions that wait for an effect.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Folder of the programs that Debian does not have. `make test-tools` installs them.
+/// Returns the folder of the programs that Debian does not have. `make test-tools` installs them.
 pub fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
 }
