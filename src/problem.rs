@@ -2,8 +2,8 @@
 //!
 //! This module has every message of `corsgate check` and of a refused reload. Each [`ProblemKind`] has one arm in
 //! [`ProblemKind::describe`], with its code, severity, fault, remedy and replacement. Other modules add a kind at a
-//! place ([`At`]). [`crate::config::Source`] finds the line and the column of a [`KeyPath`]. This module knows no files
-//! and no lines.
+//! place ([`At`]). [`crate::config::Source`] finds the line and the column of a [`KeyPath`]. Files and lines are not
+//! available here.
 //!
 //! ```
 //! use corsgate::problem::{At, ProblemKind, Problems};

@@ -26,7 +26,7 @@ pub(crate) struct RespondSettings {
     pub(crate) headers: Named<String>,
 }
 
-/// A redirect.
+/// Redirects the client to another URL. The request is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Redirect", extend("required" = ["to"]))]

@@ -66,7 +66,7 @@ struct MediaRange {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Subtype {
-    /// `*`
+    /// Any subtype: `*`.
     Any,
     /// `*+json`. The value is the suffix `json`.
     WithSuffix(Box<str>),

@@ -21,27 +21,27 @@ pub struct Description {
 }
 
 impl ProblemKind {
-    /// Returns [`Description::code`].
+    /// Returns the code of the message, see [`Description::code`].
     pub fn code(&self) -> &'static str {
         self.describe().code
     }
 
-    /// Returns [`Description::severity`].
+    /// Returns the severity of the message, see [`Description::severity`].
     pub fn severity(&self) -> Severity {
         self.describe().severity
     }
 
-    /// Returns [`Description::fault`].
+    /// Returns the fault that the message states, see [`Description::fault`].
     pub fn fault(&self) -> Cow<'static, str> {
         self.describe().fault
     }
 
-    /// Returns [`Description::remedy`].
+    /// Returns the remedy that the message states, see [`Description::remedy`].
     pub fn remedy(&self) -> Cow<'static, str> {
         self.describe().remedy
     }
 
-    /// Returns [`Description::replacement`].
+    /// Returns the edit of the remedy, see [`Description::replacement`].
     pub fn replacement(&self) -> Option<Replacement> {
         self.describe().replacement
     }

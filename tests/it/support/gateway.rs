@@ -522,7 +522,7 @@ impl Addresses {
     }
 }
 
-/// Writes the file under another name and renames it, so that no reader sees a part of it.
+/// Writes the file under another name and renames it, so that no reader can read a part of it.
 fn write_file(dir: &Path, name: &str, contents: &str) {
     let (place, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
     fs::create_dir_all(place.parent().expect("a place in a directory")).expect("make a directory");
