@@ -2,8 +2,8 @@
 //! for requests, and [`Decision`] is the result for one request.
 //!
 //! The engine is pure: no I/O, no clock, no Pingora types. A decision depends only on the policy and the request, so
-//! the Origin of one client can never change the response to another. It is made once per request, and its [`Edits`]
-//! are applied to every response of that request: the upstream's and the gateway's own.
+//! the Origin of one client can never change the response to another. A decision is made once per request. Its
+//! [`Edits`] are applied to every response of the request: the upstream's response and the gateway's own responses.
 //!
 //! ```
 //! use corsgate::cors::{Origins, Policy, CorsRequest, Settings};
@@ -78,8 +78,8 @@ use crate::per_thread::FinishedValue;
 #[derive(Debug)]
 pub struct Origins {
     set: OriginSet,
-    /// Origins that not every policy may contain, each with its text: those that a policy with credentials refuses or
-    /// warns about. There are few, so a policy that uses a large set checks only these.
+    /// Origins that a policy with credentials refuses or warns about, each with its text. A set has few of them, so a
+    /// policy that uses a large set checks only these.
     restricted: Vec<(String, TuplePattern)>,
 }
 
@@ -125,22 +125,22 @@ pub struct CorsRequest<'a> {
 /// The result of a policy for one request.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// Where the request goes.
+    /// Action of the gateway for the request.
     pub action: PolicyAction,
-    /// Header edits for every response of this request, the upstream's or the gateway's own.
+    /// Header edits for every response of this request, from the upstream or from the gateway.
     pub edits: Edits,
     /// The reason code of the decision.
     pub reason: Reason,
 }
 
-/// Where a request goes.
+/// Action of the gateway for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyAction {
-    /// To the upstream.
+    /// The gateway forwards the request to the upstream.
     Forward,
-    /// Nowhere: the gateway answers it as a preflight, with this status and no body.
+    /// The gateway answers the request as a preflight, with this status and no body.
     AnswerPreflight(StatusCode),
-    /// Nowhere: the gateway answers 403.
+    /// The gateway answers the request with 403.
     Reject,
 }
 
@@ -205,7 +205,7 @@ enum OriginField<'a> {
     One(&'a HeaderValue, &'a str),
 }
 
-/// The value of one header for an origin, or the reason for having none.
+/// The value of a header for an origin, or the reason why the header is not set.
 enum OriginDecision {
     Granted(HeaderValue, Reason),
     Refused(Reason),
@@ -217,8 +217,8 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 // === impl Policy ===
 
 impl Policy {
-    /// Decides about one request. Allocates nothing and takes no lock. `MAX_ORIGIN`, `MAX_NAMES` and
-    /// `MAX_NAMES_BYTES` bound its cost.
+    /// Decides about one request. It allocates nothing and takes no lock. `MAX_ORIGIN`, `MAX_NAMES` and
+    /// `MAX_NAMES_BYTES` limit its cost.
     pub fn decide(&self, request: &CorsRequest<'_>) -> Decision {
         let origin = OriginField::of(request.headers);
         let origin_decision = self.origins.decide(origin, request);
@@ -240,8 +240,8 @@ impl Policy {
         Decision { action, edits: self.ordinary_edits(origin, request, &origin_decision), reason }
     }
 
-    /// The edits for a response that is not an answer to a preflight. For local replies to requests that fail before
-    /// [`Self::decide`] can be acted on.
+    /// Returns the edits for a response that is not an answer to a preflight, and the reason of the CORS decision. The
+    /// gateway uses it for error responses to requests that it refuses for another reason than CORS.
     pub fn respond(&self, request: &CorsRequest<'_>) -> (Edits, Reason) {
         let origin = OriginField::of(request.headers);
         let origin_decision = self.origins.decide(origin, request);
@@ -259,7 +259,7 @@ impl Policy {
         edits
     }
 
-    /// Edits that answers to preflights and other responses share.
+    /// Returns the edits that answers to preflights and all other responses have in common.
     fn edits(&self, decision: &OriginDecision) -> Edits {
         let mut values = Values::default();
         let removal = match decision {
@@ -310,7 +310,7 @@ impl Allowed {
         }
     }
 
-    /// Why an origin is allowed. None if it is not.
+    /// Returns the reason why an origin is allowed. None if it is not allowed.
     fn find(&self, text: &str) -> Option<Reason> {
         match self {
             Allowed::Any => Some(Reason::AllowedAny),
@@ -363,7 +363,7 @@ impl<'a> OriginField<'a> {
     }
 }
 
-/// The Origin that a policy looks up. None if there is none, or if it has another form.
+/// Returns the Origin that a policy looks up. None if the request has no Origin or an invalid one.
 pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
     match OriginField::of(headers) {
         OriginField::One(_, text) => Some(text),
@@ -378,7 +378,7 @@ fn is_plain(bytes: &[u8]) -> bool {
 }
 
 impl<'a> CorsRequest<'a> {
-    /// The request as a preflight. None if the method is not OPTIONS.
+    /// Returns the request as a preflight. None if the method is not OPTIONS.
     pub(crate) fn preflight(&self) -> Option<PreflightRequest<'a>> {
         (self.method == Method::OPTIONS).then_some(PreflightRequest(self.headers))
     }

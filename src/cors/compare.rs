@@ -41,7 +41,7 @@ pub(crate) enum OriginEntryKind {
     Regex,
 }
 
-/// The result of looking for an origin.
+/// The result of a search for an origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Witness {
     Origin(String),
@@ -236,7 +236,7 @@ impl Policy {
         self.disallowed == DisallowedOrigins::Reject && !self.allows_any_origin()
     }
 
-    /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None: the upstream's stays.
+    /// Returns the `Cross-Origin-Resource-Policy` that the policy sets. None if the upstream's header stays.
     pub(crate) fn resource_policy(&self) -> Option<ResourcePolicy> {
         self.cross_origin_resource
     }
@@ -374,7 +374,7 @@ fn beyond(new: &Allowed, old: Option<&Allowed>) -> Vec<OriginEntry> {
 
 /// The policy with which entries are compared.
 struct Other<'p> {
-    /// None refuses every origin.
+    /// The allowed origins of the policy. None if it refuses every origin.
     allowed: Option<&'p Allowed>,
     patterns: OnceCell<Vec<TuplePattern>>,
     regexes: OnceCell<BTreeSet<&'p str>>,

@@ -1,4 +1,4 @@
-//! Compiles [`Settings`] to a [`Policy`]. All checks of a policy are here, and all problems are reported at once.
+//! Compiles [`Settings`] to a [`Policy`]. This module has all checks of a policy. All problems are reported at once.
 
 use std::cell::RefCell;
 
@@ -125,7 +125,8 @@ impl Policy {
         let echoes_method = credentials && matches!(methods, AllowedMethods::Any { .. });
         let echoes_headers = credentials && matches!(headers, RequestHeaders::Any { .. });
         let statuses_differ = status != refused_status;
-        // For shared caches: Origin and the method decide which requests are preflights, and which route they have.
+        // For shared caches, `Vary` has Origin and the requested method, because they select the preflights and their
+        // routes.
         let is_cached = cache_control.is_some();
         let on_origin = Vary::default().with_if(origins.depends_on_origin(), Vary::ORIGIN);
         let mut policy = Policy {
@@ -305,7 +306,7 @@ struct Dangers<'a> {
     /// The place of the policy.
     at: &'a At<'a>,
     allowed: &'a [Danger],
-    /// The dangers that a setting needs. The others get a hint.
+    /// The dangers that at least one setting needs. `check` gives a hint about the other accepted dangers.
     needed: RefCell<Vec<Danger>>,
 }
 
@@ -343,7 +344,7 @@ impl Dangers<'_> {
         }
     }
 
-    /// As [`Self::check`], for an expression: by an origin that it allows.
+    /// Checks a regular expression as [`Self::check`] does, with an origin that the expression allows.
     fn check_regex(&self, regex: &Checked<'_>, credentials: bool, at: &At<'_>, problems: &mut Problems) {
         if let Some(warning) = regex.never_matches() {
             return problems.add(at, warning);
@@ -392,7 +393,7 @@ impl Dangers<'_> {
     }
 }
 
-/// The value of `cache_control`. Warns if a cache may keep an answer for longer than a browser.
+/// Returns the value of `cache_control`. Warns if a cache may keep an answer for longer than a browser.
 fn cache_control_value(
     text: &str,
     max_age: Option<i64>,

@@ -1,9 +1,9 @@
-//! Which requests `cross_site: reject` rejects: those that change state, from a page of another origin that the policy
+//! `cross_site: reject`: rejects requests that may change state and come from a page of another origin that the policy
 //! does not allow.
 //!
-//! The rules are those of `http.CrossOriginProtection` in Go. A browser names the relation of page and URL in
-//! `Sec-Fetch-Site`, which pages cannot set, but only if the URL is on https or loopback. Without this field, `Origin`
-//! is compared with `Host`. A request without both fields is not from a browser, or changes no state.
+//! The rules are those of `http.CrossOriginProtection` in Go. If the URL is on https or loopback, browsers send the
+//! relation of page and URL in `Sec-Fetch-Site`. Pages cannot set this field. Without this field, `Origin` is compared
+//! with `Host`. A request without both fields is not from a browser, or changes no state.
 
 use http::header::UPGRADE;
 use http::{HeaderMap, HeaderName};
@@ -53,8 +53,8 @@ impl Policy {
             return false;
         }
         let is_trusted = match self.origins {
-            // `*` without credentials is for reading. It names no origin whose pages may act for the user, and a form
-            // sends cookies without asking the policy.
+            // `*` without credentials only allows reading. It allows no origin to change state: a form sends cookies
+            // without a preflight.
             Allowed::Any => false,
             Allowed::AnyByName { .. } | Allowed::Listed { .. } => matches!(decision, OriginDecision::Granted(..)),
         };
@@ -75,7 +75,7 @@ pub(crate) fn is_unsafe(method: &str) -> bool {
     !matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// Whether a request asks for a WebSocket. It begins with a GET.
+/// Whether a request opens a WebSocket. Such a request is a GET.
 pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

@@ -1,6 +1,6 @@
 //! Edits of response headers: the data, and the only function that applies them.
 //!
-//! [`Edits`] are made once per request and hold all that any response of that request needs.
+//! [`Edits`] are made once per request. They contain the edits for every response of the request.
 
 use std::sync::LazyLock;
 
@@ -20,38 +20,38 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Field {
-    /// `Access-Control-Allow-Origin`
+    /// `Access-Control-Allow-Origin`: the origin that may read the response.
     AllowOrigin,
-    /// `Access-Control-Allow-Credentials`
+    /// `Access-Control-Allow-Credentials`: whether pages may read responses to requests with credentials.
     AllowCredentials,
-    /// `Access-Control-Allow-Methods`
+    /// `Access-Control-Allow-Methods`: the methods that pages may use. Only in answers to preflights.
     AllowMethods,
-    /// `Access-Control-Allow-Headers`
+    /// `Access-Control-Allow-Headers`: the request headers that pages may set. Only in answers to preflights.
     AllowHeaders,
-    /// `Access-Control-Max-Age`
+    /// `Access-Control-Max-Age`: the time in seconds for which browsers may cache the answer to a preflight.
     MaxAge,
-    /// `Access-Control-Expose-Headers`
+    /// `Access-Control-Expose-Headers`: the response headers that pages may read.
     ExposeHeaders,
-    /// `Access-Control-Allow-Private-Network`
+    /// `Access-Control-Allow-Private-Network`: whether pages of public networks may send the request.
     AllowPrivateNetwork,
-    /// `Timing-Allow-Origin`
+    /// `Timing-Allow-Origin`: the origin that may read the timing of the response.
     TimingAllowOrigin,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fields(u8);
 
-/// Which CORS headers of the upstream's response are removed.
+/// The CORS headers of the upstream's response that are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removal {
-    /// None, and duplicate fields are not repaired: there is no policy.
+    /// No header is removed, and duplicate fields are not repaired, because there is no policy.
     Nothing,
     Listed(Fields),
     /// Every `Access-Control-*` header, known or not, and these fields.
     AllAccessControl(Fields),
 }
 
-/// A set of the request headers that a response can depend on: the names that go into `Vary`.
+/// A set of request headers on which a response depends. `Vary` gets their names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vary(u8);
 
@@ -65,7 +65,7 @@ pub struct Edits {
     pub(super) resource_policy: Option<ResourcePolicy>,
     /// `Cache-Control` of the answer to a preflight. Not a [`Field`], because a policy never removes the upstream's field.
     pub(super) cache_control: Option<HeaderValue>,
-    /// For `debug_header`. Boxed because most requests have none.
+    /// The header fields of `debug_header`. Boxed, because most requests have none.
     debug_reason: Option<Box<DebugReason>>,
 }
 
@@ -75,7 +75,7 @@ struct DebugReason {
     request_id: Option<HeaderValue>,
 }
 
-/// At most one value per field. An array, so that no decision allocates.
+/// At most one value per field. The values are in an array, so that a decision allocates nothing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Values([Option<HeaderValue>; Field::ALL.len()]);
 
@@ -96,8 +96,8 @@ impl Edits {
         self.values.0[field as usize].as_ref()
     }
 
-    /// Makes the answer to a preflight one for its method only: browsers must not cache it. They cache an answer per
-    /// origin, URL and credentials mode, not per method (Fetch, CORS-preflight cache).
+    /// Forbids browsers to cache the answer to a preflight, because it is valid for the requested method only. Browsers
+    /// cache an answer per origin, URL and credentials mode, not per method (Fetch, CORS-preflight cache).
     pub(crate) fn forbid_caching(&mut self) {
         // Without an allowed origin there is nothing to cache.
         if self.value(Field::MaxAge).is_some() {
@@ -114,7 +114,7 @@ impl Edits {
         self.values.0[Field::AllowMethods as usize] = methods.cloned();
     }
 
-    /// Applies the edits. Nothing else writes CORS headers to a response (a test checks the source for this).
+    /// Applies the edits. Only this function writes CORS headers to a response; a test checks the source for this.
     ///
     /// Afterwards no `Access-Control-*` name of [`Field`] occurs twice or with an empty value, and there is exactly one
     /// `Vary` with every name that the response depends on, or `*`.
@@ -159,8 +159,8 @@ impl Edits {
         }
     }
 
-    /// For interim responses (RFC 9110 section 15.2), which carry no CORS headers: with a policy, removes those of the
-    /// upstream.
+    /// Removes the upstream's CORS headers from an interim response (RFC 9110 section 15.2), if there is a policy.
+    /// Interim responses get no CORS headers.
     pub(crate) fn strip(&self, headers: &mut HeaderMap) {
         if self.removal != Removal::Nothing {
             remove_all_access_control(headers, |_| true);
@@ -349,7 +349,7 @@ impl Vary {
         let mut fields = headers.get_all(header::VARY).iter();
         let prepared = match (fields.next(), fields.next()) {
             (None, _) => Some(&PREPARED[self.0 as usize].alone),
-            // The most frequent `Vary` of upstreams: no list has to be parsed.
+            // Most upstreams send this `Vary`. It needs no parsing.
             (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"accept-encoding") => {
                 Some(&PREPARED[self.0 as usize].after_accept_encoding)
             }
@@ -365,7 +365,7 @@ impl Vary {
         headers.insert(header::VARY, merged);
     }
 
-    /// None if the existing field needs no change.
+    /// Returns the merged `Vary`. None if the existing field needs no change.
     fn merged(self, headers: &HeaderMap) -> Option<HeaderValue> {
         let fields = headers.get_all(header::VARY);
         let there: Vec<&[u8]> = fields.iter().flat_map(elements).collect();
@@ -410,7 +410,8 @@ struct PreparedVary {
 
 /// Finished `Vary` values, indexed by the bits of the set, so that the usual responses need no new value.
 static PREPARED: LazyLock<Vec<PreparedVary>> = LazyLock::new(|| {
-    // Static: a clone of another value would count references, in a cache line that all threads share.
+    // The values are static. A clone of any other value changes a reference count, in a cache line that all threads
+    // share.
     let value = |text: String| HeaderValue::from_static(text.leak());
     (0..1 << Vary::NAMES.len())
         .map(|bits| {

@@ -1,7 +1,7 @@
 //! Finds the pattern that allows the same origins as a regular expression.
 //!
-//! A candidate is read from the syntax of the expression. Then a search over automata proves that the expression and the
-//! candidate allow the same origins. So the reading may guess.
+//! A candidate is read from the syntax of the expression. Then a search over automata proves that the expression and
+//! the candidate allow the same origins. So the candidate may be a guess.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
@@ -22,7 +22,7 @@ pub(crate) fn equivalent_pattern(source: &str) -> Option<TuplePattern> {
     language::are_equal(&anchored(source)?, &format!("^(?:{})$", pattern.expression())).then_some(pattern)
 }
 
-/// Appends the text of a pattern. None if a pattern has no such part.
+/// Appends a part of an expression in the form of a pattern. None if a pattern cannot express it.
 fn write(hir: &Hir, out: &mut String) -> Option<()> {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -41,7 +41,7 @@ fn write(hir: &Hir, out: &mut String) -> Option<()> {
                 let placeholder = Placeholder::ALL.iter().map(of).find(|p| p.characters().eq(own.iter().copied()))?;
                 out.push_str(&placeholder.to_string());
             }
-            // The only part of an origin that can be absent.
+            // Only the port can be absent from an origin.
             (0, Some(1), _) => out.push_str(":*"),
             _ => return None,
         },
@@ -96,7 +96,7 @@ mod tests {
             (r"https://pr-[0-9]+\.app\.example|https://a\.example", None),
             (r"pr-[0-9]+\.app\.example", None),
             (r"https://app\.example", None),
-            // A placeholder cannot be there.
+            // The last label cannot be a placeholder.
             (r"https://app\.[a-z0-9-]+", None),
             (r"https://[0-9]+[0-9a-f]+\.app\.example", None),
         ] {

@@ -1,5 +1,5 @@
-//! Method and header names to which the Fetch standard gives a meaning: forbidden and CORS-safelisted ones. And the
-//! direction of registered header names.
+//! Forbidden and CORS-safelisted method and header names of the Fetch standard, and the direction of registered header
+//! names.
 //!
 //! The compiler of policies and the simulation of browsers both read these tables. The oracle in the tests has a copy of
 //! its own on purpose.
@@ -85,7 +85,8 @@ pub(crate) fn is_safelisted_response_header(name: &str) -> bool {
     )
 }
 
-/// Response headers that tell the browser, not the page, what is allowed.
+/// Whether a response header has permissions for the browser: `Access-Control-*` and `Timing-Allow-Origin`. Pages have
+/// no use for these headers.
 pub(crate) fn is_cors_response_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "timing-allow-origin"
@@ -108,8 +109,8 @@ pub(crate) enum Direction {
     Any,
 }
 
-/// The direction of a header name: the IANA registry of field names and the standards that it refers to, and a few names
-/// that every server knows.
+/// Returns the direction of a header name. The sources are the IANA registry of field names, the standards that it
+/// refers to, and a few names in wide use.
 ///
 /// Fields that describe a representation (`Content-Range`, `Content-Disposition`) or a hop (`Date`, `Via`) occur in both
 /// directions. An upload may have a `Last-Modified` or `ETag` of its own, but no server reads them there.

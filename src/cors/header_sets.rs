@@ -1,7 +1,7 @@
 //! The built-in sets of header names, for `allow_header_sets` and `expose_header_sets`.
 //!
-//! The names are those of public specifications. `docs/configuration.md` has the lists and their sources. No set contains
-//! `Authorization`: a policy that allows credentials of a page says so itself.
+//! The names are from public specifications. `docs/configuration.md` has the lists and their sources. No set contains
+//! `Authorization`, so a policy must list it explicitly.
 
 use super::names;
 use crate::notation::List;
@@ -34,7 +34,7 @@ impl HeaderSet {
         }
     }
 
-    /// The request headers that are not CORS-safelisted.
+    /// Returns the request headers of the set, without CORS-safelisted ones.
     pub(super) const fn request_headers(self) -> &'static [&'static str] {
         match self {
             // Versions 2025-03-26 to 2025-11-25 have a session and resume streams; 2026-07-28 has the method and the name.
@@ -67,7 +67,7 @@ impl HeaderSet {
         }
     }
 
-    /// The response headers that are not CORS-safelisted.
+    /// Returns the response headers of the set, without CORS-safelisted ones.
     pub(super) const fn response_headers(self) -> &'static [&'static str] {
         match self {
             HeaderSet::Mcp => &["Mcp-Session-Id", "WWW-Authenticate"],
@@ -90,7 +90,7 @@ impl HeaderSet {
         }
     }
 
-    /// The sets of a list, without duplicates. Each has the index of its entry.
+    /// Parses the sets of a list, and leaves out duplicates. Each set has the index of its entry.
     pub(super) fn parse(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Vec<(usize, HeaderSet)> {
         let mut sets: Vec<(usize, HeaderSet)> = Vec::new();
         for (i, entry) in names::entries(list, at, problems) {

@@ -2,8 +2,7 @@
 //!
 //! A placeholder stands for one or more characters of one label, never for a dot. So the labels of a template and of a
 //! host are compared one by one. A label has at most 63 bytes (RFC 1035 section 2.3.4), and each byte of a host label
-//! takes one step of a bit-parallel automaton. A step costs the same for every template, so a hostile host gains
-//! nothing.
+//! takes one step of a bit-parallel automaton. A step costs the same for every template and every host.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use crate::problem::{Known, ProblemKind};
 /// A host with at least one placeholder.
 #[derive(Debug, Clone)]
 pub(super) struct HostTemplate {
-    /// As written, without a leading `*.`.
+    /// The text in the configuration, without a leading `*.`.
     text: Box<str>,
     /// True for a leading `*.`: one or more labels come before the text.
     has_subdomains: bool,
@@ -34,7 +33,7 @@ enum Label {
 /// most [`MAX_LABEL`] characters, so all states fit into one number.
 #[derive(Debug, Clone)]
 struct LabelMatcher {
-    /// For each byte of a label, by [`symbol`]: the states that accept it.
+    /// The states that accept a byte. [`symbol`] gives the index of the byte.
     accepted: [u64; SYMBOLS],
     /// The states of placeholders. They accept more than one byte.
     repeated: u64,
@@ -62,7 +61,7 @@ pub(super) enum Piece<'t> {
 
 /// The maximum length of a label, in bytes.
 const MAX_LABEL: usize = 63;
-/// The bytes of a label: `a-z`, `0-9`, `-` and `_`.
+/// Number of different bytes in labels: `a-z`, `0-9`, `-` and `_`.
 const SYMBOLS: usize = 38;
 
 // === impl HostTemplate ===
@@ -99,12 +98,12 @@ impl HostTemplate {
         Ok(HostTemplate { text: name.into(), has_subdomains, labels, tail: name[end..].into() })
     }
 
-    /// The fixed labels at the end, with the leading dot. Every matching host ends with this text.
+    /// Returns the fixed labels at the end, with the leading dot. Every matching host ends with this text.
     pub(super) fn tail(&self) -> &str {
         &self.tail
     }
 
-    /// The text without a leading `*.`.
+    /// Returns the text without a leading `*.`.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -117,12 +116,13 @@ impl HostTemplate {
             && given.next().is_some() == self.has_subdomains
     }
 
-    /// Whether this template matches every host that the other template matches. False if that needs a search.
+    /// Whether this template matches every host that the other template matches. False if only a search can show it.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.text == other.text && self.has_subdomains == other.has_subdomains
     }
 
-    /// The regular expression of the host. `subdomains` is the expression of one or more labels with their dots.
+    /// Returns the regular expression of the host. `subdomains` is the expression of one or more labels with their
+    /// dots.
     ///
     /// The expression has no limit for the length of a label, but [`Self::matches`] has one. No page has a host with a
     /// longer label, so the expression and the template give the same result for every page.
@@ -135,7 +135,7 @@ impl HostTemplate {
         front.to_owned() + &self.pieces().iter().map(part).collect::<String>()
     }
 
-    /// The public suffix if a placeholder is in the registrable domain: `github.io` for `{label}.github.io`.
+    /// Returns the public suffix if a placeholder is in the registrable domain: `github.io` for `{label}.github.io`.
     pub(super) fn public_suffix(&self) -> Option<&str> {
         let shortest = join(&self.pieces(), |placeholder| placeholder.samples()[0]);
         let suffix = psl::suffix(shortest.trim_end_matches('.').as_bytes())?;
@@ -144,13 +144,13 @@ impl HostTemplate {
         (suffix.is_known() && suffix.as_bytes().len() >= tail.len()).then_some(tail)
     }
 
-    /// Hosts that match: with a short and with a longer text for each placeholder.
+    /// Returns hosts that match, with a short and with a longer text for each placeholder.
     pub(super) fn matching(&self) -> Vec<String> {
         let front = if self.has_subdomains { "a." } else { "" };
         [0, 1].map(|i| front.to_owned() + &join(&self.pieces(), |placeholder| placeholder.samples()[i])).to_vec()
     }
 
-    /// Hosts that are similar to matching hosts, but do not match.
+    /// Returns hosts that are similar to matching hosts, but do not match.
     pub(super) fn neighbours(&self) -> Vec<String> {
         let front = if self.has_subdomains { "a." } else { "" };
         let with = |other: &'static str| front.to_owned() + &join(&self.pieces(), |_| other);
@@ -164,8 +164,8 @@ impl HostTemplate {
         vec![one, other, with("_"), with(""), format!("{host}.evil.test"), host.replacen(&*self.tail, ".evil.test", 1)]
     }
 
-    /// The first placeholder that does not match its part of a host, with that part. None if the host does not have the
-    /// texts between the placeholders.
+    /// Returns the first placeholder that does not match its part of a host, with that part. None if the host does not
+    /// have the texts between the placeholders.
     pub(super) fn mismatch<'h>(&self, host: &'h str) -> Option<(Placeholder, &'h str)> {
         let mut rest = host;
         if self.has_subdomains {
@@ -193,7 +193,7 @@ impl HostTemplate {
     }
 
     fn pieces(&self) -> Vec<Piece<'_>> {
-        // The text was parsed when the template was made.
+        // The text was parsed when the template was made, so this cannot fail.
         split(&self.text, &self.text).unwrap_or_default()
     }
 }
@@ -260,7 +260,7 @@ impl LabelMatcher {
         if label.len() > MAX_LABEL {
             return false;
         }
-        // A set of states. The first byte enters the first state.
+        // `states` is a set of states. The first byte enters the first state.
         let (mut states, mut entered) = (0, 1);
         for b in label {
             let Some(symbol) = symbol(*b) else { return false };
@@ -271,7 +271,7 @@ impl LabelMatcher {
     }
 }
 
-/// The index of a byte of a label.
+/// Returns the index of a byte in [`LabelMatcher::accepted`]. None if a label cannot have this byte.
 fn symbol(b: u8) -> Option<usize> {
     Some(usize::from(match b {
         b'a'..=b'z' => b - b'a',
@@ -289,7 +289,7 @@ impl Placeholder {
     pub(super) const ALL: [(Self, &'static str); 3] =
         [(Placeholder::Digits, "digits"), (Placeholder::Hex, "hex"), (Placeholder::Label, "label")];
 
-    /// The characters, sorted.
+    /// Returns the characters of the placeholder, sorted.
     pub(super) fn characters(self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(move |b| self.accepts(*b))
     }
@@ -302,7 +302,7 @@ impl Placeholder {
         }
     }
 
-    /// The characters, as in a class of a regular expression.
+    /// Returns the characters of the placeholder as a class of a regular expression.
     fn class(self) -> &'static str {
         match self {
             Placeholder::Digits => "0-9",
@@ -311,7 +311,7 @@ impl Placeholder {
         }
     }
 
-    /// A text of one character and a longer text that the placeholder matches.
+    /// Returns two texts that the placeholder matches: one character, and a longer text.
     fn samples(self) -> [&'static str; 2] {
         match self {
             Placeholder::Digits => ["1", "42"],

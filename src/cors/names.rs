@@ -1,7 +1,7 @@
 //! Method and header names: the lists of a policy, and the names that a preflight requests.
 //!
-//! A list is compiled together with the finished header value that announces it. Requested names are read in place and
-//! never collected, so a hostile list costs no allocation, and [`MAX_NAMES`] and [`MAX_NAMES_BYTES`] bound the time.
+//! A list is compiled together with the finished header value that announces it. Requested names are compared in place,
+//! so a hostile list costs no allocation. [`MAX_NAMES`] and [`MAX_NAMES_BYTES`] limit the time.
 
 use std::cmp::Ordering;
 
@@ -17,11 +17,12 @@ use crate::notation::List;
 use crate::per_thread::FinishedValue;
 use crate::problem::{At, ProblemKind, Problems};
 
-/// Most header names in one preflight. A browser lists the headers that a page sets; real lists have under 20 names.
+/// Maximum number of header names in one preflight. Browsers list the headers that a page sets; usual lists have fewer
+/// than 20 names.
 pub(crate) const MAX_NAMES: usize = 128;
-/// Most bytes of header names in one preflight.
+/// Maximum size of the header names in one preflight, in bytes.
 pub(crate) const MAX_NAMES_BYTES: usize = 8 * 1024;
-/// Longest header name or method in a configuration, in bytes.
+/// Maximum length of a header name or method in a configuration, in bytes.
 const MAX_TOKEN: usize = 256;
 
 /// `allow_methods`, compiled.
@@ -34,9 +35,9 @@ pub(crate) enum AllowedMethods {
     },
     /// The listed methods, and always GET, HEAD and POST.
     Listed {
-        /// Methods are case-sensitive.
+        /// The methods, in the order of the list. They are case-sensitive.
         names: Vec<Box<str>>,
-        /// None if no method is listed: an empty header is never sent.
+        /// The header value. None if no method is listed, because an empty header is never sent.
         value: Option<FinishedValue>,
     },
 }
@@ -54,7 +55,7 @@ pub(crate) enum RequestHeaders {
     },
     Listed {
         names: NameSet,
-        /// None if no name is listed: an empty header is never sent.
+        /// The header value. None if no name is listed, because an empty header is never sent.
         value: Option<FinishedValue>,
     },
 }
@@ -63,7 +64,7 @@ pub(crate) enum RequestHeaders {
 #[derive(Debug, Default)]
 pub(crate) struct NameSet(Box<[Box<str>]>);
 
-/// Why a list of requested headers is refused.
+/// The reason why a list of requested headers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListFault {
     /// More than [`MAX_NAMES`] names or [`MAX_NAMES_BYTES`] bytes.
@@ -75,7 +76,7 @@ pub(crate) enum ListFault {
 // === impl AllowedMethods ===
 
 impl AllowedMethods {
-    /// A missing key means `*`; an empty list means only the safelisted methods.
+    /// A missing key means `*`. An empty list allows only the safelisted methods.
     pub(super) fn compile(list: Option<&List>, at: &At<'_>, problems: &mut Problems) -> Self {
         let mut names: Vec<Box<str>> = Vec::new();
         let mut any = list.is_none();
@@ -133,8 +134,8 @@ impl AllowedMethods {
 // === impl RequestHeaders ===
 
 impl RequestHeaders {
-    /// A missing key means `*`; an empty list means no header that needs permission.
-    /// With sets, a missing key means no other header.
+    /// A missing key means `*`. An empty list allows only headers that need no permission. With sets, a missing key
+    /// allows no other header.
     pub(super) fn compile(
         list: Option<&List>,
         sets: Option<&List>,
@@ -202,7 +203,7 @@ fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(),
     }
     let (mut count, mut result) = (0, Ok(()));
     for element in fields.iter().flat_map(|field| field.as_bytes().split(|b| *b == b',')) {
-        // Empty elements are ignored (RFC 9110 section 5.6.1.2), but they count: reading them costs time too.
+        // Empty elements are ignored (RFC 9110 section 5.6.1.2), but they count, because reading them takes time.
         count += 1;
         if count > MAX_NAMES {
             return Err(ListFault::TooLong);
@@ -215,8 +216,8 @@ fn requested(headers: &HeaderMap, allowed: impl Fn(&[u8]) -> bool) -> Result<(),
     result
 }
 
-/// The requested names as one header value, for an echo. The names must have passed [`RequestHeaders::allow`]. None if
-/// there are none, because an empty field is never sent.
+/// Returns the requested names as one header value. The names must have passed [`RequestHeaders::allow`]. None if no
+/// name is requested, because an empty field is never sent.
 pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut fields = headers
         .get_all(http::header::ACCESS_CONTROL_REQUEST_HEADERS)
@@ -224,7 +225,7 @@ pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
         .filter(|field| field.as_bytes().iter().any(|b| !matches!(b, b',' | b' ' | b'\t')));
     let first = fields.next()?;
     let Some(second) = fields.next() else { return Some(first.clone()) };
-    // Browsers send one field. Only unusual requests pay for this allocation, and its size is bounded.
+    // Browsers send one field, so only unusual requests need this allocation. Its size is bounded.
     let mut bytes = first.as_bytes().to_vec();
     for field in std::iter::once(second).chain(fields) {
         bytes.extend_from_slice(b", ");
@@ -233,8 +234,8 @@ pub(crate) fn echoed(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes).ok()
 }
 
-/// Compiles `expose_headers` and `expose_header_sets` to one header value. `*` with credentials is refused: there it is an
-/// ordinary name.
+/// Compiles `expose_headers` and `expose_header_sets` to one header value. `*` with credentials is refused, because
+/// Fetch then treats it as an ordinary name.
 pub(super) fn expose(
     list: Option<&List>,
     sets: Option<&List>,
@@ -308,12 +309,12 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 
 struct ParsedNames {
     any: bool,
-    /// In the spelling of the configuration, without duplicates.
+    /// The names in the spelling of the configuration, without duplicates.
     names: Vec<Box<str>>,
 }
 
 impl ParsedNames {
-    /// Adds the names that are not there yet.
+    /// Adds the names that the list does not have yet.
     fn add<'n>(&mut self, names: impl Iterator<Item = &'n &'static str>) {
         for name in names {
             if !self.names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -353,7 +354,7 @@ fn header_names(
     parsed
 }
 
-/// The non-empty entries with their indices. An empty list and empty entries are reported.
+/// Returns the non-empty entries with their indices. Reports an empty list and empty entries.
 pub(super) fn entries<'a>(
     list: Option<&'a List>,
     at: &At<'_>,
@@ -365,7 +366,7 @@ pub(super) fn entries<'a>(
     non_empty(list, at, problems)
 }
 
-/// The non-empty entries with their indices. Empty entries are reported.
+/// Returns the non-empty entries with their indices. Reports empty entries.
 fn non_empty<'a>(
     list: Option<&'a List>,
     at: &At<'_>,
@@ -389,14 +390,14 @@ fn warn_redundant(list: &List, at: &At<'_>, problems: &mut Problems, is_covered:
     }
 }
 
-/// A header value from names that are valid tokens, or `*`.
+/// Returns a header value for names that are valid tokens, or `*`.
 fn joined<'a>(names: impl Iterator<Item = &'a str>) -> FinishedValue {
     let names: Vec<&str> = names.collect();
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(names.join(", ")));
     FinishedValue::new(value.expect("tokens are valid in a field value"))
 }
 
-/// Whether an entry means any method or header in another gateway. No method and no header has such a name.
+/// Whether an entry stands for any method or header in another gateway. No method and no header has such a name.
 pub(super) fn is_word_for_any(entry: &str) -> bool {
     entry == "**" || ["all", "any"].iter().any(|word| entry.eq_ignore_ascii_case(word))
 }

@@ -66,9 +66,9 @@ pub(super) enum PortPattern {
 /// placeholders: those with the same fixed end are tried one by one.
 #[derive(Debug, Default)]
 pub struct OriginSet {
-    /// `https://app.example:8443`
+    /// Origins without a wildcard, such as `https://app.example:8443`.
     exact: HashSet<Box<str>>,
-    /// `http://localhost` for `http://localhost:*`
+    /// Origins with any port, without the port: `http://localhost` for `http://localhost:*`.
     any_port: HashSet<Box<str>>,
     /// Patterns for subdomains. The key is the pattern's text after `*`, with the port: `.partner.example:8443` for
     /// `https://*.partner.example:8443`. The value has the schemes.
@@ -78,7 +78,8 @@ pub struct OriginSet {
     /// Label counts of the hosts in `below` and `below_any_port`. A lookup tries only the tails with these label
     /// counts.
     label_counts: LabelCounts,
-    /// `https://*`, `https://*:8443`, `https://*:*`. A list, because it has few entries.
+    /// Patterns for any host: `https://*`, `https://*:8443`, `https://*:*`. They are in a list, because there are few
+    /// of them.
     any_host: Vec<(Box<str>, PortPattern)>,
     /// Patterns with placeholders. None if there are none.
     templates: Option<Box<Templates>>,
@@ -465,12 +466,12 @@ impl OriginSet {
         found.then_some(OriginMatch::Pattern)
     }
 
-    /// Listed origins without a wildcard.
+    /// Returns the listed origins without a wildcard.
     pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().map(|origin| &**origin)
     }
 
-    /// The patterns with a wildcard or a placeholder.
+    /// Returns the patterns with a wildcard or a placeholder.
     pub(super) fn patterns(&self) -> impl Iterator<Item = TuplePattern> {
         let any_port = self.any_port.iter().filter_map(|origin| {
             let (scheme, host) = origin.split_once("://")?;
@@ -512,7 +513,7 @@ impl OriginSet {
 // === impl Templates ===
 
 impl Templates {
-    /// Whether a pattern matches. Only the patterns with an end of the host are tried.
+    /// Whether a pattern matches. Only the patterns whose fixed end is an end of the host are tried.
     fn match_any(&self, parts: &Parts<'_>) -> bool {
         let with_tail = |dot: usize| self.by_tail.get(&parts.host[dot..]).into_iter().flatten();
         self.label_counts.tails(parts.host).flat_map(with_tail).any(|pattern| pattern.matches_parts(parts))
@@ -547,19 +548,19 @@ impl<'a> Parts<'a> {
 
 // --- grammar shared by both parsers
 
-/// RFC 3986 section 3.1, in lower case.
+/// Whether a text is a scheme in lower case (RFC 3986 section 3.1).
 fn is_scheme(scheme: &str) -> bool {
     scheme.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
         && scheme.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'))
 }
 
-/// 1 to 65535, without leading zeros or a sign.
+/// Parses a port from 1 to 65535, without leading zeros or a sign.
 fn parse_port(digits: &str) -> Option<u16> {
     let plain = digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-/// Default ports of the URL standard's special schemes.
+/// Returns the default port of a special scheme of the URL standard. None for other schemes.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -569,13 +570,14 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// The URL standard's "ends in a number checker": decimal, or hexadecimal after `0x`.
+/// The "ends in a number checker" of the URL standard: whether a label is a decimal number, or a hexadecimal number
+/// after `0x`.
 fn is_number(label: &str) -> bool {
     label.bytes().all(|b| b.is_ascii_digit())
         || label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// The URL standard's IPv6 serializer: RFC 5952, but never with an IPv4 tail in dotted form.
+/// The IPv6 serializer of the URL standard. It is that of RFC 5952, but never writes an IPv4 tail in dotted form.
 fn url_ipv6(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
         Some(_) => {
@@ -633,7 +635,7 @@ fn meant_by_wildcard(text: &str) -> Option<String> {
             return Some(write);
         }
     }
-    // A `*` in one of the last two labels would match sites of strangers.
+    // A `*` in one of the last two labels would match unrelated sites.
     let labels: Vec<&str> = host.split('.').collect();
     let is_safe = labels.len() > 2 && labels[labels.len() - 2..].iter().all(|label| !label.contains('*'));
     let write = format!("{scheme}://{}{port}", host.replace('*', "{label}"));

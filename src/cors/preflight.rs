@@ -1,4 +1,4 @@
-//! Preflights: which OPTIONS requests a policy answers, and the answer.
+//! Preflights: selects the OPTIONS requests that a policy answers, and makes the answers.
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,7 +11,7 @@ use super::{CorsRequest, Decision, OriginDecision, Policy, PolicyAction, Preflig
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PreflightRequest<'a>(pub(super) &'a HeaderMap);
 
-/// `Access-Control-Request-Method`.
+/// Value of `Access-Control-Request-Method`.
 #[derive(Clone, Copy)]
 enum RequestedMethod<'a> {
     None,
@@ -24,8 +24,8 @@ const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-cont
 // === impl PreflightRequest ===
 
 impl<'a> PreflightRequest<'a> {
-    /// The requested method, which selects the route. None if this is not a CORS-preflight request (Fetch), which has an
-    /// Origin and exactly one requested method.
+    /// Returns the requested method, which selects the route. None if the request is not a CORS-preflight request
+    /// (Fetch): such a request has an Origin and exactly one requested method.
     pub(crate) fn requested_method(self) -> Option<&'a str> {
         match RequestedMethod::of(self.0) {
             RequestedMethod::One(method) if self.0.contains_key(ORIGIN) => method.to_str().ok(),
@@ -33,7 +33,7 @@ impl<'a> PreflightRequest<'a> {
         }
     }
 
-    /// Whether a policy with this setting answers the request itself. Empty fields do not count.
+    /// Whether a policy with this setting answers the request as a preflight. Empty fields do not count.
     fn matches(self, rule: PreflightMatch) -> bool {
         let has = |name| self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
         match rule {
@@ -57,7 +57,7 @@ impl Policy {
         *self.max_age != "0"
     }
 
-    /// The methods that the policy lists; None for `*`.
+    /// Returns the methods that the policy lists. None for `*`.
     pub(crate) fn listed_methods(&self) -> Option<&[Box<str>]> {
         match &self.methods {
             AllowedMethods::Any { .. } => None,

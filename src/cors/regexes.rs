@@ -4,9 +4,10 @@
 //! and then `https://app\.example` allows `https://app.example.evil.test`. Matching takes linear time, and the size of
 //! a compiled expression is limited.
 //!
-//! The checks report only with evidence: an origin that the expression allows and that its author very probably does
-//! not want to allow. Those about the safety of a policy with credentials search for it in [`super::language`], so that
-//! no notation escapes them. Those about mistakes of notation try samples on the compiled expression.
+//! Each warning shows an origin that the expression allows, and that its author very probably does not want to allow.
+//! The safety checks of a policy with credentials search for such an origin with [`super::language`], so the result
+//! does not depend on the notation of the expression. The checks for mistakes of notation match samples with the
+//! compiled expression.
 
 use regex_syntax::hir::Hir;
 
@@ -22,16 +23,16 @@ use crate::problem::ProblemKind;
 
 /// Largest size of one compiled expression, in bytes of memory.
 const SIZE_LIMIT: usize = 256 * 1024;
-/// The most alternatives of one expression that are checked.
+/// Maximum number of alternatives of one expression that are checked.
 const MOST_ALTERNATIVES: usize = 32;
-/// The most domains of one expression that are compared with the public suffixes.
+/// Maximum number of domains of one expression that are compared with the public suffix list.
 const MOST_DOMAINS: usize = 8;
 
 /// Several expressions, matched in one pass.
 #[derive(Debug)]
 pub(crate) struct OriginRegexes {
     set: regex::bytes::RegexSet,
-    /// As written.
+    /// The expressions in the spelling of the configuration.
     sources: Box<[Box<str>]>,
 }
 
@@ -45,7 +46,7 @@ impl OriginRegexes {
         set.ok().map(|set| OriginRegexes { set, sources })
     }
 
-    /// The expressions, as written.
+    /// Returns the expressions in the spelling of the configuration.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(|source| &**source)
     }
@@ -56,18 +57,18 @@ impl OriginRegexes {
     }
 }
 
-/// An expression that can be used, with what the checks need.
+/// A valid expression, with the data for the checks.
 pub(crate) struct Checked<'s> {
     source: &'s str,
     regex: regex::bytes::Regex,
-    /// None if it is too large for the searches.
+    /// The origins that the expression matches. None if the expression is too large for the searches.
     language: Option<Language>,
 }
 
-/// Compiles an expression.
+/// Compiles an expression. Err: the reason why it cannot be used.
 pub(crate) fn check(source: &str) -> Result<Checked<'_>, ProblemKind> {
     let broken = |message: String| {
-        // The parser's message is a drawing over several lines. The last line has the fault.
+        // The parser's message has several lines. The last line names the error.
         let last = message.lines().last().unwrap_or_default();
         let message = last.trim_start_matches("error: ").to_owned();
         ProblemKind::RegexDoesNotCompile { message, is_pattern: is_pattern(source) }
@@ -92,8 +93,8 @@ impl Checked<'_> {
         self.regex.is_match(origin.as_bytes())
     }
 
-    /// An origin that the expression matches and that is in all of `within` and none of `without`. None if there is
-    /// none, or if the search reached its bounds.
+    /// Returns an origin that the expression matches, and that is in all of `within` and in none of `without`. None if
+    /// no such origin exists, or if the search reached its bounds.
     fn origin(&self, within: &[&Language], without: &[&Language]) -> Option<String> {
         let language = self.language.as_ref()?;
         match language::shortest(&[&[language], within].concat(), without) {
@@ -102,10 +103,10 @@ impl Checked<'_> {
         }
     }
 
-    /// Whether no browser sends an origin that the expression matches. False if the search reached its bounds.
+    /// Whether the expression matches no origin that a browser can send. False if the search reached its bounds.
     fn matches_no_origin(&self) -> bool {
         let Some(language) = &self.language else { return false };
-        // The usual expression needs no search: its sample is an origin.
+        // Most expressions need no search, because their sample is an origin.
         let sample = Expression::parse(self.source).map(|expression| expression.sample()).unwrap_or_default();
         if self.matches(&sample) && matches!(OriginPattern::parse(&sample), Ok(OriginPattern::Tuple(_))) {
             return false;
@@ -113,32 +114,32 @@ impl Checked<'_> {
         language::shortest(&[language, &ORIGINS], &[&DEFAULT_PORTS]) == Found::Nothing
     }
 
-    /// A warning if no browser sends an origin that the expression matches.
+    /// Returns a warning if the expression matches no origin that a browser can send.
     pub(crate) fn never_matches(&self) -> Option<ProblemKind> {
         self.matches_no_origin().then(|| ProblemKind::RegexNeverMatches { part: None, write: repaired(self.source) })
     }
 
-    /// An origin of a stranger if the expression matches every host, at least with this scheme: an expression that
-    /// matches two hosts with nothing in common does.
+    /// Returns an unrelated origin if the expression matches every host, at least with this scheme. An expression that
+    /// matches two unrelated hosts counts as an expression for every host.
     pub(crate) fn any_host(&self, scheme: &str) -> Option<String> {
         let unrelated = ["evil.test", "an-other.1.example"].map(|host| format!("{scheme}://{host}"));
         let [witness, other] = unrelated;
         (self.matches(&witness) && self.matches(&other)).then_some(witness)
     }
 
-    /// An origin over `http` that is not loopback.
+    /// Returns an origin that the expression matches, over `http` and not loopback.
     pub(crate) fn insecure_origin(&self) -> Option<String> {
         self.origin(&[&HTTP], &[&LOOPBACK, &DEFAULT_PORTS])
     }
 
-    /// An origin with another scheme than `http` and `https`.
+    /// Returns an origin that the expression matches, with another scheme than `http` and `https`.
     pub(crate) fn odd_origin(&self) -> Option<String> {
         self.origin(&[&ORIGINS], &[&WEB])
     }
 
-    /// An origin that a stranger can register below a public suffix, and the suffix.
+    /// Returns an origin that a stranger can register below a public suffix, and the suffix.
     ///
-    /// Below the suffix of a registry, such as `com`, a name with a fixed part belongs to whoever registers it. Below the
+    /// Below the suffix of a registry, such as `com`, a stranger can also register a name with a fixed part. Below the
     /// suffix of a hosting service, such as `vercel.app`, the fixed part may be the name of the author's team, so such
     /// names are accepted.
     pub(crate) fn foreign_site(&self) -> Option<(String, String)> {
@@ -149,7 +150,7 @@ impl Checked<'_> {
             .or_else(|| self.open_top_level())
     }
 
-    /// An origin of a stranger, in `common` or in `all`, whose suffix `counts`.
+    /// Returns an origin from `common` or `all` that a stranger can register, and whose suffix `counts`.
     fn site_of_stranger(
         &self,
         common: &Language,
@@ -161,7 +162,7 @@ impl Checked<'_> {
             let suffix = psl::suffix(host.as_bytes()).filter(psl::Suffix::is_known).filter(|suffix| counts(*suffix))?;
             let suffix = std::str::from_utf8(suffix.as_bytes()).ok()?;
             let label = host.strip_suffix(suffix)?.strip_suffix('.')?.rsplit('.').next()?;
-            // A label that is spelled out in the expression, such as `deadline`, is not open.
+            // A label that is literal in the expression, such as `deadline`, is not open.
             let is_open = STRANGERS.iter().any(|(free, other)| {
                 let name = |label: &str| format!("{label}.{suffix}");
                 label.contains(free)
@@ -185,7 +186,8 @@ impl Checked<'_> {
                 return Some((origin, suffix));
             }
             let host = origin_host(&origin)?;
-            // Of an unknown suffix, such as `internal`, the list does not say who can register below it.
+            // The list does not contain private suffixes such as `internal`, so nothing is known about registrations
+            // below them.
             let counts = psl::suffix(host.as_bytes()).is_some_and(|suffix| suffix.is_known() && counts(suffix));
             let domain = psl::domain_str(host).filter(|_| counts).or_else(|| psl::suffix_str(host));
             owned.push(domain.unwrap_or(host).to_owned());
@@ -193,7 +195,7 @@ impl Checked<'_> {
         None
     }
 
-    /// An origin below a top-level domain that the expression does not spell out, as in `example\.[a-z]+`.
+    /// Returns an origin below a top-level domain that is not literal in the expression, as in `example\.[a-z]+`.
     fn open_top_level(&self) -> Option<(String, String)> {
         self.origin(&[&UNKNOWN_TOP_LEVEL], &[])?;
         let origin = self.origin(&[&OPEN_TOP_LEVEL], &[&DEFAULT_PORTS])?;
@@ -201,7 +203,7 @@ impl Checked<'_> {
         Some((origin, suffix))
     }
 
-    /// Warns about the most serious mistake that the expression shows.
+    /// Returns a warning about the most serious mistake in the expression.
     pub(crate) fn lint(&self) -> Option<ProblemKind> {
         let expression = Expression::parse(self.source)?;
         // Browsers send origins with a scheme, so a witness with a scheme is better evidence.
@@ -212,7 +214,7 @@ impl Checked<'_> {
             with_scheme.into_iter().chain([witness]).find(sendable)
         };
 
-        // From the most serious mistake to the least: one warning is enough.
+        // The checks are ordered by severity. Only the first warning is returned.
         if is_pattern(self.source) {
             return Some(ProblemKind::RegexIsPattern { text: self.source.to_owned() });
         }
@@ -253,7 +255,7 @@ fn origin_host(origin: &str) -> Option<&str> {
 
 // --- expressions that match nothing
 
-/// The expression that is probably meant by one that matches no origin. None if no change helps.
+/// Returns the probable correction of an expression that matches no origin. None if no change helps.
 fn repaired(source: &str) -> Option<String> {
     let mut text = source.trim().to_owned();
     let steps: [fn(&str) -> String; 6] =

@@ -1,4 +1,4 @@
-//! What a report-only policy would do: its decision, compared with that of the policy in force.
+//! Report-only policies: compares the decision of a report-only policy with the decision of the policy in force.
 
 use super::{Decision, PolicyAction, Reason};
 use crate::codes::coded_enum;
@@ -6,18 +6,19 @@ use crate::codes::coded_enum;
 /// A request for which a report-only policy and the policy in force have different results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportOnly {
-    /// What would change.
+    /// Change of the result.
     pub change: ReportedChange,
     /// The reason code of the report-only policy.
     pub reason: Reason,
 }
 
 coded_enum! {
-    /// What a report-only policy would change for a request.
+    /// A change that a report-only policy would make to the result of a request.
     pub enum ReportedChange {
-        /// It would refuse the request. Or it would reject a request whose response the page cannot read now.
+        /// The report-only policy would refuse the request, or reject a request whose response the page cannot read
+        /// now.
         WouldRefuse = "would_refuse",
-        /// It would allow the request. Or it would forward a request that is rejected now.
+        /// The report-only policy would allow the request, or forward a request that is rejected now.
         WouldAllow = "would_allow",
     }
 }
@@ -33,7 +34,7 @@ enum Reach {
 }
 
 impl ReportOnly {
-    /// None if the result is the same with both policies.
+    /// Compares the decisions of both policies. None if the result is the same.
     pub(crate) fn of(in_force: &Decision, reported: &Decision) -> Option<Self> {
         let change = match Reach::of(reported).cmp(&Reach::of(in_force)) {
             std::cmp::Ordering::Equal => return None,

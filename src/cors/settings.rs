@@ -205,10 +205,11 @@ pub enum Patterns {
 // === defaults and words ===
 
 impl Settings {
-    /// Browsers use 5 s if there is no `Access-Control-Max-Age` (Fetch, "CORS-preflight fetch"), and so does APISIX.
+    /// Default of `max_age` in seconds. Browsers use 5 s without `Access-Control-Max-Age` (Fetch, "CORS-preflight
+    /// fetch"), and APISIX has the same default.
     pub(crate) const DEFAULT_MAX_AGE: i64 = 5;
 
-    /// The settings of the policy itself.
+    /// Returns the settings without `report_only`.
     pub(crate) fn without_report_only(&self) -> Cow<'_, Settings> {
         match self.report_only {
             None => Cow::Borrowed(self),
@@ -277,7 +278,7 @@ fn some_origins(schema: &mut Schema) {
     schema.insert("anyOf".into(), keys.iter().map(|key| json!({ "required": [key] })).collect());
 }
 
-/// serde knows the alias of `allow_credentials`; schemars does not.
+/// Adds the alias of `allow_credentials` to the schema. schemars does not read the aliases of serde.
 fn with_alias(schema: &mut Schema) {
     let alias = json!({ "description": "APISIX's spelling of `allow_credentials`.", "type": "boolean" });
     if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
@@ -286,5 +287,5 @@ fn with_alias(schema: &mut Schema) {
     schema.insert("not".into(), json!({ "required": ["allow_credentials", ALIAS] }));
 }
 
-/// The alias of `allow_credentials`.
+/// Alias of the key `allow_credentials`, which is its name in APISIX.
 pub(crate) const ALIAS: &str = "allow_credential";

@@ -85,8 +85,8 @@ pub fn neighbours(pattern: &TuplePattern) -> Vec<String> {
     origins
 }
 
-/// Whether a browser can send this origin. A host that was extended for a sample may be too long, or may no longer be
-/// an address.
+/// Whether a browser can send this origin. The extended host of a sample may be too long, or may not be an address any
+/// more.
 fn is_origin(text: &str) -> bool {
     matches!(OriginPattern::parse(text), Ok(OriginPattern::Tuple(_)))
 }
