@@ -1,8 +1,8 @@
-//! Decides what happens to a request: [`Snapshot::decide`] returns one [`Verdict`].
+//! Decides about a request: [`Snapshot::decide`] returns one [`Verdict`].
 //!
 //! It checks the form of the request and the limits, finds the route, and lets the route's CORS policy decide. The
-//! proxy, `explain` and the tests call the same function. The result depends on the request and the snapshot alone;
-//! nothing is read from the network and nothing is written to it.
+//! proxy, `explain` and the tests call the same function. The result depends only on the request and the snapshot. The
+//! function does no I/O.
 
 pub(crate) mod local_reply;
 mod max_forwards;
@@ -29,7 +29,7 @@ use crate::snapshot::{End, Limits, Route, RouteId, Snapshot};
 /// The decision about one request.
 #[derive(Debug, Clone)]
 pub struct Verdict<'s> {
-    /// Forward the request, or reply to it.
+    /// Action of the gateway: it forwards the request, or replies to it.
     pub action: Action<'s>,
     /// CORS header fields for every response of the request, from the upstream or from the gateway.
     pub edits: Edits,
@@ -38,14 +38,15 @@ pub struct Verdict<'s> {
     /// Change by the route's report-only policy. None without a change, without such a policy, and if the gateway
     /// refuses the request for another reason than CORS.
     pub report_only: Option<ReportOnly>,
-    /// The route of the request, also if the gateway replies itself. None if it was refused before a route was found.
+    /// The route of the request, also if the gateway replies itself. None if the request was refused before a route was
+    /// found.
     pub(crate) route: Option<RouteRef<'s>>,
 }
 
 /// Result of a request, as one code in logs, metrics and explanations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// The policy of the route decided about CORS, or the route has none.
+    /// Reason of the CORS decision, also if the route has no policy.
     Cors(Reason),
     /// The gateway refused the request for another reason than CORS.
     Refused(RefusalCode),
@@ -61,7 +62,7 @@ coded_enum! {
     }
 }
 
-/// What the gateway does with a request.
+/// Action of the gateway for a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Action<'s> {
     /// Forward it to the upstream of this route.
@@ -72,7 +73,7 @@ pub enum Action<'s> {
     AnswerOptions(&'s HeaderValue),
     /// Redirect to https on this port, with 308.
     RedirectToHttps(u16),
-    /// Answer as the route says: its end is no upstream.
+    /// Send the answer of the route, which has no upstream.
     Answer(&'s Answer),
     /// Reply with an error.
     Refuse(Refusal<'s>),
@@ -81,7 +82,7 @@ pub enum Action<'s> {
 /// A route and its position in the snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteRef<'s> {
-    /// Argument of [`Snapshot::route`].
+    /// Index of the route, for [`Snapshot::route`].
     pub(crate) index: u32,
     pub(crate) route: &'s Route,
 }
@@ -89,7 +90,7 @@ pub struct RouteRef<'s> {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Decides what happens to a request. Called once for each request.
+    /// Decides about a request. It is called once for each request.
     pub fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let mut verdict = self.verdict(request);
         if self.debug_header() {
@@ -115,8 +116,8 @@ impl Snapshot {
             _ => return refuse(Refusal::BadHost, self.default_policy()),
         };
         let host = host.as_ref().map(HostName::as_str).unwrap_or_default();
-        // What looks like one request may be two for the upstream. Nothing but the host is used: it selects the policy
-        // of the error response.
+        // The upstream may read such a request as two requests. Only the host is used: it selects the policy of the
+        // error response.
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
@@ -168,8 +169,8 @@ impl Snapshot {
         if *request.method == Method::TRACE && is_last() {
             return Verdict { route: Some(found), ..refuse(Refusal::MethodNotAllowed(path.allow()), policy) };
         }
-        // Not called for a preflight that the gateway answers: every client gets that answer, so that the page of a denied
-        // client can read its 403.
+        // This closure is not called for a preflight that the gateway answers. Every client gets that answer, so that
+        // the page of a denied client can read the 403.
         let forward = || {
             let behaviors = found.route.behaviors.as_deref();
             let clients = behaviors.and_then(|behaviors| behaviors.clients.as_deref());
@@ -212,8 +213,8 @@ impl Snapshot {
         Verdict { action, edits: decision.edits, outcome, report_only, route: Some(found) }
     }
 
-    /// Whether the upstream may read the path as one whose route has other guards: most servers read `//admin` and
-    /// `/%61dmin` as `/admin`.
+    /// Whether the upstream may read the path as another path, whose route has other guards. Most servers read
+    /// `//admin` and `/%61dmin` as `/admin`.
     fn leads_around_a_guard(
         &self,
         found: RouteRef<'_>,
@@ -229,7 +230,7 @@ impl Snapshot {
         self.route_for(path, cors_request).is_some_and(|other| !found.route.has_guards_of(other.route))
     }
 
-    /// The route of a path for a request. A preflight has the route of the request that it announces. An OPTIONS
+    /// Returns the route of a path for a request. A preflight has the route of the request that follows it. An OPTIONS
     /// request without `Access-Control-Request-Method` has the route for OPTIONS; without such a route, the first route
     /// of the path if its policy answers this request as a preflight.
     fn route_for(&self, path: &Path<RouteId>, cors_request: &CorsRequest<'_>) -> Option<RouteRef<'_>> {
@@ -250,7 +251,7 @@ impl Snapshot {
     /// or finds a method of another policy in its list, sends requests that the other policy refuses.
     fn limit_to_policy(&self, decision: &mut Decision, policy: &Policy, path: &Path<RouteId>, headers: &HeaderMap) {
         decision.edits.forbid_caching();
-        // A method without a route gets 405, whatever the list says.
+        // A method without a route gets 405, so it can stay in the list.
         let is_ours = |method: &str| {
             let route = path.route(method).map(|id| self.route(id.0).policy.as_deref());
             route.is_none_or(|other| other.is_some_and(|other| std::ptr::eq(other, policy)))
@@ -264,7 +265,7 @@ impl Snapshot {
         }
     }
 
-    /// The policy of all routes of a path; None if the routes have different policies.
+    /// Returns the policy of all routes of a path. None if the routes have different policies.
     pub(crate) fn common_policy(&self, path: &Path<RouteId>) -> Option<Option<&Policy>> {
         let mut policies = path.routes().map(|id| self.route(id.0).policy.as_deref());
         let first = policies.next()?;
@@ -277,7 +278,7 @@ impl Snapshot {
     }
 }
 
-/// As [`Verdict::edit_response`], for a request whose verdict is no longer there.
+/// Edits the header of a response as [`Verdict::edit_response`] does, for callers that no longer have the verdict.
 pub(crate) fn edit_response<F: RequestFacts>(
     behaviors: Option<&Behaviors>,
     cors: &Edits,
@@ -291,7 +292,7 @@ pub(crate) fn edit_response<F: RequestFacts>(
     cors.apply(headers);
 }
 
-/// What happens at the end of a route.
+/// Returns the action at the end of a route: the answer of the route, or forwarding to its upstream.
 fn end<'s>(found: RouteRef<'s>, request: &Request<'_>) -> Action<'s> {
     if let End::Answer(answer) = &found.route.end {
         return Action::Answer(answer);
@@ -328,8 +329,8 @@ fn check_limits(limits: &Limits, request: &Request<'_>) -> Option<Refusal<'stati
 // === impl Verdict, RequestOutcome, RouteRef ===
 
 impl Verdict<'_> {
-    /// Edits the header of a response to the request: first what the route does to it, then CORS. Every response of the
-    /// request gets these edits, from the upstream and from the gateway.
+    /// Edits the header of a response to the request: the edits of the route come first, then those of CORS. Every
+    /// response of the request gets these edits, from the upstream and from the gateway.
     pub(crate) fn edit_response(&self, headers: &mut HeaderMap, source: ResponseSource, facts: impl RequestFacts) {
         let behaviors = self.route.and_then(|found| found.route.behaviors.as_deref());
         edit_response(behaviors, &self.edits, headers, source, || facts);
@@ -343,7 +344,7 @@ impl Verdict<'_> {
         self.edits.change_debug_reason(self.outcome.code());
     }
 
-    /// Whether the service of `forward_auth` decides if the request goes on.
+    /// Whether the service of `forward_auth` is asked before the request is forwarded.
     pub(crate) fn asks_a_service(&self) -> bool {
         let goes_on = matches!(self.action, Action::Forward(_) | Action::Answer(_));
         let behaviors = self.route.and_then(|found| found.route.behaviors.as_deref()).filter(|_| goes_on);
@@ -368,7 +369,7 @@ impl Verdict<'_> {
 }
 
 impl Action<'_> {
-    /// The result of a request with this action. `reason` is that of the CORS decision.
+    /// Returns the result of a request with this action. `reason` is the reason of the CORS decision.
     fn outcome(&self, reason: Reason) -> RequestOutcome {
         match self {
             Action::Refuse(refusal) => refusal.outcome(),
@@ -386,7 +387,7 @@ impl RequestOutcome {
         }
     }
 
-    /// Reason of the CORS decision. None if the gateway refused the request before one.
+    /// Reason of the CORS decision. None if the gateway refused the request for another reason than CORS.
     pub const fn reason(self) -> Option<Reason> {
         match self {
             RequestOutcome::Cors(reason) => Some(reason),

@@ -1,6 +1,5 @@
-//! Host names, as origins and routes use them: syntax, normalization, and the lookup of wildcards such as `*.example`
-//! among many without trying each one. [`own_origin`] is the origin of a request's own URL. [`Networks`] are sets of IP
-//! networks.
+//! Host names of origins and routes: syntax, normalization, and fast lookup among many wildcards such as `*.example`.
+//! [`own_origin`] is the origin of a request's own URL. [`Networks`] are sets of IP networks.
 
 mod client_key;
 mod networks;
@@ -13,10 +12,10 @@ pub use self::networks::Networks;
 pub(crate) use self::own_origin::parse_port;
 pub use self::own_origin::{OwnOrigin, Scheme};
 
-/// Why a text is not a host name.
+/// The reason why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameFault {
-    /// A character that host names do not have. Upper case counts, because names are compared in lower case.
+    /// A character that host names do not have, such as an upper-case letter: names are compared in lower case.
     Character(char),
     /// The labels are not valid, for this reason.
     Labels(&'static str),
@@ -32,7 +31,8 @@ pub struct HostName {
 
 /// A set of label counts, 1 to 127, of the bases of wildcards: `*.partner.example` adds 2.
 ///
-/// A host with n labels has n tails, and a hostile host up to 127. Only tails with a count in the set are looked up.
+/// A host with n labels has n tails, and a hostile host up to 127. Only tails whose label count is in the set are
+/// looked up.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct LabelCounts(u128);
 
@@ -87,7 +87,7 @@ pub(crate) fn is_loopback_host(host: &str) -> bool {
 // === impl HostName ===
 
 impl HostName {
-    /// The maximum of DNS, with a trailing dot.
+    /// Maximum length of a DNS name with a trailing dot, in bytes.
     const MAX_LENGTH: usize = 254;
 
     /// Parses the authority of a request: a name or an IP address, IPv6 in brackets, with or without a port, which may
@@ -126,7 +126,7 @@ impl HostName {
         (host.length > 0 && port_is_valid).then_some(host)
     }
 
-    /// The host as text.
+    /// Returns the host as text.
     pub fn as_str(&self) -> &str {
         // `parse` stores only ASCII.
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
@@ -162,8 +162,8 @@ impl LabelCounts {
         self.0 |= 1 << labels.min(127);
     }
 
-    /// The tails of a host that have as many labels as a base, the shortest first. Each is the index of the dot before
-    /// it.
+    /// Returns the tails of a host that have as many labels as a base, the shortest first. A tail is given by the index
+    /// of the dot before it.
     pub(crate) fn tails(self, host: &str) -> impl Iterator<Item = usize> {
         let most = 127 - self.0.leading_zeros().min(127) as usize;
         let dots = host.bytes().enumerate().rev().filter(|(_, b)| *b == b'.').map(|(i, _)| i);

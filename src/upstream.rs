@@ -56,8 +56,8 @@ pub struct RunningUpstream {
     pool: ArcSwap<Pool>,
     /// All endpoints, available or not.
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// Number of picks, as the position in the schedule. Each thread has a turn of its own, so the picks of a thread
-    /// follow the weights: of all picks, a node has at most its weight more or less than its share, for each thread.
+    /// Position in the schedule: the number of picks. Each thread has its own position, so the picks of each thread
+    /// follow the weights. For each thread, the number of picks of a node differs from its share by at most its weight.
     turn: PerThread<AtomicUsize>,
     /// Random in each process, so that replicas with `random` do not pick the same nodes.
     salt: u64,
@@ -66,12 +66,13 @@ pub struct RunningUpstream {
     /// True while an ejection or a slow start is running, so that [`Self::tick`] has work.
     has_timers: AtomicBool,
     counts: UpstreamCounts,
-    /// Responses to requests that a split sent here, by the first digit of the status; 0: without a response. Empty
-    /// without a split.
+    /// Number of responses to requests of a split, by the first digit of the status. Index 0 counts requests without a
+    /// response. Empty without a split.
     split_responses: PerThread<[Counter; 6]>,
-    /// With `max_connections`: the requests that wait.
+    /// The waiting requests. None without `max_connections`.
     queue: Option<Arc<NodeQueue>>,
-    /// Certificates and keys in Pingora's types, converted once for each thread: each request counts references.
+    /// Certificates and keys in Pingora's types. They are converted once for each thread, because each request changes
+    /// their reference counts.
     shared_tls: PerThread<OnceLock<SharedTls>>,
 }
 
@@ -90,7 +91,7 @@ struct EndpointEntry {
     state: State,
 }
 
-/// Why no endpoint can be picked.
+/// Reason why no endpoint can be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
     /// No address is known.
@@ -113,7 +114,7 @@ pub(crate) struct EndpointStatus {
     pub(crate) ejected: bool,
     /// Number of running requests.
     pub(crate) active: usize,
-    /// `max_connections`
+    /// Limit of running requests: `max_connections`.
     pub(crate) limit: Option<usize>,
     /// Attempts without a connection or without a response.
     pub(crate) failures: u64,
@@ -122,7 +123,8 @@ pub(crate) struct EndpointStatus {
 }
 
 impl RunningUpstream {
-    /// Starts with the nodes whose addresses do not change. Nodes that are DNS names are added by [`Self::set_addresses`].
+    /// Creates a running upstream with the nodes whose addresses do not change. [`Self::set_addresses`] adds the nodes
+    /// that are DNS names.
     pub fn new(spec: snapshot::Upstream) -> Self {
         let queue = spec.limit.as_ref().map(|limit| Arc::new(NodeQueue::new(limit.queue)));
         let addresses = spec.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
@@ -154,13 +156,13 @@ impl RunningUpstream {
         &self.settings
     }
 
-    /// Upstreams of the same group share kept connections to the same address. They have the same settings of
-    /// connections, whatever their names.
+    /// Returns the group of the upstream. Upstreams of one group share kept connections to the same address. They have
+    /// the same connection settings, and can have different names.
     pub(crate) fn connection_group(&self) -> u64 {
         self.connection_group
     }
 
-    /// The group of connections that begin with this header.
+    /// Returns the group of connections that begin with this header.
     pub(crate) fn group_of(&self, header: &SentProxyHeader) -> u64 {
         hash_secretly((self.connection_group, header))
     }
@@ -169,29 +171,29 @@ impl RunningUpstream {
         &self.counts
     }
 
-    /// A request that a split sent here has ended, with this status.
+    /// Counts the end of a request of a split, with the status of its response. None: it had no response.
     pub(crate) fn count_split_response(&self, status: Option<StatusCode>) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         let counts = self.split_responses.mine();
         counts.get(class).unwrap_or(&counts[0]).add(1);
     }
 
-    /// Responses to requests that a split sent here: without a response, then 1xx to 5xx.
+    /// Returns the numbers of ended requests of a split: without a response, then 1xx to 5xx.
     pub(crate) fn split_responses(&self) -> [u64; 6] {
         std::array::from_fn(|class| self.split_responses.all().map(|counts| counts[class].get()).sum())
     }
 
-    /// The requests that wait. None without `max_connections`.
+    /// Returns the queue. None without `max_connections`.
     pub(crate) fn queue(&self) -> Option<&NodeQueue> {
         self.queue.as_deref()
     }
 
     // --- for requests
 
-    /// Picks an endpoint for a request by the configured `balance`, but none that the request has `tried`. `key` is the
-    /// hash key of the request; without a key, `hash` works as round robin.
+    /// Picks an endpoint for a request by the configured `balance`, except those that the request has `tried`. `key` is
+    /// the hash key of the request; without a key, `hash` works as round robin.
     pub fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
-        // A retry has waited already.
+        // A retry does not wait in the queue.
         let waits = tried.is_empty() && self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
         if waits { Err(PickError::Full) } else { self.pick_now(key, tried) }
     }
@@ -201,11 +203,11 @@ impl RunningUpstream {
         Wait::new(self, key)
     }
 
-    /// As [`pick`](Self::pick), before the requests that wait.
+    /// Picks an endpoint as [`pick`](Self::pick) does, also if other requests wait.
     fn pick_now(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<ActiveRequest, PickError> {
         let pool = self.pool.load();
-        // Only first attempts advance the schedule. With two nodes, one of them dead, a retry that advanced it would
-        // give every first attempt to the dead node.
+        // Only first attempts advance the schedule. If a retry advanced it too, and one of two nodes is dead, every
+        // first attempt would go to the dead node.
         let turns = self.turn.get(|index| AtomicUsize::new(self.first_turn(index)));
         let turn = match tried {
             [] => turns.fetch_add(1, Ordering::Relaxed),
@@ -225,12 +227,13 @@ impl RunningUpstream {
         })
     }
 
-    /// A request at the endpoint got a response.
+    /// Records that a request at the endpoint got a response.
     pub fn succeeded(&self, endpoint: &Endpoint) {
         endpoint.succeeded();
     }
 
-    /// A request at the endpoint failed before its response. Returns [`Change::Ejected`] if this ejects the endpoint.
+    /// Records that a request at the endpoint failed before its response. Returns [`Change::Ejected`] if this ejects
+    /// the endpoint.
     pub(crate) fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Change> {
         let failures = endpoint.failed();
         let ejection = self.settings.ejection.as_ref().filter(|ejection| failures >= ejection.after)?;
@@ -250,8 +253,8 @@ impl RunningUpstream {
         Some(Change::Ejected)
     }
 
-    /// The turn at which a thread starts. The threads start at distant places, so that they do not pick the same nodes
-    /// at the same time. The one that makes the turns continues the shared one.
+    /// Returns the position at which a thread starts. The threads start at distant positions, so that they do not pick
+    /// the same nodes at the same time. The first thread continues at the shared position.
     fn first_turn(&self, index: usize) -> usize {
         /// Fraction of the golden ratio: multiples of it are far from each other in every schedule.
         const DISTANCE: usize = 0x9E37_79B9;
@@ -281,7 +284,7 @@ impl RunningUpstream {
         self.lock().iter().map(status).collect()
     }
 
-    /// A health check of the endpoint has ended. Returns the change, if the endpoint became healthy or unhealthy.
+    /// Records the result of a health check. Returns the change, if the endpoint became healthy or unhealthy.
     pub(crate) fn checked(&self, endpoint: &Arc<Endpoint>, passed: bool, now: Instant) -> Option<Change> {
         let check = self.settings.health_check.as_ref()?;
         let mut entries = self.lock();
@@ -294,8 +297,9 @@ impl RunningUpstream {
         Some(change)
     }
 
-    /// Ends ejections, and increases the weight of endpoints in slow start. The interval of the calls is the precision
-    /// of these times. A call without running timers costs one atomic read. Returns the readmitted endpoints.
+    /// Ends ejections, and increases the weight of endpoints in slow start. The precision of these times is the
+    /// interval between two calls. A call without running timers costs one atomic read. Returns the readmitted
+    /// endpoints.
     pub(crate) fn tick(&self, now: Instant) -> Vec<Arc<Endpoint>> {
         if !self.has_timers.load(Ordering::Relaxed) {
             return Vec::new();
@@ -313,14 +317,14 @@ impl RunningUpstream {
         readmitted
     }
 
-    /// The nodes that are DNS names: their hosts.
+    /// Returns the hosts of the nodes that are DNS names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.named_nodes().map(|(_, host, _)| host)
     }
 
-    /// Sets the addresses of the nodes that are DNS names. A name for which `addresses` returns None keeps what it has:
-    /// a broken resolver must not take down working nodes. Addresses that stay keep their state and counters. The ports
-    /// of the addresses are not used.
+    /// Sets the addresses of the nodes that are DNS names. If `addresses` returns None for a name, its addresses stay,
+    /// so that a broken resolver does not remove working nodes. An address that stays keeps its state and counters. The
+    /// ports of the addresses are not used.
     pub(crate) fn set_addresses(&self, now: Instant, addresses: impl Fn(&str) -> Option<Arc<[SocketAddr]>>) {
         let found: Vec<_> =
             self.named_nodes().filter_map(|(i, host, port)| Some((i, port, addresses(host)?))).collect();
@@ -346,7 +350,7 @@ impl RunningUpstream {
         self.publish_pool(&entries, Some(now));
     }
 
-    /// The nodes that are DNS names: position, host and port.
+    /// Returns position, host and port of the nodes that are DNS names.
     fn named_nodes(&self) -> impl Iterator<Item = (usize, &str, u16)> {
         let nodes = self.settings.nodes.iter().enumerate().filter(|(_, node)| node.weight > 0);
         nodes.filter_map(|(i, node)| match &node.address {
@@ -401,7 +405,7 @@ impl EndpointEntry {
 }
 
 /// Hash of all settings of a connection: protocol, TLS, server name, certificates. The name of the upstream is not
-/// included: otherwise each reload that renames upstreams would leave connections that no request can use.
+/// included. Otherwise each reload that renames upstreams would leave connections that no request can use.
 fn connection_group(spec: &snapshot::Upstream) -> u64 {
     let snapshot::Upstream { http2, tls, proxy_protocol, .. } = spec;
     let tls = tls.as_ref().map(|tls| {
@@ -413,7 +417,8 @@ fn connection_group(spec: &snapshot::Upstream) -> u64 {
     hash_secretly((http2, tls, proxy_protocol))
 }
 
-/// Random in each process: a certificate or a client cannot be chosen to collide with another one.
+/// Returns a hash that is random in each process, so that an attacker cannot choose a certificate or a client that
+/// collides with another one.
 fn hash_secretly(value: impl Hash) -> u64 {
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     STATE.hash_one(value)

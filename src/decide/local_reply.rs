@@ -15,7 +15,7 @@ use crate::cors::Reason;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Why the gateway replies itself, apart from preflights.
+/// Kind of a reply of the gateway, except answers to preflights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyKind<'s> {
     /// The listener redirects plain HTTP to https.
@@ -24,7 +24,7 @@ pub(crate) enum ReplyKind<'s> {
     Refused(Refusal<'s>),
     /// The client sent a header or a body that is not valid HTTP.
     MalformedRequest,
-    /// CONNECT, for which no resource of a gateway exists.
+    /// The request is a CONNECT, which the gateway does not support.
     ConnectRefused,
     /// The request has the version of HTTP/2 or later.
     VersionNotSupported,
@@ -44,17 +44,17 @@ pub(crate) enum ReplyKind<'s> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalReply {
     pub(crate) status: StatusCode,
-    /// For a reply of [`ReplyKind`], one line.
+    /// The body. It is one line for a reply of [`ReplyKind`].
     pub(crate) body: Bytes,
     /// Header fields that only some replies have.
     extra_fields: Vec<(HeaderName, HeaderValue)>,
     content: Content,
 }
 
-/// What the body of a reply is.
+/// Kind of the body of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// No body, or one whose type is among the extra fields.
+    /// No body, or a body whose type is in the extra fields.
     Own,
     /// A text of the gateway.
     Text,
@@ -154,7 +154,7 @@ impl ReplyKind<'_> {
         self.status_and_text().0
     }
 
-    /// One line, with its line feed.
+    /// Body of the reply: one line, with its line feed.
     pub(crate) const fn text(self) -> &'static str {
         self.status_and_text().1
     }
@@ -163,7 +163,7 @@ impl ReplyKind<'_> {
 // === impl GrpcError ===
 
 impl GrpcError {
-    /// None if the request is no gRPC call.
+    /// Returns the error for a gRPC call. None if the request is no gRPC call.
     fn new(kind: ReplyKind<'_>, request: &HeaderMap) -> Option<Self> {
         let subtype = request.get(header::CONTENT_TYPE)?.as_bytes().split_at_checked(b"application/grpc".len());
         let (_, subtype) = subtype.filter(|(start, _)| start.eq_ignore_ascii_case(b"application/grpc"))?;
@@ -208,9 +208,10 @@ impl LocalReply {
     pub(crate) fn new(kind: ReplyKind<'_>) -> Self {
         let extra_field = match kind {
             ReplyKind::Refused(Refusal::MethodNotAllowed(allow)) => Some((header::ALLOW, allow.clone())),
-            // A 405 needs it (RFC 9110 section 15.5.6). Empty: no method of such a target is allowed.
+            // A 405 must have `Allow` (RFC 9110 section 15.5.6). It is empty, because no method is allowed for such a
+            // target.
             ReplyKind::ConnectRefused => Some((header::ALLOW, HeaderValue::from_static(""))),
-            // When a connection or a node will be free is unknown. One second keeps clients from retrying at once.
+            // The time until a connection or a node is free is unknown. One second prevents immediate retries.
             ReplyKind::Refused(Refusal::ConnectionLimit | Refusal::ClientConnectionLimit | Refusal::UpstreamFull) => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
@@ -225,7 +226,7 @@ impl LocalReply {
         }
     }
 
-    /// The reply to a request with these header fields: for a gRPC call, a 200 with `grpc-status`.
+    /// Returns the reply to a request with these header fields. For a gRPC call it is a 200 with `grpc-status`.
     pub(crate) fn to(request: &HeaderMap, kind: ReplyKind<'_>) -> Self {
         let reply = Self::new(kind);
         match GrpcError::new(kind, request) {
@@ -236,7 +237,7 @@ impl LocalReply {
         }
     }
 
-    /// The reply that an action asks for; None when the request is forwarded. `request` has the header fields of the
+    /// Returns the reply for an action. None if the request is forwarded. `request` has the header fields of the
     /// request. `host_and_target` returns the host of the client's URL, without its port, and the request target; it is
     /// called only for a redirect.
     pub(crate) fn for_action<'a>(
@@ -264,7 +265,7 @@ impl LocalReply {
         LocalReply { status, body: Bytes::new(), extra_fields: Vec::new(), content: Content::Own }
     }
 
-    /// The reply in HTTP/1.1 syntax, for a connection without a session. It says that the connection is closed.
+    /// Returns the reply in HTTP/1.1 syntax with `Connection: close`, for a connection without a session.
     pub(crate) fn http1(&self) -> Vec<u8> {
         let mut response = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
         for (name, value) in self.fields() {
@@ -281,8 +282,8 @@ impl LocalReply {
         fields
     }
 
-    /// The header fields, in the order in which they are sent. Most replies have one, so this costs less than a chain of
-    /// iterators.
+    /// Calls `add` for each header field, in the order in which the fields are sent. Most replies have one field, so
+    /// this costs less than a chain of iterators.
     pub(crate) fn each_field(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
         let content_type = match self.content {
             Content::Own => None,
@@ -312,7 +313,7 @@ impl LocalReply {
         }
     }
 
-    /// The answer that the route has in the configuration.
+    /// Returns the reply for an answer of the configuration.
     fn answer<'a>(answer: &Answer, host_and_target: impl FnOnce() -> (&'a str, &'a [u8])) -> Self {
         let mut reply = Self::without_body(answer.status);
         reply.extra_fields.extend(answer.fields());
@@ -324,7 +325,7 @@ impl LocalReply {
                 None => return Self::new(ReplyKind::Refused(Refusal::BadHost)),
             }
         }
-        // A copy costs less than a count of references that all threads write.
+        // A copy costs less than a reference count that all threads change.
         reply.body = Bytes::copy_from_slice(&answer.body);
         reply
     }

@@ -1,18 +1,19 @@
-//! `Max-Forwards` of TRACE and OPTIONS: how many proxies may still forward the request (RFC 9110 section 7.6.2).
+//! `Max-Forwards` of TRACE and OPTIONS: the number of proxies that may still forward the request (RFC 9110 section
+//! 7.6.2).
 
 use http::header::MAX_FORWARDS;
 use http::{HeaderMap, Method};
 
-/// What `Max-Forwards` says about a request.
+/// The value of `Max-Forwards` for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MaxForwards {
     /// No limit: the field is absent, or the method is neither TRACE nor OPTIONS.
     Unlimited,
-    /// The field is not one number. It does not limit anything, and is not forwarded.
+    /// The field is not a single number. It sets no limit, and is not forwarded.
     Invalid,
     /// The gateway must answer the request itself.
     Zero,
-    /// The value for the next server.
+    /// The request may be forwarded with this value.
     Next(u32),
 }
 

@@ -1,5 +1,5 @@
-//! Why the gateway refuses a request, and the code of each reason in logs and metrics. Status and text of the replies
-//! are in [`super::local_reply`].
+//! Reasons for which the gateway refuses a request, with their codes in logs and metrics. [`super::local_reply`] has
+//! the statuses and texts of the replies.
 
 use http::{HeaderValue, StatusCode};
 
@@ -8,7 +8,7 @@ use super::local_reply::ReplyKind;
 use crate::codes::coded_enum;
 use crate::cors::Reason;
 
-/// Why the gateway refuses a request.
+/// Reason for which the gateway refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal<'s> {
     /// 400: no host, more than one host, or an invalid one (RFC 9112 section 3.2).
@@ -23,7 +23,7 @@ pub enum Refusal<'s> {
     OriginRejected(Reason),
     /// 403: `clients` of the listener or of the route does not accept the client's address.
     ClientDenied,
-    /// The service of `forward_auth` refuses the request. It chose the status.
+    /// The service of `forward_auth` refuses the request, with this status.
     AuthRefused(StatusCode),
     /// 503: the service of `forward_auth` gave no usable answer.
     AuthUnavailable,
@@ -54,41 +54,42 @@ pub enum Refusal<'s> {
 coded_enum! {
     /// Code of a [`Refusal`] that is not a CORS decision: the label `code` of `corsgate_refused_requests_total`.
     pub enum RefusalCode {
-        /// [`Refusal::BadHost`]
+        /// The request has no valid host: [`Refusal::BadHost`].
         BadHost = "bad_host",
-        /// [`Refusal::BadTarget`]
+        /// The request target is not valid: [`Refusal::BadTarget`].
         BadTarget = "bad_target",
-        /// [`Refusal::AmbiguousPath`]
+        /// Servers read the path differently: [`Refusal::AmbiguousPath`].
         AmbiguousPath = "ambiguous_path",
-        /// [`Refusal::AmbiguousLength`]
+        /// Servers read the end of the body differently: [`Refusal::AmbiguousLength`].
         AmbiguousLength = "ambiguous_length",
-        /// [`Refusal::ClientDenied`]
+        /// The client's address is not accepted: [`Refusal::ClientDenied`].
         ClientDenied = "client_denied",
-        /// [`Refusal::AuthRefused`]
+        /// The authentication service refuses the request: [`Refusal::AuthRefused`].
         AuthRefused = "auth_refused",
-        /// [`Refusal::AuthUnavailable`]
+        /// The authentication service gave no usable answer: [`Refusal::AuthUnavailable`].
         AuthUnavailable = "auth_unavailable",
-        /// [`Refusal::UnknownHost`]
+        /// No service has the host: [`Refusal::UnknownHost`].
         UnknownHost = "unknown_host",
-        /// [`Refusal::UnknownPath`]
+        /// No route has the path: [`Refusal::UnknownPath`].
         UnknownPath = "unknown_path",
-        /// [`Refusal::MethodNotAllowed`]; `method_not_allowed` is a CORS reason.
+        /// The path has no route for the method: [`Refusal::MethodNotAllowed`]. The code `method_not_allowed` is a CORS
+        /// reason.
         NoRouteForMethod = "no_route_for_method",
-        /// [`Refusal::BodyTooLarge`]
+        /// The body is longer than the limit: [`Refusal::BodyTooLarge`].
         BodyTooLarge = "body_too_large",
-        /// [`Refusal::UriTooLong`]
+        /// The request target is longer than the limit: [`Refusal::UriTooLong`].
         UriTooLong = "uri_too_long",
-        /// [`Refusal::Misdirected`]
+        /// The connection is for another host: [`Refusal::Misdirected`].
         Misdirected = "misdirected",
-        /// [`Refusal::ClientConnectionLimit`]
+        /// The client has too many connections: [`Refusal::ClientConnectionLimit`].
         ClientConnectionLimit = "client_connection_limit",
-        /// [`Refusal::RateLimited`]
+        /// The rate limit has no request left: [`Refusal::RateLimited`].
         RateLimited = "rate_limited",
-        /// [`Refusal::ConnectionLimit`]
+        /// All clients together have too many connections: [`Refusal::ConnectionLimit`].
         ConnectionLimit = "connection_limit",
-        /// [`Refusal::HeadersTooLarge`]
+        /// The header exceeds a limit: [`Refusal::HeadersTooLarge`].
         HeadersTooLarge = "headers_too_large",
-        /// [`Refusal::UpstreamFull`]
+        /// Every node of the upstream is full: [`Refusal::UpstreamFull`].
         UpstreamFull = "upstream_full",
     }
 }

@@ -45,7 +45,7 @@ pub struct ConnectionFacts<'a> {
 /// Server name (SNI) of a TLS handshake, and the certificate that was presented for it.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerName<'a> {
-    /// In lower case.
+    /// The server name in lower case.
     pub(crate) name: &'a str,
     pub(crate) certificate: &'a Certificate,
 }
@@ -62,7 +62,7 @@ pub(crate) enum Capacity {
     ClientLimit,
 }
 
-/// Whether every server would read the same request from these bytes.
+/// Whether all servers read the same request from the received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// No body, one Content-Length, or `Transfer-Encoding: chunked`.

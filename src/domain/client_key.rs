@@ -1,4 +1,4 @@
-//! What counts as one client when clients are counted by address.
+//! The key by which clients are counted: an address or a network.
 
 use std::net::IpAddr;
 

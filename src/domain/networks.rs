@@ -44,7 +44,7 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-/// `10.0.0.1` and `::ffff:10.0.0.1` are the same address.
+/// Returns an address as a number. `10.0.0.1` and `::ffff:10.0.0.1` have the same number.
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

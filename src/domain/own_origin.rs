@@ -13,8 +13,8 @@ pub enum Scheme {
     Https,
 }
 
-/// The origin of a request's own URL, as the client used it: at the gateway, or at a trusted proxy in front of it. One
-/// value decides what is same-origin, what is redirected to https and where to, and what the access log shows.
+/// The origin of a request's own URL, as the client used it: at the gateway, or at a trusted proxy in front of it. It
+/// is used for the same-origin check, for the redirect to https, and in the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnOrigin<'a> {
     /// Scheme of the URL.
@@ -26,7 +26,7 @@ pub struct OwnOrigin<'a> {
 }
 
 impl Scheme {
-    /// `http` or `https`.
+    /// Returns `http` or `https`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",
@@ -34,7 +34,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a URL without one.
+    /// Returns the port of a URL that has no explicit port.
     pub(crate) const fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -42,7 +42,7 @@ impl Scheme {
         }
     }
 
-    /// The scheme of a word in any case. WebSockets are http to a proxy, so `ws` is `http` and `wss` is `https`.
+    /// Parses a scheme in any case. WebSockets are http for a proxy, so `ws` is `http` and `wss` is `https`.
     pub(crate) fn parse(word: &str) -> Option<Self> {
         const WORDS: [(&str, Scheme); 4] =
             [("http", Scheme::Http), ("https", Scheme::Https), ("ws", Scheme::Http), ("wss", Scheme::Https)];
@@ -51,8 +51,8 @@ impl Scheme {
 }
 
 impl<'a> OwnOrigin<'a> {
-    /// The origin of a scheme and of an authority as in `Host`. The authority is not validated: an invalid one gives an
-    /// origin that no page has.
+    /// Returns the origin of a scheme and an authority in the form of `Host`. The authority is not validated. An
+    /// invalid authority gives an origin that no page has.
     pub fn of(scheme: Scheme, authority: &'a str) -> Self {
         let (host, port) = match split_port(authority) {
             (host, None | Some("")) => (host, None),
@@ -64,7 +64,7 @@ impl<'a> OwnOrigin<'a> {
         OwnOrigin { scheme, host, port: port.filter(|port| *port != scheme.default_port()) }
     }
 
-    /// Whether an `Origin` is this one. Browsers omit the default port.
+    /// Whether an `Origin` equals this origin. Browsers omit the default port.
     pub(crate) fn is(&self, origin: &str) -> bool {
         let Some((scheme, authority)) = origin.split_once("://") else { return false };
         let (host, port) = split_port(authority);
@@ -85,7 +85,7 @@ impl<'a> OwnOrigin<'a> {
         same(Scheme::Http) || same(Scheme::Https)
     }
 
-    /// Host, and port unless it is the default, as in `Host`.
+    /// Returns the authority in the form of `Host`: the host, and the port unless it is the default port.
     pub(crate) fn authority(self) -> impl fmt::Display {
         Authority(self)
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-/// 0 to 65535, without a sign. Leading zeros are allowed, because `Host` allows them.
+/// Parses a port from 0 to 65535, without a sign. Leading zeros are allowed, because `Host` allows them.
 pub(crate) fn parse_port(digits: &str) -> Option<u16> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

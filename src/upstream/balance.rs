@@ -22,11 +22,11 @@ const DRAWS: u64 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     members: Vec<Member>,
-    /// Positions in `members`: each as often as its weight, spread evenly.
+    /// Positions in `members`. Each occurs as often as its weight, evenly distributed.
     schedule: Vec<u32>,
     /// True if all weights are equal.
     equal: bool,
-    /// True if endpoints can be full.
+    /// True if the endpoints have `max_connections`.
     limited: bool,
 }
 
@@ -37,7 +37,8 @@ struct Member {
 }
 
 impl Pool {
-    /// A pool of these endpoints and weights. None if this pool is the same. Endpoints with weight 0 are left out.
+    /// Returns a pool of these endpoints and weights. None if it would equal this pool. Endpoints with weight 0 are
+    /// left out.
     pub(crate) fn replaced_by(&self, weighted: impl Iterator<Item = (Arc<Endpoint>, u32)>) -> Option<Self> {
         let weighted = weighted.filter(|(_, weight)| *weight > 0);
         let mut members: Vec<Member> = weighted.map(Member::new).collect();
@@ -56,8 +57,9 @@ impl Pool {
         self.members.is_empty()
     }
 
-    /// Chooses an endpoint that the request has not `tried` and that is not full. `turn` is the sequence number of the request, on its thread. `salt` is
-    /// random in each process, so that replicas with `random` choose differently. `hash` without a key is round robin.
+    /// Chooses an endpoint that the request has not `tried` and that is not full. `turn` is the position in the
+    /// schedule of this thread. `salt` is random in each process, so that replicas with `random` choose differently.
+    /// `hash` without a key is round robin.
     pub(crate) fn choose(
         &self,
         balance: &Balance,
@@ -74,28 +76,30 @@ impl Pool {
             (Balance::Hash(_), Some(key)) => self.by_hash(key, tried),
             (Balance::LeastConnections, _) => self.least(turn, chance, tried),
             (Balance::Random, _) => self.by_chance(chance, tried),
-            // A retry is random: the next endpoint of the schedule would get all requests of a dead neighbour.
+            // A retry is random. Otherwise the next endpoint of the schedule would get all requests of a dead endpoint.
             _ if !tried.is_empty() => self.by_chance(chance, tried),
             (Balance::RoundRobin | Balance::Hash(_), _) => self.by_turn(turn % self.schedule.len(), tried),
         }
     }
 
-    /// The endpoint at `turn` in the schedule, or the next untried one.
+    /// Returns the endpoint at `turn` in the schedule, or the next one that the request can use.
     fn by_turn(&self, turn: usize, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let (before, from) = self.schedule.split_at(turn);
         from.iter().chain(before).map(|at| &self.members[*at as usize].endpoint).find(|found| !is_out(found, tried))
     }
 
-    /// A random endpoint, by weight.
+    /// Returns a random endpoint, by weight.
     fn by_chance(&self, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let draw = |n: u64| below(hash::mix(chance ^ hash::mix(n)), self.schedule.len());
-        // Draw again if the node was already tried or is full, so the others keep their weights; give up after DRAWS.
+        // Draws again if the endpoint was already tried or is full, so that the others keep their weights. Stops after
+        // DRAWS.
         let untried = (0..if tried.is_empty() && !self.limited { 0 } else { DRAWS }).map(draw);
         let mut untried = untried.map(|turn| &self.members[self.schedule[turn] as usize].endpoint);
         untried.find(|found| !is_out(found, tried)).or_else(|| self.by_turn(draw(DRAWS), tried))
     }
 
-    /// The endpoint with the fewest running requests per weight. Among equals, the next one of the schedule.
+    /// Returns the endpoint with the fewest running requests per weight. Of equal endpoints, the next one in the
+    /// schedule is returned.
     fn least(&self, turn: usize, chance: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let first = self.schedule[turn % self.schedule.len()] as usize;
         if self.members.len() > COMPARE_ALL && tried.is_empty() {
@@ -113,7 +117,7 @@ impl Pool {
         least.map(|member| &member.endpoint)
     }
 
-    /// The endpoint that owns the key, if the tried ones did not exist.
+    /// Returns the endpoint of the key, among those that the request can use.
     fn by_hash(&self, key: u64, tried: &[Arc<Endpoint>]) -> Option<&Shared<Endpoint>> {
         let untried = self.members.iter().filter(|member| !is_out(&member.endpoint, tried));
         let best = match self.equal {
@@ -151,7 +155,7 @@ fn is_out(endpoint: &Shared<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
     endpoint.is_full() || tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint.arc()))
 }
 
-/// A number below `limit` from 64 random bits, without a division.
+/// Returns a number below `limit` from 64 random bits, without a division.
 fn below(bits: u64, limit: usize) -> usize {
     // The upper half of the product is below `limit`.
     usize::try_from((u128::from(bits) * limit as u128) >> 64).unwrap_or(0)
@@ -299,7 +303,7 @@ mod tests {
         }
     }
 
-    /// And it is chance: after any one, every one is as likely as ever.
+    /// The picks are independent: after each endpoint, every endpoint has the same probability as before.
     #[test]
     fn chance_has_no_memory() {
         let pool = pool(&endpoints(&[1, 1, 1, 1]));

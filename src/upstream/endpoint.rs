@@ -1,5 +1,5 @@
-//! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock,
-//! and each thread has its own of those that every request writes.
+//! Endpoint: one address of a node, with the counters of its requests. All values are atomic, so requests take no lock.
+//! Each thread has its own copy of the values that every request writes.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -14,33 +14,35 @@ use crate::hash;
 use crate::per_thread::{Local, PerThread, Shared};
 use crate::snapshot::Address;
 
-/// One address of a node. It lives as long as the configuration of its upstream does not change and the name of the
-/// node has this address.
+/// One address of a node. It exists until the configuration of its upstream changes, or until the name of the node
+/// loses this address.
 #[derive(Debug)]
 pub struct Endpoint {
     node: usize,
     address: Address,
     weight: u32,
-    /// Seed of its scores in rendezvous hashing. It depends only on the address, so all replicas have the same.
+    /// Seed of its scores in rendezvous hashing. It depends only on the address, so it is the same in all replicas.
     pub(super) seed: u64,
     active: Active,
     traffic: PerThread<Traffic>,
-    /// Consecutive failures.
+    /// Number of consecutive failures.
     failures: AtomicU32,
     counts: EndpointCounts,
     last_error: Mutex<Option<String>>,
-    /// Peer that each request clones, made by the first request. A clone counts references, so each thread has its own.
+    /// Peer that each request clones, made by the first request. A clone changes reference counts, so each thread has
+    /// its own peer.
     template: PerThread<OnceLock<HttpPeer>>,
 }
 
-/// How the running requests are counted.
+/// Counter of the running requests.
 #[derive(Debug)]
 pub(super) enum Active {
-    /// Each thread counts its own: [`Traffic::active`].
+    /// One counter for each thread: [`Traffic::active`].
     PerThread,
-    /// For `least_connections`: each request reads it, so a sum over the threads would cost more.
+    /// One counter for all threads, for `least_connections`. Each request reads it, and a sum over the threads would
+    /// cost more.
     Compared(Box<CachePadded<AtomicUsize>>),
-    /// For `max_connections`.
+    /// Limited places, for `max_connections`.
     Limited(Box<Places>),
 }
 
@@ -49,11 +51,11 @@ pub(super) enum Active {
 pub(super) struct Places {
     taken: CachePadded<AtomicUsize>,
     limit: usize,
-    /// The requests that wait for a place at this endpoint, or at another one of the upstream.
+    /// The requests that wait for a place at an endpoint of the upstream.
     queue: Arc<NodeQueue>,
 }
 
-/// What every request counts.
+/// Counters that every request changes.
 #[derive(Debug, Default)]
 struct Traffic {
     active: Ends,
@@ -74,7 +76,7 @@ pub(crate) struct EndpointCounts {
     pub(crate) ejections: Counter,
 }
 
-/// A running request at an endpoint. It counts as running until this is dropped.
+/// A running request at an endpoint. It counts as running until this value is dropped.
 #[derive(Debug)]
 pub struct ActiveRequest(Local<Endpoint>);
 
@@ -118,12 +120,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether it has `max_connections`.
+    /// Whether the endpoint has a limit: `max_connections`.
     pub(super) fn is_limited(&self) -> bool {
         matches!(self.active, Active::Limited(_))
     }
 
-    /// Whether it has as many requests as `max_connections` allows.
+    /// Whether the endpoint has as many requests as `max_connections` allows.
     pub(super) fn is_full(&self) -> bool {
         // The order matters for [`NodeQueue`].
         matches!(&self.active, Active::Limited(places) if places.taken.load(Ordering::SeqCst) >= places.limit)
@@ -155,12 +157,12 @@ impl Endpoint {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Called for failures only, so that usual requests take no lock.
+    /// Sets the text of the last failure. This takes a lock, so it is called for failures only.
     pub(crate) fn set_last_error(&self, error: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// The peer that the requests of this thread clone, made by the first call.
+    /// Returns the peer that the requests of this thread clone. The first call makes it.
     pub(super) fn template(&self, make: impl FnOnce() -> HttpPeer) -> &HttpPeer {
         self.template.mine().get_or_init(make)
     }
@@ -202,7 +204,7 @@ impl Places {
 }
 
 impl ActiveRequest {
-    /// None if the endpoint is full.
+    /// Starts a request at the endpoint. None if the endpoint is full.
     pub(super) fn at(endpoint: &Shared<Endpoint>) -> Option<Self> {
         match &endpoint.active {
             Active::PerThread => endpoint.traffic.mine().active.begin(),
@@ -213,7 +215,7 @@ impl ActiveRequest {
         Some(ActiveRequest(endpoint.local()))
     }
 
-    /// The endpoint, for use after the request.
+    /// Returns the endpoint, also for use after the request.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         self.0.arc()
     }

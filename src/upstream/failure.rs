@@ -1,4 +1,4 @@
-//! Texts for failures of nodes: what happened, and what to change.
+//! Texts for failures of nodes: the error, and its remedy.
 
 use std::io;
 
@@ -6,11 +6,11 @@ use pingora::{Error, ErrorType, ImmutStr};
 
 use super::RunningUpstream;
 
-/// Text of an error: its type, what to change, and the cause in the words of the system or of the TLS library.
+/// Returns the text of an error: its type, the remedy, and the cause in the words of the system or of the TLS library.
 pub(crate) fn describe(error: &Error, upstream: &RunningUpstream) -> String {
     let kind = error.etype();
     let context = || error.context.as_ref().map(|context| context.as_str().to_owned());
-    // An error of this crate. Its context is the whole text.
+    // The error is from this crate. Its context is the whole text.
     if let ErrorType::HTTPStatus(_) | ErrorType::CustomCode(..) = kind {
         return context().unwrap_or_else(|| kind.as_str().to_owned());
     }
@@ -32,7 +32,7 @@ pub(crate) fn is_write_timeout(error: &Error) -> bool {
         && cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
-/// The cause of a failed TLS handshake, or of an error of a socket or of HTTP/2.
+/// Returns the cause of a failed TLS handshake, or of an error of a socket or of HTTP/2.
 fn cause(error: &Error) -> Option<String> {
     let mut error = error;
     loop {
@@ -50,7 +50,7 @@ fn cause(error: &Error) -> Option<String> {
     }
 }
 
-/// Words in the text of an error, and what to change then.
+/// Words in the texts of errors, each with the remedy.
 const BY_TEXT: [(&str, &str); 19] = [
     (
         "CaUsedAsEndEntity",
@@ -89,7 +89,7 @@ const CLIENT_CERTIFICATE: &str =
 const TLS_VERSION: &str = "no TLS version and cipher in common with the node, which needs TLS 1.2 or later";
 pub(crate) const ADD_TLS: &str = "the node speaks TLS on this port; add `tls` to the upstream";
 
-/// What to change, if it is known. `text` is the whole text of the error.
+/// Returns the remedy of an error, if it is known. `text` is the whole text of the error.
 fn advice(kind: &ErrorType, text: &str, tls: bool) -> Option<&'static str> {
     use ErrorType::*;
     if let Some((_, advice)) = BY_TEXT.iter().find(|(words, _)| text.contains(words)) {

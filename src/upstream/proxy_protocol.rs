@@ -1,8 +1,8 @@
 //! The PROXY header at the start of a connection to a node, for an upstream with `proxy_protocol`.
 //!
-//! The header names one client, so only requests with the same header may use a connection again.
-//! [`RunningUpstream::group_of`](super::RunningUpstream::group_of) has the key by which Pingora keeps such connections
-//! apart.
+//! The header names one client, so only requests with the same header may reuse a connection.
+//! [`RunningUpstream::group_of`](super::RunningUpstream::group_of) is the key by which Pingora separates such
+//! connections.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,7 +1,7 @@
 //! State of an endpoint: healthy, ejected, and slow start.
 //!
-//! Failed health checks make an endpoint unhealthy, and failed requests eject it. The two states are independent: a
-//! passed check ends the first, time ends the second. This module reads no clock; callers pass the time.
+//! Failed health checks make an endpoint unhealthy, and failed requests eject it. The two states are independent.
+//! Passed checks end the first state, and time ends the second. This module reads no clock; callers pass the time.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub(crate) struct State {
     /// Consecutive checks whose result contradicts `healthy`.
     contradictions: u32,
     ejected_until: Option<Instant>,
-    /// Begin of the slow start. None if the endpoint has its full weight.
+    /// Start of the slow start. None if the endpoint has its full weight.
     ramp_since: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Change {
 }
 
 impl State {
-    /// A new endpoint is used until a check or a request fails.
+    /// State of a new endpoint. It is available until checks or requests fail.
     pub(crate) const NEW: State = State { healthy: true, contradictions: 0, ejected_until: None, ramp_since: None };
 
     pub(crate) fn is_healthy(&self) -> bool {
@@ -56,7 +56,7 @@ impl State {
         self.ejected_until.is_some() || self.ramp_since.is_some()
     }
 
-    /// A health check has ended.
+    /// Records the result of a health check. Returns the change, if there is one.
     pub(crate) fn checked(&mut self, passed: bool, spec: &HealthCheck, now: Instant) -> Option<Change> {
         if passed == self.healthy {
             self.contradictions = 0;
@@ -90,7 +90,7 @@ impl State {
         readmitted.then_some(Change::Readmitted)
     }
 
-    /// Part of the weight that counts, from 1 to [`RAMP_STEPS`].
+    /// Returns the share of the weight that is in use, in steps from 1 to [`RAMP_STEPS`].
     pub(crate) fn ramp(&self, now: Instant, slow_start: Option<Duration>) -> u32 {
         let (Some(since), Some(over)) = (self.ramp_since, slow_start) else { return RAMP_STEPS };
         let steps = now.saturating_duration_since(since).as_nanos() * u128::from(RAMP_STEPS) / over.as_nanos().max(1);
