@@ -1,7 +1,7 @@
-//! A compiled configuration: all that requests read. Nothing in it can fail for reasons of configuration.
+//! A compiled configuration: all settings that requests read. A request cannot fail because of an invalid setting.
 //!
-//! [`load`] is the only way from a text to a snapshot; start, reload and `check` all use it. No code goes back from a
-//! snapshot to a [`Document`].
+//! Only [`load`] makes a snapshot from a text; start, reload and `check` use it. No code converts a snapshot back to a
+//! [`Document`].
 
 mod compile;
 mod load;
@@ -35,7 +35,7 @@ pub struct Snapshot {
     listeners: Vec<Arc<Listener>>,
     trusted_proxies: TrustedProxies,
     underscores_in_headers: UnderscoresInHeaders,
-    /// For hosts that no service has.
+    /// The policy for hosts that no service has.
     default_policy: Option<Arc<Policy>>,
     limits: Arc<Limits>,
     access_log: Option<AccessLog>,
@@ -44,7 +44,7 @@ pub struct Snapshot {
     debug_header: bool,
     has_guards: bool,
     startup: StartupSettings,
-    /// The text with its variables filled in. None if it has none.
+    /// The text with the values of its variables. None if it has no variables.
     filled: Option<FilledText>,
 }
 
@@ -53,13 +53,14 @@ pub struct Snapshot {
 pub struct Route {
     /// `service/route`, for logs and metrics.
     pub(crate) name: Arc<str>,
-    /// None: no CORS handling.
+    /// The policy in force. None: no CORS handling.
     pub(crate) policy: Option<Arc<Policy>>,
-    /// A policy that is compared with `policy` and never applied. It is no part of `policy`, so that routes with the
-    /// same policy have one response to a preflight, whether they report or not.
+    /// A policy that is compared with `policy` and never applied. It is separate from `policy`, so that routes with the
+    /// same policy give the same answers to preflights, with or without `report_only`.
     pub(crate) report_only: Option<Arc<Policy>>,
     pub(crate) end: End,
-    /// None: nothing besides routing and CORS. Routes that only inherit share those of their service.
+    /// Behaviors besides routing and CORS. None if there are none. Routes without own behaviors share those of their
+    /// service.
     pub(crate) behaviors: Option<Arc<Behaviors>>,
     pub(crate) place: RoutePlace,
     /// The `cors` key that applies: the nearest one. None if no level has one.
@@ -68,13 +69,13 @@ pub struct Route {
     pub(crate) takes_head: bool,
 }
 
-/// Where the requests of a route end.
+/// Destination of the requests of a route.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     Upstream(UpstreamId),
     /// Several upstreams share the requests.
     Split(Arc<SplitEnd>),
-    /// The gateway answers.
+    /// The gateway answers the requests.
     Answer(Arc<Answer>),
 }
 
@@ -82,7 +83,8 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct SplitEnd {
     pub(crate) split: Split<UpstreamId>,
-    /// Requests that stay together. None: each request is drawn by chance.
+    /// Property of a request: requests with the same value go to the same upstream. None: the upstream of each request
+    /// is random.
     pub(crate) sticky: Option<HashOn>,
 }
 
@@ -104,14 +106,14 @@ pub(crate) struct CorsPlace {
     pub(crate) name: Option<Arc<str>>,
 }
 
-/// A level at which `cors` can be set. Later levels have precedence.
+/// A level at which `cors` can be set. Later variants have precedence over earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The top level of the file.
+    /// The top level of the file: the key is for all services.
     Top,
-    /// A service.
+    /// A service: the key is for all its routes.
     Service,
-    /// A route.
+    /// A route: the key is for this route only.
     Route,
 }
 
@@ -134,7 +136,7 @@ pub struct StartupSettings {
     pub(crate) threads: usize,
     /// After SIGTERM: the longest time to wait for requests in progress.
     pub grace_period: Duration,
-    /// After SIGTERM: how long connections are still accepted.
+    /// After SIGTERM: the time in which connections are still accepted.
     pub drain_delay: Duration,
     /// Path of the socket for upgrades; None for the default path.
     pub(crate) upgrade_socket: Option<Box<str>>,
@@ -143,11 +145,11 @@ pub struct StartupSettings {
 /// The settings of a listener that only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartupListener {
-    /// Where it accepts connections.
+    /// Address on which the listener accepts connections.
     pub address: Address,
     /// Permissions of the file, if the address is a Unix-domain socket.
     pub(crate) mode: u32,
-    /// Whether it has TLS.
+    /// Whether the listener has TLS.
     pub tls: bool,
 }
 
@@ -182,12 +184,12 @@ impl Snapshot {
         }
     }
 
-    /// The text of this snapshot as it was read: with its variables filled in. `text` is the text of the file.
+    /// Returns the text of this snapshot with the values of its variables. `text` is the text of the file.
     pub(crate) fn filled<'t>(&'t self, text: &'t str) -> &'t str {
         self.filled.as_ref().map_or(text, |filled| &filled.text)
     }
 
-    /// The text of this snapshot for output: with the names of its variables. `text` is the text of the file.
+    /// Returns the text of this snapshot for output, with the names of its variables. `text` is the text of the file.
     pub(crate) fn redacted<'t>(&'t self, text: &'t str) -> &'t str {
         self.filled.as_ref().map_or(text, |filled| &filled.redacted)
     }
@@ -202,17 +204,17 @@ impl Snapshot {
         self.debug_header
     }
 
-    /// A route by its index. Panics if there is no such route.
+    /// Returns a route by its index. Panics if there is no such route.
     pub fn route(&self, index: u32) -> &Route {
         &self.routes[index as usize]
     }
 
-    /// All routes, in the order of the file.
+    /// Returns all routes, in the order of the file.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
-    /// All upstreams, named and inline.
+    /// Returns all upstreams: the named ones, and those inside services and routes.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
     }
@@ -264,7 +266,7 @@ impl Snapshot {
 // === impl StartupSettings, Route ===
 
 impl StartupSettings {
-    /// The top-level keys that differ and that only a restart can change.
+    /// Returns the top-level keys that differ and that only a restart can change.
     pub(crate) fn differences(&self, new: &StartupSettings) -> Vec<&'static str> {
         let StartupSettings { listeners, admin, threads: _, grace_period: _, drain_delay: _, upgrade_socket: _ } = self;
         let mut keys = Vec::new();
@@ -285,7 +287,7 @@ impl StartupSettings {
 }
 
 impl Route {
-    /// Whether the route has the guards of another one.
+    /// Whether the route has the same guards as another route.
     pub(crate) fn has_guards_of(&self, other: &Route) -> bool {
         let guards = |route: &Route| route.behaviors.as_deref().map_or([None; 3], Behaviors::guards);
         guards(self) == guards(other)

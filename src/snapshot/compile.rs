@@ -1,5 +1,5 @@
-//! Compiles a [`Document`] to a [`Snapshot`]. All checks of a configuration are here, and all problems are reported at
-//! once.
+//! Compiles a [`Document`] to a [`Snapshot`]. This module has all checks of a configuration. All problems are reported
+//! at once.
 
 mod behaviors;
 mod process;
@@ -34,7 +34,7 @@ struct Compiler<'d> {
     env: CompileEnv<'d>,
     problems: &'d mut Problems,
     origin_sets: OriginSets,
-    /// By name. None for a policy that has errors.
+    /// The named policies. None for a policy that has errors.
     policies: HashMap<&'d str, Option<Effective>>,
     /// Each policy with its problems. Their places are relative to the policy.
     compiled_policies: HashMap<Cow<'d, Settings>, (Option<Arc<Policy>>, Problems)>,
@@ -43,19 +43,19 @@ struct Compiler<'d> {
     routes: Vec<Route>,
 }
 
-/// A policy, and the one that is compared with it.
+/// A policy, and the report-only policy that is compared with it.
 #[derive(Clone)]
 struct Effective {
     policy: Arc<Policy>,
     report_only: Option<Arc<Policy>>,
 }
 
-/// The policy that applies at a place, its own or inherited.
+/// The policy that applies at a place of the file, set there or inherited.
 #[derive(Clone, Default)]
 struct Inherited {
     /// None: no CORS handling.
     effective: Option<Effective>,
-    /// The `cors` key that decided. None if there is none.
+    /// The `cors` key that sets the policy. None if no level has the key.
     place: Option<CorsPlace>,
 }
 
@@ -184,7 +184,7 @@ impl<'d> Compiler<'d> {
 
     // --- services and routes
 
-    /// The table entries of a service. A service without `routes` gets one entry for every path.
+    /// Returns the table entries of a service. A service without `routes` gets one entry for every path.
     fn service_routes(
         &mut self,
         index: usize,
@@ -286,7 +286,7 @@ impl<'d> Compiler<'d> {
     fn hosts(&mut self, list: Option<&List>, at: &At<'_>) -> Vec<HostPattern> {
         let mut known = HashSet::new();
         let mut hosts = self.parsed(list, false, at, HostPattern::parse);
-        // Otherwise the routes would be reported as conflicts with themselves.
+        // Removes duplicate hosts. Otherwise each route would conflict with itself.
         hosts.retain(|(i, host)| {
             let is_new = known.insert(host.clone());
             if !is_new {
@@ -304,7 +304,7 @@ impl<'d> Compiler<'d> {
         self.parsed(list, true, at, PathPattern::parse)
     }
 
-    /// The entries that can be parsed, with their indices.
+    /// Returns the entries that can be parsed, with their indices.
     fn parsed<T>(
         &mut self,
         list: Option<&List>,
@@ -367,7 +367,7 @@ impl<'d> Compiler<'d> {
 
     // --- policies
 
-    /// The policy at a place: `cors` if it is set, else the inherited one.
+    /// Returns the policy at a place: that of `cors` if the key is set, else the inherited policy.
     fn cors(&mut self, cors: Option<&'d Cors>, level: Level, above: &Inherited, at: &At<'_>) -> Inherited {
         let Some(cors) = cors else { return above.clone() };
         let mut place = CorsPlace { level, name: None };
@@ -392,7 +392,7 @@ impl<'d> Compiler<'d> {
         Inherited { effective, place: Some(place) }
     }
 
-    /// A policy, and the one that is compared with it.
+    /// Compiles a policy, and the report-only policy that is compared with it.
     fn policy(&mut self, settings: &'d Settings, at: &At<'_>) -> Option<Effective> {
         let at_report_only = at.key("report_only");
         let reported = settings.report_only.as_ref();
@@ -426,9 +426,9 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// A policy without its `report_only`. Problems are reported at `at`; None if they are reported at another place.
-    /// Equal settings are compiled once, and their routes share the policy: programs write the same policy into each
-    /// route.
+    /// Compiles a policy without its `report_only`. Problems are reported at `at`. If `at` is None, they are reported
+    /// at another place. Equal settings are compiled once, and their routes share the policy, because programs write
+    /// the same policy into each route.
     fn policy_itself(&mut self, settings: &'d Settings, at: Option<&At<'_>>) -> Option<Arc<Policy>> {
         let origin_sets = &self.origin_sets;
         let (policy, problems) = self.compiled_policies.entry(settings.without_report_only()).or_insert_with(|| {

@@ -1,4 +1,4 @@
-//! From text to snapshot: one function for start, reload, `check` and `explain`.
+//! Makes a snapshot from a text: one function for start, reload, `check` and `explain`.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,8 @@ pub struct Loaded {
     pub problems: Problems,
 }
 
-/// The outside world, as far as a configuration refers to it.
+/// Access to everything outside of the text of a configuration: files, sockets, environment variables, root
+/// certificates and the time.
 #[derive(Clone, Copy)]
 pub struct CompileEnv<'a> {
     /// Reads a file. The argument is the path in the spelling of the configuration. The error is the reason in words.
@@ -34,12 +35,12 @@ pub struct CompileEnv<'a> {
     pub now: i64,
 }
 
-/// Parses and compiles a text. Pure: files, root certificates and the time come from `env`.
+/// Parses and compiles a text. The function does no I/O itself: files, root certificates and the time come from `env`.
 pub fn load(text: &str, env: CompileEnv<'_>) -> Loaded {
     load_with_document(text, env).0
 }
 
-/// As [`load`], with the document, for readers who need both: a large text takes long to parse.
+/// Loads a text as [`load`] does, and also returns the document. Callers that need both parse a large text only once.
 pub(crate) fn load_with_document(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>) {
     match load_as_written(text, env) {
         (Loaded { snapshot: None, problems }, document) => {
@@ -76,14 +77,15 @@ fn load_as_written(text: &str, env: CompileEnv<'_>) -> (Loaded, Option<Document>
     (Loaded { snapshot, problems }, Some(document))
 }
 
-/// Adds the problems that do not only follow from values that could not be read.
+/// Adds problems, except those that only follow from a value that could not be read.
 pub(crate) fn extend_with_causes(problems: &mut Problems, mut found: Problems) {
     found.retain(|problem| !problems.iter().any(|cause| follows_from(problem, cause)));
     problems.extend(found);
 }
 
 impl CompileEnv<'static> {
-    /// For a configuration that refers to no files. The machine has root certificates. The time is 1970.
+    /// Environment without files and variables, for a configuration that refers to no files. It has a root certificate,
+    /// and its time is the start of 1970.
     pub const NONE: Self = CompileEnv {
         file: &|_| Err("there are no files here".to_owned()),
         has_folder: &|_| true,
@@ -94,8 +96,8 @@ impl CompileEnv<'static> {
     };
 }
 
-/// Replaces an error about a value that contains a variable, such as `${ORIGIN}`, by an error about the variable. Not for
-/// paths: `/users/${id}` means a parameter.
+/// Replaces an error about a value that contains a variable, such as `${ORIGIN}`, by an error about the variable.
+/// Errors about paths stay, because `/users/${id}` means a parameter.
 fn about_variable(problem: Problem) -> Problem {
     let description = problem.kind.describe();
     if description.severity != Severity::Error || description.code == "bad-path" {
@@ -108,7 +110,7 @@ fn about_variable(problem: Problem) -> Problem {
     }
 }
 
-/// The first variable of a text: `${NAME}`, `{{ name }}`, `$(NAME)`, `$NAME` or `%NAME%`.
+/// Returns the first variable of a text: `${NAME}`, `{{ name }}`, `$(NAME)`, `$NAME` or `%NAME%`.
 fn variable_in(text: &str) -> Option<&str> {
     let enclosed = [("${", "}"), ("{{", "}}"), ("$(", ")")].iter().find_map(|(open, close)| {
         let start = text.find(open)?;
@@ -154,7 +156,7 @@ fn follows_from(problem: &Problem, cause: &Problem) -> bool {
         }
 }
 
-/// The top-level key that defines such names.
+/// Returns the top-level key that defines the names of a kind.
 fn section_of(what: &str) -> &'static str {
     match what {
         "upstream" => "upstreams",

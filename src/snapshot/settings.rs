@@ -36,7 +36,7 @@ pub(crate) struct Listener {
     pub(crate) redirect: Option<u16>,
     /// Whether every connection must begin with a PROXY header from a trusted proxy.
     pub(crate) proxy_protocol: bool,
-    /// Which clients may send requests. None: every client.
+    /// Clients that may send requests. None: every client.
     pub(crate) clients: Option<Clients>,
 }
 
@@ -53,9 +53,9 @@ pub(crate) struct ListenerTls {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsVersion {
-    /// RFC 5246
+    /// TLS 1.2 (RFC 5246).
     Tls12,
-    /// RFC 8446
+    /// TLS 1.3 (RFC 8446).
     Tls13,
 }
 
@@ -78,13 +78,14 @@ pub(crate) struct Limits {
     pub(crate) header_count: usize,
     /// Largest request body, in bytes.
     pub(crate) body: Option<u64>,
-    /// Idle time between two requests after which a client connection is closed.
+    /// Longest idle time of a client connection between two requests.
     pub(crate) keepalive: Duration,
-    /// For a TLS handshake with the first header, and for each later header from its first byte on.
+    /// Longest time for the TLS handshake and the first header together, and for each later header from its first byte
+    /// on.
     pub(crate) header_timeout: Duration,
     /// Longest pause in a request body. The whole body may take this time plus one second per KiB received.
     pub(crate) body_timeout: Duration,
-    /// How long a client may read nothing of its response.
+    /// Longest time in which a client reads nothing of its response.
     pub(crate) send_timeout: Duration,
     /// Largest number of open client connections.
     pub(crate) connections: Option<usize>,
@@ -96,7 +97,7 @@ pub(crate) struct Limits {
     pub(crate) connection_age: Option<Duration>,
     /// Largest number of concurrent streams on one HTTP/2 connection.
     pub(crate) streams: u32,
-    /// How long an HTTP/2 stream may make no progress.
+    /// Longest time in which an HTTP/2 stream makes no progress.
     pub(crate) stream_idle: Duration,
 }
 
@@ -112,7 +113,7 @@ pub(crate) struct AdminWrite {
 pub(crate) struct AccessLog {
     pub(crate) to: LogTarget,
     pub(crate) format: LogFormat,
-    /// Part of the requests that is logged, 0 to 1. Refused requests and statuses from 500 on are always logged.
+    /// Share of the requests that is logged, from 0 to 1. Refused requests and statuses from 500 on are always logged.
     pub(crate) sample: f64,
     /// Whether only refused requests are logged.
     pub(crate) refusals_only: bool,
@@ -128,9 +129,9 @@ pub(crate) enum LogTarget {
 /// An upstream, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// For an inline upstream, the name of its service or route.
+    /// Name of the upstream. An upstream inside a service or route has the name of that service or route.
     pub(crate) name: Arc<str>,
-    /// At least one, with at least one weight above 0.
+    /// The nodes. There is at least one, with a weight above 0.
     pub(crate) nodes: Vec<Node>,
     pub(crate) balance: Balance,
     pub(crate) timeouts: Timeouts,
@@ -142,13 +143,13 @@ pub struct Upstream {
     pub(crate) tls: Option<UpstreamTls>,
     /// None: no active checks.
     pub(crate) health_check: Option<HealthCheck>,
-    /// None: failed requests do not take a node out of use.
+    /// Ejection of nodes after failed requests. None: no ejection.
     pub(crate) ejection: Option<Ejection>,
-    /// How long a node that returns takes to reach its full share. None: it gets its share at once.
+    /// Time in which a returning node reaches its full share. None: it gets its full share at once.
     pub(crate) slow_start: Option<Duration>,
-    /// None: connections begin without a PROXY header.
+    /// Version of the PROXY header of connections to the nodes. None: no PROXY header.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
-    /// None: any number of requests at a node.
+    /// Limit of the concurrent requests at each node. None: no limit.
     pub(crate) limit: Option<NodeLimit>,
 }
 
@@ -157,7 +158,7 @@ pub struct Upstream {
 pub(crate) struct NodeLimit {
     /// Largest number of requests at a node.
     pub(crate) max_connections: usize,
-    /// Largest number of requests that wait for a node. 0: none waits.
+    /// Largest number of requests that wait for a node. 0: no request waits.
     pub(crate) queue: usize,
     /// Longest time for which a request waits.
     pub(crate) timeout: Duration,
@@ -170,12 +171,12 @@ pub(crate) struct Node {
     pub(crate) weight: u32,
 }
 
-/// Where a node is.
+/// The address of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NodeAddress {
-    /// It does not change.
+    /// An address that does not change.
     Fixed(Address),
-    /// A DNS name. It has any number of addresses, which can change.
+    /// A DNS name, with any number of addresses, which can change.
     Name { host: Box<str>, port: u16 },
 }
 
@@ -198,7 +199,7 @@ impl NodeAddress {
         }
     }
 
-    /// The value of a `Host` field. A Unix-domain socket has no name; `localhost` is what nginx sends there.
+    /// Returns the value of a `Host` field. A Unix-domain socket has no name, so the value is `localhost`, as in nginx.
     pub(crate) fn authority(&self) -> String {
         match self {
             NodeAddress::Fixed(Address::Ip(address)) => address.to_string(),
@@ -237,8 +238,8 @@ impl Address {
         here && own.port() == local.port()
     }
 
-    /// Whether no process can listen on both addresses: they are equal, or one is all addresses of the family of the
-    /// other. Whether `[::]` includes IPv4 depends on the system.
+    /// Whether a process cannot listen on both addresses: they are equal, or one of them stands for all addresses of
+    /// the other's family. Whether `[::]` includes IPv4 depends on the system.
     pub(crate) fn overlaps(&self, other: &Address) -> bool {
         let (one, other) = match (self, other) {
             (Address::Ip(one), Address::Ip(other)) => (one, other),
@@ -250,7 +251,7 @@ impl Address {
 }
 
 impl fmt::Display for HashOn {
-    /// As the configuration has it.
+    /// Writes the address in the form of the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HashOn::Header(name) => write!(f, "header:{name}"),
@@ -270,16 +271,17 @@ impl fmt::Display for Address {
     }
 }
 
-/// How a node is chosen for a request.
+/// Method by which a node is chosen for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Balance {
-    /// In turn, by weight.
+    /// The nodes in turn, by weight.
     RoundRobin,
-    /// At random, by weight.
+    /// A random node, by weight.
     Random,
     /// The node with the fewest active requests for its weight.
     LeastConnections,
-    /// The same node for the same value while the node is available. If a node is not, only its own values move.
+    /// The same node for the same value while the node is available. If a node is unavailable, only its values move to
+    /// other nodes.
     Hash(HashOn),
 }
 
@@ -288,32 +290,32 @@ pub(crate) enum Balance {
 pub(crate) enum HashOn {
     Header(HeaderName),
     Cookie(Box<str>),
-    /// Without the query.
+    /// The path without the query.
     Path,
     ClientAddress,
 }
 
-/// How long to wait for a node.
+/// Longest times to wait for a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Timeouts {
-    /// For a new connection, TLS handshake included.
+    /// Time for a new connection, with its TLS handshake.
     pub(crate) connect: Duration,
-    /// Between two reads.
+    /// Time between two reads.
     pub(crate) read: Duration,
-    /// Between two writes.
+    /// Time between two writes.
     pub(crate) write: Duration,
-    /// How long an unused connection is kept open.
+    /// Time for which an unused connection is kept open.
     pub(crate) idle: Duration,
-    /// For a whole request with all retries.
+    /// Time for a whole request with all retries. None: no limit.
     pub(crate) total: Option<Duration>,
-    /// How long a WebSocket may be idle in both directions.
+    /// Time for which a WebSocket may be idle in both directions.
     pub(crate) websocket: Duration,
 }
 
 /// TLS to the nodes of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamTls {
-    /// Host name to send and to verify. None: the host of each node; then no node is a Unix-domain socket.
+    /// Host name to send and to verify. None: the host of each node. In that case no node is a Unix-domain socket.
     pub(crate) sni: Option<Box<str>>,
     /// Whether certificates are verified.
     pub(crate) verify: bool,
@@ -349,11 +351,11 @@ pub(crate) struct HttpCheck {
     pub(crate) status: (u16, u16),
 }
 
-/// When failed requests take a node out of use.
+/// Ejection: a node with several failed requests in a row is not used for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ejection {
-    /// Failures in a row.
+    /// Number of failed requests in a row that eject a node.
     pub(crate) after: u32,
-    /// How long the node is not used.
+    /// Time for which the node is not used.
     pub(crate) time: Duration,
 }

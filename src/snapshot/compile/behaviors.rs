@@ -1,4 +1,4 @@
-//! Compiles the behaviors of services and routes, and where their requests end.
+//! Compiles the behaviors of services and routes, and the destinations of their requests.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use crate::route::PathPattern;
 use crate::snapshot::{End, SplitEnd};
 
 impl Behaviors {
-    /// The behaviors of a service or a route. A key replaces the one `above` as a whole, as `cors` does; only the edits of
-    /// headers come after those above. `owner` is the name of the service or of the route.
+    /// Compiles the behaviors of a service or a route. A key replaces the same key of `above` as a whole, as `cors`
+    /// does. Only the edits of headers are added to those of `above`. `owner` is the name of the service or of the
+    /// route.
     pub(super) fn compile(
         keys: &BehaviorKeys<'_>,
         owner: &str,
@@ -28,8 +29,8 @@ impl Behaviors {
         at: &At<'_>,
         problems: &mut Problems,
     ) -> Self {
-        // A pattern without `..`, so that a new key does not compile until it is used here.
-        // `Compiler::forward_auth` compiles it, because it can have an upstream of its own.
+        // The pattern has no `..`, so a new key does not compile until it is used here. `Compiler::forward_auth`
+        // compiles `forward_auth`, because that key can have an upstream.
         let BehaviorKeys {
             clients,
             rate_limit,
@@ -74,7 +75,7 @@ impl Behaviors {
         all
     }
 
-    /// None if a route with these does nothing besides routing and CORS.
+    /// Returns the behaviors. None if the route has no behaviors besides routing and CORS.
     pub(super) fn some(&self) -> Option<Arc<Self>> {
         (!self.is_empty()).then(|| Arc::new(self.clone()))
     }
@@ -95,7 +96,7 @@ impl EndKeys<'_> {
 }
 
 impl<'d> Compiler<'d> {
-    /// The end of the requests of a service or a route. None without a key, and for one that is not valid.
+    /// Returns the destination of the requests of a service or a route. None without a key, and for an invalid value.
     pub(super) fn end(&mut self, keys: &EndKeys<'d>, owner: &str, at: &At<'_>) -> Option<End> {
         let EndKeys { upstream, split, respond, redirect } = *keys;
         let set = [
@@ -119,7 +120,7 @@ impl<'d> Compiler<'d> {
         respond.or(redirect).map(|answer| End::Answer(Arc::new(answer)))
     }
 
-    /// Warns if the key of a rate limit is a header that is removed before.
+    /// Warns if the key of a rate limit is a header that the gateway removes before.
     pub(super) fn warn_about_rate_key(&mut self, behaviors: &Behaviors, own: &BehaviorKeys<'_>, at: &At<'_>) {
         let limit = behaviors.rate_limit.as_ref().filter(|_| own.rate_limit.is_some());
         if let Some(name) = limit.and_then(|limit| limit.key_header()) {
@@ -127,7 +128,7 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// The service that decides about the requests of a service or a route. Without the key, the one in `behaviors` stays.
+    /// Compiles `forward_auth` of a service or a route. Without the key, the setting in `behaviors` stays.
     pub(super) fn forward_auth(
         &mut self,
         behaviors: &mut Behaviors,
@@ -171,8 +172,9 @@ impl<'d> Compiler<'d> {
         Some(End::Split(Arc::new(SplitEnd { split: split?, sticky: sticky.flatten() })))
     }
 
-    /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if they
-    /// may have the prefix; otherwise it is that of the service. `at` is the place of the route or of the service.
+    /// Warns about paths of a route that do not begin with the prefix to remove. `own` has the keys of the route, if
+    /// they can have the prefix. Without `own`, the prefix is that of the service. `at` is the place of the route or of
+    /// the service.
     pub(super) fn check_strip_prefix(
         &mut self,
         behaviors: &Behaviors,

@@ -106,7 +106,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn trusted_proxies(&mut self, at: &At<'_>) -> TrustedProxies {
-        // None stands for `unix`.
+        // `Ok(None)` stands for `unix`.
         let parse = |text: &str| match Networks::parse_entry(text) {
             None if text == trusted_proxies::UNIX => Ok(None),
             None => Err(ProblemKind::BadAddress {
@@ -206,7 +206,7 @@ impl Compiler<'_> {
         compiled
     }
 
-    /// None if no certificate is usable; the reason is among the problems.
+    /// Compiles TLS with clients. None if no certificate is usable. Then the problems have the reason.
     fn listener_tls(&mut self, tls: &config::ListenerTls, at: &At<'_>) -> Option<ListenerTls> {
         let config::ListenerTls { certificates, min_version, http2, client_ca, client_certificate } = tls;
         let min_version = match min_version.as_deref() {
@@ -291,13 +291,14 @@ impl Compiler<'_> {
         self.usable(Authorities::parse(Pem { path, text: &text }), at)
     }
 
-    /// The contents of a file that the configuration names.
+    /// Returns the contents of a file that the configuration names. None if it cannot be read.
     pub(super) fn file(&mut self, path: &str, at: &At<'_>) -> Option<Vec<u8>> {
         let read = (self.env.file)(path);
         self.usable(read.map_err(|why| ProblemKind::FileUnreadable { path: path.to_owned(), why }), at)
     }
 
-    /// As [`Self::usable`], for a mapping with `cert` and `key`: the problem is reported at the key that is wrong.
+    /// Reports a problem as [`Self::usable`] does, for a mapping with `cert` and `key`. The problem is reported at the
+    /// wrong key.
     pub(super) fn usable_pair<T>(&mut self, result: Result<T, ProblemKind>, at: &At<'_>) -> Option<T> {
         let of_key = |kind: &ProblemKind| match kind {
             ProblemKind::BadKey { .. } | ProblemKind::KeyMismatch { .. } => true,
@@ -315,7 +316,7 @@ impl Compiler<'_> {
     fn listen_address(&mut self, text: &str, at: &At<'_>) -> Option<Address> {
         let found = match socket_path(text) {
             Some(Ok(path)) => self.socket(path).and_then(|address| match &address {
-                // The directory of the configuration may have one.
+                // The white space may come from the directory of the configuration.
                 Address::Unix(path) if path.contains(char::is_whitespace) => {
                     let why = format!("an upgrade cannot hand over `{path}`, which has a space").into();
                     Err(ProblemKind::BadSocketPath { text: text.into(), why, write: None })
@@ -339,7 +340,7 @@ impl Compiler<'_> {
         if let Some(Address::Ip(_)) = address {
             self.problems.add(at, ProblemKind::ModeWithoutUnix);
         }
-        // With the leading zero, so that a decimal number of YAML is no mode.
+        // The leading zero is required, so that a decimal number of YAML is no mode.
         let mode = Some(text).filter(|text| text.len() == 4 && text.starts_with('0'));
         match mode.and_then(|text| u32::from_str_radix(text, 8).ok()) {
             Some(mode) => mode,
@@ -365,14 +366,14 @@ impl Compiler<'_> {
     pub(super) fn access_log(&mut self, at: &At<'_>) -> Option<AccessLog> {
         let config::AccessLog { to, format, sample, refusals_only } = self.document.access_log.as_ref()?;
         let to = match to.as_str() {
-            // Other servers need `/dev/stdout`. It cannot always be opened, because stdout may be a socket.
+            // `/dev/stdout` is the form of other servers. It is not opened as a file, because stdout may be a socket.
             "stdout" | "/dev/stdout" => LogTarget::Stdout,
             "" => {
                 self.problems.add(&at.key("to"), ProblemKind::EmptyEntry);
                 LogTarget::Stdout
             }
             path => {
-                // Only a warning, because the directory may exist when the process starts.
+                // This is only a warning, because the directory may exist when the process starts.
                 if !(self.env.has_folder)(path) {
                     self.problems.add(&at.key("to"), ProblemKind::FolderMissing { path: path.to_owned() });
                 }

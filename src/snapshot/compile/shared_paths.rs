@@ -1,4 +1,4 @@
-//! Hints at paths whose methods have different policies.
+//! Gives hints about paths whose methods have different policies.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use crate::problem::{At, ProblemKind};
 use crate::route::Routes;
 use crate::snapshot::{Route, RouteId, RoutePlace};
 
-/// The most paths that one hint names.
+/// Maximum number of paths in one hint.
 const MOST_PATHS_NAMED: usize = 3;
 
 impl Compiler<'_> {
-    /// Hints at paths whose methods have different policies: preflight answers of such a path are not cached
-    /// (`Snapshot::decide`). One hint for each service.
+    /// Gives one hint for each service with paths whose methods have different policies. Browsers do not cache the
+    /// answers to preflights on such paths (`Snapshot::decide`).
     pub(super) fn hint_paths_with_several_policies<H>(&mut self, table: &Routes<RouteId, H>) {
         let mut seen = HashSet::new();
         let mut by_service: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
@@ -33,7 +33,7 @@ impl Compiler<'_> {
                 by_service.entry(self.routes[first].place.service).or_default().push((first, other));
             }
         }
-        // A policy with errors looks like no policy.
+        // A policy with errors would count as no policy.
         if by_service.is_empty() || self.problems.any_errors() {
             return;
         }
@@ -54,7 +54,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The name of a route. A route without a name is described by its place in the file.
+    /// Returns the name of a route, or its place in the file if it has no name.
     fn name_or_place(&self, id: usize) -> String {
         let Route { name, place: RoutePlace { service, route }, .. } = &self.routes[id];
         let (root, service) = (At::root(), *service as usize);
@@ -66,7 +66,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The text of a path that two routes have.
+    /// Returns the text of a path that two routes have.
     fn shared_path(&self, first: usize, other: usize) -> String {
         let paths = |id: usize| {
             let RoutePlace { service, route } = self.routes[id].place;

@@ -134,7 +134,7 @@ impl<'d> Compiler<'d> {
         Some(balance)
     }
 
-    /// The property of requests that the value of `key` names.
+    /// Returns the property of requests that the value of `key` names.
     pub(super) fn hash_on(&mut self, key: &'static str, text: &str, at: &At<'_>) -> Option<HashOn> {
         let hash_on = parse_hash_on(text);
         match text.strip_prefix("header:") {
@@ -159,7 +159,7 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// None if a file is not usable; the reason is among the problems.
+    /// Compiles TLS to the nodes. None if a file is not usable. Then the problems have the reason.
     fn upstream_tls(&mut self, tls: &config::UpstreamTls, at: &At<'_>) -> Option<UpstreamTls> {
         let config::UpstreamTls { sni, verify, ca, cert, key } = tls;
         if !verify {
@@ -321,7 +321,7 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    /// A Unix-domain socket at a path in the spelling of the configuration.
+    /// Returns the address of a Unix-domain socket. `path` has the spelling of the configuration.
     pub(super) fn socket(&self, path: &str) -> Result<Address, ProblemKind> {
         let whole = (self.env.socket)(path);
         let shown = whole.display();
@@ -352,10 +352,10 @@ fn host_and_port(address: &str) -> Option<NodeAddress> {
     Some(NodeAddress::Name { host: host.into(), port })
 }
 
-/// The path in `unix:/run/app.sock`. The error has the reason, and what to write instead. None if the text is no address
-/// of a socket. A host can have the name `unix`, so `unix:8000` is none.
+/// Returns the path in `unix:/run/app.sock`. Err: the reason, and the text to write instead. None if the text is no
+/// address of a socket. A host can have the name `unix`, so `unix:8000` is no address of a socket.
 pub(super) fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Option<String>)>> {
-    // As nginx, HAProxy and Caddy write it.
+    // The forms of nginx, HAProxy and Caddy.
     let foreign = || ["http://unix:", "unix@", "unix/"].iter().find_map(|prefix| text.strip_prefix(prefix));
     let (prefixed, path) = match text.strip_prefix("unix:") {
         Some(port) if port.parse::<u16>().is_ok() => return None,
@@ -378,7 +378,7 @@ pub(super) fn socket_path(text: &str) -> Option<Result<&str, (&'static str, Opti
         None if prefixed => return Some(Ok(path)),
         None => "a path is written behind `unix:`",
     };
-    // nginx adds a colon and the path of the request.
+    // In nginx, a colon and the path of the request can follow.
     let meant = path.split(':').next().unwrap_or_default();
     let meant = match meant.strip_prefix("//") {
         Some(rest) => format!("/{}", rest.trim_start_matches('/')),
@@ -392,7 +392,7 @@ fn is_https_address(address: &str) -> bool {
     split_port(address).1 == Some("443")
 }
 
-/// The address that a URL means, and whether it needs TLS. None if the text is no URL.
+/// Returns the address in a URL, and whether it needs TLS. None if the text is no URL.
 fn address_of_url(text: &str) -> Option<(String, bool)> {
     let (scheme, rest) = text.split_once("://")?;
     let (port, tls) = match &*scheme.to_ascii_lowercase() {
