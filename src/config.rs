@@ -1,4 +1,4 @@
-//! The configuration file: its shape ([`Document`]), its parsers, and the position of each key in the text.
+//! The configuration file: its keys ([`Document`]), its parsers, and the position of each key in the text.
 //!
 //! There are two parsers. serde_yaml makes the [`Document`]; a file without problems is read only once. If there are
 //! problems, [`Source`] reads the text again with a parser that keeps positions.
@@ -55,13 +55,14 @@ impl Document {
 }
 
 impl ExpectationFile {
-    /// As [`Document::parse`], for a file of `expect_files`.
+    /// Parses a file of `expect_files`, as [`Document::parse`] does.
     pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
         yaml::parse_file(without_mark(text), problems)
     }
 }
 
-/// Editors on Windows write a byte order mark at the start. The YAML parser would take it for a document of its own.
+/// Removes the byte order mark that editors on Windows write at the start. The YAML parser would read it as a separate
+/// document.
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }

@@ -1,7 +1,7 @@
 //! The shape of the configuration file. The doc comments here and in `src/cors/settings.rs` are the reference for
 //! users: `docs/reference.md` and the JSON schema are made from them.
 //!
-//! Defaults stand in the `Default` implementations. The reference adds them to each key, so the comments do not repeat
+//! The `Default` implementations have the defaults. The reference adds them to each key, so the comments do not repeat
 //! them.
 
 use schemars::{JsonSchema, Schema};
@@ -92,7 +92,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Whether it has expectations, or names files with expectations.
+    /// Whether the document has expectations, or names files with expectations.
     pub(crate) fn has_expectations(&self) -> bool {
         self.expect.is_some() || self.expect_files.is_some()
     }
@@ -763,7 +763,7 @@ pub(crate) struct BehaviorKeys<'d> {
     pub(crate) compression: Option<&'d Toggle<CompressionSettings>>,
 }
 
-/// The keys of which a service or a route has one: where its requests end.
+/// The keys for the destination of requests. A service or a route has one of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct EndKeys<'d> {
     pub(crate) upstream: Option<&'d Use<Upstream>>,
@@ -806,7 +806,7 @@ common_keys!(Service, |_service| None);
 common_keys!(Route, |route| route.strip_prefix.as_deref());
 
 impl Document {
-    /// The policy that the value of a `cors` key stands for. None for `true`, `false` and unknown names.
+    /// Returns the policy of the value of a `cors` key. None for `true`, `false` and unknown names.
     pub(crate) fn settings<'d>(&'d self, cors: &'d Cors) -> Option<&'d Settings> {
         match cors {
             Cors::Off | Cors::On => None,

@@ -1,7 +1,7 @@
 //! Edits the text of a configuration and keeps its formatting. Also compares two texts by lines.
 //!
-//! An edit keeps the form of the list or mapping: flow or block style, quoted or plain, YAML or JSON. If it does not
-//! understand the form, it returns None. Callers read the edited text again before they offer the edit.
+//! An edit keeps the form of the list or mapping: flow or block style, quoted or plain, YAML or JSON. If the form is
+//! not supported, the result is None. Callers parse the edited text before they offer the edit.
 //!
 //! ```
 //! use corsgate::config::{NewValue, Source};
@@ -37,13 +37,13 @@ pub enum NewValue {
     Text(String),
     /// A number, boolean or null, inserted unchanged.
     Literal(&'static str),
-    /// A list of strings.
+    /// A list of strings. Each is quoted if it needs quotes.
     List(Vec<String>),
-    /// A mapping.
+    /// A mapping of keys to values.
     Mapping(Vec<(&'static str, NewValue)>),
 }
 
-/// Lines of one text and the lines that replace them in another.
+/// Lines of the old text, and the lines of the new text that replace them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hunk {
     /// Number of the first removed line, from 1. If no line is removed, the number of the line before which the new
@@ -55,9 +55,9 @@ pub(crate) struct Hunk {
     pub(crate) added: Vec<String>,
 }
 
-/// The differences between two texts, by lines. Applied to the lines of `old`, they give `new`.
+/// Returns the differences between two texts, by lines. Applied to the lines of `old`, they give `new`.
 pub(crate) fn hunks(old: &str, new: &str) -> Vec<Hunk> {
-    // Most of a large file is equal. Blocks are compared faster than lines.
+    // Most parts of a large file are equal, and the comparison of blocks is faster than that of lines.
     let blocks = old.as_bytes().chunks(4096).zip(new.as_bytes().chunks(4096));
     let same: usize = blocks.take_while(|(a, b)| a == b).map(|(block, _)| block.len()).sum();
     let start = old.as_bytes()[..same].iter().rposition(|byte| *byte == b'\n').map_or(0, |feed| feed + 1);
@@ -92,8 +92,8 @@ enum Notation {
 // === impl Source ===
 
 impl Source<'_> {
-    /// The text with an entry added to a list: a flow or block sequence, a single string, or a comma-separated string.
-    /// None if there is no such list, or its form is not understood.
+    /// Returns the text with an entry added to a list: a flow or block sequence, a single string, or a comma-separated
+    /// string. None if there is no such list, or if its form is not supported.
     pub fn with_entry(&self, list: &KeyPath, entry: &str) -> Option<String> {
         let Target::Value(tree) = self.node(list)? else { return None };
         let notation = self.notation();
@@ -118,7 +118,8 @@ impl Source<'_> {
         }
     }
 
-    /// The text with a key of a mapping set to a value. An existing value is replaced.
+    /// Returns the text with a key of a mapping set to a value. An existing value is replaced. None if there is no such
+    /// mapping, or if its form is not supported.
     pub fn with_key(&self, mapping: &KeyPath, key: &str, value: &NewValue) -> Option<String> {
         let Target::Value(tree @ Tree::Map(_, entries)) = self.node(mapping)? else { return None };
         if entries.iter().any(|(known, _, _)| known == key) {
@@ -135,7 +136,7 @@ impl Source<'_> {
             let (start, end) = (self.byte(last_key.start), self.range(last_value).end.max(self.byte(last_key.end)));
             return Some(self.replaced(end..end, &self.separated(start, &rendered)));
         }
-        // After the last key on a single line, before keys with longer values.
+        // The new key is inserted after the last key with a value on a single line, before keys with longer values.
         let is_short = |(_, key, value): &&(String, _, Tree)| {
             let key: &saphyr_parser::Span = key;
             let end = self.range(value).end.max(self.byte(key.end));
@@ -148,7 +149,7 @@ impl Source<'_> {
         Some(self.replaced(end..end, &format!("{}{indent}{rendered}", self.line_break(end))))
     }
 
-    /// The text with a value replaced: a scalar, a flow collection, or an entry of a comma-separated string.
+    /// Returns the text with a value replaced: a scalar, a flow collection, or an entry of a comma-separated string.
     pub(crate) fn with_value(&self, at: &KeyPath, value: &NewValue) -> Option<String> {
         match self.node(at)? {
             Target::Part(range) => {
@@ -165,7 +166,7 @@ impl Source<'_> {
         }
     }
 
-    /// The text with the replacement of a problem applied.
+    /// Returns the text with the replacement of a problem applied.
     pub(crate) fn with_replacement(&self, at: &KeyPath, replacement: &Replacement) -> Option<String> {
         match replacement {
             Replacement::Text(text) => self.with_value(at, &NewValue::Text(text.clone())),
@@ -175,7 +176,7 @@ impl Source<'_> {
         }
     }
 
-    /// The text with a key renamed.
+    /// Returns the text with a key renamed.
     pub(crate) fn with_key_renamed(&self, at: &KeyPath, name: &str) -> Option<String> {
         let (PathStep::Key(key), parent) = at.0.split_last()? else { return None };
         let Target::Value(Tree::Map(_, entries)) = self.node(&KeyPath(parent.to_vec()))? else { return None };
@@ -184,7 +185,8 @@ impl Source<'_> {
         Some(self.replaced(range, &render_key(name, self.notation())))
     }
 
-    /// The text without an entry of a list, or without a key and its value. None if it is the only one.
+    /// Returns the text without an entry of a list, or without a key and its value. None if the collection has no other
+    /// entry.
     pub(crate) fn without(&self, at: &KeyPath) -> Option<String> {
         let (last, parent) = at.0.split_last()?;
         let parent_path = KeyPath(parent.to_vec());
@@ -251,7 +253,8 @@ impl Source<'_> {
         Some(Target::Value(at))
     }
 
-    /// An entry of a comma-separated string on one line, without white space. The whole string if it has no comma.
+    /// Returns the range of an entry of a comma-separated string on one line, without white space. If the string has no
+    /// comma, the range is the whole string.
     fn part(&self, string: Range<usize>, index: usize) -> Option<Range<usize>> {
         let inner = self.inner(&string)?;
         let mut start = inner.start;
@@ -265,7 +268,7 @@ impl Source<'_> {
         None
     }
 
-    /// The range between the quotes of a string, or the whole of a plain string. None for other forms.
+    /// Returns the range between the quotes of a string, or the range of a plain string. None for other forms.
     fn inner(&self, string: &Range<usize>) -> Option<Range<usize>> {
         let text = &self.text[string.clone()];
         if self.is_special(string) || text.contains(['\n', '\\']) {
@@ -278,7 +281,7 @@ impl Source<'_> {
         }
     }
 
-    /// An alias, a tag or a text over several lines: the value is defined elsewhere, or is not on one line.
+    /// Whether a value has an alias, an anchor or a tag, or has several lines. Such a value is not edited.
     fn is_special(&self, range: &Range<usize>) -> bool {
         self.text[range.clone()].starts_with(['*', '&', '!', '|', '>']) || self.text[range.clone()].contains('\n')
     }
@@ -288,7 +291,7 @@ impl Source<'_> {
         !matches!(tree, Tree::Scalar(_)) && self.text[self.start(tree)..].starts_with(opens)
     }
 
-    /// Start of a value, after its anchor if it has one, so that an edit also applies to all aliases.
+    /// Returns the start of a value, after its anchor if it has one. So an edit also applies to all aliases.
     fn start(&self, tree: &Tree) -> usize {
         let start = self.byte(tree.span().start);
         let text = &self.text[start..];
@@ -312,7 +315,7 @@ impl Source<'_> {
         }
     }
 
-    /// The byte offset of a marker. The parser counts characters.
+    /// Returns the byte offset of a marker. The parser counts characters.
     fn byte(&self, marker: Marker) -> usize {
         let index = marker.index();
         match self.text.is_ascii() {
@@ -325,7 +328,7 @@ impl Source<'_> {
         self.text[..byte].rfind('\n').map_or(0, |feed| feed + 1)
     }
 
-    /// Before the line break, including a carriage return.
+    /// Returns the end of a line: the offset of its line break, which may start with a carriage return.
     fn line_end(&self, byte: usize) -> usize {
         // A text over several lines ends at the start of the next line.
         let byte = if self.text[..byte].ends_with('\n') { byte - 1 } else { byte };
@@ -333,7 +336,7 @@ impl Source<'_> {
         if self.text[..end].ends_with('\r') { end - 1 } else { end }
     }
 
-    /// The line break at `end`, or the one that the text uses.
+    /// Returns the line break at `end`. At the end of the text it is the line break of the other lines.
     fn line_break(&self, end: usize) -> &'static str {
         match self.text[end..].starts_with("\r\n") || (end == self.text.len() && self.text.contains("\r\n")) {
             true => "\r\n",
@@ -347,14 +350,15 @@ impl Source<'_> {
         if self.text.trim_start().starts_with('{') { Notation::Json } else { Notation::Yaml }
     }
 
-    /// The quotes that all strings of a list have.
+    /// Returns the quotes that all strings of a list have. None if they differ.
     fn quotes(&self, entries: &[Tree]) -> Option<char> {
         let quote = |entry: &Tree| self.text[self.range(entry)].chars().next().filter(|c| matches!(c, '"' | '\''));
         let first = quote(entries.first()?)?;
         entries.iter().all(|entry| quote(entry) == Some(first)).then_some(first)
     }
 
-    /// A new entry of a flow collection with its separator. It gets a line of its own if the last entry has one.
+    /// Returns a new entry of a flow collection with its separator. It gets its own line if the last entry has its own
+    /// line.
     fn separated(&self, last_start: usize, rendered: &str) -> String {
         let lead = &self.text[self.line_start(last_start)..last_start];
         match lead.trim().is_empty() && self.line_start(last_start) > 0 {
@@ -386,7 +390,7 @@ impl Source<'_> {
         Some(self.replaced(cut, ""))
     }
 
-    /// The whole text, byte order mark included, with a range replaced.
+    /// Returns the whole text with a range replaced. The byte order mark stays.
     fn replaced(&self, range: Range<usize>, with: &str) -> String {
         let mark = &self.whole()[..self.whole().len() - self.text.len()];
         [mark, &self.text[..range.start], with, &self.text[range.end..]].concat()
@@ -425,7 +429,7 @@ fn render_key(key: &str, notation: Notation) -> String {
     }
 }
 
-/// A string in YAML or JSON, quoted if it needs quotes or if `quotes` says so.
+/// Writes a string in YAML or JSON. It is quoted if it needs quotes, or if `quotes` is set.
 fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
     let double = || serde_json::Value::String(text.to_owned()).to_string();
     match (notation, quotes) {
@@ -436,7 +440,7 @@ fn scalar(text: &str, notation: Notation, quotes: Option<char>) -> String {
     }
 }
 
-/// A string in YAML, quoted if it needs quotes.
+/// Writes a string in YAML, with quotes if it needs them.
 pub(super) fn yaml_scalar(text: &str) -> String {
     scalar(text, Notation::Yaml, None)
 }

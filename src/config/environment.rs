@@ -1,7 +1,8 @@
 //! Environment variables in the values of a configuration: `${NAME}`, with `environment: true` at the top level.
 //!
-//! The variables are filled in in the text, before it is read. Each value keeps its key, so problems have their places in
-//! the file. A filled value without quotes can be a number or `true`, as YAML reads it; it is never a list or a mapping.
+//! The variables are replaced in the text, before it is parsed. No line is added or removed, so the places of problems
+//! are those of the file. In a value without quotes, YAML reads the result as a number, `true` or text, but never as a
+//! list or a mapping.
 
 use std::ops::Range;
 
@@ -15,11 +16,11 @@ use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems};
 /// The value of an environment variable. None if it is not set.
 pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A text whose variables are filled in.
+/// A text with the values of its variables.
 #[derive(Debug)]
 pub(crate) struct FilledText {
     pub(crate) text: String,
-    /// For output: as `text`, but a value that can be any text has its variables, not their values.
+    /// The text for output. It equals `text`, except that values of free form have the names of the variables.
     pub(crate) redacted: String,
 }
 
@@ -39,13 +40,13 @@ struct Values {
     values: Vec<Value>,
 }
 
-/// The most bytes of a text whose variables are filled in, as for a file.
+/// Maximum size of a text with the values of its variables, in bytes. A file has the same limit.
 const LONGEST: usize = 64 << 20;
-/// serde_yaml refuses deeper nesting.
+/// Maximum nesting of collections. serde_yaml refuses deeper nesting.
 const MAX_DEPTH: usize = 128;
 
-/// Fills in the variables of a text. None if the text has no `environment: true`, if no value contains `${`, or if the
-/// text is not valid. Values with a problem stay as they are.
+/// Replaces the variables of a text by their values. None if the text has no `environment: true`, if no value contains
+/// `${`, or if the text is not valid. Values with a problem stay as they are.
 pub(crate) fn fill(text: &str, variables: Variables<'_>, problems: &mut Problems) -> Option<FilledText> {
     let text = super::without_mark(text);
     if !text.contains("${") || !text.contains("environment") {
@@ -70,7 +71,7 @@ pub(crate) fn fill(text: &str, variables: Variables<'_>, problems: &mut Problems
         }
     }
     let whole = with(text, filled.iter().map(|(value, expanded)| (value, value.written(expanded))));
-    // Values of a fixed form, such as durations, are no secrets, and must keep their form.
+    // Values of a fixed form, such as durations, are not secret. They stay, so that the text for output is valid.
     let shown = |(value, expanded): &(Value, String)| match value.written(expanded) {
         word if !word.starts_with('"') => word,
         _ => quoted(&value.text),
@@ -89,8 +90,8 @@ pub(crate) fn fill(text: &str, variables: Variables<'_>, problems: &mut Problems
     Some(FilledText { text: whole, redacted })
 }
 
-/// The values that look like an environment variable in a text without `environment: true`: their places, and the
-/// variables.
+/// Returns the values that look like an environment variable in a text without `environment: true`. Each has its place
+/// and the variable.
 pub(crate) fn looks_meant(text: &str) -> Vec<(KeyPath, String)> {
     let text = super::without_mark(text);
     if first_variable(text).is_none() {
@@ -100,7 +101,7 @@ pub(crate) fn looks_meant(text: &str) -> Vec<(KeyPath, String)> {
     values.into_iter().filter_map(|value| Some((value.at, first_variable(&value.text)?))).collect()
 }
 
-/// The first `${NAME}` with a name in upper case.
+/// Returns the first `${NAME}` with a name in upper case.
 fn first_variable(text: &str) -> Option<String> {
     text.match_indices("${").find_map(|(start, _)| {
         let name = &text[start + 2..][..text[start + 2..].find('}')?];
@@ -109,13 +110,13 @@ fn first_variable(text: &str) -> Option<String> {
     })
 }
 
-/// The text with other values.
+/// Returns the text with some values replaced.
 fn with<'v>(text: &str, values: impl Iterator<Item = (&'v Value, String)>) -> String {
     let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
     for (value, written) in values {
         out.push_str(&text[copied..value.range.start]);
         out.push_str(&written);
-        // The lines that follow keep their numbers.
+        // Line breaks of the value stay, so that later lines keep their numbers.
         out.extend(text[value.range.clone()].chars().filter(|c| *c == '\n'));
         copied = value.range.end;
     }
@@ -123,8 +124,8 @@ fn with<'v>(text: &str, values: impl Iterator<Item = (&'v Value, String)>) -> St
     out
 }
 
-/// Replaces `${NAME}` by the value of the variable, and `$${` by `${`. Values are not read again. The result has at most
-/// `most` bytes.
+/// Replaces `${NAME}` by the value of the variable, and `$${` by `${`. Values of variables are not expanded again. The
+/// result has at most `most` bytes.
 fn expand(text: &str, variables: Variables<'_>, most: usize) -> Result<String, ProblemKind> {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(start) = rest.find("${") {
@@ -156,13 +157,13 @@ fn expand(text: &str, variables: Variables<'_>, most: usize) -> Result<String, P
     Ok(out)
 }
 
-/// The names of POSIX.
+/// Whether a text is the name of an environment variable, as POSIX defines it.
 fn is_name(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
-/// A string in YAML and in JSON.
+/// Returns a text as a quoted string that is valid in YAML and in JSON.
 fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     // The YAML parser refuses control characters beyond those that JSON escapes.
@@ -176,7 +177,7 @@ fn quoted(text: &str) -> String {
 // === impl Value, Values ===
 
 impl Value {
-    /// A value in the notation of the file.
+    /// Returns the value with its variables replaced, in the notation of the file.
     fn written(&self, expanded: &str) -> String {
         let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_' | b'~');
         let reads_as_word = !expanded.is_empty() && expanded.bytes().all(is_word) && !reads_as_text(expanded);
@@ -196,7 +197,7 @@ enum Open {
 }
 
 impl Values {
-    /// None if the text is not valid.
+    /// Finds the values with variables. None if the text is not valid.
     fn read(text: &str) -> Option<Self> {
         let (mut is_on, mut values, mut open) = (false, Vec::new(), Vec::new());
         // Number of open collections around a key that is a collection.
@@ -254,7 +255,7 @@ impl Values {
     }
 }
 
-/// The range of a value without its anchor and its tag, which the parser counts to the value.
+/// Returns the range of a value without its anchor and its tag. The parser includes them in the value.
 fn without_properties(text: &str, range: Range<usize>) -> Range<usize> {
     let mut rest = &text[range.clone()];
     while rest.starts_with(['&', '!']) {
@@ -263,7 +264,7 @@ fn without_properties(text: &str, range: Range<usize>) -> Range<usize> {
     range.end - rest.len()..range.end
 }
 
-/// Sets the key of a mapping that has none. False if a value is expected.
+/// Sets the next key of a mapping. Returns false if a value is expected, not a key.
 fn name_key(open: &mut [Open], name: &str) -> bool {
     match open.last_mut() {
         Some(Open::Map(key @ None)) => {
@@ -274,7 +275,7 @@ fn name_key(open: &mut [Open], name: &str) -> bool {
     }
 }
 
-/// Continues after a value.
+/// Moves to the next entry after a value.
 fn next(open: &mut [Open]) {
     match open.last_mut() {
         Some(Open::List(index)) => *index += 1,
@@ -345,7 +346,7 @@ mod tests {
             ("v: $${A}", "v: '${A}'"),
             ("v: $$${A} ${A}", "v: '$${A} a'"),
             ("v: $A $1 $ ${A}", "v: '$A $1 $ a'"),
-            // Keys.
+            // Keys are not expanded.
             ("'${A}': ${A}", "'${A}': a"),
         ] {
             let expected = serde_yaml::from_str(&format!("environment: true\n{expected}")).unwrap();

@@ -98,7 +98,7 @@ pub(crate) enum PageHeaders {
     Values(Named<String>),
 }
 
-/// A file of `expect_files`.
+/// The contents of a file of `expect_files`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ExpectationFile {
@@ -110,8 +110,8 @@ pub(crate) struct ExpectationFile {
 pub(crate) const INITIATORS: [&str; 9] =
     ["fetch", "xhr-upload", "no-cors", "image", "module", "font", "eventsource", "websocket", "navigation"];
 
-/// The words of `reason`: the codes of CORS decisions, those refusals that follow from the request alone, and the codes
-/// that only `explain` has.
+/// The words of `reason`: the codes of CORS decisions, the codes of refusals that depend on the request alone, and the
+/// codes that only `explain` has.
 pub(crate) const CODES: [&str; 32] = [
     "allowed_any",
     "allowed_exact",
@@ -148,7 +148,7 @@ pub(crate) const CODES: [&str; 32] = [
 ];
 
 impl Expectation {
-    /// The entry of a list `expect`, as a person would write it, indented by two spaces.
+    /// Returns an entry of a list `expect`, in the usual notation, indented by two spaces.
     pub(crate) fn to_yaml(&self) -> String {
         let mut keys = Vec::new();
         let mut key = |name: &str, value: String| keys.push(format!("{name}: {value}"));
@@ -190,7 +190,7 @@ impl Expectation {
 }
 
 impl ExpectedResult {
-    /// The word in the file.
+    /// Returns the word in the configuration.
     pub(crate) fn word(self) -> &'static str {
         match self {
             ExpectedResult::Allowed => "allowed",

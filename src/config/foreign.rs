@@ -1,7 +1,8 @@
-//! Keys of other products, and the keys that they mean here.
+//! Keys of other products, and the corresponding keys of corsgate.
 //!
-//! Users come from Express, FastAPI, Flask, Django, Spring, Kong, Envoy, Traefik, nginx, APISIX and others. A comparison
-//! of letters does not find the key that they mean: the words differ too much, or another key is closer.
+//! Users come from Express, FastAPI, Flask, Django, Spring, Kong, Envoy, Traefik, nginx, APISIX and others. A
+//! comparison of spellings does not find the corresponding key, because the words differ too much, or another key is
+//! more similar.
 
 /// The words of other products for each key, in lower case and without `-` and `_`.
 const MEANT: &[(&str, &[&str])] = &[
@@ -102,7 +103,7 @@ const MEANT: &[(&str, &[&str])] = &[
     ("key", &["keyfile", "privatekey", "sslcertificatekey"]),
 ];
 
-/// The key among `known` that a key of another product means.
+/// Returns the key among `known` that corresponds to a key of another product.
 pub(super) fn meant(key: &str, known: &[String]) -> Option<&'static str> {
     let plain: String = key.chars().filter(|c| !matches!(c, '-' | '_')).collect::<String>().to_ascii_lowercase();
     let means = |(ours, words): &&(&str, &[&str])| words.contains(&&*plain) && known.iter().any(|known| known == ours);

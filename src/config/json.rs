@@ -105,7 +105,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
         self.0.visit_map(Strict(map))
     }
 
-    /// For a variant without data.
+    /// Reads a variant without data.
     fn visit_enum<A: EnumAccess<'de>>(self, word: A) -> Result<V::Value, A::Error> {
         self.0.visit_enum(word)
     }

@@ -1,9 +1,9 @@
 //! Describes the configuration file to editors, as a JSON Schema, and to people, as the reference page. Both are made
 //! from the types of [`crate::config`] and [`crate::cors::Settings`]: their doc comments and their defaults.
 //!
-//! A schema knows less than `check`: it does not see names, files, line numbers, or rules about two places. It accepts
-//! every file that `check` accepts, with one exception. Where `check` expects a string, it also accepts YAML's `null`,
-//! `true` and numbers without quotes; the schema accepts them only where they are plausible.
+//! A schema checks less than `check`: it cannot check names, files, or rules about two places. It accepts every file
+//! that `check` accepts, with one exception. Where `check` expects a string, it also accepts YAML's `null`, `true` and
+//! numbers without quotes; the schema accepts them only where they are plausible.
 
 use std::fmt::Write as _;
 
@@ -92,8 +92,8 @@ fn root() -> Value {
     Value::Object(ordered)
 }
 
-/// Removes what schemars adds for `Option` and for Rust's numbers. A key must have a value, and the size of a number in
-/// memory does not matter to editors.
+/// Removes the additions of schemars for `Option` and for Rust's number types. A key must have a value, and editors do
+/// not need the size of a number in memory.
 fn tidy(property: &mut Value) {
     let is_null = |schema: &Value| schema["type"] == "null" || *schema == "null";
     let Some(object) = property.as_object_mut() else { return };
@@ -141,7 +141,7 @@ fn accept_empty_mappings(root: &mut Value) {
     }
 }
 
-/// Accepts `${NAME}` in every string, because a schema does not know whether the file has `environment: true`.
+/// Accepts `${NAME}` in every string, because a schema cannot check whether the file has `environment: true`.
 fn accept_variables(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {
@@ -178,11 +178,11 @@ fn definition_of(schema: &Value) -> Option<&str> {
     schema["$ref"].as_str()?.strip_prefix("#/$defs/")
 }
 
-/// A value in the syntax of the configuration.
+/// Returns a value in the syntax of the configuration.
 fn render(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        // `1.0` as `1`.
+        // Writes `1.0` as `1`.
         Value::Number(number) => number.to_string().trim_end_matches(".0").to_owned(),
         value => value.to_string(),
     }
@@ -192,7 +192,7 @@ fn render(value: &Value) -> String {
 
 struct Reference<'s> {
     root: &'s Value,
-    /// In the order of the file; nested mappings follow the mapping that contains them.
+    /// The mappings in the order of the file. Nested mappings follow the mapping that contains them.
     sections: Vec<Section<'s>>,
 }
 
@@ -224,7 +224,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// The mappings that a value can be or contain, each with the path to it.
+    /// Returns the mappings that a value can be or contain, each with its path.
     fn mappings_in(&self, schema: &'s Value) -> Vec<(&'s str, String)> {
         let below = |schema: Option<&'s Value>, step: &str| -> Vec<(&'s str, String)> {
             let found = schema.map(|schema| self.mappings_in(schema)).unwrap_or_default();
@@ -284,7 +284,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// The possible values, in words.
+    /// Returns the possible values in words.
     fn form(&self, schema: &Value) -> String {
         if let Some(name) = definition_of(schema) {
             let definition = &self.root["$defs"][name];
@@ -327,7 +327,7 @@ impl<'s> Reference<'s> {
         }
     }
 
-    /// The description of a key and of each of its words.
+    /// Returns the description of a key and of each of its words.
     fn meaning(&self, schema: &Value) -> String {
         let mut meaning = schema["description"].as_str().map(cell).unwrap_or_default();
         let words = definition_of(schema.get("items").unwrap_or(schema)).map(|name| &self.root["$defs"][name]["oneOf"]);
@@ -343,12 +343,12 @@ fn properties(mapping: &Value) -> impl Iterator<Item = (&str, &Value)> {
     mapping["properties"].as_object().into_iter().flatten().map(|(key, property)| (key.as_str(), property))
 }
 
-/// A text for a table cell.
+/// Returns a text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor of a heading on GitHub.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()

@@ -11,7 +11,7 @@ use crate::problem::{KeyPath, PathStep};
 pub struct Source<'t> {
     name: &'t str,
     whole: &'t str,
-    /// Without the byte order mark, which the parser does not count.
+    /// The text without its byte order mark, which the parser does not count.
     pub(super) text: &'t str,
     root: OnceLock<Option<Tree>>,
 }
@@ -19,13 +19,13 @@ pub struct Source<'t> {
 /// A position in the text, for error messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place<'t> {
-    /// From 1.
+    /// Line number, counted from 1.
     pub(crate) line: usize,
-    /// From 1, in characters.
+    /// Column in characters, counted from 1.
     pub(crate) column: usize,
     /// Number of characters to mark.
     pub(crate) width: usize,
-    /// The line, without its end.
+    /// Text of the line, without its line break.
     pub(crate) excerpt: &'t str,
 }
 
@@ -38,8 +38,8 @@ pub(super) enum Tree {
 }
 
 impl<'t> Source<'t> {
-    /// A text, whose positions are read when the first one is asked for. The text may be invalid; then the positions
-    /// before the first syntax error are known.
+    /// Creates a source. The positions are computed when the first position is needed. If the text is invalid, only the
+    /// positions before the first syntax error are known.
     pub fn new(name: &'t str, text: &'t str) -> Self {
         let whole = text;
         let text = super::without_mark(whole);
@@ -50,39 +50,39 @@ impl<'t> Source<'t> {
         self.root.get_or_init(|| Reader::read(self.text)).as_ref()
     }
 
-    /// The text, with its byte order mark if it has one.
+    /// Returns the text, with its byte order mark if it has one.
     pub(crate) fn whole(&self) -> &'t str {
         self.whole
     }
 
-    /// The file name, in the user's spelling.
+    /// Returns the file name in the user's spelling.
     pub(crate) fn name(&self) -> &'t str {
         self.name
     }
 
-    /// The position of a value. For a missing key it is the position of its parent, and for an entry of a
-    /// comma-separated string the position of the entry.
+    /// Returns the position of a value. For a missing key, it is the position of its parent. For an entry of a
+    /// comma-separated string, it is the position of the entry.
     pub(crate) fn place(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Value)
     }
 
-    /// The position of a key.
+    /// Returns the position of a key.
     pub(crate) fn place_of_key(&self, path: &KeyPath) -> Place<'t> {
         self.find(path, Part::Key)
     }
 
-    /// The line of a key, or of the nearest parent that exists.
+    /// Returns the line of a key, or of its nearest parent that exists.
     pub(crate) fn line(&self, path: &KeyPath) -> usize {
         self.walk(path).0
     }
 
-    /// The line of a key, if the key exists.
+    /// Returns the line of a key, if the key exists.
     pub(crate) fn line_of_key(&self, path: &KeyPath) -> Option<usize> {
         let (line, all) = self.walk(path);
         all.then_some(line)
     }
 
-    /// Follows a path as far as it exists. The line that was reached, and whether it is the end of the path.
+    /// Follows a path as far as it exists. Returns the line at which it ends, and whether the whole path exists.
     fn walk(&self, path: &KeyPath) -> (usize, bool) {
         let (mut line, mut at) = (1, self.root());
         for step in &path.0 {
@@ -242,7 +242,7 @@ struct Reader<'t> {
     ended: bool,
 }
 
-/// Stands for a key that is a collection.
+/// Name of a key that is a collection.
 pub(super) const NON_STRING_KEY: &str = "?";
 
 /// serde_yaml refuses deeper nesting. This bound keeps the reader, which also reads refused files, from overflowing its
@@ -260,15 +260,15 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// None at the end, at the first error, and after the nesting limit was reached. All open collections end there, so
-    /// that the rest of the text is not read at a wrong level.
+    /// Returns the next event. None at the end, at the first error, and after the nesting limit was reached. All open
+    /// collections end there, so that the rest of the text is not read at a wrong level.
     fn next(&mut self) -> Option<(Event<'t>, Span)> {
         let event = if self.ended { None } else { self.events.next_event().and_then(Result::ok) };
         self.ended = event.is_none();
         event
     }
 
-    /// Ends at the first error without a message. The positions before the error stay known.
+    /// Reads the tree of a value. Stops at the first error without a message. The positions before the error are kept.
     fn tree(&mut self, event: &Event<'t>, span: Span) -> Option<Tree> {
         if self.depth == MAX_DEPTH {
             self.ended = true;

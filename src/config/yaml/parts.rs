@@ -1,17 +1,17 @@
 //! Reads a YAML text with long lists in parts, without a list of all its events.
 //!
-//! serde_yaml keeps the events of the whole text, which take 30 times the memory of the text. The kernel must provide
-//! it with every reload, and takes it back. In parts, the same parser needs the memory of one part again and again.
+//! serde_yaml keeps the events of the whole text. They take 30 times the memory of the text, which each reload would
+//! allocate and free. For a text in parts, the same parser reuses the memory of one part.
 //!
-//! A part is a range of whole lines. It begins where an entry of a block list seems to begin, as in `- name: api`, which
-//! is decided by indentation alone. A line inside of a quoted text can look the same. So the result is checked:
+//! A part is a range of whole lines. It begins at a line that looks like the start of a list entry: only `- ` and the
+//! indentation are compared. A line inside of a quoted text can look the same. So the result is checked:
 //!
 //! - The frame is the text with a marker in place of each long list. It must be valid, and each marker must be an entry of
 //!   a list. So each list begins outside of quotes and brackets.
 //! - Each part must be valid, and a list. So no part ends inside of quotes or brackets, and the next one begins outside.
 //!
-//! Therefore the parser is in the same state at the start of each part as when it reads the whole text. If a check fails,
-//! the text is read as a whole.
+//! Therefore the state of the parser at the start of each part is the same as in a reading of the whole text. If a
+//! check fails, the text is read as a whole.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -20,12 +20,12 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Document;
 
-/// Lists of at least this many bytes are read in parts, and each part has at least this many bytes. The events of such a
-/// part fit into the cache of a core.
+/// Minimum size in bytes of a list that is read in parts, and of each part. The events of such a part fit into the
+/// cache of a core.
 pub(super) const SIZE: usize = 16 << 10;
 
-/// Reads a valid text with long lists of services or routes. None if the text must be read as a whole. Otherwise the
-/// document is the same.
+/// Reads a valid text with long lists of services or routes. None if the text must be read as a whole. The document
+/// equals that of a reading as a whole.
 pub(super) fn parse(text: &str, size: usize) -> Option<Document> {
     let Parts { frame, marker, lists } = Parts::of(text, size)?;
     let mut document: Document = serde_yaml::from_str(&frame).ok()?;
@@ -62,7 +62,7 @@ fn read<T: DeserializeOwned>(parts: &[&str], entries: &mut Vec<T>) -> Option<()>
 struct Parts<'t> {
     /// The text, with a marker in place of each list: an entry with this name.
     frame: String,
-    /// Random, so that no text has it.
+    /// A random text, so that it does not occur in the file.
     marker: String,
     /// The parts of each list, in the order of the text.
     lists: Vec<Vec<&'t str>>,
@@ -71,7 +71,7 @@ struct Parts<'t> {
 /// A list whose end is not reached yet.
 struct List {
     column: usize,
-    /// Start of the first entry. None behind an inner list that was cut out, until the next entry.
+    /// Start of the first entry. After an inner list was cut out, it is None until the next entry.
     start: Option<usize>,
     /// Start of the latest entry.
     entry: usize,
@@ -116,8 +116,8 @@ impl<'t> Parts<'t> {
     }
 }
 
-/// The lines from the key `services` to the next key of the top level. Other long lists, such as `expect`, have entries
-/// without names, which a marker cannot replace.
+/// Returns the range from the key `services` to the next key of the top level. Other long lists, such as `expect`, have
+/// entries without names, which a marker cannot replace.
 fn services(text: &str) -> Range<usize> {
     let (mut offset, mut start) = (0, None);
     for line in text.split_inclusive('\n') {
@@ -158,7 +158,8 @@ fn find(text: &str, size: usize) -> Vec<Cut> {
     found
 }
 
-/// Ends the innermost list. If it is long, it is cut out, and of its parents only the entries around it.
+/// Closes the innermost list. If it is long, it is cut out. Then only the entries before and after it are cut out of
+/// the lists around it.
 fn close(open: &mut Vec<List>, end: usize, size: usize, found: &mut Vec<Cut>) {
     let Some(mut list) = open.pop() else { return };
     if list.take(end, size, found) {
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn text_that_has_another_meaning_in_parts_is_read_as_a_whole() {
         for text in [
-            // No entries of a list.
+            // Lines that are no entries of a list.
             "cors: \"\nservices:\n- name: a\n- name: b\n\"\n",
             "services:\n- name: \"\n- name: a\n- name: b\n  \"\n",
             "services: [\n- name: a\n- name: b\n]\n",
