@@ -1,14 +1,14 @@
-//! `corsgate import`: turns the configuration of another gateway into a configuration of corsgate. A report says what
-//! keeps its meaning, what changes, and what is left out.
+//! `corsgate import`: turns the configuration of another gateway into a configuration of corsgate. A report lists the
+//! parts that keep their meaning, the parts that change, and the parts that are left out.
 //!
 //! Each source format has its own module. The module reads values with their line numbers ([`value`]) into one common
-//! model ([`model`]), and applies what that engine really does, including its mistakes. The rules of corsgate check the
-//! model. Then the model is written as a configuration file ([`write`]) and reported ([`report`]). A witness is an
+//! model ([`model`]), and applies the real behavior of that engine, including its mistakes. The rules of corsgate check
+//! the model. Then the model is written as a configuration file ([`write`]) and reported ([`report`]). A witness is an
 //! example request that shows a finding. The report computes corsgate's answer to each witness with the snapshot of the
 //! written file.
 //!
-//! If a source is unsafe and its author meant something safer, the import takes the safer meaning, and the report says
-//! so. If the source states the unsafe setting plainly, the import keeps it and names the danger in
+//! If a source is unsafe and its author meant a safer setting, the import uses the safer setting, and the report has a
+//! finding. If the source has the unsafe setting explicitly, the import keeps it and adds the danger to
 //! `dangerously_allow`.
 //!
 //! ```
@@ -97,7 +97,7 @@ pub enum SourceFormat {
 pub struct Imported {
     /// The text of a configuration file that `check` accepts.
     pub text: String,
-    /// What the import kept, changed and left out.
+    /// The report: the kept, changed and left-out parts of the source.
     pub report: ImportReport,
 }
 
@@ -123,7 +123,7 @@ pub enum NotImportable {
         /// Two files, each with its format. The two formats differ.
         files: [(String, SourceFormat); 2],
     },
-    /// No route can be imported. The report says why.
+    /// No route can be imported. The report has the reasons.
     Nothing(ImportReport),
     /// The written configuration is not valid. This is a bug in corsgate.
     Fault {

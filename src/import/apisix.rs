@@ -3,7 +3,7 @@
 //! The behavior of APISIX is taken from its source at f519a0f0:
 //! <https://github.com/apache/apisix/blob/f519a0f0/apisix/plugins/cors.lua>. `allow_origins` is compared letter by
 //! letter. Regular expressions are joined with `|`, match anywhere in the origin, and switch the list off. The function
-//! `rewrite` answers every OPTIONS request. The folder has the other plugins.
+//! `rewrite` answers every OPTIONS request. The folder `apisix` has the other plugins.
 
 pub(super) mod object;
 pub(super) mod plugins;
@@ -394,7 +394,7 @@ fn uri_pattern(uri: &str, at: Place) -> paths::Converted {
 
 // --- CORS
 
-/// Reads the plugin `cors`. The error has the findings that say why the policy is not imported.
+/// Reads the plugin `cors`. Err: the findings with the reasons why the policy is not imported.
 fn policy(name: String, conf: &Value, at: Place, objects: &Objects<'_>) -> Result<Policy, Vec<Finding>> {
     let mut policy = Policy::new(name, at);
     let place = |key: &str| Place { line: conf.get(key).map_or(at.line, |value| value.line), ..at };

@@ -9,8 +9,8 @@ use super::witness::{Answer, Witness};
 use super::{origins, rerouted};
 use crate::snapshot::Snapshot;
 
-/// Removes the routes with a condition that corsgate cannot express. The findings have requests of such a route, from a
-/// page that its policy allows and from one that it does not.
+/// Removes the routes with a condition that corsgate cannot express. Each finding has a witness: a request for such a
+/// route, from an origin that its policy allows or from a foreign origin.
 pub(super) fn leave_out(model: &mut Model, format: SourceFormat) {
     let of_all = &model.cors;
     for service in &mut model.services {
@@ -64,8 +64,8 @@ pub(super) fn leave_out(model: &mut Model, format: SourceFormat) {
     }
 }
 
-/// Removes the findings about lost conditions that no request shows: no route takes the request, or the answer is the
-/// same. Returns whether any was removed.
+/// Removes the findings about lost conditions whose witness shows no change: no route takes the request, or the answer
+/// is the same. Returns whether a finding was removed.
 pub(super) fn seen(model: &mut Model, snapshot: &Snapshot) -> bool {
     let mut has_removed = false;
     let mut retain = |findings: &mut Vec<Finding>| {
@@ -79,7 +79,8 @@ pub(super) fn seen(model: &mut Model, snapshot: &Snapshot) -> bool {
                 (before, Some(after)) => before != after,
             }
         });
-        // One finding for each condition is enough. The first one may show that a path opens.
+        // One finding for each condition is enough. The first one has the more serious witness, if it has a foreign
+        // origin.
         let mut lost: Vec<Place> = Vec::new();
         findings.retain(|finding| match finding.kind {
             Kind::ConditionLost { .. } => {

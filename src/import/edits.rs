@@ -62,7 +62,7 @@ pub(super) fn of_maps(edits: &mut Edits, settings: &Value, file: usize, findings
     }
 }
 
-/// The target of a redirect. The parts that are `None` are those of the request.
+/// The target of a redirect. A part that is `None` is the same as in the request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Target<'v> {
     pub(super) scheme: Option<&'v str>,
@@ -72,7 +72,7 @@ pub(super) struct Target<'v> {
 }
 
 impl Target<'_> {
-    /// Returns the value of `redirect.to`. The error is the reason why corsgate cannot express the target.
+    /// Returns the value of `redirect.to`. Err: the reason why corsgate cannot express the target.
     pub(super) fn text(&self) -> Result<String, &'static str> {
         let Target { scheme, host, port, path } = *self;
         if [scheme, host, port, path].into_iter().flatten().any(|part| part.contains(['{', '%', '$', ' '])) {

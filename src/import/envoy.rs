@@ -22,7 +22,7 @@ use super::{paths, weights};
 use crate::cors::PreflightMatch;
 
 const FILTER: &str = "envoy.filters.http.cors";
-/// Why a policy of a redirect or of a direct response has no effect.
+/// The reason why a policy of a redirect or of a direct response has no effect.
 pub(super) const ANSWERS: &str = "Envoy has no CORS headers on redirects and direct responses";
 
 pub(super) fn shows_in(document: &Value) -> bool {
@@ -510,7 +510,7 @@ pub(super) fn echoed_headers(policy: &mut Policy, at: Place) {
     }
 }
 
-/// Adds what every policy of Envoy does, including a policy that Istio generates.
+/// Adds the settings and the findings that all policies of Envoy have, including those that Istio generates.
 pub(super) fn complete(policy: &mut Policy, forwards_preflights: bool, age: Option<(i64, Place)>) {
     let at = policy.at;
     if policy.is_any_origin() {

@@ -368,7 +368,8 @@ mod tests {
         assert!(text.contains("max_age: 5") && text.contains("allow_methods: []"), "{text}");
     }
 
-    /// A route with a condition is left out. The report says if another route then answers with another policy.
+    /// A route with a condition is left out. If another route then answers with another policy, the report has a
+    /// finding.
     #[test]
     fn a_condition_never_opens_a_path() {
         let source = |cors: &str, others: &str| {

@@ -203,7 +203,7 @@ fn features(ingress: &Ingress<'_>) -> Vec<Finding> {
             let mut cors =
                 text.lines().enumerate().filter(|(_, line)| line.to_ascii_lowercase().contains("access-control-"));
             if let Some((below, line)) = cors.next() {
-                // The text of a block scalar (`key: |`) starts on the next line.
+                // The text of a block scalar (`key: |`) starts on the line after the key.
                 let at = Place { line: at.line + 1 + below, ..at };
                 findings.push(Finding::new(at, Kind::Snippet { text: shortened(line.trim()) }));
                 continue;

@@ -631,7 +631,7 @@ mod tests {
         assert!(codes.contains(&"without-routes"));
     }
 
-    /// A route with a condition is left out, and the report says that another route takes its requests.
+    /// A route with a condition is left out, and the report has a finding that another route takes its requests.
     #[test]
     fn conditions() {
         let source = "_format_version: '3.0'\nservices:\n- name: s\n  url: http://127.0.0.1:8000\n  routes:\n  - { name: v, paths: [/x], headers: { X-V: ['2'] }, \

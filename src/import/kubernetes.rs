@@ -1,4 +1,4 @@
-//! Helpers for the formats of Kubernetes: objects, names, and services as nodes.
+//! Reads objects, names and services of the Kubernetes formats.
 
 use super::finding::{Finding, Kind, Place};
 use super::model::{Timeouts, Upstream};
@@ -28,7 +28,7 @@ pub(super) struct Backend<'v> {
     pub(super) weight: u64,
 }
 
-/// Returns an upstream that has the cluster DNS names of services as nodes. The findings say what was assumed.
+/// Returns an upstream that has the cluster DNS names of services as nodes. The findings have the assumptions.
 pub(super) fn upstream(backends: &[Backend<'_>], at: Place) -> (Upstream, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut nodes = Vec::new();

@@ -559,7 +559,7 @@ mod tests {
         table("h.example", what, &source, &rows)
     }
 
-    /// Common recipes. The documentation at the top of this file says what nginx does with each recipe.
+    /// Common recipes. The documentation at the top of this file describes the behavior of nginx for each recipe.
     #[test]
     fn recipes() {
         let (text, codes) = check(

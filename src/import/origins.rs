@@ -42,8 +42,8 @@ pub(super) fn expression(policy: &mut Policy, own: &str, theirs: &str, source: &
     }
 }
 
-/// Adds the findings about requests from origins that are not listed. In all these engines, such a request still
-/// reaches the service.
+/// Adds the findings about requests from origins that are not listed. In all engines that use this function, such a
+/// request still reaches the service.
 pub(super) fn leaves_refused_to_the_service(policy: &mut Policy, forwards_preflights: bool) {
     if policy.is_any_origin() {
         return;
@@ -57,7 +57,7 @@ pub(super) fn leaves_refused_to_the_service(policy: &mut Policy, forwards_prefli
     policy.note(Key::Policy, Finding::new(at, Kind::ServiceHeadersRemain).with(witness));
 }
 
-/// How Envoy and Istio compare an origin with a text.
+/// Methods by which Envoy and Istio compare an origin with a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Matcher {
     Exact,

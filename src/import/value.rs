@@ -11,7 +11,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 /// A value and its line.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    /// Line number, counted from 1. The value of a key has the line of the key, because people look for the key.
+    /// Line number, counted from 1. The value of a key has the line of the key, because users look for the key.
     pub(super) line: usize,
     pub(super) node: Node,
 }

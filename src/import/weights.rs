@@ -1,9 +1,10 @@
 //! Weights of nodes, in the scale of corsgate.
 
-/// The largest weight of a node.
+/// Maximum weight of a node.
 const LARGEST: u64 = 1000;
 
-/// Nodes of several groups as one list. Each group gets the share of its weight, and its nodes share it by their weights.
+/// Returns the nodes of several groups as one list. The weights of the groups divide the requests between the groups,
+/// and the weights of the nodes divide the share of a group between its nodes.
 pub(super) fn flatten(groups: Vec<(u64, Vec<(String, u64)>)>) -> Vec<(String, u64)> {
     let total = |nodes: &[(String, u64)]| nodes.iter().fold(0, |sum: u64, (_, weight)| sum.saturating_add(*weight));
     let totals = groups.iter().map(|(_, nodes)| total(nodes).max(1));
@@ -16,7 +17,7 @@ pub(super) fn flatten(groups: Vec<(u64, Vec<(String, u64)>)>) -> Vec<(String, u6
     nodes.collect()
 }
 
-/// Reduces weights to at most 1000. The ratios stay, up to rounding. A node that gets requests keeps getting some.
+/// Reduces weights to at most 1000. The ratios stay, except for rounding. A weight above 0 stays above 0.
 pub(super) fn scale(nodes: &mut [(String, u64)]) {
     let largest = nodes.iter().map(|(_, weight)| *weight).max().unwrap_or(0);
     if largest <= LARGEST {

@@ -57,7 +57,7 @@ pub(super) fn plugins<'v>(
                 }
                 None => findings.push(plugin(name, at)),
             },
-            // The route reads it, because such a route has no upstream.
+            // The function `route` reads this plugin, because such a route has no upstream.
             "redirect" if redirect(object).is_some() => {
                 if conf.get("http_to_https").is_some() {
                     findings.push(Finding::new(at, Kind::RedirectStatus { status: HTTPS_STATUS }));
@@ -138,13 +138,13 @@ pub(super) fn redirect(object: &Object<'_>) -> Option<EdgeAnswer> {
 /// The status of the redirect to https. APISIX sends 301 for GET and HEAD, and 308 for other methods.
 const HTTPS_STATUS: u16 = 308;
 
-/// Whether `response-rewrite` changes header fields only, and those of every response.
+/// Whether `response-rewrite` only changes header fields, and does so in every response.
 fn edits_only_headers(conf: &Value) -> bool {
     conf.map().iter().all(|(key, _)| ["headers", "_meta"].contains(&&**key))
 }
 
-/// Reads the edits of header fields: `add`, `set` and `remove`, or in the old form names with values to set. `add` is a
-/// list of texts in `response-rewrite`.
+/// Reads the edits of header fields: `add`, `set` and `remove`. In the old form, these are names with values to set. In
+/// `response-rewrite`, `add` is a list of texts.
 fn edit_headers(edits: &mut Edits, headers: &Value, file: usize, findings: &mut Vec<Finding>) {
     let at = |value: &Value| Place { file, line: value.line };
     let is_new = headers
