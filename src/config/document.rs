@@ -46,8 +46,8 @@ pub struct Document {
     /// The access log: one line per request. Without this key there is no access log.
     #[serde(deserialize_with = "given")]
     pub(crate) access_log: Option<AccessLog>,
-    /// Fills in environment variables in values: `${NAME}`. `$${` stands for `${`. Keys, and texts in a block (`|` or `>`), have
-    /// no variables. Without this key `${` is text.
+    /// Replaces `${NAME}` in values by the environment variable. `$${` stands for `${`. Keys, and texts in a block (`|`
+    /// or `>`), are not changed. Without this key `${` is text.
     pub(crate) environment: bool,
     /// Adds `X-Corsgate-Reason` (the code of the decision) and `X-Request-Id` to every response. For development.
     pub(crate) debug_header: bool,
@@ -204,7 +204,7 @@ pub(crate) struct Listener {
     /// If `true`, every connection must begin with a PROXY header, version 1 or 2, and must come from one of
     /// `trusted_proxies`.
     pub(crate) proxy_protocol: bool,
-    /// Which clients may send requests on this listener. A route can only refuse more.
+    /// Clients that may send requests on this listener. A route can only refuse further clients.
     #[serde(deserialize_with = "given")]
     pub(crate) clients: Option<ClientSettings>,
 }
@@ -326,7 +326,7 @@ pub(crate) struct Server {
     pub(crate) threads: usize,
     /// After SIGTERM: the longest time to wait for requests in progress.
     pub(crate) grace_period: Duration,
-    /// After SIGTERM: how long connections are still accepted while `/readyz` already fails.
+    /// After SIGTERM: the time in which connections are still accepted, while `/readyz` already fails.
     pub(crate) drain_delay: Duration,
     /// Unix socket through which SIGQUIT hands the listening sockets to a process started with `--upgrade`. Without
     /// this key it is in `$RUNTIME_DIRECTORY`, or in a private directory.
@@ -351,7 +351,7 @@ pub(crate) struct Limits {
     /// Largest request body. A larger one gets 413. Without this key there is no limit.
     #[serde(deserialize_with = "given")]
     pub(crate) body: Option<Size>,
-    /// How long a client connection may be idle between two requests before it is closed.
+    /// Longest idle time of a client connection between two requests. After that it is closed.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) keepalive: Duration,
     /// Time for the TLS handshake and the first request header together, and for each later header from its first byte
@@ -362,7 +362,7 @@ pub(crate) struct Limits {
     /// slower client gets 408.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) body_timeout: Duration,
-    /// How long a client may read nothing of its response before the connection is closed.
+    /// Longest time in which a client reads nothing of its response. After that the connection is closed.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) send_timeout: Duration,
     /// Largest number of open client connections. Above it a request gets 503 and its connection is closed. Without
@@ -389,7 +389,7 @@ pub(crate) struct Limits {
     /// Largest number of concurrent streams on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub(crate) streams: u32,
-    /// How long an HTTP/2 stream may make no progress before it is reset.
+    /// Longest time in which an HTTP/2 stream makes no progress. After that it is reset.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) stream_idle: Duration,
 }
@@ -408,20 +408,20 @@ pub(crate) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("minItems" = 1))]
     pub(crate) nodes: Option<Vec<Node>>,
-    /// How a node is chosen for a request.
+    /// Method by which a node is chosen for a request.
     pub(crate) balance: Balance,
     /// The key of `balance: hash`: `header:NAME`, `cookie:NAME`, `path` (without the query) or `client_address`.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::HashKey")]
     pub(crate) hash_on: Option<String>,
-    /// How long to wait for a node.
+    /// Longest times to wait for a node.
     pub(crate) timeouts: Timeouts,
-    /// How many times a failed request is retried, each time on another node. Any method is retried if the connection
+    /// Largest number of retries of a failed request, each on another node. Any method is retried if the connection
     /// failed; idempotent methods also if the connection broke or timed out before the response.
     #[serde(deserialize_with = "given")]
     #[schemars(range(max = 10), extend("default" = RETRIES))]
     pub(crate) retries: Option<usize>,
-    /// Uses HTTP/2 to the nodes, as gRPC needs it.
+    /// Uses HTTP/2 to the nodes. gRPC requires it.
     pub(crate) http2: bool,
     /// TLS to the nodes. Without this key the connections are plain HTTP.
     #[serde(deserialize_with = "given")]
@@ -434,7 +434,7 @@ pub(crate) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = true))]
     pub(crate) ejection: Option<Toggle<Ejection>>,
-    /// How long a node that returns takes to reach its full share of the requests. Without this key it gets its share
+    /// Time in which a returning node reaches its full share of the requests. Without this key it gets its full share
     /// at once.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
@@ -449,8 +449,8 @@ pub(crate) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) max_connections: Option<usize>,
-    /// Requests that wait for a node while all of them have `max_connections` requests. Without this key none waits.
-    /// Needs `max_connections`.
+    /// Queue for requests while all nodes have `max_connections` requests. Without this key no request waits. Needs
+    /// `max_connections`.
     #[serde(deserialize_with = "given")]
     pub(crate) queue: Option<Queue>,
 }
@@ -492,7 +492,7 @@ pub(crate) struct Node {
     pub(crate) weight: u32,
 }
 
-/// How a node is chosen for a request.
+/// Method by which a node is chosen for a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Balance {
@@ -507,7 +507,7 @@ pub(crate) enum Balance {
     Hash,
 }
 
-/// How long to wait for a node. `connect` and `total` limit a whole step; the other keys limit the time without
+/// Longest times to wait for a node. `connect` and `total` limit a whole step; the other keys limit the time without
 /// progress.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -521,7 +521,8 @@ pub(crate) struct Timeouts {
     /// Longest time between two writes of a request.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) write: Duration,
-    /// How long an unused connection is kept open. Choose a shorter time than the upstream's own keepalive timeout.
+    /// Time for which an unused connection is kept open. Choose a shorter time than the upstream's own keepalive
+    /// timeout.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) idle: Duration,
     /// Longest time for a whole request, with all retries. Does not apply to WebSockets. Without this key there is no
@@ -529,7 +530,7 @@ pub(crate) struct Timeouts {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) total: Option<Duration>,
-    /// How long a WebSocket may be idle in both directions.
+    /// Longest idle time of a WebSocket in both directions.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) websocket: Duration,
 }
@@ -592,14 +593,14 @@ pub(crate) struct HealthCheck {
     pub(crate) unhealthy_after: u32,
 }
 
-/// Passive health checks: when failed requests take a node out of use.
+/// Passive health checks: a node with several failed requests in a row is not used for some time.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Ejection {
     /// Failed requests in a row after which the node is not used.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) after: u32,
-    /// How long the node is not used.
+    /// Time for which the node is not used.
     #[serde(rename = "for")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) time: Duration,
@@ -636,19 +637,19 @@ pub(crate) struct Service {
     /// handling. Without this key the `cors` of the top level applies.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
-    /// Which clients may send requests. Without this key every client may.
+    /// Clients that may send requests. Without this key all clients may.
     #[serde(deserialize_with = "given")]
     pub(crate) clients: Option<ClientSettings>,
-    /// How many requests are accepted, in all routes without a `rate_limit` of their own together. Without this key there
-    /// is no limit.
+    /// Limit of accepted requests, for all routes without their own `rate_limit` together. Without this key there is no
+    /// limit.
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = false))]
     pub(crate) rate_limit: Option<OffOr<RateLimitSettings>>,
-    /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
-    /// Without this key there is none.
+    /// Authentication by a service. corsgate asks the service about each request before it forwards the request.
+    /// `false` for none. Without this key there is none.
     #[serde(deserialize_with = "given")]
     pub(crate) forward_auth: Option<OffOr<ForwardAuthSettings<Use<Upstream>>>>,
-    /// How the path changes on its way to the upstream. Without this key it does not change.
+    /// Changes of the path for the upstream. Without this key it does not change.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
     /// `Host` of the request that the upstream gets: `pass` for the client's, `node` for the address of the node, or a
@@ -717,17 +718,17 @@ pub(crate) struct Route {
     /// the service as a whole; policies are never merged.
     #[serde(deserialize_with = "given")]
     pub(crate) cors: Option<Cors>,
-    /// Which clients may send requests. Without this key the `clients` of the service apply.
+    /// Clients that may send requests. Without this key the `clients` of the service apply.
     #[serde(deserialize_with = "given")]
     pub(crate) clients: Option<ClientSettings>,
-    /// How many requests are accepted, or `false` for no limit. Without this key the route shares the limit of the service.
+    /// Limit of accepted requests, or `false` for no limit. Without this key the route shares the limit of the service.
     #[serde(deserialize_with = "given")]
     pub(crate) rate_limit: Option<OffOr<RateLimitSettings>>,
-    /// Authentication by a service, which is asked about each request before the request goes on. `false` for none.
-    /// Without this key that of the service applies.
+    /// Authentication by a service. corsgate asks the service about each request before it forwards the request.
+    /// `false` for none. Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
     pub(crate) forward_auth: Option<OffOr<ForwardAuthSettings<Use<Upstream>>>>,
-    /// How the path changes on its way to the upstream. Without this key that of the service applies.
+    /// Changes of the path for the upstream. Without this key that of the service applies.
     #[serde(deserialize_with = "given")]
     pub(crate) path: Option<PathSettings>,
     /// `Host` of the request that the upstream gets: `pass` for the client's, `node` for the address of the node, or a

@@ -13,8 +13,8 @@ use serde_json::json;
 use super::edit::yaml_scalar;
 use crate::notation::{List, Named, forms, given};
 
-/// A request of a page, and the result that this configuration must give. The file is refused if another result comes
-/// out of the simulation of `corsgate explain`.
+/// A request of a page, and the result that this configuration must give. The file is refused if the simulation of
+/// `corsgate explain` gives another result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["page", "url", "result"]))]

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::notation::forms;
 use crate::notation::{List, Use, given};
 
-/// Which origins may read responses, and what their pages may send. At least one of `allow_origins`,
-/// `allow_origins_by_regex` and `allow_origin_sets` is required: a missing key never allows an origin.
+/// The origins whose pages may read responses, and the requests that these pages may send. At least one of
+/// `allow_origins`, `allow_origins_by_regex` and `allow_origin_sets` is required: a missing key never allows an origin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "CORS policy", transform = some_origins, transform = with_alias)]
@@ -68,20 +68,22 @@ pub struct Settings {
     /// `allow_origins_by_regex`.
     #[serde(deserialize_with = "given")]
     pub timing_allow_origins_by_regex: Option<Patterns>,
-    /// `Cross-Origin-Resource-Policy` of every response, except answers to preflights: which pages may load it without
-    /// CORS, for example as an image. It replaces the upstream's header. Without this key the upstream's header stays.
+    /// `Cross-Origin-Resource-Policy` of every response, except answers to preflights: the pages that may load it
+    /// without CORS, for example as an image. It replaces the upstream's header. Without this key the upstream's header
+    /// stays.
     #[serde(deserialize_with = "given")]
     pub cross_origin_resource_policy: Option<ResourcePolicy>,
     /// Answers `Access-Control-Request-Private-Network` in preflights. Browsers no longer send it.
     pub allow_private_network: bool,
-    /// Which OPTIONS requests corsgate answers itself, and with which status.
+    /// The OPTIONS requests that corsgate answers itself, and the statuses of the answers.
     pub preflight: PreflightSettings,
-    /// What happens to CORS headers of the upstream's response.
+    /// Handling of the CORS headers of the upstream's response.
     pub upstream_headers: UpstreamHeaders,
-    /// What happens to a request with an Origin that is not allowed.
+    /// Handling of a request with an Origin that is not allowed.
     pub disallowed_origins: DisallowedOrigins,
-    /// What happens to a request that may change state and comes from a page of another origin, which the policy does
-    /// not allow: any method but GET, HEAD and OPTIONS, and WebSockets. CORS does not stop the form of another site.
+    /// Handling of a request that may change state, from a page of another origin that the policy does not allow. These
+    /// are requests with any method except GET, HEAD and OPTIONS, and WebSockets. CORS does not stop forms of other
+    /// sites.
     pub cross_site: CrossSite,
     /// Accepts settings that are otherwise refused as unsafe when the file is loaded. Each entry names one danger.
     #[serde(deserialize_with = "given")]
@@ -94,11 +96,11 @@ pub struct Settings {
     pub report_only: Option<Use<Settings>>,
 }
 
-/// Which OPTIONS requests corsgate answers itself, and with which status.
+/// The OPTIONS requests that corsgate answers itself, and the statuses of the answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreflightSettings {
-    /// Which OPTIONS requests corsgate answers as preflights. All others go to the upstream.
+    /// The OPTIONS requests that corsgate answers as preflights. All others go to the upstream.
     #[serde(rename = "match")]
     pub matches: PreflightMatch,
     /// Status of the answer to an allowed preflight.
@@ -114,7 +116,7 @@ pub struct PreflightSettings {
     pub cache_control: Option<String>,
 }
 
-/// Which pages may load a response without CORS (Fetch, "cross-origin resource policy check").
+/// The pages that may load a response without CORS (Fetch, "cross-origin resource policy check").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResourcePolicy {
@@ -127,7 +129,7 @@ pub enum ResourcePolicy {
     CrossOrigin,
 }
 
-/// Which OPTIONS requests corsgate answers as preflights.
+/// The OPTIONS requests that corsgate answers as preflights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreflightMatch {
@@ -141,7 +143,7 @@ pub enum PreflightMatch {
     Any,
 }
 
-/// What happens to CORS headers of the upstream's response.
+/// Handling of the CORS headers of the upstream's response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamHeaders {
@@ -153,7 +155,7 @@ pub enum UpstreamHeaders {
     Replace,
 }
 
-/// What happens to a request with an Origin that is not allowed.
+/// Handling of a request with an Origin that is not allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisallowedOrigins {
@@ -164,16 +166,15 @@ pub enum DisallowedOrigins {
     Reject,
 }
 
-/// What happens to a request that may change state and comes from a page of another origin, which the policy does not
-/// allow.
+/// Handling of a request that may change state, from a page of another origin that the policy does not allow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CrossSite {
     /// It goes to the upstream.
     #[default]
     Forward,
-    /// It gets 403 and does not reach the upstream. `allow_origins: "*"` without credentials allows pages of every
-    /// origin to read, and none of them to change state.
+    /// It gets 403 and does not reach the upstream. With `allow_origins: "*"` and no credentials, pages of other
+    /// origins can read responses, but cannot change state.
     Reject,
 }
 
@@ -267,7 +268,7 @@ impl JsonSchema for Patterns {
         let one = json!({ "type": "string", "minLength": 1 });
         json_schema!({
             "title": "regular expressions",
-            "description": "One regular expression, or a list of them. A comma separates nothing here.",
+            "description": "One regular expression, or a list of them. Commas do not separate entries.",
             "anyOf": [{ "type": "array", "minItems": 1, "items": one }, one],
         })
     }
