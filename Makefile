@@ -45,7 +45,7 @@ bench: cmake ## run the engine, router and compile benches
 bench-compare: cmake ## compare with nginx, HAProxy, Envoy, Caddy, Traefik and bare Pingora (an hour; installs them)
 	@sh tools/need-peers.sh "$(TOOLS)"
 	$(CARGO) build --quiet --release --bin corsgate --example bare
-	@# The profile-guided builds, if the code is newer than they are.
+	@# Makes the profile-guided builds if the code is newer.
 	@[ -x target/pgo/bare ] && [ -z "$$(find src examples/bare.rs Cargo.toml Cargo.lock -newer target/pgo/corsgate)" ] || \
 		sh tools/release-pgo.sh bare
 	python3 -B compare/compare.py
