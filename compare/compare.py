@@ -1,17 +1,17 @@
-"""corsgate beside nginx, HAProxy, Envoy, Caddy, Traefik and a bare Pingora proxy: the same work, in one run.
+"""Compares corsgate with nginx, HAProxy, Envoy, Caddy, Traefik and a bare Pingora proxy: the same work, in one run.
 
     make bench-compare                                 everything, in about an hour
-    make bench-compare ONLY=preflight,get              what has a name that begins so
-    make bench-compare PEERS=corsgate,nginx ROUNDS=1   only these
+    make bench-compare ONLY=preflight,get              only the parts whose names begin with these words
+    make bench-compare PEERS=corsgate,nginx ROUNDS=1   only these peers
     make bench-compare ONLY=tail KEEP=1                a part, which replaces this part of the machine's results
 
-Names are those of the scenarios, and instructions, system-calls, tail, balance, hosts, origins, routes, reloads and
-many-routes.
+The names of the parts are those of the scenarios, and instructions, system-calls, tail, balance, hosts, origins,
+routes, reloads and many-routes.
 
 The peer has the first core, with one worker; the backend and the load generator have the second. Peers take turns in
-short rounds, because machines drift and two runs are never alike: ratios are taken round by round, and the median
-counts. Results are written to target/compare after every measurement. A run of everything ends with the results of this
-machine and its plots in docs/performance, and with the pages that show them.
+short rounds, because the speed of a machine changes and two runs differ. A ratio is computed in each round, and the
+median of the rounds is used. Results are written to target/compare after every measurement. A run of everything also
+writes the results of this machine and its plots to docs/performance, and the pages that show them.
 """
 
 from __future__ import annotations
@@ -76,29 +76,29 @@ COUNTED = {"get": scenarios.GET, "preflight": scenarios.PREFLIGHT, "preflight-ho
 TRACED: tuple[type[Peer], ...] = (Corsgate, Bare, Nginx, Haproxy, Envoy)
 TRACED_REQUESTS = 1600
 
-# Latency below full load. The peer's own capacity is what it reaches with wrk. The common rate is the same for all.
+# Latency below full load. The capacity of a peer is its rate with wrk. The common rate is the same for all peers.
 TIMED: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy)
 COMMON: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy)
 LOADED = 0.7
 
-# Far below full load, so that a worker's share is its share of the requests, and not of a core that it shares with the
+# The rate is far below full load. At full load, the share of a worker would depend on the core that it shares with the
 # load generator.
 BALANCED: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy)
 WORKERS, BALANCED_RATE = 2, 4000
 
 GROWING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy)
 SIZES = {"hosts": (10, 10_000, 1_000_000), "origins": (10, 1_000, 100_000), "routes": (10, 1_000, 100_000)}
-SAMPLES = 1000  # requests that are spread over a whole set
+SAMPLES = 1000  # number of requests, spread over a whole set
 START_LIMIT, MEMORY_LIMIT = 180.0, 12 << 30
 
 RELOADING: tuple[type[Peer], ...] = (Corsgate, Nginx, Haproxy, Envoy, Caddy)
 RELOAD_EVERY, RELOAD_SECONDS = 0.5, 2 * SECONDS
-PACED_RATE = 2000  # which every peer reaches easily
+PACED_RATE = 2000  # every peer reaches this rate easily
 MANY_ROUTES, MANY_SECONDS = 100_000, 5
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that `finally` is run, and nobody stays behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that `finally` runs, and no process is left
     os.sched_setaffinity(0, {int(OTHER_CORE)})
     chosen = [peer for peer in PEERS if not ONLY_PEERS or peer.name in ONLY_PEERS]
     present = [peer for peer in chosen if peer.binary()]
@@ -144,7 +144,7 @@ def wanted(name: str) -> bool:
 
 
 class Results:
-    """What has been found so far, always on disk as well."""
+    """The results so far. They are written to disk after each change."""
 
     def __init__(self, present: Sequence[type[Peer]]) -> None:
         OUT.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Results:
 
 
 def built(present: Sequence[type[Peer]]) -> dict[str, str]:
-    """Which binaries of ours these are."""
+    """The hashes of our binaries."""
     ours = [peer for peer in present if issubclass(peer, (Corsgate, Bare)) and peer not in WATCHED]
     return {peer.name: hashlib.sha256(Path(peer.binary()).read_bytes()).hexdigest()[:16] for peer in ours}
 
@@ -204,7 +204,7 @@ def figures(measures: load.Measures) -> str:
     return "  ".join(f"{name} {measures[name]:>10,.1f}" for name in measures if name != "requests")
 
 
-# === the peers beside each other ===
+# === the scenarios ===
 
 
 def run_scenarios(present: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
@@ -262,12 +262,12 @@ def in_turns(
     *keys: str,
     turn: Callable[[int, Callable[[], load.Measures]], load.Measures] = load.turn,
 ) -> None:
-    """Rounds of one turn each. Who fails is left out from then on, and the others go on."""
+    """Runs rounds with one turn for each peer. A peer that fails is left out of the later turns."""
     failures: dict[str, str] = {}
     rounds: dict[str, list[load.Measures]] = {name: [] for name in loads}
     names = list(loads)
     for number in range(-1, ROUNDS):
-        # Nobody is always the first one, or the one after the same other.
+        # The order changes, so that no peer always has the first turn.
         first = number % len(names) if names else 0
         for name in names[first:] + names[:first]:
             peer, make = loads[name]
@@ -296,7 +296,7 @@ def count_instructions(present: Sequence[type[Peer]], work: Work, folder: Path, 
             if kind in (Caddy, Traefik, NginxLua) or (
                 name == "preflight-hostile" and issubclass(kind, (Bare, *WATCHED))
             ):
-                continue  # valgrind runs no programs in Go, and LuaJIT only with its interpreter
+                continue  # valgrind does not run programs in Go, and runs LuaJIT only with its interpreter
             peer = kind(folder, work)
 
             def start(wrapper: Sequence[str], peer: Peer = peer) -> int:
@@ -361,7 +361,7 @@ def tail_latency(timed: Sequence[type[Peer]], work: Work, folder: Path, results:
                 at_common[peer.name] = (peer, functools.partial(paced, rate=LOADED * common))
         in_turns(at_own, results, "tail", "own", turn=without_cpu)
         if common:
-            # How much of it is the backend and the generator, which share a core.
+            # Measures the part of the backend and the load generator, which share a core.
             alone = functools.partial(load.paced, work.backend, scenarios.GET, folder=folder)
             at_common["no proxy"] = (running[0], functools.partial(alone, rate=LOADED * common))
             in_turns(at_common, results, "tail", "common", turn=without_cpu)
@@ -399,7 +399,7 @@ def shares(pid: int, make: Callable[[], load.Measures]) -> load.Measures:
 def grow(
     kind: str, sizes: Sequence[int], growing: Sequence[type[Peer]], work: Work, folder: Path, results: Results
 ) -> None:
-    """Preflights, which each gateway answers by itself. All sizes of one peer take turns with each other."""
+    """Measures preflights, which each gateway answers itself. The sizes of one peer take turns."""
     for peer_kind in growing:
         with contextlib.ExitStack() as stack:
             loads: dict[str, tuple[Peer, Callable[..., load.Measures]]] = {}
@@ -424,7 +424,7 @@ def grow(
 
 
 def grown_work(kind: str, size: int, work: Work) -> tuple[Work, list[scenarios.Request]]:
-    """The configuration, and preflights spread over all of it."""
+    """Returns the configuration, and preflights that are spread over all of it."""
     some = range(0, size, max(1, size // SAMPLES))
     match kind:
         case "hosts":
@@ -452,7 +452,7 @@ def check_grown(peer: Peer, request: scenarios.Request) -> None:
 
 
 def reload_often(reloading: Sequence[type[Peer]], work: Work, folder: Path, results: Results) -> None:
-    """A changed configuration twice a second. At full load a connection that is closed is a lost request."""
+    """Reloads a changed configuration twice a second. At full load, each closed connection loses a request."""
     for kind in reloading:
         peer = kind(folder, work)
         try:
@@ -475,7 +475,7 @@ def reload_often(reloading: Sequence[type[Peer]], work: Work, folder: Path, resu
 
 @contextlib.contextmanager
 def reloading_every(pause: float, peer: Peer) -> Iterator[list[int]]:
-    """Yields how many reloads there were, in a list."""
+    """Yields a list with the number of reloads."""
     over, count = threading.Event(), [0]
 
     def reload() -> None:
@@ -493,7 +493,7 @@ def reloading_every(pause: float, peer: Peer) -> Iterator[list[int]]:
 
 
 def reload_changed(peer: Peer) -> float:
-    """The time when it was told."""
+    """Reloads a changed configuration. Returns the time of the signal."""
     peer.work = dataclasses.replace(peer.work, max_age=peer.work.max_age + 1)
     peer.configure()
     told = time.monotonic()
@@ -502,7 +502,7 @@ def reload_changed(peer: Peer) -> float:
 
 
 def wait_until_in_force(peer: Peer, seconds: float = 20) -> None:
-    """The last one counts; or the reloads were none."""
+    """Waits until the last configuration is in force. Otherwise the peer has not reloaded."""
     until = time.monotonic() + seconds
     while scenarios.ask(peer.port, scenarios.PREFLIGHT).get("access-control-max-age") != str(peer.work.max_age):
         if time.monotonic() > until:
@@ -511,7 +511,7 @@ def wait_until_in_force(peer: Peer, seconds: float = 20) -> None:
 
 
 def reload_many_routes(kind: type[Corsgate], work: Work, folder: Path, results: Results) -> None:
-    """100,000 routes, on one core, under load. The files are written before: that would take the load's time."""
+    """Reloads 100,000 routes under load, on one core. The files are written before, because writing takes CPU time."""
     grown, requests = grown_work("routes", MANY_ROUTES, work)
     peer = kind(folder, grown)
     keys = ("many_routes", peer.name)
@@ -536,14 +536,14 @@ def reload_many_routes(kind: type[Corsgate], work: Work, folder: Path, results: 
 
 
 def changed_configuration(peer: Corsgate, number: int) -> Path:
-    """A file beside the one in force."""
+    """Writes a changed configuration, and returns its path. The file in force stays."""
     peer.work = dataclasses.replace(peer.work, max_age=peer.work.max_age + 1)
     peer.configure()
     return (peer.folder / peer.file).rename(peer.folder / f"changed-{number}")
 
 
 def timed_reload(peer: Corsgate, changed: Path, seconds: float = 60) -> float:
-    """From the signal to the line in the log."""
+    """Returns the time from the signal to the line in the log."""
     (peer.folder / "next").hardlink_to(changed)
     (peer.folder / "next").rename(peer.folder / peer.file)
     log = peer.folder / "log"

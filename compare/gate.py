@@ -1,9 +1,10 @@
-"""The gate: what corsgate costs beside a bare Pingora proxy, as instructions, which do not depend on a quiet machine.
+"""The gate: compares the instructions of corsgate per request with those of a bare Pingora proxy.
 
     python3 compare/gate.py target/release/corsgate target/release/examples/bare
 
-Needs valgrind, and nothing else that is compared with. Ends with 1 when corsgate is above a bound; see load.py for how
-instructions are counted. The backend is a thread of this program: under callgrind every proxy is slower than that.
+Instruction counts do not depend on other load on the machine. load.py describes the method. The gate needs valgrind,
+and no other gateway. The exit code is 1 if corsgate is above a bound. The backend is a thread of this program, because
+under callgrind every proxy is slower than it.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from pathlib import Path
 import load
 import scenarios
 
-# What a request may cost, beside the bare proxy. Lower them when the code has become better, so that it stays so.
+# Highest accepted ratios to the bare proxy. Lower them when the code needs fewer instructions.
 BOUNDS = {
     "preflight": (scenarios.PREFLIGHT, 1.18),
     "GET, allowed origin": (scenarios.GET, 1.21),
 }
-REQUESTS = 1600  # enough that two runs differ by less than 1 %
+REQUESTS = 1600  # with this number, two runs differ by less than 1 %
 
-Command = Callable[[int], list[str]]  # for a port
+Command = Callable[[int], list[str]]  # the command line for a port
 
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/json\r\n"
@@ -80,10 +81,10 @@ def main() -> int:
                 above.append(title)
     if above:
         print(
-            f"\n{' and '.join(above)}: corsgate does more than it may, beside a bare Pingora proxy.\n"
-            "What is new in the hooks of src/forward.rs, or in what they call? Build with `--profile profiling`, run\n"
-            "both under `valgrind --tool=callgrind`, and compare with callgrind_annotate. If it is meant, say in\n"
-            "the commit what it buys, and raise the bound in compare/gate.py."
+            f"\n{' and '.join(above)}: the ratio to a bare Pingora proxy is above the bound.\n"
+            "Check the changes of the hooks in src/forward.rs, and of the functions that they call. Build with\n"
+            "`--profile profiling`, run both under `valgrind --tool=callgrind`, and compare with callgrind_annotate.\n"
+            "If the cost is intended, raise the bound in compare/gate.py, and give the reason in the commit."
         )
     return 1 if above else 0
 
@@ -110,7 +111,7 @@ def instructions(command: Command, request: scenarios.Request, folder: Path) -> 
 
 
 class Server:
-    """A process that is started anew for each count, on a port of its own."""
+    """A server process. Each count starts a new one, on its own port."""
 
     def __init__(self, command: Command, log: Path) -> None:
         self.command, self.log = command, log
@@ -147,11 +148,11 @@ class Server:
 
 @contextlib.contextmanager
 def backend() -> Iterator[int]:
-    """Answers everything with the same bytes, and keeps connections. Its threads end with the program."""
+    """A backend that sends the same response to every request. Its threads end with the program."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
 
     def accept() -> None:
-        with contextlib.suppress(OSError):  # it was closed
+        with contextlib.suppress(OSError):  # the listener was closed
             while True:
                 threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
@@ -161,7 +162,7 @@ def backend() -> Iterator[int]:
 
 
 def answer(connection: socket.socket) -> None:
-    """Requests here have no body, so each ends with its header."""
+    """Answers the requests of a connection. They have no body, so each request ends with its header."""
     with connection, contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         data = b""

@@ -1,12 +1,12 @@
-"""Makes load, and counts what it costs the one who answers.
+"""Generates load, and measures its cost in a peer.
 
-*CPU time* is what the scheduler has given to the threads of a peer during its turn, user and kernel, divided by the
-requests: it does not depend on whether the peer or the load generator was the bottleneck. *User time* is its part in
-user code, as sampled by the kernel's timer tick, some hundred times per second. *Throughput* and latency at full load
-are those of wrk and h2load, latency at a given rate that of paced.c. *System calls* are counted by strace, as the
-difference of N and 2N requests. *Instructions* are exact for a binary: under callgrind a peer gets N and then 2N
-requests, and the difference of the totals, divided by N, leaves out start and stop; the kernel is not counted. Where
-the machine has hardware counters, `perf stat` counts instructions and cycles during the turns as well.
+*CPU time* is the time of the scheduler for the threads of a peer during its turn, user and kernel, divided by the
+number of requests. It does not depend on whether the peer or the load generator was the bottleneck. *User time* is the
+part of the CPU time in user code. The kernel samples it by its timer tick, some hundred times per second. *Throughput*
+and latency at full load come from wrk and h2load, and latency at a given rate comes from paced.c. *System calls* are
+counted by strace, as the difference of N and 2N requests. *Instructions* are exact for a binary: under callgrind, a
+peer gets N and then 2N requests. The difference of the totals, divided by N, excludes start and stop. The kernel is not
+counted. If the machine has hardware counters, `perf stat` also counts instructions and cycles during the turns.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ CONNECTIONS = 64
 PACED_CONNECTIONS = 64
 Measures = dict[str, float]
 
-# Valgrind counts an instruction for every byte that `rep movsb` copies, which a processor does in a few. glibc takes that
-# for larger copies unless it is told otherwise; this way they are counted in steps of 32 bytes.
+# Valgrind counts one instruction for each byte that `rep movsb` copies, but a processor needs fewer steps. By default,
+# glibc uses `rep movsb` for large copies. With this setting it copies in steps of 32 bytes.
 COPIES_IN_STEPS = ["env", "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000"]
 
 
 class Sendable(Protocol):
-    """A request, as scenarios.py has it."""
+    """A request in the form of scenarios.py."""
 
     method: str
     path: str
@@ -51,11 +51,11 @@ class LoadFailed(Exception):
     pass
 
 
-# === what it costs ===
+# === cost ===
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Returns the ids of a process and of all its descendants."""
     pids = [pid]
     for each in pids:
         for children in Path(f"/proc/{each}/task").glob("*/children"):
@@ -65,7 +65,7 @@ def family(pid: int) -> list[int]:
 
 
 def ticks(pid: int) -> tuple[int, int]:
-    """User and kernel time of a family, in hundredths of a second."""
+    """Returns user and kernel time of a family, in hundredths of a second."""
     user = kernel = 0
     for each in family(pid):
         with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def ticks(pid: int) -> tuple[int, int]:
 
 
 def thread_seconds(pid: int) -> dict[int, float]:
-    """The CPU time of each thread of a family."""
+    """Returns the CPU time of each thread of a family, in seconds."""
     seconds = {}
     for each in family(pid):
         for schedstat in Path(f"/proc/{each}/task").glob("*/schedstat"):
@@ -85,8 +85,8 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 
 def memory(pid: int) -> int:
-    """Resident bytes of a process and its children. What they share is counted once; their binary counts in full, for
-    a proportional share of it would flatter whoever runs three times."""
+    """Returns the resident bytes of a process and its children. Shared memory is counted once. The binary is counted in
+    full, because a proportional share would depend on the number of running peers with the same binary."""
     own, files = 0, [0]
     for each in family(pid):
         with contextlib.suppress(OSError):
@@ -97,7 +97,7 @@ def memory(pid: int) -> int:
 
 
 def turn(pid: int, load: Callable[[], Measures]) -> Measures:
-    """What `load` says, and what it has cost the process per request."""
+    """Runs `load`. Returns its measures, and the cost per request in the process."""
     with hardware_counters(pid) as counted:
         seconds_before, ticks_before = sum(thread_seconds(pid).values()), ticks(pid)
         measures = load()
@@ -111,8 +111,8 @@ def turn(pid: int, load: Callable[[], Measures]) -> Measures:
 
 
 def shares(pid: int, workers: int, load: Callable[[], Measures]) -> Measures:
-    """What the busiest of so many workers has done, divided by their mean: 1 if all do the same, 2 if one of two does
-    everything. Workers are the threads with the most CPU time."""
+    """Runs `load`. Adds the CPU time of the busiest worker, divided by the mean of all workers: 1 if all do the same
+    work, 2 if one of two does all the work. Workers are the threads with the most CPU time."""
     before = thread_seconds(pid)
     measures = load()
     spent = sorted((seconds - before.get(thread, 0) for thread, seconds in thread_seconds(pid).items()), reverse=True)
@@ -137,7 +137,7 @@ def hardware_counters(pid: int) -> Iterator[dict[str, float]]:
     perf = subprocess.Popen(
         ["perf", "stat", "-x,", "-e", "instructions,cycles", "-p", pids], stderr=subprocess.PIPE, text=True
     )
-    time.sleep(0.1)  # it attaches
+    time.sleep(0.1)  # time in which perf attaches
     try:
         yield counted
     finally:
@@ -147,7 +147,7 @@ def hardware_counters(pid: int) -> Iterator[dict[str, float]]:
 
 
 def system_calls(pid: int, port: int, request: bytes, requests: int, out: Path) -> dict[str, float]:
-    """By name, per request."""
+    """Returns the number of system calls per request, by name."""
     totals: list[dict[str, int]] = []
     for times in (requests, 2 * requests):
         pids = [option for each in family(pid) for option in ("-p", str(each))]
@@ -155,7 +155,7 @@ def system_calls(pid: int, port: int, request: bytes, requests: int, out: Path) 
             ["strace", "-f", "-c", "-U", "calls,name", "-o", str(out), *pids], stderr=subprocess.PIPE, text=True
         )
         try:
-            for line in strace.stderr:  # it tells of every thread that it has attached to
+            for line in strace.stderr:  # strace prints a line for each thread to which it attaches
                 if "attached" in line:
                     break
             time.sleep(0.3)
@@ -165,7 +165,7 @@ def system_calls(pid: int, port: int, request: bytes, requests: int, out: Path) 
             said = strace.communicate(timeout=20)[1]
         counts = re.findall(r"^ *(\d+) (\w+)$", out.read_text(), re.M)
         if not counts:
-            raise LoadFailed(f"strace has counted nothing: {said[-300:]}")
+            raise LoadFailed(f"strace counted no system calls: {said[-300:]}")
         totals.append({name: int(count) for count, name in counts if name != "total"})
     less, more = totals
     return {name: (count - less.get(name, 0)) / requests for name, count in more.items()}
@@ -179,8 +179,8 @@ def callgrind(
     requests: int,
     out: Path,
 ) -> float:
-    """User instructions per request. `start` runs a server under the wrapper it is given, and returns its port; after
-    `stop`, `log` has what it has written to stderr."""
+    """Returns the user instructions per request. `start` runs a server under the given wrapper, and returns its port.
+    After `stop`, `log` returns the output of the server to stderr."""
     totals = []
     for times in (requests, 2 * requests):
         port = start([*COPIES_IN_STEPS, "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"])
@@ -196,7 +196,7 @@ def callgrind(
 
 
 def exchange(port: int, request: bytes, times: int, connections: int = 16) -> None:
-    """So many requests, on kept connections of which each has one under way: slower than wrk, and always the same."""
+    """Sends requests on kept connections, one at a time on each connection. It is slower than wrk, but repeatable."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(connections)]
         for _ in range(times // connections):
@@ -207,7 +207,7 @@ def exchange(port: int, request: bytes, times: int, connections: int = 16) -> No
 
 
 def receive(connection: socket.socket) -> None:
-    """One response with a Content-Length and status 200."""
+    """Receives one response, which must have a Content-Length and the status 200."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += received(connection)
@@ -233,7 +233,7 @@ def received(connection: socket.socket) -> bytes:
     return data
 
 
-# === who makes it ===
+# === load generators ===
 
 
 def wrk(
@@ -243,7 +243,7 @@ def wrk(
     folder: Path,
     tls: bool = False,
 ) -> Measures:
-    """As fast as 64 kept connections can. Several requests are sent in turn."""
+    """Sends requests as fast as possible on 64 kept connections. Several requests are sent in turn."""
     script = folder / "requests.lua"
     script.write_text(
         "\n".join(
@@ -294,12 +294,12 @@ def wrk_format(request: Sendable) -> str:
 
 
 def http2(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
-    """Eight connections of sixteen streams over TLS, as fast as they can."""
+    """Sends requests as fast as possible over TLS, on eight connections with sixteen streams."""
     return h2load(port, request, ["-c8", "-m16", "-D", str(max(1, round(seconds)))], seconds, folder, protocol="h2")
 
 
 def handshakes(port: int, request: Sendable, seconds: float, folder: Path) -> Measures:
-    """A connection for each request. h2load resumes no session, so that every handshake is a full one; wrk would."""
+    """Opens a connection for each request. Unlike wrk, h2load resumes no TLS session: each handshake is a full one."""
     began, parts = time.monotonic(), []
     while time.monotonic() - began < seconds:
         parts.append(h2load(port, request, ["--h1", "-c128", "-n128"], 20, folder))
@@ -314,7 +314,7 @@ def handshakes(port: int, request: Sendable, seconds: float, folder: Path) -> Me
 def paced(
     port: int, request: Sendable, rate: float, seconds: float, folder: Path, connections: int = PACED_CONNECTIONS
 ) -> Measures:
-    """So many requests per second, due at random times. Latency counts from the time when a request was due."""
+    """Sends `rate` requests per second, at random times. Latency counts from the time at which a request was due."""
     given = folder / "request"
     given.write_bytes(request.bytes())
     with open(given, "rb") as stdin:
@@ -341,7 +341,7 @@ def paced_program() -> str:
 def h2load(
     port: int, request: Sendable, options: list[str], seconds: float, folder: Path, protocol: str = "http/1.1"
 ) -> Measures:
-    """Over TLS. Latencies are those of its log, which has a line for each request."""
+    """Runs h2load over TLS. The latencies come from its log, which has a line for each request."""
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     headers = [f"-H{name}: {value}" for name, value in ((":authority", request.host), *request.headers)]

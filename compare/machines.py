@@ -1,8 +1,8 @@
-"""The results of each kind of machine: one file in docs/performance/results, with what the pages show and no more.
+"""The results of each kind of machine: one file in docs/performance/results, with the figures that the pages show.
 
-A run of everything replaces the file of its machine. Medians stand there instead of rounds, and beside them the ratios
-of corsgate to each peer, which are taken round by round: [median, lowest, highest]. A file may have less than a run
-gives, if only that is known.
+A run of everything replaces the file of its machine. The file has the medians of the rounds, and the ratios of corsgate
+to each peer. A ratio is computed in each round: [median, lowest, highest]. A file may have fewer figures than a run
+gives.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ MEASURED = (
 RATIOS = ("cpu_us", "per_second")
 MIB = 1 << 20
 
-# Kinds of processors that their model name does not tell apart: (vendor, family, model).
+# Kinds of processors that have the same model name: (vendor, family, model).
 KINDS = {("GenuineIntel", 6, 143): "Intel Xeon (Sapphire Rapids)"}
 
 median = statistics.median
 
 
-# === which machine ===
+# === the machine ===
 
 
 def this_machine() -> dict:
@@ -56,7 +56,7 @@ def this_machine() -> dict:
 
 
 def cpu(cpuinfo: str) -> str:
-    """The kind of the processor. A model name such as "AMD EPYC" says little: family, model and stepping tell more."""
+    """Returns the kind of the processor: its name, family, model and stepping, because names are ambiguous."""
     found = dict(re.findall(r"^(.+?)\s*: (.*)$", cpuinfo.split("\n\n")[0], re.M))
     if "cpu family" not in found:
         return found.get("model name", platform.machine())
@@ -67,13 +67,13 @@ def cpu(cpuinfo: str) -> str:
 
 
 def slug(cpu: str) -> str:
-    """The name of its file."""
+    """Returns the name of the results file of a processor."""
     words = re.findall(r"[a-z0-9]+", cpu.lower())
     return "-".join(word for word in words if word not in ("family", "model", "stepping"))
 
 
 def tick_rate() -> int | None:
-    """How often per second the kernel looks whether user or kernel code runs."""
+    """Returns the timer ticks per second, with which the kernel samples user and kernel time."""
     config = "zcat /proc/config.gz || cat /boot/config-$(uname -r)"
     done = subprocess.run(["sh", "-c", config], capture_output=True, text=True)
     found = re.search(r"^CONFIG_HZ=(\d+)", done.stdout, re.M)
@@ -85,7 +85,7 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-# === what is kept of a run ===
+# === the results of a run ===
 
 
 def trimmed(found: dict) -> dict:
@@ -117,7 +117,7 @@ def trimmed(found: dict) -> dict:
 
 
 def medians(measured: dict) -> dict:
-    """Of each peer."""
+    """Returns the medians of each peer."""
     kept = {}
     for peer, of in measured.items():
         if rounds := of.get("rounds"):
@@ -131,7 +131,7 @@ def medians(measured: dict) -> dict:
 
 
 def beside(measured: dict) -> dict:
-    """The medians of each peer, and its ratios."""
+    """Returns the medians of each peer, and the ratios of corsgate to it."""
     kept, ours = medians(measured), measured.get(best(measured), {}).get("rounds")
     for peer, of in measured.items():
         if ours and of.get("rounds") and peer != best(measured):
@@ -141,7 +141,7 @@ def beside(measured: dict) -> dict:
 
 
 def grown(measured: dict) -> dict:
-    """The sizes of one peer, each with its ratio to the first."""
+    """Returns the figures of one peer for each size, with their ratios to the first size."""
     kept: dict = {}
     sizes = [size for size in measured if size.isdecimal()]
     for size in sizes:
@@ -169,7 +169,7 @@ def reloaded(measured: dict) -> dict:
 
 
 def best(measured: dict) -> str:
-    """The build of ours that others are compared with."""
+    """Returns the build of corsgate with which the peers are compared."""
     return OURS if OURS in measured else PLAIN
 
 
@@ -191,7 +191,7 @@ def rounded(value: object) -> object:
 
 
 def sensible(value: float) -> float:
-    """Four digits, or all before the point."""
+    """Rounds to four significant digits, or to a whole number from 1000 on."""
     return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
 
 
@@ -203,13 +203,13 @@ def one_line(text: str) -> str:
 
 
 def read_all() -> dict[str, dict]:
-    """By the name of the file, the newest first; those without a date last."""
+    """Returns all results by the name of the file: the newest first, those without a date last."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     return dict(sorted(found.items(), key=lambda entry: entry[1].get("date") or "", reverse=True))
 
 
 def keep(result: dict, whole: bool) -> Path:
-    """Replaces the file of this machine, or what a part of a run has measured anew with the same binaries."""
+    """Replaces the file of this machine, or the part of it that was measured again with the same binaries."""
     path = RESULTS / f"{slug(result['machine']['cpu'])}.json"
     if not whole:
         result = joined(json.loads(path.read_text()) if path.exists() else None, result)
@@ -230,7 +230,7 @@ def joined(old: dict | None, new: dict) -> dict:
 
 
 def text(value: object, margin: str = "") -> str:
-    """JSON whose innermost values stand on a line each, so that differences can be read."""
+    """Writes JSON with one line for each innermost value, so that diffs are readable."""
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict) or len(margin) + len(line) <= 180:
         return line

@@ -1,11 +1,12 @@
-/* Sends HTTP/1.1 requests at a given rate, whether responses come or not, and measures how long each took.
+/* Sends HTTP/1.1 requests at a given rate, also if responses are late, and measures the time of each.
  *
  *     paced PORT RATE SECONDS CONNECTIONS < request
  *
- * Requests are due at random times (exponential gaps, a fixed seed), as from many clients that know nothing of each
- * other. Each takes a free kept connection. If none is free, it waits. Latency counts from the time at which a request
- * was due, not from the time at which it was sent: otherwise a server that stalls would delay the requests that would
- * have shown it (coordinated omission). One thread; nothing is allocated while it measures.
+ * Requests are due at random times (exponential gaps, a fixed seed), as from many independent clients. Each request
+ * uses a free kept connection. If no connection is free, the request waits. Latency counts from the time at which a
+ * request was due, not from the time at which it was sent. Otherwise a server that stalls would delay the requests that
+ * would have shown the stall (coordinated omission). The program has one thread, and allocates nothing during the
+ * measurement.
  *
  * Prints `name value` lines: requests, errors, seconds, p50, p99, p999 and max in microseconds.
  */
@@ -30,14 +31,14 @@ static const double PATIENCE = 10; /* seconds for the last responses */
 struct connection {
     int fd;
     int busy;
-    double due;    /* of the request under way */
-    size_t filled; /* of the response */
+    double due;    /* time at which the running request was due */
+    size_t filled; /* received bytes of the response */
     char response[BUFFER];
 };
 
 static struct sockaddr_in server;
 static struct connection *connections;
-static int *idle; /* a ring, so that all connections have their turn */
+static int *idle; /* a ring, so that all connections are used in turn */
 static int count, first_idle, idle_count, epoll;
 static char request[BUFFER];
 static size_t request_size;
@@ -54,7 +55,7 @@ static double now(void) {
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-/* xorshift64*: in (0, 1]. */
+/* Returns a random number in (0, 1], by xorshift64*. */
 static double chance(void) {
     static unsigned long long state = 88172645463325252ULL;
     state ^= state >> 12;
@@ -79,7 +80,7 @@ static void open_connection(int which) {
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, it->fd, &event)) fail("epoll_ctl");
 }
 
-/* A request that was under way is lost. A connection that was not needed may be closed by the server at any time. */
+/* Opens a connection again. A running request is lost. The server may close an idle connection at any time. */
 static void reopen(int which) {
     struct connection *it = &connections[which];
     int was_busy = it->busy;
@@ -101,7 +102,7 @@ static void send_request(double due) {
     if (send(it->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) reopen(which);
 }
 
-/* The size of the response, or 0 if its header is not complete. Sets whether the server closes. */
+/* Returns the size of the response, or 0 if its header is not complete. Sets `closes` if the server closes. */
 static size_t response_size(struct connection *it, int *closes) {
     it->response[it->filled] = 0;
     char *end = strstr(it->response, "\r\n\r\n");
@@ -117,7 +118,7 @@ static size_t response_size(struct connection *it, int *closes) {
     return end + 4 - it->response + strtoul(length + 17, NULL, 10);
 }
 
-/* Whether this completes a response with status 200. */
+/* Receives data. Returns whether it completes a response with status 200. */
 static int receive(int which) {
     struct connection *it = &connections[which];
     ssize_t got = recv(it->fd, it->response + it->filled, BUFFER - 1 - it->filled, MSG_DONTWAIT);

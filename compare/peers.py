@@ -1,8 +1,8 @@
-"""How each peer is configured, started, reloaded and stopped, and what version it is.
+"""The peers: how they are configured, started, reloaded and stopped, and their versions.
 
-All do the same Work in the idiom of their manuals, with one worker, kept upstream connections and no access log. What
-they are given beyond their defaults is what a careful operator would give them: room for kept connections, hash tables
-that fit, no temporary files.
+All peers have the same Work, configured as their manuals recommend, with one worker, kept upstream connections and no
+access log. They have only those settings beyond their defaults that a careful operator would set: enough kept
+connections, hash tables of the right size, no temporary files.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import scenarios
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "target"
-MADE, PLAIN = TARGET / "pgo", TARGET / "release"  # what `make release` gives, and what `cargo build --release` gives
-PYTHON_PACKAGES = TARGET / "tools" / "peers"  # where tools/need-peers.sh puts them
+MADE, PLAIN = TARGET / "pgo", TARGET / "release"  # the builds of `make release` and of `cargo build --release`
+PYTHON_PACKAGES = TARGET / "tools" / "peers"  # the folder of tools/need-peers.sh
 
 PEER_CORE, OTHER_CORE, BOTH_CORES = "0", "1", "0,1"
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a gateway is told to do."""
+    """The task of a gateway: hosts, origins, routes and the backend."""
 
     backend: int
     certificate: Path
@@ -45,7 +45,7 @@ class Work:
 
 
 class Failed(Exception):
-    """A peer did not do what it was started for."""
+    """A peer did not start, or did not put a configuration in force."""
 
 
 class Peer:
@@ -59,11 +59,11 @@ class Peer:
         self.work = work
         self.process: subprocess.Popen | None = None
 
-    # === what each peer says of itself ===
+    # === different in each peer ===
 
     @classmethod
     def binary(cls) -> str | None:
-        """Where it is, if it is there."""
+        """Returns the path of the binary, if it is installed."""
         return shutil.which(cls.name)
 
     @classmethod
@@ -71,21 +71,21 @@ class Peer:
         raise NotImplementedError
 
     def configure(self) -> None:
-        """Writes what it reads."""
+        """Writes the configuration."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
         raise NotImplementedError
 
     def command_for_callgrind(self) -> list[str]:
-        """The same, in one process where there would be more."""
+        """Returns the command with which the peer runs in a single process."""
         return self.command()
 
     def reload(self) -> None:
-        """Puts in force what `configure` has written."""
+        """Puts the configuration of `configure` in force."""
         raise NotImplementedError
 
-    # === the same for all ===
+    # === the same in all peers ===
 
     def start(
         self,
@@ -94,7 +94,7 @@ class Peer:
         most_memory: int | None = None,
         request: scenarios.Request = scenarios.GET,
     ) -> float:
-        """Starts it on its core, and returns after how many seconds it has answered."""
+        """Starts the peer on its core. Returns the seconds until its first response."""
         self.configure()
         command = self.command_for_callgrind() if wrapper else self.command()
         began = time.monotonic()
@@ -126,7 +126,7 @@ class Peer:
             raise
 
     def stop(self, patience: float = 10) -> None:
-        """Asks it to end, and ends everything that it has started."""
+        """Stops the peer, and all processes that it has started."""
         if self.process is None:
             return
         self.process.terminate()
@@ -141,7 +141,7 @@ class Peer:
         return (self.folder / "log").read_text(errors="replace").strip()[-300:]
 
     def replace(self, name: str, text: str) -> None:
-        """A file that is never seen half written."""
+        """Replaces a file atomically."""
         new = self.folder / f"{name}.new"
         new.write_text(text)
         new.rename(self.folder / name)
@@ -150,7 +150,7 @@ class Peer:
 class Corsgate(Peer):
     name = "corsgate"
     built = MADE / "corsgate"
-    watched = ""  # without an admin listener and an access log nobody could see what requests leave behind
+    watched = ""  # no admin listener and no access log, so nothing is recorded
     server = "server: {{ threads: {workers}, grace_period: 1s }}"
     file = "corsgate.yaml"
 
@@ -216,14 +216,14 @@ class CorsgateLog(Corsgate):
 
 
 class CorsgateDefaults(Corsgate):
-    """As somebody runs it who has configured nothing of the process."""
+    """corsgate with the defaults of `server`."""
 
     name = "YAML"
     server = ""
 
 
 class CorsgateJson(CorsgateDefaults):
-    """The same from JSON, which is what programs write."""
+    """The same configuration as JSON, as programs write it."""
 
     name = "JSON"
 
@@ -287,7 +287,7 @@ class Nginx(Peer):
         return first_line(["nginx", "-v"]).removeprefix("nginx version: ")
 
     def configure(self) -> None:
-        # Big enough for 1,000,000 names of up to 100 bytes without a warning; small for few.
+        # The size depends on the number of names: enough for 1,000,000 names of up to 100 bytes without a warning.
         buckets = max(1024, 2 * len(self.work.hosts), 2 * len(self.work.origins))
         (self.folder / "location.conf").write_text(self.location + NGINX_PROXIED)
         self.replace(
@@ -326,7 +326,7 @@ http {{
         )
 
     def policy(self) -> str:
-        """The part of the configuration that holds the policy."""
+        """Returns the part of the configuration with the policy."""
         return f"""map $http_origin $cors_origin {{
     default "";
     "~{scenarios.PARTNERS}" $http_origin;
@@ -348,7 +348,7 @@ http {{
 
 
 class NginxLua(Nginx):
-    """The behaviour of APISIX's cors plugin, written anew from its documentation. It is not APISIX: nginx routes and
+    """The behaviour of APISIX's cors plugin, implemented from its documentation. It is not APISIX: nginx routes and
     balances, and only the policy is Lua."""
 
     name = "nginx + Lua"
@@ -439,7 +439,7 @@ class Haproxy(Peer):
         return first_line(["haproxy", "-v"]).split(" - ")[0]
 
     def configure(self) -> None:
-        # Files of strings become trees; they must be compared with case for that, so hosts are made lower case first.
+        # HAProxy compiles files of strings to trees only if case counts, so hosts are converted to lower case first.
         (self.folder / "hosts").write_text("\n".join(self.work.hosts) + "\n")
         (self.folder / "origins").write_text("\n".join(self.work.origins) + "\n")
         (self.folder / "prefixes").write_text("\n".join(self.work.prefixes) + "\n")
@@ -517,7 +517,7 @@ class Envoy(Peer):
         return "envoy/" + re.search(r"version: [^/]*/([^/]*)/", first_line([cls.binary(), "--version"]))[1]
 
     def configure(self) -> None:
-        """JSON, which it reads faster than YAML. Routes have a file of their own, which is what it reloads."""
+        """Writes JSON, because Envoy reads it faster than YAML. Envoy reloads only the file of the routes."""
 
         def address(port: int) -> dict:
             return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -630,7 +630,7 @@ class Envoy(Peer):
                                     "name": "api",
                                     "domains": list(self.work.hosts),
                                     "typed_per_filter_config": {"envoy.filters.http.cors": cors},
-                                    # Taken out before the CORS filter sets its own, so that none leaks through.
+                                    # Removed before the CORS filter sets its own, so no header of the upstream stays.
                                     "response_headers_to_remove": [
                                         f"access-control-{name}"
                                         for name in (
@@ -671,7 +671,7 @@ class Envoy(Peer):
         ]
 
     def reload(self) -> None:
-        """It watches the folder, and has seen the rename."""
+        """Does nothing: Envoy watches the folder, and reloads after the rename."""
 
 
 ENVOY = "type.googleapis.com/envoy.extensions"
@@ -686,7 +686,7 @@ class Caddy(Peer):
 
     def __init__(self, folder: Path, work: Work, workers: int = 1) -> None:
         super().__init__(folder, work, workers)
-        # It keeps a copy of its configuration, and an authority, at home.
+        # Caddy writes a copy of its configuration, and a certificate authority, into HOME.
         self.environment = {
             "GOMAXPROCS": "1",
             "HOME": str(self.folder),
@@ -779,7 +779,7 @@ https://{host}:{self.tls_port} {{
 
 
 class Traefik(Peer):
-    """Routes and policy are in a file of their own. It is JSON, which is YAML too, the format that Traefik reads."""
+    """Routes and policy are in a separate file. It is JSON, which is valid YAML, the format that Traefik reads."""
 
     name = "traefik"
     environment = {"GOMAXPROCS": "1"}
@@ -803,7 +803,7 @@ class Traefik(Peer):
             "accessControlAllowOriginListRegex": [scenarios.PARTNERS],
             "accessControlMaxAge": self.work.max_age,
             "addVaryHeader": True,
-            # An empty value removes the upstream's header.
+            # An empty value removes the header of the upstream.
             "customResponseHeaders": {f"Access-Control-Allow-{name.title()}": "" for name in hidden},
         }
         certificate = {"certFile": str(self.work.certificate), "keyFile": str(self.work.key)}
@@ -848,7 +848,7 @@ class Traefik(Peer):
         ]
 
     def reload(self) -> None:
-        """It watches the file, and has seen the rename."""
+        """Does nothing: Traefik watches the file, and reloads after the rename."""
 
 
 class Bare(Peer):
@@ -884,7 +884,7 @@ class BarePlain(Bare):
 
 
 class Backend(Peer):
-    """What all of them proxy to: nginx again, beside the load generator, so that the peer has its core for itself."""
+    """The upstream of all peers: another nginx, on the core of the load generator."""
 
     name = "backend"
 
@@ -919,7 +919,7 @@ http {{
         return ["taskset", "-c", OTHER_CORE, "nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
 
 
-# In the order of the columns.
+# The order is that of the columns.
 PEERS: tuple[type[Peer], ...] = (
     Corsgate,
     CorsgatePlain,
@@ -934,12 +934,12 @@ PEERS: tuple[type[Peer], ...] = (
     CorsgateMetrics,
     CorsgateLog,
 )
-BUILDS = (CorsgatePlain, BarePlain)  # what `make release` gains, measured on the main scenarios
+BUILDS = (CorsgatePlain, BarePlain)  # show the gain of `make release`; measured with the main scenarios only
 WATCHED = (CorsgateMetrics, CorsgateLog)
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """The same for all: ECDSA on P-256."""
+    """Makes the certificate for all peers: ECDSA on P-256."""
     certificate, key = folder / "edge.crt", folder / "edge.key"
     subprocess.run(
         [

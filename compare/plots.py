@@ -1,8 +1,9 @@
-"""Draws the results of a machine: what a request costs each peer, and how the cost grows.
+"""Draws the results of a machine: the cost of a request for each peer, and the growth of the cost.
 
     python3 compare/plots.py NAME     docs/performance/results/NAME.json as NAME-cpu.svg and NAME-growth.svg
 
-The pictures are SVG with text that stays text, on white, so that they are small and can be read on a dark page, too.
+The pictures are SVG with real text, so they are small. They have a white background, so they are also readable on a
+dark page.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "corsgate",
     "font.size": 9,
-    "font.sans-serif": ["DejaVu Sans", "Arial"],  # each text names them all
+    "font.sans-serif": ["DejaVu Sans", "Arial"],  # each text of the SVG has this list
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -57,7 +58,7 @@ def write(name: str) -> None:
 
 
 def draw_cpu(result: dict, out: Path) -> None:
-    """A panel for each scenario, because a handshake and a preflight have no scale in common."""
+    """Draws a panel for each scenario, because a handshake and a preflight need different scales."""
     measured_in = result["scenarios"]
     rows = -(-len(measured_in) // PANELS_IN_A_ROW)
     figure, axes = pyplot.subplots(rows, PANELS_IN_A_ROW, figsize=(11, 2.1 * rows), squeeze=False)

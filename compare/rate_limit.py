@@ -1,18 +1,19 @@
-"""Rate limits of corsgate beside `limit_req` of nginx, under an attack with a million keys, in one run.
+"""Compares rate limits of corsgate and `limit_req` of nginx, under an attack with a million keys, in one run.
 
     make bench-rate-limit                       with the binary of `make release`
     BINARY=target/debug/corsgate SECONDS=10 python3 -B compare/rate_limit.py
 
-Both limit by a header, with a rate of 1 per minute and room for 10 requests at once, and answer themselves, so that as
-many requests as possible reach the limit. nginx gets a zone that holds a million keys; corsgate has no size to set. wrk
-sends requests as fast as it can, each with the next of a million keys. Beside it, 100 heavy keys send a request in each
-second, and 100 good keys one in ten seconds, which their burst allows for a minute and more. A bucket that is computed
-from the times of the heavy requests says how many of them are to be allowed. Prints a table:
+Both limit by a header, with a rate of 1 per minute and a burst of 10 requests. Both answer themselves, so that as many
+requests as possible reach the limit. The zone of nginx has space for a million keys; corsgate has no size to set. wrk
+sends requests as fast as possible, each with the next of a million keys. At the same time, 100 heavy keys send a
+request per second, and 100 good keys send a request every ten seconds, which their burst allows for more than a minute.
+The expected number of allowed heavy requests is computed with an exact bucket from the times of the requests. Prints a
+table:
 
-- offered and allowed requests of the heavy keys, and how far that is from what is right;
-- requests of the good keys, and how many of them were refused;
+- offered and allowed requests of the heavy keys, and the difference from the expected number;
+- requests of the good keys, and the number of refused ones;
 - memory before and after the attack;
-- CPU time per request, and that without a limit.
+- CPU time per request, with and without a limit.
 """
 
 from __future__ import annotations
@@ -73,11 +74,11 @@ class UnlimitedCorsgate(LimitedCorsgate):
 
 class LimitReq(Nginx):
     name = "nginx"
-    # What is allowed beyond the first request.
+    # nginx counts the burst without the first request.
     limit = f"limit_req zone=keys burst={BURST - 1} nodelay;"
 
     def configure(self) -> None:
-        # `return` would answer before the limit is asked. A state takes 128 bytes with a key of this length.
+        # `return` would answer before the limit applies. With a key of this length, a state takes 128 bytes.
         self.replace(
             "nginx.conf",
             f"""
@@ -104,7 +105,7 @@ class NoLimitReq(LimitReq):
 
 
 class Bucket:
-    """What is right for one key: exact, with the times at which its requests were answered."""
+    """An exact bucket for one key. It uses the times at which the requests were answered."""
 
     def __init__(self) -> None:
         self.left, self.last = float(BURST), None
@@ -120,7 +121,7 @@ class Bucket:
 
 
 class Keys(threading.Thread):
-    """Sends requests of the heavy and the good keys, each at its times, on one kept connection."""
+    """Sends the requests of the heavy and the good keys at their times, on one kept connection."""
 
     def __init__(self, port: int, seconds: float) -> None:
         super().__init__(daemon=True)
@@ -161,7 +162,7 @@ class Keys(threading.Thread):
 
 
 def attack(port: int, seconds: float, folder: Path) -> load.Measures:
-    """Requests with the next of a million keys, as fast as wrk can send them."""
+    """Sends requests with wrk as fast as possible, each with the next of a million keys."""
     script = folder / "keys.lua"
     script.write_text(
         f"""
@@ -203,7 +204,7 @@ def measure(kind: type[Peer], work: Work, folder: Path) -> dict[str, float]:
         keys.join(60)
         if keys.failed or keys.is_alive():
             raise load.LoadFailed(f"{peer.name}: {keys.failed or 'the keys did not end'}")
-        # The requests of the keys are in the CPU time, and not in the number of wrk.
+        # The CPU time includes the requests of the heavy and good keys. The number of wrk does not.
         sent = hostile["requests"] + sum(keys.offered.values())
         return {
             "hostile": hostile["requests"],

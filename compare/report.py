@@ -1,10 +1,10 @@
 """Writes the results into the pages: docs/performance.md, between its marks, and docs/performance/measurements.md.
 
     python3 compare/report.py            writes them from docs/performance/results
-    python3 compare/report.py --check    ends with 1 if a page is not what the results give
+    python3 compare/report.py --check    ends with 1 if a page does not match the results
 
-A ratio is corsgate's figure divided by the peer's. Of CPU time, instructions and memory less is better, of requests per
-second more.
+A ratio is the figure of corsgate divided by that of the peer. For CPU time, instructions and memory, less is better.
+For requests per second, more is better.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TITLES = {scenario.name: scenario.title for scenario in scenarios.SCENARIOS}
 NAMES = {"haproxy": "HAProxy", "envoy": "Envoy", "caddy": "Caddy", "traefik": "Traefik"}
 GATEWAYS, OTHERS = ("nginx", "haproxy", "envoy"), ("caddy", "traefik", "nginx + Lua", "bare")
 WATCHED = ("with metrics", "with metrics and log")
-LEVEL = 1.05  # up to here a ratio counts as level
-SEEN = 0.02  # system calls per request: less are those of timers
+LEVEL = 1.05  # up to this ratio, corsgate and a peer count as level
+SEEN = 0.02  # system calls per request; lower numbers come from timers
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
 
-Result = dict  # of one machine, as machines.py keeps it
-Results = dict[str, Result]  # by the name of the file
+Result = dict  # the results of one machine, in the form of machines.py
+Results = dict[str, Result]  # results by the name of their file
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
         return 0
     wrong = [str(path) for path, text in pages().items() if not path.exists() or path.read_text() != text]
     if wrong:
-        print(f"not what docs/performance/results gives: {', '.join(wrong)}; run `make performance-page`")
+        print(f"different from docs/performance/results: {', '.join(wrong)}; run `make performance-page`")
     return 1 if wrong else 0
 
 
@@ -66,7 +66,7 @@ def pages() -> dict:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Without rows that say nothing, and columns that are empty."""
+    """Returns a table, without empty rows and columns."""
     rows = [row for row in rows if any(row[1:])]
     if not rows:
         return ""
@@ -76,7 +76,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def by_machine(make: Callable[[Result], str]) -> Callable[[Results], str]:
-    """The same of each machine that has it."""
+    """Returns a block with the text of `make` for each machine with results for it."""
 
     def block(results: Results) -> str:
         found = [(result, text) for result in results.values() if (text := make(result))]
@@ -99,7 +99,7 @@ def name_of(peer: str) -> str:
 
 
 def short(results: Results) -> dict[str, str]:
-    """A word for each machine, as long as it takes to tell them apart."""
+    """Returns the shortest names of the machines that differ."""
     cpus = [result["machine"]["cpu"] for result in results.values()]
     for length in range(1, 12):
         words = [" ".join(cpu.split()[:length]) for cpu in cpus]
@@ -112,11 +112,11 @@ def peers_of(measured: Iterable[dict]) -> list[str]:
     return list(dict.fromkeys(peer for each in measured for peer in each if peer not in WATCHED))
 
 
-# === what a reader wants to know first ===
+# === summary ===
 
 
 def ratio(measured: dict, peer: str, name: str = "cpu_us") -> list[float] | None:
-    """As it was taken round by round; or of the medians, where there is nothing else."""
+    """Returns the ratio of the rounds. If there is none, returns the ratio of the medians."""
     of, ours = measured.get(peer, {}), measured.get(machines.best(measured), {})
     if taken := of.get("ratio", {}).get(name):
         return taken
@@ -124,7 +124,7 @@ def ratio(measured: dict, peer: str, name: str = "cpu_us") -> list[float] | None
 
 
 def ratios(results: Results, peer: str) -> dict[str, dict[str, float]]:
-    """By scenario, by machine."""
+    """Returns the ratios to a peer, by scenario and machine."""
     found: dict[str, dict[str, float]] = {}
     for scenario in TITLES:
         for machine, result in results.items():
@@ -134,7 +134,7 @@ def ratios(results: Results, peer: str) -> dict[str, dict[str, float]]:
 
 
 def worse(peers: Sequence[str]) -> Callable[[Results], str]:
-    """The ratio of the machine on which corsgate does worse, then of each."""
+    """Returns a block with the worst ratio of all machines, and the ratio of each machine."""
 
     def block(results: Results) -> str:
         words = short(results)
@@ -156,7 +156,7 @@ def worse(peers: Sequence[str]) -> Callable[[Results], str]:
 
 
 def not_ahead(results: Results) -> str:
-    """For each scenario and machine, the gateways that need less than corsgate, or as much."""
+    """Lists for each scenario and machine the gateways that need less CPU time than corsgate, or as much."""
     words = short(results)
     found = {peer: ratios(results, peer) for peer in (*GATEWAYS, *OTHERS) if peer != "bare"}
 
@@ -180,7 +180,7 @@ def list_of_machines(results: Results) -> str:
 
 
 def about(result: Result) -> str:
-    """What was measured there, and how."""
+    """Describes the machine and the measurement."""
     sentences = []
     if result.get("date"):
         settings, version = result["settings"], result["versions"].get(OURS, "no corsgate")
@@ -217,7 +217,7 @@ def user_and_kernel(results: Results) -> str:
 
 
 def kernel(of: dict) -> float:
-    """What a file gives, if it gives it; otherwise the rest of the CPU time."""
+    """Returns the kernel time of the file. If it has none, returns the CPU time without the user time."""
     return of.get("kernel_us", of["cpu_us"] - of["user_us"])
 
 
@@ -342,7 +342,7 @@ def memory(result: Result) -> str:
 
 
 def watched(result: Result) -> str:
-    """Beside the same build without them."""
+    """Compares metrics and an access log with the same build without them."""
     base, rows = result.get("watched_build", OURS), []
     for name, counts in result.get("instructions", {}).items():
         if all(isinstance(counts.get(peer), int) for peer in (base, *WATCHED)):
@@ -442,7 +442,7 @@ def picture(name: str) -> Callable[[Results], str]:
 
 
 def known(_: Results) -> str:
-    """Where peers that are compared do other work, as scenarios.py has it."""
+    """Lists the differences between the peers that scenarios.py accepts."""
     rows: dict[tuple[str, str], list[str]] = {}
     for each in scenarios.KNOWN:
         names = rows.setdefault((each.peer, each.why), [])
@@ -474,8 +474,8 @@ SECTIONS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 DETAILS_START = """\
 # Measurements
 
-All figures, machine by machine. This page is generated: `make performance-page` writes it from the files in
-[results](results). [Performance](../performance.md) says what they mean and how they were measured.
+All figures of each machine. This page is generated: `make performance-page` writes it from the files in
+[results](results). [Performance](../performance.md) explains the figures and the measurement.
 
 In parentheses: corsgate's figure divided by the peer's, taken in each round: median, lowest to highest. `corsgate` is
 the binary of `make release`, `corsgate plain` that of `cargo build --release`. `bare` and `bare plain` are built in the

@@ -21,7 +21,7 @@ def main():
     try:
         line = next(line for line in server.stdout if "serving " in line)
         address, *names = line.split("serving ")[1].split()
-        # The server is the proxy of the scanners, so they reach it under the name of the targets.
+        # The scanners use the server as their proxy, so they reach it by the name of the targets.
         env = {**os.environ, "http_proxy": f"http://{address}", "HTTP_PROXY": f"http://{address}", "NO_COLOR": "1"}
         env.pop("no_proxy", None)
         env.pop("NO_PROXY", None)

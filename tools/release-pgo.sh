@@ -22,7 +22,7 @@ build() { # RUSTFLAGS, a cargo command, its arguments
         "$cargo" "$command" --quiet --release --locked --target "$host" --target-dir "$out/build" "$@"
 }
 
-# Counts only fit the compiler, the dependencies and the sources that they come from.
+# The counts are valid only for the same compiler, dependencies and sources.
 inputs=$({ rustc -vV; echo "${RUSTFLAGS:-} ${1:-}"
     find Cargo.toml Cargo.lock src examples tools -type f | LC_ALL=C sort | xargs cat; } | cksum)
 if [ "$(cat "$out/inputs" 2>/dev/null)" != "$inputs" ]; then
@@ -30,9 +30,9 @@ if [ "$(cat "$out/inputs" 2>/dev/null)" != "$inputs" ]; then
     sh tools/debian.sh python3=python3 h2load=nghttp2-client openssl=openssl
     profdata=$(sh tools/need-profdata.sh "$PWD/target/tools")
 
-    # The counters are in place before the program is linked. So the link needs no optimisation, which saves a minute.
+    # The counters are added before the program is linked. So the link needs no optimisation, which saves a minute.
     # This option also compiles main.rs without optimisation, which matters for bare: all its code is in one file.
-    echo "building the one that counts" >&2
+    echo "building the binary that records the profile" >&2
     counting="-Cprofile-generate=$out/counts"
     build "$counting" rustc --bin=corsgate -- -Copt-level=0
     python3 tools/train.py "$built/corsgate"
@@ -45,7 +45,7 @@ if [ "$(cat "$out/inputs" 2>/dev/null)" != "$inputs" ]; then
 fi
 
 # Code that no request runs has no counts. Without this option the compiler warns about each such function.
-echo "building the one that is used" >&2
+echo "building the optimised binary" >&2
 using="-Cprofile-use=$out/corsgate.profdata -Cllvm-args=-pgo-warn-missing-function=false"
 build "$using" build --bin=corsgate
 cp "$built/corsgate" "$out/corsgate"

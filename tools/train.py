@@ -8,7 +8,7 @@ The load is a mix of requests that browsers send through an edge proxy: mostly G
 few refusals and errors. It uses kept connections, with and without TLS, with HTTP/1.1 and HTTP/2. There are also some
 reloads of a large configuration. The comparison in compare/ measures with other requests.
 
-Only the shares of the code paths matter, not the number of requests.
+Only the shares of the code paths are important, not the number of requests.
 """
 
 import os

