@@ -58,7 +58,7 @@ pub(super) enum OriginHost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PortPattern {
     Any,
-    /// None means the default port of the scheme. Browsers omit this port in an Origin.
+    /// This port. None means the default port of the scheme, which browsers omit in an Origin.
     Exact(Option<u16>),
 }
 

@@ -32,7 +32,7 @@ pub struct Request<'a> {
 /// The client's connection. The default is plain HTTP without redirect, within the connection limits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConnectionFacts<'a> {
-    /// None for plain HTTP, and for a TLS handshake without server name.
+    /// The server name of the TLS handshake. None for plain HTTP, and for a handshake without server name.
     pub(crate) server_name: Option<ServerName<'a>>,
     /// The https port to which the listener redirects plain HTTP.
     pub(crate) redirect: Option<u16>,

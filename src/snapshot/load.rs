@@ -9,7 +9,7 @@ use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity
 /// The result of loading a text.
 #[derive(Debug)]
 pub struct Loaded {
-    /// None if one of the problems is an error.
+    /// The snapshot. None if one of the problems is an error.
     pub snapshot: Option<Snapshot>,
     /// All problems. A usable snapshot may have warnings and hints.
     pub problems: Problems,

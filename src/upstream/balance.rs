@@ -229,7 +229,7 @@ mod tests {
         (0..100_000_u64).map(|i| hash::key(format!("tenant-{i}").as_bytes()))
     }
 
-    /// How often each endpoint is chosen, by position.
+    /// Returns the share of each endpoint in the choices, by position.
     fn shares(n: usize, chosen: impl Iterator<Item = usize>) -> Vec<f64> {
         let (mut counts, mut all) = (vec![0.0; n], 0.0);
         chosen.for_each(|at| {

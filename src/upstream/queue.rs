@@ -47,7 +47,7 @@ pub(crate) struct QueueCounts {
 
 #[derive(Debug, Default)]
 struct List {
-    /// In the order of their tickets.
+    /// The waiting requests, in the order of their tickets.
     waiters: VecDeque<Waiter>,
     next_ticket: u64,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Wait<'u> {
     upstream: &'u RunningUpstream,
     /// Key of `balance: hash`.
     key: Option<u64>,
-    /// None if the request is not in the queue.
+    /// Ticket of the request in the queue. None if the request is not in the queue.
     ticket: Option<u64>,
 }
 
