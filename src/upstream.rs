@@ -254,7 +254,7 @@ impl RunningUpstream {
     }
 
     /// Returns the position at which a thread starts. The threads start at distant positions, so that they do not pick
-    /// the same nodes at the same time. The first thread continues at the shared position.
+    /// the same nodes at the same time. The thread that creates the positions continues at the shared position.
     fn first_turn(&self, index: usize) -> usize {
         /// Fraction of the golden ratio: multiples of it are far from each other in every schedule.
         const DISTANCE: usize = 0x9E37_79B9;
