@@ -556,7 +556,10 @@ impl Kind {
                 "refused-by-engine",
                 format!("{engine} itself refuses this policy: {why}. The import has no CORS here"),
             ),
-            Priority => dropped("priority", "priorities of routes: in corsgate the more specific path wins"),
+            Priority => dropped(
+                "priority",
+                "priorities of routes and of expressions: in corsgate the more specific path wins, and a literal wins over a parameter",
+            ),
             ExposeWithCredentials => dropped(
                 "expose-star",
                 "`*` exposes no header to requests with credentials, so it has no effect today; list the names of the headers",

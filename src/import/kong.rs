@@ -270,7 +270,14 @@ fn routes(
         let witness = Witness::preflight(&asked, &policy.sample_origin(), Answer::NotRouted);
         findings.push(Finding::new(at, Kind::OptionsNotRouted { methods: methods.clone() }).with(witness));
     }
-    if route.get("regex_priority").and_then(Value::number).unwrap_or(0) != 0 {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_~.%".contains(c);
+    let expression_in = |path: &str| match file.marks_expressions() {
+        true => path.strip_prefix('~').map(str::to_owned),
+        false => (!path.chars().all(is_plain)).then(|| path.to_owned()),
+    };
+    // Kong tries expressions before prefixes, even if a prefix is longer.
+    let has_expression = texts(route, "paths").iter().any(|path| expression_in(path).is_some());
+    if has_expression || route.get("regex_priority").and_then(Value::number).unwrap_or(0) != 0 {
         findings.push(Finding::new(at, Kind::Priority));
     }
     let strips = route.get("strip_path").and_then(Value::truth) != Some(false);
@@ -281,12 +288,8 @@ fn routes(
     let mut made: Vec<Route> = Vec::new();
     for (line, path) in listed {
         let at = Place { line, ..at };
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_~.%".contains(c);
-        let expression = match file.marks_expressions() {
-            true => path.strip_prefix('~'),
-            false => (!path.chars().all(is_plain)).then_some(&*path),
-        };
-        let (pattern, mut said) = match expression {
+        let expression = expression_in(&path);
+        let (pattern, mut said) = match &expression {
             Some(expression) => paths::expression(expression, at),
             None => paths::text_prefix(&path, at),
         };
@@ -618,7 +621,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part}:\n{text}");
         }
-        for code in ["feature", "path-prefix", "path-without-slash", "path-expression"] {
+        for code in ["feature", "path-prefix", "path-without-slash", "path-expression", "priority"] {
             assert!(codes.contains(&code), "no {code}: {codes:?}");
         }
         let part = "_format_version: '3.0'\nservices: [{ name: p, url: 'https://u.example', plugins: [{ name: cors, config: { origins: ['*'] } }] }]\n";
