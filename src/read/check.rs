@@ -79,7 +79,7 @@ pub(super) enum Invalid {
     Version,
     /// CONNECT.
     Connect,
-    /// A header that would be refused, but whose fields are invalid.
+    /// A header that would be refused, but whose method, target or fields are invalid.
     Fields,
 }
 
@@ -253,13 +253,18 @@ fn value<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]>
     is_field.then(|| line[N + 1..].trim_ascii())
 }
 
-/// A header without body that Pingora accepts, for a request that the hooks refuse. None if the fields are invalid.
+/// A header without body that Pingora accepts, for a request that the hooks refuse. None if the method, the target
+/// or the fields are invalid.
 fn refused_header(method: &[u8], target: &[u8], version: &[u8], fields: &[u8]) -> Option<BytesMut> {
     /// What Pingora would encode, so that the access log is the same.
     const RAW: &AsciiSet = &CONTROLS.add(b' ');
+    http::Method::from_bytes(method).ok()?;
     let mut target = &target[..target.len().min(MAX_TARGET)];
     while let [rest @ .., 0x80..=0xff] = target {
         target = rest;
+    }
+    if target.is_empty() {
+        return None;
     }
     let mut slots = vec![httparse::EMPTY_HEADER; memchr_iter(b'\n', fields).count()];
     let httparse::Status::Complete((_, parsed)) = httparse::parse_headers(fields, &mut slots).ok()? else {
@@ -399,6 +404,9 @@ mod tests {
             ("GET / HTTP/3.0\r\n\r\n", Invalid::Version),
             ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n", Invalid::Connect),
             ("GET /a b HTTP/1.1\r\nno field\r\n\r\n", Invalid::Fields),
+            ("G: /a b HTTP/1.1\r\nHost: a.test\r\n\r\n", Invalid::Fields),
+            (" /a b HTTP/1.1\r\nHost: a.test\r\n\r\n", Invalid::Fields),
+            ("POST  HTTP/1.1\r\nContent-Length: +5\r\n\r\n", Invalid::Fields),
             ("POST / HTTP/1.1\r\nContent-Length: +5\r\n folded\r\n\r\n", Invalid::Fields),
         ] {
             assert_eq!(check(header.as_bytes()), Checked::Invalid(why), "{header:?}");
