@@ -76,20 +76,20 @@ fuzz_target!(|bytes: &[u8]| {
     let upstream = || {
         let mut head = Head::new(StatusCode::OK);
         head.append("access-control-allow-origin", HeaderValue::from_static("https://upstream.example"));
-        head.append("access-control-allow-credentials", HeaderValue::from_static("true"));
+        head.append("access-control-max-age", HeaderValue::from_static("600"));
         head
     };
     let response = Exchange::of(&SNAPSHOT, &request, target, upstream).response;
     let origins: Vec<_> = headers.get_all("origin").iter().collect();
     let allowed: Vec<_> = response.headers.get_all("access-control-allow-origin").iter().collect();
     assert!(allowed.len() <= 1, "{allowed:?}");
-    if let (Some(value), false) = (allowed.first(), path.starts_with("/none/")) {
+    if let (Some(value), false) = (allowed.first(), path.starts_with("/none")) {
         // One field with an allowed origin, or `*`, which never comes with credentials.
         let is_star = *value == "*" && !response.headers.contains_key("access-control-allow-credentials");
         let is_own = matches!(&*origins, [origin] if origin == value)
             && value.to_str().is_ok_and(is_allowed);
         assert!(is_own || is_star && path.starts_with("/any"), "{value:?} for {origins:?} at {path}");
-    } else if !path.starts_with("/none/") {
+    } else if !path.starts_with("/none") {
         let leaked: Vec<_> =
             response.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).collect();
         assert!(leaked.is_empty(), "{leaked:?} without an allowed origin");
