@@ -1,8 +1,8 @@
 //! The admin listener: liveness, readiness, metrics, the active configuration, a status page, refused requests, and
 //! observations, and the write API ([`api`]).
 //!
-//! It is for operators and monitoring. Only the write API changes something, and it needs tokens. Requests must use an IP address or a name of the operator, and
-//! requests from pages of other sites are refused ([`host_check`]).
+//! It is for operators and monitoring. Only the write API changes something, and it needs tokens. Requests must use an
+//! IP address or a name of the operator, and requests from pages of other sites are refused ([`host_check`]).
 
 mod api;
 mod etcd;

@@ -35,7 +35,7 @@ pub(crate) enum ObjectChange<'a> {
     Put(&'a str),
     /// The object with this merge patch (RFC 7396) applied.
     Patch(&'a str),
-    /// No object.
+    /// Deletes the object.
     Delete,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Condition {
     Version(Vec<String>),
 }
 
-/// An object.
+/// An object of the configuration, such as a service or a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Object {
     /// Its values. Paths of private keys are redacted.

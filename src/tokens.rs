@@ -31,16 +31,16 @@ pub(crate) struct Token {
 /// What a token permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Read objects.
+    /// May read objects.
     Read,
-    /// Read and change objects.
+    /// May read and change objects.
     Write,
 }
 
 /// A line of the file that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenFault {
-    /// From 1.
+    /// Number of the line, from 1.
     pub(crate) line: usize,
     pub(crate) why: &'static str,
 }
@@ -48,7 +48,7 @@ pub(crate) struct TokenFault {
 /// Begins every token, so that scanners of repositories can find one.
 const PREFIX: &str = "corsgate_";
 const HASH_PREFIX: &str = "sha256:";
-/// Longest name.
+/// Most bytes of a token's name.
 const NAME: usize = 64;
 
 // === impl Tokens ===

@@ -392,6 +392,7 @@ mod tests {
         let label = |length: usize| "a".repeat(length);
         let [most, more] = [60, 61].map(|length| format!("https://pr-{}.app.example", "1".repeat(length)));
         let [most_label, more_label] = [63, 64].map(|length| format!("https://{}.app.example", label(length)));
+        let long_in_front = format!("https://{}.b.app.example", label(64));
         #[rustfmt::skip]
         let cases: [(&str, &[&str], &[&str]); 9] = [
             ("https://pr-{digits}.app.example",
@@ -428,7 +429,7 @@ mod tests {
                 &["https://1.a.eu.f.app.example"],
                 &["https://1.a.us.f.app.example", "https://1.eu.f.app.example", "https://1.a.b.eu.f.app.example", "https://a.a.eu.f.app.example"]),
             ("https://*.{label}.app.example:*",
-                &["https://a.b.app.example", "https://a_b.c.d.app.example:8443"],
+                &["https://a.b.app.example", "https://a_b.c.d.app.example:8443", &long_in_front],
                 &["https://b.app.example", "https://a.b_c.app.example", "https://a.b.app.example:443", "https://.b.app.example"]),
             ("https://pr-{digits}.app.example.:8443",
                 &["https://pr-7.app.example.:8443"],

@@ -206,7 +206,7 @@ fn routes(object: &Value, rule: &Value, name: &str, file: usize, of_service: &mu
     made
 }
 
-/// Reads `directResponse`.
+/// The answer that a rule's `directResponse` sends, without an upstream.
 fn direct_response(rule: &Value, file: usize, findings: &mut Vec<Finding>) -> Option<EdgeAnswer> {
     let settings = rule.get("directResponse")?;
     if let Some(body) = settings.get("body") {

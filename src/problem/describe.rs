@@ -780,7 +780,7 @@ impl ProblemKind {
             ),
             AdminExposed { address } => hint(
                 "admin-exposed",
-                format!("{address} is reachable from other machines, but the admin listener has no authentication"),
+                format!("{address} is reachable from other machines, but its pages need no authentication"),
                 "write `127.0.0.1:9180`, or make sure that only your monitoring can reach it",
             ),
             RemoteWrite { address } => error(

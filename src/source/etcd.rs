@@ -42,7 +42,7 @@ use crate::terminal::Paint;
 /// How long a start waits for etcd before it uses the cache.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A cluster, and what was read from it. Clones share their state.
+/// An etcd cluster and the values read from it. Clones share them.
 #[derive(Clone)]
 pub struct Etcd(Arc<Shared>);
 
@@ -82,13 +82,13 @@ struct Seen {
 struct VersionsInUse {
     /// All values of the last state, read.
     read: Versions,
-    /// In use.
+    /// The versions of the active snapshot.
     good: Versions,
-    /// In use once the snapshot is published.
+    /// The versions of a loaded snapshot that is not published yet.
     pending: Option<(Versions, Applied)>,
 }
 
-/// What a snapshot was made of.
+/// The state of etcd from which a snapshot was compiled.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Applied {
     pub(crate) revision: i64,
@@ -110,7 +110,7 @@ pub(crate) struct EtcdStatus {
     pub(crate) error: Option<String>,
     /// When it was last known to be up to date. None if never.
     pub(crate) disconnected_since: Option<SystemTime>,
-    /// What runs.
+    /// The state of the active snapshot.
     pub(crate) applied: Applied,
     /// At most 100.
     pub(crate) refused: Vec<KeyRefusal>,
@@ -126,7 +126,7 @@ pub(crate) struct EtcdStatus {
     pub(crate) id: String,
 }
 
-/// A configuration cannot be named so.
+/// The value of `--config` is not a valid etcd URL.
 #[derive(Debug)]
 pub(crate) struct BadAddress {
     pub(crate) name: String,

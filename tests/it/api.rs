@@ -614,7 +614,7 @@ fn the_api_is_on_loopback_unless_the_danger_is_accepted() {
     for address in ["127.0.0.1:9180", "[::1]:9180"] {
         assert_eq!(check(&local.replace("127.0.0.1:9180", address), &tokens.files()).code, 0, "{address}");
     }
-    // Started without the API on every address, then reloaded with the API on loopback.
+    // The process starts on every address, without the API. The reload adds the API and names a loopback address.
     let port = crate::support::gateway::free_port();
     let open = CONFIG.replace("{admin}", &format!("0.0.0.0:{port}")).replace("  write: admin.tokens\n", "");
     let gateway = Gateway::start_with_files(&open, &tokens.files());

@@ -65,9 +65,15 @@ fn covers(pattern: &str, origin: &str) -> bool {
         && (listed_port == Some("*") || listed_port == port)
         && (listed_host == "*"
             || listed_host == host
-            || listed_host.contains('{') && host.split('.').all(|label| label.len() <= 63) && fits(listed_host, host)
+            || listed_host.contains('{') && has_short_labels(listed_host, host) && fits(listed_host, host)
             || !listed_host.contains('{')
                 && listed_host.strip_prefix('*').is_some_and(|base| host.len() > base.len() && host.ends_with(base)))
+}
+
+/// Whether each label for which `listed` has a label has at most 63 characters. A leading `*.` limits none.
+fn has_short_labels(listed: &str, host: &str) -> bool {
+    let written = listed.strip_prefix("*.").unwrap_or(listed).split('.').count();
+    host.rsplit('.').take(written).all(|label| label.len() <= 63)
 }
 
 /// Tries every length for each placeholder, and every number of labels for a leading `*.`.

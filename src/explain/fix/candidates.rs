@@ -325,7 +325,7 @@ impl FixContext<'_> {
         vec![Candidate::new(steps.join("; "), edits).widens(widening)]
     }
 
-    /// Allows pages of the same site to load the response without CORS, or else pages of all sites.
+    /// Two candidates for `cross_origin_resource_policy`: `same-site`, then `cross-origin`.
     fn resource_policy(&self) -> Vec<Candidate> {
         let Some((_, at)) = self.config().and_then(|config| config.settings()) else { return Vec::new() };
         let candidate = |(value, pages): (&'static str, &str)| {

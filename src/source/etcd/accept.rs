@@ -35,14 +35,14 @@ pub(super) struct Version {
 #[derive(Debug)]
 struct Content {
     part: Part,
-    /// [`Part::json`]
+    /// The part as JSON ([`Part::json`]), to compare versions.
     json: String,
 }
 
 /// Versions of keys.
 pub(super) type Versions = BTreeMap<Key, Arc<Version>>;
 
-/// Why a key is not used as it is.
+/// A key whose newest value is refused, with the errors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyRefusal {
     /// Without the prefix.
@@ -55,7 +55,7 @@ pub(crate) struct KeyRefusal {
     pub(crate) kept: Kept,
 }
 
-/// What is used in place of a refused key.
+/// The version that replaces the refused value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// The version of this revision.
@@ -89,7 +89,7 @@ pub(super) struct Acceptance {
     pub(super) refused_count: usize,
     /// Warnings and hints of the used versions, as `check` prints them.
     pub(super) warnings: Vec<(Severity, String, Value)>,
-    /// Errors that are of no key.
+    /// Errors that belong to no key.
     pub(super) whole: Option<String>,
 }
 
@@ -186,7 +186,7 @@ impl Round<'_> {
         }
     }
 
-    /// Refuses the keys with these errors, or brings back what they need. False if it finds nothing to do.
+    /// Refuses the keys with these errors, or restores the versions that other keys need. False if no key changed.
     fn blame(&mut self, errors: &[Problem], used: &Versions, order: &[&Key]) -> bool {
         let mut progress = false;
         for error in errors {
@@ -297,7 +297,7 @@ impl Round<'_> {
         }
     }
 
-    /// Errors that are of no key.
+    /// The text of errors that belong to no key.
     fn whole(&self, errors: &[Problem], used: &Versions, order: &[&Key]) -> String {
         if order.is_empty() {
             return "no service can be used; add a key services/NAME".to_owned();

@@ -13,7 +13,7 @@ pub(crate) struct Fleet {
     pub(crate) members: Vec<Member>,
 }
 
-/// An instance.
+/// An instance of corsgate that uses these keys.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) record: InstanceRecord,

@@ -168,7 +168,7 @@ pub(super) struct WatchResponse {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LeaseGrantRequest {
-    /// Seconds.
+    /// In seconds.
     #[prost(int64, tag = "1")]
     pub(super) ttl: i64,
 }
