@@ -31,7 +31,7 @@ pub(crate) use self::fleet::{Fleet, Member};
 use self::instance::{InstanceRecord, RefusedKey};
 use self::keys::State;
 use self::wire::Event;
-use super::{Reading, SourceText, hash_of};
+use super::{Reading, SourceText};
 use crate::config::{Document, RemoteSource, Source, environment};
 use crate::logging::quoted;
 use crate::problem::{At, ProblemKind, Problems, Severity};
@@ -262,8 +262,7 @@ impl Etcd {
         let refused = |why: String, text: String| {
             let kind = ProblemKind::Unreadable { why, remedy: "correct the keys; nothing has changed" };
             let problems = std::iter::once(crate::problem::Problem { at: At::root().path(), kind }).collect();
-            let hash = hash_of(&text);
-            (SourceText { name: self.name(), text, hash, read }, Loaded { snapshot: None, problems })
+            (SourceText::new(self.name(), text, read), Loaded { snapshot: None, problems })
         };
         if let Err(refused) = self.base(reading) {
             return *refused;
@@ -283,7 +282,6 @@ impl Etcd {
             Ok(acceptance) => acceptance,
             Err(loaded) => return *loaded,
         };
-        let hash = hash_of(&acceptance.text);
         self.note(&acceptance);
         let mut versions = lock(&shared.versions);
         versions.read = acceptance.read;
@@ -292,15 +290,15 @@ impl Etcd {
             shared.record_changed.notify_one();
             return refused(why.trim_end().to_owned(), acceptance.text);
         }
+        let text = SourceText::new(self.name(), acceptance.text, read);
         let applied = Applied {
             revision: state.revision,
             state: state.digest(),
-            sha256: hash.clone(),
+            sha256: text.hash.clone(),
             keys: acceptance.used.len(),
             cache,
         };
         versions.pending = Some((acceptance.used, applied));
-        let text = SourceText { name: self.name(), text: acceptance.text, hash, read };
         (text, Loaded { snapshot: acceptance.snapshot, problems: Problems::default() })
     }
 
@@ -366,7 +364,7 @@ impl Etcd {
             Err(unreadable) => {
                 let kind = ProblemKind::Unreadable { why: unreadable.error.to_string(), remedy: unreadable.remedy() };
                 let problems = std::iter::once(crate::problem::Problem { at: At::root().path(), kind }).collect();
-                let text = SourceText { name, text: String::new(), hash: hash_of(""), read: SystemTime::now() };
+                let text = SourceText::new(name, String::new(), SystemTime::now());
                 return Err(Box::new((text, Loaded { snapshot: None, problems })));
             }
         };
