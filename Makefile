@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools soak fuzz lint bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -38,6 +38,19 @@ fuzz: cmake ## fuzz each target for SECONDS (60); installs cargo-fuzz
 lint: cmake ## check formatting and clippy; warnings fail
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --all-targets -- --deny warnings
+
+audit: ## check advisories, licences and duplicates of all dependencies; ADVISORY_DB=DIR instead of the network
+	@sh tools/need-cargo.sh cargo-deny
+	@sh tools/audit.sh "$(ADVISORY_DB)"
+
+sbom: ## write target/corsgate.cdx.json, a CycloneDX list of all crates in the binary
+	@sh tools/need-cargo.sh cargo-cyclonedx
+	$(CARGO) cyclonedx --quiet --format json --spec-version 1.5 --describe crate --target x86_64-unknown-linux-gnu
+	@mv corsgate.cdx.json target/corsgate.cdx.json
+
+mutants: ## change the CORS engine, the router and the decision line by line, and list changes that no test detects (hours)
+	@sh tools/need-cargo.sh cargo-mutants
+	@sh tools/mutants.sh
 
 bench: cmake ## run the engine, router and compile benches
 	$(CARGO) bench
@@ -75,7 +88,7 @@ image: ## build the container image of the same build, tagged with the version a
 	docker build --tag corsgate:$(VERSION) --tag corsgate:latest .
 
 deb: release ## build target/debian/corsgate_*.deb, with the systemd unit; installs cargo-deb
-	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deb
+	@sh tools/need-cargo.sh cargo-deb
 	$(CARGO) deb --locked --no-build
 
 clean:

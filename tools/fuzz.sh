@@ -8,7 +8,7 @@ seconds=$1
 shift
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- $(sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"$/\1/p' fuzz/Cargo.toml)
-cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+sh tools/need-cargo.sh cargo-fuzz
 
 export CARGO_TARGET_DIR="$PWD/target/fuzz/build"
 # Without a sanitizer, a stable toolchain can build the targets. The code has no unsafe blocks.

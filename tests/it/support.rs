@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod chromium;
 pub mod client;
 pub mod etcd;
+pub mod fields;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_upstream;
