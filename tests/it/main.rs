@@ -19,6 +19,7 @@ mod config_mutations;
 mod connection_age;
 mod corpus;
 mod demo;
+mod dependencies;
 mod deployment;
 mod diff;
 mod docs;
