@@ -1,7 +1,7 @@
-//! Random policies and random requests in a real Chromium. The browser's verdict must be the same as the prediction of
-//! `explain` and the intention of the policy.
+//! Random policies and random requests in a real Chromium and a real Firefox. The browser's verdict must be the same as
+//! the prediction of `explain` and the intention of the policy.
 //!
-//! There is one known difference. In Chromium, `*` in `Access-Control-Allow-Headers` covers `Authorization`. In the
+//! There is one known difference. In both browsers, `*` in `Access-Control-Allow-Headers` covers `Authorization`. In the
 //! standard and in `explain`, it does not.
 //!
 //! The policies and requests are the same in each run. `COMBINATIONS_SEED=7 cargo test --test it -- combinations`
@@ -19,6 +19,7 @@ use corsgate::snapshot::{CompileEnv, Loaded, load};
 use fastrand::Rng;
 
 use crate::support::chromium::Chromium;
+use crate::support::firefox::Firefox;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{Received, Reply, Upstream};
 
@@ -350,7 +351,8 @@ fn respond(request: &Received) -> Reply {
         let accept = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
         let accept = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, accept.as_bytes());
         let accept = base64::prelude::BASE64_STANDARD.encode(accept);
-        return Reply::raw(format!(
+        // Firefox opens no WebSocket whose connection ends at once.
+        return Reply::switch(format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
         ));
     }
@@ -363,8 +365,33 @@ fn respond(request: &Received) -> Reply {
     Reply::new(200).header("Content-Type", kind).header("X-Total", "7").body(body)
 }
 
+/// A running browser.
+enum Browser {
+    Chromium(Chromium),
+    Firefox(Firefox),
+}
+
+impl Browser {
+    fn log(&self) -> String {
+        match self {
+            Browser::Chromium(browser) => browser.log(),
+            Browser::Firefox(browser) => browser.log(),
+        }
+    }
+}
+
 #[test]
 fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
+    agree(|url| Browser::Chromium(Chromium::open(url)));
+}
+
+#[test]
+fn firefox_explain_and_the_policy_agree_on_thousands_of_combinations() {
+    agree(|url| Browser::Firefox(Firefox::open(url)));
+}
+
+/// Compares the verdict of this browser with the prediction and the intention.
+fn agree(open: impl FnOnce(&str) -> Browser) {
     let seed = std::env::var("COMBINATIONS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let random = &mut Rng::with_seed(seed);
     let (send, results) = mpsc::channel::<(String, String)>();
@@ -431,7 +458,7 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
     pages_by_name.insert("all".to_owned(), format!("<!doctype html>{}", frames.collect::<String>()));
     scripts.set(pages_by_name).expect("set once");
 
-    let browser = Chromium::open(&format!("http://app.localhost:{port}/page?all"));
+    let browser = open(&format!("http://app.localhost:{port}/page?all"));
     let (mut disagreements, mut known) = (Vec::new(), 0);
     let mut counts: BTreeMap<(&str, char), usize> = BTreeMap::new();
     for _ in 0..of_pages.len() {
@@ -459,15 +486,15 @@ fn chromium_explain_and_the_policy_agree_on_thousands_of_combinations() {
             if predicted == 'r' && policy.has_star_without_authorization(request) {
                 let headers = request.headers.iter().copied().filter(|(name, _)| *name != "Authorization").collect();
                 let without = PageRequest { headers, ..*request };
-                let in_chromium = self::predicted(policy, &without, url, port);
-                known += usize::from(in_chromium != 'r');
-                if (intended, in_chromium) == ('r', seen) {
+                let in_browsers = self::predicted(policy, &without, url, port);
+                known += usize::from(in_browsers != 'r');
+                if (intended, in_browsers) == ('r', seen) {
                     continue;
                 }
             }
             if seen != predicted || seen != intended {
                 disagreements.push(format!(
-                    "{url} {request:?}\n  {}\n  Chromium {seen}, explain {predicted}, intended {intended}",
+                    "{url} {request:?}\n  {}\n  the browser {seen}, explain {predicted}, intended {intended}",
                     policy.text
                 ));
             }

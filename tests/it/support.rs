@@ -8,6 +8,7 @@ pub mod chromium;
 pub mod client;
 pub mod etcd;
 pub mod fields;
+pub mod firefox;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_upstream;

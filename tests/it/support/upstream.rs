@@ -183,9 +183,14 @@ pub struct Reply {
 }
 
 enum Action {
-    Respond { status: u16, fields: Fields, body: Vec<u8> },
+    Respond {
+        status: u16,
+        fields: Fields,
+        body: Vec<u8>,
+    },
     Write(Vec<u8>),
-    Echo,
+    /// Writes these bytes, and then echoes.
+    Echo(Vec<u8>),
     Close,
     Abort,
 }
@@ -206,7 +211,12 @@ impl Reply {
 
     /// Sends 101 as a WebSocket server does, and then echoes every byte.
     pub fn echo() -> Self {
-        Self::at_once(Action::Echo)
+        Self::switch(SWITCH)
+    }
+
+    /// Sends this 101, and then echoes every byte.
+    pub fn switch(response: impl Into<Vec<u8>>) -> Self {
+        Self::at_once(Action::Echo(response.into()))
     }
 
     /// Sends nothing until the upstream is dropped.
@@ -411,8 +421,8 @@ fn serve(
                 write(&mut stream, &bytes)?;
                 break;
             }
-            Action::Echo => {
-                write(&mut stream, SWITCH)?;
+            Action::Echo(response) => {
+                write(&mut stream, &response)?;
                 loop {
                     let bytes = stream.fill_buf()?.to_vec();
                     if bytes.is_empty() {
