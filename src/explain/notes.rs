@@ -107,8 +107,8 @@ pub(super) fn notes(
             .is_some_and(|list| list == "*")
     {
         notes.push(
-            "Chromium still accepts `*` for Authorization, against the Fetch standard. Do not rely on that: list \
-             Authorization."
+            "Chromium and Firefox still accept `*` for Authorization, against the Fetch standard. Do not rely on that: \
+             list Authorization."
                 .to_owned(),
         );
     }

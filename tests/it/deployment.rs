@@ -55,6 +55,24 @@ fn the_image_has_root_certificates() {
 // --- Kubernetes
 
 #[test]
+fn the_imported_configuration_of_the_pipeline_is_current() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = conf("kubernetes-import");
+    let read = |name: &str| fs::read_to_string(source.join(name)).unwrap();
+    fs::write(folder.path().join("httproute.yaml"), read("httproute.yaml")).unwrap();
+    let output = run_in(folder.path(), &["import", "httproute.yaml", "--output", "corsgate.yaml"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let made = folder.path().join("corsgate.yaml");
+    let text = fs::read_to_string(&made).unwrap() + &read("settings.yaml");
+    assert_eq!(text, read("corsgate.yaml"), "import httproute.yaml again");
+    fs::write(&made, text).unwrap();
+    assert_eq!(run_in(folder.path(), &["check", "--config", "corsgate.yaml"]).code, 0);
+    let kustomization: Value = serde_yaml::from_str(&read("kustomization.yaml")).unwrap();
+    let generator = &kustomization["configMapGenerator"][0];
+    assert_eq!((&generator["name"], &generator["files"][0]), (&"corsgate".into(), &"corsgate.yaml".into()));
+}
+
+#[test]
 fn the_manifests_are_complete_and_agree_with_each_other() {
     let kustomization = manifest("kustomization");
     let listed: Vec<&str> =

@@ -300,6 +300,8 @@ fn every_command_in_the_documents_prints_the_shown_output() {
                     // tests/it/deployment.rs compares the manifests with each other.
                     ["kubectl", "apply", "--kustomize", folder] => assert!(root().join(folder).is_dir(), "{command}"),
                     ["kubectl", "rollout", "status", "deployment/corsgate"] => {}
+                    // Tested in tests/it/deployment.rs.
+                    ["corsgate", "import", "httproute.yaml", ..] | ["cat", "settings.yaml", ..] => {}
                     _ => panic!("{}: no test knows how to run `{command}`", file.display()),
                 }
             }
