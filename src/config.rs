@@ -15,6 +15,7 @@ mod foreign;
 mod json;
 mod object;
 mod part;
+mod part_change;
 pub mod schema;
 mod source;
 mod yaml;
@@ -33,6 +34,7 @@ pub(crate) use self::expect::{
 };
 pub(crate) use self::object::{client_values, values};
 pub(crate) use self::part::{Part, PartKind};
+pub(crate) use self::part_change::{PartChange, part_changes, part_text};
 pub(crate) use self::source::Place;
 pub use self::source::Source;
 

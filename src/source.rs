@@ -18,7 +18,7 @@ pub(crate) use self::exchange::{append_line, open_log, read_text, write_new};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 pub(crate) use self::roots::{system_root_store, system_roots};
-pub(crate) use self::store::StoreError;
+pub(crate) use self::store::{Store, StoreError, replace_file};
 
 use crate::config::Document;
 use crate::expect::{self, Suite};

@@ -228,7 +228,7 @@ fn change_object(
     let mut accepted =
         Accepted { proposal, generation: base.number, applied: !dry_run, hashes: [from.clone(), from], needs_restart };
     if !same {
-        accepted.publish(process, &base, reading, dry_run)?;
+        accepted.publish(process, id, &base, reading, dry_run)?;
     }
     let [from, to] = &accepted.hashes;
     let result = if dry_run { "accepted" } else { "applied" };
@@ -242,6 +242,7 @@ impl Accepted {
     fn publish(
         &mut self,
         process: &Process,
+        id: &ObjectId,
         base: &Generation,
         reading: Reading,
         dry_run: bool,
@@ -255,6 +256,12 @@ impl Accepted {
             snapshot.take().ok_or_else(|| ApiError::new(ErrorCode::Internal, "the change was made twice"))?;
         let candidate = Candidate { text: text.clone(), snapshot, problems: std::mem::take(warnings), reading };
         self.generation = process.live.publish(base, candidate)?.number;
+        let active = process.live.current();
+        if active.number == self.generation {
+            // The text from etcd has another form than that of the client, so the version differs too.
+            self.hashes[1].clone_from(&active.written.hash);
+            self.proposal.after = objects::read(&active.written.text, id);
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Document, Limits, Server, Service, UnderscoresInHeaders, Upstream, json, without_mark, yaml};
+use super::{Document, Limits, Server, Service, UnderscoresInHeaders, Upstream, json, values, without_mark, yaml};
 use crate::cors::Settings;
 use crate::notation::{List, Named};
 use crate::problem::Problems;
@@ -33,6 +33,9 @@ pub(crate) enum Part {
     Service(Box<Service>),
 }
 
+/// Most bytes of a part whose text is kept. Others get the keys that corsgate knows.
+const LONGEST_JSON: usize = 4 << 20;
+
 // === impl Part ===
 
 impl Part {
@@ -48,8 +51,34 @@ impl Part {
         part.filter(|_| !problems.any_errors())
     }
 
-    /// The part as one line of JSON that reads as the same part. Empty for settings.
-    pub(crate) fn json(&self) -> String {
+    /// The part as one line of JSON that reads as the same part, with the keys of its text. Empty for settings.
+    pub(crate) fn json(&self, text: &str) -> String {
+        self.as_written(text).unwrap_or_else(|| self.with_defaults())
+    }
+
+    /// None if JSON cannot express the text.
+    fn as_written(&self, text: &str) -> Option<String> {
+        let mut value = values(text)?;
+        let kind = match self {
+            Part::Settings(_) => return None,
+            Part::OriginSet(_) => PartKind::OriginSet,
+            Part::Policy(_) => PartKind::Policy,
+            Part::Upstream(_) => PartKind::Upstream,
+            Part::Service(service) => {
+                let name = service.name.iter().map(|name| ("name".to_owned(), Value::from(name.as_str())));
+                let others = value.as_object_mut().map(std::mem::take)?.into_iter().filter(|(key, _)| key != "name");
+                value = Value::Object(name.chain(others).collect());
+                PartKind::Service
+            }
+        };
+        let json = value.to_string();
+        // Aliases can make a short text large.
+        let is_same =
+            json.len() <= LONGEST_JSON && Part::parse(kind, &json, &mut Problems::default()).as_ref() == Some(self);
+        is_same.then_some(json)
+    }
+
+    fn with_defaults(&self) -> String {
         match self {
             Part::Settings(_) => String::new(),
             Part::OriginSet(list) => line(list),
@@ -135,6 +164,8 @@ impl Document {
     pub(crate) fn text_with<'p>(&self, parts: impl Iterator<Item = (PartKind, &'p str, &'p str)>) -> String {
         let own = Document {
             source: None,
+            // The values are filled in.
+            environment: false,
             origin_sets: Named::default(),
             cors_policies: Named::default(),
             upstreams: Named::default(),
@@ -205,10 +236,32 @@ mod tests {
         parts.extend(upstreams.map(|(n, v)| named(PartKind::Upstream, n, Part::Upstream(Box::new(v.clone())))));
         let services = whole.services.iter().flatten();
         parts.extend(services.map(|v| (PartKind::Service, String::new(), Part::Service(Box::new(v.clone())))));
-        let written: Vec<_> = parts.iter().map(|(kind, name, part)| (*kind, name.clone(), part.json())).collect();
+        let written: Vec<_> =
+            parts.iter().map(|(kind, name, part)| (*kind, name.clone(), part.with_defaults())).collect();
         let text = whole.text_with(written.iter().map(|(kind, name, json)| (*kind, &**name, &**json)));
         let again = Document::parse(&text, &mut problems).unwrap();
         assert!(problems.is_empty(), "{problems}\n{text}");
         assert_eq!(again, whole, "{text}");
+    }
+
+    #[test]
+    fn a_part_keeps_the_keys_of_its_text() {
+        let (policy, service, set) = (PartKind::Policy, PartKind::Service, PartKind::OriginSet);
+        #[rustfmt::skip]
+        let rows = [
+            (policy, "# all\nallow_origins: '*'\nmax_age: 60", r#"{"allow_origins":"*","max_age":60}"#),
+            (policy, r#"{ "allow_origins": ["https://a.example"] }"#, r#"{"allow_origins":["https://a.example"]}"#),
+            (set, "[https://a.example]", r#"["https://a.example"]"#),
+            (set, "https://a.example, https://b.example", r#""https://a.example, https://b.example""#),
+            (service, "{ hosts: [a.example], name: api, routes: [{ paths: &p [/], methods: [GET] }, { name: b, paths: *p }] }",
+                r#"{"name":"api","hosts":["a.example"],"routes":[{"paths":["/"],"methods":["GET"]},{"name":"b","paths":["/"]}]}"#),
+        ];
+        for (kind, text, expected) in rows {
+            let mut problems = Problems::default();
+            let part = Part::parse(kind, text, &mut problems).unwrap_or_else(|| panic!("{text}: {problems}"));
+            assert_eq!(part.json(text), expected, "{text}");
+            // A text that means something else.
+            assert_eq!(part.json("max_age: 1"), part.with_defaults(), "{text}");
+        }
     }
 }

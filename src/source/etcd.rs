@@ -13,6 +13,7 @@ mod follow;
 mod instance;
 mod keys;
 mod wire;
+mod write;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -341,6 +342,9 @@ impl Etcd {
             lock(&shared.status).applied = applied;
         }
         drop(versions);
+        // For `wait_until_applied`, which reads the status with this lock.
+        drop(lock(&shared.seen));
+        shared.seen_changed.notify_all();
         shared.record_changed.notify_one();
         shared.cache_due.notify_one();
     }

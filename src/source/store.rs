@@ -1,56 +1,62 @@
-//! Writes a changed configuration to its source.
+//! Writes a changed configuration to its source: a file, or etcd.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigSource, Reading};
+use super::{ConfigSource, Etcd, Reading};
 
-/// Where the text of a configuration is stored.
+/// Where a configuration is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store<'s> {
     /// A file, which is replaced as a whole.
     File(&'s Path),
+    /// A cluster with one key for each part. Only changed keys are written.
+    Etcd(&'s Etcd),
 }
 
-/// Why a text is not stored. The source is unchanged.
+/// Why a configuration is not stored. The source is unchanged, except with `Unanswered`.
 #[derive(Debug)]
 pub(crate) enum StoreError {
-    /// The source has another text than the active configuration.
+    /// The source differs from the active configuration.
     Changed,
     /// The source cannot be written.
-    ReadOnly { path: PathBuf, why: String },
+    ReadOnly { place: String, why: String },
     /// The source cannot be read, or writing it failed.
-    Failed { path: PathBuf, error: io::Error },
+    Failed { place: String, error: String },
+    /// A value cannot be one of the source, such as a text with variables in etcd.
+    Refused { text: String },
+    /// etcd cannot be reached.
+    Away { why: String },
+    /// etcd got the change and did not answer. It may have the change.
+    Unanswered { why: String },
 }
 
 impl ConfigSource {
-    /// None if this process cannot write the source: it is built into the program, or it is etcd.
+    /// None if this process cannot write the source: it is built into the program.
     pub(crate) fn store(&self) -> Option<Store<'_>> {
         match self {
             ConfigSource::File(path) => Some(Store::File(path)),
-            ConfigSource::BuiltIn(_) | ConfigSource::Etcd(_) => None,
+            ConfigSource::Etcd(etcd) => Some(Store::Etcd(etcd)),
+            ConfigSource::BuiltIn(_) => None,
         }
     }
 }
 
 impl Store<'_> {
-    /// Checks that the source has this text, and can be written.
+    /// Checks that the source can be written, and if it is a file, that it has this text.
     pub(crate) fn check(&self, present: &str) -> Result<(), StoreError> {
         match self {
             Store::File(path) => Target::open(path, present).map(drop),
+            Store::Etcd(etcd) => etcd.check_store(),
         }
     }
+}
 
-    /// Replaces the text, if the source still has the text `present`. `reading` gets the metadata of the new file.
-    pub(crate) fn replace(&self, present: &str, text: &str, reading: &Reading) -> Result<(), StoreError> {
-        match self {
-            Store::File(path) => Target::open(path, present)?.replace(present, text, |metadata| {
-                reading.record(path, metadata);
-            }),
-        }
-    }
+/// Replaces the text of a file, if it still has the text `present`. `reading` gets the metadata of the new file.
+pub(crate) fn replace_file(path: &Path, present: &str, text: &str, reading: &Reading) -> Result<(), StoreError> {
+    Target::open(path, present)?.replace(present, text, |metadata| reading.record(path, metadata))
 }
 
 /// A file that can be written, and that has the expected text.
@@ -62,9 +68,10 @@ struct Target {
 
 impl Target {
     fn open(path: &Path, present: &str) -> Result<Self, StoreError> {
-        let failed = |error| StoreError::Failed { path: path.to_owned(), error };
+        let failed =
+            |error: io::Error| StoreError::Failed { place: path.display().to_string(), error: error.to_string() };
         let path = fs::canonicalize(path).map_err(failed)?;
-        let read_only = |why: String| StoreError::ReadOnly { path: path.clone(), why };
+        let read_only = |why: String| StoreError::ReadOnly { place: path.display().to_string(), why };
         let metadata = fs::metadata(&path).map_err(failed)?;
         // Root could replace a file without write permission, which somebody has taken away on purpose.
         if metadata.permissions().readonly() {
@@ -80,7 +87,7 @@ impl Target {
         match fs::read(&self.path) {
             Ok(bytes) if bytes == present.as_bytes() => Ok(()),
             Ok(_) => Err(StoreError::Changed),
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
@@ -90,8 +97,8 @@ impl Target {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let mut draft = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder).map_err(|error| {
-            let path = self.path.clone();
-            StoreError::ReadOnly { path, why: format!("no file can be written beside it: {error}") }
+            let place = self.path.display().to_string();
+            StoreError::ReadOnly { place, why: format!("no file can be written beside it: {error}") }
         })?;
         let write = |draft: &mut File| {
             let own = draft.metadata()?;
@@ -105,10 +112,10 @@ impl Target {
             draft.write_all(text.as_bytes())?;
             draft.sync_all()
         };
-        write(draft.as_file_mut()).map_err(|error| self.failed(error))?;
+        write(draft.as_file_mut()).map_err(|error| self.failed(&error))?;
         // Again, because an editor may have written the file in the meantime.
         self.compare(present)?;
-        let file = draft.persist(&self.path).map_err(|error| self.failed(error.error))?;
+        let file = draft.persist(&self.path).map_err(|error| self.failed(&error.error))?;
         // The rename is visible already. If this fails, only a crash of the machine could revert it.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         // Of this file, not of the path: somebody may have replaced it since.
@@ -118,8 +125,8 @@ impl Target {
         Ok(())
     }
 
-    fn failed(&self, error: io::Error) -> StoreError {
-        StoreError::Failed { path: self.path.clone(), error }
+    fn failed(&self, error: &io::Error) -> StoreError {
+        StoreError::Failed { place: self.path.display().to_string(), error: error.to_string() }
     }
 }
 
@@ -137,7 +144,7 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         symlink("real.yaml", &link).unwrap();
         let reading = Reading::default();
-        Store::File(&link).replace("old", "new", &reading).unwrap();
+        replace_file(&link, "old", "new", &reading).unwrap();
         assert_eq!(
             (fs::read_to_string(&path).unwrap().as_str(), fs::metadata(&path).unwrap().mode() & 0o7777),
             ("new", 0o640)
@@ -152,7 +159,7 @@ mod tests {
     fn another_text_or_a_file_that_cannot_be_written_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("corsgate.yaml");
-        let replace = || Store::File(&path).replace("old", "new", &Reading::default());
+        let replace = || replace_file(&path, "old", "new", &Reading::default());
         assert!(matches!(replace(), Err(StoreError::Failed { .. })), "no file");
         fs::write(&path, "edited").unwrap();
         assert!(matches!(replace(), Err(StoreError::Changed)));

@@ -46,6 +46,7 @@ services:
 ";
 
 /// Tokens with the roles `write` and `read`, and the file with their lines.
+#[derive(Clone)]
 pub struct Tokens {
     pub write: String,
     read: String,
@@ -69,13 +70,13 @@ impl Tokens {
 }
 
 /// A gateway with the write API, and its tokens.
-struct Api {
-    gateway: Gateway,
-    tokens: Tokens,
+pub struct Api {
+    pub gateway: Gateway,
+    pub tokens: Tokens,
 }
 
 /// A request: method, path behind `/api/v1`, header fields, and body.
-type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+pub type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
 
 impl Api {
     fn start() -> Self {
@@ -93,7 +94,7 @@ impl Api {
     }
 
     /// Sends a request with a token, as JSON unless a field says something else.
-    fn ask_as(&self, token: &str, (method, path, fields, body): Request<'_>) -> Response {
+    pub fn ask_as(&self, token: &str, (method, path, fields, body): Request<'_>) -> Response {
         let authorization = format!("Bearer {token}");
         let mut all = vec![("Host", "localhost"), ("Authorization", authorization.as_str())];
         if !body.is_empty() && !fields.iter().any(|(name, _)| *name == "Content-Type") {
@@ -103,11 +104,11 @@ impl Api {
         self.connect().request(method, &format!("/api/v1{path}"), &all, body.as_bytes()).unwrap()
     }
 
-    fn ask(&self, request: Request<'_>) -> Response {
+    pub fn ask(&self, request: Request<'_>) -> Response {
         self.ask_as(&self.tokens.write, request)
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let response = self.ask(("GET", path, &[], ""));
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         json_of(&response)
@@ -122,11 +123,11 @@ impl Api {
     }
 }
 
-fn json_of(response: &Response) -> Value {
+pub fn json_of(response: &Response) -> Value {
     serde_json::from_str(response.text()).unwrap_or_else(|error| panic!("{error}: {}", response.text()))
 }
 
-fn code(response: &Response) -> String {
+pub fn code(response: &Response) -> String {
     json_of(response)["error"]["code"].as_str().unwrap_or("-").to_owned()
 }
 

@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod api;
+mod api_etcd;
 mod balancing;
 mod behaviors;
 mod browser;

@@ -37,6 +37,8 @@ coded_enum! {
         WriteFailed = "write_failed",
         Internal = "internal",
         Busy = "busy",
+        SourceAway = "source_away",
+        NotConfirmed = "not_confirmed",
     }
 }
 
@@ -69,7 +71,7 @@ impl ErrorCode {
             ErrorCode::Invalid | ErrorCode::NameDiffers => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::WriteFailed | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Busy | ErrorCode::SourceAway | ErrorCode::NotConfirmed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -91,16 +93,18 @@ impl ErrorCode {
             ErrorCode::SourceChanged => "the source has changed since it was loaded, or another change came first",
             ErrorCode::InUse => "other objects use the object; `problems` lists them",
             ErrorCode::UnknownForm => "the text of the configuration cannot be edited without changing other objects",
-            ErrorCode::SourceReadOnly => "the configuration file cannot be written",
+            ErrorCode::SourceReadOnly => "the source of the configuration cannot be written",
             ErrorCode::PreconditionFailed => "the object has another version, or exists or does not exist",
             ErrorCode::BodyTooLarge => "the body has more than 1 MiB",
             ErrorCode::UnsupportedMediaType => "the body is not declared as JSON or YAML",
             ErrorCode::Invalid => "the configuration would be invalid; `problems` says where, and what to write",
             ErrorCode::NameDiffers => "the object has another `name` than the URL",
             ErrorCode::TooManyFailures => "too many wrong tokens of this client; `Retry-After` says how long to wait",
-            ErrorCode::WriteFailed => "writing the configuration file failed; it has its old text",
+            ErrorCode::WriteFailed => "writing the source of the configuration failed; it is unchanged",
             ErrorCode::Internal => "a fault of corsgate",
             ErrorCode::Busy => "another request is running; retry",
+            ErrorCode::SourceAway => "etcd cannot be reached; nothing was written",
+            ErrorCode::NotConfirmed => "etcd did not confirm the change, or it is not active yet; read the object",
         }
     }
 }
@@ -184,9 +188,15 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         let code = match &error {
             PublishError::Stale | PublishError::Store(StoreError::Changed) => ErrorCode::SourceChanged,
-            PublishError::NoStore | PublishError::Store(StoreError::ReadOnly { .. }) => ErrorCode::SourceReadOnly,
+            PublishError::NoStore | PublishError::NoKey | PublishError::Store(StoreError::ReadOnly { .. }) => {
+                ErrorCode::SourceReadOnly
+            }
+            PublishError::Store(StoreError::Away { .. }) => ErrorCode::SourceAway,
+            PublishError::Store(StoreError::Unanswered { .. }) | PublishError::NotApplied { .. } => {
+                ErrorCode::NotConfirmed
+            }
             PublishError::Store(StoreError::Failed { .. }) => ErrorCode::WriteFailed,
-            PublishError::Unusable(_) => ErrorCode::Invalid,
+            PublishError::Unusable(_) | PublishError::Store(StoreError::Refused { .. }) => ErrorCode::Invalid,
         };
         ApiError::new(code, error.to_string())
     }

@@ -401,7 +401,7 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, Box<KeyRefusal>
         }
         Part::OriginSet(_) | Part::Policy(_) | Part::Upstream(_) => {}
     }
-    Ok(Content { json: part.json(), part })
+    Ok(Content { json: part.json(text), part })
 }
 
 /// Keys that the value of `settings` cannot have. Err: fault and remedy.
@@ -553,5 +553,10 @@ impl Version {
 
     pub(super) fn is_usable(&self) -> bool {
         self.content.is_ok()
+    }
+
+    /// The errors of the value. None if it can be read.
+    pub(super) fn fault(&self) -> Option<&KeyRefusal> {
+        self.content.as_ref().err().map(|refusal| &**refusal)
     }
 }

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::address::{Address, TlsFiles};
 use super::keys::State;
 use super::wire::{
-    AuthenticateRequest, Call, Compare, EQUAL, Event, KeyValue, LEASE_KEEP_ALIVE, LeaseKeepAliveRequest,
+    AuthenticateRequest, Call, Compare, DeleteRequest, EQUAL, Event, KeyValue, LEASE_KEEP_ALIVE, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, MOD_REVISION, PutRequest, RangeRequest, RequestOp, TxnRequest, WATCH, WatchCreateRequest,
     WatchRequest, WatchResponse,
 };
@@ -41,6 +41,16 @@ pub(super) struct Client {
     endpoint: String,
     channel: Channel,
     token: Option<MetadataValue<tonic::metadata::Ascii>>,
+}
+
+/// A change of one key.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) key: Vec<u8>,
+    /// Revision of the last change of the key; 0 if there is no such key.
+    pub(super) revision: i64,
+    /// None deletes the key.
+    pub(super) value: Option<Vec<u8>>,
 }
 
 /// Why a request failed.
@@ -181,9 +191,23 @@ impl Client {
         value: Vec<u8>,
         lease: i64,
     ) -> Result<Option<i64>, ClientError> {
-        let compare = Compare { result: EQUAL, target: MOD_REVISION, key: key.clone(), mod_revision: Some(revision) };
-        let put = RequestOp { put: Some(PutRequest { key, value, lease }) };
-        let answer = self.call(TxnRequest { compare: vec![compare], success: vec![put] }).await?;
+        let compare = unchanged(&key, revision);
+        let put = RequestOp { put: Some(PutRequest { key, value, lease }), delete: None };
+        self.try_all(TxnRequest { compare: vec![compare], success: vec![put] }).await
+    }
+
+    /// Makes all operations or none: none if a key has another revision than its operation says. Returns the revision.
+    pub(super) async fn transact(&self, operations: &[Operation]) -> Result<Option<i64>, ClientError> {
+        let compare = operations.iter().map(|operation| unchanged(&operation.key, operation.revision)).collect();
+        let request = |Operation { key, value, .. }: &Operation| match value.clone() {
+            Some(value) => RequestOp { put: Some(PutRequest { key: key.clone(), value, lease: 0 }), delete: None },
+            None => RequestOp { put: None, delete: Some(DeleteRequest { key: key.clone() }) },
+        };
+        self.try_all(TxnRequest { compare, success: operations.iter().map(request).collect() }).await
+    }
+
+    async fn try_all(&self, transaction: TxnRequest) -> Result<Option<i64>, ClientError> {
+        let answer = self.call(transaction).await?;
         let revision = answer.header.map_or(0, |header| header.revision);
         Ok(answer.succeeded.then_some(revision))
     }
@@ -291,6 +315,11 @@ impl Watch {
     fn ended(&self, why: String) -> ClientError {
         ClientError::Ended { endpoint: self.endpoint.clone(), why }
     }
+}
+
+/// The condition that the last change of a key has this revision.
+fn unchanged(key: &[u8], revision: i64) -> Compare {
+    Compare { result: EQUAL, target: MOD_REVISION, key: key.to_vec(), mod_revision: Some(revision) }
 }
 
 /// The first key behind all keys that begin with a prefix. The prefix ends with a slash.

@@ -82,6 +82,15 @@ pub(super) struct PutRequest {
 pub(super) struct RequestOp {
     #[prost(message, optional, tag = "2")]
     pub(super) put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) delete: Option<DeleteRequest>,
+}
+
+/// etcd calls it `DeleteRangeRequest`. Without an end of the range it deletes one key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeleteRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
 }
 
 /// [`Compare::result`]
