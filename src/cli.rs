@@ -4,14 +4,18 @@
 //! 2 the command line is invalid, 3 `explain` found that the page does not get what it needs, 4 `explain` cannot decide it
 //! from the file, or `import` found that some answers change. Some commands have their own: `diff` and `test` 0 the same,
 //! or all hold, 1 different, or some fail, 2 a configuration cannot be used; `learn` 0 a policy is printed, 1 there is
-//! nothing to print, 2 it cannot observe; `fleet` 0 all processes run the newest keys, 1 not, 2 etcd cannot be read; `probe` 0 allowed, 1 refused or findings, 2 no response, 4 undecided.
+//! nothing to print, 2 it cannot observe; `fleet` 0 all processes run the newest keys, 1 not, 2 etcd cannot be read; `apply` and `delete` 0 applied, 1 refused,
+//! 2 not tried, 4 a dry run found changes; `get` 0 printed, 1 no such object, 2 not read; `probe` 0 allowed, 1 refused or findings, 2 no response, 4 undecided.
 
+mod apply;
 mod check;
 mod diff;
 mod explain;
 mod fleet;
+mod get;
 mod import;
 mod learn;
+mod place;
 mod probe;
 mod test;
 mod token;
@@ -104,6 +108,18 @@ enum Command {
     /// List the processes that share an etcd prefix: what each runs, and which keys it refuses
     #[command(after_help = fleet::HELP)]
     Fleet(fleet::Arguments),
+    /// Print objects of a configuration: services, upstreams, policies and origin sets, from a file, etcd or a running corsgate
+    #[command(after_help = get::HELP)]
+    Get(get::Arguments),
+    /// Change objects to what files say, after showing what changes for requests
+    #[command(after_help = apply::HELP)]
+    Apply(apply::Arguments),
+    /// Delete objects
+    #[command(after_help = apply::DELETE_HELP)]
+    Delete(apply::DeleteArguments),
+    /// Print all objects as one configuration file
+    #[command(after_help = get::EXPORT_HELP)]
+    Export(get::ExportArguments),
     /// Make a token for the write API of the admin listener
     #[command(after_help = token::HELP)]
     Token(token::Arguments),
@@ -147,6 +163,10 @@ pub fn main() -> ExitCode {
         Command::Test(arguments) => return test::run(&arguments),
         Command::Import(arguments) => return import::run(&arguments),
         Command::Fleet(arguments) => return fleet::run(&arguments),
+        Command::Get(arguments) => return get::run(&arguments),
+        Command::Apply(arguments) => return apply::run(&arguments),
+        Command::Delete(arguments) => return apply::delete(&arguments),
+        Command::Export(arguments) => return get::export(&arguments),
         Command::Learn(arguments) => return learn::run(&arguments),
         Command::Token(arguments) => return token::run(&arguments),
         Command::Run { config, watch, upgrade } => {

@@ -34,7 +34,7 @@ pub(crate) use self::expect::{
 };
 pub(crate) use self::object::{client_values, values};
 pub(crate) use self::part::{Part, PartKind};
-pub(crate) use self::part_change::{PartChange, part_changes, part_text};
+pub(crate) use self::part_change::{PartChange, Parts, part_changes, part_text, with_part_changes};
 pub(crate) use self::source::Place;
 pub use self::source::Source;
 

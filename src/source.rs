@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use self::etcd::{Etcd, EtcdCheck, EtcdStatus, Fleet, Kept, KeyRefusal, Member};
-pub(crate) use self::exchange::{append_line, open_log, read_text, write_new};
+pub(crate) use self::etcd::{Etcd, EtcdCheck, EtcdStatus, Fleet, Kept, KeyRefusal, Member, Transaction};
+pub(crate) use self::exchange::{append_line, open_log, read_text, write_new, yaml_files};
 pub(crate) use self::file::Files;
 pub(crate) use self::file::Reading;
 pub(crate) use self::roots::{system_root_store, system_roots};

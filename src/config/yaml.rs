@@ -407,6 +407,11 @@ fn nests_too_deep(text: &str) -> bool {
     })
 }
 
+/// A text in block style that reads as this value.
+pub(super) fn text(value: &serde_json::Value) -> String {
+    serde_yaml::to_string(value).unwrap_or_default()
+}
+
 /// The values of a text, JSON or YAML. Err: the message of the parser. A key that occurs twice is an error. Keys are
 /// texts, and a mapping has no order.
 pub(super) fn value(text: &str) -> Result<serde_json::Value, String> {

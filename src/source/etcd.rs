@@ -12,6 +12,7 @@ mod fleet;
 mod follow;
 mod instance;
 mod keys;
+mod plan;
 mod wire;
 mod write;
 
@@ -32,6 +33,7 @@ pub(crate) use self::fleet::{Fleet, Member};
 use self::instance::{InstanceRecord, RefusedKey};
 use self::keys::State;
 use self::wire::Event;
+pub(crate) use self::write::Transaction;
 use super::{Reading, SourceText};
 use crate::config::{Document, RemoteSource, Source, environment};
 use crate::logging::quoted;
@@ -184,7 +186,7 @@ impl Etcd {
 
     /// Errors of the file with `source`, as `check` prints them. None if it has none.
     pub(crate) fn file_problems(&self) -> Option<String> {
-        let refused = self.base(&Reading::default()).err()?;
+        let refused = self.base(&Reading::default(), &State::default()).err()?;
         let (text, loaded) = *refused;
         Some(report::text(&loaded.problems, &Source::new(&text.name, &text.text), Paint::Plain))
     }
@@ -265,7 +267,7 @@ impl Etcd {
             let problems = std::iter::once(crate::problem::Problem { at: At::root().path(), kind }).collect();
             (SourceText::new(self.name(), text, read), Loaded { snapshot: None, problems })
         };
-        if let Err(refused) = self.base(reading) {
+        if let Err(refused) = self.base(reading, &State::default()) {
             return *refused;
         }
         if let Err(error) = self.read_once() {
@@ -308,14 +310,7 @@ impl Etcd {
         self.read_once()?;
         let state = lock(&self.0.seen).state.clone().unwrap_or_default();
         let reading = Reading::default();
-        let accepted = match self.bootstrap() {
-            Some(_) => self.accept(&state, &reading),
-            None => {
-                let (base, none) = (Base::of_unknown_process(&state), Versions::new());
-                Ok(self.with_env(&reading, |env| accept::accept(&base, &state, &none, &none, env)))
-            }
-        };
-        let acceptance = match accepted {
+        let acceptance = match self.accept(&state, &reading) {
             Ok(acceptance) => acceptance,
             Err(refused) => {
                 let (text, loaded) = *refused;
@@ -350,7 +345,7 @@ impl Etcd {
     }
 
     fn accept(&self, state: &State, reading: &Reading) -> Result<Acceptance, Box<(SourceText, Loaded)>> {
-        let base = self.base(reading)?;
+        let base = self.base(reading, state)?;
         let (read, good) = {
             let versions = lock(&self.0.versions);
             (versions.read.clone(), versions.good.clone())
@@ -358,9 +353,14 @@ impl Etcd {
         Ok(self.with_env(reading, |env| accept::accept(&base, state, &read, &good, env)))
     }
 
-    /// The settings of the file with `source`. Err: the file has errors.
-    fn base(&self, reading: &Reading) -> Result<Base, Box<(SourceText, Loaded)>> {
-        let Some(path) = self.bootstrap() else { return Ok(Base::default()) };
+    /// The settings of the file with `source`. Err: the file has errors. A command without such a file assumes listeners.
+    fn base(&self, reading: &Reading, state: &State) -> Result<Base, Box<(SourceText, Loaded)>> {
+        let Some(path) = self.bootstrap() else {
+            return Ok(match self.0.follows.load(Ordering::Relaxed) {
+                true => Base::default(),
+                false => Base::of_unknown_process(state),
+            });
+        };
         let source = super::ConfigSource::File(path.to_owned());
         let name = path.to_string_lossy().into_owned();
         let text = match source.read(reading) {
@@ -471,6 +471,12 @@ impl Etcd {
         status.refused.clone_from(&acceptance.refused);
         status.refused_count = acceptance.refused_count;
         status.whole.clone_from(&acceptance.whole);
+    }
+
+    /// Reads all keys now, for a command.
+    fn read_state(&self) -> Result<Arc<State>, String> {
+        self.read_once()?;
+        Ok(lock(&self.0.seen).state.clone().unwrap_or_default())
     }
 
     /// Reads all keys, unless they are followed.

@@ -1,7 +1,7 @@
 //! Files of the command line: those that `import` and `learn` read, the imported file, and the file of tokens.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Reading, Unreadable, not_utf_8};
 
@@ -17,6 +17,24 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
     bytes
         .and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_utf_8(&error)))
         .map_err(|error| Unreadable { path: path.to_owned(), error })
+}
+
+/// The files with configurations in a directory, in the order of their names. A file is returned as it is.
+pub(crate) fn yaml_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let is_yaml = |file: &PathBuf| {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["yaml", "yml", "json"].contains(&extension)) && file.is_file()
+    };
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.retain(is_yaml);
+    files.sort();
+    match files.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "no *.yaml, *.yml or *.json in this directory")),
+        false => Ok(files),
+    }
 }
 
 /// Opens a file that may be too large for the memory. `-` means stdin.

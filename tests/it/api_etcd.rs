@@ -80,17 +80,17 @@ fn objects_of_each_kind_are_created_changed_and_deleted() {
     let (etcd, [api]) = started();
     #[rustfmt::skip]
     let rows: [(Request<'_>, u16, &str, &str); 12] = [
-        (("PUT", "/origin_sets/partners", &[YAML], "[https://b.example]"), 201, "origin_sets/partners", "[\n  \"https://b.example\"\n]\n\n"),
-        (("PUT", "/upstreams/node", &[YAML], "nodes: [{ address: '127.0.0.1:9' }]"), 201, "upstreams/node", "{\n  \"nodes\": [\n    {\n      \"address\": \"127.0.0.1:9\"\n    }\n  ]\n}\n\n"),
-        (("PUT", "/services/web", &[YAML], "{ hosts: [web.test], upstream: node }"), 201, "services/web", "{\n  \"hosts\": [\n    \"web.test\"\n  ],\n  \"upstream\": \"node\"\n}\n\n"),
+        (("PUT", "/origin_sets/partners", &[YAML], "[https://b.example]"), 201, "origin_sets/partners", "- https://b.example\n\n"),
+        (("PUT", "/upstreams/node", &[YAML], "nodes: [{ address: '127.0.0.1:9' }]"), 201, "upstreams/node", "nodes:\n- address: 127.0.0.1:9\n\n"),
+        (("PUT", "/services/web", &[YAML], "{ hosts: [web.test], upstream: node }"), 201, "services/web", "hosts:\n- web.test\nupstream: node\n\n"),
         // Comments stay.
         (("PUT", "/cors_policies/app", &[YAML], "{ allow_origins: [https://a.example], allow_origin_sets: [partners] }"), 200, "cors_policies/app",
             "# Of the shop.\nallow_origins: [https://a.example]\nallow_origin_sets:\n  - partners\n\n"),
         (("PUT", "/services/web/routes/old", &[YAML], "{ paths: [/old/*], cors: false }"), 201, "services/web",
-            "{\n  \"hosts\": [\n    \"web.test\"\n  ],\n  \"upstream\": \"node\",\n  \"routes\": [{ \"name\": \"old\", \"paths\": [\"/old/*\"], \"cors\": false }]\n}\n\n"),
+            "hosts:\n- web.test\nupstream: node\nroutes:\n  - { name: old, paths: [\"/old/*\"], cors: false }\n\n"),
         // Refused: the values stay.
-        (("DELETE", "/upstreams/node", &[], ""), 409, "upstreams/node", "{\n  \"nodes\": [\n    {\n      \"address\": \"127.0.0.1:9\"\n    }\n  ]\n}\n\n"),
-        (("PUT", "/origin_sets/partners", &[YAML], "[https://b.example/]"), 422, "origin_sets/partners", "[\n  \"https://b.example\"\n]\n\n"),
+        (("DELETE", "/upstreams/node", &[], ""), 409, "upstreams/node", "nodes:\n- address: 127.0.0.1:9\n\n"),
+        (("PUT", "/origin_sets/partners", &[YAML], "[https://b.example/]"), 422, "origin_sets/partners", "- https://b.example\n\n"),
         (("PUT", "/services/v", &[YAML], "{ upstream: node, upstream_host: '${HOST}' }"), 422, "services/v", ""),
         (("PUT", "/services/a%2Fb", &[YAML], "{ upstream: node }"), 422, "services/a/b", ""),
         (("DELETE", "/services/none", &[], ""), 404, "services/none", ""),

@@ -6,6 +6,7 @@ mod access_log;
 mod admin;
 mod api;
 mod api_etcd;
+mod apply;
 mod balancing;
 mod behaviors;
 mod browser;

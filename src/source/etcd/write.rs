@@ -1,5 +1,6 @@
 //! Writes changed parts of a configuration to etcd.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::Code;
@@ -14,6 +15,12 @@ use crate::source::StoreError;
 /// Changes that are made together.
 #[derive(Debug)]
 pub(crate) struct Transaction(Vec<Operation>);
+
+impl Transaction {
+    pub(super) fn new(operations: Vec<Operation>) -> Self {
+        Transaction(operations)
+    }
+}
 
 impl Etcd {
     /// Checks that keys can be written: etcd can be reached, and the active configuration is from it.
@@ -34,13 +41,11 @@ impl Etcd {
         self.check_store()?;
         let (good, refused) = (lock(&self.0.versions).good.clone(), lock(&self.0.status).refused.clone());
         let state = lock(&self.0.seen).state.clone().unwrap_or_default();
-        let prefix = &self.0.address.prefix;
         let mut operations = Vec::new();
-        for PartChange { kind, name, value } in changes {
-            let key = Key::new(*kind, name);
+        for change in changes {
+            let key = Key::new(change.kind, &change.name);
             let raw = state.keys.get(&key);
-            let revision = raw.map_or(0, |raw| raw.revision);
-            let shown = key.to_string();
+            let (revision, shown) = (raw.map_or(0, |raw| raw.revision), key.to_string());
             let known = match refused.iter().find(|refusal| refusal.key == shown) {
                 Some(refusal) => refusal.revision,
                 None => good.get(&key).map_or(0, |version| version.raw.revision),
@@ -49,20 +54,31 @@ impl Etcd {
             if revision != known {
                 return Err(StoreError::Changed);
             }
-            let present = raw.and_then(|raw| match &raw.value {
-                RawValue::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-                RawValue::TooLarge(_) => None,
-            });
-            let value = value.as_ref().map(|value| part_text(present, value).into_bytes());
-            if let Some(bytes) = &value {
-                let version = Version::read(&Base::default(), &key, &Raw::new(revision, bytes.clone()));
-                if let Some(refusal) = version.fault() {
-                    return Err(StoreError::Refused { text: refusal.text.clone() });
-                }
-            }
-            operations.push(Operation { key: format!("{prefix}/{key}").into_bytes(), revision, value });
+            operations.push(self.operation(change, revision, raw)?);
         }
         Ok(Transaction(operations))
+    }
+
+    /// The change of a key whose last change has this revision. The new value keeps the comments of the present one.
+    pub(super) fn operation(
+        &self,
+        PartChange { kind, name, value }: &PartChange,
+        revision: i64,
+        raw: Option<&Arc<Raw>>,
+    ) -> Result<Operation, StoreError> {
+        let key = Key::new(*kind, name);
+        let present = raw.and_then(|raw| match &raw.value {
+            RawValue::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            RawValue::TooLarge(_) => None,
+        });
+        let value = value.as_ref().map(|value| part_text(present, value).into_bytes());
+        if let Some(bytes) = &value {
+            let version = Version::read(&Base::default(), &key, &Raw::new(revision, bytes.clone()));
+            if let Some(refusal) = version.fault() {
+                return Err(StoreError::Refused { text: refusal.text.clone() });
+            }
+        }
+        Ok(Operation { key: format!("{}/{key}", self.0.address.prefix).into_bytes(), revision, value })
     }
 
     /// Makes the transaction, if no key has changed since. Returns its revision.

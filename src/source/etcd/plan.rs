@@ -1,0 +1,101 @@
+//! Changes by a command: all keys are read once, the change is tried on them, and then it is written.
+
+use std::sync::Arc;
+
+use super::accept::{self, Acceptance};
+use super::keys::{Key, RawValue, State};
+use super::write::Transaction;
+use super::{Etcd, Versions, lock};
+use crate::config::{PartChange, PartKind, Parts, values};
+use crate::snapshot::Snapshot;
+use crate::source::{Reading, StoreError};
+
+/// A change that is not written yet.
+#[derive(Debug)]
+pub(crate) struct EtcdPlan {
+    /// The configuration of the present keys. None if no configuration can be made of them.
+    pub(crate) before: Option<Snapshot>,
+    pub(crate) after: Option<Snapshot>,
+    /// Errors that the change would cause, as `check` prints them.
+    pub(crate) errors: Vec<String>,
+    pub(crate) transaction: Transaction,
+}
+
+/// All parts in etcd.
+#[derive(Debug)]
+pub(crate) struct EtcdParts {
+    pub(crate) parts: Parts,
+    pub(crate) revision: i64,
+    /// Keys whose values cannot be read. They are not among the parts.
+    pub(crate) unreadable: Vec<String>,
+}
+
+impl Etcd {
+    /// Reads all keys: their newest values, also those that are refused.
+    pub(crate) fn parts(&self) -> Result<EtcdParts, String> {
+        let state = self.read_state()?;
+        let mut all = EtcdParts { parts: Parts::default(), revision: state.revision, unreadable: Vec::new() };
+        for (key, raw) in &state.keys {
+            let value = match &raw.value {
+                RawValue::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(values),
+                RawValue::TooLarge(_) => None,
+            };
+            match (value, key.kind) {
+                (Some(serde_json::Value::Object(others)), PartKind::Settings) => all.parts.others = others,
+                (Some(mut value), kind) => {
+                    if let (PartKind::Service, Some(service)) = (kind, value.as_object_mut()) {
+                        service.shift_remove("name");
+                    }
+                    all.parts.named.insert((kind, key.name.to_string()), value);
+                }
+                (None, _) => all.unreadable.push(key.to_string()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tries changes on the keys that [`Etcd::parts`] has read.
+    pub(crate) fn plan(&self, changes: &[PartChange]) -> Result<EtcdPlan, StoreError> {
+        let state = lock(&self.0.seen).state.clone().unwrap_or_default();
+        let mut operations = Vec::new();
+        let mut new = State::clone(&state);
+        for change in changes {
+            let key = Key::new(change.kind, &change.name);
+            let raw = state.keys.get(&key);
+            let operation = self.operation(change, raw.map_or(0, |raw| raw.revision), raw)?;
+            match &operation.value {
+                Some(value) => drop(new.put(key.to_string().as_bytes(), state.revision + 1, value.clone())),
+                None => drop(new.delete(key.to_string().as_bytes())),
+            }
+            operations.push(operation);
+        }
+        let (before, after) = (self.try_state(&state)?, self.try_state(&Arc::new(new))?);
+        let mut errors: Vec<String> = after
+            .refused
+            .iter()
+            .filter(|refusal| {
+                refusal.revision > state.revision || !before.refused.iter().any(|known| known.key == refusal.key)
+            })
+            .map(|refusal| refusal.text.clone())
+            .collect();
+        if after.whole != before.whole {
+            errors.extend(after.whole);
+        }
+        Ok(EtcdPlan {
+            before: before.snapshot,
+            after: after.snapshot,
+            errors,
+            transaction: Transaction::new(operations),
+        })
+    }
+
+    fn try_state(&self, state: &Arc<State>) -> Result<Acceptance, StoreError> {
+        let reading = Reading::default();
+        let base = self.base(&reading, state).map_err(|refused| {
+            let (_, loaded) = *refused;
+            StoreError::Refused { text: loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") }
+        })?;
+        let none = Versions::new();
+        Ok(self.with_env(&reading, |env| accept::accept(&base, state, &none, &none, env)))
+    }
+}
