@@ -1,7 +1,7 @@
 //! The admin listener: liveness, readiness, metrics, the active configuration, a status page, refused requests, and
-//! observations, and the write API ([`api`]).
+//! observations, the write API ([`api`]), and pages to change the configuration ([`ui`]).
 //!
-//! It is for operators and monitoring. Only the write API changes something, and it needs tokens. Requests must use an
+//! It is for operators and monitoring. Only the write API and the pages change something, and they need tokens. Requests must use an
 //! IP address or a name of the operator, and requests from pages of other sites are refused ([`host_check`]).
 
 mod api;
@@ -13,6 +13,7 @@ pub mod metrics;
 mod observe;
 mod page;
 mod readiness;
+mod ui;
 mod why;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub(crate) use self::limits::LimitedAdmin;
 use self::metrics::Metrics;
 use self::observe::Window;
 pub(crate) use self::readiness::Readiness;
+use self::ui::Ui;
 
 /// Value of `Server`. It tells a client that it has reached this listener, not a service behind the gateway.
 pub(crate) const SERVER: &str = "corsgate-admin";
@@ -51,6 +53,7 @@ const PATHS: &str = "\
 /refusals     the last refused requests
 /refusals/ID  why a request was refused
 /api/v1/      reads and changes the objects of the configuration, with a token: docs/api.md
+/ui/          pages to read and change the objects of the configuration
 /observe      counts cross-origin requests for some time (?for=60s), for `corsgate learn`
 ";
 
@@ -62,6 +65,7 @@ pub(crate) struct AdminServer {
     /// `/metrics` has a queue of its own, so that a slow page does not block monitoring.
     scrapes: Arc<Semaphore>,
     api: Api,
+    ui: Ui,
 }
 
 /// State of the process that the admin listener shows.
@@ -113,7 +117,7 @@ enum Format {
 impl AdminServer {
     pub(crate) fn new(process: Process) -> Self {
         let queue = || Arc::new(Semaphore::new(1));
-        AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue(), api: Api::new() }
+        AdminServer { process: Arc::new(process), pages: queue(), scrapes: queue(), api: Api::new(), ui: Ui::default() }
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Page> {
@@ -211,6 +215,7 @@ impl ServeHttp for AdminServer {
         let page = match path {
             "/observe" => self.observe(session).await,
             path if path.starts_with(api::PREFIX) || path.starts_with(api::apisix::PREFIX) => self.api(session).await,
+            path if path == ui::PREFIX || path.starts_with("/ui/") => self.ui(session).await,
             path => self.answer(&request.method, path, query, &request.headers).await,
         };
         let mut response = Response::new(Vec::new());
@@ -226,7 +231,8 @@ impl ServeHttp for AdminServer {
         headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
         headers.insert("cross-origin-resource-policy", fixed("same-origin"));
         headers.insert(header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY.clone());
-        headers.extend(page.fields);
+        // They replace those above.
+        page.fields.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
         *response.body_mut() = page.body;
         response
     }

@@ -12,6 +12,7 @@ mod edit;
 pub(crate) mod environment;
 mod expect;
 mod foreign;
+pub(crate) mod form;
 mod json;
 mod object;
 mod part;

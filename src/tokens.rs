@@ -99,6 +99,11 @@ impl Tokens {
         }
         found
     }
+
+    /// Whether this token is still accepted, with the same role.
+    pub(crate) fn has(&self, token: &Token) -> bool {
+        self.0.contains(token)
+    }
 }
 
 impl Token {

@@ -4,10 +4,10 @@
 //! is proposed and checked as a whole, compared with the active configuration, written to its source, and published. One
 //! change runs at a time. Each request that would change something leaves a line in the log.
 
-mod access;
+pub(super) mod access;
 pub(super) mod apisix;
-mod body;
-mod error;
+pub(super) mod body;
+pub(super) mod error;
 mod openapi;
 mod target;
 
@@ -36,18 +36,18 @@ use crate::tokens::Role;
 pub(super) const PREFIX: &str = "/api/";
 
 /// Maximum time that a change waits for another one. Large configurations take seconds.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// State of the API.
 pub(super) struct Api {
-    access: Access,
+    pub(super) access: Access,
     /// One change runs at a time.
-    changes: Arc<Semaphore>,
+    pub(super) changes: Arc<Semaphore>,
 }
 
 /// What a client wants to do with a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+pub(super) enum Action {
     Read,
     Put,
     Patch,
@@ -56,23 +56,23 @@ enum Action {
 
 /// A request that may change the configuration, for its line in the log.
 #[derive(Debug, Clone)]
-struct Audit {
-    token: Option<String>,
-    client: Option<IpAddr>,
-    action: Action,
-    target: String,
-    dry_run: bool,
+pub(super) struct Audit {
+    pub(super) token: Option<String>,
+    pub(super) client: Option<IpAddr>,
+    pub(super) action: Action,
+    pub(super) target: String,
+    pub(super) dry_run: bool,
 }
 
 /// A change that was accepted.
-struct Accepted {
-    proposal: Proposal,
+pub(super) struct Accepted {
+    pub(super) proposal: Proposal,
     /// Number of the active configuration.
-    generation: u64,
+    pub(super) generation: u64,
     applied: bool,
     /// SHA-256 of the old and of the new text.
     hashes: [String; 2],
-    needs_restart: Vec<&'static str>,
+    pub(super) needs_restart: Vec<&'static str>,
 }
 
 type Answer = Result<Page, ApiError>;
@@ -206,7 +206,7 @@ fn read_object(process: &Process, id: &ObjectId) -> Answer {
 }
 
 /// Makes a change, or with `dry_run` only tries it. Leaves a line in the log if it was made.
-fn change_object(
+pub(super) fn change_object(
     process: &Process,
     id: &ObjectId,
     change: ObjectChange<'_>,

@@ -57,7 +57,7 @@ pub(super) fn page(process: &Process, now: SystemTime) -> String {
                     (reloads(&process.live.reloads().past(), &generation, now))
                 }
                 footer {
-                    a href="/metrics" { "/metrics" } " " a href="/config" { "/config" } " "
+                    a href="/ui/" { "configuration" } " " a href="/metrics" { "/metrics" } " " a href="/config" { "/config" } " "
                     a href="/routes" { "/routes" } " " a href="/refusals" { "/refusals" }
                 }
             }

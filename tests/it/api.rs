@@ -64,6 +64,10 @@ impl Tokens {
         Tokens { write, read, file: format!("{write_line}\n{read_line}\n") }
     }
 
+    pub fn read(&self) -> &str {
+        &self.read
+    }
+
     pub fn files(&self) -> Vec<(String, String)> {
         vec![("admin.tokens".to_owned(), self.file.clone())]
     }

@@ -66,6 +66,7 @@ mod split;
 mod support;
 mod tls;
 mod unix_nodes;
+mod ui;
 mod unix_listeners;
 mod upgrade;
 mod upstream_failures;

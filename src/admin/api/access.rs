@@ -21,7 +21,7 @@ const FAILURE_INTERVAL: Duration = Duration::from_secs(6);
 ///
 /// Only requests without a valid token are limited. A valid token is accepted at any time, so that no other program of the
 /// same machine can lock an operator out. A limit on it would not protect more: a token has 256 random bits.
-pub(super) struct Access {
+pub(in crate::admin) struct Access {
     failures: ClientLimiter,
     throttle: LogThrottle,
 }
@@ -38,6 +38,16 @@ impl Access {
         headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Result<Token, ApiError> {
+        self.token(process, presented(headers).or(super::apisix::key(headers)), client)
+    }
+
+    /// The token with this text.
+    pub(in crate::admin) fn token(
+        &self,
+        process: &Process,
+        presented: Option<&str>,
+        client: Option<IpAddr>,
+    ) -> Result<Token, ApiError> {
         let generation = process.live.current();
         let Some(write) = generation.snapshot.admin_write() else {
             let message = "the write API is off; `admin: { write: FILE }` switches it on, with a file of tokens that \
@@ -50,9 +60,7 @@ impl Access {
             let message = "the admin listener still has an address that other machines can reach; restart corsgate";
             return Err(ApiError::new(ErrorCode::RemoteWrite, message));
         }
-        if let Some(token) =
-            presented(headers).or(super::apisix::key(headers)).and_then(|presented| write.tokens.find(presented))
-        {
+        if let Some(token) = presented.and_then(|presented| write.tokens.find(presented)) {
             return Ok(token.clone());
         }
         if let Some(wait) = self.failures.take(client, Instant::now()) {
@@ -64,7 +72,7 @@ impl Access {
     }
 
     /// Logs a request that was refused by [`Access::check`].
-    pub(super) fn log_refusal(&self, audit: &Audit, error: &ApiError) {
+    pub(in crate::admin) fn log_refusal(&self, audit: &Audit, error: &ApiError) {
         match error.code() {
             // A client can send any number of them.
             ErrorCode::TooManyFailures => {

@@ -35,7 +35,7 @@ pub(super) fn check_type(headers: &HeaderMap, action: Action) -> Result<(), ApiE
 }
 
 /// The body as text.
-pub(super) async fn read(session: &mut ServerSession) -> Result<String, ApiError> {
+pub(in crate::admin) async fn read(session: &mut ServerSession) -> Result<String, ApiError> {
     let too_large = || ApiError::new(ErrorCode::BodyTooLarge, "the body has more than 1 MiB");
     let headers = &session.req_header().headers;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -64,7 +64,7 @@ pub(super) async fn read(session: &mut ServerSession) -> Result<String, ApiError
 }
 
 /// Reads and drops the rest of a body for a moment. A connection that is closed with unread data would lose the response.
-pub(super) async fn discard(session: &mut ServerSession) {
+pub(in crate::admin) async fn discard(session: &mut ServerSession) {
     let rest = async { while let Ok(Some(_)) = session.read_request_body().await {} };
     let _ = timeout(DISCARD_TIMEOUT, rest).await;
 }

@@ -11,7 +11,7 @@ use crate::source::StoreError;
 
 coded_enum! {
     /// Why a request of the API fails.
-    pub(super) enum ErrorCode {
+    pub(in crate::admin) enum ErrorCode {
         BadQuery = "bad_query",
         TokenInUrl = "token_in_url",
         BadPrecondition = "bad_precondition",
@@ -44,15 +44,15 @@ coded_enum! {
 
 /// An error response.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(in crate::admin) struct ApiError {
     code: ErrorCode,
-    message: String,
-    problems: Vec<Value>,
+    pub(in crate::admin) message: String,
+    pub(in crate::admin) problems: Vec<Value>,
     field: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl ErrorCode {
-    pub(super) const fn status(self) -> StatusCode {
+    pub(in crate::admin) const fn status(self) -> StatusCode {
         match self {
             ErrorCode::BadQuery | ErrorCode::TokenInUrl | ErrorCode::BadPrecondition | ErrorCode::BadSyntax => {
                 StatusCode::BAD_REQUEST
@@ -110,7 +110,7 @@ impl ErrorCode {
 }
 
 impl ApiError {
-    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(in crate::admin) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         ApiError { code, message: message.into(), problems: Vec::new(), field: None }
     }
 
@@ -123,7 +123,7 @@ impl ApiError {
             .with(header::ALLOW, HeaderValue::from_static(allowed))
     }
 
-    pub(super) fn no_object(id: &ObjectId) -> Self {
+    pub(in crate::admin) fn no_object(id: &ObjectId) -> Self {
         ApiError::new(ErrorCode::NotFound, format!("there is no {id}"))
     }
 
@@ -161,7 +161,7 @@ impl ApiError {
         }
     }
 
-    pub(super) fn code(&self) -> ErrorCode {
+    pub(in crate::admin) fn code(&self) -> ErrorCode {
         self.code
     }
 
