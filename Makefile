@@ -27,6 +27,7 @@ test-tools:
 		node=nodejs npm=npm python3=python3 etcd=etcd-server etcdctl=etcd-client
 	@sh tools/need-envoy.sh "$(TOOLS)"
 	@sh tools/need-express.sh "$(TOOLS)"
+	@sh tools/need-browser-driver.sh "$(TOOLS)"
 
 soak: cmake ## run mixed traffic for MINUTES (10), and draw memory, descriptors and latency
 	SOAK_MINUTES=$(or $(MINUTES),10) $(CARGO) test --quiet --test it -- --ignored --nocapture soak::

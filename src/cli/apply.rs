@@ -19,7 +19,8 @@ pub(super) const HELP: &str = "\
 Exit codes: 0 applied, or nothing to change; 1 the changes are refused or were not written; 2 the files, the place or the
 command line cannot be used, or nobody confirmed; 4 with --dry-run: something would change.
 
-In etcd all changes are made together, or none. With --admin they are made one after the other.
+In etcd up to 100 changed keys are written together, or none. Of more keys, those that others need are written first. With
+--admin the changes are made one after the other.
 
 Examples:
   corsgate apply -f corsgate.yaml --config etcd://127.0.0.1:2379/corsgate --dry-run

@@ -67,7 +67,7 @@ pub(super) struct Plan {
 
 enum Write {
     File { path: PathBuf, present: String, text: String },
-    Etcd { etcd: Etcd, transaction: Transaction },
+    Etcd { etcd: Etcd, transactions: Vec<Transaction> },
     Admin(Vec<PartChange>),
 }
 
@@ -130,7 +130,7 @@ impl Place {
                     return Err(plan.errors.concat());
                 }
                 let difference = difference(plan.before.as_ref(), plan.after.as_ref());
-                Ok(Plan { difference, write: Write::Etcd { etcd: etcd.clone(), transaction: plan.transaction } })
+                Ok(Plan { difference, write: Write::Etcd { etcd: etcd.clone(), transactions: plan.transactions } })
             }
             Place::Admin(_) => Ok(Plan { difference: None, write: Write::Admin(changes) }),
         }
@@ -146,8 +146,15 @@ impl Place {
                     path.display()
                 ))
             }
-            (Write::Etcd { etcd, transaction }, _) => {
-                let revision = etcd.commit(&transaction).map_err(|error| store_error(&error))?;
+            (Write::Etcd { etcd, transactions }, _) => {
+                let (mut revision, mut written) = (0, 0);
+                let all: usize = transactions.iter().map(Transaction::keys).sum();
+                for transaction in &transactions {
+                    revision = etcd
+                        .commit(transaction)
+                        .map_err(|error| format!("{}\n{written} of {all} keys were written", store_error(&error)))?;
+                    written += transaction.keys();
+                }
                 Ok(format!("written to {} as revision {revision}", etcd.name()))
             }
             (Write::Admin(changes), Place::Admin(api)) => {
@@ -169,7 +176,7 @@ fn difference(before: Option<&Snapshot>, after: Option<&Snapshot>) -> Option<Dif
 
 fn store_error(error: &StoreError) -> String {
     match error {
-        StoreError::Changed => "another change was made at the same time; nothing was written. Try again".to_owned(),
+        StoreError::Changed => "another change was made at the same time; try again".to_owned(),
         StoreError::ReadOnly { place, why } => format!("{place} cannot be written: {why}"),
         StoreError::Failed { place, error } => format!("{place} was not written: {error}"),
         StoreError::Refused { text } => text.trim_end().to_owned(),

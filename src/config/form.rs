@@ -10,7 +10,7 @@ use crate::problem::Problems;
 
 /// A key of an object.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Field {
+pub(crate) struct FormField {
     /// The key, with the keys of the mappings that contain it: `preflight.status`.
     pub(crate) path: String,
     /// Its meaning, as in the reference.
@@ -22,16 +22,16 @@ pub(crate) struct Field {
 /// How a key is entered.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Control {
-    /// Texts, one on each line.
-    Lines,
+    /// Texts, one on each line. Some lists have only these words, each with its meaning.
+    Lines(Vec<(Value, String)>),
     /// One line: a text or a number.
     Text,
     /// One of these values, each with its meaning.
     Choice(Vec<(Value, String)>),
     /// A mapping with these keys.
-    Group(Vec<Field>),
+    Group(Vec<FormField>),
     /// `false`, the name of a policy, or a policy with these keys.
-    Policy(Vec<Field>),
+    Policy(Vec<FormField>),
     /// Any other value, as YAML.
     Yaml,
 }
@@ -58,29 +58,29 @@ const EMPTY_LIST: &str = "[]";
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&schema::json()).unwrap_or_default());
 
-static FORMS: LazyLock<[Vec<Field>; 4]> = LazyLock::new(|| {
+static FORMS: LazyLock<[Vec<FormField>; 4]> = LazyLock::new(|| {
     ["Settings", "Service", "Upstream", "Route"].map(|name| fields_of(&SCHEMA["$defs"][name], "", true))
 });
 
 /// The fields of an object. An origin set has one field, without a name.
-pub(crate) fn fields(of: FormOf) -> Vec<Field> {
+pub(crate) fn fields(of: FormOf) -> Vec<FormField> {
     let [policy, service, upstream, route] = &*FORMS;
     match of {
         FormOf::Part(PartKind::Policy) => policy.clone(),
         FormOf::Part(PartKind::Service) => service.clone(),
         FormOf::Part(PartKind::Upstream) => upstream.clone(),
         FormOf::Route => route.clone(),
-        FormOf::Part(PartKind::OriginSet | PartKind::Settings) => vec![Field {
+        FormOf::Part(PartKind::OriginSet | PartKind::Settings) => vec![FormField {
             path: String::new(),
             description: "Origins as in `allow_origins`, except `\"*\"` and `\"null\"`.".to_owned(),
             default: None,
-            control: Control::Lines,
+            control: Control::Lines(Vec::new()),
         }],
     }
 }
 
 /// The texts of the fields for a value.
-pub(crate) fn entered(fields: &[Field], value: &Value) -> Entered {
+pub(crate) fn entered(fields: &[FormField], value: &Value) -> Entered {
     let mut all = Entered::new();
     for field in fields {
         let own = at(value, &field.path);
@@ -99,7 +99,7 @@ pub(crate) fn entered(fields: &[Field], value: &Value) -> Entered {
                     all.extend(entered(fields, value));
                 }
             }
-            Control::Lines | Control::Text | Control::Choice(_) | Control::Yaml => {
+            Control::Lines(_) | Control::Text | Control::Choice(_) | Control::Yaml => {
                 all.insert(field.path.clone(), own.map_or_else(String::new, |own| shown(&field.control, own)));
             }
         }
@@ -109,7 +109,11 @@ pub(crate) fn entered(fields: &[Field], value: &Value) -> Entered {
 
 /// The value with the entered texts. A key whose text has not changed keeps its present value; the keys that no field has
 /// stay.
-pub(crate) fn value_of(fields: &[Field], entered: &Entered, present: &Value) -> Result<Value, Vec<UnreadableField>> {
+pub(crate) fn value_of(
+    fields: &[FormField],
+    entered: &Entered,
+    present: &Value,
+) -> Result<Value, Vec<UnreadableField>> {
     let mut faults = Vec::new();
     let value = match fields {
         [only] if only.path.is_empty() => own_value(only, entered, Some(present), &mut faults).unwrap_or(json!([])),
@@ -122,7 +126,12 @@ pub(crate) fn value_of(fields: &[Field], entered: &Entered, present: &Value) -> 
     if faults.is_empty() { Ok(value) } else { Err(faults) }
 }
 
-fn set_all(fields: &[Field], entered: &Entered, object: &mut Map<String, Value>, faults: &mut Vec<UnreadableField>) {
+fn set_all(
+    fields: &[FormField],
+    entered: &Entered,
+    object: &mut Map<String, Value>,
+    faults: &mut Vec<UnreadableField>,
+) {
     for field in fields {
         let key = field.path.rsplit('.').next().unwrap_or_default();
         let value = own_value(field, entered, object.get(key), faults);
@@ -135,7 +144,7 @@ fn set_all(fields: &[Field], entered: &Entered, object: &mut Map<String, Value>,
 
 /// The value of a field. None if the key is absent.
 fn own_value(
-    field: &Field,
+    field: &FormField,
     entered: &Entered,
     present: Option<&Value>,
     faults: &mut Vec<UnreadableField>,
@@ -162,7 +171,7 @@ fn own_value(
                 _ => None,
             };
         }
-        Control::Lines | Control::Text | Control::Choice(_) | Control::Yaml => {}
+        Control::Lines(_) | Control::Text | Control::Choice(_) | Control::Yaml => {}
     }
     if let Some(present) = present
         && shown(&field.control, present).trim() == text.trim()
@@ -173,8 +182,8 @@ fn own_value(
         return None;
     }
     match &field.control {
-        Control::Lines if text.trim() == EMPTY_LIST => Some(json!([])),
-        Control::Lines => {
+        Control::Lines(_) if text.trim() == EMPTY_LIST => Some(json!([])),
+        Control::Lines(_) => {
             Some(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Value::from).collect::<Value>())
         }
         Control::Choice(values) => {
@@ -203,8 +212,8 @@ fn scalar(text: &str) -> Value {
 /// The text of a value in its control.
 fn shown(control: &Control, value: &Value) -> String {
     match (control, value) {
-        (Control::Lines, Value::Array(entries)) if entries.is_empty() => EMPTY_LIST.to_owned(),
-        (Control::Lines, Value::Array(entries)) => entries.iter().map(word).collect::<Vec<_>>().join("\n"),
+        (Control::Lines(_), Value::Array(entries)) if entries.is_empty() => EMPTY_LIST.to_owned(),
+        (Control::Lines(_), Value::Array(entries)) => entries.iter().map(word).collect::<Vec<_>>().join("\n"),
         (Control::Yaml, value) => part_text(None, value).trim_end().to_owned(),
         (_, value) => word(value),
     }
@@ -227,7 +236,7 @@ fn at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
 }
 
 /// The keys of a definition. A policy inside of an object has its keys, but no policy inside of it.
-fn fields_of(definition: &Value, prefix: &str, with_policies: bool) -> Vec<Field> {
+fn fields_of(definition: &Value, prefix: &str, with_policies: bool) -> Vec<FormField> {
     let keys = definition["properties"].as_object().into_iter().flatten();
     // The name is in the URL. The other one is another spelling for files of APISIX.
     let keys = keys.filter(|(key, _)| !(prefix.is_empty() && *key == "name") && *key != "allow_credential");
@@ -235,7 +244,7 @@ fn fields_of(definition: &Value, prefix: &str, with_policies: bool) -> Vec<Field
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         let control = control(key, property, &path, with_policies);
         let description = property["description"].as_str().unwrap_or_default().to_owned();
-        Field { path, description, default: property.get("default").cloned(), control }
+        FormField { path, description, default: property.get("default").cloned(), control }
     })
     .collect()
 }
@@ -263,22 +272,24 @@ fn control(key: &str, property: &Value, path: &str, with_policies: bool) -> Cont
     let is_text =
         |schema: &Value| has_type(schema, "string") || has_type(schema, "integer") || has_type(schema, "number");
     // The items of a list are texts, or words with meanings.
-    let is_lines = |schema: &Value| {
+    let words_of = |schema: &Value| -> Vec<(Value, String)> {
         let items = match schema["items"]["$ref"].as_str().and_then(|target| target.strip_prefix("#/$defs/")) {
             Some(name) => &SCHEMA["$defs"][name],
             None => &schema["items"],
         };
-        let words = items["oneOf"].as_array().is_some_and(|words| words.iter().all(|word| word["const"].is_string()));
-        has_type(schema, "array") && (is_text(items) || words)
+        let words = items["oneOf"].as_array().into_iter().flatten().filter(|word| word["const"].is_string());
+        words.map(|word| (word["const"].clone(), meaning(word))).collect()
     };
-    if has_type(target, "boolean") && target["anyOf"].is_null() {
+    let is_lines =
+        |schema: &Value| has_type(schema, "array") && (is_text(&schema["items"]) || !words_of(schema).is_empty());
+    if target["type"] == "boolean" {
         return Control::Choice([true, false].map(|value| (Value::from(value), String::new())).to_vec());
     }
     let choices = target["anyOf"].as_array().map(Vec::as_slice).unwrap_or_default();
     if is_lines(target)
         || choices.iter().any(is_lines) && choices.iter().all(|choice| is_lines(choice) || is_text(choice))
     {
-        return Control::Lines;
+        return Control::Lines(words_of(target));
     }
     if key == "preflight" && has_type(target, "object") {
         return Control::Group(fields_of(target, path, false));
@@ -304,7 +315,7 @@ mod tests {
     #[test]
     fn each_key_of_a_policy_has_its_control() {
         let word = |control: &Control| match control {
-            Control::Lines => "lines",
+            Control::Lines(_) => "lines",
             Control::Text => "text",
             Control::Choice(_) => "choice",
             Control::Group(_) => "group",
@@ -325,6 +336,11 @@ mod tests {
         for of in ALL {
             assert!(fields(of).iter().all(|field| !field.description.is_empty()), "{of:?}");
         }
+        let policy = fields(FormOf::Part(PartKind::Policy));
+        let preflight = policy.iter().find(|field| field.path == "preflight").unwrap();
+        let Control::Group(preflight) = &preflight.control else { panic!("{preflight:?}") };
+        let controls: Vec<&str> = preflight.iter().map(|field| word(&field.control)).collect();
+        assert_eq!(controls, ["choice", "choice", "choice", "text"]);
         let service = fields(FormOf::Part(PartKind::Service));
         let cors = service.iter().find(|field| field.path == "cors").unwrap();
         assert!(matches!(&cors.control, Control::Policy(fields) if fields[0].path == "cors.allow_origins"), "{cors:?}");

@@ -185,6 +185,12 @@ fn a_file_fills_etcd_and_a_change_reaches_three_processes() {
     folder.run(0, &["apply", "-f", "two.yaml", "--config", &url, "--yes"]);
     let deleted = folder.run(0, &["delete", "services/broken", "--config", &url, "--yes"]);
     assert!(deleted.stdout.contains("services/broken deleted"), "{}", deleted.stdout);
+    // More keys than etcd accepts in one transaction.
+    let names: String = (0..150).map(|i| format!("  s{i}: {{ allow_origins: https://s{i}.example }}\n")).collect();
+    folder.write("many.yaml", &format!("cors_policies:\n{names}"));
+    folder.run(0, &["apply", "-f", "many.yaml", "--config", &url, "--yes"]);
+    let policies = folder.run(0, &["get", "cors_policies", "--config", &url, "--format", "json"]).stdout;
+    assert_eq!(policies.matches("https://s").count(), 150);
     // What is in use is not deleted.
     let used = folder.run(1, &["delete", "cors_policies/app", "--config", &url, "--yes"]);
     assert!(used.stderr.contains("app"), "{}", used.stderr);

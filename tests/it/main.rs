@@ -67,6 +67,7 @@ mod support;
 mod tls;
 mod unix_nodes;
 mod ui;
+mod ui_browser;
 mod unix_listeners;
 mod upgrade;
 mod upstream_failures;

@@ -9,7 +9,7 @@ use super::address::{Address, NewObject, form_of};
 use super::markup::{self, prose};
 use super::{DELETE, PREVIEW, Process, SAVE, Visitor};
 use crate::admin::api::error::{ApiError, ErrorCode};
-use crate::config::form::{self, Control, Entered, Field, FormOf, UnreadableField};
+use crate::config::form::{self, Control, Entered, FormField, FormOf, UnreadableField};
 use crate::config::part_text;
 use crate::explain::{self, Configuration, Question};
 use crate::objects::{ObjectId, Proposal};
@@ -195,8 +195,8 @@ impl FormPage {
         self.entered.get(path).map(String::as_str).unwrap_or_default()
     }
 
-    fn field(&self, field: &Field, problems: &[Problem], all: &[Field], may_write: bool) -> Markup {
-        let Field { path, description, default, control } = field;
+    fn field(&self, field: &FormField, problems: &[Problem], all: &[FormField], may_write: bool) -> Markup {
+        let FormField { path, description, default, control } = field;
         let key = path.rsplit('.').next().unwrap_or_default();
         let title = if key.is_empty() { "origins" } else { key };
         let (id, hint, error) = (format!("f-{path}"), format!("h-{path}"), format!("e-{path}"));
@@ -207,7 +207,7 @@ impl FormPage {
         let rows = text.lines().count().clamp(2, 12);
         let errors = html! { @for problem in &own { p.error id=(error) { (prose(&problem.text())) } } };
         let nested =
-            |fields: &[Field]| html! { @for field in fields { (self.field(field, problems, all, may_write)) } };
+            |fields: &[FormField]| html! { @for field in fields { (self.field(field, problems, all, may_write)) } };
         match control {
             Control::Group(fields) => html! {
                 fieldset id=(id) { legend { (title) } p.hint id=(hint) { (prose(description)) } (errors) (nested(fields)) }
@@ -232,7 +232,7 @@ impl FormPage {
                     details open[text == "own"] { summary { "Its own policy" } (nested(fields)) }
                 }
             },
-            Control::Lines | Control::Yaml => html! {
+            Control::Lines(_) | Control::Yaml => html! {
                 div.field {
                     label for=(id) { (title) }
                     (errors)
@@ -241,6 +241,7 @@ impl FormPage {
                         (prose(description)) " "
                         @if *control == Control::Yaml { "As YAML." } @else { "One on each line." }
                     }
+                    @if let Control::Lines(words) = control { (meanings(words)) }
                 }
             },
             Control::Text => html! {
@@ -265,9 +266,7 @@ impl FormPage {
                         }
                     }
                     p.hint id=(hint) { (prose(description)) }
-                    @if choices.iter().any(|(_, meaning)| !meaning.is_empty()) {
-                        ul.hint { @for (value, meaning) in choices { li { code { (form::word(value)) } ": " (prose(meaning)) } } }
-                    }
+                    (meanings(choices))
                 }
             },
         }
@@ -305,6 +304,15 @@ impl FormPage {
     }
 }
 
+/// A list of words with their meanings.
+fn meanings(words: &[(Value, String)]) -> Markup {
+    html! {
+        @if words.iter().any(|(_, meaning)| !meaning.is_empty()) {
+            ul.hint { @for (value, meaning) in words { li { code { (form::word(value)) } ": " (prose(meaning)) } } }
+        }
+    }
+}
+
 struct Problem {
     /// Place in the object.
     path: String,
@@ -319,8 +327,8 @@ impl Problem {
 }
 
 /// The field that has a place of the object: `allow_origins[0]` is in `allow_origins`.
-fn owner(fields: &[Field], path: &str) -> String {
-    let has = |field: &Field| {
+fn owner(fields: &[FormField], path: &str) -> String {
+    let has = |field: &FormField| {
         let rest = path.strip_prefix(field.path.as_str());
         field.path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };

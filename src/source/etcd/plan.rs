@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::accept::{self, Acceptance};
+use super::client::Operation;
 use super::keys::{Key, RawValue, State};
 use super::write::Transaction;
 use super::{Etcd, Versions, lock};
@@ -18,8 +19,13 @@ pub(crate) struct EtcdPlan {
     pub(crate) after: Option<Snapshot>,
     /// Errors that the change would cause, as `check` prints them.
     pub(crate) errors: Vec<String>,
-    pub(crate) transaction: Transaction,
+    /// Made one after the other: etcd limits the size of a transaction.
+    pub(crate) transactions: Vec<Transaction>,
 }
+
+/// Most keys of a transaction. The default limit of etcd is 128, and 1.5 MiB.
+const MOST_KEYS: usize = 100;
+const MOST_BYTES: usize = 1 << 20;
 
 /// All parts in etcd.
 #[derive(Debug)]
@@ -81,12 +87,7 @@ impl Etcd {
         if after.whole != before.whole {
             errors.extend(after.whole);
         }
-        Ok(EtcdPlan {
-            before: before.snapshot,
-            after: after.snapshot,
-            errors,
-            transaction: Transaction::new(operations),
-        })
+        Ok(EtcdPlan { before: before.snapshot, after: after.snapshot, errors, transactions: batches(operations) })
     }
 
     fn try_state(&self, state: &Arc<State>) -> Result<Acceptance, StoreError> {
@@ -98,4 +99,22 @@ impl Etcd {
         let none = Versions::new();
         Ok(self.with_env(&reading, |env| accept::accept(&base, state, &none, &none, env)))
     }
+}
+
+/// Transactions with these operations, in their order.
+fn batches(operations: Vec<Operation>) -> Vec<Transaction> {
+    let (mut all, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for operation in operations {
+        let size = operation.key.len() + operation.value.as_ref().map_or(0, Vec::len);
+        if !batch.is_empty() && (batch.len() == MOST_KEYS || bytes + size > MOST_BYTES) {
+            all.push(Transaction::new(std::mem::take(&mut batch)));
+            bytes = 0;
+        }
+        bytes += size;
+        batch.push(operation);
+    }
+    if !batch.is_empty() {
+        all.push(Transaction::new(batch));
+    }
+    all
 }

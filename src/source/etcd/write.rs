@@ -17,6 +17,11 @@ use crate::source::StoreError;
 pub(crate) struct Transaction(Vec<Operation>);
 
 impl Transaction {
+    /// Number of keys.
+    pub(crate) fn keys(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn new(operations: Vec<Operation>) -> Self {
         Transaction(operations)
     }
