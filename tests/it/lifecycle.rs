@@ -301,6 +301,71 @@ fn a_request_keeps_its_configuration_across_a_reload() {
     assert_eq!((policy_of(&response), response.text()), ('A', "/slow"));
 }
 
+/// What the gateway does with a response is also of the configuration that decided the request, not only its policy. Here
+/// the routes change their places, so a mixture of both configurations would show.
+#[test]
+fn the_edits_of_a_response_are_of_the_configuration_of_its_request() {
+    let (upstream, release) = slow_upstream();
+    let with_routes = |routes: &str| {
+        format!(
+            "listeners: [{{ address: '{{listen}}' }}]\nservices:\n  - name: api\n    upstream: {{ nodes: [{{ address: '{}' }}] }}\n    routes: [{routes}]\n",
+            upstream.address()
+        )
+    };
+    let set = |value: &str| format!("response_headers: {{ set: {{ X-Route: {value} }} }}");
+    let old = format!("{{ paths: [/slow], {} }}, {{ paths: [/*], {} }}", set("slow-old"), set("all-old"));
+    let new = format!("{{ paths: [/other], {} }}, {{ paths: [/*], {} }}", set("other-new"), set("all-new"));
+    let gateway = Gateway::start(&with_routes(&old));
+    let mut slow = begin_slow(&gateway, &upstream);
+    gateway.reload_with(&with_routes(&new));
+    gateway.wait_for_log("reloaded generation=2");
+    let now = fetch(gateway.address(), "GET", "/other", &[("Host", "api.test")]);
+    assert_eq!(now.header("X-Route"), Some("other-new"));
+    release.send(()).unwrap();
+    assert_eq!(slow.read("GET").unwrap().header("X-Route"), Some("slow-old"));
+}
+
+/// As above, under load: each reload moves the routes, and each response tells which route and configuration made it.
+#[test]
+fn no_response_mixes_the_routes_of_two_configurations() {
+    let upstream = Upstream::start(|_| Reply::new(200).after(Duration::from_millis(20)));
+    let with_routes = |n: usize| {
+        let mut routes: Vec<String> =
+            (0..5).map(|i| format!("{{ paths: [/r{i}], response_headers: {{ set: {{ X-Route: r{i} }} }} }}")).collect();
+        routes.rotate_left(n % 5);
+        format!(
+            "listeners: [{{ address: '{{listen}}' }}]\nservices:\n  - name: api\n    upstream: {{ nodes: [{{ address: '{}' }}] }}\n    routes: [{}]\n",
+            upstream.address(),
+            routes.join(", ")
+        )
+    };
+    let gateway = Gateway::start(&with_routes(0));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..5)
+            .map(|i| {
+                let (gateway, stop) = (&gateway, &stop);
+                scope.spawn(move || {
+                    let mut requests = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let response = fetch(gateway.address(), "GET", &format!("/r{i}"), &[("Host", "api.test")]);
+                        assert_eq!((response.status, response.header("X-Route")), (200, Some(&*format!("r{i}"))));
+                        requests += 1;
+                    }
+                    requests
+                })
+            })
+            .collect();
+        for n in 1..=20 {
+            gateway.reload_with(&with_routes(n));
+            gateway.wait_for_log(&format!("reloaded generation={}\n", n + 1));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let requests: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(requests > 50, "only {requests} requests");
+    });
+}
+
 #[test]
 fn an_error_of_a_request_has_the_policy_of_its_own_configuration() {
     let hanging = Upstream::start(|_| Reply::hang());
