@@ -166,6 +166,10 @@ impl AdminServer {
             "/readyz" if !self.process.readiness.is_ready() => {
                 return Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
             }
+            "/readyz" if etcd::is_waiting(&self.process) => {
+                let text = format!("waiting for a first configuration from etcd\n{}", self.notices(headers));
+                return Page::text(StatusCode::SERVICE_UNAVAILABLE, &text);
+            }
             "/readyz" => return Page::text(StatusCode::OK, &format!("ok\n{}", self.notices(headers))),
             "/livez" => return Page::text(StatusCode::OK, "ok\n"),
             _ => {}

@@ -11,6 +11,11 @@ use super::{Process, time};
 use crate::source::{Etcd, EtcdStatus, Kept};
 use crate::terminal::printable;
 
+/// Whether the process has not had a configuration yet.
+pub(super) fn is_waiting(process: &Process) -> bool {
+    status(process).is_some_and(|status| status.applied.is_none())
+}
+
 /// The state of the source. None if the configuration is not in etcd.
 pub(super) fn status(process: &Process) -> Option<EtcdStatus> {
     process.live.source().etcd().map(Etcd::status)

@@ -30,7 +30,7 @@ pub(crate) const HEALTHY_STATUS: &str = "200-399";
 /// The configuration file of corsgate.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(title = "corsgate configuration", extend("required" = ["listeners", "services"]))]
+#[schemars(title = "corsgate configuration", extend("anyOf" = [{ "required": ["listeners", "services"] }, { "required": ["source"] }]))]
 pub struct Document {
     /// Where the rest of the configuration is, if it is not in this file. A change needs a restart.
     #[serde(deserialize_with = "given")]

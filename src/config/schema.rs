@@ -272,11 +272,14 @@ impl<'s> Reference<'s> {
             let _ = write!(page, "{about}{at}\n\n");
         }
         *page += "| key | value | default | meaning |\n|---|---|---|---|\n";
-        let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // The keys of a whole file without `source`.
+        let of_file = schema["anyOf"][0]["required"].as_array().into_iter().flatten();
+        let of_file = of_file.filter(|key| *key == "listeners" || *key == "services");
+        let required: Vec<&Value> = schema["required"].as_array().into_iter().flatten().chain(of_file).collect();
         for (key, property) in properties(schema) {
             let default = match property.get("default") {
                 Some(default) => format!("`{}`", render(default)),
-                None if required.contains(&key.into()) => "required".to_owned(),
+                None if required.iter().any(|required| *required == key) => "required".to_owned(),
                 None => String::new(),
             };
             let (form, meaning) = (self.form(property), self.meaning(property));

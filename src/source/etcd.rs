@@ -42,6 +42,10 @@ use crate::report;
 use crate::snapshot::{CompileEnv, Loaded};
 use crate::terminal::Paint;
 
+/// The service of a process that waits for its first configuration.
+const WAITING: &str =
+    r#"{"name":"waiting-for-etcd","respond":{"status":503,"body":"This gateway waits for its configuration.\n"}}"#;
+
 /// How long a start waits for etcd before it uses the cache.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -102,6 +106,13 @@ pub(crate) struct Applied {
     pub(crate) keys: usize,
     /// When the state is from the cache: the time at which it was written.
     pub(crate) cache: Option<SystemTime>,
+}
+
+impl Applied {
+    /// Whether no configuration was active yet.
+    pub(crate) fn is_none(&self) -> bool {
+        self.sha256.is_empty()
+    }
 }
 
 /// The state of the source, for operators.
@@ -206,8 +217,8 @@ impl Etcd {
         lock(&self.0.status).clone()
     }
 
-    /// Begins to follow the keys, and waits for the first state: from etcd, or else from the cache. Without both it waits
-    /// until etcd can be reached.
+    /// Begins to follow the keys, and waits for the first state: from etcd, or else from the cache. Without both, and
+    /// without a file of the process, it waits until etcd can be reached.
     pub(crate) fn follow(&self) -> std::io::Result<()> {
         let shared = &self.0;
         shared.follows.store(true, Ordering::Relaxed);
@@ -228,6 +239,9 @@ impl Etcd {
             return Ok(());
         }
         log::warn!("etcd cannot be reached and there is no cache, waiting, not ready error={}", quoted(&why));
+        if self.bootstrap().is_some() {
+            return Ok(());
+        }
         while self.wait_for_change(0, Duration::from_secs(60)) == 0 {}
         Ok(())
     }
@@ -279,7 +293,8 @@ impl Etcd {
             (seen.state.clone(), seen.cache)
         };
         let Some(state) = state else {
-            return refused("etcd was not reached yet".into(), String::new());
+            let why = lock(&shared.status).error.clone().unwrap_or_else(|| "etcd was not reached yet".into());
+            return self.waiting(&State::default(), reading).unwrap_or_else(|| refused(why, String::new()));
         };
         let acceptance = match self.accept(&state, reading) {
             Ok(acceptance) => acceptance,
@@ -291,7 +306,11 @@ impl Etcd {
         if let Some(why) = acceptance.whole {
             drop(versions);
             shared.record_changed.notify_one();
-            return refused(why.trim_end().to_owned(), acceptance.text);
+            let Some(waiting) = self.waiting(&state, reading) else {
+                return refused(why.trim_end().to_owned(), acceptance.text);
+            };
+            log::error!("waiting for a configuration that can be used, not ready:\n{}", why.trim_end());
+            return waiting;
         }
         let text = SourceText::new(self.name(), acceptance.text, read);
         let applied = Applied {
@@ -303,6 +322,20 @@ impl Etcd {
         };
         versions.pending = Some((acceptance.used, applied));
         (text, Loaded { snapshot: acceptance.snapshot, problems: Problems::default() })
+    }
+
+    /// The configuration of a process that has none yet: its own settings, and 503 for all requests. So its liveness and
+    /// the reason can be asked, and nothing restarts it. None once it has had a configuration, or without a file of its own.
+    fn waiting(&self, state: &State, reading: &Reading) -> Option<(SourceText, Loaded)> {
+        self.bootstrap()?;
+        let is_process = self.0.follows.load(Ordering::Relaxed);
+        if !is_process || !lock(&self.0.status).applied.is_none() {
+            return None;
+        }
+        let text = self.base(reading, state).ok()?.text_with_service(WAITING);
+        let loaded = self.with_env(reading, |env| crate::snapshot::load(&text, env));
+        loaded.snapshot.as_ref()?;
+        Some((SourceText::new(self.name(), text, SystemTime::now()), loaded))
     }
 
     /// Problems of all keys, for `check`: the texts and the JSON. The flags say whether there are errors and warnings.
@@ -691,5 +724,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl fmt::Debug for Etcd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Etcd").field(&self.name()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reading of all keys finds a change that the watch has not reported.
+    #[test]
+    fn a_full_reading_counts_missed_changes() {
+        let etcd = Etcd::of_url("etcd://127.0.0.1:1/edge").unwrap().unwrap();
+        let state = |revision, keys: &[(&str, i64)]| {
+            let mut state = State::of(revision, std::collections::BTreeMap::new());
+            for (name, revision) in keys {
+                state.put(name.as_bytes(), *revision, b"{}".to_vec());
+            }
+            state
+        };
+        let missed = || etcd.status().missed;
+        etcd.0.replace(state(10, &[("services/a", 3), ("services/b", 10)]));
+        let first = etcd.changes();
+        // The same keys, and a key that is newer than the watch.
+        etcd.0.replace(state(12, &[("services/a", 3), ("services/b", 10)]));
+        assert_eq!((missed(), etcd.changes()), (0, first), "nothing has changed");
+        etcd.0.replace(state(14, &[("services/a", 3), ("services/b", 10), ("services/c", 13)]));
+        assert_eq!((missed(), etcd.changes()), (0, first + 1));
+        // Changes up to revision 14 should have been seen.
+        etcd.0.replace(state(15, &[("services/a", 9), ("services/b", 10), ("services/c", 13), ("services/d", 14)]));
+        assert_eq!((missed(), etcd.changes()), (2, first + 2));
+        // A deleted key.
+        etcd.0.replace(state(16, &[("services/a", 9)]));
+        assert_eq!(etcd.changes(), first + 3);
+        // A cluster that was restored from a backup.
+        etcd.0.replace(state(5, &[("services/a", 3)]));
+        assert_eq!((missed(), etcd.changes()), (2, first + 4));
     }
 }

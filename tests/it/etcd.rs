@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
@@ -84,6 +86,110 @@ fn a_change_reaches_three_processes() {
     let fewer = run(&["fleet", "--config", &etcd.url(PREFIX), "--instances", "4"]);
     assert_eq!(fewer.code, 1, "{}", fewer.stdout);
     assert!(fewer.stdout.contains("1 missing"), "{}", fewer.stdout);
+}
+
+/// Changes one after the other, as fast as etcd takes them, while clients send requests. `ETCD_CHANGES=1000` makes more.
+#[test]
+fn many_changes_under_load_fail_no_request() {
+    let changes = std::env::var("ETCD_CHANGES").ok().and_then(|text| text.parse().ok()).unwrap_or(150_usize);
+    let etcd = Etcd::start();
+    etcd.put(&key("services/api"), &service("api.test", "0"));
+    etcd.put(&key("services/still"), &service("still.test", "still"));
+    let gateways = [(); 3].map(|()| Gateway::start(&file(&etcd, "")));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = gateways
+            .iter()
+            .map(|gateway| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut requests = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(body(gateway, "still.test"), "still");
+                        let response = fetch(gateway.address(), "GET", "/", &[("Host", "api.test")]);
+                        assert_eq!(response.status, 200, "{}", response.text());
+                        requests += 2;
+                    }
+                    requests
+                })
+            })
+            .collect();
+        let begin = Instant::now();
+        for i in 1..=changes {
+            etcd.put(&key("services/api"), &service("api.test", &i.to_string()));
+        }
+        let written = begin.elapsed();
+        gateways.iter().for_each(|gateway| wait_for_body(gateway, "api.test", &changes.to_string()));
+        let last = begin.elapsed().saturating_sub(written);
+        stop.store(true, Ordering::Relaxed);
+        let requests: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        println!(
+            "{changes} changes in {written:?}, the last one in force after {last:?}; {requests} requests, none failed"
+        );
+        assert!(requests > 100, "only {requests} requests");
+    });
+    gateways.iter().for_each(|gateway| assert_eq!(gateway.metric("corsgate_etcd_missed_changes_total"), 0));
+}
+
+/// A new version of a policy or an origin set breaks a service that has not changed: the old version stays, and the key is
+/// named.
+#[test]
+fn a_shared_object_that_breaks_a_service_keeps_its_old_version() {
+    let etcd = Etcd::start();
+    etcd.put(&key("origin_sets/apps"), "[https://a.example]");
+    etcd.put(&key("cors_policies/app"), "{ allow_origin_sets: [apps], allow_credentials: true, max_age: 1 }");
+    etcd.put(&key("services/api"), "{ hosts: [api.test], respond: { status: 200 }, cors: app }");
+    let gateway = Gateway::start(&file(&etcd, ""));
+    let allowed = |origin: &str| {
+        let fields = [("Host", "api.test"), ("Origin", origin)];
+        fetch(gateway.address(), "GET", "/", &fields).header("Access-Control-Allow-Origin").map(str::to_owned)
+    };
+    let allowed_now = || allowed("https://a.example").is_some();
+    for (name, broken, good) in [
+        // With credentials, `http:` origins are refused.
+        ("origin_sets/apps", "[https://a.example, 'http://b.example']", "[https://a.example, https://b.example]"),
+        (
+            "cors_policies/app",
+            "{ allow_origins: '*', allow_credentials: true }",
+            "{ allow_origins: https://a.example }",
+        ),
+        ("cors_policies/app", "{ allow_origin_sets: [none] }", "{ allow_origin_sets: [apps] }"),
+    ] {
+        etcd.put(&key(name), broken);
+        let found = poll(CHANGE_TIMEOUT, || (gateway.metric("corsgate_etcd_refused_keys") == 1).then_some(()));
+        assert!(
+            found.is_some() && ready(&gateway).contains(&format!("etcd: {name} at revision")),
+            "{}",
+            ready(&gateway)
+        );
+        assert!(allowed_now() && allowed("http://b.example").is_none(), "{name}: the old version is in force");
+        etcd.put(&key(name), good);
+        let found = poll(CHANGE_TIMEOUT, || (gateway.metric("corsgate_etcd_refused_keys") == 0).then_some(()));
+        assert!(found.is_some() && allowed_now(), "{}", ready(&gateway));
+    }
+}
+
+/// Whoever can write to etcd decides where requests go, but not to the sockets of this machine.
+#[test]
+fn values_name_no_socket_outside_of_the_directory_of_the_file() {
+    let etcd = Etcd::start();
+    etcd.put(&key("services/good"), &service("good.test", "good"));
+    let gateway = Gateway::start(&file(&etcd, ""));
+    let before = gateway.metric("corsgate_config_generation");
+    for (i, address) in ["unix:/run/docker.sock", "unix:../x.sock", "unix:a/../../x.sock"].iter().enumerate() {
+        etcd.put(
+            &key(&format!("services/s{i}")),
+            &format!("{{ hosts: [s{i}.test], upstream: {{ nodes: [{{ address: '{address}' }}] }} }}"),
+        );
+        wait_for_ready(&gateway, &format!("etcd: services/s{i} at revision"));
+        assert_eq!(fetch(gateway.address(), "GET", "/", &[("Host", &format!("s{i}.test"))]).status, 404, "{address}");
+    }
+    etcd.put(&key("upstreams/own"), "nodes: [{ address: 'unix:run/app.sock' }]");
+    etcd.put(&key("services/own"), "{ hosts: [own.test], upstream: own }");
+    let status = || fetch(gateway.address(), "GET", "/", &[("Host", "own.test")]).status;
+    let found = poll(CHANGE_TIMEOUT, || (status() == 502).then_some(()));
+    assert!(found.is_some(), "a socket below the directory is accepted: {}", status());
+    assert!(gateway.metric("corsgate_config_generation") > before);
 }
 
 #[test]
@@ -206,16 +312,29 @@ fn a_start_without_etcd_uses_the_cache() {
 }
 
 #[test]
-fn a_start_without_etcd_and_cache_waits() {
+fn a_start_without_etcd_and_cache_lives_and_is_not_ready() {
     let mut etcd = Etcd::start();
     etcd.put(&key("services/api"), &service("api.test", "1"));
     etcd.kill();
     let mut gateway = Gateway::spawn(&file(&etcd, ""));
     gateway.wait_for_log("etcd cannot be reached and there is no cache, waiting, not ready error=");
-    assert!(std::net::TcpStream::connect(gateway.address()).is_err(), "nothing listens");
-    etcd.restart();
     gateway.wait_until_it_accepts();
+    // It lives, says why it is not ready, and answers 503. So nothing restarts it, and no load balancer uses it.
+    let asked = |path: &str| {
+        let response = fetch(gateway.admin(), "GET", path, &[("Host", "localhost")]);
+        (response.status, response.text().to_owned())
+    };
+    assert_eq!(asked("/livez").0, 200);
+    let (status, why) = asked("/readyz");
+    assert!(
+        status == 503 && why.starts_with("waiting for a first configuration from etcd\netcd: not connected"),
+        "{why}"
+    );
+    let response = fetch(gateway.address(), "GET", "/", &[("Host", "api.test")]);
+    assert_eq!((response.status, response.text()), (503, "This gateway waits for its configuration.\n"));
+    etcd.restart();
     wait_for_body(&gateway, "api.test", "1");
+    assert!(ready(&gateway).starts_with("ok\n"));
 }
 
 /// A prefix without anything that can be served.
@@ -224,9 +343,10 @@ fn a_start_waits_for_a_first_service() {
     let etcd = Etcd::start();
     let mut gateway = Gateway::spawn(&file(&etcd, ""));
     gateway.wait_for_log("no service can be used; add a key services/NAME");
-    etcd.put(&key("services/api"), &service("api.test", "1"));
     gateway.wait_until_it_accepts();
-    assert_eq!(body(&gateway, "api.test"), "1");
+    assert_eq!(fetch(gateway.admin(), "GET", "/readyz", &[("Host", "localhost")]).status, 503);
+    etcd.put(&key("services/api"), &service("api.test", "1"));
+    wait_for_body(&gateway, "api.test", "1");
     // Nor does a process that runs throw everything away.
     etcd.ctl(&["del", "--prefix", PREFIX]);
     wait_for_ready(&gateway, "etcd: the newest keys are refused as a whole: no service can be used");

@@ -397,6 +397,21 @@ fn choices<'s>(root: &'s Value, schema: &'s Value) -> Vec<&'s Value> {
     all
 }
 
+/// The file of a process whose services are in etcd.
+#[test]
+fn a_file_with_a_source_needs_no_services() {
+    let schema = validator();
+    for (text, valid) in [
+        ("{ listeners: [{ address: '127.0.0.1:1' }], source: { etcd: { endpoints: '127.0.0.1:2379' } } }", true),
+        ("{ source: { etcd: { endpoints: '127.0.0.1:2379' } } }", true),
+        ("{ listeners: [{ address: '127.0.0.1:1' }] }", false),
+        ("{ services: [{ respond: { status: 200 } }] }", false),
+        ("{ source: { etcd: {} } }", false),
+    ] {
+        assert_eq!(schema.is_valid(&serde_yaml::from_str(text).unwrap()), valid, "{text}");
+    }
+}
+
 fn validator() -> Validator {
     let schema: Value = serde_json::from_str(&corsgate::config::schema::json()).unwrap();
     jsonschema::draft202012::new(&schema).expect("a schema")

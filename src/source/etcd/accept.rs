@@ -7,12 +7,13 @@
 //! A value is parsed once. Its result is kept as long as the value does not change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::keys::{Key, LARGEST_VALUE, MOST_BYTES, MOST_KEYS, Raw, RawValue, State};
-use crate::config::{Document, Part, PartKind, Source, environment};
+use crate::config::{Document, Part, PartKind, Source, environment, values};
 use crate::notation::Named;
 use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
 use crate::report;
@@ -388,6 +389,11 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, Box<KeyRefusal>
             format!("line {}: {at}: `{variable}` is a variable; values of etcd read no environment", place.line);
         return Err(fault("etcd-variable", &found, "write the value"));
     }
+    if let Some(socket) = values(text).and_then(|value| foreign_socket(&value, false)) {
+        let fault_text = format!("`{socket}` is a socket of the machine");
+        let remedy = "name a socket below the directory of the configuration file, by a relative path without `..`";
+        return Err(fault("etcd-socket", &fault_text, remedy));
+    }
     match &mut part {
         Part::Service(service) => match &service.name {
             Some(name) if **name != *key.name => {
@@ -402,6 +408,23 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, Box<KeyRefusal>
         Part::OriginSet(_) | Part::Policy(_) | Part::Upstream(_) => {}
     }
     Ok(Content { json: part.json(text), part })
+}
+
+/// A socket in `nodes` that is not below the directory of the file: by it, whoever can write to etcd could reach programs
+/// that trust each local client.
+fn foreign_socket(value: &Value, is_node: bool) -> Option<String> {
+    match value {
+        Value::String(text) => {
+            let path = Path::new(text.strip_prefix("unix:").filter(|_| is_node)?);
+            let is_below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            (!is_below).then(|| text.clone())
+        }
+        Value::Array(entries) => entries.iter().find_map(|entry| foreign_socket(entry, is_node)),
+        Value::Object(entries) => {
+            entries.iter().find_map(|(key, entry)| foreign_socket(entry, is_node || key == "nodes"))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 /// Keys that the value of `settings` cannot have. Err: fault and remedy.
@@ -530,6 +553,11 @@ impl Base {
         let has_listeners = Document::parse(text, &mut problems).is_some_and(|settings| settings.listeners.is_some());
         let assumed = if has_listeners { "" } else { ASSUMED_LISTENERS };
         Base::new(None, Document::parse(assumed, &mut problems).unwrap_or_default())
+    }
+
+    /// The settings with one service, as a text.
+    pub(super) fn text_with_service(&self, json: &str) -> String {
+        self.document.text_with(std::iter::once((PartKind::Service, "", json)))
     }
 
     pub(super) fn new(file: Option<(String, String)>, document: Document) -> Self {
