@@ -64,6 +64,8 @@ struct Soak {
     requests: AtomicU64,
     /// Durations of requests since the last sample, in microseconds.
     durations: Mutex<Vec<u32>>,
+    /// Between rounds of requests of one client. `SOAK_PAUSE_MS` sets it.
+    pause: Duration,
     unexpected: Mutex<Vec<String>>,
 }
 
@@ -131,7 +133,7 @@ fn http1(soak: &Soak, keep: bool) {
                 Err(error) => soak.count(begin, Err(format!("{method} {path}: {error}"))),
             }
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(soak.pause);
     }
 }
 
@@ -154,7 +156,7 @@ fn http2(soak: &Soak) {
                 // A replaced process closes its connections between two requests.
                 Err(_) => break,
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(soak.pause);
         }
     }
 }
@@ -209,7 +211,7 @@ fn quitters(soak: &Soak) {
         for part in parts {
             if let Ok(mut connection) = Connection::open(soak.address) {
                 let _ = connection.send(part);
-                thread::sleep(Duration::from_millis(5));
+                thread::sleep(soak.pause);
             }
         }
     }
@@ -268,11 +270,15 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     60.0 * above / below
 }
 
+/// A number from an environment variable.
+fn from_env(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 #[test]
 #[ignore = "takes minutes: make soak MINUTES=10"]
 fn mixed_traffic_has_no_unexpected_result_and_no_growth() {
-    let minutes: f64 = std::env::var("SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(5.0);
-    let total = Duration::from_secs_f64(minutes * 60.0);
+    let total = Duration::from_secs_f64(from_env("SOAK_MINUTES", 5.0) * 60.0);
     let stable = Upstream::start(|request| match request.target.as_str() {
         "/large" => Reply::new(200).body(vec![b'l'; 4_000_000]),
         _ => Reply::new(200).body("stable"),
@@ -289,6 +295,7 @@ fn mixed_traffic_has_no_unexpected_result_and_no_growth() {
         tls: TlsClient::new(&authority, "api.test").protocols(&["h2"]),
         requests: AtomicU64::new(0),
         durations: Mutex::default(),
+        pause: Duration::from_secs_f64(from_env("SOAK_PAUSE_MS", 2.0) / 1000.0),
         unexpected: Mutex::default(),
     };
     // A successor needs the folder of the first process.
