@@ -9,11 +9,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::ConfigFile;
+use super::why::{admin_agent, admin_url};
 use crate::config::{PartChange, PartKind, Parts, Source, with_part_changes};
 use crate::diff::{Difference, Side};
 use crate::report;
 use crate::snapshot::Snapshot;
-use crate::source::{ConfigSource, Etcd, Reading, StoreError, Transaction, read_text, replace_file};
+use crate::source::{ConfigSource, Etcd, Reading, Transaction, read_text, replace_file};
 use crate::terminal::{Paint, printable};
 
 /// Variable with a token of the write API.
@@ -125,7 +126,7 @@ impl Place {
                 Ok(Plan { difference, write: Write::File { path: path.clone(), present, text } })
             }
             Place::Etcd(etcd) => {
-                let plan = etcd.plan(&changes).map_err(|error| store_error(&error))?;
+                let plan = etcd.plan(&changes).map_err(|error| error.to_string())?;
                 if !plan.errors.is_empty() {
                     return Err(plan.errors.concat());
                 }
@@ -140,7 +141,7 @@ impl Place {
     pub(super) fn write(&self, plan: Plan) -> Result<String, String> {
         match (plan.write, self) {
             (Write::File { path, present, text }, _) => {
-                replace_file(&path, &present, &text, &Reading::default()).map_err(|error| store_error(&error))?;
+                replace_file(&path, &present, &text, &Reading::default()).map_err(|error| error.to_string())?;
                 Ok(format!(
                     "written to {}; reload corsgate (`kill -HUP`) if it does not watch the file",
                     path.display()
@@ -152,7 +153,7 @@ impl Place {
                 for transaction in &transactions {
                     revision = etcd
                         .commit(transaction)
-                        .map_err(|error| format!("{}\n{written} of {all} keys were written", store_error(&error)))?;
+                        .map_err(|error| format!("{error}\n{written} of {all} keys were written"))?;
                     written += transaction.keys();
                 }
                 Ok(format!("written to {} as revision {revision}", etcd.name()))
@@ -174,38 +175,18 @@ fn difference(before: Option<&Snapshot>, after: Option<&Snapshot>) -> Option<Dif
     Some(Difference::of(side("before", before?), side("after", after?)))
 }
 
-fn store_error(error: &StoreError) -> String {
-    match error {
-        StoreError::Changed => "another change was made at the same time; try again".to_owned(),
-        StoreError::ReadOnly { place, why } => format!("{place} cannot be written: {why}"),
-        StoreError::Failed { place, error } => format!("{place} was not written: {error}"),
-        StoreError::Refused { text } => text.trim_end().to_owned(),
-        StoreError::Away { why } => format!("etcd cannot be reached, nothing was written: {why}"),
-        StoreError::Unanswered { why } => {
-            format!("etcd did not confirm the change; look whether it was written (`corsgate get`): {why}")
-        }
-    }
-}
-
 // === impl AdminApi ===
 
 impl AdminApi {
     fn new(admin: &str, token_file: Option<&std::path::Path>) -> Result<Self, String> {
-        let base = admin.trim_end_matches('/');
-        let base = match base.split_once("://") {
-            Some(("http", _)) => base.to_owned(),
-            Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
-            None => format!("http://{base}"),
-        };
+        let base = admin_url(admin)?;
         let token = match token_file {
             Some(path) => read_text(path).map_err(|error| error.to_string())?,
             None => std::env::var(TOKEN).map_err(|_| {
                 format!("set {TOKEN} to a token of `admin.write`, or name a file with one: `--token-file FILE`")
             })?,
         };
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
-        let agent = ureq::Agent::from(config.max_redirects(0).build());
+        let agent = admin_agent(TIMEOUT);
         Ok(AdminApi { base, token: token.trim().to_owned(), agent })
     }
 

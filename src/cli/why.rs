@@ -102,16 +102,8 @@ fn get(admin: &str, path: &str, longest: u64, hint: &str) -> Result<String, Stri
 }
 
 fn request(admin: &str, path: &str, longest: u64, hint: &str, timeout: Duration) -> Result<AdminPage, String> {
-    let base = admin.trim_end_matches('/');
-    let base = match base.split_once("://") {
-        Some(("http", _)) => base.to_owned(),
-        Some(_) => return Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
-        None => format!("http://{base}"),
-    };
-    // No proxy is used, because the listener is local. No redirect is followed, because the admin listener sends none.
-    let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None);
-    let agent = ureq::Agent::from(config.max_redirects(0).build());
-    let response = agent.get(format!("{base}{path}")).call().and_then(|mut response| {
+    let base = admin_url(admin)?;
+    let response = admin_agent(timeout).get(format!("{base}{path}")).call().and_then(|mut response| {
         let is_admin = response.headers().get("server").is_some_and(|server| server == SERVER);
         let text = response.body_mut().with_config().limit(longest).read_to_string()?;
         Ok((response.status(), is_admin, text))
@@ -121,4 +113,21 @@ fn request(admin: &str, path: &str, longest: u64, hint: &str, timeout: Duration)
         Ok((_, false, _)) => Err(format!("the server at {base} is not an admin listener; {hint}")),
         Err(error) => Err(format!("cannot ask {base}: {error}; {hint}")),
     }
+}
+
+/// The URL of an admin listener, without a slash at its end.
+pub(super) fn admin_url(admin: &str) -> Result<String, String> {
+    let base = admin.trim_end_matches('/');
+    match base.split_once("://") {
+        Some(("http", _)) => Ok(base.to_owned()),
+        Some(_) => Err(format!("cannot ask {admin}: the admin listener uses plain http; write `http://`")),
+        None => Ok(format!("http://{base}")),
+    }
+}
+
+/// A client for admin listeners. No proxy is used, because the listener is local. No redirect is followed, because the
+/// admin listener sends none.
+pub(super) fn admin_agent(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).proxy(None);
+    ureq::Agent::from(config.max_redirects(0).build())
 }

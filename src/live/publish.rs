@@ -120,20 +120,10 @@ impl fmt::Display for PublishError {
         match self {
             PublishError::Stale => f.write_str("another change was made at the same time; read the object again"),
             PublishError::NoStore => f.write_str("the configuration is built into the program"),
-            PublishError::Store(StoreError::Changed) => f.write_str(
-                "the source has changed since it was loaded; reload the file (`kill -HUP`) or wait for etcd, and read the \
-                 object again",
-            ),
-            PublishError::Store(StoreError::ReadOnly { place, why }) => write!(f, "{place} cannot be written: {why}"),
-            PublishError::Store(StoreError::Failed { place, error }) => write!(f, "{place} was not written: {error}"),
-            PublishError::Store(StoreError::Refused { text }) => f.write_str(text.trim_end()),
-            PublishError::Store(StoreError::Away { why }) => {
-                write!(f, "etcd cannot be reached, nothing was written: {why}")
+            PublishError::Store(error) => error.fmt(f),
+            PublishError::NoKey => {
+                f.write_str("only services, upstreams, cors_policies and origin_sets have keys in etcd")
             }
-            PublishError::Store(StoreError::Unanswered { why }) => {
-                write!(f, "etcd did not confirm the change; read the object to see whether it was written: {why}")
-            }
-            PublishError::NoKey => f.write_str("only services, upstreams, cors_policies and origin_sets have keys in etcd"),
             PublishError::NotApplied { revision, refused: None } => {
                 write!(f, "etcd has the change as revision {revision}, and this process has not applied it yet")
             }

@@ -1,5 +1,6 @@
 //! Writes a changed configuration to its source: a file, or etcd.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -31,6 +32,23 @@ pub(crate) enum StoreError {
     Away { why: String },
     /// etcd got the change and did not answer. It may have the change.
     Unanswered { why: String },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Changed => f.write_str(
+                "the source has changed since it was read; reload a file that was edited (`kill -HUP`), and try again",
+            ),
+            StoreError::ReadOnly { place, why } => write!(f, "{place} cannot be written: {why}"),
+            StoreError::Failed { place, error } => write!(f, "{place} was not written: {error}"),
+            StoreError::Refused { text } => f.write_str(text.trim_end()),
+            StoreError::Away { why } => write!(f, "etcd cannot be reached, nothing was written: {why}"),
+            StoreError::Unanswered { why } => {
+                write!(f, "etcd did not confirm the change; read the object to see whether it was written: {why}")
+            }
+        }
+    }
 }
 
 impl ConfigSource {
