@@ -21,10 +21,11 @@ pub(super) use self::address::PREFIX;
 use self::address::{Address, NewObject, form_of};
 use self::form_page::{FormPage, Outcome, TriedPage};
 use self::session::{Session, Sessions};
+use super::api::access::Access;
 use super::api::error::{ApiError, ErrorCode};
 use super::api::{self, Action, Audit, body};
 use super::{AdminServer, Page, Process};
-use crate::config::form::{self, Entered, FormOf};
+use crate::config::form::{self, FormOf};
 use crate::objects::{self, Condition, ObjectChange, ObjectId};
 use crate::tokens::{Role, Tokens};
 
@@ -45,6 +46,7 @@ pub(super) struct Visitor {
 const PREVIEW: &str = "preview";
 const SAVE: &str = "save";
 const DELETE: &str = "delete";
+const DELETE_NOW: &str = "delete-now";
 
 impl Visitor {
     fn may_write(&self) -> bool {
@@ -81,7 +83,7 @@ impl AdminServer {
                 self.shown(move |process| html(StatusCode::OK, &markup::home(process, &visitor))).await
             }
             (&(Method::GET | Method::HEAD), Address::New(new)) => {
-                let page = FormPage::new_object(new, &visitor);
+                let page = FormPage::new_object(new);
                 html(StatusCode::OK, &page.markup(&visitor))
             }
             (&(Method::GET | Method::HEAD), Address::Object(id)) => {
@@ -117,15 +119,14 @@ impl AdminServer {
             let why = "You are not logged in, or your login has ended. Log in, go back to the form, and send it again.";
             return html(StatusCode::FORBIDDEN, &markup::login(&visitor, Some(why)));
         };
-        let id_of =
-            |name: Option<&String>, new: &NewObject| new.named(name.map(|name| name.trim()).unwrap_or_default());
-        let (id, of) = match address {
+        let name = fields.get("name").map(|name| name.trim()).unwrap_or_default();
+        let (id, of) = match &address {
             Address::Logout => {
                 let gone = self.ui.sessions.end(headers);
                 return redirect(&Address::Home.path()).with(header::SET_COOKIE, gone);
             }
-            Address::Object(id) => (id.clone(), form_of(&id)),
-            Address::New(new) => (id_of(fields.get("name"), &new), new.form()),
+            Address::Object(id) => (id.clone(), form_of(id)),
+            Address::New(new) => (new.named(name), new.form()),
             Address::Home | Address::Login => {
                 return html(StatusCode::METHOD_NOT_ALLOWED, &markup::message("Not possible", "Use GET."));
             }
@@ -137,12 +138,16 @@ impl AdminServer {
         let audit = Audit {
             token: Some(session.token.name().to_owned()),
             client,
-            action: if fields.contains_key(DELETE) { Action::Delete } else { Action::Put },
+            action: if [DELETE, DELETE_NOW].iter().any(|button| fields.contains_key(*button)) {
+                Action::Delete
+            } else {
+                Action::Put
+            },
             target: id.to_string(),
-            dry_run: !fields.contains_key(SAVE) && !fields.contains_key(DELETE),
+            dry_run: !fields.contains_key(SAVE) && !fields.contains_key(DELETE_NOW),
         };
         let changed = self.render(&self.api.changes, api::QUEUE_TIMEOUT, move |process| {
-            change(process, id, of, &fields, &audit, &visitor)
+            change(process, &Sent { address, id, of, fields }, &audit, &visitor)
         });
         let busy = |_| error_page(&ApiError::new(ErrorCode::Busy, "another change is running; send the form again"));
         changed.await.unwrap_or_else(busy)
@@ -170,7 +175,7 @@ impl AdminServer {
 
     fn visitor(&self, headers: &http::HeaderMap) -> Visitor {
         let generation = self.process.live.current();
-        let tokens: Option<&Tokens> = generation.snapshot.admin_write().map(|write| &write.tokens);
+        let tokens: Option<&Tokens> = Access::open(&self.process, &generation).ok().map(|write| &write.tokens);
         let session = tokens.and_then(|tokens| self.ui.sessions.find(headers, tokens, Instant::now()));
         Visitor { session, can_log_in: tokens.is_some() }
     }
@@ -196,21 +201,28 @@ fn object_page(process: &Process, id: ObjectId, saved: Option<u64>, visitor: &Vi
     html(StatusCode::OK, &page.markup(visitor))
 }
 
-/// Tries or makes the change of a sent form.
-fn change(
-    process: &Process,
+/// A form that was sent.
+struct Sent {
+    /// The page of the form.
+    address: Address,
     id: ObjectId,
     of: FormOf,
-    sent: &BTreeMap<String, String>,
-    audit: &Audit,
-    visitor: &Visitor,
-) -> Page {
-    let present = objects::read(&process.live.current().written.text, &id);
-    let version = sent.get("version").cloned().unwrap_or_default();
-    let entered: Entered = sent.iter().map(|(key, text)| (key.clone(), text.clone())).collect();
-    let fields = form::fields(of);
+    fields: BTreeMap<String, String>,
+}
+
+/// Tries or makes the change of a sent form.
+fn change(process: &Process, sent: &Sent, audit: &Audit, visitor: &Visitor) -> Page {
+    let Sent { address, id, of, fields: entered } = sent;
+    let is_new = matches!(address, Address::New(_));
+    let present = objects::read(&process.live.current().written.text, id);
+    let version = entered.get("version").cloned().unwrap_or_default();
+    let fields = form::fields(*of);
     let present_value = present.as_ref().map_or(Value::Null, |object| object.value.clone());
-    let mut page = FormPage::sent(id.clone(), of, entered, &version, TriedPage::of(sent));
+    let mut page = FormPage::sent(address.clone(), *of, entered.clone(), &version, TriedPage::of(entered));
+    if is_new && let Some(fault) = name_fault(id, present.is_some()) {
+        page.outcome = Outcome::Name(fault);
+        return html(StatusCode::UNPROCESSABLE_ENTITY, &page.markup(visitor));
+    }
     let condition = match version.is_empty() {
         true => Condition::Absent,
         false => Condition::Version(vec![version]),
@@ -227,25 +239,36 @@ fn change(
         Action::Delete => ObjectChange::Delete,
         Action::Read | Action::Put | Action::Patch => ObjectChange::Put(&text),
     };
-    match api::change_object(process, &id, wanted, &condition, audit) {
+    match api::change_object(process, id, wanted, &condition, audit) {
         Ok(accepted) if audit.dry_run => {
             let exchange = page.tried.explain(process, &accepted.proposal);
             page.outcome = Outcome::Possible { proposal: Box::new(accepted.proposal), exchange };
             html(StatusCode::OK, &page.markup(visitor))
         }
         Ok(_) if audit.action == Action::Delete => redirect(&Address::Home.path()),
-        Ok(accepted) => redirect(&format!("{}?saved={}", Address::Object(id).path(), accepted.generation)),
+        Ok(accepted) => redirect(&format!("{}?saved={}", Address::Object(id.clone()).path(), accepted.generation)),
         Err(error) => {
             log::warn!("{audit} result=refused code={}", error.code().code());
             let status = error.code().status();
-            if error.code() == ErrorCode::PreconditionFailed
-                && let Some(present) = present
-            {
-                page.version.clone_from(&present.version);
+            if error.code() == ErrorCode::PreconditionFailed {
+                // The next preview compares with what there is now.
+                page.version = present.map(|object| object.version).unwrap_or_default();
             }
             page.outcome = Outcome::Refused(error);
             html(status, &page.markup(visitor))
         }
+    }
+}
+
+/// Why a new object cannot have its name. The configuration checks the characters.
+fn name_fault(id: &ObjectId, exists: bool) -> Option<&'static str> {
+    let (ObjectId::Named { name, .. } | ObjectId::Route { route: name, .. }) = id;
+    match name.as_str() {
+        "" => Some("the object needs a name"),
+        // Browsers remove such segments from URLs.
+        "." | ".." => Some("`.` and `..` cannot be names; write another name"),
+        _ if exists => Some("there is already an object with this name; write another name, or open that object"),
+        _ => None,
     }
 }
 

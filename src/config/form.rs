@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use super::{PartKind, client_values, part_text, schema};
-use crate::problem::Problems;
 
 /// A key of an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +49,8 @@ pub(crate) type Entered = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct UnreadableField {
     pub(crate) path: String,
-    pub(crate) problems: Problems,
+    pub(crate) fault: String,
+    pub(crate) remedy: String,
 }
 
 /// The text of a list without entries. Without a text the key is absent.
@@ -158,15 +158,22 @@ fn own_value(
         }
         Control::Policy(fields) => {
             return match &*text {
-                "none" => Some(Value::Bool(false)),
-                "named" => {
-                    let name = entered.get(&format!("{}.name", field.path)).map(|name| name.trim());
-                    Some(Value::from(name.unwrap_or_default()))
-                }
                 "own" => {
                     let mut own = present.and_then(Value::as_object).cloned().unwrap_or_default();
                     set_all(fields, entered, &mut own, faults);
                     Some(Value::Object(own))
+                }
+                // An object that had a policy of its own may get another one. Otherwise the fields were filled in by mistake.
+                _ if !present.is_some_and(Value::is_object) && has_text(fields, entered) => {
+                    let fault = "fields of its own policy are filled in, and another policy is chosen".to_owned();
+                    let remedy = "choose its own policy, or clear these fields".to_owned();
+                    faults.push(UnreadableField { path: field.path.clone(), fault, remedy });
+                    None
+                }
+                "none" => Some(Value::Bool(false)),
+                "named" => {
+                    let name = entered.get(&format!("{}.name", field.path)).map(|name| name.trim());
+                    Some(Value::from(name.unwrap_or_default()))
                 }
                 _ => None,
             };
@@ -194,11 +201,25 @@ fn own_value(
         Control::Yaml | Control::Group(_) | Control::Policy(_) => match client_values(&text) {
             Ok(value) => Some(value),
             Err(problems) => {
-                faults.push(UnreadableField { path: field.path.clone(), problems });
+                faults.extend(problems.iter().map(|problem| UnreadableField {
+                    path: field.path.clone(),
+                    fault: problem.kind.fault().into_owned(),
+                    remedy: problem.kind.remedy().into_owned(),
+                }));
                 None
             }
         },
     }
+}
+
+/// Whether a field has a text.
+fn has_text(fields: &[FormField], entered: &Entered) -> bool {
+    fields.iter().any(|field| match &field.control {
+        Control::Group(fields) | Control::Policy(fields) => has_text(fields, entered),
+        Control::Lines(_) | Control::Text | Control::Choice(_) | Control::Yaml => {
+            entered.get(&field.path).is_some_and(|text| !text.trim().is_empty())
+        }
+    })
 }
 
 /// A number or a text.

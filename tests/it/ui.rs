@@ -132,7 +132,9 @@ fn each_kind_of_object_is_created_and_deleted() {
     let used = ui.submit("/ui/cors_policies/apps", &[("delete", "1")]);
     assert!(used.status == 409 && used.text().contains("Nothing was changed"), "{}", used.text());
     for own in ["/ui/services/web", "/ui/cors_policies/apps", "/ui/upstreams/two", "/ui/origin_sets/shops"] {
-        assert_eq!(ui.submit(own, &[("delete", "1")]).status, 303, "{own}");
+        let asked = ui.submit(own, &[("delete", "1")]);
+        assert!(asked.status == 200 && asked.text().contains("Delete it now"), "{}", asked.text());
+        assert_eq!(ui.submit(own, &[("delete-now", "1")]).status, 303, "{own}");
     }
     assert_eq!(text(&gateway), before);
 }
@@ -257,12 +259,89 @@ fn of_two_people_nobody_loses_a_change() {
         ("save", "1"),
     ];
     let conflict = one.post(path, &form, &[]);
-    assert!(conflict.status == 412 && conflict.text().contains("Somebody else has changed it"), "{}", conflict.text());
+    assert!(
+        conflict.status == 412 && conflict.text().contains("Somebody else has changed or deleted it"),
+        "{}",
+        conflict.text()
+    );
     assert!(conflict.text().contains("value=\"2\""), "the entered values stay");
     assert!(text(&gateway).contains("max_age: 1\n"), "{}", text(&gateway));
-    // A new object with the name of another one.
-    let taken = one.submit("/ui/new/cors_policies", &[("name", "public"), ("allow_origins", "*"), ("save", "1")]);
-    assert_eq!(taken.status, 412, "{}", taken.text());
+    // Somebody has deleted it: the next preview is of a new object.
+    two.submit("/ui/new/cors_policies", &[("name", "gone"), ("allow_origins", "*"), ("save", "1")]);
+    let (csrf, version) = one.hidden("/ui/cors_policies/gone");
+    assert_eq!(two.submit("/ui/cors_policies/gone", &[("delete-now", "1")]).status, 303);
+    let send = |version: &str| {
+        let form = [("csrf", csrf.as_str()), ("version", version), ("allow_origins", "*"), ("save", "1")];
+        one.post("/ui/cors_policies/gone", &form, &[])
+    };
+    let deleted = send(&version);
+    assert!(deleted.status == 412 && deleted.text().contains("name=\"version\" value=\"\""), "{}", deleted.text());
+    assert_eq!(send("").status, 303);
+}
+
+#[test]
+fn a_name_that_cannot_be_used_keeps_the_form() {
+    let (gateway, tokens) = start();
+    let ui = Ui::logged_in(&gateway, &tokens.write);
+    let before = text(&gateway);
+    for (name, expected) in [
+        ("", "the object needs a name"),
+        (" ", "the object needs a name"),
+        (".", "cannot be names"),
+        ("..", "cannot be names"),
+        ("public", "there is already an object with this name"),
+        ("a b", "href=\"#f-name\""),
+        ("a/b", "href=\"#f-name\""),
+    ] {
+        for button in ["preview", "save"] {
+            let form = [("name", name), ("allow_origins", "https://kept.example"), (button, "1")];
+            let response = ui.submit("/ui/new/cors_policies", &form);
+            let page = response.text();
+            assert_eq!(response.status, 422, "{name:?}: {page}");
+            assert!(page.contains(expected) && page.contains("id=\"f-name\""), "{name:?}: {page}");
+            assert!(
+                page.contains("action=\"/ui/new/cors_policies\"") && page.contains("https://kept.example"),
+                "{name:?}: {page}"
+            );
+        }
+    }
+    // Fields of a policy that is not chosen.
+    let own = [
+        ("upstream", "api"),
+        ("cors", "named"),
+        ("cors.name", "public"),
+        ("cors.allow_origins", "https://a.example"),
+        ("save", "1"),
+    ];
+    let response = ui.submit("/ui/services/shop", &own);
+    assert!(response.status == 422 && response.text().contains("href=\"#f-cors\""), "{}", response.text());
+    assert_eq!(text(&gateway), before);
+}
+
+/// The listener of the start stays until a restart. So a reload that forbids remote writing ends it at once.
+#[test]
+fn a_login_does_not_outlive_the_permission_of_remote_writing() {
+    let tokens = Tokens::new();
+    let port = crate::support::gateway::free_port();
+    let remote = CONFIG.replace(
+        "address: \"{admin}\"",
+        &format!("address: \"0.0.0.0:{port}\"\n  dangerously_allow_remote_write: true"),
+    );
+    let gateway = Gateway::start_with_files(&remote, &tokens.files());
+    let send = |method: &str, path: &str, cookie: &str, fields: &[(&str, &str)]| {
+        let head = [("Host", "localhost"), ("Cookie", cookie), ("Content-Type", "application/x-www-form-urlencoded")];
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        Connection::open(address).unwrap().request(method, path, &head, encoded(fields).as_bytes()).unwrap()
+    };
+    let login = send("POST", "/ui/login", "", &[("token", &tokens.write)]);
+    let cookie = login.header("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
+    let page = send("GET", "/ui/", &cookie, &[]).text().to_owned();
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    gateway.reload_with(&CONFIG.replace("{admin}", &format!("127.0.0.1:{port}")));
+    gateway.wait_for_log("reloaded generation=2");
+    let form = [("csrf", csrf.as_str()), ("name", "new"), ("allow_origins", "*"), ("save", "1")];
+    assert_eq!(send("POST", "/ui/new/cors_policies", &cookie, &form).status, 403);
+    assert!(!text(&gateway).contains("new:"), "{}", text(&gateway));
 }
 
 #[test]

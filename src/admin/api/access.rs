@@ -9,7 +9,9 @@ use super::super::Process;
 use super::Audit;
 use super::error::{ApiError, ErrorCode};
 use crate::limiter::ClientLimiter;
+use crate::live::Generation;
 use crate::logging::LogThrottle;
+use crate::snapshot::AdminWrite;
 use crate::tokens::Token;
 
 /// A client may fail this many times at once.
@@ -49,6 +51,23 @@ impl Access {
         client: Option<IpAddr>,
     ) -> Result<Token, ApiError> {
         let generation = process.live.current();
+        let write = Self::open(process, &generation)?;
+        if let Some(token) = presented.and_then(|presented| write.tokens.find(presented)) {
+            return Ok(token.clone());
+        }
+        if let Some(wait) = self.failures.take(client, Instant::now()) {
+            let error = ApiError::new(ErrorCode::TooManyFailures, "too many requests without a valid token");
+            return Err(error.with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)));
+        }
+        let error = ApiError::new(ErrorCode::Unauthorized, "send a token in `Authorization: Bearer TOKEN`");
+        Err(error.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corsgate\"")))
+    }
+
+    /// The settings of changes, if changes are possible: they are switched on, and other machines cannot reach the listener.
+    pub(in crate::admin) fn open<'g>(
+        process: &Process,
+        generation: &'g Generation,
+    ) -> Result<&'g AdminWrite, ApiError> {
         let Some(write) = generation.snapshot.admin_write() else {
             let message = "the write API is off; `admin: { write: FILE }` switches it on, with a file of tokens that \
                            `corsgate token` makes";
@@ -60,15 +79,7 @@ impl Access {
             let message = "the admin listener still has an address that other machines can reach; restart corsgate";
             return Err(ApiError::new(ErrorCode::RemoteWrite, message));
         }
-        if let Some(token) = presented.and_then(|presented| write.tokens.find(presented)) {
-            return Ok(token.clone());
-        }
-        if let Some(wait) = self.failures.take(client, Instant::now()) {
-            let error = ApiError::new(ErrorCode::TooManyFailures, "too many requests without a valid token");
-            return Err(error.with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)));
-        }
-        let error = ApiError::new(ErrorCode::Unauthorized, "send a token in `Authorization: Bearer TOKEN`");
-        Err(error.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corsgate\"")))
+        Ok(write)
     }
 
     /// Logs a request that was refused by [`Access::check`].

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::address::{Address, NewObject, form_of};
 use super::markup::{self, prose};
-use super::{DELETE, PREVIEW, Process, SAVE, Visitor};
+use super::{DELETE, DELETE_NOW, PREVIEW, Process, SAVE, Visitor};
 use crate::admin::api::error::{ApiError, ErrorCode};
 use crate::config::form::{self, Control, Entered, FormField, FormOf, UnreadableField};
 use crate::config::part_text;
@@ -32,6 +32,8 @@ pub(super) struct FormPage {
 /// The result of a sent form.
 pub(super) enum Outcome {
     NotSent,
+    /// The name of a new object cannot be used.
+    Name(&'static str),
     Unreadable(Vec<UnreadableField>),
     Refused(ApiError),
     /// The change is possible. `exchange` explains the request of the tried page.
@@ -79,37 +81,24 @@ impl TriedPage {
 }
 
 impl FormPage {
-    pub(super) fn new_object(new: NewObject, visitor: &Visitor) -> Self {
-        let _ = visitor;
-        let title = match &new {
-            NewObject::In(section) => format!("New entry of {}", section.key()),
-            NewObject::RouteOf(service) => format!("New route of {service}"),
-        };
+    pub(super) fn new_object(new: NewObject) -> Self {
         let of = new.form();
         let mut entered = form::entered(&form::fields(of), &Value::Null);
         entered.insert("name".to_owned(), String::new());
-        FormPage {
-            address: Address::New(new),
-            title,
-            of,
-            entered,
-            version: String::new(),
-            saved: None,
-            tried: TriedPage::default(),
-            outcome: Outcome::NotSent,
-        }
+        Self::sent(Address::New(new), of, entered, "", TriedPage::default())
     }
 
     pub(super) fn of(id: ObjectId, value: &Value, version: &str) -> Self {
         let of = form_of(&id);
         let entered = form::entered(&form::fields(of), value);
-        Self::sent(id, of, entered, version, TriedPage::default())
+        Self::sent(Address::Object(id), of, entered, version, TriedPage::default())
     }
 
-    pub(super) fn sent(id: ObjectId, of: FormOf, entered: Entered, version: &str, tried: TriedPage) -> Self {
+    /// A page at the address of its form.
+    pub(super) fn sent(address: Address, of: FormOf, entered: Entered, version: &str, tried: TriedPage) -> Self {
         FormPage {
-            title: id.to_string(),
-            address: Address::Object(id),
+            title: title(&address),
+            address,
             of,
             entered,
             version: version.to_owned(),
@@ -127,7 +116,7 @@ impl FormPage {
     pub(super) fn markup(&self, visitor: &Visitor) -> Markup {
         let fields = form::fields(self.of);
         let problems = self.problems();
-        let place = |path: &str| owner(&fields, path);
+        let place = |path: &str| self.place(&fields, path);
         let csrf = visitor.session.as_ref().map(|session| session.csrf.as_str());
         let may_write = visitor.may_write();
         markup::page(
@@ -144,7 +133,13 @@ impl FormPage {
                         h2 { "Nothing was changed: " (problems.len()) (if problems.len() == 1 { " problem" } else { " problems" }) }
                         ul {
                             @for problem in &problems {
-                                li { a href=(format!("#f-{}", place(&problem.path))) { code { (problem.path) } } ": " (prose(&problem.text())) }
+                                li {
+                                @match place(&problem.path) {
+                                    Some(field) => a href=(format!("#f-{field}")) { code { (problem.path) } },
+                                    None => code { (problem.path) },
+                                }
+                                ": " (prose(&problem.text()))
+                            }
                             }
                         }
                     }
@@ -156,6 +151,9 @@ impl FormPage {
                     @if matches!(self.address, Address::New(_)) {
                         div.field {
                             label for="f-name" { "name" }
+                        @for problem in problems.iter().filter(|problem| place(&problem.path).as_deref() == Some("name")) {
+                            p.error { (prose(&problem.text())) }
+                        }
                             input #f-name type="text" name="name" value=(self.text("name")) required disabled[!may_write] aria-describedby="h-name";
                             p.hint #h-name { "1 to 128 letters, digits, `-`, `_` and `.`; a route may also have the name of its path." }
                         }
@@ -178,10 +176,17 @@ impl FormPage {
                     @if may_write {
                         div.buttons {
                             button type="submit" name=(PREVIEW) value="1" { "Preview" }
-                            @if matches!(self.outcome, Outcome::Possible { .. }) {
-                                button.main type="submit" name=(SAVE) value="1" { "Save" }
+                        @match &self.outcome {
+                            Outcome::Possible { proposal, .. } if proposal.after.is_none() => {
+                                button.danger type="submit" name=(DELETE_NOW) value="1" { "Delete it now" }
                             }
-                            @if self.exists() { button.danger type="submit" name=(DELETE) value="1" { "Delete" } }
+                            outcome => {
+                                @if matches!(outcome, Outcome::Possible { .. }) {
+                                    button.main type="submit" name=(SAVE) value="1" { "Save" }
+                                }
+                                @if self.exists() { button.danger type="submit" name=(DELETE) value="1" { "Delete…" } }
+                            }
+                        }
                         }
                     } @else if visitor.can_log_in {
                         p { a href=(Address::Login.path()) { "Log in" } " with a token of the role " code { "write" } " to change it." }
@@ -189,6 +194,17 @@ impl FormPage {
                 }
             },
         )
+    }
+
+    /// The field of a problem. A problem of a new object as a whole is one of its name.
+    fn place(&self, fields: &[FormField], path: &str) -> Option<String> {
+        match (&self.address, path) {
+            (Address::New(_), "" | "name") if !fields.iter().any(|field| field.path.is_empty()) => {
+                Some("name".to_owned())
+            }
+            (Address::New(_), "name") => Some("name".to_owned()),
+            (_, path) => owner(fields, path),
+        }
     }
 
     fn text(&self, path: &str) -> &str {
@@ -200,12 +216,15 @@ impl FormPage {
         let key = path.rsplit('.').next().unwrap_or_default();
         let title = if key.is_empty() { "origins" } else { key };
         let (id, hint, error) = (format!("f-{path}"), format!("h-{path}"), format!("e-{path}"));
-        let own: Vec<&Problem> = problems.iter().filter(|problem| owner(all, &problem.path) == *path).collect();
+        let own: Vec<&Problem> =
+            problems.iter().filter(|problem| owner(all, &problem.path).as_ref() == Some(path)).collect();
         let described = if own.is_empty() { hint.clone() } else { format!("{error} {hint}") };
         let invalid = (!own.is_empty()).then_some("true");
         let text = self.text(path);
         let rows = text.lines().count().clamp(2, 12);
-        let errors = html! { @for problem in &own { p.error id=(error) { (prose(&problem.text())) } } };
+        let errors = html! {
+            @if !own.is_empty() { div id=(error) { @for problem in &own { p.error { (prose(&problem.text())) } } } }
+        };
         let nested =
             |fields: &[FormField]| html! { @for field in fields { (self.field(field, problems, all, may_write)) } };
         match control {
@@ -229,7 +248,7 @@ impl FormPage {
                         label for=(format!("f-{path}.name")) { "name of the policy" }
                         input id=(format!("f-{path}.name")) type="text" name=(format!("{path}.name")) value=(self.text(&format!("{path}.name"))) disabled[!may_write];
                     }
-                    details open[text == "own"] { summary { "Its own policy" } (nested(fields)) }
+                    details open[text == "own" || !own.is_empty()] { summary { "Its own policy" } (nested(fields)) }
                 }
             },
             Control::Lines(_) | Control::Yaml => html! {
@@ -276,21 +295,17 @@ impl FormPage {
     fn problems(&self) -> Vec<Problem> {
         match &self.outcome {
             Outcome::NotSent | Outcome::Possible { .. } => Vec::new(),
-            Outcome::Unreadable(faults) => {
-                let each = |fault: &UnreadableField| {
-                    let path = fault.path.clone();
-                    fault
-                        .problems
-                        .iter()
-                        .map(move |problem| Problem {
-                            path: path.clone(),
-                            fault: problem.kind.fault().into_owned(),
-                            remedy: problem.kind.remedy().into_owned(),
-                        })
-                        .collect::<Vec<_>>()
-                };
-                faults.iter().flat_map(each).collect()
+            Outcome::Name(fault) => {
+                vec![Problem { path: "name".to_owned(), fault: (*fault).to_owned(), remedy: String::new() }]
             }
+            Outcome::Unreadable(faults) => faults
+                .iter()
+                .map(|UnreadableField { path, fault, remedy }| Problem {
+                    path: path.clone(),
+                    fault: fault.clone(),
+                    remedy: remedy.clone(),
+                })
+                .collect(),
             Outcome::Refused(error) => {
                 let part = |problem: &Value, key: &str| problem[key].as_str().unwrap_or_default().to_owned();
                 let each = |problem: &Value| Problem {
@@ -313,6 +328,15 @@ fn meanings(words: &[(Value, String)]) -> Markup {
     }
 }
 
+fn title(address: &Address) -> String {
+    match address {
+        Address::Object(id) => id.to_string(),
+        Address::New(NewObject::In(section)) => format!("New entry of {}", section.key()),
+        Address::New(NewObject::RouteOf(service)) => format!("New route of {service}"),
+        Address::Home | Address::Login | Address::Logout => String::new(),
+    }
+}
+
 struct Problem {
     /// Place in the object.
     path: String,
@@ -326,16 +350,16 @@ impl Problem {
     }
 }
 
-/// The field that has a place of the object: `allow_origins[0]` is in `allow_origins`.
-fn owner(fields: &[FormField], path: &str) -> String {
+/// The field that has a place of the object: `allow_origins[0]` is in `allow_origins`. None if no field has it.
+fn owner(fields: &[FormField], path: &str) -> Option<String> {
     let has = |field: &FormField| {
         let rest = path.strip_prefix(field.path.as_str());
         field.path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
-    let Some(field) = fields.iter().find(|field| has(field)) else { return String::new() };
+    let field = fields.iter().find(|field| has(field))?;
     match &field.control {
         Control::Group(inner) | Control::Policy(inner) if inner.iter().any(has) => owner(inner, path),
-        _ => field.path.clone(),
+        _ => Some(field.path.clone()),
     }
 }
 
@@ -344,9 +368,9 @@ fn refusal(error: &ApiError) -> Markup {
     html! {
         @if is_conflict {
             div.problems role="alert" {
-                h2 { "Somebody else has changed it" }
-                p { "Nothing was saved. The form below has your values. Open the object in another tab to see the other change. \
-                     A preview now compares your values with the new state, and saving replaces it." }
+                h2 { "Somebody else has changed or deleted it" }
+                p { "Nothing was saved. The form below has your values. Open the object in another tab to see its present state. \
+                     A preview now compares your values with it, and saving replaces it." }
             }
         } @else if error.problems.iter().all(|problem| problem["severity"] != "error") {
             div.problems role="alert" { h2 { "Nothing was changed" } p { (prose(&error.message)) } }
@@ -371,8 +395,10 @@ fn possible(proposal: &Proposal, exchange: Option<&str>) -> Markup {
                 h3 { "The tried page" }
                 pre tabindex="0" { (exchange) }
             }
-            h3 { "The object" }
-            pre tabindex="0" { @if let Some(after) = &proposal.after { (part_text(None, &after.value)) } }
+            @match &proposal.after {
+                Some(after) => { h3 { "The object" } pre tabindex="0" { (part_text(None, &after.value)) } },
+                None => p { "The object is deleted." },
+            }
         }
     }
 }
