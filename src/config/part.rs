@@ -78,7 +78,8 @@ impl Part {
         is_same.then_some(json)
     }
 
-    fn with_defaults(&self) -> String {
+    /// All keys that corsgate knows, whatever form the text has.
+    pub(crate) fn with_defaults(&self) -> String {
         match self {
             Part::Settings(_) => String::new(),
             Part::OriginSet(list) => line(list),

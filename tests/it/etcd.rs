@@ -184,6 +184,9 @@ fn values_name_no_socket_outside_of_the_directory_of_the_file() {
         wait_for_ready(&gateway, &format!("etcd: services/s{i} at revision"));
         assert_eq!(fetch(gateway.address(), "GET", "/", &[("Host", &format!("s{i}.test"))]).status, 404, "{address}");
     }
+    // A tag does not hide it.
+    etcd.put(&key("upstreams/tagged"), "nodes: [ !local { address: 'unix:/run/docker.sock' } ]");
+    wait_for_ready(&gateway, "etcd: upstreams/tagged at revision");
     etcd.put(&key("upstreams/own"), "nodes: [{ address: 'unix:run/app.sock' }]");
     etcd.put(&key("services/own"), "{ hosts: [own.test], upstream: own }");
     let status = || fetch(gateway.address(), "GET", "/", &[("Host", "own.test")]).status;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::keys::{Key, LARGEST_VALUE, MOST_BYTES, MOST_KEYS, Raw, RawValue, State};
-use crate::config::{Document, Part, PartKind, Source, environment, values};
+use crate::config::{Document, Part, PartKind, Source, environment};
 use crate::notation::Named;
 use crate::problem::{KeyPath, PathStep, Problem, ProblemKind, Problems, Severity};
 use crate::report;
@@ -389,7 +389,9 @@ fn content(base: &Base, key: &Key, raw: &Raw) -> Result<Content, Box<KeyRefusal>
             format!("line {}: {at}: `{variable}` is a variable; values of etcd read no environment", place.line);
         return Err(fault("etcd-variable", &found, "write the value"));
     }
-    if let Some(socket) = values(text).and_then(|value| foreign_socket(&value, false)) {
+    // Of the part, not of its text: `values` knows no YAML tags, and a tag must not hide an address.
+    let typed = serde_json::from_str(&part.with_defaults()).unwrap_or(Value::Null);
+    if let Some(socket) = foreign_socket(&typed, false) {
         let fault_text = format!("`{socket}` is a socket of the machine");
         let remedy = "name a socket below the directory of the configuration file, by a relative path without `..`";
         return Err(fault("etcd-socket", &fault_text, remedy));
