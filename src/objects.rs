@@ -52,7 +52,7 @@ pub(crate) enum Condition {
     Version(Vec<String>),
 }
 
-/// An object of the configuration, such as a service or a policy.
+/// A part of the configuration with a name: a service, a route, an upstream, a policy or an origin set.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Object {
     /// Its values. Paths of private keys are redacted.

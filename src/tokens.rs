@@ -100,7 +100,7 @@ impl Tokens {
         found
     }
 
-    /// Whether this token is still accepted, with the same role.
+    /// Returns whether the file still has this token with the same role.
     pub(crate) fn has(&self, token: &Token) -> bool {
         self.0.contains(token)
     }

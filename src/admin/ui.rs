@@ -35,7 +35,7 @@ pub(super) struct Ui {
     sessions: Sessions,
 }
 
-/// Who asks.
+/// The client of a page: its login, and whether a login is possible.
 pub(super) struct Visitor {
     session: Option<Session>,
     /// Whether `admin.write` is set.

@@ -131,7 +131,7 @@ fn change(place: &Place, present: &Parts, mut changes: Vec<PartChange>, confirm:
         print("nothing to change\n");
         return ExitCode::SUCCESS;
     }
-    // One after the other: first what others need, and last what nothing needs any more.
+    // With the write API, changes are made one by one. Objects that other objects use come first, and deletions come last.
     changes.sort_by_key(|change| match change.value.is_some() {
         true => (0, i8::try_from(change.kind as usize).unwrap_or_default()),
         false => (1, -i8::try_from(change.kind as usize).unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! The place of objects that a command reads or changes: a file, etcd, or the admin listener of a running corsgate.
+//! Where a command reads and changes objects: in a file, in etcd, or in a running corsgate by its admin listener.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

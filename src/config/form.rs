@@ -53,7 +53,7 @@ pub(crate) struct UnreadableField {
     pub(crate) remedy: String,
 }
 
-/// The text of a list without entries. Without a text the key is absent.
+/// The text that a person enters for a list without entries. An empty text removes the key.
 const EMPTY_LIST: &str = "[]";
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&schema::json()).unwrap_or_default());
@@ -376,7 +376,7 @@ mod tests {
             let fields = fields(FormOf::Part(*kind));
             let entered = entered(&fields, value);
             assert_eq!(value_of(&fields, &entered, value).as_ref(), Ok(value), "{kind:?} {name}");
-            // Without the present value: another spelling, but the same keys.
+            // Without the present value, the spelling of values may change, and the keys stay the same.
             let empty = if value.is_array() { json!([]) } else { json!({}) };
             let again = value_of(&fields, &entered, &empty).unwrap();
             if let (Some(again), Some(value)) = (again.as_object(), value.as_object()) {

@@ -45,7 +45,8 @@ impl PartKind {
 // === impl Parts ===
 
 impl Parts {
-    /// The parts of a text. None if it cannot be read, or if a section has another form.
+    /// Reads the parts of a configuration text. Returns None if the text cannot be parsed, or if a section is neither a
+    /// mapping nor, for `services`, a list.
     pub(crate) fn of(text: &str) -> Option<Self> {
         let mut others = match values(text)? {
             Value::Object(keys) => keys,

@@ -91,7 +91,7 @@ struct VersionsInUse {
     read: Versions,
     /// The versions of the active snapshot.
     good: Versions,
-    /// The versions of a loaded snapshot that is not published yet.
+    /// The versions of the keys in a snapshot that is loaded and not yet active.
     pending: Option<(Versions, Applied)>,
 }
 
@@ -275,6 +275,8 @@ impl Etcd {
     /// Accepts the newest state. `reading` remembers the files that were read.
     pub(super) fn load(&self, reading: &Reading) -> (SourceText, Loaded) {
         let shared = &self.0;
+        // Of an earlier snapshot that could not be published.
+        lock(&shared.versions).pending = None;
         let read = SystemTime::now();
         let refused = |why: String, text: String| {
             let kind = ProblemKind::Unreadable { why, remedy: "correct the keys; nothing has changed" };

@@ -26,7 +26,7 @@ pub(crate) enum StoreError {
     ReadOnly { place: String, why: String },
     /// The source cannot be read, or writing it failed.
     Failed { place: String, error: String },
-    /// A value cannot be one of the source, such as a text with variables in etcd.
+    /// The source does not accept a value. For example, values in etcd cannot have variables.
     Refused { text: String },
     /// etcd cannot be reached.
     Away { why: String },

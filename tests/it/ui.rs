@@ -200,7 +200,7 @@ fn only_a_login_that_may_write_changes_something() {
     for wrong in ["", "x", &second.hidden(path).0, &csrf[1..]] {
         assert_eq!(writer.send("POST", path, &with(wrong), &[]).status, 403, "{wrong}");
     }
-    // Pages of other sites, also on another port of this machine.
+    // Requests of pages of other sites are refused. Another port of the same machine is another site here.
     for foreign in [
         ("Origin", "https://evil.test"),
         ("Origin", "null"),

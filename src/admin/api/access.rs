@@ -63,7 +63,8 @@ impl Access {
         Err(error.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corsgate\"")))
     }
 
-    /// The settings of changes, if changes are possible: they are switched on, and other machines cannot reach the listener.
+    /// Returns the settings of `admin.write`. Err: `admin.write` is not set, or other machines can reach the listener and the
+    /// configuration does not permit that.
     pub(in crate::admin) fn open<'g>(
         process: &Process,
         generation: &'g Generation,

@@ -15,7 +15,7 @@ use crate::explain::{self, Configuration, Question};
 use crate::objects::{ObjectId, Proposal};
 use crate::terminal::{Paint, Width};
 
-/// The state of a page.
+/// A page with the form of one object: the entered texts, and the result if the form was sent.
 pub(super) struct FormPage {
     address: Address,
     title: String,

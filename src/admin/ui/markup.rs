@@ -1,4 +1,4 @@
-//! The frame of all pages, and the pages without a form.
+//! The HTML that all pages share, and the pages for the list of objects, the login and messages.
 
 use std::sync::LazyLock;
 

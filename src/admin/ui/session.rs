@@ -24,7 +24,7 @@ const MOST: usize = 256;
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<VecDeque<Session>>);
 
-/// A login.
+/// The login of one person.
 #[derive(Clone)]
 pub(super) struct Session {
     /// SHA-256 of the cookie.

@@ -1,4 +1,4 @@
-//! Changes by a command: all keys are read once, the change is tried on them, and then it is written.
+//! Changes by a command. It reads all keys once, checks the change on a copy of them, and then writes the changed keys.
 
 use std::sync::Arc;
 

@@ -231,7 +231,7 @@ impl Row {
         }
     }
 
-    /// Calls an HTTP/1.1 client with its method, target and fields.
+    /// Sends the row with an HTTP/1.1 client: `fetch` gets the method, the target and the fields of the row.
     fn fetch(&self, scheme: Scheme, fetch: impl FnOnce(&str, &str, &[(&str, &str)]) -> Response) -> Response {
         let (method, target) = self.method_and_target();
         let fields = self.fields(scheme);
