@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use corsgate::source::ConfigSource;
 
 use crate::support::client::{Connection, Response, fetch};
 use crate::support::gateway::{Gateway, Signal, free_port, run, run_in};
+use crate::support::process::poll;
 use crate::support::upstream::{Reply, Upstream};
 
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -341,29 +342,42 @@ fn no_response_mixes_the_routes_of_two_configurations() {
     };
     let gateway = Gateway::start(&with_routes(0));
     let stop = AtomicBool::new(false);
+    let requests: [AtomicU64; 5] = Default::default();
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..5)
-            .map(|i| {
-                let (gateway, stop) = (&gateway, &stop);
-                scope.spawn(move || {
-                    let mut requests = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        let response = fetch(gateway.address(), "GET", &format!("/r{i}"), &[("Host", "api.test")]);
-                        assert_eq!((response.status, response.header("X-Route")), (200, Some(&*format!("r{i}"))));
-                        requests += 1;
-                    }
-                    requests
-                })
-            })
-            .collect();
+        let _stop = StopAtEnd(&stop);
+        for (i, count) in requests.iter().enumerate() {
+            let (gateway, stop) = (&gateway, &stop);
+            scope.spawn(move || {
+                let _stop = StopAtEnd(stop);
+                while !stop.load(Ordering::Relaxed) {
+                    let response = fetch(gateway.address(), "GET", &format!("/r{i}"), &[("Host", "api.test")]);
+                    assert_eq!((response.status, response.header("X-Route")), (200, Some(&*format!("r{i}"))));
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
         for n in 1..=20 {
             gateway.reload_with(&with_routes(n));
             gateway.wait_for_log(&format!("reloaded generation={}\n", n + 1));
+            // Each client has a response after this reload.
+            for count in &requests {
+                let before = count.load(Ordering::Relaxed);
+                let found = poll(Duration::from_secs(20), || {
+                    (stop.load(Ordering::Relaxed) || count.load(Ordering::Relaxed) > before).then_some(())
+                });
+                assert!(found.is_some(), "a client has no response after reload {n}");
+            }
         }
-        stop.store(true, Ordering::Relaxed);
-        let requests: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-        assert!(requests > 50, "only {requests} requests");
     });
+}
+
+/// Ends the other threads of a test, also after a panic.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
