@@ -91,12 +91,14 @@ impl Live {
 
     fn start_with(source: ConfigSource, resolver: Resolver) -> Result<(Self, String), LoadError> {
         let reading = Reading::default();
-        let (snapshot, written, warnings) = read(&source, &reading)?;
-        let started = snapshot.startup().clone();
-        let first = Generation::new(1, snapshot, written, None)?;
-        first.resolve_names(&resolver, START_DNS_TIMEOUT);
         let access_log = Arc::new(AccessLogger::default());
-        let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
+        let ((first, opened), warnings) = read_and_prepare(&source, &reading, |snapshot, written| {
+            let first = Generation::new(1, snapshot, written, None)?;
+            first.resolve_names(&resolver, START_DNS_TIMEOUT);
+            let opened = open_log(&source, &access_log, &first.snapshot, &reading)?;
+            Ok((first, opened))
+        })?;
+        let started = first.snapshot.startup().clone();
         access_log.activate(opened);
         let current = ArcSwap::from_pointee(Shared::new(Arc::new(first)));
         source.published();
@@ -162,13 +164,16 @@ impl Live {
     pub fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut files = self.lock_files();
         let reading = Reading::default();
-        let result = read(&self.source, &reading).and_then(|(snapshot, written, warnings)| {
+        let prepared = read_and_prepare(&self.source, &reading, |snapshot, written| {
             let old = self.current();
-            let needs_restart = self.started.differences(snapshot.startup());
             let new = Generation::new(old.number + 1, snapshot, written, Some(&old))?;
             new.resolve_names(&self.resolver, RELOAD_DNS_TIMEOUT);
             let log = open_log(&self.source, &self.access_log, &new.snapshot, &reading)?;
-            Ok(Reloaded { number: self.activate(new, log), needs_restart, warnings })
+            Ok((new, log))
+        });
+        let result = prepared.map(|((new, log), warnings)| {
+            let needs_restart = self.started.differences(new.snapshot.startup());
+            Reloaded { number: self.activate(new, log), needs_restart, warnings }
         });
         *files = reading.files();
         // Also names of a refused configuration: a later one must not use their old answers.
@@ -248,6 +253,32 @@ impl Live {
 
     fn lock_files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads and loads a snapshot, and prepares its parts. Also returns the warnings. If a value of etcd cannot be used, the
+/// source gets the chance to continue without it.
+fn read_and_prepare<T>(
+    source: &ConfigSource,
+    reading: &Reading,
+    prepare: impl Fn(Snapshot, SourceText) -> Result<T, LoadError>,
+) -> Result<(T, String), LoadError> {
+    let attempt = || {
+        let (snapshot, written, warnings) = read(source, reading)?;
+        Ok((prepare(snapshot, written)?, warnings))
+    };
+    let error = match attempt() {
+        Ok(prepared) => return Ok(prepared),
+        Err(error) => error,
+    };
+    let section = match &error {
+        LoadError::Listeners(_) => "listeners",
+        LoadError::AccessLog(_) => "access_log",
+        LoadError::Unreadable(_) | LoadError::Invalid(_) => return Err(error),
+    };
+    match source.etcd() {
+        Some(etcd) if etcd.refuse_settings(section, &error.to_string()) => attempt(),
+        _ => Err(error),
     }
 }
 

@@ -80,6 +80,9 @@ impl BackgroundService for ReloadService {
         loop {
             // Several signals may become one reload. The file is read after the last signal, so no change is missed.
             while self.reload_signal.take() {
+                if let Some(etcd) = self.live.source().etcd() {
+                    etcd.try_again();
+                }
                 self.reload().await;
                 retired = true;
             }

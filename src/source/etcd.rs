@@ -25,13 +25,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use self::accept::{Acceptance, Base, Version, Versions};
+use self::accept::{Acceptance, Base, Known, Version, Versions};
 pub(crate) use self::accept::{Kept, KeyRefusal};
 use self::address::Address;
 use self::client::Client;
 pub(crate) use self::fleet::{Fleet, Member};
 use self::instance::{InstanceRecord, RefusedKey};
-use self::keys::State;
+use self::keys::{Key, Raw, State};
 use self::wire::Event;
 pub(crate) use self::write::Transaction;
 use super::{Reading, SourceText};
@@ -93,6 +93,8 @@ struct VersionsInUse {
     good: Versions,
     /// The versions of the keys in a snapshot that is loaded and not yet active.
     pending: Option<(Versions, Applied)>,
+    /// A value of `settings` that could be compiled and not be used, and why.
+    unusable: Option<(Arc<Raw>, String)>,
 }
 
 /// The state of etcd from which a snapshot was compiled.
@@ -379,13 +381,37 @@ impl Etcd {
         shared.cache_due.notify_one();
     }
 
+    /// The snapshot that was loaded last cannot be used because of this key of the file. If the key is in `settings`,
+    /// that value is refused from now on, and another load uses the one before. False if the error stays.
+    pub(crate) fn refuse_settings(&self, section: &str, why: &str) -> bool {
+        let mut versions = lock(&self.0.versions);
+        let settings = Key::settings();
+        let pending = versions.pending.as_ref().and_then(|(used, _)| used.get(&settings)).cloned();
+        let Some(version) = pending.filter(|version| version.sets(section)) else { return false };
+        if versions.good.get(&settings).is_some_and(|good| good.raw.value == version.raw.value) {
+            // It was in use. Only a process that starts continues without it.
+            if !lock(&self.0.status).applied.is_none() {
+                lock(&self.0.status).whole = Some(format!("settings: {why}"));
+                return false;
+            }
+            versions.good.remove(&settings);
+        }
+        versions.unusable = Some((version.raw.clone(), why.to_owned()));
+        true
+    }
+
+    /// Tries a value again that could not be used.
+    pub(crate) fn try_again(&self) {
+        lock(&self.0.versions).unusable = None;
+    }
+
     fn accept(&self, state: &State, reading: &Reading) -> Result<Acceptance, Box<(SourceText, Loaded)>> {
         let base = self.base(reading, state)?;
-        let (read, good) = {
+        let known = {
             let versions = lock(&self.0.versions);
-            (versions.read.clone(), versions.good.clone())
+            Known { read: versions.read.clone(), good: versions.good.clone(), unusable: versions.unusable.clone() }
         };
-        Ok(self.with_env(reading, |env| accept::accept(&base, state, &read, &good, env)))
+        Ok(self.with_env(reading, |env| accept::accept(&base, state, &known, env)))
     }
 
     /// The settings of the file with `source`. Err: the file has errors. A command without such a file assumes listeners.

@@ -495,6 +495,60 @@ fn settings_are_the_rest_of_the_file() {
     }
 }
 
+/// A value that is right by itself, and names something that this process cannot open.
+#[test]
+fn settings_that_cannot_be_used_hold_up_no_other_key() {
+    let etcd = Etcd::start();
+    etcd.put(&key("services/api"), &service("api.test", "1"));
+    etcd.put(&key("settings"), "limits: { uri: 1KiB }\n");
+    let gateway = Gateway::start(&file(&etcd, ""));
+    let long = format!("/{}", "a".repeat(2000));
+    let own = gateway.config_path().file_name().unwrap().to_string_lossy().into_owned();
+    let values = [
+        ("access_log: { to: missing/access.log }", "missing/access.log"),
+        (&*format!("access_log: {{ to: ./{own} }}"), "is a file of the configuration"),
+        ("access_log: { to: ../access.log }", "names only files below the directory"),
+    ];
+    for (i, (value, why)) in values.iter().enumerate() {
+        etcd.put(&key("settings"), value);
+        gateway.wait_for_log(why);
+        wait_for_ready(&gateway, "etcd: settings at revision ");
+        etcd.put(&key("services/api"), &service("api.test", &format!("later {i}")));
+        wait_for_body(&gateway, "api.test", &format!("later {i}"));
+        assert!(gateway.metrics().contains("\ncorsgate_etcd_refused_keys 1\n"), "{value}");
+        // The settings of before stay in use.
+        assert_eq!(fetch(gateway.address(), "GET", &long, &[("Host", "api.test")]).status, 414, "{value}");
+        // A new process starts without it.
+        let other = Gateway::start(&file(&etcd, ""));
+        wait_for_ready(&other, "etcd: settings at revision ");
+        assert_eq!(body(&other, "api.test"), format!("later {i}"));
+    }
+    // What the value names can be opened after a correction on the machine.
+    let folder = gateway.config_path().parent().unwrap().join("missing");
+    etcd.put(&key("settings"), "access_log: { to: missing/access.log }\n");
+    etcd.put(&key("services/api"), &service("api.test", "before"));
+    wait_for_body(&gateway, "api.test", "before");
+    fs::create_dir(&folder).unwrap();
+    gateway.signal(Signal::Hup);
+    let found = poll(CHANGE_TIMEOUT, || (ready(&gateway) == "ok\n").then_some(()));
+    assert!(found.is_some(), "{}", ready(&gateway));
+    assert_eq!(body(&gateway, "api.test"), "before");
+    let logged =
+        poll(CHANGE_TIMEOUT, || fs::read_to_string(folder.join("access.log")).ok().filter(|log| !log.is_empty()));
+    assert!(logged.is_some());
+}
+
+/// The access log of the file itself is no fault of a key.
+#[test]
+fn an_access_log_of_the_file_that_cannot_be_opened_ends_the_start() {
+    let etcd = Etcd::start();
+    etcd.put(&key("services/api"), &service("api.test", "1"));
+    let text = format!("{}access_log: {{ to: missing/access.log }}\n", file(&etcd, ""));
+    let mut gateway = Gateway::spawn(&text);
+    assert_eq!(gateway.exit().code(), Some(1));
+    assert!(gateway.stderr().contains("missing/access.log"), "{}", gateway.stderr());
+}
+
 #[test]
 fn hostile_values_change_nothing() {
     let etcd = Etcd::start();

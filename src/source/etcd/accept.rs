@@ -74,6 +74,17 @@ pub(super) struct Base {
     keys: Vec<String>,
 }
 
+/// What is known of earlier states.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The values of an earlier state.
+    pub(super) read: Versions,
+    /// The versions in use.
+    pub(super) good: Versions,
+    /// A value of `settings` that cannot be used by this process, and why.
+    pub(super) unusable: Option<(Arc<Raw>, String)>,
+}
+
 /// The result for one state.
 #[derive(Debug)]
 pub(super) struct Acceptance {
@@ -94,8 +105,9 @@ pub(super) struct Acceptance {
     pub(super) whole: Option<String>,
 }
 
-/// Accepts a state. `read` are the values of an earlier state, and `good` the versions in use.
-pub(super) fn accept(base: &Base, state: &State, read: &Versions, good: &Versions, env: CompileEnv<'_>) -> Acceptance {
+/// Accepts a state.
+pub(super) fn accept(base: &Base, state: &State, known: &Known, env: CompileEnv<'_>) -> Acceptance {
+    let Known { read, good, unusable } = known;
     let mut acceptance = Acceptance {
         snapshot: None,
         text: String::new(),
@@ -121,6 +133,15 @@ pub(super) fn accept(base: &Base, state: &State, read: &Versions, good: &Version
             round.refused.insert(key.clone(), vec![]);
             round.faults.insert(key.clone(), refusal.clone());
         }
+    }
+    if let Some((raw, why)) = unusable
+        && let Some(version) = acceptance.read.get(&Key::settings())
+        && version.raw == *raw
+    {
+        let remedy = "correct the value, or what it names, and send SIGHUP";
+        let fault = self_fault("settings", raw.revision, "etcd-setting-unusable", why, remedy);
+        round.refused.insert(Key::settings(), vec![]);
+        round.faults.insert(Key::settings(), Box::new(fault));
     }
     for number in 1..=MOST_ROUNDS {
         let used = round.used(&acceptance.read);
@@ -284,7 +305,7 @@ impl Round<'_> {
                 "cors_policies" => PartKind::Policy,
                 "origin_sets" => PartKind::OriginSet,
                 key => {
-                    let settings = Key::new(PartKind::Settings, "");
+                    let settings = Key::settings();
                     let is_here = !self.base.keys.iter().any(|set| set == key);
                     return is_here.then(|| (settings, at.clone()));
                 }
@@ -449,7 +470,7 @@ fn check_settings(base: &Base, settings: &Document) -> Result<(), (String, &'sta
 
 fn document(base: &Base, used: &Versions) -> Document {
     let content = |version: &Arc<Version>| version.content.as_ref().ok().map(|content| content.part.clone());
-    let settings = used.get(&Key::new(PartKind::Settings, "")).and_then(content);
+    let settings = used.get(&Key::settings()).and_then(content);
     let mut document = match settings {
         Some(Part::Settings(settings)) => base.document.or(&settings),
         _ => base.document.or(&Document::default()),
@@ -546,7 +567,7 @@ impl KeyRefusal {
 impl Base {
     /// For a check without the file of a process: it has the listeners, if `settings` does not.
     pub(super) fn of_unknown_process(state: &State) -> Self {
-        let settings = state.keys.get(&Key::new(PartKind::Settings, "")).map(|raw| &raw.value);
+        let settings = state.keys.get(&Key::settings()).map(|raw| &raw.value);
         let text = match settings {
             Some(RawValue::Bytes(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
             Some(RawValue::TooLarge(_)) | None => "",
@@ -583,6 +604,14 @@ impl Version {
 
     pub(super) fn is_usable(&self) -> bool {
         self.content.is_ok()
+    }
+
+    /// Whether it is a value of `settings` with this key.
+    pub(super) fn sets(&self, section: &str) -> bool {
+        match &self.content {
+            Ok(Content { part: Part::Settings(settings), .. }) => settings.keys_set().iter().any(|key| key == section),
+            _ => false,
+        }
     }
 
     /// The errors of the value. None if it can be read.

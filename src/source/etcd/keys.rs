@@ -62,6 +62,10 @@ pub(super) struct State {
 // === impl Key ===
 
 impl Key {
+    pub(super) fn settings() -> Self {
+        Key::new(PartKind::Settings, "")
+    }
+
     /// Reads what follows the prefix and its slash.
     pub(super) fn parse(name: &[u8]) -> Name {
         const SECTIONS: [(&[u8], PartKind); 4] = [

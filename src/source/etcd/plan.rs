@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::accept::{self, Acceptance};
+use super::accept::{self, Acceptance, Known};
 use super::client::Operation;
 use super::keys::{Key, RawValue, State};
 use super::write::Transaction;
-use super::{Etcd, Versions, lock};
+use super::{Etcd, lock};
 use crate::config::{PartChange, PartKind, Parts, values};
 use crate::snapshot::Snapshot;
 use crate::source::{Reading, StoreError};
@@ -96,8 +96,7 @@ impl Etcd {
             let (_, loaded) = *refused;
             StoreError::Refused { text: loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") }
         })?;
-        let none = Versions::new();
-        Ok(self.with_env(&reading, |env| accept::accept(&base, state, &none, &none, env)))
+        Ok(self.with_env(&reading, |env| accept::accept(&base, state, &Known::default(), env)))
     }
 }
 
