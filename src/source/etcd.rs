@@ -14,8 +14,10 @@ mod instance;
 mod keys;
 mod load;
 mod plan;
+mod refusal;
 mod seen;
 mod status;
+mod value;
 mod wire;
 mod write;
 
@@ -28,13 +30,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-pub(crate) use self::accept::{Kept, KeyRefusal};
 use self::address::Address;
 use self::client::Client;
 pub(crate) use self::fleet::{Fleet, Member};
 use self::keys::State;
 pub(crate) use self::load::EtcdCheck;
 use self::load::VersionsInUse;
+pub(crate) use self::refusal::{Kept, KeyRefusal};
 use self::seen::Seen;
 pub(crate) use self::status::{Applied, EtcdStatus};
 pub(crate) use self::write::Transaction;

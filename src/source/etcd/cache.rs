@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::accept::Versions;
 use super::address::Address;
 use super::keys::{Key, LARGEST_VALUE, MOST_BYTES, Name, Raw};
+use super::value::Versions;
 
 /// The largest file that is read: all values, as JSON strings.
 const LARGEST_FILE: u64 = 2 * MOST_BYTES as u64;
@@ -79,7 +79,7 @@ pub(super) fn read(path: &Path, address: &Address) -> io::Result<Option<Cached>>
 
 /// Replaces the file.
 pub(super) fn write(path: &Path, address: &Address, revision: i64, versions: &Versions) -> io::Result<()> {
-    let entry = |(key, version): (&Key, &Arc<super::accept::Version>)| {
+    let entry = |(key, version): (&Key, &Arc<super::value::Version>)| {
         (key.to_string(), Entry { revision: version.raw.revision, value: version.text().to_owned() })
     };
     let contents = Contents {

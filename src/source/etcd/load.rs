@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::accept::{self, Acceptance, Base, Known, Versions};
+use super::accept::{self, Acceptance, Base, Known};
 use super::address::Address;
 use super::keys::{Key, Raw, State};
+use super::value::Versions;
 use super::{Applied, Etcd, Kept, KeyRefusal, Shared, lock};
 use crate::config::{Document, RemoteSource, Source, environment};
 use crate::logging::quoted;

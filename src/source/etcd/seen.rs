@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::accept::{Base, Version};
+use super::accept::Base;
 use super::keys::{self, State};
+use super::value::Version;
 use super::wire::Event;
 use super::{Shared, cache, lock};
 use crate::logging::quoted;

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use super::accept::{Base, Version};
+use super::accept::Base;
 use super::client::{Client, ClientError, Operation};
 use super::keys::{Key, Raw, RawValue};
+use super::value::Version;
 use super::{Etcd, lock};
 use crate::config::{PartChange, part_text};
 use crate::source::StoreError;
