@@ -24,9 +24,9 @@ mod yaml;
 pub(crate) use self::cors::Cors;
 pub use self::document::Document;
 pub(crate) use self::document::{
-    ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, EtcdSettings,
-    HEALTHY_STATUS, HealthCheck, Limits, ListenerTls, LogFormat, Node, ProxyProtocol, Queue, RETRIES, RemoteSource,
-    Route, Server, Service, Timeouts, UnderscoresInHeaders, Upstream, UpstreamTls,
+    ADMIN_ADDRESS, AccessLog, Balance, BehaviorKeys, Certificate, ClientCertificate, Ejection, EndKeys, EtcdFormat,
+    EtcdSettings, HEALTHY_STATUS, HealthCheck, Limits, ListenerTls, LogFormat, Node, ProxyProtocol, Queue, RETRIES,
+    RemoteSource, Route, Server, Service, Timeouts, UnderscoresInHeaders, Upstream, UpstreamTls,
 };
 pub use self::edit::NewValue;
 pub(crate) use self::edit::{Hunk, hunks};

@@ -56,6 +56,7 @@ mod write;
 
 use std::fmt;
 
+pub(crate) use self::apisix::keys::{ApisixObject, KeyNote, Translated, Untranslatable, translate};
 pub(crate) use self::apisix::object::{ApisixKind, from_apisix, to_apisix};
 use self::model::Model;
 pub use self::report::ImportReport;
@@ -143,12 +144,24 @@ struct Parsed<'t> {
 
 /// Imports files of one format. If `format` is `None`, detects the format from the files.
 pub fn import(files: &[SourceFile<'_>], format: Option<SourceFormat>) -> Result<Imported, NotImportable> {
+    import_into(Model::default(), files, format)
+}
+
+/// Imports files that are served at once. Closes routes that may need a part that is not imported, such as a login.
+fn import_live(files: &[SourceFile<'_>], format: SourceFormat) -> Result<Imported, NotImportable> {
+    import_into(Model { is_live: true, ..Model::default() }, files, Some(format))
+}
+
+fn import_into(
+    mut model: Model,
+    files: &[SourceFile<'_>],
+    format: Option<SourceFormat>,
+) -> Result<Imported, NotImportable> {
     let syntax = |file: &SourceFile<'_>, error: SyntaxError| NotImportable::Syntax {
         file: file.name.to_owned(),
         line: error.line,
         message: error.message,
     };
-    let mut model = Model::default();
     let is_nginx = format == Some(SourceFormat::Nginx)
         || (format.is_none() && !files.is_empty() && files.iter().all(|file| nginx::shows_in(file.text)));
     if is_nginx {

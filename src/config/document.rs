@@ -122,6 +122,10 @@ pub(crate) struct EtcdSettings {
     #[serde(deserialize_with = "given")]
     #[schemars(extend("default" = "/corsgate"))]
     pub(crate) prefix: Option<String>,
+    /// The program whose keys these are. The keys of `apisix` are only read; the prefix of APISIX is `/apisix`.
+    #[serde(deserialize_with = "given")]
+    #[schemars(extend("default" = "corsgate"))]
+    pub(crate) format: Option<EtcdFormat>,
     /// TLS to the members. An empty mapping uses the root certificates of this machine. Without this key the connections
     /// are plain.
     #[serde(deserialize_with = "given")]
@@ -138,6 +142,15 @@ pub(crate) struct EtcdSettings {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::FilePath")]
     pub(crate) cache: Option<String>,
+}
+
+/// Whose keys are in etcd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EtcdFormat {
+    #[default]
+    Corsgate,
+    Apisix,
 }
 
 /// TLS to etcd. Paths are relative to the directory of this file.

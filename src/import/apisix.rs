@@ -5,6 +5,7 @@
 //! letter. Regular expressions are joined with `|`, match anywhere in the origin, and switch the list off. The function
 //! `rewrite` answers every OPTIONS request. The folder `apisix` has the other plugins.
 
+pub(super) mod keys;
 pub(super) mod object;
 pub(super) mod plugins;
 
@@ -61,6 +62,8 @@ struct Objects<'v> {
     global_plugins: Vec<(usize, &'v Value)>,
     /// The metadata of the plugin `cors`.
     metadata: Option<&'v Value>,
+    /// See [`Model::is_live`].
+    is_live: bool,
 }
 
 /// The id of a service, and the hosts of its routes.
@@ -96,7 +99,7 @@ pub(super) fn shows_in(document: &Value) -> bool {
 }
 
 pub(super) fn read(files: &[Parsed<'_>], model: &mut Model) {
-    let mut objects = Objects::default();
+    let mut objects = Objects { is_live: model.is_live, ..Objects::default() };
     for parsed in files {
         parsed.documents.iter().for_each(|document| objects.collect(parsed.file, document));
     }
@@ -168,6 +171,15 @@ impl<'v> Objects<'v> {
             let listed = metadata.entries().iter().find(|one| one.text_of("id") == Some("cors"));
             self.metadata = self.metadata.or(listed).or(metadata.get("cors"));
         }
+    }
+
+    /// The first plugin of these levels, or of all routes, that is not imported and may refuse requests.
+    fn missing_guard(&self, levels: &[Object<'v>]) -> Option<String> {
+        let of_all = self.global_plugins.iter().flat_map(|(_, plugins)| plugins.map());
+        let of_all = of_all.filter(|(name, conf)| &**name != "cors" && !is_disabled(conf)).map(|(name, _)| &**name);
+        let own = plugins::of(levels);
+        let own = own.iter().filter(|one| plugins::is_lost(one, self)).map(|(_, name, _)| *name);
+        of_all.chain(own).find(|name| !plugins::is_harmless(name)).map(str::to_owned)
     }
 
     fn service_of(&self, route: &Object<'v>) -> Option<Object<'v>> {
@@ -308,11 +320,13 @@ fn route<'v>(
     let upstream = objects.upstream(route, &mut findings).map(|(upstream, _)| upstream);
     let of_the_service = service.is_some_and(|service| objects.upstream(service, &mut Vec::new()).is_some());
     let config = route.value.text_of("plugin_config_id").and_then(|id| objects.plugin_configs.get(id));
+    let mut has_missing_part = false;
     for (key, what, is_known) in
         [("service_id", "service", service.is_some()), ("plugin_config_id", "plugin config", config.is_some())]
     {
         if let Some(name) = route.value.text_of(key).filter(|_| !is_known) {
             findings.push(Finding::new(at, Kind::NotInFiles { what, name: name.to_owned() }));
+            has_missing_part = true;
         }
     }
     let levels: Vec<Object<'v>> = [Some(route), config, service].into_iter().flatten().copied().collect();
@@ -321,10 +335,15 @@ fn route<'v>(
         left_out(of_service, &mut findings);
         return None;
     }
-    let is_closed = upstream.is_none() && !of_the_service && answer.is_none();
-    if is_closed {
+    let has_no_upstream = upstream.is_none() && !of_the_service && answer.is_none();
+    if has_no_upstream && !has_missing_part {
         findings.push(Finding::new(at, Kind::WithoutUpstream));
     }
+    let guard = objects.is_live.then(|| objects.missing_guard(&levels)).flatten();
+    let has_missing_guard = guard.is_some();
+    findings.extend(guard.map(|plugin| Finding::new(at, Kind::GuardMissing { plugin })));
+    // APISIX also refuses the requests of a route with a missing part, which may have its policy.
+    let is_closed = has_no_upstream || has_missing_part || has_missing_guard;
     // The timeouts of a route count for the upstream of its service too.
     let of_service_with_timeouts = || {
         let times = route.value.get("timeout")?;

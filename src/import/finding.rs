@@ -122,6 +122,7 @@ pub(super) enum Kind {
     HeaderNotImported { name: String, why: String },
     NotAccepted { why: String },
     WithoutUpstream,
+    GuardMissing { plugin: String },
     OtherObject { kind: String },
     RefusedByEngine { why: String },
     Priority,
@@ -416,10 +417,10 @@ impl Kind {
                     ),
                 },
             ),
-            NotInFiles { what, name } => changed(
+            NotInFiles { what, name } => dropped(
                 "not-in-files",
                 format!(
-                    "the files do not have the {what} `{name}`, so its settings are missing: import it too, or write them"
+                    "the {what} `{name}` of this route is missing. {engine} refuses the requests of such a route. Import the {what} together with the route"
                 ),
             ),
             ErrorsWithoutHeaders => changed(
@@ -551,6 +552,12 @@ impl Kind {
             WithoutUpstream => {
                 dropped("without-upstream", "there is no service that could answer; the route is not imported")
             }
+            GuardMissing { plugin } => dropped(
+                "guard-missing",
+                format!(
+                    "the plugin `{plugin}` may refuse or change requests, and corsgate does not have it. The route is closed. Switch the plugin off, or serve the route with {engine}"
+                ),
+            ),
             OtherObject { kind } => dropped("other-object", format!("{kind}: not read")),
             RefusedByEngine { why } => dropped(
                 "refused-by-engine",
@@ -682,6 +689,7 @@ mod tests {
             HeaderNotImported { name: text("Vary"), why: text("it belongs to `cors`") },
             NotAccepted { why: text("`*` is not a method") },
             WithoutUpstream,
+            GuardMissing { plugin: text("jwt-auth") },
             OtherObject { kind: text("Gateway") },
             RefusedByEngine { why: text("`max_age` is not a number") },
             Priority,

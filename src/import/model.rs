@@ -23,6 +23,9 @@ pub(super) struct Model {
     pub(super) services: Vec<Service>,
     /// Findings about no particular service.
     pub(super) findings: Vec<Finding>,
+    /// Whether the result is served at once, before anybody has read the report. A route without a part that may refuse
+    /// requests is closed then.
+    pub(super) is_live: bool,
 }
 
 /// Hosts with an upstream, a policy and routes.

@@ -144,6 +144,18 @@ impl ImportReport {
         all.map(|entry| entry.finding.kind.describe(self.format).text.into_owned()).collect()
     }
 
+    /// File, outcome, code and text of all that is not kept, for each place.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&str, &'static str, &'static str, String)> {
+        let is_change = |entry: &&Entry| entry.finding.kind.outcome() > Outcome::Kept;
+        self.entries().filter(is_change).flat_map(|entry| {
+            entry.places.iter().map(|place| {
+                let described = entry.finding.kind.describe(self.format);
+                let file = self.files.get(place.file).map(String::as_str).unwrap_or_default();
+                (file, described.outcome.word(), described.code, described.text.into_owned())
+            })
+        })
+    }
+
     /// Whether some requests get different answers, or something is unsafe or left out.
     pub fn has_changes(&self) -> bool {
         self.entries().any(|entry| entry.finding.kind.outcome() > Outcome::Kept)

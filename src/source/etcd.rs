@@ -6,6 +6,7 @@
 
 mod accept;
 mod address;
+mod apisix;
 mod cache;
 mod client;
 mod fleet;
@@ -167,7 +168,7 @@ impl Etcd {
             let age = cached.saved.elapsed().unwrap_or_default().as_secs();
             log::warn!(
                 "etcd cannot be reached, using the cache revision={} age={age}s error={}",
-                cached.revision,
+                cached.state.revision,
                 quoted(&why)
             );
             shared.use_cache(cached);

@@ -32,6 +32,7 @@ mod errors;
 mod expect;
 mod expect_server;
 mod etcd;
+mod etcd_apisix;
 mod explain;
 mod forward_auth;
 mod forwarding;

@@ -91,6 +91,45 @@ pub(super) fn plugin(name: &str, at: Place) -> Finding {
     Finding::new(at, Kind::Feature { name: format!("plugin `{name}`") })
 }
 
+/// Whether a plugin is not imported.
+pub(super) fn is_lost(of: &Plugin<'_>, objects: &Objects<'_>) -> bool {
+    let mut findings = Vec::new();
+    let _ = plugins(&[*of], objects, &mut findings);
+    let (object, name, conf) = of;
+    findings.iter().any(|finding| finding.kind == plugin(name, object.at(conf)).kind)
+}
+
+/// Whether a route without this plugin answers the same requests: plugins that log, measure, limit rates, or change
+/// responses.
+pub(super) fn is_harmless(name: &str) -> bool {
+    name.ends_with("-logger") || HARMLESS.contains(&name)
+}
+
+const HARMLESS: [&str; 22] = [
+    "api-breaker",
+    "brotli",
+    "client-control",
+    "datadog",
+    "echo",
+    "elasticsearch-logger",
+    "google-cloud-logging",
+    "gzip",
+    "limit-conn",
+    "limit-count",
+    "limit-req",
+    "node-status",
+    "opentelemetry",
+    "prometheus",
+    "proxy-cache",
+    "proxy-control",
+    "proxy-mirror",
+    "request-id",
+    "response-rewrite",
+    "server-info",
+    "skywalking",
+    "zipkin",
+];
+
 pub(super) fn is_disabled(conf: &Value) -> bool {
     conf.at(&["_meta", "disable"]).and_then(Value::truth) == Some(true)
         || conf.get("disable").and_then(Value::truth) == Some(true)

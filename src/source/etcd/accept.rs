@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::keys::{Key, MOST_BYTES, MOST_KEYS, Raw, RawValue, State};
+use super::keys::{Key, Objects, Raw, RawValue, State};
 use super::refusal::{Kept, KeyRefusal, refusal, self_fault};
 use super::value::{Version, Versions, version};
 use crate::config::{Document, Part, PartKind, Source};
@@ -44,12 +44,14 @@ pub(super) struct Known {
     pub(super) read: Versions,
     /// The versions in use.
     pub(super) good: Versions,
+    /// The objects of APISIX from which they were made.
+    pub(super) objects: Objects,
     /// A value of `settings` that cannot be used by this process, and why.
     pub(super) unusable: Option<(Arc<Raw>, String)>,
 }
 
 /// The result for one state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Acceptance {
     /// None: the running configuration stays; `whole` says why.
     pub(super) snapshot: Option<Snapshot>,
@@ -59,6 +61,8 @@ pub(super) struct Acceptance {
     pub(super) read: Versions,
     /// The versions that the snapshot uses.
     pub(super) used: Versions,
+    /// The objects of APISIX from which they were made.
+    pub(super) objects: Objects,
     /// At most [`MOST_DESCRIBED`].
     pub(super) refused: Vec<KeyRefusal>,
     pub(super) refused_count: usize,
@@ -70,24 +74,13 @@ pub(super) struct Acceptance {
 
 /// Accepts a state.
 pub(super) fn accept(base: &Base, state: &State, known: &Known, env: CompileEnv<'_>) -> Acceptance {
-    let Known { read, good, unusable } = known;
+    let Known { read, good, unusable, .. } = known;
     let mut acceptance = Acceptance {
-        snapshot: None,
-        text: String::new(),
         read: state.keys.iter().map(|(key, raw)| (key.clone(), version(base, key, raw, read))).collect(),
-        used: Versions::new(),
-        refused: Vec::new(),
-        refused_count: 0,
-        warnings: Vec::new(),
-        whole: None,
+        ..Acceptance::default()
     };
-    if state.is_too_large() {
-        acceptance.whole = Some(format!(
-            "there are {} keys with {} MiB; the maximum is {MOST_KEYS} keys with {} MiB",
-            state.keys.len(),
-            state.bytes() >> 20,
-            MOST_BYTES >> 20
-        ));
+    if let Some(why) = state.too_large() {
+        acceptance.whole = Some(why);
         return acceptance;
     }
     let mut round = Round { base, good, refused: BTreeMap::new(), deleted: BTreeSet::new(), faults: BTreeMap::new() };

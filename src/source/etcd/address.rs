@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::EtcdSettings;
+use super::keys::Layout;
+use crate::config::{EtcdFormat, EtcdSettings};
 use crate::notation::List;
 use crate::problem::{At, ProblemKind, Problems};
 
@@ -13,6 +14,7 @@ pub(super) struct Address {
     pub(super) endpoints: Vec<String>,
     /// Begins with a slash, and does not end with one.
     pub(super) prefix: String,
+    pub(super) layout: Layout,
     /// None: plain connections.
     pub(super) tls: Option<TlsFiles>,
     pub(super) user: Option<(String, PathBuf)>,
@@ -60,9 +62,16 @@ impl Address {
                 ("user", _) => settings.user = value,
                 ("password_file", _) => settings.password_file = value,
                 ("cache", _) => settings.cache = value,
+                ("format", _) => {
+                    settings.format = match value.as_deref() {
+                        Some("corsgate") => Some(EtcdFormat::Corsgate),
+                        Some("apisix") => Some(EtcdFormat::Apisix),
+                        _ => return Err("`format` is none; write format=corsgate or format=apisix".into()),
+                    };
+                }
                 _ => {
                     return Err(format!(
-                        "there is no option `{key}`; write ca, certificate, key, user, password_file or cache"
+                        "there is no option `{key}`; write ca, certificate, key, user, password_file, cache or format"
                     ));
                 }
             }
@@ -95,7 +104,11 @@ impl Address {
                 ),
             }
         }
-        let prefix = settings.prefix.as_deref().unwrap_or(DEFAULT_PREFIX);
+        let (layout, default_prefix) = match settings.format.unwrap_or_default() {
+            EtcdFormat::Corsgate => (Layout::Parts, DEFAULT_PREFIX),
+            EtcdFormat::Apisix => (Layout::Apisix, "/apisix"),
+        };
+        let prefix = settings.prefix.as_deref().unwrap_or(default_prefix);
         let prefix = format!("/{}", prefix.trim_matches('/'));
         if prefix == "/" || prefix.chars().any(char::is_control) || prefix.len() > 512 {
             problems.add(
@@ -138,12 +151,19 @@ impl Address {
             }
         };
         let cache = settings.cache.as_ref().map(path);
-        (!problems.any_errors()).then_some(Address { endpoints, prefix, tls, user, cache })
+        (!problems.any_errors()).then_some(Address { endpoints, prefix, layout, tls, user, cache })
     }
 
     /// Of a file whose key `source` has an error.
     pub(super) fn unknown() -> Self {
-        Address { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.into(), tls: None, user: None, cache: None }
+        Address {
+            endpoints: Vec::new(),
+            prefix: DEFAULT_PREFIX.into(),
+            layout: Layout::default(),
+            tls: None,
+            user: None,
+            cache: None,
+        }
     }
 
     /// For messages: without files and user.
@@ -182,6 +202,9 @@ mod tests {
             ("etcd://root:secret@a/x", "a URL on the command line must have no password"),
             ("etcd://a/x?ca=ca.pem", "`ca` needs TLS"),
             ("etcd://a/x?colour=red", "there is no option `colour`"),
+            ("etcd://a?format=apisix", "etcd://a:2379/apisix"),
+            ("etcd://a/x?format=corsgate", "etcd://a:2379/x"),
+            ("etcd://a/x?format=kong", "`format` is none; write format=corsgate"),
             ("etcd://a/x?user=u", "user: `user` requires `password_file`"),
             ("etcds://a/x?key=k", "tls.key: `key` requires `certificate`"),
         ] {

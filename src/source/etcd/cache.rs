@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
-use super::keys::{Key, LARGEST_VALUE, MOST_BYTES, Name, Raw};
-use super::value::Versions;
+use super::keys::{LARGEST_VALUE, MOST_BYTES, Name, Raw, State};
+use super::load::InUse;
 
 /// The largest file that is read: all values, as JSON strings.
 const LARGEST_FILE: u64 = 2 * MOST_BYTES as u64;
@@ -39,8 +39,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) saved: SystemTime,
-    pub(super) revision: i64,
-    pub(super) keys: BTreeMap<Key, Arc<Raw>>,
+    pub(super) state: State,
 }
 
 /// The file of a cluster and prefix. None: there is none.
@@ -67,26 +66,31 @@ pub(super) fn read(path: &Path, address: &Address) -> io::Result<Option<Cached>>
     if contents.prefix != address.prefix {
         return Err(io::Error::other(format!("it is of the prefix {}", contents.prefix)));
     }
-    let keys = contents.keys.into_iter().filter_map(|(name, entry)| match Key::parse(name.as_bytes()) {
-        Name::Part(key) if entry.value.len() <= LARGEST_VALUE => {
-            Some((key, Raw::new(entry.revision, entry.value.into_bytes())))
+    let mut state = State::empty(address.layout);
+    state.revision = contents.revision;
+    for (name, entry) in contents.keys {
+        // Strangers are not written.
+        if entry.value.len() <= LARGEST_VALUE
+            && matches!(address.layout.read(name.as_bytes()), Name::Part(_) | Name::Object(_))
+        {
+            state.put(name.as_bytes(), entry.revision, entry.value.into_bytes());
         }
-        _ => None,
-    });
+    }
     let saved = UNIX_EPOCH + Duration::from_secs(contents.saved_unix);
-    Ok(Some(Cached { saved, revision: contents.revision, keys: keys.collect() }))
+    Ok(Some(Cached { saved, state }))
 }
 
 /// Replaces the file.
-pub(super) fn write(path: &Path, address: &Address, revision: i64, versions: &Versions) -> io::Result<()> {
-    let entry = |(key, version): (&Key, &Arc<super::value::Version>)| {
-        (key.to_string(), Entry { revision: version.raw.revision, value: version.text().to_owned() })
+pub(super) fn write(path: &Path, address: &Address, InUse { revision, values }: InUse) -> io::Result<()> {
+    let entry = |(key, raw): (String, Arc<Raw>)| {
+        let value = raw.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        (key, Entry { revision: raw.revision, value })
     };
     let contents = Contents {
         prefix: address.prefix.clone(),
         saved_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         revision,
-        keys: versions.iter().map(entry).collect(),
+        keys: values.into_iter().map(entry).collect(),
     };
     let bytes = serde_json::to_vec(&contents)?;
     let draft = path.with_extension(format!("{}.draft", std::process::id()));

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::address::{Address, TlsFiles};
-use super::keys::State;
+use super::keys::{Layout, State};
 use super::wire::{
     AuthenticateRequest, Call, Compare, DeleteRequest, EQUAL, Event, KeyValue, LEASE_KEEP_ALIVE, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, MOD_REVISION, PutRequest, RangeRequest, RequestOp, TxnRequest, WATCH, WatchCreateRequest,
@@ -41,6 +41,7 @@ pub(super) struct Client {
     endpoint: String,
     channel: Channel,
     token: Option<MetadataValue<tonic::metadata::Ascii>>,
+    layout: Layout,
 }
 
 /// A change of one key.
@@ -102,7 +103,7 @@ impl Client {
             }
             Err(_) => return Err(ClientError::Timeout { endpoint: endpoint.to_owned() }),
         };
-        let mut client = Client { endpoint: endpoint.to_owned(), channel, token: None };
+        let mut client = Client { endpoint: endpoint.to_owned(), channel, token: None, layout: address.layout };
         if let Some((name, file)) = &address.user {
             let password = String::from_utf8(read(file)?)
                 .map_err(|_| ClientError::Settings(format!("the password in {} is not UTF-8 text", file.display())))?;
@@ -134,7 +135,7 @@ impl Client {
 
     /// All keys that begin with a prefix, at one revision.
     pub(super) async fn read_all(&self, prefix: &[u8]) -> Result<State, ClientError> {
-        let mut state = State::default();
+        let mut state = State::empty(self.layout);
         let header = self.read_each(prefix, |kv, name| {
             state.put(name, kv.mod_revision, kv.value);
         });

@@ -24,6 +24,9 @@ pub(crate) struct Member {
 impl Etcd {
     /// Reads the records of all instances.
     pub(crate) fn fleet(&self) -> Result<Fleet, String> {
+        if self.0.address.layout.read_only().is_some() {
+            return Err("with format=apisix the processes write no records; ask /readyz of each one".to_owned());
+        }
         let (state, records) = self.ask(&async |client, prefix| {
             let state = client.read_all(prefix).await?;
             let mut records = Vec::new();
@@ -47,7 +50,7 @@ impl Etcd {
         Ok(Fleet {
             name: self.name(),
             revision: state.revision,
-            keys: state.keys.len(),
+            keys: state.len(),
             members: records.into_iter().map(member).collect(),
         })
     }

@@ -78,7 +78,9 @@ async fn connection(
     shared.replace(state);
     shared.connected(client.endpoint());
     let mut tasks = JoinSet::new();
-    tasks.spawn(instance::publish(client.clone(), shared.clone(), record.clone()));
+    if shared.address.layout.read_only().is_none() {
+        tasks.spawn(instance::publish(client.clone(), shared.clone(), record.clone()));
+    }
     let period = FULL_READ.mul_f64(1.0 - fastrand::f64() / 10.0);
     let mut full_reads = interval_at(tokio::time::Instant::now() + period, period);
     full_reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,8 +111,8 @@ async fn caches(shared: &Arc<Shared>) {
         shared.cache_due.notified().await;
         let (shared, path) = (shared.clone(), path.clone());
         let write = move || {
-            let Some((revision, versions)) = shared.accepted() else { return };
-            if let Err(error) = cache::write(&path, &shared.address, revision, &versions) {
+            let Some(in_use) = shared.accepted() else { return };
+            if let Err(error) = cache::write(&path, &shared.address, in_use) {
                 log::warn!("cannot write the cache of etcd file={} error={}", quoted(path.display()), quoted(error));
             }
         };

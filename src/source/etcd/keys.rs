@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::PartKind;
+use crate::import::ApisixObject;
 
 /// The largest value of a key. The default limit of etcd for a whole request is 1.5 MiB.
 pub(super) const LARGEST_VALUE: usize = 1 << 20;
@@ -38,12 +39,26 @@ pub(super) enum RawValue {
     TooLarge(usize),
 }
 
+/// The program whose keys are under the prefix.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// corsgate: each key is a part of a configuration.
+    #[default]
+    Parts,
+    /// APISIX: the keys are translated.
+    Apisix,
+}
+
+/// Objects of APISIX by kind and id, such as `routes/1`.
+pub(super) type Objects = BTreeMap<Box<str>, Arc<Raw>>;
+
 /// A name below the prefix, read as a key.
 #[derive(Debug)]
 pub(super) enum Name {
     Part(Key),
-    /// A record of an instance.
-    Instance,
+    Object(Box<str>),
+    /// No part of the configuration, such as a record of an instance.
+    Ignored,
     /// No key of a configuration.
     Stranger(&'static str),
 }
@@ -54,6 +69,8 @@ pub(super) struct State {
     /// Revision of the last change that is part of this state.
     pub(super) revision: i64,
     pub(super) keys: BTreeMap<Key, Arc<Raw>>,
+    pub(super) objects: Objects,
+    layout: Layout,
     /// Keys that are no part of a configuration: their revision, and why.
     pub(super) strangers: BTreeMap<Vec<u8>, (i64, &'static str)>,
     bytes: usize,
@@ -78,7 +95,7 @@ impl Key {
             return Name::Part(Key { kind: PartKind::Settings, name: "".into() });
         }
         if name.starts_with(b"instances/") {
-            return Name::Instance;
+            return Name::Ignored;
         }
         let section = SECTIONS.iter().find_map(|(section, kind)| Some((*kind, name.strip_prefix(*section)?)));
         let Some((kind, name)) = section else {
@@ -114,6 +131,45 @@ impl fmt::Display for Key {
     }
 }
 
+// === impl Layout ===
+
+impl Layout {
+    /// Reads what follows the prefix and its slash.
+    pub(super) fn read(self, name: &[u8]) -> Name {
+        match self {
+            Layout::Parts => Key::parse(name),
+            Layout::Apisix => read_object(name),
+        }
+    }
+
+    /// Why nothing can be written. None if it can.
+    pub(super) fn read_only(self) -> Option<&'static str> {
+        match self {
+            Layout::Parts => None,
+            Layout::Apisix => Some("with format=apisix the keys belong to APISIX; change them with its Admin API"),
+        }
+    }
+}
+
+/// Reads the name of an object of APISIX.
+fn read_object(name: &[u8]) -> Name {
+    let Some((kind, id)) = std::str::from_utf8(name).ok().and_then(|name| name.split_once('/')) else {
+        return Name::Stranger("is no key of APISIX");
+    };
+    match kind {
+        // `init_dir` of APISIX, and the records of its instances.
+        _ if id.is_empty() => Name::Ignored,
+        "data_plane" => Name::Ignored,
+        kind if ApisixObject::is_kind(kind) => match std::str::from_utf8(name) {
+            Ok(name) if !id.contains('/') => Name::Object(name.into()),
+            _ => Name::Stranger("has an id that cannot be used"),
+        },
+        "ssls" => Name::Stranger("is not read: corsgate takes certificates from `listeners` in its file"),
+        "stream_routes" => Name::Stranger("is not read: corsgate serves HTTP only"),
+        _ => Name::Stranger("is not read: corsgate has no counterpart"),
+    }
+}
+
 // === impl Raw ===
 
 impl Raw {
@@ -123,6 +179,14 @@ impl Raw {
             _ => RawValue::Bytes(value),
         };
         Arc::new(Raw { revision, value })
+    }
+
+    /// Err: why it has none.
+    pub(super) fn bytes(&self) -> Result<&[u8], String> {
+        match &self.value {
+            RawValue::Bytes(bytes) => Ok(bytes),
+            RawValue::TooLarge(size) => Err(format!("the value has {size} bytes; the maximum is {LARGEST_VALUE}")),
+        }
     }
 
     fn size(&self) -> usize {
@@ -138,54 +202,98 @@ impl Raw {
 impl State {
     /// A state of these keys.
     pub(super) fn of(revision: i64, keys: BTreeMap<Key, Arc<Raw>>) -> Self {
-        State { revision, bytes: keys.values().map(|raw| raw.size()).sum(), keys, strangers: BTreeMap::new() }
+        State { revision, bytes: keys.values().map(|raw| raw.size()).sum(), keys, ..State::default() }
+    }
+
+    /// A state without keys.
+    pub(super) fn empty(layout: Layout) -> Self {
+        State { layout, ..State::default() }
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len() + self.objects.len()
+    }
+
+    /// Whether two states have the same values.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.keys == other.keys && self.objects == other.objects && self.strangers == other.strangers
+    }
+
+    /// Number of values that an older state should have had, and had not.
+    pub(super) fn missed_by(&self, old: &Self) -> usize {
+        fn missed<K: Ord>(new: &BTreeMap<K, Arc<Raw>>, old: &BTreeMap<K, Arc<Raw>>, revision: i64) -> usize {
+            let was_there = |(key, raw): &(&K, &Arc<Raw>)| {
+                raw.revision > revision || old.get(*key).is_some_and(|old| old.revision == raw.revision)
+            };
+            new.iter().filter(|entry| !was_there(entry)).count()
+        }
+        missed(&self.keys, &old.keys, old.revision) + missed(&self.objects, &old.objects, old.revision)
     }
 
     /// Adds or changes a key. True if it is part of the configuration, or was meant to be.
     pub(super) fn put(&mut self, name: &[u8], revision: i64, value: Vec<u8>) -> bool {
-        match Key::parse(name) {
-            Name::Instance => return false,
-            Name::Part(key) => {
-                // Further keys only count, so that the refusal says how many there are.
-                let raw = match self.is_too_large() {
-                    true => Arc::new(Raw { revision, value: RawValue::TooLarge(value.len()) }),
-                    false => Raw::new(revision, value),
-                };
-                self.bytes += raw.size();
-                if let Some(old) = self.keys.insert(key, raw) {
-                    self.bytes -= old.size();
-                }
-            }
+        // Further keys only count, so that the refusal says how many there are.
+        let raw = match self.is_too_large() {
+            true => Arc::new(Raw { revision, value: RawValue::TooLarge(value.len()) }),
+            false => Raw::new(revision, value),
+        };
+        let size = raw.size();
+        let old = match self.layout.read(name) {
+            Name::Ignored => return false,
+            Name::Part(key) => self.keys.insert(key, raw),
+            Name::Object(key) => self.objects.insert(key, raw),
             Name::Stranger(why) => {
                 if self.strangers.len() < MOST_STRANGERS || self.strangers.contains_key(name) {
                     self.strangers.insert(name.to_vec(), (revision, why));
                 }
+                return true;
             }
+        };
+        self.bytes += size;
+        if let Some(old) = old {
+            self.bytes -= old.size();
         }
         true
     }
 
     /// Removes a key. True if it was part of this state.
     pub(super) fn delete(&mut self, name: &[u8]) -> bool {
-        match Key::parse(name) {
-            Name::Instance => false,
-            Name::Part(key) => self.keys.remove(&key).map(|old| self.bytes -= old.size()).is_some(),
-            Name::Stranger(_) => self.strangers.remove(name).is_some(),
-        }
+        let old = match self.layout.read(name) {
+            Name::Ignored => None,
+            Name::Part(key) => self.keys.remove(&key),
+            Name::Object(key) => self.objects.remove(&key),
+            Name::Stranger(_) => return self.strangers.remove(name).is_some(),
+        };
+        old.map(|old| self.bytes -= old.size()).is_some()
     }
 
     pub(super) fn is_too_large(&self) -> bool {
-        self.keys.len() > MOST_KEYS || self.bytes > MOST_BYTES
+        self.len() > MOST_KEYS || self.bytes > MOST_BYTES
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Why it cannot be accepted. None if it is not too large.
+    pub(super) fn too_large(&self) -> Option<String> {
+        self.is_too_large().then(|| {
+            let (keys, size) = (self.len(), self.bytes >> 20);
+            format!(
+                "there are {keys} keys with {size} MiB; the maximum is {MOST_KEYS} keys with {} MiB",
+                MOST_BYTES >> 20
+            )
+        })
     }
 
     /// SHA-256 of all keys with their revisions: equal if two processes have read the same state.
     pub(super) fn digest(&self) -> String {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         for (key, raw) in &self.keys {
+            digest.update(format!("{key}\0{}\0", raw.revision).as_bytes());
+        }
+        for (key, raw) in &self.objects {
             digest.update(format!("{key}\0{}\0", raw.revision).as_bytes());
         }
         digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -204,7 +312,7 @@ mod tests {
             ("cors_policies/p", "cors_policies/p"),
             ("origin_sets/s", "origin_sets/s"),
             ("settings", "settings"),
-            ("instances/x", "instance"),
+            ("instances/x", "ignored"),
             ("settings/", "stranger"),
             ("settings/x", "stranger"),
             ("services/", "stranger"),
@@ -218,7 +326,8 @@ mod tests {
         ] {
             let found = match Key::parse(name.as_bytes()) {
                 Name::Part(key) => key.to_string(),
-                Name::Instance => "instance".into(),
+                Name::Object(key) => key.into(),
+                Name::Ignored => "ignored".into(),
                 Name::Stranger(_) => "stranger".into(),
             };
             assert_eq!(found, expected, "{name:?}");

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use super::accept::{self, Acceptance, Base, Known};
 use super::address::Address;
-use super::keys::{Key, Raw, State};
+use super::keys::{Key, Layout, Objects, Raw, State};
 use super::value::Versions;
-use super::{Applied, Etcd, Kept, KeyRefusal, Shared, lock};
+use super::{Applied, Etcd, Kept, KeyRefusal, Shared, apisix, lock};
 use crate::config::{Document, RemoteSource, Source, environment};
 use crate::logging::quoted;
 use crate::problem::{At, ProblemKind, Problems, Severity};
@@ -23,16 +23,31 @@ use crate::terminal::Paint;
 const WAITING: &str =
     r#"{"name":"waiting-for-etcd","respond":{"status":503,"body":"This gateway waits for its configuration.\n"}}"#;
 
+/// The versions in use, and those that will be.
 #[derive(Default)]
 pub(super) struct VersionsInUse {
     /// All values of the last state, read.
     pub(super) read: Versions,
     /// The versions of the active snapshot.
     pub(super) good: Versions,
-    /// The versions of the keys in a snapshot that is loaded and not yet active.
-    pub(super) pending: Option<(Versions, Applied)>,
+    /// The objects of APISIX of the active snapshot.
+    pub(super) objects: Objects,
+    pub(super) pending: Option<Pending>,
     /// A value of `settings` that could be compiled and not be used, and why.
     pub(super) unusable: Option<(Arc<Raw>, String)>,
+}
+
+/// The versions in a snapshot that is loaded and not yet active.
+pub(super) struct Pending {
+    used: Versions,
+    objects: Objects,
+    applied: Applied,
+}
+
+/// The values of the active snapshot, with their keys.
+pub(super) struct InUse {
+    pub(super) revision: i64,
+    pub(super) values: Vec<(String, Arc<Raw>)>,
 }
 
 /// All problems of a state.
@@ -99,10 +114,10 @@ impl Etcd {
             revision: state.revision,
             state: state.digest(),
             sha256: text.hash.clone(),
-            keys: acceptance.used.len(),
+            keys: acceptance.used.len().max(acceptance.objects.len()),
             cache,
         };
-        versions.pending = Some((acceptance.used, applied));
+        versions.pending = Some(Pending { used: acceptance.used, objects: acceptance.objects, applied });
         (text, Loaded { snapshot: acceptance.snapshot, problems: Problems::default() })
     }
 
@@ -135,7 +150,7 @@ impl Etcd {
         Ok(EtcdCheck {
             name: self.name(),
             revision: state.revision,
-            keys: state.keys.len(),
+            keys: state.len(),
             refused: acceptance.refused,
             refused_count: acceptance.refused_count,
             warnings: acceptance.warnings,
@@ -147,8 +162,8 @@ impl Etcd {
     pub(in crate::source) fn published(&self) {
         let shared = &self.0;
         let mut versions = lock(&shared.versions);
-        if let Some((used, applied)) = versions.pending.take() {
-            versions.good = used;
+        if let Some(Pending { used, objects, applied }) = versions.pending.take() {
+            (versions.good, versions.objects) = (used, objects);
             lock(&shared.status).applied = applied;
         }
         drop(versions);
@@ -164,7 +179,7 @@ impl Etcd {
     pub(crate) fn refuse_settings(&self, section: &str, why: &str) -> bool {
         let mut versions = lock(&self.0.versions);
         let settings = Key::settings();
-        let pending = versions.pending.as_ref().and_then(|(used, _)| used.get(&settings)).cloned();
+        let pending = versions.pending.as_ref().and_then(|pending| pending.used.get(&settings)).cloned();
         let Some(version) = pending.filter(|version| version.sets(section)) else { return false };
         if versions.good.get(&settings).is_some_and(|good| good.raw.value == version.raw.value) {
             // It was in use. Only a process that starts continues without it.
@@ -187,9 +202,17 @@ impl Etcd {
         let base = self.base(reading, state)?;
         let known = {
             let versions = lock(&self.0.versions);
-            Known { read: versions.read.clone(), good: versions.good.clone(), unusable: versions.unusable.clone() }
+            Known {
+                read: versions.read.clone(),
+                good: versions.good.clone(),
+                objects: versions.objects.clone(),
+                unusable: versions.unusable.clone(),
+            }
         };
-        Ok(self.with_env(reading, |env| accept::accept(&base, state, &known, env)))
+        Ok(self.with_env(reading, |env| match state.layout() {
+            Layout::Parts => accept::accept(&base, state, &known, env),
+            Layout::Apisix => apisix::accept(&base, state, &known, env),
+        }))
     }
 
     /// The settings of the file with `source`. Err: the file has errors. A command without such a file assumes listeners.
@@ -316,11 +339,16 @@ impl Etcd {
 // === impl Shared ===
 
 impl Shared {
-    /// What runs: revision and versions. None before the first snapshot is in use, or if it is from the cache.
-    pub(super) fn accepted(&self) -> Option<(i64, Versions)> {
-        let good = lock(&self.versions).good.clone();
+    /// What runs. None before the first snapshot is in use, or if it is from the cache.
+    pub(super) fn accepted(&self) -> Option<InUse> {
+        let versions = lock(&self.versions);
+        let values = match self.address.layout {
+            Layout::Parts => versions.good.iter().map(|(key, good)| (key.to_string(), good.raw.clone())).collect(),
+            Layout::Apisix => versions.objects.iter().map(|(key, raw)| (key.to_string(), raw.clone())).collect(),
+        };
+        drop(versions);
         let applied = lock(&self.status).applied.clone();
-        (applied.cache.is_none() && !applied.sha256.is_empty()).then_some((applied.revision, good))
+        (applied.cache.is_none() && !applied.is_none()).then_some(InUse { revision: applied.revision, values })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::accept::{self, Acceptance, Known};
+use super::accept::{self, Acceptance, Base, Known};
+use super::apisix;
 use super::client::Operation;
-use super::keys::{Key, RawValue, State};
+use super::keys::{Key, Layout, RawValue, State};
 use super::write::Transaction;
 use super::{Etcd, lock};
 use crate::config::{PartChange, PartKind, Parts, values};
@@ -39,7 +40,14 @@ pub(crate) struct EtcdParts {
 impl Etcd {
     /// Reads all keys: their newest values, also those that are refused.
     pub(crate) fn parts(&self) -> Result<EtcdParts, String> {
-        let state = self.read_state()?;
+        let mut state = self.read_state()?;
+        if state.layout() == Layout::Apisix {
+            let parts = apisix::as_parts(&Base::default(), &state, &Known::default());
+            if let Some(why) = parts.whole {
+                return Err(why);
+            }
+            state = Arc::new(parts.state);
+        }
         let mut all = EtcdParts { parts: Parts::default(), revision: state.revision, unreadable: Vec::new() };
         for (key, raw) in &state.keys {
             let value = match &raw.value {
@@ -62,6 +70,9 @@ impl Etcd {
 
     /// Tries changes on the keys that [`Etcd::parts`] has read.
     pub(crate) fn plan(&self, changes: &[PartChange]) -> Result<EtcdPlan, StoreError> {
+        if let Some(why) = self.0.address.layout.read_only() {
+            return Err(StoreError::ReadOnly { place: self.name(), why: why.to_owned() });
+        }
         let state = lock(&self.0.seen).state.clone().unwrap_or_default();
         let mut operations = Vec::new();
         let mut new = State::clone(&state);

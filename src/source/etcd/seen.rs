@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::accept::Base;
-use super::keys::{self, State};
+use super::keys::{Key, Raw, State};
 use super::value::Version;
 use super::wire::Event;
 use super::{Shared, cache, lock};
@@ -35,12 +35,7 @@ impl Shared {
         let is_behind = new.revision < old.revision;
         let missed = match is_behind {
             true => 0,
-            false => {
-                let was_there = |(key, raw): &(&keys::Key, &Arc<keys::Raw>)| {
-                    raw.revision > old.revision || old.keys.get(*key).is_some_and(|old| old.revision == raw.revision)
-                };
-                new.keys.iter().filter(|entry| !was_there(entry)).count()
-            }
+            false => new.missed_by(&old),
         };
         if is_behind {
             log::warn!("etcd has an older revision than before old={} new={}", old.revision, new.revision);
@@ -49,8 +44,7 @@ impl Shared {
             log::warn!("etcd watch missed changes, found by reading all keys keys={missed}");
             lock(&self.status).missed += missed as u64;
         }
-        let same = new.keys == old.keys && new.strangers == old.strangers;
-        if same {
+        if new.is_same(&old) {
             if let Some(state) = &mut seen.state {
                 Arc::make_mut(state).revision = new.revision;
             }
@@ -106,17 +100,19 @@ impl Shared {
                 return None;
             }
         };
-        let versions = cached.keys.iter().map(|(key, raw)| (key.clone(), Version::read(&Base::default(), key, raw)));
-        let usable = versions.filter(|(_, version)| version.is_usable());
-        lock(&self.versions).good = usable.collect();
+        let read = |(key, raw): (&Key, &Arc<Raw>)| (key.clone(), Version::read(&Base::default(), key, raw));
+        let usable = cached.state.keys.iter().map(read).filter(|(_, version)| version.is_usable());
+        let mut versions = lock(&self.versions);
+        versions.good = usable.collect();
+        versions.objects.clone_from(&cached.state.objects);
+        drop(versions);
         Some(cached)
     }
 
     pub(super) fn use_cache(&self, cached: cache::Cached) {
         let mut seen = lock(&self.seen);
         if seen.state.is_none() {
-            let state = Arc::new(State::of(cached.revision, cached.keys));
-            (seen.state, seen.cache) = (Some(state), Some(cached.saved));
+            (seen.state, seen.cache) = (Some(Arc::new(cached.state)), Some(cached.saved));
             self.signal(&mut seen);
         }
     }

@@ -31,6 +31,9 @@ impl Transaction {
 impl Etcd {
     /// Checks that keys can be written: etcd can be reached, and the active configuration is from it.
     pub(in crate::source) fn check_store(&self) -> Result<(), StoreError> {
+        if let Some(why) = self.0.address.layout.read_only() {
+            return Err(StoreError::ReadOnly { place: self.name(), why: why.to_owned() });
+        }
         let status = lock(&self.0.status);
         match &status.error {
             Some(why) => Err(StoreError::Away { why: why.clone() }),
