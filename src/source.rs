@@ -3,6 +3,14 @@
 mod etcd;
 mod exchange;
 mod file;
+/// Checks for fuzz targets. Built with `--cfg fuzzing` only.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Changes of values in etcd.
+    pub fn etcd(data: &[u8]) {
+        super::etcd::fuzzing::changes(data);
+    }
+}
 mod roots;
 mod store;
 pub(crate) mod watch;

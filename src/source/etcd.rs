@@ -11,6 +11,8 @@ mod cache;
 mod client;
 mod fleet;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod instance;
 mod keys;
 mod load;
