@@ -64,33 +64,94 @@ for (const [size, viewport] of Object.entries(sizes)) {
   }
 }
 
-// The policy of the walkthrough, set by hand, with the keyboard only after the login, and without scripts.
-await visit('walkthrough', { viewport: sizes.desk, javaScriptEnabled: true }, async page => {
+// With the keyboard only.
+const press = async (page, button) => {
+  await page.getByRole('button', { name: button }).focus();
+  await page.keyboard.press('Enter');
+};
+const typeIn = async (page, label, text) => {
+  await page.getByLabel(label, { exact: true }).focus();
+  await page.keyboard.type(text);
+};
+const save = async page => {
+  await press(page, 'Preview');
+  await page.getByText('nothing is saved yet').waitFor();
+  await press(page, 'Save');
+  await page.getByText('It is active').waitFor();
+};
+
+// The policy and the service of the README's walkthrough, set by hand.
+await visit('walkthrough', { viewport: sizes.desk }, async page => {
   await logIn(page);
   await page.getByRole('link', { name: 'New entry of cors_policies' }).click();
-  const type = async (label, text) => {
-    await page.getByLabel(label, { exact: true }).focus();
-    await page.keyboard.type(text);
-  };
-  await type('name', 'walkthrough');
+  await typeIn(page, 'name', 'walkthrough');
+  await typeIn(page, 'allow_origins', 'http://127.0.0.1:9080');
+  await typeIn(page, 'allow_methods', 'GET');
+  await typeIn(page, 'allow_headers', '*');
+  await typeIn(page, 'expose_headers', '*');
+  await typeIn(page, 'max_age', '5');
+  await page.getByLabel('allow_credentials', { exact: true }).selectOption('false');
+  await page.screenshot({ path: `${SHOTS}/walkthrough-policy.png`, fullPage: true });
+  await save(page);
+  await page.goto(`${ADMIN}/ui/`);
+  await page.getByRole('link', { name: 'New entry of services' }).click();
+  await typeIn(page, 'name', 'httpbin');
+  await typeIn(page, 'hosts', 'cloud.httpbin.org');
+  await page.locator('[name=upstream]').focus();
+  await page.keyboard.type('api');
+  await page.locator('select[name=cors]').selectOption('named');
+  await page.locator('input[name="cors.name"]').focus();
+  await page.keyboard.type('walkthrough');
+  await page.screenshot({ path: `${SHOTS}/walkthrough-service.png`, fullPage: true });
+  await save(page);
+});
+
+// A policy with a danger, a preview, and the pages after it.
+await visit('policy', { viewport: sizes.desk }, async page => {
+  await logIn(page);
+  await page.getByRole('link', { name: 'New entry of cors_policies' }).click();
+  const type = (label, text) => typeIn(page, label, text);
+  await type('name', 'pages');
   await type('allow_origins', 'http://a.example.com:9080\nhttp://b.example.com:9080');
   await type('allow_methods', 'GET\nPUT');
   await type('max_age', '600');
   await page.getByLabel('allow_credentials', { exact: true }).selectOption('true');
   await page.getByLabel('dangerously_allow', { exact: true }).fill('insecure_origins');
-  await page.getByRole('button', { name: 'Preview' }).focus();
-  await page.keyboard.press('Enter');
+  await press(page, 'Preview');
   await page.getByText('nothing is saved yet').waitFor();
-  await page.getByRole('button', { name: 'Save' }).focus();
-  await page.keyboard.press('Enter');
+  await look(page, 'preview-of-policy');
+  await press(page, 'Save');
   await page.getByText('It is active').waitFor();
+  await look(page, 'saved');
+});
+
+// Two people with the same form: the second one is told.
+await visit('conflict', { viewport: sizes.phone, colorScheme: 'dark' }, async page => {
+  await logIn(page);
+  await page.goto(`${ADMIN}/ui/cors_policies/pages`);
+  const other = await page.context().newPage();
+  await other.goto(`${ADMIN}/ui/cors_policies/pages`);
+  await other.getByLabel('max_age', { exact: true }).fill('601');
+  await save(other);
+  await page.getByLabel('max_age', { exact: true }).fill('602');
+  await page.getByRole('button', { name: 'Preview' }).click();
+  await page.getByText('Somebody else has changed or deleted it').waitFor();
+  await look(page, 'conflict');
+});
+
+// Without a token the pages are read-only.
+await visit('read-only', { viewport: sizes.phone }, async page => {
+  await page.goto(`${ADMIN}/ui/cors_policies/pages`);
+  await page.getByRole('banner').getByRole('link', { name: 'Log in' }).waitFor();
+  if (await page.getByRole('button').count() > 0) violations.push('read-only: there is a button');
+  await look(page, 'read-only');
 });
 
 await visit('without-scripts', { viewport: sizes.phone, javaScriptEnabled: false }, async page => {
   await logIn(page);
   await page.goto(`${ADMIN}/ui/services/shop`);
   await page.locator('select[name=cors]').selectOption('named');
-  await page.locator('input[name="cors.name"]').fill('walkthrough');
+  await page.locator('input[name="cors.name"]').fill('pages');
   await page.locator('input[name=try-origin]').fill('http://a.example.com:9080');
   await page.locator('input[name=try-url]').fill('http://any.test/orders/1');
   await page.getByRole('button', { name: 'Preview' }).click();

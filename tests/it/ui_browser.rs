@@ -71,7 +71,26 @@ fn chromium_people_can_use_the_pages_and_attackers_cannot() {
     assert!(output.status.success(), "{stdout}\n{stderr}");
     let violations: Vec<String> = serde_json::from_str(stdout.trim().lines().last().unwrap_or_default()).unwrap();
     assert!(violations.is_empty(), "{}", violations.join("\n"));
-    // The curl of the walkthrough.
+    // The curl of the walkthrough, and all that it prints.
+    let walkthrough = [("Host", "cloud.httpbin.org"), ("Origin", "http://127.0.0.1:9080")];
+    let answer = fetch(gateway.address(), "OPTIONS", "/v1/json", &walkthrough);
+    let mut found: Vec<(String, &str)> = (answer.headers.iter())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+        .filter(|(name, _)| !matches!(name.as_str(), "date" | "connection"))
+        .collect();
+    found.sort();
+    let expected = [
+        ("access-control-allow-headers", "*"),
+        ("access-control-allow-methods", "GET"),
+        ("access-control-allow-origin", "http://127.0.0.1:9080"),
+        ("access-control-expose-headers", "*"),
+        ("access-control-max-age", "5"),
+        ("content-length", "0"),
+        ("vary", "Origin"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!((answer.status, &*found), (200, &expected[..]));
+    // A policy with several entries.
     let preflight =
         [("Host", "any.test"), ("Origin", "http://a.example.com:9080"), ("Access-Control-Request-Method", "PUT")];
     let answer = fetch(gateway.address(), "OPTIONS", "/orders/1", &preflight);
@@ -79,7 +98,7 @@ fn chromium_people_can_use_the_pages_and_attackers_cannot() {
         ("Access-Control-Allow-Origin", "http://a.example.com:9080"),
         ("Access-Control-Allow-Methods", "GET, PUT"),
         ("Access-Control-Allow-Credentials", "true"),
-        ("Access-Control-Max-Age", "600"),
+        ("Access-Control-Max-Age", "601"),
         ("Vary", "Origin"),
     ] {
         let found = answer.header(name).map(|found| found.replace(',', ", ").replace("  ", " "));
