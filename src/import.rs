@@ -57,7 +57,7 @@ mod write;
 use std::fmt;
 
 pub(crate) use self::apisix::keys::{ApisixObject, KeyNote, Translated, Untranslatable, translate};
-pub(crate) use self::apisix::object::{ApisixKind, from_apisix, to_apisix};
+pub(crate) use self::apisix::object::{ApisixKind, apisix_routes, from_apisix, to_apisix, to_apisix_in};
 use self::model::Model;
 pub use self::report::ImportReport;
 use self::value::{SyntaxError, Value};

@@ -770,16 +770,91 @@ fn without_hashes(text: &str) -> String {
     text.split('"').map(|word| if hash(word) { "…" } else { word }).collect::<Vec<_>>().join("\"")
 }
 
+/// Sends a request as a script for APISIX does.
+fn ask_apisix(api: &Api, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let fields = [("Host", "localhost"), ("X-API-KEY", api.tokens.write.as_str())];
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let response = api.connect().request(method, &format!("/apisix/admin/{path}"), &fields, body.as_bytes()).unwrap();
+    (response.status, json_of(&response))
+}
+
+/// The steps of APISIX's documentation: an upstream, a service with the plugin `cors`, and routes of the service.
+#[test]
+fn services_with_routes_can_be_written_in_the_shape_of_apisix() {
+    let api = Api::start();
+    let ask = |method: &str, path: &str, body: &Value| ask_apisix(&api, method, path, body);
+    let before = api.file();
+    let origin_of = |path: &str, origin: &str| {
+        let fields = [("Host", "shop.example"), ("Origin", origin)];
+        let response = fetch(api.gateway.address(), "GET", path, &fields);
+        (response.status, response.header("Access-Control-Allow-Origin").map(str::to_owned))
+    };
+    let allowed = |status: u16, origin: &str| (status, Some(origin.to_owned()));
+    let upstream = json!({ "type": "roundrobin", "nodes": { "127.0.0.1:9": 1 } });
+    assert_eq!(ask("PUT", "upstreams/1", &upstream).0, 201);
+    let cors = |origin: &str| json!({ "cors": { "allow_origins": origin, "max_age": 5 } });
+    let service = |origin: &str| json!({ "name": "shop", "hosts": ["shop.example"], "upstream_id": "1", "plugins": cors(origin) });
+    let (status, made) = ask("PUT", "services/1", &service("https://a.example"));
+    assert_eq!((status, &made["key"]), (201, &json!("/apisix/services/1")), "{made:#}");
+    // Without a route it serves nothing, and its policy is that of its 404.
+    assert_eq!(origin_of("/orders/1", "https://a.example").0, 404);
+    let (status, route) = ask("PUT", "routes/1", &json!({ "uri": "/orders/*", "service_id": 1 }));
+    assert_eq!((status, &route["value"]["service_id"]), (201, &json!("1")), "{route:#}");
+    let own = json!({ "uri": "/open", "service_id": "1", "plugins": cors("https://b.example") });
+    assert_eq!(ask("PUT", "routes/open", &own).0, 201);
+    // There is no upstream behind it, and the response has the policy.
+    assert_eq!(origin_of("/orders/1", "https://a.example"), allowed(502, "https://a.example"));
+    assert_eq!(origin_of("/open", "https://b.example"), allowed(502, "https://b.example"));
+    assert_eq!(origin_of("/open", "https://a.example"), (502, None));
+    // Changes of the service keep its routes; what was read can be sent back.
+    assert_eq!(ask("PUT", "services/1", &service("https://c.example")).0, 200);
+    assert_eq!(origin_of("/orders/1", "https://c.example"), allowed(502, "https://c.example"));
+    for path in ["services/1", "routes/1", "routes/open", "upstreams/1"] {
+        let read = ask("GET", path, &Value::Null);
+        assert_eq!(read.0, 200, "{path}");
+        assert_eq!(ask("PUT", path, &read.1["value"]), read, "{path}");
+    }
+    let keys = |kind: &str| {
+        let (_, list) = ask("GET", kind, &Value::Null);
+        let keys = list["list"].as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap().to_owned());
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(keys("services"), ["/apisix/services/1"]);
+    assert_eq!(keys("routes"), ["/apisix/routes/1", "/apisix/routes/open"]);
+    for (method, path, body, status, part) in [
+        ("PUT", "routes/2", json!({ "uri": "/a", "service_id": "9" }), 400, "there is no service 9"),
+        ("PUT", "routes/2", json!({ "uri": "/a", "service_id": "shop" }), 400, "use /api/v1/services/shop"),
+        (
+            "PUT",
+            "routes/2",
+            json!({ "uri": "/a", "service_id": "1", "host": "b.example" }),
+            400,
+            "hosts are those of the service",
+        ),
+        ("PUT", "routes/1", json!({ "uri": "/a", "upstream_id": "1" }), 400, "delete it first"),
+        ("PUT", "routes/apisix-service", json!({ "uri": "/a", "service_id": "1" }), 400, "use another id"),
+        ("PUT", "services/2", json!({ "hosts": ["b.example"] }), 400, "missing field `upstream`"),
+        ("PUT", "services/2", json!({ "upstream_id": "1", "enable_websocket": true }), 400, "`enable_websocket`"),
+        ("PUT", "services/2", json!({ "upstream_id": "1", "plugins": { "key-auth": {} } }), 400, "`plugins.key-auth`"),
+        ("PUT", "services/2", json!({ "upstream_id": "9" }), 400, "upstream"),
+        ("DELETE", "services/1", Value::Null, 409, "delete the route first"),
+        ("DELETE", "services/9", Value::Null, 404, ""),
+        ("DELETE", "upstreams/1", Value::Null, 409, ""),
+    ] {
+        let (found, error) = ask(method, path, &body);
+        let message = error["error_msg"].as_str().unwrap_or_default();
+        assert!(found == status && message.contains(part), "{method} {path}: {found} {error}");
+    }
+    for path in ["routes/1", "routes/open", "services/1", "upstreams/1"] {
+        assert_eq!(ask("DELETE", path, &Value::Null).0, 200, "{path}");
+    }
+    assert_eq!(api.file(), before);
+}
+
 #[test]
 fn routes_and_upstreams_can_be_written_in_the_shape_of_apisix() {
     let api = Api::start();
-    let ask = |method: &str, path: &str, body: &Value| {
-        let fields = [("Host", "localhost"), ("X-API-KEY", api.tokens.write.as_str())];
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response =
-            api.connect().request(method, &format!("/apisix/admin/{path}"), &fields, body.as_bytes()).unwrap();
-        (response.status, json_of(&response))
-    };
+    let ask = |method: &str, path: &str, body: &Value| ask_apisix(&api, method, path, body);
     let before = api.file();
     let upstream = json!({ "type": "roundrobin", "nodes": { "127.0.0.1:9": 1 } });
     let (status, made) = ask("PUT", "upstreams/u1", &upstream);
@@ -817,7 +892,9 @@ fn routes_and_upstreams_can_be_written_in_the_shape_of_apisix() {
         ("PUT", "routes/shop", &route("https://a.example"), "use /api/v1/services/shop"),
         ("GET", "routes/shop", &Value::Null, "use /api/v1/services/shop"),
         ("DELETE", "routes/shop", &Value::Null, "use /api/v1/services/shop"),
-        ("PUT", "services/1", &json!({}), "only routes and upstreams"),
+        ("PUT", "services/1", &json!({ "upstream_id": "u1" }), "services/1 is a route"),
+        ("PUT", "services/shop", &json!({ "upstream_id": "u1" }), "use /api/v1/services/shop"),
+        ("PUT", "consumers/1", &json!({}), "only routes, services and upstreams"),
         ("PUT", "routes/a%2Fb", &json!({}), "wrong id"),
     ] {
         let (status, error) = ask(method, path, body);

@@ -1,4 +1,4 @@
-//! `/apisix/admin`: routes and upstreams in the shape of APISIX's Admin API, for scripts that were written for it.
+//! `/apisix/admin`: routes, services and upstreams in the shape of APISIX's Admin API, for scripts that were written for it.
 
 use http::{HeaderMap, Method, StatusCode};
 use pingora_core::protocols::http::ServerSession;
@@ -8,12 +8,18 @@ use super::error::{ApiError, ErrorCode};
 use super::{Accepted, Action, Audit, QUEUE_TIMEOUT, body, change_object};
 use crate::admin::{AdminServer, Page, Process};
 use crate::config::client_values;
-use crate::import::{ApisixKind, from_apisix, to_apisix};
+use crate::import::{ApisixKind, apisix_routes, from_apisix, to_apisix, to_apisix_in};
 use crate::objects::{self, Condition, ObjectChange, ObjectId, ObjectList, Section};
 use crate::tokens::{Role, is_name};
 
 /// Paths of this API begin with this.
 pub(in crate::admin) const PREFIX: &str = "/apisix/";
+
+/// An object of the configuration, in the shape of APISIX.
+struct Shown {
+    object: ObjectId,
+    value: Value,
+}
 
 /// An object or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +44,7 @@ impl AdminServer {
         if action == Action::Read {
             return self.api_read(move |process| target.read(process)).await;
         }
-        let Some(id) = target.object() else { return Err(ApiError::method_not_allowed("GET, HEAD")) };
-        audit.target = id.to_string();
+        path.trim_start_matches('/').clone_into(&mut audit.target);
         if role != Role::Write {
             return Err(ApiError::new(ErrorCode::ReadOnlyToken, "this token may only read"));
         }
@@ -84,10 +89,10 @@ impl ApisixTarget {
         let (kind, id) = rest.split_once('/').map_or((rest, None), |(kind, id)| (kind, Some(id)));
         let kind = match kind {
             "routes" => ApisixKind::Route,
+            "services" => ApisixKind::Service,
             "upstreams" => ApisixKind::Upstream,
             _ => {
-                let message = "only routes and upstreams are translated; write the upstream and the plugin `cors` of a \
-                               service into its routes, or use /api/v1";
+                let message = "only routes, services and upstreams are translated; docs/api.md has the table";
                 return Err(ApiError::new(ErrorCode::Invalid, message));
             }
         };
@@ -99,65 +104,141 @@ impl ApisixTarget {
 
     fn section(&self) -> Section {
         match self.kind {
-            ApisixKind::Route => Section::Services,
+            ApisixKind::Route | ApisixKind::Service => Section::Services,
             ApisixKind::Upstream => Section::Upstreams,
         }
     }
 
-    fn object(&self) -> Option<ObjectId> {
-        Some(ObjectId::Named { section: self.section(), name: self.id.clone()? })
+    /// The object of the configuration with this id, if it is not in a service of APISIX.
+    fn own_object(&self, id: &str) -> ObjectId {
+        ObjectId::Named { section: self.section(), name: id.to_owned() }
     }
 
-    fn key(&self, id: &str) -> String {
-        match self.kind {
-            ApisixKind::Route => format!("/apisix/routes/{id}"),
-            ApisixKind::Upstream => format!("/apisix/upstreams/{id}"),
+    fn entry(&self, id: &str, shown: &Value) -> Value {
+        let kind = match self.kind {
+            ApisixKind::Route => "routes",
+            ApisixKind::Service => "services",
+            ApisixKind::Upstream => "upstreams",
+        };
+        json!({ "key": format!("/apisix/{kind}/{id}"), "value": shown })
+    }
+
+    /// All objects of this kind with their ids. Objects that were not made here are not among them.
+    fn all(&self, text: &str) -> Vec<(String, Shown)> {
+        let mut all = Vec::new();
+        for (name, object) in objects::list(text, &ObjectList::Section(self.section())).unwrap_or_default() {
+            let object = object.value;
+            match (self.kind, apisix_routes(&object)) {
+                (ApisixKind::Route, Some(routes)) => {
+                    all.extend(routes.filter_map(|(route, value)| {
+                        let value = to_apisix_in(&name, route, value)?;
+                        let object = ObjectId::Route { service: name.clone(), route: route.to_owned() };
+                        Some((route.to_owned(), Shown { object, value }))
+                    }));
+                }
+                _ => all.extend(to_apisix(self.kind, &name, &object).map(|value| {
+                    let object = self.own_object(&name);
+                    (name, Shown { object, value })
+                })),
+            }
         }
+        all
     }
 
-    fn entry(&self, id: &str, object: &Value) -> Option<Value> {
-        Some(json!({ "key": self.key(id), "value": to_apisix(self.kind, id, object)? }))
+    /// The object with this id.
+    fn find(&self, text: &str, id: &str) -> Option<Shown> {
+        self.all(text).into_iter().find(|(name, _)| name == id).map(|(_, shown)| shown)
+    }
+
+    /// Refuses an object that has settings of another shape. `found` is the same object in the shape of APISIX.
+    fn check_shape(&self, text: &str, object: &ObjectId, id: &str, found: Option<&Shown>) -> Result<(), ApiError> {
+        match found.is_none() && objects::read(text, object).is_some() {
+            true => Err(self.other_shape(id)),
+            false => Ok(()),
+        }
     }
 
     fn read(&self, process: &Process) -> Result<Page, ApiError> {
         let text = &process.live.current().written.text;
         let Some(id) = &self.id else {
-            // Objects that were not made here are not listed.
-            let all = objects::list(text, &ObjectList::Section(self.section())).unwrap_or_default();
-            let list: Vec<Value> = all.iter().filter_map(|(name, object)| self.entry(name, &object.value)).collect();
+            let list: Vec<Value> =
+                self.all(text).into_iter().map(|(id, shown)| self.entry(&id, &shown.value)).collect();
             return Ok(Page::json(&json!({ "total": list.len(), "list": list })));
         };
-        let object = self.object().and_then(|id| objects::read(text, &id));
-        let object = object.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "Key not found"))?;
-        self.entry(id, &object.value).map(|entry| Page::json(&entry)).ok_or_else(|| self.other_shape(id))
+        let found = self.find(text, id);
+        self.check_shape(text, &self.own_object(id), id, found.as_ref())?;
+        let found = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "Key not found"))?;
+        Ok(Page::json(&self.entry(id, &found.value)))
     }
 
     fn change(&self, process: &Process, action: Action, text: &str, audit: &Audit) -> Result<Page, ApiError> {
-        let (Some(id), Some(object)) = (&self.id, self.object()) else {
-            return Err(ApiError::method_not_allowed("GET, HEAD"));
-        };
-        let present = objects::read(&process.live.current().written.text, &object);
-        if present.is_some_and(|present| to_apisix(self.kind, id, &present.value).is_none()) {
-            return Err(self.other_shape(id));
-        }
+        let Some(id) = &self.id else { return Err(ApiError::method_not_allowed("GET, HEAD")) };
+        let running = process.live.current();
+        let present = &running.written.text;
+        let found = self.find(present, id);
         if action == Action::Delete {
+            self.check_shape(present, &self.own_object(id), id, found.as_ref())?;
+            let object = found.map_or_else(|| self.own_object(id), |found| found.object);
+            let service = objects::read(present, &object).filter(|_| self.kind == ApisixKind::Service);
+            let user = service.and_then(|service| Some(apisix_routes(&service.value)?.next()?.0.to_owned()));
+            if let Some(route) = user {
+                let message = format!("the route {route} uses this service; delete the route first");
+                return Err(ApiError::new(ErrorCode::InUse, message));
+            }
             change_object(process, &object, ObjectChange::Delete, &Condition::Always, audit)?;
-            return Ok(Page::json(&json!({ "key": self.key(id), "deleted": "1" })));
+            return Ok(Page::json(&json!({ "key": self.entry(id, &Value::Null)["key"], "deleted": "1" })));
         }
         let sent = client_values(text).map_err(|problems| ApiError::new(ErrorCode::BadSyntax, problems.to_string()))?;
-        let wanted = from_apisix(self.kind, id, &sent).map_err(|why| ApiError::new(ErrorCode::Invalid, why))?;
+        let object = self.place(present, id, &sent)?;
+        if found.as_ref().is_some_and(|found| found.object != object) {
+            let message = "the route is in another service, or in none; delete it first";
+            return Err(ApiError::new(ErrorCode::Invalid, message));
+        }
+        self.check_shape(present, &object, id, found.as_ref())?;
+        let known = objects::read(present, &object).filter(|_| self.kind == ApisixKind::Service);
+        let routes = known.and_then(|service| service.value["routes"].as_array().cloned()).unwrap_or_default();
+        let wanted =
+            from_apisix(self.kind, id, &sent, &routes).map_err(|why| ApiError::new(ErrorCode::Invalid, why))?;
         let change = wanted.to_string();
         let changed = change_object(process, &object, ObjectChange::Put(&change), &Condition::Always, audit)?;
         let Accepted { proposal, .. } = changed;
-        let entry = proposal.after.and_then(|after| self.entry(id, &after.value));
-        let page = Page::json(&entry.ok_or_else(|| self.other_shape(id))?);
+        let shown = proposal.after.and_then(|after| match &object {
+            ObjectId::Route { service, route } => to_apisix_in(service, route, &after.value),
+            ObjectId::Named { name, .. } => to_apisix(self.kind, name, &after.value),
+        });
+        let page = Page::json(&self.entry(id, &shown.ok_or_else(|| self.other_shape(id))?));
         let status = if proposal.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
         Ok(Page { status, ..page })
     }
 
+    /// The object that is changed: for a route with `service_id`, the route of that service.
+    fn place(&self, text: &str, id: &str, sent: &Value) -> Result<ObjectId, ApiError> {
+        let service = match (&sent["service_id"], self.kind) {
+            (Value::String(service), ApisixKind::Route) => service.clone(),
+            (Value::Number(service), ApisixKind::Route) => service.to_string(),
+            (Value::Null, _) | (_, ApisixKind::Service | ApisixKind::Upstream) => return Ok(self.own_object(id)),
+            _ => return Err(ApiError::new(ErrorCode::Invalid, "`service_id` must be a text or a number")),
+        };
+        let services = ApisixTarget { kind: ApisixKind::Service, id: None };
+        let found = services.find(text, &service);
+        services.check_shape(text, &services.own_object(&service), &service, found.as_ref())?;
+        match found {
+            Some(_) => Ok(ObjectId::Route { service, route: id.to_owned() }),
+            None => {
+                let message = format!("`service_id`: there is no service {service}; create it first");
+                Err(ApiError::new(ErrorCode::Invalid, message))
+            }
+        }
+    }
+
     fn other_shape(&self, id: &str) -> ApiError {
         let section = self.section().key();
-        let message = format!("{section}/{id} has settings that this API cannot show; use /api/v1/{section}/{id}");
+        let message = match self.kind {
+            ApisixKind::Upstream => format!("upstreams/{id} has settings that this API cannot show"),
+            ApisixKind::Route => format!("services/{id} is a service, or has settings that this API cannot show"),
+            ApisixKind::Service => format!("services/{id} is a route, or has settings that this API cannot show"),
+        };
+        let message = format!("{message}; use another id, or use /api/v1/{section}/{id}");
         ApiError::new(ErrorCode::Invalid, message)
     }
 }

@@ -155,7 +155,7 @@ impl FormPage {
                             p.error { (prose(&problem.text())) }
                         }
                             input #f-name type="text" name="name" value=(self.text("name")) required disabled[!may_write] aria-describedby="h-name";
-                            p.hint #h-name { "1 to 128 letters, digits, `-`, `_` and `.`; a route may also have the name of its path." }
+                            p.hint #h-name { (prose("1 to 128 letters, digits, `-`, `_` and `.`; a route may also have the name of its path.")) }
                         }
                     }
                     @for field in &fields { (self.field(field, &problems, &fields, may_write)) }

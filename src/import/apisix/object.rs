@@ -1,7 +1,8 @@
 //! Single objects in the shape of APISIX's Admin API, and back.
 //!
-//! A route becomes a service with one route, both with the id as name. An upstream becomes an upstream. Only fields that
-//! have a counterpart are accepted: a field that is left out in silence would change what a client has asked for.
+//! A route becomes a service with one route, both with the id as name. A service becomes a service, and its routes become
+//! its routes. An upstream becomes an upstream. Only fields that have a counterpart are accepted: a field that is left out
+//! in silence would change what a client has asked for.
 
 use serde_json::{Map, Value, json};
 
@@ -12,9 +13,17 @@ use crate::import::{NotImportable, SourceFile, SourceFormat, import};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApisixKind {
     Route,
+    Service,
     Upstream,
 }
 
+/// The name of a route that marks a service as one of APISIX. A service of APISIX may have no route, a service of corsgate
+/// has one.
+const MARK: &str = "apisix-service";
+/// Fields of a route in a service. Its hosts are those of the service.
+const INNER_ROUTE_FIELDS: [&str; 10] =
+    ["id", "name", "uri", "uris", "methods", "service_id", "upstream", "upstream_id", "plugins", "status"];
+const SERVICE_FIELDS: [&str; 6] = ["id", "name", "hosts", "upstream", "upstream_id", "plugins"];
 const ROUTE_FIELDS: [&str; 11] =
     ["id", "name", "uri", "uris", "host", "hosts", "methods", "upstream", "upstream_id", "plugins", "status"];
 const UPSTREAM_FIELDS: [&str; 4] = ["id", "type", "nodes", "scheme"];
@@ -33,14 +42,17 @@ const IGNORED: [&str; 2] = ["create_time", "update_time"];
 /// A node for an upstream that is named only.
 const STUB: &str = "127.0.0.1:1";
 
-/// Translates an object. Err: what cannot be translated, with the name of the field.
-pub(crate) fn from_apisix(kind: ApisixKind, id: &str, object: &Value) -> Result<Value, String> {
+/// Translates an object. `routes` are the routes that a service has. Err: what cannot be translated, with the name of the
+/// field.
+pub(crate) fn from_apisix(kind: ApisixKind, id: &str, object: &Value, routes: &[Value]) -> Result<Value, String> {
     let Value::Object(object) = object else { return Err("the object must be a JSON object".to_owned()) };
     if object.get("id").is_some_and(|found| text(found) != Some(id.to_owned())) {
         return Err("wrong id: the field `id` differs from the URL".to_owned());
     }
     match kind {
         ApisixKind::Upstream => upstream(object, ""),
+        ApisixKind::Service => service(id, object, routes),
+        ApisixKind::Route if object.contains_key("service_id") => inner_route(id, object),
         ApisixKind::Route => route(id, object),
     }
 }
@@ -52,35 +64,127 @@ pub(crate) fn to_apisix(kind: ApisixKind, id: &str, object: &Value) -> Option<Va
             shown["id"] = id.into();
             shown
         }),
+        ApisixKind::Service => shown_service(id, object),
         ApisixKind::Route => shown_route(id, object),
     }?;
     // Nothing is lost if the same object is made of it.
-    (from_apisix(kind, id, &shown).as_ref() == Ok(object)).then_some(shown)
+    let routes = object["routes"].as_array().map_or(&[][..], Vec::as_slice);
+    (from_apisix(kind, id, &shown, routes).as_ref() == Ok(object)).then_some(shown)
 }
 
-fn route(id: &str, object: &Map<String, Value>) -> Result<Value, String> {
-    only(object, &ROUTE_FIELDS, "")?;
-    if object.get("status").is_some_and(|status| *status != 1) {
-        return Err("unsupported field `status`: a route is always enabled; delete it instead".to_owned());
+/// A route of a service, in the shape of APISIX.
+pub(crate) fn to_apisix_in(service: &str, id: &str, route: &Value) -> Option<Value> {
+    let mut shown = json!({ "id": id, "uris": route["paths"], "service_id": service, "status": 1 });
+    if let Some(methods) = route.get("methods") {
+        shown["methods"] = methods.clone();
     }
-    if let Some(Value::Object(plugins)) = object.get("plugins") {
-        only(plugins, &["cors"], "plugins.")?;
-        match plugins.get("cors") {
-            Some(Value::Object(cors)) => only(cors, &CORS_FIELDS, "plugins.cors.")?,
-            Some(_) => return Err("`plugins.cors` must be an object".to_owned()),
-            None => {}
-        }
+    if let Some(upstream) = route.get("upstream") {
+        shown_end(&mut shown, upstream)?;
     }
-    let mut source = object.clone();
-    source.insert("id".into(), id.into());
-    source.remove("name");
-    let end = match (source.remove("upstream"), source.remove("upstream_id")) {
+    shown_cors(&mut shown, route.get("cors"))?;
+    (from_apisix(ApisixKind::Route, id, &shown, &[]).as_ref() == Ok(route)).then_some(shown)
+}
+
+/// The routes of a service that was made of a service of APISIX, with their names. None if it was not.
+pub(crate) fn apisix_routes(service: &Value) -> Option<impl Iterator<Item = (&str, &Value)>> {
+    let routes = service["routes"].as_array()?;
+    let is_marked = routes.iter().any(|route| route["name"] == MARK);
+    let named = routes.iter().filter_map(|route| Some((route["name"].as_str()?, route)));
+    is_marked.then(|| named.filter(|(name, _)| *name != MARK))
+}
+
+/// The upstream of an object, without the fields that name it. None if it has none.
+fn end(source: &mut Map<String, Value>) -> Result<Option<Value>, String> {
+    Ok(Some(match (source.remove("upstream"), source.remove("upstream_id")) {
         (Some(_), Some(_)) => return Err("write either `upstream` or `upstream_id`".to_owned()),
         (Some(Value::Object(inline)), None) => upstream(&inline, "upstream.")?,
         (None, Some(name)) => text(&name).map(Value::from).ok_or("`upstream_id` must be a text or a number")?,
         (Some(_), None) => return Err("`upstream` must be an object".to_owned()),
-        (None, None) => return Err("missing field `upstream` or `upstream_id`".to_owned()),
-    };
+        (None, None) => return Ok(None),
+    }))
+}
+
+const NO_UPSTREAM: &str = "missing field `upstream` or `upstream_id`";
+
+/// Refuses other plugins and other fields of the policy.
+fn only_cors(object: &Map<String, Value>) -> Result<(), String> {
+    match object.get("plugins") {
+        Some(Value::Object(plugins)) => {
+            only(plugins, &["cors"], "plugins.")?;
+            match plugins.get("cors") {
+                Some(Value::Object(cors)) => only(cors, &CORS_FIELDS, "plugins.cors."),
+                Some(_) => Err("`plugins.cors` must be an object".to_owned()),
+                None => Ok(()),
+            }
+        }
+        Some(_) => Err("`plugins` must be an object".to_owned()),
+        None => Ok(()),
+    }
+}
+
+fn only_enabled(object: &Map<String, Value>) -> Result<(), String> {
+    match object.get("status").is_none_or(|status| *status == 1) {
+        true => Ok(()),
+        false => Err("unsupported field `status`: a route is always enabled; delete it instead".to_owned()),
+    }
+}
+
+fn service(id: &str, object: &Map<String, Value>, routes: &[Value]) -> Result<Value, String> {
+    only(object, &SERVICE_FIELDS, "")?;
+    only_cors(object)?;
+    let mut source = object.clone();
+    source.remove("name");
+    source.insert("id".into(), id.into());
+    let end = end(&mut source)?.ok_or(NO_UPSTREAM)?;
+    source.insert("upstream".into(), json!({ "nodes": { STUB: 1 } }));
+    let route = json!({ "uri": "/a", "service_id": id });
+    let imported = imported(&json!({ "services": [source], "routes": [route] }))?;
+    let mark = json!({ "name": MARK, "paths": [format!("/.apisix-service/{id}")], "respond": { "status": 404 }, "cors": false });
+    let routes = if routes.is_empty() { vec![mark] } else { routes.to_vec() };
+    let mut made = json!({ "name": id, "upstream": end, "routes": routes });
+    for key in ["hosts", "cors"] {
+        if let Some(value) = imported.get(key) {
+            made[key] = value.clone();
+        }
+    }
+    Ok(made)
+}
+
+fn inner_route(id: &str, object: &Map<String, Value>) -> Result<Value, String> {
+    if object.contains_key("host") || object.contains_key("hosts") {
+        return Err(
+            "unsupported field `hosts` of a route with `service_id`: its hosts are those of the service".to_owned()
+        );
+    }
+    only(object, &INNER_ROUTE_FIELDS, "")?;
+    only_enabled(object)?;
+    only_cors(object)?;
+    if id == MARK {
+        return Err(format!("wrong id: `{MARK}` has a meaning of its own"));
+    }
+    let mut source = object.clone();
+    source.remove("name");
+    source.insert("id".into(), id.into());
+    let end = end(&mut source)?;
+    source.insert("service_id".into(), "service".into());
+    let service = json!({ "id": "service", "upstream": { "nodes": { STUB: 1 } } });
+    let mut imported = imported(&json!({ "services": [service], "routes": [source] }))?;
+    let mut route = imported["routes"][0].take();
+    route["name"] = id.into();
+    if let (Some(end), Some(route)) = (end, route.as_object_mut()) {
+        route.insert("upstream".into(), end);
+    }
+    Ok(route)
+}
+
+fn route(id: &str, object: &Map<String, Value>) -> Result<Value, String> {
+    only(object, &ROUTE_FIELDS, "")?;
+    only_enabled(object)?;
+    only_cors(object)?;
+    let mut source = object.clone();
+    source.insert("id".into(), id.into());
+    source.remove("name");
+    let end = end(&mut source)?.ok_or(NO_UPSTREAM)?;
     // The importer reads the paths, hosts, methods and the policy; the upstream is already known.
     source.insert("upstream".into(), json!({ "nodes": { STUB: 1 } }));
     let mut service = imported(&json!({ "routes": [source] }))?;
@@ -181,11 +285,33 @@ fn shown_route(id: &str, service: &Value) -> Option<Value> {
             shown[key] = value.clone();
         }
     }
-    match service.get("upstream")? {
+    shown_end(&mut shown, service.get("upstream")?)?;
+    shown_cors(&mut shown, route.get("cors"))?;
+    Some(shown)
+}
+
+fn shown_service(id: &str, service: &Value) -> Option<Value> {
+    apisix_routes(service).is_some().then_some(())?;
+    let mut shown = json!({ "id": id });
+    if let Some(hosts) = service.get("hosts") {
+        shown["hosts"] = hosts.clone();
+    }
+    shown_end(&mut shown, service.get("upstream")?)?;
+    shown_cors(&mut shown, service.get("cors"))?;
+    Some(shown)
+}
+
+fn shown_end(shown: &mut Value, upstream: &Value) -> Option<()> {
+    match upstream {
         Value::String(name) => shown["upstream_id"] = name.as_str().into(),
         inline => shown["upstream"] = shown_upstream(inline)?,
     }
-    match route.get("cors") {
+    Some(())
+}
+
+/// None if the policy has settings that this shape cannot express.
+fn shown_cors(shown: &mut Value, policy: Option<&Value>) -> Option<()> {
+    match policy {
         None => {}
         Some(Value::Object(policy)) => {
             let mut cors = Map::new();
@@ -208,7 +334,7 @@ fn shown_route(id: &str, service: &Value) -> Option<Value> {
         }
         Some(_) => return None,
     }
-    Some(shown)
+    Some(())
 }
 
 fn shown_upstream(upstream: &Value) -> Option<Value> {
@@ -240,7 +366,7 @@ mod tests {
             "uri": "/orders/*", "host": "api.example", "methods": ["GET", "PUT", "OPTIONS"], "plugins": { "cors": cors },
             "upstream": { "type": "roundrobin", "nodes": { "127.0.0.1:8000": 1, "127.0.0.1:8001": 2 } },
         });
-        let service = from_apisix(ApisixKind::Route, "1", &sent).unwrap();
+        let service = from_apisix(ApisixKind::Route, "1", &sent, &[]).unwrap();
         assert_eq!((&service["name"], &service["hosts"]), (&json!("1"), &json!(["api.example"])));
         let nodes = json!([{ "address": "127.0.0.1:8000" }, { "address": "127.0.0.1:8001", "weight": 2 }]);
         assert_eq!(service["upstream"], json!({ "nodes": nodes }));
@@ -258,16 +384,40 @@ mod tests {
     }
 
     #[test]
+    fn a_service_and_its_routes_are_translated_and_back() {
+        let cors = json!({ "allow_origins": "https://a.example", "allow_methods": "GET", "allow_headers": "*", "max_age": 60 });
+        let sent = json!({ "name": "shop", "hosts": ["a.example"], "upstream_id": "u", "plugins": { "cors": cors } });
+        let service = from_apisix(ApisixKind::Service, "s", &sent, &[]).unwrap();
+        assert_eq!((&service["hosts"], &service["upstream"]), (&json!(["a.example"]), &json!("u")));
+        assert_eq!(service["cors"]["allow_origins"], json!(["https://a.example"]));
+        assert_eq!(apisix_routes(&service).unwrap().count(), 0);
+        let shown = to_apisix(ApisixKind::Service, "s", &service).unwrap();
+        assert_eq!((&shown["hosts"], &shown["upstream_id"]), (&sent["hosts"], &sent["upstream_id"]));
+        assert_eq!(shown["plugins"]["cors"]["allow_origins"], "https://a.example");
+        let sent = json!({ "uri": "/orders/*", "methods": ["GET", "OPTIONS"], "service_id": "s" });
+        let route = from_apisix(ApisixKind::Route, "1", &sent, &[]).unwrap();
+        assert_eq!((&route["name"], &route["paths"], route.get("cors")), (&json!("1"), &json!(["/orders/*"]), None));
+        assert_eq!(to_apisix_in("s", "1", &route).unwrap()["service_id"], "s");
+        // The routes stay when the service changes.
+        let routes = [service["routes"][0].clone(), route.clone()];
+        let other = json!({ "hosts": ["b.example"], "upstream_id": "u" });
+        let service = from_apisix(ApisixKind::Service, "s", &other, &routes).unwrap();
+        assert_eq!(apisix_routes(&service).unwrap().collect::<Vec<_>>(), [("1", &route)]);
+        // A service of corsgate is not one of APISIX.
+        let own = json!({ "name": "s", "upstream": "u", "routes": [{ "name": "1", "paths": ["/a"] }] });
+        assert_eq!(to_apisix(ApisixKind::Service, "s", &own), None);
+    }
+
+    #[test]
     fn what_cannot_be_translated_is_named() {
         let with = |key: &str, value: Value| {
             let mut route = json!({ "uri": "/a", "upstream": { "nodes": { "127.0.0.1:1": 1 } } });
             route[key] = value;
-            from_apisix(ApisixKind::Route, "1", &route).unwrap_err()
+            from_apisix(ApisixKind::Route, "1", &route, &[]).unwrap_err()
         };
         for (key, value, part) in [
             ("vars", json!([]), "`vars`"),
             ("priority", json!(1), "`priority`"),
-            ("service_id", json!("1"), "`service_id`"),
             ("status", json!(0), "`status`"),
             ("plugins", json!({ "key-auth": {} }), "`plugins.key-auth`"),
             (
