@@ -13,6 +13,7 @@ use crate::support::client::fetch;
 use crate::support::etcd::{CHANGE_TIMEOUT, Etcd, EtcdTls};
 use crate::support::gateway::Gateway;
 use crate::support::process::poll;
+use crate::ui::Ui;
 
 const PREFIX: &str = "/edge";
 const YAML: (&str, &str) = ("Content-Type", "application/yaml");
@@ -73,6 +74,28 @@ fn a_change_is_active_in_the_process_that_is_asked_and_then_in_all() {
     times.sort();
     println!("a change by the API in three processes: median {:?}, worst {:?}", times[10], times[19]);
     assert_eq!(value(&etcd, "cors_policies/app"), POLICY.replace("60   #", "119   #") + "\n", "comments stay");
+}
+
+#[test]
+fn a_change_by_the_page_is_active_in_all_processes() {
+    let (etcd, apis) = started::<3>();
+    let pages: Vec<Ui<'_>> = apis.iter().map(|api| Ui::logged_in(&api.gateway, &api.tokens.write)).collect();
+    let mut times = Vec::new();
+    for i in 0..20_usize {
+        let age = (200 + i).to_string();
+        let fields = [("allow_origins", "https://a.example"), ("max_age", age.as_str()), ("save", "1")];
+        let begin = Instant::now();
+        let saved = pages[i % 3].submit("/ui/cors_policies/app", &fields);
+        assert!(saved.text().contains("It is active") || saved.status == 303, "{} {}", saved.status, saved.text());
+        for api in &apis {
+            let found = poll(CHANGE_TIMEOUT, || (max_age(&api.gateway) == Some(age.clone())).then_some(()));
+            assert!(found.is_some(), "{:?}", max_age(&api.gateway));
+        }
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    println!("a change by the page in three processes: median {:?}, worst {:?}", times[10], times[19]);
+    assert_eq!(value(&etcd, "cors_policies/app"), POLICY.replace("60   #", "219   #") + "\n", "comments stay");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::client::{Connection, Response, fetch};
 use crate::support::gateway::Gateway;
 
 /// A visitor with a cookie.
-struct Ui<'g> {
+pub struct Ui<'g> {
     gateway: &'g Gateway,
     cookie: String,
 }
@@ -24,7 +24,7 @@ impl<'g> Ui<'g> {
         Ui { gateway, cookie: String::new() }
     }
 
-    fn logged_in(gateway: &'g Gateway, token: &str) -> Self {
+    pub fn logged_in(gateway: &'g Gateway, token: &str) -> Self {
         let response = Ui::new(gateway).post("/ui/login", &[("token", token)], &[]);
         assert_eq!((response.status, response.header("Location")), (303, Some("/ui/")), "{}", response.text());
         let set = response.header("Set-Cookie").expect("a cookie");
@@ -60,7 +60,7 @@ impl<'g> Ui<'g> {
     }
 
     /// Sends a form with its hidden fields.
-    fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response {
+    pub fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response {
         let (csrf, version) = self.hidden(path);
         self.post(path, &[&[("csrf", csrf.as_str()), ("version", version.as_str())], fields].concat(), &[])
     }

@@ -138,7 +138,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let rounds = std::env::var("ETCD_CHANGES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
         for round in 0..rounds {
-            let mut data = vec![round as u8];
+            let mut data = vec![u8::from(round % 2 == 1)];
             for _ in 0..random.usize(1..12) {
                 data.push(random.u8(..0xff));
                 if random.u8(..4) > 0 {
