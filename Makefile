@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants pairs bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -53,6 +53,10 @@ mutants: ## change the CORS engine, the router and the decision line by line, an
 	@sh tools/need-cargo.sh cargo-mutants
 	@sh tools/mutants.sh
 
+pairs: ## compare 50 million pairs of origin patterns and origins with the rules of the reference (half an hour)
+	python3 -B tools/pure_core.py target/pure/crate
+	cd target/pure/crate && CARGO_TARGET_DIR=../target $(CARGO) test --quiet --release --test it -- --ignored --nocapture fifty_million
+
 bench: cmake ## run the engine, router and compile benches
 	$(CARGO) bench
 
@@ -76,7 +80,7 @@ performance-page: ## write docs/performance.md and docs/performance/measurements
 	python3 -B compare/report.py
 
 bench-gate: cmake ## check the instructions per request against a bare Pingora proxy; installs valgrind
-	@sh tools/debian.sh valgrind=valgrind
+	@sh tools/debian.sh valgrind=valgrind etcd=etcd-server etcdctl=etcd-client
 	$(CARGO) build --quiet --release --locked --bin corsgate --example bare
 	python3 -B compare/gate.py target/release/corsgate target/release/examples/bare
 

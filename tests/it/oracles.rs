@@ -20,6 +20,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 // === origins ===
 
@@ -51,6 +53,30 @@ proptest! {
             prop_assert_eq!(everything.find(&text), Some(OriginMatch::Pattern), "the cheap parser takes it too");
         }
     }
+}
+
+/// Each pattern with each origin, and the set of the patterns with the origin. `ORIGIN_PAIRS` is the number of pairs.
+#[test]
+#[ignore = "`make pairs` takes half an hour"]
+fn fifty_million_pairs_of_patterns_and_origins_agree() {
+    let most: u64 = std::env::var("ORIGIN_PAIRS").map_or(50_000_000, |text| text.parse().expect("a number"));
+    let (strategy, mut runner) = (patterns_and_origin(), TestRunner::default());
+    let (mut pairs, mut allowed) = (0, 0);
+    while pairs < most {
+        let (texts, origin) = strategy.new_tree(&mut runner).unwrap().current();
+        let patterns: Vec<TuplePattern> = texts.iter().map(|text| tuple(text)).collect();
+        let covered: Vec<bool> = texts.iter().map(|text| covers(text, &origin)).collect();
+        let matched: Vec<bool> = patterns.iter().map(|pattern| pattern.matches(&origin)).collect();
+        assert_eq!(matched, covered, "{texts:?} {origin:?}");
+        let set: OriginSet = patterns.iter().collect();
+        let exact = texts.contains(&origin);
+        let expected = covered.contains(&true).then_some(if exact { OriginMatch::Exact } else { OriginMatch::Pattern });
+        assert_eq!(set.find(&origin), expected, "{texts:?} {origin:?}");
+        pairs += texts.len() as u64;
+        allowed += covered.iter().filter(|covered| **covered).count();
+    }
+    println!("{pairs} pairs, of which {allowed} match: no disagreement");
+    assert!(allowed as u64 > pairs / 100, "the pairs are too far from each other");
 }
 
 /// The section "Origin patterns" of the design, word by word.
