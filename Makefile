@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants pairs bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants loom pairs bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -52,6 +52,9 @@ sbom: ## write target/corsgate.cdx.json, a CycloneDX list of all crates in the b
 mutants: ## change the CORS engine, the router and the decision line by line, and list changes that no test detects (hours)
 	@sh tools/need-cargo.sh cargo-mutants
 	@sh tools/mutants.sh
+
+loom: ## run the wake-up of the access log in every order of its threads
+	cd tests/loom && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=../../target/loom $(CARGO) test --quiet --release
 
 pairs: ## compare 50 million pairs of origin patterns and origins with the rules of the reference (half an hour)
 	python3 -B tools/pure_core.py target/pure/crate

@@ -109,19 +109,15 @@ fn nanoseconds(time: Duration) -> u64 {
 
 /// Does the same as [`Bucket::check`], for a state that all threads share.
 fn check_atomic(bucket: &Bucket, state: &AtomicU64, now: u64) -> BucketOutcome {
-    let mut full_at = state.load(Ordering::Relaxed);
-    loop {
+    let mut outcome = BucketOutcome::Refused { wait: 0 };
+    let check = |full_at: u64| {
         let mut next = full_at;
-        let outcome = bucket.check(&mut next, now);
+        outcome = bucket.check(&mut next, now);
         // A refused request does not change the state.
-        if next == full_at {
-            return outcome;
-        }
-        match state.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return outcome,
-            Err(current) => full_at = current,
-        }
-    }
+        (next != full_at).then_some(next)
+    };
+    let _ = state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, check);
+    outcome
 }
 
 #[cfg(test)]

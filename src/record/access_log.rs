@@ -13,6 +13,7 @@
 mod dropped_lines;
 mod line;
 mod target;
+mod wakeup;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -134,7 +134,7 @@ fn many_changes_under_load_fail_no_request() {
             let later = counts.iter().zip(&before).all(|(count, before)| count.load(Ordering::Relaxed) > before + 1);
             later.then_some(())
         });
-        assert!(found.is_some() || clients.iter().any(|client| client.is_finished()), "a client hangs");
+        assert!(found.is_some() || clients.iter().any(thread::ScopedJoinHandle::is_finished), "a client hangs");
         stop.store(true, Ordering::Relaxed);
         let seen: Vec<(usize, Vec<Instant>)> = clients.into_iter().map(|client| client.join().unwrap()).collect();
         let requests: usize = seen.iter().map(|(requests, _)| requests).sum();

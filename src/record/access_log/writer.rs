@@ -5,15 +5,16 @@
 //! the queue grows to [`MOST_QUEUED`] lines. Further lines are dropped and counted.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 use super::dropped_lines::DroppedLines;
 use super::target::Target;
+use super::wakeup::Wakeup;
 
 /// Maximum number of lines in the queue. With [`LONGEST`](super::line::LONGEST) bytes per line, the queue has 32 MiB.
 /// Common lines need a sixth of that.
@@ -31,9 +32,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct Lines {
     queue: ArrayQueue<Vec<u8>>,
     spare: ArrayQueue<Vec<u8>>,
-    writer: OnceLock<Thread>,
-    /// True if the writer sleeps.
-    asleep: AtomicBool,
+    /// The writer.
+    wakeup: Wakeup,
     /// True if no more lines can be queued.
     closed: AtomicBool,
 }
@@ -45,8 +45,7 @@ impl Lines {
         Lines {
             queue: ArrayQueue::new(MOST_QUEUED),
             spare: ArrayQueue::new(MOST_QUEUED),
-            writer: OnceLock::new(),
-            asleep: AtomicBool::new(false),
+            wakeup: Wakeup::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -63,21 +62,14 @@ impl Lines {
             let _ = self.spare.push(line);
             return Err(());
         }
-        // This fence and the fence in `sleep` form a pair: this thread reads `asleep` as true, or the writer finds the
-        // line before it sleeps.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            self.wake();
-        }
+        self.wakeup.notify();
         Ok(())
     }
 
     /// Closes the queue. The writer ends after it has written all lines.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        // The same fence as in `push`.
-        fence(Ordering::SeqCst);
-        self.wake();
+        self.wakeup.notify_always();
     }
 
     /// Returns true if the queue is closed and empty.
@@ -89,27 +81,11 @@ impl Lines {
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
     }
-
-    fn wake(&self) {
-        // A writer that has not started yet checks the queue before it sleeps.
-        if let Some(writer) = self.writer.get() {
-            writer.unpark();
-        }
-    }
-
-    fn sleep(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.queue.is_empty() && !self.closed.load(Ordering::Relaxed) {
-            thread::park();
-        }
-        self.asleep.store(false, Ordering::Relaxed);
-    }
 }
 
 /// Writes lines until the queue is closed and empty.
 pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) {
-    let _ = lines.writer.set(thread::current());
+    lines.wakeup.is_this_thread();
     let mut batch = Batch::default();
     loop {
         // `closed` is read before the queue, so the loop below finds every line that was queued before `close`.
@@ -128,7 +104,9 @@ pub(super) fn run(lines: &Lines, target: &Target, dropped_lines: &DroppedLines) 
         match (closed, wrote) {
             (true, _) => return,
             (false, true) => thread::park_timeout(BATCH_INTERVAL),
-            (false, false) => lines.sleep(),
+            (false, false) => {
+                lines.wakeup.sleep(|| lines.queue.is_empty() && !lines.closed.load(Ordering::Relaxed));
+            }
         }
     }
 }
