@@ -60,7 +60,8 @@ proptest! {
 #[ignore = "`make pairs` takes half an hour"]
 fn fifty_million_pairs_of_patterns_and_origins_agree() {
     let most: u64 = std::env::var("ORIGIN_PAIRS").map_or(50_000_000, |text| text.parse().expect("a number"));
-    let (strategy, mut runner) = (patterns_and_origin(), TestRunner::default());
+    let config = ProptestConfig { max_local_rejects: u32::MAX, ..ProptestConfig::default() };
+    let (strategy, mut runner) = (patterns_and_origin(), TestRunner::new(config));
     let (mut pairs, mut allowed) = (0, 0);
     while pairs < most {
         let (texts, origin) = strategy.new_tree(&mut runner).unwrap().current();

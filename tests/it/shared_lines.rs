@@ -281,14 +281,14 @@ const LINES: &[(&str, &str, Line)] = &[
         Contended("the access log, if there is one: lines of all requests are written in their order"),
     ),
     ("record/access_log/writer.rs", "spare: ArrayQueue<Vec<u8>>,", Rare),
-    ("record/access_log/writer.rs", "writer: OnceLock<Thread>,", Read),
-    ("record/access_log/writer.rs", "asleep: AtomicBool,", Rare),
+    ("record/access_log/wakeup.rs", "thread: OnceLock<Thread>,", Read),
+    ("record/access_log/wakeup.rs", "asleep: AtomicBool,", Rare),
     ("record/access_log/writer.rs", "closed: AtomicBool,", Rare),
 ];
 
 /// Files and folders with code that a request runs. `src/accept` is not in the list: it runs for each connection, and
 /// counts all connections in one value for the limit.
-const PATH: [&str; 31] = [
+const PATH: [&str; 32] = [
     "per_thread.rs",
     "counter.rs",
     "live.rs",
@@ -316,6 +316,7 @@ const PATH: [&str; 31] = [
     "record/request_id.rs",
     "record/route_metrics.rs",
     "record/access_log.rs",
+    "record/access_log/wakeup.rs",
     "record/access_log/writer.rs",
     "record/listeners.rs",
     "record/observer.rs",
