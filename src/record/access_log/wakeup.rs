@@ -5,16 +5,15 @@
 
 use std::sync::OnceLock;
 
-#[cfg(loom)]
-use loom::{
-    sync::atomic::{AtomicBool, Ordering, fence},
-    thread::{self, Thread},
-};
 #[cfg(not(loom))]
-use std::{
-    sync::atomic::{AtomicBool, Ordering, fence},
-    thread::{self, Thread},
-};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(not(loom))]
+use std::thread::{self, Thread};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(loom)]
+use loom::thread::{self, Thread};
 
 /// A thread that sleeps while it has no work.
 #[derive(Debug)]
