@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants loom pairs bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants loom pairs prove bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -59,6 +59,12 @@ loom: ## run the wake-up of the access log in every order of its threads
 pairs: ## compare 50 million pairs of origin patterns and origins with the rules of the reference (half an hour)
 	python3 -B tools/pure_core.py target/pure/crate
 	cd target/pure/crate && CARGO_TARGET_DIR=../target $(CARGO) test --quiet --release --test it -- --ignored --nocapture fifty_million
+
+prove: cmake ## run everything in docs/reliability.md but the mutation tests (hours); SECONDS for each fuzz target, MINUTES of soak
+	$(MAKE) test lint bench-gate audit loom pairs
+	sh tools/faults.sh
+	$(MAKE) fuzz SECONDS=$(or $(SECONDS),60)
+	$(MAKE) soak MINUTES=$(or $(MINUTES),10)
 
 bench: cmake ## run the engine, router and compile benches
 	$(CARGO) bench
