@@ -230,6 +230,19 @@ fn an_export_is_the_way_back() {
     assert!(compared.len() > 20, "{compared:?}");
 }
 
+/// JSON has no tags, so such a value is written with its keys only.
+#[test]
+fn a_value_with_a_yaml_tag_is_exported() {
+    let etcd = Etcd::start();
+    etcd.put("/edge/upstreams/api", "nodes: [ !local { address: '127.0.0.1:1' } ]");
+    etcd.put("/edge/services/web", "{ hosts: [web.test], respond: { status: 200 } }");
+    etcd.put("/edge/services/broken", "[");
+    let folder = Folder::with(&[]);
+    let export = folder.run(0, &["export", "--config", &etcd.url("/edge")]);
+    assert!(export.stdout.contains("127.0.0.1:1") && export.stdout.contains("web.test"), "{export:?}");
+    assert_eq!(export.stderr, "corsgate: left out: services/broken cannot be read\n");
+}
+
 #[test]
 fn a_running_process_is_changed_by_its_api() {
     let tokens = Tokens::new();

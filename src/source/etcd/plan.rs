@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::accept::{self, Acceptance, Base, Known};
 use super::apisix;
 use super::client::Operation;
-use super::keys::{Key, Layout, RawValue, State};
+use super::keys::{Key, Layout, State};
 use super::write::Transaction;
 use super::{Etcd, lock};
-use crate::config::{PartChange, PartKind, Parts, values};
+use crate::config::{Part, PartChange, PartKind, Parts, values};
+use crate::problem::Problems;
 use crate::snapshot::Snapshot;
 use crate::source::{Reading, StoreError};
 
@@ -50,10 +51,8 @@ impl Etcd {
         }
         let mut all = EtcdParts { parts: Parts::default(), revision: state.revision, unreadable: Vec::new() };
         for (key, raw) in &state.keys {
-            let value = match &raw.value {
-                RawValue::Bytes(bytes) => std::str::from_utf8(bytes).ok().and_then(values),
-                RawValue::TooLarge(_) => None,
-            };
+            let text = raw.bytes().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
+            let value = text.and_then(|text| values(text).or_else(|| typed(key.kind, text)));
             match (value, key.kind) {
                 (Some(serde_json::Value::Object(others)), PartKind::Settings) => all.parts.others = others,
                 (Some(mut value), kind) => {
@@ -109,6 +108,12 @@ impl Etcd {
         })?;
         Ok(self.with_env(&reading, |env| accept::accept(&base, state, &Known::default(), env)))
     }
+}
+
+/// The value of a text that JSON cannot express, such as one with YAML tags: all keys that corsgate knows.
+fn typed(kind: PartKind, text: &str) -> Option<serde_json::Value> {
+    let part = Part::parse(kind, text, &mut Problems::default())?;
+    serde_json::from_str(&part.with_defaults()).ok()
 }
 
 /// Transactions with these operations, in their order.
