@@ -141,7 +141,7 @@ fn what_is_not_translated_is_listed_by_key_and_not_served_without_its_guard() {
     let url = format!("{}?format=apisix", etcd.url("/apisix"));
     let check = run(&["check", "--config", &url]);
     for part in [
-        "warning: ssls/1: dropped: is not read: corsgate takes certificates",
+        "warning: ssls/1: dropped: not read: corsgate takes certificates",
         "warning: routes/login: dropped: the plugin `key-auth` may refuse or change requests",
         "warning: routes/wide: dropped: plugin `prometheus`",
     ] {

@@ -39,7 +39,7 @@ pub(super) fn accept(base: &Base, state: &State, known: &Known, env: CompileEnv<
     acceptance.refused_count += refused.len();
     acceptance.refused.extend(refused);
     acceptance.refused.truncate(MOST_DESCRIBED);
-    acceptance.warnings.extend(warnings(state, &notes));
+    acceptance.warnings.extend(warnings(state, notes));
     acceptance
 }
 
@@ -129,18 +129,23 @@ fn state_of(parts: Parts, base: &Base, revision: i64, known: &Known) -> State {
     State::of(revision, keys)
 }
 
-/// What is translated with another meaning, or not at all.
-fn warnings(state: &State, notes: &[KeyNote]) -> impl Iterator<Item = (Severity, String, Value)> {
+/// What is translated with another meaning, or not at all: one entry for each key.
+fn warnings(state: &State, notes: Vec<KeyNote>) -> Vec<(Severity, String, Value)> {
     let strangers = state.strangers.iter().map(|(name, (_, why))| {
         let key = printable(&String::from_utf8_lossy(name)).chars().take(200).collect();
         KeyNote { key, outcome: "dropped", code: "etcd-key-unknown", text: (*why).to_owned() }
     });
-    let all = strangers.chain(notes.iter().cloned()).take(MOST_DESCRIBED);
-    all.map(|KeyNote { key, outcome, code, text }| {
-        let json = json!([{
+    let mut by_key: BTreeMap<String, (String, Vec<Value>)> = BTreeMap::new();
+    for KeyNote { key, outcome, code, text } in strangers.chain(notes) {
+        let line = format!("warning: {key}: {outcome}: {}\n", printable(&text));
+        let json = json!({
             "severity": "warning", "code": code, "file": key, "line": null, "column": null, "path": "",
             "fault": format!("{outcome}: {text}"), "remedy": "", "fix": null,
-        }]);
-        (Severity::Warning, format!("warning: {key}: {outcome}: {}\n", printable(&text)), json)
-    })
+        });
+        let (lines, all) = by_key.entry(key).or_default();
+        lines.push_str(&line);
+        all.push(json);
+    }
+    let described = by_key.into_values().take(MOST_DESCRIBED);
+    described.map(|(lines, all)| (Severity::Warning, lines, Value::from(all))).collect()
 }

@@ -154,7 +154,7 @@ impl Layout {
 /// Reads the name of an object of APISIX.
 fn read_object(name: &[u8]) -> Name {
     let Some((kind, id)) = std::str::from_utf8(name).ok().and_then(|name| name.split_once('/')) else {
-        return Name::Stranger("is no key of APISIX");
+        return Name::Stranger("not read: it is no key of APISIX");
     };
     match kind {
         // `init_dir` of APISIX, and the records of its instances.
@@ -162,11 +162,11 @@ fn read_object(name: &[u8]) -> Name {
         "data_plane" => Name::Ignored,
         kind if ApisixObject::is_kind(kind) => match std::str::from_utf8(name) {
             Ok(name) if !id.contains('/') => Name::Object(name.into()),
-            _ => Name::Stranger("has an id that cannot be used"),
+            _ => Name::Stranger("not read: its id cannot be used"),
         },
-        "ssls" => Name::Stranger("is not read: corsgate takes certificates from `listeners` in its file"),
-        "stream_routes" => Name::Stranger("is not read: corsgate serves HTTP only"),
-        _ => Name::Stranger("is not read: corsgate has no counterpart"),
+        "ssls" => Name::Stranger("not read: corsgate takes certificates from `listeners` in its file"),
+        "stream_routes" => Name::Stranger("not read: corsgate serves HTTP only"),
+        _ => Name::Stranger("not read: corsgate has no counterpart"),
     }
 }
 
