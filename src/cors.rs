@@ -414,3 +414,29 @@ impl fmt::Display for Reason {
         f.write_str(self.code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_looks_up_one_plain_origin() {
+        let long = format!("https://{}.test", "a".repeat(MAX_ORIGIN));
+        for (values, expected) in [
+            (&[][..], None),
+            (&["https://a.test"], Some("https://a.test")),
+            (&["null"], Some("null")),
+            (&["https://a.test", "https://b.test"], None),
+            (&["https://a.test, https://b.test"], None),
+            (&["https://a b.test"], None),
+            (&["https://\u{e4}.test"], None),
+            (&[&*long], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(http::header::ORIGIN, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(origin_of(&headers), expected, "{values:?}");
+        }
+    }
+}
