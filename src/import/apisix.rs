@@ -175,6 +175,9 @@ impl<'v> Objects<'v> {
 
     /// The first plugin of these levels, or of all routes, that is not imported and may refuse requests.
     fn missing_guard(&self, levels: &[Object<'v>]) -> Option<String> {
+        if levels.iter().any(|level| level.value.get("script").is_some()) {
+            return Some("script".to_owned());
+        }
         let of_all = self.global_plugins.iter().flat_map(|(_, plugins)| plugins.map());
         let of_all = of_all.filter(|(name, conf)| &**name != "cors" && !is_disabled(conf)).map(|(name, _)| &**name);
         let own = plugins::of(levels);

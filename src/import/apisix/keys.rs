@@ -158,6 +158,9 @@ mod tests {
                 assert_eq!(is_noted, is_closed, "{plugin}: {notes:?}");
             }
         }
+        let script = format!(r#"{{"uri":"/a",{upstream},"script":"local _M = {{}} return _M"}}"#);
+        let Translated { text, .. } = translated(&[wide, ("routes/1", &script)]).unwrap();
+        assert!(text.contains("status: 503"), "{text}");
         let everywhere = [wide, ("global_rules/1", r#"{"plugins":{"key-auth":{}}}"#)];
         let found = translated(&everywhere).unwrap_err();
         assert!(
