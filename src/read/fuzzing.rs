@@ -11,7 +11,9 @@ use super::chunks::Chunks;
 pub fn header(bytes: &[u8]) {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return };
     let checked = check(bytes);
-    if let Checked::Refused { header, .. } = &checked {
+    if let Checked::Refused { header, .. } = &checked
+        && parses_request_line(header)
+    {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut fields);
         assert_eq!(request.parse(header), Ok(httparse::Status::Complete(header.len())), "{header:?}");
@@ -103,4 +105,13 @@ fn slow_end(bytes: &[u8]) -> Option<usize> {
             return Some(at);
         }
     }
+}
+
+/// Whether the second parser, which is Pingora's, accepts the first line. A header with another one gets 400, whatever else
+/// it has.
+fn parses_request_line(header: &[u8]) -> bool {
+    let end = header.windows(2).position(|two| two == b"\r\n").map_or(header.len(), |at| at + 2);
+    let mut fields = [httparse::EMPTY_HEADER; 1];
+    let line = [&header[..end], b"\r\n"].concat();
+    httparse::Request::new(&mut fields).parse(&line).is_ok_and(|status| status.is_complete())
 }
