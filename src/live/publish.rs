@@ -68,11 +68,15 @@ impl Live {
     fn publish_etcd(&self, etcd: &Etcd, base: &Generation, candidate: Candidate) -> Result<Reloaded, PublishError> {
         let Candidate { text, snapshot, problems, .. } = candidate;
         let changes = part_changes(&base.written.text, &text).ok_or(PublishError::NoKey)?;
-        let transaction = etcd.prepare(&changes).map_err(PublishError::Store)?;
-        // The versions of the transaction are those of the active configuration, so it must still be `base`.
-        if self.current().number != base.number {
-            return Err(PublishError::Stale);
-        }
+        let transaction = {
+            // A reload that has just activated `base` is not at its end: the versions of the transaction come last.
+            let _no_reload = self.lock_files();
+            // The versions are those of the active configuration, so it must still be `base`.
+            if self.current().number != base.number {
+                return Err(PublishError::Stale);
+            }
+            etcd.prepare(&changes).map_err(PublishError::Store)?
+        };
         let revision = etcd.commit(&transaction).map_err(PublishError::Store)?;
         let is_applied = etcd.wait_until_applied(revision, ETCD_TIMEOUT);
         let refused: String =
