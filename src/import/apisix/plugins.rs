@@ -105,13 +105,12 @@ pub(super) fn is_harmless(name: &str) -> bool {
     name.ends_with("-logger") || HARMLESS.contains(&name)
 }
 
-const HARMLESS: [&str; 22] = [
+const HARMLESS: [&str; 21] = [
     "api-breaker",
     "brotli",
     "client-control",
     "datadog",
     "echo",
-    "elasticsearch-logger",
     "google-cloud-logging",
     "gzip",
     "limit-conn",

@@ -66,7 +66,10 @@ impl Address {
                     settings.format = match value.as_deref() {
                         Some("corsgate") => Some(EtcdFormat::Corsgate),
                         Some("apisix") => Some(EtcdFormat::Apisix),
-                        _ => return Err("`format` is none; write format=corsgate or format=apisix".into()),
+                        other => {
+                            let other = other.unwrap_or_default();
+                            return Err(format!("unknown format `{other}`; write format=corsgate or format=apisix"));
+                        }
                     };
                 }
                 _ => {
@@ -204,7 +207,7 @@ mod tests {
             ("etcd://a/x?colour=red", "there is no option `colour`"),
             ("etcd://a?format=apisix", "etcd://a:2379/apisix"),
             ("etcd://a/x?format=corsgate", "etcd://a:2379/x"),
-            ("etcd://a/x?format=kong", "`format` is none; write format=corsgate"),
+            ("etcd://a/x?format=kong", "unknown format `kong`; write format=corsgate"),
             ("etcd://a/x?user=u", "user: `user` requires `password_file`"),
             ("etcds://a/x?key=k", "tls.key: `key` requires `certificate`"),
         ] {
