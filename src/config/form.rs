@@ -53,7 +53,7 @@ pub(crate) struct UnreadableField {
     pub(crate) remedy: String,
 }
 
-/// The text that a person enters for a list without entries. An empty text removes the key.
+/// The text of a field for an empty list. An empty field removes the key.
 const EMPTY_LIST: &str = "[]";
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&schema::json()).unwrap_or_default());

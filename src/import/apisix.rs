@@ -173,7 +173,8 @@ impl<'v> Objects<'v> {
         }
     }
 
-    /// The first plugin of these levels, or of all routes, that is not imported and may refuse requests.
+    /// Returns the first plugin that is not imported and may refuse requests. `levels` are the route, its plugin config and
+    /// its service. The plugins of global rules count for every route.
     fn missing_guard(&self, levels: &[Object<'v>]) -> Option<String> {
         if levels.iter().any(|level| level.value.get("script").is_some()) {
             return Some("script".to_owned());

@@ -23,8 +23,8 @@ pub(super) struct Model {
     pub(super) services: Vec<Service>,
     /// Findings about no particular service.
     pub(super) findings: Vec<Finding>,
-    /// Whether the result is served at once, before anybody has read the report. A route without a part that may refuse
-    /// requests is closed then.
+    /// True if the result is served before anybody reads the report. Then a route is closed if it has a plugin that may
+    /// refuse requests and is not imported.
     pub(super) is_live: bool,
 }
 

@@ -104,7 +104,7 @@ fn many_changes_under_load_fail_no_request() {
             .map(|(gateway, count)| {
                 let stop = &stop;
                 scope.spawn(move || {
-                    // When each change was in force: the later ones of a burst replace the earlier ones.
+                    // The time at which each change was first in force. A later change of a burst replaces earlier ones.
                     let (mut requests, mut active) = (0, vec![Instant::now()]);
                     while !stop.load(Ordering::Relaxed) {
                         assert_eq!(body(gateway, "still.test"), "still");
@@ -128,7 +128,7 @@ fn many_changes_under_load_fail_no_request() {
         }
         let elapsed = begin.elapsed();
         gateways.iter().for_each(|gateway| wait_for_body(gateway, "api.test", &changes.to_string()));
-        // So that each client has a response with the last change.
+        // Wait until each client has a response with the last change.
         let before: Vec<usize> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let found = poll(CHANGE_TIMEOUT, || {
             let later = counts.iter().zip(&before).all(|(count, before)| count.load(Ordering::Relaxed) > before + 1);
@@ -516,7 +516,7 @@ fn settings_are_the_rest_of_the_file() {
     }
 }
 
-/// A value that is right by itself, and names something that this process cannot open.
+/// A valid value that names a file which this process cannot open.
 #[test]
 fn settings_that_cannot_be_used_hold_up_no_other_key() {
     let etcd = Etcd::start();
@@ -544,7 +544,7 @@ fn settings_that_cannot_be_used_hold_up_no_other_key() {
         wait_for_ready(&other, "etcd: settings at revision ");
         assert_eq!(body(&other, "api.test"), format!("later {i}"));
     }
-    // What the value names can be opened after a correction on the machine.
+    // The directory is missing at first. SIGHUP tries the value again after it was created.
     let folder = gateway.config_path().parent().unwrap().join("missing");
     etcd.put(&key("settings"), "access_log: { to: missing/access.log }\n");
     etcd.put(&key("services/api"), &service("api.test", "before"));
@@ -559,7 +559,7 @@ fn settings_that_cannot_be_used_hold_up_no_other_key() {
     assert!(logged.is_some());
 }
 
-/// The access log of the file itself is no fault of a key.
+/// An error in the bootstrap file itself still ends the start.
 #[test]
 fn an_access_log_of_the_file_that_cannot_be_opened_ends_the_start() {
     let etcd = Etcd::start();

@@ -18,7 +18,7 @@ fn key(name: &str) -> String {
     format!("/apisix/{name}")
 }
 
-/// The keys that APISIX itself writes at its start.
+/// Writes the keys that APISIX writes when it starts.
 fn init(etcd: &Etcd) {
     for kind in ["routes", "services", "upstreams", "plugin_metadata", "global_rules", "ssls", "consumers"] {
         etcd.put(&key(&format!("{kind}/")), "init_dir");
@@ -77,7 +77,7 @@ fn the_keys_of_an_apisix_fleet_drive_corsgate() {
     wait_for_status(&gateway, "/other", 200);
     let other = fetch(gateway.address(), "GET", "/other", &[("Host", "api.test"), ("Origin", "https://c.test")]);
     assert_eq!(other.header("Access-Control-Allow-Origin"), Some("https://c.test"));
-    // The service goes, and its policy with it: the route is not served without it.
+    // The service with the policy is deleted. Its route must not be served without the policy.
     etcd.delete(&key("services/s"));
     wait_for_status(&gateway, "/other", 404);
     etcd.delete(&key("routes/1"));
@@ -111,7 +111,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_good_version() {
     let check = run(&["check", "--config", &format!("{}?format=apisix", etcd.url("/apisix"))]);
     assert_eq!(check.code, 1, "{check:?}");
     assert!(check.stdout.contains("error: routes/1: the value has 11000"), "{check:?}");
-    // A new process has the last good version from the cache.
+    // A new process takes the last good version from the cache.
     let cached = poll(CHANGE_TIMEOUT, || fs::read_to_string(&cache).ok().filter(|text| text.contains("/two-11000")));
     assert!(cached.is_some_and(|text| text.contains("https://a.test")));
     drop(gateway);
@@ -164,6 +164,25 @@ fn what_is_not_translated_is_listed_by_key_and_not_served_without_its_guard() {
     let check = run(&["check", "--config", &exported.to_string_lossy()]);
     assert_eq!((export.code, check.code), (0, 0), "{export:?} {check:?}");
     assert!(export.stdout.contains("https://a.test"), "{}", export.stdout);
+}
+
+/// A rule for all routes may be a login.
+#[test]
+fn without_a_global_rule_that_can_be_read_no_route_is_served() {
+    let (etcd, app) = (Etcd::start(), Upstream::start(|_| Reply::new(200)));
+    etcd.put(&key("upstreams/u"), &upstream(&app));
+    etcd.put(&key("routes/1"), ROUTE);
+    etcd.put(&key("global_rules/1"), "{");
+    let gateway = Gateway::start(&file(&etcd, ""));
+    gateway.wait_for_log("global_rules/1 cannot be read, and may protect all routes");
+    assert_eq!(status(&gateway, "/items/1"), 503);
+    let rule = r#"{"plugins":{"cors":{"allow_origins":"https://b.test"},"prometheus":{}}}"#;
+    etcd.put(&key("global_rules/1"), rule);
+    wait_for_origin(&gateway, "https://a.test");
+    // Now it has a good version, which stays.
+    etcd.put(&key("global_rules/1"), "{");
+    gateway.wait_for_log("etcd key refused, revision ");
+    assert!(is_allowed(&gateway, "https://a.test"));
 }
 
 /// Time of one change with 2,000 routes. Prints figures.

@@ -371,7 +371,7 @@ fn no_response_mixes_the_routes_of_two_configurations() {
     });
 }
 
-/// Ends the other threads of a test, also after a panic.
+/// Stops the other threads when it is dropped, also after a panic.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {

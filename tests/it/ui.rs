@@ -266,7 +266,7 @@ fn of_two_people_nobody_loses_a_change() {
     );
     assert!(conflict.text().contains("value=\"2\""), "the entered values stay");
     assert!(text(&gateway).contains("max_age: 1\n"), "{}", text(&gateway));
-    // Somebody has deleted it: the next preview is of a new object.
+    // The object was deleted meanwhile. The next preview creates it again.
     two.submit("/ui/new/cors_policies", &[("name", "gone"), ("allow_origins", "*"), ("save", "1")]);
     let (csrf, version) = one.hidden("/ui/cors_policies/gone");
     assert_eq!(two.submit("/ui/cors_policies/gone", &[("delete-now", "1")]).status, 303);

@@ -1,4 +1,4 @@
-//! Objects of APISIX, one for each key of its etcd, as one configuration.
+//! Translates the keys that APISIX has in etcd into one configuration.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) struct Translated {
     pub(crate) notes: Vec<KeyNote>,
 }
 
-/// Something that has another meaning in the configuration, or is not in it.
+/// A difference between APISIX and the translated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyNote {
     pub(crate) key: String,
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// Nobody reads a report before the keys are served, so a route does not lose its login in silence.
+    /// The keys are served before anybody reads a report, so a route must not lose its login.
     #[test]
     fn a_route_with_a_plugin_that_may_refuse_requests_is_closed() {
         let wide = ("routes/all", r#"{"uri":"/*","upstream":{"nodes":{"n.example:80":1}}}"#);

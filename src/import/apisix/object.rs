@@ -17,8 +17,8 @@ pub(crate) enum ApisixKind {
     Upstream,
 }
 
-/// The name of a route that marks a service as one of APISIX. A service of APISIX may have no route, a service of corsgate
-/// has one.
+/// Name of a route that marks a service made by this API. It also fills a service without routes, because corsgate needs at
+/// least one route.
 const MARK: &str = "apisix-service";
 /// Fields of a route in a service. Its hosts are those of the service.
 const INNER_ROUTE_FIELDS: [&str; 10] =
@@ -93,7 +93,7 @@ pub(crate) fn apisix_routes(service: &Value) -> Option<impl Iterator<Item = (&st
     is_marked.then(|| named.filter(|(name, _)| *name != MARK))
 }
 
-/// The upstream of an object, without the fields that name it. None if it has none.
+/// Removes the upstream from an object, and returns it translated. None if the object has no upstream.
 fn end(source: &mut Map<String, Value>) -> Result<Option<Value>, String> {
     Ok(Some(match (source.remove("upstream"), source.remove("upstream_id")) {
         (Some(_), Some(_)) => return Err("write either `upstream` or `upstream_id`".to_owned()),

@@ -99,7 +99,7 @@ pub(super) fn is_lost(of: &Plugin<'_>, objects: &Objects<'_>) -> bool {
     findings.iter().any(|finding| finding.kind == plugin(name, object.at(conf)).kind)
 }
 
-/// Whether a route without this plugin answers the same requests: plugins that log, measure, limit rates, or change
+/// Whether a route can be served without this plugin, because the plugin only logs, measures, limits rates or changes
 /// responses.
 pub(super) fn is_harmless(name: &str) -> bool {
     name.ends_with("-logger") || HARMLESS.contains(&name)

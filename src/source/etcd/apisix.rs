@@ -1,5 +1,5 @@
-//! The keys of APISIX as a source. All objects are translated into one configuration, which is accepted in its parts, as
-//! keys of corsgate are. Nothing is written to the keys.
+//! The keys of APISIX as a source. All objects are translated into one configuration. Its parts are then accepted like
+//! keys of corsgate. corsgate never writes these keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::accept::{self, Acceptance, Base, Known, MOST_DESCRIBED};
 use super::keys::{Key, Objects, Raw, RawValue, State};
 use super::refusal::{Kept, KeyRefusal, self_fault};
-use crate::config::{PartKind, Parts};
+use crate::config::Parts;
 use crate::import::{ApisixObject, KeyNote, Translated, Untranslatable, translate};
 use crate::problem::Severity;
 use crate::snapshot::CompileEnv;
@@ -66,10 +66,15 @@ pub(super) fn as_parts(base: &Base, state: &State, known: &Known) -> AsParts {
                 Err(why) => unread.push((key.clone(), why)),
             }
         }
-        // In the first round no key is refused, so each of these is a newest value.
+        // In the first round no key is refused, so each of these values is the newest one.
         if refused.is_empty() && !unread.is_empty() {
             refused.extend(unread);
             continue;
+        }
+        // A rule for all routes may be a login. Without it, no route may be served.
+        if let Some(rule) = refused.keys().find(|key| key.starts_with("global_rules/") && !used.contains_key(*key)) {
+            made.whole = Some(format!("{rule} cannot be read, and may protect all routes; correct it or delete it"));
+            break;
         }
         match translate(&read) {
             Ok(Translated { text, notes }) => {
@@ -124,12 +129,12 @@ fn state_of(parts: Parts, base: &Base, revision: i64, known: &Known) -> State {
     let others: serde_json::Map<_, _> =
         parts.others.into_iter().filter(|(name, _)| !base.keys.contains(name)).collect();
     if !others.is_empty() {
-        add(Key::new(PartKind::Settings, ""), &Value::Object(others));
+        add(Key::settings(), &Value::Object(others));
     }
     State::of(revision, keys)
 }
 
-/// What is translated with another meaning, or not at all: one entry for each key.
+/// Differences from the meaning in APISIX, as warnings: one entry for each key.
 fn warnings(state: &State, notes: Vec<KeyNote>) -> Vec<(Severity, String, Value)> {
     let strangers = state.strangers.iter().map(|(name, (_, why))| {
         let key = printable(&String::from_utf8_lossy(name)).chars().take(200).collect();

@@ -153,17 +153,14 @@ impl Layout {
 
 /// Reads the name of an object of APISIX.
 fn read_object(name: &[u8]) -> Name {
-    let Some((kind, id)) = std::str::from_utf8(name).ok().and_then(|name| name.split_once('/')) else {
-        return Name::Stranger("not read: it is no key of APISIX");
-    };
+    let Ok(name) = std::str::from_utf8(name) else { return Name::Stranger("not read: its name is not UTF-8") };
+    let Some((kind, id)) = name.split_once('/') else { return Name::Stranger("not read: it is no key of APISIX") };
     match kind {
         // `init_dir` of APISIX, and the records of its instances.
         _ if id.is_empty() => Name::Ignored,
         "data_plane" => Name::Ignored,
-        kind if ApisixObject::is_kind(kind) => match std::str::from_utf8(name) {
-            Ok(name) if !id.contains('/') => Name::Object(name.into()),
-            _ => Name::Stranger("not read: its id cannot be used"),
-        },
+        kind if ApisixObject::is_kind(kind) && !id.contains('/') => Name::Object(name.into()),
+        kind if ApisixObject::is_kind(kind) => Name::Stranger("not read: its id cannot be used"),
         "ssls" => Name::Stranger("not read: corsgate takes certificates from `listeners` in its file"),
         "stream_routes" => Name::Stranger("not read: corsgate serves HTTP only"),
         _ => Name::Stranger("not read: corsgate has no counterpart"),
@@ -181,7 +178,7 @@ impl Raw {
         Arc::new(Raw { revision, value })
     }
 
-    /// Err: why it has none.
+    /// The bytes of the value. Err: the value is too large and was not kept.
     pub(super) fn bytes(&self) -> Result<&[u8], String> {
         match &self.value {
             RawValue::Bytes(bytes) => Ok(bytes),
@@ -224,7 +221,7 @@ impl State {
         self.keys == other.keys && self.objects == other.objects && self.strangers == other.strangers
     }
 
-    /// Number of values that an older state should have had, and had not.
+    /// Number of values that are missing in an older state, although they are not newer than it.
     pub(super) fn missed_by(&self, old: &Self) -> usize {
         fn missed<K: Ord>(new: &BTreeMap<K, Arc<Raw>>, old: &BTreeMap<K, Arc<Raw>>, revision: i64) -> usize {
             let was_there = |(key, raw): &(&K, &Arc<Raw>)| {

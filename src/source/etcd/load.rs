@@ -174,8 +174,9 @@ impl Etcd {
         shared.cache_due.notify_one();
     }
 
-    /// The snapshot that was loaded last cannot be used because of this key of the file. If the key is in `settings`,
-    /// that value is refused from now on, and another load uses the one before. False if the error stays.
+    /// The snapshot that was loaded last cannot be used because of the top-level key `section`. If `settings` in etcd has
+    /// this key, its value is refused, and the next load uses the version before. Returns false if another load would fail
+    /// too.
     pub(crate) fn refuse_settings(&self, section: &str, why: &str) -> bool {
         let mut versions = lock(&self.0.versions);
         let settings = Key::settings();
@@ -193,7 +194,7 @@ impl Etcd {
         true
     }
 
-    /// Tries a value again that could not be used.
+    /// Lets the next load try a value again that could not be used.
     pub(crate) fn try_again(&self) {
         lock(&self.0.versions).unusable = None;
     }

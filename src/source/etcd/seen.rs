@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::source::Etcd;
 
-    /// A reading of all keys finds a change that the watch has not reported.
+    /// Reading all keys finds a change that the watch did not report.
     #[test]
     fn a_full_reading_counts_missed_changes() {
         let etcd = Etcd::of_url("etcd://127.0.0.1:1/edge").unwrap().unwrap();
