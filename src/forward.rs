@@ -66,7 +66,7 @@ use crate::record::request_id::{self, RequestId, RequestIds};
 use crate::record::{MethodClass, Recorder};
 use crate::snapshot::{End, UpstreamId};
 use crate::upstream::RunningUpstream;
-use crate::upstream::failure::describe;
+use crate::upstream::failure::{describe, describe_cut};
 use crate::upstream::peer::node_host;
 
 /// The proxy application.
@@ -490,13 +490,15 @@ impl Ctx {
         // Refused requests are only counted, because clients can cause any number of them.
         let is_failure = status.is_server_error() && !matches!(kind, ReplyKind::Refused(_));
         if let Some((config, upstream)) = self.forwarded().filter(|_| is_failure) {
+            let is_cut = session.response_written().is_some_and(|response| !is_interim(response.status));
             let why = match expired {
                 Some(_) => "timeouts.total".to_owned(),
+                None if is_cut => describe_cut(e, upstream),
                 None => describe(e, upstream),
             };
             let route = config.route_name().unwrap_or("-");
             let (why, upstream, status) = (quoted(why), &upstream.settings().name, status.as_u16());
-            if session.response_written().is_some_and(|response| !is_interim(response.status)) {
+            if is_cut {
                 log::warn!("response cut route={route} upstream={upstream} error={why}");
             } else {
                 log::warn!("request failed status={status} route={route} upstream={upstream} error={why}");

@@ -352,7 +352,7 @@ impl Attempts {
         }
         attempt.counts().no_responses.add(1);
         let name = &upstream.settings().name;
-        let error = describe(e, upstream);
+        let error = if deadline_passed { "timeouts.total".to_owned() } else { describe(e, upstream) };
         log::warn!("no response upstream={name} address={} error={}", attempt.address(), quoted(&error));
         attempt.set_last_error(error);
         // Other timeouts during the request body are not failures of the node either.

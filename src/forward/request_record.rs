@@ -5,11 +5,12 @@ use pingora::{Error, ErrorSource};
 use pingora_proxy::Session;
 
 use super::request::authority_and_target;
+use super::response::is_interim;
 use super::{Ctx, body_is_invalid, expired_timeout};
 use crate::read::watchdog::Expired;
 use crate::record::{RequestLine, RequestRecord, UpstreamAttempt};
 use crate::upstream::Endpoint;
-use crate::upstream::failure::describe;
+use crate::upstream::failure::{describe, describe_cut};
 
 /// The failure of a request after the decision.
 struct Failure<'a> {
@@ -44,6 +45,8 @@ impl Ctx {
             version: session.req_header().version,
             headers: &session.req_header().headers,
         };
+        let status = session.response_written().map(|response| response.status);
+        let is_cut = status.is_some_and(|status| !is_interim(status));
         let failure = e.map(|e| match expired_timeout(session) {
             Some(Expired::Deadline) => Failure::of("timeouts.total"),
             Some(Expired::Idle) => Failure::of("idle"),
@@ -51,10 +54,10 @@ impl Ctx {
             None => {
                 let upstream = self.forwarded().map(|(_, upstream)| upstream);
                 let upstream = upstream.filter(|_| *e.esource() == ErrorSource::Upstream);
+                let describe = if is_cut { describe_cut } else { describe };
                 Failure { code: e.etype().as_str(), detail: upstream.map(|upstream| describe(e, upstream)) }
             }
         });
-        let status = session.response_written().map(|response| response.status);
         self.record(Some(line), status, session.body_bytes_sent(), failure.as_ref());
     }
 

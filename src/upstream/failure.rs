@@ -6,15 +6,27 @@ use pingora::{Error, ErrorType, ImmutStr};
 
 use super::RunningUpstream;
 
-/// Returns the text of an error: its type, the remedy, and the cause in the words of the system or of the TLS library.
+/// Returns the text of an error before the header of the response: its type, the remedy, and the cause in the words of
+/// the system or of the TLS library.
 pub(crate) fn describe(error: &Error, upstream: &RunningUpstream) -> String {
+    text(error, advice(error.etype(), &error.to_string(), upstream.settings().tls.is_some()))
+}
+
+/// Returns the text of an error after the header of the response, as [`describe`] does.
+pub(crate) fn describe_cut(error: &Error, upstream: &RunningUpstream) -> String {
+    match advice_on_cut(error.etype()) {
+        None => describe(error, upstream),
+        advice => text(error, advice),
+    }
+}
+
+fn text(error: &Error, advice: Option<&str>) -> String {
     let kind = error.etype();
     let context = || error.context.as_ref().map(|context| context.as_str().to_owned());
     // The error is from this crate. Its context is the whole text.
     if let ErrorType::HTTPStatus(_) | ErrorType::CustomCode(..) = kind {
         return context().unwrap_or_else(|| kind.as_str().to_owned());
     }
-    let advice = advice(kind, &error.to_string(), upstream.settings().tls.is_some());
     let mut text = kind.as_str().to_owned();
     for (part, (begin, end)) in [(advice.map(str::to_owned), (": ", "")), (cause(error), (" (", ")"))] {
         if let Some(part) = part {
@@ -51,7 +63,7 @@ fn cause(error: &Error) -> Option<String> {
 }
 
 /// Words in the texts of errors, each with the remedy.
-const BY_TEXT: [(&str, &str); 19] = [
+const BY_TEXT: [(&str, &str); 23] = [
     (
         "CaUsedAsEndEntity",
         "the node uses a CA certificate as its own; give it a certificate with basicConstraints=CA:FALSE and set `tls.ca` \
@@ -81,11 +93,16 @@ const BY_TEXT: [(&str, &str); 19] = [
         "tls handshake eof",
         "the node closed the connection in the TLS handshake; check that the port has TLS, and the log of the node",
     ),
+    ("invalid Content-Length header", BAD_LENGTH),
+    ("negative Content-Length header", BAD_LENGTH),
+    ("Response header larger than", "the response header is larger than 1 MiB"),
+    ("too many headers", "the response has more than 256 header fields"),
     // The first bytes of a TLS alert, where a response should be.
     ("buf: \\x15\\x03", ADD_TLS),
 ];
 const CLIENT_CERTIFICATE: &str =
     "the node refuses the client certificate; check `tls.cert`, and the CA that the node trusts";
+const BAD_LENGTH: &str = "`Content-Length` of the response is not one number; correct it in the node";
 const TLS_VERSION: &str = "no TLS version and cipher in common with the node, which needs TLS 1.2 or later";
 pub(crate) const ADD_TLS: &str = "the node speaks TLS on this port; add `tls` to the upstream";
 
@@ -133,6 +150,17 @@ fn advice(kind: &ErrorType, text: &str, tls: bool) -> Option<&'static str> {
     })
 }
 
+/// Returns the remedy of an error after the header of the response, if it differs from that of [`advice`].
+fn advice_on_cut(kind: &ErrorType) -> Option<&'static str> {
+    use ErrorType::*;
+    Some(match kind {
+        ConnectionClosed | ReadError => "the node closed the connection before the end of its response; see its log",
+        ReadTimedout => "the node sent no more of its response for `timeouts.read`",
+        kind if kind.as_str() == "InvalidChunk" => "the node sends invalid chunks; see its log",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +173,9 @@ mod tests {
             (ErrorType::TLSHandshakeFailure, "certificate not valid for name \"a\"; certificate", true, "`tls.sni`"),
             (ErrorType::InvalidHTTPHeader, "buf: \\x15\\x03\\x03\\x00", false, "add `tls`"),
             (ErrorType::InvalidHTTPHeader, "buf: 220 mail", false, "not HTTP/1"),
+            (ErrorType::InvalidHTTPHeader, "context: invalid Content-Length header value: x", false, "not one number"),
+            (ErrorType::InvalidHTTPHeader, "context: buf: a cause: too many headers", false, "256 header fields"),
+            (ErrorType::InvalidHTTPHeader, "context: Response header larger than 1048575", false, "1 MiB"),
             (ErrorType::ReadError, "Connection reset by peer", false, "add `tls`"),
             (ErrorType::InternalError, "Too many open files (os error 24)", false, "LimitNOFILE"),
             (ErrorType::ConnectRefused, "", false, "nothing listens"),

@@ -34,6 +34,7 @@ mod expect_server;
 mod etcd;
 mod etcd_apisix;
 mod explain;
+mod faults;
 mod forward_auth;
 mod forwarding;
 mod framing;
