@@ -8,6 +8,8 @@ pub(crate) mod local_reply;
 mod max_forwards;
 mod refusal;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};

@@ -456,3 +456,65 @@ fn allow<R>(choices: &[(Option<RouteMethods>, R)]) -> HeaderValue {
 fn id(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 routes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `api.example` with three routes for `/x`, `*.app.example`, and a service for any other host.
+    fn routes() -> Routes<u32, ()> {
+        let entry = |path: &str, methods: Option<&[&str]>, get_implies_head, route| RouteEntry {
+            path: PathPattern::parse(path).unwrap(),
+            methods: methods.map(|methods| methods.iter().map(|method| (*method).into()).collect()),
+            get_implies_head,
+            route,
+        };
+        let mut builder = Routes::<u32, ()>::builder();
+        let host = |text| HostPattern::parse(text).unwrap();
+        builder.service(
+            vec![host("api.example")],
+            vec![
+                entry("/x", Some(&["PUT", "GET"]), true, 1),
+                entry("/x", Some(&["DELETE"]), true, 2),
+                entry("/x", None, true, 3),
+                entry("/y", Some(&["GET"]), false, 4),
+                entry("/z", Some(&["POST"]), true, 5),
+            ],
+        );
+        builder.service(vec![host("*.app.example")], vec![entry("/*", None, true, 6)]);
+        builder.service(Vec::new(), vec![entry("/*", None, true, 7)]);
+        builder.build(|_| ()).unwrap()
+    }
+
+    #[test]
+    fn a_service_lists_its_hosts_and_not_those_of_a_service_for_any_host() {
+        let routes = routes();
+        for (host, expected) in [
+            ("api.example", true),
+            ("a.app.example", true),
+            ("app.example", false),
+            ("other.example", false),
+            ("", false),
+        ] {
+            assert_eq!(routes.lists_host(host), expected, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_knows_the_methods_of_its_routes() {
+        let routes = routes();
+        let rows: [(&str, &[&str], Option<u32>, &str); 3] = [
+            ("/x", &["PUT", "GET", "HEAD", "DELETE"], Some(1), "PUT, GET, HEAD, DELETE, POST, PATCH, OPTIONS"),
+            ("/y", &["GET"], None, "GET"),
+            ("/z", &["POST"], None, "POST"),
+        ];
+        for (path, methods, head, allow) in rows {
+            let RouteMatch::Path(found, ()) = routes.find("api.example", path.as_bytes()) else { panic!("{path}") };
+            assert_eq!(found.methods().collect::<Vec<_>>(), methods, "{path}");
+            assert_eq!(found.route_with_head().copied(), head, "{path}");
+            assert_eq!(found.allow(), allow, "{path}");
+        }
+        // Three paths of the first service, and one of each other service.
+        assert_eq!(routes.paths().len(), 5);
+    }
+}
