@@ -8,8 +8,6 @@ pub(crate) mod local_reply;
 mod max_forwards;
 mod refusal;
 mod request;
-#[cfg(test)]
-mod tests;
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -405,3 +403,6 @@ impl PartialEq for RouteRef<'_> {
 }
 
 impl Eq for RouteRef<'_> {}
+
+#[cfg(test)]
+mod tests;
