@@ -120,7 +120,8 @@ form!(
 );
 
 form!(
-    /// Paths: `/users`, `/users/{id}` with any one segment, `/users/*` for `/users` and everything below it.
+    /// Paths: `/users`, `/users/{id}` with any one segment, `/users/*` for `/users` and everything below it. At most
+    /// 256 segments.
     Paths,
     with_title(
         list(

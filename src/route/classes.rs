@@ -56,8 +56,6 @@ pub(crate) struct PathClass<'a, R> {
     pub(crate) routes: [Option<&'a Path<R>>; 2],
 }
 
-/// Maximum length of a path in the walk, in segments.
-const MOST_SEGMENTS: usize = 1_000;
 /// Maximum number of steps in the walk over the paths of one class of hosts. Only patterns that overlap many times need
 /// more steps, such as a thousand patterns `/{a}/x` together with a thousand patterns `/y/{b}`.
 const MOST_STEPS: usize = 1_000_000;
@@ -112,7 +110,7 @@ impl<'a, R, H> Classes<'a, R, H> {
     pub(crate) fn paths(&self, hosts: &HostClass) -> Option<Vec<PathClass<'a, R>>> {
         let roots = [0, 1].map(|i| hosts.ids[i].map(|id| self.tables[i].hosts[id as usize].root));
         let mut walk = Walk { classes: self, roots, known: StdHashMap::new(), found: Vec::new(), steps: 0 };
-        walk.from(&roots.map(|root| root.into_iter().collect()), &mut String::new(), &mut String::new(), 0)?;
+        walk.from(&roots.map(|root| root.into_iter().collect()), &mut String::new(), &mut String::new())?;
         Some(walk.found)
     }
 
@@ -144,11 +142,8 @@ struct Walk<'w, 'a, R, H> {
 
 impl<'a, R, H> Walk<'_, 'a, R, H> {
     /// Continues the walk from the nodes that `path` reaches in both trees. Returns None if the walk has too many
-    /// steps.
-    fn from(&mut self, nodes: &[Vec<NodeId>; 2], path: &mut String, pattern: &mut String, depth: usize) -> Option<()> {
-        if depth > MOST_SEGMENTS {
-            return None;
-        }
+    /// steps. The recursion is at most one level deeper than the longest pattern has segments.
+    fn from(&mut self, nodes: &[Vec<NodeId>; 2], path: &mut String, pattern: &mut String) -> Option<()> {
         let mut segments: BTreeSet<&'a [u8]> = BTreeSet::from([&b""[..]]);
         for (i, nodes) in nodes.iter().enumerate() {
             let edges = nodes.iter().flat_map(|node| &self.classes.literals[i][*node as usize]);
@@ -170,7 +165,7 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
             pattern.extend(["/", if is_literal { &*text } else { "{}" }]);
             self.add(path, pattern, path_length, is_dead);
             if !is_dead {
-                self.from(&next, path, pattern, depth + 1)?;
+                self.from(&next, path, pattern)?;
             }
             path.truncate(path_length);
             pattern.truncate(pattern_length);
@@ -217,6 +212,7 @@ impl<'a, R, H> Walk<'_, 'a, R, H> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pattern::MOST_SEGMENTS;
     use super::super::{HostPattern, PathPattern, RouteEntry, RouteMatch};
     use super::*;
 
@@ -315,5 +311,12 @@ mod tests {
                 assert!(known.contains(&found), "{path} {found:?} {one:?} {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_classes_of_the_longest_paths_are_listed() {
+        let long = table(&[(&["h"], &[&"/a".repeat(MOST_SEGMENTS)])]);
+        let classes = Classes::new(&long, &long);
+        assert!(classes.paths(&classes.hosts()[0]).is_some());
     }
 }

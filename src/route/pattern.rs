@@ -23,6 +23,10 @@ pub struct PathPattern {
     tail: Tail,
 }
 
+/// Maximum number of segments of a pattern. The lookup of a path recurses once for each segment of a pattern, so this
+/// bounds the stack of a request.
+pub(super) const MOST_SEGMENTS: usize = 256;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Tail {
     /// The pattern matches the complete path.
@@ -251,6 +255,10 @@ impl PathPattern {
                 _ => return Err(bad("a parameter must be a complete segment", None)),
             }
         }
+        if front.bytes().filter(|b| *b == b'/').count() > MOST_SEGMENTS {
+            let text = format!("{}…", &text[..40]);
+            return Err(ProblemKind::BadPath { text, why: "it has more than 256 segments", write: None });
+        }
         Ok(PathPattern { text: text.into(), tail })
     }
 
@@ -319,6 +327,16 @@ mod tests {
         for (path, plain) in cases {
             let found = plain_path(path.as_bytes());
             assert_eq!(found.as_deref(), plain.map(str::as_bytes), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_has_a_maximum_number_of_segments() {
+        for tail in ["", "/*"] {
+            let of_segments = |segments: usize| PathPattern::parse(&("/a".repeat(segments) + tail));
+            assert!(of_segments(MOST_SEGMENTS).is_ok());
+            let Err(ProblemKind::BadPath { text, why, .. }) = of_segments(MOST_SEGMENTS + 1) else { panic!("{tail}") };
+            assert_eq!((text.chars().count(), why), (41, "it has more than 256 segments"));
         }
     }
 }
