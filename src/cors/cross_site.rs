@@ -83,3 +83,25 @@ pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
 fn changes_state(request: &CorsRequest<'_>) -> bool {
     is_unsafe(request.method.as_str()) || is_websocket(request.headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_websocket_is_recognised_by_its_upgrade_field() {
+        for (fields, expected) in [
+            (&["websocket"][..], true),
+            (&["WebSocket"], true),
+            (&["h2c", "websocket"], true),
+            (&[], false),
+            (&["h2c"], false),
+            (&["websockets"], false),
+        ] {
+            let headers = fields.iter().map(|value| (UPGRADE, HeaderValue::from_static(value))).collect();
+            assert_eq!(is_websocket(&headers), expected, "{fields:?}");
+        }
+    }
+}

@@ -452,4 +452,114 @@ mod tests {
             assert_eq!(merged, [expected], "{fields:?}");
         }
     }
+
+    /// Lines of a header, sorted.
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let field = |line: &&str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        lines.iter().map(field).collect()
+    }
+
+    /// A response of an upstream with two known fields, an unknown one, and two that have nothing to do with a policy.
+    const OF_UPSTREAM: [&str; 5] = [
+        "access-control-allow-methods: PUT",
+        "access-control-allow-origin: *",
+        "access-control-unknown: 1",
+        "content-type: text/plain",
+        "timing-allow-origin: *",
+    ];
+
+    #[test]
+    fn only_the_fields_of_the_removal_are_removed() {
+        let [methods, origin, unknown, content, timing] = OF_UPSTREAM;
+        let own = "access-control-allow-origin: https://app.example";
+        let of = Fields::of;
+        #[rustfmt::skip]
+        let cases: [(Removal, &[&str], &[&str]); 8] = [
+            // The removal, the response without own values, and the response with an own `Access-Control-Allow-Origin`.
+            (Removal::Nothing, &OF_UPSTREAM, &[methods, own, unknown, content, timing]),
+            (Removal::Listed(of(&[])), &OF_UPSTREAM, &[methods, own, unknown, content, timing]),
+            (Removal::Listed(of(&[Field::AllowOrigin])), &[methods, unknown, content, timing], &[methods, own, unknown, content, timing]),
+            (Removal::Listed(of(&[Field::AllowMethods])), &[origin, unknown, content, timing], &[own, unknown, content, timing]),
+            (Removal::Listed(of(&[Field::TimingAllowOrigin])), &[methods, origin, unknown, content], &[methods, own, unknown, content]),
+            (Removal::AllAccessControl(of(&[])), &[content, timing], &[own, content, timing]),
+            (Removal::AllAccessControl(of(&[Field::TimingAllowOrigin])), &[content], &[own, content]),
+            (Removal::AllAccessControl(of(&[Field::AllowMethods])), &[content, timing], &[own, content, timing]),
+        ];
+        for (removal, alone, with_own) in cases {
+            let mut response = headers(&OF_UPSTREAM);
+            Edits::new(removal, Values::default(), Vary::default()).apply(&mut response);
+            assert_eq!(lines(&response), alone, "{removal:?}");
+
+            let mut values = Values::default();
+            values.set(Field::AllowOrigin, HeaderValue::from_static("https://app.example"));
+            let mut response = headers(&OF_UPSTREAM);
+            Edits::new(removal, values, Vary::default()).apply(&mut response);
+            assert_eq!(lines(&response), with_own, "{removal:?}, with an own value");
+        }
+    }
+
+    #[test]
+    fn an_interim_response_of_a_route_with_a_policy_has_no_access_control_field() {
+        for (removal, kept) in [
+            (Removal::Nothing, &OF_UPSTREAM[..]),
+            (Removal::Listed(Fields::default()), &OF_UPSTREAM[3..]),
+            (Removal::AllAccessControl(Fields::default()), &OF_UPSTREAM[3..]),
+        ] {
+            let mut response = headers(&OF_UPSTREAM);
+            Edits::new(removal, Values::default(), Vary::default()).strip(&mut response);
+            assert_eq!(lines(&response), kept, "{removal:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_stays_is_repaired() {
+        #[rustfmt::skip]
+        let cases: [(&[&str], &[&str]); 8] = [
+            (&["access-control-allow-origin: a"], &["access-control-allow-origin: a"]),
+            (&["access-control-allow-origin: a", "access-control-allow-origin: a"], &["access-control-allow-origin: a"]),
+            (&["access-control-allow-origin: a", "access-control-allow-origin: b"], &[]),
+            (&["access-control-allow-origin: ", "access-control-allow-origin: a"], &["access-control-allow-origin: a"]),
+            (&["access-control-allow-origin: "], &[]),
+            (&["access-control-expose-headers: X-A", "access-control-expose-headers: X-B"], &["access-control-expose-headers: X-A, X-B"]),
+            (&["access-control-expose-headers: "], &[]),
+            (&["timing-allow-origin: a", "timing-allow-origin: b"], &["timing-allow-origin: a", "timing-allow-origin: b"]),
+        ];
+        for (of_upstream, repaired) in cases {
+            let mut response = headers(of_upstream);
+            Edits::new(Removal::Listed(Fields::default()), Values::default(), Vary::default()).apply(&mut response);
+            assert_eq!(lines(&response), repaired, "{of_upstream:?}");
+            // Without a policy nothing changes.
+            let mut response = headers(of_upstream);
+            Edits::default().apply(&mut response);
+            assert_eq!(lines(&response), lines(&headers(of_upstream)));
+        }
+    }
+
+    #[test]
+    fn the_request_id_is_sent_with_a_debug_reason_only() {
+        let mut edits = Edits::default();
+        let apply = |edits: &Edits| {
+            let mut response = HeaderMap::new();
+            edits.apply(&mut response);
+            lines(&response)
+        };
+        edits.change_debug_reason("late");
+        edits.set_debug_request_id(|| unreachable!("there is no reason"));
+        assert!(apply(&edits).is_empty());
+        edits.set_debug_reason("early");
+        assert_eq!(apply(&edits), ["x-corsgate-reason: early"]);
+        edits.change_debug_reason("late");
+        edits.set_debug_request_id(|| HeaderValue::from_static("7"));
+        assert_eq!(apply(&edits), ["x-corsgate-reason: late", "x-request-id: 7"]);
+    }
 }

@@ -78,8 +78,8 @@ impl HostTemplate {
             }
             kind => kind,
         })?;
-        let after = name.rfind('}').map_or(0, |at| at + 1);
-        let end = name[after..].find('.').map(|dot| after + dot).filter(|dot| dot + 1 < name.len());
+        let last = name.rfind('}').unwrap_or(0);
+        let end = name[last..].find('.').map(|dot| last + dot).filter(|dot| dot + 1 < name.len());
         let Some(end) = end else {
             return Err(ProblemKind::OriginBadPlaceholder {
                 text: text.to_owned(),
@@ -378,6 +378,7 @@ fn join(pieces: &[Piece<'_>], text_for: impl Fn(Placeholder) -> &'static str) ->
 #[cfg(test)]
 mod tests {
     use super::super::{OriginPattern, OriginSet, TuplePattern};
+    use crate::problem::ProblemKind;
 
     fn pattern(text: &str) -> TuplePattern {
         match OriginPattern::parse(text) {
@@ -394,7 +395,12 @@ mod tests {
         let [most_label, more_label] = [63, 64].map(|length| format!("https://{}.app.example", label(length)));
         let long_in_front = format!("https://{}.b.app.example", label(64));
         #[rustfmt::skip]
-        let cases: [(&str, &[&str], &[&str]); 9] = [
+        let cases: [(&str, &[&str], &[&str]); 12] = [
+            ("https://{label}-{label}.app.example",
+                &["https://a-b.app.example", "https://a---.app.example", "https://-----.app.example"],
+                &["https://ab.app.example", "https://--.app.example"]),
+            ("https://a_b-{digits}.app.example", &["https://a_b-1.app.example"], &["https://a-b-1.app.example", "https://b_b-1.app.example"]),
+            ("https://v1-{label}.app.example", &["https://v1-a.app.example"], &["https://v2-a.app.example", "https://w1-a.app.example"]),
             ("https://pr-{digits}.app.example",
                 &["https://pr-7.app.example", "https://pr-0042.app.example", &most],
                 &["https://pr-.app.example", "https://pr-x.app.example", "https://pr-7x.app.example", "https://pr-7.7.app.example",
@@ -489,6 +495,18 @@ mod tests {
             let found =
                 pattern(text).unmatched_placeholder(host).map(|(placeholder, part)| format!("{placeholder} {part}"));
             assert_eq!(found.as_deref(), mismatch, "{text} {host}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_in_the_last_label_is_refused() {
+        for text in
+            ["https://{label}", "https://{label}.", "https://*.{label}", "https://a.{label}.", "https://a-{label}"]
+        {
+            let Err(ProblemKind::OriginBadPlaceholder { why, .. }) = OriginPattern::parse(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(why, "a placeholder cannot be in the last label of the host", "{text}");
         }
     }
 }

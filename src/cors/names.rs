@@ -430,3 +430,45 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 fn trim(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{OriginSets, Policy, Settings};
+    use super::*;
+
+    /// The codes of the problems of a policy.
+    fn problems(settings: &str) -> Vec<&'static str> {
+        let settings: Settings =
+            serde_yaml::from_str(&format!("allow_origins: https://a.example\n{settings}")).unwrap();
+        let mut problems = Problems::default();
+        Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut problems);
+        problems.iter().map(|problem| problem.kind.code()).collect()
+    }
+
+    #[test]
+    fn names_have_a_maximum_length() {
+        for (key, code) in [
+            ("allow_methods", "bad-method"),
+            ("allow_headers", "bad-header-name"),
+            ("expose_headers", "bad-header-name"),
+        ] {
+            let of_length = |length| problems(&format!("{key}: [{}]", "X".repeat(length)));
+            assert!(of_length(MAX_TOKEN).is_empty(), "{key}: {:?}", of_length(MAX_TOKEN));
+            assert_eq!(of_length(MAX_TOKEN + 1), [code], "{key}");
+        }
+    }
+
+    #[test]
+    fn only_patch_in_another_case_is_a_mistake() {
+        for (methods, codes) in [
+            ("PATCH", &[][..]),
+            ("patch", &["method-case"]),
+            ("Patch", &["method-case"]),
+            ("get", &[]),
+            ("purge", &[]),
+            ("trace", &["method-never-sent"]),
+        ] {
+            assert_eq!(problems(&format!("allow_methods: [{methods}]")), codes, "{methods}");
+        }
+    }
+}

@@ -647,3 +647,157 @@ fn looks_like_host(text: &str) -> bool {
     check_name(host.strip_prefix("*.").unwrap_or(host)).is_ok()
         && port.is_none_or(|p| p == "*" || parse_port(p).is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::witness;
+    use super::*;
+
+    fn tuple(text: &str) -> TuplePattern {
+        match OriginPattern::parse(text) {
+            Ok(OriginPattern::Tuple(pattern)) => pattern,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    /// Each pattern, with all other patterns of the table that it covers.
+    #[test]
+    fn a_pattern_covers_the_patterns_that_match_less() {
+        const TEMPLATES: [&str; 3] =
+            ["https://pr-{digits}.a.example", "https://{label}.a.example", "https://*.{label}.a.example"];
+        const BELOW: [&str; 6] = [
+            "https://*.b.a.example",
+            "https://c.b.a.example",
+            "https://pr-7.a.example",
+            TEMPLATES[0],
+            TEMPLATES[1],
+            TEMPLATES[2],
+        ];
+        const DEFAULT_PORT: [&str; 9] = [
+            "https://a.example",
+            "https://xa.example",
+            "https://*.a.example",
+            BELOW[0],
+            BELOW[1],
+            BELOW[2],
+            BELOW[3],
+            BELOW[4],
+            BELOW[5],
+        ];
+        const HTTPS: [&str; 12] = [
+            DEFAULT_PORT[0],
+            DEFAULT_PORT[1],
+            DEFAULT_PORT[2],
+            DEFAULT_PORT[3],
+            DEFAULT_PORT[4],
+            DEFAULT_PORT[5],
+            DEFAULT_PORT[6],
+            DEFAULT_PORT[7],
+            DEFAULT_PORT[8],
+            "https://*",
+            "https://a.example:*",
+            "https://a.example:8443",
+        ];
+        let table: [(&str, &[&str]); 14] = [
+            ("https://a.example", &[]),
+            ("http://a.example", &[]),
+            ("https://a.example:8443", &[]),
+            ("https://a.example:*", &["https://a.example", "https://a.example:8443"]),
+            ("https://xa.example", &[]),
+            ("https://*.a.example", &BELOW),
+            ("https://*.b.a.example", &["https://c.b.a.example"]),
+            ("https://c.b.a.example", &[]),
+            ("https://pr-7.a.example", &[]),
+            ("https://pr-{digits}.a.example", &["https://pr-7.a.example"]),
+            ("https://{label}.a.example", &["https://pr-7.a.example"]),
+            ("https://*.{label}.a.example", &["https://c.b.a.example"]),
+            ("https://*", &DEFAULT_PORT),
+            ("https://*:*", &HTTPS),
+        ];
+        for (text, covered) in &table {
+            let pattern = tuple(text);
+            for (other_text, _) in &table {
+                let other = tuple(other_text);
+                let expected = text == other_text || covered.contains(other_text);
+                assert_eq!(pattern.covers(&other), expected, "{text} and {other_text}");
+                if expected {
+                    witness::matching(&other)
+                        .iter()
+                        .for_each(|origin| assert!(pattern.matches(origin), "{text} {origin}"));
+                }
+            }
+            assert_eq!(pattern.is_exact(), !text.contains(['*', '{']), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_origin_has_its_own_problem() {
+        let several = |text: &str| ProblemKind::OriginSeveral { text: text.to_owned() };
+        let parse = |text: &str| OriginPattern::parse(text).unwrap_err();
+        for text in [
+            "https://a.example,https://b.example",
+            "https://a.example,b.example",
+            "https://a.examplehttps://b.example",
+            "a.example,https://b.example",
+        ] {
+            assert_eq!(parse(text), several(text), "{text}");
+        }
+        assert_ne!(parse("a.example,b.example"), several("a.example,b.example"));
+        let long = |length: usize| format!("https://{}", "a".repeat(length - "https://".len()));
+        assert_eq!(parse(&long(MAX_ORIGIN + 1)), ProblemKind::OriginTooLong { limit: MAX_ORIGIN });
+        assert_ne!(parse(&long(MAX_ORIGIN)), ProblemKind::OriginTooLong { limit: MAX_ORIGIN });
+        for (text, write) in [
+            ("ws://a.example", "http://a.example"),
+            ("wss://a.example:443/x", "https://a.example"),
+            ("WSS://A.example:8443", "https://a.example:8443"),
+        ] {
+            let kind = ProblemKind::OriginOfWebSocket { text: text.to_owned(), write: write.to_owned() };
+            assert_eq!(parse(text), kind);
+        }
+        assert_eq!(parse("ws://"), ProblemKind::OriginEmptyHost { text: "ws://".to_owned() });
+    }
+
+    #[test]
+    fn a_misplaced_wildcard_has_a_suggestion_if_its_meaning_is_clear() {
+        for (text, write) in [
+            ("https://**.a.example", Some("https://*.a.example")),
+            ("https://*.*.a.example:8443", Some("https://*.a.example:8443")),
+            ("https://*a.example", Some("https://*.a.example")),
+            ("*://a.example", Some("https://a.example")),
+            ("http*://*.a.example", Some("https://*.a.example")),
+            ("https://*-dev.a.example", Some("https://{label}-dev.a.example")),
+            ("https://pr-*.a.example", Some("https://pr-{label}.a.example")),
+            ("https://*-a.example", None),
+            ("https://a.*", None),
+            ("https://a.*.example", None),
+            ("https://b.a*.example", None),
+            ("ftp*://a.example", None),
+        ] {
+            assert_eq!(meant_by_wildcard(text).as_deref(), write, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_special_schemes_have_default_ports() {
+        for (scheme, port) in [
+            ("http", Some(80)),
+            ("https", Some(443)),
+            ("ws", Some(80)),
+            ("wss", Some(443)),
+            ("ftp", Some(21)),
+            ("x", None),
+        ] {
+            assert_eq!(default_port(scheme), port, "{scheme}");
+        }
+        for (text, expected) in [
+            ("a.example", true),
+            ("*.a.example:*", true),
+            ("a.example:8443", true),
+            ("a.example:x", false),
+            ("a.example:0", false),
+            ("a/b", false),
+        ] {
+            assert_eq!(looks_like_host(text), expected, "{text}");
+        }
+    }
+}

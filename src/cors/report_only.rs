@@ -59,3 +59,44 @@ impl Reach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, header};
+
+    use super::super::{CorsRequest, OriginSets, Policy, Settings};
+    use super::*;
+    use crate::domain::{OwnOrigin, Scheme};
+    use crate::problem::{At, Problems};
+
+    fn decide(policy: &str) -> Decision {
+        let settings: Settings = serde_yaml::from_str(policy).unwrap();
+        let policy = Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut Problems::default()).unwrap();
+        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://a.example"))]);
+        let own_origin = OwnOrigin::of(Scheme::Https, "api.example");
+        policy.decide(&CorsRequest { method: &Method::GET, headers: &headers, own_origin })
+    }
+
+    /// Every pair of an allowed, a blocked and a rejected request.
+    #[test]
+    fn a_change_is_reported_if_another_page_can_read_or_another_request_is_forwarded() {
+        let policies = [
+            ("allow_origins: https://a.example", "allowed_exact"),
+            ("allow_origins: https://b.example", "origin_not_allowed"),
+            ("{ allow_origins: https://b.example, disallowed_origins: reject }", "origin_not_allowed"),
+        ];
+        for (i, (in_force, _)) in policies.iter().enumerate() {
+            for (k, (reported, reason)) in policies.iter().enumerate() {
+                let found = ReportOnly::of(&decide(in_force), &decide(reported));
+                let expected = match k.cmp(&i) {
+                    std::cmp::Ordering::Equal => None,
+                    std::cmp::Ordering::Greater => Some((ReportedChange::WouldRefuse, *reason)),
+                    std::cmp::Ordering::Less => Some((ReportedChange::WouldAllow, *reason)),
+                };
+                assert_eq!(found.map(|found| (found.change, found.reason.code())), expected, "{in_force}, {reported}");
+                let would_refuse = expected.is_some_and(|(change, _)| change == ReportedChange::WouldRefuse);
+                assert_eq!(found.is_some_and(ReportOnly::would_refuse), would_refuse);
+            }
+        }
+    }
+}

@@ -422,4 +422,33 @@ mod tests {
         assert_eq!(location("a.test", b"?y"), (308, Some("https://a.test:8443/?y".into())));
         assert_eq!(location("", b"/x"), (400, None), "a request of HTTP/1.0 without Host");
     }
+
+    #[test]
+    fn a_reply_without_a_session_is_a_whole_response() {
+        let methods = HeaderValue::from_static("GET, HEAD");
+        for (kind, response) in [
+            (
+                ReplyKind::MalformedRequest,
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n\
+                 content-length: 19\r\nConnection: close\r\n\r\nMalformed request.\n",
+            ),
+            (
+                ReplyKind::Refused(Refusal::MethodNotAllowed(&methods)),
+                "HTTP/1.1 405 Method Not Allowed\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n\
+                 content-length: 46\r\nallow: GET, HEAD\r\nConnection: close\r\n\r\nNo route of this path has the request's method.\n",
+            ),
+        ] {
+            assert_eq!(String::from_utf8(LocalReply::new(kind).http1()).unwrap(), response);
+        }
+    }
+
+    /// RFC 9110 section 8.6: 204 and 304 have no `Content-Length`.
+    #[test]
+    fn a_reply_without_content_has_a_length_unless_its_status_forbids_it() {
+        for (status, length) in [(200, Some("0")), (204, None), (304, None), (403, Some("0"))] {
+            let fields = LocalReply::without_body(StatusCode::from_u16(status).unwrap()).fields();
+            let found = fields.iter().find(|(name, _)| *name == header::CONTENT_LENGTH);
+            assert_eq!(found.map(|(_, value)| value.to_str().unwrap()), length, "{status}");
+        }
+    }
 }

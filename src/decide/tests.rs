@@ -312,6 +312,11 @@ fn a_method_without_a_route_gets_405_with_the_policy_of_all_routes_of_the_path()
         // Routes with different policies: the host's policy applies.
         ("two policies", ask("POST split.example/x"), "405 no_route_for_method | no route | unreadable"),
         (
+            "OPTIONS without Origin",
+            ask("OPTIONS split.example/x").preflight("GET").with(|asked| drop(asked.headers.remove(ORIGIN))),
+            "405 no_route_for_method | no route | unreadable",
+        ),
+        (
             "a preflight for it",
             ask("OPTIONS shop.example/items/1").preflight("PUT"),
             "405 no_route_for_method | no route | readable",
