@@ -430,12 +430,12 @@ mod tests {
             (
                 ReplyKind::MalformedRequest,
                 "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n\
-                 content-length: 19\r\nConnection: close\r\n\r\nMalformed request.\n",
+                 content-length: 26\r\nConnection: close\r\n\r\nThe request is malformed.\n",
             ),
             (
                 ReplyKind::Refused(Refusal::MethodNotAllowed(&methods)),
                 "HTTP/1.1 405 Method Not Allowed\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n\
-                 content-length: 46\r\nallow: GET, HEAD\r\nConnection: close\r\n\r\nNo route of this path has the request's method.\n",
+                 content-length: 39\r\nallow: GET, HEAD\r\nConnection: close\r\n\r\nNo route of this path has this method.\n",
             ),
         ] {
             assert_eq!(String::from_utf8(LocalReply::new(kind).http1()).unwrap(), response);
