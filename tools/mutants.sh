@@ -12,7 +12,7 @@ python3 -B tools/pure_core.py "$folder/crate"
 [ -d "$kept" ] && mv "$kept" "$folder/crate/target"
 cd "$folder/crate"
 # These tests take most of the time, and detect few of the changes.
-slow="--skip config --skip behavior:: --skip schema:: --skip no_widening_is_unreported --skip large"
+slow="--skip config --skip behavior:: --skip schema:: --skip no_widening_is_unreported --skip large_configurations"
 # Tests that start corsgate fail in this crate.
 failing=$(cargo test --quiet --lib -- $slow 2>/dev/null | sed -n 's/^\(test \)\{0,1\}\([a-z_:0-9]*\) \(---\|\.\.\.\) FAILED$/--skip \2/p')
 # shellcheck disable=SC2086 # one argument for each word

@@ -579,4 +579,36 @@ mod tests {
         assert_eq!(both(front, back), origin("https://ab.yz"));
         assert_eq!(both(front, "allow_origins: ['https://*:8443']"), None);
     }
+
+    #[test]
+    fn the_compared_settings_are_those_of_the_policy() {
+        let a = "allow_origins: https://a.example";
+        let with = |more: &str| policy(&format!("{a}, {more}"));
+        assert_eq!(policy(a).cache_control(), None);
+        assert_eq!(
+            with("preflight: { cache_control: 'public, max-age=60' }").cache_control(),
+            Some("public, max-age=60")
+        );
+        assert!(!policy(a).allows_private_network());
+        assert!(with("allow_private_network: true").allows_private_network());
+        assert!(policy(a).passes_timing());
+        assert!(!with("timing_allow_origins: [https://a.example]").passes_timing());
+        assert!(policy("allow_origins: '*'").allows_any_origin());
+        assert!(!policy(a).allows_any_origin());
+    }
+
+    #[test]
+    fn cross_site_reject_stops_an_origin_that_the_other_policy_lets_through() {
+        let origin = |text: &str| Some(Witness::Origin(text.to_owned()));
+        let cross_site = |new: &str, old: Option<&str>| policy(new).origin_of_cross_site(old.map(policy).as_ref());
+        let (any, a) =
+            ("allow_origins: '*', cross_site: reject", "allow_origins: https://a.example, cross_site: reject");
+        let rejecting = "allow_origins: https://b.example, disallowed_origins: reject";
+        assert_eq!(cross_site(any, None), origin("https://foreign.example"));
+        assert_eq!(cross_site(any, Some("allow_origins: https://b.example")), origin("https://foreign.example"));
+        // Only the origins that the other policy allows reach the upstream.
+        assert_eq!(cross_site(any, Some(rejecting)), origin("https://b.example"));
+        assert_eq!(cross_site(a, Some(rejecting)), None);
+        assert!(cross_site(a, Some("allow_origins: https://b.example")).is_some());
+    }
 }

@@ -205,3 +205,28 @@ pub(crate) fn direction(name: &str) -> Direction {
         _ => Direction::Any,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_field_that_overrides_the_method_with_a_forbidden_one_is_dropped() {
+        for (name, value, expected) in [
+            ("X-HTTP-Method-Override", "TRACE", true),
+            ("x-method-override", "GET, track", true),
+            ("X-HTTP-Method", "DELETE", false),
+            ("X-Other", "TRACE", false),
+            ("Host", "a.example", true),
+        ] {
+            assert_eq!(is_dropped_request_header(name, value), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_response_header_has_no_meaning_in_requests() {
+        for (name, expected) in [("Set-Cookie", true), ("ETag", true), ("Cookie", false), ("X-Other", false)] {
+            assert_eq!(is_response_header(name), expected, "{name}");
+        }
+    }
+}

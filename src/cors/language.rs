@@ -329,4 +329,16 @@ mod tests {
             assert_eq!(is_known, is_valid, "{text}");
         }
     }
+
+    #[test]
+    fn an_origin_of_one_expression_only_is_found() {
+        assert_eq!(
+            only_in(r"https://.*\.a\.example", r"https://b\.a\.example").as_deref().map(|o| o.ends_with(".a.example")),
+            Some(true)
+        );
+        assert_eq!(only_in(r"https://[ab]\.example", r"https://a\.example").as_deref(), Some("https://b.example"));
+        assert_eq!(only_in(r"https://a\.example", r"https://[ab]\.example"), None);
+        // A readable origin is preferred.
+        assert_eq!(only_in("https://.*", r"https://a\.example").as_deref(), Some("https://evil.test"));
+    }
 }

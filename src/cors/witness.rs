@@ -310,4 +310,60 @@ mod tests {
         assert_eq!(expression(r"https://app\.example").with_unescaped_dot(), None);
         assert_eq!(expression("https://.*example").with_open_prefix().as_deref(), Some("https://evilexample"));
     }
+
+    #[test]
+    fn a_neighbour_differs_in_one_part() {
+        let of = |text: &str| match OriginPattern::parse(text) {
+            Ok(OriginPattern::Tuple(pattern)) => neighbours(&pattern),
+            other => panic!("{text}: {other:?}"),
+        };
+        for (text, expected) in [
+            (
+                "https://app.example",
+                &[
+                    "http://app.example",
+                    "https://evilapp.example",
+                    "https://a.app.example",
+                    "https://app.example.evil.test",
+                    "https://appxexample",
+                    "https://app.example:8443",
+                ][..],
+            ),
+            (
+                "http://localhost:8443",
+                &[
+                    "https://localhost:8443",
+                    "http://evillocalhost:8443",
+                    "http://a.localhost:8443",
+                    "http://localhost.evil.test:8443",
+                    "http://localhost",
+                    "http://localhost:8444",
+                ],
+            ),
+            (
+                "https://*.app.example:*",
+                &[
+                    "http://a.app.example",
+                    "https://app.example",
+                    "https://evilapp.example",
+                    "https://a.app.example.evil.test",
+                ],
+            ),
+            (
+                "https://pr-{digits}.app.example",
+                &[
+                    "http://pr-1.app.example",
+                    "https://a.pr-1.app.example",
+                    "https://pr-a.b.app.example",
+                    "https://pr-_.app.example",
+                    "https://pr-.app.example",
+                    "https://pr-1.app.example.evil.test",
+                    "https://pr-1.evil.test",
+                    "https://pr-1.app.example:8443",
+                ],
+            ),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+    }
 }

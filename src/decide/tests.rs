@@ -170,7 +170,10 @@ impl Gateway {
             Action::Refuse(refusal) => format!("{} {}", refusal.status().as_u16(), refusal.code()),
         };
         match verdict.action {
-            Action::Refuse(refusal) => assert_eq!(verdict.outcome.code(), refusal.code()),
+            Action::Refuse(refusal) => {
+                assert_eq!(verdict.outcome.code(), refusal.code());
+                assert_eq!(refusal.explanation().matches('\n').count(), 1, "one line");
+            }
             _ => assert!(verdict.outcome.reason().is_some(), "{:?}", verdict.outcome),
         }
         let route = verdict.route.map_or("no route", |found| &found.route.name);

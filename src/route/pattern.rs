@@ -339,4 +339,35 @@ mod tests {
             assert_eq!((text.chars().count(), why), (41, "it has more than 256 segments"));
         }
     }
+
+    #[test]
+    fn a_host_pattern_covers_its_name_or_the_names_below_it() {
+        for (pattern, host, expected) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.a.example", "b.a.example", true),
+            ("*.a.example", "c.b.a.example", true),
+            ("*.a.example", "a.example", false),
+            ("*.a.example", "xa.example", false),
+            ("*.a.example", "b.c.example", false),
+        ] {
+            let host = HostName::parse(host).unwrap();
+            assert_eq!(HostPattern::parse(pattern).unwrap().covers(&host), expected, "{pattern} {}", host.as_str());
+        }
+    }
+
+    #[test]
+    fn a_suggested_path_is_not_wider_than_the_text() {
+        for (text, write) in [
+            ("/users*", Some("/users/*")),
+            ("/users/**", Some("/users/*")),
+            ("/a*/b*", None),
+            ("/a*b", None),
+            ("/{a{b}}", None),
+            ("/{a}b", None),
+        ] {
+            let Err(ProblemKind::BadPath { write: found, .. }) = PathPattern::parse(text) else { panic!("{text}") };
+            assert_eq!(found.as_deref(), write, "{text}");
+        }
+    }
 }
