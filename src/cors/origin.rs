@@ -754,6 +754,11 @@ mod tests {
             let kind = ProblemKind::OriginOfWebSocket { text: text.to_owned(), write: write.to_owned() };
             assert_eq!(parse(text), kind);
         }
+        for (text, character) in
+            [(" https://a.example", ' '), ("https://a.example\u{7f}", '\u{7f}'), ("ht tp://a", ' ')]
+        {
+            assert_eq!(parse(text), ProblemKind::OriginBadCharacter { text: text.to_owned(), character });
+        }
         assert_eq!(parse("ws://"), ProblemKind::OriginEmptyHost { text: "ws://".to_owned() });
     }
 

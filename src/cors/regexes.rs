@@ -344,3 +344,20 @@ pub(super) fn anchored(source: &str) -> Option<String> {
     ]);
     Some(whole.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_after_a_backslash_keep_their_case() {
+        for (text, expected) in [
+            (r"https://App\.EXAMPLE", r"https://app\.example"),
+            (r"https://\D+\.APP\.example", r"https://\D+\.app\.example"),
+            // The first backslash escapes the second one.
+            (r"A\\DB", r"a\\db"),
+        ] {
+            assert_eq!(in_lower_case(text), expected);
+        }
+    }
+}

@@ -349,6 +349,7 @@ mod tests {
             ("*.a.example", "c.b.a.example", true),
             ("*.a.example", "a.example", false),
             ("*.a.example", "xa.example", false),
+            ("*.a.example", "xxa.example", false),
             ("*.a.example", "b.c.example", false),
         ] {
             let host = HostName::parse(host).unwrap();
