@@ -442,6 +442,15 @@ mod tests {
         }
     }
 
+    /// RFC 9110 section 9.3.7.
+    #[test]
+    fn an_answer_to_options_has_the_methods() {
+        let methods = HeaderValue::from_static("GET, HEAD");
+        let reply = LocalReply::for_action(Action::AnswerOptions(&methods), &HeaderMap::new(), || ("", b""));
+        let reply = reply.unwrap();
+        assert_eq!((reply.status, reply.fields()), (StatusCode::NO_CONTENT, vec![(header::ALLOW, methods.clone())]));
+    }
+
     /// RFC 9110 section 8.6: 204 and 304 have no `Content-Length`.
     #[test]
     fn a_reply_without_content_has_a_length_unless_its_status_forbids_it() {
