@@ -135,4 +135,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_set_that_a_list_has_twice_counts_once() {
+        let list: List = serde_yaml::from_str("[mcp, grpc-web, mcp]").unwrap();
+        let mut problems = Problems::default();
+        let sets = HeaderSet::parse(Some(&list), &At::root(), &mut problems);
+        let found: Vec<(usize, &str)> = sets.iter().map(|(i, set)| (*i, set.word())).collect();
+        assert_eq!(found, [(0, "mcp"), (1, "grpc-web")]);
+        assert!(problems.is_empty(), "{problems}");
+    }
 }
