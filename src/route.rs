@@ -514,7 +514,7 @@ mod tests {
             assert_eq!(found.route_with_head().copied(), head, "{path}");
             assert_eq!(found.allow(), allow, "{path}");
         }
-        // Three paths of the first service, and one of each other service.
+        // `/x`, `/y` and `/z` of the first service, and `/*` of each of the other two.
         assert_eq!(routes.paths().len(), 5);
     }
 }

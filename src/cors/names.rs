@@ -436,14 +436,14 @@ mod tests {
     use super::super::{OriginSets, Policy, Settings};
     use super::*;
 
-    /// The codes of the problems of a policy, without those of keys that are left out.
+    /// Returns the codes of the problems of a policy, except warnings about missing keys.
     fn problems(settings: &str) -> Vec<&'static str> {
         let settings: Settings =
             serde_yaml::from_str(&format!("allow_origins: https://a.example\n{settings}")).unwrap();
         let mut problems = Problems::default();
         Policy::compile(&settings, &OriginSets::default(), &At::root(), &mut problems);
-        let left_out = ["any-header-without-authorization", "max-age-left-out"];
-        problems.iter().map(|problem| problem.kind.code()).filter(|code| !left_out.contains(code)).collect()
+        let of_missing_keys = ["any-header-without-authorization", "max-age-left-out"];
+        problems.iter().map(|problem| problem.kind.code()).filter(|code| !of_missing_keys.contains(code)).collect()
     }
 
     #[test]

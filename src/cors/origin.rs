@@ -660,59 +660,34 @@ mod tests {
         }
     }
 
-    /// Each pattern, with all other patterns of the table that it covers.
+    /// Each row has a pattern, and all other patterns of the table that it covers.
     #[test]
     fn a_pattern_covers_the_patterns_that_match_less() {
-        const TEMPLATES: [&str; 3] =
-            ["https://pr-{digits}.a.example", "https://{label}.a.example", "https://*.{label}.a.example"];
-        const BELOW: [&str; 6] = [
+        let below = [
             "https://*.b.a.example",
             "https://c.b.a.example",
             "https://pr-7.a.example",
-            TEMPLATES[0],
-            TEMPLATES[1],
-            TEMPLATES[2],
+            "https://pr-{digits}.a.example",
+            "https://{label}.a.example",
+            "https://*.{label}.a.example",
         ];
-        const DEFAULT_PORT: [&str; 9] = [
-            "https://a.example",
-            "https://xa.example",
-            "https://*.a.example",
-            BELOW[0],
-            BELOW[1],
-            BELOW[2],
-            BELOW[3],
-            BELOW[4],
-            BELOW[5],
-        ];
-        const HTTPS: [&str; 12] = [
-            DEFAULT_PORT[0],
-            DEFAULT_PORT[1],
-            DEFAULT_PORT[2],
-            DEFAULT_PORT[3],
-            DEFAULT_PORT[4],
-            DEFAULT_PORT[5],
-            DEFAULT_PORT[6],
-            DEFAULT_PORT[7],
-            DEFAULT_PORT[8],
-            "https://*",
-            "https://a.example:*",
-            "https://a.example:8443",
-        ];
+        let default_port = [&["https://a.example", "https://xa.example", "https://*.a.example"][..], &below].concat();
+        let https = [&default_port[..], &["https://*", "https://a.example:*", "https://a.example:8443"]].concat();
         let table: [(&str, &[&str]); 14] = [
             ("https://a.example", &[]),
             ("http://a.example", &[]),
             ("https://a.example:8443", &[]),
             ("https://a.example:*", &["https://a.example", "https://a.example:8443"]),
             ("https://xa.example", &[]),
-            ("https://*.a.example", &BELOW),
+            ("https://*.a.example", &below),
             ("https://*.b.a.example", &["https://c.b.a.example"]),
             ("https://c.b.a.example", &[]),
             ("https://pr-7.a.example", &[]),
             ("https://pr-{digits}.a.example", &["https://pr-7.a.example"]),
             ("https://{label}.a.example", &["https://pr-7.a.example"]),
             ("https://*.{label}.a.example", &["https://c.b.a.example"]),
-            ("https://*", &DEFAULT_PORT),
-            ("https://*:*", &HTTPS),
+            ("https://*", &default_port),
+            ("https://*:*", &https),
         ];
         for (text, covered) in &table {
             let pattern = tuple(text);

@@ -221,7 +221,7 @@ impl State {
         self.keys == other.keys && self.objects == other.objects && self.strangers == other.strangers
     }
 
-    /// Number of values that are missing in an older state, although they are not newer than it.
+    /// Counts the values that are older than the state `old`, but missing in it.
     pub(super) fn missed_by(&self, old: &Self) -> usize {
         fn missed<K: Ord>(new: &BTreeMap<K, Arc<Raw>>, old: &BTreeMap<K, Arc<Raw>>, revision: i64) -> usize {
             let was_there = |(key, raw): &(&K, &Arc<Raw>)| {
