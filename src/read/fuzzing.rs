@@ -1,7 +1,10 @@
 //! Checks for fuzz targets, which see only public items. Built with `--cfg fuzzing` only.
 
+use bytes::BytesMut;
+
 use super::check::{Body, Checked, body, check};
 use super::chunks::Chunks;
+use super::header::{is_complete_header, skip_empty_lines};
 
 /// Checks the result for any bytes as a request header, with a second parser.
 ///
@@ -9,7 +12,12 @@ use super::chunks::Chunks;
 ///
 /// If the header that replaces a refused one is invalid, or if an ambiguous body is accepted.
 pub fn header(bytes: &[u8]) {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return };
+    let mut received = BytesMut::from(bytes);
+    skip_empty_lines(&mut received);
+    if !is_complete_header(&received, 0) {
+        return;
+    }
+    let bytes = &received[..];
     let checked = check(bytes);
     if let Checked::Refused { header, .. } = &checked
         && parses_request_line(header)
@@ -19,6 +27,7 @@ pub fn header(bytes: &[u8]) {
         assert_eq!(request.parse(header), Ok(httparse::Status::Complete(header.len())), "{header:?}");
     }
     // The second parser, for headers whose lines all end with CR LF, and that Pingora accepts.
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return };
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut request = httparse::Request::new(&mut fields);
     if request.parse(&bytes[..end]) != Ok(httparse::Status::Complete(end)) {

@@ -158,7 +158,7 @@ pub(super) fn poll_available(
 
 /// Drops the empty lines in front of a request line, which a server should ignore (RFC 9112 section 2.2). Returns the
 /// number of dropped bytes. They are dropped as they arrive, so that none is searched twice.
-fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
+pub(super) fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
     let mut skipped = 0;
     loop {
         match &bytes[skipped..] {
@@ -172,7 +172,7 @@ fn skip_empty_lines(bytes: &mut BytesMut) -> usize {
 }
 
 /// Whether a header ends in `bytes`: an empty line behind at least one other. Its first `seen` bytes have no such end.
-fn is_complete_header(bytes: &[u8], seen: usize) -> bool {
+pub(super) fn is_complete_header(bytes: &[u8], seen: usize) -> bool {
     // Most headers come alone and at once.
     if bytes.len() > 4 && bytes.ends_with(b"\r\n\r\n") {
         return true;
